@@ -1,0 +1,1 @@
+"""Turn trained networks into models that exactile can run."""

@@ -1,0 +1,1 @@
+"""What a network's graph says about how it can be tiled."""

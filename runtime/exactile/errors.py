@@ -1,0 +1,79 @@
+"""Everything that exactile raises on purpose.
+
+::
+
+    ExactileError                  exit status 2
+    ├── OptionError                an option or argument that cannot be used
+    ├── ModelError                 a model that cannot be read or run
+    │   └── NotTileableError       a model whose graph has obstacles to exact tiling
+    ├── SourceError                an image that cannot be read
+    ├── ChannelError               image and model disagree about channels
+    ├── PlanError                  no plan fits the image, the model and the options
+    │   └── BudgetError            ... within the memory budget
+    ├── SinkError                  an output that cannot be written   (exit status 3)
+    │   └── OutputExistsError      ... because it is there already    (exit status 2)
+    ├── EngineError                the engine failed while running    (exit status 4)
+    └── CancelledError             somebody stopped the run           (exit status 130)
+
+A message says what was asked, the values at odds and what to do about it.
+"""
+
+from __future__ import annotations
+
+
+class ExactileError(Exception):
+    """Base class. ``exit_status`` is what the command line exits with."""
+
+    exit_status = 2
+
+
+class OptionError(ExactileError):
+    """An option or argument that cannot be used as given."""
+
+
+class ModelError(ExactileError):
+    """A model that cannot be read or run."""
+
+
+class NotTileableError(ModelError):
+    """A model whose graph has obstacles to exact tiling; the message lists them."""
+
+
+class SourceError(ExactileError):
+    """An image that cannot be opened or decoded."""
+
+
+class ChannelError(ExactileError):
+    """The image's channels are not those the model takes."""
+
+
+class PlanError(ExactileError):
+    """No plan fits the image, the model and the options together."""
+
+
+class BudgetError(PlanError):
+    """No plan fits the memory budget."""
+
+
+class SinkError(ExactileError):
+    """An output that cannot be written."""
+
+    exit_status = 3
+
+
+class OutputExistsError(SinkError):
+    """The output exists and may not be overwritten."""
+
+    exit_status = 2
+
+
+class EngineError(ExactileError):
+    """The inference engine failed."""
+
+    exit_status = 4
+
+
+class CancelledError(ExactileError):
+    """The run was stopped before it was complete."""
+
+    exit_status = 130

@@ -1,0 +1,147 @@
+"""Half-open integer algebra in (y, x): spans, boxes, and what a network's graph says about them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+
+def round_up(value: int, multiple: int) -> int:
+    """The smallest multiple of ``multiple`` that is at least ``value`` (either sign)."""
+    return -(-value // multiple) * multiple
+
+
+def round_down(value: int, multiple: int) -> int:
+    """The largest multiple of ``multiple`` that is at most ``value`` (either sign)."""
+    return value // multiple * multiple
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Span:
+    """The integers ``start <= i < stop`` on one axis, in pixels."""
+
+    start: int
+    stop: int
+
+    def __post_init__(self) -> None:
+        if self.stop < self.start:
+            raise ValueError(f"a span ends before it starts: [{self.start}, {self.stop})")
+
+    @property
+    def length(self) -> int:
+        return self.stop - self.start
+
+    def shift(self, by: int) -> Span:
+        return Span(self.start + by, self.stop + by)
+
+    def contains(self, other: Span) -> bool:
+        return self.start <= other.start and other.stop <= self.stop
+
+    def intersect(self, other: Span) -> Span:
+        """The common part; empty (at the larger start) when there is none."""
+        start = max(self.start, other.start)
+        return Span(start, max(start, min(self.stop, other.stop)))
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A rectangle of pixels: rows ``y``, columns ``x``."""
+
+    y: Span
+    x: Span
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.y.length, self.x.length
+
+    @property
+    def area(self) -> int:
+        return self.y.length * self.x.length
+
+    def shift(self, dy: int, dx: int) -> Box:
+        return Box(self.y.shift(dy), self.x.shift(dx))
+
+    def contains(self, other: Box) -> bool:
+        return self.y.contains(other.y) and self.x.contains(other.x)
+
+    def intersect(self, other: Box) -> Box:
+        return Box(self.y.intersect(other.y), self.x.intersect(other.x))
+
+    def slices(self, origin: Box | None = None) -> tuple[slice, slice]:
+        """Array slices of this box, relative to the first pixel of ``origin`` (default: the image's)."""
+        y0, x0 = (origin.y.start, origin.x.start) if origin else (0, 0)
+        return slice(self.y.start - y0, self.y.stop - y0), slice(self.x.start - x0, self.x.stop - x0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AxisGeometry:
+    """How a network's output depends on its input along one axis.
+
+    For input positions ``a < b`` that are multiples of ``stride``, the output pixels
+    ``[a * scale, b * scale)`` depend on the input pixels ``[a - before, b + after)`` and on no others.
+    An input of ``n = remainder + m * stride`` pixels gives ``n * scale + size_constant`` output pixels.
+
+    ``before`` and ``after`` are exact, in input pixels, not rounded to the stride; ``before`` is negative
+    where valid convolutions move the output inward.
+    """
+
+    stride: int
+    before: int
+    after: int
+    scale: Fraction = Fraction(1)
+    size_constant: int = 0
+    remainder: int = 0
+
+    def __post_init__(self) -> None:
+        if self.stride < 1:
+            raise ValueError(f"stride must be at least 1, got {self.stride}")
+        if self.scale <= 0:
+            raise ValueError(f"scale must be positive, got {self.scale}")
+        if (self.stride * self.scale).denominator != 1:
+            raise ValueError(f"stride {self.stride} times scale {self.scale} is not a whole number of output pixels")
+        if not 0 <= self.remainder < self.stride:
+            raise ValueError(f"remainder {self.remainder} must lie in [0, {self.stride})")
+        if (self.remainder * self.scale + self.size_constant).denominator != 1:
+            raise ValueError(f"an input of {self.remainder} pixels gives no whole number of output pixels")
+
+    @property
+    def offset(self) -> int:
+        """Where the output's first pixel lies in the input, in input pixels: 0 unless the output shrinks."""
+        lost = -self.size_constant / self.scale
+        return int(lost // 2) if lost > 0 else 0
+
+    @property
+    def halo_before(self) -> int:
+        """Input pixels before an aligned output box that can influence it."""
+        return max(0, self.before + self.offset)
+
+    @property
+    def halo_after(self) -> int:
+        """Input pixels after an aligned output box that can influence it."""
+        return max(0, self.after - self.offset)
+
+    def accepted_size(self, size: int) -> int:
+        """The smallest input size of at least ``size`` pixels that the network accepts."""
+        accepted = self.remainder + round_up(max(0, size - self.remainder), self.stride)
+        while self.output_size(accepted) < 1:
+            accepted += self.stride
+        return accepted
+
+    def output_size(self, size: int) -> int:
+        """Output pixels for an accepted input size."""
+        output = size * self.scale + self.size_constant
+        if output.denominator != 1:
+            raise ValueError(f"the network does not accept {size} pixels (stride {self.stride})")
+        return int(output)
+
+    def output_position(self, position: int) -> int:
+        """The output index that a stride-aligned input position corresponds to."""
+        return int(position * self.scale)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Geometry:
+    """A network's geometry on both axes."""
+
+    y: AxisGeometry
+    x: AxisGeometry

@@ -1,0 +1,1 @@
+"""Read, infer, crop, write: stages that overlap, in bounded memory."""

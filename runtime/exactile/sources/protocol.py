@@ -1,0 +1,58 @@
+"""The seam between the pipeline and whatever holds pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exactile.geometry import Box, Span
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadPlan:
+    """Every read a run will make: all boxes ``rows x columns``, row by row (rows outer, columns inner).
+
+    Spans are in image pixels, within the image, in rising order of their starts.
+    """
+
+    rows: Sequence[Span]
+    columns: Sequence[Span]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadCount:
+    """What a source did so far."""
+
+    chunks_decoded: int
+    chunks_stored: int
+
+
+class Source(Protocol):
+    """An image of ``(height, width, channels)`` samples of ``dtype``. One thread reads at a time."""
+
+    height: int
+    width: int
+    channels: int
+    dtype: np.dtype[Any]
+
+    def cache_bytes(self, plan: ReadPlan) -> int:
+        """Bytes of decoded chunks to keep so that ``plan`` decodes each chunk once."""
+
+    def prepare(self, plan: ReadPlan, *, cache_bytes: int) -> None:
+        """Announce the reads to come and how many bytes of decoded chunks may be kept."""
+
+    def read(self, box: Box, out: NDArray[Any]) -> None:
+        """Copy ``box``, within the image, to ``out``: (box.y.length, box.x.length, channels), any strides.
+
+        Raises SourceError naming the file and the damaged chunk.
+        """
+
+    def count(self) -> ReadCount:
+        """Chunks decoded since ``prepare`` and chunks that the file holds (0, 0 where there are none)."""
+
+    def close(self) -> None:
+        """Release files and threads; safe to call twice."""
