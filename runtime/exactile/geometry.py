@@ -89,7 +89,7 @@ class AxisGeometry:
     before: int
     after: int
     scale: Fraction = Fraction(1)
-    size_constant: int = 0
+    size_constant: Fraction = Fraction(0)
     remainder: int = 0
 
     def __post_init__(self) -> None:

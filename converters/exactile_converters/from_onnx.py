@@ -1,0 +1,194 @@
+"""Entry for ONNX: load a file safely, and find its image input and result output."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import onnx
+import onnx_ir as ir
+from onnx_ir.passes import common as passes
+
+from exactile.errors import ModelError, OptionError
+from exactile_converters.geometry.node_view import Labels
+from exactile_converters.geometry.probe import Probe
+from exactile_converters.geometry.trace import Traced, trace
+
+OLDEST_WRAPPABLE_OPSET = 13
+LARGEST_FILE_BYTES = 2 << 30
+CONVOLUTIONS = {"Conv", "ConvTranspose"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """A network ready to be walked: one image input, one result output, its graph sorted and flat."""
+
+    name: str
+    model: ir.Model
+    image: ir.Value
+    result: ir.Value
+    labels: Labels
+    channels: int
+
+    def trace(self) -> Traced:
+        return trace(self.model, self.image, self.result, labels=self.labels, channels=self.channels)
+
+
+def load_network(path: str | Path, *, output_name: str | None = None) -> Network:
+    """Read the ONNX file at ``path``. Raises ModelError saying what is wrong with it."""
+    path = Path(path)
+    return prepare_network(read_model(path), name=path.name, output_name=output_name)
+
+
+def prepare_network(proto: onnx.ModelProto, *, name: str, output_name: str | None = None) -> Network:
+    """Flatten, clean and sort a loaded model, and find its input and output."""
+    proto = _at_least_opset(proto, OLDEST_WRAPPABLE_OPSET)
+    try:
+        model = ir.from_proto(proto)
+        _clean(model)
+    except Exception as error:
+        raise ModelError(f"{name}: the graph is damaged: {_one_line(error)}") from error
+    image = _image_input(model, name)
+    result = _result_output(model, name, output_name)
+    labels, channels = _layout(image, name)
+    _release_fixed_size(model, image, labels)
+    return Network(name=name, model=model, image=image, result=result, labels=labels, channels=channels)
+
+
+def read_model(path: Path) -> onnx.ModelProto:
+    """The checked model, external data included (only from the model's own folder)."""
+    if path.is_dir():
+        raise ModelError(f"{path} is a folder; give the .onnx file in it")
+    if not path.is_file():
+        raise ModelError(f"no model at {path}")
+    size = path.stat().st_size
+    if not 0 < size < LARGEST_FILE_BYTES:
+        raise ModelError(f"{path} has {size} bytes; an ONNX file has between 1 and {LARGEST_FILE_BYTES - 1}")
+    try:
+        proto = onnx.load(str(path), load_external_data=False)
+    except Exception as error:
+        raise ModelError(f"{path} is not an ONNX model: it cannot be parsed ({_one_line(error)})") from error
+    if not proto.HasField("graph") or not proto.graph.node:
+        raise ModelError(f"{path} is not an ONNX model: it holds no graph")
+    try:
+        onnx.checker.check_model(str(path))
+        onnx.load_external_data_for_model(proto, str(path.parent))
+    except Exception as error:
+        raise ModelError(f"{path} is not a valid ONNX model: {_one_line(error)}") from error
+    return proto
+
+
+def _at_least_opset(proto: onnx.ModelProto, wanted: int) -> onnx.ModelProto:
+    version = next((opset.version for opset in proto.opset_import if opset.domain in ("", "ai.onnx")), 0)
+    if version >= wanted:
+        return proto
+    try:
+        return onnx.version_converter.convert_version(proto, wanted)
+    except Exception as error:
+        raise ModelError(
+            f"the model has opset {version} and cannot be brought to {wanted}: {_one_line(error)}; "
+            f"export it again with opset {wanted} or newer"
+        ) from error
+
+
+def _clean(model: ir.Model) -> None:
+    logging.getLogger("onnx_ir").setLevel(logging.ERROR)
+    steps: Sequence[ir.passes.PassBase] = (
+        passes.InlinePass(),
+        passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        passes.RemoveInitializersFromInputsPass(),
+        passes.IdentityEliminationPass(),
+        passes.RemoveUnusedNodesPass(),
+        passes.NameFixPass(),
+        passes.TopologicalSortPass(),
+    )
+    for step in steps:
+        step(model)
+
+
+def _image_input(model: ir.Model, name: str) -> ir.Value:
+    inputs = [value for value in model.graph.inputs if value.uses() or value.is_graph_output()]
+    if len(inputs) != 1:
+        listed = ", ".join(repr(value.name) for value in model.graph.inputs) or "none"
+        raise ModelError(f"{name}: exactly one image input is expected, the model has {len(inputs)} ({listed})")
+    return inputs[0]
+
+
+def _result_output(model: ir.Model, name: str, wanted: str | None) -> ir.Value:
+    outputs = {value.name or "": value for value in model.graph.outputs}
+    if not outputs:
+        raise ModelError(f"{name}: the model has no output")
+    if wanted is None:
+        return next(iter(outputs.values()))
+    if wanted not in outputs:
+        raise OptionError(f"{name} has no output {wanted!r}; it has {', '.join(map(repr, outputs))}")
+    return outputs[wanted]
+
+
+def _layout(image: ir.Value, name: str) -> tuple[Labels, int]:
+    """Axes of the image input and its number of channels."""
+    dims = [dim if isinstance(dim, int) and dim > 0 else None for dim in image.shape] if image.shape is not None else []
+    if len(dims) != 4:
+        raise ModelError(f"{name}: an image input of 4 dimensions is expected (N, C, H, W), it has {len(dims)}")
+    first: Labels = ("n", "c", "y", "x")
+    last: Labels = ("n", "y", "x", "c")
+    weights = _channels_of_first_convolution(image)
+    if weights is not None:
+        axis, channels = weights
+        return (first if axis == 1 else last), channels
+    if dims[1] is not None and (dims[3] is None or dims[1] <= dims[3]):
+        return first, dims[1]
+    if dims[3] is not None:
+        return last, dims[3]
+    raise ModelError(f"{name}: the number of channels is not fixed; export the model with a fixed channel dimension")
+
+
+def _channels_of_first_convolution(image: ir.Value) -> tuple[int, int] | None:
+    """(channel axis of the image, channels), read off the first convolution behind transposes and arithmetic."""
+    axes: dict[ir.Value, int] = {}
+    queue: list[tuple[ir.Value, tuple[int, ...]]] = [(image, (0, 1, 2, 3))]
+    while queue:
+        value, order = queue.pop(0)
+        if value in axes:
+            continue
+        axes[value] = order[1]
+        for node, index in value.uses():
+            if node.op_type in CONVOLUTIONS and index == 0:
+                weight = node.inputs[1]
+                if weight is None or weight.shape is None:
+                    return None
+                channels = weight.shape[0 if node.op_type == "ConvTranspose" else 1]
+                groups = node.attributes.get_int("group", 1) if node.op_type == "Conv" else 1
+                return (order[1], int(channels) * groups) if isinstance(channels, int) else None
+            if node.op_type == "Transpose":
+                queue.append((node.outputs[0], tuple(order[i] for i in node.attributes.get_ints("perm", (3, 2, 1, 0)))))
+            elif node.op_type in {"Cast", "Sub", "Div", "Mul", "Add", "Pad", "BatchNormalization", "Relu"}:
+                queue.append((node.outputs[0], order))
+    return None
+
+
+def _release_fixed_size(model: ir.Model, image: ir.Value, labels: Labels) -> None:
+    """Let height and width of a model exported at one size vary: resize by factors instead of to sizes."""
+    dims = list(image.shape) if image.shape is not None else []
+    sizes = [1 if label == "n" else dim for dim, label in zip(dims, labels, strict=True)]
+    resizes = [node for node in model.graph if node.op_type == "Resize" and len(node.inputs) > 3]
+    if not resizes or not all(isinstance(size, int) for size in sizes):
+        return
+    probe = Probe(model, image.name or "", tuple(cast("int", size) for size in sizes))
+    for node in resizes:
+        fact, grown = probe.of(node.inputs[0]), probe.of(node.outputs[0])
+        if fact is None or grown is None or fact.shape is None or grown.shape is None:
+            continue
+        factors = [out / size for out, size in zip(grown.shape, fact.shape, strict=True)]
+        scales = ir.Value(name=f"{node.outputs[0].name}_scales", const_value=ir.tensor(factors, ir.DataType.FLOAT))
+        model.graph.register_initializer(scales)
+        node.replace_input_with(2, scales)
+        node.replace_input_with(3, None)
+
+
+def _one_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:300] if lines else type(error).__name__

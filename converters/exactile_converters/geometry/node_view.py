@@ -1,0 +1,117 @@
+"""What a rule sees of a node: attributes, and each operand at two image sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from exactile_converters.geometry.obstacle import ObstacleError
+from exactile_converters.geometry.probe import Fact
+
+Label = Literal["n", "c", "y", "x"]
+Labels = tuple[Label, ...]
+SPATIAL: tuple[Label, Label] = ("y", "x")
+
+REPORT_OPERATOR = "Export the network without it, or report the operator"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operand:
+    """An input or output of a node at the two probed image sizes.
+
+    ``labels`` names each dimension of a feature map (a tensor computed from the image); None for constants.
+    """
+
+    name: str
+    small: Fact
+    large: Fact
+    labels: Labels | None
+
+    @property
+    def is_feature(self) -> bool:
+        return self.labels is not None
+
+    @property
+    def rank(self) -> int:
+        return len(self.small.shape or ())
+
+    def axis(self, dim: int) -> int:
+        """``dim`` counted from the front."""
+        return dim + self.rank if dim < 0 else dim
+
+    def sizes(self, dim: int) -> tuple[int, int]:
+        """The dimension at both probes."""
+        if self.small.shape is None or self.large.shape is None:
+            raise ObstacleError("its shape depends on the data", "Make the shape depend on the image size alone")
+        return self.small.shape[dim], self.large.shape[dim]
+
+    def constant(self, what: str) -> NDArray[Any]:
+        """The value, which must be the same at both probes."""
+        first, second = self.small.value, self.large.value
+        if first is None or second is None:
+            raise ObstacleError(f"its {what} is not a constant", f"Export the network with a constant {what}")
+        if not np.array_equal(first, second):
+            raise ObstacleError(f"its {what} changes with the image size", f"Export with a constant {what}")
+        return first
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """One node, as rules see it."""
+
+    node: ir.Node
+    opset: int
+    operands: tuple[Operand | None, ...]
+    results: tuple[Operand | None, ...]
+
+    @property
+    def op(self) -> str:
+        return self.node.op_type
+
+    @property
+    def features(self) -> list[tuple[int, Operand, Labels]]:
+        """The operands that are feature maps: index, operand, labels."""
+        return [
+            (i, operand, operand.labels)
+            for i, operand in enumerate(self.operands)
+            if operand is not None and operand.labels is not None
+        ]
+
+    def feature(self, index: int = 0) -> tuple[Operand, Labels]:
+        operand = self.operand(index)
+        if operand is None or operand.labels is None:
+            raise ObstacleError(f"input {index} is not computed from the image", REPORT_OPERATOR)
+        return operand, operand.labels
+
+    def operand(self, index: int) -> Operand | None:
+        return self.operands[index] if index < len(self.operands) else None
+
+    def result(self, index: int = 0) -> Operand:
+        operand = self.results[index] if index < len(self.results) else None
+        if operand is None or operand.small.shape is None or operand.large.shape is None:
+            raise ObstacleError("its output shape depends on the data", "Make it depend on the image size alone")
+        return operand
+
+    def integer(self, name: str, default: int) -> int:
+        return self.node.attributes.get_int(name, default)
+
+    def integers(self, name: str, default: Sequence[int]) -> tuple[int, ...]:
+        return tuple(self.node.attributes.get_ints(name, default))
+
+    def text(self, name: str, default: str) -> str:
+        return self.node.attributes.get_string(name, default)
+
+    def has(self, name: str) -> bool:
+        return name in self.node.attributes
+
+    def only_first_is_feature(self, names: Sequence[str]) -> None:
+        """Obstacle when any operand but the first is computed from the image."""
+        for index, _, _ in self.features:
+            if index > 0:
+                what = names[index - 1] if index - 1 < len(names) else f"input {index}"
+                raise ObstacleError(f"its {what} is computed from the image", f"Export with a constant {what}")

@@ -1,0 +1,154 @@
+"""Shapes and shape arithmetic of a graph at one concrete input size.
+
+Exported graphs compute sizes at run time (Shape, Gather, Mul, Concat, Resize ...). At a concrete input size all
+of that folds to numbers. Two probes of different size then tell what grows with the image and how.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from numpy.typing import NDArray
+from onnx import TypeProto, helper, numpy_helper, shape_inference
+from onnx.reference import ReferenceEvaluator
+
+FOLD_LIMIT_ELEMENTS = 1 << 24
+"""Constants larger than this are not computed at conversion: they could only be image-sized maps."""
+
+SMALL_VALUE_ELEMENTS = 1 << 12
+"""Values up to this size are shown to shape inference: sizes, starts, axes, scales, pads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """What is known of a value: element type, shape (None: depends on data) and, for constants, the value."""
+
+    dtype: int
+    shape: tuple[int, ...] | None
+    value: NDArray[Any] | None = None
+
+
+class Probe:
+    """Facts of every value of ``graph`` for an input of ``input_shape``; failures by node."""
+
+    def __init__(self, model: ir.Model, input_name: str, input_shape: tuple[int, ...]) -> None:
+        self._opsets = [helper.make_opsetid(domain, version) for domain, version in model.graph.opset_imports.items()]
+        self._versions = dict(model.graph.opset_imports)
+        self.facts: dict[str, Fact] = {}
+        self.failures: dict[ir.Node, str] = {}
+        for value in model.graph.inputs:
+            if value.name == input_name and value.dtype is not None:
+                self.facts[input_name] = Fact(value.dtype.value, input_shape)
+        for name, value in model.graph.initializers.items():
+            if value.const_value is not None:
+                array = value.const_value.numpy()
+                self.facts[name] = Fact(value.const_value.dtype.value, array.shape, array)
+        for node in model.graph:
+            self._visit(node)
+
+    def of(self, value: ir.Value | None) -> Fact | None:
+        return self.facts.get(value.name or "") if value is not None else None
+
+    def _visit(self, node: ir.Node) -> None:
+        present = {value.name or "": self.of(value) for value in node.inputs if value is not None}
+        inputs = {name: fact for name, fact in present.items() if fact is not None and fact.shape is not None}
+        if len(inputs) < len(present):
+            return  # behind a failure already recorded
+        proto = ir.to_proto(node)
+        try:
+            types = self._infer(node, proto, inputs)
+        except (shape_inference.InferenceError, onnx.defs.SchemaError, RuntimeError, ValueError, TypeError) as error:
+            self.failures[node] = _first_line(error)
+            return
+        folded = self._fold(node, proto, inputs, types)
+        for output in node.outputs:
+            if output.name:
+                self.facts[output.name] = folded.get(output.name) or _fact(types.get(output.name))
+
+    def _infer(self, node: ir.Node, proto: onnx.NodeProto, inputs: Mapping[str, Fact]) -> dict[str, TypeProto]:
+        version = self._versions.get(node.domain or "", 0)
+        schema = onnx.defs.get_schema(node.op_type, version, node.domain or "")
+        types = {name: helper.make_tensor_type_proto(fact.dtype, fact.shape) for name, fact in inputs.items()}
+        data = {
+            name: numpy_helper.from_array(np.ascontiguousarray(fact.value), name)
+            for name, fact in inputs.items()
+            if fact.value is not None and fact.value.size <= SMALL_VALUE_ELEMENTS
+        }
+        return shape_inference.infer_node_outputs(schema, proto, types, data, opset_imports=self._opsets)
+
+    def _fold(
+        self, node: ir.Node, proto: onnx.NodeProto, inputs: Mapping[str, Fact], types: Mapping[str, TypeProto]
+    ) -> dict[str, Fact]:
+        names = [output.name or "" for output in node.outputs]
+        if node.op_type == "Shape" and not node.domain:
+            shape = next(iter(inputs.values())).shape or ()
+            start, end = (node.attributes.get_int("start", 0), node.attributes.get_int("end", len(shape)))
+            value = np.array(shape[start:end], np.int64)
+            return {names[0]: Fact(onnx.TensorProto.INT64, value.shape, value)}
+        if node.op_type == "Size" and not node.domain:
+            size = np.array(math.prod(next(iter(inputs.values())).shape or ()), np.int64)
+            return {names[0]: Fact(onnx.TensorProto.INT64, (), size)}
+        if any(fact.value is None for fact in inputs.values()) or node.op_type.startswith("Random"):
+            return {}
+        if node.op_type in {"ConstantOfShape", "Expand"}:
+            return self._uniform(node)
+        if any(_elements(types.get(name)) > FOLD_LIMIT_ELEMENTS for name in names if name):
+            return {}
+        return self._evaluate(proto, {name: fact for name, fact in inputs.items() if fact.value is not None})
+
+    def _uniform(self, node: ir.Node) -> dict[str, Fact]:
+        """ConstantOfShape and Expand as views that take no memory, however large."""
+        values = [self.facts[value.name or ""].value for value in node.inputs if value is not None]
+        shape = tuple(int(size) for size in np.asarray(values[-1]).ravel())
+        if node.op_type == "ConstantOfShape":
+            fill = node.attributes.get("value")
+            element = fill.as_tensor().numpy().ravel()[0] if fill is not None else np.float32(0)
+            result = np.broadcast_to(element, shape)
+        else:
+            base = np.asarray(values[0])
+            result = np.broadcast_to(base, np.broadcast_shapes(base.shape, shape))
+        dtype = int(helper.np_dtype_to_tensor_dtype(result.dtype))
+        return {node.outputs[0].name or "": Fact(dtype, result.shape, result)}
+
+    def _evaluate(self, proto: onnx.NodeProto, inputs: Mapping[str, Fact]) -> dict[str, Fact]:
+        try:
+            graph = helper.make_graph(
+                [proto],
+                "fold",
+                [helper.make_tensor_value_info(name, fact.dtype, fact.shape) for name, fact in inputs.items()],
+                [helper.make_empty_tensor_value_info(name) for name in proto.output if name],
+            )
+            evaluator = ReferenceEvaluator(helper.make_model(graph, opset_imports=self._opsets))
+            results = evaluator.run(None, {name: fact.value for name, fact in inputs.items()})
+        except Exception:  # noqa: BLE001 - what the reference cannot compute stays a non-constant, as before
+            return {}
+        names = [name for name in proto.output if name]
+        return {
+            name: Fact(int(helper.np_dtype_to_tensor_dtype(array.dtype)), array.shape, array)
+            for name, array in zip(names, map(np.asarray, results), strict=True)
+        }
+
+
+def _fact(kind: TypeProto | None) -> Fact:
+    if kind is None or not kind.HasField("tensor_type"):
+        return Fact(0, None)
+    tensor = kind.tensor_type
+    dims = tensor.shape.dim if tensor.HasField("shape") else None
+    if dims is None or not all(dim.HasField("dim_value") for dim in dims):
+        return Fact(tensor.elem_type, None)
+    return Fact(tensor.elem_type, tuple(dim.dim_value for dim in dims))
+
+
+def _elements(kind: TypeProto | None) -> int:
+    shape = _fact(kind).shape
+    return math.prod(shape) if shape is not None else FOLD_LIMIT_ELEMENTS + 1
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

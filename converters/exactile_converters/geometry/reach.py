@@ -1,0 +1,130 @@
+"""What an output interval of one operator needs of its input, along one axis.
+
+Every map takes the half-open span of wanted output indices to the smallest span that holds all input indices
+they read. Indices may be negative or beyond the end: borders are not the business of a reach, so each map
+commutes with the shifts of its operator, and the first (last) needed index depends on the first (last) wanted
+index alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from math import ceil, floor
+from typing import Literal, Protocol
+
+from exactile.geometry import Span
+
+CoordinateMode = Literal["half_pixel", "asymmetric", "tf_half_pixel_for_nn"]
+NearestMode = Literal["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"]
+
+
+class Reach(Protocol):
+    """One operator's interval map along one axis."""
+
+    def needed(self, wanted: Span) -> Span:
+        """The input span that the non-empty output span ``wanted`` reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Same:
+    """Output pixel ``i`` reads input pixel ``i``."""
+
+    def needed(self, wanted: Span) -> Span:
+        return wanted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """Convolution and pooling: output ``i`` reads ``i*stride - pad + k*dilation`` for ``0 <= k < kernel``.
+
+    Also a slice (kernel 1, pad = -start) and padding (kernel 1, pad = pixels added before).
+    """
+
+    kernel: int = 1
+    stride: int = 1
+    dilation: int = 1
+    pad: int = 0
+
+    def needed(self, wanted: Span) -> Span:
+        first = wanted.start * self.stride - self.pad
+        last = (wanted.stop - 1) * self.stride - self.pad + (self.kernel - 1) * self.dilation
+        return Span(first, last + 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransposedWindow:
+    """Transposed convolution: input ``i`` contributes to outputs ``i*stride - pad + k*dilation``."""
+
+    kernel: int
+    stride: int = 1
+    dilation: int = 1
+    pad: int = 0
+
+    def needed(self, wanted: Span) -> Span:
+        # The extreme readers lie within one stride of either end: residues repeat, contributions move with them.
+        head = range(wanted.start, min(wanted.start + self.stride, wanted.stop))
+        tail = range(max(wanted.stop - self.stride, wanted.start), wanted.stop)
+        nothing_read = [(wanted.start + self.pad) // self.stride]
+        first = min([i for output in head for i in self._contributors(output)] or nothing_read)
+        last = max([i for output in tail for i in self._contributors(output)] or nothing_read)
+        return Span(min(first, last), max(first, last) + 1)
+
+    def _contributors(self, output: int) -> list[int]:
+        reaching = (output + self.pad - k * self.dilation for k in range(self.kernel))
+        return [position // self.stride for position in reaching if position % self.stride == 0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blocks:
+    """Nearest up-sampling by a block and DepthToSpace: output ``i`` reads ``i // factor``."""
+
+    factor: int
+
+    def needed(self, wanted: Span) -> Span:
+        return Span(wanted.start // self.factor, (wanted.stop - 1) // self.factor + 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interpolation:
+    """Resize by an exact ratio: output ``i`` reads around its position in the input.
+
+    Positions follow the ONNX Resize operator's ``coordinate_transformation_mode`` formulas.
+    """
+
+    scale: Fraction
+    coordinates: CoordinateMode
+    kind: Literal["nearest", "linear", "cubic"]
+    rounding: NearestMode = "round_prefer_floor"
+
+    def needed(self, wanted: Span) -> Span:
+        return Span(self._taps(wanted.start)[0], self._taps(wanted.stop - 1)[1] + 1)
+
+    def _position(self, output: int) -> Fraction:
+        if self.coordinates == "asymmetric":
+            return output / self.scale
+        centre = (output + Fraction(1, 2)) / self.scale
+        return centre - Fraction(1, 2) if self.coordinates == "half_pixel" else centre
+
+    def _taps(self, output: int) -> tuple[int, int]:
+        position = self._position(output)
+        if self.kind == "nearest":
+            tap = self._round(position)
+            return tap, tap
+        if position.denominator == 1:
+            return int(position), int(position)
+        if self.kind == "linear":
+            return floor(position), floor(position) + 1
+        return floor(position) - 1, floor(position) + 2
+
+    def _round(self, position: Fraction) -> int:
+        half = Fraction(1, 2)
+        match self.rounding:
+            case "floor":
+                return floor(position)
+            case "ceil":
+                return ceil(position)
+            case "round_prefer_floor":
+                return ceil(position - half)
+            case "round_prefer_ceil":
+                return floor(position + half)

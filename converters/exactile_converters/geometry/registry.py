@@ -1,0 +1,51 @@
+"""Which rule speaks for which operator. An operator without a rule is an obstacle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from exactile_converters.geometry.node_view import Label, Labels, NodeView
+from exactile_converters.geometry.reach import Reach, Same
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flow:
+    """How the outputs of a node depend on one of its feature-map operands: a reach for each spatial axis."""
+
+    operand: int
+    reach: Mapping[Label, Reach] = field(default_factory=dict)
+
+    def along(self, axis: Label) -> Reach:
+        return self.reach.get(axis, Same())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transfer:
+    """What a rule says of a node: the labels of its outputs, and a flow for each feature-map operand."""
+
+    labels: tuple[Labels, ...]
+    flows: tuple[Flow, ...]
+
+
+Rule = Callable[[NodeView], Transfer]
+
+_RULES: dict[str, Rule] = {}
+
+
+def rule(*operators: str) -> Callable[[Rule], Rule]:
+    """Register a rule for operators of the standard ONNX domain."""
+
+    def register(function: Rule) -> Rule:
+        for operator in operators:
+            if operator in _RULES:
+                raise ValueError(f"two rules for {operator}")
+            _RULES[operator] = function
+        return function
+
+    return register
+
+
+def find_rule(domain: str, operator: str) -> Rule | None:
+    """The rule for an operator; None when nobody wrote one."""
+    return _RULES.get(operator) if domain in ("", "ai.onnx") else None

@@ -1,0 +1,152 @@
+"""Operators that mix, move or select channels and leave y and x alone."""
+
+from __future__ import annotations
+
+from exactile_converters.geometry.node_view import SPATIAL, Label, Labels, NodeView
+from exactile_converters.geometry.obstacle import ObstacleError
+from exactile_converters.geometry.registry import Flow, Transfer, rule
+from exactile_converters.geometry.rules.pixelwise import RESIZE_TO_MATCH
+
+REDUCTIONS = (
+    "ArgMax ArgMin ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum "
+    "ReduceSumSquare"
+).split()
+
+
+@rule("Concat")
+def concat(node: NodeView) -> Transfer:
+    """Concatenation of channels of equally large feature maps."""
+    result = node.result()
+    labels = node.features[0][2]
+    axis = result.axis(node.integer("axis", 0))
+    if labels[axis] in SPATIAL:
+        raise ObstacleError(f"it concatenates along {labels[axis]}", "Use padding operators to extend the image")
+    for _, operand, other in node.features:
+        if other != labels:
+            raise ObstacleError(f"its operands have differently ordered axes, {other} and {labels}", "Transpose alike")
+        for dim, label in enumerate(labels):
+            if label in SPATIAL and operand.sizes(dim) != result.sizes(dim):
+                raise ObstacleError(
+                    f"its operands have different sizes along {label} ({operand.sizes(dim)[0]} and "
+                    f"{result.sizes(dim)[0]} pixels for the same image)",
+                    RESIZE_TO_MATCH,
+                )
+    if len(node.features) < len([operand for operand in node.operands if operand is not None]):
+        raise ObstacleError(
+            "it concatenates a constant map (a position encoding or coordinate map)",
+            "Remove the constant map, or run the whole image at once",
+        )
+    return Transfer(labels=(labels,), flows=tuple(Flow(operand=index) for index, _, _ in node.features))
+
+
+@rule("Softmax", "LogSoftmax", "Hardmax")
+def softmax(node: NodeView) -> Transfer:
+    """Over channels only. Before opset 13 all axes from ``axis`` on are normalised together."""
+    operand, labels = node.feature()
+    axis = operand.axis(node.integer("axis", -1 if node.opset >= 13 else 1))
+    over = labels[axis : axis + 1] if node.opset >= 13 else labels[axis:]
+    if any(label in SPATIAL for label in over):
+        raise ObstacleError(
+            f"it normalises over {' and '.join(label for label in over if label in SPATIAL)}, so that every pixel "
+            "depends on all others",
+            "Apply it over channels",
+        )
+    return Transfer(labels=(labels,), flows=(Flow(operand=0),))
+
+
+@rule(*REDUCTIONS)
+def reduce(node: NodeView) -> Transfer:
+    """Reductions over channels; over space they are obstacles."""
+    operand, labels = node.feature()
+    axes = _reduced_axes(node, tuple(range(operand.rank)))
+    over = [labels[axis] for axis in axes if labels[axis] in SPATIAL]
+    if over:
+        raise ObstacleError(
+            f"it reduces over {' and '.join(over)}, so that its result depends on the whole image",
+            "Replace the global pooling, attention or normalisation by one that looks at a bounded neighbourhood",
+        )
+    if node.integer("keepdims", 1):
+        return Transfer(labels=(labels,), flows=(Flow(operand=0),))
+    kept = tuple(label for dim, label in enumerate(labels) if dim not in axes)
+    return Transfer(labels=(kept,), flows=(Flow(operand=0),))
+
+
+def _reduced_axes(node: NodeView, everything: tuple[int, ...]) -> tuple[int, ...]:
+    rank = len(everything)
+    if node.op in {"ArgMax", "ArgMin"}:
+        return (node.integer("axis", 0) % rank,)
+    axes_input = node.operand(1)
+    if axes_input is not None:
+        axes = tuple(int(axis) for axis in axes_input.constant("axes").ravel())
+    else:
+        axes = node.integers("axes", ())
+    if not axes:
+        return () if node.integer("noop_with_empty_axes", 0) else everything
+    return tuple(axis % rank for axis in axes)
+
+
+@rule("Transpose")
+def transpose(node: NodeView) -> Transfer:
+    """Axes keep their meaning wherever they go."""
+    operand, labels = node.feature()
+    order = node.integers("perm", tuple(reversed(range(operand.rank))))
+    return Transfer(labels=(tuple(labels[dim] for dim in order),), flows=(Flow(operand=0),))
+
+
+@rule("Squeeze", "Unsqueeze")
+def squeeze(node: NodeView) -> Transfer:
+    """Dimensions of size 1 come and go; new ones count as channels, or as the batch where there is none."""
+    operand, labels = node.feature()
+    axes_input = node.operand(1)
+    axes = (
+        tuple(int(axis) for axis in axes_input.constant("axes").ravel())
+        if axes_input is not None
+        else node.integers("axes", ())
+    )
+    if node.op == "Squeeze":
+        gone = {operand.axis(axis) for axis in axes} or {
+            dim for dim in range(operand.rank) if operand.sizes(dim) == (1, 1)
+        }
+        if any(labels[dim] in SPATIAL for dim in gone):
+            raise ObstacleError("it removes a spatial axis", "Squeeze batch or channel axes only")
+        kept = tuple(label for dim, label in enumerate(labels) if dim not in gone)
+        return Transfer(labels=(kept,), flows=(Flow(operand=0),))
+    new = sorted(axis % (operand.rank + len(axes)) for axis in axes)
+    grown: Labels = labels
+    for axis in new:
+        label: Label = "n" if axis == 0 and "n" not in grown else "c"
+        grown = (*grown[:axis], label, *grown[axis:])
+    return Transfer(labels=(grown,), flows=(Flow(operand=0),))
+
+
+@rule("Gather")
+def gather(node: NodeView) -> Transfer:
+    """Selection of channels by constant indices."""
+    node.only_first_is_feature(("indices",))
+    operand, labels = node.feature()
+    axis = operand.axis(node.integer("axis", 0))
+    if labels[axis] in SPATIAL:
+        raise ObstacleError(f"it selects single positions along {labels[axis]}", "Use Slice to crop")
+    indices = node.operand(1)
+    rank = indices.rank if indices is not None else 0
+    if rank > 1:
+        raise ObstacleError("its indices have more than one dimension", "Select channels by a list of indices")
+    middle = labels[axis : axis + 1] if rank == 1 else ()
+    return Transfer(labels=((*labels[:axis], *middle, *labels[axis + 1 :]),), flows=(Flow(operand=0),))
+
+
+@rule("Split")
+def split(node: NodeView) -> Transfer:
+    """Split of channels into groups."""
+    operand, labels = node.feature()
+    axis = operand.axis(node.integer("axis", 0))
+    if labels[axis] in SPATIAL:
+        raise ObstacleError(f"it cuts the image apart along {labels[axis]}", "Split channels only")
+    return Transfer(labels=(labels,) * len(node.node.outputs), flows=(Flow(operand=0),))
+
+
+@rule("LRN")
+def local_response(node: NodeView) -> Transfer:
+    """Normalisation across neighbouring channels."""
+    _, labels = node.feature()
+    return Transfer(labels=(labels,), flows=(Flow(operand=0),))

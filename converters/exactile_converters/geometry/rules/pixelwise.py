@@ -1,0 +1,91 @@
+"""Operators that treat each pixel alone: activations, arithmetic, casts, frozen normalisation."""
+
+from __future__ import annotations
+
+from exactile_converters.geometry.node_view import SPATIAL, Labels, NodeView, Operand
+from exactile_converters.geometry.obstacle import ObstacleError
+from exactile_converters.geometry.registry import Flow, Transfer, rule
+
+UNARY = (
+    "Abs Acos Acosh Asin Asinh Atan Atanh BitwiseNot Cast Ceil Celu Clip Cos Cosh Dropout Elu Erf Exp Floor Gelu "
+    "HardSigmoid HardSwish Identity IsInf IsNaN LeakyRelu Log Mish Neg Not Reciprocal Relu Round Selu Shrink Sigmoid "
+    "Sign Sin Sinh Softplus Softsign Sqrt Swish Tan Tanh ThresholdedRelu"
+).split()
+
+BROADCASTING = (
+    "Add And BitwiseAnd BitwiseOr BitwiseXor CastLike Div Equal Greater GreaterOrEqual Less LessOrEqual Max Mean Min "
+    "Mod Mul Or PRelu Pow Sub Sum Where Xor"
+).split()
+
+RESIZE_TO_MATCH = "Crop, pad or resize so that both have the same size for every accepted image size"
+
+
+@rule(*UNARY)
+def unary(node: NodeView) -> Transfer:
+    """One feature map in, the same out; Dropout is the identity at inference."""
+    node.only_first_is_feature(("limit", "limit"))
+    if node.op == "Dropout":
+        training = node.operand(2)
+        if training is not None and bool(training.constant("training_mode").any()):
+            raise ObstacleError("dropout is in training mode", "Export the network in evaluation mode")
+    _, labels = node.feature()
+    return Transfer(labels=(labels,) * len(node.node.outputs), flows=(Flow(operand=0),))
+
+
+@rule(*BROADCASTING)
+def broadcasting(node: NodeView) -> Transfer:
+    """Element-wise operators with several operands, aligned from the last dimension."""
+    features = node.features
+    labels = max((labels for _, _, labels in features), key=len)
+    for _, _, other in features:
+        if other != labels[len(labels) - len(other) :]:
+            raise ObstacleError(
+                f"its operands have differently ordered axes, {other} and {labels}", "Transpose them alike"
+            )
+    result = node.result()
+    if result.rank != len(labels):
+        raise ObstacleError("a constant operand adds dimensions", "Give the constant the rank of the feature map")
+    for operand in node.operands:
+        if operand is not None:
+            _check_alignment(operand, labels, result)
+    return Transfer(labels=(labels,), flows=tuple(Flow(operand=index) for index, _, _ in features))
+
+
+def _check_alignment(operand: Operand, labels: Labels, result: Operand) -> None:
+    for back in range(1, operand.rank + 1):
+        if labels[-back] not in SPATIAL:
+            continue
+        sizes, wanted = operand.sizes(operand.rank - back), result.sizes(result.rank - back)
+        if operand.is_feature:
+            if sizes != wanted:
+                raise ObstacleError(
+                    f"its operands have different sizes along {labels[-back]} ({sizes[0]} and {wanted[0]} pixels for "
+                    f"the same image)",
+                    RESIZE_TO_MATCH,
+                )
+        elif sizes != (1, 1) and not _is_uniform(operand, operand.rank - back):
+            raise ObstacleError(
+                f"it combines the feature map with a constant that varies along {labels[-back]} (a position encoding "
+                "or coordinate map)",
+                "Remove the position-dependent constant, or run the whole image at once",
+            )
+
+
+def _is_uniform(operand: Operand, dim: int) -> bool:
+    """A broadcast view has stride 0 where it repeats one value, as ConstantOfShape and Expand do."""
+    return all(
+        fact.value is not None and (fact.value.strides[dim] == 0 or fact.value.shape[dim] == 1)
+        for fact in (operand.small, operand.large)
+    )
+
+
+@rule("BatchNormalization")
+def batch_normalization(node: NodeView) -> Transfer:
+    """Frozen statistics act per channel."""
+    if node.integer("training_mode", 0):
+        raise ObstacleError("batch normalisation is in training mode", "Export the network in evaluation mode")
+    node.only_first_is_feature(("scale", "bias", "mean", "variance"))
+    _, labels = node.feature()
+    if labels[1] != "c":
+        raise ObstacleError("it normalises a spatial axis", "Transpose so that channels come second")
+    return Transfer(labels=(labels,), flows=(Flow(operand=0),))

@@ -1,0 +1,50 @@
+"""Pooling over windows, and its inverse."""
+
+from __future__ import annotations
+
+from exactile_converters.geometry.node_view import Label, NodeView
+from exactile_converters.geometry.obstacle import ObstacleError
+from exactile_converters.geometry.reach import Blocks, Reach
+from exactile_converters.geometry.registry import Flow, Transfer, rule
+from exactile_converters.geometry.rules.convolution import Kernel, spatial_labels, windows
+
+
+@rule("MaxPool", "AveragePool", "LpPool")
+def pooling(node: NodeView) -> Transfer:
+    """Windows with any stride, dilation, padding and rounding of the output size."""
+    return windows(node, Kernel.of(node, node.integers("kernel_shape", ())))
+
+
+@rule("MaxUnpool")
+def unpooling(node: NodeView) -> Transfer:
+    """Values return to where MaxPool found them.
+
+    The indices are positions in the pooled tensor of this very tile, so they must come straight from a MaxPool
+    with the same non-overlapping windows, and the output must be as large as that MaxPool's input.
+    """
+    operand, labels = node.feature(0)
+    indices = node.node.inputs[1]
+    pool = indices.producer() if indices is not None else None
+    kernel = Kernel.of(node, node.integers("kernel_shape", ()))
+    if (
+        pool is None
+        or pool.op_type != "MaxPool"
+        or tuple(pool.attributes.get_ints("kernel_shape", ())) != kernel.sizes
+        or tuple(pool.attributes.get_ints("strides", [1] * len(kernel.sizes))) != kernel.strides
+        or kernel.sizes != kernel.strides
+        or any(kernel.pads)
+    ):
+        raise ObstacleError(
+            "its indices do not come straight from a MaxPool with the same windows",
+            "Connect MaxUnpool to its MaxPool, with kernel equal to stride and no padding",
+        )
+    result = node.result()
+    for axis in range(len(kernel.sizes)):
+        sizes, grown = operand.sizes(axis + 2), result.sizes(axis + 2)
+        if grown != (sizes[0] * kernel.strides[axis], sizes[1] * kernel.strides[axis]):
+            raise ObstacleError("its output is not as large as what was pooled", "Leave out the output_shape input")
+    reach: dict[Label, Reach] = {
+        label: Blocks(factor=kernel.strides[axis]) for axis, label in enumerate(spatial_labels(labels))
+    }
+    flows = tuple(Flow(operand=index, reach=reach) for index, _, _ in node.features if index < 2)
+    return Transfer(labels=(labels,), flows=flows)

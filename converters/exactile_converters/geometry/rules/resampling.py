@@ -1,0 +1,86 @@
+"""Resize, Upsample, and moves between space and channels."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from exactile_converters.geometry.node_view import SPATIAL, Label, NodeView
+from exactile_converters.geometry.obstacle import ObstacleError
+from exactile_converters.geometry.reach import Blocks, CoordinateMode, Interpolation, NearestMode, Reach, Window
+from exactile_converters.geometry.registry import Flow, Transfer, rule
+from exactile_converters.geometry.rules.convolution import spatial_labels
+
+COORDINATES: dict[str, CoordinateMode] = {
+    "half_pixel": "half_pixel",
+    "half_pixel_symmetric": "half_pixel",
+    "pytorch_half_pixel": "half_pixel",
+    "asymmetric": "asymmetric",
+    "tf_half_pixel_for_nn": "tf_half_pixel_for_nn",
+}
+ROUNDING: dict[str, NearestMode] = {
+    "round_prefer_floor": "round_prefer_floor",
+    "round_prefer_ceil": "round_prefer_ceil",
+    "floor": "floor",
+    "ceil": "ceil",
+}
+
+
+@rule("Resize", "Upsample")
+def resize(node: NodeView) -> Transfer:
+    """Nearest, linear and cubic interpolation by exact whole factors up or down."""
+    operand, labels = node.feature()
+    result = node.result()
+    upsample = node.op == "Upsample" or node.opset < 11
+    mode = node.text("coordinate_transformation_mode", "asymmetric" if upsample else "half_pixel")
+    if mode not in COORDINATES:
+        raise ObstacleError(
+            f"its coordinate mode {mode} makes every output position depend on the image size",
+            "Use half_pixel (align_corners=False in the framework) and fine-tune or re-validate",
+        )
+    if node.integer("antialias", 0):
+        raise ObstacleError("it resizes with antialiasing", "Resize without antialiasing")
+    kind = node.text("mode", "nearest")
+    rounding = ROUNDING["floor" if upsample else node.text("nearest_mode", "round_prefer_floor")]
+    reach: dict[Label, Reach] = {}
+    for dim, label in enumerate(labels):
+        factor = _factor(operand.sizes(dim), result.sizes(dim), label)
+        if factor != 1:
+            reach[label] = Interpolation(
+                scale=factor,
+                coordinates=COORDINATES[mode],
+                kind="linear" if kind in ("linear", "bilinear") else "cubic" if kind == "cubic" else "nearest",
+                rounding=rounding,
+            )
+    return Transfer(labels=(labels,), flows=(Flow(operand=0, reach=reach),))
+
+
+def _factor(sizes: tuple[int, int], grown: tuple[int, int], label: Label) -> Fraction:
+    factor = Fraction(grown[0], sizes[0])
+    if Fraction(grown[1], sizes[1]) != factor:
+        raise ObstacleError(
+            f"its output size along {label} is fixed: {sizes[0]} -> {grown[0]} but {sizes[1]} -> {grown[1]} pixels",
+            "Export with dynamic height and width, and resize by a factor instead of to a size",
+        )
+    if label not in SPATIAL and factor != 1:
+        raise ObstacleError("it resizes an axis that is not spatial", "Resize height and width only")
+    if factor.numerator != 1 and factor.denominator != 1:
+        raise ObstacleError(f"it resizes by {factor}, which is not a whole factor", "Use a whole factor up or down")
+    return factor
+
+
+@rule("DepthToSpace")
+def depth_to_space(node: NodeView) -> Transfer:
+    """Channels become blocks of pixels."""
+    _, labels = node.feature()
+    block = node.integer("blocksize", 1)
+    reach: dict[Label, Reach] = {label: Blocks(factor=block) for label in spatial_labels(labels)}
+    return Transfer(labels=(labels,), flows=(Flow(operand=0, reach=reach),))
+
+
+@rule("SpaceToDepth")
+def space_to_depth(node: NodeView) -> Transfer:
+    """Blocks of pixels become channels."""
+    _, labels = node.feature()
+    block = node.integer("blocksize", 1)
+    reach: dict[Label, Reach] = {label: Window(kernel=block, stride=block) for label in spatial_labels(labels)}
+    return Transfer(labels=(labels,), flows=(Flow(operand=0, reach=reach),))

@@ -1,0 +1,80 @@
+"""Padding and cropping."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exactile_converters.geometry.node_view import SPATIAL, Label, NodeView, Operand
+from exactile_converters.geometry.obstacle import ObstacleError
+from exactile_converters.geometry.reach import Reach, Window
+from exactile_converters.geometry.registry import Flow, Transfer, rule
+
+ANCHOR = "Crop a constant number of pixels from the edges"
+
+
+@rule("Pad")
+def pad(node: NodeView) -> Transfer:
+    """A constant number of pixels added (or cropped) at each edge."""
+    node.only_first_is_feature(("pads", "value", "axes"))
+    operand, labels = node.feature()
+    if node.text("mode", "constant") == "wrap":
+        raise ObstacleError("it wraps around the image", "Pad with zeros, reflection or the edge")
+    amounts = node.operand(1)
+    pads = (
+        [int(v) for v in amounts.constant("amount of padding").ravel()]
+        if amounts is not None
+        else list(node.integers("pads", ()))
+    )
+    axes_input = node.operand(3)
+    axes = (
+        [operand.axis(int(axis)) for axis in axes_input.constant("axes").ravel()]
+        if axes_input is not None
+        else list(range(operand.rank))
+    )
+    reach: dict[Label, Reach] = {
+        labels[axis]: Window(pad=pads[i]) for i, axis in enumerate(axes) if labels[axis] in SPATIAL
+    }
+    return Transfer(labels=(labels,), flows=(Flow(operand=0, reach=reach),))
+
+
+@rule("Slice")
+def slice_(node: NodeView) -> Transfer:
+    """Channels in any way; of the image, a constant crop from the edges, or every s-th pixel."""
+    node.only_first_is_feature(("start", "end", "axes", "step"))
+    operand, labels = node.feature()
+    result = node.result()
+    reach: dict[Label, Reach] = {}
+    for axis, starts, step in _axes(node, operand):
+        if labels[axis] not in SPATIAL:
+            continue
+        if step < 1:
+            raise ObstacleError(f"it reverses the image along {labels[axis]}", "Leave the order of pixels alone")
+        sizes, kept = operand.sizes(axis), result.sizes(axis)
+        firsts = {
+            max(0, min(size, start + size if start < 0 else start)) for size, start in zip(sizes, starts, strict=True)
+        }
+        if len(firsts) != 1 or (sizes[1] - sizes[0]) != (kept[1] - kept[0]) * step:
+            raise ObstacleError(f"its crop along {labels[axis]} is not tied to the image's edges", ANCHOR)
+        reach[labels[axis]] = Window(stride=step, pad=-firsts.pop())
+    return Transfer(labels=(labels,), flows=(Flow(operand=0, reach=reach),))
+
+
+def _axes(node: NodeView, operand: Operand) -> list[tuple[int, tuple[int, int], int]]:
+    """(axis, start at both probes, step) of each sliced axis."""
+    if node.opset < 10:
+        starts = [(start, start) for start in node.integers("starts", ())]
+        axes = node.integers("axes", tuple(range(len(starts))))
+        return [(operand.axis(axis), start, 1) for axis, start in zip(axes, starts, strict=True)]
+    first, second = _both(node.operand(1))
+    listed = node.operand(3)
+    axes = tuple(int(a) for a in listed.constant("axes").ravel()) if listed is not None else tuple(range(first.size))
+    stepped = node.operand(4)
+    steps = [int(s) for s in stepped.constant("step").ravel()] if stepped is not None else [1] * first.size
+    return [(operand.axis(axis), (int(first[i]), int(second[i])), steps[i]) for i, axis in enumerate(axes)]
+
+
+def _both(operand: Operand | None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    if operand is None or operand.small.value is None or operand.large.value is None:
+        raise ObstacleError("where it starts depends on the data", ANCHOR)
+    return operand.small.value.ravel(), operand.large.value.ravel()

@@ -1,0 +1,142 @@
+"""The walk over the graph that turns a network into geometry, or into obstacles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import lcm
+
+import onnx_ir as ir
+
+from exactile.geometry import AxisGeometry, Geometry, Span
+from exactile_converters.geometry.feature_maps import FeatureMap, ForwardWalk, ImageSizes, walk_forward
+from exactile_converters.geometry.node_view import Label, Labels
+from exactile_converters.geometry.obstacle import Obstacle
+
+FIRST_BASE_PX = 2880
+"""Probed sizes are multiples of this and of the network's stride, large enough that no map is empty."""
+
+LARGEST_STRIDE = 4096
+"""A larger one means that the graph is not what the rules take it for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traced:
+    """What the walk found: ``geometry`` is None exactly when there are obstacles."""
+
+    geometry: Geometry | None
+    obstacles: tuple[Obstacle, ...]
+    stride: tuple[int, int]
+    nodes: tuple[ir.Node, ...]
+    features: Mapping[str, FeatureMap]
+
+
+def trace(model: ir.Model, image: ir.Value, output: ir.Value, *, labels: Labels, channels: int) -> Traced:
+    """Geometry of ``output`` as a function of ``image``, whose axes are ``labels``.
+
+    ``model``'s graph must be sorted, without functions, its names unique.
+    """
+    nodes = ancestors(model, output)
+
+    def forward(remainder: int, base: int) -> ForwardWalk:
+        sizes = ImageSizes((2 * base + remainder, 3 * base + remainder), (3 * base + remainder, 5 * base + remainder))
+        return walk_forward(model, image, labels, channels, nodes, sizes)
+
+    walk = forward(0, FIRST_BASE_PX)
+    stride = min(lcm(walk.stride("y"), walk.stride("x")), LARGEST_STRIDE)
+    base = lcm(FIRST_BASE_PX, stride)
+    if base != FIRST_BASE_PX:
+        walk = forward(0, base)
+    remainder = 0
+    if walk.obstacles and _may_fit_other_sizes(walk):
+        for candidate in range(1, stride):
+            other = forward(candidate, base)
+            if not other.obstacles:
+                walk, remainder = other, candidate
+                break
+    return _conclude(walk, nodes, output, remainder)
+
+
+def ancestors(model: ir.Model, output: ir.Value) -> list[ir.Node]:
+    """The nodes that ``output`` is computed from, in graph order."""
+    wanted: set[ir.Node] = set()
+    stack = [output.producer()]
+    while stack:
+        node = stack.pop()
+        if node is None or node in wanted:
+            continue
+        wanted.add(node)
+        stack.extend(value.producer() for value in node.inputs if value is not None)
+    return [node for node in model.graph if node in wanted]
+
+
+def _may_fit_other_sizes(walk: ForwardWalk) -> bool:
+    return all("different sizes along" in obstacle.reason for obstacle in walk.obstacles)
+
+
+def _conclude(walk: ForwardWalk, nodes: list[ir.Node], output: ir.Value, remainder: int) -> Traced:
+    obstacles = list(walk.obstacles)
+    result = walk.features.get(output.name or "")
+    if result is None and not obstacles:
+        obstacles.append(
+            Obstacle(
+                node=output.name or "?",
+                op="output",
+                reason="it is not computed from the image",
+                remedy="Choose another output",
+            )
+        )
+    strides = (walk.stride("y"), walk.stride("x"))
+    geometry = None
+    if result is not None and not obstacles:
+        missing = [axis for axis in ("y", "x") if axis not in result.scale]
+        if missing:
+            obstacles.append(
+                Obstacle(
+                    node=result.name,
+                    op="output",
+                    reason=f"it has no {' and no '.join(missing)} axis",
+                    remedy="Choose an output that is a map of the image",
+                )
+            )
+        else:
+            y, x = (_axis(walk, nodes, result, axis, remainder) for axis in _spatial())
+            geometry = Geometry(y=y, x=x)
+    return Traced(
+        geometry=geometry, obstacles=tuple(obstacles), stride=strides, nodes=tuple(nodes), features=walk.features
+    )
+
+
+def _spatial() -> Iterator[Label]:
+    yield "y"
+    yield "x"
+
+
+def _axis(walk: ForwardWalk, nodes: list[ir.Node], result: FeatureMap, axis: Label, remainder: int) -> AxisGeometry:
+    """Propagate the span that belongs to one stride of input backwards to the image."""
+    stride = walk.stride(axis)
+    scale = result.scale[axis]
+    needed: dict[str, Span] = {result.name: Span(0, int(stride * scale))}
+    for node in reversed(nodes):
+        transfer = walk.transfers.get(node)
+        wanted = [needed[value.name] for value in node.outputs if value.name and value.name in needed]
+        if transfer is None or not wanted:
+            continue
+        together = Span(min(span.start for span in wanted), max(span.stop for span in wanted))
+        for flow in transfer.flows:
+            value = node.inputs[flow.operand]
+            if value is None or not value.name or axis not in walk.features[value.name].scale:
+                continue
+            span = flow.along(axis).needed(together)
+            known = needed.get(value.name, span)
+            needed[value.name] = Span(min(known.start, span.start), max(known.stop, span.stop))
+    image = next(iter(walk.features))
+    span = needed[image]
+    return AxisGeometry(
+        stride=stride,
+        before=-span.start,
+        after=span.stop - stride,
+        scale=scale,
+        size_constant=result.constant[axis],
+        remainder=remainder % stride,
+    )

@@ -1,0 +1,224 @@
+"""The tile plan: fixed-shape, stride-aligned tiles whose zones of responsibility partition the result.
+
+Along one axis (F the stride, ``before``/``after`` the needs of an aligned boundary)::
+
+    domain   |<------------------------------------------------------------>|   accepted size
+    tile 0   |==============|·····|                                             starts at 0: no halo on the left,
+    tile 1              |···|=======|·····|                                     the network's own padding is the image's
+    tile 2                      |···|=======|·····|
+    tile 3                                   |···············|==============|   shifted inward to end with the domain
+             |   ZoR 0      | ZoR 1 | ZoR 2  ...             |  last ZoR    |
+                            ^ boundaries are multiples of F; so are tile starts
+
+The domain is the image, extended to a size that the network accepts and, for a border other than ``model``, by
+the halo. Tiles never leave the domain. Method: Majurski & Bajcsy, J. Res. NIST 126:126009 (2021), with halos from
+the graph, rectangular tiles and no redundant last row or column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import ceil
+
+from exactile.errors import PlanError
+from exactile.geometry import AxisGeometry, Box, Geometry, Span, round_down, round_up
+from exactile.plan.border import Border
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AxisDomain:
+    """What the network runs over along one axis, and which part of its output is the result.
+
+    ``image_start`` is where the image's first pixel lies in the domain; ``result_start`` is the index, in the
+    output for the whole domain, of the result's first pixel.
+    """
+
+    geometry: AxisGeometry
+    image_size: int
+    size: int
+    image_start: int
+    result_start: int
+    result_size: int
+
+    @classmethod
+    def of(cls, geometry: AxisGeometry, image_size: int, border: Border) -> AxisDomain:
+        """The domain of an image of ``image_size`` pixels."""
+        if image_size < 1:
+            raise PlanError(f"the image has {image_size} pixels along one axis")
+        if border == "model":
+            size = geometry.accepted_size(image_size)
+            return cls(
+                geometry=geometry,
+                image_size=image_size,
+                size=size,
+                image_start=0,
+                result_start=0,
+                result_size=_result_size(geometry, image_size, size),
+            )
+        first = round_up(max(0, geometry.before), geometry.stride)
+        last = round_up(first + image_size, geometry.stride)
+        return cls(
+            geometry=geometry,
+            image_size=image_size,
+            size=geometry.accepted_size(max(last + geometry.after, first + geometry.offset + image_size)),
+            image_start=first + geometry.offset,
+            result_start=geometry.output_position(first),
+            result_size=ceil(image_size * geometry.scale),
+        )
+
+    @property
+    def smallest_tile(self) -> int:
+        """The smallest tile that advances by at least one stride."""
+        geometry = self.geometry
+        need = round_up(geometry.before, geometry.stride) + geometry.stride + geometry.after
+        return min(self.size, geometry.accepted_size(max(need, 1)))
+
+    def advance(self, tile: int) -> int:
+        """Input pixels from one tile's start to the next one's."""
+        geometry = self.geometry
+        return round_down(tile - geometry.after, geometry.stride) - round_up(geometry.before, geometry.stride)
+
+
+def _result_size(geometry: AxisGeometry, image_size: int, domain_size: int) -> int:
+    """Output pixels that belong to the image: the alignment padding's share is cropped at the end."""
+    exact = ceil(image_size * geometry.scale + geometry.size_constant)
+    if exact < 1:
+        raise PlanError(
+            f"the network gives no output for {image_size} pixels; it needs at least {geometry.accepted_size(1)}"
+        )
+    return min(exact, geometry.output_size(domain_size))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AxisTiles:
+    """Tiles along one axis. ``starts`` in domain pixels; ``zors`` in result pixels; ``crops`` in tile output pixels."""
+
+    domain: AxisDomain
+    tile: int
+    starts: tuple[int, ...]
+    zors: tuple[Span, ...]
+    crops: tuple[int, ...]
+
+    @classmethod
+    def of(cls, domain: AxisDomain, tile: int) -> AxisTiles:
+        """Cover ``domain`` with tiles of ``tile`` pixels, or by one pass when it is no larger."""
+        geometry = domain.geometry
+        tile = min(tile, domain.size)
+        _check_tile(domain, tile)
+        before = round_up(geometry.before, geometry.stride)
+        result_stop = domain.result_start + domain.result_size
+        starts: list[int] = []
+        zors: list[Span] = []
+        start, zor_start = 0, domain.result_start
+        while zor_start < result_stop:
+            if start + tile >= domain.size:
+                start, zor_stop = domain.size - tile, result_stop
+            else:
+                boundary = start + round_down(tile - geometry.after, geometry.stride)
+                zor_stop = min(result_stop, geometry.output_position(boundary))
+            starts.append(start)
+            zors.append(Span(zor_start, zor_stop))
+            zor_start, start = zor_stop, start + round_down(tile - geometry.after, geometry.stride) - before
+        return cls(
+            domain=domain,
+            tile=tile,
+            starts=tuple(starts),
+            zors=tuple(zor.shift(-domain.result_start) for zor in zors),
+            crops=tuple(zor.start - geometry.output_position(start) for zor, start in zip(zors, starts, strict=True)),
+        )
+
+    @property
+    def tile_spans(self) -> tuple[Span, ...]:
+        """Tiles in image pixels; they may begin before 0 and end beyond the image: that is the border's part."""
+        return tuple(Span(start, start + self.tile).shift(-self.domain.image_start) for start in self.starts)
+
+    @property
+    def tile_output(self) -> int:
+        """Output pixels of one tile."""
+        return self.domain.geometry.output_size(self.tile)
+
+
+def _check_tile(domain: AxisDomain, tile: int) -> None:
+    geometry = domain.geometry
+    if tile == domain.size:
+        return
+    if tile != geometry.accepted_size(tile):
+        raise PlanError(
+            f"a tile of {tile} pixels is not accepted by the network: sizes must be "
+            f"{geometry.remainder} + a multiple of the stride {geometry.stride}; try {geometry.accepted_size(tile)}"
+        )
+    if domain.advance(tile) < geometry.stride:
+        raise PlanError(
+            f"a tile of {tile} pixels is too small for the halo of {geometry.halo_before} + {geometry.halo_after} "
+            f"pixels at stride {geometry.stride}; use at least {domain.smallest_tile}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One inference: ``tile`` in image pixels, ``zor`` in result pixels, ``crop`` in the tile's output."""
+
+    tile: Box
+    zor: Box
+    crop: Box
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TilePlan:
+    """Rows of tiles, row by row. One tile alone is the whole plan."""
+
+    y: AxisTiles
+    x: AxisTiles
+    border: Border
+
+    @classmethod
+    def of(cls, geometry: Geometry, image: tuple[int, int], border: Border, tile: tuple[int, int]) -> TilePlan:
+        """Plan for an ``image`` of (height, width) pixels with a ``tile`` of (height, width) pixels."""
+        return cls(
+            y=AxisTiles.of(AxisDomain.of(geometry.y, image[0], border), tile[0]),
+            x=AxisTiles.of(AxisDomain.of(geometry.x, image[1], border), tile[1]),
+            border=border,
+        )
+
+    @property
+    def name(self) -> str:
+        """``whole`` for one pass over everything, else ``tile``."""
+        return "whole" if len(self) == 1 else "tile"
+
+    @property
+    def tile_shape(self) -> tuple[int, int]:
+        return self.y.tile, self.x.tile
+
+    @property
+    def tile_output_shape(self) -> tuple[int, int]:
+        return self.y.tile_output, self.x.tile_output
+
+    @property
+    def result_shape(self) -> tuple[int, int]:
+        return self.y.domain.result_size, self.x.domain.result_size
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        return self.y.domain.image_size, self.x.domain.image_size
+
+    @property
+    def wanted_pixels(self) -> int:
+        return self.y.domain.image_size * self.x.domain.image_size
+
+    @property
+    def computed_pixels(self) -> int:
+        return len(self) * self.y.tile * self.x.tile
+
+    def __len__(self) -> int:
+        return len(self.y.starts) * len(self.x.starts)
+
+    def __iter__(self) -> Iterator[Step]:
+        columns = list(zip(self.x.tile_spans, self.x.zors, self.x.crops, strict=True))
+        for tile_y, zor_y, crop_y in zip(self.y.tile_spans, self.y.zors, self.y.crops, strict=True):
+            for tile_x, zor_x, crop_x in columns:
+                yield Step(
+                    Box(tile_y, tile_x),
+                    Box(zor_y, zor_x),
+                    Box(Span(crop_y, crop_y + zor_y.length), Span(crop_x, crop_x + zor_x.length)),
+                )
