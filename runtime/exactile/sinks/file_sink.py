@@ -1,0 +1,129 @@
+"""What every sink that writes one file has in common: the life of the file."""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from exactile.errors import SinkError
+from exactile.geometry import Box
+from exactile.sinks.blocks import as_planes, check_spec
+from exactile.sinks.coverage import Coverage
+from exactile.sinks.failures import os_errors_as_sink_errors
+from exactile.sinks.part_file import PartFile
+from exactile.sinks.protocol import ResultSpec, WritePlan
+
+
+class FileSink(ABC):
+    """begin -> write ... -> finish or abort, under one lock, for a file that appears only when complete.
+
+    After a failed ``write`` or ``finish`` nothing but ``abort`` is possible: a lost block must never be published.
+    """
+
+    def __init__(self, path: str | PathLike[str], *, overwrite: bool = False) -> None:
+        self.path = Path(path)
+        self._overwrite = overwrite
+        self._lock = threading.Lock()
+        self._spec: ResultSpec | None = None
+        self._part: PartFile | None = None
+        self._coverage: Coverage | None = None
+        self._failure: BaseException | None = None
+
+    @abstractmethod
+    def buffer_bytes(self, spec: ResultSpec, plan: WritePlan) -> int:
+        """The most bytes of memory that this sink will hold for ``plan``."""
+
+    @abstractmethod
+    def _start(self, part: PartFile, spec: ResultSpec) -> None:
+        """Write what comes before the pixels."""
+
+    @abstractmethod
+    def _put(self, part: PartFile, box: Box, planes: NDArray[Any]) -> None:
+        """Take ``planes``, (C, H, W), the pixels of ``box``, checked, not empty; copied before this returns."""
+
+    @abstractmethod
+    def _complete(self, part: PartFile) -> None:
+        """Write what is still held; every pixel has been put."""
+
+    @abstractmethod
+    def _release(self) -> None:
+        """Stop threads and drop buffers; called after success, failure and abort."""
+
+    def begin(self, spec: ResultSpec) -> None:
+        """Check that the output may be written, and start it under a temporary name beside it.
+
+        Raises OutputExistsError, and SinkError for whatever else stands in the way; then nothing is left behind.
+        """
+        with self._lock:
+            if self._spec is not None:
+                raise SinkError(f"{self.path}: this sink was begun before: use a new one for every run")
+            check_spec(spec)
+            self._part = PartFile(self.path, overwrite=self._overwrite)
+            try:
+                self._spec = spec
+                self._coverage = Coverage(spec.height, spec.width)
+                with os_errors_as_sink_errors(self.path):
+                    self._start(self._part, spec)
+            except BaseException:
+                self._discard()
+                raise
+
+    def write(self, box: Box, block: NDArray[Any]) -> None:
+        """Take ``block``, the pixels of ``box`` ((H, W) or (C, H, W)); copied before this returns.
+
+        Raises SinkError if it does not fit, was written before, or if this or an earlier block cannot be stored.
+        """
+        with self._lock:
+            part, spec, coverage = self._open_state()
+            try:
+                planes = as_planes(spec, box, block)
+                coverage.add(box)
+                if box.area:
+                    self._put(part, box, planes)
+            except BaseException as error:
+                self._failure = error
+                raise
+
+    def finish(self) -> None:
+        """Complete the output and give it its name.
+
+        Raises SinkError if a pixel was never written or the file cannot be completed, OutputExistsError if the
+        output appeared during the run; ``abort`` must follow.
+        """
+        with self._lock:
+            part, _, coverage = self._open_state()
+            try:
+                coverage.check_complete()
+                with os_errors_as_sink_errors(self.path):
+                    self._complete(part)
+                part.publish()
+            except BaseException as error:
+                self._failure = error
+                raise
+            self._discard()  # of a published part: releases threads and buffers only
+
+    def abort(self) -> None:
+        """Leave nothing behind; safe at any time, from any thread, twice, and without effect after ``finish``."""
+        with self._lock:
+            self._discard()
+
+    def _open_state(self) -> tuple[PartFile, ResultSpec, Coverage]:
+        if self._part is None or self._spec is None or self._coverage is None:
+            raise SinkError(f"{self.path}: the sink is not open (never begun, finished or aborted)")
+        if self._failure is not None:
+            raise SinkError(f"{self.path}: an earlier write failed: {self._failure}") from self._failure
+        return self._part, self._spec, self._coverage
+
+    def _discard(self) -> None:
+        if self._part is None:
+            return
+        try:
+            self._release()
+        finally:
+            self._part.discard()
+            self._part = self._coverage = None

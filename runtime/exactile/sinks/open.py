@@ -1,0 +1,55 @@
+"""From the name of an output to the sink that writes it."""
+
+from __future__ import annotations
+
+from os import PathLike
+from pathlib import Path
+
+from exactile.errors import OptionError
+from exactile.sinks.npy import NpySink
+from exactile.sinks.protocol import Sink
+from exactile.sinks.target import check_writable
+from exactile.sinks.tiff import TiffSink
+from exactile.sinks.tile_codec import DEFAULT_COMPRESSION
+
+_TIFF_SUFFIXES = (".tif", ".tiff")  # .ome.tif and .ome.tiff end so, too
+_NPY_SUFFIX = ".npy"
+
+
+def open_sink(
+    path: str | PathLike[str], *, overwrite: bool = False, compression: str | None = None, tile: int | None = None
+) -> Sink:
+    """A sink for ``path`` by its suffix; touches no file.
+
+    ``compression`` and ``tile`` are TiffSink's. Raises OptionError for another suffix, or options it does not take.
+    """
+    target = Path(path)
+    _check_suffix(target)
+    if target.suffix.lower() != _NPY_SUFFIX:
+        chosen = DEFAULT_COMPRESSION if compression is None else compression
+        return TiffSink(target, compression=chosen, tile=tile, overwrite=overwrite)
+    if compression is not None or tile is not None:
+        raise OptionError(
+            f"{target}: a {_NPY_SUFFIX} file has neither compression nor tiles. "
+            "What to do: leave these options away, or write a .tif file"
+        )
+    return NpySink(target, overwrite=overwrite)
+
+
+def check_target(path: str | PathLike[str], *, overwrite: bool = False) -> None:
+    """Return if a sink could start writing ``path`` now; to be called before any long work.
+
+    Raises OptionError for its suffix, OutputExistsError if it exists and ``overwrite`` is false, and SinkError
+    if its folder does not exist or cannot be written.
+    """
+    target = Path(path)
+    _check_suffix(target)
+    check_writable(target, overwrite=overwrite)
+
+
+def _check_suffix(path: Path) -> None:
+    if path.suffix.lower() not in (*_TIFF_SUFFIXES, _NPY_SUFFIX):
+        raise OptionError(
+            f"the name of the output {path} does not say its format. "
+            "What to do: end it with .tif, .tiff, .ome.tif, .ome.tiff or .npy"
+        )

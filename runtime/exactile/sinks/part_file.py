@@ -1,0 +1,94 @@
+"""A file that gets its name only when it is complete."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from contextlib import suppress
+from pathlib import Path
+
+from exactile.sinks.failures import os_errors_as_sink_errors
+from exactile.sinks.target import check_writable
+
+_NO_PREALLOCATION = {errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS, errno.ENODEV}
+
+
+class PartFile:
+    """``.NAME.XXXXXXXX.part`` beside NAME, which ``publish`` renames to NAME and ``discard`` removes.
+
+    Owns the file and its descriptor. Not locked: its owner calls one method at a time.
+    Every method raises SinkError in place of OSError.
+    """
+
+    def __init__(self, path: Path, *, overwrite: bool) -> None:
+        check_writable(path, overwrite=overwrite)
+        self._path = Path(os.path.realpath(path))  # a link stays a link, to the new file
+        self._overwrite = overwrite
+        self.part_path = self._path.with_name(f".{self._path.name}.{secrets.token_hex(4)}.part")
+        with os_errors_as_sink_errors(path):
+            # 0o666 minus the user's umask, as for any file; the tempfile module would leave 0o600.
+            self._descriptor = os.open(self.part_path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+
+    @property
+    def size_bytes(self) -> int:
+        with os_errors_as_sink_errors(self._path):
+            return os.fstat(self._descriptor).st_size
+
+    def preallocate(self, size_bytes: int) -> None:
+        """Claim the disk space now, so that a full disk shows before the work; nothing where it is unsupported."""
+        with os_errors_as_sink_errors(self._path):
+            try:
+                os.posix_fallocate(self._descriptor, 0, size_bytes)
+            except OSError as error:
+                if error.errno not in _NO_PREALLOCATION:
+                    raise
+
+    def write_at(self, data: bytes | memoryview, offset_bytes: int) -> None:
+        """Write all of ``data`` (bytes, or a C-contiguous view of bytes) at ``offset_bytes``."""
+        with os_errors_as_sink_errors(self._path):
+            self._write_all(data, offset_bytes)
+
+    def write_rows_at(self, data: memoryview, offset_bytes: int, *, row_bytes: int, stride_bytes: int) -> None:
+        """Write ``data`` in rows of ``row_bytes``, the first at ``offset_bytes``, each ``stride_bytes`` further on."""
+        with os_errors_as_sink_errors(self._path):
+            for row, start in enumerate(range(0, data.nbytes, row_bytes)):
+                self._write_all(data[start : start + row_bytes], offset_bytes + row * stride_bytes)
+
+    def publish(self) -> None:
+        """Bring the file to the disk and give it its name. After a failure, ``discard`` still has to be called."""
+        with os_errors_as_sink_errors(self._path):
+            os.fsync(self._descriptor)
+            # Somebody may have written the output during the run.
+            check_writable(self._path, overwrite=self._overwrite)
+            self.part_path.replace(self._path)
+        self._close()
+        self._sync_folder()
+
+    def discard(self) -> None:
+        """Remove what was written so far; safe to call twice and after ``publish``."""
+        if self._descriptor < 0:
+            return
+        self._close()
+        with suppress(OSError):
+            self.part_path.unlink(missing_ok=True)
+
+    def _write_all(self, data: bytes | memoryview, offset_bytes: int) -> None:
+        written_bytes = os.pwrite(self._descriptor, data, offset_bytes)
+        while written_bytes < len(data):  # a full disk, or more than 2 GB at once
+            rest = memoryview(data)[written_bytes:]
+            written_bytes += os.pwrite(self._descriptor, rest, offset_bytes + written_bytes)
+
+    def _close(self) -> None:
+        descriptor, self._descriptor = self._descriptor, -1
+        with suppress(OSError):  # fsync has reported what matters
+            os.close(descriptor)
+
+    def _sync_folder(self) -> None:
+        """Make the new name itself survive a power cut, where the file system can."""
+        with suppress(OSError):
+            folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)

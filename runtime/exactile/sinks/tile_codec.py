@@ -1,0 +1,50 @@
+"""How the tiles of a TIFF file are compressed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, cast, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exactile.errors import OptionError
+
+Compression = Literal["zlib", "zstd", "lzw", "none"]
+Encoder = Callable[[NDArray[Any]], bytes]
+
+DEFAULT_COMPRESSION: Compression = "zlib"  # the one that every TIFF reader knows
+
+# Measured on smooth label maps: level 6 is a third smaller than level 1 and still encodes hundreds of MB/s.
+# Floats do not get smaller with the level, only slower.
+_ZLIB_LEVEL_INTEGERS = 6
+_ZLIB_LEVEL_FLOATS = 1
+_ZSTD_LEVEL = 1
+
+
+def as_compression(name: str) -> Compression:
+    """Raises OptionError if there is no such compression."""
+    if name not in get_args(Compression):
+        raise OptionError(f"there is no TIFF compression {name!r}. What to do: use {', '.join(get_args(Compression))}")
+    return cast("Compression", name)
+
+
+def tile_encoder(compression: Compression, dtype: np.dtype[Any]) -> Encoder:
+    """A function from a tile, C-contiguous, to its bytes in the file; it releases the interpreter lock."""
+    import imagecodecs
+
+    codecs: Any = imagecodecs  # its type stubs know bytes only; arrays are taken as they are
+    if compression == "zlib":
+        level = _ZLIB_LEVEL_FLOATS if dtype.kind == "f" else _ZLIB_LEVEL_INTEGERS
+        # libdeflate writes the zlib format in half of zlib's time.
+        return lambda tile: bytes(codecs.deflate_encode(tile, level, raw=False))
+    if compression == "zstd":
+        return lambda tile: bytes(codecs.zstd_encode(tile, _ZSTD_LEVEL))
+    if compression == "lzw":
+        return lambda tile: bytes(codecs.lzw_encode(tile))
+    return lambda tile: tile.tobytes()
+
+
+def most_encoded_bytes(raw_bytes: int) -> int:
+    """What a tile of ``raw_bytes`` may become at worst: LZW makes noise 1.4 times as large."""
+    return raw_bytes + raw_bytes // 2 + 4096
