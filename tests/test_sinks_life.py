@@ -110,19 +110,22 @@ def test_abort_after_finish_keeps_the_output(tmp_path, name):
 
 def test_abort_ends_the_threads_while_tiles_are_being_encoded(tmp_path, monkeypatch):
     started, go_on = threading.Event(), threading.Event()
+    encoded = []
 
     def encode(tile: np.ndarray) -> bytes:
+        encoded.append(tile)
         started.set()
         assert go_on.wait(10)
         return tile.tobytes()
 
     monkeypatch.setattr(tiff_module, "tile_encoder", lambda *_: encode)
-    sink = TiffSink(tmp_path / "a.tif", tile=64, compression="none")
+    sink = TiffSink(tmp_path / "a.tif", tile=16, compression="none", workers=2)
     sink.begin(SPEC)
-    put(sink, [Box(Span(0, 64), Span(0, WIDTH))])
+    put(sink, [Box(Span(0, 16), Span(0, 5 * 16))])
     assert started.wait(10)
     threading.Timer(0.05, go_on.set).start()
     sink.abort()
+    assert len(encoded) <= 2  # those in the threads' hands; queued ones were dropped
     assert names(tmp_path) == []
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("exactile-encode")]
 

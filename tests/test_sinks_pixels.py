@@ -72,7 +72,7 @@ def folder(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("pixels")
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(
     partition=partitions(),
     channels=st.integers(0, 5),

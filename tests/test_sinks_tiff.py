@@ -19,6 +19,7 @@ from exactile.sinks import tiff as tiff_module
 from exactile.sinks.protocol import ResultSpec, WritePlan
 from exactile.sinks.tiff import TiffSink
 from exactile.sinks.tile_assembly import most_open_tiles
+from exactile.sinks.tile_codec import most_encoded_bytes, tile_encoder
 from exactile.sinks.tile_grid import TileGrid
 
 OME = "{http://www.openmicroscopy.org/Schemas/OME/2016-06}"
@@ -136,7 +137,7 @@ def axis_spans(draw, size: int) -> list[Span]:
     return [Span(start, stop) for start, stop in zip([0, *cuts], [*cuts, size], strict=True)]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(data=st.data(), height=st.integers(1, 60), width=st.integers(1, 60), tile=st.sampled_from((4, 7, 16)))
 def test_open_tiles_are_foretold_as_a_replay_pixel_by_pixel_finds_them(data, height, width, tile):
     """Replay: a tile is held while some but not all of its pixels are written, and while its last are."""
@@ -191,6 +192,14 @@ def test_memory_stays_within_buffer_bytes(tmp_path, shape, dtype, box, tile, com
     assert bound_bytes <= 3 * measured_bytes + 9_000_000  # a queue seldom full, codecs' state that is not counted here
 
 
+@pytest.mark.parametrize("compression", ["zlib", "zstd", "lzw", "none"])
+@pytest.mark.parametrize("edge", [16, 512])
+def test_no_codec_makes_noise_larger_than_foretold(compression, edge):
+    tile = np.random.default_rng(0).integers(0, 256, (edge, edge), "uint8")
+    encoded = tile_encoder(compression, tile.dtype)(tile)
+    assert len(encoded) <= most_encoded_bytes(tile.nbytes) <= 2 * tile.nbytes + 5000
+
+
 def test_memory_does_not_grow_with_the_height_but_for_the_tile_tables():
     sink = TiffSink("unused.tif", tile=256)
     low, high = (
@@ -212,7 +221,11 @@ def test_rows_of_boxes_that_end_with_file_tiles_need_no_row_of_raw_tiles():
     assert unaligned - aligned > 90 * 512 * 512
 
 
-def test_a_slow_encoder_holds_writing_back(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("shape", "dtype", "box", "tile"),
+    [((2048, 4096), "uint8", (1024, 1024), 256), ((30, 384, 512), "float32", (128, 128), 128)],
+)
+def test_a_slow_encoder_holds_writing_back(tmp_path, monkeypatch, shape, dtype, box, tile):
     def slow(*_):
         def encode(tile: np.ndarray) -> bytes:
             time.sleep(0.002)
@@ -221,9 +234,21 @@ def test_a_slow_encoder_holds_writing_back(tmp_path, monkeypatch):
         return encode
 
     monkeypatch.setattr(tiff_module, "tile_encoder", slow)
-    pixels = np.zeros((2048, 4096), "uint8")
-    plan = plan_of(pixels, 1024, 1024)
-    sink = TiffSink(tmp_path / "a.tif", compression="none", tile=256)
+    pixels = np.zeros(shape, dtype)
+    plan = plan_of(pixels, *box)
+    sink = TiffSink(tmp_path / "a.tif", compression="none", tile=tile)
     without_codecs_bytes = sink.buffer_bytes(spec_of(pixels), plan) - (4 << 20)
     assert peak_bytes(sink, pixels, plan) <= without_codecs_bytes + OBJECTS_BYTES
     assert without_codecs_bytes + OBJECTS_BYTES < pixels.nbytes / 3
+
+
+def test_tiles_beyond_four_gigabytes_are_found(tmp_path):
+    """The file has a hole of 5 GB, which takes no space, in place of that many tiles."""
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 100, 100), "uint8")
+    sink = TiffSink(tmp_path / "a.tif", tile=32)
+    sink.begin(spec_of(pixels))
+    assert sink._store is not None
+    sink._store._end_bytes = 5 << 30
+    sink.write(Box(Span(0, 100), Span(0, 100)), pixels)
+    sink.finish()
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "a.tif"), pixels, strict=True)
