@@ -26,11 +26,13 @@ class EncodeQueue:
     Holds at most ``queue_tiles(workers)`` tiles: ``submit`` waits when the pool falls behind. Owns the threads.
     """
 
-    def __init__(self, encode: Encoder, deliver: Callable[[TileKey, bytes], None], *, workers: int) -> None:
+    def __init__(
+        self, encode: Encoder, deliver: Callable[[TileKey, bytes | memoryview], None], *, workers: int
+    ) -> None:
         self._encode = encode
         self._deliver = deliver
         self._limit = queue_tiles(workers)
-        self._pending: deque[tuple[TileKey, Future[bytes]]] = deque()
+        self._pending: deque[tuple[TileKey, Future[bytes | memoryview]]] = deque()
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="exactile-encode")
 
     def submit(self, key: TileKey, tile: NDArray[Any]) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from exactile.errors import OptionError
 
 Compression = Literal["zlib", "zstd", "lzw", "none"]
-Encoder = Callable[[NDArray[Any]], bytes]
+Encoder = Callable[[NDArray[Any]], bytes | memoryview]
 
 DEFAULT_COMPRESSION: Compression = "zlib"  # the one that every TIFF reader knows
 
@@ -30,7 +30,10 @@ def as_compression(name: str) -> Compression:
 
 
 def tile_encoder(compression: Compression, dtype: np.dtype[Any]) -> Encoder:
-    """A function from a tile, C-contiguous, to its bytes in the file; it releases the interpreter lock."""
+    """A function from a tile, C-contiguous, to its bytes in the file; it releases the interpreter lock.
+
+    ``none`` gives a view of the tile.
+    """
     import imagecodecs
 
     codecs: Any = imagecodecs  # its type stubs know bytes only; arrays are taken as they are
@@ -42,7 +45,7 @@ def tile_encoder(compression: Compression, dtype: np.dtype[Any]) -> Encoder:
         return lambda tile: bytes(codecs.zstd_encode(tile, _ZSTD_LEVEL))
     if compression == "lzw":
         return lambda tile: bytes(codecs.lzw_encode(tile))
-    return lambda tile: tile.tobytes()
+    return lambda tile: tile.data.cast("B")
 
 
 def most_encoded_bytes(raw_bytes: int) -> int:

@@ -30,7 +30,7 @@ class TileStore:
         """Where tiles begin in the file, (planes, tiles); 0 until they are stored."""
         self.sizes_bytes = np.zeros((planes, tiles), np.uint64)
 
-    def append(self, key: TileKey, encoded: bytes) -> None:
+    def append(self, key: TileKey, encoded: bytes | memoryview) -> None:
         """Raises SinkError if the disk does not take it."""
         self._part.write_at(encoded, self._end_bytes)
         self.offsets_bytes[key.plane, key.tile] = self._end_bytes
