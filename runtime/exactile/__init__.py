@@ -2,6 +2,45 @@
 
 Shape letters used throughout: H, W image or tile rows and columns; C channels; N batch (always 1 here).
 Coordinates are (y, x), boxes half-open.
+
+Public names: ``Session``, ``Summary``, ``open_source``, ``open_sink``, ``ArraySource``, ``ArraySink`` and the errors.
+They are loaded when first used: importing the package costs numpy and the standard library.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from exactile.errors import ExactileError
+
+if TYPE_CHECKING:
+    from exactile.session import Session, Summary
+    from exactile.sinks.array import ArraySink
+    from exactile.sinks.open import open_sink
+    from exactile.sources.array import ArraySource
+    from exactile.sources.open import open_source
+
 __version__ = "0.1.0"
+__all__ = [
+    "ArraySink",
+    "ArraySource",
+    "ExactileError",
+    "Session",
+    "Summary",
+    "open_sink",
+    "open_source",
+]
+
+_HOMES = {
+    "Session": "exactile.session",
+    "Summary": "exactile.session",
+    "ArraySink": "exactile.sinks.array",
+    "open_sink": "exactile.sinks.open",
+    "ArraySource": "exactile.sources.array",
+    "open_source": "exactile.sources.open",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'exactile' has no attribute {name!r}")

@@ -82,12 +82,15 @@ class AxisGeometry:
     An input of ``n = remainder + m * stride`` pixels gives ``n * scale + size_constant`` output pixels.
 
     ``before`` and ``after`` are exact, in input pixels, not rounded to the stride; ``before`` is negative
-    where valid convolutions move the output inward.
+    where valid convolutions or crops move the output inward. ``extra_before`` and ``extra_after`` are what a tile
+    must hold beyond that because the network crops an intermediate tensor and pads it again: 0 for most.
     """
 
     stride: int
     before: int
     after: int
+    extra_before: int = 0
+    extra_after: int = 0
     scale: Fraction = Fraction(1)
     size_constant: Fraction = Fraction(0)
     remainder: int = 0
@@ -95,6 +98,8 @@ class AxisGeometry:
     def __post_init__(self) -> None:
         if self.stride < 1:
             raise ValueError(f"stride must be at least 1, got {self.stride}")
+        if min(self.extra_before, self.extra_after) < 0:
+            raise ValueError(f"extra margins must not be negative, got {self.extra_before} and {self.extra_after}")
         if self.scale <= 0:
             raise ValueError(f"scale must be positive, got {self.scale}")
         if (self.stride * self.scale).denominator != 1:
@@ -103,6 +108,16 @@ class AxisGeometry:
             raise ValueError(f"remainder {self.remainder} must lie in [0, {self.stride})")
         if (self.remainder * self.scale + self.size_constant).denominator != 1:
             raise ValueError(f"an input of {self.remainder} pixels gives no whole number of output pixels")
+
+    @property
+    def margin_before(self) -> int:
+        """Input pixels that a tile holds before the first aligned output boundary it answers for."""
+        return self.before + self.extra_before
+
+    @property
+    def margin_after(self) -> int:
+        """Input pixels that a tile holds after the last aligned output boundary it answers for."""
+        return self.after + self.extra_after
 
     @property
     def offset(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from math import lcm
+from math import ceil, lcm
 
 import onnx_ir as ir
 
@@ -22,13 +22,14 @@ LARGEST_STRIDE = 4096
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traced:
-    """What the walk found: ``geometry`` is None exactly when there are obstacles."""
+    """What the walk found: ``geometry`` is None exactly when there are obstacles. ``sizes`` are those it probed."""
 
     geometry: Geometry | None
     obstacles: tuple[Obstacle, ...]
     stride: tuple[int, int]
     nodes: tuple[ir.Node, ...]
     features: Mapping[str, FeatureMap]
+    sizes: ImageSizes
 
 
 def trace(model: ir.Model, image: ir.Value, output: ir.Value, *, labels: Labels, channels: int) -> Traced:
@@ -39,8 +40,7 @@ def trace(model: ir.Model, image: ir.Value, output: ir.Value, *, labels: Labels,
     nodes = ancestors(model, output)
 
     def forward(remainder: int, base: int) -> ForwardWalk:
-        sizes = ImageSizes((2 * base + remainder, 3 * base + remainder), (3 * base + remainder, 5 * base + remainder))
-        return walk_forward(model, image, labels, channels, nodes, sizes)
+        return walk_forward(model, image, labels, channels, nodes, probed_sizes(base, remainder))
 
     walk = forward(0, FIRST_BASE_PX)
     stride = min(lcm(walk.stride("y"), walk.stride("x")), LARGEST_STRIDE)
@@ -54,7 +54,12 @@ def trace(model: ir.Model, image: ir.Value, output: ir.Value, *, labels: Labels,
             if not other.obstacles:
                 walk, remainder = other, candidate
                 break
-    return _conclude(walk, nodes, output, remainder)
+    return _conclude(walk, nodes, output, remainder, probed_sizes(base, remainder))
+
+
+def probed_sizes(base: int, remainder: int) -> ImageSizes:
+    """Two image sizes that differ on both axes, each ``remainder`` more than a multiple of ``base``."""
+    return ImageSizes((2 * base + remainder, 3 * base + remainder), (3 * base + remainder, 5 * base + remainder))
 
 
 def ancestors(model: ir.Model, output: ir.Value) -> list[ir.Node]:
@@ -74,7 +79,7 @@ def _may_fit_other_sizes(walk: ForwardWalk) -> bool:
     return all("different sizes along" in obstacle.reason for obstacle in walk.obstacles)
 
 
-def _conclude(walk: ForwardWalk, nodes: list[ir.Node], output: ir.Value, remainder: int) -> Traced:
+def _conclude(walk: ForwardWalk, nodes: list[ir.Node], output: ir.Value, remainder: int, sizes: ImageSizes) -> Traced:
     obstacles = list(walk.obstacles)
     result = walk.features.get(output.name or "")
     if result is None and not obstacles:
@@ -103,7 +108,12 @@ def _conclude(walk: ForwardWalk, nodes: list[ir.Node], output: ir.Value, remaind
             y, x = (_axis(walk, nodes, result, axis, remainder) for axis in _spatial())
             geometry = Geometry(y=y, x=x)
     return Traced(
-        geometry=geometry, obstacles=tuple(obstacles), stride=strides, nodes=tuple(nodes), features=walk.features
+        geometry=geometry,
+        obstacles=tuple(obstacles),
+        stride=strides,
+        nodes=tuple(nodes),
+        features=walk.features,
+        sizes=sizes,
     )
 
 
@@ -130,13 +140,26 @@ def _axis(walk: ForwardWalk, nodes: list[ir.Node], result: FeatureMap, axis: Lab
             span = flow.along(axis).needed(together)
             known = needed.get(value.name, span)
             needed[value.name] = Span(min(known.start, span.start), max(known.stop, span.stop))
-    image = next(iter(walk.features))
-    span = needed[image]
+    before, after = _margins(walk, needed, axis)
+    span = needed[next(iter(walk.features))]
     return AxisGeometry(
         stride=stride,
         before=-span.start,
         after=span.stop - stride,
+        extra_before=before + span.start,
+        extra_after=after - (span.stop - stride),
         scale=scale,
         size_constant=result.constant[axis],
         remainder=remainder % stride,
     )
+
+
+def _margins(walk: ForwardWalk, needed: Mapping[str, Span], axis: Label) -> tuple[int, int]:
+    """Input pixels a tile needs on each side so that every tensor, not only the image, holds what is read of it."""
+    before, after = [], []
+    for name, span in needed.items():
+        feature = walk.features[name]
+        scale, constant = feature.scale[axis], feature.constant[axis]
+        before.append(ceil(-span.start / scale))
+        after.append(ceil((span.stop - constant) / scale) - walk.stride(axis))
+    return max(before), max(after)

@@ -1,6 +1,6 @@
 """The tile plan: fixed-shape, stride-aligned tiles whose zones of responsibility partition the result.
 
-Along one axis (F the stride, ``before``/``after`` the needs of an aligned boundary)::
+Along one axis (F the stride, margins as in AxisGeometry)::
 
     domain   |<------------------------------------------------------------>|   accepted size
     tile 0   |==============|·····|                                             starts at 0: no halo on the left,
@@ -56,12 +56,12 @@ class AxisDomain:
                 result_start=0,
                 result_size=_result_size(geometry, image_size, size),
             )
-        first = round_up(max(0, geometry.before), geometry.stride)
+        first = round_up(max(0, geometry.margin_before), geometry.stride)
         last = round_up(first + image_size, geometry.stride)
         return cls(
             geometry=geometry,
             image_size=image_size,
-            size=geometry.accepted_size(max(last + geometry.after, first + geometry.offset + image_size)),
+            size=geometry.accepted_size(max(last + geometry.margin_after, first + geometry.offset + image_size)),
             image_start=first + geometry.offset,
             result_start=geometry.output_position(first),
             result_size=ceil(image_size * geometry.scale),
@@ -71,13 +71,13 @@ class AxisDomain:
     def smallest_tile(self) -> int:
         """The smallest tile that advances by at least one stride."""
         geometry = self.geometry
-        need = round_up(geometry.before, geometry.stride) + geometry.stride + geometry.after
+        need = round_up(geometry.margin_before, geometry.stride) + geometry.stride + geometry.margin_after
         return min(self.size, geometry.accepted_size(max(need, 1)))
 
     def advance(self, tile: int) -> int:
         """Input pixels from one tile's start to the next one's."""
         geometry = self.geometry
-        return round_down(tile - geometry.after, geometry.stride) - round_up(geometry.before, geometry.stride)
+        return round_down(tile - geometry.margin_after, geometry.stride) - round_up(geometry.margin_before, geometry.stride)
 
 
 def _result_size(geometry: AxisGeometry, image_size: int, domain_size: int) -> int:
@@ -106,7 +106,7 @@ class AxisTiles:
         geometry = domain.geometry
         tile = min(tile, domain.size)
         _check_tile(domain, tile)
-        before = round_up(geometry.before, geometry.stride)
+        before = round_up(geometry.margin_before, geometry.stride)
         result_stop = domain.result_start + domain.result_size
         starts: list[int] = []
         zors: list[Span] = []
@@ -115,11 +115,11 @@ class AxisTiles:
             if start + tile >= domain.size:
                 start, zor_stop = domain.size - tile, result_stop
             else:
-                boundary = start + round_down(tile - geometry.after, geometry.stride)
+                boundary = start + round_down(tile - geometry.margin_after, geometry.stride)
                 zor_stop = min(result_stop, geometry.output_position(boundary))
             starts.append(start)
             zors.append(Span(zor_start, zor_stop))
-            zor_start, start = zor_stop, start + round_down(tile - geometry.after, geometry.stride) - before
+            zor_start, start = zor_stop, start + round_down(tile - geometry.margin_after, geometry.stride) - before
         return cls(
             domain=domain,
             tile=tile,

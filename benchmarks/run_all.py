@@ -1,0 +1,25 @@
+"""``make bench``: run every benchmark here and keep what it prints in ``benchmarks/results``."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+SCRIPTS = ["end_to_end", "memory_model", "read_speed", "write_speed"]
+
+
+def main() -> None:
+    (HERE / "results").mkdir(exist_ok=True)
+    for name in SCRIPTS:
+        print(f"== {name}", flush=True)
+        done = subprocess.run(
+            [sys.executable, str(HERE / f"{name}.py")], check=True, stdout=subprocess.PIPE, text=True
+        )
+        print(done.stdout, flush=True)
+        (HERE / "results" / f"{name}.md").write_text(done.stdout)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+"""From a loaded network to what the runtime runs: geometry, input and output inside the graph, memory model."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from exactile.contract import Contract, DeployedModel, OutputKind
+from exactile_converters.from_onnx import Network, load_network
+from exactile_converters.graphs.io import Normalization, wrap
+from exactile_converters.graphs.memory_records import wrapped_memory
+from exactile_converters.inspection import Inspection, inspect_network, not_tileable
+
+__all__ = ["Inspection", "Normalization", "deploy", "inspect_network", "load_network"]
+
+
+def deploy(
+    network: Network, *, image_dtype: str, normalization: Normalization | None = None, output: OutputKind = "labels"
+) -> DeployedModel:
+    """Deploy ``network`` for images of ``image_dtype`` ("uint8", "uint16" or "float32"); consumes the network.
+
+    Raises NotTileableError listing the obstacles, ChannelError, and OptionError where ``output`` makes no sense.
+    """
+    traced = network.trace()
+    if traced.geometry is None:
+        raise not_tileable(network.name, traced.obstacles)
+    wrapped = wrap(
+        network,
+        traced.features[network.result.name or ""],
+        image_dtype=image_dtype,
+        normalization=normalization or Normalization(),
+        kind=output,
+    )
+    contract = Contract(
+        model_name=network.name,
+        geometry=traced.geometry,
+        image=wrapped.image,
+        result=wrapped.result,
+        memory=wrapped_memory(wrapped, traced.sizes),
+    )
+    return DeployedModel(contract=contract, graph=ir.to_proto(wrapped.model).SerializeToString())

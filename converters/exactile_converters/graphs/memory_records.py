@@ -1,0 +1,54 @@
+"""The traced graph in the words of the memory model."""
+
+from __future__ import annotations
+
+from math import prod
+
+import onnx_ir as ir
+
+from exactile.contract import BytesForShape, MemoryModel
+from exactile_converters.geometry.feature_maps import FeatureMap, ImageSizes, walk_forward
+from exactile_converters.geometry.node_view import SPATIAL
+from exactile_converters.graphs.io import Wrapped
+from exactile_converters.graphs.memory import NodeUse, TensorUse, memory_model
+
+
+def wrapped_memory(wrapped: Wrapped, sizes: ImageSizes) -> MemoryModel:
+    """Memory of one inference of a wrapped network; ``sizes`` are image sizes that it accepts."""
+    graph = wrapped.model.graph
+    image, result = graph.inputs[0], graph.outputs[0]
+    walk = walk_forward(wrapped.model, image, ("y", "x", "c"), wrapped.image.channels, list(graph), sizes)
+    return memory_model(
+        tensors=[_tensor_use(feature) for feature in walk.features.values()],
+        nodes=[_node_use(node) for node in graph if node in walk.transfers],
+        inputs=[image.name or ""],
+        outputs=[result.name or ""],
+        constant_bytes=sum(value.const_value.nbytes for value in graph.initializers.values() if value.const_value),
+    )
+
+
+def _tensor_use(feature: FeatureMap) -> TensorUse:
+    kind = ir.DataType(feature.dtype)
+    others = prod(size for size, label in zip(feature.shape, feature.labels, strict=True) if label not in SPATIAL)
+    per_pixel = float(others * kind.itemsize)
+    (a, b), (c, d) = ((float(feature.scale[axis]), float(feature.constant[axis])) for axis in SPATIAL)
+    # (a*h + b) * (c*w + d) elements
+    size = BytesForShape(
+        area=per_pixel * a * c, row=per_pixel * a * d, column=per_pixel * b * c, constant=per_pixel * b * d
+    )
+    blocked = kind == ir.DataType.FLOAT and feature.labels == ("n", "c", "y", "x")
+    return TensorUse(name=feature.name, bytes=size, channels=feature.shape[1] if blocked else 0)
+
+
+def _node_use(node: ir.Node) -> NodeUse:
+    weight = node.inputs[1] if node.op_type in {"Conv", "ConvTranspose"} else None
+    shape = weight.const_value.shape if weight is not None and weight.const_value is not None else ()
+    return NodeUse(
+        op=node.op_type,
+        inputs=tuple(value.name or "" for value in node.inputs if value is not None),
+        outputs=tuple(value.name or "" for value in node.outputs),
+        weight_shape=tuple(int(str(dim)) for dim in shape),
+        attributes={
+            name: attribute.value for name, attribute in node.attributes.items() if isinstance(attribute, ir.Attr)
+        },
+    )

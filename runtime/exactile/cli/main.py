@@ -1,0 +1,44 @@
+"""The ``exactile`` command."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+import exactile
+from exactile.cli import inspect as inspect_command
+from exactile.cli import run as run_command
+
+app = typer.Typer(
+    name="exactile",
+    help="Exact segmentation of images larger than memory: the labels of one pass over the whole image, tile by tile.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"exactile {exactile.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Exact segmentation of images larger than memory."""
+
+
+app.command("run", epilog=run_command.EXAMPLES)(run_command.run)
+app.command("inspect", epilog=inspect_command.EXAMPLES)(inspect_command.inspect)
+
+
+def run() -> None:
+    """Entry point of the console script."""
+    app()

@@ -1,0 +1,52 @@
+"""The progress bar: share done, rate, time left; on stderr, and only on a terminal."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from exactile.plan.tiles import TilePlan
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("  -.-- Mpx/s" if speed is None else f"{speed / 1e6:6.2f} Mpx/s")
+
+
+class Bar:
+    """Knows nothing of tiles but how many pixels of the result are done."""
+
+    def __init__(self, name: str, *, enabled: bool) -> None:
+        console = Console(stderr=True)
+        self._progress = Progress(
+            TextColumn(name, markup=False),
+            BarColumn(),
+            TaskProgressColumn(),
+            _Rate(),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            console=console,
+            disable=not (enabled and console.is_terminal),
+            speed_estimate_period=120,
+        )
+        self._task = self._progress.add_task("segment", total=None)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def start(self, plan: TilePlan) -> None:
+        height, width = plan.result_shape
+        self._progress.update(self._task, total=height * width)
+
+    def advance(self, pixels: int) -> None:
+        self._progress.update(self._task, advance=pixels)

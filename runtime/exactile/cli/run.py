@@ -1,0 +1,131 @@
+"""``exactile run``: segment one image."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+from exactile.cli.converter import load_converter
+from exactile.cli.failures import reported
+from exactile.cli.progress import Bar
+from exactile.cli.summary import print_summary
+from exactile.cli.values import parse_bytes, parse_channels, parse_numbers, parse_tile
+
+if TYPE_CHECKING:
+    from exactile.plan.border import Border
+    from exactile.session import PlanName
+
+EXAMPLES = """
+**Examples**
+
+`exactile run unet.onnx slide.tif -o labels.tif --scale 255`
+
+`exactile run unet.onnx slide.tif -o labels.ome.tif --memory 2GiB --mean 0.7,0.5,0.6 --std 0.2 --scale 255`
+
+`exactile run unet.onnx volume.npy -o scores.npy --axes CYX --output raw --tile 512x768`
+
+`exactile run unet.onnx slide.svs -o labels.tif --level 1 --channels 0,1,2 --json > summary.json`
+"""
+
+
+class PlanChoice(str, Enum):
+    auto = "auto"
+    whole = "whole"
+    tile = "tile"
+
+
+class BorderChoice(str, Enum):
+    model = "model"
+    reflect = "reflect"
+    edge = "edge"
+    constant = "constant"
+
+
+class OutputChoice(str, Enum):
+    labels = "labels"
+    probabilities = "probabilities"
+    raw = "raw"
+
+
+def run(
+    model: Annotated[Path, typer.Argument(help="The network: an ONNX file.", show_default=False)],
+    image: Annotated[Path, typer.Argument(help="The image: a TIFF or .npy file.", show_default=False)],
+    target: Annotated[
+        Path, typer.Option("-o", "--to", help="Where the result goes: .tif, .ome.tif or .npy.", show_default=False)
+    ],
+    output: Annotated[
+        OutputChoice, typer.Option(help="labels; probabilities (C, H, W); or raw, the network's own output.")
+    ] = OutputChoice.labels,
+    plan: Annotated[PlanChoice, typer.Option(help="One whole pass, tiles, or whichever computes least.")] = (
+        PlanChoice.auto
+    ),
+    tile: Annotated[
+        str | None, typer.Option(metavar="H[xW]", help="Force the tile: the padded input shape, height x width.")
+    ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Resident memory of the process, e.g. 2GiB. [default: half of what is free]"),
+    ] = None,
+    border: Annotated[
+        BorderChoice, typer.Option(help="What lies outside the image; model: nothing, the network pads as it does.")
+    ] = BorderChoice.model,
+    scale: Annotated[list[str] | None, typer.Option(help="(sample / scale - mean) / std: one value, or one a channel.")] = None,
+    mean: Annotated[list[str] | None, typer.Option(help="See --scale.")] = None,
+    std: Annotated[list[str] | None, typer.Option(help="See --scale.")] = None,
+    channels: Annotated[
+        str | None, typer.Option(metavar="LIST", help="Channels of the image to use, e.g. 0,1,2. [default: all]")
+    ] = None,
+    axes: Annotated[
+        str | None, typer.Option(metavar="AXES", help="Axes of a .npy image: YX, YXC or CYX. [default: YX or YXC]")
+    ] = None,
+    level: Annotated[int, typer.Option(min=0, help="Level of a pyramid; 0 is full resolution.")] = 0,
+    output_name: Annotated[str | None, typer.Option(help="Which of the model's outputs. [default: the first]")] = None,
+    compression: Annotated[
+        str | None, typer.Option(help="Of a TIFF result: zlib, zstd, lzw or none. [default: zlib]")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of the engine. [default: all cores]")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output, once complete.")] = False,
+    no_progress: Annotated[bool, typer.Option("--no-progress", help="No progress bar.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object on stdout.")] = False,
+) -> None:
+    """Segment an image of any size exactly: the result equals one pass over the whole image.
+
+    The output appears under its name only when it is complete.
+    """
+    with reported():
+        from exactile.session import Session
+        from exactile.sinks.open import check_target, open_sink
+        from exactile.sources.open import open_source
+
+        converter = load_converter()
+        memory_bytes, tile_shape = parse_bytes(memory), parse_tile(tile)
+        sink = open_sink(target, overwrite=overwrite, compression=compression)
+        check_target(target, overwrite=overwrite)
+        normalization = converter.Normalization(
+            scale=parse_numbers("scale", scale, 1.0),
+            mean=parse_numbers("mean", mean, 0.0),
+            std=parse_numbers("std", std, 1.0),
+        )
+        network = converter.load_network(model, output_name=output_name)
+        source = open_source(image, axes=axes, channels=parse_channels(channels), level=level)
+        try:
+            deployed = converter.deploy(
+                network, image_dtype=str(source.dtype), normalization=normalization, output=output.value
+            )
+            session = Session(deployed, memory_bytes=memory_bytes, threads=threads)
+            with Bar(image.name, enabled=not no_progress) as bar:
+                summary = session.segment(
+                    source,
+                    sink,
+                    plan=cast("PlanName", plan.value),
+                    tile=tile_shape,
+                    border=cast("Border", border.value),
+                    progress=bar.advance,
+                    planned=bar.start,
+                )
+        finally:
+            source.close()
+        print_summary(summary, model=model, image=image, target=target, as_json=as_json)

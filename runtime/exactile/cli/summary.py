@@ -1,0 +1,93 @@
+"""What a run did, for people and as JSON."""
+
+from __future__ import annotations
+
+import json
+import platform
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+import exactile
+from exactile.plan.budget import format_bytes
+from exactile.session import Summary
+
+
+def print_summary(summary: Summary, *, model: Path, image: Path, target: Path, as_json: bool) -> None:
+    """On stdout: one JSON object, or a table."""
+    if as_json:
+        typer.echo(json.dumps(summary_object(summary, model=model, image=image, target=target), indent=2))
+        return
+    table = Table.grid(padding=(0, 2))
+    for name, value in _rows(summary, target):
+        table.add_row(name, value)
+    Console(highlight=False, soft_wrap=True).print(table)
+
+
+def summary_object(summary: Summary, *, model: Path, image: Path, target: Path) -> dict[str, Any]:
+    """The summary as plain data; sizes are [height, width]."""
+    seconds = summary.seconds
+    return {
+        "model": str(model),
+        "image": str(image),
+        "output": str(target),
+        "plan": summary.plan,
+        "border": summary.border,
+        "tile": list(summary.tile),
+        "tiles": summary.tiles,
+        "image_size": list(summary.image),
+        "padded_size": list(summary.domain),
+        "result_shape": list(summary.result),
+        "wanted_pixels": summary.wanted_pixels,
+        "computed_pixels": summary.computed_pixels,
+        "computed_over_wanted": round(summary.computed_pixels / summary.wanted_pixels, 4),
+        "seconds": {
+            "total": round(seconds.total, 4),
+            "read": round(seconds.read, 4),
+            "infer": round(seconds.infer, 4),
+            "write": round(seconds.write, 4),
+        },
+        "megapixels_per_second": round(summary.megapixels_per_second, 4),
+        "chunks_decoded": summary.chunks.chunks_decoded,
+        "chunks_stored": summary.chunks.chunks_stored,
+        "memory_budget_bytes": summary.budget_bytes,
+        "predicted_memory_bytes": summary.predicted_memory_bytes,
+        "peak_memory_bytes": summary.peak_memory_bytes,
+        "exactile": exactile.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def _rows(summary: Summary, target: Path) -> list[tuple[str, str]]:
+    seconds = summary.seconds
+    (height, width), (tile_height, tile_width) = summary.image, summary.tile
+    rows = [
+        ("output", f"{target} {tuple(summary.result)}"),
+        ("image", f"{height} x {width} pixels"),
+        ("plan", f"{summary.plan}: {summary.tiles} tile(s) of {tile_height} x {tile_width}, border {summary.border}"),
+        (
+            "pixels",
+            f"{summary.wanted_pixels / 1e6:.2f} M wanted, {summary.computed_pixels / 1e6:.2f} M computed "
+            f"({summary.computed_pixels / summary.wanted_pixels:.3f}x)",
+        ),
+        (
+            "seconds",
+            f"{seconds.total:.2f} total; busy: read {seconds.read:.2f}, infer {seconds.infer:.2f}, "
+            f"write {seconds.write:.2f}",
+        ),
+        ("speed", f"{summary.megapixels_per_second:.2f} Mpx/s"),
+        (
+            "memory",
+            f"peak {format_bytes(summary.peak_memory_bytes)} of {format_bytes(summary.budget_bytes)} allowed",
+        ),
+    ]
+    if summary.domain != summary.image:
+        mode = "reflect" if summary.border == "model" else summary.border
+        padded = f"to {summary.domain[0]} x {summary.domain[1]} pixels ({mode}), as the network needs; cropped again"
+        rows.insert(2, ("padded", padded))
+    if summary.chunks.chunks_stored:
+        rows.append(("chunks", f"{summary.chunks.chunks_decoded} decoded of {summary.chunks.chunks_stored} stored"))
+    return rows

@@ -1,0 +1,53 @@
+"""How option values are written on the command line: tiles, amounts of memory, lists of numbers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from exactile.errors import OptionError
+
+BYTES = {"": 1, "b": 1, "k": 1000, "kb": 1000, "kib": 1 << 10, "m": 10**6, "mb": 10**6, "mib": 1 << 20}
+BYTES |= {"g": 10**9, "gb": 10**9, "gib": 1 << 30, "t": 10**12, "tb": 10**12, "tib": 1 << 40}
+
+
+def parse_tile(text: str | None) -> tuple[int, int] | None:
+    """``512`` or ``512x768`` (height x width)."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"\s*(\d+)(?:\s*[xX]\s*(\d+))?\s*", text)
+    if not match or int(match[1]) < 1 or int(match[2] or 1) < 1:
+        raise OptionError(f"--tile takes a size such as 512 or 512x768 (height x width), got {text!r}")
+    return int(match[1]), int(match[2] or match[1])
+
+
+def parse_bytes(text: str | None) -> int | None:
+    """``2GiB``, ``1500MB``, ``1.5GiB`` or a number of bytes."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", text)
+    if not match or match[2].lower() not in BYTES:
+        raise OptionError(f"--memory takes an amount such as 2GiB or 1500MB, got {text!r}")
+    return int(float(match[1]) * BYTES[match[2].lower()])
+
+
+def parse_numbers(option: str, texts: Sequence[str] | None, default: float) -> tuple[float, ...]:
+    """``0.5``, ``0.4,0.5,0.6``, or the option repeated."""
+    if not texts:
+        return (default,)
+    try:
+        return tuple(float(part) for text in texts for part in text.split(","))
+    except ValueError:
+        raise OptionError(
+            f"--{option} takes a number, or one for each channel separated by commas; got {' '.join(texts)!r}"
+        ) from None
+
+
+def parse_channels(text: str | None) -> tuple[int, ...] | None:
+    """``0``, ``0,1,2`` or ``2,0``: channels of the image, in the order in which the model takes them."""
+    if text is None:
+        return None
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise OptionError(f"--channels takes channel numbers separated by commas, got {text!r}") from None

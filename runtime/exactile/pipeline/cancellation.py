@@ -1,0 +1,44 @@
+"""One token that stops every stage; the first failure is the one reported."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from exactile.errors import CancelledError
+
+
+class Cancellation:
+    """Set once, by whichever thread fails first; wakes everybody who registered."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._wake: list[Callable[[], None]] = []
+        self.cause: BaseException | None = None
+
+    @property
+    def is_set(self) -> bool:
+        return self.cause is not None
+
+    def cancel(self, cause: BaseException) -> None:
+        """Stop the run because of ``cause``; later causes are consequences and are dropped."""
+        with self._lock:
+            if self.cause is not None:
+                return
+            self.cause = cause
+            wake = list(self._wake)
+        for function in wake:
+            function()
+
+    def on_cancel(self, wake: Callable[[], None]) -> None:
+        """Call ``wake`` when cancelled; at once if that has happened."""
+        with self._lock:
+            if self.cause is None:
+                self._wake.append(wake)
+                return
+        wake()
+
+    def check(self) -> None:
+        """Raise CancelledError once cancelled."""
+        if self.cause is not None:
+            raise CancelledError("the run was stopped")

@@ -1,0 +1,143 @@
+"""Read -> infer -> crop and write, each in a thread of its own, with slots that go round."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exactile.contract import Contract
+from exactile.engines.protocol import Engine
+from exactile.errors import CancelledError, EngineError, ExactileError
+from exactile.pipeline.cancellation import Cancellation
+from exactile.pipeline.channel import Channel
+from exactile.pipeline.staging import stage_tile
+from exactile.plan.budget import INPUT_SLOTS, OUTPUT_SLOTS
+from exactile.plan.tiles import Step, TilePlan
+from exactile.sinks.protocol import Sink
+from exactile.sources.protocol import Source
+
+Progress = Callable[[int], None]
+"""Called with the number of result pixels just written."""
+
+Array = NDArray[Any]
+
+
+@dataclass(slots=True)
+class StageSeconds:
+    """Busy time of each stage, in seconds; stages overlap, so they may add up to more than the total."""
+
+    read: float = 0.0
+    infer: float = 0.0
+    write: float = 0.0
+    total: float = 0.0
+
+
+@dataclass(slots=True)
+class Pipeline:
+    """One run of a plan. ``run`` returns only when every thread has ended."""
+
+    plan: TilePlan
+    contract: Contract
+    source: Source
+    engine: Engine
+    sink: Sink
+    progress: Progress
+    seconds: StageSeconds = field(default_factory=StageSeconds)
+    cancellation: Cancellation = field(default_factory=Cancellation)
+
+    def run(self) -> StageSeconds:
+        """Run every step. Raises the first failure of any stage; KeyboardInterrupt stops all of them."""
+        begin = time.perf_counter()
+        slots = min(len(self.plan), INPUT_SLOTS), min(len(self.plan), OUTPUT_SLOTS)
+        free_tiles: Channel[Array] = Channel(slots[0], self.cancellation)
+        free_results: Channel[Array] = Channel(slots[1], self.cancellation)
+        staged: Channel[tuple[Step, Array]] = Channel(slots[0], self.cancellation)
+        inferred: Channel[tuple[Step, Array]] = Channel(slots[1], self.cancellation)
+        self.cancellation.on_cancel(self.engine.cancel)
+        self._fill(free_tiles, free_results, slots)
+        threads = [
+            self._thread("read", lambda: self._read(free_tiles, staged)),
+            self._thread("infer", lambda: self._infer(staged, free_tiles, free_results, inferred)),
+            self._thread("write", lambda: self._write(inferred, free_results)),
+        ]
+        for thread in threads:
+            thread.start()
+        self._wait(threads)
+        self.seconds.total = time.perf_counter() - begin
+        if self.cancellation.cause is not None:
+            raise self.cancellation.cause
+        return self.seconds
+
+    def _fill(self, free_tiles: Channel[Array], free_results: Channel[Array], slots: tuple[int, int]) -> None:
+        image, result = self.contract.image, self.contract.result
+        try:
+            for _ in range(slots[0]):
+                free_tiles.put(np.empty((*self.plan.tile_shape, image.channels), image.dtype))
+            shape = (*((result.channels,) if result.channels else ()), *self.plan.tile_output_shape)
+            for _ in range(slots[1]):
+                free_results.put(np.empty(shape, result.dtype))
+        except MemoryError as error:
+            raise EngineError("out of memory while making the tile buffers; use a smaller --memory") from error
+
+    def _thread(self, name: str, work: Callable[[], None]) -> threading.Thread:
+        def guarded() -> None:
+            try:
+                work()
+            except CancelledError as error:
+                self.cancellation.cancel(error)
+            except MemoryError:
+                self.cancellation.cancel(ExactileError(f"out of memory in the {name} stage; use a smaller --memory"))
+            except BaseException as error:  # noqa: BLE001 - whatever it is, it is re-raised in the caller's thread
+                self.cancellation.cancel(error)
+
+        return threading.Thread(target=guarded, name=f"exactile-{name}", daemon=True)
+
+    def _wait(self, threads: list[threading.Thread]) -> None:
+        try:
+            for thread in threads:
+                thread.join()
+        except BaseException as interrupt:
+            self.cancellation.cancel(interrupt)
+            for thread in threads:
+                thread.join()
+            raise
+
+    def _read(self, free: Channel[Array], staged: Channel[tuple[Step, Array]]) -> None:
+        for step in self.plan:
+            tile = free.get()
+            begin = time.perf_counter()
+            stage_tile(self.source, step.tile, self.plan.border, tile)
+            self.seconds.read += time.perf_counter() - begin
+            staged.put((step, tile))
+        staged.close()
+
+    def _infer(
+        self,
+        staged: Channel[tuple[Step, Array]],
+        free_tiles: Channel[Array],
+        free_results: Channel[Array],
+        inferred: Channel[tuple[Step, Array]],
+    ) -> None:
+        for step, tile in staged:
+            result = free_results.get()
+            begin = time.perf_counter()
+            self.engine.infer(tile, result)
+            self.seconds.infer += time.perf_counter() - begin
+            free_tiles.put(tile)
+            inferred.put((step, result))
+        inferred.close()
+
+    def _write(self, inferred: Channel[tuple[Step, Array]], free: Channel[Array]) -> None:
+        for step, result in inferred:
+            y, x = step.crop.slices()
+            begin = time.perf_counter()
+            self.sink.write(step.zor, result[..., y, x])
+            self.seconds.write += time.perf_counter() - begin
+            free.put(result)
+            self.progress(step.zor.area)

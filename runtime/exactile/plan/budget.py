@@ -1,0 +1,142 @@
+"""The memory a plan needs, and the plan that computes the fewest pixels within a budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exactile.contract import Contract
+from exactile.errors import BudgetError
+from exactile.plan.border import Border
+from exactile.plan.tiles import AxisDomain, TilePlan
+
+INPUT_SLOTS = 3
+"""Tiles being read, waiting and being inferred."""
+
+OUTPUT_SLOTS = 2
+"""Results being inferred and being written."""
+
+LARGEST_CACHE_SHARE = 0.25
+"""Decoded chunks kept for the next row of tiles may take this share of the budget before tiles shrink."""
+
+CHECKED_CANDIDATES = 4000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryNeed:
+    """Peak bytes of a run by purpose. ``cache_bytes`` is wished for, the rest is needed."""
+
+    process_bytes: int
+    weights_bytes: int
+    activation_bytes: int
+    buffer_bytes: int
+    sink_bytes: int
+    cache_bytes: int
+
+    @property
+    def needed_bytes(self) -> int:
+        """Everything but the cache."""
+        return self.process_bytes + self.weights_bytes + self.activation_bytes + self.buffer_bytes + self.sink_bytes
+
+    def granted_cache(self, budget_bytes: int) -> int:
+        """What of the cache fits into the budget."""
+        return max(0, min(self.cache_bytes, budget_bytes - self.needed_bytes))
+
+    def fits(self, budget_bytes: int) -> bool:
+        reserved = min(self.cache_bytes, int(budget_bytes * LARGEST_CACHE_SHARE))
+        return self.needed_bytes + reserved <= budget_bytes
+
+
+Measure = Callable[[TilePlan], MemoryNeed]
+
+
+def slot_bytes(contract: Contract, tile_shape: tuple[int, int], *, tiles: int) -> int:
+    """Bytes of the staging buffers for input tiles and results."""
+    height, width = tile_shape
+    geometry = contract.geometry
+    tile_bytes = height * width * contract.image.channels * np.dtype(contract.image.dtype).itemsize
+    result_bytes = (
+        geometry.y.output_size(height)
+        * geometry.x.output_size(width)
+        * max(1, contract.result.channels)
+        * np.dtype(contract.result.dtype).itemsize
+    )
+    return min(tiles, INPUT_SLOTS) * tile_bytes + min(tiles, OUTPUT_SLOTS) * result_bytes
+
+
+def choose_plan(
+    contract: Contract, image: tuple[int, int], border: Border, *, budget_bytes: int, measure: Measure
+) -> TilePlan:
+    """The plan that computes the fewest pixels and whose need fits ``budget_bytes``.
+
+    Raises BudgetError that states the least that would do.
+    """
+    geometry = contract.geometry
+    y, x = AxisDomain.of(geometry.y, image[0], border), AxisDomain.of(geometry.x, image[1], border)
+    rough = budget_bytes - contract.memory.weights_bytes
+    for height, width in _cheapest_first(contract, _candidates(y), _candidates(x), rough):
+        plan = TilePlan.of(geometry, image, border, (height, width))
+        if measure(plan).fits(budget_bytes):
+            return plan
+    smallest = TilePlan.of(geometry, image, border, (y.smallest_tile, x.smallest_tile))
+    need = measure(smallest)
+    if need.fits(budget_bytes):
+        return smallest
+    raise BudgetError(
+        f"a memory budget of {format_bytes(budget_bytes)} is too small: even the smallest tile "
+        f"({smallest.tile_shape[0]}x{smallest.tile_shape[1]}) needs about {format_bytes(least_budget(need))} "
+        f"({format_bytes(need.process_bytes)} of it for the process itself); raise --memory"
+    )
+
+
+def least_budget(need: MemoryNeed) -> int:
+    """The smallest budget that ``need`` fits."""
+    whole = need.needed_bytes + need.cache_bytes
+    return min(whole, int(need.needed_bytes / (1 - LARGEST_CACHE_SHARE)) + 1)
+
+
+def _candidates(domain: AxisDomain) -> list[tuple[int, int]]:
+    """(tile, number of tiles): for each number of tiles the smallest tile that achieves it."""
+    stride = domain.geometry.stride
+    found: dict[int, int] = {}
+    for tile in range(domain.size, domain.smallest_tile - 1, -stride):
+        count = 1 if tile == domain.size else -(-(domain.size - tile) // domain.advance(tile)) + 1
+        found[count] = tile
+    return [(tile, count) for count, tile in found.items()]
+
+
+def _cheapest_first(
+    contract: Contract, rows: list[tuple[int, int]], columns: list[tuple[int, int]], rough_bytes: int
+) -> Iterator[tuple[int, int]]:
+    """Tile shapes whose activations alone fit, fewest computed pixels first, then the smaller tile."""
+    heights, row_counts = np.array(rows, np.float64).T[:, :, None]
+    widths, column_counts = np.array(columns, np.float64).T[:, None, :]
+    pixels = heights * row_counts * widths * column_counts
+    bytes_needed = _activation_bytes(contract, heights, widths)
+    fitting = np.flatnonzero(bytes_needed.ravel() <= rough_bytes)
+    area = (heights * widths).ravel()
+    order = fitting[np.lexsort((area[fitting], pixels.ravel()[fitting]))]
+    for index in order[:CHECKED_CANDIDATES]:
+        row, column = divmod(int(index), len(columns))
+        yield rows[row][0], columns[column][0]
+
+
+def _activation_bytes(contract: Contract, heights: NDArray[Any], widths: NDArray[Any]) -> NDArray[np.float64]:
+    most = np.zeros(np.broadcast_shapes(heights.shape, widths.shape))
+    for step in contract.memory.steps:
+        here = step.area * heights * widths + step.row * heights + step.column * widths + step.constant
+        np.maximum(most, here, out=most)
+    return most
+
+
+def format_bytes(count: float) -> str:
+    """``1610612736`` -> ``1.50 GiB``."""
+    for unit in ("B", "KiB", "MiB"):
+        if abs(count) < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.2f} GiB"

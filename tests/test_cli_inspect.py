@@ -1,0 +1,81 @@
+"""``exactile inspect`` for people and as JSON."""
+
+from __future__ import annotations
+
+import json
+
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from tests.command import exactile
+from tests.nets import onnx_file
+from tests.test_cli_failures import squeeze_and_excite
+
+
+def inspected(path) -> dict:
+    done = exactile("inspect", path, "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_json_of_a_tileable_network(tmp_path):
+    found = inspected(onnx_file(tmp_path, "unet_transpose3_d4"))
+    assert found["tileable"] is True
+    assert found["stride"] == {"y": 16, "x": 16}
+    assert found["halo"] == {"top": 94, "bottom": 110, "left": 94, "right": 110}
+    assert found["scale"] == {"y": "1", "x": "1"}
+    assert found["obstacles"] == []
+    assert found["inputs"][0]["name"] == "image"
+    assert found["inputs"][0]["dtype"] == "float32"
+    assert found["outputs"][0]["name"] == "logits"
+
+
+@pytest.mark.parametrize(("name", "scale"), [("super_resolution", "2"), ("low_resolution", "1/4")])
+def test_scale_is_a_fraction(tmp_path, name, scale):
+    assert inspected(onnx_file(tmp_path, name))["scale"] == {"y": scale, "x": scale}
+
+
+def test_obstacles_name_node_operator_reason_and_remedy(tmp_path):
+    path = tmp_path / "pooled.onnx"
+    onnx.save(squeeze_and_excite(), path)
+    found = inspected(path)
+    assert found["tileable"] is False
+    assert found["obstacles"][0]["node"] == "squeeze"
+    assert found["obstacles"][0]["op"] == "GlobalAveragePool"
+    assert "whole image" in found["obstacles"][0]["reason"]
+    assert found["obstacles"][0]["remedy"]
+
+
+def test_an_unknown_operator_is_an_obstacle(tmp_path):
+    node = helper.make_node("Swirl", ["image"], ["out"], name="twist", domain="acme")
+    dims = [1, 3, "h", "w"]
+    graph = helper.make_graph(
+        [node],
+        "g",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, dims)],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, dims)],
+    )
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("acme", 1)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), tmp_path / "acme.onnx")
+    found = inspected(tmp_path / "acme.onnx")
+    assert [(one["node"], one["op"]) for one in found["obstacles"]] == [("twist", "Swirl")]
+
+
+def test_people_read_the_same(tmp_path):
+    done = exactile("inspect", onnx_file(tmp_path, "unet_d2"))
+    assert done.returncode == 0
+    assert "top 22, bottom 22, left 22, right 22" in done.stdout
+
+
+def test_help_has_examples():
+    for command in ("run", "inspect"):
+        done = exactile(command, "--help")
+        assert done.returncode == 0
+        assert f"exactile {command} unet.onnx" in done.stdout
+
+
+def test_a_missing_model_is_refused():
+    done = exactile("inspect", "nowhere.onnx")
+    assert done.returncode >= 2
+    assert done.stderr.startswith("error: ")

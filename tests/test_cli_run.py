@@ -1,0 +1,143 @@
+"""``exactile run`` as a user types it."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import onnx
+import pytest
+import tifffile
+
+from exactile_converters.from_onnx import prepare_network
+from tests.command import exactile, run_json
+from tests.nets import onnx_bytes, onnx_file
+from tests.oracle import whole_pass
+
+NAME = "unet_d2"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return onnx_file(tmp_path_factory.mktemp("models"), NAME)
+
+
+@pytest.fixture(scope="module")
+def image():
+    rows, columns = np.mgrid[0:301, 0:277]
+    noise = np.random.default_rng(0).integers(0, 64, (301, 277, 3))
+    waves = 96 + 90 * np.sin(rows[..., None] / 17 + np.arange(3)) * np.cos(columns[..., None] / 23)
+    return (waves + noise).clip(0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def slide(tmp_path_factory, image):
+    path = tmp_path_factory.mktemp("slides") / "slide.tif"
+    tifffile.imwrite(path, image, tile=(64, 64), compression="zlib", photometric="rgb")
+    return path
+
+
+def reference(image, border="model", **normalization):
+    model = onnx_bytes(NAME)
+    geometry = prepare_network(onnx.load_from_string(model), name=NAME).trace().geometry
+    return whole_pass(model, image, geometry, border, **normalization)
+
+
+def test_a_tiff_becomes_a_label_tiff_equal_to_one_whole_pass(model, slide, image, tmp_path):
+    target = tmp_path / "labels.tif"
+    options = ("--scale", 255, "--mean", "0.5,0.4,0.6", "--std", 0.25, "--tile", "96x128")
+    summary = run_json(model, slide, "-o", target, *options)
+    expected = reference(image, scale=255, mean=np.array([0.5, 0.4, 0.6]), std=0.25).argmax(0)
+    labels = tifffile.imread(target)
+    assert labels.dtype == np.uint8
+    assert np.count_nonzero(labels != expected) == 0
+    assert summary["plan"] == "tile"
+    assert summary["tile"] == [96, 128]
+    assert summary["wanted_pixels"] == 301 * 277
+    assert summary["computed_pixels"] == summary["tiles"] * 96 * 128
+    assert summary["padded_size"] == [304, 280]
+    assert set(summary["seconds"]) == {"total", "read", "infer", "write"}
+    assert summary["peak_memory_bytes"] > 0
+    assert summary["chunks_decoded"] == summary["chunks_stored"] == 5 * 5
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".ome.tif", ".npy"])
+def test_raw_output_goes_to_every_format(model, slide, image, tmp_path, suffix):
+    target = tmp_path / f"raw{suffix}"
+    run_json(model, slide, "-o", target, "--output", "raw", "--scale", 255, "--tile", 96)
+    raw = np.load(target) if suffix == ".npy" else tifffile.imread(target)
+    expected = reference(image, scale=255)
+    assert raw.shape == expected.shape
+    assert raw.dtype == np.float32
+    assert np.abs(raw - expected).max() < 1e-4
+
+
+@pytest.mark.parametrize("border", ["reflect", "edge", "constant"])
+def test_borders(model, slide, image, tmp_path, border):
+    target = tmp_path / "raw.npy"
+    run_json(model, slide, "-o", target, "--output", "raw", "--scale", 255, "--tile", 96, "--border", border)
+    assert np.abs(np.load(target) - reference(image, border, scale=255)).max() < 1e-4
+
+
+def test_npy_in_channel_first_order_with_chosen_channels(model, image, tmp_path):
+    source, target = tmp_path / "image.npy", tmp_path / "labels.npy"
+    np.save(source, np.concatenate([image[..., :1], image], axis=2).transpose(2, 0, 1).astype(np.float32))
+    run_json(model, source, "-o", target, "--axes", "CYX", "--channels", "1,2,3", "--scale", 255, "--tile", 96)
+    assert np.array_equal(np.load(target), reference(image, scale=255).argmax(0))
+
+
+def test_without_json_a_summary_for_people_says_what_was_padded(model, slide, tmp_path):
+    done = exactile("run", model, slide, "-o", tmp_path / "labels.tif")
+    assert done.returncode == 0, done.stderr
+    assert "to 304 x 280 pixels (reflect)" in done.stdout
+    assert "whole: 1 tile(s)" in done.stdout
+    assert done.stderr == ""
+
+
+def test_a_small_budget_gives_small_tiles_and_is_kept(model, tmp_path):
+    """The same labels with a quarter of the memory, and less of it used."""
+    image = np.random.default_rng(1).integers(0, 255, (1500, 1500, 3), dtype=np.uint8)
+    source = tmp_path / "image.npy"
+    np.save(source, image)
+    roomy = run_json(model, source, "-o", tmp_path / "a.npy", "--memory", "1500MiB")
+    tight = run_json(model, source, "-o", tmp_path / "b.npy", "--memory", "300MiB")
+    assert roomy["plan"] == "whole"
+    assert tight["plan"] == "tile"
+    assert tight["peak_memory_bytes"] < 300 << 20
+    assert roomy["peak_memory_bytes"] < 1500 << 20
+    assert np.array_equal(np.load(tmp_path / "a.npy"), np.load(tmp_path / "b.npy"))
+
+
+def test_an_existing_output_is_kept_unless_told(model, slide, tmp_path):
+    target = tmp_path / "labels.tif"
+    target.write_bytes(b"precious")
+    refused = exactile("run", model, slide, "-o", target)
+    assert refused.returncode >= 2
+    assert "--overwrite" in refused.stderr
+    assert target.read_bytes() == b"precious"
+    run_json(model, slide, "-o", target, "--overwrite")
+    assert tifffile.imread(target).shape == (301, 277)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopping_leaves_nothing_behind(model, tmp_path, number):
+    """Ctrl-C in the middle of a run: a message, status 130, no output and no temporary file."""
+    source = tmp_path / "image.npy"
+    np.save(source, np.zeros((4000, 4000, 3), np.uint8))
+    target = tmp_path / "out" / "labels.tif"
+    target.parent.mkdir()
+    command = [sys.executable, "-m", "exactile", "run", str(model), str(source), "-o", str(target), "--tile", "64"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not list(target.parent.iterdir()) and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    process.send_signal(number)
+    _, messages = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "stopped" in messages
+    assert "Traceback" not in messages
+    assert list(target.parent.iterdir()) == []

@@ -1,0 +1,62 @@
+"""What the runtime may cost and where its imports may go."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import exactile
+
+RUNTIME = Path(exactile.__file__).parent
+ROOMS = [
+    "errors",
+    "geometry",
+    "contract",
+    "memory",
+    "plan",
+    "sources",
+    "sinks",
+    "engines",
+    "pipeline",
+    "session",
+    "cli",
+]
+SAME_LEVEL = {"sources": 5, "sinks": 5, "engines": 5}
+HEAVY = {"onnx", "onnx_ir", "onnxruntime", "torch", "tifffile", "imagecodecs", "typer", "rich", "psutil", "skimage"}
+
+
+def test_importing_the_package_costs_numpy_and_the_standard_library():
+    code = "import sys, exactile; print(*sorted({name.split('.')[0] for name in sys.modules}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not HEAVY & set(done.stdout.split())
+
+
+def test_running_a_model_needs_neither_onnx_nor_torch():
+    code = (
+        "import sys, exactile; exactile.Session, exactile.open_source, exactile.open_sink;"
+        "print(*sorted({name.split('.')[0] for name in sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"onnx", "onnx_ir", "torch"} & set(done.stdout.split())
+
+
+def test_imports_go_one_way():
+    """A room imports rooms before it (sources, sinks and engines stand side by side)."""
+    wrong = []
+    for path in RUNTIME.rglob("*.py"):
+        room = path.relative_to(RUNTIME).parts[0].removesuffix(".py")
+        if room not in ROOMS:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+            for name in names:
+                parts = name.split(".")
+                if parts[0] == "exactile_converters" and path.name != "converter.py":
+                    wrong.append(f"{path.name} imports {name}")
+                if parts[0] == "exactile" and len(parts) > 1 and parts[1] in ROOMS:
+                    theirs, ours = (SAME_LEVEL.get(one, ROOMS.index(one)) for one in (parts[1], room))
+                    if theirs > ours or (theirs == ours and parts[1] != room):
+                        wrong.append(f"{path.relative_to(RUNTIME)} imports {name}")
+    assert wrong == []
