@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import os
 import subprocess
 import sys
 import time
@@ -78,7 +79,7 @@ def slide_tiles(size_px: int) -> Iterator[np.ndarray]:
         # Waves of no common period, so that no two copies are lit alike.
         rows = np.arange(y, y + TILE_PX, dtype=np.float32)[:, None, None]
         columns = np.arange(x, x + TILE_PX, dtype=np.float32)[None, :, None]
-        light = 1 + 0.07 * np.sin(rows / 811 + columns / 2099) + 0.07 * np.cos(columns / 677 - rows / 1777)
+        light = 0.92 + 0.04 * np.sin(rows / 811 + columns / 2099) + 0.04 * np.cos(columns / 677 - rows / 1777)
         yield np.clip(tile * light, 0, 255).astype(np.uint8)
 
 
@@ -91,7 +92,7 @@ def write_slide(path: Path, size_px: int) -> None:
         dtype=np.uint8,
         bigtiff=True,
         tile=(TILE_PX, TILE_PX),
-        photometric="ycbcr",
+        photometric="rgb",  # stored as YCbCr with halved chroma, as is usual for JPEG
         compression="jpeg",
         compressionargs={"level": 90},
     )
@@ -99,7 +100,7 @@ def write_slide(path: Path, size_px: int) -> None:
 
 def run_command_line(slide: Path, labels: Path, memory: str) -> dict[str, Any]:
     """Run ``exactile run``; return its JSON summary. Leaves with its exit status if it fails."""
-    command = ["run", str(MODEL), str(slide), "-o", str(labels), "--memory", memory]
+    command = ["run", os.path.relpath(MODEL), str(slide), "-o", str(labels), "--memory", memory]
     command += ["--scale", f"{SCALE:g}", "--mean", f"{MEAN:g}", "--std", f"{STD:g}", "--overwrite"]
     print("$ exactile", *command, flush=True)
     # Standard error stays the terminal's: that is where the progress bar goes.
