@@ -1,0 +1,52 @@
+"""Pixels from an array in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exactile.geometry import Box
+from exactile.sources.axis_order import order_axes
+from exactile.sources.channel_choice import ChannelCopy, choose_channels
+from exactile.sources.protocol import ReadCount, ReadPlan
+from exactile.sources.read_request import check_read
+from exactile.sources.sample_types import native_sample_type
+
+
+class ArraySource:
+    """A view of ``array``: (H, W), (H, W, C) or (C, H, W); uint8, uint16 or float32; any strides.
+
+    The array is borrowed, never copied. ``axes`` is YX, YXC or CYX; three axes are YXC unless told.
+    Raises SourceError for another dtype or shape, OptionError for other axes, ChannelError for ``channels``
+    that are not there.
+    """
+
+    def __init__(self, array: NDArray[Any], *, axes: str | None = None, channels: Sequence[int] | None = None) -> None:
+        name = "array"
+        order = order_axes(array.shape, axes, name)
+        self.dtype: np.dtype[Any] = native_sample_type(array.dtype, name)
+        self.height = order.height
+        self.width = order.width
+        chosen = choose_channels(channels, order.channels, name)
+        self.channels = len(chosen)
+        self._copy = ChannelCopy(chosen, tuple(range(len(chosen))))
+        self._pixels = np.moveaxis(array, 0, 2) if order.planar else np.atleast_3d(array)
+
+    def cache_bytes(self, plan: ReadPlan) -> int:  # noqa: ARG002 - nothing is decoded, so nothing is kept
+        return 0
+
+    def prepare(self, plan: ReadPlan, *, cache_bytes: int) -> None:
+        """Nothing to prepare: every read is a copy."""
+
+    def read(self, box: Box, out: NDArray[Any]) -> None:
+        check_read(self, box, out)
+        self._copy.copy(self._pixels[box.slices()], out)
+
+    def count(self) -> ReadCount:
+        return ReadCount(chunks_decoded=0, chunks_stored=0)
+
+    def close(self) -> None:
+        """Nothing to release: the array is the caller's."""

@@ -1,0 +1,84 @@
+"""Decoded chunks kept for their next use, within a number of bytes."""
+
+from __future__ import annotations
+
+import heapq
+import threading
+from typing import Any
+
+from numpy.typing import NDArray
+
+ChunkKey = tuple[int, int, int]
+"""Plane, chunk row, chunk column."""
+
+
+class ChunkCache:
+    """Holds at most ``limit_bytes``; when more would be held, what is wanted last goes first.
+
+    Callable from several threads. A pinned chunk is in use: it counts, and is never evicted.
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self.held_bytes = 0
+        self.peak_bytes = 0
+        self._lock = threading.Lock()
+        self._chunks: dict[ChunkKey, tuple[NDArray[Any], int]] = {}
+        self._pinned: dict[ChunkKey, NDArray[Any]] = {}
+        # Largest next use first. An entry is stale when the chunk is gone or has another next use by now.
+        self._order: list[tuple[int, ChunkKey]] = []
+
+    def pin(self, key: ChunkKey) -> NDArray[Any] | None:
+        """The chunk, held until ``unpin``; None when it is not there."""
+        with self._lock:
+            entry = self._chunks.pop(key, None)
+            if entry is None:
+                return None
+            self._pinned[key] = entry[0]
+            return entry[0]
+
+    def unpin(self, key: ChunkKey, next_use: int | None) -> None:
+        """Give a pinned chunk back: kept for ``next_use``, or dropped when that is None."""
+        with self._lock:
+            chunk = self._pinned.pop(key)
+            if next_use is None:
+                self.held_bytes -= chunk.nbytes
+            else:
+                self._enter(key, chunk, next_use)
+
+    def put(self, key: ChunkKey, chunk: NDArray[Any], next_use: int) -> None:
+        """Keep a new chunk for ``next_use``, unless all that is held is wanted sooner and there is no room."""
+        with self._lock:
+            while self.held_bytes + chunk.nbytes > self.limit_bytes:
+                if not self._evict_later_than(next_use):
+                    return
+            self.held_bytes += chunk.nbytes
+            self.peak_bytes = max(self.peak_bytes, self.held_bytes)
+            self._enter(key, chunk, next_use)
+
+    def clear(self, limit_bytes: int) -> None:
+        """Drop everything and start again with another limit; nothing may be pinned."""
+        with self._lock:
+            self.limit_bytes = limit_bytes
+            self.held_bytes = self.peak_bytes = 0
+            self._chunks.clear()
+            self._order.clear()
+
+    def _enter(self, key: ChunkKey, chunk: NDArray[Any], next_use: int) -> None:
+        self._chunks[key] = (chunk, next_use)
+        heapq.heappush(self._order, (-next_use, key))
+        # Chunks that are used up leave their entries behind; without this the list would grow with the image.
+        if len(self._order) > 64 + 4 * len(self._chunks):
+            self._order = [(-use, name) for name, (_, use) in self._chunks.items()]
+            heapq.heapify(self._order)
+
+    def _evict_later_than(self, next_use: int) -> bool:
+        """Evict the chunk wanted last, if it is wanted later than ``next_use``; tell whether one went."""
+        while self._order and -self._order[0][0] > next_use:
+            use, key = heapq.heappop(self._order)
+            entry = self._chunks.get(key)
+            if entry is not None and entry[1] == -use:
+                del self._chunks[key]
+                self.held_bytes -= entry[0].nbytes
+                return True
+        return False

@@ -1,0 +1,50 @@
+"""The grid of stored chunks (tiles or strips) that an image is cut into."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from exactile.geometry import Box, Span
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkGrid:
+    """An image of ``height`` x ``width`` pixels in chunks of ``chunk_rows`` x ``chunk_columns`` pixels."""
+
+    height: int
+    width: int
+    chunk_rows: int
+    chunk_columns: int
+
+    def __post_init__(self) -> None:
+        if min(self.height, self.width, self.chunk_rows, self.chunk_columns) < 1:
+            raise ValueError(
+                f"an image of {self.height} x {self.width} pixels"
+                f" cannot be cut into chunks of {self.chunk_rows} x {self.chunk_columns}"
+            )
+
+    @property
+    def rows(self) -> int:
+        """Chunks from top to bottom."""
+        return -(-self.height // self.chunk_rows)
+
+    @property
+    def columns(self) -> int:
+        """Chunks from left to right."""
+        return -(-self.width // self.chunk_columns)
+
+    def cells(self, box: Box) -> tuple[range, range]:
+        """Rows and columns of the chunks that ``box`` touches."""
+        return _touched(box.y, self.chunk_rows), _touched(box.x, self.chunk_columns)
+
+    def chunk_box(self, row: int, column: int) -> Box:
+        """The pixels of one chunk; at the right and lower edge a chunk ends with the image."""
+        y, x = row * self.chunk_rows, column * self.chunk_columns
+        return Box(
+            Span(y, min(y + self.chunk_rows, self.height)),
+            Span(x, min(x + self.chunk_columns, self.width)),
+        )
+
+
+def _touched(span: Span, size: int) -> range:
+    return range(span.start // size, -(-span.stop // size)) if span.length else range(0)

@@ -1,0 +1,65 @@
+"""A pool of threads in which chunks are decoded; the decoders release the interpreter's lock."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from exactile.errors import OptionError
+
+Item = TypeVar("Item")
+
+
+class DecodePool:
+    """``workers`` threads, the calling one among them (default: as many as the process may use, 16 at most).
+
+    Owns its threads. Raises OptionError for fewer than one worker.
+    """
+
+    def __init__(self, workers: int | None = None) -> None:
+        if workers is None:
+            workers = min(16, len(os.sched_getaffinity(0)))
+        if workers < 1:
+            raise OptionError(f"workers is {workers}, but at least one thread must decode")
+        self.workers = workers
+        self._executor = ThreadPoolExecutor(workers - 1, "exactile-decode") if workers > 1 else None
+
+    def for_each(self, work: Callable[[Item], None], items: Iterable[Item]) -> None:
+        """Call ``work`` for every item, in several threads, and return when all are done.
+
+        The first exception is raised here once every thread has stopped; items not begun by then are left out.
+        """
+        # Each thread takes the next item itself: one submission a thread rather than one an item, which at half
+        # a millisecond a chunk is felt.
+        waiting = deque(items)
+        failures: list[BaseException] = []
+        failed = threading.Event()
+
+        def drain() -> None:
+            while not failed.is_set():
+                try:
+                    item = waiting.popleft()
+                except IndexError:
+                    return
+                try:
+                    work(item)
+                except BaseException as error:  # noqa: BLE001 - carried to the caller's thread
+                    failures.append(error)
+                    failed.set()
+
+        helpers = min(self.workers, len(waiting)) - 1
+        futures = [self._executor.submit(drain) for _ in range(helpers)] if self._executor else []
+        drain()
+        for future in futures:
+            future.result()
+        if failures:
+            raise failures[0]
+
+    def close(self) -> None:
+        """Stop the threads; safe to call twice."""
+        if self._executor:
+            self._executor.shutdown()

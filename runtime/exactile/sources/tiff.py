@@ -1,0 +1,101 @@
+"""Pixels from a TIFF file, classic or BigTIFF, in strips or tiles."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exactile.errors import SourceError
+from exactile.geometry import Box
+from exactile.sources.axis_order import check_axes
+from exactile.sources.channel_choice import ChannelCopy, choose_channels
+from exactile.sources.decode_pool import DecodePool
+from exactile.sources.positional_file import PositionalFile
+from exactile.sources.protocol import ReadCount, ReadPlan
+from exactile.sources.read_request import check_read
+from exactile.sources.tiff_choice import ImageChoice
+from exactile.sources.tiff_chunks import ChunkAccess, ChunkReader, DecodedChunkReader, RawChunkReader
+from exactile.sources.tiff_layout import TiffLayout
+from exactile.sources.tiff_structure import read_layout
+
+
+class TiffSource:
+    """One image of a TIFF file: uint8, uint16 or float32 samples, exactly as ``tifffile`` reads them.
+
+    So colours stay as stored, but that JPEG's YCbCr becomes RGB; zero may be white, and alpha is a channel.
+
+    ``level`` chooses from a pyramid (0: full resolution), ``series`` from the images that the file holds; ``page``
+    instead takes one page by its number. ``channels`` chooses channels, in any order; of channels stored in planes
+    only those chosen are read. ``axes`` CYX takes the pages of any stack as channels. ``workers`` threads decode.
+
+    Memory beside the kept chunks: for each worker the stored bytes of a chunk and what its codec needs.
+
+    Raises SourceError for a file that is damaged, truncated or of a kind that is not read, OptionError for a
+    level, series, page or axes that are not there, ChannelError for ``channels`` that are not there.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        level: int = 0,
+        series: int = 0,
+        page: int | None = None,
+        axes: str | None = None,
+        channels: Sequence[int] | None = None,
+        workers: int | None = None,
+    ) -> None:
+        check_axes(axes)
+        choice = ImageChoice(level=level, series=series, page=page, axes=axes)
+        self._pool = DecodePool(workers)
+        self._file = PositionalFile(path)
+        try:
+            layout = read_layout(self._file, choice)
+            if axes == "YX" and layout.channels > 1:
+                raise SourceError(f"{self._file.name}: has {layout.channels} channels, so its axes are not YX")
+            chosen = choose_channels(channels, layout.channels, self._file.name)
+        except BaseException:
+            self.close()
+            raise
+        self.height = layout.grid.height
+        self.width = layout.grid.width
+        self.channels = len(chosen)
+        self.dtype: np.dtype[Any] = layout.stored_dtype.newbyteorder("=")
+        self._reader = self._make_reader(layout, chosen)
+
+    def _make_reader(self, layout: TiffLayout, chosen: tuple[int, ...]) -> ChunkReader:
+        """A reader of the planes that hold the channels chosen."""
+        planes = []
+        copies = []
+        for number, plane in enumerate(layout.planes):
+            first = number * layout.samples
+            pairs = [(c - first, target) for target, c in enumerate(chosen) if first <= c < first + layout.samples]
+            if pairs:
+                planes.append(plane)
+                copies.append(ChannelCopy(tuple(s for s, _ in pairs), tuple(t for _, t in pairs)))
+        access = ChunkAccess(
+            file=self._file, layout=replace(layout, planes=tuple(planes)), copies=tuple(copies), pool=self._pool
+        )
+        return RawChunkReader(access) if layout.raw else DecodedChunkReader(access)
+
+    def cache_bytes(self, plan: ReadPlan) -> int:
+        return self._reader.cache_bytes(plan)
+
+    def prepare(self, plan: ReadPlan, *, cache_bytes: int) -> None:
+        self._reader.prepare(plan, cache_bytes=cache_bytes)
+
+    def read(self, box: Box, out: NDArray[Any]) -> None:
+        check_read(self, box, out)
+        self._reader.read(box, out)
+
+    def count(self) -> ReadCount:
+        return self._reader.count()
+
+    def close(self) -> None:
+        self._pool.close()
+        self._file.close()

@@ -1,0 +1,69 @@
+"""Where the pixels of one image lie in a TIFF file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exactile.geometry import Box
+from exactile.sources.chunk_grid import ChunkGrid
+
+Decode = Callable[[bytes, int], NDArray[Any]]
+"""From the stored bytes and the index of a segment to its pixels, (H, W, samples) in native byte order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkPlane:
+    """The chunks of one plane: all samples of each pixel, or those of one channel.
+
+    ``offsets`` and ``sizes_bytes`` are (chunk rows * chunk columns,) int64, row by row; a chunk of size 0 is empty:
+    all its pixels have the layout's ``fill``. ``number`` counts the planes of the image, ``first_segment`` is the index
+    of the plane's first chunk in its page.
+    """
+
+    number: int
+    offsets: NDArray[np.int64]
+    sizes_bytes: NDArray[np.int64]
+    first_segment: int
+    decode: Decode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TiffLayout:
+    """One image: ``planes`` of ``samples`` samples for each pixel, together ``channels`` channels.
+
+    ``raw`` chunks are rows of plain samples in the file's byte order, as ``stored_dtype`` has it, and are read
+    in part; others are decoded as a whole.
+    """
+
+    grid: ChunkGrid
+    planes: tuple[ChunkPlane, ...]
+    samples: int
+    stored_dtype: np.dtype[Any]
+    raw: bool
+    fill: float
+
+    @property
+    def channels(self) -> int:
+        return len(self.planes) * self.samples
+
+    @property
+    def chunk_samples(self) -> int:
+        return self.grid.chunk_rows * self.grid.chunk_columns * self.samples
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Bytes of one whole decoded chunk."""
+        return self.chunk_samples * self.stored_dtype.itemsize
+
+    def describe_chunk(self, plane: int, row: int, column: int) -> str:
+        """Name a chunk for an error message, with its pixels."""
+        box: Box = self.grid.chunk_box(row, column)
+        where = f"chunk row {row}, column {column}"
+        if self.planes[plane].number or len(self.planes) > 1:
+            where += f" of plane {self.planes[plane].number}"
+        return f"{where} (pixels y {box.y.start}:{box.y.stop}, x {box.x.start}:{box.x.stop})"
