@@ -73,9 +73,13 @@ class PositionalFile:
         except OSError as error:
             raise DamagedDataError(f"reading byte {offset} failed: {error.strerror}") from error
 
-    def _descriptor(self) -> int:
+    def check_open(self) -> None:
+        """Raise SourceError after ``close``."""
         if self._stream.closed:
             raise SourceError(f"{self.name}: read after close")
+
+    def _descriptor(self) -> int:
+        self.check_open()
         return self._stream.fileno()
 
     def _ends_early(self, offset: int, size_bytes: int) -> DamagedDataError:

@@ -91,6 +91,7 @@ class TiffSource:
 
     def read(self, box: Box, out: NDArray[Any]) -> None:
         check_read(self, box, out)
+        self._file.check_open()
         self._reader.read(box, out)
 
     def count(self) -> ReadCount:
