@@ -56,7 +56,7 @@ def main() -> None:
         write_slide(place / "slide.tif", options.size)
         nets = {f"U-Net, {features} features, depth 3": features for features in (8, 16)}
         results: dict[str, list[dict]] = {name: [] for name in nets}
-        for name, features in nets.items():
+        for features in nets.values():
             export_onnx(UNet(3, 3, features=features, depth=3), place / f"{features}.onnx", 3)
         for _ in range(options.rounds):
             for name, features in nets.items():

@@ -57,9 +57,9 @@ def test_every_tile_holds_all_that_its_zone_depends_on(case):
     domain, geometry = tiles.domain, tiles.domain.geometry
     for start, zor, crop in zip(tiles.starts, tiles.zors, tiles.crops, strict=True):
         assert start % geometry.stride == 0
-        assert 0 <= start
+        assert start >= 0
         assert start + tiles.tile <= domain.size
-        assert 0 <= crop
+        assert crop >= 0
         assert crop + zor.length <= geometry.output_size(tiles.tile)
         per_stride = int(geometry.stride * geometry.scale)
         for pixel in (zor.start, zor.stop - 1):

@@ -13,7 +13,6 @@ def load_converter() -> ModuleType:
         from exactile_converters import deploy
     except ImportError as error:
         raise ModelError(
-            f"reading a plain ONNX model needs the converter ({error.name} is missing): "
-            "pip install 'exactile[convert]'"
+            f"reading a plain ONNX model needs the converter ({error.name} is missing): pip install 'exactile[convert]'"
         ) from error
     return deploy

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -31,20 +31,20 @@ EXAMPLES = """
 """
 
 
-class PlanChoice(str, Enum):
+class PlanChoice(StrEnum):
     auto = "auto"
     whole = "whole"
     tile = "tile"
 
 
-class BorderChoice(str, Enum):
+class BorderChoice(StrEnum):
     model = "model"
     reflect = "reflect"
     edge = "edge"
     constant = "constant"
 
 
-class OutputChoice(str, Enum):
+class OutputChoice(StrEnum):
     labels = "labels"
     probabilities = "probabilities"
     raw = "raw"
@@ -72,7 +72,9 @@ def run(
     border: Annotated[
         BorderChoice, typer.Option(help="What lies outside the image; model: nothing, the network pads as it does.")
     ] = BorderChoice.model,
-    scale: Annotated[list[str] | None, typer.Option(help="(sample / scale - mean) / std: one value, or one a channel.")] = None,
+    scale: Annotated[
+        list[str] | None, typer.Option(help="(sample / scale - mean) / std: one value, or one a channel.")
+    ] = None,
     mean: Annotated[list[str] | None, typer.Option(help="See --scale.")] = None,
     std: Annotated[list[str] | None, typer.Option(help="See --scale.")] = None,
     channels: Annotated[

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
@@ -13,7 +13,9 @@ from rich.table import Table
 
 import exactile
 from exactile.plan.budget import format_bytes
-from exactile.session import Summary
+
+if TYPE_CHECKING:
+    from exactile.session import Summary
 
 
 def print_summary(summary: Summary, *, model: Path, image: Path, target: Path, as_json: bool) -> None:
@@ -64,25 +66,18 @@ def summary_object(summary: Summary, *, model: Path, image: Path, target: Path) 
 def _rows(summary: Summary, target: Path) -> list[tuple[str, str]]:
     seconds = summary.seconds
     (height, width), (tile_height, tile_width) = summary.image, summary.tile
+    wanted, computed = summary.wanted_pixels, summary.computed_pixels
+    pixels = f"{wanted / 1e6:.2f} M wanted, {computed / 1e6:.2f} M computed ({computed / wanted:.3f}x)"
+    busy = f"read {seconds.read:.2f}, infer {seconds.infer:.2f}, write {seconds.write:.2f}"
+    memory = f"peak {format_bytes(summary.peak_memory_bytes)} of {format_bytes(summary.budget_bytes)} allowed"
     rows = [
         ("output", f"{target} {tuple(summary.result)}"),
         ("image", f"{height} x {width} pixels"),
         ("plan", f"{summary.plan}: {summary.tiles} tile(s) of {tile_height} x {tile_width}, border {summary.border}"),
-        (
-            "pixels",
-            f"{summary.wanted_pixels / 1e6:.2f} M wanted, {summary.computed_pixels / 1e6:.2f} M computed "
-            f"({summary.computed_pixels / summary.wanted_pixels:.3f}x)",
-        ),
-        (
-            "seconds",
-            f"{seconds.total:.2f} total; busy: read {seconds.read:.2f}, infer {seconds.infer:.2f}, "
-            f"write {seconds.write:.2f}",
-        ),
+        ("pixels", pixels),
+        ("seconds", f"{seconds.total:.2f} total; busy: {busy}"),
         ("speed", f"{summary.megapixels_per_second:.2f} Mpx/s"),
-        (
-            "memory",
-            f"peak {format_bytes(summary.peak_memory_bytes)} of {format_bytes(summary.budget_bytes)} allowed",
-        ),
+        ("memory", memory),
     ]
     if summary.domain != summary.image:
         mode = "reflect" if summary.border == "model" else summary.border

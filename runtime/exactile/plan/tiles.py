@@ -58,10 +58,11 @@ class AxisDomain:
             )
         first = round_up(max(0, geometry.margin_before), geometry.stride)
         last = round_up(first + image_size, geometry.stride)
+        least = max(last + geometry.margin_after, first + geometry.offset + image_size)
         return cls(
             geometry=geometry,
             image_size=image_size,
-            size=geometry.accepted_size(max(last + geometry.margin_after, first + geometry.offset + image_size)),
+            size=geometry.accepted_size(least),
             image_start=first + geometry.offset,
             result_start=geometry.output_position(first),
             result_size=ceil(image_size * geometry.scale),
@@ -77,7 +78,8 @@ class AxisDomain:
     def advance(self, tile: int) -> int:
         """Input pixels from one tile's start to the next one's."""
         geometry = self.geometry
-        return round_down(tile - geometry.margin_after, geometry.stride) - round_up(geometry.margin_before, geometry.stride)
+        last_boundary = round_down(tile - geometry.margin_after, geometry.stride)
+        return last_boundary - round_up(geometry.margin_before, geometry.stride)
 
 
 def _result_size(geometry: AxisGeometry, image_size: int, domain_size: int) -> int:
