@@ -182,6 +182,7 @@ class Session:
             output_name=contract.result.name,
             tile_shape=plan.tile_shape,
             threads=self._threads,
+            activation_bytes=need.activation_bytes,
         )
         try:
             pipeline = Pipeline(plan, contract, source, engine, sink, progress)
