@@ -1,0 +1,164 @@
+"""Does the memory model predict what ONNX Runtime takes? Predicted against measured peak memory of a fresh process.
+
+``python benchmarks/memory_model.py [--quick] [--runs 4]`` deploys networks of several families, runs each tile shape
+in a process of its own and prints a Markdown table. Both figures are beyond what a process has that imported the
+libraries, and without the arrays for tile and result. ``measured / predicted`` must not exceed 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+MIB = 1 << 20
+COLUMNS = ("network", "tile", "weights MiB", "activations MiB", "predicted MiB", "measured MiB", "predicted / measured")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    name: str
+    build: Callable[[], Any]  # a torch module with 3 channels in
+    stride: int
+    tiles: tuple[tuple[int, int], ...]
+
+
+def cases(*, quick: bool) -> Iterator[Case]:
+    from models.fc_densenet import FCDenseNet, fc_densenet
+    from models.resnet_unet import ResNetUNet
+    from models.segnet import SegNet
+    from models.unet import UNet
+
+    squares = ((256, 256), (512, 512), (1024, 1024)) if quick else ((256, 256), (512, 512), (1024, 1024), (2048, 2048))
+    for features in (8, 16) if quick else (8, 16, 64):
+        for depth in (3,) if quick else (2, 3, 4):
+            for up in ("transpose2", "bilinear"):
+                yield Case(
+                    name=f"U-Net {features} features, depth {depth}, {up}",
+                    build=lambda f=features, d=depth, u=up: UNet(3, 4, f, d, up=u),
+                    stride=2**depth,
+                    tiles=squares if features < 64 else ((256, 256), (640, 640), (1024, 1024)),
+                )
+    yield Case(
+        name="U-Net 16, depth 4, transpose3",
+        build=lambda: UNet(3, 4, 16, 4, up="transpose3"),
+        stride=16,
+        tiles=((736, 736), (128, 8192), (1600, 480)),
+    )
+    yield Case(
+        name="U-Net 20, depth 3, nearest",
+        build=lambda: UNet(3, 4, 20, 3, up="nearest"),
+        stride=8,
+        tiles=((512, 512), (136, 2000)),
+    )
+    yield Case(
+        name="FC-DenseNet small, growth 16",
+        build=lambda: FCDenseNet(3, 4, layers=(4, 5, 4), growth=16),
+        stride=4,
+        tiles=((256, 256), (512, 512)),
+    )
+    yield Case(name="FC-DenseNet-56", build=lambda: fc_densenet(56, 3, 4), stride=32, tiles=((256, 256), (512, 512)))
+    yield Case(
+        name="ResNet-18 U-Net", build=lambda: ResNetUNet(3, 4, features=64), stride=32, tiles=((256, 256), (1024, 1024))
+    )
+    yield Case(name="SegNet 32", build=lambda: SegNet(3, 4, features=32), stride=32, tiles=((256, 256), (768, 768)))
+
+
+def deploy_case(case: Case) -> Any:
+    import onnx
+
+    from exactile_converters.deploy import deploy
+    from exactile_converters.from_onnx import prepare_network
+    from models.export import export_onnx
+
+    buffer = io.BytesIO()
+    export_onnx(case.build(), buffer, 3, stride=case.stride)
+    network = prepare_network(onnx.load_from_string(buffer.getvalue()), name=case.name)
+    return deploy(network, image_dtype="uint8")
+
+
+def measure(model: Any, graph: Path, tile: tuple[int, int], *, runs: int, threads: int | None) -> int:
+    """Peak bytes beyond the base of a fresh process that opens the graph and runs it ``runs`` times."""
+    contract = model.contract
+    request = {
+        "graph": str(graph),
+        "names": (contract.image.name, contract.result.name),
+        "tile": tile,
+        "activations": contract.memory.activation_bytes(*tile),
+        "runs": runs,
+        "threads": threads,
+    }
+    command = [sys.executable, __file__, "--worker", json.dumps(request)]
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def work(request: dict[str, Any]) -> int:
+    """In the fresh process. uint8 (H, W, 3) in, labels (H, W) uint8 out."""
+    import onnxruntime  # noqa: F401  # part of the base
+
+    from exactile.engines.onnx_runtime import OnnxRuntimeEngine
+    from exactile.memory import peak_resident_bytes, resident_bytes
+
+    height, width = request["tile"]
+    tile = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    out = np.ones((height, width), np.uint8)
+    base = resident_bytes()
+    engine = OnnxRuntimeEngine(
+        Path(request["graph"]).read_bytes(),
+        input_name=request["names"][0],
+        output_name=request["names"][1],
+        tile_shape=(height, width),
+        threads=request["threads"],
+        activation_bytes=request["activations"],
+    )
+    for _ in range(request["runs"]):
+        engine.infer(tile, out)
+    peak = peak_resident_bytes() - base
+    engine.close()
+    return peak
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer networks and shapes")
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.worker:
+        print(work(json.loads(arguments.worker)))
+        return
+    from benchmarks.machine import describe_machine
+
+    print(f"{describe_machine()}\n\n| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
+    ratios = []
+    with tempfile.TemporaryDirectory() as folder:
+        for case in cases(quick=arguments.quick):
+            model = deploy_case(case)
+            path = Path(folder) / "graph.onnx"
+            path.write_bytes(model.graph)
+            memory = model.contract.memory
+            for tile in case.tiles:
+                activations = memory.activation_bytes(*tile)
+                predicted = memory.weights_bytes + activations
+                measured = measure(model, path, tile, runs=arguments.runs, threads=arguments.threads)
+                ratios.append(predicted / measured)
+                sizes = (memory.weights_bytes, activations, predicted, measured)
+                figures = " | ".join(f"{size / MIB:.0f}" for size in sizes)
+                print(f"| {case.name} | {tile[0]} x {tile[1]} | {figures} | {ratios[-1]:.2f} |", flush=True)
+    print(f"\npredicted / measured: {min(ratios):.2f} to {max(ratios):.2f}, median {np.median(ratios):.2f}")
+
+
+if __name__ == "__main__":
+    main()

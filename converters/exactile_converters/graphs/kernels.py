@@ -1,0 +1,319 @@
+"""From graph nodes to the kernels that ONNX Runtime executes on a CPU, as far as memory is concerned.
+
+On x86 with AVX, ONNX Runtime keeps float images in blocks of 8 or 16 channels ("NCHWc") between convolutions and
+poolings, padding the channels up to a full block, and copies to the plain layout where an operator does not know
+blocks. The rules follow ``nchwc_transformer.cc`` and were checked against the allocations of version 1.32:
+
+* Conv: blocked output; blocked input from 16 channels on. Stays plain when the filter's input channels are not a
+  multiple of 4 or groups do not fill blocks. Depth-wise is blocked.
+* MaxPool, AveragePool: blocked when the channels fill blocks.
+* Concat over channels: blocked when every part is blocked and fills its blocks.
+* Add, Sum, Mul of equal shapes: blocked when all inputs are. An Add of a convolution's result is computed by that
+  convolution, in place of the other summand when nobody else reads it.
+* BatchNormalization: folded into a convolution before it, else a blocked 1x1 convolution when its input is blocked.
+* Element-wise with one input: in place; blocked for a few operators.
+* Resize by a whole factor, nearest or bilinear: blocked when its input is.
+* ConvTranspose: plain, with a column buffer. Everything else: plain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from exactile.contract import BytesForShape
+from exactile_converters.graphs.uses import NOTHING, NodeUse, TensorUse, times
+
+# AVX-512; CPUs without it use 8. The larger block pads more, so the answer errs to the safe side there.
+BLOCK_CHANNELS = 16
+# MLAS splits the columns of a plain convolution into pieces of 64 KiB a thread.
+PLAIN_CONV_SCRATCH = BytesForShape(0.0, constant=16 * 65536.0)
+
+ALIASES = frozenset({"Identity", "Dropout", "Reshape", "Flatten", "Squeeze", "Unsqueeze"})
+BLOCKED_UNARY = frozenset({"Relu", "Sigmoid", "Tanh", "LeakyRelu", "HardSigmoid"})
+FUSED_WITH_CONV = BLOCKED_UNARY | {"Clip", "HardSwish"}
+IN_PLACE_UNARY = FUSED_WITH_CONV | {
+    "Abs", "Celu", "Elu", "Exp", "Log", "Neg", "Selu", "Softplus", "Softsign", "Sqrt", "ThresholdedRelu",
+}  # fmt: skip
+BLOCKED_BINARY = frozenset({"Add", "Sum", "Mul"})
+BLOCKED_BILINEAR = frozenset({"asymmetric", "align_corners", "half_pixel"})
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Kernel:
+    """One call. Buffers are indices; ``order`` is the node's position and -1, 0 or 1 for copies around it."""
+
+    order: tuple[int, int]
+    reads: list[int]
+    writes: list[int]
+    scratch: tuple[BytesForShape, ...] = ()
+    in_place_of: int | None = None  # a buffer read that the written one takes over when nobody reads it later
+    accepts_sum: bool = False  # a blocked convolution that can still swallow an Add
+    accepts_activation: bool = False
+
+
+@dataclass(slots=True, kw_only=True)
+class Lowering:
+    """The state of one pass over the nodes."""
+
+    tensors: dict[str, TensorUse]
+    readers: dict[str, list[NodeUse]]
+    bound: frozenset[str]  # graph inputs and outputs: the caller's arrays
+    kernels: list[Kernel] = field(default_factory=list)
+    sizes: list[BytesForShape] = field(default_factory=list)
+    plain: dict[str, int] = field(default_factory=dict)
+    blocked: dict[str, int] = field(default_factory=dict)
+    producer: dict[str, Kernel] = field(default_factory=dict)
+    foldable: set[str] = field(default_factory=set)  # results of convolutions that a normalisation can be folded into
+
+    def images(self, node: NodeUse) -> list[str]:
+        """The inputs that depend on the image."""
+        return [name for name in node.inputs if name in self.tensors]
+
+    def channels(self, name: str) -> int:
+        return self.tensors[name].channels
+
+    def only_reader(self, name: str) -> NodeUse | None:
+        readers = self.readers.get(name, [])
+        return readers[0] if len(readers) == 1 and name not in self.bound else None
+
+    def new_plain(self, name: str) -> int:
+        self.sizes.append(NOTHING if name in self.bound or name not in self.tensors else self.tensors[name].bytes)
+        self.plain[name] = len(self.sizes) - 1
+        return self.plain[name]
+
+    def new_blocked(self, name: str) -> int:
+        tensor = self.tensors[name]
+        padded = -(-tensor.channels // BLOCK_CHANNELS) * BLOCK_CHANNELS
+        self.sizes.append(times(tensor.bytes, padded / tensor.channels))
+        self.blocked[name] = len(self.sizes) - 1
+        return self.blocked[name]
+
+    def plain_buffer(self, name: str) -> int:
+        """The plain copy of a tensor; made right after its producer when only a blocked one exists."""
+        if name not in self.plain:
+            if name not in self.blocked:
+                raise ValueError(f"tensor {name!r} is read, but no earlier node writes it")
+            order = (self.producer[name].order[0], 1)
+            self.kernels.append(Kernel(order=order, reads=[self.blocked[name]], writes=[self.new_plain(name)]))
+        return self.plain[name]
+
+    def blocked_buffer(self, name: str, position: int) -> int:
+        """The blocked copy of a tensor; made right before the first node that wants it."""
+        if name not in self.blocked:
+            source = self.plain_buffer(name)
+            self.kernels.append(Kernel(order=(position, -1), reads=[source], writes=[self.new_blocked(name)]))
+        return self.blocked[name]
+
+    def emit_plain(self, node: NodeUse, position: int, *scratch: BytesForShape) -> Kernel:
+        reads = [self.plain_buffer(name) for name in self.images(node)]
+        writes = [self.new_plain(name) for name in node.outputs if name]
+        return self._emit(node, Kernel(order=(position, 0), reads=reads, writes=writes, scratch=scratch))
+
+    def emit_blocked(self, node: NodeUse, position: int, reads: list[int]) -> Kernel:
+        writes = [self.new_blocked(node.outputs[0])]
+        return self._emit(node, Kernel(order=(position, 0), reads=reads, writes=writes))
+
+    def _emit(self, node: NodeUse, kernel: Kernel) -> Kernel:
+        self.kernels.append(kernel)
+        self.producer.update(dict.fromkeys(node.outputs, kernel))
+        return kernel
+
+    def fuse(self, node: NodeUse, source: str) -> None:
+        """The kernel that makes ``source`` makes the node's output instead, in the same buffer."""
+        for buffers in (self.plain, self.blocked):
+            if source in buffers:
+                buffers[node.outputs[0]] = buffers[source]
+        self.producer[node.outputs[0]] = self.producer[source]
+
+
+def lower(
+    *, tensors: Sequence[TensorUse], nodes: Sequence[NodeUse], inputs: Sequence[str], outputs: Sequence[str]
+) -> tuple[list[Kernel], list[BytesForShape]]:
+    """Kernels in execution order, and the size of each buffer they name by its index.
+
+    Raises ValueError when a tensor is read before it is written.
+    """
+    readers: dict[str, list[NodeUse]] = {}
+    for node in nodes:
+        for name in node.inputs:
+            readers.setdefault(name, []).append(node)
+    by_name = {tensor.name: tensor for tensor in tensors}
+    state = Lowering(tensors=by_name, readers=readers, bound=frozenset(inputs) | frozenset(outputs))
+    for name in inputs:
+        state.new_plain(name)
+    for position, node in enumerate(nodes):
+        rule = RULES.get(node.op, _unary if node.op in IN_PLACE_UNARY else _plain)
+        rule(state, node, position)
+    for name in outputs:
+        state.plain_buffer(name)
+    return sorted(state.kernels, key=lambda kernel: kernel.order), state.sizes
+
+
+def _plain(state: Lowering, node: NodeUse, position: int) -> None:
+    state.emit_plain(node, position)
+
+
+def _alias(state: Lowering, node: NodeUse, position: int) -> None:
+    kernel = state.emit_plain(node, position)
+    kernel.in_place_of = next(iter(kernel.reads), None)
+    if kernel.in_place_of is not None and node.outputs[0] not in state.bound:  # a view, whoever else reads the source
+        state.kernels.remove(kernel)
+        state.plain[node.outputs[0]] = kernel.in_place_of
+
+
+def _conv(state: Lowering, node: NodeUse, position: int) -> None:
+    source, output = node.inputs[0], node.outputs[0]
+    state.foldable.add(output)
+    if not (len(node.weight_shape) == 4 and state.channels(output) and _filter_fits_blocks(node)):
+        state.emit_plain(node, position, PLAIN_CONV_SCRATCH)
+        return
+    thin = node.weight_shape[1] < BLOCK_CHANNELS and node.whole_number("group", 1) == 1
+    read = state.plain_buffer(source) if thin else state.blocked_buffer(source, position)
+    kernel = state.emit_blocked(node, position, [read])
+    kernel.accepts_sum = kernel.accepts_activation = True
+
+
+def _filter_fits_blocks(node: NodeUse) -> bool:
+    out_channels, group_channels = node.weight_shape[:2]
+    group = node.whole_number("group", 1)
+    if group == 1:
+        return group_channels < BLOCK_CHANNELS or group_channels % 4 == 0
+    if group_channels == 1 and out_channels == group:
+        return True
+    return group_channels % BLOCK_CHANNELS == 0 and out_channels // group % BLOCK_CHANNELS == 0
+
+
+def _conv_transpose(state: Lowering, node: NodeUse, position: int) -> None:
+    source = state.tensors[node.inputs[0]]
+    if len(node.weight_shape) != 4 or not source.channels:
+        raise ValueError(f"the ConvTranspose that writes {node.outputs[0]!r} has no constant 4-dimensional filter")
+    columns = node.weight_shape[1] * node.weight_shape[2] * node.weight_shape[3]  # C/group * kh * kw, a group at a time
+    state.emit_plain(node, position, times(source.bytes, columns / source.channels))
+    state.foldable.add(node.outputs[0])
+
+
+def _batch_norm(state: Lowering, node: NodeUse, position: int) -> None:
+    source = node.inputs[0]
+    if source in state.foldable and state.only_reader(source) is node:
+        state.fuse(node, source)
+    elif source in state.blocked:
+        kernel = state.emit_blocked(node, position, [state.blocked[source]])
+        kernel.accepts_sum = kernel.accepts_activation = True
+    else:
+        state.emit_plain(node, position)
+
+
+def _pool(state: Lowering, node: NodeUse, position: int) -> None:
+    source, channels = node.inputs[0], state.channels(node.inputs[0])
+    if channels and channels % BLOCK_CHANNELS == 0 and len(node.outputs) == 1:
+        state.emit_blocked(node, position, [state.blocked_buffer(source, position)])
+    else:
+        state.emit_plain(node, position)
+
+
+def _concat(state: Lowering, node: NodeUse, position: int) -> None:
+    full = all(name in state.blocked and state.channels(name) % BLOCK_CHANNELS == 0 for name in node.inputs)
+    if full and node.whole_number("axis", 1) == 1:
+        state.emit_blocked(node, position, [state.blocked[name] for name in node.inputs])
+    else:
+        state.emit_plain(node, position)
+
+
+def _resize(state: Lowering, node: NodeUse, position: int) -> None:
+    source, output = state.tensors[node.inputs[0]], state.tensors[node.outputs[0]]
+    mode = node.attributes.get("mode", "nearest")
+    coordinates = node.attributes.get("coordinate_transformation_mode", "half_pixel")
+    nearest = node.attributes.get("nearest_mode", "round_prefer_floor")
+    knows_blocks = (mode == "nearest" and coordinates == "asymmetric" and nearest == "floor") or (
+        mode == "linear" and coordinates in BLOCKED_BILINEAR
+    )
+    whole_factor = source.bytes.area and (output.bytes.area / source.bytes.area).is_integer()
+    if knows_blocks and whole_factor and source.name in state.blocked:
+        state.emit_blocked(node, position, [state.blocked[source.name]])
+    else:
+        state.emit_plain(node, position)
+
+
+def _transpose(state: Lowering, node: NodeUse, position: int) -> None:
+    source = node.inputs[0]
+    if node.attributes.get("perm") == (0, 2, 3, 1) and source in state.blocked:
+        state.plain.setdefault(source, state.blocked[source])  # the copy to the plain layout transposes as it goes
+        kernel = state.emit_plain(node, position)
+        kernel.reads[:] = [state.blocked[source]]
+        if state.plain[source] == state.blocked[source]:
+            del state.plain[source]
+    else:
+        state.emit_plain(node, position)
+
+
+def _softmax(state: Lowering, node: NodeUse, position: int) -> None:
+    # Over an axis that is not the last, ONNX Runtime transposes to and fro through two more arrays.
+    output = state.tensors[node.outputs[0]].bytes
+    last = node.attributes.get("axis", -1) == -1
+    state.emit_plain(node, position, *(() if last else (output, output)))
+
+
+def _unary(state: Lowering, node: NodeUse, position: int) -> None:
+    source, output = node.inputs[0], node.outputs[0]
+    maker = state.producer.get(source)
+    if _is_silu_gate(state, node):
+        state.fuse(node, source)  # never read: the Mul reads its other input twice
+    elif (
+        maker is not None
+        and maker.accepts_activation
+        and state.only_reader(source) is node
+        and (node.op in FUSED_WITH_CONV)
+    ):
+        maker.accepts_activation = maker.accepts_sum = False
+        state.fuse(node, source)
+    elif node.op in BLOCKED_UNARY and source in state.blocked and output not in state.bound:
+        kernel = state.emit_blocked(node, position, [state.blocked[source]])
+        kernel.in_place_of = state.blocked[source]
+    else:
+        kernel = state.emit_plain(node, position)
+        kernel.in_place_of = kernel.reads[0]
+
+
+def _is_silu_gate(state: Lowering, node: NodeUse) -> bool:
+    """Sigmoid(x) that only serves x * Sigmoid(x): one kernel computes both, in either layout."""
+    reader = state.only_reader(node.outputs[0])
+    return node.op == "Sigmoid" and reader is not None and reader.op == "Mul" and node.inputs[0] in reader.inputs
+
+
+def _binary(state: Lowering, node: NodeUse, position: int) -> None:
+    images = state.images(node)
+    same = len({(state.channels(name), state.tensors[name].bytes) for name in images}) == 1
+    if len(images) != len(node.inputs) or not same or not all(name in state.blocked for name in images):
+        state.emit_plain(node, position)
+        return
+    reads = [state.blocked[name] for name in images]
+    if node.op != "Mul" and len(images) == 2:
+        for name, other in ((images[0], images[1]), (images[1], images[0])):
+            maker = state.producer[name]
+            if maker.accepts_sum and state.only_reader(name) is node:
+                maker.accepts_sum = False
+                maker.order = (position, 0)  # it now waits for the other summand
+                maker.reads.append(state.blocked[other])
+                maker.in_place_of = state.blocked[other]
+                state.fuse(node, name)
+                return
+    state.emit_blocked(node, position, reads)
+
+
+Rule = Callable[[Lowering, NodeUse, int], None]
+RULES: dict[str, Rule] = {
+    **dict.fromkeys(ALIASES, _alias),
+    **dict.fromkeys(BLOCKED_BINARY, _binary),
+    "AveragePool": _pool,
+    "BatchNormalization": _batch_norm,
+    "Concat": _concat,
+    "Conv": _conv,
+    "ConvTranspose": _conv_transpose,
+    "LogSoftmax": _softmax,
+    "MaxPool": _pool,
+    "Resize": _resize,
+    "Softmax": _softmax,
+    "Transpose": _transpose,
+    "Upsample": _resize,
+}

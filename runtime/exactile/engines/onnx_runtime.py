@@ -1,0 +1,179 @@
+"""A network in ONNX Runtime on the CPU, at one tile shape."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exactile.engines.arena import SHARED_ARENA, share_allocator
+from exactile.engines.threads import compute_threads
+from exactile.errors import CancelledError, EngineError
+
+_PROVIDER = "CPUExecutionProvider"
+_SILENT = 4  # errors come back as exceptions; ONNX Runtime would print them as well
+_DTYPES = {"tensor(uint8)": "uint8", "tensor(uint16)": "uint16", "tensor(float)": "float32"}
+_OUT_OF_MEMORY = ("bad_alloc", "Failed to allocate memory", "Available memory of")
+
+
+class OnnxRuntimeEngine:
+    """Runs one graph at one fixed tile shape; implements ``exactile.engines.protocol.Engine``.
+
+    ``graph`` is a serialised ONNX model whose input ``input_name`` is ``(height, width, C)`` with dimensions of
+    these names, and whose output ``output_name`` is ``(H', W')`` or ``(C', H', W')``. ``tile_shape`` is (H, W).
+    ``activation_bytes`` is ``MemoryModel.activation_bytes(H, W)``: with it, activations live in a region made for
+    that size and shared by all engines of the process, and the peak memory is the predicted one; without it, ONNX
+    Runtime grows a heap of its own, which takes up to twice as much.
+
+    Raises EngineError when onnxruntime is missing or refuses the graph, and when graph and arguments disagree.
+    """
+
+    def __init__(
+        self,
+        graph: bytes,
+        *,
+        input_name: str,
+        output_name: str,
+        tile_shape: tuple[int, int],
+        threads: int | None = None,
+        activation_bytes: int | None = None,
+    ) -> None:
+        ort = load_library()
+        options = _session_options(ort, tile_shape, compute_threads(threads))
+        self._session: Any = None
+        self._input_name, self._output_name = input_name, output_name
+        self._run_options = ort.RunOptions()
+        self._run_options.log_severity_level = _SILENT
+        self._cancelled = False
+        if activation_bytes is not None:
+            share_allocator(options)
+            SHARED_ARENA.reserve(self, activation_bytes)
+        try:
+            self._session = _open(ort, graph, options)
+            self._tile_shape, self._tile_dtype = _declared(self._session.get_inputs(), input_name, "input")
+            self._out_shape, self._out_dtype = _declared(self._session.get_outputs(), output_name, "output")
+            _check_overridden(self._tile_shape, tile_shape, input_name)
+        except BaseException:
+            self.close()
+            raise
+        _return_freed_memory()
+
+    def infer(self, tile: NDArray[Any], out: NDArray[Any]) -> None:
+        """Run ``tile`` ((H, W, C), C-contiguous) and fill ``out`` ((H', W') or (C', H', W'), C-contiguous).
+
+        Nothing is copied: the network reads ``tile`` and writes ``out`` where they are.
+        Raises EngineError when an array does not fit or ONNX Runtime fails; CancelledError after ``cancel``.
+        """
+        if self._session is None:
+            raise EngineError("the engine is closed; open a new one to go on")
+        if self._cancelled:
+            raise CancelledError("the engine was cancelled")
+        _check_array(tile, self._tile_shape, self._tile_dtype, "tile")
+        _check_array(out, self._out_shape, self._out_dtype, "out")
+        if not out.flags.writeable:
+            raise EngineError("the array for the result is read-only; give one that can be written")
+        binding = self._session.io_binding()
+        binding.bind_input(self._input_name, "cpu", 0, tile.dtype.type, list(tile.shape), tile.ctypes.data)
+        binding.bind_output(self._output_name, "cpu", 0, out.dtype.type, list(out.shape), out.ctypes.data)
+        try:
+            self._session.run_with_iobinding(binding, self._run_options)
+        except Exception as error:
+            if self._cancelled:
+                raise CancelledError("the engine was cancelled") from error
+            _fail(error, f"running a tile of {self._tile_shape[0]} x {self._tile_shape[1]} pixels")
+
+    def cancel(self) -> None:
+        """Make a running and every later ``infer`` raise CancelledError; callable from any thread."""
+        self._cancelled = True
+        self._run_options.terminate = True
+
+    def close(self) -> None:
+        """Release the session and its memory; safe to call twice."""
+        self._session = None
+        SHARED_ARENA.release(self)
+
+
+def load_library() -> Any:
+    """ONNX Runtime. Raises EngineError that says how to install it when it is missing."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise EngineError(
+            f"onnxruntime cannot be imported ({error}); install it with: pip install 'exactile[cpu]'"
+        ) from error
+    return onnxruntime
+
+
+def _session_options(ort: Any, tile_shape: tuple[int, int], threads: int) -> Any:
+    height, width = tile_shape
+    if height < 1 or width < 1:
+        raise EngineError(f"a tile of {height} x {width} pixels is empty")
+    options = ort.SessionOptions()
+    options.log_severity_level = _SILENT
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Planned for one fixed shape, patterns take a second copy of the activations at the second run.
+    options.enable_mem_pattern = False
+    # Waiting threads would burn the CPUs that decode and encode threads need.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_free_dimension_override_by_name("height", height)
+    options.add_free_dimension_override_by_name("width", width)
+    return options
+
+
+def _open(ort: Any, graph: bytes, options: Any) -> Any:
+    try:
+        return ort.InferenceSession(graph, options, providers=[_PROVIDER])
+    except Exception as error:  # noqa: BLE001  # its exceptions share no base class
+        _fail(error, "loading the graph")
+
+
+def _declared(arguments: Any, name: str, role: str) -> tuple[tuple[int | str | None, ...], str]:
+    """Shape and dtype of the graph's ``name``; dimensions that ONNX Runtime does not know are not ints."""
+    by_name = {argument.name: argument for argument in arguments}
+    if name not in by_name:
+        raise EngineError(f"the graph has no {role} {name!r}; it has {', '.join(map(repr, by_name))}")
+    dtype = by_name[name].type
+    if dtype not in _DTYPES:
+        raise EngineError(f"the graph's {role} {name!r} is {dtype}; supported are {', '.join(_DTYPES)}")
+    return tuple(by_name[name].shape), _DTYPES[dtype]
+
+
+def _check_overridden(shape: tuple[int | str | None, ...], tile_shape: tuple[int, int], name: str) -> None:
+    if len(shape) != 3 or shape[:2] != tile_shape:
+        raise EngineError(
+            f"the graph's input {name!r} has shape {shape} at a tile of {tile_shape}; "
+            "it must be (height, width, channels) with dimensions of these names"
+        )
+
+
+def _check_array(array: NDArray[Any], shape: tuple[int | str | None, ...], dtype: str, role: str) -> None:
+    fits = array.ndim == len(shape) and all(
+        size == asked or not isinstance(asked, int) for size, asked in zip(array.shape, shape, strict=False)
+    )
+    if not fits:
+        raise EngineError(f"{role} has shape {array.shape}, but the engine was opened for {shape}")
+    if array.dtype != np.dtype(dtype):
+        raise EngineError(f"{role} is {array.dtype}, but the graph has {dtype}")
+    if not array.flags.c_contiguous:
+        raise EngineError(f"{role} with strides {array.strides} is not C-contiguous; copy it first")
+
+
+def _fail(error: Exception, doing: str) -> NoReturn:
+    text = " ".join(str(error).split())
+    if isinstance(error, MemoryError) or any(sign in text for sign in _OUT_OF_MEMORY):
+        raise EngineError(
+            f"out of memory while {doing}; use smaller tiles (--tile-size) or a smaller budget (--memory): {text}"
+        ) from error
+    raise EngineError(f"ONNX Runtime failed while {doing}: {text}") from error
+
+
+def _return_freed_memory() -> None:
+    """Loading leaves copies of the weights on the C library's free lists; glibc can give them back."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if hasattr(ctypes, "CDLL") else None
+    if trim is not None:
+        trim(0)

@@ -1,0 +1,20 @@
+"""How many threads the network may use."""
+
+from __future__ import annotations
+
+import os
+
+from exactile.errors import OptionError
+
+
+def compute_threads(asked: int | None) -> int:
+    """``asked``, or one for each CPU that this process may run on.
+
+    Raises OptionError when fewer than one is asked for.
+    """
+    if asked is None:
+        # Containers and batch systems restrict processes to some CPUs; os.cpu_count() counts them all.
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if asked < 1:
+        raise OptionError(f"cannot compute with {asked} threads; ask for 1 or more, or for none to use all CPUs")
+    return asked
