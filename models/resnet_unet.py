@@ -11,9 +11,10 @@ from itertools import pairwise
 from typing import Literal
 
 import torch
-from models.unet import ConvBlock
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
+
+from models.unet import ConvBlock
 
 Up = Literal["bilinear", "nearest"]
 

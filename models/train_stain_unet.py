@@ -16,13 +16,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
-from models.export import export_onnx
-from models.unet import UNet
 from skimage.color import rgb2hed
 from skimage.data import immunohistochemistry
 from skimage.filters import gaussian, threshold_otsu
 from torch import Tensor, nn
 from torch.nn.functional import pad
+
+from models.export import export_onnx
+from models.unet import UNet
 
 CLASSES = ("background", "nuclei", "DAB")
 SCALE, MEAN, STD = 255.0, 0.5, 0.25  # the network's input is (sample / SCALE - MEAN) / STD

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from torch import nn
+
 from models.export import Exporter, export_onnx
 from models.fc_densenet import LAYERS, FCDenseNet
 from models.integer_weights import integer_weights
 from models.resnet_unet import ResNetUNet
 from models.segnet import SegNet
 from models.unet import UNet
-from torch import nn
 
 Weights = Literal["random", "integer"]
 

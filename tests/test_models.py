@@ -9,15 +9,15 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from torch import nn
+
+from exactile.geometry import round_up
 from models.export import export_onnx
 from models.fc_densenet import LAYERS, FCDenseNet, fc_densenet
 from models.integer_weights import integer_weights
 from models.segnet import SegNet
 from models.unet import UNet
 from tests.nets import INTEGER_NETS, NETS, Net, Reach, even, onnx_bytes, onnx_file, random_image, start_end, torch_net
-from torch import nn
-
-from exactile.geometry import round_up
 
 
 def run_onnx(model: bytes, image: torch.Tensor) -> np.ndarray:
