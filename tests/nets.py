@@ -129,6 +129,7 @@ resnet = partial(ResNetUNet, in_channels=3, classes=3, features=8, blocks=(1, 1,
 # The numbers of the U-Nets, FC-DenseNets and SegNet are worked out on paper; test_models.py checks all of them.
 NETS: dict[str, Net] = {
     "unet_d1": Net(build=partial(unet, depth=1, in_channels=1), channels=1, stride=2, reach=even(8)),
+    "unet_d1_rgb": Net(build=partial(unet, depth=1), channels=3, stride=2, reach=even(8)),
     "unet_d2": Net(build=partial(unet, depth=2), channels=3, stride=4, reach=even(22)),
     "unet_d3": Net(build=partial(unet, depth=3), channels=3, stride=8, reach=even(46)),
     "unet_d4": Net(build=partial(unet, depth=4), channels=3, stride=16, reach=even(94)),

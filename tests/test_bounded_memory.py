@@ -1,0 +1,67 @@
+"""Resident memory stays within the budget, however large the image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+import pytest
+import tifffile
+
+from tests.command import run_json
+from tests.nets import onnx_file
+
+SIDE_PX = 256
+
+
+def write_slide(path: Path, height: int, width: int) -> None:
+    """A JPEG BigTIFF of random blobs; a few encoded tiles repeat, so that writing it is quick."""
+    generator = np.random.default_rng(0)
+    tiles = []
+    for _ in range(7):
+        coarse = generator.integers(0, 255, (SIDE_PX // 16, SIDE_PX // 16, 3), dtype=np.uint8)
+        pixels = np.kron(coarse, np.ones((16, 16, 1), np.uint8))
+        tiles.append(imagecodecs.jpeg8_encode(pixels, level=85, colorspace="RGB", outcolorspace="YCBCR"))
+    count = -(-height // SIDE_PX) * -(-width // SIDE_PX)
+    tifffile.imwrite(
+        path,
+        (tiles[i % 7] for i in range(count)),
+        shape=(height, width, 3),
+        dtype=np.uint8,
+        tile=(SIDE_PX, SIDE_PX),
+        photometric="rgb",
+        compression="jpeg",
+        bigtiff=True,
+    )
+
+
+def peaks(folder: Path, model: Path, sizes: list[tuple[int, int]], memory: str) -> list[dict]:
+    summaries = []
+    for height, width in sizes:
+        slide = folder / "slide.tif"
+        write_slide(slide, height, width)
+        summaries.append(run_json(model, slide, "-o", folder / "labels.tif", "--memory", memory, "--overwrite"))
+        slide.unlink()
+    return summaries
+
+
+def check(square: dict, tall: dict, budget_bytes: int) -> None:
+    assert square["plan"] == tall["plan"] == "tile"
+    assert square["peak_memory_bytes"] < budget_bytes
+    assert tall["peak_memory_bytes"] < budget_bytes
+    assert tall["peak_memory_bytes"] == pytest.approx(square["peak_memory_bytes"], rel=0.05)
+    for summary in (square, tall):
+        assert summary["chunks_decoded"] == summary["chunks_stored"]
+
+
+def test_a_four_times_taller_image_peaks_the_same(tmp_path):
+    """And each stored chunk is decoded once."""
+    model = onnx_file(tmp_path, "unet_d1_rgb")
+    check(*peaks(tmp_path, model, [(3000, 3000), (12000, 3000)], "400MiB"), 400 << 20)
+
+
+@pytest.mark.slow
+def test_20000_pixels_square_and_80000_tall_within_2_gib(tmp_path):
+    model = onnx_file(tmp_path, "unet_d1_rgb")
+    check(*peaks(tmp_path, model, [(20000, 20000), (80000, 20000)], "2GiB"), 2 << 30)
