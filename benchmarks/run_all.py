@@ -14,9 +14,7 @@ def main() -> None:
     (HERE / "results").mkdir(exist_ok=True)
     for name in SCRIPTS:
         print(f"== {name}", flush=True)
-        done = subprocess.run(
-            [sys.executable, str(HERE / f"{name}.py")], check=True, stdout=subprocess.PIPE, text=True
-        )
+        done = subprocess.run([sys.executable, str(HERE / f"{name}.py")], check=True, stdout=subprocess.PIPE, text=True)
         print(done.stdout, flush=True)
         (HERE / "results" / f"{name}.md").write_text(done.stdout)
 

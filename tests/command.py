@@ -16,7 +16,7 @@ def exactile(*arguments: object, cwd: Path | None = None, **options) -> subproce
         capture_output=True,
         text=True,
         cwd=cwd,
-        timeout=600,
+        timeout=3600,
         check=False,
         env={**os.environ, "COLUMNS": "120", "NO_COLOR": "1"},
         **options,

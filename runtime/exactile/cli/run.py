@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import Annotated
 
 import typer
 
@@ -13,10 +13,6 @@ from exactile.cli.failures import reported
 from exactile.cli.progress import Bar
 from exactile.cli.summary import print_summary
 from exactile.cli.values import parse_bytes, parse_channels, parse_numbers, parse_tile
-
-if TYPE_CHECKING:
-    from exactile.plan.border import Border
-    from exactile.session import PlanName
 
 EXAMPLES = """
 **Examples**
@@ -122,9 +118,9 @@ def run(
                 summary = session.segment(
                     source,
                     sink,
-                    plan=cast("PlanName", plan.value),
+                    plan=plan.value,
                     tile=tile_shape,
-                    border=cast("Border", border.value),
+                    border=border.value,
                     progress=bar.advance,
                     planned=bar.start,
                 )
