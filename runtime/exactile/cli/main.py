@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -9,6 +10,7 @@ import typer
 import exactile
 from exactile.cli import inspect as inspect_command
 from exactile.cli import run as run_command
+from exactile.errors import CancelledError
 
 app = typer.Typer(
     name="exactile",
@@ -41,4 +43,7 @@ app.command("inspect", epilog=inspect_command.EXAMPLES)(inspect_command.inspect)
 
 def run() -> None:
     """Entry point of the console script."""
-    app()
+    try:
+        app()
+    except KeyboardInterrupt:  # before a command was under way: there is nothing to clean up
+        sys.exit(CancelledError.exit_status)

@@ -29,6 +29,9 @@ def stage_tile(source: Source, tile: Box, border: Border, out: NDArray[Any]) -> 
         source.read(tile, out)
         return
     needed = Box(needed_span(tile.y, source.height, border), needed_span(tile.x, source.width, border))
+    if needed.area == 0:
+        out[...] = 0
+        return
     rows = image_indices(tile.y, source.height, border)
     columns = image_indices(tile.x, source.width, border)
     if tile.contains(needed):
