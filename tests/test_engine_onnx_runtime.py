@@ -155,6 +155,12 @@ def test_a_graph_that_does_not_fit_is_an_engine_error_of_one_line_and_nothing_is
     assert capfd.readouterr() == ("", "")
 
 
+def test_warnings_of_onnx_runtime_are_not_printed(capfd):
+    text = SCALED.replace("half = {0.5}", "half = {0.5}, float[2] unused = {1, 2}")
+    engine(serialised(text), (5, 7)).close()
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_failure_while_running_is_an_engine_error_and_nothing_is_printed(capfd):
     text = (
         SCALED.replace("<float half = {0.5}>", "<int64[1] five = {5}>")

@@ -26,9 +26,9 @@ __all__ = ["NodeUse", "TensorUse", "memory_model"]
 
 # Resident per byte of constants once a session exists: the serialised graph (the runtime keeps a reference to it),
 # the constants, and re-ordered or packed copies. Measured: 2.17 at 31 M parameters. While loading, the parsed graph
-# and the copies being made exist as well: measured 4.1.
+# and the copies being made exist as well: measured 4.1 to 4.3.
 RESIDENT_PER_CONSTANT_BYTE = 2.2
-LOADING_PER_CONSTANT_BYTE = 4.3
+LOADING_PER_CONSTANT_BYTE = 4.6
 
 # What a session costs whatever its weights: the runtime's code as it is used for the first time, thread stacks,
 # kernel tables; and for each node its attributes and kernel. Measured: 11 to 13 MiB, and 15 with 250 nodes.

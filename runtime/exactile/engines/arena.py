@@ -68,14 +68,11 @@ class SharedArena:
 
     def _extend(self, region_bytes: int) -> None:
         import numpy as np
-        import onnxruntime as ort
 
-        options = ort.RunOptions()
-        options.log_severity_level = 4
         try:
             row = np.zeros((1, MIB // 4), np.float32)
             out_of_range = np.full(region_bytes // MIB, 1, np.int64)
-            self._session.run(None, {"d": row, "i": out_of_range}, options)
+            self._session.run(None, {"d": row, "i": out_of_range})
         except Exception as error:
             if "out of data bounds" in str(error):
                 return
@@ -91,7 +88,6 @@ class SharedArena:
         import onnxruntime as ort
 
         options = ort.RunOptions()
-        options.log_severity_level = 4
         options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         self._session.run(None, {"d": np.zeros((1, 1), np.float32), "i": np.zeros(1, np.int64)}, options)
 

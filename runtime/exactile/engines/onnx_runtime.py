@@ -45,7 +45,6 @@ class OnnxRuntimeEngine:
         self._session: Any = None
         self._input_name, self._output_name = input_name, output_name
         self._run_options = ort.RunOptions()
-        self._run_options.log_severity_level = _SILENT
         self._cancelled = False
         if activation_bytes is not None:
             share_allocator(options)
