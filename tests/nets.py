@@ -134,18 +134,29 @@ NETS: dict[str, Net] = {
     "unet_d3": Net(build=partial(unet, depth=3), channels=3, stride=8, reach=even(46)),
     "unet_d4": Net(build=partial(unet, depth=4), channels=3, stride=16, reach=even(94)),
     "unet_plain_d2": Net(build=partial(unet, depth=2, batch_norm=False), channels=3, stride=4, reach=even(22)),
+    "unet_transpose3_d1": Net(
+        build=partial(unet, depth=1, up="transpose3"), channels=3, stride=2, reach=start_end(8, 10)
+    ),
     "unet_transpose3_d2": Net(
         build=partial(unet, depth=2, up="transpose3"), channels=3, stride=4, reach=start_end(22, 26)
+    ),
+    "unet_transpose3_d3": Net(
+        build=partial(unet, depth=3, up="transpose3"), channels=3, stride=8, reach=start_end(46, 54)
     ),
     "unet_transpose3_d4": Net(
         build=partial(unet, depth=4, up="transpose3"), channels=3, stride=16, reach=start_end(94, 110)
     ),
+    "unet_bilinear_d1": Net(build=partial(unet, depth=1, up="bilinear"), channels=3, stride=2, reach=even(10)),
     "unet_bilinear_d2": Net(build=partial(unet, depth=2, up="bilinear"), channels=3, stride=4, reach=even(26)),
+    "unet_bilinear_d3": Net(build=partial(unet, depth=3, up="bilinear"), channels=3, stride=8, reach=even(54)),
     "unet_bilinear_d4": Net(build=partial(unet, depth=4, up="bilinear"), channels=3, stride=16, reach=even(110)),
     "unet_bilinear_skip_d2": Net(
         build=partial(unet, depth=2, up="bilinear", sizes_from_skip=True), channels=3, stride=4, reach=even(26)
     ),
+    "unet_nearest_d1": Net(build=partial(unet, depth=1, up="nearest"), channels=3, stride=2, reach=even(8)),
+    "unet_nearest_d2": Net(build=partial(unet, depth=2, up="nearest"), channels=3, stride=4, reach=even(22)),
     "unet_nearest_d3": Net(build=partial(unet, depth=3, up="nearest"), channels=3, stride=8, reach=even(46)),
+    "unet_nearest_d4": Net(build=partial(unet, depth=4, up="nearest"), channels=3, stride=16, reach=even(94)),
     "fc_densenet56": Net(build=partial(dense, 56, "same3"), channels=3, stride=32, reach=start_end(413, 381)),
     "fc_densenet56_transpose2": Net(build=partial(dense, 56, "transpose2"), channels=3, stride=32, reach=even(381)),
     "segnet": Net(build=partial(SegNet, 3, 3, features=4), channels=3, stride=32, reach=even(186)),

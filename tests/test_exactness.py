@@ -24,6 +24,7 @@ LARGE_NETS = {
     "unet_d4",
     "unet_transpose3_d4",
     "unet_bilinear_d4",
+    "unet_nearest_d4",
 }
 INTEGER_CASES = [
     (name, border)
