@@ -70,7 +70,8 @@ def _pages_of_series(series: Any, choice: ImageChoice, name: str) -> ChosenPages
         raise SourceError(f"{name}: the image is spread over several files; store it in one, or read one page")
     if series.transform is not None:
         raise SourceError(f"{name}: its samples are stored under a transformation; convert it to plain samples")
-    shape, axes = series.get_shape(squeeze=True), series.get_axes(squeeze=True)
+    long = [(size, axis) for size, axis in zip(series.shape, series.axes, strict=True) if size > 1 or axis in "YX"]
+    shape, axes = tuple(size for size, _ in long), "".join(axis for _, axis in long)
     if shape == _plane_shape(keyframe):
         return ChosenPages(keyframe=keyframe, pages=(series[0],))
     planes = _channel_planes(shape, axes, keyframe, choice, name)
