@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from math import ceil, floor
 
 
 def round_up(value: int, multiple: int) -> int:
@@ -84,6 +85,10 @@ class AxisGeometry:
     ``before`` and ``after`` are exact, in input pixels, not rounded to the stride; ``before`` is negative
     where valid convolutions or crops move the output inward. ``extra_before`` and ``extra_after`` are what a tile
     must hold beyond that because the network crops an intermediate tensor and pads it again: 0 for most.
+
+    ``origin`` is where the output's first pixel lies in the input, exact, in input pixels: 0 where nothing is lost,
+    ``n`` where valid convolutions or crops lose ``n`` pixels at the beginning, ``-n`` where the network pads
+    outward. Output pixel ``i`` is the one for the input at ``origin + i / scale``.
     """
 
     stride: int
@@ -92,6 +97,7 @@ class AxisGeometry:
     extra_before: int = 0
     extra_after: int = 0
     scale: Fraction = Fraction(1)
+    origin: Fraction = Fraction(0)
     size_constant: Fraction = Fraction(0)
     remainder: int = 0
 
@@ -121,19 +127,18 @@ class AxisGeometry:
 
     @property
     def offset(self) -> int:
-        """Where the output's first pixel lies in the input, in input pixels: 0 unless the output shrinks."""
-        lost = -self.size_constant / self.scale
-        return int(lost // 2) if lost > 0 else 0
+        """``origin`` in whole input pixels, as plans need it."""
+        return floor(self.origin)
 
     @property
     def halo_before(self) -> int:
         """Input pixels before an aligned output box that can influence it."""
-        return max(0, self.before + self.offset)
+        return max(0, ceil(self.before + self.origin))
 
     @property
     def halo_after(self) -> int:
         """Input pixels after an aligned output box that can influence it."""
-        return max(0, self.after - self.offset)
+        return max(0, ceil(self.after - self.origin))
 
     def accepted_size(self, size: int) -> int:
         """The smallest input size of at least ``size`` pixels that the network accepts."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, lcm
 
@@ -12,6 +12,7 @@ from exactile.geometry import AxisGeometry, Geometry, Span
 from exactile_converters.geometry.feature_maps import FeatureMap, ForwardWalk, ImageSizes, walk_forward
 from exactile_converters.geometry.node_view import Label, Labels
 from exactile_converters.geometry.obstacle import Obstacle
+from exactile_converters.geometry.origin import origins
 
 FIRST_BASE_PX = 2880
 """Probed sizes are multiples of this and of the network's stride, large enough that no map is empty."""
@@ -30,6 +31,7 @@ class Traced:
     nodes: tuple[ir.Node, ...]
     features: Mapping[str, FeatureMap]
     sizes: ImageSizes
+    walk: ForwardWalk
 
 
 def trace(model: ir.Model, image: ir.Value, output: ir.Value, *, labels: Labels, channels: int) -> Traced:
@@ -114,6 +116,7 @@ def _conclude(walk: ForwardWalk, nodes: list[ir.Node], output: ir.Value, remaind
         nodes=tuple(nodes),
         features=walk.features,
         sizes=sizes,
+        walk=walk,
     )
 
 
@@ -123,10 +126,31 @@ def _spatial() -> Iterator[Label]:
 
 
 def _axis(walk: ForwardWalk, nodes: list[ir.Node], result: FeatureMap, axis: Label, remainder: int) -> AxisGeometry:
-    """Propagate the span that belongs to one stride of input backwards to the image."""
+    """Geometry along one axis, from the spans that one stride of input needs."""
     stride = walk.stride(axis)
     scale = result.scale[axis]
-    needed: dict[str, Span] = {result.name: Span(0, int(stride * scale))}
+    needed = needed_spans(walk, nodes, result, axis)
+    before, after = _margins(walk, needed, axis)
+    span = needed[next(iter(walk.features))]
+    return AxisGeometry(
+        stride=stride,
+        before=-span.start,
+        after=span.stop - stride,
+        extra_before=before + span.start,
+        extra_after=after - (span.stop - stride),
+        scale=scale,
+        origin=origins(walk, nodes, result, axis)[result.name],
+        size_constant=result.constant[axis],
+        remainder=remainder % stride,
+    )
+
+
+def needed_spans(walk: ForwardWalk, nodes: Sequence[ir.Node], result: FeatureMap, axis: Label) -> dict[str, Span]:
+    """What the output that belongs to one stride of input needs of each feature map, followed back to the image.
+
+    Each span is in its own feature map's pixels.
+    """
+    needed: dict[str, Span] = {result.name: Span(0, int(walk.stride(axis) * result.scale[axis]))}
     for node in reversed(nodes):
         transfer = walk.transfers.get(node)
         wanted = [needed[value.name] for value in node.outputs if value.name and value.name in needed]
@@ -140,18 +164,7 @@ def _axis(walk: ForwardWalk, nodes: list[ir.Node], result: FeatureMap, axis: Lab
             span = flow.along(axis).needed(together)
             known = needed.get(value.name, span)
             needed[value.name] = Span(min(known.start, span.start), max(known.stop, span.stop))
-    before, after = _margins(walk, needed, axis)
-    span = needed[next(iter(walk.features))]
-    return AxisGeometry(
-        stride=stride,
-        before=-span.start,
-        after=span.stop - stride,
-        extra_before=before + span.start,
-        extra_after=after - (span.stop - stride),
-        scale=scale,
-        size_constant=result.constant[axis],
-        remainder=remainder % stride,
-    )
+    return needed
 
 
 def _margins(walk: ForwardWalk, needed: Mapping[str, Span], axis: Label) -> tuple[int, int]:

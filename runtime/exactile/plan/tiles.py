@@ -56,7 +56,7 @@ class AxisDomain:
                 result_start=0,
                 result_size=_result_size(geometry, image_size, size),
             )
-        first = round_up(max(0, geometry.margin_before), geometry.stride)
+        first = round_up(max(0, geometry.margin_before, -geometry.offset), geometry.stride)
         last = round_up(first + image_size, geometry.stride)
         least = max(last + geometry.margin_after, first + geometry.offset + image_size)
         return cls(
