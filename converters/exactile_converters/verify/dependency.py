@@ -1,0 +1,185 @@
+"""Which input rows an output row depends on, found out by running the network.
+
+All along one axis at a time; the words say rows, for the x axis they are columns (the image is turned).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exactile.geometry import AxisGeometry, Span, round_up
+from exactile_converters.verify.claim import Axis, Phase
+
+Array = NDArray[Any]
+
+BREADTH_PX = 32
+"""The least width of the images along the axis that is not probed."""
+
+STRUCTURE_FLOOR_PX = 16
+"""Beyond the claimed halo, at least this many further rows are looked at (and two strides)."""
+
+
+class Runs(Protocol):
+    """What is probed: ``Subject``, or anything else that maps images to maps."""
+
+    channels: int
+    dtype: np.dtype[Any]
+
+    def run(self, image: Array) -> Array:
+        """(H, W, C) -> (C', H', W')."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lane:
+    """A narrow image along ``axis`` with room for the claimed halo, and more, around ``box`` (input rows)."""
+
+    axis: Axis
+    geometry: AxisGeometry
+    box: Span
+    size: int
+    breadth: int
+
+    @classmethod
+    def of(cls, axis: Axis, geometry: AxisGeometry, other: AxisGeometry) -> Lane:
+        stride = geometry.stride
+        room = max(geometry.margin_before, geometry.margin_after, 0) + 2 * stride + STRUCTURE_FLOOR_PX
+        start = round_up(room, stride)
+        box = Span(start, start + 2 * stride)
+        size = geometry.accepted_size(box.stop + room)
+        return cls(axis=axis, geometry=geometry, box=box, size=size, breadth=_breadth(other))
+
+    @property
+    def output_box(self) -> slice:
+        return slice(self.geometry.output_position(self.box.start), self.geometry.output_position(self.box.stop))
+
+    def run(self, subject: Runs, image: Array) -> Array:
+        """``image`` (rows, breadth, C) -> (C', output rows, output breadth)."""
+        if self.axis == "y":
+            return subject.run(image)
+        return subject.run(image.swapaxes(0, 1)).swapaxes(1, 2)
+
+
+def _breadth(other: AxisGeometry) -> int:
+    breadth = other.accepted_size(max(BREADTH_PX, other.stride))
+    while other.output_size(breadth) * other.stride < other.stride:
+        breadth += other.stride
+    return breadth
+
+
+def impulse_spans(subject: Runs, lane: Lane, marker: float) -> Iterator[Span | None]:
+    """For each row of the lane's box, the output rows that change when it is set to ``marker``; None for none.
+
+    The rest of the image is 1. Yields nothing when the network's own output is not finite.
+    """
+    image = np.ones((lane.size, lane.breadth, subject.channels), subject.dtype)
+    base = lane.run(subject, image)
+    if not np.isfinite(base).all():
+        return
+    for row in range(lane.box.start, lane.box.stop):
+        changed = image.copy()
+        changed[row] = marker
+        touched = np.flatnonzero((lane.run(subject, changed) != base).any(axis=(0, 2)))
+        yield Span(int(touched[0]), int(touched[-1]) + 1) if touched.size else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reach:
+    """Input rows beyond an aligned box that influence it, as ``AxisGeometry.before`` and ``after`` count them."""
+
+    before: int
+    after: int
+    before_cut: bool = False
+    after_cut: bool = False
+
+
+def reach_of(spans: list[Span | None], lane: Lane) -> Reach:
+    """The farthest rows before and after any stride-aligned box, from what each row of one period touches."""
+    stride, geometry = lane.geometry.stride, lane.geometry
+    step = geometry.output_position(stride)
+    before, after = [], []
+    for row, span in zip(range(lane.box.start, lane.box.stop), spans, strict=True):
+        if span is not None:
+            before.append((span.stop - 1) // step * stride - row)
+            after.append(row + 1 - (span.start // step + 1) * stride)
+    touched = [span for span in spans if span is not None]
+    return Reach(
+        before=max(before),
+        after=max(after),
+        before_cut=max(span.stop for span in touched) == geometry.output_size(lane.size),
+        after_cut=min(span.start for span in touched) == 0,
+    )
+
+
+def phases_of(spans: list[Span | None], lane: Lane) -> tuple[Phase, ...]:
+    """What ``spans`` say about each residue modulo the stride."""
+    origin = lane.geometry.output_position(lane.box.start)
+    return tuple(
+        Phase(residue=residue, first=span.start - origin, last=span.stop - 1 - origin)
+        for residue, span in enumerate(spans[: lane.geometry.stride])
+        if span is not None
+    )
+
+
+def repeats_after(spans: list[Span | None], lane: Lane, shift: int) -> bool:
+    """Whether what a row touches moves along when the row moves by ``shift``."""
+    moved = lane.geometry.scale * shift
+    if moved.denominator != 1:
+        return False
+    pairs = zip(spans[: len(spans) - shift], spans[shift:], strict=True)
+    return all((one and one.shift(int(moved))) == other for one, other in pairs)
+
+
+def visible_reach(subject: Runs, lane: Lane, generator: np.random.Generator) -> Reach:
+    """The farthest rows whose large finite changes alter the box at all, with the weights as they are."""
+    shape = (lane.size, lane.breadth, subject.channels)
+    image, other = noise(generator, shape, subject.dtype, 1.0), noise(generator, shape, subject.dtype, 100.0)
+    base = lane.run(subject, image)[:, lane.output_box]
+
+    def alters(rows: slice) -> bool:
+        changed = image.copy()
+        changed[rows] = other[rows]
+        return not np.array_equal(lane.run(subject, changed)[:, lane.output_box], base, equal_nan=True)
+
+    # The first (last) row of the box surely is the box's own business: bisect from the image's end to its far side.
+    head = _first_true(0, lane.box.stop, lambda stop: alters(slice(0, stop)))
+    tail = _first_true(0, lane.size - lane.box.start, lambda rows: alters(slice(lane.size - rows, lane.size)))
+    return Reach(before=lane.box.start - head + 1, after=lane.size - tail + 1 - lane.box.stop)
+
+
+def _first_true(low: int, high: int, test: Callable[[int], bool]) -> int:
+    """The smallest value above ``low`` for which the monotone ``test`` holds; ``high`` + 1 if it never does."""
+    if not test(high):
+        return high + 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if test(middle) else (middle, high)
+    return high
+
+
+def noise(generator: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype[Any], size: float) -> Array:
+    """Normal noise of standard deviation ``size``, or uniform noise where ``dtype`` is an integer type."""
+    if dtype.kind == "f":
+        return (generator.standard_normal(shape) * size).astype(dtype)
+    limits = np.iinfo(dtype)
+    return generator.integers(0, min(limits.max, 255), shape, dtype=dtype, endpoint=True)
+
+
+def commutes(subject: Runs, lane: Lane, image: Array, shift: int, tolerance: float) -> bool:
+    """Whether the output of ``image`` shifted by ``shift`` rows is the shifted output, away from the borders.
+
+    ``image`` has at least ``shift`` rows more than the lane. ``tolerance`` is relative to the largest value.
+    """
+    moved = lane.geometry.scale * shift
+    if moved.denominator != 1:
+        return False
+    there = lane.run(subject, image[: lane.size])
+    here = lane.run(subject, image[shift : shift + lane.size])
+    box = lane.output_box
+    later = there[:, box.start + int(moved) : box.stop + int(moved)]
+    largest = float(np.abs(here).max())
+    return bool(np.abs(later - here[:, box]).max() <= tolerance * largest)

@@ -1,0 +1,110 @@
+"""A copy of a network in which no influence can vanish or cancel.
+
+Weights become positive averages, biases of convolutions and batch normalisation 0, activations that saturate
+are left out. Only values change, never which pixels an operator reads: what reaches an output here is what can
+reach it with some weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from exactile_converters.from_onnx import Network
+
+Array = NDArray[Any]
+
+SATURATING = {"Sigmoid", "HardSigmoid", "Tanh", "Softsign", "Softmax", "LogSoftmax", "Clip"}
+QUANTIZING = {"QuantizeLinear", "DequantizeLinear"}
+NORMALIZING = {"BatchNormalization": (1.0, 0.0, 0.0, 1.0)}
+"""Values of scale, bias, mean and variance that let everything pass."""
+
+
+def open_all_paths(network: Network) -> None:
+    """Change ``network`` in place."""
+    graph = network.model.graph
+    for node in list(graph):
+        if _holds_back(node):
+            _bypass(node)
+        elif node.op_type in NORMALIZING:
+            for value, fill in zip(node.inputs[1:5], NORMALIZING[node.op_type], strict=True):
+                _change(graph, value, partial(np.full_like, fill_value=fill))
+        elif node.op_type in {"Conv", "ConvTranspose", "Gemm"}:
+            _open_weights(graph, node)
+        elif node.op_type in {"MatMul", "Einsum"}:
+            _open_product(graph, node)
+        elif node.op_type in {"Mul", "Div", "PRelu"}:
+            for value in node.inputs:
+                _change(graph, value, _positive)
+
+
+def _holds_back(node: ir.Node) -> bool:
+    """Whether the operator gives large values an upper end."""
+    if node.op_type in QUANTIZING:
+        return not _is_constant(node.inputs[0])
+    if node.op_type == "Min":
+        return any(map(_is_constant, node.inputs))
+    return node.op_type in SATURATING
+
+
+def _open_weights(graph: ir.Graph, node: ir.Node) -> None:
+    axes = {"Conv": (1, 2, 3), "ConvTranspose": (0, 2, 3), "Gemm": (0,)}[node.op_type]
+    if node.op_type == "Gemm" and node.attributes.get_int("transB", False):
+        axes = (1,)
+    _change(graph, node.inputs[1], lambda array: _averaging(array, axes))
+    if len(node.inputs) > 2:
+        _change(graph, node.inputs[2], np.zeros_like)
+
+
+def _open_product(graph: ir.Graph, node: ir.Node) -> None:
+    for index, value in enumerate(node.inputs):
+        _change(graph, value, partial(_averaging, axes=(-2 if index else -1,)))
+
+
+def _averaging(array: Array, axes: tuple[int, ...]) -> Array:
+    """Positive, and of sum 1 over ``axes``, so that values neither explode nor fade."""
+    axes = tuple(axis for axis in axes if -array.ndim <= axis < array.ndim)
+    weights = np.abs(array.astype(np.float64))
+    weights += max(float(weights.mean()), 1e-6)
+    return np.asarray(weights / weights.sum(axis=axes, keepdims=True))
+
+
+def _positive(array: Array) -> Array:
+    values = np.abs(array)
+    return np.where(values == 0, np.ones_like(values), values)
+
+
+def _is_constant(value: ir.Value | None) -> bool:
+    return value is not None and value.const_value is not None
+
+
+def _bypass(node: ir.Node) -> None:
+    """Readers of the node's output read its (first not constant) input instead."""
+    source = next((value for value in node.inputs if value is not None and not _is_constant(value)), None)
+    if source is not None and not node.outputs[0].is_graph_output():
+        node.outputs[0].replace_all_uses_with(source)
+
+
+def _change(graph: ir.Graph, value: ir.Value | None, change: Callable[[Array], Array]) -> None:
+    """Replace a constant of floating point, or one that is dequantised, by ``change`` of it."""
+    if value is None:
+        return
+    producer = value.producer()
+    if producer is not None and producer.op_type == "DequantizeLinear" and _is_constant(producer.inputs[0]):
+        stored = producer.inputs[0]
+        array = np.asarray(stored.const_value.numpy(), np.float32) if stored and stored.const_value else None
+        if array is not None:
+            opened = ir.Value(name=f"{value.name}_opened", const_value=ir.tensor(change(array).astype(np.float32)))
+            graph.register_initializer(opened)
+            value.replace_all_uses_with(opened)
+        return
+    if value.const_value is None:
+        return
+    array = value.const_value.numpy()
+    if array.dtype.kind == "f":
+        value.const_value = ir.tensor(change(array).astype(array.dtype), name=value.name)

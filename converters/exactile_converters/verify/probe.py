@@ -1,0 +1,168 @@
+"""The dependency probe: claimed halo and stride against what running the network shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from exactile.geometry import Geometry, Span
+from exactile_converters.from_onnx import Network
+from exactile_converters.geometry.feature_maps import FeatureMap
+from exactile_converters.verify.claim import Axis, AxisProbe, Method, SideProbe, Verdict
+from exactile_converters.verify.dependency import (
+    Lane,
+    Reach,
+    Runs,
+    commutes,
+    impulse_spans,
+    noise,
+    phases_of,
+    reach_of,
+    repeats_after,
+    visible_reach,
+)
+from exactile_converters.verify.open_paths import open_all_paths
+from exactile_converters.verify.subject import Subject, private_copy
+
+COMMUTATION_TOLERANCE = 1e-4
+"""Floating-point sums at shifted pixels may be ordered otherwise; a wrong alignment is far beyond this."""
+
+Progress = Callable[[str, int, int], None]
+"""Called with a stage's name, steps done and steps in all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subjects:
+    """The network with its own weights, and the copy in which no influence can vanish."""
+
+    real: Runs
+    opened: Runs
+
+    @classmethod
+    def of(cls, network: Network, scores: str, feature: FeatureMap) -> Subjects:
+        """Both look at the tensor named ``scores``; ``network`` is left as it is."""
+        made = []
+        for opened in (False, True):
+            copy = private_copy(network)
+            output = _value(copy, scores)
+            if opened:
+                copy.model.graph.outputs.append(output)  # so that it is not bypassed
+                open_all_paths(copy)
+            made.append(Subject(copy, output, feature))
+        return cls(real=made[0], opened=made[1])
+
+
+def _value(network: Network, name: str) -> ir.Value:
+    graph = network.model.graph
+    return next(value for node in graph for value in node.outputs if value.name == name)
+
+
+def probe_axis(axis: Axis, subjects: Subjects, claimed: Geometry, *, seed: int, progress: Progress) -> AxisProbe:
+    """Probe ``axis`` of the claimed geometry."""
+    geometry, other = (claimed.y, claimed.x) if axis == "y" else (claimed.x, claimed.y)
+    lane = Lane.of(axis, geometry, other)
+    generator = np.random.default_rng(seed)
+    visible = visible_reach(subjects.real, lane, generator)
+    spans, note = _structure(subjects.opened, lane, progress)
+    method: Method = "poison" if spans else "finite changes"
+    reach = _farther(reach_of(spans, lane), visible) if spans else visible
+    shifts = _commuting(subjects.real, lane, generator, progress)
+    if spans:
+        shifts = tuple(shift for shift in shifts if repeats_after(spans, lane, shift))
+    return AxisProbe(
+        axis=axis,
+        method=method,
+        note=note,
+        stride=geometry.stride,
+        stride_verdict=_stride_verdict(geometry.stride, shifts, method),
+        commuting_shifts=shifts,
+        sides=_sides(lane, reach, visible, method),
+        phases=phases_of(spans, lane) if spans else (),
+    )
+
+
+def _structure(opened: Runs, lane: Lane, progress: Progress) -> tuple[list[Span | None], str]:
+    """What each row touches in the opened network, by infinity where it can decide; empty if nothing can."""
+    stage = f"dependencies along {lane.axis}"
+
+    def spans(marker: float) -> list[Span | None]:
+        found = []
+        for span in impulse_spans(opened, lane, marker):
+            found.append(span)
+            progress(stage, len(found), lane.box.length)
+        return found if any(found) else []
+
+    if opened.dtype.kind != "f":
+        return [], f"the network takes {opened.dtype}, which holds no infinity: large finite changes were made instead"
+    poisoned = spans(np.inf)
+    if not poisoned:
+        return [], "infinity does not pass through the network: large finite changes were made instead"
+    reach = reach_of(poisoned, lane)
+    if reach.before <= lane.geometry.before and reach.after <= lane.geometry.after:
+        return poisoned, ""
+    finite = spans(float(np.sqrt(np.finfo(opened.dtype).max)))
+    if not finite or reach_of(finite, lane) == reach:
+        return poisoned, ""
+    return finite, "taps of weight 0 pass infinity on but no finite value: huge finite values were used instead"
+
+
+def _farther(one: Reach, other: Reach) -> Reach:
+    return Reach(
+        before=max(one.before, other.before),
+        after=max(one.after, other.after),
+        before_cut=one.before_cut,
+        after_cut=one.after_cut,
+    )
+
+
+def _sides(lane: Lane, reach: Reach, visible: Reach, method: Method) -> tuple[SideProbe, SideProbe]:
+    geometry = lane.geometry
+    # Reaches count from the aligned input box, halos from where the output lies: the same for most networks.
+    shift_before, shift_after = geometry.halo_before - geometry.before, geometry.halo_after - geometry.after
+    before = SideProbe(
+        side="top" if lane.axis == "y" else "left",
+        claimed_px=geometry.halo_before,
+        measured_px=max(0, reach.before + shift_before),
+        at_least=reach.before_cut,
+        visible_px=max(0, visible.before + shift_before),
+        verdict=_verdict(geometry.before, reach.before, method),
+    )
+    after = SideProbe(
+        side="bottom" if lane.axis == "y" else "right",
+        claimed_px=geometry.halo_after,
+        measured_px=max(0, reach.after + shift_after),
+        at_least=reach.after_cut,
+        visible_px=max(0, visible.after + shift_after),
+        verdict=_verdict(geometry.after, reach.after, method),
+    )
+    return before, after
+
+
+def _verdict(claimed: int, measured: int, method: Method) -> Verdict:
+    if measured > claimed:
+        return "TOO SMALL"
+    if measured == claimed:
+        return "exact"
+    return "larger than needed" if method == "poison" else "sufficient"
+
+
+def _commuting(real: Runs, lane: Lane, generator: np.random.Generator, progress: Progress) -> tuple[int, ...]:
+    stride = lane.geometry.stride
+    image = noise(generator, (lane.size + stride, lane.breadth, real.channels), real.dtype, 1.0)
+    found = []
+    for shift in range(1, stride + 1):
+        if commutes(real, lane, image, shift, COMMUTATION_TOLERANCE):
+            found.append(shift)
+        progress(f"shifts along {lane.axis}", shift, stride)
+    return tuple(found)
+
+
+def _stride_verdict(stride: int, shifts: tuple[int, ...], method: Method) -> Verdict:
+    if stride not in shifts:
+        return "TOO SMALL"
+    if min(shifts) == stride:
+        return "exact"
+    return "larger than needed" if method == "poison" else "sufficient"

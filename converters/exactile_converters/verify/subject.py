@@ -1,0 +1,111 @@
+"""A network run as it is by plain ONNX Runtime: no planner, no fused input or output."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from exactile.engines.onnx_runtime import load_library
+from exactile.errors import EngineError, ModelError
+from exactile_converters.from_onnx import Network
+from exactile_converters.geometry.feature_maps import FeatureMap
+from exactile_converters.geometry.node_view import Labels
+from exactile_converters.geometry.trace import ancestors
+
+ERRORS_ONLY = 4
+MOVES = {"Identity", "Cast", "Transpose", "Squeeze", "Unsqueeze"}
+LAST_ACTIVATIONS = {"Softmax", "LogSoftmax", "Sigmoid", "HardSigmoid", "Tanh", "Clip", "ArgMax", "Greater"}
+"""Pixelwise operators at a network's end that hide how far an influence goes."""
+
+
+def private_copy(network: Network) -> Network:
+    """The same network in a graph of its own, to be changed at will."""
+    model = ir.from_proto(ir.to_proto(network.model))
+    image = next(value for value in model.graph.inputs if value.name == network.image.name)
+    result = next(value for value in model.graph.outputs if value.name == network.result.name)
+    return replace(network, model=model, image=image, result=result)
+
+
+def scores_of(network: Network, features: Mapping[str, FeatureMap]) -> ir.Value:
+    """The map in front of the last activation (logits): what is looked at to see an influence."""
+    value = scores = network.result
+    while (node := value.producer()) is not None and node.op_type in MOVES | LAST_ACTIVATIONS:
+        source = node.inputs[0]
+        feature = features.get(source.name or "") if source is not None else None
+        if source is None or feature is None or not {"y", "x"} <= feature.scale.keys():
+            break
+        value = source
+        if node.op_type in LAST_ACTIVATIONS:
+            scores = value
+    return scores
+
+
+def ends_in_probability(network: Network) -> bool:
+    """Whether the result is a probability already."""
+    node = network.result.producer()
+    while node is not None and node.op_type in MOVES:
+        source = node.inputs[0]
+        node = source.producer() if source is not None else None
+    return node is not None and node.op_type in {"Softmax", "Sigmoid", "HardSigmoid"}
+
+
+class Subject:
+    """Runs ``network`` up to ``output``, one of its feature maps, at any size the network accepts.
+
+    Consumes the network: give it a private copy.
+    """
+
+    def __init__(self, network: Network, output: ir.Value, feature: FeatureMap) -> None:
+        self.channels = network.channels
+        self.dtype: np.dtype[Any] = np.dtype(network.image.dtype.numpy() if network.image.dtype else np.float32)
+        self._name = network.name
+        self._image_name = network.image.name or ""
+        self._image_labels, self._output_labels = network.labels, feature.labels
+        ort = load_library()
+        options = ort.SessionOptions()
+        options.log_severity_level = ERRORS_ONLY
+        graph = _graph(network, output, feature)
+        try:
+            self._session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise ModelError(f"{network.name}: ONNX Runtime does not take the network: {error}") from error
+
+    def run(self, image: NDArray[Any]) -> NDArray[Any]:
+        """``image`` (H, W, C) in the network's own values -> its output (C', H', W'). Raises EngineError."""
+        tensor = np.expand_dims(image, 0).astype(self.dtype, copy=False)  # N, H, W, C
+        order = tuple(("n", "y", "x", "c").index(label) for label in self._image_labels)
+        feed = {self._image_name: np.ascontiguousarray(tensor.transpose(order))}
+        try:
+            (output,) = self._session.run(None, feed)
+        except Exception as error:
+            height, width = image.shape[:2]
+            raise EngineError(f"{self._name} failed on an image of {height} x {width} pixels: {error}") from error
+        return _channels_first(output, self._output_labels)
+
+
+def _channels_first(output: NDArray[Any], labels: Labels) -> NDArray[Any]:
+    """Any order of axes -> (C, H, W); axes that are neither have size 1."""
+    dims = {label: dim for dim, label in enumerate(labels) if label in {"y", "x"}}
+    others = [dim for dim in range(output.ndim) if dim not in dims.values()]
+    moved = output.transpose([*others, dims["y"], dims["x"]])
+    return np.ascontiguousarray(moved.reshape(-1, *moved.shape[-2:]))
+
+
+def _graph(network: Network, output: ir.Value, feature: FeatureMap) -> bytes:
+    graph = network.model.graph
+    sizes: dict[str, int | str] = {"n": 1, "c": network.channels, "y": "height", "x": "width"}
+    network.image.shape = ir.Shape([sizes[label] for label in network.labels])
+    kept = set(ancestors(network.model, output))
+    graph.inputs[:] = [network.image]
+    graph.outputs[:] = [output]
+    output.type = ir.TensorType(ir.DataType(feature.dtype))
+    for node in graph:
+        for value in node.outputs:
+            value.shape = None  # shapes written for one size would contradict the others
+    graph.remove([node for node in graph if node not in kept], safe=True)
+    return bytes(ir.to_proto(network.model).SerializeToString())

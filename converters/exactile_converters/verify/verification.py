@@ -1,0 +1,193 @@
+"""The whole proof: probe, tiled against whole, and the sweep."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exactile.contract import DeployedModel
+from exactile.errors import OptionError, PlanError
+from exactile.geometry import Geometry
+from exactile.memory import default_budget_bytes, resident_bytes
+from exactile.plan.tiles import TilePlan
+from exactile.session import Session
+from exactile.sinks.array import ArraySink
+from exactile.sources.array import ArraySource
+from exactile.sources.protocol import Source
+from exactile_converters.deploy import deploy
+from exactile_converters.from_onnx import Network
+from exactile_converters.geometry.trace import Traced
+from exactile_converters.graphs.io import Normalization
+from exactile_converters.inspection import not_tileable
+from exactile_converters.verify.claim import AxisProbe
+from exactile_converters.verify.difference import Difference, compare
+from exactile_converters.verify.pixels import Pixels, image_pixels, noise_pixels, suitable_tile
+from exactile_converters.verify.probe import Progress, Subjects, probe_axis
+from exactile_converters.verify.subject import Subject, ends_in_probability, private_copy, scores_of
+from exactile_converters.verify.sweep import Sweep, sweep
+from exactile_converters.verify.whole import WholePass, whole_pass
+
+WHOLE_PASS_FACTOR = 2.5
+"""Plain ONNX Runtime keeps more than the planned engine: its heap grows in steps."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Tiled, by the runtime, against one whole pass, by plain ONNX Runtime, on ``pixels``."""
+
+    pixels: Pixels
+    tile: tuple[int, int]
+    tiles: int
+    output_shape: tuple[int, ...]
+    difference: Difference
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """What was claimed and what was found. ``probed_tensor`` is the map at which influences were looked for."""
+
+    model_name: str
+    geometry: Geometry
+    seed: int
+    probed_tensor: str
+    probes: tuple[AxisProbe, AxisProbe]
+    comparison: Comparison
+    sweep: Sweep | None
+
+    @property
+    def holds(self) -> bool:
+        """Whether the claimed geometry is large enough, by the probe and by tiling."""
+        return all(probe.holds for probe in self.probes) and self.comparison.difference.holds
+
+
+def verify(
+    network: Network,
+    *,
+    geometry: Geometry | None = None,
+    source: Source | None = None,
+    normalization: Normalization | None = None,
+    tile: tuple[int, int] | None = None,
+    with_sweep: bool = False,
+    seed: int = 0,
+    progress: Progress = lambda _stage, _done, _steps: None,
+) -> Verification:
+    """Prove, or refute, ``geometry`` (default: what the graph's walk claims) by running ``network``.
+
+    ``source`` is the image to compare on (default: noise), ``tile`` the (height, width) of the tiles.
+    Raises NotTileableError where nothing is claimed, PlanError where image and tile leave no seam to look at,
+    ChannelError, BudgetError, EngineError.
+    """
+    traced = network.trace()
+    if traced.geometry is None:
+        raise not_tileable(network.name, traced.obstacles)
+    if seed < 0:
+        raise OptionError(f"--seed must not be negative, got {seed}")
+    claimed = geometry or traced.geometry
+    scores = scores_of(network, traced.features).name or ""
+    subject = _plain(network, traced)
+    comparison, whole = _compare(
+        network,
+        subject,
+        claimed,
+        source=source,
+        normalization=normalization or Normalization(),
+        tile=tile,
+        seed=seed,
+        progress=progress,
+    )
+    subjects = Subjects.of(network, scores, traced.features[scores])
+    y, x = (probe_axis(axis, subjects, claimed, seed=seed, progress=progress) for axis in ("y", "x"))
+    probability = ends_in_probability(network)
+    swept = None
+    if with_sweep:
+        swept = sweep(subject, whole, claimed, comparison.tile, probability=probability, progress=progress)
+    return Verification(
+        model_name=network.name,
+        geometry=claimed,
+        seed=seed,
+        probed_tensor=scores,
+        probes=(y, x),
+        comparison=comparison,
+        sweep=swept,
+    )
+
+
+def _plain(network: Network, traced: Traced) -> Subject:
+    copy = private_copy(network)
+    return Subject(copy, copy.result, traced.features[network.result.name or ""])
+
+
+def _compare(
+    network: Network,
+    subject: Subject,
+    claimed: Geometry,
+    *,
+    source: Source | None,
+    normalization: Normalization,
+    tile: tuple[int, int] | None,
+    seed: int,
+    progress: Progress,
+) -> tuple[Comparison, WholePass]:
+    dtype = str(source.dtype) if source is not None else _noise_dtype(network, normalization)
+    deployed = deploy(private_copy(network), image_dtype=dtype, normalization=normalization, output="raw")
+    model = replace(deployed, contract=replace(deployed.contract, geometry=claimed))
+    tile = tile or suitable_tile(claimed)
+    if source is None:
+        generator = np.random.default_rng(seed)
+        pixels = noise_pixels(claimed, tile, channels=network.channels, dtype=dtype, generator=generator)
+    else:
+        pixels = image_pixels(source, claimed, lambda height, width: _fits(model, height, width))
+    if pixels.array.shape[2] != network.channels:
+        Session(model).plan(ArraySource(pixels.array), ArraySink())  # raises the runtime's own ChannelError
+    plan = TilePlan.of(claimed, pixels.size, "model", tile)
+    if len(plan) == 1:
+        raise PlanError(
+            f"an image of {pixels.size[0]} x {pixels.size[1]} pixels is one tile of {tile[0]} x {tile[1]}: "
+            "there is no seam to look at. Give a larger image, a smaller --tile, or no image"
+        )
+    progress("whole pass", 0, 1)
+    whole = whole_pass(subject, pixels.array, claimed, normalization)
+    progress("whole pass", 1, 1)
+    tiled = _tiled(model, pixels.array, plan, progress)
+    comparison = Comparison(
+        pixels=pixels,
+        tile=plan.tile_shape,
+        tiles=len(plan),
+        output_shape=tiled.shape,
+        difference=compare(_like(tiled, whole.cropped), whole.cropped, probability=ends_in_probability(network)),
+    )
+    return comparison, whole
+
+
+def _like(tiled: NDArray[Any], whole: NDArray[Any]) -> NDArray[Any]:
+    """The runtime gives every map as float32."""
+    return tiled.astype(whole.dtype) if whole.dtype.kind != "f" else tiled
+
+
+def _noise_dtype(network: Network, normalization: Normalization) -> str:
+    """Bytes where the network, or the normalisation, is made for them."""
+    integers = network.image.dtype is not None and not network.image.dtype.is_floating_point()
+    return "uint8" if integers or normalization != Normalization() else "float32"
+
+
+def _fits(model: DeployedModel, height: int, width: int) -> bool:
+    memory = model.contract.memory
+    need = memory.activation_bytes(height, width) * WHOLE_PASS_FACTOR + memory.weights_bytes * 3
+    return resident_bytes() + need <= default_budget_bytes()
+
+
+def _tiled(model: DeployedModel, array: NDArray[Any], plan: TilePlan, progress: Progress) -> NDArray[Any]:
+    sink = ArraySink()
+    wanted = plan.result_shape[0] * plan.result_shape[1]
+    done = 0
+
+    def advance(pixels: int) -> None:
+        nonlocal done
+        done += pixels
+        progress("tiles", done, wanted)
+
+    Session(model).segment(ArraySource(array), sink, plan="tile", tile=plan.tile_shape, progress=advance)
+    return sink.result
