@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from types import ModuleType
 
 from exactile.errors import ModelError
@@ -9,10 +10,18 @@ from exactile.errors import ModelError
 
 def load_converter() -> ModuleType:
     """``exactile_converters.deploy``, or a ModelError that says what to install."""
+    return _load("exactile_converters.deploy")
+
+
+def load_verifier() -> ModuleType:
+    """``exactile_converters.verify``, or a ModelError that says what to install."""
+    return _load("exactile_converters.verify")
+
+
+def _load(name: str) -> ModuleType:
     try:
-        from exactile_converters import deploy
+        return import_module(name)
     except ImportError as error:
         raise ModelError(
             f"reading a plain ONNX model needs the converter ({error.name} is missing): pip install 'exactile[convert]'"
         ) from error
-    return deploy

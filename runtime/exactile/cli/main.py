@@ -10,6 +10,7 @@ import typer
 import exactile
 from exactile.cli import inspect as inspect_command
 from exactile.cli import run as run_command
+from exactile.cli import verify as verify_command
 from exactile.errors import CancelledError
 
 app = typer.Typer(
@@ -39,6 +40,7 @@ def main(
 
 app.command("run", epilog=run_command.EXAMPLES)(run_command.run)
 app.command("inspect", epilog=inspect_command.EXAMPLES)(inspect_command.inspect)
+app.command("verify", epilog=verify_command.EXAMPLES)(verify_command.verify)
 
 
 def run() -> None:

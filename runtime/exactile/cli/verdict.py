@@ -1,0 +1,96 @@
+"""A verification for people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+
+def print_verdict(found: dict[str, Any]) -> None:
+    """Print the plain data of a verification on stdout, as tables."""
+    parts: list[Any] = [_halo(found["probe"]), _strides(found["probe"])]
+    parts += [Text(f"along {axis}: {note}") for axis in ("y", "x") if (note := found["probe"][axis]["note"])]
+    parts += ["", *_comparison(found["tiled_against_whole"])]
+    if found["sweep"]:
+        parts += ["", _points("halo, px", "halo_px", found["sweep"]["halos"])]
+        if found["sweep"]["offsets"]:
+            parts += ["", _points("start off by, px", "offset_px", found["sweep"]["offsets"])]
+    if found["report"]:
+        parts += ["", Text(f"report: {found['report']}")]
+    conclusion = "the claim holds" if found["holds"] else "THE CLAIM FAILS"
+    Console(highlight=False, soft_wrap=True).print(Group(*parts, "", Text(f"{found['model']}: {conclusion}")))
+
+
+def _halo(probe: dict[str, Any]) -> Table:
+    table = _table("halo, px", "claimed", "measured", "visible", "verdict")
+    for axis in ("y", "x"):
+        for side in probe[axis]["sides"]:
+            more = " or more" if side["at_least"] else ""
+            table.add_row(
+                side["side"],
+                str(side["claimed_px"]),
+                f"{side['measured_px']}{more}",
+                str(side["visible_px"]),
+                side["verdict"],
+            )
+    return table
+
+
+def _strides(probe: dict[str, Any]) -> Table:
+    table = _table("stride, px", "claimed", "shifts that only shift the output", "verdict")
+    for axis in ("y", "x"):
+        stride = probe[axis]["stride"]
+        shifts = ", ".join(map(str, stride["commuting_shifts_px"])) or "none"
+        table.add_row(axis, str(stride["claimed_px"]), shifts, stride["verdict"])
+    return table
+
+
+def _comparison(found: dict[str, Any]) -> list[Text]:
+    height, width = found["size"]
+    subject = "noise"
+    if found["on"] == "image":
+        subject = "the image"
+        if found["size"] != found["image_size"]:
+            top, left = found["crop_origin"]
+            of = " x ".join(map(str, found["image_size"]))
+            subject = f"the part from ({top}, {left}) of the image of {of} pixels: one pass over all is too much"
+    same = "bit for bit the same" if found["bit_identical"] else f"{found['different_values']} values differ"
+    tile = " x ".join(map(str, found["tile"]))
+    largest, tolerance, rmse = (_number(found[key]) for key in ("max_abs", "tolerance", "rmse"))
+    lines = [
+        f"tiled against whole: {height} x {width} pixels, {subject}; {found['tiles']} tiles of {tile}",
+        f"  {found['different_labels']} different labels ({found['of_these_ties']} of them ties), {same}",
+        f"  largest difference {largest} (tolerated {tolerance}), RMSE {rmse}",
+    ]
+    if found["first_different_pixel"]:
+        lines.append(f"  first different pixel (y, x): {tuple(found['first_different_pixel'])}")
+    return [Text(line) for line in lines]
+
+
+def _points(title: str, key: str, points: list[dict[str, Any]]) -> Table:
+    table = _table(title, "tiles", "computed/wanted", "RMSE", "max. difference", "different labels")
+    for point in points:
+        table.add_row(
+            str(point[key]),
+            str(point["tiles"]),
+            f"{point['computed_over_wanted']:.2f}",
+            _number(point["rmse"]),
+            _number(point["max_abs"]),
+            str(point["different_labels"]),
+        )
+    return table
+
+
+def _table(first: str, *others: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="")
+    table.add_column(first)
+    for name in others:
+        table.add_column(name, justify="left" if name == "verdict" else "right")
+    return table
+
+
+def _number(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:.3g}"

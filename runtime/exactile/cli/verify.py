@@ -1,0 +1,132 @@
+"""``exactile verify``: prove a network's geometry by running the network."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import shlex
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import exactile
+from exactile.cli.converter import load_converter, load_verifier
+from exactile.cli.failures import reported
+from exactile.cli.stages import Stages
+from exactile.cli.values import parse_channels, parse_numbers, parse_tile
+from exactile.cli.verdict import print_verdict
+
+EXAMPLES = """
+**Examples**
+
+`exactile verify unet.onnx`
+
+`exactile verify unet.onnx --image slide.tif --scale 255 --sweep --report proof/`
+
+`exactile verify unet.onnx --tile 256x320 --seed 7 --json | jq .tiled_against_whole`
+
+**Exit status**: 0 the claim holds, 1 it fails, 2 or more: it could not be tried.
+"""
+
+CLAIM_FAILS = 1
+
+
+def verify(
+    model: Annotated[Path, typer.Argument(help="The network: an ONNX file.", show_default=False)],
+    image: Annotated[
+        Path | None, typer.Option(help="Compare on this TIFF or .npy file. [default: seeded noise]")
+    ] = None,
+    tile: Annotated[
+        str | None, typer.Option(metavar="H[xW]", help="Tiles to compare with. [default: small, for many seams]")
+    ] = None,
+    sweep: Annotated[
+        bool, typer.Option("--sweep", help="Also the error against halo size and against tile alignment.")
+    ] = False,
+    report: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write index.html with tables and pictures to this folder.")
+    ] = None,
+    scale: Annotated[
+        list[str] | None, typer.Option(help="(sample / scale - mean) / std: one value, or one a channel.")
+    ] = None,
+    mean: Annotated[list[str] | None, typer.Option(help="See --scale.")] = None,
+    std: Annotated[list[str] | None, typer.Option(help="See --scale.")] = None,
+    channels: Annotated[
+        str | None, typer.Option(metavar="LIST", help="Channels of the image to use, e.g. 0,1,2. [default: all]")
+    ] = None,
+    axes: Annotated[
+        str | None, typer.Option(metavar="AXES", help="Axes of a .npy image: YX, YXC or CYX. [default: YX or YXC]")
+    ] = None,
+    level: Annotated[int, typer.Option(min=0, help="Level of a pyramid; 0 is full resolution.")] = 0,
+    output_name: Annotated[str | None, typer.Option(help="Which of the model's outputs. [default: the first]")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of all noise.")] = 0,
+    no_progress: Annotated[bool, typer.Option("--no-progress", help="No progress bar.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+) -> None:
+    """Prove the stride and halo that `inspect` claims, without the rules it used: by running the network.
+
+    Pixels inside and outside the halo are changed to see which outputs follow; the image is segmented tile by
+    tile and in one whole pass, and both are compared.
+    """
+    with reported():
+        from exactile.sources.open import open_source
+
+        converter, verifier = load_converter(), load_verifier()
+        tile_shape, chosen = parse_tile(tile), parse_channels(channels)
+        normalization = converter.Normalization(
+            scale=parse_numbers("scale", scale, 1.0),
+            mean=parse_numbers("mean", mean, 0.0),
+            std=parse_numbers("std", std, 1.0),
+        )
+        if report is not None:
+            verifier.check_directory(report)
+        network = converter.load_network(model, output_name=output_name)
+        source = open_source(image, axes=axes, channels=chosen, level=level) if image is not None else None
+        try:
+            with Stages(enabled=not no_progress) as stages:
+                found = verifier.verify(
+                    network,
+                    source=source,
+                    normalization=normalization,
+                    tile=tile_shape,
+                    with_sweep=sweep,
+                    seed=seed,
+                    progress=stages.update,
+                )
+        finally:
+            if source is not None:
+                source.close()
+        facts = _facts(model, image)
+        page = verifier.write_report(report, found, facts) if report is not None else None
+        stated = {**verifier.verification_object(found), "made": facts, "report": str(page) if page else None}
+        if as_json:
+            typer.echo(json.dumps(stated, indent=2))
+        else:
+            print_verdict(stated)
+        if not found.holds:
+            raise typer.Exit(CLAIM_FAILS)
+
+
+def _facts(model: Path, image: Path | None) -> dict[str, Any]:
+    """What it takes to make the same again."""
+    with model.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {
+        "command": shlex.join(["exactile", *sys.argv[1:]]),
+        "model": str(model),
+        "model_sha256": digest,
+        "image": str(image) if image is not None else "noise",
+        "exactile": exactile.__version__,
+        "python": platform.python_version(),
+        **{name: _version(name) for name in ("onnxruntime", "onnx", "onnx-ir", "numpy")},
+    }
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "unknown"
