@@ -70,9 +70,10 @@ def test_people_read_the_same(tmp_path):
 
 def test_help_has_examples():
     for command in ("run", "inspect"):
-        done = exactile(command, "--help")
-        assert done.returncode == 0
-        assert f"exactile {command} unet.onnx" in done.stdout
+        for words in ((command, "--help"), ("--help",)):
+            done = exactile(*words)
+            assert done.returncode == 0
+            assert f"exactile {command} unet.onnx" in done.stdout
 
 
 def test_a_missing_model_is_refused():

@@ -13,6 +13,16 @@ from exactile.cli import run as run_command
 from exactile.cli import verify as verify_command
 from exactile.errors import CancelledError
 
+EXAMPLES = """
+**Examples**
+
+`exactile inspect unet.onnx`
+
+`exactile run unet.onnx slide.tif -o labels.tif --scale 255 --memory 2GiB`
+
+`exactile run --help`
+"""
+
 app = typer.Typer(
     name="exactile",
     help="Exact segmentation of images larger than memory: the labels of one pass over the whole image, tile by tile.",
@@ -29,7 +39,7 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(epilog=EXAMPLES)
 def main(
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
