@@ -14,6 +14,11 @@ from exactile_converters.geometry.node_view import REPORT_OPERATOR, SPATIAL, Lab
 from exactile_converters.geometry.obstacle import Obstacle, ObstacleError
 from exactile_converters.geometry.probe import Fact, Probe
 from exactile_converters.geometry.registry import Transfer, find_rule
+from exactile_converters.geometry.rules.barriers import BARRIERS, CONTROL_FLOW
+from exactile_converters.geometry.rules.pixelwise import BROADCASTING
+
+SIZES_MAY_VARY = {*BROADCASTING, "Concat", "Expand", "Pad", "Reshape", "Resize", "Slice", "Tile", "Upsample"}
+"""Operators whose rules look themselves at constants that are computed from the image's size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,11 @@ def walk_forward(
     return walker.found
 
 
+RANDOM = {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
+VARYING = "its input {} is computed from the image's size (or at random), so that a tile gives another value"
+FREE_OF_SIZE = "Make the computation independent of the image's size"
+
+
 class _Walker:
     def __init__(self, model: ir.Model, image: ir.Value, labels: Labels, channels: int, sizes: ImageSizes) -> None:
         self.found = ForwardWalk()
@@ -75,6 +85,7 @@ class _Walker:
         name = image.name or ""
         self._small, self._large = (Probe(model, name, shape) for shape in shapes)
         self._unknown: set[str] = set()
+        self._varying: set[str] = set()
         self._add(image, labels)
 
     def visit(self, node: ir.Node) -> None:
@@ -82,8 +93,12 @@ class _Walker:
         if any(name in self._unknown for name in names):
             self._lose(node)
             return
-        if not any(name in self.found.features for name in names) or node.op_type in {"Shape", "Size"}:
-            return
+        asks_size = node.op_type in {"Shape", "Size"}
+        if not any(name in self.found.features for name in names) or asks_size:
+            if asks_size or node.op_type in RANDOM or any(name in self._varying for name in names):
+                self._varying.update(value.name for value in node.outputs if value.name)
+            if node.op_type not in CONTROL_FLOW:
+                return
         try:
             transfer = self._apply(node)
             for value, labels in zip(node.outputs, transfer.labels, strict=False):
@@ -107,13 +122,42 @@ class _Walker:
         if rule is None:
             domain = f" of domain {node.domain}" if node.domain else ""
             raise ObstacleError(f"no tiling rule is known for operator {node.op_type}{domain}", REPORT_OPERATOR)
-        failure = self._small.failures.get(node) or self._large.failures.get(node)
         view = NodeView(
             node, self._opset, tuple(map(self._operand, node.inputs)), tuple(map(self._operand, node.outputs))
         )
+        if node.op_type in BARRIERS:
+            return rule(view)
+        failure = self._small.failures.get(node) or self._large.failures.get(node)
         if failure:
             raise ObstacleError(f"its shapes do not fit: {failure}", "Check the model with the framework that made it")
+        self._check_operands(view)
         return rule(view)
+
+    def _check_operands(self, view: NodeView) -> None:
+        """What no operator can use: positions within a tile, unknown constants, constants that follow the size."""
+        for index, operand in enumerate(view.operands):
+            if operand is None:
+                continue
+            value = view.node.inputs[index]
+            maker = value.producer() if value is not None else None
+            if (
+                maker is not None
+                and maker.op_type == "MaxPool"
+                and value in maker.outputs[1:]
+                and view.op != "MaxUnpool"
+            ):
+                raise ObstacleError(
+                    "it computes with the positions that MaxPool found, which count from the corner of a tile",
+                    "Use such positions in MaxUnpool only",
+                )
+            if operand.is_feature:
+                continue
+            if operand.small.shape is None or operand.large.shape is None:
+                raise ObstacleError(
+                    f"the shape of its input {index} is not known before it runs", "Export with constants instead"
+                )
+            if view.op not in SIZES_MAY_VARY and not operand.is_steady:
+                raise ObstacleError(VARYING.format(index), FREE_OF_SIZE)
 
     def _operand(self, value: ir.Value | None) -> Operand | None:
         if value is None or not value.name:
@@ -125,7 +169,18 @@ class _Walker:
             small=self._small.of(value) or missing,
             large=self._large.of(value) or missing,
             labels=feature.labels if feature else None,
+            varies=value.name in self._varying,
+            space=self._space(feature) if feature else None,
         )
+
+    def _space(self, feature: FeatureMap) -> tuple[tuple[int, int], tuple[int, int]] | None:
+        if len(feature.scale) < 2:
+            return None
+        first, second = (
+            [int(image * feature.scale[axis] + feature.constant[axis]) for image in self._sizes.along(axis)]
+            for axis in SPATIAL
+        )
+        return (first[0], first[1]), (second[0], second[1])
 
     def _add(self, value: ir.Value, labels: Labels) -> None:
         small, large = self._small.of(value), self._large.of(value)
@@ -134,24 +189,45 @@ class _Walker:
         scale: dict[Label, Fraction] = {}
         constant: dict[Label, Fraction] = {}
         for dim, label in enumerate(labels):
-            if label not in SPATIAL:
-                if small.shape[dim] != large.shape[dim]:
-                    raise ObstacleError(
-                        "the image's size moves into a channel axis", "Keep height and width as axes of their own"
-                    )
-                continue
-            image = self._sizes.along(label)
-            scale[label] = Fraction(large.shape[dim] - small.shape[dim], image[1] - image[0])
-            constant[label] = small.shape[dim] - image[0] * scale[label]
-            if scale[label] <= 0:
+            sizes = small.shape[dim], large.shape[dim]
+            if label == "yx":
+                scale, constant = self._of_flattened(value, sizes)
+            elif label in SPATIAL:
+                scale[label], constant[label] = self._growth(label, sizes)
+            elif sizes[0] != sizes[1]:
                 raise ObstacleError(
-                    f"its output size along {label} ({small.shape[dim]}) does not follow the image's",
-                    "Export with dynamic height and width",
+                    "the image's size moves into a channel axis", "Keep height and width as axes of their own"
                 )
         name = value.name or ""
         self.found.features[name] = FeatureMap(
             name=name, labels=labels, dtype=small.dtype, shape=small.shape, scale=scale, constant=constant
         )
+
+    def _growth(self, label: Label, sizes: tuple[int, int]) -> tuple[Fraction, Fraction]:
+        image = self._sizes.along(label)
+        scale = Fraction(sizes[1] - sizes[0], image[1] - image[0])
+        if scale <= 0:
+            raise ObstacleError(
+                f"its output size along {label} ({sizes[0]}) does not follow the image's",
+                "Export with dynamic height and width",
+            )
+        return scale, sizes[0] - image[0] * scale
+
+    def _of_flattened(
+        self, value: ir.Value, sizes: tuple[int, int]
+    ) -> tuple[dict[Label, Fraction], dict[Label, Fraction]]:
+        """Growth of a map whose rows and columns are one dimension: that of the map it was made from."""
+        node = value.producer()
+        for source in node.inputs if node is not None else ():
+            feature = self.found.features.get(source.name or "") if source is not None else None
+            space = self._space(feature) if feature is not None else None
+            if (
+                feature is not None
+                and space is not None
+                and sizes == (space[0][0] * space[1][0], space[0][1] * space[1][1])
+            ):
+                return dict(feature.scale), dict(feature.constant)
+        raise ObstacleError("it mixes the rows and columns of the image", "Keep height and width as axes of their own")
 
     def _lose(self, node: ir.Node) -> None:
         self._unknown.update(value.name for value in node.outputs if value.name)

@@ -11,11 +11,28 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from exactile_converters.geometry.obstacle import ObstacleError
-from exactile_converters.geometry.probe import Fact
+from exactile_converters.geometry.probe import Fact, without_repeats
 
-Label = Literal["n", "c", "y", "x"]
+Label = Literal["n", "c", "y", "x", "yx"]
+"""What a dimension means: batch, channels, rows, columns, or rows and columns flattened into one (row by row)."""
+
 Labels = tuple[Label, ...]
 SPATIAL: tuple[Label, Label] = ("y", "x")
+
+
+def is_spatial(label: Label) -> bool:
+    return label in ("y", "x", "yx")
+
+
+def same_places(first: Labels, second: Labels) -> bool:
+    """Whether two lists of axes, aligned from the last, hold rows and columns in the same dimensions."""
+    return len(first) == len(second) and all(
+        a == b or not (is_spatial(a) or is_spatial(b)) for a, b in zip(first, second, strict=True)
+    )
+
+
+MOST_ELEMENTS = 1 << 16
+"""No list of axes, sizes or indices is longer."""
 
 REPORT_OPERATOR = "Export the network without it, or report the operator"
 
@@ -25,12 +42,16 @@ class Operand:
     """An input or output of a node at the two probed image sizes.
 
     ``labels`` names each dimension of a feature map (a tensor computed from the image); None for constants.
+    ``varies`` says that a constant is computed from the image's size, or at random. ``space`` gives the size of a
+    feature map along (y, x), at both probes, where it has both.
     """
 
     name: str
     small: Fact
     large: Fact
     labels: Labels | None
+    varies: bool = False
+    space: tuple[tuple[int, int], tuple[int, int]] | None = None
 
     @property
     def is_feature(self) -> bool:
@@ -50,10 +71,29 @@ class Operand:
             raise ObstacleError("its shape depends on the data", "Make the shape depend on the image size alone")
         return self.small.shape[dim], self.large.shape[dim]
 
+    @property
+    def is_steady(self) -> bool:
+        """Whether a constant is the same for all image sizes, but for how often a value is repeated."""
+        if not self.varies:
+            return True
+        first, second = self.small.value, self.large.value
+        return (
+            first is not None and second is not None and np.array_equal(without_repeats(first), without_repeats(second))
+        )
+
+    def repeats(self, dim: int) -> bool:
+        """Whether a constant holds the same values all along ``dim``, however often: one entry, or a broadcast view."""
+        return all(
+            fact.value is not None and (fact.value.strides[dim] == 0 or fact.value.shape[dim] == 1)
+            if fact.shape is not None and fact.shape[dim] != 1
+            else True
+            for fact in (self.small, self.large)
+        )
+
     def constant(self, what: str) -> NDArray[Any]:
         """The value, which must be the same at both probes."""
         first, second = self.small.value, self.large.value
-        if first is None or second is None:
+        if first is None or second is None or first.size > MOST_ELEMENTS:
             raise ObstacleError(f"its {what} is not a constant", f"Export the network with a constant {what}")
         if not np.array_equal(first, second):
             raise ObstacleError(f"its {what} changes with the image size", f"Export with a constant {what}")

@@ -18,11 +18,32 @@ from numpy.typing import NDArray
 from onnx import TypeProto, helper, numpy_helper, shape_inference
 from onnx.reference import ReferenceEvaluator
 
-FOLD_LIMIT_ELEMENTS = 1 << 24
-"""Constants larger than this are not computed at conversion: they could only be image-sized maps."""
+FOLD_LIMIT_ELEMENTS = 1 << 20
+"""Constants larger than this are not computed at conversion: no rule looks at the values of so many."""
+
+FOLD_LIMIT_BYTES = 1 << 27
+"""All computed constants together; later ones are known by their shape alone."""
+
+ELEMENTWISE = (
+    "Abs Add And BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast CastLike Ceil Clip Div Equal Erf Exp Floor "
+    "Greater GreaterOrEqual Identity IsInf IsNaN Less LessOrEqual Log Max Mean Min Mod Mul Neg Not Or Pow Reciprocal "
+    "Relu Round Sigmoid Sign Sqrt Sub Sum Tanh Where Xor"
+).split()
+
+FOLDABLE = {
+    *ELEMENTWISE,
+    *(
+        "Concat CumSum DequantizeLinear Flatten Gather GatherElements GatherND OneHot Pad QuantizeLinear Range "
+        "ReduceL1 ReduceL2 ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Reshape ScatterElements "
+        "ScatterND Slice Split Squeeze Tile Transpose Trilu Unsqueeze"
+    ).split(),
+}
+"""Shape arithmetic and arithmetic on weights: operators whose cost is about the size of what they read and write."""
 
 SMALL_VALUE_ELEMENTS = 1 << 12
 """Values up to this size are shown to shape inference: sizes, starts, axes, scales, pads."""
+
+LARGEST_RANK = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +63,7 @@ class Probe:
         self._versions = dict(model.graph.opset_imports)
         self.facts: dict[str, Fact] = {}
         self.failures: dict[ir.Node, str] = {}
+        self._left_bytes = FOLD_LIMIT_BYTES
         for value in model.graph.inputs:
             if value.name == input_name and value.dtype is not None:
                 self.facts[input_name] = Fact(value.dtype.value, input_shape)
@@ -94,18 +116,28 @@ class Probe:
         if node.op_type == "Size" and not node.domain:
             size = np.array(math.prod(next(iter(inputs.values())).shape or ()), np.int64)
             return {names[0]: Fact(onnx.TensorProto.INT64, (), size)}
-        if any(fact.value is None for fact in inputs.values()) or node.op_type.startswith("Random"):
+        values = {name: fact.value for name, fact in inputs.items() if fact.value is not None}
+        if len(values) < len(inputs) or node.domain not in ("", "ai.onnx"):
             return {}
+        try:
+            return self._computed(node, proto, values, types)
+        except Exception:  # noqa: BLE001 - what the reference cannot compute stays a non-constant, as before
+            return {}
+
+    def _computed(
+        self, node: ir.Node, proto: onnx.NodeProto, values: Mapping[str, NDArray[Any]], types: Mapping[str, TypeProto]
+    ) -> dict[str, Fact]:
         if node.op_type in {"ConstantOfShape", "Expand"}:
             return self._uniform(node)
-        if any(_elements(types.get(name)) > FOLD_LIMIT_ELEMENTS for name in names if name):
-            return {}
-        return self._evaluate(proto, {name: fact for name, fact in inputs.items() if fact.value is not None})
+        if node.op_type in ELEMENTWISE:
+            return self._repeated(proto, values, types.get(node.outputs[0].name or ""))
+        largest = max(_elements(types.get(output.name or "")) for output in node.outputs if output.name)
+        return self._evaluate(proto, values) if node.op_type in FOLDABLE and largest <= FOLD_LIMIT_ELEMENTS else {}
 
     def _uniform(self, node: ir.Node) -> dict[str, Fact]:
         """ConstantOfShape and Expand as views that take no memory, however large."""
         values = [self.facts[value.name or ""].value for value in node.inputs if value is not None]
-        shape = tuple(int(size) for size in np.asarray(values[-1]).ravel())
+        shape = tuple(int(size) for size in np.asarray(values[-1]).ravel()[:LARGEST_RANK])
         if node.op_type == "ConstantOfShape":
             fill = node.attributes.get("value")
             element = fill.as_tensor().numpy().ravel()[0] if fill is not None else np.float32(0)
@@ -116,23 +148,45 @@ class Probe:
         dtype = int(helper.np_dtype_to_tensor_dtype(result.dtype))
         return {node.outputs[0].name or "": Fact(dtype, result.shape, result)}
 
-    def _evaluate(self, proto: onnx.NodeProto, inputs: Mapping[str, Fact]) -> dict[str, Fact]:
-        try:
-            graph = helper.make_graph(
-                [proto],
-                "fold",
-                [helper.make_tensor_value_info(name, fact.dtype, fact.shape) for name, fact in inputs.items()],
-                [helper.make_empty_tensor_value_info(name) for name in proto.output if name],
-            )
-            evaluator = ReferenceEvaluator(helper.make_model(graph, opset_imports=self._opsets))
-            results = evaluator.run(None, {name: fact.value for name, fact in inputs.items()})
-        except Exception:  # noqa: BLE001 - what the reference cannot compute stays a non-constant, as before
+    def _repeated(
+        self, proto: onnx.NodeProto, inputs: Mapping[str, NDArray[Any]], kind: TypeProto | None
+    ) -> dict[str, Fact]:
+        """An element-wise operator, computed once for all entries that such a view repeats."""
+        shape = _fact(kind).shape
+        small = {name: without_repeats(value) for name, value in inputs.items()}
+        if shape is None or math.prod(np.broadcast_shapes(*(v.shape for v in small.values()))) > FOLD_LIMIT_ELEMENTS:
             return {}
+        return {
+            name: Fact(fact.dtype, shape, np.broadcast_to(fact.value, shape))
+            for name, fact in self._evaluate(proto, small).items()
+            if fact.value is not None
+        }
+
+    def _evaluate(self, proto: onnx.NodeProto, inputs: Mapping[str, NDArray[Any]]) -> dict[str, Fact]:
+        if self._left_bytes <= 0 or any(value.size > FOLD_LIMIT_ELEMENTS for value in inputs.values()):
+            return {}
+        graph = helper.make_graph(
+            [proto],
+            "fold",
+            [
+                helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
+                for name, value in inputs.items()
+            ],
+            [helper.make_empty_tensor_value_info(name) for name in proto.output if name],
+        )
+        evaluator = ReferenceEvaluator(helper.make_model(graph, opset_imports=self._opsets))
+        results = [np.asarray(result) for result in evaluator.run(None, dict(inputs))]
+        self._left_bytes -= sum(array.nbytes for array in results)
         names = [name for name in proto.output if name]
         return {
             name: Fact(int(helper.np_dtype_to_tensor_dtype(array.dtype)), array.shape, array)
-            for name, array in zip(names, map(np.asarray, results), strict=True)
+            for name, array in zip(names, results, strict=True)
         }
+
+
+def without_repeats(array: NDArray[Any]) -> NDArray[Any]:
+    """One entry along each dimension in which a broadcast view repeats the same values."""
+    return array[tuple(slice(0, 1) if step == 0 else slice(None) for step in array.strides)]
 
 
 def _fact(kind: TypeProto | None) -> Fact:

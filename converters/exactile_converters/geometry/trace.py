@@ -96,7 +96,7 @@ def _conclude(walk: ForwardWalk, nodes: list[ir.Node], output: ir.Value, remaind
     strides = (walk.stride("y"), walk.stride("x"))
     geometry = None
     if result is not None and not obstacles:
-        missing = [axis for axis in ("y", "x") if axis not in result.scale]
+        missing = [axis for axis in _spatial() if axis not in result.labels]
         if missing:
             obstacles.append(
                 Obstacle(

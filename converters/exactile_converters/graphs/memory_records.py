@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from exactile.contract import BytesForShape, MemoryModel
 from exactile_converters.geometry.feature_maps import FeatureMap, ImageSizes, walk_forward
-from exactile_converters.geometry.node_view import SPATIAL
+from exactile_converters.geometry.node_view import SPATIAL, is_spatial
 from exactile_converters.graphs.io import Wrapped
 from exactile_converters.graphs.memory import NodeUse, TensorUse, memory_model
 
@@ -29,7 +29,7 @@ def wrapped_memory(wrapped: Wrapped, sizes: ImageSizes) -> MemoryModel:
 
 def _tensor_use(feature: FeatureMap) -> TensorUse:
     kind = ir.DataType(feature.dtype)
-    others = prod(size for size, label in zip(feature.shape, feature.labels, strict=True) if label not in SPATIAL)
+    others = prod(size for size, label in zip(feature.shape, feature.labels, strict=True) if not is_spatial(label))
     per_pixel = float(others * kind.itemsize)
     (a, b), (c, d) = ((float(feature.scale[axis]), float(feature.constant[axis])) for axis in SPATIAL)
     # (a*h + b) * (c*w + d) elements

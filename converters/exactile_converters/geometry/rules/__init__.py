@@ -4,10 +4,26 @@ from exactile_converters.geometry.rules import (
     barriers,
     channels,
     convolution,
+    normalization,
     pixelwise,
     pooling,
+    products,
+    quantized,
     resampling,
+    reshaping,
     slicing,
 )
 
-__all__ = ["barriers", "channels", "convolution", "pixelwise", "pooling", "resampling", "slicing"]
+__all__ = [
+    "barriers",
+    "channels",
+    "convolution",
+    "normalization",
+    "pixelwise",
+    "pooling",
+    "products",
+    "quantized",
+    "resampling",
+    "reshaping",
+    "slicing",
+]

@@ -1,4 +1,4 @@
-"""Operators known to tie every pixel to the whole image: obstacles with a precise remedy."""
+"""Operators known to defeat tiling, each with its reason and what to do about it."""
 
 from __future__ import annotations
 
@@ -6,28 +6,56 @@ from exactile_converters.geometry.node_view import NodeView
 from exactile_converters.geometry.obstacle import ObstacleError
 from exactile_converters.geometry.registry import Transfer, rule
 
+CONTROL_FLOW = {"If", "Loop", "Scan", "SequenceMap"}
 
-@rule("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool")
-def global_pooling(_node: NodeView) -> Transfer:
-    """Squeeze-and-excitation and image-level features."""
-    raise ObstacleError(
-        "it pools over the whole image, so that every pixel depends on all others",
+WHOLE_IMAGE = "so that every pixel depends on all others"
+WINDOWED = "Use an architecture that looks at a bounded neighbourhood, or run the whole image at once"
+NO_SAMPLING = "Use an architecture without sampling at computed positions, or run the whole image at once"
+FIXED_SHAPES = "Do such post-processing outside the network, on the finished result"
+
+_REASONS: dict[str, tuple[str, str]] = {
+    "GlobalAveragePool GlobalMaxPool GlobalLpPool": (
+        f"it pools over the whole image (squeeze-and-excitation, image-level features), {WHOLE_IMAGE}",
         "Use an architecture without global pooling or squeeze-and-excitation, or replace it by pooling over a window",
-    )
-
-
-@rule("InstanceNormalization", "GroupNormalization", "MeanVarianceNormalization", "LayerNormalization")
-def statistics_over_space(_node: NodeView) -> Transfer:
-    """Normalisation by statistics of the image itself."""
-    raise ObstacleError(
+    ),
+    "InstanceNormalization GroupNormalization": (
         "it normalises by statistics of the whole image",
         "Train with batch normalisation (frozen at inference), which tiles exactly",
-    )
+    ),
+    "Attention MultiHeadAttention": (f"it is attention over positions, {WHOLE_IMAGE}", WINDOWED),
+    "LSTM GRU RNN": (f"it runs along a sequence of positions, {WHOLE_IMAGE}", WINDOWED),
+    "DFT STFT": (f"it is a transform over a whole axis, {WHOLE_IMAGE}", WINDOWED),
+    "DynamicQuantizeLinear": (
+        "it takes its scale from the smallest and largest value of the whole image",
+        "Quantise statically, with calibrated scales",
+    ),
+    "GridSample DeformConv AffineGrid": (
+        "it samples at positions computed while it runs, so that its reach has no bound",
+        NO_SAMPLING,
+    ),
+    "RoiAlign MaxRoiPool": ("it looks at boxes found in the image, wherever they lie", NO_SAMPLING),
+    "NonMaxSuppression NonZero Unique Compress StringSplit": (
+        "the size of its output depends on the data, not on the image's size alone",
+        FIXED_SHAPES,
+    ),
+    "ScatterND ScatterElements Scatter GatherND": (
+        "it reads or writes at computed positions of the image",
+        NO_SAMPLING,
+    ),
+    "ReverseSequence Trilu EyeLike Det Col2Im": ("it treats pixels by their position in the image", WINDOWED),
+    "Bernoulli Multinomial RandomNormal RandomNormalLike RandomUniform RandomUniformLike": (
+        "it draws random numbers, so that no two passes agree",
+        "Export the network in evaluation mode",
+    ),
+    "If Loop Scan SequenceMap": (
+        "it holds subgraphs that run by a condition, whose geometry the graph does not fix",
+        "Export the network without control flow (trace it with an example of fixed rank)",
+    ),
+}
+BARRIERS = {op: reason for ops, reason in _REASONS.items() for op in ops.split()}
 
 
-@rule("Gemm", "Flatten")
-def fully_connected(_node: NodeView) -> Transfer:
-    """Classifier heads."""
-    raise ObstacleError(
-        "it connects all positions of the image", "Use a fully convolutional head (1x1 convolutions) instead"
-    )
+@rule(*BARRIERS)
+def barrier(node: NodeView) -> Transfer:
+    """No operator of the table tiles, whatever its attributes."""
+    raise ObstacleError(*BARRIERS[node.op])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from exactile_converters.geometry.node_view import SPATIAL, Label, Labels, NodeView
+from exactile_converters.geometry.node_view import Label, Labels, NodeView, Operand, is_spatial, same_places
 from exactile_converters.geometry.obstacle import ObstacleError
 from exactile_converters.geometry.registry import Flow, Transfer, rule
 from exactile_converters.geometry.rules.pixelwise import RESIZE_TO_MATCH
+
+REMOVE_SIZE = "Make the computation independent of the image's size"
 
 REDUCTIONS = (
     "ArgMax ArgMin ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum "
@@ -19,24 +21,36 @@ def concat(node: NodeView) -> Transfer:
     result = node.result()
     labels = node.features[0][2]
     axis = result.axis(node.integer("axis", 0))
-    if labels[axis] in SPATIAL:
+    if is_spatial(labels[axis]):
         raise ObstacleError(f"it concatenates along {labels[axis]}", "Use padding operators to extend the image")
     for _, operand, other in node.features:
-        if other != labels:
+        if not same_places(other, labels):
             raise ObstacleError(f"its operands have differently ordered axes, {other} and {labels}", "Transpose alike")
         for dim, label in enumerate(labels):
-            if label in SPATIAL and operand.sizes(dim) != result.sizes(dim):
+            if is_spatial(label) and operand.sizes(dim) != result.sizes(dim):
                 raise ObstacleError(
                     f"its operands have different sizes along {label} ({operand.sizes(dim)[0]} and "
                     f"{result.sizes(dim)[0]} pixels for the same image)",
                     RESIZE_TO_MATCH,
                 )
-    if len(node.features) < len([operand for operand in node.operands if operand is not None]):
-        raise ObstacleError(
-            "it concatenates a constant map (a position encoding or coordinate map)",
-            "Remove the constant map, or run the whole image at once",
-        )
+    for constant in node.operands:
+        if constant is not None and not constant.is_feature:
+            _check_constant(constant, labels, result)
     return Transfer(labels=(labels,), flows=tuple(Flow(operand=index) for index, _, _ in node.features))
+
+
+def _check_constant(constant: Operand, labels: Labels, result: Operand) -> None:
+    """A constant map must be the same everywhere, and as large as the image whatever that is."""
+    for dim, label in enumerate(labels):
+        if not is_spatial(label):
+            continue
+        if not constant.repeats(dim) or constant.sizes(dim) != result.sizes(dim):
+            raise ObstacleError(
+                "it concatenates a constant map (a position encoding or coordinate map)",
+                "Remove the constant map, or run the whole image at once",
+            )
+    if not constant.is_steady:
+        raise ObstacleError("it concatenates a constant that is computed from the image's size", REMOVE_SIZE)
 
 
 @rule("Softmax", "LogSoftmax", "Hardmax")
@@ -45,9 +59,9 @@ def softmax(node: NodeView) -> Transfer:
     operand, labels = node.feature()
     axis = operand.axis(node.integer("axis", -1 if node.opset >= 13 else 1))
     over = labels[axis : axis + 1] if node.opset >= 13 else labels[axis:]
-    if any(label in SPATIAL for label in over):
+    if any(is_spatial(label) for label in over):
         raise ObstacleError(
-            f"it normalises over {' and '.join(label for label in over if label in SPATIAL)}, so that every pixel "
+            f"it normalises over {' and '.join(label for label in over if is_spatial(label))}, so that every pixel "
             "depends on all others",
             "Apply it over channels",
         )
@@ -59,7 +73,7 @@ def reduce(node: NodeView) -> Transfer:
     """Reductions over channels; over space they are obstacles."""
     operand, labels = node.feature()
     axes = _reduced_axes(node, tuple(range(operand.rank)))
-    over = [labels[axis] for axis in axes if labels[axis] in SPATIAL]
+    over = [labels[axis] for axis in axes if is_spatial(labels[axis])]
     if over:
         raise ObstacleError(
             f"it reduces over {' and '.join(over)}, so that its result depends on the whole image",
@@ -107,7 +121,7 @@ def squeeze(node: NodeView) -> Transfer:
         gone = {operand.axis(axis) for axis in axes} or {
             dim for dim in range(operand.rank) if operand.sizes(dim) == (1, 1)
         }
-        if any(labels[dim] in SPATIAL for dim in gone):
+        if any(is_spatial(labels[dim]) for dim in gone):
             raise ObstacleError("it removes a spatial axis", "Squeeze batch or channel axes only")
         kept = tuple(label for dim, label in enumerate(labels) if dim not in gone)
         return Transfer(labels=(kept,), flows=(Flow(operand=0),))
@@ -121,18 +135,55 @@ def squeeze(node: NodeView) -> Transfer:
 
 @rule("Gather")
 def gather(node: NodeView) -> Transfer:
-    """Selection of channels by constant indices."""
+    """Selection of channels by constant indices, or a look-up of pixels in a constant table."""
+    axis = node.integer("axis", 0)
+    table, found = node.operand(0), node.operand(1)
+    if table is not None and found is not None and not table.is_feature and found.labels is not None:
+        axis = table.axis(axis)
+        before: list[Label] = ["c"] * axis
+        after: list[Label] = ["c"] * (table.rank - axis - 1)
+        looked_up: Labels = (*before, *found.labels, *after)
+        return Transfer(labels=(looked_up,), flows=(Flow(operand=1),))
     node.only_first_is_feature(("indices",))
     operand, labels = node.feature()
-    axis = operand.axis(node.integer("axis", 0))
-    if labels[axis] in SPATIAL:
+    axis = operand.axis(axis)
+    if is_spatial(labels[axis]):
         raise ObstacleError(f"it selects single positions along {labels[axis]}", "Use Slice to crop")
-    indices = node.operand(1)
-    rank = indices.rank if indices is not None else 0
-    if rank > 1:
-        raise ObstacleError("its indices have more than one dimension", "Select channels by a list of indices")
-    middle = labels[axis : axis + 1] if rank == 1 else ()
+    rank = found.rank if found is not None else 0
+    several: list[Label] = ["c"] * rank
+    middle: Labels = labels[axis : axis + 1] if rank == 1 else tuple(several)
     return Transfer(labels=((*labels[:axis], *middle, *labels[axis + 1 :]),), flows=(Flow(operand=0),))
+
+
+@rule("GatherElements")
+def gather_elements(node: NodeView) -> Transfer:
+    """Selection of channels, one for each pixel, by indices that may be computed from the image."""
+    operand, labels = node.feature()
+    axis = operand.axis(node.integer("axis", 0))
+    found, result = node.operand(1), node.result()
+    if is_spatial(labels[axis]):
+        raise ObstacleError(f"it selects single positions along {labels[axis]}", "Select channels only")
+    if found is None or found.labels is None or not same_places(found.labels, labels):
+        raise ObstacleError("its indices are not a map of the image", "Compute the indices from the image")
+    if any(is_spatial(label) and operand.sizes(dim) != result.sizes(dim) for dim, label in enumerate(labels)):
+        raise ObstacleError("its operands have different sizes", RESIZE_TO_MATCH)
+    return Transfer(labels=(labels,), flows=(Flow(operand=0), Flow(operand=1)))
+
+
+@rule("CumSum", "CumProd", "TopK")
+def along_channels(node: NodeView) -> Transfer:
+    """Running sums and the largest of all, over channels."""
+    node.only_first_is_feature(("axis" if node.op != "TopK" else "number of values",))
+    operand, labels = node.feature()
+    given = node.operand(1)
+    chosen = given.constant("axis").ravel()[0] if given is not None and node.op != "TopK" else node.integer("axis", -1)
+    axis = operand.axis(int(chosen))
+    if is_spatial(labels[axis]):
+        raise ObstacleError(
+            f"it runs along {labels[axis]} over the whole image, so that every pixel depends on others however far",
+            "Apply it over channels",
+        )
+    return Transfer(labels=(labels,) * len(node.node.outputs), flows=(Flow(operand=0),))
 
 
 @rule("Split")
@@ -140,7 +191,7 @@ def split(node: NodeView) -> Transfer:
     """Split of channels into groups."""
     operand, labels = node.feature()
     axis = operand.axis(node.integer("axis", 0))
-    if labels[axis] in SPATIAL:
+    if is_spatial(labels[axis]):
         raise ObstacleError(f"it cuts the image apart along {labels[axis]}", "Split channels only")
     return Transfer(labels=(labels,) * len(node.node.outputs), flows=(Flow(operand=0),))
 
@@ -149,4 +200,6 @@ def split(node: NodeView) -> Transfer:
 def local_response(node: NodeView) -> Transfer:
     """Normalisation across neighbouring channels."""
     _, labels = node.feature()
+    if is_spatial(labels[1]):
+        raise ObstacleError("it normalises along a spatial axis", "Transpose so that channels come second")
     return Transfer(labels=(labels,), flows=(Flow(operand=0),))

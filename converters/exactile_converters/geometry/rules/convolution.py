@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from exactile_converters.geometry.node_view import SPATIAL, Label, Labels, NodeView, Operand
+from exactile_converters.geometry.node_view import Label, Labels, NodeView, Operand, is_spatial
 from exactile_converters.geometry.obstacle import ObstacleError
 from exactile_converters.geometry.reach import Reach, TransposedWindow, Window
 from exactile_converters.geometry.registry import Flow, Transfer, rule
@@ -39,7 +39,7 @@ class Kernel:
 
 def spatial_labels(labels: Labels) -> tuple[Label, ...]:
     """The labels of the axes a kernel slides over: all but the first two, which must be batch and channels."""
-    if labels[:2] != ("n", "c") or any(label not in SPATIAL for label in labels[2:]):
+    if len(labels) < 3 or any(is_spatial(label) for label in labels[:2]):
         raise ObstacleError(
             f"its input's axes are {labels} where batch, channels and then space are expected",
             "Transpose the feature map so that channels come second",

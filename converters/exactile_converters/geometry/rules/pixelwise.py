@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from exactile_converters.geometry.node_view import SPATIAL, Labels, NodeView, Operand
+from exactile_converters.geometry.node_view import Labels, NodeView, Operand, is_spatial, same_places
 from exactile_converters.geometry.obstacle import ObstacleError
 from exactile_converters.geometry.registry import Flow, Transfer, rule
 
@@ -38,7 +38,7 @@ def broadcasting(node: NodeView) -> Transfer:
     features = node.features
     labels = max((labels for _, _, labels in features), key=len)
     for _, _, other in features:
-        if other != labels[len(labels) - len(other) :]:
+        if not same_places(other, labels[len(labels) - len(other) :]):
             raise ObstacleError(
                 f"its operands have differently ordered axes, {other} and {labels}", "Transpose them alike"
             )
@@ -52,8 +52,14 @@ def broadcasting(node: NodeView) -> Transfer:
 
 
 def _check_alignment(operand: Operand, labels: Labels, result: Operand) -> None:
+    if not operand.is_feature and not operand.is_steady and not _varies_over_space(operand, labels):
+        raise ObstacleError(
+            "it combines the feature map with a number computed from the image's size (or at random), which is another "
+            "one for each tile",
+            "Make the computation independent of the image's size",
+        )
     for back in range(1, operand.rank + 1):
-        if labels[-back] not in SPATIAL:
+        if not is_spatial(labels[-back]):
             continue
         sizes, wanted = operand.sizes(operand.rank - back), result.sizes(result.rank - back)
         if operand.is_feature:
@@ -63,7 +69,7 @@ def _check_alignment(operand: Operand, labels: Labels, result: Operand) -> None:
                     f"the same image)",
                     RESIZE_TO_MATCH,
                 )
-        elif sizes != (1, 1) and not _is_uniform(operand, operand.rank - back):
+        elif sizes != (1, 1) and not operand.repeats(operand.rank - back):
             raise ObstacleError(
                 f"it combines the feature map with a constant that varies along {labels[-back]} (a position encoding "
                 "or coordinate map)",
@@ -71,21 +77,19 @@ def _check_alignment(operand: Operand, labels: Labels, result: Operand) -> None:
             )
 
 
-def _is_uniform(operand: Operand, dim: int) -> bool:
-    """A broadcast view has stride 0 where it repeats one value, as ConstantOfShape and Expand do."""
-    return all(
-        fact.value is not None and (fact.value.strides[dim] == 0 or fact.value.shape[dim] == 1)
-        for fact in (operand.small, operand.large)
+def _varies_over_space(operand: Operand, labels: Labels) -> bool:
+    return any(
+        is_spatial(labels[-back]) and not operand.repeats(operand.rank - back) for back in range(1, operand.rank + 1)
     )
 
 
 @rule("BatchNormalization")
 def batch_normalization(node: NodeView) -> Transfer:
     """Frozen statistics act per channel."""
-    if node.integer("training_mode", 0):
+    if node.integer("training_mode", 0) or sum(bool(output.name and output.uses()) for output in node.node.outputs) > 1:
         raise ObstacleError("batch normalisation is in training mode", "Export the network in evaluation mode")
     node.only_first_is_feature(("scale", "bias", "mean", "variance"))
     _, labels = node.feature()
-    if labels[1] != "c":
+    if is_spatial(labels[1]):
         raise ObstacleError("it normalises a spatial axis", "Transpose so that channels come second")
     return Transfer(labels=(labels,), flows=(Flow(operand=0),))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from exactile_converters.geometry.node_view import SPATIAL, Label, NodeView
+from exactile_converters.geometry.node_view import Label, NodeView
 from exactile_converters.geometry.obstacle import ObstacleError
 from exactile_converters.geometry.reach import Blocks, CoordinateMode, Interpolation, NearestMode, Reach, Window
 from exactile_converters.geometry.registry import Flow, Transfer, rule
@@ -61,7 +61,7 @@ def _factor(sizes: tuple[int, int], grown: tuple[int, int], label: Label) -> Fra
             f"its output size along {label} is fixed: {sizes[0]} -> {grown[0]} but {sizes[1]} -> {grown[1]} pixels",
             "Export with dynamic height and width, and resize by a factor instead of to a size",
         )
-    if label not in SPATIAL and factor != 1:
+    if label not in ("y", "x") and factor != 1:
         raise ObstacleError("it resizes an axis that is not spatial", "Resize height and width only")
     if factor.numerator != 1 and factor.denominator != 1:
         raise ObstacleError(f"it resizes by {factor}, which is not a whole factor", "Use a whole factor up or down")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from exactile_converters.geometry.node_view import SPATIAL, Label, NodeView, Operand
+from exactile_converters.geometry.node_view import MOST_ELEMENTS, Label, NodeView, Operand, is_spatial
 from exactile_converters.geometry.obstacle import ObstacleError
 from exactile_converters.geometry.reach import Reach, Window
 from exactile_converters.geometry.registry import Flow, Transfer, rule
@@ -33,7 +33,7 @@ def pad(node: NodeView) -> Transfer:
         else list(range(operand.rank))
     )
     reach: dict[Label, Reach] = {
-        labels[axis]: Window(pad=pads[i]) for i, axis in enumerate(axes) if labels[axis] in SPATIAL
+        labels[axis]: Window(pad=pads[i]) for i, axis in enumerate(axes) if is_spatial(labels[axis])
     }
     return Transfer(labels=(labels,), flows=(Flow(operand=0, reach=reach),))
 
@@ -46,7 +46,7 @@ def slice_(node: NodeView) -> Transfer:
     result = node.result()
     reach: dict[Label, Reach] = {}
     for axis, starts, step in _axes(node, operand):
-        if labels[axis] not in SPATIAL:
+        if not is_spatial(labels[axis]):
             continue
         if step < 1:
             raise ObstacleError(f"it reverses the image along {labels[axis]}", "Leave the order of pixels alone")
@@ -75,6 +75,11 @@ def _axes(node: NodeView, operand: Operand) -> list[tuple[int, tuple[int, int], 
 
 
 def _both(operand: Operand | None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    if operand is None or operand.small.value is None or operand.large.value is None:
+    if (
+        operand is None
+        or operand.small.value is None
+        or operand.large.value is None
+        or operand.small.value.size > MOST_ELEMENTS
+    ):
         raise ObstacleError("where it starts depends on the data", ANCHOR)
     return operand.small.value.ravel(), operand.large.value.ravel()

@@ -1,0 +1,155 @@
+"""Operators that regroup, repeat or add dimensions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import prod
+
+from exactile_converters.geometry.node_view import Label, Labels, NodeView, Operand, is_spatial
+from exactile_converters.geometry.obstacle import ObstacleError
+from exactile_converters.geometry.reach import Blocks, Reach, Window
+from exactile_converters.geometry.registry import Flow, Transfer, rule
+
+Size = tuple[int, int]
+"""A dimension at both probes."""
+
+KEEP_AXES = "Keep height and width as axes of their own"
+
+
+@dataclass(slots=True)
+class _Group:
+    """Consecutive dimensions before and after that hold the same number of elements."""
+
+    labels: list[Label] = field(default_factory=list)
+    before: list[Size] = field(default_factory=list)
+    after: list[Size] = field(default_factory=list)
+
+
+@rule("Reshape", "Flatten")
+def reshape(node: NodeView) -> Transfer:
+    """Channels regrouped in any way; y and x whole, or split into and merged from blocks, or flattened row by row."""
+    node.only_first_is_feature(("shape",))
+    operand, labels = node.feature()
+    result = node.result()
+    grown: list[Label] = []
+    reach: dict[Label, Reach] = {}
+    for group in _groups(operand, labels, result):
+        grown += _regroup(node, group, operand, reach)
+    if grown and grown[0] == "c" and result.sizes(0) == (1, 1) and "n" not in grown:
+        grown[0] = "n"
+    return Transfer(labels=(tuple(grown),), flows=(Flow(operand=0, reach=reach),))
+
+
+def _groups(operand: Operand, labels: Labels, result: Operand) -> list[_Group]:
+    """The finest division of both shapes into parts of equal product, at both probes."""
+    before = [(label, operand.sizes(dim)) for dim, label in enumerate(labels)]
+    after = [result.sizes(dim) for dim in range(result.rank)]
+    groups: list[_Group] = []
+    while before and after:
+        group = _Group()
+        _take(group, before)
+        group.after.append(after.pop(0))
+        while (left := _product(group.before)) != (right := _product(group.after)):
+            if left[0] < right[0] and before:
+                _take(group, before)
+            elif left[0] > right[0] and after:
+                group.after.append(after.pop(0))
+            else:
+                raise ObstacleError(
+                    f"it reshapes {operand.small.shape} to {result.small.shape} but {operand.large.shape} to "
+                    f"{result.large.shape}, which does not follow the image's size",
+                    "Export with dynamic height and width",
+                )
+        groups.append(group)
+    if groups:
+        while before:
+            _take(groups[-1], before)
+        groups[-1].after += after
+    return groups
+
+
+def _take(group: _Group, before: list[tuple[Label, Size]]) -> None:
+    label, size = before.pop(0)
+    group.labels.append(label)
+    group.before.append(size)
+
+
+def _product(sizes: Sequence[Size]) -> Size:
+    return prod(first for first, _ in sizes), prod(second for _, second in sizes)
+
+
+def _regroup(node: NodeView, group: _Group, operand: Operand, reach: dict[Label, Reach]) -> list[Label]:
+    """Labels of the group's dimensions afterwards."""
+    inside = [
+        (label, size)
+        for label, size in zip(group.labels, group.before, strict=True)
+        if is_spatial(label) or size[0] > 1
+    ]
+    places = [label for label, _ in inside if is_spatial(label)]
+    if not places:
+        return ["c"] * len(group.after)
+    core = [size for size in group.after if size != (1, 1)]
+    made = _place(inside, places, core, operand, reach)
+    if made is None:
+        raise ObstacleError(_mixing(node, [label for label, _ in inside]), KEEP_AXES)
+    remaining = iter(made)
+    return [next(remaining) if size != (1, 1) else "c" for size in group.after]
+
+
+def _place(
+    inside: list[tuple[Label, Size]], places: list[Label], core: list[Size], operand: Operand, reach: dict[Label, Reach]
+) -> list[Label] | None:
+    """Labels of the dimensions ``core`` (none of size 1); None where positions are mixed."""
+    labels = [label for label, _ in inside]
+    if labels in (["y", "x"], ["yx"]):
+        if len(core) == 1:
+            return ["yx"]
+        return ["y", "x"] if operand.space is not None and core == list(operand.space) else None
+    axis, size = inside[0]
+    if len(places) > 1 or axis != places[0] or axis == "yx" or (len(inside) > 1 and len(core) > 1):
+        return None
+    merged, split = _product([size for _, size in inside[1:]])[0], _product(core[1:])
+    if split[0] != split[1] or core[0] != (size[0] * merged // split[0], size[1] * merged // split[1]):
+        return None
+    if merged > 1:
+        reach[axis] = Blocks(factor=merged)
+    elif split[0] > 1:
+        reach[axis] = Window(kernel=split[0], stride=split[0])
+    rest: list[Label] = ["c"] * (len(core) - 1)
+    return [axis, *rest]
+
+
+def _mixing(node: NodeView, labels: list[Label]) -> str:
+    readers = {reader.op_type for reader, _ in node.node.outputs[0].uses()}
+    mixed = " and ".join({"n": "batch", "c": "channels"}.get(label, label) for label in labels)
+    if "InstanceNormalization" in readers:
+        return f"it gathers {mixed} for a normalisation by statistics of the whole image (group normalisation)"
+    if readers & {"Gemm", "MatMul"}:
+        return f"it gathers {mixed} for a fully connected layer, which connects all positions of the image"
+    return f"it mixes {mixed} in one axis"
+
+
+@rule("Expand", "Tile")
+def expand(node: NodeView) -> Transfer:
+    """Repetition along channels, and new dimensions in front."""
+    node.only_first_is_feature(("shape",))
+    operand, labels = node.feature()
+    result = node.result()
+    new = result.rank - operand.rank
+    for dim, label in enumerate(labels):
+        if is_spatial(label) and operand.sizes(dim) != result.sizes(dim + new):
+            raise ObstacleError(f"it repeats the image along {label}", "Repeat channels only")
+    front: list[Label] = ["c"] * new
+    if front and "n" not in labels:
+        front[0] = "n"
+    return Transfer(labels=((*front, *labels),), flows=(Flow(operand=0),))
+
+
+@rule("OneHot")
+def one_hot(node: NodeView) -> Transfer:
+    """Labels become one channel each."""
+    node.only_first_is_feature(("depth", "values"))
+    operand, labels = node.feature()
+    axis = node.integer("axis", -1) % (operand.rank + 1)
+    return Transfer(labels=((*labels[:axis], "c", *labels[axis:]),), flows=(Flow(operand=0),))
