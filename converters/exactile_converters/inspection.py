@@ -1,15 +1,26 @@
-"""The verdict on a network: its geometry, or the obstacles, with its inputs and outputs."""
+"""The verdict on a network: its geometry and cost, or the obstacles, with its inputs and outputs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import onnx_ir as ir
 
-from exactile.errors import NotTileableError
+from exactile.contract import MemoryModel
+from exactile.errors import ChannelError, ModelError, NotTileableError, OptionError
 from exactile.geometry import Geometry
 from exactile_converters.from_onnx import Network
+from exactile_converters.geometry.cost import Cost, cost_at, cost_per_pixel
+from exactile_converters.geometry.halo_path import HaloProfile, halo_profile
+from exactile_converters.geometry.node_view import SPATIAL
 from exactile_converters.geometry.obstacle import Obstacle
+from exactile_converters.geometry.trace import Traced
+from exactile_converters.graphs.io import Normalization, wrap
+from exactile_converters.graphs.memory_records import wrapped_memory
+
+COST_SIZE_PX = 1024
+"""Image height and width at which the cost of a network that cannot be tiled is counted, unless it fixes its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,22 +34,37 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inspection:
-    """``geometry`` is None exactly when there are obstacles."""
+    """``geometry`` and ``profile`` are None exactly when there are obstacles; ``memory`` also when it is unknown."""
 
     geometry: Geometry | None
     obstacles: tuple[Obstacle, ...]
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
+    cost: Cost
+    profile: HaloProfile | None
+    memory: MemoryModel | None
+
+    def plot(self, path: Path, *, title: str, overwrite: bool = False) -> None:
+        """Draw where the halo comes from. Raises NotTileableError, OptionError without matplotlib, and SinkError."""
+        from exactile_converters.plot import plot_halo
+
+        if self.profile is None:
+            raise not_tileable(title, self.obstacles)
+        plot_halo(self.profile, path, title=title, overwrite=overwrite)
 
 
 def inspect_network(network: Network) -> Inspection:
-    """Walk the network's graph and report."""
+    """Walk the network's graph and report. The network stays as it is."""
     traced = network.trace()
+    tileable = traced.geometry is not None
     return Inspection(
         geometry=traced.geometry,
         obstacles=traced.obstacles,
         inputs=tuple(map(_tensor, network.model.graph.inputs)),
         outputs=tuple(map(_tensor, network.model.graph.outputs)),
+        cost=cost_per_pixel(traced.nodes, traced.features) if tileable else _cost_of_one_pass(network, traced),
+        profile=halo_profile(traced, network.result.name or "") if tileable else None,
+        memory=_memory(network, traced) if tileable else None,
     )
 
 
@@ -53,3 +79,36 @@ def _tensor(value: ir.Value) -> Tensor:
     dims = value.shape if value.shape is not None else ()
     shape = tuple(dim if isinstance(dim, int) else (dim.value or "?") for dim in dims)
     return Tensor(name=value.name or "?", dtype=value.dtype.numpy().name if value.dtype else "?", shape=shape)
+
+
+def _cost_of_one_pass(network: Network, traced: Traced) -> Cost:
+    fixed = dict(zip(network.labels, network.image.shape or (), strict=False))
+    height, width = (size if isinstance(size := fixed.get(axis), int) else COST_SIZE_PX for axis in SPATIAL)
+    known = {"n": 1, "c": network.channels, "y": height, "x": width}
+    shape = tuple(known[label] for label in network.labels)
+    return cost_at(network.model, traced.nodes, network.image.name or "", shape, (height, width))
+
+
+def _memory(network: Network, traced: Traced) -> MemoryModel | None:
+    """What a run on uint8 images for labels needs; None where the output cannot become labels or a map."""
+    model = network.model.clone()
+    values = {value.name: value for node in model.graph for value in node.outputs}
+    copy = Network(
+        name=network.name,
+        model=model,
+        image=next(value for value in model.graph.inputs if value.name == network.image.name),
+        result=values[network.result.name],
+        labels=network.labels,
+        channels=network.channels,
+    )
+    try:
+        wrapped = wrap(
+            copy,
+            traced.features[network.result.name or ""],
+            image_dtype="uint8",
+            normalization=Normalization(),
+            kind="labels",
+        )
+    except (ModelError, OptionError, ChannelError):
+        return None
+    return wrapped_memory(wrapped, traced.sizes)

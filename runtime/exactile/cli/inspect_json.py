@@ -1,0 +1,78 @@
+"""What ``exactile inspect`` found, as plain data."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from exactile.plan.tile_costs import TileCost, tile_costs
+
+if TYPE_CHECKING:
+    from exactile.geometry import Geometry
+
+
+def inspection_object(inspection: Any, model: Path) -> dict[str, Any]:
+    """``Inspection`` of the converter; pairs of axes are objects with ``y`` and ``x``, sizes are in pixels."""
+    geometry: Geometry | None = inspection.geometry
+    both = {"y": geometry.y, "x": geometry.x} if geometry else {}
+    return {
+        "model": str(model),
+        "tileable": geometry is not None,
+        "stride": {axis: one.stride for axis, one in both.items()} or None,
+        "halo": halo_object(geometry) if geometry else None,
+        "scale": {axis: str(one.scale) for axis, one in both.items()} or None,
+        "offset": {axis: str(one.origin) for axis, one in both.items()} or None,
+        "sizes": {axis: {"step": one.stride, "remainder": one.remainder} for axis, one in both.items()} or None,
+        "cost": cost_object(inspection.cost),
+        "tiles": [tile_object(tile) for tile in tile_costs(geometry, inspection.memory)] if geometry else [],
+        "halo_side": inspection.profile.side if inspection.profile else None,
+        "halo_path": [
+            {"node": step.node, "op": step.op, "adds": number(step.adds), "cumulative": number(step.cumulative)}
+            for step in (inspection.profile.steps if inspection.profile else ())
+        ],
+        "obstacles": [
+            {"node": found.node, "op": found.op, "reason": found.reason, "remedy": found.remedy}
+            for found in inspection.obstacles
+        ],
+        "inputs": [_tensor(tensor) for tensor in inspection.inputs],
+        "outputs": [_tensor(tensor) for tensor in inspection.outputs],
+    }
+
+
+def halo_object(geometry: Geometry) -> dict[str, int]:
+    return {
+        "top": geometry.y.halo_before,
+        "bottom": geometry.y.halo_after,
+        "left": geometry.x.halo_before,
+        "right": geometry.x.halo_after,
+    }
+
+
+def cost_object(cost: Any) -> dict[str, Any]:
+    """``at`` is the image size (height, width) of a cost that depends on it."""
+    return {
+        "mac_per_pixel": number(cost.mac_per_pixel) if cost.mac_per_pixel is not None else None,
+        "parameters": cost.parameters,
+        "at": list(cost.at) if cost.at else None,
+    }
+
+
+def tile_object(tile: TileCost) -> dict[str, Any]:
+    """Sizes are [height, width]; null where the tile is too small for the halo or the memory is not known."""
+    return {
+        "tile": list(tile.tile),
+        "memory_bytes": tile.memory_bytes,
+        "memory_bytes_per_megapixel": tile.memory_bytes_per_megapixel,
+        "image_size": list(tile.image),
+        "computed_over_wanted": round(tile.computed_over_wanted, 4) if tile.computed_over_wanted else None,
+    }
+
+
+def number(value: Fraction) -> int | float:
+    """A whole number where it is one."""
+    return int(value) if value.denominator == 1 else float(value)
+
+
+def _tensor(tensor: Any) -> dict[str, Any]:
+    return {"name": tensor.name, "dtype": tensor.dtype, "shape": list(tensor.shape)}

@@ -1,0 +1,121 @@
+"""What ``exactile inspect`` found, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from exactile.plan.budget import format_bytes
+from exactile.plan.tile_costs import tile_costs
+
+if TYPE_CHECKING:
+    from exactile.geometry import AxisGeometry, Geometry
+
+
+def print_inspection(inspection: Any, model: Path) -> None:
+    """``Inspection`` of the converter on stdout, as tables."""
+    console = Console(highlight=False, soft_wrap=True)
+    table = Table.grid(padding=(0, 2))
+    for name, value in _rows(inspection, model):
+        table.add_row(name, escape(value))
+    console.print(table)
+    if inspection.geometry is not None:
+        console.print(_tile_table(inspection))
+        console.print(_path_table(inspection.profile))
+    for found in inspection.obstacles:
+        console.print(f"\nobstacle  {found.op} '{found.node}'", markup=False)
+        console.print(f"  reason  {found.reason}", markup=False)
+        console.print(f"  remedy  {found.remedy}", markup=False)
+
+
+def _rows(inspection: Any, model: Path) -> Iterator[tuple[str, str]]:
+    geometry: Geometry | None = inspection.geometry
+    yield "model", model.name
+    for title, tensors in (("input", inspection.inputs), ("output", inspection.outputs)):
+        for tensor in tensors:
+            yield title, f"{tensor.name}  {tensor.dtype}  {tuple(tensor.shape)}"
+    yield "tileable", "yes, exactly" if geometry else "no"
+    if geometry is not None:
+        y, x = geometry.y, geometry.x
+        halo = f"top {y.halo_before}, bottom {y.halo_after}, left {x.halo_before}, right {x.halo_after} pixels"
+        yield "stride", f"{y.stride} x {x.stride} pixels (height x width)"
+        yield "halo", halo
+        yield "scale", f"{y.scale} x {x.scale} (output size / input size)"
+        yield "offset", f"{y.origin} x {x.origin} pixels (of the output's first pixel in the image)"
+        yield "sizes", sizes_in_words(geometry)
+    yield "cost", _cost_in_words(inspection.cost)
+    yield "weights", f"{inspection.cost.parameters:,} parameters"
+
+
+def sizes_in_words(geometry: Geometry) -> str:
+    """The image sizes that the network accepts, and what happens to others."""
+    if geometry.y.stride == geometry.x.stride == 1:
+        return "any"
+    y, x = (_accepted(axis) for axis in (geometry.y, geometry.x))
+    accepted = y if y == x else f"{y} high, {x} wide"
+    return f"{accepted}; others are reflected at the bottom and right up to the next one, and cropped again"
+
+
+def _accepted(axis: AxisGeometry) -> str:
+    if axis.stride == 1:
+        return "any"
+    return f"{axis.remainder} + n*{axis.stride}" if axis.remainder else f"multiples of {axis.stride}"
+
+
+def _cost_in_words(cost: Any) -> str:
+    if cost.mac_per_pixel is None:
+        return "not known from the graph"
+    per_pixel = _grouped(cost.mac_per_pixel)
+    at = f", in one pass over {cost.at[0]} x {cost.at[1]} pixels" if cost.at else ""
+    return f"{per_pixel} multiply-accumulates for each image pixel{at}"
+
+
+def _tile_table(inspection: Any) -> Table:
+    tiles = tile_costs(inspection.geometry, inspection.memory)
+    height, width = tiles[0].image
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left", title_style="")
+    table.add_column("tile")
+    table.add_column("memory", justify="right")
+    table.add_column("per megapixel", justify="right")
+    table.add_column(f"computed/wanted at {height} x {width}", justify="right")
+    for tile in tiles:
+        total, each, ratio = tile.memory_bytes, tile.memory_bytes_per_megapixel, tile.computed_over_wanted
+        table.add_row(
+            f"{tile.tile[0]} x {tile.tile[1]}",
+            format_bytes(total) if total is not None else "?",
+            format_bytes(each) if each is not None else "?",
+            f"{ratio:.3f}" if ratio is not None else "too small for the halo",
+        )
+    return table
+
+
+def _path_table(profile: Any) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column(f"{profile.side} halo, from the output to the image", overflow="fold")
+    table.add_column("operator")
+    table.add_column("adds", justify="right")
+    table.add_column("halo", justify="right")
+    for group in _repeats(profile.steps):
+        first, last, count = group[0], group[-1], len(group)
+        nodes = first.node if count == 1 else f"{first.node} ... {last.node}"
+        times = f"{count} x " if count > 1 else ""
+        table.add_row(escape(nodes), first.op, f"{times}{_grouped(first.adds)}", _grouped(last.cumulative))
+    return table
+
+
+def _repeats(steps: Sequence[Any]) -> Iterator[list[Any]]:
+    """Runs of steps with the same operator that add the same."""
+    for _, group in groupby(steps, key=lambda step: (step.op, step.adds)):
+        yield list(group)
+
+
+def _grouped(value: Fraction) -> str:
+    return f"{int(value):,}" if value.denominator == 1 else f"{float(value):,.6g}"
