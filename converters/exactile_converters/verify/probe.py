@@ -30,6 +30,9 @@ from exactile_converters.verify.subject import Subject, private_copy
 COMMUTATION_TOLERANCE = 1e-4
 """Floating-point sums at shifted pixels may be ordered otherwise; a wrong alignment is far beyond this."""
 
+FINITE_MARKERS = (0.3, 0.8)
+"""Powers of the largest finite value: two magnitudes, both far above what rounding hides."""
+
 Progress = Callable[[str, int, int], None]
 """Called with a stage's name, steps done and steps in all."""
 
@@ -103,10 +106,12 @@ def _structure(opened: Runs, lane: Lane, progress: Progress) -> tuple[list[Span 
     reach = reach_of(poisoned, lane)
     if reach.before <= lane.geometry.before and reach.after <= lane.geometry.after:
         return poisoned, ""
-    finite = spans(float(np.sqrt(np.finfo(opened.dtype).max)))
-    if not finite or reach_of(finite, lane) == reach:
+    # Infinity times a tap of weight 0 is not 0. Huge finite values tell that apart from an influence, unless they
+    # fade on their way: then it matters how huge they are.
+    large, huge = (spans(float(np.finfo(opened.dtype).max) ** power) for power in FINITE_MARKERS)
+    if not huge or large != huge or huge == poisoned:
         return poisoned, ""
-    return finite, "taps of weight 0 pass infinity on but no finite value: huge finite values were used instead"
+    return huge, "taps of weight 0 pass infinity on but no finite value: huge finite values were used instead"
 
 
 def _farther(one: Reach, other: Reach) -> Reach:

@@ -17,7 +17,7 @@ def print_verdict(found: dict[str, Any]) -> None:
     if found["sweep"]:
         parts += ["", _points("halo, px", "halo_px", found["sweep"]["halos"])]
         if found["sweep"]["offsets"]:
-            parts += ["", _points("start off by, px", "offset_px", found["sweep"]["offsets"])]
+            parts += ["", _points("start off by", "offset_px", found["sweep"]["offsets"])]
     if found["report"]:
         parts += ["", Text(f"report: {found['report']}")]
     conclusion = "the claim holds" if found["holds"] else "THE CLAIM FAILS"
@@ -71,7 +71,7 @@ def _comparison(found: dict[str, Any]) -> list[Text]:
 
 
 def _points(title: str, key: str, points: list[dict[str, Any]]) -> Table:
-    table = _table(title, "tiles", "computed/wanted", "RMSE", "max. difference", "different labels")
+    table = _table(title, "tiles", "cost", "RMSE", "largest", "labels differ")
     for point in points:
         table.add_row(
             str(point[key]),
