@@ -241,6 +241,53 @@ def test_a_network_that_takes_bytes_is_probed_with_finite_changes_and_says_so():
     assert verdicts(tight)["left"] == "TOO SMALL"
 
 
+def test_borders_that_reflect_need_a_wide_image_and_get_it():
+    nodes = [("Pad", ["image", "p"], ["wide"], {"mode": "reflect"}), ("Conv", ["wide", "w"], ["out"], {})]
+    probes, _ = probes_of(model_of(nodes, {"p": np.array([0, 0, 40, 40, 0, 0, 40, 40]), "w": weights(2, 3, 81, 81)}))
+    assert {(side.measured_px, side.verdict) for probe in probes for side in probe.sides} == {(40, "exact")}
+
+
+def test_half_precision_may_round_its_last_place():
+    constants = {"w": weights(8, 3, 3, 3), "v": weights(2, 8, 3, 3)}
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", ["image", "w"], ["half"], pads=[1] * 4, strides=[2, 2]),
+            helper.make_node("Conv", ["half", "v"], ["out"], pads=[1] * 4),
+        ],
+        "g",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT16, ["n", 3, "h", "w"])],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT16, ["n", 2, "oh", "ow"])],
+        [onnx.numpy_helper.from_array(array.astype(np.float16), name) for name, array in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    found = verify(prepare_network(model, name="half"))
+    assert found.holds
+    assert reaches(found) == {"top": 3, "bottom": 2, "left": 3, "right": 2}
+
+
+def test_a_quantised_network_is_probed_without_its_quantisation():
+    """Quantising caps infinity; the copy in which nothing vanishes leaves it out and opens quantised weights."""
+    generator = np.random.default_rng(0)
+    nodes = [
+        ("DequantizeLinear", ["wq", "scale", "none"], ["w"], {}),
+        ("Conv", ["image", "w"], ["c"], {"pads": [1] * 4}),
+        ("QuantizeLinear", ["c", "scale", "zero"], ["q"], {}),
+        ("DequantizeLinear", ["q", "scale", "zero"], ["d"], {}),
+        ("Conv", ["d", "v"], ["out"], {"pads": [1] * 4}),
+    ]
+    constants = {
+        "wq": generator.integers(-100, 100, (4, 3, 3, 3)).astype(np.int8),
+        "v": weights(2, 4, 3, 3),
+        "scale": np.float32(0.05),
+        "none": np.int8(0),
+        "zero": np.uint8(128),
+    }
+    probes, _ = probes_of(model_of(nodes, constants))
+    assert {(probe.method, side.measured_px, side.verdict) for probe in probes for side in probe.sides} == {
+        ("poison", 2, "exact")
+    }
+
+
 def test_an_untileable_network_is_an_error_that_lists_the_obstacles():
     with pytest.raises(NotTileableError, match="GlobalAveragePool"):
         verify(prepare_network(squeeze_and_excite(), name="pooled"))

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from exactile.errors import EngineError
 from exactile.geometry import AxisGeometry, Span, round_up
 from exactile_converters.verify.claim import Axis, Phase
 
@@ -19,6 +20,9 @@ Array = NDArray[Any]
 
 BREADTH_PX = 32
 """The least width of the images along the axis that is not probed."""
+
+LARGEST_BREADTH_PX = 1024
+"""If nothing up to this width runs, no width will."""
 
 STRUCTURE_FLOOR_PX = 16
 """Beyond the claimed halo, at least this many further rows are looked at (and two strides)."""
@@ -45,13 +49,24 @@ class Lane:
     breadth: int
 
     @classmethod
-    def of(cls, axis: Axis, geometry: AxisGeometry, other: AxisGeometry) -> Lane:
+    def of(cls, axis: Axis, geometry: AxisGeometry, other: AxisGeometry, subject: Runs) -> Lane:
+        """A lane that ``subject`` runs on, as narrow as it takes. Raises EngineError if it runs on none."""
         stride = geometry.stride
         room = max(geometry.margin_before, geometry.margin_after, 0) + 2 * stride + STRUCTURE_FLOOR_PX
         start = round_up(room, stride)
         box = Span(start, start + 2 * stride)
         size = geometry.accepted_size(box.stop + room)
-        return cls(axis=axis, geometry=geometry, box=box, size=size, breadth=_breadth(other))
+        least = BREADTH_PX
+        while True:
+            lane = cls(axis=axis, geometry=geometry, box=box, size=size, breadth=_breadth(other, least))
+            try:
+                lane.run(subject, np.ones((size, lane.breadth, subject.channels), subject.dtype))
+            except EngineError:  # reflecting borders need images wider than they are
+                if least > LARGEST_BREADTH_PX:
+                    raise
+                least *= 2
+            else:
+                return lane
 
     @property
     def output_box(self) -> slice:
@@ -64,11 +79,8 @@ class Lane:
         return subject.run(image.swapaxes(0, 1)).swapaxes(1, 2)
 
 
-def _breadth(other: AxisGeometry) -> int:
-    breadth = other.accepted_size(max(BREADTH_PX, other.stride))
-    while other.output_size(breadth) * other.stride < other.stride:
-        breadth += other.stride
-    return breadth
+def _breadth(other: AxisGeometry, least: int) -> int:
+    return other.accepted_size(max(least, other.stride))
 
 
 def impulse_spans(subject: Runs, lane: Lane, marker: float) -> Iterator[Span | None]:
@@ -181,5 +193,8 @@ def commutes(subject: Runs, lane: Lane, image: Array, shift: int, tolerance: flo
     here = lane.run(subject, image[shift : shift + lane.size])
     box = lane.output_box
     later = there[:, box.start + int(moved) : box.stop + int(moved)]
-    largest = float(np.abs(here).max())
-    return bool(np.abs(later - here[:, box]).max() <= tolerance * largest)
+    same = (later == here[:, box]) | (np.isnan(later) & np.isnan(here[:, box]))
+    if same.all():
+        return True
+    gap = np.where(same, 0, np.abs(later.astype(np.float64) - here[:, box]))
+    return bool(gap.max() <= tolerance * float(np.nanmax(np.abs(here))))

@@ -50,7 +50,7 @@ def compare(tiled: Array, whole: Array, *, probability: bool) -> Difference:
         gap = np.where(same, 0.0, np.abs(one - other))
     gap = np.where(np.isfinite(gap), gap, np.inf)
     finite = np.abs(other[np.isfinite(other)])
-    tolerance = TOLERANCE * float(finite.max()) if finite.size and tiled.dtype.kind == "f" else 0.0
+    tolerance = relative_tolerance(whole.dtype) * float(finite.max(initial=0.0))
     error_map = gap.max(axis=0)
     threshold = 0.5 if probability else 0.0
     wrong = labels(one, threshold) != labels(other, threshold)
@@ -65,6 +65,11 @@ def compare(tiled: Array, whole: Array, *, probability: bool) -> Difference:
         first=(int(beyond[0][0]), int(beyond[0][1])) if beyond.size else None,
         error_map=error_map.astype(np.float32),
     )
+
+
+def relative_tolerance(dtype: np.dtype[Any]) -> float:
+    """As a share of the largest value: TOLERANCE, two units in the last place of half precision, 0 for integers."""
+    return max(TOLERANCE, 2 * float(np.finfo(dtype).eps)) if dtype.kind == "f" else 0.0
 
 
 def labels(scores: Array, threshold: float) -> Array:

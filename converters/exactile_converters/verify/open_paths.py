@@ -69,7 +69,7 @@ def _open_product(graph: ir.Graph, node: ir.Node) -> None:
 def _averaging(array: Array, axes: tuple[int, ...]) -> Array:
     """Positive, and of sum 1 over ``axes``, so that values neither explode nor fade."""
     axes = tuple(axis for axis in axes if -array.ndim <= axis < array.ndim)
-    weights = np.abs(array.astype(np.float64))
+    weights = np.nan_to_num(np.abs(array.astype(np.float64)), posinf=1.0)
     weights += max(float(weights.mean()), 1e-6)
     return np.asarray(weights / weights.sum(axis=axes, keepdims=True))
 

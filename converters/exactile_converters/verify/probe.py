@@ -66,7 +66,7 @@ def _value(network: Network, name: str) -> ir.Value:
 def probe_axis(axis: Axis, subjects: Subjects, claimed: Geometry, *, seed: int, progress: Progress) -> AxisProbe:
     """Probe ``axis`` of the claimed geometry."""
     geometry, other = (claimed.y, claimed.x) if axis == "y" else (claimed.x, claimed.y)
-    lane = Lane.of(axis, geometry, other)
+    lane = Lane.of(axis, geometry, other, subjects.real)
     generator = np.random.default_rng(seed)
     visible = visible_reach(subjects.real, lane, generator)
     spans, note = _structure(subjects.opened, lane, progress)
