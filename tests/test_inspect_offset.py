@@ -52,8 +52,8 @@ class Chain:
     def pad(self, before: int, after: int = 0) -> Chain:
         return self.add("Pad", np.array([0, 0, before, before, 0, 0, after, after], np.int64))
 
-    def pool(self, size: int = 2) -> Chain:
-        return self.add("AveragePool", kernel_shape=[size] * 2, strides=[size] * 2)
+    def pool(self, size: int = 2, stride: int = 2) -> Chain:
+        return self.add("AveragePool", kernel_shape=[size] * 2, strides=[stride] * 2)
 
     def model(self) -> onnx.ModelProto:
         image = helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 1, "h", "w"])
@@ -93,6 +93,8 @@ PAPER = {
     "a crop before one": (Chain().crop(4, 2).conv(3, 1, 1, stride=2), 4),
     "padded outward": (Chain().conv(3, 3, 3), -2),
     "padded outward, more before": (Chain().pad(5, 2), -5),
+    "a transposed convolution that crops": (Chain().pool().transposed(4, 3, 3), 2),
+    "overlapping pooling": (Chain().pool(4, 2), 1),
     "half a pixel": (Chain().transposed(2).crop(1, 1), Fraction(1, 2)),
 }
 
@@ -101,6 +103,18 @@ PAPER = {
 def test_offset_on_paper(case):
     chain, expected = PAPER[case]
     assert geometry_of(chain.model()).y.origin == expected
+
+
+def test_of_shifted_copies_the_middle_one_counts():
+    """A sum of three neighbours, as crops of the image, lies where a valid convolution of three lies."""
+    chain = Chain()
+    crops = []
+    for before, after in ((2, 0), (1, 1), (0, 2)):
+        chain.last = "image"
+        crops.append(chain.crop(before, after).last)
+    chain.nodes.append(helper.make_node("Sum", crops, ["sum"], name="sum"))
+    chain.last = "sum"
+    assert geometry_of(chain.model()).y.origin == 1
 
 
 @st.composite

@@ -148,6 +148,22 @@ def test_the_path_of_a_small_unet_on_paper():
     ]
 
 
+def test_the_path_follows_the_branch_that_reaches_furthest():
+    nodes = [
+        helper.make_node("Conv", ["image", "w3"], ["a"], name="narrow", kernel_shape=[3, 3], pads=[1] * 4),
+        helper.make_node("Conv", ["image", "w5"], ["b"], name="wide", kernel_shape=[5, 5], pads=[2] * 4),
+        helper.make_node("Conv", ["image", "w1"], ["c"], name="point", kernel_shape=[1, 1]),
+        helper.make_node("Concat", ["a", "b", "c"], ["d"], name="join", axis=1),
+        helper.make_node("Slice", ["d", "start", "end", "axes"], ["e"], name="crop"),
+        helper.make_node("Relu", ["e"], ["out"], name="last"),
+    ]
+    constants = [(f"w{size}", np.ones((4, 4, size, size), np.float32)) for size in (1, 3, 5)]
+    constants += [(name, np.array([v], np.int64)) for name, v in (("start", 3), ("end", -1), ("axes", 2))]
+    found = inspected(graph(nodes, constants))
+    assert [(step.node, step.adds) for step in found.profile.steps] == [("wide", 2)]
+    assert (found.geometry.y.origin, found.geometry.y.halo_before, found.geometry.y.halo_after) == (3, 2, 2)
+
+
 def test_skips_join_the_levels_of_a_unet():
     """One skip for each level: the deeper the level, the shorter."""
     profile = inspected("unet_d3").profile
@@ -155,6 +171,7 @@ def test_skips_join_the_levels_of_a_unet():
     nested = sorted(profile.skips, key=lambda skip: skip.made)
     assert [skip.used for skip in nested] == sorted((skip.used for skip in nested), reverse=True)
     assert inspected("dilated").profile.skips == ()
+    assert len(inspected("resnet_unet").profile.skips) == 4  # not the short cuts inside its blocks
 
 
 def tiles_along(size: int, tile: int, before: int, after: int, stride: int) -> int:

@@ -92,7 +92,8 @@ def _cost_of_one_pass(network: Network, traced: Traced) -> Cost:
 def _memory(network: Network, traced: Traced) -> MemoryModel | None:
     """What a run on uint8 images for labels needs; None where the output cannot become labels or a map."""
     model = network.model.clone()
-    values = {value.name: value for node in model.graph for value in node.outputs}
+    made = [value for node in model.graph for value in node.outputs]
+    values = {value.name: value for value in (*model.graph.inputs, *made)}
     copy = Network(
         name=network.name,
         model=model,
