@@ -11,10 +11,15 @@ from exactile_converters.geometry.reach import Reach, Same
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flow:
-    """How the outputs of a node depend on one of its feature-map operands: a reach for each spatial axis."""
+    """How the outputs of a node depend on one of its feature-map operands: a reach for each spatial axis.
+
+    ``reflected`` counts the pixels, before and after, that reflection puts beyond the operand's own edges: there the
+    first pixels depend on later ones, so that even the smallest tile must hold one pixel more than is reflected.
+    """
 
     operand: int
     reach: Mapping[Label, Reach] = field(default_factory=dict)
+    reflected: Mapping[Label, tuple[int, int]] = field(default_factory=dict)
 
     def along(self, axis: Label) -> Reach:
         return self.reach.get(axis, Same())

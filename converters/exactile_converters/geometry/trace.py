@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil, lcm
+from math import ceil, floor, lcm
 
 import onnx_ir as ir
 
@@ -16,6 +16,12 @@ from exactile_converters.geometry.origin import origins
 
 FIRST_BASE_PX = 2880
 """Probed sizes are multiples of this and of the network's stride, large enough that no map is empty."""
+
+MOST_REMAINDERS = 64
+MOST_VISITS = 100_000
+"""So many sizes are tried, or nodes visited, in search of sizes that the network accepts."""
+
+FAR_PX = 1 << 40
 
 LARGEST_STRIDE = 4096
 """A larger one means that the graph is not what the rules take it for."""
@@ -51,7 +57,7 @@ def trace(model: ir.Model, image: ir.Value, output: ir.Value, *, labels: Labels,
         walk = forward(0, base)
     remainder = 0
     if walk.obstacles and _may_fit_other_sizes(walk):
-        for candidate in range(1, stride):
+        for candidate in range(1, min(stride, max(MOST_REMAINDERS, MOST_VISITS // max(1, len(nodes))))):
             other = forward(candidate, base)
             if not other.obstacles:
                 walk, remainder = other, candidate
@@ -130,7 +136,9 @@ def _axis(walk: ForwardWalk, nodes: list[ir.Node], result: FeatureMap, axis: Lab
     stride = walk.stride(axis)
     scale = result.scale[axis]
     needed = needed_spans(walk, nodes, result, axis)
-    before, after = _margins(walk, needed, axis)
+    _, after = _margins(walk, needed_spans(walk, nodes, result, axis, last_px=FAR_PX), axis)
+    # The last but one tile ends a stride before the image, or earlier; the last boundary lies margin_after before that.
+    before, _ = _margins(walk, needed_spans(walk, nodes, result, axis, last_px=stride + after), axis)
     span = needed[next(iter(walk.features))]
     return AxisGeometry(
         stride=stride,
@@ -145,10 +153,13 @@ def _axis(walk: ForwardWalk, nodes: list[ir.Node], result: FeatureMap, axis: Lab
     )
 
 
-def needed_spans(walk: ForwardWalk, nodes: Sequence[ir.Node], result: FeatureMap, axis: Label) -> dict[str, Span]:
+def needed_spans(
+    walk: ForwardWalk, nodes: Sequence[ir.Node], result: FeatureMap, axis: Label, *, last_px: int | None = None
+) -> dict[str, Span]:
     """What the output that belongs to one stride of input needs of each feature map, followed back to the image.
 
-    Each span is in its own feature map's pixels.
+    Each span is in its own feature map's pixels. With ``last_px``, it holds also what reflection reads at the edges
+    of the image: of the first tile, and of the last, which begins ``last_px`` pixels or more before the end.
     """
     needed: dict[str, Span] = {result.name: Span(0, int(walk.stride(axis) * result.scale[axis]))}
     for node in reversed(nodes):
@@ -162,9 +173,22 @@ def needed_spans(walk: ForwardWalk, nodes: Sequence[ir.Node], result: FeatureMap
             if value is None or not value.name or axis not in walk.features[value.name].scale:
                 continue
             span = flow.along(axis).needed(together)
+            if last_px is not None and axis in flow.reflected:
+                span = _with_reflection(span, walk.features[value.name], flow.reflected[axis], axis, last_px)
             known = needed.get(value.name, span)
             needed[value.name] = Span(min(known.start, span.start), max(known.stop, span.stop))
     return needed
+
+
+def _with_reflection(span: Span, operand: FeatureMap, pads: tuple[int, int], axis: Label, last_px: int) -> Span:
+    """Reflection puts pixels 1 to ``pads`` before the first, and those before the last one behind it."""
+    before, after = pads
+    start, stop = span.start, span.stop
+    if before > 0:
+        stop = max(stop, before + 1)
+    if after > 0:
+        start = min(start, floor(last_px * operand.scale[axis] + operand.constant[axis]) - after - 1)
+    return Span(start, stop)
 
 
 def _margins(walk: ForwardWalk, needed: Mapping[str, Span], axis: Label) -> tuple[int, int]:

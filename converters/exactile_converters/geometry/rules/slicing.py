@@ -35,7 +35,14 @@ def pad(node: NodeView) -> Transfer:
     reach: dict[Label, Reach] = {
         labels[axis]: Window(pad=pads[i]) for i, axis in enumerate(axes) if is_spatial(labels[axis])
     }
-    return Transfer(labels=(labels,), flows=(Flow(operand=0, reach=reach),))
+    if "yx" in reach and any(pads[i] or pads[i + len(axes)] for i, axis in enumerate(axes) if labels[axis] == "yx"):
+        raise ObstacleError("it pads flattened rows and columns", "Keep height and width as axes of their own")
+    reflected: dict[Label, tuple[int, int]] = {
+        labels[axis]: (pads[i], pads[i + len(axes)])
+        for i, axis in enumerate(axes)
+        if node.text("mode", "constant") == "reflect"
+    }
+    return Transfer(labels=(labels,), flows=(Flow(operand=0, reach=reach, reflected=reflected),))
 
 
 @rule("Slice")
@@ -48,6 +55,8 @@ def slice_(node: NodeView) -> Transfer:
     for axis, starts, step in _axes(node, operand):
         if not is_spatial(labels[axis]):
             continue
+        if labels[axis] == "yx":
+            raise ObstacleError("it cuts flattened rows and columns", "Keep height and width as axes of their own")
         if step < 1:
             raise ObstacleError(f"it reverses the image along {labels[axis]}", "Leave the order of pixels alone")
         sizes, kept = operand.sizes(axis), result.sizes(axis)
