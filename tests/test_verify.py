@@ -17,6 +17,7 @@ from exactile_converters.deploy import Normalization
 from exactile_converters.from_onnx import prepare_network
 from exactile_converters.verify import verification as verification_module
 from exactile_converters.verify import verify
+from exactile_converters.verify.dependency import Lane, impulse_spans, reach_of
 from exactile_converters.verify.difference import compare, probabilities
 from exactile_converters.verify.probe import Subjects, probe_axis
 from exactile_converters.verify.subject import scores_of
@@ -168,6 +169,45 @@ def test_saturating_activations_do_not_hide_an_influence(op, head):
     assert scores == "scores" if head != "Identity" else scores
     assert all(side.verdict == "exact" and side.measured_px == 2 for probe in probes for side in probe.sides)
     assert {probe.method for probe in probes} == {"poison"}
+
+
+def subjects_of(model: bytes):
+    net = prepare_network(onnx.load_from_string(model), name="net")
+    traced = net.trace()
+    scores = scores_of(net, traced.features).name
+    return Subjects.of(net, scores, traced.features[scores]), traced.geometry
+
+
+def quantised() -> bytes:
+    nodes = [
+        ("QuantizeLinear", ["image", "scale", "zero"], ["q"], {}),
+        ("DequantizeLinear", ["q", "scale", "zero"], ["d"], {}),
+        ("Conv", ["d", "v"], ["c"], {"pads": [1] * 4}),
+        ("Relu", ["c"], ["r"], {}),
+        ("Conv", ["r", "w"], ["out"], {"pads": [1] * 4}),
+    ]
+    constants = {"v": -np.ones((4, 3, 3, 3), np.float32), "w": weights(2, 4, 3, 3)}
+    return model_of(nodes, {**constants, "scale": np.float32(0.05), "zero": np.uint8(128)})
+
+
+@pytest.mark.parametrize(
+    "model", [activated(("Sigmoid", {}), head="Identity"), activated(("Tanh", {}), head="Identity"), quantised()]
+)
+def test_in_the_opened_copy_alone_infinity_goes_all_the_way(model):
+    """Past activations that saturate, quantisation, and weights that are all negative before a ReLU."""
+    subjects, geometry = subjects_of(model)
+    lane = Lane.of("y", geometry.y, geometry.x, subjects.opened)
+    reach = reach_of(list(impulse_spans(subjects.opened, lane, np.inf)), lane)
+    assert (reach.before, reach.after) == (2, 2)
+
+
+def test_what_shows_with_the_real_weights_counts_whatever_the_opened_copy_shows():
+    narrow, geometry = subjects_of(activated(head="Identity"))
+    nodes = [("Conv", ["image", "w"], ["out"], {"pads": [4] * 4})]
+    wide, _ = subjects_of(model_of(nodes, {"w": np.ones((3, 3, 9, 9), np.float32)}))
+    mixed = Subjects(real=wide.real, opened=narrow.opened)
+    probe = probe_axis("x", mixed, geometry, seed=0, progress=lambda *_: None)
+    assert [(side.measured_px, side.verdict) for side in probe.sides] == [(4, "TOO SMALL")] * 2
 
 
 def test_a_label_map_inside_the_graph_is_looked_at_before_the_labels():
