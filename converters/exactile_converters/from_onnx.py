@@ -16,6 +16,7 @@ from exactile.errors import ModelError, OptionError
 from exactile_converters.geometry.node_view import Labels
 from exactile_converters.geometry.probe import Probe
 from exactile_converters.geometry.trace import Traced, trace
+from exactile_converters.untrusted import check_functions, check_tensors
 
 OLDEST_WRAPPABLE_OPSET = 13
 LARGEST_FILE_BYTES = 2 << 30
@@ -45,6 +46,8 @@ def load_network(path: str | Path, *, output_name: str | None = None) -> Network
 
 def prepare_network(proto: onnx.ModelProto, *, name: str, output_name: str | None = None) -> Network:
     """Flatten, clean and sort a loaded model, and find its input and output."""
+    check_tensors(proto, name, None)
+    check_functions(proto, name)
     proto = _at_least_opset(proto, OLDEST_WRAPPABLE_OPSET)
     try:
         model = ir.from_proto(proto)
@@ -75,7 +78,10 @@ def read_model(path: Path) -> onnx.ModelProto:
         raise ModelError(f"{path} is not an ONNX model: it holds no graph")
     try:
         onnx.checker.check_model(str(path))
+        check_tensors(proto, path.name, path.parent)
         onnx.load_external_data_for_model(proto, str(path.parent))
+    except ModelError:
+        raise
     except Exception as error:
         raise ModelError(f"{path} is not a valid ONNX model: {_one_line(error)}") from error
     return proto
@@ -83,6 +89,11 @@ def read_model(path: Path) -> onnx.ModelProto:
 
 def _at_least_opset(proto: onnx.ModelProto, wanted: int) -> onnx.ModelProto:
     version = next((opset.version for opset in proto.opset_import if opset.domain in ("", "ai.onnx")), 0)
+    newest = onnx.defs.onnx_opset_version()
+    if version > newest:
+        raise ModelError(
+            f"the model has opset {version}; the newest known here is {newest}: update onnx, or export with it"
+        )
     if version >= wanted:
         return proto
     try:

@@ -1,0 +1,148 @@
+"""Checks of a model file that may be damaged or made to harm, before anything is computed or allocated from it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import onnx
+from onnx import TensorProto, helper
+
+from exactile.errors import ModelError
+
+LARGEST_WEIGHTS_BYTES = 2 << 30
+"""All weights together: what one ONNX file can hold."""
+
+MOST_NODES = 200_000
+"""Nodes of the graph once its local functions are written out."""
+
+
+def check_tensors(proto: onnx.ModelProto, name: str, folder: Path | None) -> None:
+    """Every stored tensor must hold what its shape claims; external data must lie, whole, in its file."""
+    total = 0
+    for tensor in _tensors(proto):
+        claimed = _claimed_bytes(tensor, name)
+        total += claimed or 0
+        if total > LARGEST_WEIGHTS_BYTES:
+            raise ModelError(
+                f"{name}: its tensors claim more than {LARGEST_WEIGHTS_BYTES} bytes (at {tensor.name!r}, of "
+                f"{list(tensor.dims)}), which is more than an ONNX model can hold"
+            )
+        if tensor.data_location == TensorProto.EXTERNAL:
+            if folder is not None and claimed is not None:
+                _check_external(tensor, claimed, name, folder)
+        elif claimed is not None and tensor.HasField("raw_data") and len(tensor.raw_data) != claimed:
+            raise ModelError(
+                f"{name}: tensor {tensor.name!r} of {list(tensor.dims)} holds {len(tensor.raw_data)} bytes where its "
+                f"shape claims {claimed}"
+            )
+        elif not tensor.HasField("raw_data") and math.prod(tensor.dims) > 8 * tensor.ByteSize():
+            raise ModelError(
+                f"{name}: tensor {tensor.name!r} holds {tensor.ByteSize()} bytes where its shape claims "
+                f"{math.prod(tensor.dims)} elements"
+            )
+
+
+def _claimed_bytes(tensor: TensorProto, name: str) -> int | None:
+    """Bytes of the tensor's elements; None where they have no fixed size."""
+    if any(size < 0 for size in tensor.dims):
+        raise ModelError(f"{name}: tensor {tensor.name!r} has a negative size in {list(tensor.dims)}")
+    elements: int = math.prod(tensor.dims)
+    if tensor.data_type in (TensorProto.INT4, TensorProto.UINT4):
+        return -(-elements // 2)
+    try:
+        dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    except (KeyError, ValueError, TypeError):
+        raise ModelError(f"{name}: tensor {tensor.name!r} has the unknown element type {tensor.data_type}") from None
+    if dtype.kind == "O" or tensor.data_type > TensorProto.BFLOAT16:
+        return None
+    itemsize: int = dtype.itemsize
+    return elements * itemsize
+
+
+def _check_external(tensor: TensorProto, claimed: int, name: str, folder: Path) -> None:
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    try:
+        offset, length = int(entries.get("offset", 0)), int(entries.get("length", claimed))
+    except ValueError:
+        raise ModelError(f"{name}: tensor {tensor.name!r} has an offset or length that is not a number") from None
+    path = folder / entries.get("location", "")
+    available = path.stat().st_size if path.is_file() else 0
+    if length != claimed or offset < 0 or offset + length > available:
+        raise ModelError(
+            f"{name}: tensor {tensor.name!r} claims {claimed} bytes, {length} of them at {offset} in {path.name!r}, "
+            f"which has {available} bytes; are model and data from the same export?"
+        )
+    if "length" not in entries:
+        tensor.external_data.add(key="length", value=str(length))
+
+
+def _tensors(proto: onnx.ModelProto) -> Iterator[TensorProto]:
+    graphs = [proto.graph]
+    nodes = [node for function in proto.functions for node in function.node]
+    while graphs or nodes:
+        if graphs:
+            graph = graphs.pop()
+            yield from graph.initializer
+            for sparse in graph.sparse_initializer:
+                yield from (sparse.values, sparse.indices)
+            nodes.extend(graph.node)
+            continue
+        for attribute in nodes.pop().attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+            if attribute.HasField("g"):
+                graphs.append(attribute.g)
+            graphs.extend(attribute.graphs)
+
+
+def check_functions(proto: onnx.ModelProto, name: str) -> None:
+    """Local functions must not call themselves, nor multiply beyond ``MOST_NODES`` when written out."""
+    functions = {(function.domain, function.name): list(_with_subgraphs(function.node)) for function in proto.functions}
+    sizes: dict[tuple[str, str], int] = {}
+    for key in functions:
+        _written_out(key, functions, sizes, name)
+    nodes = sum(sizes.get((node.domain, node.op_type), 1) for node in _with_subgraphs(proto.graph.node))
+    if nodes > MOST_NODES:
+        raise ModelError(
+            f"{name}: the graph has {nodes} nodes with its functions written out; the limit is {MOST_NODES}"
+        )
+
+
+def _written_out(
+    key: tuple[str, str],
+    functions: Mapping[tuple[str, str], list[onnx.NodeProto]],
+    sizes: dict[tuple[str, str], int],
+    name: str,
+) -> None:
+    """Count the nodes of a function and of all that it calls, deepest first."""
+    stack = [key]
+    open_calls: set[tuple[str, str]] = set()
+    while stack:
+        current = stack[-1]
+        if current in sizes:
+            stack.pop()
+            continue
+        called = {(node.domain, node.op_type) for node in functions[current]} & functions.keys()
+        waiting = [call for call in called if call not in sizes]
+        if not waiting:
+            sizes[current] = sum(sizes.get((node.domain, node.op_type), 1) for node in functions[current])
+            stack.pop()
+            open_calls.discard(current)
+            continue
+        open_calls.add(current)
+        if any(call in open_calls for call in waiting):
+            raise ModelError(f"{name}: the function {current[1]!r} calls itself; ONNX functions must not recurse")
+        stack.append(waiting[0])
+
+
+def _with_subgraphs(nodes: object) -> Iterator[onnx.NodeProto]:
+    waiting = list(nodes)  # type: ignore[call-overload]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        for attribute in node.attribute:
+            for graph in [attribute.g] if attribute.HasField("g") else attribute.graphs:
+                waiting.extend(graph.node)
