@@ -1,0 +1,117 @@
+"""The families of segmentation-models-pytorch with random weights: the right verdict, and tiled equals whole."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+
+from exactile_converters.deploy import Normalization
+from exactile_converters.from_onnx import prepare_network
+from models.export import export_onnx
+from tests.test_exactness import segment
+
+EXPORTERS = ("torchscript", "dynamo")
+ENCODERS = ("resnet18", "mobilenet_v2", "efficientnet-b0")
+TILEABLE = ("Unet", "UnetPlusPlus", "Linknet")
+
+# The operators that make the obstacle; a squeeze-and-excitation encoder meets its global pooling first.
+OBSTACLES = {
+    "FPN": {"Reshape"},
+    "PSPNet": {"GlobalAveragePool", "ReduceMean", "Resize"},
+    "DeepLabV3": {"GlobalAveragePool", "ReduceMean"},
+    "DeepLabV3Plus": {"GlobalAveragePool", "ReduceMean"},
+    "MAnet": {"MatMul", "GlobalAveragePool", "ReduceMean"},
+    "UPerNet": {"GlobalAveragePool", "ReduceMean", "GatherND"},
+    "Segformer": {"Resize"},
+}
+GLOBAL = {"GlobalAveragePool", "ReduceMean"}
+
+# What the exporters cannot write with free height and width: adaptive pooling to more than one bin, global pooling
+# that the family asks for by an output size.
+NOT_EXPORTED = {("PSPNet", "torchscript"), ("UPerNet", "torchscript")}
+
+
+@pytest.fixture(scope="module")
+def smp() -> Any:
+    """The library. It imports torchvision, whose compiled half is missing beside a CPU build of PyTorch: declare it."""
+    operators = torch.library.Library("torchvision", "FRAGMENT")
+    for name in ("nms", "qnms"):
+        if not hasattr(torch.ops.torchvision, name):
+            operators.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield pytest.importorskip("segmentation_models_pytorch", exc_type=ImportError)
+
+
+def exported(smp, family: str, encoder: str, exporter: str) -> bytes:
+    torch.manual_seed(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        network = getattr(smp, family)(encoder, encoder_weights=None, classes=3).eval()
+        buffer = io.BytesIO()
+        export_onnx(network, buffer, 3, exporter=exporter, stride=32)
+    return buffer.getvalue()
+
+
+def check_tileable(model: bytes) -> None:
+    """No label differs, with the smallest tile that advances."""
+    geometry = prepare_network(onnx.load_from_string(model), name="smp").trace().geometry
+    assert geometry is not None
+    tile = []
+    for axis in (geometry.y, geometry.x):
+        need = -(-axis.margin_before // axis.stride) * axis.stride + axis.stride + axis.margin_after
+        tile.append(axis.accepted_size(need))
+    image = np.random.default_rng(0).integers(0, 256, (tile[0] + 32, tile[1] + 32, 3), dtype=np.uint8)
+    raw, summary, _ = segment(model, image, normalization=Normalization(scale=(255.0,)), tile=tuple(tile))
+    pixels = (image.astype(np.float32) / 255).transpose(2, 0, 1)[None]
+    (whole,) = ort.InferenceSession(model).run(None, {"image": pixels})
+    assert summary.tiles == 4
+    assert np.abs(raw - whole[0]).max() <= 1e-4 * max(1.0, np.abs(whole).max())
+
+
+def check_obstacles(model: bytes, operators: set[str]) -> None:
+    traced = prepare_network(onnx.load_from_string(model), name="smp").trace()
+    assert traced.geometry is None
+    assert {obstacle.op for obstacle in traced.obstacles} & operators
+
+
+@pytest.mark.parametrize("family", ["Unet", "Linknet"])
+def test_small_tileable_families_tile(smp, family):
+    check_tileable(exported(smp, family, "resnet18", "torchscript"))
+
+
+@pytest.mark.parametrize("family", ["FPN", "DeepLabV3Plus", "MAnet", "Segformer"])
+def test_small_families_with_obstacles_are_refused(smp, family):
+    check_obstacles(exported(smp, family, "resnet18", "torchscript"), OBSTACLES[family])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("exporter", EXPORTERS)
+@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize("family", TILEABLE)
+def test_tileable_families_tile(smp, family, encoder, exporter):
+    """EfficientNet's squeeze-and-excitation is an obstacle in every family."""
+    model = exported(smp, family, encoder, exporter)
+    if encoder.startswith("efficientnet"):
+        check_obstacles(model, GLOBAL)
+    else:
+        check_tileable(model)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("exporter", EXPORTERS)
+@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize("family", OBSTACLES)
+def test_families_with_obstacles_are_refused(smp, family, encoder, exporter):
+    if (family, exporter) in NOT_EXPORTED:
+        pytest.skip("the exporter does not write this network with free height and width")
+    if family in {"DeepLabV3", "DeepLabV3Plus"} and encoder != "resnet18":
+        pytest.skip("dilated encoders are shown by resnet18")
+    check_obstacles(exported(smp, family, encoder, exporter), OBSTACLES[family] | GLOBAL)
