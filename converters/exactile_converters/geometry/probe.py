@@ -98,7 +98,7 @@ class Probe:
         schema = onnx.defs.get_schema(node.op_type, version, node.domain or "")
         types = {name: helper.make_tensor_type_proto(fact.dtype, fact.shape) for name, fact in inputs.items()}
         data = {
-            name: numpy_helper.from_array(np.ascontiguousarray(fact.value), name)
+            name: numpy_helper.from_array(np.asarray(fact.value, order="C"), name)
             for name, fact in inputs.items()
             if fact.value is not None and fact.value.size <= SMALL_VALUE_ELEMENTS
         }
@@ -131,6 +131,9 @@ class Probe:
             return self._uniform(node)
         if node.op_type in ELEMENTWISE:
             return self._repeated(proto, values, types.get(node.outputs[0].name or ""))
+        if node.op_type == "Range":  # shape inference leaves its length open
+            first, limit, step = (float(values[name].ravel()[0]) for name in proto.input)
+            return self._evaluate(proto, values) if (limit - first) / step <= FOLD_LIMIT_ELEMENTS else {}
         largest = max(_elements(types.get(output.name or "")) for output in node.outputs if output.name)
         return self._evaluate(proto, values) if node.op_type in FOLDABLE and largest <= FOLD_LIMIT_ELEMENTS else {}
 

@@ -10,6 +10,9 @@ from exactile_converters.geometry.obstacle import ObstacleError
 from exactile_converters.geometry.reach import Reach, Window
 from exactile_converters.geometry.registry import Flow, Transfer, rule
 
+UNBOUNDED = 2**31 - 1
+"""Exporters write this, or more, for an end that is left open."""
+
 ANCHOR = "Crop a constant number of pixels from the edges"
 
 
@@ -63,7 +66,7 @@ def slice_(node: NodeView) -> Transfer:
         firsts = {
             max(0, min(size, start + size if start < 0 else start)) for size, start in zip(sizes, starts, strict=True)
         }
-        if len(firsts) != 1 or (sizes[1] - sizes[0]) != (kept[1] - kept[0]) * step:
+        if len(firsts) != 1 or (sizes[1] - sizes[0]) != (kept[1] - kept[0]) * step or _ends_in_reach(node, axis):
             raise ObstacleError(f"its crop along {labels[axis]} is not tied to the image's edges", ANCHOR)
         reach[labels[axis]] = Window(stride=step, pad=-firsts.pop())
     return Transfer(labels=(labels,), flows=(Flow(operand=0, reach=reach),))
@@ -81,6 +84,16 @@ def _axes(node: NodeView, operand: Operand) -> list[tuple[int, tuple[int, int], 
     stepped = node.operand(4)
     steps = [int(s) for s in stepped.constant("step").ravel()] if stepped is not None else [1] * first.size
     return [(operand.axis(axis), (int(first[i]), int(second[i])), steps[i]) for i, axis in enumerate(axes)]
+
+
+def _ends_in_reach(node: NodeView, axis: int) -> bool:
+    """Whether it ends at a fixed pixel that only larger images than the probed ones have."""
+    operand, _ = node.feature()
+    if node.opset < 10:
+        return False
+    first, second = _both(node.operand(2))
+    place = [sliced for sliced, _, _ in _axes(node, operand)].index(axis)
+    return bool(first[place] == second[place] and operand.sizes(axis)[1] < first[place] < UNBOUNDED)
 
 
 def _both(operand: Operand | None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
