@@ -12,6 +12,7 @@ from exactile.cli.converter import load_converter
 from exactile.cli.failures import reported
 from exactile.cli.inspect_json import inspection_object
 from exactile.cli.inspect_text import print_inspection
+from exactile.cli.options import ModelArgument, OutputNameOption
 
 EXAMPLES = """
 **Examples**
@@ -25,8 +26,8 @@ EXAMPLES = """
 
 
 def inspect(
-    model: Annotated[Path, typer.Argument(help="The network: an ONNX file.", show_default=False)],
-    output_name: Annotated[str | None, typer.Option(help="Which of the model's outputs. [default: the first]")] = None,
+    model: ModelArgument,
+    output_name: OutputNameOption = None,
     plot: Annotated[
         Path | None,
         typer.Option(

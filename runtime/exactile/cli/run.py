@@ -10,6 +10,17 @@ import typer
 
 from exactile.cli.converter import load_converter
 from exactile.cli.failures import reported
+from exactile.cli.options import (
+    AxesOption,
+    ChannelsOption,
+    LevelOption,
+    MeanOption,
+    ModelArgument,
+    NoProgressOption,
+    OutputNameOption,
+    ScaleOption,
+    StdOption,
+)
 from exactile.cli.progress import Bar
 from exactile.cli.summary import print_summary
 from exactile.cli.values import parse_bytes, parse_channels, parse_numbers, parse_tile
@@ -47,7 +58,7 @@ class OutputChoice(StrEnum):
 
 
 def run(
-    model: Annotated[Path, typer.Argument(help="The network: an ONNX file.", show_default=False)],
+    model: ModelArgument,
     image: Annotated[Path, typer.Argument(help="The image: a TIFF or .npy file.", show_default=False)],
     target: Annotated[
         Path, typer.Option("-o", "--to", help="Where the result goes: .tif, .ome.tif or .npy.", show_default=False)
@@ -68,25 +79,19 @@ def run(
     border: Annotated[
         BorderChoice, typer.Option(help="What lies outside the image; model: nothing, the network pads as it does.")
     ] = BorderChoice.model,
-    scale: Annotated[
-        list[str] | None, typer.Option(help="(sample / scale - mean) / std: one value, or one a channel.")
-    ] = None,
-    mean: Annotated[list[str] | None, typer.Option(help="See --scale.")] = None,
-    std: Annotated[list[str] | None, typer.Option(help="See --scale.")] = None,
-    channels: Annotated[
-        str | None, typer.Option(metavar="LIST", help="Channels of the image to use, e.g. 0,1,2. [default: all]")
-    ] = None,
-    axes: Annotated[
-        str | None, typer.Option(metavar="AXES", help="Axes of a .npy image: YX, YXC or CYX. [default: YX or YXC]")
-    ] = None,
-    level: Annotated[int, typer.Option(min=0, help="Level of a pyramid; 0 is full resolution.")] = 0,
-    output_name: Annotated[str | None, typer.Option(help="Which of the model's outputs. [default: the first]")] = None,
+    scale: ScaleOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    channels: ChannelsOption = None,
+    axes: AxesOption = None,
+    level: LevelOption = 0,
+    output_name: OutputNameOption = None,
     compression: Annotated[
         str | None, typer.Option(help="Of a TIFF result: zlib, zstd, lzw or none. [default: zlib]")
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the engine. [default: all cores]")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output, once complete.")] = False,
-    no_progress: Annotated[bool, typer.Option("--no-progress", help="No progress bar.")] = False,
+    no_progress: NoProgressOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object on stdout.")] = False,
 ) -> None:
     """Segment an image of any size exactly: the result equals one pass over the whole image.

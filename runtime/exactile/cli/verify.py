@@ -16,6 +16,17 @@ import typer
 import exactile
 from exactile.cli.converter import load_converter, load_verifier
 from exactile.cli.failures import reported
+from exactile.cli.options import (
+    AxesOption,
+    ChannelsOption,
+    LevelOption,
+    MeanOption,
+    ModelArgument,
+    NoProgressOption,
+    OutputNameOption,
+    ScaleOption,
+    StdOption,
+)
 from exactile.cli.stages import Stages
 from exactile.cli.values import parse_channels, parse_numbers, parse_tile
 from exactile.cli.verdict import print_verdict
@@ -36,7 +47,7 @@ CLAIM_FAILS = 1
 
 
 def verify(
-    model: Annotated[Path, typer.Argument(help="The network: an ONNX file.", show_default=False)],
+    model: ModelArgument,
     image: Annotated[
         Path | None, typer.Option(help="Compare on this TIFF or .npy file. [default: seeded noise]")
     ] = None,
@@ -49,21 +60,15 @@ def verify(
     report: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write index.html with tables and pictures to this folder.")
     ] = None,
-    scale: Annotated[
-        list[str] | None, typer.Option(help="(sample / scale - mean) / std: one value, or one a channel.")
-    ] = None,
-    mean: Annotated[list[str] | None, typer.Option(help="See --scale.")] = None,
-    std: Annotated[list[str] | None, typer.Option(help="See --scale.")] = None,
-    channels: Annotated[
-        str | None, typer.Option(metavar="LIST", help="Channels of the image to use, e.g. 0,1,2. [default: all]")
-    ] = None,
-    axes: Annotated[
-        str | None, typer.Option(metavar="AXES", help="Axes of a .npy image: YX, YXC or CYX. [default: YX or YXC]")
-    ] = None,
-    level: Annotated[int, typer.Option(min=0, help="Level of a pyramid; 0 is full resolution.")] = 0,
-    output_name: Annotated[str | None, typer.Option(help="Which of the model's outputs. [default: the first]")] = None,
+    scale: ScaleOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    channels: ChannelsOption = None,
+    axes: AxesOption = None,
+    level: LevelOption = 0,
+    output_name: OutputNameOption = None,
     seed: Annotated[int, typer.Option(min=0, help="Of all noise.")] = 0,
-    no_progress: Annotated[bool, typer.Option("--no-progress", help="No progress bar.")] = False,
+    no_progress: NoProgressOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
     """Prove the stride and halo that `inspect` claims, without the rules it used: by running the network.
