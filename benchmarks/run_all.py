@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-SCRIPTS = {"end_to_end": [], "memory_model": ["--quick"], "read_speed": [], "write_speed": []}
+SCRIPTS = {"exactness": [], "end_to_end": [], "memory_model": ["--quick"], "read_speed": [], "write_speed": []}
 
 
 def main() -> None:
