@@ -24,7 +24,19 @@ ROOMS = [
     "cli",
 ]
 SAME_LEVEL = {"sources": 5, "sinks": 5, "engines": 5}
-HEAVY = {"onnx", "onnx_ir", "onnxruntime", "torch", "tifffile", "imagecodecs", "typer", "rich", "psutil", "skimage", "matplotlib"}
+HEAVY = {
+    "onnx",
+    "onnx_ir",
+    "onnxruntime",
+    "torch",
+    "tifffile",
+    "imagecodecs",
+    "typer",
+    "rich",
+    "psutil",
+    "skimage",
+    "matplotlib",
+}
 
 
 def test_importing_the_package_costs_numpy_and_the_standard_library():
