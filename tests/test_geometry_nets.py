@@ -11,17 +11,6 @@ from onnx import numpy_helper
 from exactile_converters.from_onnx import prepare_network
 from tests.nets import NETS, onnx_bytes
 
-PAPER = [
-    "unet_d1",
-    "unet_d2",
-    "unet_d3",
-    "unet_d4",
-    "unet_transpose3_d4",
-    "unet_bilinear_d4",
-    "fc_densenet56",
-    "segnet",
-]
-
 
 def geometry_of(name: str, **options):
     traced = prepare_network(onnx.load_from_string(onnx_bytes(name, **options)), name=name).trace()

@@ -233,3 +233,21 @@ def test_two_image_inputs_are_refused():
 def test_the_wrong_number_of_channels_names_both():
     with pytest.raises(ChannelError, match=r"2 channel.* 3"):
         segment(head(("Identity", ["scores"], ["out"], {}), classes=3), picture(channels=2))
+
+
+@pytest.mark.parametrize("merge", ["Add", "Concat"])
+def test_a_network_that_accepts_odd_sizes_only_tiles_at_odd_sizes(merge):
+    """Its skip connection has n - 1 pixels, its way down and up (n - 1) // 2 * 2."""
+    nodes = [
+        ("Conv", ["image", "w0"], ["skip"], {}),
+        ("MaxPool", ["skip"], ["pooled"], {"kernel_shape": [2, 2], "strides": [2, 2]}),
+        ("ConvTranspose", ["pooled", "w1"], ["up"], {"strides": [2, 2]}),
+        (merge, ["skip", "up"], ["out"], {"axis": 1} if merge == "Concat" else {}),
+    ]
+    model = model_of(nodes, {"w0": weights(4, 3, 2, 2), "w1": weights(4, 4, 2, 2)})
+    image = picture(41, 50)
+    raw, summary, geometry = segment(model, image, tile=(11, 13))
+    assert (geometry.y.stride, geometry.y.remainder) == (2, 1)
+    assert summary.tiles > 4
+    assert summary.domain == (41, 51)
+    assert np.array_equal(raw, whole_pass(model, image, geometry))

@@ -159,13 +159,13 @@ def _layout(image: ir.Value, name: str) -> tuple[Labels, int]:
 
 def _channels_of_first_convolution(image: ir.Value) -> tuple[int, int] | None:
     """(channel axis of the image, channels), read off the first convolution behind transposes and arithmetic."""
-    axes: dict[ir.Value, int] = {}
+    seen: set[ir.Value] = set()
     queue: list[tuple[ir.Value, tuple[int, ...]]] = [(image, (0, 1, 2, 3))]
     while queue:
         value, order = queue.pop(0)
-        if value in axes:
+        if value in seen:
             continue
-        axes[value] = order[1]
+        seen.add(value)
         for node, index in value.uses():
             if node.op_type in CONVOLUTIONS and index == 0:
                 weight = node.inputs[1]

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 import exactile_converters.geometry.rules  # noqa: F401 - registers the rules
 from exactile_converters.geometry.node_view import REPORT_OPERATOR, SPATIAL, Label, Labels, NodeView, Operand
-from exactile_converters.geometry.obstacle import Obstacle, ObstacleError
+from exactile_converters.geometry.obstacle import Obstacle, ObstacleError, ShapesDoNotFitError
 from exactile_converters.geometry.probe import Fact, Probe
 from exactile_converters.geometry.registry import Transfer, find_rule
 from exactile_converters.geometry.rules.barriers import BARRIERS, CONTROL_FLOW
@@ -111,6 +111,7 @@ class _Walker:
                     op=node.op_type,
                     reason=error.reason,
                     remedy=error.remedy,
+                    sizes_differ=error.sizes_differ,
                 )
             )
             self._lose(node)
@@ -129,7 +130,7 @@ class _Walker:
             return rule(view)
         failure = self._small.failures.get(node) or self._large.failures.get(node)
         if failure:
-            raise ObstacleError(f"its shapes do not fit: {failure}", "Check the model with the framework that made it")
+            raise ShapesDoNotFitError(failure)
         self._check_operands(view)
         return rule(view)
 

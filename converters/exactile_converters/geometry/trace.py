@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, floor, lcm
 
@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from exactile.geometry import AxisGeometry, Geometry, Span
 from exactile_converters.geometry.feature_maps import FeatureMap, ForwardWalk, ImageSizes, walk_forward
-from exactile_converters.geometry.node_view import Label, Labels
+from exactile_converters.geometry.node_view import SPATIAL, Label, Labels
 from exactile_converters.geometry.obstacle import Obstacle
 from exactile_converters.geometry.origin import origins
 
@@ -33,7 +33,6 @@ class Traced:
 
     geometry: Geometry | None
     obstacles: tuple[Obstacle, ...]
-    stride: tuple[int, int]
     nodes: tuple[ir.Node, ...]
     features: Mapping[str, FeatureMap]
     sizes: ImageSizes
@@ -84,7 +83,7 @@ def ancestors(model: ir.Model, output: ir.Value) -> list[ir.Node]:
 
 
 def _may_fit_other_sizes(walk: ForwardWalk) -> bool:
-    return all("different sizes along" in obstacle.reason for obstacle in walk.obstacles)
+    return all(obstacle.sizes_differ for obstacle in walk.obstacles)
 
 
 def _conclude(walk: ForwardWalk, nodes: list[ir.Node], output: ir.Value, remainder: int, sizes: ImageSizes) -> Traced:
@@ -99,10 +98,9 @@ def _conclude(walk: ForwardWalk, nodes: list[ir.Node], output: ir.Value, remaind
                 remedy="Choose another output",
             )
         )
-    strides = (walk.stride("y"), walk.stride("x"))
     geometry = None
     if result is not None and not obstacles:
-        missing = [axis for axis in _spatial() if axis not in result.labels]
+        missing = [axis for axis in SPATIAL if axis not in result.labels]
         if missing:
             obstacles.append(
                 Obstacle(
@@ -113,22 +111,16 @@ def _conclude(walk: ForwardWalk, nodes: list[ir.Node], output: ir.Value, remaind
                 )
             )
         else:
-            y, x = (_axis(walk, nodes, result, axis, remainder) for axis in _spatial())
+            y, x = (_axis(walk, nodes, result, axis, remainder) for axis in SPATIAL)
             geometry = Geometry(y=y, x=x)
     return Traced(
         geometry=geometry,
         obstacles=tuple(obstacles),
-        stride=strides,
         nodes=tuple(nodes),
         features=walk.features,
         sizes=sizes,
         walk=walk,
     )
-
-
-def _spatial() -> Iterator[Label]:
-    yield "y"
-    yield "x"
 
 
 def _axis(walk: ForwardWalk, nodes: list[ir.Node], result: FeatureMap, axis: Label, remainder: int) -> AxisGeometry:

@@ -22,7 +22,6 @@ from exactile_converters.geometry.trace import ancestors
 IMAGE, RESULT = "exactile_image", "exactile_result"
 IMAGE_TYPES = {"uint8": ir.DataType.UINT8, "uint16": ir.DataType.UINT16, "float32": ir.DataType.FLOAT}
 TRANSPARENT = {"Identity", "Transpose", "Cast", "Squeeze", "Unsqueeze"}
-ACTIVATIONS = {"Softmax", "LogSoftmax", "Sigmoid", "HardSigmoid"}
 THRESHOLD_OF_PROBABILITY = 0.5
 
 

@@ -166,7 +166,7 @@ def _fail(error: Exception, doing: str) -> NoReturn:
     text = " ".join(str(error).split())
     if isinstance(error, MemoryError) or any(sign in text for sign in _OUT_OF_MEMORY):
         raise EngineError(
-            f"out of memory while {doing}; use smaller tiles (--tile-size) or a smaller budget (--memory): {text}"
+            f"out of memory while {doing}; use smaller tiles (--tile) or a smaller budget (--memory): {text}"
         ) from error
     raise EngineError(f"ONNX Runtime failed while {doing}: {text}") from error
 

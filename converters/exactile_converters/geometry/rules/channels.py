@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from exactile_converters.geometry.node_view import Label, Labels, NodeView, Operand, is_spatial, same_places
-from exactile_converters.geometry.obstacle import ObstacleError
+from exactile_converters.geometry.obstacle import ObstacleError, SizesDifferError
 from exactile_converters.geometry.registry import Flow, Transfer, rule
-from exactile_converters.geometry.rules.pixelwise import RESIZE_TO_MATCH
 
 REMOVE_SIZE = "Make the computation independent of the image's size"
 
@@ -28,11 +27,7 @@ def concat(node: NodeView) -> Transfer:
             raise ObstacleError(f"its operands have differently ordered axes, {other} and {labels}", "Transpose alike")
         for dim, label in enumerate(labels):
             if is_spatial(label) and operand.sizes(dim) != result.sizes(dim):
-                raise ObstacleError(
-                    f"its operands have different sizes along {label} ({operand.sizes(dim)[0]} and "
-                    f"{result.sizes(dim)[0]} pixels for the same image)",
-                    RESIZE_TO_MATCH,
-                )
+                raise SizesDifferError(label, operand.sizes(dim)[0], result.sizes(dim)[0])
     for constant in node.operands:
         if constant is not None and not constant.is_feature:
             _check_constant(constant, labels, result)
@@ -166,7 +161,7 @@ def gather_elements(node: NodeView) -> Transfer:
     if found is None or found.labels is None or not same_places(found.labels, labels):
         raise ObstacleError("its indices are not a map of the image", "Compute the indices from the image")
     if any(is_spatial(label) and operand.sizes(dim) != result.sizes(dim) for dim, label in enumerate(labels)):
-        raise ObstacleError("its operands have different sizes", RESIZE_TO_MATCH)
+        raise ObstacleError("its operands have different sizes", "Crop, pad or resize so that both have the same size")
     return Transfer(labels=(labels,), flows=(Flow(operand=0), Flow(operand=1)))
 
 

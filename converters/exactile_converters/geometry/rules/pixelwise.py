@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from exactile_converters.geometry.node_view import Labels, NodeView, Operand, is_spatial, same_places
-from exactile_converters.geometry.obstacle import ObstacleError
+from exactile_converters.geometry.obstacle import ObstacleError, SizesDifferError
 from exactile_converters.geometry.registry import Flow, Transfer, rule
 
 UNARY = (
@@ -16,8 +16,6 @@ BROADCASTING = (
     "Add And BitwiseAnd BitwiseOr BitwiseXor CastLike Div Equal Greater GreaterOrEqual Less LessOrEqual Max Mean Min "
     "Mod Mul Or PRelu Pow Sub Sum Where Xor"
 ).split()
-
-RESIZE_TO_MATCH = "Crop, pad or resize so that both have the same size for every accepted image size"
 
 
 @rule(*UNARY)
@@ -64,11 +62,7 @@ def _check_alignment(operand: Operand, labels: Labels, result: Operand) -> None:
         sizes, wanted = operand.sizes(operand.rank - back), result.sizes(result.rank - back)
         if operand.is_feature:
             if sizes != wanted:
-                raise ObstacleError(
-                    f"its operands have different sizes along {labels[-back]} ({sizes[0]} and {wanted[0]} pixels for "
-                    f"the same image)",
-                    RESIZE_TO_MATCH,
-                )
+                raise SizesDifferError(labels[-back], sizes[0], wanted[0])
         elif sizes != (1, 1) and not operand.repeats(operand.rank - back):
             raise ObstacleError(
                 f"it combines the feature map with a constant that varies along {labels[-back]} (a position encoding "
