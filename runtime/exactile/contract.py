@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Literal
+
+import numpy as np
 
 from exactile.geometry import Geometry
 
@@ -52,6 +56,29 @@ class MemoryModel:
     def activation_bytes(self, height: int, width: int) -> int:
         """Peak bytes of all live activations for a tile of ``height`` x ``width`` input pixels."""
         return int(max(step.at(height, width) for step in self.steps))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Carry:
+    """Rows of the feature map ``of`` that each strip hands to the next: graph input ``name_in``, output ``name_out``.
+
+    ``shape`` has None where columns are: as many as ``width * width_scale + width_constant``.
+    """
+
+    name: str
+    of: str
+    dtype: str
+    shape: tuple[int | None, ...]
+    width_scale: Fraction
+    width_constant: Fraction
+
+    def shape_at(self, width: int) -> tuple[int, ...]:
+        """The shape for strips of ``width`` image columns, an accepted width."""
+        columns = int(width * self.width_scale + self.width_constant)
+        return tuple(columns if size is None else size for size in self.shape)
+
+    def bytes_at(self, width: int) -> int:
+        return math.prod(self.shape_at(width)) * np.dtype(self.dtype).itemsize
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

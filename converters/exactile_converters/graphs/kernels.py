@@ -63,6 +63,7 @@ class Lowering:
     sizes: list[BytesForShape] = field(default_factory=list)
     plain: dict[str, int] = field(default_factory=dict)
     blocked: dict[str, int] = field(default_factory=dict)
+    made_blocked: set[str] = field(default_factory=set)  # without those that are only copied into blocks
     producer: dict[str, Kernel] = field(default_factory=dict)
     foldable: set[str] = field(default_factory=set)  # results of convolutions that a normalisation can be folded into
 
@@ -134,6 +135,22 @@ def lower(
 
     Raises ValueError when a tensor is read before it is written.
     """
+    state = _follow(tensors, nodes, inputs, outputs)
+    for name in outputs:
+        state.plain_buffer(name)
+    return sorted(state.kernels, key=lambda kernel: kernel.order), state.sizes
+
+
+def blocked_maps(
+    *, tensors: Sequence[TensorUse], nodes: Sequence[NodeUse], inputs: Sequence[str], outputs: Sequence[str]
+) -> frozenset[str]:
+    """The tensors that are made in blocks of channels."""
+    return frozenset(_follow(tensors, nodes, inputs, outputs).made_blocked)
+
+
+def _follow(
+    tensors: Sequence[TensorUse], nodes: Sequence[NodeUse], inputs: Sequence[str], outputs: Sequence[str]
+) -> Lowering:
     readers: dict[str, list[NodeUse]] = {}
     for node in nodes:
         for name in node.inputs:
@@ -145,9 +162,8 @@ def lower(
     for position, node in enumerate(nodes):
         rule = RULES.get(node.op, _unary if node.op in IN_PLACE_UNARY else _plain)
         rule(state, node, position)
-    for name in outputs:
-        state.plain_buffer(name)
-    return sorted(state.kernels, key=lambda kernel: kernel.order), state.sizes
+        state.made_blocked.update(name for name in node.outputs if name in state.blocked)
+    return state
 
 
 def _plain(state: Lowering, node: NodeUse, position: int) -> None:

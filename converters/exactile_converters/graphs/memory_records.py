@@ -19,15 +19,15 @@ def wrapped_memory(wrapped: Wrapped, sizes: ImageSizes) -> MemoryModel:
     image, result = graph.inputs[0], graph.outputs[0]
     walk = walk_forward(wrapped.model, image, ("y", "x", "c"), wrapped.image.channels, list(graph), sizes)
     return memory_model(
-        tensors=[_tensor_use(feature) for feature in walk.features.values()],
-        nodes=[_node_use(node) for node in graph if node in walk.transfers],
+        tensors=[tensor_use(feature) for feature in walk.features.values()],
+        nodes=[node_use(node) for node in graph if node in walk.transfers],
         inputs=[image.name or ""],
         outputs=[result.name or ""],
         constant_bytes=sum(value.const_value.nbytes for value in graph.initializers.values() if value.const_value),
     )
 
 
-def _tensor_use(feature: FeatureMap) -> TensorUse:
+def tensor_use(feature: FeatureMap) -> TensorUse:
     kind = ir.DataType(feature.dtype)
     others = prod(size for size, label in zip(feature.shape, feature.labels, strict=True) if not is_spatial(label))
     per_pixel = float(others * kind.itemsize)
@@ -40,7 +40,7 @@ def _tensor_use(feature: FeatureMap) -> TensorUse:
     return TensorUse(name=feature.name, bytes=size, channels=feature.shape[1] if blocked else 0)
 
 
-def _node_use(node: ir.Node) -> NodeUse:
+def node_use(node: ir.Node) -> NodeUse:
     weight = node.inputs[1] if node.op_type in {"Conv", "ConvTranspose"} else None
     shape = weight.const_value.shape if weight is not None and weight.const_value is not None else ()
     return NodeUse(

@@ -1,0 +1,149 @@
+"""How far each feature map is known when the rows above a line of the image are.
+
+After ``r`` rows of the image (a multiple of the stride), the first ``r * scale - lag`` rows of a feature map are
+final: everything they read is there, and nothing below will change them. A node's result is known as far as the rows
+that it reads are; where it reads several maps, the one furthest behind decides, and the others wait::
+
+    image           |==============================|            r rows, lag 0
+    after a 3x3     |=============================|             its last row waits for the row below: lag 1
+    pooled by 2     |==============|                            (lag in its own rows)
+    up again by 2   |============================|
+    joined          |============================|··|           the skip connection waits, as a delay line
+
+To compute the next rows of a node's result, a map is read from some row before its own frontier on: that many of its
+rows are its ``demand``. Rows are half-open, counted from the top of each map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from math import ceil, floor
+
+import onnx_ir as ir
+
+from exactile.geometry import Span
+from exactile_converters.geometry.feature_maps import FeatureMap, ForwardWalk
+from exactile_converters.geometry.reach import Blocks, Interpolation, Reach, TransposedWindow, Window
+from exactile_converters.geometry.registry import Flow
+from exactile_converters.strips.refusal import StripError
+
+REFERENCE_STRIDES = 1 << 20
+"""Rows are counted at an image height far larger than any halo; differences hold at all heights."""
+
+MOST_ROWS_BEHIND = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One feature map that a node reads."""
+
+    name: str
+    flow: Flow
+
+    @property
+    def reach(self) -> Reach:
+        return self.flow.along("y")
+
+
+class Frontiers:
+    """The frontier of every feature map of a walk along ``y``. ``nodes`` in topological order.
+
+    Raises StripError where rows cannot be handed on one after another.
+    """
+
+    def __init__(self, walk: ForwardWalk, nodes: Sequence[ir.Node], remainder: int) -> None:
+        self.walk = walk
+        self.stride = walk.stride("y")
+        self.remainder = remainder
+        self.nodes = [node for node in nodes if node in walk.transfers]
+        self.readings = {node: self._readings(node) for node in self.nodes}
+        self.lag: dict[str, int] = dict.fromkeys(list(walk.features)[:1], 0)
+        for node in self.nodes:
+            known = min(self._known(reading, self.reference) for reading in self.readings[node])
+            for value in node.outputs:
+                if value.name and value.name in walk.features:
+                    self.lag[value.name] = self._rows(value.name, self.reference) - known
+        if max(map(abs, self.lag.values())) > MOST_ROWS_BEHIND:
+            raise StripError("a feature map stays too far behind the image")
+
+    @cached_property
+    def reference(self) -> int:
+        """A height in image rows, a multiple of the stride."""
+        return self.stride * REFERENCE_STRIDES
+
+    def known(self, name: str, rows: int) -> int:
+        """Final rows of a map after ``rows`` rows of the image, a multiple of the stride."""
+        return self._rows(name, rows) - self.lag[name]
+
+    def size(self, name: str, height: int) -> int:
+        """Rows of a map for a whole image of an accepted ``height``."""
+        size = height * self.scale(name) + self.feature(name).constant["y"]
+        if size.denominator != 1:
+            raise StripError(f"the network does not accept {height} rows")
+        return int(size)
+
+    def feature(self, name: str) -> FeatureMap:
+        return self.walk.features[name]
+
+    def scale(self, name: str) -> Fraction:
+        return self.feature(name).scale["y"]
+
+    def first_read(self, reading: Reading, start: int) -> int:
+        """The first row read of a map for results from row ``start`` on; may lie above the map's first row."""
+        first = reading.reach.needed(Span(start, start + 1)).start
+        if isinstance(reading.reach, TransposedWindow):
+            first = reading.reach.needed(Span(start, start + reading.reach.stride)).start
+        factor = shrinking(reading.reach)
+        return first // factor * factor
+
+    def maps(self) -> Mapping[str, FeatureMap]:
+        return self.walk.features
+
+    def _rows(self, name: str, rows: int) -> int:
+        return int(rows * self.scale(name))
+
+    def _readings(self, node: ir.Node) -> tuple[Reading, ...]:
+        found = []
+        for flow in self.walk.transfers[node].flows:
+            value = node.inputs[flow.operand]
+            if value is not None and value.name and "y" in self.feature(value.name).scale:
+                found.append(Reading(value.name, flow))
+        if not found:
+            raise StripError(f"{node.op_type} {node.name} reads no rows of the image")
+        return tuple(found)
+
+    def _known(self, reading: Reading, rows: int) -> int:
+        """Rows of a node's result that the known rows of one operand determine."""
+        known = self.known(reading.name, rows)
+        factor = shrinking(reading.reach)
+        result = self._result_rows(reading, known) + 1
+        while reading.reach.needed(Span(result - 1, result)).stop > known:
+            result -= 1
+        return min(result, known // factor) if factor > 1 else result
+
+    def _result_rows(self, reading: Reading, known: int) -> int:
+        """No fewer rows than ``known`` rows of the operand can determine."""
+        reach = reading.reach
+        match reach:
+            case Window(stride=stride, pad=pad):
+                return ceil((known + pad) / Fraction(stride)) + 1
+            case TransposedWindow(kernel=kernel, stride=stride, dilation=dilation, pad=pad):
+                return known * stride + (kernel - 1) * dilation + stride - pad
+            case Blocks(factor=factor):
+                return known * factor
+            case Interpolation(scale=scale):
+                return floor(known * scale) + ceil(2 * scale) + 1
+        return known
+
+
+def shrinking(reach: Reach) -> int:
+    """The whole factor by which an interpolation shrinks; 1 for everything else.
+
+    Such an operator counts its positions from the first row it is given, which must therefore be a multiple.
+    """
+    if isinstance(reach, Interpolation) and reach.scale < 1:
+        return reach.scale.denominator
+    return 1

@@ -1,0 +1,187 @@
+"""The three graphs of a strip plan: ``first``, ``body`` and ``last``.
+
+All take rows of the image and give rows of the result; ``body`` and ``last`` take the rows carried from the strip
+before, ``first`` and ``body`` hand rows on. The image's true top is in ``first`` alone, its true bottom in ``last``
+alone, so that the network's own padding acts there and nowhere else. Dimension ``height`` is free in all three: any
+multiple of the stride for ``first`` (from the start-up height on) and ``body``, what is left for ``last``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Set as AbstractSet
+
+import onnx
+import onnx_ir as ir
+from onnx import helper
+
+from exactile.contract import Carry
+from exactile_converters.geometry.feature_maps import FeatureMap
+from exactile_converters.geometry.node_view import Label
+from exactile_converters.geometry.probe import Probe
+from exactile_converters.strips.chunks import Chunk, GraphBuilder, Role
+from exactile_converters.strips.demand import Demand, demand, produced_from
+from exactile_converters.strips.operators import Rewriter, Work, rewrite
+from exactile_converters.strips.refusal import StripError
+from exactile_converters.strips.source import StripSource
+
+
+def carries(source: StripSource, need: Demand) -> tuple[Carry, ...]:
+    """The carried rows as tensors, in the order of the graph."""
+    found = []
+    for index, name in enumerate(name for name in source.frontiers.maps() if name in need.carried):
+        feature = source.frontiers.feature(name)
+        if "y" not in feature.labels:
+            raise StripError(f"{name}: flattened rows cannot be carried")
+        found.append(
+            Carry(
+                name=f"carry_{index}",
+                of=name,
+                dtype=ir.DataType(feature.dtype).numpy().name,
+                shape=tuple(
+                    need.carried[name] if label == "y" else None if label == "x" else size
+                    for label, size in zip(feature.labels, feature.shape, strict=True)
+                ),
+                width_scale=feature.scale["x"],
+                width_constant=feature.constant["x"],
+            )
+        )
+    return tuple(found)
+
+
+def strip_graph(source: StripSource, carry: AbstractSet[str], role: Role) -> onnx.ModelProto:
+    """The graph of one role when the maps in ``carry`` are carried. Raises StripError."""
+    return _Assembly(source, demand(source.frontiers, carry), role).assemble()
+
+
+class _Assembly:
+    def __init__(self, source: StripSource, need: Demand, role: Role) -> None:
+        self._source, self._need, self._role = source, need, role
+        self._frontiers = source.frontiers
+        self._build = GraphBuilder()
+        self._carries = {carry.of: carry for carry in carries(source, need)}
+        height, width = source.sizes.small
+        shape = tuple({"y": height, "x": width, "c": size, "n": 1}[label] for label, size in self._image_axes())
+        constants = {
+            name: _named(ir.to_proto(value.const_value), name)
+            for name, value in source.model.graph.initializers.items()
+            if value.const_value is not None
+        }
+        self._at = Rewriter(
+            role=role,
+            frontiers=self._frontiers,
+            build=self._build,
+            probe=Probe(source.model, source.image.name or "", shape),
+            chunks={},
+            constants=constants,
+            blocked=source.blocked,
+        )
+        self._outputs: list[onnx.ValueInfoProto] = []
+        self._inputs: list[onnx.ValueInfoProto] = []
+
+    def assemble(self) -> onnx.ModelProto:
+        name = self._source.image.name or ""
+        self._declare_image(name)
+        dim = self._frontiers.feature(name).labels.index("x")
+        shape = self._build.add("Shape", [name])
+        self._at.image_width = self._build.add(
+            "Slice", [shape, self._build.integers([dim]), self._build.integers([dim + 1])]
+        )
+        self._arrive(name, name, self._start(name, 0))
+        for node in self._frontiers.nodes:
+            self._add(node)
+        self._finish()
+        return self._model()
+
+    def _image_axes(self) -> list[tuple[Label, int]]:
+        feature = self._frontiers.feature(self._source.image.name or "")
+        return list(zip(feature.labels, feature.shape, strict=True))
+
+    def _begin(self, name: str) -> int:
+        """The frontier of a map before this strip."""
+        return 0 if self._role == "first" else self._frontiers.known(name, self._frontiers.reference)
+
+    def _end(self, name: str) -> int:
+        """The frontier of a map after this strip."""
+        reference = self._frontiers.reference
+        if self._role == "last":
+            return self._frontiers.size(name, 2 * reference + self._frontiers.remainder)
+        return self._frontiers.known(name, reference if self._role == "first" else 2 * reference)
+
+    def _start(self, name: str, rows: int) -> int:
+        """The first row that this strip computes of a map whose last ``rows`` rows it computes once more."""
+        return 0 if self._role == "first" else self._begin(name) - rows
+
+    def _arrive(self, name: str, made: str, start: int) -> None:
+        """Rows of a map from ``start`` to its new frontier exist; join them to what was carried, and carry on."""
+        feature, stop = self._frontiers.feature(name), self._end(name)
+        chunk = Chunk(made, start, stop, feature)
+        carry = self._carries.get(name)
+        if carry is not None and self._role != "first":
+            rows = self._need.carried[name]
+            taken = f"{carry.name}_in"
+            self._inputs.append(_info(taken, feature, carry))
+            chunk = self._build.joined(taken, chunk, rows)
+        self._at.chunks[name] = chunk
+        if carry is not None and self._role != "last":
+            handed = self._build.last_rows(chunk, self._need.carried[name])
+            self._build.nodes.append(helper.make_node("Identity", [handed], [f"{carry.name}_out"]))
+            self._outputs.append(_info(f"{carry.name}_out", feature, carry))
+
+    def _add(self, node: ir.Node) -> None:
+        results = [value.name or "" for value in node.outputs if value.name in self._frontiers.maps()]
+        start = 0 if self._role == "first" else produced_from(self._frontiers, node, self._need.recomputed)
+        reaches, widths = {}, {}
+        for reading in self._frontiers.readings[node]:
+            reaches[reading.flow.operand] = reading.reach
+            widths[reading.flow.operand] = reading.flow.along("x")
+        work = Work(
+            node=node,
+            start=start,
+            stop=self._end(results[0]),
+            reaches=reaches,
+            widths=widths,
+            result=self._frontiers.feature(results[0]),
+        )
+        made = rewrite(work, self._at)
+        for value, name in zip(node.outputs, made, strict=True):
+            if value.name in self._frontiers.maps():
+                self._arrive(value.name or "", name, start)
+
+    def _finish(self) -> None:
+        name = self._source.result.name or ""
+        chunk = self._at.chunks[name]
+        rows = self._build.rows(chunk, self._begin(name), self._end(name))
+        self._build.nodes.append(helper.make_node("Identity", [rows], [name]))
+        self._outputs.insert(0, _info(name, self._frontiers.feature(name), None))
+
+    def _declare_image(self, name: str) -> None:
+        feature = self._frontiers.feature(name)
+        dims = [{"y": "height", "x": "width"}.get(label, size) for label, size in self._image_axes()]
+        self._inputs.append(helper.make_tensor_value_info(name, feature.dtype, dims))
+
+    def _model(self) -> onnx.ModelProto:
+        used = {name for node in self._build.nodes for name in node.input}
+        graph = helper.make_graph(
+            self._build.nodes,
+            f"strip_{self._role}",
+            self._inputs,
+            self._outputs,
+            [tensor for name, tensor in self._build.constants.items() if name in used],
+        )
+        opsets = [helper.make_opsetid(domain, v) for domain, v in self._source.model.graph.opset_imports.items()]
+        return helper.make_model(graph, opset_imports=opsets, ir_version=min(self._source.model.ir_version, 10))
+
+
+def _named(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
+    tensor.name = name
+    return tensor
+
+
+def _info(name: str, feature: FeatureMap, carry: Carry | None) -> onnx.ValueInfoProto:
+    if carry is None:
+        dims: list[int | None] = [
+            None if label in ("y", "x") else size for label, size in zip(feature.labels, feature.shape, strict=True)
+        ]
+    else:
+        dims = list(carry.shape)
+    return helper.make_tensor_value_info(name, feature.dtype, dims)
