@@ -44,7 +44,7 @@ class Copy:
         self.gate = threading.Event()
         self.gate.set()
 
-    def infer(self, tile, out) -> None:
+    def infer(self, tile, out, place=None) -> None:
         self.gate.wait(10)
         if self.cancelled:
             raise CancelledError("cancelled")

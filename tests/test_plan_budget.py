@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from exactile.contract import BytesForShape, Contract, ImageInput, MemoryModel, ResultOutput
 from exactile.errors import BudgetError
 from exactile.geometry import AxisGeometry, Geometry
-from exactile.plan.budget import MemoryNeed, choose_plan, format_bytes, slot_bytes
+from exactile.plan.budget import MemoryNeed, choose_tiles, format_bytes, slot_bytes
 from exactile.plan.tiles import TilePlan
 
 
@@ -29,7 +29,7 @@ def need_of(net: Contract, plan: TilePlan) -> MemoryNeed:
         process_bytes=5000,
         weights_bytes=net.memory.weights_bytes,
         activation_bytes=net.memory.activation_bytes(*plan.tile_shape),
-        buffer_bytes=slot_bytes(net, plan.tile_shape, tiles=len(plan)),
+        buffer_bytes=slot_bytes(net, plan),
         sink_bytes=plan.result_shape[1] * 4,
         cache_bytes=plan.tile_shape[0] * 8,
     )
@@ -62,9 +62,9 @@ def test_no_other_tile_within_the_budget_computes_fewer_pixels(stride, halo, ima
     best = brute_force(net, image, budget)
     if best is None:
         with pytest.raises(BudgetError, match="--memory"):
-            choose_plan(net, image, "model", budget_bytes=budget, measure=lambda plan: need_of(net, plan))
+            choose_tiles(net, image, "model", budget_bytes=budget, measure=lambda plan: need_of(net, plan))
         return
-    plan = choose_plan(net, image, "model", budget_bytes=budget, measure=lambda plan: need_of(net, plan))
+    plan = choose_tiles(net, image, "model", budget_bytes=budget, measure=lambda plan: need_of(net, plan))
     assert plan.computed_pixels == best
     assert need_of(net, plan).fits(budget)
 
@@ -72,7 +72,7 @@ def test_no_other_tile_within_the_budget_computes_fewer_pixels(stride, halo, ima
 def test_a_large_image_is_planned_quickly_enough_to_be_interactive():
     """100000 x 100000 pixels at stride 4: candidates are few, one for each number of tiles."""
     net = contract(4, 22)
-    plan = choose_plan(net, (100_000, 100_000), "model", budget_bytes=2 << 30, measure=lambda plan: need_of(net, plan))
+    plan = choose_tiles(net, (100_000, 100_000), "model", budget_bytes=2 << 30, measure=lambda plan: need_of(net, plan))
     assert plan.computed_pixels / plan.wanted_pixels < 1.05
 
 

@@ -9,14 +9,23 @@ from exactile_converters.from_onnx import Network, load_network
 from exactile_converters.graphs.io import Normalization, wrap
 from exactile_converters.graphs.memory_records import wrapped_memory
 from exactile_converters.inspection import Inspection, inspect_network, not_tileable
+from exactile_converters.strips.build import build_strips
+from exactile_converters.strips.refusal import StripError
 
 __all__ = ["Inspection", "Normalization", "deploy", "inspect_network", "load_network"]
 
 
 def deploy(
-    network: Network, *, image_dtype: str, normalization: Normalization | None = None, output: OutputKind = "labels"
+    network: Network,
+    *,
+    image_dtype: str,
+    normalization: Normalization | None = None,
+    output: OutputKind = "labels",
+    strips: bool = True,
 ) -> DeployedModel:
     """Deploy ``network`` for images of ``image_dtype`` ("uint8", "uint16" or "float32"); consumes the network.
+
+    ``strips=False`` leaves the strip graphs out, where only the tile plan will be used.
 
     Raises NotTileableError listing the obstacles, ChannelError, and OptionError where ``output`` makes no sense.
     """
@@ -37,4 +46,11 @@ def deploy(
         result=wrapped.result,
         memory=wrapped_memory(wrapped, traced.sizes),
     )
-    return DeployedModel(contract=contract, graph=ir.to_proto(wrapped.model).SerializeToString())
+    model, reason = None, "the model was deployed without strips"
+    if strips:
+        try:
+            model, reason = build_strips(wrapped, traced.sizes, traced.geometry.y.remainder), ""
+        except StripError as error:
+            reason = str(error)
+    graph = ir.to_proto(wrapped.model).SerializeToString()
+    return DeployedModel(contract=contract, graph=graph, strips=model, no_strips_reason=reason)

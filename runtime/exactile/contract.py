@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from exactile.geometry import Geometry
 
@@ -60,9 +62,10 @@ class MemoryModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Carry:
-    """Rows of the feature map ``of`` that each strip hands to the next: graph input ``name_in``, output ``name_out``.
+    """Rows of the feature map ``of`` that each strip hands to the next: graph input ``NAME_in``, output ``NAME_out``.
 
-    ``shape`` has None where columns are: as many as ``width * width_scale + width_constant``.
+    ``shape`` has None where columns are: as many as ``width * width_scale + width_constant``; in the graphs this
+    dimension is named ``width_name``.
     """
 
     name: str
@@ -72,9 +75,17 @@ class Carry:
     width_scale: Fraction
     width_constant: Fraction
 
+    @property
+    def width_name(self) -> str:
+        return f"{self.name}_width"
+
+    def columns_at(self, width: int) -> int:
+        """Columns for strips of ``width`` image columns, an accepted width."""
+        return int(width * self.width_scale + self.width_constant)
+
     def shape_at(self, width: int) -> tuple[int, ...]:
         """The shape for strips of ``width`` image columns, an accepted width."""
-        columns = int(width * self.width_scale + self.width_constant)
+        columns = self.columns_at(width)
         return tuple(columns if size is None else size for size in self.shape)
 
     def bytes_at(self, width: int) -> int:
@@ -92,9 +103,59 @@ class Contract:
     memory: MemoryModel
 
 
+StripRole = Literal["first", "body", "last"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StripGraph:
+    """One of the three graphs of a strip plan, and the memory of one run of it.
+
+    Dimensions ``height`` and ``width`` of the image are symbolic. Weights are outside: ``StripModel.weights``.
+    """
+
+    graph: bytes
+    memory: MemoryModel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StripModel:
+    """How a network takes an image in strips, top to bottom.
+
+    The ``first`` strip is at least ``startup_rows`` high, a multiple of the stride; each ``body`` strip any multiple
+    of the stride; the ``last`` one at least ``least_last_rows``. After ``r`` image rows (a multiple of the stride) the
+    first ``r * scale - lag`` rows of the result are final. Each strip but the first reads ``NAME_in`` of every carry,
+    each but the last writes ``NAME_out``.
+
+    What a strip costs beyond a whole pass is predicted as a part that grows with the strip (``copied_passes``, of a
+    pass) and one that does not (``recomputed_rows``, in image rows of a pass).
+    """
+
+    startup_rows: int
+    least_last_rows: int
+    lag: int
+    carries: tuple[Carry, ...]
+    graphs: Mapping[StripRole, StripGraph]
+    weights: Mapping[str, NDArray[Any]]
+    copied_passes: float
+    recomputed_rows: float
+
+    def passes(self, rows: int) -> float:
+        """Predicted time of a strip of ``rows`` rows, by that of the same rows in a whole pass."""
+        return 1 + self.copied_passes + self.recomputed_rows / rows
+
+    def carry_bytes(self, width: int) -> int:
+        """Bytes that one set of carries takes for strips of ``width`` image columns."""
+        return sum(carry.bytes_at(width) for carry in self.carries)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeployedModel:
-    """A contract and the ONNX graph it speaks about; dimensions ``height`` and ``width`` are symbolic."""
+    """A contract and the ONNX graph it speaks about; dimensions ``height`` and ``width`` are symbolic.
+
+    ``strips`` is None where the network cannot be run in strips; ``no_strips_reason`` then says why.
+    """
 
     contract: Contract
     graph: bytes
+    strips: StripModel | None = None
+    no_strips_reason: str = ""

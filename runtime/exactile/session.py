@@ -10,17 +10,22 @@ import numpy as np
 
 from exactile.contract import Contract, DeployedModel
 from exactile.engines.onnx_runtime import OnnxRuntimeEngine, load_library
+from exactile.engines.protocol import Engine
+from exactile.engines.strip_engine import StripEngine
 from exactile.errors import BudgetError, ChannelError, OptionError, PlanError
 from exactile.memory import default_budget_bytes, peak_resident_bytes, resident_bytes
 from exactile.pipeline.run import Pipeline, StageSeconds
 from exactile.pipeline.staging import read_plan
 from exactile.plan.border import BORDERS, Border
-from exactile.plan.budget import MemoryNeed, choose_plan, format_bytes, least_budget, slot_bytes
+from exactile.plan.budget import MemoryNeed, choose_tiles, format_bytes, least_budget, slot_bytes
+from exactile.plan.choice import Choice, Plan, choose, choose_strips, predicted_passes, strip_plan
+from exactile.plan.strips import StripPlan
 from exactile.plan.tiles import AxisDomain, TilePlan
 from exactile.sinks.protocol import ResultSpec, Sink, WritePlan
 from exactile.sources.protocol import ReadCount, Source
 
-PlanName = Literal["auto", "whole", "tile"]
+PlanName = Literal["auto", "whole", "tile", "strip"]
+_UNIT = {"whole": "pass", "tile": "tile", "strip": "strip"}
 PLAN_NAMES: tuple[PlanName, ...] = get_args(PlanName)
 
 PROCESS_MARGIN_BYTES = 48 << 20
@@ -35,6 +40,9 @@ class Summary:
     """What a run did. Sizes in pixels, (height, width)."""
 
     plan: str
+    reason: str
+    predicted_passes: float
+    bands: int
     border: Border
     image: tuple[int, int]
     domain: tuple[int, int]
@@ -87,46 +95,66 @@ class Session:
         plan: PlanName = "auto",
         tile: tuple[int, int] | None = None,
         border: Border = "model",
-    ) -> TilePlan:
-        """Choose the tiles for ``source``; ``tile`` (height, width) forces their shape.
+    ) -> Choice:
+        """Choose the plan for ``source``; ``tile`` forces its shape: (height, width), or strip rows and band width.
 
         Raises ChannelError, PlanError, and BudgetError when nothing fits the memory budget.
         """
         _check_options(plan, tile, border)
         self._check_source(source)
         image = (source.height, source.width)
+
+        def measure(candidate: Plan) -> MemoryNeed:
+            return self.memory_need(candidate, source, sink)
+
+        if plan == "auto" and tile is None:
+            return choose(self._model, image, border, budget_bytes=self._budget_bytes, measure=measure)
+        chosen = self._asked_plan(image, plan, tile, border, measure)
+        need = measure(chosen)
+        if not need.fits(self._budget_bytes):
+            raise BudgetError(
+                f"a {_UNIT[chosen.name]} of {chosen.tile_shape[0]}x{chosen.tile_shape[1]} needs about "
+                f"{format_bytes(least_budget(need))} and the memory budget is {format_bytes(self._budget_bytes)}; "
+                "raise --memory, or leave the choice to --plan auto"
+            )
+        return Choice(plan=chosen, passes=predicted_passes(chosen, self._model.strips), reason="as asked for")
+
+    def _asked_plan(
+        self,
+        image: tuple[int, int],
+        plan: PlanName,
+        tile: tuple[int, int] | None,
+        border: Border,
+        measure: Callable[[Plan], MemoryNeed],
+    ) -> Plan:
         geometry = self.contract.geometry
         if plan == "whole":
             domains = AxisDomain.of(geometry.y, image[0], border), AxisDomain.of(geometry.x, image[1], border)
-            chosen = TilePlan.of(geometry, image, border, (domains[0].size, domains[1].size))
-        elif tile is not None:
-            chosen = TilePlan.of(geometry, image, border, tile)
-        else:
-            return choose_plan(
-                self.contract,
-                image,
-                border,
-                budget_bytes=self._budget_bytes,
-                measure=lambda candidate: self.memory_need(candidate, source, sink),
-            )
-        need = self.memory_need(chosen, source, sink)
-        if not need.fits(self._budget_bytes):
-            raise BudgetError(
-                f"a tile of {chosen.tile_shape[0]}x{chosen.tile_shape[1]} needs about "
-                f"{format_bytes(least_budget(need))} and the memory budget is {format_bytes(self._budget_bytes)}; "
-                "raise --memory, or leave the choice of the tile to --plan auto"
-            )
-        return chosen
+            return TilePlan.of(geometry, image, border, (domains[0].size, domains[1].size))
+        if plan == "strip":
+            if tile is None:
+                return choose_strips(self._model, image, border, budget_bytes=self._budget_bytes, measure=measure)
+            return strip_plan(self._model, image, border, rows=tile[0], band=tile[1])
+        if tile is None:
+            return choose_tiles(self.contract, image, border, budget_bytes=self._budget_bytes, measure=measure)
+        return TilePlan.of(geometry, image, border, tile)
 
-    def memory_need(self, plan: TilePlan, source: Source, sink: Sink) -> MemoryNeed:
+    def memory_need(self, plan: Plan, source: Source, sink: Sink) -> MemoryNeed:
         """Predicted peak memory of running ``plan``, by purpose."""
         memory = self.contract.memory
-        height, width = plan.tile_shape
+        activations, carries = memory.activation_bytes(*plan.tile_shape), 0
+        weights_bytes = memory.weights_bytes
+        if isinstance(plan, StripPlan) and self._model.strips is not None:
+            strips = self._model.strips
+            runs = [(strips.graphs[role].memory, rows) for role, rows in plan.y.highest.items()]
+            activations = max(run.activation_bytes(rows, plan.x.tile) for run, rows in runs)
+            weights_bytes = max(run.weights_bytes for run, _ in runs)
+            carries = 2 * plan.bands * strips.carry_bytes(plan.x.tile)
         return MemoryNeed(
             process_bytes=self._process_bytes + PROCESS_MARGIN_BYTES,
-            weights_bytes=memory.weights_bytes,
-            activation_bytes=int(memory.activation_bytes(height, width) * ACTIVATION_MARGIN),
-            buffer_bytes=slot_bytes(self.contract, plan.tile_shape, tiles=len(plan)),
+            weights_bytes=weights_bytes,
+            activation_bytes=int(activations * ACTIVATION_MARGIN),
+            buffer_bytes=slot_bytes(self.contract, plan) + carries,
             sink_bytes=sink.buffer_bytes(self._result_spec(plan), _write_plan(plan)),
             cache_bytes=source.cache_bytes(read_plan(plan)),
         )
@@ -140,7 +168,7 @@ class Session:
         tile: tuple[int, int] | None = None,
         border: Border = "model",
         progress: Callable[[int], None] | None = None,
-        planned: Callable[[TilePlan], None] | None = None,
+        planned: Callable[[Plan], None] | None = None,
     ) -> Summary:
         """Segment ``source`` into ``sink``: equal to one pass over the whole image.
 
@@ -148,7 +176,8 @@ class Session:
         On any failure the sink is aborted and the first error raised.
         """
         try:
-            chosen = self.plan(source, sink, plan=plan, tile=tile, border=border)
+            choice = self.plan(source, sink, plan=plan, tile=tile, border=border)
+            chosen = choice.plan
             if planned is not None:
                 planned(chosen)
             seconds, need = self._run(chosen, source, sink, progress or (lambda _pixels: None))
@@ -157,6 +186,9 @@ class Session:
             raise
         return Summary(
             plan=chosen.name,
+            reason=choice.reason,
+            predicted_passes=choice.passes,
+            bands=chosen.bands if isinstance(chosen, StripPlan) else 1,
             border=border,
             image=chosen.image_shape,
             domain=(chosen.y.domain.size, chosen.x.domain.size),
@@ -173,13 +205,32 @@ class Session:
         )
 
     def _run(
-        self, plan: TilePlan, source: Source, sink: Sink, progress: Callable[[int], None]
+        self, plan: Plan, source: Source, sink: Sink, progress: Callable[[int], None]
     ) -> tuple[StageSeconds, MemoryNeed]:
         need = self.memory_need(plan, source, sink)
         sink.begin(self._result_spec(plan))
         source.prepare(read_plan(plan), cache_bytes=need.granted_cache(self._budget_bytes))
-        contract = self.contract
-        engine = OnnxRuntimeEngine(
+        engine = self._engine(plan, need)
+        try:
+            pipeline = Pipeline(plan, self.contract, source, engine, sink, progress)
+            seconds = pipeline.run()
+            sink.finish()
+        finally:
+            engine.close()
+        return seconds, need
+
+    def _engine(self, plan: Plan, need: MemoryNeed) -> Engine:
+        contract, strips = self.contract, self._model.strips
+        if isinstance(plan, StripPlan) and strips is not None:
+            return StripEngine(
+                strips,
+                contract,
+                band_width=plan.x.tile,
+                bands=plan.bands,
+                threads=self._threads,
+                activation_bytes=need.activation_bytes,
+            )
+        return OnnxRuntimeEngine(
             self._model.graph,
             input_name=contract.image.name,
             output_name=contract.result.name,
@@ -187,15 +238,8 @@ class Session:
             threads=self._threads,
             activation_bytes=need.activation_bytes,
         )
-        try:
-            pipeline = Pipeline(plan, contract, source, engine, sink, progress)
-            seconds = pipeline.run()
-            sink.finish()
-        finally:
-            engine.close()
-        return seconds, need
 
-    def _result_spec(self, plan: TilePlan) -> ResultSpec:
+    def _result_spec(self, plan: Plan) -> ResultSpec:
         height, width = plan.result_shape
         result = self.contract.result
         return ResultSpec(height=height, width=width, channels=result.channels, dtype=result.dtype)
@@ -211,8 +255,8 @@ class Session:
             raise PlanError(f"the image holds {source.dtype} samples and the model was deployed for {image.dtype}")
 
 
-def _write_plan(plan: TilePlan) -> WritePlan:
-    return WritePlan(rows=plan.y.zors, columns=plan.x.zors)
+def _write_plan(plan: Plan) -> WritePlan:
+    return WritePlan(rows=tuple(zor for zor in plan.y.zors if zor.length), columns=plan.x.zors)
 
 
 def _check_options(plan: str, tile: tuple[int, int] | None, border: str) -> None:

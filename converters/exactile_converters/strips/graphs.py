@@ -179,9 +179,9 @@ def _named(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
 
 def _info(name: str, feature: FeatureMap, carry: Carry | None) -> onnx.ValueInfoProto:
     if carry is None:
-        dims: list[int | None] = [
+        dims: list[int | str | None] = [
             None if label in ("y", "x") else size for label, size in zip(feature.labels, feature.shape, strict=True)
         ]
     else:
-        dims = list(carry.shape)
+        dims = [carry.width_name if size is None else size for size in carry.shape]
     return helper.make_tensor_value_info(name, feature.dtype, dims)

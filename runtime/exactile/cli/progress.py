@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from exactile.plan.tiles import TilePlan
+from exactile.plan.choice import Plan
 
 
 class _Rate(ProgressColumn):
@@ -44,7 +44,7 @@ class Bar:
     ) -> None:
         self._progress.stop()
 
-    def start(self, plan: TilePlan) -> None:
+    def start(self, plan: Plan) -> None:
         height, width = plan.result_shape
         self._progress.update(self._task, total=height * width)
 

@@ -34,6 +34,8 @@ EXAMPLES = """
 
 `exactile run unet.onnx volume.npy -o scores.npy --axes CYX --output raw --tile 512x768`
 
+`exactile run unet.onnx scan.tif -o labels.tif --plan strip --tile 256x8192`
+
 `exactile run unet.onnx slide.svs -o labels.tif --level 1 --channels 0,1,2 --json > summary.json`
 """
 
@@ -42,6 +44,7 @@ class PlanChoice(StrEnum):
     auto = "auto"
     whole = "whole"
     tile = "tile"
+    strip_ = "strip"  # a str has a method of that name
 
 
 class BorderChoice(StrEnum):
@@ -66,11 +69,15 @@ def run(
     output: Annotated[
         OutputChoice, typer.Option(help="labels; probabilities (C, H, W); or raw, the network's own output.")
     ] = OutputChoice.labels,
-    plan: Annotated[PlanChoice, typer.Option(help="One whole pass, tiles, or whichever computes least.")] = (
-        PlanChoice.auto
-    ),
+    plan: Annotated[
+        PlanChoice, typer.Option(help="One whole pass, tiles, strips, or whichever is predicted to be the fastest.")
+    ] = (PlanChoice.auto),
     tile: Annotated[
-        str | None, typer.Option(metavar="H[xW]", help="Force the tile: the padded input shape, height x width.")
+        str | None,
+        typer.Option(
+            metavar="H[xW]",
+            help="Force the tile: the padded input shape, height x width; of strips: rows x band width.",
+        ),
     ] = None,
     memory: Annotated[
         str | None,
@@ -116,7 +123,11 @@ def run(
         source = open_source(image, axes=axes, channels=parse_channels(channels), level=level)
         try:
             deployed = converter.deploy(
-                network, image_dtype=str(source.dtype), normalization=normalization, output=output.value
+                network,
+                image_dtype=str(source.dtype),
+                normalization=normalization,
+                output=output.value,
+                strips=plan.value in ("auto", "strip"),
             )
             session = Session(deployed, memory_bytes=memory_bytes, threads=threads)
             with Bar(image.name, enabled=not no_progress) as bar:

@@ -37,6 +37,9 @@ def summary_object(summary: Summary, *, model: Path, image: Path, target: Path) 
         "image": str(image),
         "output": str(target),
         "plan": summary.plan,
+        "reason": summary.reason,
+        "predicted_passes": round(summary.predicted_passes, 4),
+        "bands": summary.bands,
         "border": summary.border,
         "tile": list(summary.tile),
         "tiles": summary.tiles,
@@ -65,7 +68,7 @@ def summary_object(summary: Summary, *, model: Path, image: Path, target: Path) 
 
 def _rows(summary: Summary, target: Path) -> list[tuple[str, str]]:
     seconds = summary.seconds
-    (height, width), (tile_height, tile_width) = summary.image, summary.tile
+    height, width = summary.image
     wanted, computed = summary.wanted_pixels, summary.computed_pixels
     pixels = f"{wanted / 1e6:.2f} M wanted, {computed / 1e6:.2f} M computed ({computed / wanted:.3f}x)"
     busy = f"read {seconds.read:.2f}, infer {seconds.infer:.2f}, write {seconds.write:.2f}"
@@ -73,7 +76,8 @@ def _rows(summary: Summary, target: Path) -> list[tuple[str, str]]:
     rows = [
         ("output", f"{target} {tuple(summary.result)}"),
         ("image", f"{height} x {width} pixels"),
-        ("plan", f"{summary.plan}: {summary.tiles} tile(s) of {tile_height} x {tile_width}, border {summary.border}"),
+        ("plan", f"{summary.plan}: {_pieces(summary)}, border {summary.border}"),
+        ("why", summary.reason),
         ("pixels", pixels),
         ("seconds", f"{seconds.total:.2f} total; busy: {busy}"),
         ("speed", f"{summary.megapixels_per_second:.2f} Mpx/s"),
@@ -86,3 +90,12 @@ def _rows(summary: Summary, target: Path) -> list[tuple[str, str]]:
     if summary.chunks.chunks_stored:
         rows.append(("chunks", f"{summary.chunks.chunks_decoded} decoded of {summary.chunks.chunks_stored} stored"))
     return rows
+
+
+def _pieces(summary: Summary) -> str:
+    height, width = summary.tile
+    if summary.plan != "strip":
+        return f"{summary.tiles} tile(s) of {height} x {width}"
+    strips = summary.tiles // summary.bands
+    bands = f" in {summary.bands} bands" if summary.bands > 1 else ""
+    return f"{strips} strips of up to {height} x {width}{bands}"

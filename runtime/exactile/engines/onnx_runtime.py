@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from exactile.engines.arena import SHARED_ARENA, share_allocator
 from exactile.engines.threads import compute_threads
 from exactile.errors import CancelledError, EngineError
+from exactile.plan.strips import StripPlace
 
 _PROVIDER = "CPUExecutionProvider"
 _SILENT = 4  # errors come back as exceptions; ONNX Runtime would print them as well
@@ -41,7 +42,7 @@ class OnnxRuntimeEngine:
         activation_bytes: int | None = None,
     ) -> None:
         ort = load_library()
-        options = _session_options(ort, tile_shape, compute_threads(threads))
+        options = session_options(ort, tile_shape, compute_threads(threads))
         self._session: Any = None
         self._input_name, self._output_name = input_name, output_name
         self._run_options = ort.RunOptions()
@@ -50,16 +51,16 @@ class OnnxRuntimeEngine:
             share_allocator(options)
             SHARED_ARENA.reserve(self, activation_bytes)
         try:
-            self._session = _open(ort, graph, options)
+            self._session = open_session(ort, graph, options)
             self._tile_shape, self._tile_dtype = _declared(self._session.get_inputs(), input_name, "input")
             self._out_shape, self._out_dtype = _declared(self._session.get_outputs(), output_name, "output")
             _check_overridden(self._tile_shape, tile_shape, input_name)
         except BaseException:
             self.close()
             raise
-        _return_freed_memory()
+        return_freed_memory()
 
-    def infer(self, tile: NDArray[Any], out: NDArray[Any]) -> None:
+    def infer(self, tile: NDArray[Any], out: NDArray[Any], place: StripPlace | None = None) -> None:
         """Run ``tile`` ((H, W, C), C-contiguous) and fill ``out`` ((H', W') or (C', H', W'), C-contiguous).
 
         Nothing is copied: the network reads ``tile`` and writes ``out`` where they are.
@@ -69,6 +70,8 @@ class OnnxRuntimeEngine:
             raise EngineError("the engine is closed; open a new one to go on")
         if self._cancelled:
             raise CancelledError("the engine was cancelled")
+        if place is not None:
+            raise EngineError("an engine for tiles cannot run strips")
         _check_array(tile, self._tile_shape, self._tile_dtype, "tile")
         _check_array(out, self._out_shape, self._out_dtype, "out")
         if not out.flags.writeable:
@@ -81,7 +84,7 @@ class OnnxRuntimeEngine:
         except Exception as error:
             if self._cancelled:
                 raise CancelledError("the engine was cancelled") from error
-            _fail(error, f"running a tile of {self._tile_shape[0]} x {self._tile_shape[1]} pixels")
+            fail(error, f"running a tile of {self._tile_shape[0]} x {self._tile_shape[1]} pixels")
 
     def cancel(self) -> None:
         """Make a running and every later ``infer`` raise CancelledError; callable from any thread."""
@@ -105,7 +108,8 @@ def load_library() -> Any:
     return onnxruntime
 
 
-def _session_options(ort: Any, tile_shape: tuple[int, int], threads: int) -> Any:
+def session_options(ort: Any, tile_shape: tuple[int, int], threads: int) -> Any:
+    """Options for a graph whose ``height`` and ``width`` are those of ``tile_shape``."""
     height, width = tile_shape
     if height < 1 or width < 1:
         raise EngineError(f"a tile of {height} x {width} pixels is empty")
@@ -124,11 +128,12 @@ def _session_options(ort: Any, tile_shape: tuple[int, int], threads: int) -> Any
     return options
 
 
-def _open(ort: Any, graph: bytes, options: Any) -> Any:
+def open_session(ort: Any, graph: bytes, options: Any) -> Any:
+    """A session on the CPU. Raises EngineError."""
     try:
         return ort.InferenceSession(graph, options, providers=[_PROVIDER])
     except Exception as error:  # noqa: BLE001  # its exceptions share no base class
-        _fail(error, "loading the graph")
+        fail(error, "loading the graph")
 
 
 def _declared(arguments: Any, name: str, role: str) -> tuple[tuple[int | str | None, ...], str]:
@@ -162,7 +167,8 @@ def _check_array(array: NDArray[Any], shape: tuple[int | str | None, ...], dtype
         raise EngineError(f"{role} with strides {array.strides} is not C-contiguous; copy it first")
 
 
-def _fail(error: Exception, doing: str) -> NoReturn:
+def fail(error: Exception, doing: str) -> NoReturn:
+    """Raise an EngineError that says what ONNX Runtime was doing, and what to do when memory ran out."""
     text = " ".join(str(error).split())
     if isinstance(error, MemoryError) or any(sign in text for sign in _OUT_OF_MEMORY):
         raise EngineError(
@@ -171,7 +177,7 @@ def _fail(error: Exception, doing: str) -> NoReturn:
     raise EngineError(f"ONNX Runtime failed while {doing}: {text}") from error
 
 
-def _return_freed_memory() -> None:
+def return_freed_memory() -> None:
     """Loading leaves copies of the weights on the C library's free lists; glibc can give them back."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if hasattr(ctypes, "CDLL") else None
     if trim is not None:

@@ -6,12 +6,16 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
+from exactile.plan.strips import StripPlace
+
 
 class Engine(Protocol):
-    """One network at one fixed tile shape. Used from one thread."""
+    """One network, for tiles of one fixed shape or for strips in order. Used from one thread."""
 
-    def infer(self, tile: NDArray[Any], out: NDArray[Any]) -> None:
+    def infer(self, tile: NDArray[Any], out: NDArray[Any], place: StripPlace | None = None) -> None:
         """Run ``tile`` ((H, W, C), C-contiguous) and fill ``out`` ((H, W) or (C, H, W), C-contiguous).
+
+        ``place`` says which strip of which band it is; None for a tile.
 
         Raises EngineError; CancelledError after ``cancel``.
         """

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from exactile.pipeline.cancellation import Cancellation
 from exactile.pipeline.channel import Channel
 from exactile.pipeline.staging import stage_tile
 from exactile.plan.budget import INPUT_SLOTS, OUTPUT_SLOTS
+from exactile.plan.strips import StripPlan, StripStep
 from exactile.plan.tiles import Step, TilePlan
 from exactile.sinks.protocol import Sink
 from exactile.sources.protocol import Source
@@ -42,7 +44,7 @@ class StageSeconds:
 class Pipeline:
     """One run of a plan. ``run`` returns only when every thread has ended."""
 
-    plan: TilePlan
+    plan: TilePlan | StripPlan
     contract: Contract
     source: Source
     engine: Engine
@@ -78,10 +80,10 @@ class Pipeline:
         image, result = self.contract.image, self.contract.result
         try:
             for _ in range(slots[0]):
-                free_tiles.put(np.empty((*self.plan.tile_shape, image.channels), image.dtype))
-            shape = (*((result.channels,) if result.channels else ()), *self.plan.tile_output_shape)
+                free_tiles.put(np.empty(prod(self.plan.tile_shape) * image.channels, image.dtype))
             for _ in range(slots[1]):
-                free_results.put(np.empty(shape, result.dtype))
+                largest = prod(self.plan.tile_output_shape) * max(1, result.channels)
+                free_results.put(np.empty(largest, result.dtype))
         except MemoryError as error:
             raise EngineError("out of memory while making the tile buffers; use a smaller --memory") from error
 
@@ -108,11 +110,22 @@ class Pipeline:
                 thread.join()
             raise
 
+    def _input_view(self, step: Step, slot: Array) -> Array:
+        """A slot as the step's input, (H, W, C); slots are as large as the largest input."""
+        shape = (*step.tile.shape, self.contract.image.channels)
+        return slot[: prod(shape)].reshape(shape)
+
+    def _result_view(self, step: Step, slot: Array) -> Array:
+        """A slot as the step's output, (H', W') or (C', H', W')."""
+        channels = self.contract.result.channels
+        shape = (*((channels,) if channels else ()), *self.plan.output_shape(step))
+        return slot[: prod(shape)].reshape(shape)
+
     def _read(self, free: Channel[Array], staged: Channel[tuple[Step, Array]]) -> None:
         for step in self.plan:
             tile = free.get()
             begin = time.perf_counter()
-            stage_tile(self.source, step.tile, self.plan.border, tile)
+            stage_tile(self.source, step.tile, self.plan.border, self._input_view(step, tile))
             self.seconds.read += time.perf_counter() - begin
             staged.put((step, tile))
         staged.close()
@@ -127,7 +140,8 @@ class Pipeline:
         for step, tile in staged:
             result = free_results.get()
             begin = time.perf_counter()
-            self.engine.infer(tile, result)
+            place = step.place if isinstance(step, StripStep) else None
+            self.engine.infer(self._input_view(step, tile), self._result_view(step, result), place)
             self.seconds.infer += time.perf_counter() - begin
             free_tiles.put(tile)
             inferred.put((step, result))
@@ -137,7 +151,8 @@ class Pipeline:
         for step, result in inferred:
             y, x = step.crop.slices()
             begin = time.perf_counter()
-            self.sink.write(step.zor, result[..., y, x])
+            if step.zor.area:  # strips over rows that only the border needs give nothing
+                self.sink.write(step.zor, self._result_view(step, result)[..., y, x])
             self.seconds.write += time.perf_counter() - begin
             free.put(result)
             self.progress(step.zor.area)

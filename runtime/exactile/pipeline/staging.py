@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 
 from exactile.geometry import Box, Span
 from exactile.plan.border import OUTSIDE, Border, image_indices, needed_span
+from exactile.plan.strips import StripPlan
 from exactile.plan.tiles import TilePlan
 from exactile.sources.protocol import ReadPlan, Source
 
 
-def read_plan(plan: TilePlan) -> ReadPlan:
+def read_plan(plan: TilePlan | StripPlan) -> ReadPlan:
     """What staging every tile of ``plan`` will read."""
     height, width = plan.image_shape
     return ReadPlan(

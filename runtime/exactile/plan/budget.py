@@ -1,9 +1,10 @@
-"""The memory a plan needs, and the plan that computes the fewest pixels within a budget."""
+"""The memory a plan needs, and the tiles that compute the fewest pixels within a budget."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from exactile.contract import Contract
 from exactile.errors import BudgetError
 from exactile.plan.border import Border
+from exactile.plan.strips import StripPlan
 from exactile.plan.tiles import AxisDomain, TilePlan
 
 INPUT_SLOTS = 3
@@ -54,21 +56,15 @@ class MemoryNeed:
 Measure = Callable[[TilePlan], MemoryNeed]
 
 
-def slot_bytes(contract: Contract, tile_shape: tuple[int, int], *, tiles: int) -> int:
+def slot_bytes(contract: Contract, plan: TilePlan | StripPlan) -> int:
     """Bytes of the staging buffers for input tiles and results."""
-    height, width = tile_shape
-    geometry = contract.geometry
-    tile_bytes = height * width * contract.image.channels * np.dtype(contract.image.dtype).itemsize
-    result_bytes = (
-        geometry.y.output_size(height)
-        * geometry.x.output_size(width)
-        * max(1, contract.result.channels)
-        * np.dtype(contract.result.dtype).itemsize
-    )
-    return min(tiles, INPUT_SLOTS) * tile_bytes + min(tiles, OUTPUT_SLOTS) * result_bytes
+    image, result = contract.image, contract.result
+    tile_bytes = prod(plan.tile_shape) * image.channels * np.dtype(image.dtype).itemsize
+    result_bytes = prod(plan.tile_output_shape) * max(1, result.channels) * np.dtype(result.dtype).itemsize
+    return min(len(plan), INPUT_SLOTS) * tile_bytes + min(len(plan), OUTPUT_SLOTS) * result_bytes
 
 
-def choose_plan(
+def choose_tiles(
     contract: Contract, image: tuple[int, int], border: Border, *, budget_bytes: int, measure: Measure
 ) -> TilePlan:
     """The plan that computes the fewest pixels and whose need fits ``budget_bytes``.
@@ -78,7 +74,7 @@ def choose_plan(
     geometry = contract.geometry
     y, x = AxisDomain.of(geometry.y, image[0], border), AxisDomain.of(geometry.x, image[1], border)
     rough = budget_bytes - contract.memory.weights_bytes
-    for height, width in _cheapest_first(contract, _candidates(y), _candidates(x), rough):
+    for height, width in _cheapest_first(contract, axis_candidates(y), axis_candidates(x), rough):
         plan = TilePlan.of(geometry, image, border, (height, width))
         if measure(plan).fits(budget_bytes):
             return plan
@@ -99,8 +95,8 @@ def least_budget(need: MemoryNeed) -> int:
     return min(whole, int(need.needed_bytes / (1 - LARGEST_CACHE_SHARE)) + 1)
 
 
-def _candidates(domain: AxisDomain) -> list[tuple[int, int]]:
-    """(tile, number of tiles): for each number of tiles the smallest tile that achieves it."""
+def axis_candidates(domain: AxisDomain) -> list[tuple[int, int]]:
+    """(tile, number of tiles) along one axis: for each number of tiles the smallest tile that achieves it."""
     stride = domain.geometry.stride
     found: dict[int, int] = {}
     for tile in range(domain.size, domain.smallest_tile - 1, -stride):

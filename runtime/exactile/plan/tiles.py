@@ -196,6 +196,10 @@ class TilePlan:
     def tile_output_shape(self) -> tuple[int, int]:
         return self.y.tile_output, self.x.tile_output
 
+    def output_shape(self, _step: Step) -> tuple[int, int]:
+        """Pixels that the network gives for one step: the same for all tiles."""
+        return self.tile_output_shape
+
     @property
     def result_shape(self) -> tuple[int, int]:
         return self.y.domain.result_size, self.x.domain.result_size

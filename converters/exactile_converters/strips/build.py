@@ -1,0 +1,83 @@
+"""From a wrapped network to a strip model: three graphs, what they carry, and what they need."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx_ir as ir
+from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto, numpy_helper
+
+from exactile.contract import StripGraph, StripModel, StripRole
+from exactile_converters.geometry.feature_maps import ImageSizes, walk_forward
+from exactile_converters.graphs.io import Wrapped
+from exactile_converters.strips.demand import demand
+from exactile_converters.strips.graphs import carries, strip_graph
+from exactile_converters.strips.heights import least_last_rows, startup_rows
+from exactile_converters.strips.memory import strip_memory
+from exactile_converters.strips.candidates import candidates
+from exactile_converters.strips.source import StripSource
+
+ROLES: tuple[StripRole, ...] = ("first", "body", "last")
+
+SHARED_FROM_BYTES = 1024
+"""Constants from this size on live outside the graphs, once for all three."""
+
+USUAL_STRIP_ROWS = 256
+USUAL_COLUMNS = 4096
+"""The strip for which the carried maps are chosen."""
+
+Weights = dict[str, NDArray[Any]]
+
+
+def build_strips(wrapped: Wrapped, sizes: ImageSizes, remainder: int) -> StripModel:
+    """The strip model of a wrapped network; ``sizes`` are accepted image sizes, ``remainder`` that of heights.
+
+    Raises StripError saying why there is none.
+    """
+    source = _source(wrapped, sizes, remainder)
+    carry = frozenset(candidates(source.frontiers))
+    need = demand(source.frontiers, carry)
+    carried = carries(source, need)
+    weights: Weights = {}
+    graphs: dict[StripRole, StripGraph] = {}
+    for role in ROLES:
+        model = strip_graph(source, carry, role)
+        memory = strip_memory(model, source, carried)
+        _share_weights(model, weights)
+        graphs[role] = StripGraph(graph=model.SerializeToString(), memory=memory)
+    return StripModel(
+        startup_rows=startup_rows(source.frontiers, need),
+        least_last_rows=least_last_rows(source.frontiers),
+        lag=source.frontiers.lag[source.result.name or ""],
+        carries=carried,
+        graphs=graphs,
+        weights=weights,
+        copied_passes=0.05,
+        recomputed_rows=1.0,
+    )
+
+
+def _source(wrapped: Wrapped, sizes: ImageSizes, remainder: int) -> StripSource:
+    graph = wrapped.model.graph
+    image, result = graph.inputs[0], graph.outputs[0]
+    nodes: list[ir.Node] = list(graph)
+    walk = walk_forward(wrapped.model, image, ("y", "x", "c"), wrapped.image.channels, nodes, sizes)
+    return StripSource.of(
+        model=wrapped.model, walk=walk, nodes=nodes, sizes=sizes, remainder=remainder, image=image, result=result
+    )
+
+
+def _share_weights(model: ModelProto, weights: Weights) -> None:
+    """Move large constants out of a graph; ONNX Runtime is given them by name."""
+    for tensor in model.graph.initializer:
+        array = numpy_helper.to_array(tensor)
+        if array.nbytes < SHARED_FROM_BYTES:
+            continue
+        weights.setdefault(tensor.name, array)
+        tensor.ClearField("raw_data")
+        for field in ("float_data", "int32_data", "int64_data", "double_data", "uint64_data"):
+            tensor.ClearField(field)
+        tensor.data_location = TensorProto.EXTERNAL
+        entry = tensor.external_data.add()
+        entry.key, entry.value = "location", "weights"

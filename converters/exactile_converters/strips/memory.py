@@ -1,0 +1,107 @@
+"""How much memory one run of a strip graph needs, by the same model as a whole network's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+import numpy as np
+import onnx
+from onnx import ModelProto, helper, shape_inference
+
+from exactile.contract import BytesForShape, Carry, MemoryModel
+from exactile_converters.graphs.memory import NodeUse, TensorUse, memory_model
+from exactile_converters.strips.refusal import StripError
+from exactile_converters.strips.source import StripSource
+
+STRIDES_HIGH = (64, 128)
+"""Heights at which shapes are looked at, in strides beyond the remainder; far above any start-up height."""
+
+
+def strip_memory(model: ModelProto, source: StripSource, carries: Sequence[Carry]) -> MemoryModel:
+    """Memory of one run. Raises StripError when a shape is not known before it runs."""
+    heights, widths = _heights(source), (source.sizes.small[1], source.sizes.large[1])
+    shapes = {(height, width): _shapes(model, height, width, carries) for height in heights for width in widths}
+    corner = shapes[heights[0], widths[0]]
+    tensors = []
+    for name, (dtype, shape) in corner.items():
+        size = _bytes_for(name, dtype, heights, widths, {at: found[name][1] for at, found in shapes.items()})
+        blocked = dtype == onnx.TensorProto.FLOAT and len(shape) == 4
+        tensors.append(TensorUse(name=name, bytes=size, channels=shape[1] if blocked else 0))
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    return memory_model(
+        tensors=tensors,
+        nodes=[_node_use(node, weights) for node in model.graph.node if set(node.output) & set(corner)],
+        inputs=[value.name for value in model.graph.input],
+        outputs=[value.name for value in model.graph.output],
+        constant_bytes=sum(_tensor_bytes(tensor) for tensor in weights.values()),
+    )
+
+
+def _heights(source: StripSource) -> tuple[int, int]:
+    frontiers = source.frontiers
+    least = -(-max(map(abs, frontiers.lag.values())) * 4 // frontiers.stride)
+    first, second = (frontiers.stride * (least + strides) + frontiers.remainder for strides in STRIDES_HIGH)
+    return first, second
+
+
+def _shapes(
+    model: ModelProto, height: int, width: int, carries: Sequence[Carry]
+) -> dict[str, tuple[int, tuple[int, ...]]]:
+    """Element type and shape of everything that is computed from the image, for strips of one size."""
+    fixed = ModelProto()
+    fixed.CopyFrom(model)
+    named = {"height": height, "width": width} | {c.width_name: c.columns_at(width) for c in carries}
+    for value in fixed.graph.input:
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param in named:
+                dim.dim_value = named[dim.dim_param]
+    for value in fixed.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    inferred = shape_inference.infer_shapes(fixed, data_prop=True).graph
+    found: dict[str, tuple[int, tuple[int, ...]]] = {}
+    for value in [*inferred.input, *inferred.value_info, *inferred.output]:
+        dims = value.type.tensor_type.shape.dim
+        if not all(dim.HasField("dim_value") for dim in dims):
+            raise StripError(f"the shape of {value.name} is not known before it runs")
+        found[value.name] = value.type.tensor_type.elem_type, tuple(dim.dim_value for dim in dims)
+    return found
+
+
+def _bytes_for(
+    name: str,
+    dtype: int,
+    heights: tuple[int, int],
+    widths: tuple[int, int],
+    shapes: dict[tuple[int, int], tuple[int, ...]],
+) -> BytesForShape:
+    """The size as a function of height and width, from four of its values."""
+    itemsize = np.dtype(helper.tensor_dtype_to_np_dtype(dtype)).itemsize
+    (h, k), (w, v) = heights, widths
+    count = {at: prod(shape) * itemsize for at, shape in shapes.items()}
+    area = (count[k, v] - count[k, w] - count[h, v] + count[h, w]) / ((k - h) * (v - w))
+    row = (count[k, w] - count[h, w]) / (k - h) - area * w
+    column = (count[h, v] - count[h, w]) / (v - w) - area * h
+    return BytesForShape(area, row, column, count[h, w] - area * h * w - row * h - column * w)
+
+
+def _node_use(node: onnx.NodeProto, weights: dict[str, onnx.TensorProto]) -> NodeUse:
+    weight = weights.get(node.input[1]) if node.op_type in {"Conv", "ConvTranspose"} else None
+    return NodeUse(
+        op=node.op_type,
+        inputs=tuple(name for name in node.input if name),
+        outputs=tuple(node.output),
+        weight_shape=tuple(weight.dims) if weight is not None else (),
+        attributes={attribute.name: _attribute(attribute) for attribute in node.attribute},
+    )
+
+
+def _attribute(attribute: onnx.AttributeProto) -> object:
+    value = helper.get_attribute_value(attribute)
+    if isinstance(value, bytes):
+        return value.decode()
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _tensor_bytes(tensor: onnx.TensorProto) -> int:
+    return int(prod(tensor.dims)) * np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type)).itemsize

@@ -1,0 +1,132 @@
+"""Strip graphs in ONNX Runtime on the CPU: carries stay in the engine, handed from strip to strip in place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exactile.contract import Contract, StripModel, StripRole
+from exactile.engines.arena import SHARED_ARENA, share_allocator
+from exactile.engines.onnx_runtime import fail, load_library, open_session, return_freed_memory, session_options
+from exactile.engines.threads import compute_threads
+from exactile.errors import CancelledError, EngineError
+from exactile.plan.strips import StripPlace
+
+Array = NDArray[Any]
+
+
+class StripEngine:
+    """Runs the strips of all bands in order; implements ``exactile.engines.protocol.Engine``.
+
+    Each band has two sets of carries; a strip reads one and writes the other, by I/O binding: no row is copied in
+    Python. One graph is open at a time: all bands run their first strip, then all body strips, then the last.
+    ``activation_bytes`` is the most that any of the strips needs.
+
+    Raises EngineError when onnxruntime is missing or refuses a graph.
+    """
+
+    def __init__(
+        self,
+        strips: StripModel,
+        contract: Contract,
+        *,
+        band_width: int,
+        bands: int,
+        threads: int | None = None,
+        activation_bytes: int | None = None,
+    ) -> None:
+        self._ort = load_library()
+        self._strips, self._contract = strips, contract
+        self._width, self._threads = band_width, compute_threads(threads)
+        self._share = activation_bytes is not None
+        self._session: Any = None
+        self._open_for: tuple[StripRole, int] | None = None
+        self._run_options = self._ort.RunOptions()
+        self._cancelled = self._closed = False
+        self._carries = [_Pair(strips, band_width) for _ in range(bands)]
+        if activation_bytes is not None:
+            SHARED_ARENA.reserve(self, activation_bytes)
+
+    def infer(self, tile: Array, out: Array, place: StripPlace | None = None) -> None:
+        """Run the strip ``tile`` ((H, W, C)) of the band of ``place``, and fill ``out`` ((H', W') or (C', H', W')).
+
+        Strips of a band must come in order. Raises EngineError; CancelledError after ``cancel``.
+        """
+        if self._closed:
+            raise EngineError("the engine is closed; open a new one to go on")
+        if self._cancelled:
+            raise CancelledError("the engine was cancelled")
+        if place is None:
+            raise EngineError("a strip engine runs strips; this is a tile")
+        self._open(place.role, tile.shape[0])
+        pair = self._carries[place.band]
+        binding = self._session.io_binding()
+        _bind(binding.bind_input, self._contract.image.name, tile)
+        _bind(binding.bind_output, self._contract.result.name, out)
+        if place.role != "first":
+            for name, array in pair.current.items():
+                _bind(binding.bind_input, f"{name}_in", array)
+        if place.role != "last":
+            for name, array in pair.next.items():
+                _bind(binding.bind_output, f"{name}_out", array)
+        try:
+            self._session.run_with_iobinding(binding, self._run_options)
+        except Exception as error:
+            if self._cancelled:
+                raise CancelledError("the engine was cancelled") from error
+            fail(error, f"running a strip of {tile.shape[0]} x {tile.shape[1]} pixels")
+        pair.swap()
+
+    def cancel(self) -> None:
+        """Make a running and every later ``infer`` raise CancelledError; callable from any thread."""
+        self._cancelled = True
+        self._run_options.terminate = True
+
+    def close(self) -> None:
+        """Release the session, the carries and their memory; safe to call twice."""
+        self._closed = True
+        self._session = None
+        self._carries = []
+        SHARED_ARENA.release(self)
+
+    def _open(self, role: StripRole, height: int) -> None:
+        if self._open_for == (role, height):
+            return
+        self._session = None  # before the next one, so that weights are never there twice
+        options = session_options(self._ort, (height, self._width), self._threads)
+        for carry in self._strips.carries:
+            options.add_free_dimension_override_by_name(carry.width_name, carry.columns_at(self._width))
+        if self._share:
+            share_allocator(options)
+        graph = self._strips.graphs[role].graph
+        options.add_external_initializers(*_weights(self._ort, self._strips.weights))
+        self._session = open_session(self._ort, graph, options)
+        return_freed_memory()
+        self._open_for = role, height
+
+
+class _Pair:
+    """Two sets of carries of one band, which take turns."""
+
+    def __init__(self, strips: StripModel, width: int) -> None:
+        try:
+            self.current, self.next = (
+                {carry.name: np.empty(carry.shape_at(width), carry.dtype) for carry in strips.carries} for _ in range(2)
+            )
+        except MemoryError as error:
+            raise EngineError("out of memory while making the carries; use a smaller --memory") from error
+
+    def swap(self) -> None:
+        self.current, self.next = self.next, self.current
+
+
+def _bind(bind: Any, name: str, array: Array) -> None:
+    bind(name, "cpu", 0, array.dtype.type, list(array.shape), array.ctypes.data)
+
+
+def _weights(ort: Any, weights: Mapping[str, Array]) -> tuple[Sequence[str], Sequence[Any]]:
+    """Names and values, read where they are."""
+    return list(weights), [ort.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]

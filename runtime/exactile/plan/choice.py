@@ -1,0 +1,135 @@
+"""Which plan to run: whole, tile or strip, by predicted time within the memory budget.
+
+Time is predicted in passes: 1 is the time of the network over every wanted pixel once. A whole pass costs the padding
+to an accepted size, tiles cost all the pixels they compute, strips what the carries copy and recompute on top.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from exactile.contract import DeployedModel, StripModel
+from exactile.errors import BudgetError, PlanError
+from exactile.geometry import round_up
+from exactile.plan.border import Border
+from exactile.plan.budget import MemoryNeed, axis_candidates, choose_tiles, format_bytes, least_budget
+from exactile.plan.strips import StripPlan, least_rows
+from exactile.plan.tiles import AxisDomain, TilePlan
+
+Plan = TilePlan | StripPlan
+Measure = Callable[[Plan], MemoryNeed]
+
+USUAL_STRIP_ROWS = (32, 64, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
+MOST_BANDS = 64
+NEGLIGIBLE = 0.01
+"""A plan that takes less memory is preferred when it is predicted to be slower by no more than this."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """A plan, its predicted time in passes over the image, and why it was taken."""
+
+    plan: Plan
+    passes: float
+    reason: str
+
+
+def choose(
+    model: DeployedModel, image: tuple[int, int], border: Border, *, budget_bytes: int, measure: Measure
+) -> Choice:
+    """The plan that is predicted to be the fastest of those that fit ``budget_bytes``. Raises BudgetError."""
+    found: list[tuple[float, Plan]] = []
+    refusal: BudgetError | None = None
+    try:
+        tiles = choose_tiles(model.contract, image, border, budget_bytes=budget_bytes, measure=measure)
+        found.append((predicted_passes(tiles, model.strips), tiles))
+    except BudgetError as error:
+        refusal = error
+    strips, obstacle = None, model.no_strips_reason
+    if model.strips is not None and AxisDomain.of(model.contract.geometry.y, image[0], border).size >= least_rows(
+        model.strips
+    ):
+        try:
+            strips = choose_strips(model, image, border, budget_bytes=budget_bytes, measure=measure)
+            found.append((predicted_passes(strips, model.strips), strips))
+        except (BudgetError, PlanError) as error:
+            obstacle = str(error)
+    if not found:
+        raise refusal or BudgetError("no plan fits the memory budget; raise --memory")
+    passes, plan = min(found, key=lambda entry: entry[0])
+    others = [f"{other.name} {cost:.2f}" for cost, other in found if other is not plan]
+    reason = f"predicted {passes:.2f} passes over the image" + (f" ({', '.join(others)})" if others else "")
+    if strips is None and plan.name == "tile" and obstacle:
+        reason += f"; no strips: {obstacle}"
+    return Choice(plan=plan, passes=passes, reason=reason)
+
+
+def choose_strips(
+    model: DeployedModel, image: tuple[int, int], border: Border, *, budget_bytes: int, measure: Measure
+) -> Plan:
+    """The cheapest strips that fit: the fewest bands, and the lowest strips that cost hardly more than the best.
+
+    Raises PlanError where the network does not allow strips, BudgetError where nothing fits.
+    """
+    strips = model.strips
+    if strips is None:
+        raise PlanError(f"this network cannot be run in strips: {model.no_strips_reason}; use --plan tile")
+    geometry = model.contract.geometry
+    domain = AxisDomain.of(geometry.y, image[0], border)
+    fitting: list[tuple[float, Plan]] = []
+    smallest: Plan | None = None
+    for band in _bands(AxisDomain.of(geometry.x, image[1], border)):
+        for rows in _rows(domain, strips):
+            plan = strip_plan(model, image, border, rows=rows, band=band)
+            smallest = plan if smallest is None or plan.tile_shape <= smallest.tile_shape else smallest
+            if measure(plan).fits(budget_bytes):
+                fitting.append((predicted_passes(plan, strips), plan))
+        if fitting:
+            break
+    if not fitting:
+        need = f"about {format_bytes(least_budget(measure(smallest)))}" if smallest is not None else "more"
+        raise BudgetError(
+            f"a memory budget of {format_bytes(budget_bytes)} is too small for strips, which need {need}; "
+            "raise --memory, or use --plan tile"
+        )
+    best = min(cost for cost, _ in fitting)
+    return next(plan for cost, plan in fitting if cost <= best + NEGLIGIBLE)
+
+
+def strip_plan(model: DeployedModel, image: tuple[int, int], border: Border, *, rows: int, band: int) -> Plan:
+    """Strips of ``rows`` rows; an image too low for a first and a last strip goes through each band in one piece.
+
+    Raises PlanError where the network does not allow strips.
+    """
+    strips, geometry = model.strips, model.contract.geometry
+    if strips is None:
+        raise PlanError(f"this network cannot be run in strips: {model.no_strips_reason}; use --plan tile")
+    domain = AxisDomain.of(geometry.y, image[0], border)
+    if domain.size < least_rows(strips):
+        return TilePlan.of(geometry, image, border, (domain.size, band))
+    return StripPlan.of(geometry, strips, image, border, rows=rows, band=band)
+
+
+def predicted_passes(plan: Plan, strips: StripModel | None) -> float:
+    """Predicted time in passes over the wanted pixels."""
+    share = plan.computed_pixels / plan.wanted_pixels
+    if isinstance(plan, TilePlan) or strips is None:
+        return share
+    return share * strips.passes(plan.rows)
+
+
+def _rows(domain: AxisDomain, strips: StripModel) -> Iterator[int]:
+    """Strip heights worth trying, rising."""
+    stride = domain.geometry.stride
+    if domain.size < least_rows(strips):
+        yield domain.size
+        return
+    for rows in dict.fromkeys(round_up(rows, stride) for rows in USUAL_STRIP_ROWS):
+        if rows < domain.size:
+            yield rows
+
+
+def _bands(domain: AxisDomain) -> list[int]:
+    """Band widths, the widest (all columns) first."""
+    return [band for band, _ in axis_candidates(domain)][:MOST_BANDS]
