@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -210,10 +211,14 @@ class Session:
         need = self.memory_need(plan, source, sink)
         sink.begin(self._result_spec(plan))
         source.prepare(read_plan(plan), cache_bytes=need.granted_cache(self._budget_bytes))
+        begin = time.perf_counter()
         engine = self._engine(plan, need)
+        opening_s = time.perf_counter() - begin
         try:
             pipeline = Pipeline(plan, self.contract, source, engine, sink, progress)
             seconds = pipeline.run()
+            seconds.open = opening_s + (engine.opening_s if isinstance(engine, StripEngine) else 0.0)
+            seconds.total += opening_s
             sink.finish()
         finally:
             engine.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,7 +24,7 @@ class StripEngine:
 
     Each band has two sets of carries; a strip reads one and writes the other, by I/O binding: no row is copied in
     Python. One graph is open at a time: all bands run their first strip, then all body strips, then the last.
-    ``activation_bytes`` is the most that any of the strips needs.
+    ``activation_bytes`` is the most that any of the strips needs. ``opening_s`` is the time spent on opening graphs.
 
     Raises EngineError when onnxruntime is missing or refuses a graph.
     """
@@ -46,6 +47,7 @@ class StripEngine:
         self._open_for: tuple[StripRole, int] | None = None
         self._run_options = self._ort.RunOptions()
         self._cancelled = self._closed = False
+        self.opening_s = 0.0
         self._carries = [_Pair(strips, band_width) for _ in range(bands)]
         if activation_bytes is not None:
             SHARED_ARENA.reserve(self, activation_bytes)
@@ -95,6 +97,7 @@ class StripEngine:
     def _open(self, role: StripRole, height: int) -> None:
         if self._open_for == (role, height):
             return
+        begin = time.perf_counter()
         self._session = None  # before the next one, so that weights are never there twice
         options = session_options(self._ort, (height, self._width), self._threads)
         for carry in self._strips.carries:
@@ -106,6 +109,7 @@ class StripEngine:
         self._session = open_session(self._ort, graph, options)
         return_freed_memory()
         self._open_for = role, height
+        self.opening_s += time.perf_counter() - begin
 
 
 class _Pair:

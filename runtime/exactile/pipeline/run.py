@@ -32,8 +32,13 @@ Array = NDArray[Any]
 
 @dataclass(slots=True)
 class StageSeconds:
-    """Busy time of each stage, in seconds; stages overlap, so they may add up to more than the total."""
+    """Busy time of each stage, in seconds; stages overlap, so they may add up to more than the total.
 
+    ``open`` is the time that opening the engine took: before the run for tiles, within ``infer`` for the three graphs
+    of a strip plan. ``total`` holds it either way.
+    """
+
+    open: float = 0.0
     read: float = 0.0
     infer: float = 0.0
     write: float = 0.0
