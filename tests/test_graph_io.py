@@ -11,7 +11,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
-from exactile.errors import ChannelError, ModelError, NotTileableError, OptionError
+from exactile.errors import ChannelError, NotTileableError, OptionError
 from exactile_converters.deploy import Normalization, deploy
 from exactile_converters.from_onnx import prepare_network
 from models.export import export_onnx
@@ -216,18 +216,6 @@ def test_what_ties_pixels_to_the_whole_image_is_an_obstacle(case):
     assert all(obstacle.node and obstacle.reason and obstacle.remedy for obstacle in traced.obstacles)
     with pytest.raises(NotTileableError, match=last[0][0]):
         deploy(prepare_network(onnx.load_from_string(model), name=case), image_dtype="uint8")
-
-
-def test_two_image_inputs_are_refused():
-    graph = helper.make_graph(
-        [helper.make_node("Add", ["a", "b"], ["out"])],
-        "g",
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 3, "h", "w"]) for name in "ab"],
-        [helper.make_tensor_value_info("out", TensorProto.FLOAT, ["n", 3, "h", "w"])],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    with pytest.raises(ModelError, match="one image input"):
-        prepare_network(model, name="two")
 
 
 def test_the_wrong_number_of_channels_names_both():

@@ -27,6 +27,7 @@ OBSTACLES = {
     "PSPNet": {"GlobalAveragePool", "ReduceMean", "Resize"},
     "DeepLabV3": {"GlobalAveragePool", "ReduceMean"},
     "DeepLabV3Plus": {"GlobalAveragePool", "ReduceMean"},
+    "PAN": {"GlobalAveragePool", "ReduceMean", "Resize"},
     "MAnet": {"MatMul", "GlobalAveragePool", "ReduceMean"},
     "UPerNet": {"GlobalAveragePool", "ReduceMean", "GatherND"},
     "Segformer": {"Resize"},

@@ -16,6 +16,7 @@ from exactile.errors import ModelError, OptionError
 from exactile_converters.geometry.node_view import Labels
 from exactile_converters.geometry.probe import Probe
 from exactile_converters.geometry.trace import Traced, trace
+from exactile_converters.several_inputs import ImageValue, join_inputs
 from exactile_converters.untrusted import check_functions, check_tensors
 
 OLDEST_WRAPPABLE_OPSET = 13
@@ -25,7 +26,10 @@ CONVOLUTIONS = {"Conv", "ConvTranspose"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
-    """A network ready to be walked: one image input, one result output, its graph sorted and flat."""
+    """A network ready to be walked: one image input, one result output, its graph sorted and flat.
+
+    ``inputs`` are the image inputs as exported, each with its channels of the image; several were joined into one.
+    """
 
     name: str
     model: ir.Model
@@ -33,6 +37,7 @@ class Network:
     result: ir.Value
     labels: Labels
     channels: int
+    inputs: tuple[ImageValue, ...]
 
     def trace(self) -> Traced:
         return trace(self.model, self.image, self.result, labels=self.labels, channels=self.channels)
@@ -54,11 +59,19 @@ def prepare_network(proto: onnx.ModelProto, *, name: str, output_name: str | Non
         _clean(model)
     except Exception as error:
         raise ModelError(f"{name}: the graph is damaged: {_one_line(error)}") from error
-    image = _image_input(model, name)
+    inputs = _image_inputs(model, name)
     result = _result_output(model, name, output_name)
-    labels, channels = _layout(image, name)
-    _release_fixed_size(model, image, labels)
-    return Network(name=name, model=model, image=image, result=result, labels=labels, channels=channels)
+    image = inputs[0] if len(inputs) == 1 else join_inputs(model, inputs, name)
+    _release_fixed_size(model, image.value, image.labels)
+    return Network(
+        name=name,
+        model=model,
+        image=image.value,
+        result=result,
+        labels=image.labels,
+        channels=image.channels,
+        inputs=inputs,
+    )
 
 
 def read_model(path: Path) -> onnx.ModelProto:
@@ -120,12 +133,23 @@ def _clean(model: ir.Model) -> None:
         step(model)
 
 
-def _image_input(model: ir.Model, name: str) -> ir.Value:
-    inputs = [value for value in model.graph.inputs if value.uses() or value.is_graph_output()]
-    if len(inputs) != 1:
+def _image_inputs(model: ir.Model, name: str) -> tuple[ImageValue, ...]:
+    """The inputs that are used; all must be images. Raises ModelError."""
+    used = [value for value in model.graph.inputs if value.uses() or value.is_graph_output()]
+    if not used:
         listed = ", ".join(repr(value.name) for value in model.graph.inputs) or "none"
-        raise ModelError(f"{name}: exactly one image input is expected, the model has {len(inputs)} ({listed})")
-    return inputs[0]
+        raise ModelError(f"{name}: an image input is expected, and no input of the model is used ({listed})")
+    others = [value for value in used if value.shape is not None and len(value.shape) != 4]
+    if others and len(others) < len(used):
+        listed = ", ".join(f"{value.name!r} of {len(value.shape or ())} dimensions" for value in others)
+        raise ModelError(
+            f"{name}: besides images (4 dimensions) it takes {listed}; export it with this value as a constant"
+        )
+    found = []
+    for value in used:
+        labels, channels = _layout(value, name)
+        found.append(ImageValue(value=value, labels=labels, channels=channels))
+    return tuple(found)
 
 
 def _result_output(model: ir.Model, name: str, wanted: str | None) -> ir.Value:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx_ir as ir
@@ -25,11 +25,15 @@ COST_SIZE_PX = 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tensor:
-    """A graph input or output; unknown dimensions are names, or "?"."""
+    """A graph input or output; unknown dimensions are names, or "?".
+
+    ``image_channels`` are the channels of the image that an input takes, first and one past the last.
+    """
 
     name: str
     dtype: str
     shape: tuple[int | str, ...]
+    image_channels: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +64,7 @@ def inspect_network(network: Network) -> Inspection:
     return Inspection(
         geometry=traced.geometry,
         obstacles=traced.obstacles,
-        inputs=tuple(map(_tensor, network.model.graph.inputs)),
+        inputs=_inputs(network),
         outputs=tuple(map(_tensor, network.model.graph.outputs)),
         cost=cost_per_pixel(traced.nodes, traced.features) if tileable else _cost_of_one_pass(network, traced),
         profile=halo_profile(traced, network.result.name or "") if tileable else None,
@@ -73,6 +77,14 @@ def not_tileable(name: str, obstacles: tuple[Obstacle, ...]) -> NotTileableError
     shown = "\n".join(f"  {obstacle}" for obstacle in obstacles[:10])
     more = f"\n  ... and {len(obstacles) - 10} more" if len(obstacles) > 10 else ""
     return NotTileableError(f"{name} cannot be tiled exactly:\n{shown}{more}")
+
+
+def _inputs(network: Network) -> tuple[Tensor, ...]:
+    found, first = [], 0
+    for image in network.inputs:
+        found.append(replace(_tensor(image.value), image_channels=(first, first + image.channels)))
+        first += image.channels
+    return tuple(found)
 
 
 def _tensor(value: ir.Value) -> Tensor:
@@ -101,6 +113,7 @@ def _memory(network: Network, traced: Traced) -> MemoryModel | None:
         result=values[network.result.name],
         labels=network.labels,
         channels=network.channels,
+        inputs=network.inputs,
     )
     try:
         wrapped = wrap(

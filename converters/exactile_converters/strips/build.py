@@ -11,11 +11,11 @@ from onnx import ModelProto, TensorProto, numpy_helper
 from exactile.contract import StripGraph, StripModel, StripRole
 from exactile_converters.geometry.feature_maps import ImageSizes, walk_forward
 from exactile_converters.graphs.io import Wrapped
+from exactile_converters.strips.candidates import candidates
 from exactile_converters.strips.demand import demand
 from exactile_converters.strips.graphs import carries, strip_graph
 from exactile_converters.strips.heights import least_last_rows, startup_rows
 from exactile_converters.strips.memory import strip_memory
-from exactile_converters.strips.candidates import candidates
 from exactile_converters.strips.source import StripSource
 
 ROLES: tuple[StripRole, ...] = ("first", "body", "last")

@@ -25,7 +25,7 @@ def strip_memory(model: ModelProto, source: StripSource, carries: Sequence[Carry
     corner = shapes[heights[0], widths[0]]
     tensors = []
     for name, (dtype, shape) in corner.items():
-        size = _bytes_for(name, dtype, heights, widths, {at: found[name][1] for at, found in shapes.items()})
+        size = _bytes_for(dtype, heights, widths, {at: found[name][1] for at, found in shapes.items()})
         blocked = dtype == onnx.TensorProto.FLOAT and len(shape) == 4
         tensors.append(TensorUse(name=name, bytes=size, channels=shape[1] if blocked else 0))
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -69,7 +69,6 @@ def _shapes(
 
 
 def _bytes_for(
-    name: str,
     dtype: int,
     heights: tuple[int, int],
     widths: tuple[int, int],

@@ -132,7 +132,7 @@ def _compare(
     progress: Progress,
 ) -> tuple[Comparison, WholePass]:
     dtype = str(source.dtype) if source is not None else _noise_dtype(network, normalization)
-    deployed = deploy(private_copy(network), image_dtype=dtype, normalization=normalization, output="raw")
+    deployed = deploy(private_copy(network), image_dtype=dtype, normalization=normalization, output="raw", strips=False)
     model = replace(deployed, contract=replace(deployed.contract, geometry=claimed))
     tile = tile or suitable_tile(claimed)
     if source is None:

@@ -35,7 +35,9 @@ def inspection_object(inspection: Any, model: Path) -> dict[str, Any]:
             {"node": found.node, "op": found.op, "reason": found.reason, "remedy": found.remedy}
             for found in inspection.obstacles
         ],
-        "inputs": [_tensor(tensor) for tensor in inspection.inputs],
+        "inputs": [
+            {**_tensor(tensor), "image_channels": list(tensor.image_channels or ())} for tensor in inspection.inputs
+        ],
         "outputs": [_tensor(tensor) for tensor in inspection.outputs],
     }
 

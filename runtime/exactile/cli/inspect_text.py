@@ -38,10 +38,12 @@ def print_inspection(inspection: Any, model: Path) -> None:
 
 def _rows(inspection: Any, model: Path) -> Iterator[tuple[str, str]]:
     geometry: Geometry | None = inspection.geometry
+    several = len(inspection.inputs) > 1
     yield "model", model.name
     for title, tensors in (("input", inspection.inputs), ("output", inspection.outputs)):
         for tensor in tensors:
-            yield title, f"{tensor.name}  {tensor.dtype}  {tuple(tensor.shape)}"
+            dealt = f"  channels {_channels(tensor)} of the image" if title == "input" and several else ""
+            yield title, f"{tensor.name}  {tensor.dtype}  {tuple(tensor.shape)}{dealt}"
     yield "tileable", "yes, exactly" if geometry else "no"
     if geometry is not None:
         y, x = geometry.y, geometry.x
@@ -53,6 +55,11 @@ def _rows(inspection: Any, model: Path) -> Iterator[tuple[str, str]]:
         yield "sizes", sizes_in_words(geometry)
     yield "cost", _cost_in_words(inspection.cost)
     yield "weights", f"{inspection.cost.parameters:,} parameters"
+
+
+def _channels(tensor: Any) -> str:
+    first, stop = tensor.image_channels
+    return f"{first}" if stop == first + 1 else f"{first} to {stop - 1}"
 
 
 def sizes_in_words(geometry: Geometry) -> str:
