@@ -84,6 +84,7 @@ def test_a_true_claim_is_confirmed_to_the_pixel(name):
     offset = found.geometry.y.offset
     expected = (net.reach.top + offset, net.reach.bottom - offset, net.reach.left + offset, net.reach.right - offset)
     assert tuple(reaches(found).values()) == expected
+    assert tuple(side.integer_px for probe in found.probes for side in probe.sides) == expected
     assert [probe.method for probe in found.probes] == ["poison", "poison"]
     assert found.comparison.tiles >= 9
     assert found.comparison.difference.different_labels == 0

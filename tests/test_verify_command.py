@@ -83,8 +83,8 @@ def test_json_is_one_object_and_all_there_is_on_stdout(model, slide):
 def test_people_read_the_verdict_of_each_side(model):
     done = exactile("verify", model)
     assert done.returncode == 0, done.stderr
-    assert re.search(r"top +22 +22 +22 +exact", done.stdout)
-    assert re.search(r"bottom +26 +26 +26 +exact", done.stdout)
+    assert re.search(r"top +22 +22 +22 +22 +exact", done.stdout)
+    assert re.search(r"bottom +26 +26 +26 +26 +exact", done.stdout)
     assert "0 different labels" in done.stdout
     assert done.stdout.rstrip().endswith("the claim holds")
     assert done.stderr == ""
@@ -94,7 +94,7 @@ def test_people_read_the_verdict_of_each_side(model):
 def test_a_claim_that_fails_exits_with_1_and_says_where(model):
     done = called(model, "--sweep")
     assert done.exit_code == 1
-    assert re.search(r"bottom +22 +26 +26 +TOO SMALL", done.stdout)
+    assert re.search(r"bottom +22 +26 +26 +26 +TOO SMALL", done.stdout)
     assert "first different pixel" in done.stdout
     assert done.stdout.rstrip().endswith("THE CLAIM FAILS")
     found = json.loads(called(model, "--json").stdout)
@@ -152,7 +152,7 @@ def test_the_report_holds_its_pictures_tables_and_origin(model, tmp_path):
     assert len(pictures) == 3
     assert all(picture.startswith(PNG) for picture in pictures)
     assert not re.search(r"(src|href)=\"(?!data:)", page)
-    assert "<td>bottom</td><td>26</td><td>26</td><td>26</td><td>exact</td>" in page
+    assert "<td>bottom</td><td>26</td><td>26</td><td>26</td><td>26</td><td>exact</td>" in page
     assert hashlib.sha256(model.read_bytes()).hexdigest() in page
     assert f"exactile verify {model} --sweep --report {folder} --seed 5" in page
 

@@ -18,7 +18,8 @@ class SideProbe:
     """One side of the halo, in input pixels beyond a stride-aligned output box.
 
     ``measured_px`` is the farthest pixel that can influence the box, a lower bound where ``at_least``;
-    ``visible_px`` the farthest whose change shows with the real weights in floating point.
+    ``visible_px`` the farthest whose change shows with the real weights in floating point, ``integer_px`` with
+    weights 0 and 1, whose sums are exact (None where the network's own arithmetic does not keep them finite).
     """
 
     side: Side
@@ -26,6 +27,7 @@ class SideProbe:
     measured_px: int
     at_least: bool
     visible_px: int
+    integer_px: int | None
     verdict: Verdict
 
 

@@ -83,12 +83,12 @@ def _breadth(other: AxisGeometry, least: int) -> int:
     return other.accepted_size(max(least, other.stride))
 
 
-def impulse_spans(subject: Runs, lane: Lane, marker: float) -> Iterator[Span | None]:
+def impulse_spans(subject: Runs, lane: Lane, marker: float, *, background: float = 1.0) -> Iterator[Span | None]:
     """For each row of the lane's box, the output rows that change when it is set to ``marker``; None for none.
 
-    The rest of the image is 1. Yields nothing when the network's own output is not finite.
+    The rest of the image is ``background``. Yields nothing when the network's own output is not finite.
     """
-    image = np.ones((lane.size, lane.breadth, subject.channels), subject.dtype)
+    image = np.full((lane.size, lane.breadth, subject.channels), background, subject.dtype)
     base = lane.run(subject, image)
     if not np.isfinite(base).all():
         return

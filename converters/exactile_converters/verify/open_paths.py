@@ -1,8 +1,8 @@
-"""A copy of a network in which no influence can vanish or cancel.
+"""Copies of a network in which no influence can vanish or cancel.
 
-Weights become positive averages, biases of convolutions and batch normalisation 0, activations that saturate
-are left out. Only values change, never which pixels an operator reads: what reaches an output here is what can
-reach it with some weights.
+Weights become positive averages, or small integers; biases of convolutions and batch normalisation 0; activations
+that saturate are left out. Only values change, never which pixels an operator reads: what reaches an output here is
+what can reach it with some weights.
 """
 
 from __future__ import annotations
@@ -25,8 +25,29 @@ NORMALIZING = {"BatchNormalization": (1.0, 0.0, 0.0, 1.0)}
 """Values of scale, bias, mean and variance that let everything pass."""
 
 
+Spread = Callable[[Array, tuple[int, ...]], Array]
+"""New weights of the same shape; the axes are those summed over: input channels, then taps."""
+
+
 def open_all_paths(network: Network) -> None:
-    """Change ``network`` in place."""
+    """Change ``network`` in place: positive weights of sum 1, for values of any size."""
+    _open(network, _averaging)
+
+
+def set_integer_weights(network: Network) -> None:
+    """Change ``network`` in place: weights 0 and 1, each input channel read by some filter, with all its taps.
+
+    A one in an image of zeros then gives positive sums wherever it reaches, and zeros elsewhere: nothing cancels and
+    nothing is rounded away.
+    """
+    _open(network, _ones)
+    for node in list(network.model.graph):
+        if node.op_type in {"Add", "Sub", "Sum"}:
+            for value in node.inputs:
+                _change(network.model.graph, value, np.zeros_like)
+
+
+def _open(network: Network, spread: Spread) -> None:
     graph = network.model.graph
     for node in list(graph):
         if _holds_back(node):
@@ -35,9 +56,9 @@ def open_all_paths(network: Network) -> None:
             for value, fill in zip(node.inputs[1:5], NORMALIZING[node.op_type], strict=True):
                 _change(graph, value, partial(np.full_like, fill_value=fill))
         elif node.op_type in {"Conv", "ConvTranspose", "Gemm"}:
-            _open_weights(graph, node)
+            _open_weights(graph, node, spread)
         elif node.op_type in {"MatMul", "Einsum"}:
-            _open_product(graph, node)
+            _open_product(graph, node, spread)
         elif node.op_type in {"Mul", "Div", "PRelu"}:
             for value in node.inputs:
                 _change(graph, value, _positive)
@@ -52,18 +73,19 @@ def _holds_back(node: ir.Node) -> bool:
     return node.op_type in SATURATING
 
 
-def _open_weights(graph: ir.Graph, node: ir.Node) -> None:
+def _open_weights(graph: ir.Graph, node: ir.Node, spread: Spread) -> None:
     axes = {"Conv": (1, 2, 3), "ConvTranspose": (0, 2, 3), "Gemm": (0,)}[node.op_type]
     if node.op_type == "Gemm" and node.attributes.get_int("transB", False):
         axes = (1,)
-    _change(graph, node.inputs[1], lambda array: _averaging(array, axes))
+    _change(graph, node.inputs[1], lambda array: spread(array, axes))
     if len(node.inputs) > 2:
         _change(graph, node.inputs[2], np.zeros_like)
 
 
-def _open_product(graph: ir.Graph, node: ir.Node) -> None:
+def _open_product(graph: ir.Graph, node: ir.Node, spread: Spread) -> None:
     for index, value in enumerate(node.inputs):
-        _change(graph, value, partial(_averaging, axes=(-2 if index else -1,)))
+        axes = (-2 if index else -1,)
+        _change(graph, value, lambda array, axes=axes: spread(array, axes))  # type: ignore[misc]
 
 
 def _averaging(array: Array, axes: tuple[int, ...]) -> Array:
@@ -72,6 +94,17 @@ def _averaging(array: Array, axes: tuple[int, ...]) -> Array:
     weights = np.nan_to_num(np.abs(array.astype(np.float64)), posinf=1.0)
     weights += max(float(weights.mean()), 1e-6)
     return np.asarray(weights / weights.sum(axis=axes, keepdims=True))
+
+
+def _ones(array: Array, axes: tuple[int, ...]) -> Array:
+    """1 where input and output channel agree, modulo the smaller number of them; 0 elsewhere."""
+    axes = tuple(axis % array.ndim for axis in axes if -array.ndim <= axis < array.ndim)
+    outputs = next((axis for axis in range(array.ndim) if axis not in axes), None)
+    if outputs is None or not axes:
+        return np.ones_like(array)
+    fewer = min(array.shape[outputs], array.shape[axes[0]])
+    place = np.indices(array.shape)
+    return np.asarray(place[outputs] % fewer == place[axes[0]] % fewer, array.dtype)
 
 
 def _positive(array: Array) -> Array:

@@ -24,7 +24,7 @@ from exactile_converters.verify.dependency import (
     repeats_after,
     visible_reach,
 )
-from exactile_converters.verify.open_paths import open_all_paths
+from exactile_converters.verify.open_paths import open_all_paths, set_integer_weights
 from exactile_converters.verify.subject import Subject, private_copy
 
 COMMUTATION_TOLERANCE = 1e-4
@@ -39,23 +39,24 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subjects:
-    """The network with its own weights, and the copy in which no influence can vanish."""
+    """The network with its own weights, and copies in which no influence can vanish: positive and integer weights."""
 
     real: Runs
     opened: Runs
+    integers: Runs | None = None
 
     @classmethod
     def of(cls, network: Network, scores: str, feature: FeatureMap) -> Subjects:
-        """Both look at the tensor named ``scores``; ``network`` is left as it is."""
+        """All look at the tensor named ``scores``; ``network`` is left as it is."""
         made = []
-        for opened in (False, True):
+        for change in (None, open_all_paths, set_integer_weights):
             copy = private_copy(network)
             output = _value(copy, scores)
-            if opened:
+            if change is not None:
                 copy.model.graph.outputs.append(output)  # so that it is not bypassed
-                open_all_paths(copy)
+                change(copy)
             made.append(Subject(copy, output, feature))
-        return cls(real=made[0], opened=made[1])
+        return cls(real=made[0], opened=made[1], integers=made[2])
 
 
 def _value(network: Network, name: str) -> ir.Value:
@@ -72,6 +73,9 @@ def probe_axis(axis: Axis, subjects: Subjects, claimed: Geometry, *, seed: int, 
     spans, note = _structure(subjects.opened, lane, progress)
     method: Method = "poison" if spans else "finite changes"
     reach = _farther(reach_of(spans, lane), visible) if spans else visible
+    integers = _integer_reach(subjects.integers, lane, progress)
+    if integers is not None:
+        reach = _farther(reach, integers)
     shifts = _commuting(subjects.real, lane, generator, progress)
     if spans:
         shifts = tuple(shift for shift in shifts if repeats_after(spans, lane, shift))
@@ -82,7 +86,7 @@ def probe_axis(axis: Axis, subjects: Subjects, claimed: Geometry, *, seed: int, 
         stride=geometry.stride,
         stride_verdict=_stride_verdict(geometry.stride, shifts, method),
         commuting_shifts=shifts,
-        sides=_sides(lane, reach, visible, method),
+        sides=_sides(lane, reach, visible, integers, method),
         phases=phases_of(spans, lane) if spans else (),
     )
 
@@ -114,6 +118,15 @@ def _structure(opened: Runs, lane: Lane, progress: Progress) -> tuple[list[Span 
     return huge, "taps of weight 0 pass infinity on but no finite value: huge finite values were used instead"
 
 
+def _integer_reach(integers: Runs | None, lane: Lane, progress: Progress) -> Reach | None:
+    """How far ones in an image of zeros reach with weights 0 and 1; None where that does not stay finite."""
+    spans = []
+    for span in impulse_spans(integers, lane, 1.0, background=0.0) if integers is not None else ():
+        spans.append(span)
+        progress(f"integer weights along {lane.axis}", len(spans), lane.box.length)
+    return reach_of(spans, lane) if any(spans) else None
+
+
 def _farther(one: Reach, other: Reach) -> Reach:
     return Reach(
         before=max(one.before, other.before),
@@ -123,7 +136,9 @@ def _farther(one: Reach, other: Reach) -> Reach:
     )
 
 
-def _sides(lane: Lane, reach: Reach, visible: Reach, method: Method) -> tuple[SideProbe, SideProbe]:
+def _sides(
+    lane: Lane, reach: Reach, visible: Reach, integers: Reach | None, method: Method
+) -> tuple[SideProbe, SideProbe]:
     geometry = lane.geometry
     # Reaches count from the aligned input box, halos from where the output lies: the same for most networks.
     shift_before, shift_after = geometry.halo_before - geometry.before, geometry.halo_after - geometry.after
@@ -133,6 +148,7 @@ def _sides(lane: Lane, reach: Reach, visible: Reach, method: Method) -> tuple[Si
         measured_px=max(0, reach.before + shift_before),
         at_least=reach.before_cut,
         visible_px=max(0, visible.before + shift_before),
+        integer_px=max(0, integers.before + shift_before) if integers is not None else None,
         verdict=_verdict(geometry.before, reach.before, method),
     )
     after = SideProbe(
@@ -141,6 +157,7 @@ def _sides(lane: Lane, reach: Reach, visible: Reach, method: Method) -> tuple[Si
         measured_px=max(0, reach.after + shift_after),
         at_least=reach.after_cut,
         visible_px=max(0, visible.after + shift_after),
+        integer_px=max(0, integers.after + shift_after) if integers is not None else None,
         verdict=_verdict(geometry.after, reach.after, method),
     )
     return before, after

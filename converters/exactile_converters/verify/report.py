@@ -82,7 +82,14 @@ def write_report(directory: Path, found: Verification, facts: Mapping[str, str])
 
 def _probe_part(found: Verification) -> str:
     rows = [
-        (side.side, side.claimed_px, side_text(side.measured_px, at_least=side.at_least), side.visible_px, side.verdict)
+        (
+            side.side,
+            side.claimed_px,
+            side_text(side.measured_px, at_least=side.at_least),
+            "-" if side.integer_px is None else side.integer_px,
+            side.visible_px,
+            side.verdict,
+        )
         for probe in found.probes
         for side in probe.sides
     ]
@@ -94,10 +101,11 @@ def _probe_part(found: Verification) -> str:
     explained = (
         "<p>Pixels were changed and the outputs watched, in ONNX Runtime, at the tensor "
         f"<code>{_text(found.probed_tensor)}</code>. <em>Measured</em>: with weights that let no influence "
-        "vanish. <em>Visible</em>: with the network's own weights, in floating point. All in input pixels "
+        "vanish, poisoned. <em>Integer weights</em>: a one in an image of zeros, weights 0 and 1, so that sums "
+        "are exact. <em>Visible</em>: with the network's own weights, in floating point. All in input pixels "
         "beyond a stride-aligned box.</p>"
     )
-    sides = _table(["side", "claimed halo", "measured", "visible", "verdict"], rows)
+    sides = _table(["side", "claimed halo", "measured", "integer weights", "visible", "verdict"], rows)
     shifts = _table(["axis", "claimed stride", "shifts that only shift the output", "verdict"], strides)
     return f"<h2>Which pixels matter</h2>\n{explained}\n{sides}\n{shifts}\n{notes}"
 

@@ -25,7 +25,7 @@ def print_verdict(found: dict[str, Any]) -> None:
 
 
 def _halo(probe: dict[str, Any]) -> Table:
-    table = _table("halo, px", "claimed", "measured", "visible", "verdict")
+    table = _table("halo, px", "claimed", "measured", "integer weights", "visible", "verdict")
     for axis in ("y", "x"):
         for side in probe[axis]["sides"]:
             more = " or more" if side["at_least"] else ""
@@ -33,6 +33,7 @@ def _halo(probe: dict[str, Any]) -> Table:
                 side["side"],
                 str(side["claimed_px"]),
                 f"{side['measured_px']}{more}",
+                "-" if side["integer_px"] is None else str(side["integer_px"]),
                 str(side["visible_px"]),
                 side["verdict"],
             )
