@@ -11,11 +11,12 @@ from onnx import ModelProto, TensorProto, numpy_helper
 from exactile.contract import StripGraph, StripModel, StripRole
 from exactile_converters.geometry.feature_maps import ImageSizes, walk_forward
 from exactile_converters.graphs.io import Wrapped
-from exactile_converters.strips.candidates import candidates
+from exactile_converters.strips.cost import StripCosts
 from exactile_converters.strips.demand import demand
 from exactile_converters.strips.graphs import carries, strip_graph
 from exactile_converters.strips.heights import least_last_rows, startup_rows
 from exactile_converters.strips.memory import strip_memory
+from exactile_converters.strips.placement import place
 from exactile_converters.strips.source import StripSource
 
 ROLES: tuple[StripRole, ...] = ("first", "body", "last")
@@ -23,8 +24,7 @@ ROLES: tuple[StripRole, ...] = ("first", "body", "last")
 SHARED_FROM_BYTES = 1024
 """Constants from this size on live outside the graphs, once for all three."""
 
-USUAL_STRIP_ROWS = 256
-USUAL_COLUMNS = 4096
+USUAL_STRIP_ROWS = 128
 """The strip for which the carried maps are chosen."""
 
 Weights = dict[str, NDArray[Any]]
@@ -36,9 +36,11 @@ def build_strips(wrapped: Wrapped, sizes: ImageSizes, remainder: int) -> StripMo
     Raises StripError saying why there is none.
     """
     source = _source(wrapped, sizes, remainder)
-    carry = frozenset(candidates(source.frontiers))
+    carry = place(source, strip_rows=USUAL_STRIP_ROWS)
     need = demand(source.frontiers, carry)
     carried = carries(source, need)
+    costs = StripCosts(source)
+    growing, fixed = costs.parts(carry, USUAL_STRIP_ROWS)
     weights: Weights = {}
     graphs: dict[StripRole, StripGraph] = {}
     for role in ROLES:
@@ -53,8 +55,8 @@ def build_strips(wrapped: Wrapped, sizes: ImageSizes, remainder: int) -> StripMo
         carries=carried,
         graphs=graphs,
         weights=weights,
-        copied_passes=0.05,
-        recomputed_rows=1.0,
+        copied_passes=growing / costs.whole(1),
+        recomputed_rows=fixed / costs.whole(1),
     )
 
 

@@ -31,7 +31,6 @@ def demand(frontiers: Frontiers, carry: AbstractSet[str]) -> Demand:
     wanted: dict[str, int] = {}
     carried: dict[str, int] = {}
     recomputed: dict[str, int] = {}
-    reference = frontiers.reference
 
     def settle(name: str) -> None:
         rows = wanted.get(name, 0)
@@ -44,7 +43,7 @@ def demand(frontiers: Frontiers, carry: AbstractSet[str]) -> Demand:
             settle(name or "")
         start = produced_from(frontiers, node, recomputed)
         for reading in frontiers.readings[node]:
-            rows = frontiers.known(reading.name, reference) - frontiers.first_read(reading, start)
+            rows = frontiers.at_reference[reading.name] - frontiers.first_read(reading, start)
             wanted[reading.name] = max(wanted.get(reading.name, 0), rows)
     settle(image)
     return Demand(carried=carried, recomputed=recomputed)
@@ -53,7 +52,7 @@ def demand(frontiers: Frontiers, carry: AbstractSet[str]) -> Demand:
 def produced_from(frontiers: Frontiers, node: ir.Node, recomputed: dict[str, int]) -> int:
     """The first row that a node computes in a strip that begins at the reference height."""
     results = [value.name or "" for value in node.outputs if value.name in frontiers.maps()]
-    return min(frontiers.known(name, frontiers.reference) - recomputed.get(name, 0) for name in results)
+    return min(frontiers.at_reference[name] - recomputed.get(name, 0) for name in results)
 
 
 def may_carry(frontiers: Frontiers, node: ir.Node, name: str) -> bool:

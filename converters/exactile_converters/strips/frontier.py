@@ -60,6 +60,7 @@ class Frontiers:
         self.remainder = remainder
         self.nodes = [node for node in nodes if node in walk.transfers]
         self.readings = {node: self._readings(node) for node in self.nodes}
+        self._first_read: dict[tuple[int, int], int] = {}
         self.lag: dict[str, int] = dict.fromkeys(list(walk.features)[:1], 0)
         for node in self.nodes:
             known = min(self._known(reading, self.reference) for reading in self.readings[node])
@@ -93,9 +94,20 @@ class Frontiers:
 
     def first_read(self, reading: Reading, start: int) -> int:
         """The first row read of a map for results from row ``start`` on; may lie above the map's first row."""
+        key = (id(reading), start)
+        if key not in self._first_read:
+            self._first_read[key] = self._find_first_read(reading, start)
+        return self._first_read[key]
+
+    @cached_property
+    def at_reference(self) -> Mapping[str, int]:
+        """The frontier of every map at the reference height."""
+        return {name: self.known(name, self.reference) for name in self.lag}
+
+    def _find_first_read(self, reading: Reading, start: int) -> int:
         first = reading.reach.needed(Span(start, start + 1)).start
         if isinstance(reading.reach, TransposedWindow):
-            first = reading.reach.needed(Span(start, start + reading.reach.stride)).start
+            first = first_contributing(reading.reach, start)
         factor = shrinking(reading.reach)
         return first // factor * factor
 
@@ -137,6 +149,14 @@ class Frontiers:
             case Interpolation(scale=scale):
                 return floor(known * scale) + ceil(2 * scale) + 1
         return known
+
+
+def first_contributing(reach: TransposedWindow, start: int) -> int:
+    """The first row of the operand whose own row of the result, or contribution, comes at ``start`` or later.
+
+    Where the kernel is smaller than the stride, results from ``start`` on may begin with rows that nothing reaches.
+    """
+    return min(reach.needed(Span(start, start + reach.stride)).start, (start + reach.pad) // reach.stride)
 
 
 def shrinking(reach: Reach) -> int:

@@ -22,7 +22,7 @@ from exactile_converters.geometry.probe import Probe, without_repeats
 from exactile_converters.geometry.reach import Blocks, Interpolation, Reach, TransposedWindow, Window
 from exactile_converters.geometry.rules.pixelwise import BROADCASTING
 from exactile_converters.strips.chunks import OPEN_END, Chunk, GraphBuilder, Role
-from exactile_converters.strips.frontier import Frontiers, shrinking
+from exactile_converters.strips.frontier import Frontiers, first_contributing, shrinking
 from exactile_converters.strips.refusal import StripError
 
 WINDOWS = {"Conv", "MaxPool", "AveragePool", "LpPool", "QLinearConv", "ConvInteger"}
@@ -184,14 +184,16 @@ def _window(work: Work, at: Rewriter) -> list[str]:
     changes: dict[str, Any] = {"auto_pad": None}
     y = labels.index("y")
     before, after = begin - first, pads[y][1] if at.role == "last" else 0
+    end = chunk.stop
     if at.role != "last":
-        changes["ceil_mode"] = None
-        made = (chunk.stop - begin + before - extent) // window.stride + 1
+        if node.attributes.get_int("ceil_mode", 0):  # columns may be rounded up, rows must not need it
+            end = (work.stop - 1) * window.stride - window.pad + extent
+        made = (end - begin + before - extent) // window.stride + 1
         if made != work.rows:
             raise StripError(f"{node.op_type} {node.name} makes {made} rows where {work.rows} are wanted")
     pads[y] = (before, after)
     changes["pads"] = [pad[0] for pad in pads] + [pad[1] for pad in pads]
-    inputs = [at.build.rows(chunk, begin, chunk.stop)]
+    inputs = [at.build.rows(chunk, begin, end)]
     inputs += [at.parameter(value) for value in node.inputs[1:]]
     return _copy(work, at, inputs, **changes)
 
@@ -219,7 +221,7 @@ def _transposed(work: Work, at: Rewriter) -> str:
     node, chunk = work.node, at.chunk(work.node.inputs[0])
     reach = work.reach()
     window = reach if isinstance(reach, TransposedWindow) else TransposedWindow(kernel=1)
-    first = window.needed(_span(work.start, window.stride)).start
+    first = first_contributing(window, work.start)
     begin = max(first, chunk.start)
     labels = at.feature(node.inputs[0]).labels[2:]
     pads, extra = [], []
@@ -251,16 +253,12 @@ def _transposed_window(reach: Reach) -> TransposedWindow:
     return reach if isinstance(reach, TransposedWindow) else TransposedWindow(kernel=1)
 
 
-def _span(start: int, length: int) -> Span:
-    return Span(start, start + max(1, length))
-
-
 def _resize(work: Work, at: Rewriter) -> str:
     """Interpolation by factors: on rows with some to spare, which are cut off afterwards."""
     node, chunk = work.node, at.chunk(work.node.inputs[0])
     reach, operand = work.reach(), at.feature(work.node.inputs[0])
     factor = shrinking(reach)
-    first = reach.needed(_span(work.start, 1)).start // factor * factor
+    first = reach.needed(Span(work.start, work.start + 1)).start // factor * factor
     begin = max(first, chunk.start) if at.role == "first" else first
     end = chunk.stop if at.role == "last" else begin + (chunk.stop - begin) // factor * factor
     scale = reach.scale if isinstance(reach, Interpolation) else 1
