@@ -6,15 +6,14 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
 from exactile.errors import ModelError, OptionError
+from exactile_converters.fixed_size import release_fixed_size
 from exactile_converters.geometry.node_view import Labels
-from exactile_converters.geometry.probe import Probe
 from exactile_converters.geometry.trace import Traced, trace
 from exactile_converters.several_inputs import ImageValue, join_inputs
 from exactile_converters.untrusted import check_functions, check_tensors
@@ -62,7 +61,7 @@ def prepare_network(proto: onnx.ModelProto, *, name: str, output_name: str | Non
     inputs = _image_inputs(model, name)
     result = _result_output(model, name, output_name)
     image = inputs[0] if len(inputs) == 1 else join_inputs(model, inputs, name)
-    _release_fixed_size(model, image.value, image.labels)
+    release_fixed_size(model, image.value, image.labels)
     return Network(
         name=name,
         model=model,
@@ -203,25 +202,6 @@ def _channels_of_first_convolution(image: ir.Value) -> tuple[int, int] | None:
             elif node.op_type in {"Cast", "Sub", "Div", "Mul", "Add", "Pad", "BatchNormalization", "Relu"}:
                 queue.append((node.outputs[0], order))
     return None
-
-
-def _release_fixed_size(model: ir.Model, image: ir.Value, labels: Labels) -> None:
-    """Let height and width of a model exported at one size vary: resize by factors instead of to sizes."""
-    dims = list(image.shape) if image.shape is not None else []
-    sizes = [1 if label == "n" else dim for dim, label in zip(dims, labels, strict=True)]
-    resizes = [node for node in model.graph if node.op_type == "Resize" and len(node.inputs) > 3]
-    if not resizes or not all(isinstance(size, int) for size in sizes):
-        return
-    probe = Probe(model, image.name or "", tuple(cast("int", size) for size in sizes))
-    for node in resizes:
-        fact, grown = probe.of(node.inputs[0]), probe.of(node.outputs[0])
-        if fact is None or grown is None or fact.shape is None or grown.shape is None:
-            continue
-        factors = [out / size for out, size in zip(grown.shape, fact.shape, strict=True)]
-        scales = ir.Value(name=f"{node.outputs[0].name}_scales", const_value=ir.tensor(factors, ir.DataType.FLOAT))
-        model.graph.register_initializer(scales)
-        node.replace_input_with(2, scales)
-        node.replace_input_with(3, None)
 
 
 def _one_line(error: Exception) -> str:
