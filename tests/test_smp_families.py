@@ -59,7 +59,8 @@ def exported(smp, family: str, encoder: str, exporter: str) -> bytes:
         network = getattr(smp, family)(encoder, encoder_weights=None, classes=3).eval()
         buffer = io.BytesIO()
         fixed = (family, exporter) in FIXED_SIZE
-        side = 256 if family == "PAN" else 64  # its attention pools the smallest map three times more
+        # PAN's attention pools the smallest map three times more; pooling to 6 bins needs a multiple of 6 there.
+        side = 256 if family == "PAN" else 192 if fixed else 64
         export_onnx(network, buffer, 3, (side, side), exporter=exporter, stride=32, dynamic=not fixed)
     return buffer.getvalue()
 

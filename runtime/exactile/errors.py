@@ -12,6 +12,7 @@
     │   └── BudgetError            ... within the memory budget
     ├── SinkError                  an output that cannot be written   (exit status 3)
     │   └── OutputExistsError      ... because it is there already    (exit status 2)
+    ├── StreamError                rows pushed into a stream that does not take them
     ├── EngineError                the engine failed while running    (exit status 4)
     └── CancelledError             somebody stopped the run           (exit status 130)
 
@@ -65,6 +66,10 @@ class OutputExistsError(SinkError):
     """The output exists and may not be overwritten."""
 
     exit_status = 2
+
+
+class StreamError(ExactileError):
+    """Rows that do not fit the stream they were pushed into."""
 
 
 class EngineError(ExactileError):

@@ -5,25 +5,28 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
-from exactile.contract import Contract, DeployedModel
+from exactile.contract import Contract, DeployedModel, StripModel
 from exactile.engines.onnx_runtime import OnnxRuntimeEngine, load_library
 from exactile.engines.protocol import Engine
 from exactile.engines.strip_engine import StripEngine
-from exactile.errors import BudgetError, ChannelError, OptionError, PlanError
+from exactile.errors import BudgetError, ChannelError, OptionError, PlanError, StreamError
 from exactile.memory import default_budget_bytes, peak_resident_bytes, resident_bytes
 from exactile.pipeline.run import Pipeline, StageSeconds
 from exactile.pipeline.staging import read_plan
+from exactile.plan.arriving import ArrivingRows
 from exactile.plan.border import BORDERS, Border
-from exactile.plan.budget import MemoryNeed, choose_tiles, format_bytes, least_budget, slot_bytes
-from exactile.plan.choice import Choice, Plan, choose, choose_strips, predicted_passes, strip_plan
-from exactile.plan.strips import StripPlan
+from exactile.plan.budget import MemoryNeed, axis_candidates, choose_tiles, format_bytes, least_budget, slot_bytes
+from exactile.plan.choice import MOST_BANDS, Choice, Plan, choose, choose_strips, predicted_passes, strip_plan
+from exactile.plan.strips import StripPlan, least_rows
 from exactile.plan.tiles import AxisDomain, TilePlan
 from exactile.sinks.protocol import ResultSpec, Sink, WritePlan
 from exactile.sources.protocol import ReadCount, Source
+from exactile.stream import KeptRows, NoSink, RowStream
 
 PlanName = Literal["auto", "whole", "tile", "strip"]
 _UNIT = {"whole": "pass", "tile": "tile", "strip": "strip"}
@@ -31,6 +34,9 @@ PLAN_NAMES: tuple[PlanName, ...] = get_args(PlanName)
 
 PROCESS_MARGIN_BYTES = 48 << 20
 """Thread stacks, decoder scratch, allocator slack and the interpreter's own growth during a run."""
+
+NOMINAL_STREAM_ROWS = 4096
+"""A stream's memory is predicted for an image of so many rows; more rows take no more memory."""
 
 ACTIVATION_MARGIN = 1.03
 """The memory model's predictions lie within this factor of what was measured (benchmarks/memory_model.py)."""
@@ -205,6 +211,76 @@ class Session:
             peak_memory_bytes=peak_resident_bytes(),
         )
 
+    def stream(
+        self,
+        *,
+        width: int,
+        dtype: str | np.dtype[Any],
+        rows: int | None = None,
+        border: Border = "model",
+        height: int | None = None,
+        sink: Sink | None = None,
+    ) -> RowStream:
+        """A stream for an image of ``width`` pixels and samples of ``dtype`` that arrives in rows.
+
+        Results come strip by strip, the same as ``segment`` gives for the complete image. ``rows`` is the height of
+        a strip (default: by predicted time within the memory budget): lower strips give results earlier and cost
+        more. A ``sink`` is written as results come; it needs ``height``, the number of rows to come.
+
+        Raises PlanError where the network does not allow strips, BudgetError, StreamError.
+        """
+        _check_options("strip", None, border)
+        strips = self._model.strips
+        if strips is None:
+            raise PlanError(f"this network cannot be run in strips: {self._model.no_strips_reason}")
+        if np.dtype(dtype) != np.dtype(self.contract.image.dtype):
+            raise StreamError(
+                f"rows of {dtype} are announced and the model was deployed for {self.contract.image.dtype}"
+            )
+        image = self.contract.image
+        kept = KeptRows(width=width, channels=image.channels, dtype=np.dtype(image.dtype))
+        kept.height = NOMINAL_STREAM_ROWS + 4 * least_rows(strips)
+        output: Sink = sink if sink is not None else NoSink()
+        if rows is None:
+            plan = self.plan(kept, output, plan="strip", border=border).plan
+        else:
+            plan = self._widest_band(kept, output, rows, border)
+        if not isinstance(plan, StripPlan):
+            raise PlanError(f"{kept.height} rows are too few for strips of this network")
+        need = self.memory_need(plan, kept, output)
+        return RowStream(
+            contract=self.contract,
+            rows=ArrivingRows(self.contract.geometry.y, strips, plan.rows, border),
+            columns=plan.x,
+            border=border,
+            engine=lambda: self._strip_engine(strips, plan, need),
+            whole=lambda source: self._whole_array(source, border),
+            sink=sink,
+            height=height,
+        )
+
+    def _widest_band(self, source: Source, sink: Sink, rows: int, border: Border) -> Plan:
+        """Strips of ``rows`` rows in as few bands as fit the budget."""
+        geometry, domain = self.contract.geometry, AxisDomain.of(self.contract.geometry.x, source.width, border)
+        need = None
+        for band, _count in axis_candidates(domain)[:MOST_BANDS]:
+            plan = strip_plan(self._model, (source.height, source.width), border, rows=rows, band=band)
+            need = self.memory_need(plan, source, sink)
+            if need.fits(self._budget_bytes):
+                return plan
+        least = format_bytes(least_budget(need)) if need is not None else "more"
+        raise BudgetError(
+            f"strips of {rows} rows (stride {geometry.y.stride}) need about {least} and the memory budget is "
+            f"{format_bytes(self._budget_bytes)}; use lower strips, or raise the budget"
+        )
+
+    def _whole_array(self, source: Source, border: Border) -> NDArray[Any]:
+        from exactile.sinks.array import ArraySink
+
+        sink = ArraySink()
+        self.segment(source, sink, plan="strip", border=border)
+        return sink.result
+
     def _run(
         self, plan: Plan, source: Source, sink: Sink, progress: Callable[[int], None]
     ) -> tuple[StageSeconds, MemoryNeed]:
@@ -227,19 +303,22 @@ class Session:
     def _engine(self, plan: Plan, need: MemoryNeed) -> Engine:
         contract, strips = self.contract, self._model.strips
         if isinstance(plan, StripPlan) and strips is not None:
-            return StripEngine(
-                strips,
-                contract,
-                band_width=plan.x.tile,
-                bands=plan.bands,
-                threads=self._threads,
-                activation_bytes=need.activation_bytes,
-            )
+            return self._strip_engine(strips, plan, need)
         return OnnxRuntimeEngine(
             self._model.graph,
             input_name=contract.image.name,
             output_name=contract.result.name,
             tile_shape=plan.tile_shape,
+            threads=self._threads,
+            activation_bytes=need.activation_bytes,
+        )
+
+    def _strip_engine(self, strips: StripModel, plan: StripPlan, need: MemoryNeed) -> StripEngine:
+        return StripEngine(
+            strips,
+            self.contract,
+            band_width=plan.x.tile,
+            bands=plan.bands,
             threads=self._threads,
             activation_bytes=need.activation_bytes,
         )

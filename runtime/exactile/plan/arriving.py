@@ -1,0 +1,117 @@
+"""Which strips can run when rows arrive one after another and nobody knows how many there will be.
+
+Pure arithmetic: rows of the image go in, strips come out. While rows still arrive, a strip runs as soon as its rows
+are there and enough others wait behind it for the last strip; at the end the rest runs, as in ``AxisStrips``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from exactile.contract import StripModel, StripRole
+from exactile.geometry import AxisGeometry, Span
+from exactile.plan.border import Border
+from exactile.plan.strips import least_rows
+from exactile.plan.tiles import AxisDomain
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArrivingStrip:
+    """One strip: ``rows`` in image pixels (beyond the image: the border's part), ``zor`` in result pixels.
+
+    ``output_rows`` is what the network gives, ``crop`` where the zor begins in it.
+    """
+
+    role: StripRole
+    rows: Span
+    output_rows: int
+    zor: Span
+    crop: int
+
+
+class ArrivingRows:
+    """The strips along rows for one network, strip height and border."""
+
+    def __init__(self, geometry: AxisGeometry, strips: StripModel, rows: int, border: Border) -> None:
+        self._geometry, self._strips, self._rows, self._border = geometry, strips, rows, border
+        self._done = 0  # rows of the domain that strips took
+        self._emitted = 0  # rows of the domain's result that strips gave
+        self.arrived = 0
+
+    @property
+    def started(self) -> bool:
+        """Whether a strip ran."""
+        return self._done > 0
+
+    @property
+    def first_needed(self) -> int:
+        """The first image row that a later strip may read, the reflection at the end aside."""
+        return max(0, self._done - self._image_start) if self.started else 0
+
+    @property
+    def most_below(self) -> int:
+        """Rows that the border may put below the image."""
+        probe = 4 * max(self._geometry.stride, self._geometry.margin_before + self._geometry.margin_after, 64)
+        sizes = (AxisDomain.of(self._geometry, probe + extra, self._border) for extra in range(self._geometry.stride))
+        return max(domain.size - domain.image_start - domain.image_size for domain in sizes)
+
+    def result_rows(self, height: int) -> int:
+        """Rows of the result of an image of ``height`` rows."""
+        return AxisDomain.of(self._geometry, height, self._border).result_size
+
+    def ready(self) -> Iterator[ArrivingStrip]:
+        """The strips that can run now, in order; to be run before more rows arrive."""
+        while (strip := self._next(closed=False)) is not None:
+            yield strip
+
+    def rest(self) -> Iterator[ArrivingStrip]:
+        """The strips that remain when no row comes any more. Only after a strip has run."""
+        while (strip := self._next(closed=True)) is not None:
+            yield strip
+
+    @property
+    def too_low(self) -> bool:
+        """Whether the image, complete now, is too low for a first and a last strip."""
+        return not self.started and self._domain.size < least_rows(self._strips)
+
+    @property
+    def _domain(self) -> AxisDomain:
+        return AxisDomain.of(self._geometry, self.arrived, self._border)
+
+    @property
+    def _image_start(self) -> int:
+        return AxisDomain.of(self._geometry, 1 << 20, self._border).image_start
+
+    def _next(self, *, closed: bool) -> ArrivingStrip | None:
+        if not closed and self.arrived < self._geometry.accepted_size(1):
+            return None
+        if self._done >= (domain := self._domain).size:
+            return None
+        left = domain.size - self._done
+        height = self._rows if self.started else self._strips.startup_rows
+        if left - height >= self._strips.least_last_rows:
+            # Rows above the image by reflection need as many rows of it, and one more.
+            below = self._done + height - domain.image_start
+            known = self._geometry.output_position(self._done + height) - self._strips.lag
+            beyond = known > domain.result_start + domain.result_size
+            if not closed and (below > self.arrived or self.arrived <= domain.image_start or beyond):
+                return None
+            return self._take(domain, height, "body" if self.started else "first")
+        return self._take(domain, left, "last") if closed else None
+
+    def _take(self, domain: AxisDomain, height: int, role: StripRole) -> ArrivingStrip | None:
+        start, stop = self._done, self._done + height
+        known = self._geometry.output_position(stop) - self._strips.lag
+        end = self._geometry.output_size(domain.size) if role == "last" else known
+        result = Span(domain.result_start, domain.result_start + domain.result_size)
+        zor = Span(self._emitted, end).intersect(result)
+        strip = ArrivingStrip(
+            role=role,
+            rows=Span(start, stop).shift(-domain.image_start),
+            output_rows=end - self._emitted,
+            zor=zor.shift(-domain.result_start),
+            crop=zor.start - self._emitted,
+        )
+        self._done, self._emitted = stop, end
+        return strip
