@@ -46,8 +46,8 @@ def peaks(folder: Path, model: Path, sizes: list[tuple[int, int]], *options: str
     return summaries
 
 
-def check(square: dict, tall: dict, budget_bytes: int) -> None:
-    assert square["plan"] == tall["plan"] == "tile"
+def check(square: dict, tall: dict, budget_bytes: int, plan: str = "tile") -> None:
+    assert square["plan"] == tall["plan"] == plan
     assert square["peak_memory_bytes"] < budget_bytes
     assert tall["peak_memory_bytes"] < budget_bytes
     assert tall["peak_memory_bytes"] == pytest.approx(square["peak_memory_bytes"], rel=0.05)
@@ -62,7 +62,23 @@ def test_a_four_times_taller_image_peaks_the_same(tmp_path):
     check(*peaks(tmp_path, model, [(3000, 3000), (12000, 3000)], *options), 400 << 20)
 
 
+def test_strips_of_a_four_times_taller_image_peak_the_same(tmp_path):
+    """Full width, and each stored chunk is decoded once."""
+    model = onnx_file(tmp_path, "unet_d1_rgb")
+    options = ("--memory", "400MiB", "--plan", "strip", "--tile", "128x4096")
+    check(*peaks(tmp_path, model, [(2000, 4096), (8000, 4096)], *options), 400 << 20, "strip")
+
+
+@pytest.mark.slow
+def test_strips_of_100000_rows_peak_like_those_of_1000(tmp_path):
+    model = onnx_file(tmp_path, "unet_d1_rgb")
+    options = ("--memory", "400MiB", "--plan", "strip", "--tile", "128x4096")
+    low, middle, high = peaks(tmp_path, model, [(1000, 4096), (10000, 4096), (100000, 4096)], *options)
+    check(middle, high, 400 << 20, "strip")
+    assert high["peak_memory_bytes"] == pytest.approx(low["peak_memory_bytes"], rel=0.1)
+
+
 @pytest.mark.slow
 def test_20000_pixels_square_and_80000_tall_within_2_gib(tmp_path):
     model = onnx_file(tmp_path, "unet_d1_rgb")
-    check(*peaks(tmp_path, model, [(20000, 20000), (80000, 20000)], "--memory", "2GiB"), 2 << 30)
+    check(*peaks(tmp_path, model, [(20000, 20000), (80000, 20000)], "--memory", "2GiB", "--plan", "tile"), 2 << 30)

@@ -233,7 +233,7 @@ def check_probe(session: ort.InferenceSession, geometry, axis: str) -> None:
     suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(st.data())
-def test_random_networks_tile_exactly_and_reach_what_the_walk_says(data):
+def test_random_networks_run_in_tiles_and_strips_exactly_and_reach_what_the_walk_says(data):
     """The least tile, three each way, at a size that is no multiple of anything."""
     model = random_network(data)
     traced = prepare_network(onnx.load_from_string(model), name="random").trace()
@@ -252,4 +252,8 @@ def test_random_networks_tile_exactly_and_reach_what_the_walk_says(data):
     image = generator.integers(0, LARGEST_VALUE + 1, (*size, 1), dtype=np.uint8)
     raw, summary, _ = segment(model, image, tile=tuple(tile))
     assert summary.tiles > 1
-    assert np.array_equal(raw, whole_pass(model, image, geometry))
+    expected = whole_pass(model, image, geometry)
+    assert np.array_equal(raw, expected)
+    rows = data.draw(st.integers(1, 3), label="strides in a strip") * geometry.y.stride
+    strips, _, _ = segment(model, image, plan="strip", tile=(rows, tile[1]))
+    assert np.array_equal(strips, expected)

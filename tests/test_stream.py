@@ -134,12 +134,14 @@ def test_the_result_is_written_while_rows_arrive(ending, tmp_path):
 
 def test_a_failing_camera_leaves_nothing_behind(tmp_path):
     sink = open_sink(tmp_path / "labels.tif")
-    with (
-        pytest.raises(OSError, match="camera"),
-        session("unet_d2", "labels").stream(width=64, dtype="uint8", rows=16, sink=sink, height=100) as stream,
-    ):
-        stream.push(image_for("unet_d2", 50, 64))
-        raise OSError("camera")
+
+    def scan() -> None:
+        with session("unet_d2", "labels").stream(width=64, dtype="uint8", rows=16, sink=sink, height=100) as stream:
+            stream.push(image_for("unet_d2", 50, 64))
+            raise OSError("camera")
+
+    with pytest.raises(OSError, match="camera"):
+        scan()
     assert list(tmp_path.iterdir()) == []
 
 
