@@ -7,7 +7,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from exactile.contract import MemoryModel
+from exactile.contract import MemoryModel, StripModel
 from exactile.errors import ChannelError, ModelError, NotTileableError, OptionError
 from exactile.geometry import Geometry
 from exactile_converters.from_onnx import Network
@@ -16,8 +16,10 @@ from exactile_converters.geometry.halo_path import HaloProfile, halo_profile
 from exactile_converters.geometry.node_view import SPATIAL
 from exactile_converters.geometry.obstacle import Obstacle
 from exactile_converters.geometry.trace import Traced
-from exactile_converters.graphs.io import Normalization, wrap
+from exactile_converters.graphs.io import Normalization, Wrapped, wrap
 from exactile_converters.graphs.memory_records import wrapped_memory
+from exactile_converters.strips.build import build_strips
+from exactile_converters.strips.refusal import StripError
 
 COST_SIZE_PX = 1024
 """Image height and width at which the cost of a network that cannot be tiled is counted, unless it fixes its own."""
@@ -38,7 +40,10 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inspection:
-    """``geometry`` and ``profile`` are None exactly when there are obstacles; ``memory`` also when it is unknown."""
+    """``geometry`` and ``profile`` are None exactly when there are obstacles; ``memory`` also when it is unknown.
+
+    ``strips`` is None where the network cannot be run in strips; ``no_strips_reason`` then says why.
+    """
 
     geometry: Geometry | None
     obstacles: tuple[Obstacle, ...]
@@ -47,6 +52,8 @@ class Inspection:
     cost: Cost
     profile: HaloProfile | None
     memory: MemoryModel | None
+    strips: StripModel | None
+    no_strips_reason: str
 
     def plot(self, path: Path, *, title: str, overwrite: bool = False) -> None:
         """Draw where the halo comes from. Raises NotTileableError, OptionError without matplotlib, and SinkError."""
@@ -61,6 +68,8 @@ def inspect_network(network: Network) -> Inspection:
     """Walk the network's graph and report. The network stays as it is."""
     traced = network.trace()
     tileable = traced.geometry is not None
+    wrapped = _wrapped(network, traced) if tileable else None
+    strips, reason = _strips(wrapped, traced)
     return Inspection(
         geometry=traced.geometry,
         obstacles=traced.obstacles,
@@ -68,7 +77,9 @@ def inspect_network(network: Network) -> Inspection:
         outputs=tuple(map(_tensor, network.model.graph.outputs)),
         cost=cost_per_pixel(traced.nodes, traced.features) if tileable else _cost_of_one_pass(network, traced),
         profile=halo_profile(traced, network.result.name or "") if tileable else None,
-        memory=_memory(network, traced) if tileable else None,
+        memory=wrapped_memory(wrapped, traced.sizes) if wrapped is not None else None,
+        strips=strips,
+        no_strips_reason=reason,
     )
 
 
@@ -101,8 +112,18 @@ def _cost_of_one_pass(network: Network, traced: Traced) -> Cost:
     return cost_at(network.model, traced.nodes, network.image.name or "", shape, (height, width))
 
 
-def _memory(network: Network, traced: Traced) -> MemoryModel | None:
-    """What a run on uint8 images for labels needs; None where the output cannot become labels or a map."""
+def _strips(wrapped: Wrapped | None, traced: Traced) -> tuple[StripModel | None, str]:
+    """The strip model, or why there is none."""
+    if wrapped is None or traced.geometry is None:
+        return None, "the network cannot be tiled exactly" if traced.geometry is None else "its output is not a map"
+    try:
+        return build_strips(wrapped, traced.sizes, traced.geometry.y.remainder), ""
+    except StripError as error:
+        return None, str(error)
+
+
+def _wrapped(network: Network, traced: Traced) -> Wrapped | None:
+    """A copy for runs on uint8 images for labels; None where the output cannot become labels or a map."""
     model = network.model.clone()
     made = [value for node in model.graph for value in node.outputs]
     values = {value.name: value for value in (*model.graph.inputs, *made)}
@@ -116,7 +137,7 @@ def _memory(network: Network, traced: Traced) -> MemoryModel | None:
         inputs=network.inputs,
     )
     try:
-        wrapped = wrap(
+        return wrap(
             copy,
             traced.features[network.result.name or ""],
             image_dtype="uint8",
@@ -125,4 +146,3 @@ def _memory(network: Network, traced: Traced) -> MemoryModel | None:
         )
     except (ModelError, OptionError, ChannelError):
         return None
-    return wrapped_memory(wrapped, traced.sizes)

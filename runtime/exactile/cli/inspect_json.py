@@ -6,9 +6,11 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from exactile.plan.strip_costs import strip_costs
 from exactile.plan.tile_costs import TileCost, tile_costs
 
 if TYPE_CHECKING:
+    from exactile.contract import StripModel
     from exactile.geometry import Geometry
 
 
@@ -26,6 +28,8 @@ def inspection_object(inspection: Any, model: Path) -> dict[str, Any]:
         "sizes": {axis: {"step": one.stride, "remainder": one.remainder} for axis, one in both.items()} or None,
         "cost": cost_object(inspection.cost),
         "tiles": [tile_object(tile) for tile in tile_costs(geometry, inspection.memory)] if geometry else [],
+        "strips": strips_object(geometry, inspection.strips) if geometry and inspection.strips else None,
+        "no_strips_reason": inspection.no_strips_reason or None,
         "halo_side": inspection.profile.side if inspection.profile else None,
         "halo_path": [
             {"node": step.node, "op": step.op, "adds": number(step.adds), "cumulative": number(step.cumulative)}
@@ -68,6 +72,26 @@ def tile_object(tile: TileCost) -> dict[str, Any]:
         "memory_bytes_per_megapixel": tile.memory_bytes_per_megapixel,
         "image_size": list(tile.image),
         "computed_over_wanted": round(tile.computed_over_wanted, 4) if tile.computed_over_wanted else None,
+    }
+
+
+def strips_object(geometry: Geometry, strips: StripModel) -> dict[str, Any]:
+    """``lag_rows`` counts result rows, the others image rows; predicted time is in passes over the same rows."""
+    return {
+        "lag_rows": strips.lag,
+        "startup_rows": strips.startup_rows,
+        "least_last_rows": strips.least_last_rows,
+        "carried_maps": len(strips.carries),
+        "usual": [
+            {
+                "rows": cost.rows,
+                "width": cost.width,
+                "predicted_passes": round(cost.passes, 4),
+                "memory_bytes": cost.memory_bytes,
+                "carry_bytes": cost.carry_bytes,
+            }
+            for cost in strip_costs(geometry, strips)
+        ],
     }
 
 

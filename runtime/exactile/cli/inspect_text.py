@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from exactile.plan.budget import format_bytes
+from exactile.plan.strip_costs import strip_costs
 from exactile.plan.tile_costs import tile_costs
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ def print_inspection(inspection: Any, model: Path) -> None:
     console.print(table)
     if inspection.geometry is not None:
         console.print(_tile_table(inspection))
+        if inspection.strips is not None:
+            console.print(_strip_table(inspection))
         console.print(_path_table(inspection.profile))
     for found in inspection.obstacles:
         console.print(f"\nobstacle  {found.op} '{found.node}'", markup=False)
@@ -53,6 +56,8 @@ def _rows(inspection: Any, model: Path) -> Iterator[tuple[str, str]]:
         yield "scale", f"{y.scale} x {x.scale} (output size / input size)"
         yield "offset", f"{y.origin} x {x.origin} pixels (of the output's first pixel in the image)"
         yield "sizes", sizes_in_words(geometry)
+    if geometry is not None:
+        yield "strips", _strips_in_words(inspection)
     yield "cost", _cost_in_words(inspection.cost)
     yield "weights", f"{inspection.cost.parameters:,} parameters"
 
@@ -100,6 +105,33 @@ def _tile_table(inspection: Any) -> Table:
             format_bytes(total) if total is not None else "?",
             format_bytes(each) if each is not None else "?",
             f"{ratio:.3f}" if ratio is not None else "too small for the halo",
+        )
+    return table
+
+
+def _strips_in_words(inspection: Any) -> str:
+    strips = inspection.strips
+    if strips is None:
+        return f"no: {inspection.no_strips_reason}"
+    return (
+        f"lag {strips.lag} rows; {len(strips.carries)} maps carried; first strip {strips.startup_rows} rows or more, "
+        f"last {strips.least_last_rows} or more"
+    )
+
+
+def _strip_table(inspection: Any) -> Table:
+    """Beside the tile table: there computed/wanted is the time in passes, here the prediction."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("strip")
+    table.add_column("memory", justify="right")
+    table.add_column("carries", justify="right")
+    table.add_column("predicted time, in passes", justify="right")
+    for cost in strip_costs(inspection.geometry, inspection.strips):
+        table.add_row(
+            f"{cost.rows} rows x {cost.width}",
+            format_bytes(cost.memory_bytes),
+            format_bytes(cost.carry_bytes),
+            f"{cost.passes:.3f}",
         )
     return table
 
