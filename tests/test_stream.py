@@ -120,23 +120,27 @@ def test_bands_where_the_width_does_not_fit():
     assert np.array_equal(np.concatenate(pieces), whole("unet_d4", image, output="labels"))
 
 
-@pytest.mark.parametrize("ending", ["tif", "npy"])
-def test_the_result_is_written_while_rows_arrive(ending, tmp_path):
+@pytest.mark.parametrize("height", [301, None], ids=["known", "unknown"])
+@pytest.mark.parametrize(("ending", "output"), [("tif", "labels"), ("npy", "labels"), ("npy", "raw")])
+def test_the_result_is_written_while_rows_arrive(ending, output, height, tmp_path):
+    """Under its name only when complete; nothing else stays."""
     image, target = image_for("unet_d2", 301, 130), tmp_path / f"labels.{ending}"
     sink = open_sink(target)
-    with session("unet_d2", "labels").stream(width=130, dtype="uint8", rows=16, sink=sink, height=301) as stream:
+    with session("unet_d2", output).stream(width=130, dtype="uint8", rows=16, sink=sink, height=height) as stream:
         for start in range(0, 301, 20):
             stream.push(image[start : start + 20])
             assert not target.exists()
     written = tifffile.imread(target) if ending == "tif" else np.load(target)
-    assert np.array_equal(written, whole("unet_d2", image, output="labels"))
+    assert np.array_equal(written, whole("unet_d2", image, output=output))
+    assert list(tmp_path.iterdir()) == [target]
 
 
-def test_a_failing_camera_leaves_nothing_behind(tmp_path):
+@pytest.mark.parametrize("height", [100, None])
+def test_a_failing_camera_leaves_nothing_behind(height, tmp_path):
     sink = open_sink(tmp_path / "labels.tif")
 
     def scan() -> None:
-        with session("unet_d2", "labels").stream(width=64, dtype="uint8", rows=16, sink=sink, height=100) as stream:
+        with session("unet_d2", "labels").stream(width=64, dtype="uint8", rows=16, sink=sink, height=height) as stream:
             stream.push(image_for("unet_d2", 50, 64))
             raise OSError("camera")
 
@@ -149,8 +153,6 @@ def test_what_does_not_fit_is_refused_with_both_values():
     opened = session("unet_d2")
     with pytest.raises(StreamError, match=r"float32.*uint8"):
         opened.stream(width=64, dtype="float32")
-    with pytest.raises(StreamError, match="height="):
-        opened.stream(width=64, dtype="uint8", sink=ArraySink())
     with opened.stream(width=64, dtype="uint8") as stream:
         with pytest.raises(StreamError, match=r"65 pixels.*width 64"):
             stream.push(np.zeros((2, 65, 3), np.uint8))
@@ -176,6 +178,13 @@ def test_a_wrong_announced_height_is_an_error(tmp_path):
         ):
             stream.push(np.zeros((pushed, 64, 3), np.uint8))
         assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sink_of_an_empty_stream_is_an_error(tmp_path):
+    stream = session("unet_d2", "labels").stream(width=64, dtype="uint8", sink=open_sink(tmp_path / "labels.npy"))
+    with pytest.raises(StreamError, match="no rows"), stream:
+        pass
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_empty_stream_gives_nothing():

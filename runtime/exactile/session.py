@@ -225,7 +225,8 @@ class Session:
 
         Results come strip by strip, the same as ``segment`` gives for the complete image. ``rows`` is the height of
         a strip (default: by predicted time within the memory budget): lower strips give results earlier and cost
-        more. A ``sink`` is written as results come; it needs ``height``, the number of rows to come.
+        more. A ``sink`` is written as results come if ``height``, the number of rows to come, is given; else results
+        are kept in a temporary file beside the output until the height is known.
 
         Raises PlanError where the network does not allow strips, BudgetError, StreamError.
         """

@@ -19,6 +19,7 @@ from exactile.plan.border import Border
 from exactile.plan.strips import StripPlace
 from exactile.plan.tiles import AxisTiles
 from exactile.sinks.protocol import ResultSpec, Sink, WritePlan
+from exactile.sinks.spool import SpoolingSink
 from exactile.sources.protocol import ReadCount, ReadPlan, Source
 
 Array = NDArray[Any]
@@ -49,15 +50,15 @@ class RowStream:
         self._contract, self._rows, self._columns, self._border = contract, rows, columns, border
         self._open_engine, self._whole = engine, whole
         self._engine: StripEngine | None = None
-        self._sink, self._height = sink, height
+        self._sink: Sink | None = sink
+        self._height = height
         image = contract.image
         self._kept = KeptRows(width=columns.domain.image_size, channels=image.channels, dtype=np.dtype(image.dtype))
         self._most_below = rows.most_below
         self._state = "open"
         if sink is not None:
-            if height is None:
-                raise StreamError("a sink needs the number of rows to come: give height=, or write what push returns")
-            sink.begin(self._spec(columns, height))
+            self._sink = sink if height is not None else SpoolingSink(sink)
+            self._sink.begin(self._spec(columns, height or self._rows.least_height))
 
     @property
     def pushed_rows(self) -> int:
@@ -92,6 +93,8 @@ class RowStream:
             if self._height is not None and self._kept.height != self._height:
                 raise StreamError(f"{self._kept.height} rows were pushed where height={self._height} was announced")
             results = self._finish() if self._kept.height else []
+            if self._sink is not None and not self._kept.height:
+                raise StreamError("no rows were pushed: there is nothing to write")
             if self._sink is not None:
                 self._sink.finish()
         except BaseException:

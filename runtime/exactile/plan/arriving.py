@@ -56,6 +56,11 @@ class ArrivingRows:
         sizes = (AxisDomain.of(self._geometry, probe + extra, self._border) for extra in range(self._geometry.stride))
         return max(domain.size - domain.image_start - domain.image_size for domain in sizes)
 
+    @property
+    def least_height(self) -> int:
+        """The lowest image that the network takes."""
+        return self._geometry.accepted_size(1)
+
     def result_rows(self, height: int) -> int:
         """Rows of the result of an image of ``height`` rows."""
         return AxisDomain.of(self._geometry, height, self._border).result_size
@@ -84,7 +89,7 @@ class ArrivingRows:
         return AxisDomain.of(self._geometry, 1 << 20, self._border).image_start
 
     def _next(self, *, closed: bool) -> ArrivingStrip | None:
-        if not closed and self.arrived < self._geometry.accepted_size(1):
+        if not closed and self.arrived < self.least_height:
             return None
         if self._done >= (domain := self._domain).size:
             return None
