@@ -46,6 +46,8 @@ class GraphBuilder:
     constants: dict[str, onnx.TensorProto] = field(default_factory=dict)
     plain: set[str] = field(default_factory=set)
     """Chunks that were cut or joined, and so lost the blocked layout that ONNX Runtime's kernels hand on."""
+    _new_rows: dict[str, Chunk] = field(default_factory=dict)
+    """The chunk without carried rows that a joined one was made from."""
     _slices: dict[tuple[str, int, int], str] = field(default_factory=dict)
     _blocked: dict[str, str] = field(default_factory=dict)
     _values: dict[tuple[str, bytes], str] = field(default_factory=dict)
@@ -74,6 +76,9 @@ class GraphBuilder:
 
     def rows(self, chunk: Chunk, start: int, stop: int) -> str:
         """The rows ``start`` to ``stop`` of a chunk whose length is not known when the graph is built."""
+        new = self._new_rows.get(chunk.name)
+        if new is not None and start >= new.start:  # as they were made: no copy, and still in blocks
+            chunk = new
         begin, end = start - chunk.start, stop - chunk.stop
         if begin < 0 or end > 0:
             raise StripError(
@@ -101,6 +106,7 @@ class GraphBuilder:
         """A chunk with the ``rows`` before it that were carried."""
         name = self.add("Concat", [carried, chunk.name], axis=chunk.axis, hint="joined")
         self.plain.add(name)
+        self._new_rows[name] = chunk
         return Chunk(name, chunk.start - rows, chunk.stop, chunk.feature)
 
     def last_rows(self, chunk: Chunk, count: int) -> str:

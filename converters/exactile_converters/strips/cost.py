@@ -1,12 +1,22 @@
 """Predicted cost of a strip, for choosing what to carry.
 
-Counted in multiply-accumulates of a convolution. A node costs its own for every row it computes, plus what moving its
-operands and results through memory costs; a carried map costs a copy to join it to the new rows and one to hand its
-last rows on; a map that is cut costs a copy of what remains.
+Counted in multiply-accumulates of a convolution, for each image column. A node costs what it computes, for every row
+that it computes; operators that are bound by memory cost the bytes they move. A map costs the copies that strips (and
+changes of layout, in a whole pass too) make of it::
+
+    carried rows | new rows          joined: one copy of both; the last rows handed on: one copy of them
+                 |==========|        a reader that needs new rows alone takes them as they were made
+            |===============|        a reader that needs less than everything takes a copy of its part
+            |==========|             and so does one that waits for another map: a skip connection
+
+Copies are plain, so a map whose kernels hand it on in blocks of channels is also copied out of its blocks, and each
+part into them again where a kernel reads blocks.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from fractions import Fraction
 from math import prod
@@ -16,104 +26,172 @@ import onnx_ir as ir
 from exactile_converters.geometry.cost import cost_per_pixel
 from exactile_converters.geometry.feature_maps import FeatureMap
 from exactile_converters.geometry.node_view import is_spatial
-from exactile_converters.strips.demand import Demand, demand, produced_from
+from exactile_converters.geometry.reach import Same
+from exactile_converters.graphs.kernels import ALIASES, BLOCK_CHANNELS, FUSED_WITH_CONV
+from exactile_converters.strips.demand import demand, produced_from
+from exactile_converters.strips.frontier import Reading
 from exactile_converters.strips.source import StripSource
 
-MAC_PER_BYTE = 8.0
-"""How many multiply-accumulates take as long as reading or writing one byte of a feature map.
+MAC_PER_BYTE = 2.7
+"""How many multiply-accumulates of a convolution take as long as reading or writing one byte in a copy.
 
-Measured (benchmarks/carry_placement.py): 6 to 12 on the machine there; the best placement hardly depends on it.
+Measured by benchmarks/carry_placement.py, whose result names the machine; the cost of a convolution itself was its
+multiply-accumulates there, whatever it reads and writes.
 """
 
-VIEWS = {"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Dropout", "Shape"}
-REORDERED = 2
-"""Copies between the blocked and the plain layout that a cut or joined map takes where kernels use blocks."""
+COPY = 2
+"""Bytes that a copy moves for each byte copied: one read, one written."""
+
+FREE = ALIASES | {"Unsqueeze", "Shape"}
+FOLDED_INTO = {"Conv", "ConvTranspose"}
+ACTIVATED = {"Conv", "BatchNormalization", "Add", "Sum"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _NodeCost:
-    """Cost of one row of a node's result, for each image column."""
+class _MapCost:
+    """What the copies of one map depend on, whatever is carried.
 
-    node: ir.Node
-    result: str
-    per_row: float
+    ``late`` are, for each reader, the rows at the end of the map that it leaves for the next strip; None where a
+    reader takes all. ``in_blocks`` says which readers want blocks.
+    """
+
+    row_cost: float
     scale: float
+    blocked: bool
+    late: tuple[int, ...]
+    in_blocks: tuple[bool, ...]
+
+    def copies(self, carried: int, before: Sequence[int], most: int, rows: float) -> float:
+        """Cost for ``rows`` new rows. ``before``: rows before them that each reader starts with; ``most`` at hand."""
+        parts: dict[tuple[int, int], bool] = {}
+        for first, late, in_blocks in zip(before, self.late, self.in_blocks, strict=True):
+            parts[first, late] = parts.get((first, late), False) or in_blocks
+        made = (0 if carried else most, 0)
+        plain = carried > 0 or not all(self.in_blocks) or any(part != made for part in parts)
+        copied = made[0] + rows if plain and self.blocked else 0.0
+        if carried:
+            copied += carried + rows + carried
+        for part, in_blocks in parts.items():
+            length = rows + part[0] - part[1]
+            uncut = part in (made, (most, 0))
+            copied += 0.0 if uncut else length
+            copied += length if in_blocks and (part != made or not self.blocked) else 0.0
+        return copied * self.row_cost
 
 
 class StripCosts:
     """Costs of strips of one source, in multiply-accumulates per image column."""
 
     def __init__(self, source: StripSource) -> None:
-        self._source = source
         self._frontiers = source.frontiers
-        self._nodes = [self._node_cost(node) for node in source.frontiers.nodes]
-        self._scale = {name: float(feature.scale["y"]) for name, feature in source.frontiers.maps().items()}
-        self._bytes = {name: _bytes_per_row(feature) for name, feature in source.frontiers.maps().items()}
+        maps = source.frontiers.maps()
+        self.readers: dict[str, list[tuple[ir.Node, Reading]]] = {name: [] for name in maps}
+        for node in source.frontiers.nodes:
+            for reading in source.frontiers.readings[node]:
+                self.readers[reading.name].append((node, reading))
+        makers = {value.name or "": node for node in source.frontiers.nodes for value in node.outputs}
+        self._scale = {node: float(_result(node, maps).scale["y"]) for node in source.frontiers.nodes}
+        self._per_row = {node: self._node_cost(node, maps, makers) for node in source.frontiers.nodes}
+        self._maps = {name: self._map_cost(source, name) for name in maps}
 
     def whole(self, rows: int) -> float:
         """A whole pass over ``rows`` image rows."""
-        return sum(cost.per_row * cost.scale for cost in self._nodes) * rows
+        total = sum(self.computing(node, 0, rows) for node in self._frontiers.nodes)
+        for cost in self._maps.values():
+            uncut = _MapCost(
+                row_cost=cost.row_cost,
+                scale=cost.scale,
+                blocked=cost.blocked,
+                late=(0,) * len(cost.late),
+                in_blocks=cost.in_blocks,
+            )
+            total += uncut.copies(0, (0,) * len(cost.late), 0, cost.scale * rows)
+        return total
 
-    def strip(self, carry: frozenset[str] | set[str], rows: int) -> float:
-        """A body strip of ``rows`` image rows."""
-        need = demand(self._frontiers, carry)
-        return self._computing(need, rows) + self._copying(need, rows)
+    def strip(self, carry: AbstractSet[str], rows: int) -> float:
+        """A body strip of ``rows`` image rows when the maps in ``carry`` and the image are carried."""
+        need, frontiers = demand(self._frontiers, carry), self._frontiers
+        again = {
+            node: frontiers.at_reference[_result(node, frontiers.maps()).name]
+            - produced_from(frontiers, node, need.recomputed)
+            for node in frontiers.nodes
+        }
+        total = sum(self.computing(node, again[node], rows) for node in frontiers.nodes)
+        for name, readers in self.readers.items():
+            before = [self.rows_before(reading, node, again[node]) for node, reading in readers]
+            total += self.copying(name, need.carried.get(name, 0), before, need.before(name), rows)
+        return total
 
-    def parts(self, carry: frozenset[str], rows: int) -> tuple[float, float]:
+    def parts(self, carry: AbstractSet[str], rows: int) -> tuple[float, float]:
         """What ``strip`` costs beyond ``whole``: the part that grows with the strip, for one row, and the other."""
         low, high = (self.strip(carry, count) - self.whole(count) for count in (rows, 2 * rows))
         growing = (high - low) / rows
         return growing, low - growing * rows
 
-    def _computing(self, need: Demand, rows: int) -> float:
-        total = 0.0
-        for cost in self._nodes:
-            known = self._frontiers.at_reference[cost.result]
-            again = known - produced_from(self._frontiers, cost.node, need.recomputed)
-            total += cost.per_row * (cost.scale * rows + again)
-        return total
+    def computing(self, node: ir.Node, again: int, rows: int) -> float:
+        """What a node costs that computes ``again`` rows of its result once more."""
+        return self._per_row[node] * (self._scale[node] * rows + again)
 
-    def _copying(self, need: Demand, rows: int) -> float:
-        """Copies at the seams: joining, handing on, cutting, and changes of layout."""
-        total = 0.0
-        for name in need.carried:
-            copies = 2.0 * (1 + (REORDERED if name in self._source.blocked else 0))
-            length = self._scale[name] * rows + need.carried[name]
-            total += self._bytes[name] * MAC_PER_BYTE * (copies * length + 2.0 * need.carried[name])
-        for node in self._frontiers.nodes:
-            if len(self._frontiers.readings[node]) < 2:
-                continue
-            start = produced_from(self._frontiers, node, need.recomputed)
-            for reading in self._frontiers.readings[node]:
-                known = self._frontiers.at_reference[reading.name]
-                have = known - need.before(reading.name)
-                late = self._frontiers.at_reference[node.outputs[0].name or ""] < known
-                if late or have < self._frontiers.first_read(reading, start):
-                    copies = 2.0 * (1 + (REORDERED if reading.name in self._source.blocked else 0))
-                    length = self._scale[reading.name] * rows
-                    total += self._bytes[reading.name] * MAC_PER_BYTE * copies * length
-        return total
+    def copying(self, name: str, carried: int, before: Sequence[int], most: int, rows: int) -> float:
+        """What the copies of a map cost whose readers start ``before`` rows above the new ones."""
+        cost = self._maps[name]
+        return cost.copies(carried, before, most, cost.scale * rows)
 
-    def _node_cost(self, node: ir.Node) -> _NodeCost:
-        maps = self._frontiers.maps()
-        result = next(maps[value.name or ""] for value in node.outputs if value.name in maps)
-        macs = cost_per_pixel((node,), maps).mac_per_pixel or 0
-        moved = 0.0
-        if node.op_type not in VIEWS:
-            names = {value.name or "" for value in (*node.inputs, *node.outputs) if value is not None}
-            moved = sum(float(_bytes_per_pixel(maps[name])) for name in names if name in maps)
-        # Both are counted for each image pixel; a row of the result stands for 1 / scale rows of the image.
-        return _NodeCost(
-            node=node,
-            result=result.name,
-            per_row=(float(macs) + moved * MAC_PER_BYTE) / float(result.scale["y"]),
-            scale=float(result.scale["y"]),
+    def rows_before(self, reading: Reading, node: ir.Node, again: int) -> int:
+        """Rows above the new ones that a node reads which computes ``again`` rows of its result once more."""
+        known = self._frontiers.at_reference
+        start = known[_result(node, self._frontiers.maps()).name] - again
+        return known[reading.name] - self._frontiers.first_read(reading, start)
+
+    def _map_cost(self, source: StripSource, name: str) -> _MapCost:
+        feature, known = self._frontiers.feature(name), self._frontiers.at_reference
+        late = [
+            known[name] - known[_result(node, self._frontiers.maps()).name] if isinstance(reading.reach, Same) else 0
+            for node, reading in self.readers[name]
+        ]
+        return _MapCost(
+            row_cost=float(_bytes_per_pixel(feature) / feature.scale["y"]) * COPY * MAC_PER_BYTE,
+            scale=float(feature.scale["y"]),
+            blocked=name in source.blocked,
+            late=tuple(max(0, rows) for rows in late),
+            in_blocks=tuple(_reads_blocks(source, node) for node, _reading in self.readers[name]),
         )
 
+    def _node_cost(self, node: ir.Node, maps: Mapping[str, FeatureMap], makers: Mapping[str, ir.Node]) -> float:
+        """For one row of the result. A row of the result stands for 1 / scale rows of the image."""
+        result = _result(node, maps)
+        macs = float(cost_per_pixel((node,), maps).mac_per_pixel or 0)
+        if node.op_type in FREE or self._in_one_kernel(node, makers):
+            return 0.0
+        names = {value.name or "" for value in (*node.inputs, *node.outputs) if value is not None}
+        moved = sum(float(_bytes_per_pixel(maps[name])) for name in names if name in maps) * MAC_PER_BYTE
+        if node.op_type == "ConvTranspose":  # its products are written to columns, and summed from there
+            return (macs + moved + COPY * MAC_PER_BYTE * float(_bytes_per_pixel(result))) / float(result.scale["y"])
+        return max(macs, moved) / float(result.scale["y"])
 
-def _bytes_per_row(feature: FeatureMap) -> float:
-    """Bytes of one row of a map, for each image column."""
-    return float(_bytes_per_pixel(feature) / feature.scale["y"])
+    def _in_one_kernel(self, node: ir.Node, makers: Mapping[str, ir.Node]) -> bool:
+        """Whether the kernel of the node before computes this one too."""
+        source = node.inputs[0].name or "" if node.inputs and node.inputs[0] is not None else ""
+        maker = makers.get(source)
+        if maker is None or len(self.readers[source]) != 1:
+            return False
+        if node.op_type == "BatchNormalization":
+            return maker.op_type in FOLDED_INTO
+        return node.op_type in FUSED_WITH_CONV and maker.op_type in ACTIVATED
+
+
+def _result(node: ir.Node, maps: Mapping[str, FeatureMap]) -> FeatureMap:
+    return next(maps[value.name or ""] for value in node.outputs if value.name in maps)
+
+
+def _reads_blocks(source: StripSource, node: ir.Node) -> bool:
+    """Whether a node's kernel reads blocks; convolutions of few channels read plain and write blocks."""
+    if _result(node, source.frontiers.maps()).name not in source.blocked:
+        return False
+    weight = node.inputs[1].const_value if node.op_type == "Conv" and node.inputs[1] is not None else None
+    if weight is None:
+        return True
+    return int(str(weight.shape[1])) >= BLOCK_CHANNELS or node.attributes.get_int("group", 1) > 1
 
 
 def _bytes_per_pixel(feature: FeatureMap) -> Fraction:
