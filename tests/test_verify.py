@@ -154,6 +154,58 @@ def test_a_stride_that_is_too_small_is_found():
     assert not probe.holds
 
 
+@pytest.mark.parametrize("name", ["unet_transpose3_d2", "unet_bilinear_d1", "asymmetric", "valid", "low_resolution"])
+def test_integer_weights_alone_confirm_a_true_claim(name):
+    """Nothing beyond the halo changes an aligned box, its last pixel does, and only whole strides shift the output."""
+    for probe in verify(network(name)).probes:
+        tried = probe.integers
+        assert (tried.verdict, tried.beyond, tried.idle) == ("exact", (), ())
+        assert tried.commuting_shifts == (NETS[name].stride,)
+        assert tried.boxes == 4
+        assert tried.residues == NETS[name].stride
+
+
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize(("by", "verdict"), [(-1, "TOO SMALL"), (1, "sufficient")])
+def test_integer_weights_alone_find_a_wrong_halo_and_its_side(side, by, verdict):
+    true = network("unet_d1").trace().geometry
+    found = verify(network("unet_d1"), geometry=planted(true, side, by))
+    axis = SIDES[side][0]
+    tried = {probe.axis: probe.integers for probe in found.probes}
+    assert {key: integers.verdict for key, integers in tried.items()} == {"y": "exact", "x": "exact", axis: verdict}
+    assert tried[axis].beyond == ((side,) if by < 0 else ())
+    assert tried[axis].idle == ((side,) if by > 0 else ())
+
+
+def test_integer_weights_show_what_real_weights_cancel():
+    """Difference of two equal branches: nothing of the image is left with these weights, with others it is."""
+    nodes = [
+        ("Conv", ["image", "w"], ["a"], {"pads": [1] * 4}),
+        ("Conv", ["image", "w"], ["b"], {"pads": [1] * 4}),
+        ("Sub", ["a", "b"], ["difference"], {}),
+        ("Conv", ["difference", "v"], ["out"], {"pads": [1] * 4}),
+    ]
+    probes, _ = probes_of(model_of(nodes, {"w": weights(3, 3, 3, 3), "v": weights(2, 3, 3, 3)}))
+    for probe in probes:
+        assert [side.visible_px for side in probe.sides] == [0, 0]
+        assert [side.integer_px for side in probe.sides] == [2, 2]
+        assert probe.integers.verdict == "exact"
+
+
+def test_a_claimed_stride_whose_sizes_the_network_refuses_fails_the_claim():
+    """A U-Net does not run at all even sizes when it halves twice."""
+    true = network("unet_d2").trace().geometry
+    claimed = Geometry(y=replace(true.y, stride=2), x=true.x)
+    found = verify(network("unet_d2"), geometry=claimed)
+    y, x = found.probes
+    assert not found.holds
+    assert y.refused_px is not None
+    assert y.refused_px % 2 == 0
+    assert y.refused_px % 4
+    assert x.refused_px is None
+    assert f"does not run at {y.refused_px} pixels" in y.note
+
+
 def activated(*steps: tuple[str, dict], head: str | None = None) -> bytes:
     """Two 3x3 convolutions with pointwise ``steps`` between them and an optional last activation."""
     nodes = [("Conv", ["image", "w0"], ["t0"], {"pads": [1] * 4})]

@@ -19,7 +19,7 @@ class SideProbe:
 
     ``measured_px`` is the farthest pixel that can influence the box, a lower bound where ``at_least``;
     ``visible_px`` the farthest whose change shows with the real weights in floating point, ``integer_px`` with
-    weights 0 and 1, whose sums are exact (None where the network's own arithmetic does not keep them finite).
+    integer weights, whose sums are exact (None where no integers pass through the network).
     """
 
     side: Side
@@ -44,8 +44,35 @@ class Phase:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class IntegerProbe:
+    """What ones in an image of zeros do to ``boxes`` stride-aligned boxes in a row, with integer weights.
+
+    ``beyond`` names the sides on which pixels beyond the claimed halo change a box, ``idle`` those on which the last
+    pixel within it does not. Rows (columns) of all ``residues`` modulo the stride were set, one at a time: what they
+    change moves along when they move by one of ``commuting_shifts``.
+    """
+
+    stride: int
+    boxes: int
+    residues: int
+    beyond: tuple[Side, ...]
+    idle: tuple[Side, ...]
+    commuting_shifts: tuple[int, ...]
+
+    @property
+    def verdict(self) -> Verdict:
+        if self.beyond or self.stride not in self.commuting_shifts:
+            return "TOO SMALL"
+        return "sufficient" if self.idle or min(self.commuting_shifts) < self.stride else "exact"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AxisProbe:
-    """One axis: both sides of the halo, and which shifts of the image shift the output."""
+    """One axis: both sides of the halo, and which shifts of the image shift the output.
+
+    ``integers`` is None where no integers pass through the network. ``refused_px`` is a size that the claim accepts
+    and the network does not run at; the probe was made at another one.
+    """
 
     axis: Axis
     method: Method
@@ -55,7 +82,12 @@ class AxisProbe:
     commuting_shifts: tuple[int, ...]
     sides: tuple[SideProbe, SideProbe]
     phases: tuple[Phase, ...]
+    integers: IntegerProbe | None = None
+    refused_px: int | None = None
 
     @property
     def holds(self) -> bool:
-        return "TOO SMALL" not in {self.stride_verdict, *(side.verdict for side in self.sides)}
+        verdicts = {self.stride_verdict, *(side.verdict for side in self.sides)}
+        if self.integers is not None:
+            verdicts.add(self.integers.verdict)
+        return self.refused_px is None and "TOO SMALL" not in verdicts

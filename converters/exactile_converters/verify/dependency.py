@@ -6,7 +6,7 @@ All along one axis at a time; the words say rows, for the x axis they are column
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,6 +24,9 @@ BREADTH_PX = 32
 LARGEST_BREADTH_PX = 1024
 """If nothing up to this width runs, no width will."""
 
+LARGEST_TRUE_STRIDE_PX = 64
+"""Where no size that the claim accepts runs, sizes are looked for that suit a stride up to this."""
+
 STRUCTURE_FLOOR_PX = 16
 """Beyond the claimed halo, at least this many further rows are looked at (and two strides)."""
 
@@ -40,13 +43,17 @@ class Runs(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lane:
-    """A narrow image along ``axis`` with room for the claimed halo, and more, around ``box`` (input rows)."""
+    """A narrow image along ``axis`` with room for the claimed halo, and more, around ``box`` (input rows).
+
+    ``refused_px`` is a size that the claim accepts and the network does not run at, unlike ``size``.
+    """
 
     axis: Axis
     geometry: AxisGeometry
     box: Span
     size: int
     breadth: int
+    refused_px: int | None = None
 
     @classmethod
     def of(cls, axis: Axis, geometry: AxisGeometry, other: AxisGeometry, subject: Runs) -> Lane:
@@ -56,17 +63,36 @@ class Lane:
         start = round_up(room, stride)
         box = Span(start, start + 2 * stride)
         size = geometry.accepted_size(box.stop + room)
-        least = BREADTH_PX
-        while True:
-            lane = cls(axis=axis, geometry=geometry, box=box, size=size, breadth=_breadth(other, least))
-            try:
-                lane.run(subject, np.ones((size, lane.breadth, subject.channels), subject.dtype))
-            except EngineError:  # reflecting borders need images wider than they are
-                if least > LARGEST_BREADTH_PX:
-                    raise
-                least *= 2
-            else:
+        least, refusal = BREADTH_PX, None
+        while least <= 2 * LARGEST_BREADTH_PX:
+            breadth = other.accepted_size(max(least, other.stride))
+            lane = cls(axis=axis, geometry=geometry, box=box, size=size, breadth=breadth)
+            refusal = lane.refusal(subject)
+            if refusal is None:
+                # Chance may have it that the size suits a larger stride: the next one then does not.
+                following = replace(lane, size=geometry.accepted_size(size + 1))
+                return replace(lane, refused_px=following.size if following.refusal(subject) else None)
+            least *= 2  # reflecting borders need images wider than they are
+        for multiple in range(2, LARGEST_TRUE_STRIDE_PX + 1):
+            lane = cls(
+                axis=axis,
+                geometry=geometry,
+                box=box,
+                size=round_up(size, multiple),
+                breadth=round_up(BREADTH_PX, multiple),
+                refused_px=size,
+            )
+            if lane.refusal(subject) is None:
                 return lane
+        raise refusal or EngineError("the network runs at no size")
+
+    def refusal(self, subject: Runs) -> EngineError | None:
+        """Why ``subject`` does not run on the lane."""
+        try:
+            self.run(subject, np.ones((self.size, self.breadth, subject.channels), subject.dtype))
+        except EngineError as error:
+            return error
+        return None
 
     @property
     def output_box(self) -> slice:
@@ -77,10 +103,6 @@ class Lane:
         if self.axis == "y":
             return subject.run(image)
         return subject.run(image.swapaxes(0, 1)).swapaxes(1, 2)
-
-
-def _breadth(other: AxisGeometry, least: int) -> int:
-    return other.accepted_size(max(least, other.stride))
 
 
 def impulse_spans(subject: Runs, lane: Lane, marker: float, *, background: float = 1.0) -> Iterator[Span | None]:

@@ -1,8 +1,8 @@
-"""Copies of a network in which no influence can vanish or cancel.
+"""A copy of a network in which no influence can vanish or cancel.
 
-Weights become positive averages, or small integers; biases of convolutions and batch normalisation 0; activations
-that saturate are left out. Only values change, never which pixels an operator reads: what reaches an output here is
-what can reach it with some weights.
+Weights become positive averages; biases of convolutions and batch normalisation 0; activations that saturate are left
+out. Only values change, never which pixels an operator reads: what reaches an output here is what can reach it with
+some weights.
 """
 
 from __future__ import annotations
@@ -25,67 +25,46 @@ NORMALIZING = {"BatchNormalization": (1.0, 0.0, 0.0, 1.0)}
 """Values of scale, bias, mean and variance that let everything pass."""
 
 
-Spread = Callable[[Array, tuple[int, ...]], Array]
-"""New weights of the same shape; the axes are those summed over: input channels, then taps."""
-
-
 def open_all_paths(network: Network) -> None:
     """Change ``network`` in place: positive weights of sum 1, for values of any size."""
-    _open(network, _averaging)
-
-
-def set_integer_weights(network: Network) -> None:
-    """Change ``network`` in place: weights 0 and 1, each input channel read by some filter, with all its taps.
-
-    A one in an image of zeros then gives positive sums wherever it reaches, and zeros elsewhere: nothing cancels and
-    nothing is rounded away.
-    """
-    _open(network, _ones)
-    for node in list(network.model.graph):
-        if node.op_type in {"Add", "Sub", "Sum"}:
-            for value in node.inputs:
-                _change(network.model.graph, value, np.zeros_like)
-
-
-def _open(network: Network, spread: Spread) -> None:
     graph = network.model.graph
     for node in list(graph):
-        if _holds_back(node):
-            _bypass(node)
+        if holds_back(node):
+            bypass(node)
         elif node.op_type in NORMALIZING:
             for value, fill in zip(node.inputs[1:5], NORMALIZING[node.op_type], strict=True):
                 _change(graph, value, partial(np.full_like, fill_value=fill))
         elif node.op_type in {"Conv", "ConvTranspose", "Gemm"}:
-            _open_weights(graph, node, spread)
+            _open_weights(graph, node)
         elif node.op_type in {"MatMul", "Einsum"}:
-            _open_product(graph, node, spread)
+            _open_product(graph, node)
         elif node.op_type in {"Mul", "Div", "PRelu"}:
             for value in node.inputs:
                 _change(graph, value, _positive)
 
 
-def _holds_back(node: ir.Node) -> bool:
+def holds_back(node: ir.Node) -> bool:
     """Whether the operator gives large values an upper end."""
     if node.op_type in QUANTIZING:
-        return not _is_constant(node.inputs[0])
+        return not is_constant(node.inputs[0])
     if node.op_type == "Min":
-        return any(map(_is_constant, node.inputs))
+        return any(map(is_constant, node.inputs))
     return node.op_type in SATURATING
 
 
-def _open_weights(graph: ir.Graph, node: ir.Node, spread: Spread) -> None:
+def _open_weights(graph: ir.Graph, node: ir.Node) -> None:
     axes = {"Conv": (1, 2, 3), "ConvTranspose": (0, 2, 3), "Gemm": (0,)}[node.op_type]
     if node.op_type == "Gemm" and node.attributes.get_int("transB", False):
         axes = (1,)
-    _change(graph, node.inputs[1], lambda array: spread(array, axes))
+    _change(graph, node.inputs[1], lambda array: _averaging(array, axes))
     if len(node.inputs) > 2:
         _change(graph, node.inputs[2], np.zeros_like)
 
 
-def _open_product(graph: ir.Graph, node: ir.Node, spread: Spread) -> None:
+def _open_product(graph: ir.Graph, node: ir.Node) -> None:
     for index, value in enumerate(node.inputs):
         axes = (-2 if index else -1,)
-        _change(graph, value, lambda array, axes=axes: spread(array, axes))  # type: ignore[misc]
+        _change(graph, value, lambda array, axes=axes: _averaging(array, axes))  # type: ignore[misc]
 
 
 def _averaging(array: Array, axes: tuple[int, ...]) -> Array:
@@ -96,29 +75,18 @@ def _averaging(array: Array, axes: tuple[int, ...]) -> Array:
     return np.asarray(weights / weights.sum(axis=axes, keepdims=True))
 
 
-def _ones(array: Array, axes: tuple[int, ...]) -> Array:
-    """1 where input and output channel agree, modulo the smaller number of them; 0 elsewhere."""
-    axes = tuple(axis % array.ndim for axis in axes if -array.ndim <= axis < array.ndim)
-    outputs = next((axis for axis in range(array.ndim) if axis not in axes), None)
-    if outputs is None or not axes:
-        return np.ones_like(array)
-    fewer = min(array.shape[outputs], array.shape[axes[0]])
-    place = np.indices(array.shape)
-    return np.asarray(place[outputs] % fewer == place[axes[0]] % fewer, array.dtype)
-
-
 def _positive(array: Array) -> Array:
     values = np.abs(array)
     return np.where(values == 0, np.ones_like(values), values)
 
 
-def _is_constant(value: ir.Value | None) -> bool:
+def is_constant(value: ir.Value | None) -> bool:
     return value is not None and value.const_value is not None
 
 
-def _bypass(node: ir.Node) -> None:
+def bypass(node: ir.Node) -> None:
     """Readers of the node's output read its (first not constant) input instead."""
-    source = next((value for value in node.inputs if value is not None and not _is_constant(value)), None)
+    source = next((value for value in node.inputs if value is not None and not is_constant(value)), None)
     if source is not None and not node.outputs[0].is_graph_output():
         node.outputs[0].replace_all_uses_with(source)
 
@@ -128,7 +96,7 @@ def _change(graph: ir.Graph, value: ir.Value | None, change: Callable[[Array], A
     if value is None:
         return
     producer = value.producer()
-    if producer is not None and producer.op_type == "DequantizeLinear" and _is_constant(producer.inputs[0]):
+    if producer is not None and producer.op_type == "DequantizeLinear" and is_constant(producer.inputs[0]):
         stored = producer.inputs[0]
         array = np.asarray(stored.const_value.numpy(), np.float32) if stored and stored.const_value else None
         if array is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from exactile_converters.verify.claim import AxisProbe
+from exactile_converters.verify.claim import AxisProbe, IntegerProbe
 from exactile_converters.verify.sweep import Sweep, SweepPoint
 from exactile_converters.verify.verification import Comparison, Verification
 
@@ -26,7 +26,8 @@ def verification_object(found: Verification) -> dict[str, Any]:
         "scale": {"y": str(geometry.y.scale), "x": str(geometry.x.scale)},
         "seed": found.seed,
         "probe": {"tensor": found.probed_tensor, **{probe.axis: _probe(probe) for probe in found.probes}},
-        "tiled_against_whole": _comparison(found.comparison),
+        "tiled_against_whole": _comparison(found.comparison) if found.comparison is not None else None,
+        "refusal": found.refusal or None,
         "sweep": _sweep(found.sweep) if found.sweep is not None else None,
     }
 
@@ -40,8 +41,23 @@ def _probe(probe: AxisProbe) -> dict[str, Any]:
             "commuting_shifts_px": list(probe.commuting_shifts),
             "verdict": probe.stride_verdict,
         },
+        "refused_px": probe.refused_px,
+        "integer_weights": _integers(probe.integers),
         "sides": [asdict(side) for side in probe.sides],
         "phases": [asdict(phase) for phase in probe.phases],
+    }
+
+
+def _integers(probe: IntegerProbe | None) -> dict[str, Any] | None:
+    if probe is None:
+        return None
+    return {
+        "boxes": probe.boxes,
+        "residues": probe.residues,
+        "changed_from_beyond": list(probe.beyond),
+        "unchanged_by_the_last_pixel": list(probe.idle),
+        "commuting_shifts_px": list(probe.commuting_shifts),
+        "verdict": probe.verdict,
     }
 
 

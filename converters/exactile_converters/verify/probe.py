@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from exactile.errors import ModelError
 from exactile.geometry import Geometry, Span
 from exactile_converters.from_onnx import Network
 from exactile_converters.geometry.feature_maps import FeatureMap
-from exactile_converters.verify.claim import Axis, AxisProbe, Method, SideProbe, Verdict
+from exactile_converters.verify.claim import Axis, AxisProbe, IntegerProbe, Method, SideProbe, Verdict
 from exactile_converters.verify.dependency import (
     Lane,
     Reach,
@@ -24,7 +25,9 @@ from exactile_converters.verify.dependency import (
     repeats_after,
     visible_reach,
 )
-from exactile_converters.verify.open_paths import open_all_paths, set_integer_weights
+from exactile_converters.verify.integer_copy import set_integer_weights
+from exactile_converters.verify.integer_probe import Ones, integer_spans, probe_integers
+from exactile_converters.verify.open_paths import open_all_paths
 from exactile_converters.verify.subject import Subject, private_copy
 
 COMMUTATION_TOLERANCE = 1e-4
@@ -48,15 +51,25 @@ class Subjects:
     @classmethod
     def of(cls, network: Network, scores: str, feature: FeatureMap) -> Subjects:
         """All look at the tensor named ``scores``; ``network`` is left as it is."""
-        made = []
-        for change in (None, open_all_paths, set_integer_weights):
-            copy = private_copy(network)
-            output = _value(copy, scores)
-            if change is not None:
-                copy.model.graph.outputs.append(output)  # so that it is not bypassed
-                change(copy)
-            made.append(Subject(copy, output, feature))
-        return cls(real=made[0], opened=made[1], integers=made[2])
+        made = [_copy(network, scores, feature, change) for change in (_nothing, open_all_paths)]
+        try:
+            integers = _copy(network, scores, feature, set_integer_weights)
+        except ModelError:  # integer operators do not take what is left without their quantisation
+            integers = None
+        return cls(real=made[0], opened=made[1], integers=integers)
+
+
+def _copy(network: Network, scores: str, feature: FeatureMap, change: Callable[[Network], None]) -> Subject:
+    copy = private_copy(network)
+    output = _value(copy, scores)
+    if not output.is_graph_output():
+        copy.model.graph.outputs.append(output)  # so that it is not bypassed
+    change(copy)
+    return Subject(copy, output, feature)
+
+
+def _nothing(_network: Network) -> None:
+    """The weights stay as they are."""
 
 
 def _value(network: Network, name: str) -> ir.Value:
@@ -73,22 +86,46 @@ def probe_axis(axis: Axis, subjects: Subjects, claimed: Geometry, *, seed: int, 
     spans, note = _structure(subjects.opened, lane, progress)
     method: Method = "poison" if spans else "finite changes"
     reach = _farther(reach_of(spans, lane), visible) if spans else visible
-    integers = _integer_reach(subjects.integers, lane, progress)
+    ones = Ones.of(subjects.integers, lane) if subjects.integers is not None else None
+    integer = integer_spans(ones.integers, lane) if ones is not None else []
+    progress(f"integer weights along {axis}", 1, 2)
+    integers = reach_of(integer, lane) if integer else None
     if integers is not None:
         reach = _farther(reach, integers)
+    tried = probe_integers(ones, integer) if ones is not None and integer else None
+    progress(f"integer weights along {axis}", 2, 2)
     shifts = _commuting(subjects.real, lane, generator, progress)
     if spans:
         shifts = tuple(shift for shift in shifts if repeats_after(spans, lane, shift))
     return AxisProbe(
         axis=axis,
         method=method,
-        note=note,
+        note="; ".join(part for part in (note, _refused(lane), _not_integer(tried, subjects)) if part),
         stride=geometry.stride,
         stride_verdict=_stride_verdict(geometry.stride, shifts, method),
         commuting_shifts=shifts,
         sides=_sides(lane, reach, visible, integers, method),
         phases=phases_of(spans, lane) if spans else (),
+        integers=tried,
+        refused_px=lane.refused_px,
     )
+
+
+def _refused(lane: Lane) -> str:
+    if lane.refused_px is None:
+        return ""
+    return f"the network does not run at {lane.refused_px} pixels, a size that the claim accepts"
+
+
+def _not_integer(tried: IntegerProbe | None, subjects: Subjects) -> str:
+    """What integer weights could not decide."""
+    if subjects.integers is None:
+        return "the network cannot be given integer weights: the poison decides alone"
+    if tried is None:
+        return "integers do not pass through the network: the poison decides alone"
+    if tried.idle:
+        return "integer weights do not show all that the claim counts: there the poison decides alone"
+    return ""
 
 
 def _structure(opened: Runs, lane: Lane, progress: Progress) -> tuple[list[Span | None], str]:
@@ -116,15 +153,6 @@ def _structure(opened: Runs, lane: Lane, progress: Progress) -> tuple[list[Span 
     if not huge or large != huge or huge == poisoned:
         return poisoned, ""
     return huge, "taps of weight 0 pass infinity on but no finite value: huge finite values were used instead"
-
-
-def _integer_reach(integers: Runs | None, lane: Lane, progress: Progress) -> Reach | None:
-    """How far ones in an image of zeros reach with weights 0 and 1; None where that does not stay finite."""
-    spans = []
-    for span in impulse_spans(integers, lane, 1.0, background=0.0) if integers is not None else ():
-        spans.append(span)
-        progress(f"integer weights along {lane.axis}", len(spans), lane.box.length)
-    return reach_of(spans, lane) if any(spans) else None
 
 
 def _farther(one: Reach, other: Reach) -> Reach:

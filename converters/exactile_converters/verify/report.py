@@ -101,13 +101,38 @@ def _probe_part(found: Verification) -> str:
     explained = (
         "<p>Pixels were changed and the outputs watched, in ONNX Runtime, at the tensor "
         f"<code>{_text(found.probed_tensor)}</code>. <em>Measured</em>: with weights that let no influence "
-        "vanish, poisoned. <em>Integer weights</em>: a one in an image of zeros, weights 0 and 1, so that sums "
+        "vanish, poisoned. <em>Integer weights</em>: a one in an image of zeros, all weights 1, so that sums "
         "are exact. <em>Visible</em>: with the network's own weights, in floating point. All in input pixels "
         "beyond a stride-aligned box.</p>"
     )
     sides = _table(["side", "claimed halo", "measured", "integer weights", "visible", "verdict"], rows)
     shifts = _table(["axis", "claimed stride", "shifts that only shift the output", "verdict"], strides)
-    return f"<h2>Which pixels matter</h2>\n{explained}\n{sides}\n{shifts}\n{notes}"
+    return f"<h2>Which pixels matter</h2>\n{explained}\n{sides}\n{shifts}\n{_integer_part(found)}\n{notes}"
+
+
+def _integer_part(found: Verification) -> str:
+    rows = [
+        (
+            probe.axis,
+            tried.boxes,
+            tried.residues,
+            ", ".join(tried.beyond) or "none",
+            ", ".join(tried.idle) or "none",
+            ", ".join(map(str, tried.commuting_shifts)) or "none",
+            tried.verdict,
+        )
+        for probe in found.probes
+        if (tried := probe.integers) is not None
+    ]
+    if not rows:
+        return ""
+    explained = (
+        "<p>With integer weights, aligned boxes in a row: all pixels beyond the halo were set, then the last one "
+        "within it; then one pixel of each phase (position modulo the stride).</p>"
+    )
+    head = ["integer weights", "boxes", "phases", "sides changed from beyond the halo"]
+    head += ["sides that the halo's last pixel does not change", "shifts that only shift the output", "verdict"]
+    return f"{explained}\n{_table(head, rows)}"
 
 
 def side_text(measured_px: int, *, at_least: bool) -> str:
@@ -116,7 +141,10 @@ def side_text(measured_px: int, *, at_least: bool) -> str:
 
 
 def _comparison_part(found: Verification) -> str:
-    comparison, difference = found.comparison, found.comparison.difference
+    comparison = found.comparison
+    if comparison is None:
+        return f"<h2>Tiled against one whole pass</h2>\n<p>Impossible: {_text(found.refusal)}.</p>"
+    difference = comparison.difference
     pixels = comparison.pixels
     subject = "noise"
     if pixels.crop is not None and pixels.image_size is not None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exactile.contract import DeployedModel
-from exactile.errors import OptionError, PlanError
+from exactile.errors import EngineError, OptionError, PlanError
 from exactile.geometry import Geometry
 from exactile.memory import default_budget_bytes, resident_bytes
 from exactile.plan.tiles import TilePlan
@@ -47,20 +47,25 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
-    """What was claimed and what was found. ``probed_tensor`` is the map at which influences were looked for."""
+    """What was claimed and what was found. ``probed_tensor`` is the map at which influences were looked for.
+
+    ``comparison`` is None where the network does not run at sizes that the claim accepts; ``refusal`` is what it said.
+    """
 
     model_name: str
     geometry: Geometry
     seed: int
     probed_tensor: str
     probes: tuple[AxisProbe, AxisProbe]
-    comparison: Comparison
+    comparison: Comparison | None
     sweep: Sweep | None
+    refusal: str = ""
 
     @property
     def holds(self) -> bool:
         """Whether the claimed geometry is large enough, by the probe and by tiling."""
-        return all(probe.holds for probe in self.probes) and self.comparison.difference.holds
+        tiled = self.comparison is not None and self.comparison.difference.holds
+        return tiled and all(probe.holds for probe in self.probes)
 
 
 def verify(
@@ -88,30 +93,37 @@ def verify(
     claimed = geometry or traced.geometry
     scores = scores_of(network, traced.features).name or ""
     subject = _plain(network, traced)
-    comparison, whole = _compare(
-        network,
-        subject,
-        claimed,
-        source=source,
-        normalization=normalization or Normalization(),
-        tile=tile,
-        seed=seed,
-        progress=progress,
-    )
+    compared, error = None, None
+    try:
+        compared = _compare(
+            network,
+            subject,
+            claimed,
+            source=source,
+            normalization=normalization or Normalization(),
+            tile=tile,
+            seed=seed,
+            progress=progress,
+        )
+    except EngineError as refusal:
+        error = refusal
     subjects = Subjects.of(network, scores, traced.features[scores])
     y, x = (probe_axis(axis, subjects, claimed, seed=seed, progress=progress) for axis in ("y", "x"))
-    probability = ends_in_probability(network)
+    if error is not None and y.holds and x.holds:
+        raise error  # nothing speaks against the claim: the engine failed for a reason of its own
     swept = None
-    if with_sweep:
-        swept = sweep(subject, whole, claimed, comparison.tile, probability=probability, progress=progress)
+    if with_sweep and compared is not None:
+        probability = ends_in_probability(network)
+        swept = sweep(subject, compared[1], claimed, compared[0].tile, probability=probability, progress=progress)
     return Verification(
         model_name=network.name,
         geometry=claimed,
         seed=seed,
         probed_tensor=scores,
         probes=(y, x),
-        comparison=comparison,
+        comparison=compared[0] if compared is not None else None,
         sweep=swept,
+        refusal=str(error) if error is not None else "",
     )
 
 

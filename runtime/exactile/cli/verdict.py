@@ -11,9 +11,10 @@ from rich.text import Text
 
 def print_verdict(found: dict[str, Any]) -> None:
     """Print the plain data of a verification on stdout, as tables."""
-    parts: list[Any] = [_halo(found["probe"]), _strides(found["probe"])]
+    parts: list[Any] = [_halo(found["probe"]), _strides(found["probe"]), *_integers(found["probe"])]
     parts += [Text(f"along {axis}: {note}") for axis in ("y", "x") if (note := found["probe"][axis]["note"])]
-    parts += ["", *_comparison(found["tiled_against_whole"])]
+    compared = found["tiled_against_whole"]
+    parts += ["", *(_comparison(compared) if compared else [Text(f"tiled against whole: {found['refusal']}")])]
     if found["sweep"]:
         parts += ["", _points("halo, px", "halo_px", found["sweep"]["halos"])]
         if found["sweep"]["offsets"]:
@@ -47,6 +48,25 @@ def _strides(probe: dict[str, Any]) -> Table:
         shifts = ", ".join(map(str, stride["commuting_shifts_px"])) or "none"
         table.add_row(axis, str(stride["claimed_px"]), shifts, stride["verdict"])
     return table
+
+
+def _integers(probe: dict[str, Any]) -> list[Text]:
+    """A line for each axis that integers pass along."""
+    lines = []
+    for axis in ("y", "x"):
+        tried = probe[axis]["integer_weights"]
+        if tried is None:
+            continue
+        beyond, idle = tried["changed_from_beyond"], tried["unchanged_by_the_last_pixel"]
+        outside = f"change a box at the {' and '.join(beyond)}" if beyond else "change nothing"
+        inside = f"not at the {' and '.join(idle)}" if idle else "every time"
+        shifts = ", ".join(map(str, tried["commuting_shifts_px"])) or "none"
+        lines.append(
+            f"integer weights along {axis}: {tried['verdict']}; {tried['boxes']} aligned boxes: pixels beyond the halo "
+            f"{outside}, its last pixel changes them {inside}; {tried['residues']} phases: shifts that only shift the "
+            f"output: {shifts}"
+        )
+    return [Text(line) for line in lines]
 
 
 def _comparison(found: dict[str, Any]) -> list[Text]:
