@@ -175,6 +175,7 @@ TAIL = ("Conv", ["m", "w1"], ["out"], {"pads": [2] * 4})
 HEAD = ("Conv", ["image", "w0"], ["h"], SAME)
 HALF = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
 
+UP = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric"}
 OPERATORS = {
     "pad reflect": (("Pad", ["h", "p"], ["m"], {"mode": "reflect"}), {"p": ints(0, 0, 3, 1, 0, 0, 2, 1)}),
     "pad edge": (("Pad", ["h", "p"], ["m"], {"mode": "edge"}), {"p": ints(0, 0, 1, 0, 0, 0, 2, 3)}),
@@ -227,6 +228,10 @@ OPERATORS = {
         ("Resize", ["h", "", "f"], ["m"], {"mode": "nearest", "coordinate_transformation_mode": "asymmetric"}),
         {"f": np.array([1, 1, 0.5, 0.5], np.float32)},
     ),
+    "nearest above, behind linear": (
+        ("Resize", ["h", "", "f"], ["b"], HALF),
+        {"f": np.array([1, 1, 2, 2], np.float32)},
+    ),
     "linear by 4": (("Resize", ["h", "", "f"], ["m"], HALF), {"f": np.array([1, 1, 4, 4], np.float32)}),
     "linear down": (("Resize", ["h", "", "f"], ["m"], HALF), {"f": np.array([1, 1, 0.25, 0.25], np.float32)}),
     "cubic": (("Resize", ["h", "", "f"], ["m"], {**HALF, "mode": "cubic"}), {"f": np.array([1, 1, 2, 2], np.float32)}),
@@ -236,6 +241,7 @@ OPERATORS = {
     "several joins": (("Concat", ["h", "image"], ["j"], {"axis": 1}), {}),
 }
 REST = {
+    "nearest above, behind linear": [("Resize", ["b", "", "f"], ["m"], {**UP, "nearest_mode": "ceil"})],
     "blocks to channels": [("DepthToSpace", ["b"], ["m"], {"blocksize": 2})],
     "reshape": [("Reshape", ["b", "back"], ["m"], {})],
     "several joins": [

@@ -108,6 +108,8 @@ class Frontiers:
         first = reading.reach.needed(Span(start, start + 1)).start
         if isinstance(reading.reach, TransposedWindow):
             first = first_contributing(reading.reach, start)
+        if isinstance(reading.reach, Interpolation):  # what it makes begins with its first row's place in the result
+            first = min(first, floor(start / reading.reach.scale))
         factor = shrinking(reading.reach)
         return first // factor * factor
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import floor
 from typing import Any
 
 import numpy as np
@@ -258,10 +259,11 @@ def _resize(work: Work, at: Rewriter) -> str:
     node, chunk = work.node, at.chunk(work.node.inputs[0])
     reach, operand = work.reach(), at.feature(work.node.inputs[0])
     factor = shrinking(reach)
-    first = reach.needed(Span(work.start, work.start + 1)).start // factor * factor
+    scale = reach.scale if isinstance(reach, Interpolation) else 1
+    # Rows that are made begin at the place of the first row read: it must not lie below the first one wanted.
+    first = min(reach.needed(Span(work.start, work.start + 1)).start, floor(work.start / scale)) // factor * factor
     begin = max(first, chunk.start) if at.role == "first" else first
     end = chunk.stop if at.role == "last" else begin + (chunk.stop - begin) // factor * factor
-    scale = reach.scale if isinstance(reach, Interpolation) else 1
     across = work.widths[0]
     factors = {"y": float(scale), "x": float(across.scale) if isinstance(across, Interpolation) else 1.0}
     scales = at.build.constant(np.array([factors.get(label, 1.0) for label in operand.labels], np.float32))
