@@ -40,7 +40,7 @@ from exactile_converters.strips.demand import demand
 from exactile_converters.strips.graphs import carries, strip_graph
 from exactile_converters.strips.placement import place
 from exactile_converters.strips.source import StripSource
-from models.export import export_onnx
+from exactile_converters.torch_export import export_onnx
 from models.fc_densenet import LAYERS, FCDenseNet
 from models.resnet_unet import ResNetUNet
 from models.unet import UNet

@@ -22,7 +22,7 @@ from skimage import data
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.machine import describe_machine
-from models.export import export_onnx
+from exactile_converters.torch_export import export_onnx
 from models.unet import UNet
 
 COLUMNS = "| network | image | tile | computed / wanted | engine busy s | total s | total / busy | Mpx/s | peak MiB |"

@@ -80,7 +80,7 @@ def deploy_case(case: Case) -> Any:
 
     from exactile_converters.deploy import deploy
     from exactile_converters.from_onnx import prepare_network
-    from models.export import export_onnx
+    from exactile_converters.torch_export import export_onnx
 
     buffer = io.BytesIO()
     export_onnx(case.build(), buffer, 3, stride=case.stride)

@@ -31,7 +31,7 @@ from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource
 from exactile_converters.deploy import Normalization, deploy
 from exactile_converters.from_onnx import prepare_network
-from models.export import export_onnx
+from exactile_converters.torch_export import export_onnx
 from models.unet import UNet
 
 NAIVE = (256, 512, 1024)

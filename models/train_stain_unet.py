@@ -22,7 +22,7 @@ from skimage.filters import gaussian, threshold_otsu
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from models.export import export_onnx
+from exactile_converters.torch_export import export_onnx
 from models.unet import UNet
 
 CLASSES = ("background", "nuclei", "DAB")

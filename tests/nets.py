@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from models.export import Exporter, export_onnx
+from exactile_converters.torch_export import Exporter, export_onnx
 from models.fc_densenet import LAYERS, FCDenseNet
 from models.integer_weights import integer_weights
 from models.resnet_unet import ResNetUNet

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 from exactile.errors import ChannelError, NotTileableError, OptionError
 from exactile_converters.deploy import Normalization, deploy
 from exactile_converters.from_onnx import prepare_network
-from models.export import export_onnx
+from exactile_converters.torch_export import export_onnx
 from tests.nets import NETS, torch_net
 from tests.oracle import whole_pass
 from tests.test_exactness import image_for, segment

@@ -21,6 +21,7 @@ ROOMS = [
     "engines",
     "pipeline",
     "session",
+    "bundle",
     "cli",
 ]
 SAME_LEVEL = {"sources": 5, "sinks": 5, "engines": 5}
@@ -29,6 +30,7 @@ HEAVY = {
     "onnx_ir",
     "onnxruntime",
     "torch",
+    "msgspec",
     "tifffile",
     "imagecodecs",
     "typer",
@@ -47,7 +49,7 @@ def test_importing_the_package_costs_numpy_and_the_standard_library():
 
 def test_running_a_model_needs_neither_onnx_nor_torch():
     code = (
-        "import sys, exactile; exactile.Session, exactile.open_source, exactile.open_sink;"
+        "import sys, exactile; exactile.open_bundle, exactile.Session, exactile.open_source, exactile.open_sink;"
         "print(*sorted({name.split('.')[0] for name in sys.modules}))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from exactile.geometry import round_up
-from models.export import export_onnx
+from exactile_converters.torch_export import export_onnx
 from models.fc_densenet import LAYERS, FCDenseNet, fc_densenet
 from models.integer_weights import integer_weights
 from models.segnet import SegNet

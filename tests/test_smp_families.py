@@ -14,9 +14,9 @@ import torch
 
 from exactile_converters.deploy import Normalization
 from exactile_converters.from_onnx import prepare_network
+from exactile_converters.torch_export import export_onnx
 from exactile_converters.verify.probe import Subjects, probe_axis
 from exactile_converters.verify.subject import scores_of
-from models.export import export_onnx
 from tests.test_exactness import segment
 
 EXPORTERS = ("torchscript", "dynamo")

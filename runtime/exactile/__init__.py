@@ -3,7 +3,8 @@
 Shape letters used throughout: H, W image or tile rows and columns; C channels; N batch (always 1 here).
 Coordinates are (y, x), boxes half-open.
 
-Public names: ``Session``, ``Summary``, ``open_source``, ``open_sink``, ``ArraySource``, ``ArraySink`` and the errors.
+Public names: ``open_bundle``, ``Session``, ``Summary``, ``open_source``, ``open_sink``, ``ArraySource``, ``ArraySink``
+and the errors.
 They are loaded when first used: importing the package costs numpy and the standard library.
 """
 
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from exactile.errors import ExactileError
 
 if TYPE_CHECKING:
+    from exactile.bundle.opening import open_bundle
     from exactile.session import Session, Summary
     from exactile.sinks.array import ArraySink
     from exactile.sinks.open import open_sink
@@ -26,6 +28,7 @@ __all__ = [
     "ExactileError",
     "Session",
     "Summary",
+    "open_bundle",
     "open_sink",
     "open_source",
 ]
@@ -37,6 +40,7 @@ _HOMES = {
     "open_sink": "exactile.sinks.open",
     "ArraySource": "exactile.sources.array",
     "open_source": "exactile.sources.open",
+    "open_bundle": "exactile.bundle.opening",
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, Literal
 
@@ -27,12 +27,16 @@ class ImageInput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultOutput:
-    """The graph's output: ``(H, W)`` for labels (``channels`` is 0), else ``(C, H, W)``."""
+    """The graph's output: ``(H, W)`` for labels (``channels`` is 0), else ``(C, H, W)``.
+
+    ``classes``: how many the labels tell apart; 0 where that is not known.
+    """
 
     name: str
     kind: OutputKind
     dtype: str
     channels: int
+    classes: int = 0
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -152,10 +156,13 @@ class StripModel:
 class DeployedModel:
     """A contract and the ONNX graph it speaks about; dimensions ``height`` and ``width`` are symbolic.
 
-    ``strips`` is None where the network cannot be run in strips; ``no_strips_reason`` then says why.
+    ``weights`` are the constants that the graph refers to as external data, by name; ``claims`` what every graph's
+    metadata must say. ``strips`` is None where the network cannot be run in strips; ``no_strips_reason`` then says why.
     """
 
     contract: Contract
     graph: bytes
     strips: StripModel | None = None
     no_strips_reason: str = ""
+    weights: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    claims: Mapping[str, str] = field(default_factory=dict)

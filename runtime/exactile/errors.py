@@ -5,7 +5,8 @@
     ExactileError                  exit status 2
     ├── OptionError                an option or argument that cannot be used
     ├── ModelError                 a model that cannot be read or run
-    │   └── NotTileableError       a model whose graph has obstacles to exact tiling
+    │   ├── NotTileableError       a model whose graph has obstacles to exact tiling
+    │   └── BundleError            a bundle that is damaged, incomplete or too new
     ├── SourceError                an image that cannot be read
     ├── ChannelError               image and model disagree about channels
     ├── PlanError                  no plan fits the image, the model and the options
@@ -38,6 +39,10 @@ class ModelError(ExactileError):
 
 class NotTileableError(ModelError):
     """A model whose graph has obstacles to exact tiling; the message lists them."""
+
+
+class BundleError(ModelError):
+    """A bundle that is damaged, incomplete or too new, or whose contract and graphs contradict each other."""
 
 
 class SourceError(ExactileError):

@@ -312,6 +312,8 @@ class Session:
             tile_shape=plan.tile_shape,
             threads=self._threads,
             activation_bytes=need.activation_bytes,
+            weights=self._model.weights,
+            claims=self._model.claims,
         )
 
     def _strip_engine(self, strips: StripModel, plan: StripPlan, need: MemoryNeed) -> StripEngine:
@@ -322,6 +324,7 @@ class Session:
             bands=plan.bands,
             threads=self._threads,
             activation_bytes=need.activation_bytes,
+            claims=self._model.claims,
         )
 
     def _result_spec(self, plan: Plan) -> ResultSpec:

@@ -182,15 +182,15 @@ class _Tail:
                 self._as_probabilities()
         return self._finish_map(kind)
 
-    def _as_labels(self) -> tuple[ir.Value, int]:
-        """A label map that keeps its labels' axes, and how many classes it may hold."""
+    def _as_labels(self) -> tuple[ir.Value, int | None]:
+        """A label map that keeps its labels' axes, and how many classes it tells apart, where that is known."""
         if not self._dtype.is_floating_point():
             if self._channels != 1:
                 raise OptionError(
                     f"{self._name}: the output has {self._channels} channels of {self._dtype.name}, which are neither "
                     "scores nor labels; use --output raw"
                 )
-            return self._value, self._classes or 1 << 16
+            return self._value, self._classes
         if self._channels == 1:
             threshold = THRESHOLD_OF_PROBABILITY if self._is_probability() else 0.0
             limit = self._build.constant(np.array(threshold, self._dtype.numpy()))
@@ -214,12 +214,13 @@ class _Tail:
     def _is_probability(self) -> bool:
         return self._last is not None and self._last.op_type in {"Softmax", "Sigmoid", "HardSigmoid"}
 
-    def _finish_labels(self, value: ir.Value, classes: int) -> tuple[ir.Value, ResultOutput]:
-        dtype = ir.DataType.UINT8 if classes <= 1 << 8 else ir.DataType.UINT16
+    def _finish_labels(self, value: ir.Value, classes: int | None) -> tuple[ir.Value, ResultOutput]:
+        dtype = ir.DataType.UINT8 if classes is not None and classes <= 1 << 8 else ir.DataType.UINT16
         value = self._build.add("Cast", value, to=dtype.value)
         value = self._arranged(value, ("y", "x"), RESULT)
         value.type, value.shape = ir.TensorType(dtype), ir.Shape([None, None])
-        return value, ResultOutput(name=RESULT, kind="labels", dtype=dtype.name.lower(), channels=0)
+        spec = ResultOutput(name=RESULT, kind="labels", dtype=dtype.name.lower(), channels=0, classes=classes or 0)
+        return value, spec
 
     def _finish_map(self, kind: OutputKind) -> tuple[ir.Value, ResultOutput]:
         value = self._value
@@ -228,7 +229,7 @@ class _Tail:
         channels = self._channels
         value = self._arranged(value, ("c", "y", "x"), RESULT)
         value.type, value.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([channels, None, None])
-        return value, ResultOutput(name=RESULT, kind=kind, dtype="float32", channels=channels)
+        return value, ResultOutput(name=RESULT, kind=kind, dtype="float32", channels=channels, classes=channels)
 
     def _arranged(self, value: ir.Value, wanted: tuple[str, ...], name: str) -> ir.Value:
         """Bring ``value`` to exactly the axes ``wanted``, under its final ``name``."""

@@ -18,10 +18,16 @@ def load_verifier() -> ModuleType:
     return _load("exactile_converters.verify")
 
 
+def load_bundle_maker() -> ModuleType:
+    """``exactile_converters.convert``, or a ModelError that says what to install."""
+    return _load("exactile_converters.convert")
+
+
 def _load(name: str) -> ModuleType:
     try:
         return import_module(name)
     except ImportError as error:
         raise ModelError(
-            f"reading a plain ONNX model needs the converter ({error.name} is missing): pip install 'exactile[convert]'"
+            f"reading a plain ONNX model needs the converter ({error.name} is missing): pip install "
+            "'exactile[convert]'; a bundle, made elsewhere by exactile convert, runs without"
         ) from error

@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 import exactile
+from exactile.cli import convert as convert_command
+from exactile.cli import info as info_command
 from exactile.cli import inspect as inspect_command
 from exactile.cli import run as run_command
 from exactile.cli import verify as verify_command
@@ -19,6 +21,8 @@ EXAMPLES = """
 `exactile inspect unet.onnx`
 
 `exactile run unet.onnx slide.tif -o labels.tif --scale 255 --memory 2GiB`
+
+`exactile convert unet.onnx -o unet.bundle --scale 255`
 
 `exactile run --help`
 """
@@ -50,6 +54,8 @@ def main(
 
 app.command("run", epilog=run_command.EXAMPLES)(run_command.run)
 app.command("inspect", epilog=inspect_command.EXAMPLES)(inspect_command.inspect)
+app.command("convert", epilog=convert_command.EXAMPLES)(convert_command.convert)
+app.command("info", epilog=info_command.EXAMPLES)(info_command.info)
 app.command("verify", epilog=verify_command.EXAMPLES)(verify_command.verify)
 
 

@@ -8,6 +8,9 @@ from typing import Annotated
 import typer
 
 ModelArgument = Annotated[Path, typer.Argument(help="The network: an ONNX file.", show_default=False)]
+BundleOrModelArgument = Annotated[
+    Path, typer.Argument(help="The network: a bundle's folder, or an ONNX file.", show_default=False)
+]
 ScaleOption = Annotated[
     list[str] | None, typer.Option(help="(sample / scale - mean) / std: one value, or one a channel.")
 ]

@@ -8,14 +8,14 @@ from typing import Annotated
 
 import typer
 
-from exactile.cli.converter import load_converter
 from exactile.cli.failures import reported
+from exactile.cli.model_choice import ModelChoice
 from exactile.cli.options import (
     AxesOption,
+    BundleOrModelArgument,
     ChannelsOption,
     LevelOption,
     MeanOption,
-    ModelArgument,
     NoProgressOption,
     OutputNameOption,
     ScaleOption,
@@ -23,7 +23,7 @@ from exactile.cli.options import (
 )
 from exactile.cli.progress import Bar
 from exactile.cli.summary import print_summary
-from exactile.cli.values import parse_bytes, parse_channels, parse_numbers, parse_tile
+from exactile.cli.values import parse_bytes, parse_channels, parse_tile
 
 EXAMPLES = """
 **Examples**
@@ -31,6 +31,8 @@ EXAMPLES = """
 `exactile run unet.onnx slide.tif -o labels.tif --scale 255`
 
 `exactile run unet.onnx slide.tif -o labels.ome.tif --memory 2GiB --mean 0.7,0.5,0.6 --std 0.2 --scale 255`
+
+`exactile run unet.bundle slide.tif -o labels.tif`
 
 `exactile run unet.onnx volume.npy -o scores.npy --axes CYX --output raw --tile 512x768`
 
@@ -61,14 +63,15 @@ class OutputChoice(StrEnum):
 
 
 def run(
-    model: ModelArgument,
+    model: BundleOrModelArgument,
     image: Annotated[Path, typer.Argument(help="The image: a TIFF or .npy file.", show_default=False)],
     target: Annotated[
         Path, typer.Option("-o", "--to", help="Where the result goes: .tif, .ome.tif or .npy.", show_default=False)
     ],
     output: Annotated[
-        OutputChoice, typer.Option(help="labels; probabilities (C, H, W); or raw, the network's own output.")
-    ] = OutputChoice.labels,
+        OutputChoice | None,
+        typer.Option(help="labels; probabilities (C, H, W); or raw, the network's own output. [default: labels]"),
+    ] = None,
     plan: Annotated[
         PlanChoice, typer.Option(help="One whole pass, tiles, strips, or whichever is predicted to be the fastest.")
     ] = (PlanChoice.auto),
@@ -110,25 +113,22 @@ def run(
         from exactile.sinks.open import check_target, open_sink
         from exactile.sources.open import open_source
 
-        converter = load_converter()
         memory_bytes, tile_shape = parse_bytes(memory), parse_tile(tile)
         sink = open_sink(target, overwrite=overwrite, compression=compression)
         check_target(target, overwrite=overwrite)
-        normalization = converter.Normalization(
-            scale=parse_numbers("scale", scale, 1.0),
-            mean=parse_numbers("mean", mean, 0.0),
-            std=parse_numbers("std", std, 1.0),
+        chosen = ModelChoice(
+            path=model,
+            scale=scale,
+            mean=mean,
+            std=std,
+            output=output.value if output is not None else None,
+            output_name=output_name,
+            strips=plan.value in ("auto", "strip"),
         )
-        network = converter.load_network(model, output_name=output_name)
+        deploy = chosen.load()
         source = open_source(image, axes=axes, channels=parse_channels(channels), level=level)
         try:
-            deployed = converter.deploy(
-                network,
-                image_dtype=str(source.dtype),
-                normalization=normalization,
-                output=output.value,
-                strips=plan.value in ("auto", "strip"),
-            )
+            deployed = deploy(str(source.dtype))
             session = Session(deployed, memory_bytes=memory_bytes, threads=threads)
             with Bar(image.name, enabled=not no_progress) as bar:
                 summary = session.segment(

@@ -51,3 +51,13 @@ def parse_channels(text: str | None) -> tuple[int, ...] | None:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise OptionError(f"--channels takes channel numbers separated by commas, got {text!r}") from None
+
+
+def parse_names(text: str | None) -> tuple[str, ...] | None:
+    """Names separated by commas."""
+    if text is None:
+        return None
+    names = tuple(part.strip() for part in text.split(","))
+    if not all(names):
+        raise OptionError(f"names are separated by commas and not empty, got {text!r}")
+    return names

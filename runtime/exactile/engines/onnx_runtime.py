@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import numpy as np
@@ -15,7 +16,12 @@ from exactile.plan.strips import StripPlace
 
 _PROVIDER = "CPUExecutionProvider"
 _SILENT = 4  # errors come back as exceptions; ONNX Runtime would print them as well
-_DTYPES = {"tensor(uint8)": "uint8", "tensor(uint16)": "uint16", "tensor(float)": "float32"}
+_DTYPES = {
+    "tensor(uint8)": "uint8",
+    "tensor(uint16)": "uint16",
+    "tensor(float16)": "float16",
+    "tensor(float)": "float32",
+}
 _OUT_OF_MEMORY = ("bad_alloc", "Failed to allocate memory", "Available memory of")
 
 
@@ -26,7 +32,8 @@ class OnnxRuntimeEngine:
     these names, and whose output ``output_name`` is ``(H', W')`` or ``(C', H', W')``. ``tile_shape`` is (H, W).
     ``activation_bytes`` is ``MemoryModel.activation_bytes(H, W)``: with it, activations live in a region made for
     that size and shared by all engines of the process, and the peak memory is the predicted one; without it, ONNX
-    Runtime grows a heap of its own, which takes up to twice as much.
+    Runtime grows a heap of its own, which takes up to twice as much. ``weights`` are constants that the graph leaves
+    outside. ``claims`` are entries of a contract; the graph's metadata must hold the same.
 
     Raises EngineError when onnxruntime is missing or refuses the graph, and when graph and arguments disagree.
     """
@@ -40,6 +47,8 @@ class OnnxRuntimeEngine:
         tile_shape: tuple[int, int],
         threads: int | None = None,
         activation_bytes: int | None = None,
+        weights: Mapping[str, NDArray[Any]] | None = None,
+        claims: Mapping[str, str] | None = None,
     ) -> None:
         ort = load_library()
         options = session_options(ort, tile_shape, compute_threads(threads))
@@ -51,7 +60,9 @@ class OnnxRuntimeEngine:
             share_allocator(options)
             SHARED_ARENA.reserve(self, activation_bytes)
         try:
+            add_weights(ort, options, weights or {})
             self._session = open_session(ort, graph, options)
+            check_claims(self._session, claims or {}, "the graph")
             self._tile_shape, self._tile_dtype = _declared(self._session.get_inputs(), input_name, "input")
             self._out_shape, self._out_dtype = _declared(self._session.get_outputs(), output_name, "output")
             _check_overridden(self._tile_shape, tile_shape, input_name)
@@ -134,6 +145,24 @@ def open_session(ort: Any, graph: bytes, options: Any) -> Any:
         return ort.InferenceSession(graph, options, providers=[_PROVIDER])
     except Exception as error:  # noqa: BLE001  # its exceptions share no base class
         fail(error, "loading the graph")
+
+
+def add_weights(ort: Any, options: Any, weights: Mapping[str, NDArray[Any]]) -> None:
+    """Give a session the constants that its graph leaves outside, read where they are."""
+    if weights:
+        values = [ort.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
+        options.add_external_initializers(list(weights), values)
+
+
+def check_claims(session: Any, claims: Mapping[str, str], graph: str) -> None:
+    """Raise EngineError where a graph was made for another contract: its metadata says so."""
+    made_for = session.get_modelmeta().custom_metadata_map
+    for key, claim in claims.items():
+        if made_for.get(key) != claim:
+            raise EngineError(
+                f"{graph} and the contract disagree about {key}: the graph was made for "
+                f"{made_for.get(key, 'no contract at all')}, the contract says {claim}; convert the model again"
+            )
 
 
 def _declared(arguments: Any, name: str, role: str) -> tuple[tuple[int | str | None, ...], str]:

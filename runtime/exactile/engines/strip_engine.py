@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 
 from exactile.contract import Contract, StripModel, StripRole
 from exactile.engines.arena import SHARED_ARENA, share_allocator
-from exactile.engines.onnx_runtime import fail, load_library, open_session, return_freed_memory, session_options
+from exactile.engines.onnx_runtime import (
+    add_weights,
+    check_claims,
+    fail,
+    load_library,
+    open_session,
+    return_freed_memory,
+    session_options,
+)
 from exactile.engines.threads import compute_threads
 from exactile.errors import CancelledError, EngineError
 from exactile.plan.strips import StripPlace
@@ -25,6 +33,7 @@ class StripEngine:
     Each band has two sets of carries; a strip reads one and writes the other, by I/O binding: no row is copied in
     Python. One graph is open at a time: all bands run their first strip, then all body strips, then the last.
     ``activation_bytes`` is the most that any of the strips needs. ``opening_s`` is the time spent on opening graphs.
+    ``claims`` as in ``OnnxRuntimeEngine``.
 
     Raises EngineError when onnxruntime is missing or refuses a graph.
     """
@@ -38,8 +47,10 @@ class StripEngine:
         bands: int,
         threads: int | None = None,
         activation_bytes: int | None = None,
+        claims: Mapping[str, str] | None = None,
     ) -> None:
         self._ort = load_library()
+        self._claims = claims or {}
         self._strips, self._contract = strips, contract
         self._width, self._threads = band_width, compute_threads(threads)
         self._share = activation_bytes is not None
@@ -105,8 +116,9 @@ class StripEngine:
         if self._share:
             share_allocator(options)
         graph = self._strips.graphs[role].graph
-        options.add_external_initializers(*_weights(self._ort, self._strips.weights))
+        add_weights(self._ort, options, self._strips.weights)
         self._session = open_session(self._ort, graph, options)
+        check_claims(self._session, self._claims, f"the graph of {role} strips")
         return_freed_memory()
         self._open_for = role, height
         self.opening_s += time.perf_counter() - begin
@@ -129,8 +141,3 @@ class _Pair:
 
 def _bind(bind: Any, name: str, array: Array) -> None:
     bind(name, "cpu", 0, array.dtype.type, list(array.shape), array.ctypes.data)
-
-
-def _weights(ort: Any, weights: Mapping[str, Array]) -> tuple[Sequence[str], Sequence[Any]]:
-    """Names and values, read where they are."""
-    return list(weights), [ort.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]

@@ -1,0 +1,76 @@
+"""Does the ONNX graph give what the framework gives?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from exactile.errors import ModelError
+
+RELATIVE_TOLERANCE = 1e-3
+"""Largest difference allowed, by the largest value: re-association in float32 stays far below."""
+
+Framework = Callable[[NDArray[np.float32]], NDArray[Any]]
+"""(1, C, H, W) float32 to the framework's own result."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agreement:
+    """The largest difference between framework and ONNX Runtime, and the largest value, over ``images`` images."""
+
+    max_abs: float
+    largest: float
+    images: int
+
+    @property
+    def tolerance(self) -> float:
+        return RELATIVE_TOLERANCE * max(self.largest, 1e-6)
+
+    def __str__(self) -> str:
+        return f"max-abs {self.max_abs:.2g} at values up to {self.largest:.3g}, {self.images} image(s)"
+
+
+def compare_with_framework(
+    proto: onnx.ModelProto,
+    framework: Framework,
+    *,
+    channels: int,
+    sizes: Sequence[tuple[int, int]],
+    name: str,
+    output_name: str | None = None,
+    images: Sequence[NDArray[np.float32]] = (),
+) -> Agreement:
+    """Run both on noise of ``sizes`` and on ``images`` ((1, C, H, W)). Raises ModelError above the tolerance."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    wanted = output_name or session.get_outputs()[0].name
+    (entry,) = session.get_inputs()[:1]
+    generator = np.random.default_rng(0)
+    noise = [generator.standard_normal((1, channels, *size), dtype=np.float32) for size in sizes]
+    difference = largest = 0.0
+    tried = [*noise, *images]
+    for image in tried:
+        theirs = framework(image)
+        (ours,) = session.run([wanted], {entry.name: image})
+        if theirs.shape != ours.shape:
+            raise ModelError(
+                f"{name}: of {image.shape} the framework makes {theirs.shape} and ONNX Runtime {ours.shape}"
+            )
+        if not np.isfinite(ours).all():
+            raise ModelError(f"{name}: the result holds numbers that are not finite")
+        difference = max(difference, float(np.abs(theirs.astype(np.float64) - ours).max()))
+        largest = max(largest, float(np.abs(theirs).max()))
+    found = Agreement(max_abs=difference, largest=largest, images=len(tried))
+    if found.max_abs > found.tolerance:
+        raise ModelError(
+            f"{name}: ONNX Runtime's result is not the framework's: {found} where {found.tolerance:.2g} is allowed; "
+            "is the model in evaluation mode, without dropout and random parts?"
+        )
+    return found

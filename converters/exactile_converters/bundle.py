@@ -1,0 +1,245 @@
+"""Write a bundle: a folder that the runtime opens without onnx and without torch."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, numpy_helper
+
+import exactile
+from exactile.bundle.contract_file import (
+    CONTRACT_NAME,
+    WEIGHTS_NAME,
+    ClassPart,
+    ContractFile,
+    FilePart,
+    GraphPart,
+    NormalizationPart,
+    SamplePart,
+    TilePart,
+    WeightPart,
+    encode_contract,
+)
+from exactile.bundle.translation import (
+    ROLES,
+    claims_of,
+    geometry_part,
+    image_part,
+    memory_part,
+    result_part,
+    strips_part,
+)
+from exactile.contract import Contract, DeployedModel
+from exactile.errors import OutputExistsError, SinkError
+from exactile_converters.graphs.io import Normalization
+from exactile_converters.strips.build import SHARED_FROM_BYTES
+
+ALIGNMENT_BYTES = 64
+"""Arrays in ``weights.bin`` begin at multiples of it, as engines like to read them."""
+
+
+@dataclass(slots=True, kw_only=True)
+class BundleContent:
+    """What goes into a bundle beside the model. ``tile`` is the padded tile's (height, width)."""
+
+    model: DeployedModel
+    source: str
+    normalization: Normalization
+    classes: Sequence[ClassPart]
+    tile: tuple[int, int]
+    sample_image: NDArray[Any]
+    sample_result: NDArray[Any]
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+def write_bundle(content: BundleContent, target: str | Path, *, overwrite: bool = False) -> ContractFile:
+    """Write the bundle to the folder ``target``, which appears only when complete.
+
+    Raises OutputExistsError when ``target`` exists and ``overwrite`` is False or it is no bundle, and SinkError.
+    """
+    target = Path(os.path.realpath(target))
+    _check_target(target, overwrite=overwrite)
+    files, contract = _files(content)
+    part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+    try:
+        part.mkdir()
+        for name, data in files.items():
+            with (part / name).open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        _publish(part, target, overwrite=overwrite)
+    except OSError as error:
+        raise SinkError(f"cannot write the bundle {target}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return contract
+
+
+def _check_target(target: Path, *, overwrite: bool) -> None:
+    if not target.parent.is_dir():
+        raise SinkError(f"cannot write {target}: the folder {target.parent} does not exist")
+    if not target.exists():
+        return
+    if not overwrite:
+        raise OutputExistsError(f"{target} exists; use --overwrite to replace it")
+    if not (target.is_dir() and ((target / CONTRACT_NAME).is_file() or not any(target.iterdir()))):
+        raise OutputExistsError(f"{target} is not a bundle, so it is not replaced; choose another name")
+
+
+def _publish(part: Path, target: Path, *, overwrite: bool) -> None:
+    """Two renames where a bundle is replaced: folders cannot be exchanged in one step everywhere."""
+    _check_target(target, overwrite=overwrite)
+    old = target.with_name(f".{target.name}.{secrets.token_hex(4)}.old")
+    if target.exists():
+        target.rename(old)
+    try:
+        part.rename(target)
+    except OSError:
+        with suppress(OSError):
+            old.rename(target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _files(content: BundleContent) -> tuple[dict[str, bytes], ContractFile]:
+    model = content.model
+    weights = _Weights()
+    metadata = {**content.metadata, **claims_of(model.contract)}
+    height, width = content.tile
+    tile_name = f"tile-{height}x{width}.onnx"
+    graph = onnx.load_from_string(model.graph)
+    graphs = {"graph.onnx": graph, tile_name: _fixed(graph, content.tile)}
+    strip_names = {role: f"strip-{role}.onnx" for role in ROLES}
+    if model.strips is not None:
+        for role, name in strip_names.items():
+            graphs[name] = onnx.load_from_string(model.strips.graphs[role].graph)
+    files = {}
+    for name, proto in graphs.items():
+        weights.move(proto, model.strips.weights if model.strips is not None else {})
+        del proto.metadata_props[:]
+        onnx.helper.set_model_props(proto, {**metadata, "exactile.role": name.removesuffix(".onnx")})
+        proto.producer_name, proto.producer_version = "exactile", exactile.__version__
+        files[name] = proto.SerializeToString()
+    files[WEIGHTS_NAME] = bytes(weights.data)
+    files["sample-image.npy"], files["sample-result.npy"] = map(_npy, (content.sample_image, content.sample_result))
+    normalization = content.normalization
+    contract = ContractFile(
+        format="exactile.bundle",
+        version=1,
+        made_by=f"exactile {exactile.__version__}",
+        model=model.contract.model_name,
+        source=content.source,
+        precision="fp32",
+        image=image_part(model.contract.image),
+        normalization=NormalizationPart(scale=normalization.scale, mean=normalization.mean, std=normalization.std),
+        result=result_part(model.contract.result),
+        classes=tuple(content.classes),
+        geometry=geometry_part(model.contract.geometry),
+        memory=memory_part(model.contract.memory),
+        graph=GraphPart(file="graph.onnx"),
+        tile=TilePart(file=tile_name, shape=content.tile),
+        strips=strips_part(model.strips, strip_names) if model.strips is not None else None,
+        no_strips_reason=model.no_strips_reason,
+        weights=weights.parts,
+        sample=SamplePart(image="sample-image.npy", result="sample-result.npy"),
+        files={
+            name: FilePart(bytes=len(data), sha256=hashlib.sha256(data).hexdigest()) for name, data in files.items()
+        },
+    )
+    return {**files, CONTRACT_NAME: encode_contract(contract)}, contract
+
+
+class _Weights:
+    """The shared file: each array once, whichever graphs use it."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self.parts: dict[str, WeightPart] = {}
+
+    def move(self, model: onnx.ModelProto, known: Mapping[str, NDArray[Any]]) -> None:
+        """Large constants of ``model`` out of it; those that are outside already are in ``known``."""
+        for tensor in model.graph.initializer:
+            outside = tensor.data_location == TensorProto.EXTERNAL
+            array = known[tensor.name] if outside else numpy_helper.to_array(tensor)
+            if array.nbytes < SHARED_FROM_BYTES or array.dtype.name not in WEIGHT_TYPES:
+                continue
+            part = self._part(tensor.name, np.ascontiguousarray(array))
+            if part is not None:
+                _refer(tensor, part, array.nbytes)
+            elif outside:
+                inside = numpy_helper.from_array(array, tensor.name)
+                tensor.CopyFrom(inside)
+
+    def _part(self, name: str, array: NDArray[Any]) -> WeightPart | None:
+        """Where the array is; None where another one has its name."""
+        data = array.tobytes()
+        part = self.parts.get(name)
+        if part is not None:
+            same = part.dtype == array.dtype.name and part.shape == array.shape
+            return part if same and self.data[part.offset : part.offset + len(data)] == data else None
+        self.data.extend(bytes(-len(self.data) % ALIGNMENT_BYTES))
+        part = WeightPart(dtype=array.dtype.name, shape=array.shape, offset=len(self.data))  # type: ignore[arg-type]
+        self.data.extend(data)
+        self.parts[name] = part
+        return part
+
+
+WEIGHT_TYPES = frozenset(
+    ("float16", "float32", "float64", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "bool")
+)
+
+
+def _refer(tensor: TensorProto, part: WeightPart, size: int) -> None:
+    for name in ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data", "external_data"):
+        tensor.ClearField(name)
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", WEIGHTS_NAME), ("offset", part.offset), ("length", size)):
+        entry = tensor.external_data.add()
+        entry.key, entry.value = key, str(value)
+
+
+def _fixed(graph: onnx.ModelProto, tile: tuple[int, int]) -> onnx.ModelProto:
+    """A copy with the image's height and width fixed, for engines that are built for one shape."""
+    fixed = onnx.ModelProto()
+    fixed.CopyFrom(graph)
+    for value in fixed.graph.input:
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param in ("height", "width"):
+                dim.dim_value = tile[dim.dim_param == "width"]
+    return fixed
+
+
+def _npy(array: NDArray[Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def conventional_metadata(
+    contract: Contract, classes: Sequence[ClassPart], normalization: Normalization
+) -> dict[str, str]:
+    """What other tools look for in ONNX metadata: the keys of QGIS Deepness, as JSON, and of Ultralytics."""
+    geometry = contract.geometry
+    names = {index: part.name for index, part in enumerate(classes)}
+    found: dict[str, Any] = {
+        "model_type": "Segmentor",
+        "class_names": names,
+        "standardization_mean": list(normalization.mean),
+        "standardization_std": list(normalization.std),
+    }
+    keys = {key: json.dumps(value) for key, value in found.items()}
+    return {**keys, "stride": str(max(geometry.y.stride, geometry.x.stride)), "names": str(names)}

@@ -1,0 +1,229 @@
+"""From a trained network to a bundle."""
+
+from __future__ import annotations
+
+import colorsys
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exactile.bundle.contract_file import ClassPart, ContractFile
+from exactile.contract import DeployedModel, OutputKind
+from exactile.errors import ModelError, OptionError
+from exactile.geometry import AxisGeometry, Geometry
+from exactile.session import Session
+from exactile.sinks.array import ArraySink
+from exactile.sources.array import ArraySource
+from exactile_converters.agreement import Agreement
+from exactile_converters.bundle import BundleContent, conventional_metadata, write_bundle
+from exactile_converters.deploy import deploy
+from exactile_converters.from_onnx import Network, load_network
+from exactile_converters.graphs.io import Normalization
+from exactile_converters.inspection import not_tileable
+from exactile_converters.simplify import simplify
+
+__all__ = ["Converted", "Entry", "Normalization", "convert", "convert_entry", "load_entry", "load_factory"]
+
+if TYPE_CHECKING:
+    from torch import nn
+
+USUAL_TILE_PX = 1024
+LEAST_WANTED_PX = 512
+SAMPLE_PX = 96
+TORCH_SUFFIXES = {".pt", ".pth", ".pt2", ".torchscript"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A network as it came in: ``agreement`` with its framework is None where it came as ONNX."""
+
+    network: Network
+    source: str
+    agreement: Agreement | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Converted:
+    """A written bundle, and how well its graph agrees with the framework (None for ONNX)."""
+
+    path: Path
+    file: ContractFile
+    agreement: Agreement | None
+
+
+def convert(
+    source: str | Path | nn.Module,
+    target: str | Path,
+    *,
+    image_dtype: str = "uint8",
+    normalization: Normalization | None = None,
+    output: OutputKind = "labels",
+    output_name: str | None = None,
+    tile: tuple[int, int] | None = None,
+    classes: Sequence[str] | None = None,
+    colors: Sequence[str] | None = None,
+    input_channels: int | None = None,
+    overwrite: bool = False,
+) -> Converted:
+    """Write a bundle for ``source``: an ONNX file, a TorchScript file, an exported program (.pt2) or a module.
+
+    ``tile`` is the (height, width) of the padded tile whose graph has a fixed shape; ``image_dtype`` that of the
+    images to come. Raises ModelError, NotTileableError that lists the obstacles, OptionError, SinkError.
+    """
+    entry = load_entry(source, output_name=output_name, input_channels=input_channels)
+    return convert_entry(
+        entry,
+        target,
+        image_dtype=image_dtype,
+        normalization=normalization,
+        output=output,
+        tile=tile,
+        classes=classes,
+        colors=colors,
+        overwrite=overwrite,
+    )
+
+
+def load_entry(
+    source: str | Path | nn.Module, *, output_name: str | None = None, input_channels: int | None = None
+) -> Entry:
+    """Read a model of any of the kinds that ``convert`` takes."""
+    if not isinstance(source, (str, os.PathLike)):
+        from exactile_converters.from_torch import from_module
+
+        made = from_module(source, channels=input_channels, output_name=output_name)
+        return Entry(network=made.network, source="PyTorch module", agreement=made.agreement)
+    path = Path(source)
+    if path.suffix in TORCH_SUFFIXES:
+        from exactile_converters.from_torch import from_file
+
+        made = from_file(path, channels=input_channels, output_name=output_name)
+        kind = "PyTorch exported program" if path.suffix == ".pt2" else "TorchScript"
+        return Entry(network=made.network, source=kind, agreement=made.agreement)
+    return Entry(network=load_network(path, output_name=output_name), source="ONNX", agreement=None)
+
+
+def load_factory(
+    reference: str, weights: Path | None, *, output_name: str | None = None, input_channels: int | None = None
+) -> Entry:
+    """Call ``package.module:factory``, load ``weights`` into what it returns, and export that."""
+    from exactile_converters.from_torch import from_factory
+
+    made = from_factory(reference, weights, channels=input_channels, output_name=output_name)
+    return Entry(network=made.network, source=f"PyTorch module {reference}", agreement=made.agreement)
+
+
+def convert_entry(
+    entry: Entry,
+    target: str | Path,
+    *,
+    image_dtype: str = "uint8",
+    normalization: Normalization | None = None,
+    output: OutputKind = "labels",
+    tile: tuple[int, int] | None = None,
+    classes: Sequence[str] | None = None,
+    colors: Sequence[str] | None = None,
+    overwrite: bool = False,
+) -> Converted:
+    """The same for a network that was read before."""
+    normalization = normalization or Normalization()
+    network = entry.network
+    traced = network.trace()
+    if traced.geometry is None:
+        raise not_tileable(network.name, traced.obstacles)
+    shape = _tile(traced.geometry, tile)
+    simplify(network)
+    if network.trace().geometry != traced.geometry:
+        raise ModelError(f"{network.name}: simplifying the graph changed its geometry; please report this model")
+    model = deploy(network, image_dtype=image_dtype, normalization=normalization, output=output)
+    named = _classes(model, classes, colors)
+    image = _sample_image(model)
+    result = run_whole(model, image)
+    content = BundleContent(
+        model=model,
+        source=entry.source,
+        normalization=normalization,
+        classes=named,
+        tile=shape,
+        sample_image=image,
+        sample_result=result,
+        metadata=conventional_metadata(model.contract, named, normalization),
+    )
+    file = write_bundle(content, target, overwrite=overwrite)
+    return Converted(path=Path(target), file=file, agreement=entry.agreement)
+
+
+def run_whole(model: DeployedModel, image: NDArray[Any]) -> NDArray[Any]:
+    """One pass over ``image`` (H, W, C)."""
+    sink = ArraySink()
+    Session(model).segment(ArraySource(image), sink, plan="whole")
+    return sink.result
+
+
+def _tile(geometry: Geometry, asked: tuple[int, int] | None) -> tuple[int, int]:
+    """The padded tile: what was asked for, or the usual one, larger where the halo would leave little of it."""
+    if asked is None:
+        return _usual(geometry.y), _usual(geometry.x)
+    for axis, size, name in ((geometry.y, asked[0], "height"), (geometry.x, asked[1], "width")):
+        least = _least(axis)
+        if size != axis.accepted_size(size) or size < least:
+            raise OptionError(
+                f"a tile of {name} {size} does not suit this network (stride {axis.stride}, least {least}); "
+                f"the next that does is {axis.accepted_size(max(size, least))}"
+            )
+    return asked
+
+
+def _usual(axis: AxisGeometry) -> int:
+    return axis.accepted_size(max(USUAL_TILE_PX, _least(axis) + LEAST_WANTED_PX))
+
+
+def _least(axis: AxisGeometry) -> int:
+    """A tile with one stride of wanted pixels and both margins, the first rounded up to the stride."""
+    before = -(-max(0, axis.margin_before) // axis.stride) * axis.stride
+    return axis.accepted_size(before + axis.stride + max(0, axis.margin_after))
+
+
+def _sample_image(model: DeployedModel) -> NDArray[Any]:
+    """Smooth noise, the same each time, over the range that samples of the type usually have."""
+    contract = model.contract
+    shape = (contract.geometry.y.accepted_size(SAMPLE_PX), contract.geometry.x.accepted_size(SAMPLE_PX))
+    generator = np.random.default_rng(0)
+    coarse = generator.random((-(-shape[0] // 8), -(-shape[1] // 8), contract.image.channels))
+    smooth = np.kron(coarse, np.ones((8, 8, 1)))[: shape[0], : shape[1]]
+    samples = np.clip(smooth + 0.1 * generator.standard_normal(smooth.shape), 0, 1)
+    dtype = np.dtype(contract.image.dtype)
+    return np.ascontiguousarray((samples * (np.iinfo(dtype).max if dtype.kind == "u" else 1)).astype(dtype))
+
+
+def _classes(model: DeployedModel, names: Sequence[str] | None, colors: Sequence[str] | None) -> list[ClassPart]:
+    count = model.contract.result.classes
+    if names is None:
+        names = [f"class {index}" for index in range(count)]
+    if count and len(names) != count:
+        raise OptionError(f"{len(names)} class names are given and the network tells {count} classes apart")
+    if colors is None:
+        colors = [_color(index) for index in range(len(names))]
+    if len(colors) != len(names):
+        raise OptionError(f"{len(colors)} colours for {len(names)} classes")
+    return [ClassPart(name=name, color=_hex(color)) for name, color in zip(names, colors, strict=True)]
+
+
+def _color(index: int) -> str:
+    """Black for the first class, usually the background; then hues far apart."""
+    if index == 0:
+        return "#000000"
+    red, green, blue = colorsys.hsv_to_rgb(index * 0.381966 % 1, 0.75, 0.95)
+    return f"#{int(red * 255):02x}{int(green * 255):02x}{int(blue * 255):02x}"
+
+
+def _hex(color: str) -> str:
+    text = color.lower() if color.startswith("#") else f"#{color.lower()}"
+    if len(text) != 7 or any(digit not in "0123456789abcdef" for digit in text[1:]):
+        raise OptionError(f"a colour is six hexadecimal digits, #rrggbb; got {color!r}")
+    return text

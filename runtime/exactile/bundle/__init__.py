@@ -1,0 +1,10 @@
+"""A deployed model as a folder: ``contract.json``, ONNX graphs, shared weights, a test image with its result.
+
+::
+
+    contract_file.py   what contract.json may say (and its JSON Schema)
+    translation.py     between contract.json and the contract that the runtime works with
+    opening.py         a folder becomes a Bundle, or a refusal that says why
+
+Written by ``exactile convert``; opened without onnx and without torch.
+"""

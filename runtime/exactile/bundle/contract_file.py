@@ -1,0 +1,213 @@
+"""What ``contract.json`` may say: types that are decoded strictly, and the JSON Schema made from them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+FORMAT = "exactile.bundle"
+VERSION = 1
+"""Raised whenever an older runtime would misread what a newer converter writes."""
+
+CONTRACT_NAME = "contract.json"
+WEIGHTS_NAME = "weights.bin"
+
+Count = Annotated[int, Meta(ge=0, le=1 << 53)]
+Positive = Annotated[int, Meta(ge=1, le=1 << 31)]
+Rational = Annotated[str, Meta(pattern=r"^-?[0-9]{1,18}(/[1-9][0-9]{0,17})?$", description="A fraction: 3, -1/2")]
+FileName = Annotated[
+    str,
+    Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="A file in the bundle's folder itself"),
+]
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+Color = Annotated[str, Meta(pattern=r"^#[0-9a-f]{6}$")]
+ImageType = Literal["uint8", "uint16", "float32"]
+ResultType = Literal["uint8", "uint16", "float16", "float32"]
+WeightType = Literal[
+    "float16", "float32", "float64", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "bool"
+]
+MemoryStep = Annotated[
+    tuple[float, float, float, float],
+    Meta(description="Bytes for a tile of h x w pixels: a*h*w + b*h + c*w + d"),
+]
+
+
+class Part(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A part of the contract; unknown fields are an error."""
+
+
+class AxisPart(Part, frozen=True, kw_only=True):
+    """The geometry along one axis, in input pixels; see ``exactile.geometry.AxisGeometry``."""
+
+    stride: Positive
+    before: int
+    after: int
+    extra_before: Count
+    extra_after: Count
+    scale: Rational
+    origin: Rational
+    size_constant: Rational
+    remainder: Count
+
+
+class GeometryPart(Part, frozen=True, kw_only=True):
+    """Both axes."""
+
+    y: AxisPart
+    x: AxisPart
+
+
+class ImagePart(Part, frozen=True, kw_only=True):
+    """The graphs' image input: (H, W, C), samples as stored."""
+
+    name: str
+    dtype: ImageType
+    channels: Positive
+
+
+class ResultPart(Part, frozen=True, kw_only=True):
+    """The graphs' output: (H, W) labels, where ``channels`` is 0, or (C, H, W)."""
+
+    name: str
+    kind: Literal["labels", "probabilities", "raw"]
+    dtype: ResultType
+    channels: Count
+    classes: Count
+
+
+class MemoryPart(Part, frozen=True, kw_only=True):
+    """What one inference takes: the weights, and the largest of the steps."""
+
+    weights_bytes: Count
+    steps: Annotated[tuple[MemoryStep, ...], Meta(min_length=1)]
+
+
+class NormalizationPart(Part, frozen=True, kw_only=True):
+    """What the graphs do to samples before the network: ``(sample / scale - mean) / std``. For people."""
+
+    scale: tuple[float, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class ClassPart(Part, frozen=True, kw_only=True):
+    """A class; labels are positions in the list."""
+
+    name: str
+    color: Color
+
+
+class GraphPart(Part, frozen=True, kw_only=True):
+    """A graph for any accepted tile."""
+
+    file: FileName
+
+
+class TilePart(Part, frozen=True, kw_only=True):
+    """The graph with the padded tile's shape fixed in it: (height, width)."""
+
+    file: FileName
+    shape: tuple[Positive, Positive]
+
+
+class CarryPart(Part, frozen=True, kw_only=True):
+    """Rows handed from strip to strip; see ``exactile.contract.Carry``. ``shape`` has null where columns are."""
+
+    name: str
+    of: str
+    dtype: WeightType
+    shape: tuple[Positive | None, ...]
+    width_scale: Rational
+    width_constant: Rational
+
+
+class StripGraphPart(Part, frozen=True, kw_only=True):
+    """One of the three strip graphs."""
+
+    file: FileName
+    memory: MemoryPart
+
+
+class StripGraphsPart(Part, frozen=True, kw_only=True):
+    """The strip graphs by role."""
+
+    first: StripGraphPart
+    body: StripGraphPart
+    last: StripGraphPart
+
+
+class StripsPart(Part, frozen=True, kw_only=True):
+    """How the network takes an image in strips; see ``exactile.contract.StripModel``."""
+
+    startup_rows: Positive
+    least_last_rows: Positive
+    lag: int
+    carries: tuple[CarryPart, ...]
+    graphs: StripGraphsPart
+    copied_passes: float
+    recomputed_rows: float
+
+
+class WeightPart(Part, frozen=True, kw_only=True):
+    """An array in ``weights.bin``, little-endian, C order, from byte ``offset`` on."""
+
+    dtype: WeightType
+    shape: tuple[Count, ...]
+    offset: Count
+
+
+class FilePart(Part, frozen=True, kw_only=True):
+    """What a file must be."""
+
+    bytes: Count
+    sha256: Sha256
+
+
+class SamplePart(Part, frozen=True, kw_only=True):
+    """A small image, and what the model made of it where it was converted: ``.npy`` files."""
+
+    image: FileName
+    result: FileName
+
+
+class ContractFile(Part, frozen=True, kw_only=True):
+    """All of ``contract.json``. ``files`` lists every other file of the bundle."""
+
+    format: Literal["exactile.bundle"]
+    version: Literal[1]
+    made_by: str
+    model: str
+    source: str
+    precision: Literal["fp32", "fp16", "int8"]
+    image: ImagePart
+    normalization: NormalizationPart
+    result: ResultPart
+    classes: tuple[ClassPart, ...]
+    geometry: GeometryPart
+    memory: MemoryPart
+    graph: GraphPart
+    tile: TilePart
+    strips: StripsPart | None
+    no_strips_reason: str
+    weights: dict[str, WeightPart]
+    sample: SamplePart
+    files: dict[FileName, FilePart]
+
+
+class Header(Struct, frozen=True, kw_only=True):
+    """What every version of the format has."""
+
+    format: str
+    version: int
+
+
+def encode_contract(contract: ContractFile) -> bytes:
+    """``contract.json``, indented, ending in a line feed."""
+    return msgspec.json.format(msgspec.json.encode(contract), indent=2) + b"\n"
+
+
+def contract_schema() -> dict[str, Any]:
+    """The JSON Schema of ``contract.json`` (draft 2020-12)."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **msgspec.json.schema(ContractFile)}

@@ -1,0 +1,146 @@
+"""A bundle's folder becomes a model, or a refusal that says what is wrong with it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from exactile.bundle.contract_file import CONTRACT_NAME, FORMAT, VERSION, WEIGHTS_NAME, ContractFile, FilePart, Header
+from exactile.bundle.translation import ROLES, claims_of, contract_from, strips_from
+from exactile.contract import DeployedModel
+from exactile.errors import BundleError
+
+LARGEST_CONTRACT_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bundle:
+    """An opened bundle: every file is what the contract says.
+
+    ``sample_image`` (H, W, C) and ``sample_result`` ((H, W) or (C, H, W)) are what the model took and gave where it
+    was converted.
+    """
+
+    path: Path
+    file: ContractFile
+    model: DeployedModel
+    sample_image: NDArray[Any]
+    sample_result: NDArray[Any]
+
+
+def open_bundle(path: str | Path) -> Bundle:
+    """Read the bundle in the folder ``path``, and check the size and SHA-256 of each of its files.
+
+    Raises BundleError: no bundle, a newer version, a damaged contract, a missing, changed or additional link to a file.
+    """
+    folder = Path(path)
+    file = _read_contract(folder)
+    contents = {name: _read_file(folder, name, part) for name, part in file.files.items()}
+    for name in _needed(file):
+        if name not in contents:
+            raise BundleError(f"{folder}: {CONTRACT_NAME} uses {name} and does not list it under files; convert again")
+    weights = _weights(folder, file, contents.get(WEIGHTS_NAME, b""))
+    try:
+        contract = contract_from(file)
+    except (ValueError, ZeroDivisionError) as error:
+        raise BundleError(f"{folder}: the geometry in {CONTRACT_NAME} contradicts itself: {error}") from error
+    strips = strips_from(file.strips, contents, weights) if file.strips is not None else None
+    model = DeployedModel(
+        contract=contract,
+        graph=contents[file.graph.file],
+        weights=weights,
+        strips=strips,
+        no_strips_reason=file.no_strips_reason,
+        claims=claims_of(contract),
+    )
+    image, result = (_array(folder, name, contents[name]) for name in (file.sample.image, file.sample.result))
+    return Bundle(path=folder, file=file, model=model, sample_image=image, sample_result=result)
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether ``path`` is meant as a bundle: a folder, or its ``contract.json``."""
+    return path.is_dir() or path.name == CONTRACT_NAME
+
+
+def _read_contract(folder: Path) -> ContractFile:
+    path = folder / CONTRACT_NAME
+    if not folder.is_dir():
+        raise BundleError(f"no bundle at {folder}: it must be a folder that holds {CONTRACT_NAME}")
+    try:
+        if path.stat().st_size > LARGEST_CONTRACT_BYTES:
+            raise BundleError(f"{path} has {path.stat().st_size} bytes; a contract is smaller")
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise BundleError(
+            f"{folder} is no bundle: it holds no {CONTRACT_NAME}; make one with exactile convert"
+        ) from error
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror}") from error
+    try:
+        header = msgspec.json.decode(data, type=Header)
+    except msgspec.DecodeError as error:
+        raise BundleError(f"{path} is not a contract: {error}") from error
+    if header.format != FORMAT:
+        raise BundleError(f"{path} has format {header.format!r}, not {FORMAT!r}")
+    if header.version > VERSION:
+        raise BundleError(
+            f"{path} has version {header.version} and this exactile reads up to {VERSION}: update exactile, or convert "
+            "the model with this version"
+        )
+    try:
+        return msgspec.json.decode(data, type=ContractFile)
+    except msgspec.DecodeError as error:
+        raise BundleError(f"{path} is damaged: {error}") from error
+
+
+def _read_file(folder: Path, name: str, part: FilePart) -> bytes:
+    """The content of a file, which is what the contract says. Names hold no separators; links may still lead out."""
+    path = folder / name
+    try:
+        if path.resolve().parent != folder.resolve():
+            raise BundleError(
+                f"{path} is a link that leads out of the bundle, to {path.resolve()}; put the file itself there"
+            )
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise BundleError(f"{folder}: {name} is missing; copy the whole folder, or convert again") from error
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror}") from error
+    if len(data) != part.bytes:
+        raise BundleError(f"{path} has {len(data)} bytes where the contract says {part.bytes}; copy it again")
+    if hashlib.sha256(data).hexdigest() != part.sha256:
+        raise BundleError(f"{path} is not the file that was converted: its SHA-256 differs; copy it again")
+    return data
+
+
+def _needed(file: ContractFile) -> list[str]:
+    names = [file.graph.file, file.tile.file, file.sample.image, file.sample.result]
+    if file.strips is not None:
+        names += [getattr(file.strips.graphs, role).file for role in ROLES]
+    return names + ([WEIGHTS_NAME] if file.weights else [])
+
+
+def _weights(folder: Path, file: ContractFile, data: bytes) -> Mapping[str, NDArray[Any]]:
+    found = {}
+    for name, part in file.weights.items():
+        dtype = np.dtype(part.dtype)
+        if part.offset + prod(part.shape) * dtype.itemsize > len(data):
+            raise BundleError(f"{folder}: weight {name!r} lies beyond the end of {WEIGHTS_NAME}")
+        found[name] = np.frombuffer(data, dtype, prod(part.shape), part.offset).reshape(part.shape)
+    return found
+
+
+def _array(folder: Path, name: str, data: bytes) -> NDArray[Any]:
+    try:
+        return np.asarray(np.load(io.BytesIO(data), allow_pickle=False))
+    except (ValueError, EOFError, OSError) as error:
+        raise BundleError(f"{folder / name} is not an array: {error}") from error

@@ -1,0 +1,173 @@
+"""Between what ``contract.json`` says and the contract that the runtime works with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any
+
+import msgspec
+from numpy.typing import NDArray
+
+from exactile.bundle.contract_file import (
+    AxisPart,
+    CarryPart,
+    ContractFile,
+    GeometryPart,
+    ImagePart,
+    MemoryPart,
+    ResultPart,
+    StripGraphPart,
+    StripGraphsPart,
+    StripsPart,
+)
+from exactile.contract import (
+    BytesForShape,
+    Carry,
+    Contract,
+    ImageInput,
+    MemoryModel,
+    ResultOutput,
+    StripGraph,
+    StripModel,
+    StripRole,
+)
+from exactile.geometry import AxisGeometry, Geometry
+
+ROLES: tuple[StripRole, ...] = ("first", "body", "last")
+
+
+def contract_from(file: ContractFile) -> Contract:
+    """Raises ValueError where numbers contradict each other."""
+    return Contract(
+        model_name=file.model,
+        geometry=Geometry(y=_axis_from(file.geometry.y), x=_axis_from(file.geometry.x)),
+        image=ImageInput(name=file.image.name, dtype=file.image.dtype, channels=file.image.channels),
+        result=ResultOutput(
+            name=file.result.name,
+            kind=file.result.kind,
+            dtype=file.result.dtype,
+            channels=file.result.channels,
+            classes=file.result.classes,
+        ),
+        memory=_memory_from(file.memory),
+    )
+
+
+def strips_from(part: StripsPart, graphs: Mapping[str, bytes], weights: Mapping[str, NDArray[Any]]) -> StripModel:
+    """``graphs``: the bytes of each file."""
+    parts = {role: getattr(part.graphs, role) for role in ROLES}
+    return StripModel(
+        startup_rows=part.startup_rows,
+        least_last_rows=part.least_last_rows,
+        lag=part.lag,
+        carries=tuple(_carry_from(carry) for carry in part.carries),
+        graphs={
+            role: StripGraph(graph=graphs[found.file], memory=_memory_from(found.memory))
+            for role, found in parts.items()
+        },
+        weights=weights,
+        copied_passes=part.copied_passes,
+        recomputed_rows=part.recomputed_rows,
+    )
+
+
+def claims_of(contract: Contract) -> dict[str, str]:
+    """What the metadata of every graph of a bundle must say, so that no graph is run by another one's contract."""
+    parts = {
+        "exactile.geometry": geometry_part(contract.geometry),
+        "exactile.image": image_part(contract.image),
+        "exactile.result": result_part(contract.result),
+    }
+    return {key: msgspec.json.encode(part).decode() for key, part in parts.items()}
+
+
+def geometry_part(geometry: Geometry) -> GeometryPart:
+    return GeometryPart(y=_axis_part(geometry.y), x=_axis_part(geometry.x))
+
+
+def image_part(image: ImageInput) -> ImagePart:
+    return ImagePart(name=image.name, dtype=image.dtype, channels=image.channels)  # type: ignore[arg-type]
+
+
+def result_part(result: ResultOutput) -> ResultPart:
+    return ResultPart(
+        name=result.name,
+        kind=result.kind,
+        dtype=result.dtype,  # type: ignore[arg-type]
+        channels=result.channels,
+        classes=result.classes,
+    )
+
+
+def memory_part(memory: MemoryModel) -> MemoryPart:
+    steps = tuple((step.area, step.row, step.column, step.constant) for step in memory.steps)
+    return MemoryPart(weights_bytes=memory.weights_bytes, steps=steps)
+
+
+def strips_part(strips: StripModel, files: Mapping[StripRole, str]) -> StripsPart:
+    """``files``: the name of each role's graph."""
+    parts = {role: StripGraphPart(file=files[role], memory=memory_part(strips.graphs[role].memory)) for role in ROLES}
+    return StripsPart(
+        startup_rows=strips.startup_rows,
+        least_last_rows=strips.least_last_rows,
+        lag=strips.lag,
+        carries=tuple(_carry_part(carry) for carry in strips.carries),
+        graphs=StripGraphsPart(**parts),
+        copied_passes=strips.copied_passes,
+        recomputed_rows=strips.recomputed_rows,
+    )
+
+
+def _axis_from(part: AxisPart) -> AxisGeometry:
+    return AxisGeometry(
+        stride=part.stride,
+        before=part.before,
+        after=part.after,
+        extra_before=part.extra_before,
+        extra_after=part.extra_after,
+        scale=Fraction(part.scale),
+        origin=Fraction(part.origin),
+        size_constant=Fraction(part.size_constant),
+        remainder=part.remainder,
+    )
+
+
+def _axis_part(axis: AxisGeometry) -> AxisPart:
+    return AxisPart(
+        stride=axis.stride,
+        before=axis.before,
+        after=axis.after,
+        extra_before=axis.extra_before,
+        extra_after=axis.extra_after,
+        scale=str(axis.scale),
+        origin=str(axis.origin),
+        size_constant=str(axis.size_constant),
+        remainder=axis.remainder,
+    )
+
+
+def _memory_from(part: MemoryPart) -> MemoryModel:
+    return MemoryModel(weights_bytes=part.weights_bytes, steps=tuple(BytesForShape(*step) for step in part.steps))
+
+
+def _carry_from(part: CarryPart) -> Carry:
+    return Carry(
+        name=part.name,
+        of=part.of,
+        dtype=part.dtype,
+        shape=part.shape,
+        width_scale=Fraction(part.width_scale),
+        width_constant=Fraction(part.width_constant),
+    )
+
+
+def _carry_part(carry: Carry) -> CarryPart:
+    return CarryPart(
+        name=carry.name,
+        of=carry.of,
+        dtype=carry.dtype,  # type: ignore[arg-type]
+        shape=carry.shape,
+        width_scale=str(carry.width_scale),
+        width_constant=str(carry.width_constant),
+    )

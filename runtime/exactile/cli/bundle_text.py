@@ -1,0 +1,101 @@
+"""A bundle for people and as JSON."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from exactile.plan.budget import format_bytes
+
+if TYPE_CHECKING:
+    from exactile.bundle.contract_file import AxisPart, ContractFile
+    from exactile.bundle.opening import Bundle
+    from exactile.bundle.sample import SampleRun
+    from exactile.session import PlanName
+
+
+def print_converted(converted: Any, *, as_json: bool) -> None:
+    """What ``exactile convert`` made."""
+    if as_json:
+        _print_json(converted.file)
+        return
+    rows = _rows(converted.path, converted.file)
+    if converted.agreement is not None:
+        rows.insert(3, ("checked", f"ONNX Runtime against the framework: {converted.agreement}"))
+    _print_table(rows)
+
+
+def print_bundle(bundle: Bundle, found: SampleRun | None, *, as_json: bool) -> None:
+    """What ``exactile info`` tells."""
+    if as_json:
+        _print_json(bundle.file)
+        return
+    rows = [*_rows(bundle.path, bundle.file), ("hashes", f"{len(bundle.file.files)} files are what was converted")]
+    if found is not None:
+        rows += [("test", _test_line(plan, found)) for plan in found.differing]
+        rows.append(("", "passed" if found.holds else "FAILED: this machine computes something else"))
+    _print_table(rows)
+
+
+def _rows(path: Path, file: ContractFile) -> list[tuple[str, str]]:
+    y, x = file.geometry.y, file.geometry.x
+    size = sum(part.bytes for part in file.files.values())
+    rows = [
+        ("bundle", f"{path} ({format_bytes(size)}, {file.made_by})"),
+        ("model", f"{file.model} ({file.source}), {file.precision}"),
+        ("image", f"(height, width, {file.image.channels}) {file.image.dtype}; {_normalization(file)}"),
+        ("result", _result(file)),
+        ("stride", f"{y.stride} x {x.stride} pixels (height x width)"),
+        ("halo", f"{_halo('top', 'bottom', y)}, {_halo('left', 'right', x)} pixels"),
+    ]
+    if (y.scale, x.scale) != ("1", "1"):
+        rows.append(("scale", f"{y.scale} x {x.scale} (output size / input size)"))
+    rows.append(("tile", f"{file.tile.shape[0]} x {file.tile.shape[1]} pixels, fixed in {file.tile.file}"))
+    if file.strips is None:
+        rows.append(("strips", f"none: {file.no_strips_reason}"))
+    else:
+        rows.append(("strips", f"{len(file.strips.carries)} carries, results {file.strips.lag} rows behind"))
+    if file.classes:
+        rows.append(("classes", ", ".join(f"{index} {part.name}" for index, part in enumerate(file.classes))))
+    return rows
+
+
+def _halo(first: str, last: str, axis: AxisPart) -> str:
+    return f"{first} {max(0, axis.before)}, {last} {max(0, axis.after)}"
+
+
+def _normalization(file: ContractFile) -> str:
+    norm = file.normalization
+    if (norm.scale, norm.mean, norm.std) == ((1.0,), (0.0,), (1.0,)):
+        return "as stored"
+    numbers = [", ".join(f"{value:g}" for value in values) for values in (norm.scale, norm.mean, norm.std)]
+    return f"(sample / [{numbers[0]}] - [{numbers[1]}]) / [{numbers[2]}]"
+
+
+def _result(file: ContractFile) -> str:
+    result = file.result
+    if result.kind == "labels":
+        return f"(height, width) {result.dtype} labels"
+    return f"({result.channels}, height, width) {result.dtype} {result.kind}"
+
+
+def _test_line(plan: PlanName, found: SampleRun) -> str:
+    return f"{plan}: {found.differing[plan]} of {found.pixels} values differ, max-abs {found.max_abs[plan]:.2g}"
+
+
+def _print_table(rows: list[tuple[str, str]]) -> None:
+    table = Table.grid(padding=(0, 2))
+    for name, value in rows:
+        table.add_row(name, Text(value))
+    Console(highlight=False, soft_wrap=True).print(table)
+
+
+def _print_json(file: ContractFile) -> None:
+    from exactile.bundle.contract_file import encode_contract
+
+    typer.echo(encode_contract(file).decode(), nl=False)

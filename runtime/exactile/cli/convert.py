@@ -1,0 +1,107 @@
+"""``exactile convert``: a trained network becomes a bundle."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from exactile.cli.bundle_text import print_converted
+from exactile.cli.converter import load_bundle_maker
+from exactile.cli.failures import reported
+from exactile.cli.options import MeanOption, OutputNameOption, ScaleOption, StdOption
+from exactile.cli.values import parse_names, parse_numbers, parse_tile
+from exactile.errors import OptionError
+
+EXAMPLES = """
+**Examples**
+
+`exactile convert unet.onnx -o unet.bundle --scale 255`
+
+`exactile convert traced.pt -o unet.bundle --scale 255 --mean 0.7,0.5,0.6 --std 0.2 --classes background,nucleus`
+
+`exactile convert --torch mypackage.models:build_unet --weights best.pth -o unet.bundle --tile 1024x2048`
+
+`exactile convert program.pt2 -o unet.bundle --dtype uint16 --scale 65535 --output probabilities`
+
+`exactile info unet.bundle --test`, then `exactile run unet.bundle slide.tif -o labels.tif`
+"""
+
+
+class DtypeChoice(StrEnum):
+    uint8 = "uint8"
+    uint16 = "uint16"
+    float32 = "float32"
+
+
+class OutputChoice(StrEnum):
+    labels = "labels"
+    probabilities = "probabilities"
+    raw = "raw"
+
+
+def convert(
+    target: Annotated[Path, typer.Option("-o", "--to", help="The bundle: a folder.", show_default=False)],
+    source: Annotated[
+        Path | None,
+        typer.Argument(help="An ONNX file, a TorchScript file (.pt), an exported program (.pt2).", show_default=False),
+    ] = None,
+    torch: Annotated[
+        str | None,
+        typer.Option(metavar="MODULE:FACTORY", help="In place of SOURCE: what builds the PyTorch module when called."),
+    ] = None,
+    weights: Annotated[Path | None, typer.Option(help="A state dict for --torch.", show_default=False)] = None,
+    input_channels: Annotated[
+        int | None, typer.Option(min=1, help="Channels of the image. [default: of the first convolution]")
+    ] = None,
+    dtype: Annotated[DtypeChoice, typer.Option(help="Samples of the images to come.")] = DtypeChoice.uint8,
+    scale: ScaleOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    output: Annotated[
+        OutputChoice, typer.Option(help="labels; probabilities (C, H, W); or raw, the network's own output.")
+    ] = OutputChoice.labels,
+    output_name: OutputNameOption = None,
+    tile: Annotated[
+        str | None,
+        typer.Option(metavar="H[xW]", help="Padded tile whose graph has a fixed shape. [default: 1024 or more]"),
+    ] = None,
+    classes: Annotated[str | None, typer.Option(metavar="NAMES", help="Class names, separated by commas.")] = None,
+    colors: Annotated[str | None, typer.Option(metavar="COLORS", help="Class colours: #rrggbb,#rrggbb,...")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing bundle.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the contract as JSON on stdout.")] = False,
+) -> None:
+    """Convert a trained network to a bundle, which runs without PyTorch and without onnx.
+
+    The network's ONNX form is compared with the framework's own result before anything is written.
+    """
+    with reported():
+        if (source is None) == (torch is None):
+            raise OptionError("give either a file to convert or --torch MODULE:FACTORY")
+        if weights is not None and torch is None:
+            raise OptionError("--weights belongs to --torch MODULE:FACTORY, which builds the network they are for")
+        maker = load_bundle_maker()
+        tile_shape = parse_tile(tile)
+        normalization = maker.Normalization(
+            scale=parse_numbers("scale", scale, 1.0),
+            mean=parse_numbers("mean", mean, 0.0),
+            std=parse_numbers("std", std, 1.0),
+        )
+        if torch is not None:
+            entry = maker.load_factory(torch, weights, output_name=output_name, input_channels=input_channels)
+        else:
+            entry = maker.load_entry(source, output_name=output_name, input_channels=input_channels)
+        converted = maker.convert_entry(
+            entry,
+            target,
+            image_dtype=dtype.value,
+            normalization=normalization,
+            output=output.value,
+            tile=tile_shape,
+            classes=parse_names(classes),
+            colors=parse_names(colors),
+            overwrite=overwrite,
+        )
+        print_converted(converted, as_json=as_json)

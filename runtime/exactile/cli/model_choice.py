@@ -1,0 +1,69 @@
+"""The network that a run was given: a bundle as it is, or an ONNX file that is converted in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from exactile.cli.converter import load_converter
+from exactile.cli.values import parse_numbers
+from exactile.contract import DeployedModel, OutputKind
+from exactile.errors import OptionError
+
+Deploy = Callable[[str], DeployedModel]
+"""From the dtype of an image's samples to a model for it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelChoice:
+    """The model argument and the options that go with it, as typed."""
+
+    path: Path
+    scale: Sequence[str] | None
+    mean: Sequence[str] | None
+    std: Sequence[str] | None
+    output: OutputKind | None
+    output_name: str | None
+    strips: bool
+
+    def load(self) -> Deploy:
+        """Read the model. Raises ModelError, and OptionError for what is fixed in a bundle."""
+        from exactile.bundle.opening import is_bundle
+
+        return self._bundle() if is_bundle(self.path) else self._onnx()
+
+    def _bundle(self) -> Deploy:
+        from exactile.bundle.opening import open_bundle
+
+        given = {"--scale": self.scale, "--mean": self.mean, "--std": self.std}
+        given |= {"--output": self.output, "--output-name": self.output_name}
+        fixed = [option for option, value in given.items() if value]
+        if fixed:
+            raise OptionError(
+                f"{', '.join(fixed)}: fixed in the bundle {self.path}; leave it out, or convert the model again with it"
+            )
+        folder = self.path if self.path.is_dir() or not self.path.exists() else self.path.parent
+        model = open_bundle(folder).model
+        return lambda _dtype: model
+
+    def _onnx(self) -> Deploy:
+        converter = load_converter()
+        normalization = converter.Normalization(
+            scale=parse_numbers("scale", self.scale, 1.0),
+            mean=parse_numbers("mean", self.mean, 0.0),
+            std=parse_numbers("std", self.std, 1.0),
+        )
+        network = converter.load_network(self.path, output_name=self.output_name)
+
+        def deploy(dtype: str) -> DeployedModel:
+            deployed: DeployedModel = converter.deploy(
+                network,
+                image_dtype=dtype,
+                normalization=normalization,
+                output=self.output or "labels",
+                strips=self.strips,
+            )
+            return deployed
+
+        return deploy
