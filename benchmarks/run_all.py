@@ -7,7 +7,15 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-SCRIPTS = {"exactness": [], "end_to_end": [], "memory_model": ["--quick"], "read_speed": [], "write_speed": []}
+SCRIPTS = {
+    "exactness": [],
+    "strips": ["--features", "16", "64", "--rows", "64", "128", "256"],
+    "carry_placement": ["--rounds", "5"],
+    "end_to_end": [],
+    "memory_model": ["--quick"],
+    "read_speed": [],
+    "write_speed": [],
+}
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ ROOMS = [
     "sinks",
     "engines",
     "pipeline",
+    "statistics",
     "session",
     "bundle",
     "cli",

@@ -6,7 +6,7 @@ import onnx_ir as ir
 
 from exactile.contract import Contract, DeployedModel, OutputKind
 from exactile_converters.from_onnx import Network, load_network
-from exactile_converters.graphs.io import Normalization, wrap
+from exactile_converters.graphs.io import Normalization, statistics_as_inputs, wrap
 from exactile_converters.graphs.memory_records import wrapped_memory
 from exactile_converters.inspection import Inspection, inspect_network, not_tileable
 from exactile_converters.strips.build import build_strips
@@ -52,5 +52,6 @@ def deploy(
             model, reason = build_strips(wrapped, traced.sizes, traced.geometry.y.remainder), ""
         except StripError as error:
             reason = str(error)
-    graph = ir.to_proto(wrapped.model).SerializeToString()
-    return DeployedModel(contract=contract, graph=graph, strips=model, no_strips_reason=reason)
+    proto = ir.to_proto(wrapped.model)
+    statistics_as_inputs(proto, wrapped.image.statistics)
+    return DeployedModel(contract=contract, graph=proto.SerializeToString(), strips=model, no_strips_reason=reason)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -26,6 +26,7 @@ from exactile.plan.strips import StripPlan, least_rows
 from exactile.plan.tiles import AxisDomain, TilePlan
 from exactile.sinks.protocol import ResultSpec, Sink, WritePlan
 from exactile.sources.protocol import ReadCount, Source
+from exactile.statistics import Normalizers, measure, passes
 from exactile.stream import KeptRows, NoSink, RowStream
 
 PlanName = Literal["auto", "whole", "tile", "strip"]
@@ -174,12 +175,16 @@ class Session:
         plan: PlanName = "auto",
         tile: tuple[int, int] | None = None,
         border: Border = "model",
+        normalizers: Normalizers | None = None,
         progress: Callable[[int], None] | None = None,
         planned: Callable[[Plan], None] | None = None,
+        measuring: Callable[[int, int], None] | None = None,
     ) -> Summary:
         """Segment ``source`` into ``sink``: equal to one pass over the whole image.
 
-        ``planned`` is called once with the plan, ``progress`` with the number of result pixels of each write.
+        Where the model normalises by statistics of the whole image and ``normalizers`` are not given, ``measure`` finds
+        them first; ``measuring`` is then called with pixels read so far and in all. ``planned`` is called once with
+        the plan, ``progress`` with the number of result pixels of each write.
         On any failure the sink is aborted and the first error raised.
         """
         try:
@@ -187,7 +192,11 @@ class Session:
             chosen = choice.plan
             if planned is not None:
                 planned(chosen)
-            seconds, need = self._run(chosen, source, sink, progress or (lambda _pixels: None))
+            begin = time.perf_counter()
+            found = self._normalizers(source, normalizers, measuring)
+            measured_s = time.perf_counter() - begin
+            seconds, need = self._run(chosen, source, sink, progress or (lambda _pixels: None), found)
+            seconds.measure, seconds.total = measured_s, seconds.total + measured_s
         except BaseException:
             sink.abort()
             raise
@@ -211,6 +220,46 @@ class Session:
             peak_memory_bytes=peak_resident_bytes(),
         )
 
+    def measure(self, source: Source, measuring: Callable[[int, int], None] | None = None) -> Normalizers:
+        """Offset and scale by which the model normalises ``source``: one or two passes over it, in bounded memory.
+
+        Raises OptionError where the model does not ask for statistics of the whole image, SourceError.
+        """
+        wanted = self.contract.image.statistics
+        if wanted is None:
+            raise OptionError("this model normalises by fixed numbers; there is nothing to measure")
+        self._check_source(source)
+        done, total = 0, passes(source, wanted) * source.height * source.width
+
+        def advance(pixels: int) -> None:
+            nonlocal done
+            done += pixels
+            if measuring is not None:
+                measuring(done, total)
+
+        return measure(source, wanted, advance, cache_bytes=self._budget_bytes // 4)
+
+    def _normalizers(
+        self, source: Source, given: Normalizers | None, measuring: Callable[[int, int], None] | None
+    ) -> Normalizers | None:
+        if self.contract.image.statistics is None or given is not None:
+            return given
+        return self.measure(source, measuring)
+
+    def _constants(self, normalizers: Normalizers | None) -> dict[str, NDArray[Any]]:
+        """The graph's inputs beside the image. Raises OptionError where they do not fit."""
+        wanted, channels = self.contract.image.statistics, self.contract.image.channels
+        if wanted is None:
+            if normalizers is not None:
+                raise OptionError("this model normalises by fixed numbers; it takes no normalizers")
+            return {}
+        if normalizers is None:
+            raise OptionError("this model normalises by statistics of the whole image; give normalizers")
+        found = {wanted.offset_name: normalizers.offset, wanted.scale_name: normalizers.scale}
+        if any(np.shape(values) != (channels,) for values in found.values()):
+            raise OptionError(f"normalizers need one offset and one scale for each of {channels} channel(s)")
+        return {name: np.ascontiguousarray(values, np.float32).reshape(1, -1, 1, 1) for name, values in found.items()}
+
     def stream(
         self,
         *,
@@ -220,13 +269,15 @@ class Session:
         border: Border = "model",
         height: int | None = None,
         sink: Sink | None = None,
+        normalizers: Normalizers | None = None,
     ) -> RowStream:
         """A stream for an image of ``width`` pixels and samples of ``dtype`` that arrives in rows.
 
         Results come strip by strip, the same as ``segment`` gives for the complete image. ``rows`` is the height of
         a strip (default: by predicted time within the memory budget): lower strips give results earlier and cost
         more. A ``sink`` is written as results come if ``height``, the number of rows to come, is given; else results
-        are kept in a temporary file beside the output until the height is known.
+        are kept in a temporary file beside the output until the height is known. A model that normalises by statistics
+        of the whole image needs them beforehand: ``normalizers``, by ``measure`` of an overview, or from a scan before.
 
         Raises PlanError where the network does not allow strips, BudgetError, StreamError.
         """
@@ -238,6 +289,7 @@ class Session:
             raise StreamError(
                 f"rows of {dtype} are announced and the model was deployed for {self.contract.image.dtype}"
             )
+        constants = self._constants(normalizers)
         image = self.contract.image
         kept = KeptRows(width=width, channels=image.channels, dtype=np.dtype(image.dtype))
         kept.height = NOMINAL_STREAM_ROWS + 4 * least_rows(strips)
@@ -254,8 +306,8 @@ class Session:
             rows=ArrivingRows(self.contract.geometry.y, strips, plan.rows, border),
             columns=plan.x,
             border=border,
-            engine=lambda: self._strip_engine(strips, plan, need),
-            whole=lambda source: self._whole_array(source, border),
+            engine=lambda: self._strip_engine(strips, plan, need, constants),
+            whole=lambda source: self._whole_array(source, border, normalizers),
             sink=sink,
             height=height,
         )
@@ -275,21 +327,26 @@ class Session:
             f"{format_bytes(self._budget_bytes)}; use lower strips, or raise the budget"
         )
 
-    def _whole_array(self, source: Source, border: Border) -> NDArray[Any]:
+    def _whole_array(self, source: Source, border: Border, normalizers: Normalizers | None) -> NDArray[Any]:
         from exactile.sinks.array import ArraySink
 
         sink = ArraySink()
-        self.segment(source, sink, plan="strip", border=border)
+        self.segment(source, sink, plan="strip", border=border, normalizers=normalizers)
         return sink.result
 
     def _run(
-        self, plan: Plan, source: Source, sink: Sink, progress: Callable[[int], None]
+        self,
+        plan: Plan,
+        source: Source,
+        sink: Sink,
+        progress: Callable[[int], None],
+        normalizers: Normalizers | None,
     ) -> tuple[StageSeconds, MemoryNeed]:
-        need = self.memory_need(plan, source, sink)
+        need, constants = self.memory_need(plan, source, sink), self._constants(normalizers)
         sink.begin(self._result_spec(plan))
         source.prepare(read_plan(plan), cache_bytes=need.granted_cache(self._budget_bytes))
         begin = time.perf_counter()
-        engine = self._engine(plan, need)
+        engine = self._engine(plan, need, constants)
         opening_s = time.perf_counter() - begin
         try:
             pipeline = Pipeline(plan, self.contract, source, engine, sink, progress)
@@ -301,10 +358,10 @@ class Session:
             engine.close()
         return seconds, need
 
-    def _engine(self, plan: Plan, need: MemoryNeed) -> Engine:
+    def _engine(self, plan: Plan, need: MemoryNeed, constants: Mapping[str, NDArray[Any]]) -> Engine:
         contract, strips = self.contract, self._model.strips
         if isinstance(plan, StripPlan) and strips is not None:
-            return self._strip_engine(strips, plan, need)
+            return self._strip_engine(strips, plan, need, constants)
         return OnnxRuntimeEngine(
             self._model.graph,
             input_name=contract.image.name,
@@ -314,9 +371,12 @@ class Session:
             activation_bytes=need.activation_bytes,
             weights=self._model.weights,
             claims=self._model.claims,
+            constants=constants,
         )
 
-    def _strip_engine(self, strips: StripModel, plan: StripPlan, need: MemoryNeed) -> StripEngine:
+    def _strip_engine(
+        self, strips: StripModel, plan: StripPlan, need: MemoryNeed, constants: Mapping[str, NDArray[Any]]
+    ) -> StripEngine:
         return StripEngine(
             strips,
             self.contract,
@@ -325,6 +385,7 @@ class Session:
             threads=self._threads,
             activation_bytes=need.activation_bytes,
             claims=self._model.claims,
+            constants=constants,
         )
 
     def _result_spec(self, plan: Plan) -> ResultSpec:

@@ -2,6 +2,9 @@
 
 ``image (H, W, C)`` -> ``(sample / scale - mean) / std`` in float32 -> network -> ``result``
 ((H, W) labels, or (C, H, W) float32), so that one byte a sample goes in and one byte a pixel comes back.
+
+Where the normalisation needs statistics of the whole image, it is ``(sample - offset) / scale`` with two constants that
+``statistics_as_inputs`` turns into inputs once the graph is done: until then they count as any constant does.
 """
 
 from __future__ import annotations
@@ -10,9 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 
-from exactile.contract import ImageInput, OutputKind, ResultOutput
+from exactile.contract import ImageInput, ImageStatistics, OutputKind, ResultOutput
 from exactile.errors import ChannelError, ModelError, OptionError
 from exactile_converters.from_onnx import Network
 from exactile_converters.geometry.feature_maps import FeatureMap
@@ -27,11 +31,15 @@ THRESHOLD_OF_PROBABILITY = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Normalization:
-    """``(sample / scale - mean) / std``; each one value, or one for each channel."""
+    """``(sample / scale - mean) / std``; each one value, or one for each channel.
+
+    With ``statistics``, ``(sample - offset) / scale`` by those of the whole image comes before.
+    """
 
     scale: tuple[float, ...] = (1.0,)
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
+    statistics: ImageStatistics | None = None
 
     def __post_init__(self) -> None:
         for name, values in (("scale", self.scale), ("mean", self.mean), ("std", self.std)):
@@ -81,9 +89,21 @@ def wrap(
     graph.sort()
     return Wrapped(
         model=network.model,
-        image=ImageInput(name=IMAGE, dtype=image_dtype, channels=network.channels),
+        image=ImageInput(name=IMAGE, dtype=image_dtype, channels=network.channels, statistics=normalization.statistics),
         result=spec,
     )
+
+
+def statistics_as_inputs(model: onnx.ModelProto, statistics: ImageStatistics | None) -> None:
+    """Offset and scale of the whole image, constants so far, become inputs of a finished graph."""
+    if statistics is None:
+        return
+    names = (statistics.offset_name, statistics.scale_name)
+    constants = {tensor.name: tensor for tensor in model.graph.initializer if tensor.name in names}
+    for name in names:
+        tensor = constants[name]
+        model.graph.input.append(onnx.helper.make_tensor_value_info(name, tensor.data_type, tensor.dims))
+        model.graph.initializer.remove(tensor)
 
 
 class _Builder:
@@ -107,6 +127,12 @@ class _Builder:
         self._graph.register_initializer(value)
         return value
 
+    def named(self, name: str, array: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> ir.Value:
+        """A constant under a name of its own."""
+        value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
+        self._graph.register_initializer(value)
+        return value
+
     def axes(self, *axes: int) -> ir.Value:
         return self.constant(np.array(axes, np.int64))
 
@@ -125,11 +151,15 @@ def _prepend(network: Network, dtype: ir.DataType, normalization: Normalization)
         ("Div", normalization.std, 1.0),
     ]
     active = [(op, values) for op, values, neutral in steps if any(v != neutral for v in values)]
-    current = dtype
-    if active or wanted.is_floating_point():
+    current, statistics = dtype, normalization.statistics
+    if active or statistics is not None or wanted.is_floating_point():
         if current != ir.DataType.FLOAT:
             value = build.add("Cast", value, to=ir.DataType.FLOAT.value)
             current = ir.DataType.FLOAT
+        if statistics is not None:
+            shape = (1, network.channels, 1, 1)
+            value = build.add("Sub", value, build.named(statistics.offset_name, np.zeros(shape, np.float32)))
+            value = build.add("Div", value, build.named(statistics.scale_name, np.ones(shape, np.float32)))
         for op, values in active:
             constant = np.array(values, np.float32).reshape(1, -1, 1, 1)
             value = build.add(op, value, build.constant(constant))

@@ -10,7 +10,7 @@ from onnx import ModelProto, TensorProto, numpy_helper
 
 from exactile.contract import StripGraph, StripModel, StripRole
 from exactile_converters.geometry.feature_maps import ImageSizes, walk_forward
-from exactile_converters.graphs.io import Wrapped
+from exactile_converters.graphs.io import Wrapped, statistics_as_inputs
 from exactile_converters.strips.cost import StripCosts
 from exactile_converters.strips.demand import demand
 from exactile_converters.strips.graphs import carries, strip_graph
@@ -45,6 +45,7 @@ def build_strips(wrapped: Wrapped, sizes: ImageSizes, remainder: int) -> StripMo
     graphs: dict[StripRole, StripGraph] = {}
     for role in ROLES:
         model = strip_graph(source, carry, role)
+        statistics_as_inputs(model, wrapped.image.statistics)
         memory = strip_memory(model, source, carried)
         _share_weights(model, weights)
         graphs[role] = StripGraph(graph=model.SerializeToString(), memory=memory)

@@ -59,12 +59,25 @@ class GeometryPart(Part, frozen=True, kw_only=True):
     x: AxisPart
 
 
+class StatisticsPart(Part, frozen=True, kw_only=True):
+    """What of the whole image enters the graphs by two further inputs; see ``exactile.contract.ImageStatistics``."""
+
+    kind: Literal["zscore", "percentile"]
+    low: float
+    high: float
+    epsilon: float
+    per_channel: bool
+    offset_name: str
+    scale_name: str
+
+
 class ImagePart(Part, frozen=True, kw_only=True):
     """The graphs' image input: (H, W, C), samples as stored."""
 
     name: str
     dtype: ImageType
     channels: Positive
+    statistics: StatisticsPart | None
 
 
 class ResultPart(Part, frozen=True, kw_only=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from fractions import Fraction
 from typing import Any
 
@@ -17,6 +18,7 @@ from exactile.bundle.contract_file import (
     ImagePart,
     MemoryPart,
     ResultPart,
+    StatisticsPart,
     StripGraphPart,
     StripGraphsPart,
     StripsPart,
@@ -26,6 +28,7 @@ from exactile.contract import (
     Carry,
     Contract,
     ImageInput,
+    ImageStatistics,
     MemoryModel,
     ResultOutput,
     StripGraph,
@@ -42,7 +45,7 @@ def contract_from(file: ContractFile) -> Contract:
     return Contract(
         model_name=file.model,
         geometry=Geometry(y=_axis_from(file.geometry.y), x=_axis_from(file.geometry.x)),
-        image=ImageInput(name=file.image.name, dtype=file.image.dtype, channels=file.image.channels),
+        image=_image_from(file.image),
         result=ResultOutput(
             name=file.result.name,
             kind=file.result.kind,
@@ -87,7 +90,17 @@ def geometry_part(geometry: Geometry) -> GeometryPart:
 
 
 def image_part(image: ImageInput) -> ImagePart:
-    return ImagePart(name=image.name, dtype=image.dtype, channels=image.channels)  # type: ignore[arg-type]
+    statistics = None
+    if image.statistics is not None:
+        # A whole number that was given for a float would be written, and later compared, as another text.
+        numbers = {name: float(getattr(image.statistics, name)) for name in ("low", "high", "epsilon")}
+        statistics = StatisticsPart(**asdict(image.statistics) | numbers)
+    return ImagePart(
+        name=image.name,
+        dtype=image.dtype,  # type: ignore[arg-type]
+        channels=image.channels,
+        statistics=statistics,
+    )
 
 
 def result_part(result: ResultOutput) -> ResultPart:
@@ -117,6 +130,11 @@ def strips_part(strips: StripModel, files: Mapping[StripRole, str]) -> StripsPar
         copied_passes=strips.copied_passes,
         recomputed_rows=strips.recomputed_rows,
     )
+
+
+def _image_from(part: ImagePart) -> ImageInput:
+    statistics = ImageStatistics(**msgspec.structs.asdict(part.statistics)) if part.statistics is not None else None
+    return ImageInput(name=part.name, dtype=part.dtype, channels=part.channels, statistics=statistics)
 
 
 def _axis_from(part: AxisPart) -> AxisGeometry:

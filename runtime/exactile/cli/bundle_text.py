@@ -70,6 +70,12 @@ def _halo(first: str, last: str, axis: AxisPart) -> str:
 
 
 def _normalization(file: ContractFile) -> str:
+    statistics = file.image.statistics
+    if statistics is not None:
+        of = "each channel" if statistics.per_channel else "all channels"
+        if statistics.kind == "zscore":
+            return f"(sample - mean) / deviation, of {of} of the whole image"
+        return f"percentiles {statistics.low:g} to {statistics.high:g} of {of} of the whole image become 0 to 1"
     norm = file.normalization
     if (norm.scale, norm.mean, norm.std) == ((1.0,), (0.0,), (1.0,)):
         return "as stored"

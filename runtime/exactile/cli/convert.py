@@ -11,8 +11,17 @@ import typer
 from exactile.cli.bundle_text import print_converted
 from exactile.cli.converter import load_bundle_maker
 from exactile.cli.failures import reported
-from exactile.cli.options import MeanOption, OutputNameOption, ScaleOption, StdOption
-from exactile.cli.values import parse_names, parse_numbers, parse_tile
+from exactile.cli.normalization import NormalizationOptions
+from exactile.cli.options import (
+    JointOption,
+    MeanOption,
+    NormalizeOption,
+    OutputNameOption,
+    PercentilesOption,
+    ScaleOption,
+    StdOption,
+)
+from exactile.cli.values import parse_names, parse_tile
 from exactile.errors import OptionError
 
 EXAMPLES = """
@@ -25,6 +34,8 @@ EXAMPLES = """
 `exactile convert --torch mypackage.models:build_unet --weights best.pth -o unet.bundle --tile 1024x2048`
 
 `exactile convert program.pt2 -o unet.bundle --dtype uint16 --scale 65535 --output probabilities`
+
+`exactile convert stardist.onnx -o stardist.bundle --dtype uint16 --normalize percentile --output raw`
 
 `exactile info unet.bundle --test`, then `exactile run unet.bundle slide.tif -o labels.tif`
 """
@@ -60,6 +71,9 @@ def convert(
     scale: ScaleOption = None,
     mean: MeanOption = None,
     std: StdOption = None,
+    normalize: NormalizeOption = None,
+    percentiles: PercentilesOption = None,
+    joint_channels: JointOption = False,
     output: Annotated[
         OutputChoice, typer.Option(help="labels; probabilities (C, H, W); or raw, the network's own output.")
     ] = OutputChoice.labels,
@@ -84,11 +98,14 @@ def convert(
             raise OptionError("--weights belongs to --torch MODULE:FACTORY, which builds the network they are for")
         maker = load_bundle_maker()
         tile_shape = parse_tile(tile)
-        normalization = maker.Normalization(
-            scale=parse_numbers("scale", scale, 1.0),
-            mean=parse_numbers("mean", mean, 0.0),
-            std=parse_numbers("std", std, 1.0),
-        )
+        normalization = NormalizationOptions(
+            normalize=normalize,
+            percentiles=percentiles,
+            joint_channels=joint_channels,
+            scale=scale,
+            mean=mean,
+            std=std,
+        ).build(maker)
         if torch is not None:
             entry = maker.load_factory(torch, weights, output_name=output_name, input_channels=input_channels)
         else:

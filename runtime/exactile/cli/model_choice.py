@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from exactile.cli.converter import load_converter
-from exactile.cli.values import parse_numbers
+from exactile.cli.normalization import NormalizationOptions
 from exactile.contract import DeployedModel, OutputKind
 from exactile.errors import OptionError
 
@@ -20,9 +20,7 @@ class ModelChoice:
     """The model argument and the options that go with it, as typed."""
 
     path: Path
-    scale: Sequence[str] | None
-    mean: Sequence[str] | None
-    std: Sequence[str] | None
+    normalization: NormalizationOptions
     output: OutputKind | None
     output_name: str | None
     strips: bool
@@ -36,9 +34,8 @@ class ModelChoice:
     def _bundle(self) -> Deploy:
         from exactile.bundle.opening import open_bundle
 
-        given = {"--scale": self.scale, "--mean": self.mean, "--std": self.std}
-        given |= {"--output": self.output, "--output-name": self.output_name}
-        fixed = [option for option, value in given.items() if value]
+        given = {"--output": self.output, "--output-name": self.output_name}
+        fixed = [*self.normalization.given, *(option for option, value in given.items() if value)]
         if fixed:
             raise OptionError(
                 f"{', '.join(fixed)}: fixed in the bundle {self.path}; leave it out, or convert the model again with it"
@@ -49,11 +46,7 @@ class ModelChoice:
 
     def _onnx(self) -> Deploy:
         converter = load_converter()
-        normalization = converter.Normalization(
-            scale=parse_numbers("scale", self.scale, 1.0),
-            mean=parse_numbers("mean", self.mean, 0.0),
-            std=parse_numbers("std", self.std, 1.0),
-        )
+        normalization = self.normalization.build(converter)
         network = converter.load_network(self.path, output_name=self.output_name)
 
         def deploy(dtype: str) -> DeployedModel:

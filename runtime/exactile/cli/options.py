@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,29 @@ ScaleOption = Annotated[
 ]
 MeanOption = Annotated[list[str] | None, typer.Option(help="See --scale.")]
 StdOption = Annotated[list[str] | None, typer.Option(help="See --scale.")]
+
+
+class NormalizeChoice(StrEnum):
+    """What samples become before the network sees them."""
+
+    fixed = "fixed"
+    zscore = "zscore"
+    percentile = "percentile"
+
+
+NormalizeOption = Annotated[
+    NormalizeChoice | None,
+    typer.Option(
+        help="fixed: by --scale, --mean and --std. By the whole image, read once before: zscore, (sample - mean) / "
+        "deviation; percentile, to 0..1 between two percentiles. [default: fixed]"
+    ),
+]
+PercentilesOption = Annotated[
+    str | None, typer.Option(metavar="LOW,HIGH", help="For --normalize percentile. [default: 1,99.8]")
+]
+JointOption = Annotated[
+    bool, typer.Option("--joint-channels", help="Statistics of all channels together, not of each.")
+]
 ChannelsOption = Annotated[
     str | None, typer.Option(metavar="LIST", help="Channels of the image to use, e.g. 0,1,2. [default: all]")
 ]

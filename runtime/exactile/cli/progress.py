@@ -6,7 +6,16 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 from exactile.plan.choice import Plan
@@ -33,6 +42,7 @@ class Bar:
             disable=not (enabled and console.is_terminal),
             speed_estimate_period=120,
         )
+        self._measuring: TaskID | None = None
         self._task = self._progress.add_task("segment", total=None)
 
     def __enter__(self) -> Self:
@@ -47,6 +57,15 @@ class Bar:
     def start(self, plan: Plan) -> None:
         height, width = plan.result_shape
         self._progress.update(self._task, total=height * width)
+
+    def measure(self, pixels: int, total: int) -> None:
+        """The pass before: ``pixels`` of ``total`` were read to normalise by."""
+        if self._measuring is None:
+            self._measuring = self._progress.add_task("measure", total=total)
+        self._progress.update(self._measuring, completed=pixels)
+        if pixels >= total:
+            self._progress.remove_task(self._measuring)
+            self._measuring = None
 
     def advance(self, pixels: int) -> None:
         self._progress.update(self._task, advance=pixels)

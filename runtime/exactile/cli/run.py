@@ -10,14 +10,18 @@ import typer
 
 from exactile.cli.failures import reported
 from exactile.cli.model_choice import ModelChoice
+from exactile.cli.normalization import NormalizationOptions
 from exactile.cli.options import (
     AxesOption,
     BundleOrModelArgument,
     ChannelsOption,
+    JointOption,
     LevelOption,
     MeanOption,
     NoProgressOption,
+    NormalizeOption,
     OutputNameOption,
+    PercentilesOption,
     ScaleOption,
     StdOption,
 )
@@ -92,6 +96,9 @@ def run(
     scale: ScaleOption = None,
     mean: MeanOption = None,
     std: StdOption = None,
+    normalize: NormalizeOption = None,
+    percentiles: PercentilesOption = None,
+    joint_channels: JointOption = False,
     channels: ChannelsOption = None,
     axes: AxesOption = None,
     level: LevelOption = 0,
@@ -118,9 +125,14 @@ def run(
         check_target(target, overwrite=overwrite)
         chosen = ModelChoice(
             path=model,
-            scale=scale,
-            mean=mean,
-            std=std,
+            normalization=NormalizationOptions(
+                normalize=normalize,
+                percentiles=percentiles,
+                joint_channels=joint_channels,
+                scale=scale,
+                mean=mean,
+                std=std,
+            ),
             output=output.value if output is not None else None,
             output_name=output_name,
             strips=plan.value in ("auto", "strip"),
@@ -139,6 +151,7 @@ def run(
                     border=border.value,
                     progress=bar.advance,
                     planned=bar.start,
+                    measuring=bar.measure,
                 )
         finally:
             source.close()

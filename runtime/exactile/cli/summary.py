@@ -51,6 +51,7 @@ def summary_object(summary: Summary, *, model: Path, image: Path, target: Path) 
         "computed_over_wanted": round(summary.computed_pixels / summary.wanted_pixels, 4),
         "seconds": {
             "total": round(seconds.total, 4),
+            "measure": round(seconds.measure, 4),
             "open": round(seconds.open, 4),
             "read": round(seconds.read, 4),
             "infer": round(seconds.infer, 4),

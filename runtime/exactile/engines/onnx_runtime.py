@@ -33,7 +33,8 @@ class OnnxRuntimeEngine:
     ``activation_bytes`` is ``MemoryModel.activation_bytes(H, W)``: with it, activations live in a region made for
     that size and shared by all engines of the process, and the peak memory is the predicted one; without it, ONNX
     Runtime grows a heap of its own, which takes up to twice as much. ``weights`` are constants that the graph leaves
-    outside. ``claims`` are entries of a contract; the graph's metadata must hold the same.
+    outside. ``claims`` are entries of a contract; the graph's metadata must hold the same. ``constants`` are
+    further inputs, the same for all tiles.
 
     Raises EngineError when onnxruntime is missing or refuses the graph, and when graph and arguments disagree.
     """
@@ -49,8 +50,10 @@ class OnnxRuntimeEngine:
         activation_bytes: int | None = None,
         weights: Mapping[str, NDArray[Any]] | None = None,
         claims: Mapping[str, str] | None = None,
+        constants: Mapping[str, NDArray[Any]] | None = None,
     ) -> None:
         ort = load_library()
+        self._constants = constants or {}
         options = session_options(ort, tile_shape, compute_threads(threads))
         self._session: Any = None
         self._input_name, self._output_name = input_name, output_name
@@ -88,8 +91,10 @@ class OnnxRuntimeEngine:
         if not out.flags.writeable:
             raise EngineError("the array for the result is read-only; give one that can be written")
         binding = self._session.io_binding()
-        binding.bind_input(self._input_name, "cpu", 0, tile.dtype.type, list(tile.shape), tile.ctypes.data)
-        binding.bind_output(self._output_name, "cpu", 0, out.dtype.type, list(out.shape), out.ctypes.data)
+        bind(binding.bind_input, self._input_name, tile)
+        for name, array in self._constants.items():
+            bind(binding.bind_input, name, array)
+        bind(binding.bind_output, self._output_name, out)
         try:
             self._session.run_with_iobinding(binding, self._run_options)
         except Exception as error:
@@ -152,6 +157,11 @@ def add_weights(ort: Any, options: Any, weights: Mapping[str, NDArray[Any]]) -> 
     if weights:
         values = [ort.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
         options.add_external_initializers(list(weights), values)
+
+
+def bind(bind_one: Any, name: str, array: NDArray[Any]) -> None:
+    """Bind an input or output to ``array`` where it is."""
+    bind_one(name, "cpu", 0, array.dtype.type, list(array.shape), array.ctypes.data)
 
 
 def check_claims(session: Any, claims: Mapping[str, str], graph: str) -> None:

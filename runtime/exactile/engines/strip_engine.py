@@ -13,6 +13,7 @@ from exactile.contract import Contract, StripModel, StripRole
 from exactile.engines.arena import SHARED_ARENA, share_allocator
 from exactile.engines.onnx_runtime import (
     add_weights,
+    bind,
     check_claims,
     fail,
     load_library,
@@ -33,7 +34,7 @@ class StripEngine:
     Each band has two sets of carries; a strip reads one and writes the other, by I/O binding: no row is copied in
     Python. One graph is open at a time: all bands run their first strip, then all body strips, then the last.
     ``activation_bytes`` is the most that any of the strips needs. ``opening_s`` is the time spent on opening graphs.
-    ``claims`` as in ``OnnxRuntimeEngine``.
+    ``claims`` and ``constants`` as in ``OnnxRuntimeEngine``.
 
     Raises EngineError when onnxruntime is missing or refuses a graph.
     """
@@ -48,8 +49,10 @@ class StripEngine:
         threads: int | None = None,
         activation_bytes: int | None = None,
         claims: Mapping[str, str] | None = None,
+        constants: Mapping[str, Array] | None = None,
     ) -> None:
         self._ort = load_library()
+        self._constants = constants or {}
         self._claims = claims or {}
         self._strips, self._contract = strips, contract
         self._width, self._threads = band_width, compute_threads(threads)
@@ -76,15 +79,7 @@ class StripEngine:
             raise EngineError("a strip engine runs strips; this is a tile")
         self._open(place.role, tile.shape[0])
         pair = self._carries[place.band]
-        binding = self._session.io_binding()
-        _bind(binding.bind_input, self._contract.image.name, tile)
-        _bind(binding.bind_output, self._contract.result.name, out)
-        if place.role != "first":
-            for name, array in pair.current.items():
-                _bind(binding.bind_input, f"{name}_in", array)
-        if place.role != "last":
-            for name, array in pair.next.items():
-                _bind(binding.bind_output, f"{name}_out", array)
+        binding = self._bound(tile, out, place.role, pair)
         try:
             self._session.run_with_iobinding(binding, self._run_options)
         except Exception as error:
@@ -104,6 +99,21 @@ class StripEngine:
         self._session = None
         self._carries = []
         SHARED_ARENA.release(self)
+
+    def _bound(self, tile: Array, out: Array, role: StripRole, pair: _Pair) -> Any:
+        """Everything that a strip reads and writes, where it is."""
+        binding = self._session.io_binding()
+        bind(binding.bind_input, self._contract.image.name, tile)
+        for name, array in self._constants.items():
+            bind(binding.bind_input, name, array)
+        bind(binding.bind_output, self._contract.result.name, out)
+        if role != "first":
+            for name, array in pair.current.items():
+                bind(binding.bind_input, f"{name}_in", array)
+        if role != "last":
+            for name, array in pair.next.items():
+                bind(binding.bind_output, f"{name}_out", array)
+        return binding
 
     def _open(self, role: StripRole, height: int) -> None:
         if self._open_for == (role, height):
@@ -137,7 +147,3 @@ class _Pair:
 
     def swap(self) -> None:
         self.current, self.next = self.next, self.current
-
-
-def _bind(bind: Any, name: str, array: Array) -> None:
-    bind(name, "cpu", 0, array.dtype.type, list(array.shape), array.ctypes.data)

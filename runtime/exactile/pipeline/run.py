@@ -35,9 +35,10 @@ class StageSeconds:
     """Busy time of each stage, in seconds; stages overlap, so they may add up to more than the total.
 
     ``open`` is the time that opening the engine took: before the run for tiles, within ``infer`` for the three graphs
-    of a strip plan. ``total`` holds it either way.
+    of a strip plan. ``total`` holds it either way, and ``measure``, the time that statistics of the whole image took.
     """
 
+    measure: float = 0.0
     open: float = 0.0
     read: float = 0.0
     infer: float = 0.0
