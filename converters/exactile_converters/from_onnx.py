@@ -15,10 +15,12 @@ from exactile.errors import ModelError, OptionError
 from exactile_converters.fixed_size import release_fixed_size
 from exactile_converters.geometry.node_view import Labels
 from exactile_converters.geometry.trace import Traced, trace
+from exactile_converters.old_resize import keep_old_resize
 from exactile_converters.several_inputs import ImageValue, join_inputs
 from exactile_converters.untrusted import check_functions, check_tensors
 
 OLDEST_WRAPPABLE_OPSET = 13
+FIRST_OPSET_WITH_RESIZE_MODES = 11
 LARGEST_FILE_BYTES = 2 << 30
 CONVOLUTIONS = {"Conv", "ConvTranspose"}
 
@@ -109,12 +111,15 @@ def _at_least_opset(proto: onnx.ModelProto, wanted: int) -> onnx.ModelProto:
     if version >= wanted:
         return proto
     try:
-        return onnx.version_converter.convert_version(proto, wanted)
+        converted = onnx.version_converter.convert_version(proto, wanted)
     except Exception as error:
         raise ModelError(
             f"the model has opset {version} and cannot be brought to {wanted}: {_one_line(error)}; "
             f"export it again with opset {wanted} or newer"
         ) from error
+    if version < FIRST_OPSET_WITH_RESIZE_MODES:
+        keep_old_resize(converted)
+    return converted
 
 
 def _clean(model: ir.Model) -> None:

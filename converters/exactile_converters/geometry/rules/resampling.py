@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+import numpy as np
+
+from exactile.geometry import Span
 from exactile_converters.geometry.node_view import Label, NodeView
 from exactile_converters.geometry.obstacle import ObstacleError
 from exactile_converters.geometry.reach import Blocks, CoordinateMode, Interpolation, NearestMode, Reach, Window
@@ -17,6 +20,9 @@ COORDINATES: dict[str, CoordinateMode] = {
     "asymmetric": "asymmetric",
     "tf_half_pixel_for_nn": "tf_half_pixel_for_nn",
 }
+LARGEST_SIDE_PX = 1 << 21
+"""Positions are looked at up to here: no image has a longer side."""
+
 ROUNDING: dict[str, NearestMode] = {
     "round_prefer_floor": "round_prefer_floor",
     "round_prefer_ceil": "round_prefer_ceil",
@@ -44,14 +50,70 @@ def resize(node: NodeView) -> Transfer:
     reach: dict[Label, Reach] = {}
     for dim, label in enumerate(labels):
         factor = _factor(operand.sizes(dim), result.sizes(dim), label)
+        _check_scale(node, dim, factor)
         if factor != 1:
-            reach[label] = Interpolation(
+            reach[label] = found = Interpolation(
                 scale=factor,
                 coordinates=COORDINATES[mode],
                 kind="linear" if kind in ("linear", "bilinear") else "cubic" if kind == "cubic" else "nearest",
                 rounding=rounding,
             )
+            if found.kind == "nearest" and not picks_steadily(found):
+                raise ObstacleError(
+                    f"it picks every {factor.denominator}th pixel by positions that single precision rounds one way or "
+                    "the other from place to place",
+                    "Reduce by a slice with steps or by pooling, or by a power of two",
+                )
     return Transfer(labels=(labels,), flows=(Flow(operand=0, reach=reach),))
+
+
+def _check_scale(node: NodeView, dim: int, factor: Fraction) -> None:
+    """Positions follow the scale as it is given, which may round to the factor that the sizes show."""
+    index = 1 if node.op == "Upsample" or node.opset < 11 else 2
+    operand = node.operand(index)
+    axes = node.integers("axes", ())
+    for fact in (operand.small, operand.large) if operand is not None else ():
+        if fact.value is None or not fact.value.size:
+            continue
+        if axes and dim not in axes:
+            continue
+        given = np.float32(fact.value.ravel()[axes.index(dim) if axes else dim])
+        if given != np.float32(float(factor)):
+            raise ObstacleError(
+                f"its scale is {given:.9g} and its output size that of {factor}: its positions drift from the pixels",
+                "Resize by a whole factor up or down",
+            )
+
+
+def picks_steadily(reach: Interpolation) -> bool:
+    """Whether a nearest interpolation picks the same pixel of every period, computed in float32 as engines do.
+
+    Where the exact position lies where rounding turns, a factor such as 1/7, which float32 cannot hold, decides at some
+    positions for one pixel and at others for its neighbour: a tile with another origin picks another one.
+    """
+    period = reach.scale.denominator
+    if period & (period - 1) == 0:
+        return True
+    output = np.arange(max(2, LARGEST_SIDE_PX // period), dtype=np.int64)
+    given, half, scale = output.astype(np.float32), np.float32(0.5), np.float32(float(reach.scale))
+    match reach.coordinates:
+        case "asymmetric":
+            position = given / scale
+        case "half_pixel":
+            position = (given + half) / scale - half
+        case "tf_half_pixel_for_nn":
+            position = (given + half) / scale
+    match reach.rounding:
+        case "floor":
+            picked = np.floor(position)
+        case "ceil":
+            picked = np.ceil(position)
+        case "round_prefer_floor":
+            picked = np.ceil(position - half)
+        case "round_prefer_ceil":
+            picked = np.floor(position + half)
+    phase = picked.astype(np.int64) - output * period
+    return bool((phase == reach.needed(Span(0, 1)).start).all())
 
 
 def _factor(sizes: tuple[int, int], grown: tuple[int, int], label: Label) -> Fraction:
