@@ -56,17 +56,27 @@ class Fact:
 
 
 class Probe:
-    """Facts of every value of ``graph`` for an input of ``input_shape``; failures by node."""
+    """Facts of every value of ``graph`` for an input of ``input_shape``; failures by node.
 
-    def __init__(self, model: ir.Model, input_name: str, input_shape: tuple[int, ...]) -> None:
+    ``others`` are the shapes of further inputs, by name.
+    """
+
+    def __init__(
+        self,
+        model: ir.Model,
+        input_name: str,
+        input_shape: tuple[int, ...],
+        others: Mapping[str, tuple[int, ...]] | None = None,
+    ) -> None:
         self._opsets = [helper.make_opsetid(domain, version) for domain, version in model.graph.opset_imports.items()]
         self._versions = dict(model.graph.opset_imports)
         self.facts: dict[str, Fact] = {}
         self.failures: dict[ir.Node, str] = {}
         self._left_bytes = FOLD_LIMIT_BYTES
+        shapes = {input_name: input_shape, **(others or {})}
         for value in model.graph.inputs:
-            if value.name == input_name and value.dtype is not None:
-                self.facts[input_name] = Fact(value.dtype.value, input_shape)
+            if value.name in shapes and value.dtype is not None:
+                self.facts[value.name] = Fact(value.dtype.value, shapes[value.name])
         for name, value in model.graph.initializers.items():
             if value.const_value is not None:
                 array = value.const_value.numpy()

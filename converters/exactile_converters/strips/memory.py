@@ -7,9 +7,11 @@ from math import prod
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 from onnx import ModelProto, helper, shape_inference
 
 from exactile.contract import BytesForShape, Carry, MemoryModel
+from exactile_converters.geometry.probe import Probe
 from exactile_converters.graphs.memory import NodeUse, TensorUse, memory_model
 from exactile_converters.strips.refusal import StripError
 from exactile_converters.strips.source import StripSource
@@ -63,8 +65,27 @@ def _shapes(
     for value in [*inferred.input, *inferred.value_info, *inferred.output]:
         dims = value.type.tensor_type.shape.dim
         if not all(dim.HasField("dim_value") for dim in dims):
-            raise StripError(f"the shape of {value.name} is not known before it runs")
+            return _computed_shapes(fixed)  # slower, and knows more of shape arithmetic
         found[value.name] = value.type.tensor_type.elem_type, tuple(dim.dim_value for dim in dims)
+    return found
+
+
+def _computed_shapes(fixed: ModelProto) -> dict[str, tuple[int, tuple[int, ...]]]:
+    """The same by computing all shape arithmetic, for a graph whose inputs have fixed shapes."""
+    image, *others = [
+        (value.name, tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)) for value in fixed.graph.input
+    ]
+    model = ir.from_proto(fixed)
+    probe = Probe(model, *image, others=dict(others))
+    constants = {tensor.name for tensor in fixed.graph.initializer}
+    found = {}
+    for value in [*fixed.graph.input, *(output for node in model.graph for output in node.outputs)]:
+        name = value.name or ""
+        fact = probe.facts.get(name)
+        if fact is None or fact.shape is None:
+            raise StripError(f"the shape of {name} is not known before it runs")
+        if name not in constants:
+            found[name] = fact.dtype, fact.shape
     return found
 
 
