@@ -193,7 +193,7 @@ def _input_channels(module: Any) -> int | None:
 
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
-            return part.in_channels
+            return int(part.in_channels)
         found = getattr(part, "in_channels", None)
         if isinstance(found, int):
             return found

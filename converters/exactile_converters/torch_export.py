@@ -71,7 +71,7 @@ def export_torchscript(
     torch.onnx.export(
         module,
         (example,),
-        path_or_buffer,  # type: ignore[arg-type]  # a buffer is accepted here, though not announced
+        path_or_buffer,  # a buffer is accepted here, though not announced
         dynamo=False,
         opset_version=opset,
         input_names=[INPUT_NAME],
