@@ -54,11 +54,11 @@ def from_module(
 
     _require_torch()
     name = name or type(module).__name__
+    if not isinstance(module, nn.Module):
+        raise ModelError(f"{name} is a {type(module).__name__}, not a torch.nn.Module")
     channels = channels or _input_channels(module)
     if channels is None:
         raise OptionError(f"{name}: how many channels the image has cannot be seen; give --input-channels")
-    if not isinstance(module, nn.Module):
-        raise ModelError(f"{name} is a {type(module).__name__}, not a torch.nn.Module")
     module = module.eval()
     proto, sizes = _export(module, channels, size, name)
     return _checked(proto, module, channels, sizes, name, output_name)
@@ -76,6 +76,7 @@ def from_factory(
 
     Raises OptionError when the factory cannot be had, ModelError when the weights do not fit.
     """
+    _require_torch()
     import torch
 
     module = _called(reference)
@@ -93,14 +94,17 @@ def from_file(
     path: Path, *, channels: int | None, size: tuple[int, int] = EXAMPLE_SIZE, output_name: str | None = None
 ) -> Exported:
     """A TorchScript file (.pt, .pth) or an exported program (.pt2). Pickled modules are not opened: they run code."""
+    _require_torch()
     import torch
 
-    _require_torch()
+    from exactile_converters.torch_export import quiet
+
     if path.suffix == ".pt2":
         program = _loaded(lambda: torch.export.load(path), path)
         return _from_program(program, path.name, output_name)
     load: Callable[..., Any] = torch.jit.load
-    module = _loaded(lambda: load(path, map_location="cpu"), path, hint=NEEDS_CODE)
+    with quiet():  # TorchScript is going; its files are still there
+        module = _loaded(lambda: load(path, map_location="cpu"), path, hint=NEEDS_CODE)
     return from_module(module, channels=channels, size=size, name=path.name, output_name=output_name)
 
 
@@ -112,15 +116,27 @@ def _from_program(program: Any, name: str, output_name: str | None) -> Exported:
     example = program.example_inputs
     if not example or not example[0] or len(example[0][0].shape) != 4:
         raise ModelError(f"{name}: the program has no example image of 4 dimensions (N, C, H, W)")
+    _, channels, height, width = example[0][0].shape
+    module = program.module()
     try:
         with quiet():
             exported = torch.onnx.export(program, dynamo=True, verbose=False)
-    except Exception as error:
-        raise ModelError(f"{name}: PyTorch cannot export it to ONNX: {_first_lines(error)}") from error
-    assert exported is not None
-    proto = exported.model_proto
-    _, channels, height, width = example[0][0].shape
-    return _checked(proto, program.module(), channels, ((height, width),), name, output_name)
+        assert exported is not None
+        proto = exported.model_proto
+    except Exception:  # noqa: BLE001  # its exporter refuses some programs that were saved; tracing takes them
+        proto, _ = _export(_frozen(module), channels, (height, width), name)
+    return _checked(proto, module, channels, ((height, width),), name, output_name)
+
+
+def _frozen(program: Any) -> nn.Module:
+    """The module of an exported program, which knows no training and evaluation mode."""
+    from torch import nn
+
+    class Frozen(nn.Module):  # type: ignore[misc]
+        def forward(self, image: Any) -> Any:
+            return program(image)
+
+    return Frozen()
 
 
 def _export(module: nn.Module, channels: int, size: tuple[int, int], name: str) -> tuple[onnx.ModelProto, Any]:
