@@ -63,6 +63,7 @@ class BundleContent:
     sample_image: NDArray[Any]
     sample_result: NDArray[Any]
     metadata: Mapping[str, str] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
 
 def write_bundle(content: BundleContent, target: str | Path, *, overwrite: bool = False) -> ContractFile:
@@ -154,6 +155,7 @@ def _files(content: BundleContent) -> tuple[dict[str, bytes], ContractFile]:
         tile=TilePart(file=tile_name, shape=content.tile),
         strips=strips_part(model.strips, strip_names) if model.strips is not None else None,
         no_strips_reason=model.no_strips_reason,
+        notes=tuple(content.notes),
         weights=weights.parts,
         sample=SamplePart(image="sample-image.npy", result="sample-result.npy"),
         files={

@@ -22,6 +22,7 @@ from exactile.sources.array import ArraySource
 from exactile_converters.agreement import Agreement
 from exactile_converters.bundle import BundleContent, conventional_metadata, write_bundle
 from exactile_converters.deploy import deploy
+from exactile_converters.from_bioimage import Package, from_package, is_package
 from exactile_converters.from_onnx import Network, load_network
 from exactile_converters.graphs.io import Normalization
 from exactile_converters.inspection import not_tileable
@@ -40,11 +41,15 @@ TORCH_SUFFIXES = {".pt", ".pth", ".pt2", ".torchscript"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """A network as it came in: ``agreement`` with its framework is None where it came as ONNX."""
+    """A network as it came in: ``agreement`` with its framework is None where it came as ONNX.
+
+    ``package`` is what a BioImage.IO package says beside: normalisation, type of samples, class names.
+    """
 
     network: Network
     source: str
     agreement: Agreement | None
+    package: Package | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,9 +65,9 @@ def convert(
     source: str | Path | nn.Module,
     target: str | Path,
     *,
-    image_dtype: str = "uint8",
+    image_dtype: str | None = None,
     normalization: Normalization | None = None,
-    output: OutputKind = "labels",
+    output: OutputKind | None = None,
     output_name: str | None = None,
     tile: tuple[int, int] | None = None,
     classes: Sequence[str] | None = None,
@@ -72,8 +77,11 @@ def convert(
 ) -> Converted:
     """Write a bundle for ``source``: an ONNX file, a TorchScript file, an exported program (.pt2) or a module.
 
-    ``tile`` is the (height, width) of the padded tile whose graph has a fixed shape; ``image_dtype`` that of the
-    images to come. Raises ModelError, NotTileableError that lists the obstacles, OptionError, SinkError.
+    Also a BioImage.IO package (folder, rdf.yaml or zip), which brings its own normalisation. ``tile`` is the (height,
+    width) of the padded tile whose graph has a fixed shape; ``image_dtype`` that of the images to come (default: uint8,
+    or the package's); ``output`` defaults to labels, for a package to raw: after its post-processing.
+
+    Raises ModelError, NotTileableError that lists the obstacles, OptionError, SinkError.
     """
     entry = load_entry(source, output_name=output_name, input_channels=input_channels)
     return convert_entry(
@@ -99,6 +107,9 @@ def load_entry(
         made = from_module(source, channels=input_channels, output_name=output_name)
         return Entry(network=made.network, source="PyTorch module", agreement=made.agreement)
     path = Path(source)
+    if is_package(path):
+        found = from_package(path, output_name=output_name)
+        return Entry(network=found.network, source="BioImage.IO package", agreement=found.agreement, package=found)
     if path.suffix in TORCH_SUFFIXES:
         from exactile_converters.from_torch import from_file
 
@@ -122,17 +133,25 @@ def convert_entry(
     entry: Entry,
     target: str | Path,
     *,
-    image_dtype: str = "uint8",
+    image_dtype: str | None = None,
     normalization: Normalization | None = None,
-    output: OutputKind = "labels",
+    output: OutputKind | None = None,
     tile: tuple[int, int] | None = None,
     classes: Sequence[str] | None = None,
     colors: Sequence[str] | None = None,
     overwrite: bool = False,
 ) -> Converted:
     """The same for a network that was read before."""
-    normalization = normalization or Normalization()
-    network = entry.network
+    network, package = entry.network, entry.package
+    if package is not None and normalization not in (None, Normalization()):
+        raise OptionError(
+            f"{network.name}: the package says how samples are normalised; leave --scale and the like out"
+        )
+    normalization = package.normalization if package is not None else normalization or Normalization()
+    image_dtype = image_dtype or (package.image_dtype if package is not None else "uint8")
+    output = output or ("raw" if package is not None else "labels")
+    if classes is None and package is not None and package.classes:
+        classes = package.classes
     traced = network.trace()
     if traced.geometry is None:
         raise not_tileable(network.name, traced.obstacles)
@@ -153,6 +172,7 @@ def convert_entry(
         sample_image=image,
         sample_result=result,
         metadata=conventional_metadata(model.contract, named, normalization),
+        notes=package.notes if package is not None else (),
     )
     file = write_bundle(content, target, overwrite=overwrite)
     return Converted(path=Path(target), file=file, agreement=entry.agreement)

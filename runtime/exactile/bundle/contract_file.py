@@ -204,6 +204,7 @@ class ContractFile(Part, frozen=True, kw_only=True):
     tile: TilePart
     strips: StripsPart | None
     no_strips_reason: str
+    notes: tuple[str, ...]
     weights: dict[str, WeightPart]
     sample: SamplePart
     files: dict[FileName, FilePart]

@@ -26,7 +26,8 @@ def print_converted(converted: Any, *, as_json: bool) -> None:
         return
     rows = _rows(converted.path, converted.file)
     if converted.agreement is not None:
-        rows.insert(3, ("checked", f"ONNX Runtime against the framework: {converted.agreement}"))
+        truth = "the package's test result" if converted.file.source.startswith("BioImage") else "the framework"
+        rows.insert(3, ("checked", f"ONNX Runtime against {truth}: {converted.agreement}"))
     _print_table(rows)
 
 
@@ -62,6 +63,7 @@ def _rows(path: Path, file: ContractFile) -> list[tuple[str, str]]:
         rows.append(("strips", f"{len(file.strips.carries)} carries, results {file.strips.lag} rows behind"))
     if file.classes:
         rows.append(("classes", ", ".join(f"{index} {part.name}" for index, part in enumerate(file.classes))))
+    rows += [("note", note) for note in file.notes]
     return rows
 
 

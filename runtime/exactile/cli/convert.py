@@ -37,6 +37,8 @@ EXAMPLES = """
 
 `exactile convert stardist.onnx -o stardist.bundle --dtype uint16 --normalize percentile --output raw`
 
+`exactile convert affable-shark.zip -o shark.bundle`
+
 `exactile info unet.bundle --test`, then `exactile run unet.bundle slide.tif -o labels.tif`
 """
 
@@ -57,7 +59,10 @@ def convert(
     target: Annotated[Path, typer.Option("-o", "--to", help="The bundle: a folder.", show_default=False)],
     source: Annotated[
         Path | None,
-        typer.Argument(help="An ONNX file, a TorchScript file (.pt), an exported program (.pt2).", show_default=False),
+        typer.Argument(
+            help="ONNX, TorchScript (.pt), an exported program (.pt2), a BioImage.IO package (zip, folder).",
+            show_default=False,
+        ),
     ] = None,
     torch: Annotated[
         str | None,
@@ -67,7 +72,9 @@ def convert(
     input_channels: Annotated[
         int | None, typer.Option(min=1, help="Channels of the image. [default: of the first convolution]")
     ] = None,
-    dtype: Annotated[DtypeChoice, typer.Option(help="Samples of the images to come.")] = DtypeChoice.uint8,
+    dtype: Annotated[
+        DtypeChoice | None, typer.Option(help="Samples of the images to come. [default: uint8, or what a package says]")
+    ] = None,
     scale: ScaleOption = None,
     mean: MeanOption = None,
     std: StdOption = None,
@@ -75,8 +82,11 @@ def convert(
     percentiles: PercentilesOption = None,
     joint_channels: JointOption = False,
     output: Annotated[
-        OutputChoice, typer.Option(help="labels; probabilities (C, H, W); or raw, the network's own output.")
-    ] = OutputChoice.labels,
+        OutputChoice | None,
+        typer.Option(
+            help="labels; probabilities (C, H, W); or raw, the network's output. [default: labels; raw for a package]"
+        ),
+    ] = None,
     output_name: OutputNameOption = None,
     tile: Annotated[
         str | None,
@@ -113,9 +123,9 @@ def convert(
         converted = maker.convert_entry(
             entry,
             target,
-            image_dtype=dtype.value,
+            image_dtype=dtype.value if dtype is not None else None,
             normalization=normalization,
-            output=output.value,
+            output=output.value if output is not None else None,
             tile=tile_shape,
             classes=parse_names(classes),
             colors=parse_names(colors),
