@@ -17,7 +17,7 @@ import pytest
 
 import exactile
 from exactile.bundle.contract_file import contract_schema
-from exactile.errors import BundleError, EngineError, OutputExistsError, SinkError
+from exactile.errors import BundleError, EngineError, OptionError, OutputExistsError, SinkError
 from exactile_converters.convert import convert
 from exactile_converters.deploy import Normalization
 from tests.nets import NETS, onnx_file
@@ -293,3 +293,25 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(SinkError, match="No space left"):
         convert(model, tmp_path / "one")
     assert [path.name for path in tmp_path.iterdir()] == [model.name]
+
+
+@pytest.mark.parametrize(
+    ("output", "dtype"), [("probabilities", "uint8"), ("probabilities", "float16"), ("raw", "float16")]
+)
+@pytest.mark.parametrize("plan", ["tile", "strip"])
+def test_maps_of_fewer_bits_are_the_float_maps_rounded(tmp_path, output, dtype, plan):
+    model = onnx_file(tmp_path, "unet_d2")
+    image = np.random.default_rng(4).integers(0, 256, (150, 170, 3), dtype=np.uint8)
+    convert(model, tmp_path / "float", output=output, normalization=NORMALIZATION)
+    convert(model, tmp_path / "less", output=output, map_dtype=dtype, normalization=NORMALIZATION)
+    full, found = (segment(tmp_path / name, image, plan=plan) for name in ("float", "less"))
+    assert (full.dtype, found.dtype) == (np.float32, np.dtype(dtype))
+    assert np.array_equal(found, np.rint(full * 255).astype(np.uint8) if dtype == "uint8" else full.astype(dtype))
+
+
+def test_types_that_make_no_sense_are_refused(tmp_path):
+    model = onnx_file(tmp_path, "unet_d1")
+    with pytest.raises(OptionError, match="labels are uint8 or uint16"):
+        convert(model, tmp_path / "b", map_dtype="float16")
+    with pytest.raises(OptionError, match="uint8 is for probabilities"):
+        convert(model, tmp_path / "b", output="raw", map_dtype="uint8")

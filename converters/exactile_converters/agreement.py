@@ -12,12 +12,13 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from exactile.errors import ModelError
+from exactile_converters.from_onnx import Network
 
 RELATIVE_TOLERANCE = 1e-3
 """Largest difference allowed, by the largest value: re-association in float32 stays far below."""
 
 Framework = Callable[[NDArray[np.float32]], NDArray[Any]]
-"""(1, C, H, W) float32 to the framework's own result."""
+"""An image of float32 to the framework's own result."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +37,14 @@ class Agreement:
         return f"max-abs {self.max_abs:.2g} at values up to {self.largest:.3g}, {self.images} image(s)"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exported:
+    """A network that came from a framework, with what that and ONNX Runtime differ by."""
+
+    network: Network
+    agreement: Agreement
+
+
 def compare_with_framework(
     proto: onnx.ModelProto,
     framework: Framework,
@@ -45,15 +54,20 @@ def compare_with_framework(
     name: str,
     output_name: str | None = None,
     images: Sequence[NDArray[np.float32]] = (),
+    channels_last: bool = False,
 ) -> Agreement:
-    """Run both on noise of ``sizes`` and on ``images`` ((1, C, H, W)). Raises ModelError above the tolerance."""
+    """Run both on noise of ``sizes`` and on ``images``. Raises ModelError above the tolerance.
+
+    Images are (1, C, H, W), or (1, H, W, C) where both take them with ``channels_last``.
+    """
     options = ort.SessionOptions()
     options.log_severity_level = 4
     session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
     wanted = output_name or session.get_outputs()[0].name
     (entry,) = session.get_inputs()[:1]
     generator = np.random.default_rng(0)
-    noise = [generator.standard_normal((1, channels, *size), dtype=np.float32) for size in sizes]
+    shapes = [(1, *size, channels) if channels_last else (1, channels, *size) for size in sizes]
+    noise = [generator.standard_normal(shape, dtype=np.float32) for shape in shapes]
     difference = largest = 0.0
     tried = [*noise, *images]
     for image in tried:

@@ -24,7 +24,7 @@ from exactile_converters.bundle import BundleContent, conventional_metadata, wri
 from exactile_converters.deploy import deploy
 from exactile_converters.from_bioimage import Package, from_package, is_package
 from exactile_converters.from_onnx import Network, load_network
-from exactile_converters.graphs.io import Normalization
+from exactile_converters.graphs.io import MapDtype, Normalization
 from exactile_converters.inspection import not_tileable
 from exactile_converters.simplify import simplify
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 USUAL_TILE_PX = 1024
 LEAST_WANTED_PX = 512
 SAMPLE_PX = 96
+KERAS_SUFFIXES = {".keras", ".h5"}
 TORCH_SUFFIXES = {".pt", ".pth", ".pt2", ".torchscript"}
 
 
@@ -68,6 +69,7 @@ def convert(
     image_dtype: str | None = None,
     normalization: Normalization | None = None,
     output: OutputKind | None = None,
+    map_dtype: MapDtype | None = None,
     output_name: str | None = None,
     tile: tuple[int, int] | None = None,
     classes: Sequence[str] | None = None,
@@ -75,11 +77,12 @@ def convert(
     input_channels: int | None = None,
     overwrite: bool = False,
 ) -> Converted:
-    """Write a bundle for ``source``: an ONNX file, a TorchScript file, an exported program (.pt2) or a module.
+    """Write a bundle for ``source``: ONNX, TorchScript, an exported program (.pt2), a module, Keras, a SavedModel.
 
     Also a BioImage.IO package (folder, rdf.yaml or zip), which brings its own normalisation. ``tile`` is the (height,
     width) of the padded tile whose graph has a fixed shape; ``image_dtype`` that of the images to come (default: uint8,
     or the package's); ``output`` defaults to labels, for a package to raw: after its post-processing.
+    ``map_dtype`` is the type of probabilities (float32, float16, uint8: round(255 p)) and raw maps.
 
     Raises ModelError, NotTileableError that lists the obstacles, OptionError, SinkError.
     """
@@ -90,6 +93,7 @@ def convert(
         image_dtype=image_dtype,
         normalization=normalization,
         output=output,
+        map_dtype=map_dtype,
         tile=tile,
         classes=classes,
         colors=colors,
@@ -110,6 +114,13 @@ def load_entry(
     if is_package(path):
         found = from_package(path, output_name=output_name)
         return Entry(network=found.network, source="BioImage.IO package", agreement=found.agreement, package=found)
+    if path.suffix in KERAS_SUFFIXES or (path / "saved_model.pb").is_file():
+        from exactile_converters.from_keras import from_keras, from_saved_model
+
+        saved = path.suffix not in KERAS_SUFFIXES
+        exported = (from_saved_model if saved else from_keras)(path, output_name=output_name)
+        kind = "TensorFlow SavedModel" if saved else "Keras"
+        return Entry(network=exported.network, source=kind, agreement=exported.agreement)
     if path.suffix in TORCH_SUFFIXES:
         from exactile_converters.from_torch import from_file
 
@@ -136,6 +147,7 @@ def convert_entry(
     image_dtype: str | None = None,
     normalization: Normalization | None = None,
     output: OutputKind | None = None,
+    map_dtype: MapDtype | None = None,
     tile: tuple[int, int] | None = None,
     classes: Sequence[str] | None = None,
     colors: Sequence[str] | None = None,
@@ -159,7 +171,7 @@ def convert_entry(
     simplify(network)
     if network.trace().geometry != traced.geometry:
         raise ModelError(f"{network.name}: simplifying the graph changed its geometry; please report this model")
-    model = deploy(network, image_dtype=image_dtype, normalization=normalization, output=output)
+    model = deploy(network, image_dtype=image_dtype, normalization=normalization, output=output, map_dtype=map_dtype)
     named = _classes(model, classes, colors)
     image = _sample_image(model)
     result = run_whole(model, image)

@@ -6,7 +6,7 @@ import onnx_ir as ir
 
 from exactile.contract import Contract, DeployedModel, OutputKind
 from exactile_converters.from_onnx import Network, load_network
-from exactile_converters.graphs.io import Normalization, statistics_as_inputs, wrap
+from exactile_converters.graphs.io import MapDtype, Normalization, statistics_as_inputs, wrap
 from exactile_converters.graphs.memory_records import wrapped_memory
 from exactile_converters.inspection import Inspection, inspect_network, not_tileable
 from exactile_converters.strips.build import build_strips
@@ -21,11 +21,13 @@ def deploy(
     image_dtype: str,
     normalization: Normalization | None = None,
     output: OutputKind = "labels",
+    map_dtype: MapDtype | None = None,
     strips: bool = True,
 ) -> DeployedModel:
     """Deploy ``network`` for images of ``image_dtype`` ("uint8", "uint16" or "float32"); consumes the network.
 
-    ``strips=False`` leaves the strip graphs out, where only the tile plan will be used.
+    ``map_dtype`` is the type of probabilities and raw maps, float32 by default. ``strips=False`` leaves the strip
+    graphs out, where only the tile plan will be used.
 
     Raises NotTileableError listing the obstacles, ChannelError, and OptionError where ``output`` makes no sense.
     """
@@ -38,6 +40,7 @@ def deploy(
         image_dtype=image_dtype,
         normalization=normalization or Normalization(),
         kind=output,
+        map_dtype=map_dtype,
     )
     contract = Contract(
         model_name=network.name,

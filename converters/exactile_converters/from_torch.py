@@ -6,7 +6,6 @@ import importlib
 import io
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +14,9 @@ import onnx
 from numpy.typing import NDArray
 
 from exactile.errors import ModelError, OptionError
-from exactile_converters.agreement import Agreement, compare_with_framework
-from exactile_converters.from_onnx import Network, prepare_network
+from exactile_converters.agreement import Exported, compare_with_framework
+from exactile_converters.from_onnx import prepare_network
+from exactile_converters.quiet import quiet
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,14 +27,6 @@ EXAMPLE_SIZE = (256, 256)
 NEEDS_CODE = "; a state dict or a pickled module needs its code: --torch package.module:factory --weights FILE"
 
 TRIED_SIZES = ((256, 256), (192, 320))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Exported:
-    """A network with what its framework and ONNX Runtime differ by."""
-
-    network: Network
-    agreement: Agreement
 
 
 def from_module(
@@ -97,8 +89,6 @@ def from_file(
     _require_torch()
     import torch
 
-    from exactile_converters.torch_export import quiet
-
     if path.suffix == ".pt2":
         program = _loaded(lambda: torch.export.load(path), path)
         return _from_program(program, path.name, output_name)
@@ -110,8 +100,6 @@ def from_file(
 
 def _from_program(program: Any, name: str, output_name: str | None) -> Exported:
     import torch
-
-    from exactile_converters.torch_export import quiet
 
     example = program.example_inputs
     if not example or not example[0] or len(example[0][0].shape) != 4:

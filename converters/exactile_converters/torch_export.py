@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import io
-import logging
 import os
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
 from torch import nn
+
+from exactile_converters.quiet import quiet
 
 Exporter = Literal["torchscript", "dynamo"]
 
@@ -113,16 +111,3 @@ def export_dynamo(
     else:
         with open(path_or_buffer, "wb") as file:  # noqa: PTH123  # os.PathLike, not only Path
             file.write(proto.SerializeToString())
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silence the exporters' deprecations and notes on missing optional packages; errors still raise."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

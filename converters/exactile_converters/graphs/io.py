@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -25,6 +26,8 @@ from exactile_converters.geometry.trace import ancestors
 
 IMAGE, RESULT = "exactile_image", "exactile_result"
 IMAGE_TYPES = {"uint8": ir.DataType.UINT8, "uint16": ir.DataType.UINT16, "float32": ir.DataType.FLOAT}
+MapDtype = Literal["float32", "float16", "uint8"]
+MAP_TYPES = {"float32": ir.DataType.FLOAT, "float16": ir.DataType.FLOAT16, "uint8": ir.DataType.UINT8}
 TRANSPARENT = {"Identity", "Transpose", "Cast", "Squeeze", "Unsqueeze"}
 THRESHOLD_OF_PROBABILITY = 0.5
 
@@ -68,15 +71,25 @@ class Wrapped:
 
 
 def wrap(
-    network: Network, output: FeatureMap, *, image_dtype: str, normalization: Normalization, kind: OutputKind
+    network: Network,
+    output: FeatureMap,
+    *,
+    image_dtype: str,
+    normalization: Normalization,
+    kind: OutputKind,
+    map_dtype: MapDtype | None = None,
 ) -> Wrapped:
-    """Wrap ``network`` in place. ``output`` is the traced feature map of its result."""
+    """Wrap ``network`` in place. ``output`` is the traced feature map of its result.
+
+    ``map_dtype`` is that of probabilities or raw maps: float32 (the default), float16, or, for probabilities, uint8:
+    ``round(255 * p)``.
+    """
     if image_dtype not in IMAGE_TYPES:
         raise ModelError(f"images of {image_dtype} are not supported; convert to one of {', '.join(IMAGE_TYPES)}")
     normalization.check_channels(network.channels)
     image = _prepend(network, IMAGE_TYPES[image_dtype], normalization)
     tail = _Tail(network, output)
-    result, spec = tail.append(kind)
+    result, spec = tail.append(kind, map_dtype)
     graph = network.model.graph
     graph.inputs[:] = [image]
     graph.outputs[:] = [result]
@@ -202,15 +215,19 @@ class _Tail:
         count = weights.shape[0]
         return count if isinstance(count, int) else None
 
-    def append(self, kind: OutputKind) -> tuple[ir.Value, ResultOutput]:
+    def append(self, kind: OutputKind, map_dtype: MapDtype | None) -> tuple[ir.Value, ResultOutput]:
         if self._labels.count("c") > 1:
             raise ModelError(f"{self._name}: the output has more than one channel axis ({self._labels})")
+        if kind == "labels" and map_dtype is not None:
+            raise OptionError(f"labels are uint8 or uint16, as many as there are classes; {map_dtype} is for maps")
+        if kind == "raw" and map_dtype == "uint8":
+            raise OptionError("raw values have no range that 8 bits could hold; uint8 is for probabilities")
         match kind:
             case "labels":
                 return self._finish_labels(*self._as_labels())
             case "probabilities":
                 self._as_probabilities()
-        return self._finish_map(kind)
+        return self._finish_map(kind, map_dtype or "float32")
 
     def _as_labels(self) -> tuple[ir.Value, int | None]:
         """A label map that keeps its labels' axes, and how many classes it tells apart, where that is known."""
@@ -252,14 +269,20 @@ class _Tail:
         spec = ResultOutput(name=RESULT, kind="labels", dtype=dtype.name.lower(), channels=0, classes=classes or 0)
         return value, spec
 
-    def _finish_map(self, kind: OutputKind) -> tuple[ir.Value, ResultOutput]:
-        value = self._value
-        if self._dtype != ir.DataType.FLOAT:
-            value = self._build.add("Cast", value, to=ir.DataType.FLOAT.value)
+    def _finish_map(self, kind: OutputKind, map_dtype: MapDtype) -> tuple[ir.Value, ResultOutput]:
+        value, dtype = self._value, MAP_TYPES[map_dtype]
+        if map_dtype == "uint8":
+            if self._dtype != ir.DataType.FLOAT:
+                value = self._build.add("Cast", value, to=ir.DataType.FLOAT.value)
+            value = self._build.add("Mul", value, self._build.constant(np.array(255, np.float32)))
+            value = self._build.add("Round", value)
+            value = self._build.add("Cast", value, to=dtype.value)
+        elif self._dtype != dtype:
+            value = self._build.add("Cast", value, to=dtype.value)
         channels = self._channels
         value = self._arranged(value, ("c", "y", "x"), RESULT)
-        value.type, value.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([channels, None, None])
-        return value, ResultOutput(name=RESULT, kind=kind, dtype="float32", channels=channels, classes=channels)
+        value.type, value.shape = ir.TensorType(dtype), ir.Shape([channels, None, None])
+        return value, ResultOutput(name=RESULT, kind=kind, dtype=map_dtype, channels=channels, classes=channels)
 
     def _arranged(self, value: ir.Value, wanted: tuple[str, ...], name: str) -> ir.Value:
         """Bring ``value`` to exactly the axes ``wanted``, under its final ``name``."""

@@ -49,6 +49,12 @@ class DtypeChoice(StrEnum):
     float32 = "float32"
 
 
+class MapDtypeChoice(StrEnum):
+    float32 = "float32"
+    float16 = "float16"
+    uint8 = "uint8"
+
+
 class OutputChoice(StrEnum):
     labels = "labels"
     probabilities = "probabilities"
@@ -60,7 +66,7 @@ def convert(
     source: Annotated[
         Path | None,
         typer.Argument(
-            help="ONNX, TorchScript (.pt), an exported program (.pt2), a BioImage.IO package (zip, folder).",
+            help="ONNX, PyTorch (.pt, .pt2), Keras (.keras), a SavedModel or BioImage.IO folder or zip.",
             show_default=False,
         ),
     ] = None,
@@ -86,6 +92,10 @@ def convert(
         typer.Option(
             help="labels; probabilities (C, H, W); or raw, the network's output. [default: labels; raw for a package]"
         ),
+    ] = None,
+    map_dtype: Annotated[
+        MapDtypeChoice | None,
+        typer.Option(help="Of probabilities and raw maps; uint8 is round(255 p). [default: float32]"),
     ] = None,
     output_name: OutputNameOption = None,
     tile: Annotated[
@@ -126,6 +136,7 @@ def convert(
             image_dtype=dtype.value if dtype is not None else None,
             normalization=normalization,
             output=output.value if output is not None else None,
+            map_dtype=map_dtype.value if map_dtype is not None else None,
             tile=tile_shape,
             classes=parse_names(classes),
             colors=parse_names(colors),
