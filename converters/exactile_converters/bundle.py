@@ -23,6 +23,7 @@ import exactile
 from exactile.bundle.contract_file import (
     CONTRACT_NAME,
     WEIGHTS_NAME,
+    AccuracyPart,
     ClassPart,
     ContractFile,
     FilePart,
@@ -45,6 +46,7 @@ from exactile.bundle.translation import (
 from exactile.contract import Contract, DeployedModel
 from exactile.errors import OutputExistsError, SinkError
 from exactile_converters.graphs.io import Normalization
+from exactile_converters.precision import Precision
 from exactile_converters.strips.build import SHARED_FROM_BYTES
 
 ALIGNMENT_BYTES = 64
@@ -64,6 +66,8 @@ class BundleContent:
     sample_result: NDArray[Any]
     metadata: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    precision: Precision = "fp32"
+    accuracy: AccuracyPart | None = None
 
 
 def write_bundle(content: BundleContent, target: str | Path, *, overwrite: bool = False) -> ContractFile:
@@ -144,7 +148,8 @@ def _files(content: BundleContent) -> tuple[dict[str, bytes], ContractFile]:
         made_by=f"exactile {exactile.__version__}",
         model=model.contract.model_name,
         source=content.source,
-        precision="fp32",
+        precision=content.precision,
+        accuracy=content.accuracy,
         image=image_part(model.contract.image),
         normalization=NormalizationPart(scale=normalization.scale, mean=normalization.mean, std=normalization.std),
         result=result_part(model.contract.result),

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exactile.bundle.contract_file import ClassPart, ContractFile
+from exactile.bundle.contract_file import AccuracyPart, ClassPart, ContractFile
 from exactile.contract import DeployedModel, OutputKind
 from exactile.errors import ModelError, OptionError
 from exactile.geometry import AxisGeometry, Geometry
 from exactile.session import Session
 from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource
+from exactile.sources.protocol import Source
 from exactile_converters.agreement import Agreement
 from exactile_converters.bundle import BundleContent, conventional_metadata, write_bundle
 from exactile_converters.deploy import deploy
@@ -26,6 +27,7 @@ from exactile_converters.from_bioimage import Package, from_package, is_package
 from exactile_converters.from_onnx import Network, load_network
 from exactile_converters.graphs.io import MapDtype, Normalization
 from exactile_converters.inspection import not_tileable
+from exactile_converters.precision import Calibration, Crop, Precision, at_precision, compare_labels, crops_of
 from exactile_converters.simplify import simplify
 
 __all__ = ["Converted", "Entry", "Normalization", "convert", "convert_entry", "load_entry", "load_factory"]
@@ -70,6 +72,9 @@ def convert(
     normalization: Normalization | None = None,
     output: OutputKind | None = None,
     map_dtype: MapDtype | None = None,
+    precision: Precision = "fp32",
+    calibration: Calibration = "percentile",
+    calibration_images: Sequence[Source] = (),
     output_name: str | None = None,
     tile: tuple[int, int] | None = None,
     classes: Sequence[str] | None = None,
@@ -83,6 +88,7 @@ def convert(
     width) of the padded tile whose graph has a fixed shape; ``image_dtype`` that of the images to come (default: uint8,
     or the package's); ``output`` defaults to labels, for a package to raw: after its post-processing.
     ``map_dtype`` is the type of probabilities (float32, float16, uint8: round(255 p)) and raw maps.
+    ``precision`` is that inside the network; int8 is calibrated on ``calibration_images``, and labels compared on them.
 
     Raises ModelError, NotTileableError that lists the obstacles, OptionError, SinkError.
     """
@@ -94,6 +100,9 @@ def convert(
         normalization=normalization,
         output=output,
         map_dtype=map_dtype,
+        precision=precision,
+        calibration=calibration,
+        calibration_images=calibration_images,
         tile=tile,
         classes=classes,
         colors=colors,
@@ -148,6 +157,9 @@ def convert_entry(
     normalization: Normalization | None = None,
     output: OutputKind | None = None,
     map_dtype: MapDtype | None = None,
+    precision: Precision = "fp32",
+    calibration: Calibration = "percentile",
+    calibration_images: Sequence[Source] = (),
     tile: tuple[int, int] | None = None,
     classes: Sequence[str] | None = None,
     colors: Sequence[str] | None = None,
@@ -171,6 +183,13 @@ def convert_entry(
     simplify(network)
     if network.trace().geometry != traced.geometry:
         raise ModelError(f"{network.name}: simplifying the graph changed its geometry; please report this model")
+    crops = []
+    if precision != "fp32" and (calibration_images or precision == "int8"):
+        crops = crops_of(calibration_images, network, normalization)
+    full, network = network, at_precision(network, precision, crops, calibration) if precision != "fp32" else network
+    if network is not full and network.trace().geometry != traced.geometry:
+        raise ModelError(f"{network.name}: {precision} changed the geometry; please report this model")
+    accuracy = _accuracy(full, network, normalization, crops, calibration) if crops else None
     model = deploy(network, image_dtype=image_dtype, normalization=normalization, output=output, map_dtype=map_dtype)
     named = _classes(model, classes, colors)
     image = _sample_image(model)
@@ -185,9 +204,29 @@ def convert_entry(
         sample_result=result,
         metadata=conventional_metadata(model.contract, named, normalization),
         notes=package.notes if package is not None else (),
+        precision=precision,
+        accuracy=accuracy,
     )
     file = write_bundle(content, target, overwrite=overwrite)
     return Converted(path=Path(target), file=file, agreement=entry.agreement)
+
+
+def _accuracy(
+    full: Network, changed: Network, normalization: Normalization, crops: Sequence[Crop], calibration: Calibration
+) -> AccuracyPart | None:
+    """What fewer bits do to labels, on the calibration crops; None where the result has no labels."""
+    dtype = crops[0].samples.dtype.name
+    try:
+        models = [
+            deploy(copy, image_dtype=dtype, normalization=normalization, strips=False)
+            for copy in (at_precision(full, "fp32", (), calibration), at_precision(changed, "fp32", (), calibration))
+        ]
+    except OptionError:
+        return None
+    found = compare_labels(models[0], models[1], crops)
+    return AccuracyPart(
+        calibration=calibration, pixels=found.pixels, different_labels=found.different_labels, iou=found.iou
+    )
 
 
 def run_whole(model: DeployedModel, image: NDArray[Any]) -> NDArray[Any]:

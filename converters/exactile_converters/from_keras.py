@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,7 @@ def from_saved_model(path: Path, *, output_name: str | None = None) -> Exported:
 
 def _exported(keras: Any, model: Any, fixed: tuple[int, ...], name: str) -> tuple[Any, onnx.ModelProto]:
     """The model that was exported, with free sizes if its backend can, and its ONNX form."""
-    tries = [lambda: model, lambda: _at_size(keras, model, fixed)]
+    tries: list[Callable[[], Any]] = [lambda: model, lambda: _at_size(keras, model, fixed)]
     if keras.backend.backend() == "torch" and None in model.input_shape[1:]:
         tries = tries[1:]
     failure: Exception | None = None

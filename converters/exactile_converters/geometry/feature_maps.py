@@ -47,15 +47,21 @@ class FeatureMap:
 
 @dataclass(slots=True)
 class ForwardWalk:
-    """Everything the forward walk found out."""
+    """Everything the forward walk found out.
+
+    A graph that pads its image to a multiple of something does alike only for sizes that differ by ``period`` times
+    the stride that its feature maps have.
+    """
 
     features: dict[str, FeatureMap] = field(default_factory=dict)
     transfers: dict[ir.Node, Transfer] = field(default_factory=dict)
     obstacles: list[Obstacle] = field(default_factory=list)
+    period: int = 1
 
     def stride(self, axis: Label) -> int:
         """The smallest shift of the image that is a whole shift of every feature map."""
-        return lcm(*(feature.scale[axis].denominator for feature in self.features.values() if axis in feature.scale))
+        scales = (feature.scale[axis].denominator for feature in self.features.values() if axis in feature.scale)
+        return lcm(*scales) * self.period
 
 
 def walk_forward(

@@ -58,7 +58,7 @@ class Fact:
 class Probe:
     """Facts of every value of ``graph`` for an input of ``input_shape``; failures by node.
 
-    ``others`` are the shapes of further inputs, by name.
+    ``others`` are the shapes of further inputs, by name. With ``visits`` off, nodes are left to be visited one by one.
     """
 
     def __init__(
@@ -67,6 +67,7 @@ class Probe:
         input_name: str,
         input_shape: tuple[int, ...],
         others: Mapping[str, tuple[int, ...]] | None = None,
+        visits: bool = True,
     ) -> None:
         self._opsets = [helper.make_opsetid(domain, version) for domain, version in model.graph.opset_imports.items()]
         self._versions = dict(model.graph.opset_imports)
@@ -78,16 +79,21 @@ class Probe:
             if value.name in shapes and value.dtype is not None:
                 self.facts[value.name] = Fact(value.dtype.value, shapes[value.name])
         for name, value in model.graph.initializers.items():
-            if value.const_value is not None:
-                array = value.const_value.numpy()
-                self.facts[name] = Fact(value.const_value.dtype.value, array.shape, array)
-        for node in model.graph:
-            self._visit(node)
+            self.learn(name, value)
+        for node in model.graph if visits else ():
+            self.visit(node)
 
     def of(self, value: ir.Value | None) -> Fact | None:
         return self.facts.get(value.name or "") if value is not None else None
 
-    def _visit(self, node: ir.Node) -> None:
+    def learn(self, name: str, constant: ir.Value) -> None:
+        """Take up a constant of the graph."""
+        if constant.const_value is not None:
+            array = constant.const_value.numpy()
+            self.facts[name] = Fact(constant.const_value.dtype.value, array.shape, array)
+
+    def visit(self, node: ir.Node) -> None:
+        """Find the facts of what ``node`` computes; those of its inputs must be known."""
         present = {value.name or "": self.of(value) for value in node.inputs if value is not None}
         inputs = {name: fact for name, fact in present.items() if fact is not None and fact.shape is not None}
         if len(inputs) < len(present):

@@ -13,6 +13,7 @@ from exactile_converters.geometry.feature_maps import FeatureMap, ForwardWalk, I
 from exactile_converters.geometry.node_view import SPATIAL, Label, Labels
 from exactile_converters.geometry.obstacle import Obstacle
 from exactile_converters.geometry.origin import origins
+from exactile_converters.geometry.period import settle_period
 
 FIRST_BASE_PX = 2880
 """Probed sizes are multiples of this and of the network's stride, large enough that no map is empty."""
@@ -46,8 +47,8 @@ def trace(model: ir.Model, image: ir.Value, output: ir.Value, *, labels: Labels,
     """
     nodes = ancestors(model, output)
 
-    def forward(remainder: int, base: int) -> ForwardWalk:
-        return walk_forward(model, image, labels, channels, nodes, probed_sizes(base, remainder))
+    def forward(remainder: int, base: int, more: tuple[int, int] = (0, 0)) -> ForwardWalk:
+        return walk_forward(model, image, labels, channels, nodes, probed_sizes(base, remainder, more))
 
     walk = forward(0, FIRST_BASE_PX)
     stride = min(lcm(walk.stride("y"), walk.stride("x")), LARGEST_STRIDE)
@@ -61,12 +62,14 @@ def trace(model: ir.Model, image: ir.Value, output: ir.Value, *, labels: Labels,
             if not other.obstacles:
                 walk, remainder = other, candidate
                 break
+    settle_period(walk, nodes, more=lambda y, x: forward(remainder, base, (y, x)), base=base, largest=LARGEST_STRIDE)
     return _conclude(walk, nodes, output, remainder, probed_sizes(base, remainder))
 
 
-def probed_sizes(base: int, remainder: int) -> ImageSizes:
-    """Two image sizes that differ on both axes, each ``remainder`` more than a multiple of ``base``."""
-    return ImageSizes((2 * base + remainder, 3 * base + remainder), (3 * base + remainder, 5 * base + remainder))
+def probed_sizes(base: int, remainder: int, more: tuple[int, int] = (0, 0)) -> ImageSizes:
+    """Two image sizes that differ on both axes, each ``remainder`` (and ``more``) above a multiple of ``base``."""
+    y, x = remainder + more[0], remainder + more[1]
+    return ImageSizes((2 * base + y, 3 * base + x), (3 * base + y, 5 * base + x))
 
 
 def ancestors(model: ir.Model, output: ir.Value) -> list[ir.Node]:

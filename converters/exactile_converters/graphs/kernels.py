@@ -200,10 +200,15 @@ def _filter_fits_blocks(node: NodeUse) -> bool:
     return group_channels % BLOCK_CHANNELS == 0 and out_channels // group % BLOCK_CHANNELS == 0
 
 
+UNKNOWN_COLUMNS = 4
+"""Products of a transposed convolution by its output, at most: a kernel of up to twice the stride."""
+
+
 def _conv_transpose(state: Lowering, node: NodeUse, position: int) -> None:
     source = state.tensors[node.inputs[0]]
-    if len(node.weight_shape) != 4 or not source.channels:
-        raise ValueError(f"the ConvTranspose that writes {node.outputs[0]!r} has no constant 4-dimensional filter")
+    if len(node.weight_shape) != 4 or not source.channels:  # of other precision: its filter is made from another type
+        state.emit_plain(node, position, times(state.tensors[node.outputs[0]].bytes, UNKNOWN_COLUMNS))
+        return
     columns = node.weight_shape[1] * node.weight_shape[2] * node.weight_shape[3]  # C/group * kh * kw, a group at a time
     state.emit_plain(node, position, times(source.bytes, columns / source.channels))
     state.foldable.add(node.outputs[0])

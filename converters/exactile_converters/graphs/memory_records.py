@@ -30,7 +30,8 @@ def wrapped_memory(wrapped: Wrapped, sizes: ImageSizes) -> MemoryModel:
 def tensor_use(feature: FeatureMap) -> TensorUse:
     kind = ir.DataType(feature.dtype)
     others = prod(size for size, label in zip(feature.shape, feature.labels, strict=True) if not is_spatial(label))
-    per_pixel = float(others * kind.itemsize)
+    # On a CPU, half precision is computed in single: both forms of a map are there.
+    per_pixel = float(others * (6 if kind == ir.DataType.FLOAT16 else kind.itemsize))
     (a, b), (c, d) = ((float(feature.scale[axis]), float(feature.constant[axis])) for axis in SPATIAL)
     # (a*h + b) * (c*w + d) elements
     size = BytesForShape(

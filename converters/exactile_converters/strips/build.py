@@ -17,6 +17,7 @@ from exactile_converters.strips.graphs import carries, strip_graph
 from exactile_converters.strips.heights import least_last_rows, startup_rows
 from exactile_converters.strips.memory import strip_memory
 from exactile_converters.strips.placement import place
+from exactile_converters.strips.refusal import StripError
 from exactile_converters.strips.source import StripSource
 
 ROLES: tuple[StripRole, ...] = ("first", "body", "last")
@@ -35,6 +36,7 @@ def build_strips(wrapped: Wrapped, sizes: ImageSizes, remainder: int) -> StripMo
 
     Raises StripError saying why there is none.
     """
+    _check_precision(wrapped)
     source = _source(wrapped, sizes, remainder)
     carry = place(source, strip_rows=USUAL_STRIP_ROWS)
     need = demand(source.frontiers, carry)
@@ -59,6 +61,21 @@ def build_strips(wrapped: Wrapped, sizes: ImageSizes, remainder: int) -> StripMo
         copied_passes=growing / costs.whole(1),
         recomputed_rows=fixed / costs.whole(1),
     )
+
+
+def _check_precision(wrapped: Wrapped) -> None:
+    """Strips of fewer bits would not be one pass of fewer bits."""
+    for node in wrapped.model.graph:
+        if node.op_type == "DequantizeLinear" and node.inputs[0] is not None and node.inputs[0].producer() is None:
+            raise StripError(
+                "its weights are quantised, and where rows are cut or joined ONNX Runtime computes in floating point"
+            )
+    for value in wrapped.model.graph.initializers.values():
+        if value.const_value is not None and value.const_value.dtype == ir.DataType.FLOAT16 and value.uses():
+            raise StripError(
+                "it is of half precision, which ONNX Runtime on a CPU keeps in single precision between operators, "
+                "but not where rows are carried"
+            )
 
 
 def _source(wrapped: Wrapped, sizes: ImageSizes, remainder: int) -> StripSource:

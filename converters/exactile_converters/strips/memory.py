@@ -96,7 +96,7 @@ def _bytes_for(
     shapes: dict[tuple[int, int], tuple[int, ...]],
 ) -> BytesForShape:
     """The size as a function of height and width, from four of its values."""
-    itemsize = np.dtype(helper.tensor_dtype_to_np_dtype(dtype)).itemsize
+    itemsize = 6 if dtype == onnx.TensorProto.FLOAT16 else np.dtype(helper.tensor_dtype_to_np_dtype(dtype)).itemsize
     (h, k), (w, v) = heights, widths
     count = {at: prod(shape) * itemsize for at, shape in shapes.items()}
     area = (count[k, v] - count[k, w] - count[h, v] + count[h, w]) / ((k - h) * (v - w))

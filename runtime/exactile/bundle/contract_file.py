@@ -178,6 +178,15 @@ class FilePart(Part, frozen=True, kw_only=True):
     sha256: Sha256
 
 
+class AccuracyPart(Part, frozen=True, kw_only=True):
+    """Labels of fewer bits against those of FP32, on the calibration images; ``iou`` by class, null if it has none."""
+
+    calibration: Literal["percentile", "entropy", "minmax"] | None
+    pixels: Count
+    different_labels: Count
+    iou: tuple[float | None, ...]
+
+
 class SamplePart(Part, frozen=True, kw_only=True):
     """A small image, and what the model made of it where it was converted: ``.npy`` files."""
 
@@ -194,6 +203,7 @@ class ContractFile(Part, frozen=True, kw_only=True):
     model: str
     source: str
     precision: Literal["fp32", "fp16", "int8"]
+    accuracy: AccuracyPart | None
     image: ImagePart
     normalization: NormalizationPart
     result: ResultPart

@@ -63,6 +63,10 @@ def _rows(path: Path, file: ContractFile) -> list[tuple[str, str]]:
         rows.append(("strips", f"{len(file.strips.carries)} carries, results {file.strips.lag} rows behind"))
     if file.classes:
         rows.append(("classes", ", ".join(f"{index} {part.name}" for index, part in enumerate(file.classes))))
+    if file.accuracy is not None:
+        share = file.accuracy.different_labels / max(1, file.accuracy.pixels)
+        iou = ", ".join("-" if value is None else f"{value:.4f}" for value in file.accuracy.iou)
+        rows.append(("accuracy", f"{share:.3%} of the labels differ from FP32 on the calibration images; IoU {iou}"))
     rows += [("note", note) for note in file.notes]
     return rows
 

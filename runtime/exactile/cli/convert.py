@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack, closing
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -37,6 +38,8 @@ EXAMPLES = """
 
 `exactile convert stardist.onnx -o stardist.bundle --dtype uint16 --normalize percentile --output raw`
 
+`exactile convert unet.onnx -o unet.bundle --scale 255 --precision int8 --calibrate slide1.tif --calibrate slide2.tif`
+
 `exactile convert affable-shark.zip -o shark.bundle`
 
 `exactile info unet.bundle --test`, then `exactile run unet.bundle slide.tif -o labels.tif`
@@ -53,6 +56,18 @@ class MapDtypeChoice(StrEnum):
     float32 = "float32"
     float16 = "float16"
     uint8 = "uint8"
+
+
+class PrecisionChoice(StrEnum):
+    fp32 = "fp32"
+    fp16 = "fp16"
+    int8 = "int8"
+
+
+class CalibrationChoice(StrEnum):
+    percentile = "percentile"
+    entropy = "entropy"
+    minmax = "minmax"
 
 
 class OutputChoice(StrEnum):
@@ -97,6 +112,16 @@ def convert(
         MapDtypeChoice | None,
         typer.Option(help="Of probabilities and raw maps; uint8 is round(255 p). [default: float32]"),
     ] = None,
+    precision: Annotated[
+        PrecisionChoice, typer.Option(help="Inside the network. int8 needs --calibrate; seams stay exact.")
+    ] = PrecisionChoice.fp32,
+    calibrate: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="IMAGE", help="An image to calibrate int8 on and to compare labels on; may be repeated."),
+    ] = None,
+    calibration: Annotated[
+        CalibrationChoice, typer.Option(help="How int8 ranges are chosen.")
+    ] = CalibrationChoice.percentile,
     output_name: OutputNameOption = None,
     tile: Annotated[
         str | None,
@@ -130,16 +155,23 @@ def convert(
             entry = maker.load_factory(torch, weights, output_name=output_name, input_channels=input_channels)
         else:
             entry = maker.load_entry(source, output_name=output_name, input_channels=input_channels)
-        converted = maker.convert_entry(
-            entry,
-            target,
-            image_dtype=dtype.value if dtype is not None else None,
-            normalization=normalization,
-            output=output.value if output is not None else None,
-            map_dtype=map_dtype.value if map_dtype is not None else None,
-            tile=tile_shape,
-            classes=parse_names(classes),
-            colors=parse_names(colors),
-            overwrite=overwrite,
-        )
+        from exactile.sources.open import open_source
+
+        with ExitStack() as opened:
+            images = [opened.enter_context(closing(open_source(path))) for path in calibrate or ()]
+            converted = maker.convert_entry(
+                entry,
+                target,
+                image_dtype=dtype.value if dtype is not None else None,
+                normalization=normalization,
+                output=output.value if output is not None else None,
+                map_dtype=map_dtype.value if map_dtype is not None else None,
+                precision=precision.value,
+                calibration=calibration.value,
+                calibration_images=images,
+                tile=tile_shape,
+                classes=parse_names(classes),
+                colors=parse_names(colors),
+                overwrite=overwrite,
+            )
         print_converted(converted, as_json=as_json)
