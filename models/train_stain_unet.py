@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,11 +81,17 @@ def batch_of_crops(image: Tensor, labels: Tensor, recipe: Recipe, rng: np.random
     return torch.stack(crops), torch.stack(targets)
 
 
-def train(image: np.ndarray, labels: np.ndarray, recipe: Recipe) -> UNet:
+def train(
+    image: np.ndarray,
+    labels: np.ndarray,
+    recipe: Recipe,
+    build: Callable[[], nn.Module] | None = None,
+) -> nn.Module:
+    """``build`` makes another network than the recipe's U-Net; 3 channels in, as many out as there are classes."""
     torch.manual_seed(recipe.seed)
     torch.set_num_threads(1)  # sums in a fixed order: the seed decides the weights, not the number of cores
     rng = np.random.default_rng(recipe.seed)
-    net = UNet(3, len(CLASSES), features=recipe.features, depth=recipe.depth)
+    net = build() if build is not None else UNet(3, len(CLASSES), features=recipe.features, depth=recipe.depth)
     net = net.to(memory_format=torch.channels_last)  # a third faster on a CPU
     optimiser = torch.optim.Adam(net.parameters(), lr=recipe.learning_rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.learning_rate, total_steps=recipe.steps)
@@ -107,7 +114,7 @@ def train(image: np.ndarray, labels: np.ndarray, recipe: Recipe) -> UNet:
 def predict(net: nn.Module, image: np.ndarray) -> np.ndarray:
     """(H, W, 3) uint8 -> labels (H, W) int64; the image is reflected up to a multiple of the network's stride."""
     height, width = image.shape[:2]
-    padded = pad(normalise(image)[None], (0, -width % 16, 0, -height % 16), mode="reflect")
+    padded = pad(normalise(image)[None], (0, -width % 32, 0, -height % 32), mode="reflect")
     labels: np.ndarray = net(padded)[0, :, :height, :width].argmax(0).numpy()
     return labels
 

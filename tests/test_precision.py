@@ -20,7 +20,7 @@ from tests.command import exactile as command
 from tests.nets import onnx_file
 
 MODEL = "models/stain_unet.onnx"
-NORMALIZATION = Normalization(scale=(255.0,))
+NORMALIZATION = Normalization(scale=(255.0,), mean=(0.5,), std=(0.25,))
 
 
 @pytest.fixture(scope="module")
