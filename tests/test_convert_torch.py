@@ -16,7 +16,7 @@ from exactile_converters.deploy import Normalization
 from exactile_converters.from_torch import from_file
 from exactile_converters.simplify import simplify
 from exactile_converters.torch_export import export_onnx
-from models.fc_densenet import LAYERS, FCDenseNet
+from models.fc_densenet import LAYERS, FCDenseNet, fc_densenet
 from models.resnet_unet import ResNetUNet
 from models.segnet import SegNet
 from models.unet import UNet
@@ -63,6 +63,24 @@ def test_a_module_becomes_a_bundle(name, tmp_path):
     assert made.agreement.max_abs <= made.agreement.tolerance
     assert made.agreement.images >= 1
     check(tmp_path / "b", module)
+
+
+REFERENCE = {
+    "U-Net": lambda: UNet(3, 3, features=64, depth=4),
+    "FC-DenseNet-56": lambda: fc_densenet(56, 3, 3),
+    "FC-DenseNet-67": lambda: fc_densenet(67, 3, 3),
+    "FC-DenseNet-103": lambda: fc_densenet(103, 3, 3),
+    "SegNet": lambda: SegNet(3, 3),
+    "ResNet U-Net": lambda: ResNetUNet(3, 3),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REFERENCE)
+def test_the_published_networks_become_bundles(name, tmp_path):
+    module = random_weights(REFERENCE[name](), 0)
+    convert(module, tmp_path / "b", normalization=Normalization(scale=(255.0,)), output="raw")
+    check(tmp_path / "b", module, (608, 96))
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
@@ -220,3 +238,18 @@ def test_what_does_not_suit_the_network_is_told(tmp_path, options, says):
     with pytest.raises(OptionError, match=says):
         convert(unet(), tmp_path / "b", **options)
     assert not (tmp_path / "b").exists()
+
+
+def test_an_example_shape_says_channels_and_size(tmp_path):
+    class Gate(torch.nn.Module):
+        """Nothing in it says how many channels it takes, and it does not take 256 x 256 pixels."""
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            assert image.shape[-1] <= 128
+            return torch.nn.functional.max_pool2d(image, 3, stride=1, padding=1)
+
+    with pytest.raises(OptionError, match="give --input-channels"):
+        convert(Gate(), tmp_path / "b", output="raw")
+    made = convert(Gate(), tmp_path / "b", output="raw", example_shape=(1, 4, 64, 96))
+    assert made.file.image.channels == 4
+    assert made.file.geometry.y.before == 1

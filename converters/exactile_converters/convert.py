@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import colorsys
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +22,8 @@ from exactile.sources.protocol import Source
 from exactile_converters.agreement import Agreement
 from exactile_converters.bundle import BundleContent, conventional_metadata, write_bundle
 from exactile_converters.deploy import deploy
-from exactile_converters.from_bioimage import Package, from_package, is_package
-from exactile_converters.from_onnx import Network, load_network
+from exactile_converters.entries import Entry, load_entry, load_factory
+from exactile_converters.from_onnx import Network
 from exactile_converters.graphs.io import MapDtype, Normalization
 from exactile_converters.inspection import not_tileable
 from exactile_converters.precision import Calibration, Crop, Precision, at_precision, compare_labels, crops_of
@@ -38,21 +37,6 @@ if TYPE_CHECKING:
 USUAL_TILE_PX = 1024
 LEAST_WANTED_PX = 512
 SAMPLE_PX = 96
-KERAS_SUFFIXES = {".keras", ".h5"}
-TORCH_SUFFIXES = {".pt", ".pth", ".pt2", ".torchscript"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """A network as it came in: ``agreement`` with its framework is None where it came as ONNX.
-
-    ``package`` is what a BioImage.IO package says beside: normalisation, type of samples, class names.
-    """
-
-    network: Network
-    source: str
-    agreement: Agreement | None
-    package: Package | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +63,7 @@ def convert(
     tile: tuple[int, int] | None = None,
     classes: Sequence[str] | None = None,
     colors: Sequence[str] | None = None,
-    input_channels: int | None = None,
+    example_shape: tuple[int, int, int, int] | None = None,
     overwrite: bool = False,
 ) -> Converted:
     """Write a bundle for ``source``: ONNX, TorchScript, an exported program (.pt2), a module, Keras, a SavedModel.
@@ -88,11 +72,14 @@ def convert(
     width) of the padded tile whose graph has a fixed shape; ``image_dtype`` that of the images to come (default: uint8,
     or the package's); ``output`` defaults to labels, for a package to raw: after its post-processing.
     ``map_dtype`` is the type of probabilities (float32, float16, uint8: round(255 p)) and raw maps.
-    ``precision`` is that inside the network; int8 is calibrated on ``calibration_images``, and labels compared on them.
+    ``example_shape`` (N, C, H, W) is the image that a PyTorch module is traced with (default: 256 x 256 pixels and the
+    channels of its first convolution). ``precision`` is that inside the network; int8 is calibrated on
+    ``calibration_images``, and labels compared on them.
 
     Raises ModelError, NotTileableError that lists the obstacles, OptionError, SinkError.
     """
-    entry = load_entry(source, output_name=output_name, input_channels=input_channels)
+    channels, size = (example_shape[1], example_shape[2:]) if example_shape is not None else (None, None)
+    entry = load_entry(source, output_name=output_name, input_channels=channels, example_size=size)
     return convert_entry(
         entry,
         target,
@@ -108,45 +95,6 @@ def convert(
         colors=colors,
         overwrite=overwrite,
     )
-
-
-def load_entry(
-    source: str | Path | nn.Module, *, output_name: str | None = None, input_channels: int | None = None
-) -> Entry:
-    """Read a model of any of the kinds that ``convert`` takes."""
-    if not isinstance(source, (str, os.PathLike)):
-        from exactile_converters.from_torch import from_module
-
-        made = from_module(source, channels=input_channels, output_name=output_name)
-        return Entry(network=made.network, source="PyTorch module", agreement=made.agreement)
-    path = Path(source)
-    if is_package(path):
-        found = from_package(path, output_name=output_name)
-        return Entry(network=found.network, source="BioImage.IO package", agreement=found.agreement, package=found)
-    if path.suffix in KERAS_SUFFIXES or (path / "saved_model.pb").is_file():
-        from exactile_converters.from_keras import from_keras, from_saved_model
-
-        saved = path.suffix not in KERAS_SUFFIXES
-        exported = (from_saved_model if saved else from_keras)(path, output_name=output_name)
-        kind = "TensorFlow SavedModel" if saved else "Keras"
-        return Entry(network=exported.network, source=kind, agreement=exported.agreement)
-    if path.suffix in TORCH_SUFFIXES:
-        from exactile_converters.from_torch import from_file
-
-        made = from_file(path, channels=input_channels, output_name=output_name)
-        kind = "PyTorch exported program" if path.suffix == ".pt2" else "TorchScript"
-        return Entry(network=made.network, source=kind, agreement=made.agreement)
-    return Entry(network=load_network(path, output_name=output_name), source="ONNX", agreement=None)
-
-
-def load_factory(
-    reference: str, weights: Path | None, *, output_name: str | None = None, input_channels: int | None = None
-) -> Entry:
-    """Call ``package.module:factory``, load ``weights`` into what it returns, and export that."""
-    from exactile_converters.from_torch import from_factory
-
-    made = from_factory(reference, weights, channels=input_channels, output_name=output_name)
-    return Entry(network=made.network, source=f"PyTorch module {reference}", agreement=made.agreement)
 
 
 def convert_entry(

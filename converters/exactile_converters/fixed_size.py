@@ -26,6 +26,9 @@ from exactile_converters.regrouping import Target, targets
 MORE_PX = 40320
 """So many more rows or columns: a multiple of all usual strides, so that a size that is accepted stays so."""
 
+LARGEST_LOCAL_WINDOW = 3
+"""Pooling windows up to this size cover a map only because it was made small."""
+
 
 def release_fixed_size(model: ir.Model, image: ir.Value, labels: Labels) -> None:
     """Let height and width of a model exported at one size vary. What cannot be released safely stays as it is."""
@@ -231,10 +234,21 @@ def _transposed(node: ir.Node, operand: _Sizes, at: _Release) -> None:
     node.attributes.add(ir.AttrInt64s("output_padding", extra))
 
 
+def _pool(node: ir.Node, operand: _Sizes, _at: _Release) -> None:
+    """A large window over all of the map was meant to be the whole image's: it becomes global pooling, an obstacle."""
+    kernel = tuple(node.attributes.get_ints("kernel_shape", ()))
+    if kernel != operand.exported[2:] or min(kernel) <= LARGEST_LOCAL_WINDOW or any(node.attributes.get_ints("pads", ())):
+        return
+    node.op_type = f"Global{node.op_type}"
+    node.attributes.clear()
+
+
 _RELEASES: dict[str, Callable[[ir.Node, _Sizes, _Release], None]] = {
     "Reshape": _reshape,
     "Expand": _expand,
     "Slice": _slice,
     "Resize": _resize,
     "ConvTranspose": _transposed,
+    "AveragePool": _pool,
+    "MaxPool": _pool,
 }

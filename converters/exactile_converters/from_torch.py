@@ -132,6 +132,7 @@ def _export(module: nn.Module, channels: int, size: tuple[int, int], name: str) 
     from exactile_converters.torch_export import export_onnx
 
     failures = []
+    tried = TRIED_SIZES if size == EXAMPLE_SIZE else (size, size[::-1])
     for exporter, dynamic in (("torchscript", True), ("dynamo", True), ("dynamo", False)):
         buffer = io.BytesIO()
         try:
@@ -139,7 +140,7 @@ def _export(module: nn.Module, channels: int, size: tuple[int, int], name: str) 
         except Exception as error:  # noqa: BLE001  # whatever goes wrong inside an exporter
             failures.append(f"{exporter}: {_first_lines(error)}")
             continue
-        return onnx.load_from_string(buffer.getvalue()), (TRIED_SIZES if dynamic else (size,))
+        return onnx.load_from_string(buffer.getvalue()), (tried if dynamic else (size,))
     raise ModelError(f"{name}: PyTorch cannot export it to ONNX:\n" + "\n".join(failures))
 
 

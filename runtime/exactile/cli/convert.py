@@ -17,6 +17,7 @@ from exactile.cli.options import (
     JointOption,
     MeanOption,
     NormalizeOption,
+    OutputChoice,
     OutputNameOption,
     PercentilesOption,
     ScaleOption,
@@ -68,12 +69,6 @@ class CalibrationChoice(StrEnum):
     percentile = "percentile"
     entropy = "entropy"
     minmax = "minmax"
-
-
-class OutputChoice(StrEnum):
-    labels = "labels"
-    probabilities = "probabilities"
-    raw = "raw"
 
 
 def convert(

@@ -19,6 +19,12 @@ MeanOption = Annotated[list[str] | None, typer.Option(help="See --scale.")]
 StdOption = Annotated[list[str] | None, typer.Option(help="See --scale.")]
 
 
+class OutputChoice(StrEnum):
+    labels = "labels"
+    probabilities = "probabilities"
+    raw = "raw"
+
+
 class NormalizeChoice(StrEnum):
     """What samples become before the network sees them."""
 

@@ -20,6 +20,7 @@ from exactile.cli.options import (
     MeanOption,
     NoProgressOption,
     NormalizeOption,
+    OutputChoice,
     OutputNameOption,
     PercentilesOption,
     ScaleOption,
@@ -58,12 +59,6 @@ class BorderChoice(StrEnum):
     reflect = "reflect"
     edge = "edge"
     constant = "constant"
-
-
-class OutputChoice(StrEnum):
-    labels = "labels"
-    probabilities = "probabilities"
-    raw = "raw"
 
 
 def run(
