@@ -237,7 +237,11 @@ def _transposed(node: ir.Node, operand: _Sizes, at: _Release) -> None:
 def _pool(node: ir.Node, operand: _Sizes, _at: _Release) -> None:
     """A large window over all of the map was meant to be the whole image's: it becomes global pooling, an obstacle."""
     kernel = tuple(node.attributes.get_ints("kernel_shape", ()))
-    if kernel != operand.exported[2:] or min(kernel) <= LARGEST_LOCAL_WINDOW or any(node.attributes.get_ints("pads", ())):
+    if (
+        kernel != operand.exported[2:]
+        or min(kernel) <= LARGEST_LOCAL_WINDOW
+        or any(node.attributes.get_ints("pads", ()))
+    ):
         return
     node.op_type = f"Global{node.op_type}"
     node.attributes.clear()
