@@ -11,6 +11,8 @@ SCRIPTS = {
     "exactness": [],
     "strips": ["--features", "16", "64", "--rows", "64", "128", "256"],
     "carry_placement": ["--rounds", "5"],
+    "precision": [],
+    "paper_tables": [],
     "end_to_end": [],
     "memory_model": ["--quick"],
     "read_speed": [],

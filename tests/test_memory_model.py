@@ -231,6 +231,7 @@ def test_a_fresh_process_takes_no_more_than_predicted_and_not_much_less(tmp_path
     graph.write_bytes(model.graph)
     memory = model.contract.memory
     predicted = memory.weights_bytes + memory.activation_bytes(*tile)
-    measured = measure(model, graph, tile, runs=3, threads=None)
+    # The least of two: on a busy machine the system may hand out pages in larger pieces.
+    measured = min(measure(model, graph, tile, runs=3, threads=None) for _ in range(2))
     assert measured <= predicted * ACTIVATION_MARGIN
     assert predicted <= 1.6 * measured

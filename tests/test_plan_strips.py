@@ -139,7 +139,7 @@ def deployed(name: str, output: str = "raw") -> DeployedModel:
 
 def run(name: str, image: np.ndarray, **options):
     sink = ArraySink()
-    summary = Session(deployed(name), memory_bytes=4 << 30).segment(ArraySource(image), sink, **options)
+    summary = Session(deployed(name), memory_bytes=8 << 30).segment(ArraySource(image), sink, **options)
     return sink.result, summary
 
 
