@@ -10,6 +10,7 @@ and one with more columns, node by node, each released before the next is looked
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
 from typing import Any, cast
@@ -72,7 +73,8 @@ class _Release:
             release = _RELEASES.get(node.op_type)
             operand = self.sizes(node.inputs[0]) if release is not None and node.inputs else None
             if release is not None and operand is not None and operand.following:
-                release(node, operand, self)
+                with suppress(IndexError, TypeError, ValueError, ZeroDivisionError):  # the walk says what is damaged
+                    release(node, operand, self)
             self.visit(node)
 
     def visit(self, node: ir.Node) -> None:
@@ -225,8 +227,8 @@ def _transposed(node: ir.Node, operand: _Sizes, at: _Release) -> None:
         total = strides[axis] * (operand.exported[axis + 2] - 1) + extra[axis] + extent - shape[axis - axes]
         if total < 0:
             extra[axis], total = extra[axis] - total, 0
-        lower = node.attributes.get_string("auto_pad", "NOTSET") == "SAME_LOWER"
-        before.append(total - total // 2 if lower else total // 2)
+        upper = node.attributes.get_string("auto_pad", "NOTSET") == "SAME_UPPER"
+        before.append(total // 2 if upper else total - total // 2)
         after.append(total - before[-1])
     for name in ("output_shape", "auto_pad"):
         node.attributes.pop(name, None)

@@ -21,7 +21,7 @@ from exactile.errors import ModelError
 from exactile.session import Session
 from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource
-from exactile_converters.agreement import RELATIVE_TOLERANCE, Agreement
+from exactile_converters.agreement import Agreement
 from exactile_converters.deploy import deploy
 from exactile_converters.from_onnx import Network, load_network
 from exactile_converters.graphs.io import IMAGE_TYPES, Normalization
@@ -287,7 +287,7 @@ def _tested(
     found = Agreement(
         max_abs=float(np.abs(sink.result - expected).max()), largest=float(np.abs(expected).max()), images=1
     )
-    if found.max_abs > RELATIVE_TOLERANCE * max(found.largest, 1e-6):
+    if found.max_abs > found.tolerance:
         raise ModelError(f"{name}: its test image does not give its test result: {found}")
     return found
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from exactile.errors import ModelError
 from exactile_converters.agreement import Exported, compare_with_framework
 from exactile_converters.from_onnx import prepare_network
-from exactile_converters.quiet import quiet
+from exactile_converters.quiet import first_lines, quiet
 
 SIDE_PX = 256
 """Where the export needs a size: divisible by all usual strides. The size is free again afterwards."""
@@ -38,7 +38,7 @@ def from_keras(path: Path, *, output_name: str | None = None) -> Exported:
         with quiet():
             model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:
-        raise ModelError(f"{path} cannot be loaded by Keras: {_first_lines(error)}") from error
+        raise ModelError(f"{path} cannot be loaded by Keras: {first_lines(error)}") from error
     return from_keras_model(model, name=path.name, output_name=output_name)
 
 
@@ -125,7 +125,7 @@ def _exported(keras: Any, model: Any, fixed: tuple[int, ...], name: str) -> tupl
                 return traced, _export(traced)
         except Exception as error:  # noqa: BLE001  # whatever goes wrong inside an exporter
             failure = error
-    raise ModelError(f"{name}: Keras cannot export it to ONNX: {_first_lines(failure)}") from failure
+    raise ModelError(f"{name}: Keras cannot export it to ONNX: {first_lines(failure)}") from failure
 
 
 def _at_size(keras: Any, model: Any, shape: tuple[int, ...]) -> Any:
@@ -140,8 +140,3 @@ def _export(model: Any) -> onnx.ModelProto:
         target = Path(folder) / "model.onnx"
         model.export(str(target), format="onnx", verbose=False)
         return onnx.load(str(target))
-
-
-def _first_lines(error: BaseException | None) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:2])[:300] if lines else type(error).__name__

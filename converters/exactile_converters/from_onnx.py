@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,6 +98,12 @@ def read_model(path: Path) -> onnx.ModelProto:
     except ModelError:
         raise
     except Exception as error:
+        foreign = re.search(r"No Op registered for (\w+) with domain_version of (\d+)", str(error))
+        if foreign:
+            raise ModelError(
+                f"{path} holds the operator {foreign[1]}, which ONNX does not have at opset {foreign[2]}: its exporter "
+                "left it untranslated. Export it again, with a newer opset or exporter, or without this operator"
+            ) from error
         raise ModelError(f"{path} is not a valid ONNX model: {_one_line(error)}") from error
     return proto
 

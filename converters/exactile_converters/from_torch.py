@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from exactile.errors import ModelError, OptionError
 from exactile_converters.agreement import Exported, compare_with_framework
 from exactile_converters.from_onnx import prepare_network
-from exactile_converters.quiet import quiet
+from exactile_converters.quiet import first_lines, quiet
 
 if TYPE_CHECKING:
     from torch import nn
@@ -78,7 +78,7 @@ def from_factory(
         try:
             module.load_state_dict(state)
         except (RuntimeError, TypeError, AttributeError) as error:
-            raise ModelError(f"{weights}: the weights do not fit {reference}: {_first_lines(error)}") from error
+            raise ModelError(f"{weights}: the weights do not fit {reference}: {first_lines(error)}") from error
     return from_module(module, channels=channels, size=size, name=reference.rpartition(":")[2], output_name=output_name)
 
 
@@ -138,7 +138,7 @@ def _export(module: nn.Module, channels: int, size: tuple[int, int], name: str) 
         try:
             export_onnx(module, buffer, channels, size, dynamic=dynamic, exporter=exporter)  # type: ignore[arg-type]
         except Exception as error:  # noqa: BLE001  # whatever goes wrong inside an exporter
-            failures.append(f"{exporter}: {_first_lines(error)}")
+            failures.append(f"{exporter}: {first_lines(error)}")
             continue
         return onnx.load_from_string(buffer.getvalue()), (tried if dynamic else (size,))
     raise ModelError(f"{name}: PyTorch cannot export it to ONNX:\n" + "\n".join(failures))
@@ -190,7 +190,7 @@ def _called(reference: str) -> Any:
     try:
         return made()
     except Exception as error:
-        raise ModelError(f"--torch {reference}: calling it failed: {_first_lines(error)}") from error
+        raise ModelError(f"--torch {reference}: calling it failed: {first_lines(error)}") from error
 
 
 def _input_channels(module: Any) -> int | None:
@@ -212,7 +212,7 @@ def _loaded(load: Callable[[], Any], path: Path, hint: str = "") -> Any:
     try:
         return load()
     except Exception as error:
-        raise ModelError(f"{path} cannot be loaded by PyTorch: {_first_lines(error)}{hint}") from error
+        raise ModelError(f"{path} cannot be loaded by PyTorch: {first_lines(error)}{hint}") from error
 
 
 def _require_torch() -> None:
@@ -220,8 +220,3 @@ def _require_torch() -> None:
         import torch  # noqa: F401
     except ImportError as error:
         raise ModelError("PyTorch models need PyTorch: pip install 'exactile[convert,torch]'") from error
-
-
-def _first_lines(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:2])[:300] if lines else type(error).__name__

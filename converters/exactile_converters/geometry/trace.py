@@ -14,6 +14,7 @@ from exactile_converters.geometry.node_view import SPATIAL, Label, Labels
 from exactile_converters.geometry.obstacle import Obstacle
 from exactile_converters.geometry.origin import origins
 from exactile_converters.geometry.period import settle_period
+from exactile_converters.geometry.steps import check_scales, stride_by_operators, written_steps
 
 FIRST_BASE_PX = 2880
 """Probed sizes are multiples of this and of the network's stride, large enough that no map is empty."""
@@ -50,18 +51,19 @@ def trace(model: ir.Model, image: ir.Value, output: ir.Value, *, labels: Labels,
     def forward(remainder: int, base: int, more: tuple[int, int] = (0, 0)) -> ForwardWalk:
         return walk_forward(model, image, labels, channels, nodes, probed_sizes(base, remainder, more))
 
-    walk = forward(0, FIRST_BASE_PX)
-    stride = min(lcm(walk.stride("y"), walk.stride("x")), LARGEST_STRIDE)
-    base = lcm(FIRST_BASE_PX, stride)
-    if base != FIRST_BASE_PX:
+    base = lcm(FIRST_BASE_PX, written_steps(nodes, LARGEST_STRIDE))
+    walk = forward(0, base)
+    while base % (stride := stride_by_operators(walk, nodes)) and stride <= LARGEST_STRIDE:
+        base = lcm(base, stride)
         walk = forward(0, base)
     remainder = 0
     if walk.obstacles and _may_fit_other_sizes(walk):
-        for candidate in range(1, min(stride, max(MOST_REMAINDERS, MOST_VISITS // max(1, len(nodes))))):
+        for candidate in range(1, min(stride, LARGEST_STRIDE, max(MOST_REMAINDERS, MOST_VISITS // max(1, len(nodes))))):
             other = forward(candidate, base)
             if not other.obstacles:
                 walk, remainder = other, candidate
                 break
+    check_scales(walk, nodes, LARGEST_STRIDE)
     settle_period(walk, nodes, more=lambda y, x: forward(remainder, base, (y, x)), base=base, largest=LARGEST_STRIDE)
     return _conclude(walk, nodes, output, remainder, probed_sizes(base, remainder))
 

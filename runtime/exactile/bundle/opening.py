@@ -40,7 +40,8 @@ class Bundle:
 def open_bundle(path: str | Path) -> Bundle:
     """Read the bundle in the folder ``path``, and check the size and SHA-256 of each of its files.
 
-    Raises BundleError: no bundle, a newer version, a damaged contract, a missing, changed or additional link to a file.
+    Raises BundleError: no bundle, a newer version, a damaged contract, a missing or changed file,
+    a link that leads out of the folder.
     """
     folder = Path(path)
     file = _read_contract(folder)

@@ -108,7 +108,7 @@ def _cropped_before(node: NodeView, kernel: Kernel, axis: int, operand: Operand,
     """Rows cropped before the first output, by the ONNX ConvTranspose operator's formulas."""
     if kernel.auto_pad in ("NOTSET", "") and not node.has("output_shape"):
         return kernel.pads[axis]
-    if kernel.auto_pad == "VALID":
+    if kernel.auto_pad == "VALID" and not node.has("output_shape"):
         return 0
     extra = node.integers("output_padding", [0] * len(kernel.sizes))[axis]
     totals = {
@@ -118,7 +118,7 @@ def _cropped_before(node: NodeView, kernel: Kernel, axis: int, operand: Operand,
     if len(totals) != 1:
         raise ObstacleError("its output shape is fixed for one image size", "Export with dynamic height and width")
     total = max(0, totals.pop())
-    return total - total // 2 if kernel.auto_pad == "SAME_LOWER" else total // 2
+    return total // 2 if kernel.auto_pad == "SAME_UPPER" else total - total // 2
 
 
 def _weight_kernel(node: NodeView) -> Kernel:

@@ -10,11 +10,13 @@ from exactile_converters.geometry.node_view import Label, Labels, NodeView, Oper
 from exactile_converters.geometry.obstacle import ObstacleError
 from exactile_converters.geometry.reach import Blocks, Reach, Window
 from exactile_converters.geometry.registry import Flow, Transfer, rule
+from exactile_converters.geometry.rules.products import CONVOLVE
 
 Size = tuple[int, int]
 """A dimension at both probes."""
 
 KEEP_AXES = "Keep height and width as axes of their own"
+PRODUCTS = {"Gemm", "MatMul"}
 
 
 @dataclass(slots=True)
@@ -34,14 +36,14 @@ def reshape(node: NodeView) -> Transfer:
     result = node.result()
     grown: list[Label] = []
     reach: dict[Label, Reach] = {}
-    for group in _groups(operand, labels, result):
+    for group in _groups(node, operand, labels, result):
         grown += _regroup(node, group, operand, reach)
     if grown and grown[0] == "c" and result.sizes(0) == (1, 1) and "n" not in grown:
         grown[0] = "n"
     return Transfer(labels=(tuple(grown),), flows=(Flow(operand=0, reach=reach),))
 
 
-def _groups(operand: Operand, labels: Labels, result: Operand) -> list[_Group]:
+def _groups(node: NodeView, operand: Operand, labels: Labels, result: Operand) -> list[_Group]:
     """The finest division of both shapes into parts of equal product, at both probes."""
     before = [(label, operand.sizes(dim)) for dim, label in enumerate(labels)]
     after = [result.sizes(dim) for dim in range(result.rank)]
@@ -55,6 +57,8 @@ def _groups(operand: Operand, labels: Labels, result: Operand) -> list[_Group]:
                 _take(group, before)
             elif left[0] > right[0] and after:
                 group.after.append(after.pop(0))
+            elif _readers(node) & PRODUCTS:
+                raise ObstacleError(_mixing(node, [label for label in labels if label != "n"]), CONVOLVE)
             else:
                 raise ObstacleError(
                     f"it reshapes {operand.small.shape} to {result.small.shape} but {operand.large.shape} to "
@@ -92,7 +96,8 @@ def _regroup(node: NodeView, group: _Group, operand: Operand, reach: dict[Label,
     core = [size for size in group.after if size != (1, 1)]
     made = _place(inside, places, core, operand, reach)
     if made is None:
-        raise ObstacleError(_mixing(node, [label for label, _ in inside]), KEEP_AXES)
+        remedy = CONVOLVE if _readers(node) & PRODUCTS else KEEP_AXES
+        raise ObstacleError(_mixing(node, [label for label, _ in inside]), remedy)
     remaining = iter(made)
     return [next(remaining) if size != (1, 1) else "c" for size in group.after]
 
@@ -121,13 +126,26 @@ def _place(
 
 
 def _mixing(node: NodeView, labels: list[Label]) -> str:
-    readers = {reader.op_type for reader, _ in node.node.outputs[0].uses()}
+    readers = _readers(node)
     mixed = " and ".join({"n": "batch", "c": "channels"}.get(label, label) for label in labels)
     if "InstanceNormalization" in readers:
         return f"it gathers {mixed} for a normalisation by statistics of the whole image (group normalisation)"
-    if readers & {"Gemm", "MatMul"}:
+    if readers & PRODUCTS:
         return f"it gathers {mixed} for a fully connected layer, which connects all positions of the image"
     return f"it mixes {mixed} in one axis"
+
+
+def _readers(node: NodeView) -> set[str]:
+    """The operators that read the result, casts and copies passed over."""
+    found: set[str] = set()
+    values = [node.node.outputs[0]]
+    while values:
+        for reader, _ in values.pop().uses():
+            if reader.op_type in {"Cast", "Identity", "Dropout"}:
+                values.append(reader.outputs[0])
+            else:
+                found.add(reader.op_type)
+    return found
 
 
 @rule("Expand", "Tile")
