@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -154,6 +155,31 @@ def test_a_package_gives_its_test_result_in_every_plan(tmp_path, pre, post):
             assert np.abs(sink.result - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
+def test_torchscript_weights_do_where_there_are_no_onnx_ones(tmp_path):
+    torch = pytest.importorskip("torch")
+    module = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3, padding=1),
+        torch.nn.MaxPool2d(2),
+        torch.nn.ReLU(),
+        torch.nn.ConvTranspose2d(4, 3, 2, 2),
+    ).eval()
+    torch.manual_seed(0)
+    folder = package(tmp_path / "net", pre="fixed mean and deviation", post="softmax", halo=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # TorchScript is going; packages with it are still there
+        torch.jit.trace(module, torch.zeros(1, 3, 64, 64)).save(folder / "weights.pt")
+    image = PRE["fixed mean and deviation"][1](np.load(folder / "in.npy").astype(np.float64)).astype(np.float32)
+    with torch.no_grad():
+        np.save(folder / "out.npy", softmax(module(torch.from_numpy(image)).numpy()))
+
+    def change(description):
+        description["weights"] = {"torchscript": {"source": "weights.pt", "pytorch_version": "2.6"}}
+
+    converted = convert(changed(folder, change), tmp_path / "net.bundle")
+    assert converted.agreement is not None
+    assert converted.agreement.max_abs < 1e-6
+
+
 def test_a_zip_is_the_same_package(tmp_path):
     archive = zipped(package(tmp_path / "net"))
     done = command("convert", archive, "-o", tmp_path / "b", "--dtype", "uint8")
@@ -211,9 +237,9 @@ def elsewhere(description):
     description["weights"]["onnx"]["source"] = "https://example.org/weights.onnx"
 
 
-def torch_only(description):
+def javascript_only(description):
     onnx = description["weights"].pop("onnx")
-    description["weights"]["torchscript"] = {"source": onnx["source"], "pytorch_version": "2.0"}
+    description["weights"]["tensorflow_js"] = {"source": onnx["source"], "tensorflow_version": "2.15"}
 
 
 def escaping(description):
@@ -231,7 +257,7 @@ def lost(description):
         (later_statistics, "must come first"),
         (volume, "axes z beside y and x"),
         (elsewhere, "not in the package"),
-        (torch_only, "ONNX weights are needed"),
+        (javascript_only, "weights are tensorflow_js; ONNX or TorchScript weights are needed"),
         (escaping, r"outside|not valid"),
         (lost, "gone.onnx is missing|not valid"),
     ],

@@ -28,6 +28,7 @@ from exactile_converters.graphs.io import IMAGE_TYPES, Normalization
 from exactile_converters.graphs.processing import Operator, PixelStep, after_network, before_network
 
 LARGEST_PACKAGE_BYTES = 16 << 30
+EXAMPLE_SIZE = (256, 256)
 DECLARATION = "rdf.yaml"
 
 
@@ -76,19 +77,14 @@ def _from_folder(path: Path, name: str, output_name: str | None) -> Package:
     described = _described(path, name)
     if len(described.inputs) != 1:
         raise ModelError(f"{name}: {len(described.inputs)} inputs; one image is expected")
-    model = _file(described.weights.onnx, described, name) if described.weights.onnx is not None else None
-    if model is None:
-        kinds = [kind for kind, entry in described.weights if entry is not None]
-        raise ModelError(
-            f"{name}: its weights are {', '.join(kinds)}; ONNX weights are needed, which bioimageio.core adds"
-        )
     entry, (index, result) = described.inputs[0], _output(described, output_name, name)
     _check_axes(entry, name)
+    read = _reader(described, entry, index, name)
     statistics, before = _before(entry, name)
     after = [step for found in result.postprocessing for step in _pixel_steps(found, name)]
 
     def load() -> Network:
-        network = replace(load_network(model, output_name=_onnx_name(model, index)), name=name)
+        network = replace(read(), name=name)
         before_network(network, before)
         feature = network.trace().features.get(network.result.name or "")
         if feature is None or "c" not in feature.labels:
@@ -148,6 +144,35 @@ def _file(entry: Any, described: Any, name: str) -> Path:
     if not path.is_file():
         raise ModelError(f"{name}: {source} is missing in the package")
     return path
+
+
+def _reader(described: Any, entry: Any, index: int, name: str) -> Callable[[], Network]:
+    """How the network is read: from ONNX weights, or from TorchScript ones where there are no others."""
+    weights = described.weights
+    if weights.onnx is not None:
+        model = _file(weights.onnx, described, name)
+        return lambda: load_network(model, output_name=_onnx_name(model, index))
+    if weights.torchscript is not None:
+        script = _file(weights.torchscript, described, name)
+        if index:
+            raise ModelError(f"{name}: of TorchScript weights only the first output can be had; add ONNX weights")
+        return lambda: _from_torchscript(script, entry, described, name)
+    kinds = [kind for kind, found in weights if found is not None]
+    raise ModelError(
+        f"{name}: its weights are {', '.join(kinds)}; ONNX or TorchScript weights are needed; bioimageio.core adds them"
+    )
+
+
+def _from_torchscript(script: Path, entry: Any, described: Any, name: str) -> Network:
+    from exactile_converters.from_torch import from_file
+
+    channels = next((len(axis.channel_names) for axis in entry.axes if axis.type == "channel"), 1)
+    size = EXAMPLE_SIZE
+    if entry.test_tensor is not None:  # a size that the network is known to take
+        image = np.load(_file(entry.test_tensor, described, name), mmap_mode="r", allow_pickle=False)
+        names = [str(axis.id) for axis in entry.axes]
+        size = image.shape[names.index("y")], image.shape[names.index("x")]
+    return from_file(script, channels=channels, size=size).network
 
 
 def _onnx_name(model: Path, index: int) -> str:
