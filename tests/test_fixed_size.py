@@ -172,7 +172,7 @@ def test_released_networks_tile():
     for plan in ("tile", "strip"):
         sink = ArraySink()
         options = {"tile": (18, 22)} if plan == "tile" else {}
-        summary = Session(deployed, memory_bytes=1 << 30).segment(ArraySource(image), sink, plan=plan, **options)
+        summary = Session(deployed, memory_bytes=8 << 30).segment(ArraySource(image), sink, plan=plan, **options)
         assert summary.tiles > 1
         whole = run(graph(free, *FREE), image.transpose(2, 0, 1)[None].astype("f"))
         assert np.array_equal(sink.result, whole[0])

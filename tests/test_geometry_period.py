@@ -62,7 +62,7 @@ def test_it_is_tiled_like_one_pass(plan):
     deployed = deploy(prepare_network(model, name="net"), image_dtype="uint8", output="raw")
     sink = ArraySink()
     tile = {"tile": (32, 32)} if plan == "tile" else {}
-    summary = Session(deployed, memory_bytes=1 << 30).segment(ArraySource(image), sink, plan=plan, **tile)
+    summary = Session(deployed, memory_bytes=8 << 30).segment(ArraySource(image), sink, plan=plan, **tile)
     assert summary.tiles > 1
     assert np.array_equal(sink.result, plain(model, image))
 

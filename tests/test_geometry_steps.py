@@ -58,7 +58,7 @@ def test_tiles_and_strips_are_one_pass(plan):
     deployed = deploy(prepare_network(model, name="net"), image_dtype="uint8", output="raw")
     sink = ArraySink()
     options = {"tile": (28, 42)} if plan == "tile" else {}
-    summary = Session(deployed, memory_bytes=1 << 30).segment(ArraySource(image), sink, plan=plan, **options)
+    summary = Session(deployed, memory_bytes=8 << 30).segment(ArraySource(image), sink, plan=plan, **options)
     session = ort.InferenceSession(model.SerializeToString())
     whole = session.run(None, {"x": image.transpose(2, 0, 1)[None].astype(np.float32)})[0][0]
     assert summary.tiles > 1
