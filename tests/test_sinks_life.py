@@ -16,6 +16,7 @@ import tifffile
 from exactile.errors import OptionError, OutputExistsError, SinkError
 from exactile.geometry import Box, Span
 from exactile.sinks import tiff as tiff_module
+from exactile.sinks import tiff_store
 from exactile.sinks.array import ArraySink
 from exactile.sinks.npy import NpySink
 from exactile.sinks.open import check_target, open_sink
@@ -365,8 +366,8 @@ def test_writes_that_take_only_a_part_are_continued(tmp_path, monkeypatch, name)
 
 @pytest.mark.parametrize("moment", ["begin", "finish"])
 def test_tifffile_failing_leaves_nothing(tmp_path, monkeypatch, moment):
-    function = {"begin": "write_empty_tiff", "finish": "fill_tile_tables"}[moment]
-    monkeypatch.setattr(tiff_module, function, fail_with(errno.ENOSPC))
+    module, function = {"begin": (tiff_module, "empty_tiff"), "finish": (tiff_store, "fill_tile_tables")}[moment]
+    monkeypatch.setattr(module, function, fail_with(errno.ENOSPC))
     sink = TiffSink(tmp_path / "a.tif")
     with pytest.raises(SinkError, match="No space left"):
         write_to_the_end(sink)

@@ -51,7 +51,8 @@ def plan_of(pixels: np.ndarray, rows: int, columns: int) -> WritePlan:
 @pytest.mark.parametrize("shape", [(90, 130), (3, 90, 130)])
 def test_pages_are_tiled_bigtiff_minisblack_with_the_compression_asked_for(tmp_path, name, code, shape):
     pixels = np.zeros(shape, "uint8")
-    write(TiffSink(tmp_path / "a.tif", compression=name, tile=32), pixels, plan_of(pixels, 50, 60))
+    sink = TiffSink(tmp_path / "a.tif", compression=name, tile=32, pyramid=False)
+    write(sink, pixels, plan_of(pixels, 50, 60))
     with tifffile.TiffFile(tmp_path / "a.tif") as tiff:
         assert tiff.is_bigtiff
         assert len(tiff.pages) == (1 if len(shape) == 2 else 3)
@@ -201,7 +202,7 @@ def test_no_codec_makes_noise_larger_than_foretold(compression, edge):
 
 
 def test_memory_does_not_grow_with_the_height_but_for_the_tile_tables():
-    sink = TiffSink("unused.tif", tile=256)
+    sink = TiffSink("unused.tif", tile=256, pyramid=False)
     low, high = (
         sink.buffer_bytes(
             ResultSpec(height=height, width=20_000, channels=0, dtype="uint8"),

@@ -12,7 +12,8 @@
     ├── PlanError                  no plan fits the image, the model and the options
     │   └── BudgetError            ... within the memory budget
     ├── SinkError                  an output that cannot be written   (exit status 3)
-    │   └── OutputExistsError      ... because it is there already    (exit status 2)
+    │   ├── OutputExistsError      ... because it is there already    (exit status 2)
+    │   └── ResumeError            an unfinished run that is not this one (exit status 2)
     ├── StreamError                rows pushed into a stream that does not take them
     ├── EngineError                the engine failed while running    (exit status 4)
     └── CancelledError             somebody stopped the run           (exit status 130)
@@ -69,6 +70,12 @@ class SinkError(ExactileError):
 
 class OutputExistsError(SinkError):
     """The output exists and may not be overwritten."""
+
+    exit_status = 2
+
+
+class ResumeError(SinkError):
+    """An unfinished run cannot be gone on with: it was another one, or is damaged."""
 
     exit_status = 2
 

@@ -10,8 +10,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from exactile.errors import SinkError
-from exactile.sinks.tile_codec import Encoder
 from exactile.sinks.tile_store import TileKey
+
+Encode = Callable[[TileKey, NDArray[Any]], bytes | memoryview]
 
 
 def queue_tiles(workers: int) -> int:
@@ -22,24 +23,30 @@ def queue_tiles(workers: int) -> int:
 class EncodeQueue:
     """Encodes in ``workers`` threads and calls ``deliver(key, encoded)`` in the order of submission.
 
-    ``deliver`` runs in the thread that calls ``submit`` or ``drain``, so that equal runs give equal files.
-    Holds at most ``queue_tiles(workers)`` tiles: ``submit`` waits when the pool falls behind. Owns the threads.
+    ``deliver`` and marks are called in the thread that calls ``submit`` or ``drain``, so that equal runs give equal
+    files. Holds at most ``queue_tiles(workers)`` tiles: ``submit`` waits when the pool falls behind. Owns the threads.
     """
 
-    def __init__(
-        self, encode: Encoder, deliver: Callable[[TileKey, bytes | memoryview], None], *, workers: int
-    ) -> None:
+    def __init__(self, encode: Encode, deliver: Callable[[TileKey, bytes | memoryview], None], *, workers: int) -> None:
         self._encode = encode
         self._deliver = deliver
         self._limit = queue_tiles(workers)
-        self._pending: deque[tuple[TileKey, Future[bytes | memoryview]]] = deque()
+        self._pending: deque[tuple[TileKey, Future[bytes | memoryview]] | Callable[[], None]] = deque()
+        self._tiles = 0
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="exactile-encode")
 
     def submit(self, key: TileKey, tile: NDArray[Any]) -> None:
         """Queue ``tile``, which must not change any more. Raises SinkError if an earlier tile failed."""
-        while self._pending and (len(self._pending) >= self._limit or self._pending[0][1].done()):
+        while self._pending and (self._tiles >= self._limit or self._first_is_done()):
             self._deliver_first()
-        self._pending.append((key, self._pool.submit(self._encode, tile)))
+        self._pending.append((key, self._pool.submit(self._encode, key, tile)))
+        self._tiles += 1
+
+    def mark(self, reached: Callable[[], None]) -> None:
+        """Call ``reached`` once everything submitted so far is delivered."""
+        self._pending.append(reached)
+        while self._pending and self._first_is_done():
+            self._deliver_first()
 
     def drain(self) -> None:
         """Wait until every tile is delivered. Raises SinkError if one failed."""
@@ -51,10 +58,21 @@ class EncodeQueue:
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._pending.clear()
 
+    def _first_is_done(self) -> bool:
+        first = self._pending[0]
+        return callable(first) or first[1].done()
+
     def _deliver_first(self) -> None:
-        key, future = self._pending.popleft()
+        first = self._pending.popleft()
+        if callable(first):
+            first()
+            return
+        key, future = first
+        self._tiles -= 1
         try:
             encoded = future.result()
+        except SinkError:
+            raise
         except Exception as error:  # whatever a codec raises
             raise SinkError(f"a tile of the output could not be compressed: {error!r}") from error
         self._deliver(key, encoded)

@@ -6,7 +6,7 @@ import threading
 from abc import ABC, abstractmethod
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 from numpy.typing import NDArray
 
@@ -15,12 +15,24 @@ from exactile.geometry import Box
 from exactile.sinks.blocks import as_planes, check_spec
 from exactile.sinks.coverage import Coverage
 from exactile.sinks.failures import os_errors_as_sink_errors
-from exactile.sinks.part_file import PartFile
 from exactile.sinks.protocol import ResultSpec, WritePlan
 
 
-class FileSink(ABC):
-    """begin -> write ... -> finish or abort, under one lock, for a file that appears only when complete.
+class Part(Protocol):
+    """An output that has no name yet."""
+
+    def publish(self) -> None:
+        """Bring it to the disk and give it its name. After a failure, ``discard`` still has to be called."""
+
+    def discard(self) -> None:
+        """Remove what was written so far; safe to call twice and after ``publish``."""
+
+
+PartT = TypeVar("PartT", bound=Part)
+
+
+class FileSink(ABC, Generic[PartT]):
+    """begin -> write ... -> finish or abort, under one lock, for an output that appears only when complete.
 
     After a failed ``write`` or ``finish`` nothing but ``abort`` is possible: a lost block must never be published.
     """
@@ -30,7 +42,7 @@ class FileSink(ABC):
         self._overwrite = overwrite
         self._lock = threading.Lock()
         self._spec: ResultSpec | None = None
-        self._part: PartFile | None = None
+        self._part: PartT | None = None
         self._coverage: Coverage | None = None
         self._failure: BaseException | None = None
 
@@ -39,20 +51,28 @@ class FileSink(ABC):
         """The most bytes of memory that this sink will hold for ``plan``."""
 
     @abstractmethod
-    def _start(self, part: PartFile, spec: ResultSpec) -> None:
+    def _start(self, part: PartT, spec: ResultSpec) -> None:
         """Write what comes before the pixels."""
 
     @abstractmethod
-    def _put(self, part: PartFile, box: Box, planes: NDArray[Any]) -> None:
+    def _put(self, part: PartT, box: Box, planes: NDArray[Any]) -> None:
         """Take ``planes``, (C, H, W), the pixels of ``box``, checked, not empty; copied before this returns."""
 
     @abstractmethod
-    def _complete(self, part: PartFile) -> None:
+    def _complete(self, part: PartT) -> None:
         """Write what is still held; every pixel has been put."""
 
     @abstractmethod
     def _release(self) -> None:
         """Stop threads and drop buffers; called after success, failure and abort."""
+
+    @abstractmethod
+    def _open_part(self, spec: ResultSpec) -> PartT:
+        """What the output is until it is complete. Raises SinkError if it may not be written."""
+
+    def _drop(self, part: PartT) -> None:
+        """Nothing more is written: remove what is not complete."""
+        part.discard()
 
     def begin(self, spec: ResultSpec) -> None:
         """Check that the output may be written, and start it under a temporary name beside it.
@@ -63,7 +83,7 @@ class FileSink(ABC):
             if self._spec is not None:
                 raise SinkError(f"{self.path}: this sink was begun before: use a new one for every run")
             check_spec(spec)
-            self._part = PartFile(self.path, overwrite=self._overwrite)
+            self._part = self._open_part(spec)
             try:
                 self._spec = spec
                 self._coverage = Coverage(spec.height, spec.width)
@@ -112,7 +132,7 @@ class FileSink(ABC):
         with self._lock:
             self._discard()
 
-    def _open_state(self) -> tuple[PartFile, ResultSpec, Coverage]:
+    def _open_state(self) -> tuple[PartT, ResultSpec, Coverage]:
         if self._part is None or self._spec is None or self._coverage is None:
             raise SinkError(f"{self.path}: the sink is not open (never begun, finished or aborted)")
         if self._failure is not None:
@@ -125,5 +145,5 @@ class FileSink(ABC):
         try:
             self._release()
         finally:
-            self._part.discard()
+            self._drop(self._part)
             self._part = self._coverage = None

@@ -15,7 +15,7 @@ from exactile.sinks.part_file import PartFile
 from exactile.sinks.protocol import ResultSpec, WritePlan
 
 
-class NpySink(FileSink):
+class NpySink(FileSink[PartFile]):
     """Writes ``.npy``: ``(H, W)`` or ``(C, H, W)``, C order.
 
     Written by position rather than through a memory map, whose pages would count as this process's memory.
@@ -30,6 +30,9 @@ class NpySink(FileSink):
         rows = max((span.length for span in plan.rows), default=0)
         columns = max((span.length for span in plan.columns), default=0)
         return rows * columns * pixel_bytes(spec) // plane_count(spec)
+
+    def _open_part(self, spec: ResultSpec) -> PartFile:  # noqa: ARG002 -- the seam's signature
+        return PartFile(self.path, overwrite=self._overwrite)
 
     def _start(self, part: PartFile, spec: ResultSpec) -> None:
         header = npy_header(spec)

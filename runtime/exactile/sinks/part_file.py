@@ -17,18 +17,21 @@ _NO_PREALLOCATION = {errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS
 class PartFile:
     """``.NAME.XXXXXXXX.part`` beside NAME, which ``publish`` renames to NAME and ``discard`` removes.
 
+    With ``kept_name`` it is ``.NAME.part``, so that a later run finds it: ``resumed`` opens the one that is there.
     Owns the file and its descriptor. Not locked: its owner calls one method at a time.
     Every method raises SinkError in place of OSError.
     """
 
-    def __init__(self, path: Path, *, overwrite: bool) -> None:
+    def __init__(self, path: Path, *, overwrite: bool, kept_name: bool = False, resumed: bool = False) -> None:
         check_writable(path, overwrite=overwrite)
         self._path = Path(os.path.realpath(path))  # a link stays a link, to the new file
         self._overwrite = overwrite
-        self.part_path = self._path.with_name(f".{self._path.name}.{secrets.token_hex(4)}.part")
+        self.published = False
+        self.part_path = part_path(path) if kept_name else _new_name(self._path)
+        flags = 0 if resumed else os.O_CREAT | (os.O_TRUNC if kept_name else os.O_EXCL)
         with os_errors_as_sink_errors(path):
             # 0o666 minus the user's umask, as for any file; the tempfile module would leave 0o600.
-            self._descriptor = os.open(self.part_path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            self._descriptor = os.open(self.part_path, os.O_RDWR | flags | os.O_CLOEXEC, 0o666)
 
     @property
     def size_bytes(self) -> int:
@@ -55,6 +58,30 @@ class PartFile:
             for row, start in enumerate(range(0, data.nbytes, row_bytes)):
                 self._write_all(data[start : start + row_bytes], offset_bytes + row * stride_bytes)
 
+    def read_at(self, size_bytes: int, offset_bytes: int) -> bytes:
+        """At most ``size_bytes`` from ``offset_bytes`` on; less at the end of the file."""
+        with os_errors_as_sink_errors(self._path):
+            pieces = []
+            while size_bytes > 0 and (piece := os.pread(self._descriptor, size_bytes, offset_bytes)):
+                pieces.append(piece)
+                size_bytes, offset_bytes = size_bytes - len(piece), offset_bytes + len(piece)
+            return b"".join(pieces)
+
+    def cut(self, size_bytes: int) -> None:
+        """Drop what follows the first ``size_bytes``."""
+        with os_errors_as_sink_errors(self._path):
+            os.ftruncate(self._descriptor, size_bytes)
+
+    def sync(self) -> None:
+        """Bring what was written to the disk."""
+        with os_errors_as_sink_errors(self._path):
+            os.fdatasync(self._descriptor)
+
+    def keep(self) -> None:
+        """Close the file and leave it for a later run; safe to call twice and after ``publish``."""
+        if self._descriptor >= 0:
+            self._close()
+
     def publish(self) -> None:
         """Bring the file to the disk and give it its name. After a failure, ``discard`` still has to be called."""
         with os_errors_as_sink_errors(self._path):
@@ -62,8 +89,9 @@ class PartFile:
             # Somebody may have written the output during the run.
             check_writable(self._path, overwrite=self._overwrite)
             self.part_path.replace(self._path)
+        self.published = True
         self._close()
-        self._sync_folder()
+        sync_folder(self._path.parent)
 
     def discard(self) -> None:
         """Remove what was written so far; safe to call twice and after ``publish``."""
@@ -84,11 +112,22 @@ class PartFile:
         with suppress(OSError):  # fsync has reported what matters
             os.close(descriptor)
 
-    def _sync_folder(self) -> None:
-        """Make the new name itself survive a power cut, where the file system can."""
-        with suppress(OSError):
-            folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+
+def part_path(path: Path) -> Path:
+    """``.NAME.part``, beside the output, whose links are followed."""
+    real = Path(os.path.realpath(path))
+    return real.with_name(f".{real.name}.part")
+
+
+def _new_name(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+
+
+def sync_folder(path: Path) -> None:
+    """Make new names in the folder survive a power cut, where the file system can."""
+    with suppress(OSError):
+        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
@@ -13,12 +13,16 @@ from exactile.geometry import Box, Span
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultSpec:
-    """The whole result: ``(height, width)`` when ``channels`` is 0, else ``(channels, height, width)``."""
+    """The whole result: ``(height, width)`` when ``channels`` is 0, else ``(channels, height, width)``.
+
+    ``pixel_size_um`` is the height and width of one of its pixels in micrometres, where they are known.
+    """
 
     height: int
     width: int
     channels: int
     dtype: str
+    pixel_size_um: tuple[float, float] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -50,3 +54,27 @@ class Sink(Protocol):
 
     def abort(self) -> None:
         """Leave nothing behind; safe to call at any time, also twice."""
+
+
+@runtime_checkable
+class ResumableSink(Sink, Protocol):
+    """A sink that keeps what is done when a run ends early, for a later run to go on."""
+
+    def unfinished(self) -> Mapping[str, Any] | None:
+        """What an earlier run that did not finish was (``describe``); None where nothing of one is left.
+
+        Raises SinkError while another run is writing this output.
+        """
+
+    def describe(self, run: Mapping[str, Any], *, resume: bool) -> None:
+        """To be called before ``begin``: what is run, as plain data, and whether an unfinished run is gone on with.
+
+        ``begin`` then raises ResumeError where the unfinished run was another one.
+        """
+
+    def is_done(self, box: Box) -> bool:
+        """Whether ``box`` was written by the earlier run and need not be written again."""
+
+    @property
+    def keeps(self) -> bool:
+        """Whether ``abort`` leaves behind what a later run can go on with."""

@@ -6,8 +6,11 @@ and need no second copy. All of the format itself is tifffile's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,41 +25,92 @@ _TILE_OFFSETS = 324
 _TILE_BYTE_COUNTS = 325
 
 
-def write_empty_tiff(path: Path, spec: ResultSpec, grid: TileGrid, *, compression: Compression, ome: bool) -> None:
-    """Write a tiled BigTIFF without pixels: one page for each plane, metadata, tables of zeros."""
+@dataclass(frozen=True, slots=True)
+class TileTable:
+    """Where the tiles of one level lie and how long they are, in bytes: (planes, tiles), 0 until they are stored."""
+
+    offsets_bytes: NDArray[np.uint64]
+    sizes_bytes: NDArray[np.uint64]
+
+
+def empty_tiff(
+    spec: ResultSpec, grids: Sequence[TileGrid], *, compression: Compression, ome: Mapping[str, Any] | None
+) -> bytes:
+    """The bytes of a tiled BigTIFF without pixels: one page for each plane, metadata, tables of zeros.
+
+    Further ``grids`` are levels of a pyramid: SubIFDs in an OME-TIFF (``ome``: what its XML says), else pages of their
+    own, marked as reduced.
+    """
     import tifffile
 
-    with tifffile.TiffWriter(path, bigtiff=True, ome=ome) as writer:
-        writer.write(
-            _no_pixels(spec, grid),
-            shape=spec.shape,
-            dtype=spec.dtype,
-            tile=(grid.tile_px, grid.tile_px),
-            photometric="minisblack",
-            # Without these two, tifffile would take (C, H, 1) for one page of (C, H).
-            planarconfig="contig",
-            extrasamples=(),
-            compression=compression,
-            metadata={"axes": "CYX" if spec.channels else "YX"},
-            software="exactile",
-        )
+    common: dict[str, Any] = {
+        "dtype": spec.dtype,
+        "photometric": "minisblack",
+        # Without these two, tifffile would take (C, H, 1) for one page of (C, H).
+        "planarconfig": "contig",
+        "extrasamples": (),
+        "compression": compression,
+        "software": "exactile",
+        **_resolution(spec),
+    }
+    front = (spec.channels,) if spec.channels else ()
+    axes = {"axes": "CYX" if spec.channels else "YX"}
+    shaped = axes if len(grids) == 1 else None  # tifffile's own description knows no pages of reduced size
+    file = io.BytesIO()
+    with tifffile.TiffWriter(file, bigtiff=True, ome=ome is not None) as writer:
+        for level, grid in enumerate(grids):
+            writer.write(
+                _no_pixels(spec, grid),
+                shape=(*front, grid.height, grid.width),
+                tile=(grid.tile_px, grid.tile_px),
+                subifds=len(grids) - 1 if ome is not None and not level else None,
+                subfiletype=1 if level else 0,
+                metadata=None if level else ({**axes, **ome} if ome is not None else shaped),
+                **common,
+            )
+    return file.getvalue()
 
 
-def fill_tile_tables(path: Path, offsets: NDArray[np.uint64], sizes: NDArray[np.uint64]) -> None:
-    """Say where every tile lies: ``offsets`` and ``sizes`` in bytes, (planes, tiles)."""
+def ome_metadata(spec: ResultSpec, uuid: str) -> dict[str, Any]:
+    """What the XML of an OME-TIFF says beside shape and type. ``uuid`` is given: equal runs write equal files."""
+    found: dict[str, Any] = {"UUID": f"urn:uuid:{uuid}"}
+    if spec.pixel_size_um is not None:
+        height, width = spec.pixel_size_um
+        found |= {"PhysicalSizeX": width, "PhysicalSizeXUnit": "µm", "PhysicalSizeY": height, "PhysicalSizeYUnit": "µm"}
+    return found
+
+
+def _resolution(spec: ResultSpec) -> dict[str, Any]:
+    if spec.pixel_size_um is None:
+        return {}
+    height, width = spec.pixel_size_um
+    return {"resolution": (1e4 / width, 1e4 / height), "resolutionunit": "CENTIMETER"}
+
+
+def fill_tile_tables(path: Path, tables: Sequence[TileTable]) -> None:
+    """Say where every tile lies; one table a level."""
     import tifffile
 
-    if not (offsets.all() and sizes.all()):
+    if not all(table.offsets_bytes.all() and table.sizes_bytes.all() for table in tables):
         raise SinkError("a tile of the output was never stored; the output is incomplete and was not kept")
     with tifffile.TiffFile(path, mode="r+") as tiff:
-        if len(tiff.pages) != len(offsets):
-            raise SinkError(
-                f"the output has {len(tiff.pages)} pages in place of {len(offsets)}: it was changed meanwhile"
-            )
-        for page, page_offsets, page_sizes in zip(tiff.pages, offsets, sizes, strict=True):
-            tags = page.aspage().tags
-            tags[_TILE_OFFSETS].overwrite(page_offsets.tolist())
-            tags[_TILE_BYTE_COUNTS].overwrite(page_sizes.tolist())
+        pages = _pages(tiff, [len(table.offsets_bytes) for table in tables])
+        for table, planes in zip(tables, pages, strict=True):
+            for page, offsets, sizes in zip(planes, table.offsets_bytes, table.sizes_bytes, strict=True):
+                page.tags[_TILE_OFFSETS].overwrite(offsets.tolist())
+                page.tags[_TILE_BYTE_COUNTS].overwrite(sizes.tolist())
+
+
+def _pages(tiff: Any, planes: Sequence[int]) -> list[list[Any]]:
+    """For each level its pages, one a plane: SubIFDs of the first level's, or one level after the other."""
+    tiff.pages.useframes = False
+    found = list(tiff.pages)
+    if len(found) == planes[0]:
+        return [found, *([page.pages[level] for page in found] for level in range(len(planes) - 1))]
+    if len(found) != sum(planes):
+        raise SinkError(f"the output has {len(found)} pages in place of {sum(planes)}: it was changed meanwhile")
+    rest = iter(found)
+    return [[next(rest) for _ in range(count)] for count in planes]
 
 
 def _no_pixels(spec: ResultSpec, grid: TileGrid) -> Iterator[bytes]:

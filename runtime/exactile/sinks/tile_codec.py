@@ -12,6 +12,7 @@ from exactile.errors import OptionError
 
 Compression = Literal["zlib", "zstd", "lzw", "none"]
 Encoder = Callable[[NDArray[Any]], bytes | memoryview]
+Decoder = Callable[[bytes], NDArray[Any]]
 
 DEFAULT_COMPRESSION: Compression = "zlib"  # the one that every TIFF reader knows
 
@@ -46,6 +47,20 @@ def tile_encoder(compression: Compression, dtype: np.dtype[Any]) -> Encoder:
     if compression == "lzw":
         return lambda tile: bytes(codecs.lzw_encode(tile))
     return lambda tile: tile.data.cast("B")
+
+
+def tile_decoder(compression: Compression, dtype: np.dtype[Any], tile_px: int) -> Decoder:
+    """What gives back what ``tile_encoder`` took: (tile, tile) of ``dtype``."""
+    import imagecodecs
+
+    codecs: Any = imagecodecs
+    decode = {
+        "zlib": codecs.zlib_decode,
+        "zstd": codecs.zstd_decode,
+        "lzw": codecs.lzw_decode,
+        "none": lambda data: data,
+    }[compression]
+    return lambda data: np.frombuffer(decode(data), dtype).reshape(tile_px, tile_px)
 
 
 def most_encoded_bytes(raw_bytes: int) -> int:

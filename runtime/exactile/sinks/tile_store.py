@@ -3,36 +3,53 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Protocol
 
-import numpy as np
-
-from exactile.geometry import round_up
-from exactile.sinks.part_file import PartFile
-
-_ALIGNMENT_BYTES = 16
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TileKey:
-    """One tile of one plane."""
+    """One tile of one plane; level 0 is full resolution, each further one half of that before."""
 
+    level: int = 0
     plane: int
     tile: int
 
 
-class TileStore:
-    """Appends tiles to ``part`` behind what it holds now. Used from one thread."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredTile:
+    """A tile, where it lies in the output, and the CRC-32 of what lies there."""
 
-    def __init__(self, part: PartFile, *, planes: int, tiles: int) -> None:
-        self._part = part
-        self._end_bytes = round_up(part.size_bytes, _ALIGNMENT_BYTES)
-        self.offsets_bytes = np.zeros((planes, tiles), np.uint64)
-        """Where tiles begin in the file, (planes, tiles); 0 until they are stored."""
-        self.sizes_bytes = np.zeros((planes, tiles), np.uint64)
+    key: TileKey
+    offset_bytes: int
+    size_bytes: int
+    crc: int
 
-    def append(self, key: TileKey, encoded: bytes | memoryview) -> None:
-        """Raises SinkError if the disk does not take it."""
-        self._part.write_at(encoded, self._end_bytes)
-        self.offsets_bytes[key.plane, key.tile] = self._end_bytes
-        self.sizes_bytes[key.plane, key.tile] = len(encoded)
-        self._end_bytes += len(encoded)
+
+class TileStore(Protocol):
+    """Takes encoded tiles of all levels. ``encode`` is called in several threads, everything else in one."""
+
+    def encode(self, key: TileKey, tile: NDArray[Any]) -> bytes | memoryview:
+        """What ``append`` takes for ``tile``, (tile, tile), C-contiguous. Releases the interpreter lock."""
+
+    def append(self, key: TileKey, encoded: bytes | memoryview) -> StoredTile:
+        """Store it. Raises SinkError if the disk does not take it."""
+
+    def holds(self, stored: StoredTile) -> bool:
+        """Whether a tile of an earlier run lies there undamaged."""
+
+    def restore(self, stored: StoredTile) -> None:
+        """Take note of a tile of an earlier run."""
+
+    def pixels(self, key: TileKey) -> NDArray[Any]:
+        """A stored tile, decoded: (tile, tile)."""
+
+    def settle(self) -> None:
+        """All tiles of the earlier run are restored: what lies behind them is dropped."""
+
+    def sync(self) -> None:
+        """Bring what was appended to the disk."""
+
+    def complete(self) -> None:
+        """Every tile is stored: write what readers need to find them."""

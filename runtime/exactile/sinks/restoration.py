@@ -1,0 +1,67 @@
+"""What an earlier run left behind, taken up again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from exactile.geometry import Box
+from exactile.sinks.journal import Journal, PartialTile
+from exactile.sinks.tile_store import StoredTile, TileKey, TileStore
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restored:
+    """Boxes that are done, tiles that are stored, and the pixels of those that are not complete."""
+
+    boxes: tuple[Box, ...]
+    tiles: frozenset[TileKey]
+    parts: tuple[PartialTile, ...]
+
+
+def restore(journal: Journal, store: TileStore) -> Restored:
+    """Follow ``journal`` as far as it and the tiles are undamaged; what follows the last done box is cut off."""
+    boxes: list[Box] = []
+    tiles: list[StoredTile] = []
+    parts: list[PartialTile] = []
+    safe_tiles, safe_bytes = 0, 0
+    for record, end_bytes in journal.read():
+        if isinstance(record, StoredTile):
+            if not store.holds(record):
+                break
+            tiles.append(record)
+        elif isinstance(record, PartialTile):
+            parts.append(record)
+        else:
+            boxes.append(record)
+            safe_tiles, safe_bytes = len(tiles), end_bytes
+    if boxes:
+        journal.cut(safe_bytes)
+    for tile in tiles[:safe_tiles]:
+        store.restore(tile)
+    store.settle()
+    stored = frozenset(tile.key for tile in tiles[:safe_tiles])
+    done = set(boxes)
+    return Restored(
+        boxes=tuple(boxes),
+        tiles=stored,
+        parts=tuple(p for p in parts if p.box in done and TileKey(plane=0, tile=p.tile) not in stored),
+    )
+
+
+def differences(then: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Where two descriptions of runs differ, for people: ``key: was A, is B``. Keys of one side alone differ, too."""
+    found: list[str] = []
+    for key in sorted({*then, *now}):
+        a, b = then.get(key), now.get(key)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            found += differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            found.append(f"{prefix}{key}: was {_short(a)}, is {_short(b)}")
+    return found
+
+
+def _short(value: Any) -> str:
+    text = "not given" if value is None else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,73 @@
+"""Encoded tiles in a BigTIFF, appended as they come."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exactile.geometry import round_up
+from exactile.sinks.part_file import PartFile
+from exactile.sinks.tiff_tables import TileTable, fill_tile_tables
+from exactile.sinks.tile_codec import Decoder, Encoder
+from exactile.sinks.tile_grid import TileGrid
+from exactile.sinks.tile_store import StoredTile, TileKey
+
+_ALIGNMENT_BYTES = 16
+
+
+class TiffStore:
+    """Appends tiles to ``part`` behind ``first_bytes``, what precedes the pixels."""
+
+    def __init__(
+        self,
+        part: PartFile,
+        grids: Sequence[TileGrid],
+        *,
+        planes: int,
+        first_bytes: int,
+        codec: tuple[Encoder, Decoder],
+    ) -> None:
+        self._part = part
+        self._encode, self._decode = codec
+        self._end_bytes = round_up(first_bytes, _ALIGNMENT_BYTES)
+        self.tables = tuple(
+            TileTable(np.zeros((planes, grid.count), np.uint64), np.zeros((planes, grid.count), np.uint64))
+            for grid in grids
+        )
+
+    def encode(self, key: TileKey, tile: NDArray[Any]) -> bytes | memoryview:  # noqa: ARG002 -- the seam's signature
+        return self._encode(tile)
+
+    def append(self, key: TileKey, encoded: bytes | memoryview) -> StoredTile:
+        self._part.write_at(encoded, self._end_bytes)
+        stored = StoredTile(key=key, offset_bytes=self._end_bytes, size_bytes=len(encoded), crc=zlib.crc32(encoded))
+        self.restore(stored)
+        return stored
+
+    def holds(self, stored: StoredTile) -> bool:
+        data = self._part.read_at(stored.size_bytes, stored.offset_bytes)
+        return len(data) == stored.size_bytes and zlib.crc32(data) == stored.crc
+
+    def restore(self, stored: StoredTile) -> None:
+        table, key = self.tables[stored.key.level], stored.key
+        table.offsets_bytes[key.plane, key.tile] = stored.offset_bytes
+        table.sizes_bytes[key.plane, key.tile] = stored.size_bytes
+        self._end_bytes = max(self._end_bytes, stored.offset_bytes + stored.size_bytes)
+
+    def pixels(self, key: TileKey) -> NDArray[Any]:
+        table = self.tables[key.level]
+        where = int(table.sizes_bytes[key.plane, key.tile]), int(table.offsets_bytes[key.plane, key.tile])
+        return self._decode(self._part.read_at(*where))
+
+    def settle(self) -> None:
+        self._part.cut(self._end_bytes)
+
+    def sync(self) -> None:
+        self._part.sync()
+
+    def complete(self) -> None:
+        fill_tile_tables(self._part.part_path, self.tables)

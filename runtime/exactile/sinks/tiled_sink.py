@@ -1,0 +1,325 @@
+"""What sinks of tiles have in common: pyramid levels, compression in threads, a journal for runs that end early."""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exactile.errors import OptionError, OutputExistsError, ResumeError, SinkError
+from exactile.geometry import Box
+from exactile.sinks.blocks import plane_count
+from exactile.sinks.encode_queue import EncodeQueue, queue_tiles
+from exactile.sinks.file_sink import FileSink, Part
+from exactile.sinks.journal import Journal, PartialTile, journal_path
+from exactile.sinks.part_file import part_path
+from exactile.sinks.protocol import ResultSpec, WritePlan
+from exactile.sinks.pyramid import Pyramid, level_grids, mean, nearest, parent
+from exactile.sinks.restoration import Restored, differences, restore
+from exactile.sinks.target import check_writable
+from exactile.sinks.tile_assembly import most_open_tiles
+from exactile.sinks.tile_codec import most_encoded_bytes
+from exactile.sinks.tile_grid import TileGrid
+from exactile.sinks.tile_store import TileKey, TileStore
+
+TILE_PX_LABELS = 512
+TILE_PX_CHANNELS = 256  # halves the raw pixels held for tiles that straddle boxes
+SYNC_SECONDS = 5.0
+"""What a power cut may cost: done boxes are brought to the disk so often. A killed process loses none of them."""
+
+_CODEC_STATE_BYTES = 2 << 20  # what a codec allocates for itself while it encodes one tile
+_TABLE_BYTES_PER_TILE = 128  # offset and size, in our tables and, at the end, as Python integers in tifffile's
+
+
+class KeptPart(Part, Protocol):
+    """An output without a name that a later run can find again."""
+
+    published: bool
+
+    def keep(self) -> None:
+        """Leave it as it is."""
+
+
+KeptPartT = TypeVar("KeptPartT", bound=KeptPart)
+
+
+class TiledSink(FileSink[KeptPartT]):
+    """Tiles are compressed and stored as soon as they are complete; only those that straddle boxes wait in memory.
+
+    tile: edge of the tiles in pixels, a multiple of 16; 512 for labels and 256 for channels by default.
+    workers: threads that compress.
+    pyramid: levels of half the size each, down to one tile; labels by nearest pixel, others by mean.
+    resumable: a run that ends early leaves what is done, and a journal of it, for a later run.
+    """
+
+    def __init__(
+        self,
+        path: str | PathLike[str],
+        *,
+        tile: int | None,
+        workers: int,
+        pyramid: bool,
+        overwrite: bool,
+        resumable: bool,
+    ) -> None:
+        super().__init__(path, overwrite=overwrite)
+        if tile is not None and (tile < 16 or tile % 16):
+            raise OptionError(
+                f"tiles of a file measure a multiple of 16 pixels, got {tile}. What to do: use 256 or 512"
+            )
+        if workers < 1:
+            raise OptionError(f"at least one thread has to compress, got workers={workers}")
+        self._tile_px = tile
+        self._workers = workers
+        self._pyramid_wanted = pyramid
+        self._resumable = resumable
+        self._resume = False
+        self._run: dict[str, Any] = {}
+        self._done: set[Box] = set()
+        self._keep = False
+        self._journal: Journal | None = None
+        self._queue: EncodeQueue | None = None
+        self._store: TileStore | None = None
+        self._pyramid: Pyramid | None = None
+        self._synced_s = 0.0
+
+    @abstractmethod
+    def _make_part(self, spec: ResultSpec, *, kept_name: bool, resumed: bool) -> KeptPartT:
+        """The output without its name: a new one, or the one that an earlier run left."""
+
+    @abstractmethod
+    def _make_store(self, part: KeptPartT, spec: ResultSpec, grids: Sequence[TileGrid], *, resumed: bool) -> TileStore:
+        """Write what comes before the pixels, if it is not there yet; and the store for them."""
+
+    @abstractmethod
+    def _options(self) -> dict[str, Any]:
+        """What of the sink's options decides about bytes in the output, with versions of libraries."""
+
+    def buffer_bytes(self, spec: ResultSpec, plan: WritePlan) -> int:
+        """Raw tiles in assembly, raw and encoded tiles in the queue, the codecs' own state, the tile tables.
+
+        For the boxes of ``plan`` coming row by row; they need not be aligned with the file's tiles, but rows
+        of boxes that end on multiples of the tile's edge save a row of raw tiles.
+        """
+        grids = self._grids(spec)
+        planes = plane_count(spec)
+        tile_bytes = grids[0].tile_px ** 2 * np.dtype(spec.dtype).itemsize
+        queued = queue_tiles(self._workers)
+        queued_all_planes = (queued + planes - 2) // planes + 1  # tiles of whose planes some are queued
+        # In pixels of the full resolution a tile of level n is 2^n times as large.
+        seen = (TileGrid(height=spec.height, width=spec.width, tile_px=g.tile_px << n) for n, g in enumerate(grids))
+        open_tiles = sum(most_open_tiles(plan, grid) for grid in seen)
+        raw_bytes = (open_tiles + queued_all_planes) * planes * tile_bytes
+        encoded_bytes = (queued + self._workers) * most_encoded_bytes(tile_bytes)
+        tables_bytes = planes * sum(grid.count for grid in grids) * _TABLE_BYTES_PER_TILE
+        return raw_bytes + encoded_bytes + tables_bytes + self._workers * _CODEC_STATE_BYTES
+
+    def unfinished(self) -> Mapping[str, Any] | None:
+        """What the run was whose unfinished output lies beside ``path``. Raises SinkError while it still runs."""
+        if not self._resumable or not journal_path(self.path).exists():
+            return None
+        journal = Journal(self.path)
+        try:
+            return self._left(journal)
+        finally:
+            journal.close()
+
+    def describe(self, run: Mapping[str, Any], *, resume: bool) -> None:
+        """What is run, as plain data, and whether an unfinished run is gone on with."""
+        self._run, self._resume = dict(run), resume
+
+    def is_done(self, box: Box) -> bool:
+        """Whether ``box`` was written by the run that is gone on with."""
+        return box in self._done
+
+    @property
+    def keeps(self) -> bool:
+        """Whether an early end leaves what a later run can go on with."""
+        return self._keep
+
+    def _left(self, journal: Journal) -> Mapping[str, Any] | None:
+        """What the run was that left ``journal``, if it also left pixels that are done."""
+        run = journal.run()
+        if run is None or not part_path(self.path).exists():
+            return None
+        return run if any(isinstance(record, Box) for record, _ in journal.read()) else None
+
+    def _open_part(self, spec: ResultSpec) -> KeptPartT:
+        if not self._resumable:
+            return self._make_part(spec, kept_name=False, resumed=False)
+        check_writable(self.path, overwrite=True)  # whether the folder takes a journal
+        journal = Journal(self.path)
+        then = self._left(journal)
+        try:
+            self._keep = then is not None and self._goes_on(then, spec)
+            part = self._make_part(spec, kept_name=True, resumed=self._keep)
+        except BaseException:
+            journal.remove() if then is None else journal.close()
+            raise
+        self._journal = journal
+        return part
+
+    def _goes_on(self, then: Mapping[str, Any], spec: ResultSpec) -> bool:
+        """Whether what lies there is gone on with. Raises OutputExistsError, ResumeError."""
+        if self._resume:
+            found = differences(then, self._described(spec))
+            if found:
+                raise ResumeError(
+                    f"{self.path}: the unfinished run is another one: {'; '.join(found)}. "
+                    "What to do: run it as before, or start anew with --overwrite, without --resume"
+                )
+            return True
+        if not self._overwrite:
+            raise OutputExistsError(
+                f"an unfinished run of {self.path} lies beside it ({journal_path(self.path).name}). "
+                "What to do: go on with --resume, or start anew with --overwrite"
+            )
+        return False
+
+    def _described(self, spec: ResultSpec) -> dict[str, Any]:
+        import imagecodecs
+
+        size = None if spec.pixel_size_um is None else list(spec.pixel_size_um)
+        output = {"shape": list(spec.shape), "dtype": spec.dtype, "pixel_size_um": size, **self._options()}
+        grids = self._grids(spec)
+        output |= {"tile": grids[0].tile_px, "levels": len(grids), "imagecodecs": imagecodecs.__version__}
+        return {**self._run, "output": output}
+
+    def _start(self, part: KeptPartT, spec: ResultSpec) -> None:
+        grids, dtype = self._grids(spec), np.dtype(spec.dtype)
+        resumed = self._keep
+        self._store = self._make_store(part, spec, grids, resumed=resumed)
+        reduce = mean if spec.channels else nearest
+        self._pyramid = Pyramid(grids, planes=plane_count(spec), dtype=dtype, reduce=reduce)
+        self._queue = EncodeQueue(self._store.encode, self._deliver, workers=self._workers)
+        self._synced_s = time.monotonic()
+        if self._journal is None:
+            return
+        if resumed:
+            self._take_up(restore(self._journal, self._store), grids, dtype)
+        else:
+            self._journal.start(self._described(spec))
+
+    def _take_up(self, found: Restored, grids: Sequence[TileGrid], dtype: np.dtype[Any]) -> None:
+        """Bring the sink to where the earlier run was after its last done box."""
+        assert self._store is not None
+        assert self._pyramid is not None
+        assert self._coverage is not None
+        for box in found.boxes:
+            self._coverage.add(box)
+        self._done |= set(found.boxes)
+        for part in found.parts:
+            self._submit(self._pyramid.put(part.part, _unpacked(part, dtype)))
+        planes = self._store_planes
+        for key in sorted((key for key in found.tiles if not key.plane), key=lambda key: (key.level, key.tile)):
+            level, tile = key.level, key.tile
+            if (
+                level + 1 < len(grids)
+                and TileKey(level=level + 1, plane=0, tile=parent(grids, level, tile)) not in found.tiles
+            ):
+                pixels = np.stack(
+                    [self._store.pixels(TileKey(level=level, plane=plane, tile=tile)) for plane in range(planes)]
+                )
+                self._submit(self._pyramid.put_reduced(level, tile, pixels))
+
+    @property
+    def _store_planes(self) -> int:
+        assert self._spec is not None
+        return plane_count(self._spec)
+
+    def _put(self, part: KeptPartT, box: Box, planes: NDArray[Any]) -> None:  # noqa: ARG002 -- the store has the part
+        assert self._pyramid is not None
+        assert self._queue is not None
+        if self._journal is not None:
+            self._note_parts(self._journal, box, planes)
+        self._submit(self._pyramid.put(box, planes))
+        if self._journal is not None:
+            self._queue.mark(lambda: self._safe(box))
+
+    def _submit(self, tiles: Any) -> None:
+        assert self._queue is not None
+        for level, tile, pixels in tiles:
+            for plane, plane_pixels in enumerate(pixels):
+                self._queue.submit(TileKey(level=level, plane=plane, tile=tile), plane_pixels)
+
+    def _note_parts(self, journal: Journal, box: Box, planes: NDArray[Any]) -> None:
+        """Tiles that ``box`` does not complete alone: their pixels must not be lost with the process."""
+        assert self._spec is not None
+        grid = self._grids(self._spec)[0]
+        for tile in grid.touched(box):
+            whole = grid.tile_box(tile)
+            if not box.contains(whole):
+                part = whole.intersect(box)
+                journal.append(
+                    PartialTile(box=box, part=part, tile=tile, data=_packed(planes[(slice(None), *part.slices(box))]))
+                )
+
+    def _deliver(self, key: TileKey, encoded: bytes | memoryview) -> None:
+        assert self._store is not None
+        stored = self._store.append(key, encoded)
+        if self._journal is not None:
+            self._journal.append(stored)
+
+    def _safe(self, box: Box) -> None:
+        assert self._store is not None
+        assert self._journal is not None
+        self._journal.append(box)
+        self._keep = True
+        if time.monotonic() - self._synced_s >= SYNC_SECONDS:
+            self._store.sync()
+            self._journal.sync()
+            self._synced_s = time.monotonic()
+
+    def _complete(self, part: KeptPartT) -> None:  # noqa: ARG002 -- the store has the part
+        assert self._queue is not None
+        assert self._store is not None
+        self._queue.drain()
+        self._store.complete()
+
+    def _release(self) -> None:
+        queue, self._queue = self._queue, None
+        if queue is not None:
+            try:
+                if self._journal is not None and self._failure is None:
+                    queue.drain()  # what was computed is not thrown away
+            except SinkError as error:
+                self._failure = error
+            finally:
+                queue.close()
+        self._pyramid = self._store = None
+
+    def _drop(self, part: KeptPartT) -> None:
+        journal = self._journal
+        self._keep = self._keep and not part.published
+        if journal is not None and self._keep:
+            part.keep()
+            journal.close()
+            return
+        part.discard()
+        if journal is not None:
+            journal.remove()
+
+    def _grids(self, spec: ResultSpec) -> tuple[TileGrid, ...]:
+        tile_px = self._tile_px or (TILE_PX_CHANNELS if spec.channels else TILE_PX_LABELS)
+        return level_grids(spec.height, spec.width, tile_px, pyramid=self._has_levels(spec))
+
+    def _has_levels(self, spec: ResultSpec) -> bool:  # noqa: ARG002 -- for sinks where it depends
+        return self._pyramid_wanted
+
+
+def _packed(planes: NDArray[Any]) -> bytes:
+    import imagecodecs
+
+    return bytes(imagecodecs.zstd_encode(np.ascontiguousarray(planes).tobytes(), 1))
+
+
+def _unpacked(part: PartialTile, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """The pixels of a part, (C, H, W)."""
+    import imagecodecs
+
+    return np.frombuffer(imagecodecs.zstd_decode(part.data), dtype).reshape(-1, *part.part.shape)
