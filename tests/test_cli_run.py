@@ -125,12 +125,12 @@ def test_an_existing_output_is_kept_unless_told(model, slide, tmp_path):
     assert tifffile.imread(target).shape == (301, 277)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_stopping_leaves_nothing_behind(model, tmp_path, number):
-    """Ctrl-C in the middle of a run: a message, status 130, no output and no temporary file."""
+@pytest.mark.parametrize(("number", "name"), [(signal.SIGINT, "labels.tif"), (signal.SIGTERM, "labels.npy")])
+def test_stopping_keeps_what_is_done_or_leaves_nothing(model, tmp_path, number, name):
+    """Ctrl-C in the middle of a run: a message, status 130, no output; a .tif can be gone on with."""
     source = tmp_path / "image.npy"
     np.save(source, np.zeros((4000, 4000, 3), np.uint8))
-    target = tmp_path / "out" / "labels.tif"
+    target = tmp_path / "out" / name
     target.parent.mkdir()
     command = [sys.executable, "-m", "exactile", "run", str(model), str(source), "-o", str(target), "--tile", "64"]
     # A process started in the background of a shell would inherit that Ctrl-C is ignored.
@@ -139,10 +139,13 @@ def test_stopping_leaves_nothing_behind(model, tmp_path, number):
     deadline = time.monotonic() + 60
     while not list(target.parent.iterdir()) and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.05)
-    time.sleep(0.5)
+    time.sleep(1)
     process.send_signal(number)
     _, messages = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "stopped" in messages
     assert "Traceback" not in messages
-    assert list(target.parent.iterdir()) == []
+    assert not target.exists()
+    left = sorted(path.name for path in target.parent.iterdir())
+    assert left == ([".labels.tif.journal", ".labels.tif.part"] if name == "labels.tif" else [])
+    assert ("--resume" in messages) == bool(left)

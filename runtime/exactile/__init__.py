@@ -15,11 +15,12 @@ from exactile.errors import ExactileError
 
 if TYPE_CHECKING:
     from exactile.bundle.opening import open_bundle
-    from exactile.session import Session, Summary
+    from exactile.session import Session
     from exactile.sinks.array import ArraySink
     from exactile.sinks.open import open_sink
     from exactile.sources.array import ArraySource
     from exactile.sources.open import open_source
+    from exactile.summary import Summary
 
 __version__ = "0.1.0"
 __all__ = [
@@ -35,7 +36,7 @@ __all__ = [
 
 _HOMES = {
     "Session": "exactile.session",
-    "Summary": "exactile.session",
+    "Summary": "exactile.summary",
     "ArraySink": "exactile.sinks.array",
     "open_sink": "exactile.sinks.open",
     "ArraySource": "exactile.sources.array",

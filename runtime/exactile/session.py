@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -15,6 +15,7 @@ from exactile.engines.onnx_runtime import OnnxRuntimeEngine, load_library
 from exactile.engines.protocol import Engine
 from exactile.engines.strip_engine import StripEngine
 from exactile.errors import BudgetError, ChannelError, OptionError, PlanError, StreamError
+from exactile.geometry import Box
 from exactile.memory import default_budget_bytes, peak_resident_bytes, resident_bytes
 from exactile.pipeline.run import Pipeline, StageSeconds
 from exactile.pipeline.staging import read_plan
@@ -22,12 +23,15 @@ from exactile.plan.arriving import ArrivingRows
 from exactile.plan.border import BORDERS, Border
 from exactile.plan.budget import MemoryNeed, axis_candidates, choose_tiles, format_bytes, least_budget, slot_bytes
 from exactile.plan.choice import MOST_BANDS, Choice, Plan, choose, choose_strips, predicted_passes, strip_plan
+from exactile.plan.remaining import remaining
 from exactile.plan.strips import StripPlan, least_rows
 from exactile.plan.tiles import AxisDomain, TilePlan
-from exactile.sinks.protocol import ResultSpec, Sink, WritePlan
-from exactile.sources.protocol import ReadCount, Source
+from exactile.run_record import Earlier, asked_record, complete_record, take_over
+from exactile.sinks.protocol import ResultSpec, ResumableSink, Sink, WritePlan
+from exactile.sources.protocol import Source
 from exactile.statistics import Normalizers, measure, passes
 from exactile.stream import KeptRows, NoSink, RowStream
+from exactile.summary import Summary
 
 PlanName = Literal["auto", "whole", "tile", "strip"]
 _UNIT = {"whole": "pass", "tile": "tile", "strip": "strip"}
@@ -41,33 +45,6 @@ NOMINAL_STREAM_ROWS = 4096
 
 ACTIVATION_MARGIN = 1.03
 """The memory model's predictions lie within this factor of what was measured (benchmarks/memory_model.py)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Summary:
-    """What a run did. Sizes in pixels, (height, width)."""
-
-    plan: str
-    reason: str
-    predicted_passes: float
-    bands: int
-    border: Border
-    image: tuple[int, int]
-    domain: tuple[int, int]
-    result: tuple[int, ...]
-    tile: tuple[int, int]
-    tiles: int
-    wanted_pixels: int
-    computed_pixels: int
-    seconds: StageSeconds
-    chunks: ReadCount
-    budget_bytes: int
-    predicted_memory_bytes: int
-    peak_memory_bytes: int
-
-    @property
-    def megapixels_per_second(self) -> float:
-        return self.wanted_pixels / 1e6 / max(self.seconds.total, 1e-9)
 
 
 class Session:
@@ -163,7 +140,7 @@ class Session:
             weights_bytes=weights_bytes,
             activation_bytes=int(activations * ACTIVATION_MARGIN),
             buffer_bytes=slot_bytes(self.contract, plan) + carries,
-            sink_bytes=sink.buffer_bytes(self._result_spec(plan), _write_plan(plan)),
+            sink_bytes=sink.buffer_bytes(self._result_spec(plan, source), _write_plan(plan)),
             cache_bytes=source.cache_bytes(read_plan(plan)),
         )
 
@@ -179,6 +156,8 @@ class Session:
         progress: Callable[[int], None] | None = None,
         planned: Callable[[Plan], None] | None = None,
         measuring: Callable[[int, int], None] | None = None,
+        resume: bool = False,
+        arguments: Mapping[str, Any] | None = None,
     ) -> Summary:
         """Segment ``source`` into ``sink``: equal to one pass over the whole image.
 
@@ -186,17 +165,31 @@ class Session:
         them first; ``measuring`` is then called with pixels read so far and in all. ``planned`` is called once with
         the plan, ``progress`` with the number of result pixels of each write.
         On any failure the sink is aborted and the first error raised.
+
+        With ``resume``, an unfinished run that ``sink`` kept is gone on with, by the same plan, to the same bytes;
+        ``arguments`` (plain data) is what it must have been called with, beside image, model, plan, tile and border.
+        Raises ResumeError where it was another one.
         """
         try:
-            choice = self.plan(source, sink, plan=plan, tile=tile, border=border)
+            asked = (
+                asked_record(self._model, source, plan=plan, tile=tile, border=border, arguments=arguments or {})
+                if isinstance(sink, ResumableSink)
+                else {}
+            )
+            earlier = self._earlier(sink, asked) if resume else None
+            choice = self._resumed(source, sink, earlier, border) if earlier is not None else None
+            choice = choice or self.plan(source, sink, plan=plan, tile=tile, border=border)
             chosen = choice.plan
             if planned is not None:
                 planned(chosen)
             begin = time.perf_counter()
-            found = self._normalizers(source, normalizers, measuring)
+            given = earlier.normalizers if earlier is not None else normalizers
+            found = self._normalizers(source, given, measuring)
             measured_s = time.perf_counter() - begin
-            seconds, need = self._run(chosen, source, sink, progress or (lambda _pixels: None), found)
-            seconds.measure, seconds.total = measured_s, seconds.total + measured_s
+            if isinstance(sink, ResumableSink):
+                sink.describe(complete_record(asked, chosen, found), resume=resume)
+            run = self._run(chosen, source, sink, progress or (lambda _pixels: None), found)
+            run.seconds.measure, run.seconds.total = measured_s, run.seconds.total + measured_s
         except BaseException:
             sink.abort()
             raise
@@ -208,17 +201,31 @@ class Session:
             border=border,
             image=chosen.image_shape,
             domain=(chosen.y.domain.size, chosen.x.domain.size),
-            result=self._result_spec(chosen).shape,
+            result=self._result_spec(chosen, source).shape,
             tile=chosen.tile_shape,
             tiles=len(chosen),
             wanted_pixels=chosen.wanted_pixels,
-            computed_pixels=chosen.computed_pixels,
-            seconds=seconds,
+            computed_pixels=run.computed_pixels,
+            seconds=run.seconds,
             chunks=source.count(),
+            kept_pixels=run.kept_pixels,
             budget_bytes=self._budget_bytes,
-            predicted_memory_bytes=need.needed_bytes + need.granted_cache(self._budget_bytes),
+            predicted_memory_bytes=run.need.needed_bytes + run.need.granted_cache(self._budget_bytes),
             peak_memory_bytes=peak_resident_bytes(),
         )
+
+    def _earlier(self, sink: Sink, asked: Mapping[str, Any]) -> Earlier | None:
+        """What the unfinished run found out that this one goes on with. Raises OptionError, ResumeError."""
+        if not isinstance(sink, ResumableSink):
+            raise OptionError("only runs into .tif files and .zarr folders can be gone on with")
+        record = sink.unfinished()
+        return take_over(record, asked) if record is not None else None
+
+    def _resumed(self, source: Source, sink: Sink, earlier: Earlier, border: Border) -> Choice:
+        """The plan of the earlier run. Raises BudgetError where it does not fit the memory budget any more."""
+        plan: PlanName = "strip" if earlier.plan == "strip" else "tile"
+        chosen = self.plan(source, sink, plan=plan, tile=earlier.shape, border=border)
+        return replace(chosen, reason="that of the run that is gone on with")
 
     def measure(self, source: Source, measuring: Callable[[int, int], None] | None = None) -> Normalizers:
         """Offset and scale by which the model normalises ``source``: one or two passes over it, in bounded memory.
@@ -341,22 +348,40 @@ class Session:
         sink: Sink,
         progress: Callable[[int], None],
         normalizers: Normalizers | None,
-    ) -> tuple[StageSeconds, MemoryNeed]:
+    ) -> _Run:
         need, constants = self.memory_need(plan, source, sink), self._constants(normalizers)
-        sink.begin(self._result_spec(plan))
+        sink.begin(self._result_spec(plan, source))
+        is_done = sink.is_done if isinstance(sink, ResumableSink) else _nothing_done
+        left, kept_pixels = remaining(plan, self._model.strips, is_done), _pixels_done(plan, is_done)
+        seconds, computed_pixels = StageSeconds(), 0
+        progress(kept_pixels)
+        if left is not None:
+            need, computed_pixels = self.memory_need(left, source, sink), left.computed_pixels
+            seconds = self._compute(left, source, sink, progress, need, constants, is_done)
+        sink.finish()
+        return _Run(seconds=seconds, need=need, computed_pixels=computed_pixels, kept_pixels=kept_pixels)
+
+    def _compute(
+        self,
+        plan: Plan,
+        source: Source,
+        sink: Sink,
+        progress: Callable[[int], None],
+        need: MemoryNeed,
+        constants: Mapping[str, NDArray[Any]],
+        is_done: Callable[[Box], bool],
+    ) -> StageSeconds:
         source.prepare(read_plan(plan), cache_bytes=need.granted_cache(self._budget_bytes))
         begin = time.perf_counter()
         engine = self._engine(plan, need, constants)
         opening_s = time.perf_counter() - begin
         try:
-            pipeline = Pipeline(plan, self.contract, source, engine, sink, progress)
-            seconds = pipeline.run()
+            seconds = Pipeline(plan, self.contract, source, engine, sink, progress, is_done).run()
             seconds.open = opening_s + (engine.opening_s if isinstance(engine, StripEngine) else 0.0)
             seconds.total += opening_s
-            sink.finish()
         finally:
             engine.close()
-        return seconds, need
+        return seconds
 
     def _engine(self, plan: Plan, need: MemoryNeed, constants: Mapping[str, NDArray[Any]]) -> Engine:
         contract, strips = self.contract, self._model.strips
@@ -388,10 +413,17 @@ class Session:
             constants=constants,
         )
 
-    def _result_spec(self, plan: Plan) -> ResultSpec:
+    def _result_spec(self, plan: Plan, source: Source) -> ResultSpec:
         height, width = plan.result_shape
-        result = self.contract.result
-        return ResultSpec(height=height, width=width, channels=result.channels, dtype=result.dtype)
+        result, pixel = self.contract.result, getattr(source, "pixel_size_um", None)
+        scale = self.contract.geometry.y.scale, self.contract.geometry.x.scale
+        return ResultSpec(
+            height=height,
+            width=width,
+            channels=result.channels,
+            dtype=result.dtype,
+            pixel_size_um=None if pixel is None else (pixel[0] / float(scale[0]), pixel[1] / float(scale[1])),
+        )
 
     def _check_source(self, source: Source) -> None:
         image = self.contract.image
@@ -402,6 +434,25 @@ class Session:
             )
         if np.dtype(source.dtype) != np.dtype(image.dtype):
             raise PlanError(f"the image holds {source.dtype} samples and the model was deployed for {image.dtype}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Run:
+    """What became of one run."""
+
+    seconds: StageSeconds
+    need: MemoryNeed
+    computed_pixels: int
+    kept_pixels: int
+
+
+def _nothing_done(_box: Box) -> bool:
+    return False
+
+
+def _pixels_done(plan: Plan, is_done: Callable[[Box], bool]) -> int:
+    boxes = (Box(y, x) for y in plan.y.zors for x in plan.x.zors)
+    return sum(box.area for box in boxes if box.area and is_done(box))
 
 
 def _write_plan(plan: Plan) -> WritePlan:

@@ -101,6 +101,16 @@ def run(
     compression: Annotated[
         str | None, typer.Option(help="Of a TIFF result: zlib, zstd, lzw or none. [default: zlib]")
     ] = None,
+    pyramid: Annotated[
+        bool | None,
+        typer.Option("--pyramid/--no-pyramid", help="Levels of half the size each. [default: labels and .ome.tif]"),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a run that ended early, if there is one; to the same bytes.")
+    ] = False,
+    keep: Annotated[
+        bool, typer.Option("--keep/--no-keep", help="Keep what is done when a run ends early, for --resume.")
+    ] = True,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the engine. [default: all cores]")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output, once complete.")] = False,
     no_progress: NoProgressOption = False,
@@ -113,10 +123,13 @@ def run(
     with reported():
         from exactile.session import Session
         from exactile.sinks.open import check_target, open_sink
+        from exactile.sinks.protocol import ResumableSink
         from exactile.sources.open import open_source
 
         memory_bytes, tile_shape = parse_bytes(memory), parse_tile(tile)
-        sink = open_sink(target, overwrite=overwrite, compression=compression)
+        sink = open_sink(
+            target, overwrite=overwrite, compression=compression, pyramid=pyramid, resumable=keep or resume
+        )
         check_target(target, overwrite=overwrite)
         chosen = ModelChoice(
             path=model,
@@ -147,7 +160,12 @@ def run(
                     progress=bar.advance,
                     planned=bar.start,
                     measuring=bar.measure,
+                    resume=resume,
                 )
+        except BaseException:
+            if isinstance(sink, ResumableSink) and sink.keeps:
+                typer.echo(f"what is done of {target} is kept: go on with --resume", err=True)
+            raise
         finally:
             source.close()
         print_summary(summary, model=model, image=image, target=target, as_json=as_json)

@@ -15,7 +15,7 @@ import exactile
 from exactile.plan.budget import format_bytes
 
 if TYPE_CHECKING:
-    from exactile.session import Summary
+    from exactile.summary import Summary
 
 
 def print_summary(summary: Summary, *, model: Path, image: Path, target: Path, as_json: bool) -> None:
@@ -48,6 +48,7 @@ def summary_object(summary: Summary, *, model: Path, image: Path, target: Path) 
         "result_shape": list(summary.result),
         "wanted_pixels": summary.wanted_pixels,
         "computed_pixels": summary.computed_pixels,
+        "kept_pixels": summary.kept_pixels,
         "computed_over_wanted": round(summary.computed_pixels / summary.wanted_pixels, 4),
         "seconds": {
             "total": round(seconds.total, 4),

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from exactile.contract import Contract
 from exactile.engines.protocol import Engine
 from exactile.errors import CancelledError, EngineError, ExactileError
+from exactile.geometry import Box
 from exactile.pipeline.cancellation import Cancellation
 from exactile.pipeline.channel import Channel
 from exactile.pipeline.staging import stage_tile
@@ -28,6 +29,10 @@ Progress = Callable[[int], None]
 """Called with the number of result pixels just written."""
 
 Array = NDArray[Any]
+
+
+def _nothing_done(_zor: Box) -> bool:
+    return False
 
 
 @dataclass(slots=True)
@@ -48,7 +53,10 @@ class StageSeconds:
 
 @dataclass(slots=True)
 class Pipeline:
-    """One run of a plan. ``run`` returns only when every thread has ended."""
+    """One run of a plan. ``run`` returns only when every thread has ended.
+
+    Boxes that ``is_done`` says are in the sink already are not written; tiles for them are not computed either.
+    """
 
     plan: TilePlan | StripPlan
     contract: Contract
@@ -56,6 +64,7 @@ class Pipeline:
     engine: Engine
     sink: Sink
     progress: Progress
+    is_done: Callable[[Box], bool] = _nothing_done
     seconds: StageSeconds = field(default_factory=StageSeconds)
     cancellation: Cancellation = field(default_factory=Cancellation)
 
@@ -129,6 +138,8 @@ class Pipeline:
 
     def _read(self, free: Channel[Array], staged: Channel[tuple[Step, Array]]) -> None:
         for step in self.plan:
+            if not isinstance(step, StripStep) and self.is_done(step.zor):
+                continue
             tile = free.get()
             begin = time.perf_counter()
             stage_tile(self.source, step.tile, self.plan.border, self._input_view(step, tile))
@@ -157,8 +168,11 @@ class Pipeline:
         for step, result in inferred:
             y, x = step.crop.slices()
             begin = time.perf_counter()
-            if step.zor.area:  # strips over rows that only the border needs give nothing
+            # Strips over rows that only the border needs, or that only warm up the carries, give nothing.
+            wanted = step.zor.area > 0 and not self.is_done(step.zor)
+            if wanted:
                 self.sink.write(step.zor, self._result_view(step, result)[..., y, x])
             self.seconds.write += time.perf_counter() - begin
             free.put(result)
-            self.progress(step.zor.area)
+            if wanted:
+                self.progress(step.zor.area)

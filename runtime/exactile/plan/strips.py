@@ -179,7 +179,7 @@ class StripPlan:
 
     @property
     def computed_pixels(self) -> int:
-        return self.y.domain.size * self.x.tile * self.bands
+        return sum(self.y.heights) * self.x.tile * self.bands
 
     def __len__(self) -> int:
         return len(self.y.starts) * self.bands

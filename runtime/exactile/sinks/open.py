@@ -17,20 +17,29 @@ _NPY_SUFFIX = ".npy"
 
 
 def open_sink(
-    path: str | PathLike[str], *, overwrite: bool = False, compression: str | None = None, tile: int | None = None
+    path: str | PathLike[str],
+    *,
+    overwrite: bool = False,
+    compression: str | None = None,
+    tile: int | None = None,
+    pyramid: bool | None = None,
+    resumable: bool = False,
 ) -> Sink:
     """A sink for ``path`` by its suffix; touches no file.
 
-    ``compression`` and ``tile`` are TiffSink's. Raises OptionError for another suffix, or options it does not take.
+    ``compression``, ``tile``, ``pyramid`` and ``resumable`` are TiffSink's; a .npy file is never resumable.
+    Raises OptionError for another suffix, or options it does not take.
     """
     target = Path(path)
     _check_suffix(target)
     if target.suffix.lower() != _NPY_SUFFIX:
         chosen = DEFAULT_COMPRESSION if compression is None else compression
-        return TiffSink(target, compression=chosen, tile=tile, overwrite=overwrite)
-    if compression is not None or tile is not None:
+        return TiffSink(
+            target, compression=chosen, tile=tile, pyramid=pyramid, overwrite=overwrite, resumable=resumable
+        )
+    if compression is not None or tile is not None or pyramid:
         raise OptionError(
-            f"{target}: a {_NPY_SUFFIX} file has neither compression nor tiles. "
+            f"{target}: a {_NPY_SUFFIX} file has neither compression nor tiles nor a pyramid. "
             "What to do: leave these options away, or write a .tif file"
         )
     return NpySink(target, overwrite=overwrite)

@@ -1,0 +1,71 @@
+"""What is left of a plan whose first boxes an earlier run has done.
+
+Steps go row by row, so that what is done is a number of rows of boxes and some of the next row. Tiles know nothing of
+each other and begin with that row. Strips carry rows, which are not kept: they begin anew so far above that what the
+new ``first`` strip gets wrong, with the network's padding where there are pixels, does not reach the rows wanted::
+
+    strips   |= done =|= done =|= done =|  wanted  |
+    again            |=first==|== body =|== body ==|       results of both dropped, but for the last
+                     |<------ halo ---->|
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import accumulate
+from math import floor
+
+from exactile.contract import StripModel
+from exactile.geometry import Box, Span, round_down, round_up
+from exactile.plan.strips import AxisStrips, StripPlan
+from exactile.plan.tiles import TilePlan
+
+
+def remaining(
+    plan: TilePlan | StripPlan, strips: StripModel | None, done: Callable[[Box], bool]
+) -> TilePlan | StripPlan | None:
+    """The steps from the first row of boxes on that is not all done; None where nothing is left to do."""
+    wanted = next((row for row, y in enumerate(plan.y.zors) if not _all_done(y, plan.x.zors, done)), None)
+    if wanted is None:
+        return None
+    if isinstance(plan, StripPlan) and strips is not None:
+        return replace(plan, y=_begun_anew(plan.y, strips, wanted))
+    if isinstance(plan, TilePlan):
+        y = plan.y
+        return replace(plan, y=replace(y, starts=y.starts[wanted:], zors=y.zors[wanted:], crops=y.crops[wanted:]))
+    return plan
+
+
+def _all_done(y: Span, columns: tuple[Span, ...], done: Callable[[Box], bool]) -> bool:
+    return all(done(box) for box in (Box(y, x) for x in columns) if box.area)
+
+
+def _begun_anew(axis: AxisStrips, strips: StripModel, wanted: int) -> AxisStrips:
+    """Strips from the lowest place on that gives the rows of strip ``wanted`` right."""
+    geometry = axis.domain.geometry
+    row = floor((axis.zors[wanted].start + axis.domain.result_start) / geometry.scale)
+    margin = round_up(max(0, geometry.margin_before), geometry.stride)
+    highest = round_down(row, geometry.stride) - margin
+    for start in range(wanted - 1, 0, -1):
+        heights = accumulate(axis.heights[start:wanted])
+        merged = next((n for n, height in enumerate(heights, 1) if height >= strips.startup_rows), None)
+        if merged is not None and axis.starts[start] <= highest:
+            return _from(axis, strips, start, start + merged)
+    return axis
+
+
+def _from(axis: AxisStrips, strips: StripModel, start: int, following: int) -> AxisStrips:
+    """Strips ``start`` to ``following`` as one first strip, whose results are dropped, then the others."""
+    geometry = axis.domain.geometry
+    known = geometry.output_position(axis.starts[following]) - strips.lag
+    nothing = axis.zors[following].start
+    return replace(
+        axis,
+        starts=(axis.starts[start], *axis.starts[following:]),
+        heights=(sum(axis.heights[start:following]), *axis.heights[following:]),
+        roles=("first", *axis.roles[following:]),
+        outputs=(known - geometry.output_position(axis.starts[start]), *axis.outputs[following:]),
+        zors=(Span(nothing, nothing), *axis.zors[following:]),
+        crops=(0, *axis.crops[following:]),
+    )

@@ -1,0 +1,90 @@
+"""What a run is, as plain data: written beside an unfinished output, and compared before it is gone on with."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import exactile
+from exactile.contract import DeployedModel
+from exactile.errors import ResumeError
+from exactile.plan.border import Border
+from exactile.plan.choice import Plan
+from exactile.plan.strips import StripPlan
+from exactile.sinks.restoration import differences
+from exactile.sources.protocol import Source
+from exactile.statistics import Normalizers
+
+FOUND = ("plan", "normalizers", "output")
+"""What the earlier run found out and a later one takes over: not asked for, so not compared with what is asked."""
+
+
+def asked_record(
+    model: DeployedModel,
+    source: Source,
+    *,
+    plan: str,
+    tile: tuple[int, int] | None,
+    border: Border,
+    arguments: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What was asked for. The memory budget and threads are not part of it: they do not change results."""
+    return {
+        "exactile": exactile.__version__,
+        "model": {"name": model.contract.model_name, "graph": _graph_hash(model)},
+        "image": _identity(source),
+        "asked": {"plan": plan, "tile": None if tile is None else list(tile), "border": border},
+        "arguments": dict(arguments),
+    }
+
+
+def complete_record(asked: Mapping[str, Any], plan: Plan, normalizers: Normalizers | None) -> dict[str, Any]:
+    """With what was found out: the plan, and the image's statistics."""
+    shape = (plan.rows, plan.x.tile) if isinstance(plan, StripPlan) else plan.tile_shape
+    found = None
+    if normalizers is not None:
+        found = {"offset": np.ravel(normalizers.offset).tolist(), "scale": np.ravel(normalizers.scale).tolist()}
+    return {**asked, "plan": {"name": plan.name, "shape": list(shape)}, "normalizers": found}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Earlier:
+    """What a run that goes on takes over from the one that ended early."""
+
+    plan: str
+    shape: tuple[int, int]
+    normalizers: Normalizers | None
+
+
+def take_over(record: Mapping[str, Any], asked: Mapping[str, Any]) -> Earlier:
+    """Read what the earlier run found out. Raises ResumeError where it was asked for something else."""
+    found = differences({key: value for key, value in record.items() if key not in FOUND}, asked)
+    if found:
+        raise ResumeError(
+            f"the unfinished run is another one: {'; '.join(found)}. "
+            "What to do: run it as before, or start anew with --overwrite, without --resume"
+        )
+    plan, measured = record["plan"], record["normalizers"]
+    height, width = plan["shape"]
+    normalizers = None
+    if measured is not None:
+        normalizers = Normalizers(offset=np.array(measured["offset"]), scale=np.array(measured["scale"]))
+    return Earlier(plan=plan["name"], shape=(height, width), normalizers=normalizers)
+
+
+def _graph_hash(model: DeployedModel) -> str:
+    found = hashlib.sha256(model.graph)
+    for name in sorted(model.weights):
+        found.update(name.encode())
+        found.update(np.ascontiguousarray(model.weights[name]).data)
+    return found.hexdigest()
+
+
+def _identity(source: Source) -> dict[str, Any]:
+    identity = getattr(source, "identity", None)
+    shape = {"shape": [source.height, source.width, source.channels], "dtype": str(source.dtype)}
+    return {**shape, **(identity() if identity is not None else {})}

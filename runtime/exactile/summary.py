@@ -1,0 +1,40 @@
+"""What a run did."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from exactile.pipeline.run import StageSeconds
+from exactile.plan.border import Border
+from exactile.sources.protocol import ReadCount
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """What a run did. Sizes in pixels, (height, width).
+
+    ``kept_pixels`` of the result were there from an earlier run that this one went on with.
+    """
+
+    plan: str
+    reason: str
+    predicted_passes: float
+    bands: int
+    border: Border
+    image: tuple[int, int]
+    domain: tuple[int, int]
+    result: tuple[int, ...]
+    tile: tuple[int, int]
+    tiles: int
+    wanted_pixels: int
+    computed_pixels: int
+    seconds: StageSeconds
+    chunks: ReadCount
+    kept_pixels: int
+    budget_bytes: int
+    predicted_memory_bytes: int
+    peak_memory_bytes: int
+
+    @property
+    def megapixels_per_second(self) -> float:
+        return self.wanted_pixels / 1e6 / max(self.seconds.total, 1e-9)
