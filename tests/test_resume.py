@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -148,18 +149,25 @@ def test_resume_with_nothing_to_resume_is_a_run(tmp_path):
         session.segment(ArraySource(image), NpySink(tmp_path / "a.npy"), resume=True)
 
 
-def killed_and_resumed(tmp_path: Path, plan: list[str], kills: int, seed: int) -> None:
+def content(path: Path) -> dict[str, bytes]:
+    """All bytes of a file, or of a folder."""
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    return {str(file.relative_to(path)): file.read_bytes() for file in files if file.is_file()}
+
+
+def killed_and_resumed(tmp_path: Path, plan: list[str], suffix: str, kills: int, seed: int) -> None:
     """Runs of the command line are killed at random moments, until one gets through."""
     image = np.random.default_rng(0).integers(0, 256, (1500, 1100, 3), dtype=np.uint8)
     tifffile.imwrite(tmp_path / "image.tif", image, tile=(256, 256), compression="zlib", photometric="rgb")
     model = onnx_file(tmp_path, "unet_d2")
     run = ["run", model, tmp_path / "image.tif", *plan, "--scale", "255"]
     begin = time.monotonic()
-    whole = command(*run, "-o", tmp_path / "whole.ome.tif")
+    whole = command(*run, "-o", tmp_path / f"whole{suffix}")
     seconds = time.monotonic() - begin
     assert whole.returncode == 0, whole.stderr
-    moments, target = random.Random(seed), tmp_path / "a.ome.tif"
+    moments, target = random.Random(seed), tmp_path / f"a{suffix}"
     for _ in range(kills):
+        shutil.rmtree(target, ignore_errors=True)
         target.unlink(missing_ok=True)
         process = subprocess.Popen(
             [sys.executable, "-m", "exactile", *map(str, run), "-o", str(target), "--resume"],
@@ -173,16 +181,20 @@ def killed_and_resumed(tmp_path: Path, plan: list[str], kills: int, seed: int) -
             again = command(*run, "-o", target, "--resume", "--json")
             assert again.returncode == 0, again.stderr
             assert json.loads(again.stdout)["kept_pixels"] >= 0
-        assert target.read_bytes() == (tmp_path / "whole.ome.tif").read_bytes()
+        assert content(target) == content(tmp_path / f"whole{suffix}")
         assert not list(tmp_path.glob(".a.*part"))
 
 
-@pytest.mark.parametrize("plan", [["--tile", "128"], ["--plan", "strip", "--tile", "32x600"]])
-def test_killed_processes_are_gone_on_with(tmp_path, plan):
-    killed_and_resumed(tmp_path, plan, kills=2, seed=1)
+TILES, STRIPS = ["--tile", "128"], ["--plan", "strip", "--tile", "32x600"]
+
+
+@pytest.mark.parametrize(("plan", "suffix"), [(TILES, ".ome.tif"), (STRIPS, ".tif"), (TILES, ".zarr")])
+def test_killed_processes_are_gone_on_with(tmp_path, plan, suffix):
+    killed_and_resumed(tmp_path, plan, suffix, kills=2, seed=1)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("plan", [["--tile", "128"], ["--plan", "strip", "--tile", "32x600"]])
-def test_twenty_kills_of_twenty(tmp_path, plan):
-    killed_and_resumed(tmp_path, plan, kills=20, seed=2)
+@pytest.mark.parametrize("plan", [TILES, STRIPS])
+@pytest.mark.parametrize("suffix", [".ome.tif", ".zarr"])
+def test_twenty_kills_of_twenty(tmp_path, plan, suffix):
+    killed_and_resumed(tmp_path, plan, suffix, kills=20, seed=2)

@@ -51,10 +51,19 @@ class ImageInput:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LabelClass:
+    """What a label stands for, and its colour, each part 0 to 255."""
+
+    value: int
+    name: str
+    rgb: tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ResultOutput:
     """The graph's output: ``(H, W)`` for labels (``channels`` is 0), else ``(C, H, W)``.
 
-    ``classes``: how many the labels tell apart; 0 where that is not known.
+    ``classes``: how many the labels tell apart; 0 where that is not known; ``labels`` what they mean.
     """
 
     name: str
@@ -62,6 +71,7 @@ class ResultOutput:
     dtype: str
     channels: int
     classes: int = 0
+    labels: tuple[LabelClass, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, order=True)

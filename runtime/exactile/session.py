@@ -422,6 +422,7 @@ class Session:
             width=width,
             channels=result.channels,
             dtype=result.dtype,
+            labels=result.labels,
             pixel_size_um=None if pixel is None else (pixel[0] / float(scale[0]), pixel[1] / float(scale[1])),
         )
 

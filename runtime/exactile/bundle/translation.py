@@ -29,6 +29,7 @@ from exactile.contract import (
     Contract,
     ImageInput,
     ImageStatistics,
+    LabelClass,
     MemoryModel,
     ResultOutput,
     StripGraph,
@@ -52,9 +53,17 @@ def contract_from(file: ContractFile) -> Contract:
             dtype=file.result.dtype,
             channels=file.result.channels,
             classes=file.result.classes,
+            labels=tuple(
+                LabelClass(value=value, name=part.name, rgb=_rgb(part.color)) for value, part in enumerate(file.classes)
+            ),
         ),
         memory=_memory_from(file.memory),
     )
+
+
+def _rgb(color: str) -> tuple[int, int, int]:
+    red, green, blue = bytes.fromhex(color[1:])
+    return red, green, blue
 
 
 def strips_from(part: StripsPart, graphs: Mapping[str, bytes], weights: Mapping[str, NDArray[Any]]) -> StripModel:

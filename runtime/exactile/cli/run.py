@@ -65,7 +65,8 @@ def run(
     model: BundleOrModelArgument,
     image: Annotated[Path, typer.Argument(help="The image: a TIFF or .npy file.", show_default=False)],
     target: Annotated[
-        Path, typer.Option("-o", "--to", help="Where the result goes: .tif, .ome.tif or .npy.", show_default=False)
+        Path,
+        typer.Option("-o", "--to", help="Where the result goes: .tif, .ome.tif, .zarr or .npy.", show_default=False),
     ],
     output: Annotated[
         OutputChoice | None,
@@ -99,11 +100,14 @@ def run(
     level: LevelOption = 0,
     output_name: OutputNameOption = None,
     compression: Annotated[
-        str | None, typer.Option(help="Of a TIFF result: zlib, zstd, lzw or none. [default: zlib]")
+        str | None, typer.Option(help="Of the result: zlib, zstd, lzw or none. [default: zlib; in .zarr zstd]")
     ] = None,
     pyramid: Annotated[
         bool | None,
         typer.Option("--pyramid/--no-pyramid", help="Levels of half the size each. [default: labels and .ome.tif]"),
+    ] = None,
+    label_name: Annotated[
+        str | None, typer.Option(help="Of the label in a .zarr folder. [default: segmentation]", show_default=False)
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a run that ended early, if there is one; to the same bytes.")
@@ -128,7 +132,12 @@ def run(
 
         memory_bytes, tile_shape = parse_bytes(memory), parse_tile(tile)
         sink = open_sink(
-            target, overwrite=overwrite, compression=compression, pyramid=pyramid, resumable=keep or resume
+            target,
+            overwrite=overwrite,
+            compression=compression,
+            pyramid=pyramid,
+            resumable=keep or resume,
+            label=label_name,
         )
         check_target(target, overwrite=overwrite)
         chosen = ModelChoice(

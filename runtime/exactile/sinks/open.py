@@ -11,6 +11,7 @@ from exactile.sinks.protocol import Sink
 from exactile.sinks.target import check_writable
 from exactile.sinks.tiff import TiffSink
 from exactile.sinks.tile_codec import DEFAULT_COMPRESSION
+from exactile.sinks.zarr import ZarrSink, zarr_target
 
 _TIFF_SUFFIXES = (".tif", ".tiff")  # .ome.tif and .ome.tiff end so, too
 _NPY_SUFFIX = ".npy"
@@ -24,14 +25,23 @@ def open_sink(
     tile: int | None = None,
     pyramid: bool | None = None,
     resumable: bool = False,
+    label: str | None = None,
 ) -> Sink:
     """A sink for ``path`` by its suffix; touches no file.
 
-    ``compression``, ``tile``, ``pyramid`` and ``resumable`` are TiffSink's; a .npy file is never resumable.
+    ``compression``, ``tile``, ``pyramid`` and ``resumable`` are TiffSink's and ZarrSink's, ``label`` the latter's; a
+    .npy file is never resumable.
     Raises OptionError for another suffix, or options it does not take.
     """
     target = Path(path)
+    if zarr_target(target):
+        return ZarrSink(
+            target, label=label, compression=compression or "zstd", tile=tile, pyramid=pyramid, overwrite=overwrite,
+            resumable=resumable,
+        )  # fmt: skip
     _check_suffix(target)
+    if label is not None:
+        raise OptionError(f"{target}: only a .zarr folder has labels with names. What to do: leave --label-name away")
     if target.suffix.lower() != _NPY_SUFFIX:
         chosen = DEFAULT_COMPRESSION if compression is None else compression
         return TiffSink(
@@ -52,6 +62,8 @@ def check_target(path: str | PathLike[str], *, overwrite: bool = False) -> None:
     if its folder does not exist or cannot be written.
     """
     target = Path(path)
+    if zarr_target(target):
+        return  # a container may hold other labels; what is in it is looked at when the sink begins
     _check_suffix(target)
     check_writable(target, overwrite=overwrite)
 
@@ -60,5 +72,5 @@ def _check_suffix(path: Path) -> None:
     if path.suffix.lower() not in (*_TIFF_SUFFIXES, _NPY_SUFFIX):
         raise OptionError(
             f"the name of the output {path} does not say its format. "
-            "What to do: end it with .tif, .tiff, .ome.tif, .ome.tiff or .npy"
+            "What to do: end it with .tif, .tiff, .ome.tif, .ome.tiff, .zarr or .npy"
         )

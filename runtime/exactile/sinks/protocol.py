@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
+from exactile.contract import LabelClass
 from exactile.geometry import Box, Span
 
 
@@ -15,7 +16,8 @@ from exactile.geometry import Box, Span
 class ResultSpec:
     """The whole result: ``(height, width)`` when ``channels`` is 0, else ``(channels, height, width)``.
 
-    ``pixel_size_um`` is the height and width of one of its pixels in micrometres, where they are known.
+    ``pixel_size_um`` is the height and width of one of its pixels in micrometres, ``labels`` what labels
+    mean, where they are known.
     """
 
     height: int
@@ -23,6 +25,7 @@ class ResultSpec:
     channels: int
     dtype: str
     pixel_size_um: tuple[float, float] | None = None
+    labels: tuple[LabelClass, ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:

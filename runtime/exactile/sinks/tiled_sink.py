@@ -142,6 +142,10 @@ class TiledSink(FileSink[KeptPartT]):
         """Whether an early end leaves what a later run can go on with."""
         return self._keep
 
+    def _check_place(self) -> None:
+        """Whether the folder takes a journal. Raises SinkError."""
+        check_writable(self.path, overwrite=True)
+
     def _left(self, journal: Journal) -> Mapping[str, Any] | None:
         """What the run was that left ``journal``, if it also left pixels that are done."""
         run = journal.run()
@@ -152,7 +156,7 @@ class TiledSink(FileSink[KeptPartT]):
     def _open_part(self, spec: ResultSpec) -> KeptPartT:
         if not self._resumable:
             return self._make_part(spec, kept_name=False, resumed=False)
-        check_writable(self.path, overwrite=True)  # whether the folder takes a journal
+        self._check_place()
         journal = Journal(self.path)
         then = self._left(journal)
         try:
@@ -185,7 +189,14 @@ class TiledSink(FileSink[KeptPartT]):
         import imagecodecs
 
         size = None if spec.pixel_size_um is None else list(spec.pixel_size_um)
-        output = {"shape": list(spec.shape), "dtype": spec.dtype, "pixel_size_um": size, **self._options()}
+        labels = [[label.value, label.name, *label.rgb] for label in spec.labels]
+        output: dict[str, Any] = {
+            "shape": list(spec.shape),
+            "dtype": spec.dtype,
+            "pixel_size_um": size,
+            "labels": labels,
+        }
+        output |= self._options()
         grids = self._grids(spec)
         output |= {"tile": grids[0].tile_px, "levels": len(grids), "imagecodecs": imagecodecs.__version__}
         return {**self._run, "output": output}
