@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exactile.errors import OptionError, SourceError
+from exactile.errors import SourceError
 from exactile.sources.array import ArraySource
+from exactile.sources.image_choice import ImageChoice, check_single_image
 from exactile.sources.positional_file import PositionalFile
 from exactile.sources.protocol import Source
 
@@ -31,26 +32,34 @@ def open_source(
     axes: str | None = None,
     channels: Sequence[int] | None = None,
     level: int = 0,
+    mpp: float | None = None,
+    series: int = 0,
+    z: int | None = None,
+    t: int | None = None,
     workers: int | None = None,
 ) -> Source:
     """Open a TIFF file, a .npy file (told apart by content, not by name) or an array.
 
-    ``axes`` is YX, YXC or CYX; ``channels`` chooses channels in any order; ``level`` chooses from a pyramid;
-    ``workers`` threads decode. Raises SourceError when there is no image that can be read, OptionError for a
-    level or axes that are not there, ChannelError for ``channels`` that are not there.
+    ``axes`` is YX, YXC or CYX; ``channels`` chooses channels in any order; ``level`` chooses from a pyramid by
+    number, ``mpp`` by microns per pixel, within 5 %; ``series`` chooses from several images, ``z`` and ``t`` a plane
+    of a stack; ``workers`` threads decode. Raises SourceError when there is no image that can be read, OptionError
+    for a choice that is not there, ChannelError for ``channels`` that are not there.
     """
+    choice = ImageChoice(level=level, mpp=mpp, series=series, z=z, t=t, axes=axes)
     if isinstance(image, np.ndarray):
-        _refuse_level(level, "an array")
+        check_single_image(choice, "an array")
         return ArraySource(image, axes=axes, channels=channels)
     start = _first_bytes(image)
     if start.startswith(_TIFF):
         from exactile.sources.tiff import TiffSource
 
-        return TiffSource(image, axes=axes, channels=channels, level=level, workers=workers)
+        return TiffSource(
+            image, axes=axes, channels=channels, level=level, mpp=mpp, series=series, z=z, t=t, workers=workers
+        )
     if start.startswith(_NPY):
         from exactile.sources.npy import NpySource
 
-        _refuse_level(level, os.fspath(image))
+        check_single_image(choice, os.fspath(image))
         return NpySource(image, axes=axes, channels=channels)
     found = next((kind for magic, kind in _KNOWN_OTHERS.items() if start.startswith(magic)), "of an unknown format")
     raise SourceError(
@@ -67,8 +76,3 @@ def _first_bytes(path: str | os.PathLike[str]) -> bytes:
         return file.stream.read(8)
     finally:
         file.close()
-
-
-def _refuse_level(level: int, name: str) -> None:
-    if level:
-        raise OptionError(f"{name}: level {level} was asked for, but only TIFF pyramids have levels")
