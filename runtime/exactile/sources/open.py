@@ -14,6 +14,7 @@ from exactile.sources.array import ArraySource
 from exactile.sources.image_choice import ImageChoice, check_single_image
 from exactile.sources.positional_file import PositionalFile
 from exactile.sources.protocol import Source
+from exactile.sources.zarr_store import is_zarr
 
 _TIFF = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 _NPY = b"\x93NUMPY"
@@ -38,7 +39,9 @@ def open_source(
     t: int | None = None,
     workers: int | None = None,
 ) -> Source:
-    """Open a TIFF file, a .npy file (told apart by content, not by name) or an array.
+    """Open a TIFF file, a .npy file, a Zarr folder (told apart by content, not by name), an address or an array.
+
+    At addresses (``http://``, ``s3://``, ...) Zarr is read.
 
     ``axes`` is YX, YXC or CYX; ``channels`` chooses channels in any order; ``level`` chooses from a pyramid by
     number, ``mpp`` by microns per pixel, within 5 %; ``series`` chooses from several images, ``z`` and ``t`` a plane
@@ -49,6 +52,12 @@ def open_source(
     if isinstance(image, np.ndarray):
         check_single_image(choice, "an array")
         return ArraySource(image, axes=axes, channels=channels)
+    if is_zarr(image):
+        from exactile.sources.zarr import ZarrSource
+
+        return ZarrSource(
+            image, axes=axes, channels=channels, level=level, mpp=mpp, series=series, z=z, t=t, workers=workers
+        )
     start = _first_bytes(image)
     if start.startswith(_TIFF):
         from exactile.sources.tiff import TiffSource
@@ -71,7 +80,7 @@ def _first_bytes(path: str | os.PathLike[str]) -> bytes:
     try:
         file = PositionalFile(path)
     except SourceError as error:
-        raise SourceError(f"{error} (TIFF and .npy files are read)") from error
+        raise SourceError(f"{error} (TIFF and .npy files are read, whole slides and Zarr folders)") from error
     try:
         return file.stream.read(8)
     finally:
