@@ -16,6 +16,8 @@ from exactile.errors import OptionError, SourceError
 from exactile.geometry import Box, Span
 from exactile.sources.open import open_source
 from exactile.sources.tiff import TiffSource
+from exactile.sources.tiff_pixel_size import level_pixel_sizes
+from tests.tiff_files import ASCII, BYTES, LONG, SHORT, image_tags, strip_tags, write_tiff
 
 SIZES = {"T": 3, "C": 2, "Z": 4, "Y": 33, "X": 45, "S": 3}
 BOXES = [Box(Span(0, 33), Span(0, 45)), Box(Span(7, 30), Span(16, 45)), Box(Span(32, 33), Span(44, 45))]
@@ -151,6 +153,36 @@ def test_pixel_sizes_are_read_only_where_their_unit_is_given(tmp_path, arguments
     path = tmp_path / "image.tif"
     tifffile.imwrite(path, stack("YX"), **arguments)
     assert pixel_size(path) == (pytest.approx(expected) if expected else None)
+
+
+@pytest.mark.parametrize(
+    ("tag", "value"),
+    [
+        (296, (SHORT, [9])),
+        (296, (SHORT, [3, 3])),
+        (296, (ASCII, b"cm\0")),
+        (282, (SHORT, [7])),
+        (283, (ASCII, b"many\0")),
+        (283, (BYTES, b"\1\2\3\4\5")),
+        (282, (LONG, [5, 0])),
+    ],
+)
+def test_resolutions_that_make_no_sense_leave_the_pixels_readable(tmp_path, tag, value):
+    sizes = {282: (LONG, [5, 1]), 283: (LONG, [5, 1]), 296: (SHORT, [3])}
+    tags = {**image_tags(16, 16), **strip_tags(16), **sizes, tag: value}
+    assert pixel_size(write_tiff(tmp_path / "image.tif", tags, [bytes(256)])) is None
+
+
+@pytest.mark.parametrize(
+    "document", ["<OME", "<OME><Image/></OME>", "<OME><Image><Pixels PhysicalSizeX='x'/></Image></OME>"]
+)
+def test_ome_xml_that_makes_no_sense_gives_no_pixel_size(tmp_path, document):
+    path = tmp_path / "image.ome.tif"
+    tifffile.imwrite(path, stack("YX"), metadata={"axes": "YX", "PhysicalSizeX": 1, "PhysicalSizeY": 1})
+    with tifffile.TiffFile(path) as tiff, pytest.MonkeyPatch.context() as patch:
+        assert len(tiff.series) == 1  # found before the document is replaced
+        patch.setattr(tifffile.TiffFile, "ome_metadata", document)
+        assert level_pixel_sizes(tiff, 0) == [None]
 
 
 def test_one_page_has_the_resolution_of_its_own_tags(tmp_path):

@@ -20,3 +20,8 @@ def as_address(image: str | os.PathLike[str]) -> str | None:
         return None
     scheme, rest = match.groups()
     return f"{scheme}://{'/' if scheme == 'file' else ''}{rest}"
+
+
+def shown_name(image: str | os.PathLike[str]) -> str:
+    """What messages call an image: its address, or its path as it was given."""
+    return as_address(image) or os.fspath(image)

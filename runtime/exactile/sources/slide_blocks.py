@@ -38,9 +38,10 @@ class SlideBlocks:
     @staticmethod
     def of(handle: SlideHandle, level: int, channels: tuple[int, ...], pool: DecodePool) -> SlideBlocks:
         height, width = handle.level_sizes[level]
-        rows, columns = (_block_side(handle, level, side) for side in ("height", "width"))
+        rows = min(height, _block_side(handle, level, "height"))
+        columns = min(width, _block_side(handle, level, "width"))
         form = ChunkForm(
-            grid=ChunkGrid(height=height, width=width, chunk_rows=min(rows, height), chunk_columns=min(columns, width)),
+            grid=ChunkGrid(height=height, width=width, chunk_rows=rows, chunk_columns=columns),
             copies=(ChannelCopy(channels, tuple(range(len(channels)))),),
             samples=3,
             dtype=np.dtype(np.uint8),

@@ -34,13 +34,14 @@ def is_slide_in_tiff(path: str | os.PathLike[str]) -> bool:
     """
     import tifffile
 
+    from exactile.sources.tiff_log import structure_errors
+
     try:
-        with tifffile.TiffFile(path) as tiff:
+        with structure_errors(os.fspath(path)), tifffile.TiffFile(path) as tiff:
             page = tiff.pages.first
             known = page.is_ndpi or page.is_scn or page.is_philips or page.is_bif
             return bool(known or str(page.software).startswith("MedScan"))
-    # A damaged structure makes tifffile raise nearly anything; whoever reads the file says what is wrong with it.
-    except Exception:  # noqa: BLE001
+    except SourceError:  # whoever reads the file says what is wrong with it
         return False
 
 

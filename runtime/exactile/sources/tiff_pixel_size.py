@@ -15,7 +15,11 @@ _APERIO_MPP = re.compile(r"\|\s*MPP\s*=\s*([0-9.]+)")
 def level_pixel_sizes(tiff: Any, number: int) -> list[PixelSize | None]:
     """The pixel size of every level of series ``number`` of an open ``tifffile.TiffFile``."""
     series = tiff.series[number]
-    base = _ome_pixel_size(tiff, number) if tiff.is_ome else _described_pixel_size(tiff, series.keyframe)
+    try:
+        base = _ome_pixel_size(tiff, number) if tiff.is_ome else _described_pixel_size(tiff, series.keyframe)
+    # Whatever is wrong with what a file says of its pixels' size, the pixels are read all the same.
+    except Exception:  # noqa: BLE001
+        base = None
     if base is None:
         base = page_pixel_size(series.keyframe)
     full = series.keyframe.shaped[2:4]
@@ -24,18 +28,21 @@ def level_pixel_sizes(tiff: Any, number: int) -> list[PixelSize | None]:
 
 def page_pixel_size(page: Any) -> PixelSize | None:
     """From the resolution tags of one page; None when they give no unit."""
-    unit = _RESOLUTION_UNITS.get(int(_tag(page, 296) or 0))
+    unit = _RESOLUTION_UNITS.get(_tag(page, 296))
     return pixel_size(_per_pixel(_tag(page, 283), unit), _per_pixel(_tag(page, 282), unit))
 
 
 def _tag(page: Any, code: int) -> Any:
+    """A tag's number, or tuple of numbers; None when it is not there."""
     tag = page.tags.get(code)
-    return None if tag is None else tag.value
+    return None if tag is None or isinstance(tag.value, (bytes, str)) else tag.value
 
 
 def _per_pixel(resolution: Any, unit: str | None) -> float | None:
     """Micrometres of a pixel, from pixels for each ``unit`` as a fraction (numerator, denominator)."""
-    if not isinstance(resolution, tuple) or len(resolution) != 2 or not all(resolution):
+    if not isinstance(resolution, tuple) or len(resolution) != 2:
+        return None
+    if not all(isinstance(part, int) and part > 0 for part in resolution):
         return None
     return to_microns(resolution[1] / resolution[0], unit)
 

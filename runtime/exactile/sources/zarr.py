@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from exactile.errors import SourceError
 from exactile.geometry import Box
+from exactile.sources.address import shown_name
 from exactile.sources.channel_choice import choose_channels
 from exactile.sources.chunk_reader import DecodedChunkReader
 from exactile.sources.decode_pool import DecodePool
@@ -51,7 +52,7 @@ class ZarrSource:
         workers: int | None = None,
     ) -> None:
         choice = ImageChoice(level=level, mpp=mpp, series=series, z=z, t=t, axes=axes)
-        self._name = os.fspath(image)
+        self._name = shown_name(image)
         self._found = choose_image(open_node(image), choice, self._name)
         self._choice = replace(choice, level=self._found.level, mpp=None)
         self._closed = False

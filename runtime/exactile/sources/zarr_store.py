@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from exactile.errors import SourceError
-from exactile.sources.address import as_address
+from exactile.sources.address import as_address, shown_name
 
 MARKERS = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
 """A folder that holds one of these is Zarr."""
@@ -25,13 +25,13 @@ def open_node(image: str | os.PathLike[str]) -> Any:
 
     Raises SourceError when there is none, it cannot be reached, or the packages for that are not installed.
     """
-    name = os.fspath(image)
+    name = shown_name(image)
     try:
         import zarr
     except ImportError as error:
         raise SourceError(f"{name}: Zarr is read with the zarr package, which is not installed: {_INSTALL}") from error
     try:
-        return zarr.open(store=as_address(image) or name, mode="r")
+        return zarr.open(store=name, mode="r")
     except ImportError as error:
         raise SourceError(f"{name}: a package for such addresses is not installed: {error}; {_INSTALL}") from error
     # Stores and metadata raise errors of many libraries, and ValueError, KeyError, TypeError for damaged documents.
