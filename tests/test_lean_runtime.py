@@ -39,6 +39,9 @@ HEAVY = {
     "psutil",
     "skimage",
     "matplotlib",
+    "zarr",
+    "fsspec",
+    "openslide",
 }
 
 

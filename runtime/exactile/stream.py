@@ -20,7 +20,7 @@ from exactile.plan.strips import StripPlace
 from exactile.plan.tiles import AxisTiles
 from exactile.sinks.protocol import ResultSpec, Sink, WritePlan
 from exactile.sinks.spool import SpoolingSink
-from exactile.sources.protocol import ReadCount, ReadPlan, Source
+from exactile.sources.protocol import Identity, ReadCount, ReadPlan, Source
 
 Array = NDArray[Any]
 Result = tuple[int, Array]
@@ -190,6 +190,7 @@ class KeptRows:
 
     def __init__(self, *, width: int, channels: int, dtype: np.dtype[Any]) -> None:
         self.height, self.width, self.channels, self.dtype = 0, width, channels, dtype
+        self.pixel_size_um: tuple[float, float] | None = None
         self._first = 0
         self._pieces: list[Array] = []
 
@@ -224,6 +225,10 @@ class KeptRows:
     def count(self) -> ReadCount:
         """No chunks."""
         return ReadCount(chunks_decoded=0, chunks_stored=0)
+
+    def identity(self) -> Identity:
+        """Rows pass by: nothing but their form is known of them later."""
+        return {"kind": "rows", "width": self.width, "channels": self.channels, "dtype": self.dtype.name}
 
     def close(self) -> None:
         """Nothing to release."""

@@ -50,8 +50,18 @@ ChannelsOption = Annotated[
     str | None, typer.Option(metavar="LIST", help="Channels of the image to use, e.g. 0,1,2. [default: all]")
 ]
 AxesOption = Annotated[
-    str | None, typer.Option(metavar="AXES", help="Axes of a .npy image: YX, YXC or CYX. [default: YX or YXC]")
+    str | None,
+    typer.Option(metavar="AXES", help="Axes of a .npy or plain Zarr image: YX, YXC or CYX. [default: YX or YXC]"),
 ]
 LevelOption = Annotated[int, typer.Option(min=0, help="Level of a pyramid; 0 is full resolution.")]
+MppOption = Annotated[
+    float | None,
+    typer.Option(
+        metavar="MICRONS", help="The level with pixels of this size, within 5 %, instead of --level; never resampled."
+    ),
+]
+SeriesOption = Annotated[int, typer.Option(min=0, help="Which image, of a file that holds several.")]
+ZOption = Annotated[int | None, typer.Option("--z", min=0, help="Plane of a stack.")]
+TOption = Annotated[int | None, typer.Option("--t", min=0, help="Time point of a series of images.")]
 OutputNameOption = Annotated[str | None, typer.Option(help="Which of the model's outputs. [default: the first]")]
 NoProgressOption = Annotated[bool, typer.Option("--no-progress", help="No progress bar.")]

@@ -18,13 +18,17 @@ from exactile.cli.options import (
     JointOption,
     LevelOption,
     MeanOption,
+    MppOption,
     NoProgressOption,
     NormalizeOption,
     OutputChoice,
     OutputNameOption,
     PercentilesOption,
     ScaleOption,
+    SeriesOption,
     StdOption,
+    TOption,
+    ZOption,
 )
 from exactile.cli.progress import Bar
 from exactile.cli.summary import print_summary
@@ -63,7 +67,7 @@ class BorderChoice(StrEnum):
 
 def run(
     model: BundleOrModelArgument,
-    image: Annotated[Path, typer.Argument(help="The image: a TIFF or .npy file.", show_default=False)],
+    image: Annotated[Path, typer.Argument(help="The image: a TIFF or .npy file, a slide, Zarr.", show_default=False)],
     target: Annotated[
         Path,
         typer.Option("-o", "--to", help="Where the result goes: .tif, .ome.tif, .zarr or .npy.", show_default=False),
@@ -98,6 +102,10 @@ def run(
     channels: ChannelsOption = None,
     axes: AxesOption = None,
     level: LevelOption = 0,
+    mpp: MppOption = None,
+    series: SeriesOption = 0,
+    z: ZOption = None,
+    t: TOption = None,
     output_name: OutputNameOption = None,
     compression: Annotated[
         str | None, typer.Option(help="Of the result: zlib, zstd, lzw or none. [default: zlib; in .zarr zstd]")
@@ -155,7 +163,9 @@ def run(
             strips=plan.value in ("auto", "strip"),
         )
         deploy = chosen.load()
-        source = open_source(image, axes=axes, channels=parse_channels(channels), level=level)
+        source = open_source(
+            image, axes=axes, channels=parse_channels(channels), level=level, mpp=mpp, series=series, z=z, t=t
+        )
         try:
             deployed = deploy(str(source.dtype))
             session = Session(deployed, memory_bytes=memory_bytes, threads=threads)

@@ -13,6 +13,7 @@ from rich.table import Table
 
 import exactile
 from exactile.plan.budget import format_bytes
+from exactile.sources.address import shown_name
 
 if TYPE_CHECKING:
     from exactile.summary import Summary
@@ -34,7 +35,7 @@ def summary_object(summary: Summary, *, model: Path, image: Path, target: Path) 
     seconds = summary.seconds
     return {
         "model": str(model),
-        "image": str(image),
+        "image": shown_name(image),
         "output": str(target),
         "plan": summary.plan,
         "reason": summary.reason,

@@ -22,14 +22,19 @@ from exactile.cli.options import (
     LevelOption,
     MeanOption,
     ModelArgument,
+    MppOption,
     NoProgressOption,
     OutputNameOption,
     ScaleOption,
+    SeriesOption,
     StdOption,
+    TOption,
+    ZOption,
 )
 from exactile.cli.stages import Stages
 from exactile.cli.values import parse_channels, parse_numbers, parse_tile
 from exactile.cli.verdict import print_verdict
+from exactile.sources.address import shown_name
 
 EXAMPLES = """
 **Examples**
@@ -48,9 +53,7 @@ CLAIM_FAILS = 1
 
 def verify(
     model: ModelArgument,
-    image: Annotated[
-        Path | None, typer.Option(help="Compare on this TIFF or .npy file. [default: seeded noise]")
-    ] = None,
+    image: Annotated[Path | None, typer.Option(help="Compare on this image. [default: seeded noise]")] = None,
     tile: Annotated[
         str | None, typer.Option(metavar="H[xW]", help="Tiles to compare with. [default: small, for many seams]")
     ] = None,
@@ -66,6 +69,10 @@ def verify(
     channels: ChannelsOption = None,
     axes: AxesOption = None,
     level: LevelOption = 0,
+    mpp: MppOption = None,
+    series: SeriesOption = 0,
+    z: ZOption = None,
+    t: TOption = None,
     output_name: OutputNameOption = None,
     seed: Annotated[int, typer.Option(min=0, help="Of all noise.")] = 0,
     no_progress: NoProgressOption = False,
@@ -89,7 +96,11 @@ def verify(
         if report is not None:
             verifier.check_directory(report)
         network = converter.load_network(model, output_name=output_name)
-        source = open_source(image, axes=axes, channels=chosen, level=level) if image is not None else None
+        source = (
+            open_source(image, axes=axes, channels=chosen, level=level, mpp=mpp, series=series, z=z, t=t)
+            if image is not None
+            else None
+        )
         try:
             with Stages(enabled=not no_progress) as stages:
                 found = verifier.verify(
@@ -123,7 +134,7 @@ def _facts(model: Path, image: Path | None) -> dict[str, Any]:
         "command": shlex.join(["exactile", *sys.argv[1:]]),
         "model": str(model),
         "model_sha256": digest,
-        "image": str(image) if image is not None else "noise",
+        "image": shown_name(image) if image is not None else "noise",
         "exactile": exactile.__version__,
         "python": platform.python_version(),
         **{name: _version(name) for name in ("onnxruntime", "onnx", "onnx-ir", "numpy")},

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from exactile.geometry import Box
 from exactile.sources.axis_order import order_axes
 from exactile.sources.channel_choice import ChannelCopy, choose_channels
-from exactile.sources.protocol import ReadCount, ReadPlan
+from exactile.sources.identity import array_identity, image_identity
+from exactile.sources.image_choice import ImageChoice
+from exactile.sources.protocol import Identity, ReadCount, ReadPlan
 from exactile.sources.read_request import check_read
 from exactile.sources.sample_types import native_sample_type
 
@@ -32,6 +34,10 @@ class ArraySource:
         self.width = order.width
         chosen = choose_channels(channels, order.channels, name)
         self.channels = len(chosen)
+        self.pixel_size_um: tuple[float, float] | None = None
+        self._choice = ImageChoice(axes=axes)
+        self._chosen = chosen
+        self._array = array
         self._copy = ChannelCopy(chosen, tuple(range(len(chosen))))
         self._pixels = np.moveaxis(array, 0, 2) if order.planar else np.atleast_3d(array)
 
@@ -47,6 +53,9 @@ class ArraySource:
 
     def count(self) -> ReadCount:
         return ReadCount(chunks_decoded=0, chunks_stored=0)
+
+    def identity(self) -> Identity:
+        return image_identity("array", self, self._choice, self._chosen) | array_identity(self._array)
 
     def close(self) -> None:
         """Nothing to release: the array is the caller's."""

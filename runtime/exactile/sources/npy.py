@@ -14,8 +14,10 @@ from exactile.errors import SourceError
 from exactile.geometry import Box
 from exactile.sources.axis_order import order_axes
 from exactile.sources.channel_choice import ChannelCopy, choose_channels
+from exactile.sources.identity import file_identity, image_identity
+from exactile.sources.image_choice import ImageChoice
 from exactile.sources.positional_file import DamagedDataError, PositionalFile
-from exactile.sources.protocol import ReadCount, ReadPlan
+from exactile.sources.protocol import Identity, ReadCount, ReadPlan
 from exactile.sources.raw_rows import RawRows
 from exactile.sources.read_request import check_read
 from exactile.sources.sample_types import native_sample_type
@@ -39,6 +41,8 @@ class NpySource:
     def __init__(
         self, path: str | os.PathLike[str], *, axes: str | None = None, channels: Sequence[int] | None = None
     ) -> None:
+        self.pixel_size_um: tuple[float, float] | None = None
+        self._choice = ImageChoice(axes=axes)
         self._file = PositionalFile(path)
         try:
             self._lay_out(axes, channels)
@@ -55,6 +59,7 @@ class NpySource:
         self.width = order.width
         chosen = choose_channels(channels, order.channels, name)
         self.channels = len(chosen)
+        self._chosen = chosen
         offset = self._file.stream.tell()
         plane_bytes = order.height * order.width * stored.itemsize
         needed_bytes = offset + plane_bytes * order.channels
@@ -92,6 +97,9 @@ class NpySource:
 
     def count(self) -> ReadCount:
         return ReadCount(chunks_decoded=0, chunks_stored=0)
+
+    def identity(self) -> Identity:
+        return image_identity("npy", self, self._choice, self._chosen) | file_identity(self._file)
 
     def close(self) -> None:
         self._file.close()

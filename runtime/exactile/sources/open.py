@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from exactile.errors import OptionError, SourceError
+from exactile.errors import SourceError
 from exactile.sources.array import ArraySource
+from exactile.sources.image_choice import ImageChoice, check_single_image
 from exactile.sources.positional_file import PositionalFile
 from exactile.sources.protocol import Source
+from exactile.sources.slide_vendor import is_other_slide, is_slide_in_tiff
+from exactile.sources.zarr_store import is_zarr
+
+if TYPE_CHECKING:
+    from exactile.sources.slide import SlideSource
+    from exactile.sources.tiff import TiffSource
+    from exactile.sources.zarr import ZarrSource
 
 _TIFF = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 _NPY = b"\x93NUMPY"
@@ -25,36 +34,80 @@ _KNOWN_OTHERS = {
 }
 
 
+class _Kind(Enum):
+    npy = auto()
+    slide = auto()
+    tiff = auto()
+    zarr = auto()
+
+
 def open_source(
     image: str | os.PathLike[str] | NDArray[Any],
     *,
     axes: str | None = None,
     channels: Sequence[int] | None = None,
     level: int = 0,
+    mpp: float | None = None,
+    series: int = 0,
+    z: int | None = None,
+    t: int | None = None,
     workers: int | None = None,
 ) -> Source:
-    """Open a TIFF file, a .npy file (told apart by content, not by name) or an array.
+    """Open a TIFF file, a whole slide, a .npy file, a Zarr folder (told apart by content) or an array.
 
-    ``axes`` is YX, YXC or CYX; ``channels`` chooses channels in any order; ``level`` chooses from a pyramid;
-    ``workers`` threads decode. Raises SourceError when there is no image that can be read, OptionError for a
-    level or axes that are not there, ChannelError for ``channels`` that are not there.
+    Aperio's slides (SVS) are read as the TIFF files that they are, other scanners' with OpenSlide. At addresses
+    (``http://``, ``s3://``, ...) Zarr is read.
+
+    ``axes`` is YX, YXC or CYX; ``channels`` chooses channels in any order; ``level`` chooses from a pyramid by
+    number, ``mpp`` by microns per pixel, within 5 %; ``series`` chooses from several images, ``z`` and ``t`` a plane
+    of a stack; ``workers`` threads decode. Raises SourceError when there is no image that can be read, OptionError
+    for a choice that is not there, ChannelError for ``channels`` that are not there.
     """
+    choice = ImageChoice(level=level, mpp=mpp, series=series, z=z, t=t, axes=axes)
     if isinstance(image, np.ndarray):
-        _refuse_level(level, "an array")
+        check_single_image(choice, "an array")
         return ArraySource(image, axes=axes, channels=channels)
-    start = _first_bytes(image)
-    if start.startswith(_TIFF):
-        from exactile.sources.tiff import TiffSource
-
-        return TiffSource(image, axes=axes, channels=channels, level=level, workers=workers)
-    if start.startswith(_NPY):
+    kind = _kind_of(image)
+    if kind is _Kind.npy:
         from exactile.sources.npy import NpySource
 
-        _refuse_level(level, os.fspath(image))
+        check_single_image(choice, os.fspath(image))
         return NpySource(image, axes=axes, channels=channels)
+    return _class_of(kind)(
+        image, axes=axes, channels=channels, level=level, mpp=mpp, series=series, z=z, t=t, workers=workers
+    )
+
+
+def _class_of(kind: _Kind) -> type[TiffSource | ZarrSource | SlideSource]:
+    """The source for a kind of image that holds several. Heavy libraries are imported with it."""
+    if kind is _Kind.zarr:
+        from exactile.sources.zarr import ZarrSource
+
+        return ZarrSource
+    if kind is _Kind.slide:
+        from exactile.sources.slide import SlideSource
+
+        return SlideSource
+    from exactile.sources.tiff import TiffSource
+
+    return TiffSource
+
+
+def _kind_of(image: str | os.PathLike[str]) -> _Kind:
+    """Told by content. Raises SourceError when it is nothing that is read."""
+    if is_zarr(image):
+        return _Kind.zarr
+    start = _first_bytes(image)
+    if start.startswith(_TIFF):
+        return _Kind.slide if is_slide_in_tiff(image) else _Kind.tiff
+    if start.startswith(_NPY):
+        return _Kind.npy
+    if is_other_slide(image):
+        return _Kind.slide
     found = next((kind for magic, kind in _KNOWN_OTHERS.items() if start.startswith(magic)), "of an unknown format")
     raise SourceError(
-        f"{os.fspath(image)}: is {found if start else 'empty'}; TIFF (also BigTIFF, OME-TIFF, SVS) and .npy are read"
+        f"{os.fspath(image)}: is {found if start else 'empty'}; TIFF (also BigTIFF, OME-TIFF, SVS), whole slides,"
+        " Zarr and .npy are read"
     )
 
 
@@ -62,13 +115,8 @@ def _first_bytes(path: str | os.PathLike[str]) -> bytes:
     try:
         file = PositionalFile(path)
     except SourceError as error:
-        raise SourceError(f"{error} (TIFF and .npy files are read)") from error
+        raise SourceError(f"{error} (TIFF and .npy files are read, whole slides and Zarr folders)") from error
     try:
         return file.stream.read(8)
     finally:
         file.close()
-
-
-def _refuse_level(level: int, name: str) -> None:
-    if level:
-        raise OptionError(f"{name}: level {level} was asked for, but only TIFF pyramids have levels")

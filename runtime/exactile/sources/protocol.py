@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 from exactile.geometry import Box, Span
 
+Identity = dict[str, str | int | float]
+"""What an image is known by; can be written as JSON."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadPlan:
@@ -32,12 +35,16 @@ class ReadCount:
 
 
 class Source(Protocol):
-    """An image of ``(height, width, channels)`` samples of ``dtype``. One thread reads at a time."""
+    """An image of ``(height, width, channels)`` samples of ``dtype``. One thread reads at a time.
+
+    ``pixel_size_um`` is the height and width of a pixel in micrometres, where that is known.
+    """
 
     height: int
     width: int
     channels: int
     dtype: np.dtype[Any]
+    pixel_size_um: tuple[float, float] | None
 
     def cache_bytes(self, plan: ReadPlan) -> int:
         """Bytes of decoded chunks to keep so that ``plan`` decodes each chunk once."""
@@ -53,6 +60,13 @@ class Source(Protocol):
 
     def count(self) -> ReadCount:
         """Chunks decoded since ``prepare`` and chunks that the file holds (0, 0 where there are none)."""
+
+    def identity(self) -> Identity:
+        """Enough to notice, while the source is open, that an image is not the one of an earlier run.
+
+        For files: size, time of the last change and a hash of both ends; for arrays a hash of samples spread
+        evenly; for Zarr a hash of the metadata; and what was chosen of them, shape and dtype.
+        """
 
     def close(self) -> None:
         """Release files and threads; safe to call twice."""

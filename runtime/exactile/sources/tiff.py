@@ -14,12 +14,14 @@ from exactile.errors import SourceError
 from exactile.geometry import Box
 from exactile.sources.axis_order import check_axes
 from exactile.sources.channel_choice import ChannelCopy, choose_channels
+from exactile.sources.chunk_reader import ChunkReader, DecodedChunkReader
 from exactile.sources.decode_pool import DecodePool
+from exactile.sources.identity import file_identity, image_identity
+from exactile.sources.image_choice import ImageChoice
 from exactile.sources.positional_file import PositionalFile
-from exactile.sources.protocol import ReadCount, ReadPlan
+from exactile.sources.protocol import Identity, ReadCount, ReadPlan
 from exactile.sources.read_request import check_read
-from exactile.sources.tiff_choice import ImageChoice
-from exactile.sources.tiff_chunks import ChunkAccess, ChunkReader, DecodedChunkReader, RawChunkReader
+from exactile.sources.tiff_chunks import RawChunkReader, TiffChunks
 from exactile.sources.tiff_layout import TiffLayout
 from exactile.sources.tiff_structure import read_layout
 
@@ -29,14 +31,15 @@ class TiffSource:
 
     So colours stay as stored, but that JPEG's YCbCr becomes RGB; zero may be white, and alpha is a channel.
 
-    ``level`` chooses from a pyramid (0: full resolution), ``series`` from the images that the file holds; ``page``
-    instead takes one page by its number. ``channels`` chooses channels, in any order; of channels stored in planes
-    only those chosen are read. ``axes`` CYX takes the pages of any stack as channels. ``workers`` threads decode.
+    ``level`` chooses from a pyramid (0: full resolution), or ``mpp`` does by microns per pixel, within 5 %; ``series``
+    chooses from the images that the file holds, ``z`` and ``t`` a plane of a stack; ``page`` instead takes one page
+    by its number. ``channels`` chooses channels, in any order; of channels stored in planes only those chosen are
+    read. ``axes`` CYX takes the pages of any stack as channels. ``workers`` threads decode.
 
     Memory beside the kept chunks: for each worker the stored bytes of a chunk and what its codec needs.
 
     Raises SourceError for a file that is damaged, truncated or of a kind that is not read, OptionError for a
-    level, series, page or axes that are not there, ChannelError for ``channels`` that are not there.
+    level, series, plane, page or axes that are not there, ChannelError for ``channels`` that are not there.
     """
 
     def __init__(
@@ -44,14 +47,17 @@ class TiffSource:
         path: str | os.PathLike[str],
         *,
         level: int = 0,
+        mpp: float | None = None,
         series: int = 0,
+        z: int | None = None,
+        t: int | None = None,
         page: int | None = None,
         axes: str | None = None,
         channels: Sequence[int] | None = None,
         workers: int | None = None,
     ) -> None:
         check_axes(axes)
-        choice = ImageChoice(level=level, series=series, page=page, axes=axes)
+        choice = ImageChoice(level=level, mpp=mpp, series=series, z=z, t=t, page=page, axes=axes)
         self._pool = DecodePool(workers)
         self._file = PositionalFile(path)
         try:
@@ -66,6 +72,9 @@ class TiffSource:
         self.width = layout.grid.width
         self.channels = len(chosen)
         self.dtype: np.dtype[Any] = layout.stored_dtype.newbyteorder("=")
+        self.pixel_size_um = layout.pixel_size_um
+        self._choice = replace(choice, level=layout.level, mpp=None)
+        self._chosen = chosen
         self._reader = self._make_reader(layout, chosen)
 
     def _make_reader(self, layout: TiffLayout, chosen: tuple[int, ...]) -> ChunkReader:
@@ -78,7 +87,7 @@ class TiffSource:
             if pairs:
                 planes.append(plane)
                 copies.append(ChannelCopy(tuple(s for s, _ in pairs), tuple(t for _, t in pairs)))
-        access = ChunkAccess(
+        access = TiffChunks(
             file=self._file, layout=replace(layout, planes=tuple(planes)), copies=tuple(copies), pool=self._pool
         )
         return RawChunkReader(access) if layout.raw else DecodedChunkReader(access)
@@ -96,6 +105,9 @@ class TiffSource:
 
     def count(self) -> ReadCount:
         return self._reader.count()
+
+    def identity(self) -> Identity:
+        return image_identity("tiff", self, self._choice, self._chosen) | file_identity(self._file)
 
     def close(self) -> None:
         self._pool.close()

@@ -5,24 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from exactile.errors import OptionError, SourceError
+import numpy as np
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageChoice:
-    """An image in a file: a level of a series as tifffile tells them apart, or one page by its number.
-
-    ``axes`` CYX takes the pages of a series as channels whatever the file calls that axis.
-    """
-
-    level: int = 0
-    series: int = 0
-    page: int | None = None
-    axes: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.page is not None and (self.level or self.series):
-            raise OptionError(f"page {self.page} is one image of its own; it goes with no level or series")
+from exactile.errors import SourceError
+from exactile.sources.image_choice import ImageChoice, check_number, choose_positions
+from exactile.sources.pixel_size import PixelSize, choose_level
+from exactile.sources.tiff_pixel_size import level_pixel_sizes, page_pixel_size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,12 +18,24 @@ class ChosenPages:
     """The tifffile pages of one image; ``keyframe`` stands for all of them.
 
     ``plane_offsets`` goes before the pages where planes of plain samples follow each other; they may then have
-    no pages of their own.
+    no pages of their own. ``level`` is the image's number in its pyramid.
     """
 
     keyframe: Any
     pages: tuple[Any, ...]
     plane_offsets: tuple[int, ...] = ()
+    level: int = 0
+    pixel_size_um: PixelSize | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Stack:
+    """The planes of one image among the pages of a series: ``indices``, in the order of the channels."""
+
+    series: Any
+    indices: tuple[int, ...]
+    complete: bool
+    """Whether the image is all that the series holds, in one page."""
 
 
 def choose_pages(tiff: Any, choice: ImageChoice, name: str) -> ChosenPages:
@@ -45,25 +45,25 @@ def choose_pages(tiff: Any, choice: ImageChoice, name: str) -> ChosenPages:
     pixels with channels.
     """
     if choice.page is not None:
-        page = _numbered(tiff.pages, choice.page, "page", name)
-        page = page.aspage()
+        page = tiff.pages[check_number(choice.page, len(tiff.pages), "page", name)].aspage()
         _check_plane(page, name)
-        return ChosenPages(keyframe=page, pages=(page,))
-    series = _numbered(tiff.series, choice.series, "series", name)
-    return _pages_of_series(_numbered(series.levels, choice.level, "level", name), choice, name)
+        return ChosenPages(keyframe=page, pages=(page,), pixel_size_um=page_pixel_size(page))
+    number = check_number(choice.series, len(tiff.series), "series", name)
+    levels = tiff.series[number].levels
+    sizes = level_pixel_sizes(tiff, number)
+    level = choose_level(choice, sizes, name)
+    stack = _planes_of_series(levels[level], choice, name)
+    pages, offsets = _pages_of_stack(stack, name)
+    return ChosenPages(
+        keyframe=levels[level].keyframe,
+        pages=pages,
+        plane_offsets=offsets,
+        level=level,
+        pixel_size_um=sizes[level],
+    )
 
 
-def _numbered(items: Any, number: int, kind: str, name: str) -> Any:
-    if len(items) == 0:
-        raise SourceError(f"{name}: holds no image")
-    if not 0 <= number < len(items):
-        raise OptionError(
-            f"{name}: {kind} {number} was asked for, but the file has {len(items)}, numbered 0 to {len(items) - 1}"
-        )
-    return items[number]
-
-
-def _pages_of_series(series: Any, choice: ImageChoice, name: str) -> ChosenPages:
+def _planes_of_series(series: Any, choice: ImageChoice, name: str) -> _Stack:
     keyframe = series.keyframe
     _check_plane(keyframe, name)
     if series.is_multifile:
@@ -72,23 +72,67 @@ def _pages_of_series(series: Any, choice: ImageChoice, name: str) -> ChosenPages
         raise SourceError(f"{name}: its samples are stored under a transformation; convert it to plain samples")
     long = [(size, axis) for size, axis in zip(series.shape, series.axes, strict=True) if size > 1 or axis in "YX"]
     shape, axes = tuple(size for size, _ in long), "".join(axis for _, axis in long)
-    if shape == _plane_shape(keyframe):
-        return ChosenPages(keyframe=keyframe, pages=(series[0],))
-    planes = _channel_planes(shape, axes, keyframe, choice, name)
-    start = series.dataoffset
-    if start is not None:
+    plane = _plane_shape(keyframe)
+    stacked = len(shape) - len(plane)
+    if stacked == 0 and shape == plane:
+        choose_positions("", (), choice, name)
+        return _Stack(series=series, indices=(0,), complete=True)
+    if stacked < 1 or shape[stacked:] != plane:
+        raise _no_image(shape, axes, name)
+    return _Stack(series=series, indices=_indices(shape, axes, stacked, choice, name), complete=False)
+
+
+def _indices(shape: tuple[int, ...], axes: str, stacked: int, choice: ImageChoice, name: str) -> tuple[int, ...]:
+    """The pages of the image's channels, among pages stacked along the first ``stacked`` axes."""
+    channels = _channel_axis(shape, axes, stacked, choice)
+    letters = [axis if channels != index else "C" for index, axis in enumerate(axes[:stacked])]
+    if "C" in letters and len(shape) - stacked > 2:
+        raise _no_image(shape, axes, name)
+    told_apart = "".join(letters)
+    another = "choose one page by its number" + (", or say that its axes are CYX" if stacked == 1 else "")
+    positions = choose_positions(told_apart + axes[stacked:], shape, choice, name, remedy=another)[:stacked]
+    count = shape[channels] if channels is not None else 1
+    return tuple(
+        int(np.ravel_multi_index([index if at == channels else p for at, p in enumerate(positions)], shape[:stacked]))
+        for index in range(count)
+    )
+
+
+def _channel_axis(shape: tuple[int, ...], axes: str, stacked: int, choice: ImageChoice) -> int | None:
+    """Which of the stacked axes holds channels: that of the name, or with ``axes`` CYX the only one there is."""
+    named = [index for index in range(stacked) if axes[index] in "CS"]
+    if named:
+        return named[0]
+    undecided = [
+        index for index in range(stacked)
+        if not (axes[index] == "Z" and choice.z is not None) and not (axes[index] == "T" and choice.t is not None)
+    ]  # fmt: skip
+    plain = len(shape) - stacked == 2
+    return undecided[0] if choice.axes == "CYX" and plain and len(undecided) == 1 else None
+
+
+def _pages_of_stack(stack: _Stack, name: str) -> tuple[tuple[Any, ...], tuple[int, ...]]:
+    """The pages of the planes, or the offsets of planes that follow each other."""
+    series, keyframe = stack.series, stack.series.keyframe
+    if stack.complete:
+        return (series[0],), ()
+    if series.dataoffset is not None:
         # ImageJ's and tifffile's own stacks: what the first page says of them goes before later pages.
-        offsets = tuple(start + index * keyframe.nbytes for index in range(planes))
-        return ChosenPages(keyframe=keyframe, pages=(keyframe,), plane_offsets=offsets)
-    if len(series) != planes:
-        raise SourceError(f"{name}: has {planes} channels, but {len(series)} of the pages that should hold them")
-    pages = tuple(series[index] for index in range(planes))
+        separate = keyframe.shaped[0]
+        starts = [series.dataoffset + index * keyframe.nbytes for index in stack.indices]
+        plane_bytes = keyframe.nbytes // separate
+        return (keyframe,), tuple(start + plane * plane_bytes for start in starts for plane in range(separate))
+    if len(series) <= max(stack.indices):
+        raise SourceError(
+            f"{name}: page {max(stack.indices)} of the image is wanted, but {len(series)} of its pages are there"
+        )
+    pages = tuple(series[index] for index in stack.indices)
     for index, page in enumerate(pages):
         if page is None:
             raise SourceError(f"{name}: the page of channel {index} is missing from the file")
         if page.keyframe.hash != keyframe.hash:
             raise SourceError(f"{name}: the page of channel {index} is stored unlike that of channel 0")
-    return ChosenPages(keyframe=keyframe, pages=pages)
+    return pages, ()
 
 
 def _plane_shape(keyframe: Any) -> tuple[int, ...]:
@@ -111,13 +155,7 @@ def _check_plane(keyframe: Any, name: str) -> None:
         raise SourceError(f"{name}: its samples are numbers of palette colours; convert the image to RGB or grey")
 
 
-def _channel_planes(shape: tuple[int, ...], axes: str, keyframe: Any, choice: ImageChoice, name: str) -> int:
-    """The number of pages that are channels of one image."""
-    height, width = keyframe.shaped[2:4]
-    stack_of_planes = (
-        len(shape) == 3 and shape[1:] == (height, width) and axes[1:] == "YX" and _plane_shape(keyframe) == shape[1:]
+def _no_image(shape: tuple[int, ...], axes: str, name: str) -> SourceError:
+    return SourceError(
+        f"{name}: holds {axes} of {shape}, which is more than one image with channels; choose one page by its number"
     )
-    if stack_of_planes and (axes[0] in "CS" or choice.axes == "CYX"):
-        return shape[0]
-    remedy = "choose one page by its number" + (", or say that its axes are CYX" if stack_of_planes else "")
-    raise SourceError(f"{name}: holds {axes} of {shape}, which is more than one image with channels; {remedy}")

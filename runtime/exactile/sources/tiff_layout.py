@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from exactile.geometry import Box
 from exactile.sources.chunk_grid import ChunkGrid
+from exactile.sources.pixel_size import PixelSize
 
 Decode = Callable[[bytes, int], NDArray[Any]]
 """From the stored bytes and the index of a segment to its pixels, (H, W, samples) in native byte order."""
@@ -37,7 +38,8 @@ class TiffLayout:
     """One image: ``planes`` of ``samples`` samples for each pixel, together ``channels`` channels.
 
     ``raw`` chunks are rows of plain samples in the file's byte order, as ``stored_dtype`` has it, and are read
-    in part; others are decoded as a whole.
+    in part; others are decoded as a whole. ``level`` is the image's number in its pyramid, ``pixel_size_um`` the height
+    and width of its pixels.
     """
 
     grid: ChunkGrid
@@ -46,19 +48,12 @@ class TiffLayout:
     stored_dtype: np.dtype[Any]
     raw: bool
     fill: float
+    level: int = 0
+    pixel_size_um: PixelSize | None = None
 
     @property
     def channels(self) -> int:
         return len(self.planes) * self.samples
-
-    @property
-    def chunk_samples(self) -> int:
-        return self.grid.chunk_rows * self.grid.chunk_columns * self.samples
-
-    @property
-    def chunk_bytes(self) -> int:
-        """Bytes of one whole decoded chunk."""
-        return self.chunk_samples * self.stored_dtype.itemsize
 
     def describe_chunk(self, plane: int, row: int, column: int) -> str:
         """Name a chunk for an error message, with its pixels."""

@@ -11,15 +11,14 @@ from numpy.typing import NDArray
 
 from exactile.errors import SourceError
 from exactile.sources.chunk_grid import ChunkGrid
+from exactile.sources.chunk_reader import MOST_CHUNK_BYTES
+from exactile.sources.image_choice import ImageChoice
 from exactile.sources.jpeg_markers import check_jpeg
 from exactile.sources.positional_file import DamagedDataError, PositionalFile
 from exactile.sources.sample_types import native_sample_type
-from exactile.sources.tiff_choice import ChosenPages, ImageChoice, choose_pages
+from exactile.sources.tiff_choice import ChosenPages, choose_pages
 from exactile.sources.tiff_layout import ChunkPlane, Decode, TiffLayout
 from exactile.sources.tiff_log import structure_errors
-
-MOST_CHUNK_BYTES = 2 << 30
-"""A chunk that decodes to more is refused: no writer makes it, a damaged header does."""
 
 _JPEG = 7
 _JPEG_FAMILY = {6, 7, 34892, 33007}  # those whose decoder takes tables from the page
@@ -65,6 +64,8 @@ def _lay_out(chosen: ChosenPages, name: str) -> TiffLayout:
         stored_dtype=native.newbyteorder(keyframe.parent.byteorder) if raw else native,
         raw=raw,
         fill=keyframe.nodata,
+        level=chosen.level,
+        pixel_size_um=chosen.pixel_size_um,
     )
 
 

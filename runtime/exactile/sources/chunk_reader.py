@@ -1,0 +1,183 @@
+"""Reading an image that is stored in chunks, whatever stores them: decoded once, and kept while they are needed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exactile.errors import SourceError
+from exactile.geometry import Box
+from exactile.sources.channel_choice import ChannelCopy
+from exactile.sources.chunk_cache import ChunkCache, ChunkKey
+from exactile.sources.chunk_grid import ChunkGrid
+from exactile.sources.chunk_schedule import ChunkSchedule, RecentFirst, SweepSchedule
+from exactile.sources.decode_pool import DecodePool
+from exactile.sources.protocol import ReadCount, ReadPlan
+
+UNPLANNED_CACHE_BYTES = 64 << 20
+"""Decoded chunks kept, the most recent first, while no plan was announced."""
+
+MOST_CHUNK_BYTES = 2 << 30
+"""A chunk that decodes to more is refused: no writer makes it, a damaged header does."""
+
+
+class ChunkReader(Protocol):
+    """Fills arrays with pixels of an image."""
+
+    def cache_bytes(self, plan: ReadPlan) -> int: ...
+
+    def prepare(self, plan: ReadPlan, *, cache_bytes: int) -> None: ...
+
+    def read(self, box: Box, out: NDArray[Any]) -> None: ...
+
+    def count(self) -> ReadCount: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkForm:
+    """How an image is cut into chunks: planes of ``samples`` samples for each pixel, each plane in chunks of ``grid``.
+
+    ``copies[i]`` takes the wanted channels from plane i. An empty chunk has ``fill`` everywhere. ``decoding_bytes`` is
+    what a chunk needs while it is decoded, where that is more than its pixels.
+    """
+
+    grid: ChunkGrid
+    copies: tuple[ChannelCopy, ...]
+    samples: int
+    dtype: np.dtype[Any]
+    fill: float
+    decoding_bytes: int = 0
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Bytes of one whole decoded chunk."""
+        return self.grid.chunk_rows * self.grid.chunk_columns * self.samples * self.dtype.itemsize
+
+    def parts(self, box: Box, out: NDArray[Any]) -> Iterator[tuple[ChunkKey, Box, NDArray[Any]]]:
+        """Every chunk that ``box`` touches, row by row: its key, the wanted pixels, where they go."""
+        rows, columns = self.grid.cells(box)
+        for row in rows:
+            for column in columns:
+                wanted = self.grid.chunk_box(row, column).intersect(box)
+                target = out[wanted.slices(box)]
+                for plane in range(len(self.copies)):
+                    yield (plane, row, column), wanted, target
+
+
+class ChunkAccess(Protocol):
+    """Whatever stores chunks. Its methods are called from several threads."""
+
+    @property
+    def form(self) -> ChunkForm: ...
+
+    @property
+    def pool(self) -> DecodePool: ...
+
+    @property
+    def chunks_stored(self) -> int: ...
+
+    def decode(self, key: ChunkKey) -> NDArray[Any] | None:
+        """The chunk's pixels, (H, W, samples), at least those within the image; None when it is empty."""
+
+    def damage(self, key: ChunkKey, reason: object) -> SourceError:
+        """The error for a chunk that cannot be decoded."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Part:
+    """The piece of one chunk that a read wants. ``wanted`` is in image pixels."""
+
+    key: ChunkKey
+    wanted: Box
+    out: NDArray[Any]
+    next_use: int | None = None
+    held: NDArray[Any] | None = None
+
+
+class DecodedChunkReader:
+    """Chunks that are decoded as a whole, in several threads, and kept while the plan still needs them."""
+
+    def __init__(self, access: ChunkAccess) -> None:
+        self._access = access
+        self._form = access.form
+        self._grid = access.form.grid
+        self._cache = ChunkCache(UNPLANNED_CACHE_BYTES)
+        self._schedule: ChunkSchedule = RecentFirst(self._grid)
+        self._lock = threading.Lock()
+        self._decoded = 0
+
+    def cache_bytes(self, plan: ReadPlan) -> int:
+        schedule = SweepSchedule(self._grid, plan)
+        kept = schedule.peak_chunks() * len(self._form.copies) * self._form.chunk_bytes
+        return kept + self._under_way_bytes(schedule)
+
+    def prepare(self, plan: ReadPlan, *, cache_bytes: int) -> None:
+        schedule = SweepSchedule(self._grid, plan)
+        self._cache.clear(max(0, cache_bytes - self._under_way_bytes(schedule)))
+        self._schedule = schedule
+        self._decoded = 0
+
+    def read(self, box: Box, out: NDArray[Any]) -> None:
+        rows, columns = self._grid.cells(box)
+        next_uses = self._schedule.advance(box)
+        missing: list[_Part] = []
+        held: list[_Part] = []
+        for key, wanted, target in self._form.parts(box, out):
+            next_use = next_uses[key[1] - rows.start][key[2] - columns.start]
+            chunk = self._cache.pin(key)
+            part = _Part(key=key, wanted=wanted, out=target, next_use=next_use, held=chunk)
+            (missing if chunk is None else held).append(part)
+        try:
+            # Decoding takes longest, so it begins first.
+            self._access.pool.for_each(self._serve, missing + held)
+        finally:
+            for part in held:
+                self._cache.unpin(part.key, part.next_use)
+
+    def count(self) -> ReadCount:
+        return ReadCount(chunks_decoded=self._decoded, chunks_stored=self._access.chunks_stored)
+
+    def _under_way_bytes(self, schedule: SweepSchedule) -> int:
+        """Bytes of the chunks that are being decoded at a time."""
+        chunks = min(self._access.pool.workers, schedule.most_chunks_of_a_box() * len(self._form.copies))
+        return chunks * max(self._form.chunk_bytes, self._form.decoding_bytes)
+
+    def _serve(self, part: _Part) -> None:
+        copy = self._form.copies[part.key[0]]
+        chunk = self._decode(part.key) if part.held is None else part.held
+        if chunk is None:
+            copy.fill(self._form.fill, part.out)
+            return
+        origin = self._grid.chunk_box(part.key[1], part.key[2])
+        copy.copy(chunk[part.wanted.slices(origin)], part.out)
+        if part.held is None and part.next_use is not None:
+            self._cache.put(part.key, chunk, part.next_use)
+
+    def _decode(self, key: ChunkKey) -> NDArray[Any] | None:
+        """The chunk's pixels, (H, W, samples); None when it is empty."""
+        try:
+            chunk = self._access.decode(key)
+        except SourceError:
+            raise
+        # Each codec has errors of its own; whatever it is, this chunk cannot be read.
+        except Exception as error:
+            raise self._access.damage(key, str(error) or type(error).__name__) from error
+        if chunk is None:
+            return None
+        self._check_decoded(key, chunk)
+        with self._lock:
+            self._decoded += 1
+        return chunk
+
+    def _check_decoded(self, key: ChunkKey, chunk: NDArray[Any]) -> None:
+        form = self._form
+        rows, columns = self._grid.chunk_box(key[1], key[2]).shape
+        height, width, samples = chunk.shape
+        if height < rows or width < columns or samples != form.samples or chunk.dtype != form.dtype:
+            expected = f"{rows} x {columns} x {form.samples} {form.dtype.name}"
+            raise self._access.damage(key, f"it decodes to {chunk.shape} {chunk.dtype.name} instead of {expected}")

@@ -1,0 +1,54 @@
+"""Open a Zarr array or group, in a folder or at an address."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from exactile.errors import SourceError
+from exactile.sources.address import as_address, shown_name
+
+MARKERS = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
+"""A folder that holds one of these is Zarr."""
+
+_INSTALL = "pip install 'exactile[zarr]'"
+
+
+def is_zarr(image: str | os.PathLike[str]) -> bool:
+    """Whether ``image`` is a folder with Zarr in it, or an address, at which nothing else is read."""
+    return as_address(image) is not None or any((Path(image) / marker).is_file() for marker in MARKERS)
+
+
+def open_node(image: str | os.PathLike[str]) -> Any:
+    """The ``zarr.Array`` or ``zarr.Group`` at ``image``, for reading.
+
+    Raises SourceError when there is none, it cannot be reached, or the packages for that are not installed.
+    """
+    name = shown_name(image)
+    try:
+        import zarr
+    except ImportError as error:
+        raise SourceError(f"{name}: Zarr is read with the zarr package, which is not installed: {_INSTALL}") from error
+    try:
+        return zarr.open(store=name, mode="r")
+    except ImportError as error:
+        raise SourceError(f"{name}: a package for such addresses is not installed: {error}; {_INSTALL}") from error
+    # Stores and metadata raise errors of many libraries, and ValueError, KeyError, TypeError for damaged documents.
+    except Exception as error:
+        raise SourceError(f"{name}: cannot be opened as Zarr: {str(error) or type(error).__name__}") from error
+
+
+def open_member(group: Any, path: str, name: str) -> Any:
+    """The array or group at ``path`` in ``group``. Raises SourceError when it is not there."""
+    try:
+        return group[path]
+    except Exception as error:  # as above
+        raise SourceError(
+            f"{name}: its metadata names {path!r}, which cannot be opened: {str(error) or type(error).__name__}"
+        ) from error
+
+
+def is_array(node: Any) -> bool:
+    """Whether a node is an array rather than a group."""
+    return hasattr(node, "chunks")
