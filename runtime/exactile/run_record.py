@@ -36,7 +36,7 @@ def asked_record(
     return {
         "exactile": exactile.__version__,
         "model": {"name": model.contract.model_name, "graph": _graph_hash(model)},
-        "image": _identity(source),
+        "image": source.identity(),
         "asked": {"plan": plan, "tile": None if tile is None else list(tile), "border": border},
         "arguments": dict(arguments),
     }
@@ -82,9 +82,3 @@ def _graph_hash(model: DeployedModel) -> str:
         found.update(name.encode())
         found.update(np.ascontiguousarray(model.weights[name]).data)
     return found.hexdigest()
-
-
-def _identity(source: Source) -> dict[str, Any]:
-    identity = getattr(source, "identity", None)
-    shape = {"shape": [source.height, source.width, source.channels], "dtype": str(source.dtype)}
-    return {**shape, **(identity() if identity is not None else {})}

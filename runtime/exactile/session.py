@@ -415,7 +415,7 @@ class Session:
 
     def _result_spec(self, plan: Plan, source: Source) -> ResultSpec:
         height, width = plan.result_shape
-        result, pixel = self.contract.result, getattr(source, "pixel_size_um", None)
+        result, pixel = self.contract.result, source.pixel_size_um
         scale = self.contract.geometry.y.scale, self.contract.geometry.x.scale
         return ResultSpec(
             height=height,
