@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import nullcontext
 from fractions import Fraction
 
 import numpy as np
@@ -86,7 +87,14 @@ def pipeline(image, *, source=None, engine=None, sink=None, progress=None) -> Pi
     plan = TilePlan.of(GEOMETRY, image.shape, "model", (16, 16))
     sink = sink or ArraySink()
     sink.begin(ResultSpec(height=image.shape[0], width=image.shape[1], channels=0, dtype="uint8"))
-    return Pipeline(plan, CONTRACT, source or ArraySource(image), engine or Copy(), sink, progress or (lambda _n: None))
+    return Pipeline(
+        plan,
+        CONTRACT,
+        source or ArraySource(image),
+        lambda _check: nullcontext((engine or Copy(), 0.0)),
+        sink,
+        progress or (lambda _n: None),
+    )
 
 
 def picture() -> np.ndarray:

@@ -108,7 +108,7 @@ def test_bands_where_the_width_does_not_fit():
     image = image_for("unet_d4", 260, 700)
     roomy = session("unet_d4", "labels")
     for extra in range(0, 400, 4):
-        tight = Session(roomy._model, memory_bytes=roomy._process_bytes + (extra << 20) + (80 << 20))
+        tight = Session(roomy._model, memory_bytes=roomy._planner._process_bytes + (extra << 20) + (80 << 20))
         try:
             stream = tight.stream(width=700, dtype="uint8", rows=16)
         except BudgetError:

@@ -12,9 +12,9 @@ import numpy as np
 import exactile
 from exactile.contract import DeployedModel
 from exactile.errors import ResumeError
-from exactile.plan.border import Border
 from exactile.plan.choice import Plan
 from exactile.plan.strips import StripPlan
+from exactile.planning import Wish
 from exactile.sinks.restoration import differences
 from exactile.sources.protocol import Source
 from exactile.statistics import Normalizers
@@ -26,10 +26,7 @@ FOUND = ("plan", "normalizers", "output")
 def asked_record(
     model: DeployedModel,
     source: Source,
-    *,
-    plan: str,
-    tile: tuple[int, int] | None,
-    border: Border,
+    wish: Wish,
     arguments: Mapping[str, Any],
 ) -> dict[str, Any]:
     """What was asked for. The memory budget and threads are not part of it: they do not change results."""
@@ -37,7 +34,12 @@ def asked_record(
         "exactile": exactile.__version__,
         "model": {"name": model.contract.model_name, "graph": _graph_hash(model)},
         "image": source.identity(),
-        "asked": {"plan": plan, "tile": None if tile is None else list(tile), "border": border},
+        "asked": {
+            "plan": wish.plan,
+            "tile": None if wish.tile is None else list(wish.tile),
+            "border": wish.border,
+            "background": None if wish.background is None else wish.background.describe(),
+        },
         "arguments": dict(arguments),
     }
 

@@ -2,58 +2,51 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from exactile.contract import Contract, DeployedModel, StripModel
-from exactile.engines.onnx_runtime import OnnxRuntimeEngine, load_library
-from exactile.engines.protocol import Engine
+from exactile.background import Background
+from exactile.contract import Contract, DeployedModel
+from exactile.engines.lease import Constants, EngineLease, open_engine
+from exactile.engines.onnx_runtime import load_library
 from exactile.engines.strip_engine import StripEngine
-from exactile.errors import BudgetError, ChannelError, OptionError, PlanError, StreamError
-from exactile.geometry import Box
-from exactile.memory import default_budget_bytes, peak_resident_bytes, resident_bytes
-from exactile.pipeline.run import Pipeline, StageSeconds
-from exactile.pipeline.staging import read_plan
+from exactile.errors import OptionError, PlanError, StreamError
+from exactile.image_run import ImageRun, Watcher
+from exactile.memory import default_budget_bytes, resident_bytes
 from exactile.plan.arriving import ArrivingRows
-from exactile.plan.border import BORDERS, Border
-from exactile.plan.budget import MemoryNeed, axis_candidates, choose_tiles, format_bytes, least_budget, slot_bytes
-from exactile.plan.choice import MOST_BANDS, Choice, Plan, choose, choose_strips, predicted_passes, strip_plan
-from exactile.plan.remaining import remaining
+from exactile.plan.border import Border
+from exactile.plan.budget import MemoryNeed
+from exactile.plan.choice import Choice, Plan
 from exactile.plan.strips import StripPlan, least_rows
-from exactile.plan.tiles import AxisDomain, TilePlan
-from exactile.run_record import Earlier, asked_record, complete_record, take_over
-from exactile.sinks.protocol import ResultSpec, ResumableSink, Sink, WritePlan
+from exactile.planning import PlanName, Planner, Wish
+from exactile.sinks.protocol import Sink
 from exactile.sources.protocol import Source
-from exactile.statistics import Normalizers, measure, passes
+from exactile.statistics import Normalizers, constants_of, measure, passes
 from exactile.stream import KeptRows, NoSink, RowStream
 from exactile.summary import Summary
 
-PlanName = Literal["auto", "whole", "tile", "strip"]
-_UNIT = {"whole": "pass", "tile": "tile", "strip": "strip"}
-PLAN_NAMES: tuple[PlanName, ...] = get_args(PlanName)
-
-PROCESS_MARGIN_BYTES = 48 << 20
-"""Thread stacks, decoder scratch, allocator slack and the interpreter's own growth during a run."""
-
 NOMINAL_STREAM_ROWS = 4096
 """A stream's memory is predicted for an image of so many rows; more rows take no more memory."""
-
-ACTIVATION_MARGIN = 1.03
-"""The memory model's predictions lie within this factor of what was measured (benchmarks/memory_model.py)."""
 
 
 class Session:
     """A deployed model, ready to segment any number of images.
 
     ``memory_bytes`` bounds the resident memory of the whole process (default: a safe share of what is free).
+    With ``keep_engine`` the engine stays open for the next image that needs the same, until ``close``.
     """
 
-    def __init__(self, model: DeployedModel, *, memory_bytes: int | None = None, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        model: DeployedModel,
+        *,
+        memory_bytes: int | None = None,
+        threads: int | None = None,
+        keep_engine: bool = False,
+    ) -> None:
         if memory_bytes is not None and memory_bytes < 1:
             raise OptionError(f"the memory budget must be positive, got {memory_bytes} bytes")
         if threads is not None and threads < 1:
@@ -61,8 +54,10 @@ class Session:
         load_library()
         self._model = model
         self._threads = threads
-        self._process_bytes = resident_bytes()
-        self._budget_bytes = memory_bytes if memory_bytes is not None else default_budget_bytes()
+        process_bytes = resident_bytes()
+        budget_bytes = memory_bytes if memory_bytes is not None else default_budget_bytes()
+        self._planner = Planner(model, budget_bytes=budget_bytes, process_bytes=process_bytes)
+        self._lease = EngineLease(model, threads=threads, keep=keep_engine)
 
     @property
     def contract(self) -> Contract:
@@ -70,7 +65,7 @@ class Session:
 
     @property
     def budget_bytes(self) -> int:
-        return self._budget_bytes
+        return self._planner.budget_bytes
 
     def plan(
         self,
@@ -85,64 +80,11 @@ class Session:
 
         Raises ChannelError, PlanError, and BudgetError when nothing fits the memory budget.
         """
-        _check_options(plan, tile, border)
-        self._check_source(source)
-        image = (source.height, source.width)
-
-        def measure(candidate: Plan) -> MemoryNeed:
-            return self.memory_need(candidate, source, sink)
-
-        if plan == "auto" and tile is None:
-            return choose(self._model, image, border, budget_bytes=self._budget_bytes, measure=measure)
-        chosen = self._asked_plan(image, plan, tile, border, measure)
-        need = measure(chosen)
-        if not need.fits(self._budget_bytes):
-            raise BudgetError(
-                f"a {_UNIT[chosen.name]} of {chosen.tile_shape[0]}x{chosen.tile_shape[1]} needs about "
-                f"{format_bytes(least_budget(need))} and the memory budget is {format_bytes(self._budget_bytes)}; "
-                "raise --memory, or leave the choice to --plan auto"
-            )
-        return Choice(plan=chosen, passes=predicted_passes(chosen, self._model.strips), reason="as asked for")
-
-    def _asked_plan(
-        self,
-        image: tuple[int, int],
-        plan: PlanName,
-        tile: tuple[int, int] | None,
-        border: Border,
-        measure: Callable[[Plan], MemoryNeed],
-    ) -> Plan:
-        geometry = self.contract.geometry
-        if plan == "whole":
-            domains = AxisDomain.of(geometry.y, image[0], border), AxisDomain.of(geometry.x, image[1], border)
-            return TilePlan.of(geometry, image, border, (domains[0].size, domains[1].size))
-        if plan == "strip":
-            if tile is None:
-                return choose_strips(self._model, image, border, budget_bytes=self._budget_bytes, measure=measure)
-            return strip_plan(self._model, image, border, rows=tile[0], band=tile[1])
-        if tile is None:
-            return choose_tiles(self.contract, image, border, budget_bytes=self._budget_bytes, measure=measure)
-        return TilePlan.of(geometry, image, border, tile)
+        return self._planner.choose(source, sink, Wish(plan=plan, tile=tile, border=border))
 
     def memory_need(self, plan: Plan, source: Source, sink: Sink) -> MemoryNeed:
         """Predicted peak memory of running ``plan``, by purpose."""
-        memory = self.contract.memory
-        activations, carries = memory.activation_bytes(*plan.tile_shape), 0
-        weights_bytes = memory.weights_bytes
-        if isinstance(plan, StripPlan) and self._model.strips is not None:
-            strips = self._model.strips
-            runs = [(strips.graphs[role].memory, rows) for role, rows in plan.y.highest.items()]
-            activations = max(run.activation_bytes(rows, plan.x.tile) for run, rows in runs)
-            weights_bytes = max(run.weights_bytes for run, _ in runs)
-            carries = 2 * plan.bands * strips.carry_bytes(plan.x.tile)
-        return MemoryNeed(
-            process_bytes=self._process_bytes + PROCESS_MARGIN_BYTES,
-            weights_bytes=weights_bytes,
-            activation_bytes=int(activations * ACTIVATION_MARGIN),
-            buffer_bytes=slot_bytes(self.contract, plan) + carries,
-            sink_bytes=sink.buffer_bytes(self._result_spec(plan, source), _write_plan(plan)),
-            cache_bytes=source.cache_bytes(read_plan(plan)),
-        )
+        return self._planner.memory_need(plan, source, sink)
 
     def segment(
         self,
@@ -152,6 +94,7 @@ class Session:
         plan: PlanName = "auto",
         tile: tuple[int, int] | None = None,
         border: Border = "model",
+        background: Background | None = None,
         normalizers: Normalizers | None = None,
         progress: Callable[[int], None] | None = None,
         planned: Callable[[Plan], None] | None = None,
@@ -160,6 +103,8 @@ class Session:
         arguments: Mapping[str, Any] | None = None,
     ) -> Summary:
         """Segment ``source`` into ``sink``: equal to one pass over the whole image.
+
+        Tiles that are all ``background`` are not computed, and have its label; it goes with tiles and labels.
 
         Where the model normalises by statistics of the whole image and ``normalizers`` are not given, ``measure`` finds
         them first; ``measuring`` is then called with pixels read so far and in all. ``planned`` is called once with
@@ -170,62 +115,49 @@ class Session:
         ``arguments`` (plain data) is what it must have been called with, beside image, model, plan, tile and border.
         Raises ResumeError where it was another one.
         """
+        watcher = Watcher(
+            planned=planned or (lambda _plan: None),
+            measuring=measuring,
+            progress=progress or (lambda _pixels: None),
+        )
         try:
-            asked = (
-                asked_record(self._model, source, plan=plan, tile=tile, border=border, arguments=arguments or {})
-                if isinstance(sink, ResumableSink)
-                else {}
-            )
-            earlier = self._earlier(sink, asked) if resume else None
-            choice = self._resumed(source, sink, earlier, border) if earlier is not None else None
-            choice = choice or self.plan(source, sink, plan=plan, tile=tile, border=border)
-            chosen = choice.plan
-            if planned is not None:
-                planned(chosen)
-            begin = time.perf_counter()
-            given = earlier.normalizers if earlier is not None else normalizers
-            found = self._normalizers(source, given, measuring)
-            measured_s = time.perf_counter() - begin
-            if isinstance(sink, ResumableSink):
-                sink.describe(complete_record(asked, chosen, found), resume=resume)
-            run = self._run(chosen, source, sink, progress or (lambda _pixels: None), found)
-            run.seconds.measure, run.seconds.total = measured_s, run.seconds.total + measured_s
+            wish = Wish(plan=plan, tile=tile, border=border, background=background)
         except BaseException:
             sink.abort()
             raise
-        return Summary(
-            plan=chosen.name,
-            reason=choice.reason,
-            predicted_passes=choice.passes,
-            bands=chosen.bands if isinstance(chosen, StripPlan) else 1,
-            border=border,
-            image=chosen.image_shape,
-            domain=(chosen.y.domain.size, chosen.x.domain.size),
-            result=self._result_spec(chosen, source).shape,
-            tile=chosen.tile_shape,
-            tiles=len(chosen),
-            wanted_pixels=chosen.wanted_pixels,
-            computed_pixels=run.computed_pixels,
-            seconds=run.seconds,
-            chunks=source.count(),
-            kept_pixels=run.kept_pixels,
-            budget_bytes=self._budget_bytes,
-            predicted_memory_bytes=run.need.needed_bytes + run.need.granted_cache(self._budget_bytes),
-            peak_memory_bytes=peak_resident_bytes(),
+        return self.image_run(
+            source, sink, wish, normalizers=normalizers, watcher=watcher, resume=resume, arguments=arguments
+        ).run()
+
+    def image_run(
+        self,
+        source: Source,
+        sink: Sink,
+        wish: Wish,
+        *,
+        normalizers: Normalizers | None = None,
+        watcher: Watcher | None = None,
+        resume: bool = False,
+        arguments: Mapping[str, Any] | None = None,
+    ) -> ImageRun:
+        """As ``segment``, for who wants to run and cancel it in threads of his own."""
+        watcher = watcher or Watcher()
+        return ImageRun(
+            model=self._model,
+            planner=self._planner,
+            lease=self._lease,
+            source=source,
+            sink=sink,
+            wish=wish,
+            measure=lambda: self._normalizers(source, normalizers, watcher.measuring),
+            watcher=watcher,
+            resume=resume,
+            arguments=arguments or {},
         )
 
-    def _earlier(self, sink: Sink, asked: Mapping[str, Any]) -> Earlier | None:
-        """What the unfinished run found out that this one goes on with. Raises OptionError, ResumeError."""
-        if not isinstance(sink, ResumableSink):
-            raise OptionError("only runs into .tif files and .zarr folders can be gone on with")
-        record = sink.unfinished()
-        return take_over(record, asked) if record is not None else None
-
-    def _resumed(self, source: Source, sink: Sink, earlier: Earlier, border: Border) -> Choice:
-        """The plan of the earlier run. Raises BudgetError where it does not fit the memory budget any more."""
-        plan: PlanName = "strip" if earlier.plan == "strip" else "tile"
-        chosen = self.plan(source, sink, plan=plan, tile=earlier.shape, border=border)
-        return replace(chosen, reason="that of the run that is gone on with")
+    def close(self) -> None:
+        """Release the engine that was kept; safe to call twice."""
+        self._lease.close()
 
     def measure(self, source: Source, measuring: Callable[[int, int], None] | None = None) -> Normalizers:
         """Offset and scale by which the model normalises ``source``: one or two passes over it, in bounded memory.
@@ -235,7 +167,7 @@ class Session:
         wanted = self.contract.image.statistics
         if wanted is None:
             raise OptionError("this model normalises by fixed numbers; there is nothing to measure")
-        self._check_source(source)
+        self._planner.check_source(source)
         done, total = 0, passes(source, wanted) * source.height * source.width
 
         def advance(pixels: int) -> None:
@@ -244,7 +176,7 @@ class Session:
             if measuring is not None:
                 measuring(done, total)
 
-        return measure(source, wanted, advance, cache_bytes=self._budget_bytes // 4)
+        return measure(source, wanted, advance, cache_bytes=self._planner.budget_bytes // 4)
 
     def _normalizers(
         self, source: Source, given: Normalizers | None, measuring: Callable[[int, int], None] | None
@@ -252,20 +184,6 @@ class Session:
         if self.contract.image.statistics is None or given is not None:
             return given
         return self.measure(source, measuring)
-
-    def _constants(self, normalizers: Normalizers | None) -> dict[str, NDArray[Any]]:
-        """The graph's inputs beside the image. Raises OptionError where they do not fit."""
-        wanted, channels = self.contract.image.statistics, self.contract.image.channels
-        if wanted is None:
-            if normalizers is not None:
-                raise OptionError("this model normalises by fixed numbers; it takes no normalizers")
-            return {}
-        if normalizers is None:
-            raise OptionError("this model normalises by statistics of the whole image; give normalizers")
-        found = {wanted.offset_name: normalizers.offset, wanted.scale_name: normalizers.scale}
-        if any(np.shape(values) != (channels,) for values in found.values()):
-            raise OptionError(f"normalizers need one offset and one scale for each of {channels} channel(s)")
-        return {name: np.ascontiguousarray(values, np.float32).reshape(1, -1, 1, 1) for name, values in found.items()}
 
     def stream(
         self,
@@ -288,7 +206,7 @@ class Session:
 
         Raises PlanError where the network does not allow strips, BudgetError, StreamError.
         """
-        _check_options("strip", None, border)
+        wish = Wish(plan="strip", border=border)
         strips = self._model.strips
         if strips is None:
             raise PlanError(f"this network cannot be run in strips: {self._model.no_strips_reason}")
@@ -296,15 +214,15 @@ class Session:
             raise StreamError(
                 f"rows of {dtype} are announced and the model was deployed for {self.contract.image.dtype}"
             )
-        constants = self._constants(normalizers)
+        constants = constants_of(self.contract.image, normalizers)
         image = self.contract.image
         kept = KeptRows(width=width, channels=image.channels, dtype=np.dtype(image.dtype))
         kept.height = NOMINAL_STREAM_ROWS + 4 * least_rows(strips)
         output: Sink = sink if sink is not None else NoSink()
         if rows is None:
-            plan = self.plan(kept, output, plan="strip", border=border).plan
+            plan = self._planner.choose(kept, output, wish).plan
         else:
-            plan = self._widest_band(kept, output, rows, border)
+            plan = self._planner.widest_band(kept, output, rows, border)
         if not isinstance(plan, StripPlan):
             raise PlanError(f"{kept.height} rows are too few for strips of this network")
         need = self.memory_need(plan, kept, output)
@@ -313,25 +231,10 @@ class Session:
             rows=ArrivingRows(self.contract.geometry.y, strips, plan.rows, border),
             columns=plan.x,
             border=border,
-            engine=lambda: self._strip_engine(strips, plan, need, constants),
+            engine=lambda: self._strip_engine(plan, need, constants),
             whole=lambda source: self._whole_array(source, border, normalizers),
             sink=sink,
             height=height,
-        )
-
-    def _widest_band(self, source: Source, sink: Sink, rows: int, border: Border) -> Plan:
-        """Strips of ``rows`` rows in as few bands as fit the budget."""
-        geometry, domain = self.contract.geometry, AxisDomain.of(self.contract.geometry.x, source.width, border)
-        need = None
-        for band, _count in axis_candidates(domain)[:MOST_BANDS]:
-            plan = strip_plan(self._model, (source.height, source.width), border, rows=rows, band=band)
-            need = self.memory_need(plan, source, sink)
-            if need.fits(self._budget_bytes):
-                return plan
-        least = format_bytes(least_budget(need)) if need is not None else "more"
-        raise BudgetError(
-            f"strips of {rows} rows (stride {geometry.y.stride}) need about {least} and the memory budget is "
-            f"{format_bytes(self._budget_bytes)}; use lower strips, or raise the budget"
         )
 
     def _whole_array(self, source: Source, border: Border, normalizers: Normalizers | None) -> NDArray[Any]:
@@ -341,131 +244,9 @@ class Session:
         self.segment(source, sink, plan="strip", border=border, normalizers=normalizers)
         return sink.result
 
-    def _run(
-        self,
-        plan: Plan,
-        source: Source,
-        sink: Sink,
-        progress: Callable[[int], None],
-        normalizers: Normalizers | None,
-    ) -> _Run:
-        need, constants = self.memory_need(plan, source, sink), self._constants(normalizers)
-        sink.begin(self._result_spec(plan, source))
-        is_done = sink.is_done if isinstance(sink, ResumableSink) else _nothing_done
-        left, kept_pixels = remaining(plan, self._model.strips, is_done), _pixels_done(plan, is_done)
-        seconds, computed_pixels = StageSeconds(), 0
-        progress(kept_pixels)
-        if left is not None:
-            need, computed_pixels = self.memory_need(left, source, sink), left.computed_pixels
-            seconds = self._compute(left, source, sink, progress, need, constants, is_done)
-        sink.finish()
-        return _Run(seconds=seconds, need=need, computed_pixels=computed_pixels, kept_pixels=kept_pixels)
-
-    def _compute(
-        self,
-        plan: Plan,
-        source: Source,
-        sink: Sink,
-        progress: Callable[[int], None],
-        need: MemoryNeed,
-        constants: Mapping[str, NDArray[Any]],
-        is_done: Callable[[Box], bool],
-    ) -> StageSeconds:
-        source.prepare(read_plan(plan), cache_bytes=need.granted_cache(self._budget_bytes))
-        begin = time.perf_counter()
-        engine = self._engine(plan, need, constants)
-        opening_s = time.perf_counter() - begin
-        try:
-            seconds = Pipeline(plan, self.contract, source, engine, sink, progress, is_done).run()
-            seconds.open = opening_s + (engine.opening_s if isinstance(engine, StripEngine) else 0.0)
-            seconds.total += opening_s
-        finally:
-            engine.close()
-        return seconds
-
-    def _engine(self, plan: Plan, need: MemoryNeed, constants: Mapping[str, NDArray[Any]]) -> Engine:
-        contract, strips = self.contract, self._model.strips
-        if isinstance(plan, StripPlan) and strips is not None:
-            return self._strip_engine(strips, plan, need, constants)
-        return OnnxRuntimeEngine(
-            self._model.graph,
-            input_name=contract.image.name,
-            output_name=contract.result.name,
-            tile_shape=plan.tile_shape,
-            threads=self._threads,
-            activation_bytes=need.activation_bytes,
-            weights=self._model.weights,
-            claims=self._model.claims,
-            constants=constants,
+    def _strip_engine(self, plan: Plan, need: MemoryNeed, constants: Constants) -> StripEngine:
+        engine = open_engine(
+            self._model, plan, activation_bytes=need.activation_bytes, constants=constants, threads=self._threads
         )
-
-    def _strip_engine(
-        self, strips: StripModel, plan: StripPlan, need: MemoryNeed, constants: Mapping[str, NDArray[Any]]
-    ) -> StripEngine:
-        return StripEngine(
-            strips,
-            self.contract,
-            band_width=plan.x.tile,
-            bands=plan.bands,
-            threads=self._threads,
-            activation_bytes=need.activation_bytes,
-            claims=self._model.claims,
-            constants=constants,
-        )
-
-    def _result_spec(self, plan: Plan, source: Source) -> ResultSpec:
-        height, width = plan.result_shape
-        result, pixel = self.contract.result, source.pixel_size_um
-        scale = self.contract.geometry.y.scale, self.contract.geometry.x.scale
-        return ResultSpec(
-            height=height,
-            width=width,
-            channels=result.channels,
-            dtype=result.dtype,
-            labels=result.labels,
-            pixel_size_um=None if pixel is None else (pixel[0] / float(scale[0]), pixel[1] / float(scale[1])),
-        )
-
-    def _check_source(self, source: Source) -> None:
-        image = self.contract.image
-        if source.channels != image.channels:
-            raise ChannelError(
-                f"the image has {source.channels} channel(s) and the model takes {image.channels}; choose which with "
-                f"--channels, e.g. --channels {','.join(map(str, range(image.channels)))}"
-            )
-        if np.dtype(source.dtype) != np.dtype(image.dtype):
-            raise PlanError(f"the image holds {source.dtype} samples and the model was deployed for {image.dtype}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Run:
-    """What became of one run."""
-
-    seconds: StageSeconds
-    need: MemoryNeed
-    computed_pixels: int
-    kept_pixels: int
-
-
-def _nothing_done(_box: Box) -> bool:
-    return False
-
-
-def _pixels_done(plan: Plan, is_done: Callable[[Box], bool]) -> int:
-    boxes = (Box(y, x) for y in plan.y.zors for x in plan.x.zors)
-    return sum(box.area for box in boxes if box.area and is_done(box))
-
-
-def _write_plan(plan: Plan) -> WritePlan:
-    return WritePlan(rows=tuple(zor for zor in plan.y.zors if zor.length), columns=plan.x.zors)
-
-
-def _check_options(plan: str, tile: tuple[int, int] | None, border: str) -> None:
-    if plan not in PLAN_NAMES:
-        raise OptionError(f"plan must be one of {', '.join(PLAN_NAMES)}, got {plan!r}")
-    if border not in BORDERS:
-        raise OptionError(f"border must be one of {', '.join(BORDERS)}, got {border!r}")
-    if plan == "whole" and tile is not None:
-        raise OptionError("--plan whole makes one pass; it takes no --tile")
-    if tile is not None and min(tile) < 1:
-        raise OptionError(f"a tile needs a positive height and width, got {tile[0]}x{tile[1]}")
+        assert isinstance(engine, StripEngine)
+        return engine

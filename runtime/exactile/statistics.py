@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exactile.contract import ImageStatistics
-from exactile.errors import SourceError
+from exactile.contract import ImageInput, ImageStatistics
+from exactile.errors import OptionError, SourceError
 from exactile.geometry import Box, Span
 from exactile.sources.protocol import ReadPlan, Source
 
@@ -193,3 +193,18 @@ def _plan(source: Source) -> ReadPlan:
 
 def _cut(size: int, step: int) -> list[Span]:
     return [Span(start, min(start + step, size)) for start in range(0, size, step)]
+
+
+def constants_of(image: ImageInput, normalizers: Normalizers | None) -> dict[str, NDArray[Any]]:
+    """The graph's inputs beside the image: (1, C, 1, 1) float32. Raises OptionError where they do not fit."""
+    wanted, channels = image.statistics, image.channels
+    if wanted is None:
+        if normalizers is not None:
+            raise OptionError("this model normalises by fixed numbers; it takes no normalizers")
+        return {}
+    if normalizers is None:
+        raise OptionError("this model normalises by statistics of the whole image; give normalizers")
+    found = {wanted.offset_name: normalizers.offset, wanted.scale_name: normalizers.scale}
+    if any(np.shape(values) != (channels,) for values in found.values()):
+        raise OptionError(f"normalizers need one offset and one scale for each of {channels} channel(s)")
+    return {name: np.ascontiguousarray(values, np.float32).reshape(1, -1, 1, 1) for name, values in found.items()}

@@ -13,7 +13,8 @@ from exactile.sources.protocol import ReadCount
 class Summary:
     """What a run did. Sizes in pixels, (height, width).
 
-    ``kept_pixels`` of the result were there from an earlier run that this one went on with.
+    ``kept_pixels`` of the result were there from an earlier run that this one went on with, ``skipped_pixels``
+    were background.
     """
 
     plan: str
@@ -31,6 +32,8 @@ class Summary:
     seconds: StageSeconds
     chunks: ReadCount
     kept_pixels: int
+    skipped_tiles: int
+    skipped_pixels: int
     budget_bytes: int
     predicted_memory_bytes: int
     peak_memory_bytes: int

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exactile.bundle.opening import Bundle
-from exactile.session import PlanName, Session
+from exactile.planning import PlanName
+from exactile.session import Session
 from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource
 

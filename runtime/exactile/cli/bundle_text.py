@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from exactile.bundle.contract_file import AxisPart, ContractFile
     from exactile.bundle.opening import Bundle
     from exactile.bundle.sample import SampleRun
-    from exactile.session import PlanName
+    from exactile.planning import PlanName
 
 
 def print_converted(converted: Any, *, as_json: bool) -> None:

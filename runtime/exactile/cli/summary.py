@@ -50,6 +50,8 @@ def summary_object(summary: Summary, *, model: Path, image: Path, target: Path) 
         "wanted_pixels": summary.wanted_pixels,
         "computed_pixels": summary.computed_pixels,
         "kept_pixels": summary.kept_pixels,
+        "skipped_tiles": summary.skipped_tiles,
+        "skipped_pixels": summary.skipped_pixels,
         "computed_over_wanted": round(summary.computed_pixels / summary.wanted_pixels, 4),
         "seconds": {
             "total": round(seconds.total, 4),
@@ -91,6 +93,11 @@ def _rows(summary: Summary, target: Path) -> list[tuple[str, str]]:
         mode = "reflect" if summary.border == "model" else summary.border
         padded = f"to {summary.domain[0]} x {summary.domain[1]} pixels ({mode}), as the network needs; cropped again"
         rows.insert(2, ("padded", padded))
+    if summary.kept_pixels:
+        rows.append(("kept", f"{summary.kept_pixels / 1e6:.2f} M pixels of the run that was gone on with"))
+    if summary.skipped_tiles:
+        share = summary.skipped_pixels / (summary.result[-2] * summary.result[-1])
+        rows.append(("background", f"{summary.skipped_tiles} tile(s) not computed, {share:.1%} of the result"))
     if summary.chunks.chunks_stored:
         rows.append(("chunks", f"{summary.chunks.chunks_decoded} decoded of {summary.chunks.chunks_stored} stored"))
     return rows

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, floor
 
 from exactile.errors import PlanError
 from exactile.geometry import AxisGeometry, Box, Geometry, Span, round_down, round_up
@@ -74,6 +74,13 @@ class AxisDomain:
         geometry = self.geometry
         need = round_up(geometry.margin_before, geometry.stride) + geometry.stride + geometry.margin_after
         return min(self.size, geometry.accepted_size(max(need, 1)))
+
+    def image_span(self, result: Span) -> Span:
+        """The image pixels that ``result``, in result pixels, stands for."""
+        geometry, moved = self.geometry, self.geometry.offset - self.image_start
+        start = floor((result.start + self.result_start) / geometry.scale) + moved
+        stop = ceil((result.stop + self.result_start) / geometry.scale) + moved
+        return Span(0, self.image_size).intersect(Span(start, stop))
 
     def advance(self, tile: int) -> int:
         """Input pixels from one tile's start to the next one's."""

@@ -1,0 +1,170 @@
+"""One image of a session: planned, measured, computed and written."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from math import prod
+from typing import Any
+
+from exactile.contract import DeployedModel
+from exactile.engines.lease import EngineLease
+from exactile.engines.protocol import Engine
+from exactile.errors import OptionError
+from exactile.geometry import Box
+from exactile.memory import peak_resident_bytes
+from exactile.pipeline.cancellation import Cancellation
+from exactile.pipeline.run import Pipeline
+from exactile.pipeline.staging import read_plan
+from exactile.plan.budget import MemoryNeed
+from exactile.plan.choice import Choice, Plan
+from exactile.plan.remaining import remaining
+from exactile.plan.strips import StripPlan
+from exactile.planning import Planner, Wish
+from exactile.run_record import Earlier, asked_record, complete_record, take_over
+from exactile.sinks.protocol import ResumableSink, Sink
+from exactile.sources.protocol import Source
+from exactile.statistics import Normalizers, constants_of
+from exactile.summary import Summary
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watcher:
+    """Who is told how a run goes on; all are called in threads of the run.
+
+    ``planned``: once, with the plan. ``measuring``: pixels read for statistics, and how many there are to read.
+    ``progress``: result pixels just written, or kept from an earlier run. ``read``: once, when the last tile was read.
+    """
+
+    planned: Callable[[Plan], None] = lambda _plan: None
+    measuring: Callable[[int, int], None] | None = None
+    progress: Callable[[int], None] = lambda _pixels: None
+    read: Callable[[], None] = lambda: None
+
+
+@dataclass(slots=True, kw_only=True)
+class ImageRun:
+    """What it takes to segment ``source`` into ``sink``. ``run`` is called once."""
+
+    model: DeployedModel
+    planner: Planner
+    lease: EngineLease
+    source: Source
+    sink: Sink
+    wish: Wish
+    measure: Callable[[], Normalizers | None]
+    watcher: Watcher = field(default_factory=Watcher)
+    resume: bool = False
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    cancellation: Cancellation = field(default_factory=Cancellation)
+
+    def run(self) -> Summary:
+        """On any failure the sink is aborted and the first error raised."""
+        try:
+            return self._run()
+        except BaseException:
+            self.sink.abort()
+            raise
+
+    def _run(self) -> Summary:
+        asked = self._asked()
+        earlier = self._earlier(asked) if self.resume else None
+        choice = self.planner.choose(self.source, self.sink, self.wish) if earlier is None else self._resumed(earlier)
+        plan = choice.plan
+        self.watcher.planned(plan)
+        begin = time.perf_counter()
+        normalizers = self.measure() if earlier is None else earlier.normalizers
+        measured_s = time.perf_counter() - begin
+        constants = constants_of(self.model.contract.image, normalizers)
+        if isinstance(self.sink, ResumableSink):
+            self.sink.describe(complete_record(asked, plan, normalizers), resume=self.resume)
+        self.sink.begin(self.planner.result_spec(plan, self.source))
+        is_done = self.sink.is_done if isinstance(self.sink, ResumableSink) else _nothing_done
+        kept_pixels = _pixels_done(plan, is_done)
+        self.watcher.progress(kept_pixels)
+        left = remaining(plan, self.model.strips, is_done)
+        need = self.planner.memory_need(left or plan, self.source, self.sink)
+        pipeline = self._pipeline(left or plan, need, constants, is_done)
+        if left is not None:
+            self.source.prepare(read_plan(left), cache_bytes=need.granted_cache(self.planner.budget_bytes))
+            pipeline.run()
+        self.sink.finish()
+        pipeline.seconds.measure = measured_s
+        pipeline.seconds.total += measured_s
+        return self._summary(choice, pipeline, need, kept_pixels, computed=left is not None)
+
+    def _asked(self) -> dict[str, Any]:
+        if not isinstance(self.sink, ResumableSink):
+            return {}
+        return asked_record(self.model, self.source, self.wish, self.arguments)
+
+    def _earlier(self, asked: Mapping[str, Any]) -> Earlier | None:
+        """What the unfinished run found out that this one goes on with. Raises OptionError, ResumeError."""
+        if not isinstance(self.sink, ResumableSink):
+            raise OptionError("only runs into .tif files and .zarr folders can be gone on with")
+        record = self.sink.unfinished()
+        return take_over(record, asked) if record is not None else None
+
+    def _resumed(self, earlier: Earlier) -> Choice:
+        """The plan of the earlier run. Raises BudgetError where it does not fit the memory budget any more."""
+        wish = replace(self.wish, plan="strip" if earlier.plan == "strip" else "tile", tile=earlier.shape)
+        choice = self.planner.choose(self.source, self.sink, wish)
+        return replace(choice, reason="that of the run that is gone on with")
+
+    def _pipeline(
+        self, plan: Plan, need: MemoryNeed, constants: Mapping[str, Any], is_done: Callable[[Box], bool]
+    ) -> Pipeline:
+        def lease(check: Callable[[], None]) -> AbstractContextManager[tuple[Engine, float]]:
+            return self.lease.engine(plan, activation_bytes=need.activation_bytes, constants=constants, check=check)
+
+        return Pipeline(
+            plan=plan,
+            contract=self.model.contract,
+            source=self.source,
+            lease=lease,
+            sink=self.sink,
+            progress=self.watcher.progress,
+            is_done=is_done,
+            background=self.wish.background,
+            read=self.watcher.read,
+            cancellation=self.cancellation,
+        )
+
+    def _summary(
+        self, choice: Choice, pipeline: Pipeline, need: MemoryNeed, kept_pixels: int, *, computed: bool
+    ) -> Summary:
+        plan, skipped, budget_bytes = choice.plan, pipeline.skipped, self.planner.budget_bytes
+        left_out = skipped.tiles * prod(plan.tile_shape)
+        return Summary(
+            plan=plan.name,
+            reason=choice.reason,
+            predicted_passes=choice.passes,
+            bands=plan.bands if isinstance(plan, StripPlan) else 1,
+            border=plan.border,
+            image=plan.image_shape,
+            domain=(plan.y.domain.size, plan.x.domain.size),
+            result=self.planner.result_spec(plan, self.source).shape,
+            tile=plan.tile_shape,
+            tiles=len(plan),
+            wanted_pixels=plan.wanted_pixels,
+            computed_pixels=pipeline.plan.computed_pixels - left_out if computed else 0,
+            seconds=pipeline.seconds,
+            chunks=self.source.count(),
+            kept_pixels=kept_pixels,
+            skipped_tiles=skipped.tiles,
+            skipped_pixels=skipped.pixels,
+            budget_bytes=budget_bytes,
+            predicted_memory_bytes=need.needed_bytes + need.granted_cache(budget_bytes),
+            peak_memory_bytes=peak_resident_bytes(),
+        )
+
+
+def _nothing_done(_box: Box) -> bool:
+    return False
+
+
+def _pixels_done(plan: Plan, is_done: Callable[[Box], bool]) -> int:
+    boxes = (Box(y, x) for y in plan.y.zors for x in plan.x.zors)
+    return sum(box.area for box in boxes if box.area and is_done(box))

@@ -1,0 +1,188 @@
+"""What a run of one image needs and how it is to be cut: the plan, within the memory budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import numpy as np
+
+from exactile.background import Background
+from exactile.contract import DeployedModel
+from exactile.errors import BudgetError, ChannelError, OptionError, PlanError
+from exactile.pipeline.staging import read_plan
+from exactile.plan.border import BORDERS, Border
+from exactile.plan.budget import MemoryNeed, axis_candidates, choose_tiles, format_bytes, least_budget, slot_bytes
+from exactile.plan.choice import MOST_BANDS, Choice, Plan, choose, choose_strips, predicted_passes, strip_plan
+from exactile.plan.strips import StripPlan
+from exactile.plan.tiles import AxisDomain, TilePlan
+from exactile.sinks.protocol import ResultSpec, Sink, WritePlan
+from exactile.sources.protocol import Source
+
+PlanName = Literal["auto", "whole", "tile", "strip"]
+PLAN_NAMES: tuple[PlanName, ...] = get_args(PlanName)
+_UNIT = {"whole": "pass", "tile": "tile", "strip": "strip"}
+
+PROCESS_MARGIN_BYTES = 48 << 20
+"""Thread stacks, decoder scratch, allocator slack and the interpreter's own growth during a run."""
+
+ACTIVATION_MARGIN = 1.03
+"""The memory model's predictions lie within this factor of what was measured (benchmarks/memory_model.py)."""
+
+SKIPPING_TILE_PX = 1024
+"""Tiles where background is skipped: larger ones are hardly ever empty."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What is asked of a plan. ``tile`` forces its shape: (height, width), or strip rows and band width."""
+
+    plan: PlanName = "auto"
+    tile: tuple[int, int] | None = None
+    border: Border = "model"
+    background: Background | None = None
+
+    def __post_init__(self) -> None:
+        if self.plan not in PLAN_NAMES:
+            raise OptionError(f"plan must be one of {', '.join(PLAN_NAMES)}, got {self.plan!r}")
+        if self.border not in BORDERS:
+            raise OptionError(f"border must be one of {', '.join(BORDERS)}, got {self.border!r}")
+        if self.plan == "whole" and self.tile is not None:
+            raise OptionError("--plan whole makes one pass; it takes no --tile")
+        if self.tile is not None and min(self.tile) < 1:
+            raise OptionError(f"a tile needs a positive height and width, got {self.tile[0]}x{self.tile[1]}")
+        if self.background is not None and self.plan == "strip":
+            raise OptionError("strips go over everything; to skip background, use --plan tile")
+
+
+class Planner:
+    """Plans for one model within ``budget_bytes`` of resident memory, of which ``process_bytes`` are in use already."""
+
+    def __init__(self, model: DeployedModel, *, budget_bytes: int, process_bytes: int) -> None:
+        self._model = model
+        self._contract = model.contract
+        self.budget_bytes = budget_bytes
+        self._process_bytes = process_bytes
+
+    def choose(self, source: Source, sink: Sink, wish: Wish) -> Choice:
+        """The plan for ``source``. Raises ChannelError, PlanError, and BudgetError when nothing fits the budget."""
+        self.check_source(source)
+        background = wish.background
+        if background is None or wish.plan == "whole" or wish.tile is not None:
+            return self._choose(source, sink, wish)
+        self.check_background(background)
+        large = self._choose(source, sink, replace(wish, plan="tile"))
+        small = replace(wish, plan="tile", tile=self._skipping_tile(large.plan.tile_shape))
+        return replace(self._choose(source, sink, small), reason="small enough that background can be skipped")
+
+    def check_background(self, background: Background) -> None:
+        """Raises OptionError where results have no labels, or not this one."""
+        result = self._contract.result
+        if result.channels:
+            raise OptionError("background is given a label; the result is to be labels, not maps")
+        if not 0 <= background.label <= np.iinfo(result.dtype).max:
+            raise OptionError(f"the background's label {background.label} is none that {result.dtype} can hold")
+
+    def _skipping_tile(self, largest: tuple[int, int]) -> tuple[int, int]:
+        axes = self._contract.geometry.y, self._contract.geometry.x
+        height, width = (
+            min(side, axis.accepted_size(max(SKIPPING_TILE_PX, 8 * (axis.margin_before + axis.margin_after))))
+            for side, axis in zip(largest, axes, strict=True)
+        )
+        return height, width
+
+    def _choose(self, source: Source, sink: Sink, wish: Wish) -> Choice:
+        image = (source.height, source.width)
+
+        def measure(candidate: Plan) -> MemoryNeed:
+            return self.memory_need(candidate, source, sink)
+
+        if wish.plan == "auto" and wish.tile is None:
+            return choose(self._model, image, wish.border, budget_bytes=self.budget_bytes, measure=measure)
+        chosen = self._asked(image, wish, measure)
+        need = measure(chosen)
+        if not need.fits(self.budget_bytes):
+            raise BudgetError(
+                f"a {_UNIT[chosen.name]} of {chosen.tile_shape[0]}x{chosen.tile_shape[1]} needs about "
+                f"{format_bytes(least_budget(need))} and the memory budget is {format_bytes(self.budget_bytes)}; "
+                "raise --memory, or leave the choice to --plan auto"
+            )
+        return Choice(plan=chosen, passes=predicted_passes(chosen, self._model.strips), reason="as asked for")
+
+    def _asked(self, image: tuple[int, int], wish: Wish, measure: Callable[[Plan], MemoryNeed]) -> Plan:
+        geometry, border, budget_bytes = self._contract.geometry, wish.border, self.budget_bytes
+        if wish.plan == "whole":
+            domains = AxisDomain.of(geometry.y, image[0], border), AxisDomain.of(geometry.x, image[1], border)
+            return TilePlan.of(geometry, image, border, (domains[0].size, domains[1].size))
+        if wish.plan == "strip":
+            if wish.tile is None:
+                return choose_strips(self._model, image, border, budget_bytes=budget_bytes, measure=measure)
+            return strip_plan(self._model, image, border, rows=wish.tile[0], band=wish.tile[1])
+        if wish.tile is None:
+            return choose_tiles(self._contract, image, border, budget_bytes=budget_bytes, measure=measure)
+        return TilePlan.of(geometry, image, border, wish.tile)
+
+    def memory_need(self, plan: Plan, source: Source, sink: Sink) -> MemoryNeed:
+        """Predicted peak memory of running ``plan``, by purpose."""
+        memory = self._contract.memory
+        activations, carries = memory.activation_bytes(*plan.tile_shape), 0
+        weights_bytes = memory.weights_bytes
+        if isinstance(plan, StripPlan) and self._model.strips is not None:
+            strips = self._model.strips
+            runs = [(strips.graphs[role].memory, rows) for role, rows in plan.y.highest.items()]
+            activations = max(run.activation_bytes(rows, plan.x.tile) for run, rows in runs)
+            weights_bytes = max(run.weights_bytes for run, _ in runs)
+            carries = 2 * plan.bands * strips.carry_bytes(plan.x.tile)
+        return MemoryNeed(
+            process_bytes=self._process_bytes + PROCESS_MARGIN_BYTES,
+            weights_bytes=weights_bytes,
+            activation_bytes=int(activations * ACTIVATION_MARGIN),
+            buffer_bytes=slot_bytes(self._contract, plan) + carries,
+            sink_bytes=sink.buffer_bytes(self.result_spec(plan, source), _write_plan(plan)),
+            cache_bytes=source.cache_bytes(read_plan(plan)),
+        )
+
+    def widest_band(self, source: Source, sink: Sink, rows: int, border: Border) -> Plan:
+        """Strips of ``rows`` rows in as few bands as fit the budget."""
+        geometry, domain = self._contract.geometry, AxisDomain.of(self._contract.geometry.x, source.width, border)
+        need = None
+        for band, _count in axis_candidates(domain)[:MOST_BANDS]:
+            plan = strip_plan(self._model, (source.height, source.width), border, rows=rows, band=band)
+            need = self.memory_need(plan, source, sink)
+            if need.fits(self.budget_bytes):
+                return plan
+        least = format_bytes(least_budget(need)) if need is not None else "more"
+        raise BudgetError(
+            f"strips of {rows} rows (stride {geometry.y.stride}) need about {least} and the memory budget is "
+            f"{format_bytes(self.budget_bytes)}; use lower strips, or raise the budget"
+        )
+
+    def result_spec(self, plan: Plan, source: Source) -> ResultSpec:
+        """What ``plan`` writes of ``source``."""
+        height, width = plan.result_shape
+        result, pixel = self._contract.result, source.pixel_size_um
+        scale = self._contract.geometry.y.scale, self._contract.geometry.x.scale
+        return ResultSpec(
+            height=height,
+            width=width,
+            channels=result.channels,
+            dtype=result.dtype,
+            labels=result.labels,
+            pixel_size_um=None if pixel is None else (pixel[0] / float(scale[0]), pixel[1] / float(scale[1])),
+        )
+
+    def check_source(self, source: Source) -> None:
+        """Raises ChannelError and PlanError where the image is none for the model."""
+        image = self._contract.image
+        if source.channels != image.channels:
+            raise ChannelError(
+                f"the image has {source.channels} channel(s) and the model takes {image.channels}; choose which with "
+                f"--channels, e.g. --channels {','.join(map(str, range(image.channels)))}"
+            )
+        if np.dtype(source.dtype) != np.dtype(image.dtype):
+            raise PlanError(f"the image holds {source.dtype} samples and the model was deployed for {image.dtype}")
+
+
+def _write_plan(plan: Plan) -> WritePlan:
+    return WritePlan(rows=tuple(zor for zor in plan.y.zors if zor.length), columns=plan.x.zors)
