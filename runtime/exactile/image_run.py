@@ -25,7 +25,7 @@ from exactile.plan.strips import StripPlan
 from exactile.planning import Planner, Wish
 from exactile.run_record import Earlier, asked_record, complete_record, take_over
 from exactile.sinks.protocol import ResumableSink, Sink
-from exactile.sources.protocol import Source
+from exactile.sources.protocol import ReadCount, ReadPlan, Source
 from exactile.statistics import Normalizers, constants_of
 from exactile.summary import Summary
 
@@ -46,7 +46,11 @@ class Watcher:
 
 @dataclass(slots=True, kw_only=True)
 class ImageRun:
-    """What it takes to segment ``source`` into ``sink``. ``run`` is called once."""
+    """What it takes to segment ``source`` into ``sink``. ``run`` is called once.
+
+    With ``release_early`` decoded chunks are dropped once the last tile was read; ``held_bytes`` is what buffers and
+    sink then still hold. ``record`` is what is run, as plain data, from when it is planned.
+    """
 
     model: DeployedModel
     planner: Planner
@@ -59,6 +63,10 @@ class ImageRun:
     resume: bool = False
     arguments: Mapping[str, Any] = field(default_factory=dict)
     cancellation: Cancellation = field(default_factory=Cancellation)
+    release_early: bool = False
+    held_bytes: int = 0
+    record: dict[str, Any] = field(default_factory=dict)
+    _chunks: ReadCount | None = None
 
     def run(self) -> Summary:
         """On any failure the sink is aborted and the first error raised."""
@@ -69,7 +77,7 @@ class ImageRun:
             raise
 
     def _run(self) -> Summary:
-        asked = self._asked()
+        asked = self.asked()
         earlier = self._earlier(asked) if self.resume else None
         choice = self.planner.choose(self.source, self.sink, self.wish) if earlier is None else self._resumed(earlier)
         plan = choice.plan
@@ -77,15 +85,17 @@ class ImageRun:
         begin = time.perf_counter()
         normalizers = self.measure() if earlier is None else earlier.normalizers
         measured_s = time.perf_counter() - begin
+        self.record = complete_record(asked, plan, normalizers)
         constants = constants_of(self.model.contract.image, normalizers)
         if isinstance(self.sink, ResumableSink):
-            self.sink.describe(complete_record(asked, plan, normalizers), resume=self.resume)
+            self.sink.describe(self.record, resume=self.resume)
         self.sink.begin(self.planner.result_spec(plan, self.source))
         is_done = self.sink.is_done if isinstance(self.sink, ResumableSink) else _nothing_done
         kept_pixels = _pixels_done(plan, is_done)
         self.watcher.progress(kept_pixels)
         left = remaining(plan, self.model.strips, is_done)
         need = self.planner.memory_need(left or plan, self.source, self.sink)
+        self.held_bytes = need.buffer_bytes + need.sink_bytes
         pipeline = self._pipeline(left or plan, need, constants, is_done)
         if left is not None:
             self.source.prepare(read_plan(left), cache_bytes=need.granted_cache(self.planner.budget_bytes))
@@ -95,9 +105,8 @@ class ImageRun:
         pipeline.seconds.total += measured_s
         return self._summary(choice, pipeline, need, kept_pixels, computed=left is not None)
 
-    def _asked(self) -> dict[str, Any]:
-        if not isinstance(self.sink, ResumableSink):
-            return {}
+    def asked(self) -> dict[str, Any]:
+        """What is asked for, as plain data."""
         return asked_record(self.model, self.source, self.wish, self.arguments)
 
     def _earlier(self, asked: Mapping[str, Any]) -> Earlier | None:
@@ -128,9 +137,16 @@ class ImageRun:
             progress=self.watcher.progress,
             is_done=is_done,
             background=self.wish.background,
-            read=self.watcher.read,
+            read=self._read,
             cancellation=self.cancellation,
         )
+
+    def _read(self) -> None:
+        """The last tile was read."""
+        self._chunks = self.source.count()
+        if self.release_early:
+            self.source.prepare(ReadPlan(rows=(), columns=()), cache_bytes=0)
+        self.watcher.read()
 
     def _summary(
         self, choice: Choice, pipeline: Pipeline, need: MemoryNeed, kept_pixels: int, *, computed: bool
@@ -151,7 +167,7 @@ class ImageRun:
             wanted_pixels=plan.wanted_pixels,
             computed_pixels=pipeline.plan.computed_pixels - left_out if computed else 0,
             seconds=pipeline.seconds,
-            chunks=self.source.count(),
+            chunks=self._chunks or self.source.count(),
             kept_pixels=kept_pixels,
             skipped_tiles=skipped.tiles,
             skipped_pixels=skipped.pixels,

@@ -139,6 +139,7 @@ class Session:
         watcher: Watcher | None = None,
         resume: bool = False,
         arguments: Mapping[str, Any] | None = None,
+        release_early: bool = False,
     ) -> ImageRun:
         """As ``segment``, for who wants to run and cancel it in threads of his own."""
         watcher = watcher or Watcher()
@@ -153,6 +154,7 @@ class Session:
             watcher=watcher,
             resume=resume,
             arguments=arguments or {},
+            release_early=release_early,
         )
 
     def close(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -18,12 +20,15 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from exactile.image_run import Watcher
 from exactile.plan.choice import Plan
 
 
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
+        if (task.total or 0) < 1e4:  # images, not pixels
+            return Text("")
         return Text("  -.-- Mpx/s" if speed is None else f"{speed / 1e6:6.2f} Mpx/s")
 
 
@@ -69,3 +74,52 @@ class Bar:
 
     def advance(self, pixels: int) -> None:
         self._progress.update(self._task, advance=pixels)
+
+
+class ManyBars:
+    """One bar for all images and one for each that is under way."""
+
+    def __init__(self, total: int, *, enabled: bool) -> None:
+        console = Console(stderr=True)
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TaskProgressColumn(),
+            _Rate(),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            console=console,
+            disable=not (enabled and console.is_terminal),
+            speed_estimate_period=120,
+        )
+        self._all = self._progress.add_task(f"0 of {total} images", total=total)
+        self._total, self._done, self._failed = total, 0, 0
+        self._tasks: dict[object, TaskID] = {}
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def watcher(self, image: Path | str, read: Callable[[], None]) -> Watcher:
+        """Shows the progress of ``image``."""
+        task = self._tasks[image] = self._progress.add_task(Path(image).name, total=None)
+
+        def planned(plan: Plan) -> None:
+            height, width = plan.result_shape
+            self._progress.update(task, total=height * width)
+
+        return Watcher(planned=planned, progress=lambda px: self._progress.update(task, advance=px), read=read)
+
+    def done(self, image: Path | str, *, failed: bool) -> None:
+        """``image`` is through."""
+        task = self._tasks.pop(image, None)
+        if task is not None:
+            self._progress.remove_task(task)
+        self._done += 1
+        self._failed += failed
+        told = f"{self._done} of {self._total} images" + (f", {self._failed} failed" if self._failed else "")
+        self._progress.update(self._all, completed=self._done, description=told)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -30,9 +31,11 @@ from exactile.cli.options import (
     TOption,
     ZOption,
 )
-from exactile.cli.progress import Bar
-from exactile.cli.summary import print_summary
+from exactile.cli.progress import Bar, ManyBars
+from exactile.cli.run_request import RunRequest
+from exactile.cli.summary import print_line, print_summary
 from exactile.cli.values import parse_bytes, parse_channels, parse_tile
+from exactile.image_run import Watcher
 
 EXAMPLES = """
 **Examples**
@@ -46,6 +49,8 @@ EXAMPLES = """
 `exactile run unet.onnx volume.npy -o scores.npy --axes CYX --output raw --tile 512x768`
 
 `exactile run unet.onnx scan.tif -o labels.tif --plan strip --tile 256x8192`
+
+`exactile run unet.bundle slides/ more.svs -o labels/ --format .ome.tif --skip-background 220 --resume`
 
 `exactile run unet.onnx slide.svs -o labels.tif --level 1 --channels 0,1,2 --json > summary.json`
 """
@@ -67,10 +72,22 @@ class BorderChoice(StrEnum):
 
 def run(
     model: BundleOrModelArgument,
-    image: Annotated[Path, typer.Argument(help="The image: a TIFF or .npy file, a slide, Zarr.", show_default=False)],
+    images: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="IMAGE...",
+            help="TIFF, slide, Zarr (also an address) or .npy. Several, or folders of them, go into a folder.",
+            show_default=False,
+        ),
+    ],
     target: Annotated[
         Path,
-        typer.Option("-o", "--to", help="Where the result goes: .tif, .ome.tif, .zarr or .npy.", show_default=False),
+        typer.Option(
+            "-o",
+            "--to",
+            help="Where the result goes: .tif, .ome.tif, .zarr or .npy; of many images: a folder.",
+            show_default=False,
+        ),
     ],
     output: Annotated[
         OutputChoice | None,
@@ -107,6 +124,16 @@ def run(
     z: ZOption = None,
     t: TOption = None,
     output_name: OutputNameOption = None,
+    skip_background: Annotated[
+        str | None,
+        typer.Option(
+            metavar="VALUE|MASK",
+            help="Do not compute tiles that are all background: brighter than VALUE ('<VALUE': darker) in every "
+            "channel, or 0 in a mask image of any size.",
+        ),
+    ] = None,
+    background_label: Annotated[int, typer.Option(min=0, help="The result where background was skipped.")] = 0,
+    suffix: Annotated[str, typer.Option("--format", help="Of the results of many images.")] = ".tif",
     compression: Annotated[
         str | None, typer.Option(help="Of the result: zlib, zstd, lzw or none. [default: zlib; in .zarr zstd]")
     ] = None,
@@ -128,63 +155,117 @@ def run(
     no_progress: NoProgressOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object on stdout.")] = False,
 ) -> None:
-    """Segment an image of any size exactly: the result equals one pass over the whole image.
+    """Segment images of any size exactly: the result equals one pass over the whole image.
 
-    The output appears under its name only when it is complete.
+    The output appears under its name only when it is complete; what is done of a run that ends early is kept beside it.
     """
     with reported():
-        from exactile.session import Session
-        from exactile.sinks.open import check_target, open_sink
-        from exactile.sinks.protocol import ResumableSink
-        from exactile.sources.open import open_source
-
-        memory_bytes, tile_shape = parse_bytes(memory), parse_tile(tile)
-        sink = open_sink(
-            target,
-            overwrite=overwrite,
-            compression=compression,
-            pyramid=pyramid,
-            resumable=keep or resume,
-            label=label_name,
-        )
-        check_target(target, overwrite=overwrite)
-        chosen = ModelChoice(
-            path=model,
-            normalization=NormalizationOptions(
-                normalize=normalize,
-                percentiles=percentiles,
-                joint_channels=joint_channels,
-                scale=scale,
-                mean=mean,
-                std=std,
+        request = RunRequest(
+            model=ModelChoice(
+                path=model,
+                normalization=NormalizationOptions(
+                    normalize=normalize,
+                    percentiles=percentiles,
+                    joint_channels=joint_channels,
+                    scale=scale,
+                    mean=mean,
+                    std=std,
+                ),
+                output=output.value if output is not None else None,
+                output_name=output_name,
+                strips=plan.value in ("auto", "strip") and skip_background is None,
             ),
-            output=output.value if output is not None else None,
-            output_name=output_name,
-            strips=plan.value in ("auto", "strip"),
+            sources={
+                "axes": axes,
+                "channels": parse_channels(channels),
+                "level": level,
+                "mpp": mpp,
+                "series": series,
+                "z": z,
+                "t": t,
+            },
+            sinks={
+                "overwrite": overwrite,
+                "compression": compression,
+                "pyramid": pyramid,
+                "resumable": keep or resume,
+                "label": label_name,
+            },
+            plan=plan.value,
+            tile=parse_tile(tile),
+            border=border.value,
+            skip_background=skip_background,
+            background_label=background_label,
+            memory_bytes=parse_bytes(memory),
+            threads=threads,
+            resume=resume,
         )
-        deploy = chosen.load()
-        source = open_source(
-            image, axes=axes, channels=parse_channels(channels), level=level, mpp=mpp, series=series, z=z, t=t
-        )
-        try:
-            deployed = deploy(str(source.dtype))
-            session = Session(deployed, memory_bytes=memory_bytes, threads=threads)
-            with Bar(image.name, enabled=not no_progress) as bar:
-                summary = session.segment(
-                    source,
-                    sink,
-                    plan=plan.value,
-                    tile=tile_shape,
-                    border=border.value,
-                    progress=bar.advance,
-                    planned=bar.start,
-                    measuring=bar.measure,
-                    resume=resume,
-                )
-        except BaseException:
-            if isinstance(sink, ResumableSink) and sink.keeps:
-                typer.echo(f"what is done of {target} is kept: go on with --resume", err=True)
-            raise
-        finally:
-            source.close()
-        print_summary(summary, model=model, image=image, target=target, as_json=as_json)
+        if len(images) == 1 and not _is_folder(target) and not _is_folder_of_images(images[0]):
+            run_one(request, images[0], target, progress=not no_progress, as_json=as_json)
+        else:
+            run_many(request, images, target, suffix=suffix, overwrite=overwrite, progress=not no_progress,
+                     as_json=as_json)  # fmt: skip
+
+
+def run_one(request: RunRequest, image: str, target: Path, *, progress: bool, as_json: bool) -> None:
+    """One image, into the file or folder ``target``."""
+    from exactile.sinks.open import check_target
+    from exactile.sinks.protocol import ResumableSink
+
+    sink = request.open_sink(target)
+    check_target(target, overwrite=bool(request.sinks["overwrite"]))
+    request.load()
+    source = request.open_source(image)
+    try:
+        with Bar(Path(image).name, enabled=progress) as bar:
+            watcher = Watcher(planned=bar.start, progress=bar.advance, measuring=bar.measure)
+            summary = request.image_run(source, sink, watcher).run()
+    except BaseException:
+        if isinstance(sink, ResumableSink) and sink.keeps:
+            typer.echo(f"what is done of {target} is kept: go on with --resume", err=True)
+        raise
+    finally:
+        source.close()
+    print_summary(summary, model=request.model.path, image=image, target=target, as_json=as_json)
+
+
+def run_many(
+    request: RunRequest,
+    paths: list[str],
+    folder: Path,
+    *,
+    suffix: str,
+    overwrite: bool,
+    progress: bool,
+    as_json: bool,
+) -> None:
+    """Many images, into ``folder``; what failed is told at the end."""
+    from exactile.cli.run_many import ManyImages, prepare_folder, tell_failures
+
+    suffix = suffix if suffix.startswith(".") else f".{suffix}"
+    images = prepare_folder(paths, folder, suffix)
+    request.keep_engine = True
+    request.load()
+    bars = ManyBars(len(images), enabled=progress)
+    many = ManyImages(request=request, images=images, folder=folder, suffix=suffix, overwrite=overwrite, bars=bars)
+    told: list[dict[str, Any]] = []
+    try:
+        failed = many.run(told.append if as_json else print_line)
+    finally:
+        request.close()
+    if as_json:
+        typer.echo(json.dumps(told, indent=2))
+    tell_failures(failed, len(images))
+
+
+def _is_folder(target: Path) -> bool:
+    """Whether results go into ``target`` under the names of their images."""
+    from exactile.sinks.zarr import zarr_target
+
+    return not zarr_target(target) and (target.is_dir() or not target.suffix)
+
+
+def _is_folder_of_images(path: str) -> bool:
+    from exactile.sources.listing import list_images
+
+    return Path(path).is_dir() and list_images([path]) != [Path(path)]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from exactile.summary import Summary
 
 
-def print_summary(summary: Summary, *, model: Path, image: Path, target: Path, as_json: bool) -> None:
+def print_summary(summary: Summary, *, model: Path, image: Path | str, target: Path, as_json: bool) -> None:
     """On stdout: one JSON object, or a table."""
     if as_json:
         typer.echo(json.dumps(summary_object(summary, model=model, image=image, target=target), indent=2))
@@ -30,7 +30,36 @@ def print_summary(summary: Summary, *, model: Path, image: Path, target: Path, a
     Console(highlight=False, soft_wrap=True).print(table)
 
 
-def summary_object(summary: Summary, *, model: Path, image: Path, target: Path) -> dict[str, Any]:
+def print_line(told: dict[str, Any]) -> None:
+    """One image of many, on stdout; failures are told at the end."""
+    if "error" in told:
+        return
+    if told.get("complete"):
+        typer.echo(f"{told['output']}  was complete")
+        return
+    height, width = told["image_size"]
+    seconds, speed = told["seconds"]["total"], told["megapixels_per_second"]
+    typer.echo(f"{told['output']}  {height} x {width} pixels, {told['plan']}, {seconds:.1f} s, {speed:.2f} Mpx/s")
+
+
+def versions() -> dict[str, str]:
+    """Of everything that decides about results."""
+    import imagecodecs
+    import numpy as np
+    import onnxruntime
+    import tifffile
+
+    return {
+        "exactile": exactile.__version__,
+        "python": platform.python_version(),
+        "onnxruntime": onnxruntime.__version__,
+        "numpy": np.__version__,
+        "tifffile": tifffile.__version__,
+        "imagecodecs": imagecodecs.__version__,
+    }
+
+
+def summary_object(summary: Summary, *, model: Path, image: Path | str, target: Path) -> dict[str, Any]:
     """The summary as plain data; sizes are [height, width]."""
     seconds = summary.seconds
     return {

@@ -1,0 +1,50 @@
+"""What the command line says is background."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from exactile.background import LARGEST_MASK_PIXELS, Background, Mask, Threshold
+from exactile.errors import OptionError
+from exactile.geometry import Box, Span
+from exactile.sources.protocol import Source
+
+
+def parse_background(text: str | None, label: int, image: Source) -> Background | None:
+    """``220`` or ``>220``: brighter than that; ``<10``: darker; else the path of a mask, 0 where background is."""
+    if text is None:
+        return None
+    number = _number(text.lstrip("<>"))
+    if number is not None:
+        return Threshold(value=number, beyond="below" if text.startswith("<") else "above", label=label)
+    if not Path(text).exists():
+        raise OptionError(
+            f"--skip-background {text}: neither a number (220: brighter is background; '<10': darker) nor a mask image"
+        )
+    return Mask(wanted=_read_mask(text), image_shape=(image.height, image.width), label=label)
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _read_mask(path: str) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+    from exactile.sources.open import open_source
+
+    mask = open_source(path)
+    try:
+        if mask.height * mask.width > LARGEST_MASK_PIXELS:
+            raise OptionError(
+                f"{path}: a mask of {mask.height} x {mask.width} pixels is too large; take a lower level of it, of at "
+                f"most {LARGEST_MASK_PIXELS} pixels"
+            )
+        pixels = np.empty((mask.height, mask.width, mask.channels), mask.dtype)
+        mask.read(Box(Span(0, mask.height), Span(0, mask.width)), pixels)
+        return np.asarray(pixels.any(axis=2))
+    finally:
+        mask.close()

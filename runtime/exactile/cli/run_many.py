@@ -1,0 +1,151 @@
+"""``exactile run`` over many images: one engine, a list of what failed at the end."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from exactile.batch import Outcome, run_all
+from exactile.cli.progress import ManyBars
+from exactile.cli.run_request import RunRequest
+from exactile.cli.summary import summary_object, versions
+from exactile.errors import ExactileError, OptionError, OutputExistsError, ResumeError
+from exactile.image_run import ImageRun
+from exactile.sinks.failures import os_errors_as_sink_errors
+from exactile.sinks.restoration import differences
+from exactile.sources.listing import list_images
+from exactile.sources.protocol import Source
+
+FORMATS = (".tif", ".ome.tif", ".zarr", ".npy")
+
+
+@dataclass(slots=True, kw_only=True)
+class ManyImages:
+    """Images, and the folder that their results go to: named as the images, and each with a ``.json`` beside it."""
+
+    request: RunRequest
+    images: Sequence[Path | str]
+    folder: Path
+    suffix: str
+    overwrite: bool
+    bars: ManyBars
+    _sources: dict[Path | str, Source] = field(default_factory=dict)
+    _runs: dict[Path | str, ImageRun] = field(default_factory=dict)
+
+    def run(self, report: Callable[[dict[str, Any]], None]) -> list[Outcome[Path | str]]:
+        """Run all; ``report`` gets each outcome as plain data. Returns those that failed."""
+        failed = []
+        with self.bars:
+            for outcome in run_all(self.images, self._prepare):
+                self._runs.pop(outcome.name, None)
+                source = self._sources.pop(outcome.name, None)
+                if source is not None:
+                    source.close()
+                self.bars.done(outcome.name, failed=outcome.error is not None)
+                if outcome.error is not None:
+                    failed.append(outcome)
+                report(self._told(outcome))
+        return failed
+
+    def target(self, image: Path | str) -> Path:
+        """Where the result of ``image`` goes."""
+        return self.folder / f"{stem(image)}{self.suffix}"
+
+    def _prepare(self, image: Path | str, read: Callable[[], None]) -> ImageRun | None:
+        target = self.target(image)
+        source = self._sources[image] = self.request.open_source(image)
+        sink = self.request.open_sink(target)
+        run = self.request.image_run(source, sink, self.bars.watcher(image, read))
+        self._runs[image] = run
+        if target.exists() and not self.overwrite:
+            self._check_same(run, target)
+            return None
+        self._write_record(target, {"run": run.asked(), "versions": versions()})
+        return run
+
+    def _check_same(self, run: ImageRun, target: Path) -> None:
+        """A complete result: fine where the same run made it and is gone on with."""
+        if not self.request.resume:
+            raise OutputExistsError(f"{target} exists already. What to do: pass --overwrite, or --resume to leave it")
+        try:
+            made_by = json.loads(record_path(target).read_text(encoding="utf-8"))["run"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ResumeError(f"{target} exists, and nothing beside it says what made it") from error
+        found = differences({key: made_by.get(key) for key in run.asked()}, run.asked())
+        if found:
+            raise ResumeError(f"{target} exists, and another run made it: {'; '.join(found)}")
+
+    def _told(self, outcome: Outcome[Path | str]) -> dict[str, Any]:
+        target = self.target(outcome.name)
+        if outcome.error is not None:
+            if not target.exists() and not _kept(target):
+                record_path(target).unlink(missing_ok=True)
+            return {"image": str(outcome.name), "output": str(target), "error": str(outcome.error)}
+        if outcome.summary is None:
+            return {"image": str(outcome.name), "output": str(target), "complete": True}
+        told = summary_object(outcome.summary, model=self.request.model.path, image=outcome.name, target=target)
+        record = json.loads(record_path(target).read_text(encoding="utf-8"))
+        self._write_record(target, {**record, "summary": told})
+        return told
+
+    def _write_record(self, target: Path, record: dict[str, Any]) -> None:
+        path = record_path(target)
+        new = path.with_name(f".{path.name}.new")
+        with os_errors_as_sink_errors(path):
+            new.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            new.replace(path)
+
+
+def _kept(target: Path) -> bool:
+    from exactile.sinks.journal import journal_path
+
+    return journal_path(target).exists()
+
+
+def stem(image: Path | str) -> str:
+    """An image's name without folder and suffixes."""
+    name = os.fspath(image).rstrip("/").rpartition("/")[2]
+    for suffix in (".ome.tiff", ".ome.tif", ".ome.zarr"):
+        if name.lower().endswith(suffix):
+            return name[: -len(suffix)]
+    return Path(name).stem
+
+
+def record_path(target: Path) -> Path:
+    """What was run, beside the result."""
+    return target.with_name(f"{target.name}.json")
+
+
+def prepare_folder(images: Sequence[str], folder: Path, suffix: str) -> list[Path | str]:
+    """The images, and a folder for their results. Raises OptionError where two results would have one name."""
+    if suffix not in FORMATS:
+        raise OptionError(f"--format {suffix}: results are written as {', '.join(FORMATS)}")
+    found = list_images(images)
+    names: dict[str, Path | str] = {}
+    for image in found:
+        other = names.setdefault(stem(image), image)
+        if other is not image:
+            raise OptionError(
+                f"{other} and {image} would both become {folder / stem(image)}{suffix}. "
+                "What to do: run them into different folders"
+            )
+    with os_errors_as_sink_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    return found
+
+
+def tell_failures(failed: Sequence[Outcome[Path | str]], total: int) -> None:
+    """On stderr, one line an image; exits with the status of the first."""
+    if not failed:
+        return
+    typer.echo(f"error: {len(failed)} of {total} images failed:", err=True)
+    for outcome in failed:
+        typer.echo(f"  {outcome.name}: {outcome.error}", err=True)
+    first = failed[0].error
+    raise typer.Exit(first.exit_status if isinstance(first, ExactileError) else 70)

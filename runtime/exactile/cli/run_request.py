@@ -1,0 +1,76 @@
+"""What ``exactile run`` was asked for, the same for one image and for many."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from exactile.cli.background import parse_background
+from exactile.cli.model_choice import Deploy, ModelChoice
+from exactile.image_run import ImageRun, Watcher
+from exactile.plan.border import Border
+from exactile.planning import PlanName, Wish
+from exactile.session import Session
+from exactile.sinks.open import open_sink
+from exactile.sinks.protocol import Sink
+from exactile.sources.open import open_source
+from exactile.sources.protocol import Source
+
+
+@dataclass(slots=True, kw_only=True)
+class RunRequest:
+    """Options as typed, checked where they are used. ``sources`` and ``sinks`` are open_source's and open_sink's."""
+
+    model: ModelChoice
+    sources: Mapping[str, Any]
+    sinks: Mapping[str, Any]
+    plan: PlanName
+    tile: tuple[int, int] | None
+    border: Border
+    skip_background: str | None
+    background_label: int
+    memory_bytes: int | None
+    threads: int | None
+    resume: bool
+    keep_engine: bool = False
+    _deploy: Deploy | None = None
+    _sessions: dict[str, Session] = field(default_factory=dict)
+
+    def load(self) -> None:
+        """Read the model, before any image is opened."""
+        self._deploy = self.model.load()
+
+    def open_source(self, image: str | Path) -> Source:
+        return open_source(image, **self.sources)
+
+    def open_sink(self, target: Path) -> Sink:
+        return open_sink(target, **self.sinks)
+
+    def image_run(self, source: Source, sink: Sink, watcher: Watcher) -> ImageRun:
+        """The run of one image."""
+        background = parse_background(self.skip_background, self.background_label, source)
+        wish = Wish(plan=self.plan, tile=self.tile, border=self.border, background=background)
+        session = self._session(str(source.dtype))
+        return session.image_run(
+            source, sink, wish, watcher=watcher, resume=self.resume, release_early=self.keep_engine
+        )
+
+    def _session(self, dtype: str) -> Session:
+        """One for each type of samples; the engine of the others is closed."""
+        if self._deploy is None:
+            self.load()
+        assert self._deploy is not None
+        if dtype not in self._sessions:
+            for other in self._sessions.values():
+                other.close()
+            self._sessions[dtype] = Session(
+                self._deploy(dtype), memory_bytes=self.memory_bytes, threads=self.threads, keep_engine=self.keep_engine
+            )
+        return self._sessions[dtype]
+
+    def close(self) -> None:
+        """Close the engine that was kept."""
+        for session in self._sessions.values():
+            session.close()
