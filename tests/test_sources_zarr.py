@@ -296,6 +296,14 @@ def test_a_missing_chunk_has_the_fill_value(tmp_path):
     assert_reads(tmp_path / "a", expected[..., None])
 
 
+def test_a_folder_that_goes_away_is_no_folder_of_missing_chunks(tmp_path):
+    write_ome(tmp_path / "a", "YX", "0.5")
+    with closing(open_source(tmp_path / "a")) as source:
+        shutil.move(tmp_path / "a", tmp_path / "b")
+        with pytest.raises(SourceError, match=r"chunk 0/c/\d/\d .* cannot be read: .*zarr\.json is there no more"):
+            read(source)
+
+
 HALO_PLAN = ReadPlan(
     rows=[Span(max(0, y - 6), min(HEIGHT, y + 26)) for y in range(0, HEIGHT, 20)],
     columns=[Span(max(0, x - 6), min(WIDTH, x + 26)) for x in range(0, WIDTH, 20)],
@@ -391,6 +399,16 @@ def test_an_image_is_read_over_http(tmp_path, server):
     assert_reads(f"{server}/image.zarr", plane(full, "CYX")[::2, ::2], level=1)
     with pytest.raises(SourceError, match=r"nothing\.zarr: cannot be opened as Zarr"):
         open_source(f"{server}/nothing.zarr")
+
+
+def test_a_server_that_fails_is_no_server_of_missing_chunks(tmp_path, server, monkeypatch):
+    full = write_ome(tmp_path / "image.zarr", "YX", "0.5")
+    with closing(open_source(f"{server}/image.zarr", workers=1)) as source:
+        np.testing.assert_array_equal(read(source)[..., 0], full)
+        monkeypatch.setattr(Quiet, "do_GET", lambda self: self.send_error(500))
+        source.prepare(HALO_PLAN, cache_bytes=0)
+        with pytest.raises(SourceError, match=r"image\.zarr: chunk 0/c/0/0 .* cannot be read: .*500"):
+            read(source)
 
 
 def test_addresses_of_no_known_kind_are_refused():

@@ -17,7 +17,14 @@ _INSTALL = "pip install 'exactile[zarr]'"
 
 def is_zarr(image: str | os.PathLike[str]) -> bool:
     """Whether ``image`` is a folder with Zarr in it, or an address, at which nothing else is read."""
-    return as_address(image) is not None or any((Path(image) / marker).is_file() for marker in MARKERS)
+    return as_address(image) is not None or marker_of(image) is not None
+
+
+def marker_of(image: str | os.PathLike[str], path: str = "") -> Path | None:
+    """The file that makes the folder ``path`` of ``image`` Zarr; None when there is none, or at an address."""
+    if as_address(image) is not None:
+        return None
+    return next((file for file in (Path(image) / path / marker for marker in MARKERS) if file.is_file()), None)
 
 
 def open_node(image: str | os.PathLike[str]) -> Any:
