@@ -264,7 +264,7 @@ def test_damaged_metadata_is_reported_by_name(tmp_path):
     for damage, message in [
         ({"datasets": []}, "holds no image"),
         ({"datasets": [{}]}, "damaged OME metadata: KeyError: 'path'"),
-        ({"datasets": [{"path": "9"}]}, "names '9', which cannot be opened"),
+        ({"datasets": [{"path": "9"}]}, "'9', which should be in it, cannot be opened"),
         ({"datasets": 3}, "damaged OME metadata"),
         ({"axes": ["y", "y"]}, "its axes are YY"),
         ({"axes": ["z", "y", "x"]}, "its axes are called ZYX"),
@@ -381,6 +381,11 @@ def test_an_array_in_memory_is_read_by_its_address():
 
 
 class Quiet(SimpleHTTPRequestHandler):
+    """Lists no folders, as most servers."""
+
+    def list_directory(self, path) -> None:
+        self.send_error(403)
+
     def log_message(self, *_arguments) -> None: ...
 
 
@@ -399,6 +404,18 @@ def test_an_image_is_read_over_http(tmp_path, server):
     assert_reads(f"{server}/image.zarr", plane(full, "CYX")[::2, ::2], level=1)
     with pytest.raises(SourceError, match=r"nothing\.zarr: cannot be opened as Zarr"):
         open_source(f"{server}/nothing.zarr")
+
+
+def test_series_are_found_on_a_server_that_lists_nothing(tmp_path, server):
+    write_ome(tmp_path / "0", "YX", "0.4")
+    second = write_ome(tmp_path / "1", "CYX", "0.4")
+    zarr.open_group(str(tmp_path), mode="a", zarr_format=2).attrs["bioformats2raw.layout"] = 3
+    assert_reads(f"{server}/", plane(second, "CYX"), series=1)
+    with pytest.raises(SourceError, match=r"'2', which should be in it, cannot be opened"):
+        open_source(f"{server}/", series=2)
+    zarr.open_group(str(tmp_path / "plate"), mode="w").attrs["ome"] = {"plate": {}}
+    with pytest.raises(SourceError, match=r"is a plate.*holds nothing that can be listed"):
+        open_source(f"{server}/plate")
 
 
 def test_a_server_that_fails_is_no_server_of_missing_chunks(tmp_path, server, monkeypatch):

@@ -52,8 +52,16 @@ def open_member(group: Any, path: str, name: str) -> Any:
         return group[path]
     except Exception as error:  # as above
         raise SourceError(
-            f"{name}: its metadata names {path!r}, which cannot be opened: {str(error) or type(error).__name__}"
+            f"{name}: {path!r}, which should be in it, cannot be opened: {str(error) or type(error).__name__}"
         ) from error
+
+
+def member_names(group: Any) -> list[str]:
+    """Names of what ``group`` holds, sorted; none where the store cannot tell, as most web servers cannot."""
+    try:
+        return sorted(group.keys())
+    except Exception:  # noqa: BLE001 - as above
+        return []
 
 
 def is_array(node: Any) -> bool:
