@@ -277,6 +277,24 @@ def test_damaged_metadata_is_reported_by_name(tmp_path):
         open_source(tmp_path / "a")
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("shape", [99999999999, 83, 117], "99999999999 channels, but at most 65536"),
+        ("shape", [0, 83, 117], "has no pixels"),
+        ("chunks", [0, 32, 48], r"damaged metadata: chunks of \(0, 32, 48\)"),
+        ("chunks", [2, 32, 0], r"damaged metadata: chunks of \(2, 32, 0\)"),
+        ("dtype", "x", "cannot be opened as Zarr"),
+    ],
+)
+def test_impossible_shapes_are_reported_by_name(tmp_path, key, value, message):
+    write(tmp_path / "a", "CYX", zarr_format=2)
+    document = json.loads((tmp_path / "a" / ".zarray").read_text())
+    (tmp_path / "a" / ".zarray").write_text(json.dumps({**document, key: value}))
+    with pytest.raises(SourceError, match=f"/a: .*{message}"):
+        open_source(tmp_path / "a", axes="CYX")
+
+
 @pytest.mark.parametrize(("zarr_format", "key"), [(2, r"1\.2"), (3, "c/1/2")])
 def test_a_damaged_chunk_is_reported_by_array_and_chunk_and_the_others_are_read(tmp_path, zarr_format, key):
     expected = write(tmp_path / "a", "YX", zarr_format=zarr_format)
