@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import tifffile
+
+from tests.tiff_files import tiles_of
 
 JPEG = {"photometric": "ycbcr", "subsampling": (1, 1), "compression": "jpeg", "metadata": None}
 APERIO = "Aperio Image Library v11.2.1\r\n{width}x{height} [0,0 {width}x{height}] (240x240) JPEG/RGB Q=30|AppMag = 20|MPP = {mpp}|Left = 25.6"  # noqa: E501
@@ -30,6 +33,23 @@ def write_svs(path: Path, image: np.ndarray, steps: tuple[int, ...] = (1, 4), mp
             tiff.write(np.ascontiguousarray(level), tile=(240, 240), description=description, **JPEG)
             if step == 1:
                 tiff.write(np.ascontiguousarray(image[::8, ::8]), rowsperstrip=16, **JPEG)
+    return path
+
+
+def write_ycbcr_svs(path: Path, image: np.ndarray) -> Path:
+    """Aperio's older JPEG 2000, whose samples are luma and chroma and do not say so; (H, W, 3) uint8."""
+    height, width = image.shape[:2]
+    luma = image @ np.array([0.299, 0.587, 0.114])
+    stored = np.stack([luma, 128 + (image[..., 2] - luma) * 0.564, 128 + (image[..., 0] - luma) * 0.713], axis=-1)
+    codec = {"codecformat": 0, "reversible": True, "mct": False}
+    tiles = (
+        imagecodecs.jpeg2k_encode(tile, **codec)
+        for tile in tiles_of(stored.round().clip(0, 255).astype("u1"), 256, 256)
+    )
+    description = APERIO.format(height=height, width=width, mpp=0.5)
+    form = {"shape": image.shape, "dtype": "u1", "tile": (256, 256), "photometric": "rgb", "metadata": None}
+    with tifffile.TiffWriter(path) as tiff:
+        tiff.write(tiles, compression=33003, description=description, **form)
     return path
 
 

@@ -102,6 +102,22 @@ def test_without_a_choice_the_error_says_what_is_there_and_which_option_to_use(t
         open_source(path, z=-1, t=0)
 
 
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_planes_of_the_levels_of_a_pyramid(tmp_path, compression):
+    array = np.random.default_rng(0).integers(0, 255, (3, 2, 4, 96, 128), dtype=np.uint8)
+    path = tmp_path / "image.ome.tif"
+    with tifffile.TiffWriter(path, ome=True) as tiff:
+        options = {"tile": (32, 32), "compression": compression, "photometric": "minisblack"}
+        metadata = {"axes": "TCZYX", "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5}
+        tiff.write(array, subifds=1, metadata=metadata, **options)
+        tiff.write(array[..., ::2, ::2], subfiletype=1, **options)
+    with tifffile.TiffFile(path) as tiff:
+        assert [level.axes for level in tiff.series[0].levels] == ["TCZYX", "TCZYX"]
+    assert_reads(path, plane(array, "TCZYX", T=2, Z=3), t=2, z=3)
+    for options in ({"level": 1}, {"mpp": 1.0}):
+        assert_reads(path, plane(array[..., ::2, ::2], "TCZYX", T=1, Z=2), t=1, z=2, **options)
+
+
 def test_a_single_plane_is_z_0_and_t_0_and_no_other(tmp_path):
     path = tmp_path / "image.tif"
     np.save(tmp_path / "image.npy", stack("YX"))

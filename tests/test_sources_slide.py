@@ -30,7 +30,7 @@ from exactile.sources.tiff import TiffSource
 from exactile_converters.deploy import deploy
 from exactile_converters.from_onnx import prepare_network
 from tests.nets import onnx_bytes
-from tests.slides import damage_tile, tissue, write_scn, write_svs
+from tests.slides import damage_tile, tissue, write_scn, write_svs, write_ycbcr_svs
 
 HEIGHT, WIDTH = 1403, 1702
 
@@ -158,6 +158,17 @@ def test_aperio_and_plain_tiff_are_read_as_tiff_with_tifffiles_pixels(svs, gener
             with closing(open_source(path, level=level)) as source, tifffile.TiffFile(path) as tiff:
                 assert isinstance(source, TiffSource)
                 np.testing.assert_array_equal(read(source), tiff.series[0].levels[level].asarray())
+
+
+def test_aperio_slides_that_hide_their_colour_space_are_read_with_openslide(tmp_path):
+    """As a TIFF file it would have luma and chroma for red, green and blue."""
+    image = tissue(500, 600)
+    path = write_ycbcr_svs(tmp_path / "a.svs", image)
+    with closing(open_source(path)) as source:
+        pixels = read(source)
+    np.testing.assert_array_equal(pixels, openslide_level(path)[..., :3])
+    assert np.abs(pixels.astype(int) - image).max() <= 2
+    assert np.abs(tifffile.imread(path).astype(int) - image).max() > 99
 
 
 def test_both_readers_of_an_aperio_slide_agree_on_levels_and_pixel_sizes(svs):

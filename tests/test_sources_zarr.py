@@ -264,7 +264,7 @@ def test_damaged_metadata_is_reported_by_name(tmp_path):
     for damage, message in [
         ({"datasets": []}, "holds no image"),
         ({"datasets": [{}]}, "damaged OME metadata: KeyError: 'path'"),
-        ({"datasets": [{"path": "9"}]}, "names '9', which cannot be opened"),
+        ({"datasets": [{"path": "9"}]}, "'9', which should be in it, cannot be opened"),
         ({"datasets": 3}, "damaged OME metadata"),
         ({"axes": ["y", "y"]}, "its axes are YY"),
         ({"axes": ["z", "y", "x"]}, "its axes are called ZYX"),
@@ -275,6 +275,24 @@ def test_damaged_metadata_is_reported_by_name(tmp_path):
     (tmp_path / "a" / "zarr.json").write_text("{")
     with pytest.raises(SourceError, match="cannot be opened as Zarr"):
         open_source(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("shape", [99999999999, 83, 117], "99999999999 channels, but at most 65536"),
+        ("shape", [0, 83, 117], "has no pixels"),
+        ("chunks", [0, 32, 48], r"damaged metadata: chunks of \(0, 32, 48\)"),
+        ("chunks", [2, 32, 0], r"damaged metadata: chunks of \(2, 32, 0\)"),
+        ("dtype", "x", "cannot be opened as Zarr"),
+    ],
+)
+def test_impossible_shapes_are_reported_by_name(tmp_path, key, value, message):
+    write(tmp_path / "a", "CYX", zarr_format=2)
+    document = json.loads((tmp_path / "a" / ".zarray").read_text())
+    (tmp_path / "a" / ".zarray").write_text(json.dumps({**document, key: value}))
+    with pytest.raises(SourceError, match=f"/a: .*{message}"):
+        open_source(tmp_path / "a", axes="CYX")
 
 
 @pytest.mark.parametrize(("zarr_format", "key"), [(2, r"1\.2"), (3, "c/1/2")])
@@ -294,6 +312,14 @@ def test_a_missing_chunk_has_the_fill_value(tmp_path):
     shutil.rmtree(tmp_path / "a" / "c" / "1")
     expected[32:64] = 7
     assert_reads(tmp_path / "a", expected[..., None])
+
+
+def test_a_folder_that_goes_away_is_no_folder_of_missing_chunks(tmp_path):
+    write_ome(tmp_path / "a", "YX", "0.5")
+    with closing(open_source(tmp_path / "a")) as source:
+        shutil.move(tmp_path / "a", tmp_path / "b")
+        with pytest.raises(SourceError, match=r"chunk 0/c/\d/\d .* cannot be read: .*zarr\.json is there no more"):
+            read(source)
 
 
 HALO_PLAN = ReadPlan(
@@ -373,6 +399,11 @@ def test_an_array_in_memory_is_read_by_its_address():
 
 
 class Quiet(SimpleHTTPRequestHandler):
+    """Lists no folders, as most servers."""
+
+    def list_directory(self, path) -> None:
+        self.send_error(403)
+
     def log_message(self, *_arguments) -> None: ...
 
 
@@ -391,6 +422,28 @@ def test_an_image_is_read_over_http(tmp_path, server):
     assert_reads(f"{server}/image.zarr", plane(full, "CYX")[::2, ::2], level=1)
     with pytest.raises(SourceError, match=r"nothing\.zarr: cannot be opened as Zarr"):
         open_source(f"{server}/nothing.zarr")
+
+
+def test_series_are_found_on_a_server_that_lists_nothing(tmp_path, server):
+    write_ome(tmp_path / "0", "YX", "0.4")
+    second = write_ome(tmp_path / "1", "CYX", "0.4")
+    zarr.open_group(str(tmp_path), mode="a", zarr_format=2).attrs["bioformats2raw.layout"] = 3
+    assert_reads(f"{server}/", plane(second, "CYX"), series=1)
+    with pytest.raises(SourceError, match=r"'2', which should be in it, cannot be opened"):
+        open_source(f"{server}/", series=2)
+    zarr.open_group(str(tmp_path / "plate"), mode="w").attrs["ome"] = {"plate": {}}
+    with pytest.raises(SourceError, match=r"is a plate.*holds nothing that can be listed"):
+        open_source(f"{server}/plate")
+
+
+def test_a_server_that_fails_is_no_server_of_missing_chunks(tmp_path, server, monkeypatch):
+    full = write_ome(tmp_path / "image.zarr", "YX", "0.5")
+    with closing(open_source(f"{server}/image.zarr", workers=1)) as source:
+        np.testing.assert_array_equal(read(source)[..., 0], full)
+        monkeypatch.setattr(Quiet, "do_GET", lambda self: self.send_error(500))
+        source.prepare(HALO_PLAN, cache_bytes=0)
+        with pytest.raises(SourceError, match=r"image\.zarr: chunk 0/c/0/0 .* cannot be read: .*500"):
+            read(source)
 
 
 def test_addresses_of_no_known_kind_are_refused():

@@ -11,6 +11,8 @@ from exactile.errors import SourceError
 SLIDE_SUFFIXES = (".mrxs", ".ndpi", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".czi", ".dcm")
 """Suffixes of slides that OpenSlide reads; a file is told by its content where its content tells."""
 
+_APERIO_YCBCR = 33003
+
 _INSTALL = "pip install 'exactile[slides]'"
 
 
@@ -27,10 +29,10 @@ def load_openslide(name: str) -> Any:
 
 
 def is_slide_in_tiff(path: str | os.PathLike[str]) -> bool:
-    """Whether a TIFF file is of a scanner whose tiles OpenSlide puts together.
+    """Whether the tiles of a TIFF file are not yet the image, which OpenSlide makes of them.
 
-    These are Hamamatsu (NDPI), Leica (SCN), Philips, Ventana (BIF) and Trestle. The tiles of Aperio (SVS) and of other
-    files are the image as it is. A file that cannot be parsed is none of them.
+    Those of Hamamatsu (NDPI), Leica (SCN), Philips, Ventana (BIF) and Trestle have to be put together; Aperio's (SVS)
+    are the image, but that its older JPEG 2000 holds YCbCr without saying so. A file that cannot be parsed is none.
     """
     import tifffile
 
@@ -40,6 +42,7 @@ def is_slide_in_tiff(path: str | os.PathLike[str]) -> bool:
         with structure_errors(os.fspath(path)), tifffile.TiffFile(path) as tiff:
             page = tiff.pages.first
             known = page.is_ndpi or page.is_scn or page.is_philips or page.is_bif
+            known = known or (page.is_svs and page.compression == _APERIO_YCBCR)
             return bool(known or str(page.software).startswith("MedScan"))
     except SourceError:  # whoever reads the file says what is wrong with it
         return False

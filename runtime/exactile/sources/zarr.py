@@ -25,6 +25,9 @@ from exactile.sources.zarr_chunks import ZarrChunks
 from exactile.sources.zarr_image import ZarrImage, choose_image
 from exactile.sources.zarr_store import open_node
 
+MOST_CHANNELS = 1 << 16
+"""An array with more has its axes told wrongly, or is damaged."""
+
 
 class ZarrSource:
     """One plane of a Zarr array (version 2 or 3): uint8, uint16 or float32 samples, exactly as ``zarr`` reads them.
@@ -103,4 +106,9 @@ def _checked_sizes(found: ZarrImage, name: str) -> dict[str, int]:
         raise SourceError(f"{name}: its axes are {found.axes}, but an image has one Y, one X and at most one C")
     if min(shape) < 1:
         raise SourceError(f"{name}: an array of shape {shape} has no pixels")
-    return dict(zip(found.axes, shape, strict=True))
+    if min(found.array.chunks) < 1:
+        raise SourceError(f"{name}: has damaged metadata: chunks of {found.array.chunks}")
+    sizes = dict(zip(found.axes, shape, strict=True))
+    if sizes.get("C", 1) > MOST_CHANNELS:
+        raise SourceError(f"{name}: has {sizes['C']} channels, but at most {MOST_CHANNELS} are taken; check its axes")
+    return sizes

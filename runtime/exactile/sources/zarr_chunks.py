@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from exactile.sources.chunk_cache import ChunkKey
 from exactile.sources.chunk_grid import ChunkGrid
 from exactile.sources.chunk_reader import MOST_CHUNK_BYTES, ChunkForm
 from exactile.sources.decode_pool import DecodePool
+from exactile.sources.positional_file import DamagedDataError
+from exactile.sources.zarr_store import marker_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +34,8 @@ class ZarrChunks:
     channel_chunks: tuple[int, ...]
     form: ChunkForm
     pool: DecodePool
+    marker: Path | None = None
+    """The file that makes the array's folder Zarr; None at an address."""
 
     @staticmethod
     def of(
@@ -58,7 +63,14 @@ class ZarrChunks:
             decoding_bytes=stored_bytes + kept_bytes,
         )
         return ZarrChunks(
-            name=name, array=array, axes=axes, positions=positions, channel_chunks=used, form=form, pool=pool
+            name=name,
+            array=array,
+            axes=axes,
+            positions=positions,
+            channel_chunks=used,
+            form=form,
+            pool=pool,
+            marker=marker_of(name, array.path),
         )
 
     @property
@@ -74,6 +86,9 @@ class ZarrChunks:
         selection = tuple(spans.get(axis, place) for axis, place in zip(self.axes, self.positions, strict=True))
         kept = [axis for axis in self.axes if axis in spans]
         pixels = np.asarray(self.array[selection]).transpose([kept.index(axis) for axis in "YXC" if axis in kept])
+        # A disk that went away looks like chunks that were never written.
+        if self.marker is not None and not self.marker.is_file():
+            raise DamagedDataError(f"{self.marker} is there no more")
         return self._with_all_samples(pixels if "C" in kept else pixels[..., None])
 
     def damage(self, key: ChunkKey, reason: object) -> SourceError:

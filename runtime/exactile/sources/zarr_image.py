@@ -10,7 +10,7 @@ from exactile.errors import OptionError, SourceError
 from exactile.sources.axis_order import check_axes
 from exactile.sources.image_choice import ImageChoice, check_number
 from exactile.sources.pixel_size import PixelSize, choose_level, pixel_size, to_microns
-from exactile.sources.zarr_store import is_array, open_member
+from exactile.sources.zarr_store import is_array, member_names, open_member
 
 _LETTERS = {"time": "T", "channel": "C"}
 """Axes known by their type, whatever they are called."""
@@ -92,8 +92,8 @@ def _group_image(group: Any, choice: ImageChoice, name: str) -> ZarrImage:
 
 def _numbered_series(group: Any, choice: ImageChoice, name: str) -> tuple[Any, Mapping[str, Any]]:
     """The image of a hierarchy that bioformats2raw wrote: groups 0, 1, ..., one for each series."""
-    names = sorted((key for key in group.group_keys() if key.isdigit()), key=int)
-    if names:  # an address may not tell what is there
+    names = [key for key in member_names(group) if key.isdigit()]
+    if names:
         check_number(choice.series, len(names), "series", name)
     image = open_member(group, str(choice.series), name)
     attributes = image.attrs.asdict()
@@ -101,7 +101,7 @@ def _numbered_series(group: Any, choice: ImageChoice, name: str) -> tuple[Any, M
 
 
 def _no_image(group: Any, ome: Mapping[str, Any], name: str) -> SourceError:
-    held = ", ".join(sorted(group.keys())) or "nothing that can be listed"
+    held = ", ".join(member_names(group)) or "nothing that can be listed"
     kind = "a plate" if "plate" in ome else "a well" if "well" in ome else "a group without images (multiscales)"
     return SourceError(f"{name}: is {kind}; give the path of one image in it: it holds {held}")
 

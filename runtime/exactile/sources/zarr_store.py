@@ -17,7 +17,14 @@ _INSTALL = "pip install 'exactile[zarr]'"
 
 def is_zarr(image: str | os.PathLike[str]) -> bool:
     """Whether ``image`` is a folder with Zarr in it, or an address, at which nothing else is read."""
-    return as_address(image) is not None or any((Path(image) / marker).is_file() for marker in MARKERS)
+    return as_address(image) is not None or marker_of(image) is not None
+
+
+def marker_of(image: str | os.PathLike[str], path: str = "") -> Path | None:
+    """The file that makes the folder ``path`` of ``image`` Zarr; None when there is none, or at an address."""
+    if as_address(image) is not None:
+        return None
+    return next((file for file in (Path(image) / path / marker for marker in MARKERS) if file.is_file()), None)
 
 
 def open_node(image: str | os.PathLike[str]) -> Any:
@@ -45,8 +52,16 @@ def open_member(group: Any, path: str, name: str) -> Any:
         return group[path]
     except Exception as error:  # as above
         raise SourceError(
-            f"{name}: its metadata names {path!r}, which cannot be opened: {str(error) or type(error).__name__}"
+            f"{name}: {path!r}, which should be in it, cannot be opened: {str(error) or type(error).__name__}"
         ) from error
+
+
+def member_names(group: Any) -> list[str]:
+    """Names of what ``group`` holds, sorted; none where the store cannot tell, as most web servers cannot."""
+    try:
+        return sorted(group.keys())
+    except Exception:  # noqa: BLE001 - as above
+        return []
 
 
 def is_array(node: Any) -> bool:
