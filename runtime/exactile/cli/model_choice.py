@@ -47,9 +47,11 @@ class ModelChoice:
     def _onnx(self) -> Deploy:
         converter = load_converter()
         normalization = self.normalization.build(converter)
-        network = converter.load_network(self.path, output_name=self.output_name)
+        read = [converter.load_network(self.path, output_name=self.output_name)]
 
         def deploy(dtype: str) -> DeployedModel:
+            # A network is used up when it is deployed; another type of samples needs another one.
+            network = read.pop() if read else converter.load_network(self.path, output_name=self.output_name)
             deployed: DeployedModel = converter.deploy(
                 network,
                 image_dtype=dtype,
