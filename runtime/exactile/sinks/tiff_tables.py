@@ -51,7 +51,6 @@ def empty_tiff(
         "extrasamples": (),
         "compression": compression,
         "software": "exactile",
-        **_resolution(spec),
     }
     front = (spec.channels,) if spec.channels else ()
     axes = {"axes": "CYX" if spec.channels else "YX"}
@@ -66,6 +65,7 @@ def empty_tiff(
                 subifds=len(grids) - 1 if ome is not None and not level else None,
                 subfiletype=1 if level else 0,
                 metadata=None if level else ({**axes, **ome} if ome is not None else shaped),
+                **_resolution(spec, level),
                 **common,
             )
     return file.getvalue()
@@ -80,10 +80,10 @@ def ome_metadata(spec: ResultSpec, uuid: str) -> dict[str, Any]:
     return found
 
 
-def _resolution(spec: ResultSpec) -> dict[str, Any]:
+def _resolution(spec: ResultSpec, level: int) -> dict[str, Any]:
     if spec.pixel_size_um is None:
         return {}
-    height, width = spec.pixel_size_um
+    height, width = (size * 2**level for size in spec.pixel_size_um)
     return {"resolution": (1e4 / width, 1e4 / height), "resolutionunit": "CENTIMETER"}
 
 
