@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import imagecodecs
@@ -25,6 +26,7 @@ import tifffile
 from exactile.geometry import Box, Span
 from exactile.sinks.npy import NpySink
 from exactile.sinks.protocol import ResultSpec, Sink, WritePlan
+from exactile.sinks.pyramid import level_grids
 from exactile.sinks.tiff import TiffSink
 
 WORKERS = 2
@@ -68,6 +70,7 @@ def write_with_sink(sink: Sink, labels: np.ndarray) -> None:
 
 
 def write_with_tifffile(path: Path, labels: np.ndarray, compression: str) -> None:
+    """One page, as tifffile's one call writes it."""
     level = {"zlib": {"level": ZLIB_LEVEL}, "zstd": {"level": 1}}.get(compression)
     with path.open("w+b") as file:
         tifffile.imwrite(
@@ -103,20 +106,48 @@ class Times:
         return megabytes / statistics.median(self.clock_s), megabytes / statistics.median(self.processor_s)
 
 
-def compare(labels: np.ndarray, compression: str, folder: Path, rounds: int) -> None:
+def write_pyramid_with_tifffile(path: Path, labels: np.ndarray, compression: str) -> None:
+    """All levels from memory, one call each."""
+    level = {"zlib": {"level": ZLIB_LEVEL}, "zstd": {"level": 1}}.get(compression)
+    with path.open("w+b") as file:
+        with tifffile.TiffWriter(file, bigtiff=True) as writer:
+            for number in range(levels_of(labels)):
+                writer.write(
+                    np.ascontiguousarray(labels[:: 2**number, :: 2**number]),
+                    tile=(512, 512),
+                    photometric="minisblack",
+                    compression=compression,
+                    compressionargs=level,
+                    subfiletype=1 if number else 0,
+                    maxworkers=WORKERS,
+                )
+        os.fsync(file.fileno())
+
+
+def levels_of(labels: np.ndarray) -> int:
+    return len(level_grids(*labels.shape, 512, pyramid=True))
+
+
+def compare(labels: np.ndarray, compression: str, folder: Path, rounds: int, *, pyramid: bool) -> None:
     ours, theirs = folder / "ours.tif", folder / "theirs.tif"
-    sink, peer = Times(), Times()
+    sink, journaled, peer = Times(), Times(), Times()
+    write_theirs = write_pyramid_with_tifffile if pyramid else write_with_tifffile
     for _ in range(rounds):
-        sink.measure(lambda: write_with_sink(TiffSink(ours, compression=compression, workers=WORKERS), labels), ours)
-        peer.measure(lambda: write_with_tifffile(theirs, labels, compression), theirs)
+        for times, resumable in ((sink, False), (journaled, True)):
+            made = TiffSink(ours, compression=compression, workers=WORKERS, pyramid=pyramid, resumable=resumable,
+                            overwrite=True)  # fmt: skip
+            times.measure(partial(write_with_sink, made, labels), ours)
+        peer.measure(lambda: write_theirs(theirs, labels, compression), theirs)
     if not np.array_equal(tifffile.imread(ours), labels):
         raise SystemExit("TiffSink wrote wrong pixels")
     sink_speed, sink_processor_speed = sink.speeds(labels.nbytes)
     peer_speed, peer_processor_speed = peer.speeds(labels.nbytes)
+    kind = "pyramid" if pyramid else "plain"
     print(
-        f"{compression:6} TiffSink {sink_speed:5.0f} MB/s ({sink_processor_speed:5.0f} MB a processor second)  "
+        f"{compression:5} {kind:8} TiffSink {sink_speed:5.0f} MB/s ({sink_processor_speed:5.0f} MB a processor second)  "
         f"tifffile {peer_speed:5.0f} ({peer_processor_speed:5.0f})  "
         f"ratio {sink_speed / peer_speed:.2f} ({sink_processor_speed / peer_processor_speed:.2f})  "
+        f"with journal {journaled.speeds(labels.nbytes)[0] / peer_speed:.2f}  "
         f"file {ours.stat().st_size / 1e6:.2f} / {theirs.stat().st_size / 1e6:.2f} MB"
     )
 
@@ -146,7 +177,8 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory() as folder:
         for compression in ("zlib", "zstd", "lzw", "none"):
-            compare(labels, compression, Path(folder), arguments.rounds)
+            compare(labels, compression, Path(folder), arguments.rounds, pyramid=False)
+            compare(labels, compression, Path(folder), arguments.rounds, pyramid=True)
         measure_npy(labels, Path(folder), arguments.rounds)
 
 

@@ -62,10 +62,11 @@ def test_tifffile_finds_all_levels_tiled_and_compressed(tmp_path, shape, name):
         flat = len(shape) == 3 and name == "a.tif"
         assert len(series.levels) == (1 if flat else 5)
         for level, found in enumerate(series.levels):
-            np.testing.assert_array_equal(found.asarray(), reduced(pixels, level))
-            assert {(page.aspage().tile, page.compression.name) for page in found.pages} == {
-                ((64, 64), "ADOBE_DEFLATE")
-            }
+            assert found.shape == reduced(pixels, level).shape
+            if len(shape) == 2 or not level:  # maps are averaged
+                np.testing.assert_array_equal(found.asarray(), reduced(pixels, level))
+            for page in found.pages:
+                assert (page.aspage().tile, page.compression.name) == ((64, 64), "ADOBE_DEFLATE")
         assert tiff.is_ome == (name == "a.ome.tif")
 
 
