@@ -144,7 +144,8 @@ def compare(labels: np.ndarray, compression: str, folder: Path, rounds: int, *, 
     peer_speed, peer_processor_speed = peer.speeds(labels.nbytes)
     kind = "pyramid" if pyramid else "plain"
     print(
-        f"{compression:5} {kind:8} TiffSink {sink_speed:5.0f} MB/s ({sink_processor_speed:5.0f} MB a processor second)  "
+        f"{compression:5} {kind:8} TiffSink {sink_speed:5.0f} MB/s "
+        f"({sink_processor_speed:5.0f} MB a processor second)  "
         f"tifffile {peer_speed:5.0f} ({peer_processor_speed:5.0f})  "
         f"ratio {sink_speed / peer_speed:.2f} ({sink_processor_speed / peer_processor_speed:.2f})  "
         f"with journal {journaled.speeds(labels.nbytes)[0] / peer_speed:.2f}  "
