@@ -25,6 +25,7 @@ from exactile.plan.choice import MOST_BANDS, Choice, Plan, choose, choose_strips
 from exactile.plan.strips import StripPlan, least_rows
 from exactile.plan.tiles import AxisDomain, TilePlan
 from exactile.sinks.protocol import ResultSpec, Sink, WritePlan
+from exactile.sources.damage import NO_DAMAGE, DamageReport, report_damage
 from exactile.sources.protocol import ReadCount, Source
 from exactile.statistics import Normalizers, measure, passes
 from exactile.stream import KeptRows, NoSink, RowStream
@@ -64,6 +65,7 @@ class Summary:
     budget_bytes: int
     predicted_memory_bytes: int
     peak_memory_bytes: int
+    damage: DamageReport = NO_DAMAGE
 
     @property
     def megapixels_per_second(self) -> float:
@@ -218,7 +220,12 @@ class Session:
             budget_bytes=self._budget_bytes,
             predicted_memory_bytes=need.needed_bytes + need.granted_cache(self._budget_bytes),
             peak_memory_bytes=peak_resident_bytes(),
+            damage=self._damage(source, chosen, measured=found is not None and normalizers is None),
         )
+
+    def _damage(self, source: Source, plan: Plan, *, measured: bool) -> DamageReport:
+        shape = self._result_spec(plan).shape
+        return report_damage(source, self.contract.geometry, (shape[-2], shape[-1]), whole=measured)
 
     def measure(self, source: Source, measuring: Callable[[int, int], None] | None = None) -> Normalizers:
         """Offset and scale by which the model normalises ``source``: one or two passes over it, in bounded memory.

@@ -53,5 +53,21 @@ AxesOption = Annotated[
     str | None, typer.Option(metavar="AXES", help="Axes of a .npy image: YX, YXC or CYX. [default: YX or YXC]")
 ]
 LevelOption = Annotated[int, typer.Option(min=0, help="Level of a pyramid; 0 is full resolution.")]
+
+
+class CorruptChoice(StrEnum):
+    """What becomes of a chunk of the image that cannot be decoded."""
+
+    fail = "fail"
+    fill = "fill"
+
+
+OnCorruptOption = Annotated[
+    CorruptChoice,
+    typer.Option(help="A damaged chunk of the image ends the run, or is filled with --corrupt-value and reported."),
+]
+CorruptValueOption = Annotated[
+    float | None, typer.Option(help="What samples of damaged chunks become. [default: 0]", show_default=False)
+]
 OutputNameOption = Annotated[str | None, typer.Option(help="Which of the model's outputs. [default: the first]")]
 NoProgressOption = Annotated[bool, typer.Option("--no-progress", help="No progress bar.")]

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from exactile.cli.damage import warn_of_damage
 from exactile.cli.failures import reported
 from exactile.cli.model_choice import ModelChoice
 from exactile.cli.normalization import NormalizationOptions
@@ -15,11 +16,14 @@ from exactile.cli.options import (
     AxesOption,
     BundleOrModelArgument,
     ChannelsOption,
+    CorruptChoice,
+    CorruptValueOption,
     JointOption,
     LevelOption,
     MeanOption,
     NoProgressOption,
     NormalizeOption,
+    OnCorruptOption,
     OutputChoice,
     OutputNameOption,
     PercentilesOption,
@@ -97,6 +101,8 @@ def run(
     channels: ChannelsOption = None,
     axes: AxesOption = None,
     level: LevelOption = 0,
+    on_corrupt: OnCorruptOption = CorruptChoice.fail,
+    corrupt_value: CorruptValueOption = None,
     output_name: OutputNameOption = None,
     compression: Annotated[
         str | None, typer.Option(help="Of a TIFF result: zlib, zstd, lzw or none. [default: zlib]")
@@ -133,7 +139,14 @@ def run(
             strips=plan.value in ("auto", "strip"),
         )
         deploy = chosen.load()
-        source = open_source(image, axes=axes, channels=parse_channels(channels), level=level)
+        source = open_source(
+            image,
+            axes=axes,
+            channels=parse_channels(channels),
+            level=level,
+            on_corrupt=on_corrupt.value,
+            corrupt_value=corrupt_value,
+        )
         try:
             deployed = deploy(str(source.dtype))
             session = Session(deployed, memory_bytes=memory_bytes, threads=threads)
@@ -151,3 +164,4 @@ def run(
         finally:
             source.close()
         print_summary(summary, model=model, image=image, target=target, as_json=as_json)
+        warn_of_damage(summary.damage, image)

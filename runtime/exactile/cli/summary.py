@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 import exactile
+from exactile.cli.damage import box_list, damage_object
 from exactile.plan.budget import format_bytes
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def summary_object(summary: Summary, *, model: Path, image: Path, target: Path) 
         "image_size": list(summary.image),
         "padded_size": list(summary.domain),
         "result_shape": list(summary.result),
+        "damaged": damage_object(summary.damage),
         "wanted_pixels": summary.wanted_pixels,
         "computed_pixels": summary.computed_pixels,
         "computed_over_wanted": round(summary.computed_pixels / summary.wanted_pixels, 4),
@@ -91,6 +93,8 @@ def _rows(summary: Summary, target: Path) -> list[tuple[str, str]]:
         rows.insert(2, ("padded", padded))
     if summary.chunks.chunks_stored:
         rows.append(("chunks", f"{summary.chunks.chunks_decoded} decoded of {summary.chunks.chunks_stored} stored"))
+    if summary.damage.boxes:
+        rows.append(("damaged", f"{summary.damage.pixels} pixels filled: {box_list(summary.damage.boxes)}"))
     return rows
 
 

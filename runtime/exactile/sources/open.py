@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from exactile.errors import OptionError, SourceError
 from exactile.sources.array import ArraySource
+from exactile.sources.damage import OnCorrupt
 from exactile.sources.positional_file import PositionalFile
 from exactile.sources.protocol import Source
 
@@ -32,11 +33,16 @@ def open_source(
     channels: Sequence[int] | None = None,
     level: int = 0,
     workers: int | None = None,
+    on_corrupt: OnCorrupt = "fail",
+    corrupt_value: float | None = None,
 ) -> Source:
     """Open a TIFF file, a .npy file (told apart by content, not by name) or an array.
 
     ``axes`` is YX, YXC or CYX; ``channels`` chooses channels in any order; ``level`` chooses from a pyramid;
-    ``workers`` threads decode. Raises SourceError when there is no image that can be read, OptionError for a
+    ``workers`` threads decode. ``on_corrupt`` "fill" fills chunks of a TIFF file that cannot be decoded with
+    ``corrupt_value`` (default 0); arrays and .npy files have no such chunks.
+
+    Raises SourceError when there is no image that can be read, OptionError for a
     level or axes that are not there, ChannelError for ``channels`` that are not there.
     """
     if isinstance(image, np.ndarray):
@@ -46,7 +52,8 @@ def open_source(
     if start.startswith(_TIFF):
         from exactile.sources.tiff import TiffSource
 
-        return TiffSource(image, axes=axes, channels=channels, level=level, workers=workers)
+        return TiffSource(image, axes=axes, channels=channels, level=level, workers=workers,
+                          on_corrupt=on_corrupt, corrupt_value=corrupt_value)  # fmt: skip
     if start.startswith(_NPY):
         from exactile.sources.npy import NpySource
 

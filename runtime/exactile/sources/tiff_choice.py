@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from exactile.errors import OptionError, SourceError
+from exactile.sources.tiff_limits import check_limits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +50,7 @@ def choose_pages(tiff: Any, choice: ImageChoice, name: str) -> ChosenPages:
         page = page.aspage()
         _check_plane(page, name)
         return ChosenPages(keyframe=page, pages=(page,))
+    check_limits(tiff, name)
     series = _numbered(tiff.series, choice.series, "series", name)
     return _pages_of_series(_numbered(series.levels, choice.level, "level", name), choice, name)
 
@@ -103,6 +105,11 @@ def _plane_shape(keyframe: Any) -> tuple[int, ...]:
 def _check_plane(keyframe: Any, name: str) -> None:
     if 0 in keyframe.shaped:
         raise SourceError(f"{name}: the image has no pixels (shape {keyframe.shape})")
+    if keyframe.planarconfig not in {None, 1, 2}:
+        raise SourceError(
+            f"{name}: has a damaged structure: its planar configuration is {int(keyframe.planarconfig)};"
+            " 1 (samples of a pixel together) and 2 (planes) are known"
+        )
     if keyframe.shaped[1] != 1 or (keyframe.is_tiled and keyframe.tiledepth != 1):
         raise SourceError(
             f"{name}: is a volume of {keyframe.shaped[1]} planes; store each plane as a page and choose one"

@@ -14,14 +14,19 @@ from exactile.geometry import Box
 from exactile.sources.channel_choice import ChannelCopy
 from exactile.sources.chunk_cache import ChunkCache, ChunkKey
 from exactile.sources.chunk_schedule import ChunkSchedule, RecentFirst, SweepSchedule
+from exactile.sources.damage import CorruptFilling
 from exactile.sources.decode_pool import DecodePool
-from exactile.sources.positional_file import DamagedDataError, PositionalFile
+from exactile.sources.positional_file import DamagedDataError, DiskError, PositionalFile
 from exactile.sources.protocol import ReadCount, ReadPlan
 from exactile.sources.raw_rows import RawRows
 from exactile.sources.tiff_layout import TiffLayout
 
 UNPLANNED_CACHE_BYTES = 64 << 20
 """Decoded chunks kept, the most recent first, while no plan was announced."""
+
+
+class UndecodableError(Exception):
+    """A chunk whose stored bytes are no pixels."""
 
 
 class ChunkReader(Protocol):
@@ -55,6 +60,7 @@ class ChunkAccess:
     layout: TiffLayout
     copies: tuple[ChannelCopy, ...]
     pool: DecodePool
+    filling: CorruptFilling
 
     def parts(self, box: Box, out: NDArray[Any]) -> Iterator[tuple[ChunkKey, Box, NDArray[Any]]]:
         """Every chunk that ``box`` touches, row by row: its key, the wanted pixels, where they go."""
@@ -73,9 +79,12 @@ class ChunkAccess:
         index = row * self.layout.grid.columns + column
         return int(plane.offsets[index]), int(plane.sizes_bytes[index]), plane.first_segment + index
 
-    def damage(self, key: ChunkKey, reason: object) -> SourceError:
+    def failure(self, key: ChunkKey, reason: object) -> SourceError:
         where = self.layout.describe_chunk(*key)
-        return SourceError(f"{self.file.name}: {where} cannot be read: {reason}; the file is damaged")
+        return SourceError(f"{self.file.name}: {where} cannot be read: {reason}")
+
+    def damage(self, key: ChunkKey, reason: object) -> SourceError:
+        return SourceError(f"{self.failure(key, reason)}; the file is damaged")
 
 
 class RawChunkReader:
@@ -164,7 +173,11 @@ class DecodedChunkReader:
 
     def _serve(self, part: _Part) -> None:
         copy = self._access.copies[part.key[0]]
-        chunk = self._decode(part.key) if part.held is None else part.held
+        try:
+            chunk = self._decode(part.key) if part.held is None else part.held
+        except UndecodableError as error:
+            self._fill(part, error)
+            return
         if chunk is None:
             copy.fill(self._access.layout.fill, part.out)
             return
@@ -173,9 +186,20 @@ class DecodedChunkReader:
         if part.held is None and part.next_use is not None:
             self._cache.put(part.key, chunk, part.next_use)
 
+    def _fill(self, part: _Part, error: UndecodableError) -> None:
+        """Fill the part of a chunk that cannot be decoded, or fail, as was asked for."""
+        access, filling = self._access, self._access.filling
+        if not filling.fills:
+            raise access.damage(part.key, error) from error
+        if not filling.knows(part.key):
+            filling.note(part.key, self._grid.chunk_box(part.key[1], part.key[2]), str(error))
+        access.copies[part.key[0]].fill(filling.value, part.out)
+
     def _decode(self, key: ChunkKey) -> NDArray[Any] | None:
-        """The chunk's pixels, (H, W, samples); None when it is empty."""
+        """The chunk's pixels, (H, W, samples); None when it is empty. Raises UndecodableError."""
         access = self._access
+        if access.filling.knows(key):
+            raise UndecodableError("it was tried before")
         offset, size_bytes, segment = access.stored(key)
         if size_bytes == 0:
             return None
@@ -184,9 +208,12 @@ class DecodedChunkReader:
             chunk = access.layout.planes[key[0]].decode(data, segment)
         except SourceError:
             raise
+        # Neither is a matter of what the chunk holds, so neither is filled.
+        except (DiskError, MemoryError) as error:
+            raise access.failure(key, str(error) or "there is not enough memory for it") from error
         # Each codec has errors of its own; whatever it is, this chunk cannot be read.
         except Exception as error:
-            raise access.damage(key, str(error) or type(error).__name__) from error
+            raise UndecodableError(str(error) or type(error).__name__) from error
         self._check_decoded(key, chunk)
         with self._lock:
             self._decoded += 1
@@ -198,4 +225,4 @@ class DecodedChunkReader:
         height, width, samples = chunk.shape
         if height < rows or width < columns or samples != layout.samples or chunk.dtype != layout.stored_dtype:
             expected = f"{rows} x {columns} x {layout.samples} {layout.stored_dtype.name}"
-            raise self._access.damage(key, f"it decodes to {chunk.shape} {chunk.dtype.name} instead of {expected}")
+            raise UndecodableError(f"it decodes to {chunk.shape} {chunk.dtype.name} instead of {expected}")

@@ -197,13 +197,16 @@ def _never_decoded(data: bytes, index: int) -> NDArray[Any]:
 
 
 def _holds_whole_chunks(plane: ChunkPlane, grid: ChunkGrid, pixel_bytes: int) -> bool:
-    """Whether every chunk that is there has all the rows of the image that it covers, at full chunk width.
+    """Whether every chunk that is there is whole, or ends exactly with the image's last row, at full chunk width.
 
-    Some writers cut the tiles at the right and lower edge; tifffile's decoder tells those apart.
+    Some writers cut the tiles at the right and lower edge; tifffile's decoder tells those apart, and knows what any
+    other size means: most often that the samples are not plain, whatever the header says.
     """
     rows = np.minimum(grid.chunk_rows, grid.height - np.arange(grid.rows) * grid.chunk_rows)
     needed = np.repeat(rows * grid.chunk_columns * pixel_bytes, grid.columns)
-    return bool(((plane.sizes_bytes == 0) | (plane.sizes_bytes >= needed)).all())
+    whole = grid.chunk_rows * grid.chunk_columns * pixel_bytes
+    sizes = plane.sizes_bytes
+    return bool(((sizes == 0) | (sizes == needed) | (sizes >= whole)).all())
 
 
 def _check_within_file(layout: TiffLayout, file: PositionalFile) -> None:
