@@ -12,7 +12,7 @@ from pathlib import Path
 from fuzz.harness import CHILD_DEADLINE_S, DEADLINE_S, MOST_BYTES, try_all
 from fuzz.outcome import Outcome
 from fuzz.recipe import KINDS, Recipe
-from fuzz.trial import recipe_of
+from fuzz.trial import prepare, recipe_of
 
 VERDICTS = ("right", "error", "failure")
 
@@ -24,6 +24,7 @@ def main() -> None:
     for kind in options.kind or KINDS:
         recipes = [recipe_of(kind, options.seed + index) for index in range(options.cases)]
         with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
+            prepare(kind, Path(folder))
             start = time.monotonic()
             outcomes = list(_watched(recipes, Path(folder), options.children))
             failed |= _report(kind, outcomes, time.monotonic() - start)

@@ -18,7 +18,7 @@ from fuzz.outcome import Outcome, judge_message
 LARGEST_COMPARED_BYTES = 256 << 20
 NAME = "image.tif"
 
-_STANDARD = range(254, 600)
+_STANDARD = {*range(254, 300), *range(317, 348), *range(512, 533)}
 # These tell of the image, not where its pixels are: name, date, resolution, software, description and the like.
 _HARMLESS = {
     *(255, 269, 270, 271, 272, 274, 280, 281, 282, 283, 285, 286, 287, 288, 296, 301, 305, 306, 315, 316, 318, 319),
@@ -84,6 +84,7 @@ def judge(path: Path, found: np.ndarray | str | Outcome) -> Outcome:
 def _reference(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
     """What tifffile reads, as (H, W, C) of ``shape`` where it can be; None where it would not fit into memory."""
     with tifffile.TiffFile(path) as tiff:
+        len(tiff.pages)  # finds loops, in which tifffile would go round for ever otherwise
         level = tiff.series[0].levels[0]
         if level.nbytes > LARGEST_COMPARED_BYTES:
             return None

@@ -4,18 +4,46 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import onnx
 from onnx import TensorProto, helper
 
-from exactile.errors import ModelError
+from exactile.errors import ExactileError, ModelError
 
 LARGEST_WEIGHTS_BYTES = 2 << 30
 """All weights together: what one ONNX file can hold."""
 
+LONGEST_DETAIL = 300
+"""Characters of a foreign message that are passed on."""
+
 MOST_NODES = 200_000
 """Nodes of the graph once its local functions are written out."""
+
+
+@contextmanager
+def understood(name: str) -> Iterator[None]:
+    """Turn whatever a graph raises that contradicts itself into a ModelError of one line.
+
+    A checked graph may still hold values of other types and ranks than its operators take; libraries that walk it
+    raise nearly anything then (IndexError, TypeError, their own errors).
+    """
+    try:
+        yield
+    except (ExactileError, ImportError, MemoryError):
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"{name}: the graph contradicts itself ({type(error).__name__}: {one_line(error)}); export it again"
+        ) from error
+
+
+def one_line(error: Exception) -> str:
+    """The beginning of a foreign message, printable."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[0][:LONGEST_DETAIL] if lines else type(error).__name__
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def check_tensors(proto: onnx.ModelProto, name: str, folder: Path | None) -> None:

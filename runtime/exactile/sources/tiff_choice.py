@@ -79,6 +79,8 @@ def _pages_of_series(series: Any, choice: ImageChoice, name: str) -> ChosenPages
     planes = _channel_planes(shape, axes, keyframe, choice, name)
     start = series.dataoffset
     if start is not None:
+        if start <= 0:
+            raise SourceError(f"{name}: has a damaged structure: its pixels are said to begin at byte {start}")
         # ImageJ's and tifffile's own stacks: what the first page says of them goes before later pages.
         offsets = tuple(start + index * keyframe.nbytes for index in range(planes))
         return ChosenPages(keyframe=keyframe, pages=(keyframe,), plane_offsets=offsets)

@@ -25,11 +25,23 @@ def check_limits(tiff: Any, name: str) -> None:
     """Raise SourceError when an open ``tifffile.TiffFile`` claims more images or planes than any real file has."""
     if tiff.is_ome:
         _check_ome(str(tiff.ome_metadata), name)
+    _check_sub_directories(tiff, name)
     if tiff.is_shaped and len(tiff.pages) > MOST_SERIES:
         described = (page for page in tiff.pages if page.is_shaped)
         if len(list(islice(described, MOST_SERIES + 1))) > MOST_SERIES:
             raise SourceError(
                 f"{name}: holds more than {MOST_SERIES} images, each described for itself; store them in several files"
+            )
+
+
+def _check_sub_directories(tiff: Any, name: str) -> None:
+    """A sub-directory that is a directory of its own above itself has tifffile go round until the stack is full."""
+    directories = {page.offset for page in islice(tiff.pages, min(len(tiff.pages), MOST_SERIES))}
+    for page in islice(tiff.pages, len(directories)):
+        inner = directories.intersection(getattr(page, "subifds", None) or ())
+        if inner:
+            raise SourceError(
+                f"{name}: has a damaged structure: the directory at byte {inner.pop()} is among its own sub-directories"
             )
 
 

@@ -133,8 +133,8 @@ def _chunked_planes(page: Any, page_number: int, grid: ChunkGrid, name: str) -> 
             f"{name}: has a damaged structure: {needed} chunks are needed, but it lists"
             f" {len(page.dataoffsets)} offsets and {len(page.databytecounts)} sizes"
         )
-    offsets = np.asarray(page.dataoffsets[:needed], np.int64)
-    sizes = np.asarray(page.databytecounts[:needed], np.int64)
+    offsets = _whole_numbers(page.dataoffsets[:needed], name)
+    sizes = _whole_numbers(page.databytecounts[:needed], name)
     if offsets.min(initial=0) < 0 or sizes.min(initial=0) < 0:
         raise SourceError(f"{name}: has a damaged structure: the table of chunks holds impossible offsets or sizes")
     # Writers mark an empty chunk by a size or an offset of 0.
@@ -150,6 +150,14 @@ def _chunked_planes(page: Any, page_number: int, grid: ChunkGrid, name: str) -> 
         )
         for index in range(separate)
     ]
+
+
+def _whole_numbers(values: Any, name: str) -> NDArray[np.int64]:
+    """Offsets or sizes, (n,) int64. A damaged tag makes them fractions, or more than 64 bits hold."""
+    found = np.asarray(values)
+    if found.dtype.kind not in "iu" or found.max(initial=0) > np.iinfo(np.int64).max:
+        raise SourceError(f"{name}: has a damaged structure: the table of chunks holds impossible offsets or sizes")
+    return found.astype(np.int64)
 
 
 def _decoder(page: Any) -> Decode:
