@@ -22,8 +22,16 @@ BUDGET_BYTES = 1 << 30
 MOST_CHANNELS = 16
 TOLERANCE = 1e-3
 
-_NO_REFERENCE = ("invalid dimensions", "ShapeInferenceError", "External data")
-"""Declared sizes that contradict the weights, and data beside the model: exactile looks at the weights themselves."""
+_NO_REFERENCE = (
+    "invalid dimensions",
+    "ShapeInferenceError",
+    "External data",
+    "NOT_IMPLEMENTED",
+    "same node name",
+    "Non concat axis",
+)
+"""What plain ONNX Runtime refuses and exactile mends: declared sizes that contradict the weights, data beside the
+model, operators older than any that it implements, names given twice, parts beside the result that take other sizes."""
 
 
 def read_case(path: Path) -> Outcome | tuple[Geometry, int]:

@@ -18,11 +18,10 @@ from fuzz.outcome import Outcome, judge_message
 LARGEST_COMPARED_BYTES = 256 << 20
 NAME = "image.tif"
 
-_STANDARD = {*range(254, 300), *range(317, 348), *range(512, 533)}
-# These tell of the image, not where its pixels are: name, date, resolution, software, description and the like.
-_HARMLESS = {
-    *(255, 269, 270, 271, 272, 274, 280, 281, 282, 283, 285, 286, 287, 288, 296, 301, 305, 306, 315, 316, 318, 319),
-    *(320, 333),
+# By TIFF 6.0 and its supplements: sizes, bits, compression, colours, strips, tiles, planes, sub-directories, JPEG.
+_PIXEL_TAGS = {
+    *(254, 256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 292, 293, 317, 322, 323, 324, 325, 330, 338, 339),
+    *(347, 512, 513, 514, 515, 519, 520, 521, 530, 532),
 }
 
 
@@ -40,7 +39,7 @@ class _Log(logging.Handler):
     def serious(self) -> list[str]:
         """Messages about tags of the standard that decide about pixels."""
         tags = [(re.search(r"TiffTag (\d+) @", message), message) for message in self.messages]
-        return [text for tag, text in tags if tag and int(tag[1]) in _STANDARD and int(tag[1]) not in _HARMLESS]
+        return [text for tag, text in tags if tag and int(tag[1]) in _PIXEL_TAGS]
 
 
 def read_case(path: Path) -> np.ndarray | str | Outcome:
