@@ -67,6 +67,8 @@ FOUND = {
         ("valid", "type of a tensor", 180),
         ("stain_unet", "an attribute", 181),
         ("low_resolution", "type of a tensor", 208),
+        # A negative number of channels, by that of groups.
+        ("dilated", "an attribute", 81530),
         # Messages that named no file, or were as long as the graph.
         ("low_resolution", "versions", 13),
         ("unet_bilinear_d1", "an attribute", 869),

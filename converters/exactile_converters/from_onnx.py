@@ -187,6 +187,10 @@ def _layout(image: ir.Value, name: str) -> tuple[Labels, int]:
     weights = _channels_of_first_convolution(image)
     if weights is not None:
         axis, channels = weights
+        if channels < 1:
+            raise ModelError(
+                f"{name}: its first convolution takes {channels} channels; its groups or weights are damaged"
+            )
         return (first if axis == 1 else last), channels
     if dims[1] is not None and (dims[3] is None or dims[1] <= dims[3]):
         return first, dims[1]
