@@ -53,6 +53,7 @@ FOUND = {
         (BUNDLE, "encoding", 275),
         (BUNDLE, "another string", 202),
         (BUNDLE, "something more", 338),
+        (BUNDLE, "another string", 2000753),
         # Gigabytes for a stride of 2^31 pixels, and for the list of 15 million channels.
         (BUNDLE, "another number", 51782),
         (BUNDLE, "another number", 53564),
@@ -69,6 +70,8 @@ FOUND = {
         ("low_resolution", "type of a tensor", 208),
         # A negative number of channels, by that of groups.
         ("dilated", "an attribute", 81530),
+        # Minutes for a stride of 2^31 pixels.
+        ("super_resolution", "an attribute", 2003593),
         # Messages that named no file, or were as long as the graph.
         ("low_resolution", "versions", 13),
         ("unet_bilinear_d1", "an attribute", 869),

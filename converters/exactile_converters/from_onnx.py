@@ -18,7 +18,7 @@ from exactile_converters.geometry.node_view import Labels
 from exactile_converters.geometry.trace import Traced, trace
 from exactile_converters.old_resize import keep_old_resize
 from exactile_converters.several_inputs import ImageValue, join_inputs
-from exactile_converters.untrusted import check_functions, check_tensors, one_line, understood
+from exactile_converters.untrusted import check_functions, check_steps, check_tensors, one_line, understood
 
 OLDEST_WRAPPABLE_OPSET = 13
 FIRST_OPSET_WITH_RESIZE_MODES = 11
@@ -57,6 +57,7 @@ def prepare_network(proto: onnx.ModelProto, *, name: str, output_name: str | Non
     """Flatten, clean and sort a loaded model, and find its input and output."""
     check_tensors(proto, name, None)
     check_functions(proto, name)
+    check_steps(proto, name)
     proto = _at_least_opset(proto, OLDEST_WRAPPABLE_OPSET, name)
     try:
         model = ir.from_proto(proto)

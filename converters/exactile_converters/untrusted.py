@@ -18,6 +18,10 @@ LARGEST_WEIGHTS_BYTES = 2 << 30
 LONGEST_DETAIL = 300
 """Characters of a foreign message that are passed on."""
 
+STEPS = frozenset(("strides", "dilations", "kernel_shape", "pads", "output_padding"))
+LARGEST_STEP = 1 << 16
+"""Pixels of a kernel, a stride, a dilation, a pad."""
+
 MOST_NODES = 200_000
 """Nodes of the graph once its local functions are written out."""
 
@@ -124,6 +128,19 @@ def _tensors(proto: onnx.ModelProto) -> Iterator[TensorProto]:
             if attribute.HasField("g"):
                 graphs.append(attribute.g)
             graphs.extend(attribute.graphs)
+
+
+def check_steps(proto: onnx.ModelProto, name: str) -> None:
+    """Kernels, strides and pads must be of a size that some network has: they are counted pixel by pixel later."""
+    nodes = [*proto.graph.node, *(node for function in proto.functions for node in function.node)]
+    for node in _with_subgraphs(nodes):
+        for attribute in node.attribute:
+            largest = max(map(abs, attribute.ints), default=0) if attribute.name in STEPS else 0
+            if largest > LARGEST_STEP:
+                raise ModelError(
+                    f"{name}: node {node.name[:LONGEST_DETAIL]!r} has {attribute.name} of {largest}; at most "
+                    f"{LARGEST_STEP} pixels are taken"
+                )
 
 
 def check_functions(proto: onnx.ModelProto, name: str) -> None:

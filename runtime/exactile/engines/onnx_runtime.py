@@ -22,7 +22,7 @@ _DTYPES = {
     "tensor(float16)": "float16",
     "tensor(float)": "float32",
 }
-LONGEST_DETAIL = 600
+LONGEST_DETAIL = 400
 """Characters of ONNX Runtime's message that are passed on; it repeats whatever a graph holds."""
 
 _OUT_OF_MEMORY = ("bad_alloc", "Failed to allocate memory", "Available memory of")
@@ -172,9 +172,10 @@ def check_claims(session: Any, claims: Mapping[str, str], graph: str) -> None:
     made_for = session.get_modelmeta().custom_metadata_map
     for key, claim in claims.items():
         if made_for.get(key) != claim:
+            made = made_for.get(key, "no contract at all")[:LONGEST_DETAIL]
             raise EngineError(
-                f"{graph} and the contract disagree about {key}: the graph was made for "
-                f"{made_for.get(key, 'no contract at all')}, the contract says {claim}; convert the model again"
+                f"{graph} and the contract disagree about {key}: the graph was made for {made}, the contract says "
+                f"{claim[:LONGEST_DETAIL]}; convert the model again"
             )
 
 
