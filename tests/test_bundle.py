@@ -215,6 +215,25 @@ def test_a_contract_that_does_not_match_its_graphs_is_refused_before_anything_ru
         exactile.Session(opened.model).segment(exactile.ArraySource(image), exactile.ArraySink(), plan=plan)
 
 
+def weight_offset(contract):
+    next(iter(contract["weights"].values()))["offset"] += 64
+
+
+def strip_lag(contract):
+    contract["strips"]["lag"] += 2
+
+
+@pytest.mark.parametrize(("change", "key"), [(weight_offset, "weights"), (strip_lag, "strips")])
+@pytest.mark.parametrize("plan", ["tile", "strip"])
+def test_weights_and_strips_are_those_that_the_graphs_were_made_for(bundle, change, key, plan):
+    """Both would run, and give another result."""
+    opened = exactile.open_bundle(edited(bundle, change))
+    with pytest.raises(EngineError, match=f"disagree about exactile.{key}"):
+        exactile.Session(opened.model).segment(
+            exactile.ArraySource(np.zeros((200, 200, 3), np.uint8)), exactile.ArraySink(), plan=plan
+        )
+
+
 def unlisted(contract):
     del contract["files"]["graph.onnx"]
 
@@ -250,7 +269,9 @@ def test_a_damaged_contract_is_refused_with_its_reason(bundle, change, says):
         exactile.open_bundle(edited(bundle, change))
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"\xff\xfe", b"[]", b'{"format": 3}'])
+@pytest.mark.parametrize(
+    "data", [b"", b"{", b"\xff\xfe", b"[]", b'{"format": 3}', b'{"x":' * 10**5, b'{"format": "\xff"}']
+)
 def test_what_is_no_contract_is_refused(bundle, data):
     (bundle / "contract.json").write_bytes(data)
     with pytest.raises(BundleError, match="not a contract"):

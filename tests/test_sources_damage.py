@@ -211,6 +211,68 @@ def test_an_impossible_header_is_refused_before_memory_is_taken(tmp_path, codec,
         read(source, Box(Span(0, 2), Span(0, 2)))
 
 
+OME = '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image><Pixels {0}>{1}</Pixels></Image></OME>'
+
+
+@pytest.mark.parametrize(
+    ("sizes", "data"),
+    [
+        ('SizeX="90" SizeY="70" SizeC="1" SizeZ="1000000" SizeT="1000000"', "<TiffData/>"),
+        ('SizeX="90" SizeY="70" SizeC="1" SizeZ="1" SizeT="1"', '<TiffData IFD="0" PlaneCount="999999999999"/>'),
+        ('SizeX="90" SizeY="70" SizeC="' + "9" * 400 + '" SizeZ="1" SizeT="1"', "<TiffData/>"),
+    ],
+)
+def test_ome_xml_that_claims_more_planes_than_any_file_has_is_refused_before_they_are_listed(tmp_path, sizes, data):
+    text = OME.format(f'DimensionOrder="XYCZT" Type="uint8" {sizes}', data)
+    path = tmp_path / "image.tif"
+    tifffile.imwrite(path, IMAGE, description=text, metadata=None, tile=(32, 32), compression="zlib")
+    with pytest.raises(SourceError, match=r"image\.tif: its OME-XML claims \d+ planes"):
+        TiffSource(path)
+
+
+def test_a_directory_that_is_its_own_sub_directory_is_refused(tmp_path):
+    path = write(tmp_path / "image.tif", "deflate", lambda data: data, {330: (LONG, [0])})
+    data = bytearray(path.read_bytes())
+    entry = data.find((330).to_bytes(2, "little") + LONG.to_bytes(2, "little") + (1).to_bytes(4, "little"))
+    data[entry + 8 : entry + 12] = data[4:8]
+    path.write_bytes(bytes(data))
+    with pytest.raises(SourceError, match=r"image\.tif: has a damaged structure: .* among its own sub-directories"):
+        TiffSource(path)
+
+
+@pytest.mark.parametrize("size", [32 * 32 - 1, 6 * 32 + 1])
+def test_plain_tiles_of_an_odd_size_are_an_error_as_they_are_for_tifffile(tmp_path, size):
+    """Most often a compressed tile whose compression was lost from the header."""
+    tags = {**image_tags(70, 90), **tile_tags(32, 32)}
+    path = write_tiff(
+        tmp_path / "image.tif", tags, [*(tile.tobytes() for tile in TILES[:8]), TILES[8].tobytes()[:size]]
+    )
+    with pytest.raises(tifffile.TiffFileError):
+        tifffile.imread(path)
+    with closing(TiffSource(path)) as source, pytest.raises(SourceError, match=r"image\.tif: chunk row 2, column 2"):
+        read(source)
+
+
+@pytest.mark.parametrize("tags", [{284: (SHORT, [6])}, {324: (16, [1 << 63] * 9)}])
+def test_an_unknown_planar_configuration_and_offsets_beyond_63_bits_are_refused(tmp_path, tags):
+    path = write(tmp_path / "image.tif", "deflate", lambda data: data, tags)
+    with pytest.raises(SourceError, match=r"image\.tif: has a damaged structure"):
+        TiffSource(path)
+
+
+def test_memory_that_runs_out_is_not_taken_for_damage(tmp_path, monkeypatch):
+    path = write(tmp_path / "image.tif", "deflate", lambda data: data)
+    with closing(TiffSource(path, workers=1, on_corrupt="fill")) as source:
+
+        def full(*_):
+            raise MemoryError
+
+        monkeypatch.setattr("exactile.sources.positional_file.PositionalFile.read", full)
+        with pytest.raises(SourceError, match="there is not enough memory for it"):
+            read(source)
+        assert source.damaged == ()
+
+
 def test_a_tag_that_cannot_be_read_but_decides_about_pixels_is_an_error(tmp_path):
     """tifffile drops such a tag, here the predictor, logs it and would go on with other pixels."""
     path = write(tmp_path / "image.tif", "deflate", lambda data: data, {317: (SHORT, [2])})

@@ -39,6 +39,7 @@ from exactile.bundle.translation import (
     claims_of,
     geometry_part,
     image_part,
+    layout_claims,
     memory_part,
     result_part,
     strips_part,
@@ -123,7 +124,6 @@ def _publish(part: Path, target: Path, *, overwrite: bool) -> None:
 def _files(content: BundleContent) -> tuple[dict[str, bytes], ContractFile]:
     model = content.model
     weights = _Weights()
-    metadata = {**content.metadata, **claims_of(model.contract)}
     height, width = content.tile
     tile_name = f"tile-{height}x{width}.onnx"
     graph = onnx.load_from_string(model.graph)
@@ -132,9 +132,12 @@ def _files(content: BundleContent) -> tuple[dict[str, bytes], ContractFile]:
     if model.strips is not None:
         for role, name in strip_names.items():
             graphs[name] = onnx.load_from_string(model.strips.graphs[role].graph)
+    for proto in graphs.values():
+        weights.move(proto, model.strips.weights if model.strips is not None else {})
+    strips = strips_part(model.strips, strip_names) if model.strips is not None else None
+    metadata = {**content.metadata, **claims_of(model.contract), **layout_claims(weights.parts, strips)}
     files = {}
     for name, proto in graphs.items():
-        weights.move(proto, model.strips.weights if model.strips is not None else {})
         del proto.metadata_props[:]
         onnx.helper.set_model_props(proto, {**metadata, "exactile.role": name.removesuffix(".onnx")})
         proto.producer_name, proto.producer_version = "exactile", exactile.__version__
@@ -158,7 +161,7 @@ def _files(content: BundleContent) -> tuple[dict[str, bytes], ContractFile]:
         memory=memory_part(model.contract.memory),
         graph=GraphPart(file="graph.onnx"),
         tile=TilePart(file=tile_name, shape=content.tile),
-        strips=strips_part(model.strips, strip_names) if model.strips is not None else None,
+        strips=strips,
         no_strips_reason=model.no_strips_reason,
         notes=tuple(content.notes),
         weights=weights.parts,

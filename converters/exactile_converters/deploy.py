@@ -11,6 +11,7 @@ from exactile_converters.graphs.memory_records import wrapped_memory
 from exactile_converters.inspection import Inspection, inspect_network, not_tileable
 from exactile_converters.strips.build import build_strips
 from exactile_converters.strips.refusal import StripError
+from exactile_converters.untrusted import understood
 
 __all__ = ["Inspection", "Normalization", "deploy", "inspect_network", "load_network"]
 
@@ -31,6 +32,19 @@ def deploy(
 
     Raises NotTileableError listing the obstacles, ChannelError, and OptionError where ``output`` makes no sense.
     """
+    with understood(network.name):
+        return _deployed(network, image_dtype, normalization or Normalization(), output, map_dtype, strips=strips)
+
+
+def _deployed(
+    network: Network,
+    image_dtype: str,
+    normalization: Normalization,
+    output: OutputKind,
+    map_dtype: MapDtype | None,
+    *,
+    strips: bool,
+) -> DeployedModel:
     traced = network.trace()
     if traced.geometry is None:
         raise not_tileable(network.name, traced.obstacles)
@@ -38,7 +52,7 @@ def deploy(
         network,
         traced.features[network.result.name or ""],
         image_dtype=image_dtype,
-        normalization=normalization or Normalization(),
+        normalization=normalization,
         kind=output,
         map_dtype=map_dtype,
     )

@@ -18,7 +18,7 @@ from exactile_converters.geometry.node_view import Labels
 from exactile_converters.geometry.trace import Traced, trace
 from exactile_converters.old_resize import keep_old_resize
 from exactile_converters.several_inputs import ImageValue, join_inputs
-from exactile_converters.untrusted import check_functions, check_tensors
+from exactile_converters.untrusted import check_functions, check_steps, check_tensors, one_line, understood
 
 OLDEST_WRAPPABLE_OPSET = 13
 FIRST_OPSET_WITH_RESIZE_MODES = 11
@@ -42,7 +42,9 @@ class Network:
     inputs: tuple[ImageValue, ...]
 
     def trace(self) -> Traced:
-        return trace(self.model, self.image, self.result, labels=self.labels, channels=self.channels)
+        """Raises ModelError for a graph that contradicts itself."""
+        with understood(self.name):
+            return trace(self.model, self.image, self.result, labels=self.labels, channels=self.channels)
 
 
 def load_network(path: str | Path, *, output_name: str | None = None) -> Network:
@@ -55,16 +57,18 @@ def prepare_network(proto: onnx.ModelProto, *, name: str, output_name: str | Non
     """Flatten, clean and sort a loaded model, and find its input and output."""
     check_tensors(proto, name, None)
     check_functions(proto, name)
-    proto = _at_least_opset(proto, OLDEST_WRAPPABLE_OPSET)
+    check_steps(proto, name)
+    proto = _at_least_opset(proto, OLDEST_WRAPPABLE_OPSET, name)
     try:
         model = ir.from_proto(proto)
         _clean(model)
     except Exception as error:
-        raise ModelError(f"{name}: the graph is damaged: {_one_line(error)}") from error
-    inputs = _image_inputs(model, name)
-    result = _result_output(model, name, output_name)
-    image = inputs[0] if len(inputs) == 1 else join_inputs(model, inputs, name)
-    release_fixed_size(model, image.value, image.labels)
+        raise ModelError(f"{name}: the graph is damaged: {one_line(error)}") from error
+    with understood(name):
+        inputs = _image_inputs(model, name)
+        result = _result_output(model, name, output_name)
+        image = inputs[0] if len(inputs) == 1 else join_inputs(model, inputs, name)
+        release_fixed_size(model, image.value, image.labels)
     return Network(
         name=name,
         model=model,
@@ -88,7 +92,7 @@ def read_model(path: Path) -> onnx.ModelProto:
     try:
         proto = onnx.load(str(path), load_external_data=False)
     except Exception as error:
-        raise ModelError(f"{path} is not an ONNX model: it cannot be parsed ({_one_line(error)})") from error
+        raise ModelError(f"{path} is not an ONNX model: it cannot be parsed ({one_line(error)})") from error
     if not proto.HasField("graph") or not proto.graph.node:
         raise ModelError(f"{path} is not an ONNX model: it holds no graph")
     try:
@@ -104,16 +108,16 @@ def read_model(path: Path) -> onnx.ModelProto:
                 f"{path} holds the operator {foreign[1]}, which ONNX does not have at opset {foreign[2]}: its exporter "
                 "left it untranslated. Export it again, with a newer opset or exporter, or without this operator"
             ) from error
-        raise ModelError(f"{path} is not a valid ONNX model: {_one_line(error)}") from error
+        raise ModelError(f"{path} is not a valid ONNX model: {one_line(error)}") from error
     return proto
 
 
-def _at_least_opset(proto: onnx.ModelProto, wanted: int) -> onnx.ModelProto:
+def _at_least_opset(proto: onnx.ModelProto, wanted: int, name: str) -> onnx.ModelProto:
     version = next((opset.version for opset in proto.opset_import if opset.domain in ("", "ai.onnx")), 0)
     newest = onnx.defs.onnx_opset_version()
     if version > newest:
         raise ModelError(
-            f"the model has opset {version}; the newest known here is {newest}: update onnx, or export with it"
+            f"{name}: the model has opset {version}; the newest known here is {newest}: update onnx, or export with it"
         )
     if version >= wanted:
         return proto
@@ -121,7 +125,7 @@ def _at_least_opset(proto: onnx.ModelProto, wanted: int) -> onnx.ModelProto:
         converted = onnx.version_converter.convert_version(proto, wanted)
     except Exception as error:
         raise ModelError(
-            f"the model has opset {version} and cannot be brought to {wanted}: {_one_line(error)}; "
+            f"{name}: the model has opset {version} and cannot be brought to {wanted}: {one_line(error)}; "
             f"export it again with opset {wanted} or newer"
         ) from error
     if version < FIRST_OPSET_WITH_RESIZE_MODES:
@@ -184,6 +188,10 @@ def _layout(image: ir.Value, name: str) -> tuple[Labels, int]:
     weights = _channels_of_first_convolution(image)
     if weights is not None:
         axis, channels = weights
+        if channels < 1:
+            raise ModelError(
+                f"{name}: its first convolution takes {channels} channels; its groups or weights are damaged"
+            )
         return (first if axis == 1 else last), channels
     if dims[1] is not None and (dims[3] is None or dims[1] <= dims[3]):
         return first, dims[1]
@@ -214,8 +222,3 @@ def _channels_of_first_convolution(image: ir.Value) -> tuple[int, int] | None:
             elif node.op_type in {"Cast", "Sub", "Div", "Mul", "Add", "Pad", "BatchNormalization", "Relu"}:
                 queue.append((node.outputs[0], order))
     return None
-
-
-def _one_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:300] if lines else type(error).__name__

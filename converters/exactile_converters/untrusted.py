@@ -4,18 +4,50 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import onnx
 from onnx import TensorProto, helper
 
-from exactile.errors import ModelError
+from exactile.errors import ExactileError, ModelError
 
 LARGEST_WEIGHTS_BYTES = 2 << 30
 """All weights together: what one ONNX file can hold."""
 
+LONGEST_DETAIL = 300
+"""Characters of a foreign message that are passed on."""
+
+STEPS = frozenset(("strides", "dilations", "kernel_shape", "pads", "output_padding"))
+LARGEST_STEP = 1 << 16
+"""Pixels of a kernel, a stride, a dilation, a pad."""
+
 MOST_NODES = 200_000
 """Nodes of the graph once its local functions are written out."""
+
+
+@contextmanager
+def understood(name: str) -> Iterator[None]:
+    """Turn whatever a graph raises that contradicts itself into a ModelError of one line.
+
+    A checked graph may still hold values of other types and ranks than its operators take; libraries that walk it
+    raise nearly anything then (IndexError, TypeError, their own errors).
+    """
+    try:
+        yield
+    except (ExactileError, ImportError, MemoryError):
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"{name}: the graph contradicts itself ({type(error).__name__}: {one_line(error)}); export it again"
+        ) from error
+
+
+def one_line(error: Exception) -> str:
+    """The beginning of a foreign message, printable."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[0][:LONGEST_DETAIL] if lines else type(error).__name__
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def check_tensors(proto: onnx.ModelProto, name: str, folder: Path | None) -> None:
@@ -96,6 +128,19 @@ def _tensors(proto: onnx.ModelProto) -> Iterator[TensorProto]:
             if attribute.HasField("g"):
                 graphs.append(attribute.g)
             graphs.extend(attribute.graphs)
+
+
+def check_steps(proto: onnx.ModelProto, name: str) -> None:
+    """Kernels, strides and pads must be of a size that some network has: they are counted pixel by pixel later."""
+    nodes = [*proto.graph.node, *(node for function in proto.functions for node in function.node)]
+    for node in _with_subgraphs(nodes):
+        for attribute in node.attribute:
+            largest = max(map(abs, attribute.ints), default=0) if attribute.name in STEPS else 0
+            if largest > LARGEST_STEP:
+                raise ModelError(
+                    f"{name}: node {node.name[:LONGEST_DETAIL]!r} has {attribute.name} of {largest}; at most "
+                    f"{LARGEST_STEP} pixels are taken"
+                )
 
 
 def check_functions(proto: onnx.ModelProto, name: str) -> None:

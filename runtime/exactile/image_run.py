@@ -25,6 +25,7 @@ from exactile.plan.strips import StripPlan
 from exactile.planning import Planner, Wish
 from exactile.run_record import Earlier, asked_record, complete_record, take_over
 from exactile.sinks.protocol import ResumableSink, Sink
+from exactile.sources.damage import report_damage
 from exactile.sources.protocol import ReadCount, ReadPlan, Source
 from exactile.statistics import Normalizers, constants_of
 from exactile.summary import Summary
@@ -152,6 +153,7 @@ class ImageRun:
         self, choice: Choice, pipeline: Pipeline, need: MemoryNeed, kept_pixels: int, *, computed: bool
     ) -> Summary:
         plan, skipped, budget_bytes = choice.plan, pipeline.skipped, self.planner.budget_bytes
+        shape = self.planner.result_spec(plan, self.source).shape
         left_out = skipped.tiles * prod(plan.tile_shape)
         return Summary(
             plan=plan.name,
@@ -161,7 +163,7 @@ class ImageRun:
             border=plan.border,
             image=plan.image_shape,
             domain=(plan.y.domain.size, plan.x.domain.size),
-            result=self.planner.result_spec(plan, self.source).shape,
+            result=shape,
             tile=plan.tile_shape,
             tiles=len(plan),
             wanted_pixels=plan.wanted_pixels,
@@ -174,6 +176,12 @@ class ImageRun:
             budget_bytes=budget_bytes,
             predicted_memory_bytes=need.needed_bytes + need.granted_cache(budget_bytes),
             peak_memory_bytes=peak_resident_bytes(),
+            damage=report_damage(
+                self.source,
+                self.model.contract.geometry,
+                (shape[-2], shape[-1]),
+                whole=self.record["normalizers"] is not None,
+            ),
         )
 
 

@@ -178,7 +178,7 @@ class Planner:
         if source.channels != image.channels:
             raise ChannelError(
                 f"the image has {source.channels} channel(s) and the model takes {image.channels}; choose which with "
-                f"--channels, e.g. --channels {','.join(map(str, range(image.channels)))}"
+                f"--channels, e.g. --channels {','.join(map(str, range(min(image.channels, 16))))}"
             )
         if np.dtype(source.dtype) != np.dtype(image.dtype):
             raise PlanError(f"the image holds {source.dtype} samples and the model was deployed for {image.dtype}")

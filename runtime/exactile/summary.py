@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from exactile.pipeline.run import StageSeconds
 from exactile.plan.border import Border
+from exactile.sources.damage import NO_DAMAGE, DamageReport
 from exactile.sources.protocol import ReadCount
 
 
@@ -37,6 +38,7 @@ class Summary:
     budget_bytes: int
     predicted_memory_bytes: int
     peak_memory_bytes: int
+    damage: DamageReport = NO_DAMAGE
 
     @property
     def megapixels_per_second(self) -> float:

@@ -16,6 +16,10 @@ WEIGHTS_NAME = "weights.bin"
 
 Count = Annotated[int, Meta(ge=0, le=1 << 53)]
 Positive = Annotated[int, Meta(ge=1, le=1 << 31)]
+Stride = Annotated[int, Meta(ge=1, le=1 << 20)]
+Margin = Annotated[int, Meta(ge=-(1 << 31), le=1 << 31)]
+Channels = Annotated[int, Meta(ge=1, le=1 << 16)]
+ResultChannels = Annotated[int, Meta(ge=0, le=1 << 16)]
 Rational = Annotated[str, Meta(pattern=r"^-?[0-9]{1,18}(/[1-9][0-9]{0,17})?$", description="A fraction: 3, -1/2")]
 FileName = Annotated[
     str,
@@ -41,9 +45,9 @@ class Part(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class AxisPart(Part, frozen=True, kw_only=True):
     """The geometry along one axis, in input pixels; see ``exactile.geometry.AxisGeometry``."""
 
-    stride: Positive
-    before: int
-    after: int
+    stride: Stride
+    before: Margin
+    after: Margin
     extra_before: Count
     extra_after: Count
     scale: Rational
@@ -76,7 +80,7 @@ class ImagePart(Part, frozen=True, kw_only=True):
 
     name: str
     dtype: ImageType
-    channels: Positive
+    channels: Channels
     statistics: StatisticsPart | None
 
 
@@ -86,8 +90,8 @@ class ResultPart(Part, frozen=True, kw_only=True):
     name: str
     kind: Literal["labels", "probabilities", "raw"]
     dtype: ResultType
-    channels: Count
-    classes: Count
+    channels: ResultChannels
+    classes: ResultChannels
 
 
 class MemoryPart(Part, frozen=True, kw_only=True):

@@ -8,18 +8,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from exactile.bundle.contract_file import CONTRACT_NAME, FORMAT, VERSION, WEIGHTS_NAME, ContractFile, FilePart, Header
-from exactile.bundle.translation import ROLES, claims_of, contract_from, strips_from
+from exactile.bundle.translation import ROLES, claims_of, contract_from, layout_claims, strips_from
 from exactile.contract import DeployedModel
 from exactile.errors import BundleError
 
 LARGEST_CONTRACT_BYTES = 64 << 20
+LONGEST_DETAIL = 300
+"""Characters of a foreign message that are passed on."""
+
+Decoded = TypeVar("Decoded")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +65,7 @@ def open_bundle(path: str | Path) -> Bundle:
         weights=weights,
         strips=strips,
         no_strips_reason=file.no_strips_reason,
-        claims=claims_of(contract),
+        claims={**claims_of(contract), **layout_claims(file.weights, file.strips)},
     )
     image, result = (_array(folder, name, contents[name]) for name in (file.sample.image, file.sample.result))
     return Bundle(path=folder, file=file, model=model, sample_image=image, sample_result=result)
@@ -86,21 +90,25 @@ def _read_contract(folder: Path) -> ContractFile:
         ) from error
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error.strerror}") from error
-    try:
-        header = msgspec.json.decode(data, type=Header)
-    except msgspec.DecodeError as error:
-        raise BundleError(f"{path} is not a contract: {error}") from error
+    header = _decode(data, Header, f"{path} is not a contract")
     if header.format != FORMAT:
-        raise BundleError(f"{path} has format {header.format!r}, not {FORMAT!r}")
+        raise BundleError(f"{path} has format {header.format[:LONGEST_DETAIL]!r}, not {FORMAT!r}")
     if header.version > VERSION:
         raise BundleError(
             f"{path} has version {header.version} and this exactile reads up to {VERSION}: update exactile, or convert "
             "the model with this version"
         )
+    return _decode(data, ContractFile, f"{path} is damaged")
+
+
+def _decode(data: bytes, kind: type[Decoded], complaint: str) -> Decoded:
+    """Raise BundleError for what is no JSON, not UTF-8, nested without end, or says something else."""
     try:
-        return msgspec.json.decode(data, type=ContractFile)
-    except msgspec.DecodeError as error:
-        raise BundleError(f"{path} is damaged: {error}") from error
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        # Names and values of a damaged file are part of these messages, as long as they are.
+        detail = "".join(letter if letter.isprintable() else "?" for letter in str(error)[:LONGEST_DETAIL])
+        raise BundleError(f"{complaint}: {detail}") from error
 
 
 def _read_file(folder: Path, name: str, part: FilePart) -> bytes:

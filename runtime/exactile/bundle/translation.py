@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict
 from fractions import Fraction
@@ -22,6 +23,7 @@ from exactile.bundle.contract_file import (
     StripGraphPart,
     StripGraphsPart,
     StripsPart,
+    WeightPart,
 )
 from exactile.contract import (
     BytesForShape,
@@ -92,6 +94,13 @@ def claims_of(contract: Contract) -> dict[str, str]:
         "exactile.result": result_part(contract.result),
     }
     return {key: msgspec.json.encode(part).decode() for key, part in parts.items()}
+
+
+def layout_claims(weights: Mapping[str, WeightPart], strips: StripsPart | None) -> dict[str, str]:
+    """The same for the numbers by which weights are found and strips are cut, as SHA-256: they are many."""
+    parts = {"exactile.weights": weights, "exactile.strips": strips}
+    encode = msgspec.json.Encoder(order="deterministic").encode
+    return {key: hashlib.sha256(encode(part)).hexdigest() for key, part in parts.items()}
 
 
 def geometry_part(geometry: Geometry) -> GeometryPart:

@@ -63,5 +63,21 @@ MppOption = Annotated[
 SeriesOption = Annotated[int, typer.Option(min=0, help="Which image, of a file that holds several.")]
 ZOption = Annotated[int | None, typer.Option("--z", min=0, help="Plane of a stack.")]
 TOption = Annotated[int | None, typer.Option("--t", min=0, help="Time point of a series of images.")]
+
+
+class CorruptChoice(StrEnum):
+    """What becomes of a chunk of the image that cannot be decoded."""
+
+    fail = "fail"
+    fill = "fill"
+
+
+OnCorruptOption = Annotated[
+    CorruptChoice,
+    typer.Option(help="A damaged chunk of the image ends the run, or is filled with --corrupt-value and reported."),
+]
+CorruptValueOption = Annotated[
+    float | None, typer.Option(help="What samples of damaged chunks become. [default: 0]", show_default=False)
+]
 OutputNameOption = Annotated[str | None, typer.Option(help="Which of the model's outputs. [default: the first]")]
 NoProgressOption = Annotated[bool, typer.Option("--no-progress", help="No progress bar.")]

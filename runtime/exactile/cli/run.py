@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from exactile.cli.damage import warn_of_damage
 from exactile.cli.failures import reported
 from exactile.cli.model_choice import ModelChoice
 from exactile.cli.normalization import NormalizationOptions
@@ -16,12 +17,15 @@ from exactile.cli.options import (
     AxesOption,
     BundleOrModelArgument,
     ChannelsOption,
+    CorruptChoice,
+    CorruptValueOption,
     JointOption,
     LevelOption,
     MeanOption,
     MppOption,
     NoProgressOption,
     NormalizeOption,
+    OnCorruptOption,
     OutputChoice,
     OutputNameOption,
     PercentilesOption,
@@ -123,6 +127,8 @@ def run(
     series: SeriesOption = 0,
     z: ZOption = None,
     t: TOption = None,
+    on_corrupt: OnCorruptOption = CorruptChoice.fail,
+    corrupt_value: CorruptValueOption = None,
     output_name: OutputNameOption = None,
     skip_background: Annotated[
         str | None,
@@ -183,6 +189,8 @@ def run(
                 "series": series,
                 "z": z,
                 "t": t,
+                "on_corrupt": on_corrupt.value,
+                "corrupt_value": corrupt_value,
             },
             sinks={
                 "overwrite": overwrite,
@@ -227,6 +235,7 @@ def run_one(request: RunRequest, image: str, target: Path, *, progress: bool, as
     finally:
         source.close()
     print_summary(summary, model=request.model.path, image=image, target=target, as_json=as_json)
+    warn_of_damage(summary.damage, image)
 
 
 def run_many(

@@ -12,6 +12,7 @@ from typing import Any
 import typer
 
 from exactile.batch import Outcome, run_all
+from exactile.cli.damage import warn_of_damage
 from exactile.cli.progress import ManyBars
 from exactile.cli.run_request import RunRequest
 from exactile.cli.summary import summary_object, versions
@@ -89,6 +90,7 @@ class ManyImages:
             return {"image": str(outcome.name), "output": str(target), "error": str(outcome.error)}
         if outcome.summary is None:
             return {"image": str(outcome.name), "output": str(target), "complete": True}
+        warn_of_damage(outcome.summary.damage, outcome.name)
         told = summary_object(outcome.summary, model=self.request.model.path, image=outcome.name, target=target)
         record = json.loads(record_path(target).read_text(encoding="utf-8"))
         self._write_record(target, {**record, "summary": told})

@@ -54,7 +54,13 @@ class RunRequest:
         wish = Wish(plan=self.plan, tile=self.tile, border=self.border, background=background)
         session = self._session(str(source.dtype))
         return session.image_run(
-            source, sink, wish, watcher=watcher, resume=self.resume, release_early=self.keep_engine
+            source,
+            sink,
+            wish,
+            watcher=watcher,
+            resume=self.resume,
+            arguments={name: self.sources[name] for name in ("on_corrupt", "corrupt_value")},
+            release_early=self.keep_engine,
         )
 
     def _session(self, dtype: str) -> Session:

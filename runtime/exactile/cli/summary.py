@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 import exactile
+from exactile.cli.damage import box_list, damage_object
 from exactile.plan.budget import format_bytes
 from exactile.sources.address import shown_name
 
@@ -76,6 +77,7 @@ def summary_object(summary: Summary, *, model: Path, image: Path | str, target: 
         "image_size": list(summary.image),
         "padded_size": list(summary.domain),
         "result_shape": list(summary.result),
+        "damaged": damage_object(summary.damage),
         "wanted_pixels": summary.wanted_pixels,
         "computed_pixels": summary.computed_pixels,
         "kept_pixels": summary.kept_pixels,
@@ -129,6 +131,8 @@ def _rows(summary: Summary, target: Path) -> list[tuple[str, str]]:
         rows.append(("background", f"{summary.skipped_tiles} tile(s) not computed, {share:.1%} of the result"))
     if summary.chunks.chunks_stored:
         rows.append(("chunks", f"{summary.chunks.chunks_decoded} decoded of {summary.chunks.chunks_stored} stored"))
+    if summary.damage.boxes:
+        rows.append(("damaged", f"{summary.damage.pixels} pixels filled: {box_list(summary.damage.boxes)}"))
     return rows
 
 

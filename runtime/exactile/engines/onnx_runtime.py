@@ -22,6 +22,9 @@ _DTYPES = {
     "tensor(float16)": "float16",
     "tensor(float)": "float32",
 }
+LONGEST_DETAIL = 400
+"""Characters of ONNX Runtime's message that are passed on; it repeats whatever a graph holds."""
+
 _OUT_OF_MEMORY = ("bad_alloc", "Failed to allocate memory", "Available memory of")
 
 
@@ -169,9 +172,10 @@ def check_claims(session: Any, claims: Mapping[str, str], graph: str) -> None:
     made_for = session.get_modelmeta().custom_metadata_map
     for key, claim in claims.items():
         if made_for.get(key) != claim:
+            made = made_for.get(key, "no contract at all")[:LONGEST_DETAIL]
             raise EngineError(
-                f"{graph} and the contract disagree about {key}: the graph was made for "
-                f"{made_for.get(key, 'no contract at all')}, the contract says {claim}; convert the model again"
+                f"{graph} and the contract disagree about {key}: the graph was made for {made}, the contract says "
+                f"{claim[:LONGEST_DETAIL]}; convert the model again"
             )
 
 
@@ -208,7 +212,7 @@ def _check_array(array: NDArray[Any], shape: tuple[int | str | None, ...], dtype
 
 def fail(error: Exception, doing: str) -> NoReturn:
     """Raise an EngineError that says what ONNX Runtime was doing, and what to do when memory ran out."""
-    text = " ".join(str(error).split())
+    text = " ".join(str(error).split())[:LONGEST_DETAIL]
     if isinstance(error, MemoryError) or any(sign in text for sign in _OUT_OF_MEMORY):
         raise EngineError(
             f"out of memory while {doing}; use smaller tiles (--tile) or a smaller budget (--memory): {text}"

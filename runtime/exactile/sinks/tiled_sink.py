@@ -326,8 +326,9 @@ class TiledSink(FileSink[KeptPartT]):
 def _packed(planes: NDArray[Any]) -> bytes:
     import imagecodecs
 
+    codecs: Any = imagecodecs  # its type stubs know bytes only; arrays are taken as they are
     # The fastest there is: nobody keeps it for long.
-    return bytes(imagecodecs.lz4_encode(np.ascontiguousarray(planes).data, header=True))
+    return bytes(codecs.lz4_encode(np.ascontiguousarray(planes).data, header=True))
 
 
 def _unpacked(part: PartialTile, dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -16,7 +16,9 @@ from exactile.sources.channel_choice import ChannelCopy
 from exactile.sources.chunk_cache import ChunkCache, ChunkKey
 from exactile.sources.chunk_grid import ChunkGrid
 from exactile.sources.chunk_schedule import ChunkSchedule, RecentFirst, SweepSchedule
+from exactile.sources.damage import CorruptFilling
 from exactile.sources.decode_pool import DecodePool
+from exactile.sources.positional_file import DiskError
 from exactile.sources.protocol import ReadCount, ReadPlan
 
 UNPLANNED_CACHE_BYTES = 64 << 20
@@ -24,6 +26,10 @@ UNPLANNED_CACHE_BYTES = 64 << 20
 
 MOST_CHUNK_BYTES = 2 << 30
 """A chunk that decodes to more is refused: no writer makes it, a damaged header does."""
+
+
+class UndecodableError(Exception):
+    """A chunk whose stored bytes are no pixels."""
 
 
 class ChunkReader(Protocol):
@@ -83,6 +89,13 @@ class ChunkAccess(Protocol):
 
     def decode(self, key: ChunkKey) -> NDArray[Any] | None:
         """The chunk's pixels, (H, W, samples), at least those within the image; None when it is empty."""
+
+    @property
+    def filling(self) -> CorruptFilling:
+        """What becomes of a chunk that cannot be decoded."""
+
+    def failure(self, key: ChunkKey, reason: object) -> SourceError:
+        """The error for a chunk that cannot be had, whatever it holds."""
 
     def damage(self, key: ChunkKey, reason: object) -> SourceError:
         """The error for a chunk that cannot be decoded."""
@@ -149,7 +162,11 @@ class DecodedChunkReader:
 
     def _serve(self, part: _Part) -> None:
         copy = self._form.copies[part.key[0]]
-        chunk = self._decode(part.key) if part.held is None else part.held
+        try:
+            chunk = self._decode(part.key) if part.held is None else part.held
+        except UndecodableError as error:
+            self._fill(part, error)
+            return
         if chunk is None:
             copy.fill(self._form.fill, part.out)
             return
@@ -158,15 +175,29 @@ class DecodedChunkReader:
         if part.held is None and part.next_use is not None:
             self._cache.put(part.key, chunk, part.next_use)
 
+    def _fill(self, part: _Part, error: UndecodableError) -> None:
+        """Fill the part of a chunk that cannot be decoded, or fail, as was asked for."""
+        filling = self._access.filling
+        if not filling.fills:
+            raise self._access.damage(part.key, error) from error
+        if not filling.knows(part.key):
+            filling.note(part.key, self._grid.chunk_box(part.key[1], part.key[2]), str(error))
+        self._form.copies[part.key[0]].fill(filling.value, part.out)
+
     def _decode(self, key: ChunkKey) -> NDArray[Any] | None:
-        """The chunk's pixels, (H, W, samples); None when it is empty."""
+        """The chunk's pixels, (H, W, samples); None when it is empty. Raises UndecodableError."""
+        if self._access.filling.knows(key):
+            raise UndecodableError("it was tried before")
         try:
             chunk = self._access.decode(key)
         except SourceError:
             raise
+        # Neither is a matter of what the chunk holds, so neither is filled.
+        except (DiskError, MemoryError) as error:
+            raise self._access.failure(key, str(error) or "there is not enough memory for it") from error
         # Each codec has errors of its own; whatever it is, this chunk cannot be read.
         except Exception as error:
-            raise self._access.damage(key, str(error) or type(error).__name__) from error
+            raise UndecodableError(str(error) or type(error).__name__) from error
         if chunk is None:
             return None
         self._check_decoded(key, chunk)
@@ -180,4 +211,4 @@ class DecodedChunkReader:
         height, width, samples = chunk.shape
         if height < rows or width < columns or samples != form.samples or chunk.dtype != form.dtype:
             expected = f"{rows} x {columns} x {form.samples} {form.dtype.name}"
-            raise self._access.damage(key, f"it decodes to {chunk.shape} {chunk.dtype.name} instead of {expected}")
+            raise UndecodableError(f"it decodes to {chunk.shape} {chunk.dtype.name} instead of {expected}")

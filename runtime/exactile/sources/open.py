@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from exactile.errors import SourceError
 from exactile.sources.array import ArraySource
+from exactile.sources.damage import OnCorrupt
 from exactile.sources.image_choice import ImageChoice, check_single_image
 from exactile.sources.positional_file import PositionalFile
 from exactile.sources.protocol import Source
@@ -52,6 +53,8 @@ def open_source(
     z: int | None = None,
     t: int | None = None,
     workers: int | None = None,
+    on_corrupt: OnCorrupt = "fail",
+    corrupt_value: float | None = None,
 ) -> Source:
     """Open a TIFF file, a whole slide, a .npy file, a Zarr folder (told apart by content) or an array.
 
@@ -60,8 +63,11 @@ def open_source(
 
     ``axes`` is YX, YXC or CYX; ``channels`` chooses channels in any order; ``level`` chooses from a pyramid by
     number, ``mpp`` by microns per pixel, within 5 %; ``series`` chooses from several images, ``z`` and ``t`` a plane
-    of a stack; ``workers`` threads decode. Raises SourceError when there is no image that can be read, OptionError
-    for a choice that is not there, ChannelError for ``channels`` that are not there.
+    of a stack; ``workers`` threads decode. ``on_corrupt`` "fill" fills chunks of a TIFF file that cannot be decoded
+    with ``corrupt_value`` (default 0); elsewhere they are errors all the same.
+
+    Raises SourceError when there is no image that can be read, OptionError for a choice that is not there,
+    ChannelError for ``channels`` that are not there.
     """
     choice = ImageChoice(level=level, mpp=mpp, series=series, z=z, t=t, axes=axes)
     if isinstance(image, np.ndarray):
@@ -73,9 +79,11 @@ def open_source(
 
         check_single_image(choice, os.fspath(image))
         return NpySource(image, axes=axes, channels=channels)
-    return _class_of(kind)(
-        image, axes=axes, channels=channels, level=level, mpp=mpp, series=series, z=z, t=t, workers=workers
-    )
+    chosen: dict[str, Any] = {"axes": axes, "channels": channels, "level": level, "mpp": mpp}
+    chosen |= {"series": series, "z": z, "t": t, "workers": workers}
+    if kind is _Kind.tiff:
+        chosen |= {"on_corrupt": on_corrupt, "corrupt_value": corrupt_value}
+    return _class_of(kind)(image, **chosen)
 
 
 def _class_of(kind: _Kind) -> type[TiffSource | ZarrSource | SlideSource]:

@@ -18,6 +18,10 @@ class DamagedDataError(Exception):
     """Stored bytes that are missing or wrong; becomes a SourceError naming file and chunk."""
 
 
+class DiskError(DamagedDataError):
+    """Bytes that the system would not hand out: a matter of disk or network, not of what the file holds."""
+
+
 class PositionalFile:
     """A regular file, open for reading. Owns the file; ``close`` may be called twice.
 
@@ -59,7 +63,7 @@ class PositionalFile:
             try:
                 count = os.preadv(self._descriptor(), [buffer[done:]], offset + done)
             except OSError as error:
-                raise DamagedDataError(f"reading byte {offset + done} failed: {error.strerror}") from error
+                raise DiskError(f"reading byte {offset + done} failed: {error.strerror}") from error
             if count == 0:
                 raise self._ends_early(offset, len(buffer))
             done += count
@@ -71,7 +75,7 @@ class PositionalFile:
         try:
             return os.pread(self._descriptor(), size_bytes, offset)
         except OSError as error:
-            raise DamagedDataError(f"reading byte {offset} failed: {error.strerror}") from error
+            raise DiskError(f"reading byte {offset} failed: {error.strerror}") from error
 
     def check_open(self) -> None:
         """Raise SourceError after ``close``."""
@@ -83,6 +87,6 @@ class PositionalFile:
         return self._stream.fileno()
 
     def _ends_early(self, offset: int, size_bytes: int) -> DamagedDataError:
-        return DamagedDataError(
-            f"bytes {offset} to {offset + size_bytes} are needed, but the file ends at {self.size_bytes}"
-        )
+        # What lay within the file when it was opened is gone by now: the file is being changed.
+        kind = DiskError if offset + size_bytes <= self.size_bytes else DamagedDataError
+        return kind(f"bytes {offset} to {offset + size_bytes} are needed, but the file ends at {self.size_bytes}")

@@ -13,6 +13,7 @@ from exactile.sources.channel_choice import ChannelCopy
 from exactile.sources.chunk_cache import ChunkKey
 from exactile.sources.chunk_grid import ChunkGrid
 from exactile.sources.chunk_reader import ChunkForm
+from exactile.sources.damage import NOTHING_FILLED, CorruptFilling
 from exactile.sources.decode_pool import DecodePool
 from exactile.sources.slide_handle import SlideHandle
 
@@ -57,6 +58,13 @@ class SlideBlocks:
     def decode(self, key: ChunkKey) -> NDArray[Any]:
         pixels = self.handle.read(self.level, self.form.grid.chunk_box(key[1], key[2]))
         return on_background(pixels, self.background)
+
+    @property
+    def filling(self) -> CorruptFilling:
+        return NOTHING_FILLED
+
+    def failure(self, key: ChunkKey, reason: object) -> SourceError:
+        return self.damage(key, reason)
 
     def damage(self, key: ChunkKey, reason: object) -> SourceError:
         box = self.form.grid.chunk_box(key[1], key[2])

@@ -15,6 +15,7 @@ from exactile.geometry import Box
 from exactile.sources.axis_order import check_axes
 from exactile.sources.channel_choice import ChannelCopy, choose_channels
 from exactile.sources.chunk_reader import ChunkReader, DecodedChunkReader
+from exactile.sources.damage import CorruptFilling, DamagedArea, OnCorrupt
 from exactile.sources.decode_pool import DecodePool
 from exactile.sources.identity import file_identity, image_identity
 from exactile.sources.image_choice import ImageChoice
@@ -36,10 +37,14 @@ class TiffSource:
     by its number. ``channels`` chooses channels, in any order; of channels stored in planes only those chosen are
     read. ``axes`` CYX takes the pages of any stack as channels. ``workers`` threads decode.
 
+    A chunk that cannot be decoded is an error or, with ``on_corrupt`` "fill", all its samples are ``corrupt_value``
+    (default 0) and ``damaged`` tells of it. A truncated file, and a disk that fails, are errors all the same.
+
     Memory beside the kept chunks: for each worker the stored bytes of a chunk and what its codec needs.
 
     Raises SourceError for a file that is damaged, truncated or of a kind that is not read, OptionError for a
-    level, series, plane, page or axes that are not there, ChannelError for ``channels`` that are not there.
+    level, series, plane, page or axes that are not there and for a ``corrupt_value`` that samples cannot have,
+    ChannelError for ``channels`` that are not there.
     """
 
     def __init__(
@@ -55,6 +60,8 @@ class TiffSource:
         axes: str | None = None,
         channels: Sequence[int] | None = None,
         workers: int | None = None,
+        on_corrupt: OnCorrupt = "fail",
+        corrupt_value: float | None = None,
     ) -> None:
         check_axes(axes)
         choice = ImageChoice(level=level, mpp=mpp, series=series, z=z, t=t, page=page, axes=axes)
@@ -65,6 +72,7 @@ class TiffSource:
             if axes == "YX" and layout.channels > 1:
                 raise SourceError(f"{self._file.name}: has {layout.channels} channels, so its axes are not YX")
             chosen = choose_channels(channels, layout.channels, self._file.name)
+            self._filling = CorruptFilling(on_corrupt, corrupt_value, layout.stored_dtype)
         except BaseException:
             self.close()
             raise
@@ -88,9 +96,18 @@ class TiffSource:
                 planes.append(plane)
                 copies.append(ChannelCopy(tuple(s for s, _ in pairs), tuple(t for _, t in pairs)))
         access = TiffChunks(
-            file=self._file, layout=replace(layout, planes=tuple(planes)), copies=tuple(copies), pool=self._pool
+            file=self._file,
+            layout=replace(layout, planes=tuple(planes)),
+            copies=tuple(copies),
+            pool=self._pool,
+            filling=self._filling,
         )
         return RawChunkReader(access) if layout.raw else DecodedChunkReader(access)
+
+    @property
+    def damaged(self) -> tuple[DamagedArea, ...]:
+        """The chunks that were filled so far."""
+        return self._filling.areas
 
     def cache_bytes(self, plan: ReadPlan) -> int:
         return self._reader.cache_bytes(plan)

@@ -10,6 +10,7 @@ import numpy as np
 from exactile.errors import SourceError
 from exactile.sources.image_choice import ImageChoice, check_number, choose_positions
 from exactile.sources.pixel_size import PixelSize, choose_level
+from exactile.sources.tiff_limits import check_limits
 from exactile.sources.tiff_pixel_size import level_pixel_sizes, page_pixel_size
 
 
@@ -48,6 +49,7 @@ def choose_pages(tiff: Any, choice: ImageChoice, name: str) -> ChosenPages:
         page = tiff.pages[check_number(choice.page, len(tiff.pages), "page", name)].aspage()
         _check_plane(page, name)
         return ChosenPages(keyframe=page, pages=(page,), pixel_size_um=page_pixel_size(page))
+    check_limits(tiff, name)
     number = check_number(choice.series, len(tiff.series), "series", name)
     levels = tiff.series[number].levels
     sizes = level_pixel_sizes(tiff, number)
@@ -117,6 +119,10 @@ def _pages_of_stack(stack: _Stack, name: str) -> tuple[tuple[Any, ...], tuple[in
     if stack.complete:
         return (series[0],), ()
     if series.dataoffset is not None:
+        if series.dataoffset <= 0:
+            raise SourceError(
+                f"{name}: has a damaged structure: its pixels are said to begin at byte {series.dataoffset}"
+            )
         # ImageJ's and tifffile's own stacks: what the first page says of them goes before later pages.
         separate = keyframe.shaped[0]
         starts = [series.dataoffset + index * keyframe.nbytes for index in stack.indices]
@@ -147,6 +153,11 @@ def _plane_shape(keyframe: Any) -> tuple[int, ...]:
 def _check_plane(keyframe: Any, name: str) -> None:
     if 0 in keyframe.shaped:
         raise SourceError(f"{name}: the image has no pixels (shape {keyframe.shape})")
+    if keyframe.planarconfig not in {None, 1, 2}:
+        raise SourceError(
+            f"{name}: has a damaged structure: its planar configuration is {int(keyframe.planarconfig)};"
+            " 1 (samples of a pixel together) and 2 (planes) are known"
+        )
     if keyframe.shaped[1] != 1 or (keyframe.is_tiled and keyframe.tiledepth != 1):
         raise SourceError(
             f"{name}: is a volume of {keyframe.shaped[1]} planes; store each plane as a page and choose one"

@@ -12,6 +12,7 @@ from exactile.geometry import Box
 from exactile.sources.channel_choice import ChannelCopy
 from exactile.sources.chunk_cache import ChunkKey
 from exactile.sources.chunk_reader import ChunkForm
+from exactile.sources.damage import CorruptFilling
 from exactile.sources.decode_pool import DecodePool
 from exactile.sources.positional_file import DamagedDataError, PositionalFile
 from exactile.sources.protocol import ReadCount, ReadPlan
@@ -27,6 +28,7 @@ class TiffChunks:
     layout: TiffLayout
     copies: tuple[ChannelCopy, ...]
     pool: DecodePool
+    filling: CorruptFilling
 
     @property
     def form(self) -> ChunkForm:
@@ -55,6 +57,10 @@ class TiffChunks:
         plane = self.layout.planes[number]
         index = row * self.layout.grid.columns + column
         return int(plane.offsets[index]), int(plane.sizes_bytes[index]), plane.first_segment + index
+
+    def failure(self, key: ChunkKey, reason: object) -> SourceError:
+        where = self.layout.describe_chunk(*key)
+        return SourceError(f"{self.file.name}: {where} cannot be read: {reason}")
 
     def damage(self, key: ChunkKey, reason: object) -> SourceError:
         where = self.layout.describe_chunk(*key)

@@ -10,6 +10,9 @@ from contextlib import contextmanager
 
 from exactile.errors import ExactileError, SourceError
 
+LONGEST_DETAIL = 300
+"""Characters of a foreign message that are passed on; some hold a whole directory."""
+
 _LOGGER = logging.getLogger("tifffile")
 # Without any handler, Python prints a library's warnings to the user's terminal.
 _LOGGER.addHandler(logging.NullHandler())
@@ -50,7 +53,7 @@ def structure_errors(name: str) -> Iterator[None]:
         raise
     # A damaged structure makes tifffile raise nearly anything (struct.error, KeyError, ZeroDivisionError, ...).
     except Exception as error:
-        detail = str(error) or type(error).__name__
+        detail = " ".join(str(error).split())[:LONGEST_DETAIL] or type(error).__name__
         raise SourceError(f"{name}: is not a readable TIFF file: {detail}") from error
     finally:
         _LOGGER.removeHandler(collector)

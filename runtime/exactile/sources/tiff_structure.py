@@ -134,8 +134,8 @@ def _chunked_planes(page: Any, page_number: int, grid: ChunkGrid, name: str) -> 
             f"{name}: has a damaged structure: {needed} chunks are needed, but it lists"
             f" {len(page.dataoffsets)} offsets and {len(page.databytecounts)} sizes"
         )
-    offsets = np.asarray(page.dataoffsets[:needed], np.int64)
-    sizes = np.asarray(page.databytecounts[:needed], np.int64)
+    offsets = _whole_numbers(page.dataoffsets[:needed], name)
+    sizes = _whole_numbers(page.databytecounts[:needed], name)
     if offsets.min(initial=0) < 0 or sizes.min(initial=0) < 0:
         raise SourceError(f"{name}: has a damaged structure: the table of chunks holds impossible offsets or sizes")
     # Writers mark an empty chunk by a size or an offset of 0.
@@ -151,6 +151,14 @@ def _chunked_planes(page: Any, page_number: int, grid: ChunkGrid, name: str) -> 
         )
         for index in range(separate)
     ]
+
+
+def _whole_numbers(values: Any, name: str) -> NDArray[np.int64]:
+    """Offsets or sizes, (n,) int64. A damaged tag makes them fractions, or more than 64 bits hold."""
+    found = np.asarray(values)
+    if found.dtype.kind not in "iu" or found.max(initial=0) > np.iinfo(np.int64).max:
+        raise SourceError(f"{name}: has a damaged structure: the table of chunks holds impossible offsets or sizes")
+    return found.astype(np.int64)
 
 
 def _decoder(page: Any) -> Decode:
@@ -198,13 +206,16 @@ def _never_decoded(data: bytes, index: int) -> NDArray[Any]:
 
 
 def _holds_whole_chunks(plane: ChunkPlane, grid: ChunkGrid, pixel_bytes: int) -> bool:
-    """Whether every chunk that is there has all the rows of the image that it covers, at full chunk width.
+    """Whether every chunk that is there is whole, or ends exactly with the image's last row, at full chunk width.
 
-    Some writers cut the tiles at the right and lower edge; tifffile's decoder tells those apart.
+    Some writers cut the tiles at the right and lower edge; tifffile's decoder tells those apart, and knows what any
+    other size means: most often that the samples are not plain, whatever the header says.
     """
     rows = np.minimum(grid.chunk_rows, grid.height - np.arange(grid.rows) * grid.chunk_rows)
     needed = np.repeat(rows * grid.chunk_columns * pixel_bytes, grid.columns)
-    return bool(((plane.sizes_bytes == 0) | (plane.sizes_bytes >= needed)).all())
+    whole = grid.chunk_rows * grid.chunk_columns * pixel_bytes
+    sizes = plane.sizes_bytes
+    return bool(((sizes == 0) | (sizes == needed) | (sizes >= whole)).all())
 
 
 def _check_within_file(layout: TiffLayout, file: PositionalFile) -> None:

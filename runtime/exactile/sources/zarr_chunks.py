@@ -15,6 +15,7 @@ from exactile.sources.channel_choice import ChannelCopy
 from exactile.sources.chunk_cache import ChunkKey
 from exactile.sources.chunk_grid import ChunkGrid
 from exactile.sources.chunk_reader import MOST_CHUNK_BYTES, ChunkForm
+from exactile.sources.damage import NOTHING_FILLED, CorruptFilling
 from exactile.sources.decode_pool import DecodePool
 from exactile.sources.positional_file import DamagedDataError
 from exactile.sources.zarr_store import marker_of
@@ -90,6 +91,13 @@ class ZarrChunks:
         if self.marker is not None and not self.marker.is_file():
             raise DamagedDataError(f"{self.marker} is there no more")
         return self._with_all_samples(pixels if "C" in kept else pixels[..., None])
+
+    @property
+    def filling(self) -> CorruptFilling:
+        return NOTHING_FILLED
+
+    def failure(self, key: ChunkKey, reason: object) -> SourceError:
+        return self.damage(key, reason)
 
     def damage(self, key: ChunkKey, reason: object) -> SourceError:
         box = self.form.grid.chunk_box(key[1], key[2])

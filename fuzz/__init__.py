@@ -1,0 +1,12 @@
+"""Hostile and broken input, made by recipe: TIFF images, contracts of bundles, ONNX models.
+
+::
+
+    recipe.py                  a case by name: what it starts from, how it is damaged, the seed of the damage
+    tiff_cases.py              recipes for images      (tiff_bases.py, tiff_directory.py)
+    contract_cases.py          ... for contract.json
+    onnx_cases.py              ... for networks
+    tiff_verdict.py, ...       what exactile makes of a case, judged by another library
+    harness.py                 children with a deadline and a bound on memory
+    __main__.py                ``python -m fuzz --kind tiff --cases 1000 --seed 0``
+"""
