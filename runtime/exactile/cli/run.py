@@ -139,6 +139,13 @@ def run(
         ),
     ] = None,
     background_label: Annotated[int, typer.Option(min=0, help="The result where background was skipped.")] = 0,
+    preview: Annotated[
+        bool,
+        typer.Option("--preview", help="Also write RESULT.preview.png, the labels in colour, small."),
+    ] = False,
+    overlay: Annotated[
+        bool, typer.Option("--overlay", help="Also write RESULT.overlay.png, the labels over the image.")
+    ] = False,
     suffix: Annotated[str, typer.Option("--format", help="Of the results of many images.")] = ".tif",
     compression: Annotated[
         str | None, typer.Option(help="Of the result: zlib, zstd, lzw or none. [default: zlib; in .zarr zstd]")
@@ -207,6 +214,7 @@ def run(
             memory_bytes=parse_bytes(memory),
             threads=threads,
             resume=resume,
+            pictures={"preview": preview, "overlay": overlay},
         )
         if len(images) == 1 and not _is_folder(target) and not _is_folder_of_images(images[0]):
             run_one(request, images[0], target, progress=not no_progress, as_json=as_json)
@@ -227,7 +235,9 @@ def run_one(request: RunRequest, image: str, target: Path, *, progress: bool, as
     try:
         with Bar(Path(image).name, enabled=progress) as bar:
             watcher = Watcher(planned=bar.start, progress=bar.advance, measuring=bar.measure)
-            summary = request.image_run(source, sink, watcher).run()
+            run = request.image_run(source, sink, watcher)
+            summary = run.run()
+        request.write_pictures(run, image, target)
     except BaseException:
         if isinstance(sink, ResumableSink) and sink.keeps:
             typer.echo(f"what is done of {target} is kept: go on with --resume", err=True)

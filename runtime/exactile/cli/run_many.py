@@ -44,14 +44,14 @@ class ManyImages:
         failed = []
         with self.bars:
             for outcome in run_all(self.images, self._prepare):
-                self._runs.pop(outcome.name, None)
+                run = self._runs.pop(outcome.name, None)
                 source = self._sources.pop(outcome.name, None)
                 if source is not None:
                     source.close()
                 self.bars.done(outcome.name, failed=outcome.error is not None)
                 if outcome.error is not None:
                     failed.append(outcome)
-                report(self._told(outcome))
+                report(self._told(outcome, run))
         return failed
 
     def target(self, image: Path | str) -> Path:
@@ -82,7 +82,7 @@ class ManyImages:
         if found:
             raise ResumeError(f"{target} exists, and another run made it: {'; '.join(found)}")
 
-    def _told(self, outcome: Outcome[Path | str]) -> dict[str, Any]:
+    def _told(self, outcome: Outcome[Path | str], run: ImageRun | None) -> dict[str, Any]:
         target = self.target(outcome.name)
         if outcome.error is not None:
             if not target.exists() and not _kept(target):
@@ -91,6 +91,8 @@ class ManyImages:
         if outcome.summary is None:
             return {"image": str(outcome.name), "output": str(target), "complete": True}
         warn_of_damage(outcome.summary.damage, outcome.name)
+        if run is not None:
+            self.request.write_pictures(run, outcome.name, target)
         told = summary_object(outcome.summary, model=self.request.model.path, image=outcome.name, target=target)
         record = json.loads(record_path(target).read_text(encoding="utf-8"))
         self._write_record(target, {**record, "summary": told})

@@ -9,12 +9,15 @@ from typing import Any
 
 from exactile.cli.background import parse_background
 from exactile.cli.model_choice import Deploy, ModelChoice
+from exactile.errors import OptionError
 from exactile.image_run import ImageRun, Watcher
 from exactile.plan.border import Border
 from exactile.planning import PlanName, Wish
+from exactile.preview import write_pictures
 from exactile.session import Session
 from exactile.sinks.open import open_sink
 from exactile.sinks.protocol import Sink
+from exactile.sinks.zarr import labels_folder
 from exactile.sources.open import open_source
 from exactile.sources.protocol import Source
 
@@ -34,6 +37,7 @@ class RunRequest:
     memory_bytes: int | None
     threads: int | None
     resume: bool
+    pictures: Mapping[str, bool]
     keep_engine: bool = False
     _deploy: Deploy | None = None
     _sessions: dict[str, Session] = field(default_factory=dict)
@@ -53,7 +57,7 @@ class RunRequest:
         background = parse_background(self.skip_background, self.background_label, source)
         wish = Wish(plan=self.plan, tile=self.tile, border=self.border, background=background)
         session = self._session(str(source.dtype))
-        return session.image_run(
+        run = session.image_run(
             source,
             sink,
             wish,
@@ -61,6 +65,25 @@ class RunRequest:
             resume=self.resume,
             arguments={name: self.sources[name] for name in ("on_corrupt", "corrupt_value")},
             release_early=self.keep_engine,
+        )
+        self.check_pictures(run)
+        return run
+
+    def check_pictures(self, run: ImageRun) -> None:
+        """Raises OptionError where pictures of what has no labels are wanted."""
+        if any(self.pictures.values()) and run.model.contract.result.channels:
+            raise OptionError("--preview and --overlay show labels; the result is to be labels, not maps")
+
+    def write_pictures(self, run: ImageRun, image: str | Path, target: Path) -> None:
+        """Small pictures beside the result, as asked for."""
+        result = labels_folder(target, self.sinks["label"])
+        first = self.sources["level"]
+        write_pictures(
+            target,
+            lambda level: open_source(result, level=level),
+            lambda level: open_source(image, **{**self.sources, "mpp": None, "level": first + level}),
+            run.model.contract.result.labels,
+            wanted=self.pictures,
         )
 
     def _session(self, dtype: str) -> Session:

@@ -123,6 +123,14 @@ def zarr_target(path: Path) -> bool:
     return path.suffix == ".zarr" or _explicit_label(path)
 
 
+def labels_folder(target: Path, label: str | None) -> Path:
+    """Where the labels of a run into ``target`` lie; ``target`` itself where it is no Zarr."""
+    if not zarr_target(target):
+        return target
+    container, name = _container_and_label(target, label)
+    return container / "labels" / name
+
+
 def _explicit_label(path: Path) -> bool:
     return path.parent.name == "labels" and path.parent.parent.suffix == ".zarr"
 
