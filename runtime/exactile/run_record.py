@@ -11,6 +11,7 @@ import numpy as np
 
 import exactile
 from exactile.contract import DeployedModel
+from exactile.engines.onnx_runtime import load_library
 from exactile.errors import ResumeError
 from exactile.plan.choice import Plan
 from exactile.plan.strips import StripPlan
@@ -32,6 +33,7 @@ def asked_record(
     """What was asked for. The memory budget and threads are not part of it: they do not change results."""
     return {
         "exactile": exactile.__version__,
+        "onnxruntime": load_library().__version__,
         "model": {"name": model.contract.model_name, "graph": _graph_hash(model)},
         "image": source.identity(),
         "asked": {
