@@ -71,9 +71,7 @@ def main() -> None:
     options = parser.parse_args()
     print(describe_machine())
     print(f"\nCommand: `python benchmarks/throughput.py --size {options.size} --memory {options.memory}`\n")
-    print(
-        "| output | seconds | Mpx/s | MB/s read | busy: read, engine, write | peak MiB | decoding alone |"
-    )
+    print("| output | seconds | Mpx/s | MB/s read | busy: read, engine, write | peak MiB | decoding alone |")
     print("|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         slide = Path(folder) / "slide.tif"

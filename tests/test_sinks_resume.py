@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 
 from exactile.errors import OutputExistsError, ResumeError, SinkError
 from exactile.geometry import Box
+from exactile.sinks import tiff_store
 from exactile.sinks.journal import Journal
 from exactile.sinks.tiff import TiffSink
+from exactile.sinks.tiff_tables import TileTable
 from tests.test_sinks_pixels import DTYPES, noise, partitions, row_major, spec_of, write
 
 RUN = {"model": {"graph": "abc"}, "image": {"bytes": 7}}
@@ -179,6 +181,29 @@ def test_killed_between_the_name_and_the_end_is_complete(tmp_path):
     with pytest.raises(OutputExistsError, match="exists already"):
         begun(tmp_path / "a.tif", pixels, resume=True, tile=16)
     assert [left.name for left in tmp_path.iterdir()] == ["a.tif"]
+
+
+@pytest.mark.parametrize("moment", ["before the tables", "within the tables", "after the tables"])
+def test_killed_while_the_file_is_completed_it_is_completed_again(tmp_path, monkeypatch, moment):
+    pixels, boxes = noise((90, 80), "uint8"), row_major(90, 80, 33, 40)
+    fill = tiff_store.fill_tile_tables
+
+    def filling(path, tables):
+        half = [TileTable(table.offsets_bytes // 2 + 1, table.sizes_bytes // 2 + 1) for table in tables]
+        if moment != "before the tables":
+            fill(path, half if moment == "within the tables" else tables)
+        as_killed(tmp_path / "a.tif", tmp_path / "killed")
+        fill(path, tables)
+
+    monkeypatch.setattr(tiff_store, "fill_tile_tables", filling)
+    sink = begun(tmp_path / "a.tif", pixels, tile=16)
+    put(sink, pixels, boxes)
+    sink.finish()
+    monkeypatch.undo()
+    again = begun(tmp_path / "killed" / "a.tif", pixels, resume=True, tile=16)
+    assert all(again.is_done(box) for box in boxes)
+    again.finish()
+    assert (tmp_path / "killed" / "a.tif").read_bytes() == (tmp_path / "a.tif").read_bytes()
 
 
 def test_a_full_disk_keeps_what_is_done(tmp_path, monkeypatch):

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from exactile.batch import OVERLAP_SHARE
 from exactile.cli.background import parse_background
 from exactile.cli.model_choice import Deploy, ModelChoice
 from exactile.errors import OptionError
 from exactile.image_run import ImageRun, Watcher
+from exactile.memory import default_budget_bytes
 from exactile.plan.border import Border
 from exactile.planning import PlanName, Wish
 from exactile.preview import write_pictures
@@ -95,9 +97,16 @@ class RunRequest:
             for other in self._sessions.values():
                 other.close()
             self._sessions[dtype] = Session(
-                self._deploy(dtype), memory_bytes=self.memory_bytes, threads=self.threads, keep_engine=self.keep_engine
+                self._deploy(dtype), memory_bytes=self._budget(), threads=self.threads, keep_engine=self.keep_engine
             )
         return self._sessions[dtype]
+
+    def _budget(self) -> int | None:
+        """Bytes for one image: of many, the one before may still hold a share of what there is."""
+        if not self.keep_engine:
+            return self.memory_bytes
+        whole = self.memory_bytes if self.memory_bytes is not None else default_budget_bytes()
+        return whole - whole // OVERLAP_SHARE
 
     def close(self) -> None:
         """Close the engine that was kept."""
