@@ -95,7 +95,7 @@ def test_bad_input_is_refused_clearly(place, tmp_path, case):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("target", ["labels.png", "nowhere/labels.tif", "folder"])
+@pytest.mark.parametrize("target", ["labels.png", "nowhere/labels.tif", "slide.tif/labels"])
 def test_an_output_that_cannot_be_is_refused(place, target):
     before = sorted(place.rglob("*"))
     done = exactile("run", "unet.onnx", "slide.tif", "-o", target, cwd=place)

@@ -290,7 +290,7 @@ def test_labels_from_a_slide_are_those_from_the_same_pixels_in_memory(scn):
     labels = []
     for source in (open_source(scn, level=1), ArraySource(pixels)):
         sink = ArraySink()
-        Session(deployed, memory_bytes=1 << 30).segment(source, sink, plan="tile", tile=(256, 256))
+        Session(deployed, memory_bytes=8 << 30).segment(source, sink, plan="tile", tile=(256, 256))
         labels.append(sink.result)
         source.close()
     np.testing.assert_array_equal(*labels)

@@ -483,7 +483,7 @@ def test_labels_from_zarr_are_those_from_the_same_pixels_in_memory(tmp_path):
     labels = []
     for source in (open_source(tmp_path / "a", axes="CYX"), ArraySource(np.moveaxis(image, 0, 2))):
         sink = ArraySink()
-        summary = Session(deployed, memory_bytes=1 << 30).segment(source, sink, plan="tile", tile=(96, 96))
+        summary = Session(deployed, memory_bytes=8 << 30).segment(source, sink, plan="tile", tile=(96, 96))
         labels.append(sink.result)
         source.close()
     np.testing.assert_array_equal(*labels)
