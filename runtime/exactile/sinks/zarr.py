@@ -31,8 +31,8 @@ class ZarrSink(TiledSink[PartFolder]):
     and colours of its classes. ``NAME.zarr/labels/LABEL`` as the path says the same. ``(C, H, W)`` becomes an image of
     its own, in a new container.
 
-    compression: ``zstd`` (default), ``zlib`` (in Blosc) or ``none``. tile, workers, pyramid, resumable: as for every TiledSink;
-    tiles are Zarr's chunks, and several workers write them at once.
+    compression: ``zstd`` (default), ``zlib`` (in Blosc) or ``none``. tile, workers, pyramid, resumable: as for every
+    TiledSink; tiles are Zarr's chunks, and several workers write them at once.
     """
 
     def __init__(
