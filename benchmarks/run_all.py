@@ -17,6 +17,7 @@ SCRIPTS = {
     "memory_model": ["--quick"],
     "read_speed": [],
     "write_speed": [],
+    "throughput": [],
 }
 
 
