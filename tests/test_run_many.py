@@ -85,6 +85,20 @@ def test_again_with_resume_leaves_what_is_complete_and_refuses_what_another_run_
     assert [entry["tiles"] for entry in json.loads(told)] == [1, 1]
 
 
+def test_a_result_whose_record_was_lost_with_the_process_is_complete_and_an_old_one_is_not(folder, tmp_path):
+    model, out = onnx_file(tmp_path, "unet_d2"), tmp_path / "out"
+    (folder / "2.tif").unlink()
+    (folder / "3.tif").unlink()
+    assert run(model, folder, "-o", out, "--tile", "64")[0] == 0
+    (out / "1.tif.json").rename(out / ".1.tif.json.pending")
+    status, told, _ = run(model, folder, "-o", out, "--tile", "64", "--resume")
+    assert (status, told.count("was complete")) == (0, 1)
+    (out / ".1.tif.json.pending").unlink()
+    status, _, errors = run(model, folder, "-o", out, "--tile", "64", "--resume")
+    assert status == 2
+    assert "nothing beside it says what made it" in errors
+
+
 def test_two_images_of_one_name_are_refused_before_anything_runs(folder, tmp_path):
     np.save(folder / "1.npy", pixels(5))
     status, _, errors = run(onnx_file(tmp_path, "unet_d2"), folder, "-o", tmp_path / "out")
@@ -192,6 +206,38 @@ def test_a_failure_in_one_does_not_touch_the_others(session):
     outcomes = list(run_all(range(4), prepare))
     assert [outcome.error is None for outcome in outcomes] == [True, False, True, True]
     assert all(not thread.name.startswith("exactile-") for thread in threading.enumerate())
+
+
+class LateFailingSink(ArraySink):
+    """Fails with the last box, when the engine computes the next image already."""
+
+    def __init__(self, boxes, events) -> None:
+        super().__init__()
+        self._left, self._events = boxes, events
+
+    def write(self, box, block) -> None:
+        self._left -= 1
+        if self._left == 0:
+            before = len(self._events)
+            deadline = time.monotonic() + 20
+            while len(self._events) < before + 12 and time.monotonic() < deadline:
+                time.sleep(0.01)
+            raise OSError("the disk is gone")
+        super().write(box, block)
+
+
+def test_an_image_that_fails_when_the_next_one_is_computed_does_not_stop_it(session):
+    tiles = len(session.plan(ArraySource(pixels(0)), ArraySink(), plan="tile", tile=(64, 64)).plan)
+    sinks = {0: LateFailingSink(tiles, session.events), 1: ArraySink()}
+
+    def prepare(name, read):
+        wish = Wish(plan="tile", tile=(64, 64))
+        return session.image_run(ArraySource(pixels(name)), sinks[name], wish, watcher=Watcher(read=read))
+
+    outcomes = list(run_all([0, 1], prepare))
+    assert "disk is gone" in str(outcomes[0].error)
+    assert outcomes[1].error is None
+    assert sinks[1].result.shape == (200, 170)
 
 
 def test_closing_early_stops_what_is_under_way(session):

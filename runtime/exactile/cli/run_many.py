@@ -43,16 +43,27 @@ class ManyImages:
         """Run all; ``report`` gets each outcome as plain data. Returns those that failed."""
         failed = []
         with self.bars:
-            for outcome in run_all(self.images, self._prepare):
-                run = self._runs.pop(outcome.name, None)
-                source = self._sources.pop(outcome.name, None)
+            for ended in run_all(self.images, self._prepare):
+                run = self._runs.pop(ended.name, None)
+                source = self._sources.pop(ended.name, None)
                 if source is not None:
                     source.close()
+                told, outcome = self._concluded(ended, run)
                 self.bars.done(outcome.name, failed=outcome.error is not None)
                 if outcome.error is not None:
                     failed.append(outcome)
-                report(self._told(outcome, run))
+                report(told)
         return failed
+
+    def _concluded(
+        self, outcome: Outcome[Path | str], run: ImageRun | None
+    ) -> tuple[dict[str, Any], Outcome[Path | str]]:
+        """What is told of an image, its record and pictures written; an image whose cannot be written has failed."""
+        try:
+            return self._told(outcome, run), outcome
+        except (ExactileError, OSError) as error:
+            failed = Outcome(name=outcome.name, error=error)
+            return self._told(failed, run), failed
 
     def target(self, image: Path | str) -> Path:
         """Where the result of ``image`` goes."""
@@ -67,7 +78,7 @@ class ManyImages:
         if target.exists() and not self.overwrite:
             self._check_same(run, target)
             return None
-        self._write_record(target, {"run": run.asked(), "versions": versions()})
+        self._write(pending_path(target), {"run": run.asked(), "versions": versions()})
         return run
 
     def _check_same(self, run: ImageRun, target: Path) -> None:
@@ -75,8 +86,10 @@ class ManyImages:
         if not self.request.resume:
             raise OutputExistsError(f"{target} exists already. What to do: pass --overwrite, or --resume to leave it")
         try:
-            made_by = json.loads(record_path(target).read_text(encoding="utf-8"))["run"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            # The pending one is of a process that was killed between the result and its record.
+            record = next(path for path in (record_path(target), pending_path(target)) if path.exists())
+            made_by = json.loads(record.read_text(encoding="utf-8"))["run"]
+        except (StopIteration, OSError, ValueError, KeyError, TypeError) as error:
             raise ResumeError(f"{target} exists, and nothing beside it says what made it") from error
         found = differences({key: made_by.get(key) for key in run.asked()}, run.asked())
         if found:
@@ -85,8 +98,8 @@ class ManyImages:
     def _told(self, outcome: Outcome[Path | str], run: ImageRun | None) -> dict[str, Any]:
         target = self.target(outcome.name)
         if outcome.error is not None:
-            if not target.exists() and not _kept(target):
-                record_path(target).unlink(missing_ok=True)
+            if not _kept(target):
+                pending_path(target).unlink(missing_ok=True)
             return {"image": str(outcome.name), "output": str(target), "error": str(outcome.error)}
         if outcome.summary is None:
             return {"image": str(outcome.name), "output": str(target), "complete": True}
@@ -94,12 +107,12 @@ class ManyImages:
         if run is not None:
             self.request.write_pictures(run, outcome.name, target)
         told = summary_object(outcome.summary, model=self.request.model.path, image=outcome.name, target=target)
-        record = json.loads(record_path(target).read_text(encoding="utf-8"))
-        self._write_record(target, {**record, "summary": told})
+        record = {"run": run.record if run is not None else {}, "versions": versions(), "summary": told}
+        self._write(record_path(target), record)
+        pending_path(target).unlink(missing_ok=True)
         return told
 
-    def _write_record(self, target: Path, record: dict[str, Any]) -> None:
-        path = record_path(target)
+    def _write(self, path: Path, record: dict[str, Any]) -> None:
         new = path.with_name(f".{path.name}.new")
         with os_errors_as_sink_errors(path):
             new.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -124,6 +137,11 @@ def stem(image: Path | str) -> str:
 def record_path(target: Path) -> Path:
     """What was run, beside the result."""
     return target.with_name(f"{target.name}.json")
+
+
+def pending_path(target: Path) -> Path:
+    """What is being run, until there is a result."""
+    return target.with_name(f".{target.name}.json.pending")
 
 
 def prepare_folder(images: Sequence[str], folder: Path, suffix: str) -> list[Path | str]:

@@ -38,6 +38,12 @@ class Cancellation:
                 return
         wake()
 
+    def forget(self, wake: Callable[[], None]) -> None:
+        """Call ``wake`` no more: what it stops belongs to somebody else now."""
+        with self._lock:
+            if wake in self._wake:
+                self._wake.remove(wake)
+
     def check(self) -> None:
         """Raise CancelledError once cancelled."""
         if self.cause is not None:

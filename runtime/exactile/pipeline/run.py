@@ -190,22 +190,36 @@ class Pipeline:
         inferred: Channel[tuple[Step, Array | None]],
     ) -> None:
         with self.lease(self.cancellation.check) as (engine, opening_s):
+            opened_before_s = engine.opening_s if isinstance(engine, StripEngine) else 0.0
             self.cancellation.on_cancel(engine.cancel)
-            self.seconds.open = opening_s
-            for step, tile in staged:
-                if tile is None:
-                    inferred.put((step, None))
-                    continue
-                result = free_results.get()
-                begin = time.perf_counter()
-                place = step.place if isinstance(step, StripStep) else None
-                engine.infer(self._input_view(step, tile), self._result_view(step, result), place)
-                self.seconds.infer += time.perf_counter() - begin
-                free_tiles.put(tile)
-                inferred.put((step, result))
-            if isinstance(engine, StripEngine):
-                self.seconds.open += engine.opening_s
+            try:
+                self._infer_all(engine, staged, free_tiles, free_results, inferred)
+            finally:
+                # From here on it may be another run's engine, which a failure of this one does not concern.
+                self.cancellation.forget(engine.cancel)
+            opened_s = engine.opening_s - opened_before_s if isinstance(engine, StripEngine) else 0.0
+            self.seconds.open = opening_s + opened_s
         inferred.close()
+
+    def _infer_all(
+        self,
+        engine: Engine,
+        staged: Channel[tuple[Step, Array | None]],
+        free_tiles: Channel[Array],
+        free_results: Channel[Array],
+        inferred: Channel[tuple[Step, Array | None]],
+    ) -> None:
+        for step, tile in staged:
+            if tile is None:
+                inferred.put((step, None))
+                continue
+            result = free_results.get()
+            begin = time.perf_counter()
+            place = step.place if isinstance(step, StripStep) else None
+            engine.infer(self._input_view(step, tile), self._result_view(step, result), place)
+            self.seconds.infer += time.perf_counter() - begin
+            free_tiles.put(tile)
+            inferred.put((step, result))
 
     def _write(self, inferred: Channel[tuple[Step, Array | None]], free: Channel[Array]) -> None:
         for step, result in inferred:

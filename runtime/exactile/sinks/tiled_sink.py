@@ -211,9 +211,11 @@ class TiledSink(FileSink[KeptPartT]):
         self._synced_s = time.monotonic()
         if self._journal is None:
             return
-        if resumed:
-            self._take_up(restore(self._journal, self._store), grids, dtype)
-        else:
+        found = restore(self._journal, self._store) if resumed else None
+        if found is not None and found.boxes:
+            self._take_up(found, grids, dtype)
+        else:  # nothing was there, or all of it was damaged
+            self._keep = False
             self._journal.start(self._described(spec))
 
     def _take_up(self, found: Restored, grids: Sequence[TileGrid], dtype: np.dtype[Any]) -> None:
