@@ -79,7 +79,7 @@ def run(
     images: Annotated[
         list[str],
         typer.Argument(
-            metavar="IMAGE...",
+            metavar="IMAGE",
             help="TIFF, slide, Zarr (also an address) or .npy. Several, or folders of them, go into a folder.",
             show_default=False,
         ),
