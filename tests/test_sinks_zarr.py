@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from dataclasses import replace
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from exactile.contract import LabelClass
 from exactile.errors import OptionError, OutputExistsError, ResumeError, SinkError
 from exactile.sinks.open import open_sink
+from exactile.sinks.part_folder import PartFolder
 from exactile.sinks.zarr import ZarrSink
 from tests.test_sinks_pixels import noise, partitions, row_major, spec_of
 
@@ -140,6 +142,34 @@ def test_a_label_goes_beside_those_that_are_there(image):
     np.testing.assert_array_equal(group["ours/0"][...], pixels)
     assert group["more"].attrs["ome"]["image-label"]["source"] == {"image": "../../"}
     assert sorted(path.name for path in (image / "labels").iterdir()) == ["more", "ours", "theirs", "zarr.json"]
+
+
+@pytest.mark.parametrize("moment", ["before its name", "with its name"])
+def test_a_label_killed_on_the_way_to_its_name_is_completed(image, monkeypatch, moment):
+    pixels, boxes = noise((60, 50), "uint8"), row_major(60, 50, 33, 40)
+    publish = PartFolder.publish
+
+    def failing(part):
+        if moment == "with its name":
+            publish(part)
+        raise OSError(errno.EIO, "gone")
+
+    sink = begun(image, pixels, label="ours", tile=16)
+    put(sink, pixels, boxes)
+    with monkeypatch.context() as patched:
+        patched.setattr(PartFolder, "publish", failing)
+        with pytest.raises(OSError, match="gone"):
+            sink.finish()
+    sink.abort()
+    if moment == "before its name":
+        assert sink.keeps
+        again = begun(image, pixels, label="ours", tile=16, resume=True)
+        assert all(again.is_done(box) for box in boxes)
+        again.finish()
+    group = zarr.open_group(image / "labels", mode="r")
+    assert group.attrs["ome"]["labels"] == ["theirs", "ours"]
+    np.testing.assert_array_equal(group["ours/0"][...], pixels)
+    assert sorted(path.name for path in (image / "labels").iterdir()) == ["ours", "theirs", "zarr.json"]
 
 
 def test_what_is_there_is_kept_unless_overwritten(image):
