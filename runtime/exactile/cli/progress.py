@@ -32,21 +32,26 @@ class _Rate(ProgressColumn):
         return Text("  -.-- Mpx/s" if speed is None else f"{speed / 1e6:6.2f} Mpx/s")
 
 
+def _bars(name: TextColumn, *, enabled: bool) -> Progress:
+    """Bars on stderr; none where that is no terminal."""
+    console = Console(stderr=True)
+    return Progress(
+        name,
+        BarColumn(),
+        TaskProgressColumn(),
+        _Rate(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+        console=console,
+        disable=not (enabled and console.is_terminal),
+        speed_estimate_period=120,
+    )
+
+
 class Bar:
     """Knows nothing of tiles but how many pixels of the result are done."""
 
     def __init__(self, name: str, *, enabled: bool) -> None:
-        console = Console(stderr=True)
-        self._progress = Progress(
-            TextColumn(name, markup=False),
-            BarColumn(),
-            TaskProgressColumn(),
-            _Rate(),
-            TimeRemainingColumn(elapsed_when_finished=True),
-            console=console,
-            disable=not (enabled and console.is_terminal),
-            speed_estimate_period=120,
-        )
+        self._progress = _bars(TextColumn(name, markup=False), enabled=enabled)
         self._measuring: TaskID | None = None
         self._task = self._progress.add_task("segment", total=None)
 
@@ -80,17 +85,7 @@ class ManyBars:
     """One bar for all images and one for each that is under way."""
 
     def __init__(self, total: int, *, enabled: bool) -> None:
-        console = Console(stderr=True)
-        self._progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            TaskProgressColumn(),
-            _Rate(),
-            TimeRemainingColumn(elapsed_when_finished=True),
-            console=console,
-            disable=not (enabled and console.is_terminal),
-            speed_estimate_period=120,
-        )
+        self._progress = _bars(TextColumn("{task.description}", markup=False), enabled=enabled)
         self._all = self._progress.add_task(f"0 of {total} images", total=total)
         self._total, self._done, self._failed = total, 0, 0
         self._tasks: dict[object, TaskID] = {}
