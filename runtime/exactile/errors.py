@@ -6,6 +6,7 @@
     ├── OptionError                an option or argument that cannot be used
     ├── ModelError                 a model that cannot be read or run
     │   ├── NotTileableError       a model whose graph has obstacles to exact tiling
+    │   ├── EngineBuildError       TensorRT cannot build an engine for it
     │   └── BundleError            a bundle that is damaged, incomplete or too new
     ├── SourceError                an image that cannot be read
     ├── ChannelError               image and model disagree about channels
@@ -16,6 +17,8 @@
     │   └── ResumeError            an unfinished run that is not this one (exit status 2)
     ├── StreamError                rows pushed into a stream that does not take them
     ├── EngineError                the engine failed while running    (exit status 4)
+    │   └── DeviceError            the GPU that was asked for cannot be used, or failed
+    │       └── DeviceMemoryError  ... because its memory ran out
     └── CancelledError             somebody stopped the run           (exit status 130)
 
 A message says what was asked, the values at odds and what to do about it.
@@ -40,6 +43,10 @@ class ModelError(ExactileError):
 
 class NotTileableError(ModelError):
     """A model whose graph has obstacles to exact tiling; the message lists them."""
+
+
+class EngineBuildError(ModelError):
+    """TensorRT cannot build an engine for this model; the message holds what its log says."""
 
 
 class BundleError(ModelError):
@@ -88,6 +95,14 @@ class EngineError(ExactileError):
     """The inference engine failed."""
 
     exit_status = 4
+
+
+class DeviceError(EngineError):
+    """The GPU that was asked for cannot be used, or failed."""
+
+
+class DeviceMemoryError(DeviceError):
+    """The GPU's memory, or memory that it copies from and to, ran out."""
 
 
 class CancelledError(ExactileError):
