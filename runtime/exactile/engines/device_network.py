@@ -1,0 +1,23 @@
+"""The seam between a device lane and whatever multiplies matrices on a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+
+class DeviceNetwork(Protocol):
+    """A network whose inputs and outputs lie in device memory; work goes on the caller's stream.
+
+    Used from one thread, with the device's context current. Owned by whoever opened it.
+    """
+
+    def enqueue(self, addresses: Mapping[str, int], *, rows: int, stream: int) -> None:
+        """Put one inference over ``rows`` image rows on ``stream`` (a CUstream), and return.
+
+        ``addresses`` are device addresses of every input and output by name; they stay valid until the work is done.
+        Raises EngineError, DeviceMemoryError.
+        """
+
+    def close(self) -> None:
+        """Release it, once its work is done; safe to call twice."""
