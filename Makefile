@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all check bench clean
+.NOTPARALLEL:
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s ':'
@@ -33,13 +34,19 @@ $(VENV)/families.stamp: $(VENV)/test.stamp
 	$(BIN)/python -m pip install --quiet --no-deps 'torchvision==0.28.0' 'timm>=1.0.15' 'segmentation-models-pytorch>=0.6,<0.7'
 	touch $@
 
+# The bindings of the CUDA driver and of TensorRT. The tests run them without a GPU, on an emulation of the driver.
+$(VENV)/gpu.stamp: $(VENV)/test.stamp tests/emulation/build_pycuda.py
+	$(BIN)/python -m pip install --quiet --editable '.[device-tests]'
+	$(BIN)/python tests/emulation/build_pycuda.py
+	touch $@
+
 demo: $(VENV)/demo.stamp  ## segment a large micrograph with a trained network, and check it
 	$(BIN)/python examples/demo.py
 
-test: $(VENV)/families.stamp  ## the tests (minutes)
+test: $(VENV)/families.stamp $(VENV)/gpu.stamp  ## the tests (minutes)
 	$(BIN)/python -m pytest -m 'not slow'
 
-test-all: $(VENV)/families.stamp  ## every test (long, gigabytes)
+test-all: $(VENV)/families.stamp $(VENV)/gpu.stamp  ## every test (long, gigabytes)
 	$(BIN)/python -m pytest
 
 check: $(VENV)/check.stamp  ## format, lint, types
