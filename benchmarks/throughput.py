@@ -80,7 +80,7 @@ def main() -> None:
         for output in options.outputs:
             network = prepare_network(onnx.load_from_string(onnx_bytes("unet_d2")), name="net")
             session = Session(deploy(network, image_dtype="uint8"), memory_bytes=parse_bytes(options.memory))
-            session._lease = FreeLease()  # noqa: SLF001
+            session._processor.lease = FreeLease()  # noqa: SLF001
             source, sink = open_source(slide), open_sink(Path(folder) / f"labels.{output}", resumable=True)
             summary = session.segment(source, sink, plan="tile", tile=(options.tile, options.tile))
             source.close()

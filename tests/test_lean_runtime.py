@@ -21,6 +21,7 @@ ROOMS = [
     "cuda",
     "engines",
     "pipeline",
+    "processors",
     "statistics",
     "session",
     "bundle",

@@ -17,6 +17,7 @@ from exactile.errors import CancelledError, EngineError, SinkError, SourceError
 from exactile.geometry import AxisGeometry, Box, Geometry, Span
 from exactile.pipeline.cancellation import Cancellation
 from exactile.pipeline.channel import Channel
+from exactile.pipeline.host_compute import HostCompute
 from exactile.pipeline.run import Pipeline
 from exactile.pipeline.staging import stage_tile
 from exactile.plan.border import BORDERS
@@ -87,13 +88,16 @@ def pipeline(image, *, source=None, engine=None, sink=None, progress=None) -> Pi
     plan = TilePlan.of(GEOMETRY, image.shape, "model", (16, 16))
     sink = sink or ArraySink()
     sink.begin(ResultSpec(height=image.shape[0], width=image.shape[1], channels=0, dtype="uint8"))
+    cancellation = Cancellation()
+    lease = lambda _check: nullcontext((engine or Copy(), 0.0))  # noqa: E731
     return Pipeline(
         plan,
         CONTRACT,
         source or ArraySource(image),
-        lambda _check: nullcontext((engine or Copy(), 0.0)),
+        HostCompute(plan, CONTRACT, lease, cancellation),
         sink,
         progress or (lambda _n: None),
+        cancellation,
     )
 
 

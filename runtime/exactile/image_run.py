@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
 from exactile.contract import DeployedModel
-from exactile.engines.lease import EngineLease
-from exactile.engines.protocol import Engine
-from exactile.errors import OptionError
+from exactile.errors import DeviceMemoryError, OptionError
 from exactile.geometry import Box
 from exactile.memory import peak_resident_bytes
 from exactile.pipeline.cancellation import Cancellation
@@ -23,6 +20,7 @@ from exactile.plan.choice import Choice, Plan
 from exactile.plan.remaining import remaining
 from exactile.plan.strips import StripPlan
 from exactile.planning import Planner, Wish
+from exactile.processors.protocol import Processor
 from exactile.run_record import Earlier, asked_record, complete_record, take_over
 from exactile.sinks.protocol import ResumableSink, Sink
 from exactile.sources.damage import report_damage
@@ -55,7 +53,7 @@ class ImageRun:
 
     model: DeployedModel
     planner: Planner
-    lease: EngineLease
+    processor: Processor
     source: Source
     sink: Sink
     wish: Wish
@@ -80,7 +78,7 @@ class ImageRun:
     def _run(self) -> Summary:
         asked = self.asked()
         earlier = self._earlier(asked) if self.resume else None
-        choice = self.planner.choose(self.source, self.sink, self.wish) if earlier is None else self._resumed(earlier)
+        choice = self._choice(earlier)
         plan = choice.plan
         self.watcher.planned(plan)
         begin = time.perf_counter()
@@ -108,7 +106,7 @@ class ImageRun:
 
     def asked(self) -> dict[str, Any]:
         """What is asked for, as plain data."""
-        return asked_record(self.model, self.source, self.wish, self.arguments)
+        return asked_record(self.model, self.source, self.wish, {**self.arguments}, self.processor.identity)
 
     def _earlier(self, asked: Mapping[str, Any]) -> Earlier | None:
         """What the unfinished run found out that this one goes on with. Raises OptionError, ResumeError."""
@@ -116,6 +114,20 @@ class ImageRun:
             raise OptionError("only runs into .tif files and .zarr folders can be gone on with")
         record = self.sink.unfinished()
         return take_over(record, asked) if record is not None else None
+
+    def _choice(self, earlier: Earlier | None) -> Choice:
+        """A plan that the processor has room for: the next smaller one, as long as a GPU's memory runs out."""
+        while True:
+            choice = (
+                self.planner.choose(self.source, self.sink, self.wish) if earlier is None else self._resumed(earlier)
+            )
+            need = self.planner.memory_need(choice.plan, self.source, self.sink)
+            try:
+                self.processor.ready(choice.plan, need, self.cancellation)
+            except DeviceMemoryError as error:
+                self.planner.refuse(choice.plan, need, error)
+            else:
+                return choice
 
     def _resumed(self, earlier: Earlier) -> Choice:
         """The plan of the earlier run. Raises BudgetError where it does not fit the memory budget any more."""
@@ -126,14 +138,11 @@ class ImageRun:
     def _pipeline(
         self, plan: Plan, need: MemoryNeed, constants: Mapping[str, Any], is_done: Callable[[Box], bool]
     ) -> Pipeline:
-        def lease(check: Callable[[], None]) -> AbstractContextManager[tuple[Engine, float]]:
-            return self.lease.engine(plan, activation_bytes=need.activation_bytes, constants=constants, check=check)
-
         return Pipeline(
             plan=plan,
             contract=self.model.contract,
             source=self.source,
-            lease=lease,
+            compute=self.processor.compute(plan, need, constants, self.cancellation),
             sink=self.sink,
             progress=self.watcher.progress,
             is_done=is_done,
@@ -173,6 +182,7 @@ class ImageRun:
             kept_pixels=kept_pixels,
             skipped_tiles=skipped.tiles,
             skipped_pixels=skipped.pixels,
+            processor=self.processor.name,
             budget_bytes=budget_bytes,
             predicted_memory_bytes=need.needed_bytes + need.granted_cache(budget_bytes),
             peak_memory_bytes=peak_resident_bytes(),

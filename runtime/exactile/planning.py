@@ -10,7 +10,7 @@ import numpy as np
 
 from exactile.background import Background
 from exactile.contract import DeployedModel
-from exactile.errors import BudgetError, ChannelError, OptionError, PlanError
+from exactile.errors import BudgetError, ChannelError, DeviceMemoryError, OptionError, PlanError
 from exactile.pipeline.staging import read_plan
 from exactile.plan.border import BORDERS, Border
 from exactile.plan.budget import MemoryNeed, axis_candidates, choose_tiles, format_bytes, least_budget, slot_bytes
@@ -64,6 +64,10 @@ class Planner:
         self._contract = model.contract
         self.budget_bytes = budget_bytes
         self._process_bytes = process_bytes
+
+    def refuse(self, plan: Plan, need: MemoryNeed, error: DeviceMemoryError) -> None:
+        """Choose something smaller than ``plan`` from now on. Raises the error where that is no way out."""
+        raise error
 
     def choose(self, source: Source, sink: Sink, wish: Wish) -> Choice:
         """The plan for ``source``. Raises ChannelError, PlanError, and BudgetError when nothing fits the budget."""

@@ -11,7 +11,6 @@ import numpy as np
 
 import exactile
 from exactile.contract import DeployedModel
-from exactile.engines.onnx_runtime import load_library
 from exactile.errors import ResumeError
 from exactile.plan.choice import Plan
 from exactile.plan.strips import StripPlan
@@ -29,11 +28,15 @@ def asked_record(
     source: Source,
     wish: Wish,
     arguments: Mapping[str, Any],
+    processor: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """What was asked for. The memory budget and threads are not part of it: they do not change results."""
+    """What was asked for; ``processor`` is what of it decides about the last digits of results.
+
+    The memory budget and threads are not part of it: they do not change results.
+    """
     return {
         "exactile": exactile.__version__,
-        "onnxruntime": load_library().__version__,
+        **processor,
         "model": {"name": model.contract.model_name, "graph": _graph_hash(model)},
         "image": source.identity(),
         "asked": {

@@ -10,9 +10,6 @@ from numpy.typing import NDArray
 
 from exactile.background import Background
 from exactile.contract import Contract, DeployedModel
-from exactile.engines.lease import Constants, EngineLease, open_engine
-from exactile.engines.onnx_runtime import load_library
-from exactile.engines.strip_engine import StripEngine
 from exactile.errors import OptionError, PlanError, StreamError
 from exactile.image_run import ImageRun, Watcher
 from exactile.memory import default_budget_bytes, resident_bytes
@@ -22,6 +19,8 @@ from exactile.plan.budget import MemoryNeed
 from exactile.plan.choice import Choice, Plan
 from exactile.plan.strips import StripPlan, least_rows
 from exactile.planning import PlanName, Planner, Wish
+from exactile.processors.host import HostProcessor
+from exactile.processors.protocol import Processor
 from exactile.sinks.protocol import Sink
 from exactile.sources.protocol import Source
 from exactile.statistics import Normalizers, constants_of, measure, passes
@@ -51,13 +50,11 @@ class Session:
             raise OptionError(f"the memory budget must be positive, got {memory_bytes} bytes")
         if threads is not None and threads < 1:
             raise OptionError(f"at least one thread is needed, got {threads}")
-        load_library()
         self._model = model
-        self._threads = threads
+        self._processor: Processor = HostProcessor(model, threads=threads, keep=keep_engine)
         process_bytes = resident_bytes()
         budget_bytes = memory_bytes if memory_bytes is not None else default_budget_bytes()
         self._planner = Planner(model, budget_bytes=budget_bytes, process_bytes=process_bytes)
-        self._lease = EngineLease(model, threads=threads, keep=keep_engine)
 
     @property
     def contract(self) -> Contract:
@@ -146,7 +143,7 @@ class Session:
         return ImageRun(
             model=self._model,
             planner=self._planner,
-            lease=self._lease,
+            processor=self._processor,
             source=source,
             sink=sink,
             wish=wish,
@@ -159,7 +156,7 @@ class Session:
 
     def close(self) -> None:
         """Release the engine that was kept; safe to call twice."""
-        self._lease.close()
+        self._processor.close()
 
     def measure(self, source: Source, measuring: Callable[[int, int], None] | None = None) -> Normalizers:
         """Offset and scale by which the model normalises ``source``: one or two passes over it, in bounded memory.
@@ -233,7 +230,7 @@ class Session:
             rows=ArrivingRows(self.contract.geometry.y, strips, plan.rows, border),
             columns=plan.x,
             border=border,
-            engine=lambda: self._strip_engine(plan, need, constants),
+            engine=lambda: self._processor.strip_engine(plan, need, constants),
             whole=lambda source: self._whole_array(source, border, normalizers),
             sink=sink,
             height=height,
@@ -245,10 +242,3 @@ class Session:
         sink = ArraySink()
         self.segment(source, sink, plan="strip", border=border, normalizers=normalizers)
         return sink.result
-
-    def _strip_engine(self, plan: Plan, need: MemoryNeed, constants: Constants) -> StripEngine:
-        engine = open_engine(
-            self._model, plan, activation_bytes=need.activation_bytes, constants=constants, threads=self._threads
-        )
-        assert isinstance(engine, StripEngine)
-        return engine

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exactile.contract import Contract
-from exactile.engines.strip_engine import StripEngine
+from exactile.engines.protocol import Engine
 from exactile.errors import ChannelError, StreamError
 from exactile.geometry import Box, Span
 from exactile.pipeline.staging import stage_tile
@@ -42,14 +42,14 @@ class RowStream:
         rows: ArrivingRows,
         columns: AxisTiles,
         border: Border,
-        engine: Callable[[], StripEngine],
+        engine: Callable[[], Engine],
         whole: Callable[[Source], Array],
         sink: Sink | None,
         height: int | None,
     ) -> None:
         self._contract, self._rows, self._columns, self._border = contract, rows, columns, border
         self._open_engine, self._whole = engine, whole
-        self._engine: StripEngine | None = None
+        self._engine: Engine | None = None
         self._sink: Sink | None = sink
         self._height = height
         image = contract.image

@@ -15,7 +15,7 @@ class Summary:
     """What a run did. Sizes in pixels, (height, width).
 
     ``kept_pixels`` of the result were there from an earlier run that this one went on with, ``skipped_pixels``
-    were background.
+    were background. ``processor`` is what computed: the CPU, or GPUs, and the engine.
     """
 
     plan: str
@@ -35,6 +35,7 @@ class Summary:
     kept_pixels: int
     skipped_tiles: int
     skipped_pixels: int
+    processor: str
     budget_bytes: int
     predicted_memory_bytes: int
     peak_memory_bytes: int

@@ -1,11 +1,10 @@
-"""Read -> infer -> crop and write, each in a thread of its own, with slots that go round."""
+"""Read -> infer -> crop and write, in threads of their own, with buffers that go round."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -15,16 +14,16 @@ from numpy.typing import NDArray
 
 from exactile.background import Background
 from exactile.contract import Contract
-from exactile.engines.protocol import Engine
-from exactile.engines.strip_engine import StripEngine
-from exactile.errors import CancelledError, EngineError, ExactileError
+from exactile.errors import CancelledError, ExactileError
 from exactile.geometry import Box
 from exactile.pipeline.cancellation import Cancellation
 from exactile.pipeline.channel import Channel
+from exactile.pipeline.compute import Compute, Lane, Load, Ticket
 from exactile.pipeline.staging import stage_tile
-from exactile.plan.budget import INPUT_SLOTS, OUTPUT_SLOTS
+from exactile.pipeline.timing import INFER, TimeSpan
+from exactile.plan.choice import Plan
 from exactile.plan.strips import StripPlan, StripStep
-from exactile.plan.tiles import Step, TilePlan
+from exactile.plan.tiles import Step
 from exactile.sinks.protocol import Sink
 from exactile.sources.protocol import Source
 
@@ -32,9 +31,6 @@ Progress = Callable[[int], None]
 """Called with the number of result pixels just written."""
 
 Array = NDArray[Any]
-
-Lease = Callable[[Callable[[], None]], AbstractContextManager[tuple[Engine, float]]]
-"""Waits for the engine, calling what it is given meanwhile; the engine and the seconds that opening it took."""
 
 
 @dataclass(slots=True)
@@ -55,6 +51,7 @@ class StageSeconds:
 
     ``open`` is the time that opening the engine took, while the first tiles are read; for the three graphs of a strip
     plan it is within ``infer``. ``total`` holds it, and ``measure``, the time that statistics of the whole image took.
+    ``infer`` adds up over all GPUs.
     """
 
     measure: float = 0.0
@@ -71,53 +68,61 @@ class Pipeline:
 
     Boxes that ``is_done`` says are in the sink already are not written; tiles for them are not computed either.
     Tiles whose zone of responsibility is all ``background`` are not computed, and ``skipped`` counts them.
+    ``timed`` is told of every piece of work, by whichever thread knows of it.
     """
 
-    plan: TilePlan | StripPlan
+    plan: Plan
     contract: Contract
     source: Source
-    lease: Lease
+    compute: Compute
     sink: Sink
     progress: Progress
+    cancellation: Cancellation
     is_done: Callable[[Box], bool] = _nothing_done
     background: Background | None = None
     skipped: Skipped = field(default_factory=Skipped)
     seconds: StageSeconds = field(default_factory=StageSeconds)
-    cancellation: Cancellation = field(default_factory=Cancellation)
     read: Callable[[], None] = lambda: None
+    timed: Callable[[TimeSpan, Sequence[Step]], None] | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _lanes_at_work: int = 0
 
     def run(self) -> StageSeconds:
         """Run every step. Raises the first failure of any stage; KeyboardInterrupt stops all of them."""
         begin = time.perf_counter()
-        slots = min(len(self.plan), INPUT_SLOTS), min(len(self.plan), OUTPUT_SLOTS)
-        free_tiles: Channel[Array] = Channel(slots[0], self.cancellation)
-        free_results: Channel[Array] = Channel(slots[1], self.cancellation)
-        staged: Channel[tuple[Step, Array | None]] = Channel(slots[0], self.cancellation)
-        inferred: Channel[tuple[Step, Array | None]] = Channel(slots[1], self.cancellation)
-        self._fill(free_tiles, free_results, slots)
-        threads = [
-            self._thread("read", lambda: self._read(free_tiles, staged)),
-            self._thread("infer", lambda: self._infer(staged, free_tiles, free_results, inferred)),
-            self._thread("write", lambda: self._write(inferred, free_results)),
-        ]
-        for thread in threads:
-            thread.start()
-        self._wait(threads)
+        loads = -(-len(self.plan) // self.compute.batch)
+        try:
+            with self.compute.staging(loads) as buffers:
+                self._run(buffers)
+        finally:
+            self.compute.close()
         self.seconds.total = time.perf_counter() - begin
         if self.cancellation.cause is not None:
             raise self.cancellation.cause
         return self.seconds
 
-    def _fill(self, free_tiles: Channel[Array], free_results: Channel[Array], slots: tuple[int, int]) -> None:
-        image, result = self.contract.image, self.contract.result
-        try:
-            for _ in range(slots[0]):
-                free_tiles.put(np.empty(prod(self.plan.tile_shape) * image.channels, image.dtype))
-            for _ in range(slots[1]):
-                largest = prod(self.plan.tile_output_shape) * max(1, result.channels)
-                free_results.put(np.empty(largest, result.dtype))
-        except MemoryError as error:
-            raise EngineError("out of memory while making the tile buffers; use a smaller --memory") from error
+    def _run(self, buffers: Sequence[Array]) -> None:
+        free: Channel[Array] = Channel(len(buffers), self.cancellation)
+        for buffer in buffers:
+            free.put(buffer)
+        lanes = range(self.compute.lanes)
+        staged = self._queues(len(buffers))
+        inferred: Channel[tuple[Load, Ticket | None]] = Channel(len(buffers), self.cancellation)
+        self._lanes_at_work = len(lanes)
+        threads = [
+            self._thread("read", lambda: self._read(free, staged)),
+            *(self._thread("infer", lambda i=i: self._infer(i, staged[i], free, inferred)) for i in lanes),  # type: ignore[misc]
+            self._thread("write", lambda: self._write(inferred)),
+        ]
+        for thread in threads:
+            thread.start()
+        self._wait(threads)
+
+    def _queues(self, capacity: int) -> list[Channel[Load]]:
+        """What each lane takes its loads from: strips of a band follow each other in one lane, tiles go to any."""
+        if isinstance(self.plan, StripPlan):
+            return [Channel(capacity, self.cancellation) for _ in range(self.compute.lanes)]
+        return [Channel(capacity, self.cancellation)] * self.compute.lanes
 
     def _thread(self, name: str, work: Callable[[], None]) -> threading.Thread:
         def guarded() -> None:
@@ -142,31 +147,44 @@ class Pipeline:
                 thread.join()
             raise
 
-    def _input_view(self, step: Step, slot: Array) -> Array:
-        """A slot as the step's input, (H, W, C); slots are as large as the largest input."""
-        shape = (*step.tile.shape, self.contract.image.channels)
-        return slot[: prod(shape)].reshape(shape)
+    def _read(self, free: Channel[Array], staged: list[Channel[Load]]) -> None:
+        for load in self._loads(free):
+            first = load.steps[0]
+            staged[first.place.band % len(staged) if isinstance(first, StripStep) else 0].put(load)
+        for queue in staged:
+            queue.close()
+        self.read()
 
-    def _result_view(self, step: Step, slot: Array) -> Array:
-        """A slot as the step's output, (H', W') or (C', H', W')."""
-        channels = self.contract.result.channels
-        shape = (*((channels,) if channels else ()), *self.plan.output_shape(step))
-        return slot[: prod(shape)].reshape(shape)
-
-    def _read(self, free: Channel[Array], staged: Channel[tuple[Step, Array | None]]) -> None:
+    def _loads(self, free: Channel[Array]) -> Iterator[Load]:
+        """Every step that is to be computed, staged, and those that are background."""
+        steps: list[Step] = []
+        buffer: Array | None = None
         for step in self.plan:
             if not isinstance(step, StripStep) and self.is_done(step.zor):
                 continue
-            tile = free.get()
-            begin = time.perf_counter()
-            stage_tile(self.source, step.tile, self.plan.border, self._input_view(step, tile))
-            empty = self._is_background(step, self._input_view(step, tile))
-            self.seconds.read += time.perf_counter() - begin
-            staged.put((step, None if empty else tile))
-            if empty:
-                free.put(tile)
-        staged.close()
-        self.read()
+            buffer = free.get() if buffer is None else buffer
+            if self._stage(step, buffer, len(steps)):
+                yield Load((step,), None)
+                continue
+            steps.append(step)
+            if len(steps) == self.compute.batch:
+                yield Load(tuple(steps), buffer)
+                steps, buffer = [], None
+        if steps:
+            yield Load(tuple(steps), buffer)
+
+    def _stage(self, step: Step, buffer: Array, place: int) -> bool:
+        """Stage a step as the ``place``-th of its load; whether it is nothing but background."""
+        begin = time.perf_counter()
+        shape = (*step.tile.shape, self.contract.image.channels)
+        size = prod(shape)
+        pixels = buffer[place * size : (place + 1) * size].reshape(shape)
+        stage_tile(self.source, step.tile, self.plan.border, pixels)
+        empty = self._is_background(step, pixels)
+        end = time.perf_counter()
+        self.seconds.read += end - begin
+        self._tell(TimeSpan("read", "read", begin, end), (step,))
+        return empty
 
     def _is_background(self, step: Step, pixels: Array) -> bool:
         """Whether nothing but background lies in the image where ``step`` gives the result."""
@@ -184,55 +202,53 @@ class Pipeline:
 
     def _infer(
         self,
-        staged: Channel[tuple[Step, Array | None]],
-        free_tiles: Channel[Array],
-        free_results: Channel[Array],
-        inferred: Channel[tuple[Step, Array | None]],
+        index: int,
+        staged: Channel[Load],
+        free: Channel[Array],
+        inferred: Channel[tuple[Load, Ticket | None]],
     ) -> None:
-        with self.lease(self.cancellation.check) as (engine, opening_s):
-            opened_before_s = engine.opening_s if isinstance(engine, StripEngine) else 0.0
-            self.cancellation.on_cancel(engine.cancel)
+        with self.compute.lane(index, free=free.put, check=self.cancellation.check) as lane:
+            self.cancellation.on_cancel(lane.cancel)
             try:
-                self._infer_all(engine, staged, free_tiles, free_results, inferred)
+                for load in staged:
+                    inferred.put((load, lane.start(load) if load.staged is not None else None))
             finally:
                 # From here on it may be another run's engine, which a failure of this one does not concern.
-                self.cancellation.forget(engine.cancel)
-            opened_s = engine.opening_s - opened_before_s if isinstance(engine, StripEngine) else 0.0
-            self.seconds.open = opening_s + opened_s
-        inferred.close()
+                self.cancellation.forget(lane.cancel)
+            self._lane_ended(lane, inferred)
 
-    def _infer_all(
-        self,
-        engine: Engine,
-        staged: Channel[tuple[Step, Array | None]],
-        free_tiles: Channel[Array],
-        free_results: Channel[Array],
-        inferred: Channel[tuple[Step, Array | None]],
-    ) -> None:
-        for step, tile in staged:
-            if tile is None:
-                inferred.put((step, None))
+    def _lane_ended(self, lane: Lane, inferred: Channel[tuple[Load, Ticket | None]]) -> None:
+        with self._lock:
+            self.seconds.open = max(self.seconds.open, lane.opening_s)
+            self._lanes_at_work -= 1
+            last = self._lanes_at_work == 0
+        if last:
+            inferred.close()
+
+    def _write(self, inferred: Channel[tuple[Load, Ticket | None]]) -> None:
+        for load, ticket in inferred:
+            if ticket is None:
+                (step,) = load.steps
+                self._write_one(step, self._background_of(step))
                 continue
-            result = free_results.get()
-            begin = time.perf_counter()
-            place = step.place if isinstance(step, StripStep) else None
-            engine.infer(self._input_view(step, tile), self._result_view(step, result), place)
-            self.seconds.infer += time.perf_counter() - begin
-            free_tiles.put(tile)
-            inferred.put((step, result))
+            for step, pixels in zip(load.steps, ticket.results(), strict=True):
+                self._write_one(step, pixels)
+            for span in ticket.spans():
+                self.seconds.infer += span.seconds if span.work == INFER else 0.0
+                self._tell(span, load.steps)
+            ticket.release()
 
-    def _write(self, inferred: Channel[tuple[Step, Array | None]], free: Channel[Array]) -> None:
-        for step, result in inferred:
-            y, x = step.crop.slices()
-            begin = time.perf_counter()
-            # Strips over rows that only the border needs, or that only warm up the carries, give nothing.
-            wanted = step.zor.area > 0 and not self.is_done(step.zor)
-            if result is None:
-                self.sink.write(step.zor, self._background_of(step))
-            elif wanted:
-                self.sink.write(step.zor, self._result_view(step, result)[..., y, x])
-            self.seconds.write += time.perf_counter() - begin
-            if result is not None:
-                free.put(result)
-            if wanted:
-                self.progress(step.zor.area)
+    def _write_one(self, step: Step, pixels: Array) -> None:
+        # Strips over rows that only the border needs, or that only warm up the carries, give nothing.
+        if not step.zor.area or self.is_done(step.zor):
+            return
+        begin = time.perf_counter()
+        self.sink.write(step.zor, pixels)
+        end = time.perf_counter()
+        self.seconds.write += end - begin
+        self._tell(TimeSpan("write", "write", begin, end), (step,))
+        self.progress(step.zor.area)
+
+    def _tell(self, span: TimeSpan, steps: Sequence[Step]) -> None:
+        if self.timed is not None:
+            self.timed(span, steps)

@@ -1,0 +1,136 @@
+"""The CPU computes: one lane, the engine in the lane's thread, results in buffers that go round."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from exactile.contract import Contract
+from exactile.engines.protocol import Engine
+from exactile.engines.strip_engine import StripEngine
+from exactile.errors import EngineError
+from exactile.pipeline.cancellation import Cancellation
+from exactile.pipeline.channel import Channel
+from exactile.pipeline.compute import Array, Free, Load
+from exactile.pipeline.timing import INFER, TimeSpan
+from exactile.plan.budget import INPUT_SLOTS, OUTPUT_SLOTS
+from exactile.plan.choice import Plan
+from exactile.plan.strips import StripStep
+from exactile.plan.tiles import Step
+
+Lease = Callable[[Callable[[], None]], AbstractContextManager[tuple[Engine, float]]]
+"""Waits for the engine, calling what it is given meanwhile; the engine and the seconds that opening it took."""
+
+TRACK = "cpu"
+
+
+@dataclass(slots=True)
+class HostCompute:
+    """Implements ``Compute`` with an engine on the CPU."""
+
+    plan: Plan
+    contract: Contract
+    lease: Lease
+    cancellation: Cancellation
+    lanes: int = 1
+    batch: int = 1
+
+    @contextmanager
+    def staging(self, loads: int) -> Iterator[Sequence[Array]]:
+        """As many as are read, wait and are inferred."""
+        image = self.contract.image
+        size = prod(self.plan.tile_shape) * image.channels
+        yield _buffers(min(loads, INPUT_SLOTS), size, image.dtype)
+
+    @contextmanager
+    def lane(self, _index: int, *, free: Free, check: Callable[[], None]) -> Iterator[HostLane]:
+        with self.lease(check) as (engine, opening_s):
+            yield HostLane(self, engine, free, opening_s)
+
+    def close(self) -> None:
+        """Results are plain arrays; the lease was left by the lane's thread."""
+
+
+class HostLane:
+    """Implements ``Lane``: a load is done when ``start`` returns."""
+
+    def __init__(self, compute: HostCompute, engine: Engine, free: Free, opening_s: float) -> None:
+        self._plan, self._contract = compute.plan, compute.contract
+        self._engine = engine
+        self._free = free
+        # The graphs of strips are opened while strips run; an engine that was kept has opened some before.
+        self._opening_s = opening_s - _opened_s(engine)
+        result = self._contract.result
+        self._results: Channel[Array] = Channel(OUTPUT_SLOTS, compute.cancellation)
+        largest = prod(self._plan.tile_output_shape) * max(1, result.channels)
+        for buffer in _buffers(min(len(self._plan), OUTPUT_SLOTS), largest, result.dtype):
+            self._results.put(buffer)
+
+    @property
+    def opening_s(self) -> float:
+        return self._opening_s + _opened_s(self._engine)
+
+    def start(self, load: Load) -> HostTicket:
+        assert load.staged is not None
+        (step,) = load.steps
+        result = self._results.get()
+        begin = time.perf_counter()
+        place = step.place if isinstance(step, StripStep) else None
+        out = self._result_view(step, result)
+        self._engine.infer(self._input_view(step, load.staged), out, place)
+        end = time.perf_counter()
+        self._free(load.staged)
+        y, x = step.crop.slices()
+        return HostTicket(
+            pixels=out[..., y, x],
+            span=TimeSpan(TRACK, INFER, begin, end),
+            done=lambda: self._results.put(result),
+        )
+
+    def cancel(self) -> None:
+        self._engine.cancel()
+
+    def _input_view(self, step: Step, staged: Array) -> Array:
+        """A buffer as the step's input, (H, W, C); buffers are as large as the largest input."""
+        shape = (*step.tile.shape, self._contract.image.channels)
+        return staged[: prod(shape)].reshape(shape)
+
+    def _result_view(self, step: Step, result: Array) -> Array:
+        """A buffer as the step's output, (H', W') or (C', H', W')."""
+        channels = self._contract.result.channels
+        shape = (*((channels,) if channels else ()), *self._plan.output_shape(step))
+        return result[: prod(shape)].reshape(shape)
+
+
+@dataclass(frozen=True, slots=True)
+class HostTicket:
+    """Implements ``Ticket`` for what is done already."""
+
+    pixels: Array
+    span: TimeSpan
+    done: Callable[[], None]
+
+    def results(self) -> Sequence[Array]:
+        return (self.pixels,)
+
+    def spans(self) -> Sequence[TimeSpan]:
+        return (self.span,)
+
+    def release(self) -> None:
+        self.done()
+
+
+def _buffers(count: int, size: int, dtype: str) -> list[Array]:
+    try:
+        return [np.empty(size, dtype) for _ in range(count)]
+    except MemoryError as error:
+        raise EngineError("out of memory while making the tile buffers; use a smaller --memory") from error
+
+
+def _opened_s(engine: Engine) -> float:
+    return engine.opening_s if isinstance(engine, StripEngine) else 0.0

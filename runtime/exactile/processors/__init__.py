@@ -1,0 +1,1 @@
+"""What a session computes on: the CPU, or GPUs."""

@@ -1,0 +1,56 @@
+"""A session on the CPU: ONNX Runtime, one engine at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+from exactile.contract import DeployedModel
+from exactile.engines.lease import EngineLease, open_engine
+from exactile.engines.onnx_runtime import load_library
+from exactile.engines.protocol import Engine
+from exactile.pipeline.cancellation import Cancellation
+from exactile.pipeline.host_compute import HostCompute
+from exactile.plan.budget import MemoryNeed
+from exactile.plan.choice import Plan
+from exactile.plan.strips import StripPlan
+from exactile.processors.protocol import Constants
+
+
+class HostProcessor:
+    """Implements ``Processor``. With ``keep`` the engine stays open for a run that needs the same."""
+
+    space = None
+
+    def __init__(self, model: DeployedModel, *, threads: int | None, keep: bool, reason: str = "") -> None:
+        self._version = load_library().__version__
+        self._model, self._threads = model, threads
+        self._reason = reason
+        self.lease = EngineLease(model, threads=threads, keep=keep)
+
+    @property
+    def name(self) -> str:
+        return f"cpu, onnxruntime {self._version}" + (f" ({self._reason})" if self._reason else "")
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        return {"onnxruntime": self._version}
+
+    def ready(self, plan: Plan, need: MemoryNeed, cancellation: Cancellation) -> None:
+        """Engines are opened when they are wanted."""
+
+    def compute(self, plan: Plan, need: MemoryNeed, constants: Constants, cancellation: Cancellation) -> HostCompute:
+        def lease(check: Callable[[], None]) -> AbstractContextManager[tuple[Engine, float]]:
+            return self.lease.engine(plan, activation_bytes=need.activation_bytes, constants=constants, check=check)
+
+        return HostCompute(plan, self._model.contract, lease, cancellation)
+
+    def strip_engine(self, plan: StripPlan, need: MemoryNeed, constants: Constants) -> Engine:
+        return open_engine(
+            self._model, plan, activation_bytes=need.activation_bytes, constants=constants, threads=self._threads
+        )
+
+    def close(self) -> None:
+        """Close the engine that was kept."""
+        self.lease.close()

@@ -1,0 +1,62 @@
+"""The seam between a session and what it computes on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from exactile.built_engine import BuiltEngine
+from exactile.engines.protocol import Engine
+from exactile.pipeline.cancellation import Cancellation
+from exactile.pipeline.compute import Compute
+from exactile.plan.budget import MemoryNeed
+from exactile.plan.choice import Plan
+from exactile.plan.strips import StripPlan
+
+Constants = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceSpace:
+    """What GPUs allow a plan. The runtime's own buffers and the network must fit into ``memory_bytes`` of each.
+
+    ``slots`` loads of ``batch`` tiles are under way on each of ``devices``. Where ``engines`` is not None, only the
+    shapes that these were built for can run, and what they need beside the buffers is ``engine_bytes`` (unknown until
+    they are opened: 0).
+    """
+
+    devices: int
+    slots: int
+    memory_bytes: int
+    engines: tuple[BuiltEngine, ...] | None
+
+
+class Processor(Protocol):
+    """What a session computes on. Owned by the session."""
+
+    @property
+    def name(self) -> str:
+        """For people: ``cpu``, or the GPUs and the engine."""
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What of it decides about the last digits of results, as plain data."""
+
+    @property
+    def space(self) -> DeviceSpace | None:
+        """What GPUs allow a plan; None on a CPU."""
+
+    def ready(self, plan: Plan, need: MemoryNeed, cancellation: Cancellation) -> None:
+        """Open what ``plan`` needs, where that can fail for want of memory. Raises DeviceMemoryError, EngineError."""
+
+    def compute(self, plan: Plan, need: MemoryNeed, constants: Constants, cancellation: Cancellation) -> Compute:
+        """What computes one run of ``plan``."""
+
+    def strip_engine(self, plan: StripPlan, need: MemoryNeed, constants: Constants) -> Engine:
+        """An engine for strips that are given one by one; owned by the caller. Raises EngineError."""
+
+    def close(self) -> None:
+        """Release what is kept for further runs; safe to call twice."""
