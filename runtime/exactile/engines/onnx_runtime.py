@@ -69,8 +69,8 @@ class OnnxRuntimeEngine:
             add_weights(ort, options, weights or {})
             self._session = open_session(ort, graph, options)
             check_claims(self._session, claims or {}, "the graph")
-            self._tile_shape, self._tile_dtype = _declared(self._session.get_inputs(), input_name, "input")
-            self._out_shape, self._out_dtype = _declared(self._session.get_outputs(), output_name, "output")
+            self._tile_shape, self._tile_dtype = declared(self._session.get_inputs(), input_name, "input")
+            self._out_shape, self._out_dtype = declared(self._session.get_outputs(), output_name, "output")
             _check_overridden(self._tile_shape, tile_shape, input_name)
         except BaseException:
             self.close()
@@ -179,7 +179,7 @@ def check_claims(session: Any, claims: Mapping[str, str], graph: str) -> None:
             )
 
 
-def _declared(arguments: Any, name: str, role: str) -> tuple[tuple[int | str | None, ...], str]:
+def declared(arguments: Any, name: str, role: str) -> tuple[tuple[int | str | None, ...], str]:
     """Shape and dtype of the graph's ``name``; dimensions that ONNX Runtime does not know are not ints."""
     by_name = {argument.name: argument for argument in arguments}
     if name not in by_name:
@@ -212,12 +212,21 @@ def _check_array(array: NDArray[Any], shape: tuple[int | str | None, ...], dtype
 
 def fail(error: Exception, doing: str) -> NoReturn:
     """Raise an EngineError that says what ONNX Runtime was doing, and what to do when memory ran out."""
-    text = " ".join(str(error).split())[:LONGEST_DETAIL]
-    if isinstance(error, MemoryError) or any(sign in text for sign in _OUT_OF_MEMORY):
+    text = one_line(error)
+    if is_out_of_memory(error):
         raise EngineError(
             f"out of memory while {doing}; use smaller tiles (--tile) or a smaller budget (--memory): {text}"
         ) from error
     raise EngineError(f"ONNX Runtime failed while {doing}: {text}") from error
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in _OUT_OF_MEMORY)
+
+
+def one_line(error: Exception | str) -> str:
+    """What ONNX Runtime says, in one line, cut."""
+    return " ".join(str(error).split())[:LONGEST_DETAIL]
 
 
 def return_freed_memory() -> None:

@@ -29,8 +29,7 @@ class TensorRTNetwork:
     """One engine with one execution context; implements ``exactile.engines.device_network.DeviceNetwork``.
 
     The context has one piece of scratch memory: all work goes on one stream, or waits for the work before it. The
-    device whose ``compute_capability`` is given is current when it is made, used and closed. An engine whose rows vary
-    must have run once with the same rows before it is captured in a CUDA graph.
+    device whose ``compute_capability`` is given is current when it is made, used and closed.
 
     Raises BundleError where the engine's file is not the one that was built, DeviceError where this library or device
     cannot run it, DeviceMemoryError, and EngineError where the engine is not what ``built`` says.
@@ -43,6 +42,7 @@ class TensorRTNetwork:
         self._settings: Any = None
         self._context: Any = None
         self._rows: int | None = None
+        self._stream: int | None = None
         _check_device(built, compute_capability)
         library = load_tensorrt(built.backend)
         _check_version(built, library)
@@ -62,13 +62,16 @@ class TensorRTNetwork:
         name = "device_memory_size_v2" if hasattr(engine, "device_memory_size_v2") else "device_memory_size"
         return int(getattr(engine, name))
 
-    def capturable(self, stream: int) -> bool:
-        """Whether ``enqueue`` on ``stream`` may be captured in a CUDA graph; libraries that cannot tell say yes."""
+    @property
+    def capturable(self) -> bool:
+        """Whether ``enqueue`` can be captured in a CUDA graph: of a fixed shape; RTX is asked once it has run."""
         context = self._opened(self._context)
-        if not hasattr(context, "is_stream_capturable"):
+        if any(map(_varies, self._built.inputs.values())):
+            return False
+        if self._stream is None or not hasattr(context, "is_stream_capturable"):
             return True
         with self._library.doing("asking whether it can be captured in a CUDA graph"):
-            return bool(context.is_stream_capturable(stream))
+            return bool(context.is_stream_capturable(self._stream))
 
     def enqueue(self, addresses: Mapping[str, int], *, rows: int, stream: int) -> None:
         """Put one inference over ``rows`` image rows (of every tile of the batch) on ``stream``, and return.
@@ -84,6 +87,7 @@ class TensorRTNetwork:
                     call.failed()
             if not context.execute_async_v3(stream):
                 call.failed()
+        self._stream = stream
 
     def close(self) -> None:
         """Release it, once its work is done; safe to call twice."""
@@ -112,7 +116,7 @@ class TensorRTNetwork:
         those for the shape in the midst of a run, when they are ready: then two tiles would not agree bit for bit.
         """
         strategies = getattr(self._library.module, "DynamicShapesKernelSpecializationStrategy", None)
-        if strategies is None or not any(_varying_axis(spec) is not None for spec in self._built.inputs.values()):
+        if strategies is None or not any(map(_varies, self._built.inputs.values())):
             return self._engine.create_execution_context()
         self._settings = self._engine.create_runtime_config()
         self._settings.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
@@ -203,12 +207,11 @@ def check_tensors(built: BuiltEngine, library: TensorRTLibrary, engine: Any) -> 
             )
         )
     for name, spec in built.inputs.items():
-        _check_rows(built, engine, name, _varying_axis(spec))
+        if _varies(spec):
+            _check_rows(built, engine, name, spec.shape.index(_VARIES))
 
 
-def _check_rows(built: BuiltEngine, engine: Any, name: str, axis: int | None) -> None:
-    if axis is None:
-        return
+def _check_rows(built: BuiltEngine, engine: Any, name: str, axis: int) -> None:
     least, _, most = (tuple(shape)[axis] for shape in engine.get_tensor_profile_shape(name, 0))
     if not least <= built.rows[0] <= built.rows[1] <= most:
         raise EngineError(
@@ -234,8 +237,8 @@ def _description(role: str, dtype: str, shape: tuple[int, ...]) -> str:
     return f"an {role} {dtype} {shape}"
 
 
-def _varying_axis(spec: TensorSpec) -> int | None:
-    return spec.shape.index(_VARIES) if _VARIES in spec.shape else None
+def _varies(spec: TensorSpec) -> bool:
+    return _VARIES in spec.shape
 
 
 def _numbers(least: int, most: int) -> str:

@@ -1,0 +1,173 @@
+"""A network in ONNX Runtime on a GPU, at one shape, on memory and a stream of the caller's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exactile.engines.cuda_provider import PROVIDER, check_provider, fail_on_device, load_cuda_library, quiet
+from exactile.engines.onnx_runtime import add_weights, check_claims, declared, session_options
+from exactile.errors import DeviceError, EngineError
+
+_HOST_THREADS = 1  # it only puts kernels on the stream
+
+
+class OnnxRuntimeCudaNetwork:
+    """One graph at one shape; implements ``exactile.engines.device_network.DeviceNetwork``.
+
+    ``graph`` is a serialised ONNX model whose image input is ``(height, width, C)`` with dimensions of these names;
+    ``tile_shape`` is (H, W), ``dimensions`` are the sizes of further named ones, as carries have. ``output_shapes`` are
+    those of all outputs, by name. ``weights`` are constants that the graph leaves outside; ``claims`` are entries of a
+    contract, the graph's metadata must hold the same. Constants such as statistics are inputs like all others. Strips
+    of another height take another network: a graph with open sizes computes them on the CPU.
+
+    Everything runs on the device ``ordinal`` in its primary context, on ``stream`` (a CUstream), which outlives the
+    network. ``memory_limit_bytes`` is the most that it allocates for weights and activations; None for no limit.
+    ``tf32`` lets convolutions round their inputs to 10 bits of mantissa, which is faster and changes values.
+
+    Raises DeviceError where ONNX Runtime cannot run all of it on that GPU (nothing is left to the CPU),
+    DeviceMemoryError, and EngineError where it refuses the graph, or graph and arguments disagree.
+    """
+
+    def __init__(
+        self,
+        graph: bytes,
+        *,
+        tile_shape: tuple[int, int],
+        output_shapes: Mapping[str, tuple[int, ...]],
+        ordinal: int,
+        stream: int,
+        dimensions: Mapping[str, int] | None = None,
+        memory_limit_bytes: int | None = None,
+        tf32: bool = False,
+        weights: Mapping[str, NDArray[Any]] | None = None,
+        claims: Mapping[str, str] | None = None,
+    ) -> None:
+        if not stream:
+            raise DeviceError("ONNX Runtime needs a stream of its own; 0, the default stream, is not one")
+        self._rows, self._ordinal, self._stream = tile_shape[0], ordinal, stream
+        self._session: Any = None
+        self._ort = load_cuda_library()
+        options = session_options(self._ort, tile_shape, _HOST_THREADS)
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        for name, size in (dimensions or {}).items():
+            options.add_free_dimension_override_by_name(name, size)
+        add_weights(self._ort, options, weights or {})
+        self._run_options = self._ort.RunOptions()
+        self._run_options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        asked = provider_options(ordinal, stream, memory_limit_bytes, tf32=tf32)
+        try:
+            self._session = self._open(graph, options, asked)
+            check_claims(self._session, claims or {}, "the graph")
+            self._tensors = tensors_of(self._session, output_shapes)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def capturable(self) -> bool:
+        """No: a run allocates and frees memory on the way."""
+        return False
+
+    def enqueue(self, addresses: Mapping[str, int], *, rows: int, stream: int) -> None:
+        """Put one inference on ``stream``, the one that the network was made for, and return.
+
+        The first one blocks: it allocates activations and loads kernels.
+        Raises EngineError, DeviceError, DeviceMemoryError.
+        """
+        if self._session is None:
+            raise EngineError("the engine is closed; open a new one to go on")
+        if (rows, stream) != (self._rows, self._stream):
+            raise EngineError(
+                f"the network was made for {self._rows} rows on stream {self._stream:#x}, not for {rows} rows on "
+                f"stream {stream:#x}; make another one"
+            )
+        binding = self._bound(addresses)
+        try:
+            self._session.run_with_iobinding(binding, self._run_options)
+        except Exception as error:  # noqa: BLE001  # its exceptions share no base class
+            fail_on_device(self._ort, error, f"running {rows} rows")
+
+    def close(self) -> None:
+        """Release it, once its work is done; safe to call twice."""
+        self._session = None
+
+    def _open(self, graph: bytes, options: Any, asked: dict[str, str]) -> Any:
+        with quiet(self._ort):
+            try:
+                session = self._ort.InferenceSession(graph, options, providers=[(PROVIDER, asked)], enable_fallback=0)
+            except Exception as error:  # noqa: BLE001  # its exceptions share no base class
+                fail_on_device(self._ort, error, "loading the graph")
+        session.disable_fallback()
+        check_provider(self._ort, session, asked)
+        return session
+
+    def _bound(self, addresses: Mapping[str, int]) -> Any:
+        if addresses.keys() != self._tensors.keys():
+            raise EngineError(
+                f"the network needs an address for each of {', '.join(sorted(self._tensors))}; "
+                f"there are {', '.join(sorted(addresses))}"
+            )
+        binding = self._session.io_binding()
+        for name, tensor in self._tensors.items():
+            bind = binding.bind_input if tensor.is_input else binding.bind_output
+            bind(name, "cuda", self._ordinal, tensor.dtype, list(tensor.shape), addresses[name])
+        return binding
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceTensor:
+    """An input or output of a graph at one shape; ``dtype`` is numpy's scalar type."""
+
+    is_input: bool
+    dtype: type[np.generic]
+    shape: tuple[int, ...]
+
+
+def provider_options(ordinal: int, stream: int, memory_limit_bytes: int | None, *, tf32: bool) -> dict[str, str]:
+    """Options of the CUDA provider, as strings.
+
+    1. The arena grows by what is asked for, not to the next power of two: what is left belongs to other networks.
+    2. TF32 is off unless asked for: results are those of float32.
+    3. cuDNN's heuristics choose convolution algorithms. ONNX Runtime's default measures them, and takes the one that
+       was fastest that time: two GPUs, or two runs, could choose differently, and their pixels would differ.
+    """
+    options = {
+        "device_id": str(ordinal),
+        "user_compute_stream": str(stream),
+        "arena_extend_strategy": "kSameAsRequested",  # 1
+        "use_tf32": str(int(tf32)),  # 2
+        "cudnn_conv_algo_search": "HEURISTIC",  # 3
+    }
+    if memory_limit_bytes is not None:
+        options["gpu_mem_limit"] = str(memory_limit_bytes)
+    return options
+
+
+def tensors_of(session: Any, output_shapes: Mapping[str, tuple[int, ...]]) -> dict[str, DeviceTensor]:
+    """All inputs and outputs of ``session``. Raises EngineError where sizes are open, or not those given."""
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    tensors = {argument.name: _input(inputs, argument.name) for argument in inputs}
+    has = {argument.name for argument in outputs}
+    if has != output_shapes.keys():
+        raise EngineError(f"the graph has outputs {sorted(has)}; shapes are given for {sorted(output_shapes)}")
+    return tensors | {name: _output(outputs, name, shape) for name, shape in output_shapes.items()}
+
+
+def _input(arguments: Any, name: str) -> DeviceTensor:
+    shape, dtype = declared(arguments, name, "input")
+    sizes = tuple(size for size in shape if isinstance(size, int))
+    if len(sizes) != len(shape):
+        raise EngineError(f"the graph's input {name!r} has shape {shape}; the sizes of all its dimensions are needed")
+    return DeviceTensor(is_input=True, dtype=np.dtype(dtype).type, shape=sizes)
+
+
+def _output(arguments: Any, name: str, shape: tuple[int, ...]) -> DeviceTensor:
+    says, dtype = declared(arguments, name, "output")
+    if len(says) != len(shape) or any(isinstance(a, int) and a != b for a, b in zip(says, shape, strict=True)):
+        raise EngineError(f"the graph's output {name!r} has shape {says}, not {shape}")
+    return DeviceTensor(is_input=False, dtype=np.dtype(dtype).type, shape=shape)
