@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from exactile.built_engine import BuiltEngine
 from exactile.geometry import Geometry
 
 OutputKind = Literal["labels", "probabilities", "raw"]
@@ -193,6 +194,8 @@ class DeployedModel:
 
     ``weights`` are the constants that the graph refers to as external data, by name; ``claims`` what every graph's
     metadata must say. ``strips`` is None where the network cannot be run in strips; ``no_strips_reason`` then says why.
+    ``engines`` were built for this very model; ``engines_refused`` says of others beside the bundle why they are not
+    used.
     """
 
     contract: Contract
@@ -201,3 +204,5 @@ class DeployedModel:
     no_strips_reason: str = ""
     weights: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     claims: Mapping[str, str] = field(default_factory=dict)
+    engines: tuple[BuiltEngine, ...] = ()
+    engines_refused: tuple[str, ...] = ()

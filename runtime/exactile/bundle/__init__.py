@@ -5,6 +5,9 @@
     contract_file.py   what contract.json may say (and its JSON Schema)
     translation.py     between contract.json and the contract that the runtime works with
     opening.py         a folder becomes a Bundle, or a refusal that says why
+    engine_file.py     what the file beside a built engine may say
+    engine_tensors.py  what goes into and comes out of an engine, by the contract
+    engine_files.py    which of the engines in the folder fit, and why others do not
 
 Written by ``exactile convert``; opened without onnx and without torch.
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exactile.bundle.contract_file import CONTRACT_NAME, FORMAT, VERSION, WEIGHTS_NAME, ContractFile, FilePart, Header
+from exactile.bundle.engine_files import read_engines
 from exactile.bundle.translation import ROLES, claims_of, contract_from, layout_claims, strips_from
 from exactile.contract import DeployedModel
 from exactile.errors import BundleError
@@ -44,6 +45,8 @@ class Bundle:
 def open_bundle(path: str | Path) -> Bundle:
     """Read the bundle in the folder ``path``, and check the size and SHA-256 of each of its files.
 
+    Engines beside it that do not fit are left out, and told in ``model.engines_refused``.
+
     Raises BundleError: no bundle, a newer version, a damaged contract, a missing or changed file,
     a link that leads out of the folder.
     """
@@ -67,6 +70,8 @@ def open_bundle(path: str | Path) -> Bundle:
         no_strips_reason=file.no_strips_reason,
         claims={**claims_of(contract), **layout_claims(file.weights, file.strips)},
     )
+    engines, refused = read_engines(folder, file, model)
+    model = replace(model, engines=engines, engines_refused=refused)
     image, result = (_array(folder, name, contents[name]) for name in (file.sample.image, file.sample.result))
     return Bundle(path=folder, file=file, model=model, sample_image=image, sample_result=result)
 

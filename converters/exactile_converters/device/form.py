@@ -1,0 +1,159 @@
+"""A model's tile or strip graph becomes a device form: what TensorRT is given, and what its tensors are."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, numpy_helper
+
+from exactile.built_engine import EngineRole, TensorSpec
+from exactile.bundle.engine_tensors import differences, engine_tensors
+from exactile.contract import DeployedModel, StripModel, StripRole
+from exactile.errors import ModelError, OptionError
+from exactile_converters.device.batch import batched
+from exactile_converters.device.half import in_half_precision
+from exactile_converters.device.plain import without_layout_nodes
+from exactile_converters.device.samples import bytes_at_both_ends
+
+DevicePrecision = Literal["fp32", "tf32", "fp16"]
+"""``fp32`` and ``tf32`` are one graph: what TensorRT may do with its multiplications differs."""
+
+DTYPES = ("uint8", "float16", "float32")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceForm:
+    """A graph with all weights inside, for one fixed shape.
+
+    ``rows`` are the image rows that it takes, (least, most): the same but for ``last`` strips, whose dimension
+    ``height`` stays free. Specs have -1 there.
+    """
+
+    model: onnx.ModelProto
+    role: EngineRole
+    batch: int
+    rows: tuple[int, int]
+    columns: int
+    inputs: Mapping[str, TensorSpec]
+    outputs: Mapping[str, TensorSpec]
+
+    @property
+    def sha256(self) -> str:
+        """Of the graph as TensorRT is given it."""
+        return hashlib.sha256(self.model.SerializeToString(deterministic=True)).hexdigest()
+
+
+def tile_form(
+    model: DeployedModel, shape: tuple[int, int], *, batch: int = 1, precision: DevicePrecision = "fp32"
+) -> DeviceForm:
+    """The graph for ``batch`` tiles of ``shape`` (height, width), an accepted size.
+
+    Raises ModelError, OptionError.
+    """
+    contract, (height, width) = model.contract, shape
+    proto = embedded(model.graph, model.weights)
+    if batch > 1:
+        batched(proto, contract.image.name, contract.result.name, batch)
+    _fix(proto, {"height": height, "width": width})
+    return _form(model, proto, "tile", batch, (height, height), width, precision)
+
+
+def strip_form(
+    model: DeployedModel, role: StripRole, rows: tuple[int, int], width: int, *, precision: DevicePrecision = "fp32"
+) -> DeviceForm:
+    """The graph of ``role`` for bands of ``width`` columns, an accepted size; ``rows`` are the (least, most) rows.
+
+    Raises ModelError, OptionError.
+    """
+    strips = _strips(model)
+    proto = embedded(strips.graphs[role].graph, strips.weights)
+    sizes = {carry.width_name: carry.columns_at(width) for carry in strips.carries}
+    _fix(proto, {**sizes, "width": width, **({"height": rows[0]} if rows[0] == rows[1] else {})})
+    without_layout_nodes(proto)
+    return _form(model, proto, role, 1, rows, width, precision)
+
+
+def embedded(graph: bytes, weights: Mapping[str, NDArray[Any]]) -> onnx.ModelProto:
+    """The graph with the constants inside that it refers to by name."""
+    model = onnx.load_from_string(graph)
+    for tensor in model.graph.initializer:
+        if tensor.data_location == TensorProto.EXTERNAL:
+            tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(weights[tensor.name]), tensor.name))
+    return model
+
+
+def _strips(model: DeployedModel) -> StripModel:
+    if model.strips is None:
+        raise OptionError(f"{model.contract.model_name} has no strips: {model.no_strips_reason}")
+    return model.strips
+
+
+def _fix(model: onnx.ModelProto, sizes: Mapping[str, int]) -> None:
+    for value in (*model.graph.input, *model.graph.output):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param in sizes:
+                dim.dim_value = sizes[dim.dim_param]
+
+
+def _form(
+    model: DeployedModel,
+    proto: onnx.ModelProto,
+    role: EngineRole,
+    batch: int,
+    rows: tuple[int, int],
+    columns: int,
+    precision: DevicePrecision,
+) -> DeviceForm:
+    contract = model.contract
+    try:
+        inputs, outputs = engine_tensors(model, role, batch=batch, rows=rows, columns=columns)
+    except ValueError as error:
+        raise OptionError(str(error)) from error
+    bytes_at_both_ends(proto)
+    if precision == "fp16":
+        carried = frozenset(f"{carry.name}_in" for carry in model.strips.carries) if model.strips else frozenset()
+        proto = in_half_precision(proto, contract.result.name, carried)
+    _drop_unused(proto)
+    del proto.metadata_props[:]
+    return DeviceForm(
+        model=proto,
+        role=role,
+        batch=batch,
+        rows=rows,
+        columns=columns,
+        inputs=_specs(proto.graph.input, inputs, contract.model_name),
+        outputs=_specs(proto.graph.output, outputs, contract.model_name),
+    )
+
+
+def _specs(
+    values: Iterable[onnx.ValueInfoProto], expected: Mapping[str, TensorSpec], model: str
+) -> dict[str, TensorSpec]:
+    """What the contract expects, with the graph's own types; what the graph says of shapes must agree."""
+    found = {}
+    for value in values:
+        tensor = value.type.tensor_type
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
+        if dtype not in DTYPES:
+            raise ModelError(f"{model}: {value.name} is {dtype}, and engines take {', '.join(DTYPES)}")
+        declared = tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim)
+        known = expected[value.name].shape if value.name in expected else tuple(-1 for _ in declared)
+        if len(known) == len(declared):
+            declared = tuple(size if said is None else said for said, size in zip(declared, known, strict=True))
+        found[value.name] = TensorSpec(shape=tuple(-1 if said is None else said for said in declared), dtype=dtype)
+    for difference in differences(expected, found):
+        raise ModelError(f"{model}: {difference}; convert the model again")
+    return found
+
+
+def _drop_unused(model: onnx.ModelProto) -> None:
+    used = {name for node in model.graph.node for name in node.input}
+    kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)

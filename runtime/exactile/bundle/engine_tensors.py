@@ -1,0 +1,98 @@
+"""What goes into and comes out of an engine of a model, worked out from its contract."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from exactile.built_engine import EngineRole, TensorSpec
+from exactile.contract import Contract, DeployedModel, StripModel
+
+Specs = dict[str, TensorSpec]
+
+
+def engine_tensors(
+    model: DeployedModel, role: EngineRole, *, batch: int, rows: tuple[int, int], columns: int
+) -> tuple[Specs, Specs]:
+    """Inputs and outputs by name; carried rows with the type that the contract gives them.
+
+    ``rows`` and ``columns`` are those of the padded tile or strip; where ``rows`` are two numbers, rows are -1.
+    Raises ValueError where the network does not accept such a shape, or has no strips.
+    """
+    contract = model.contract
+    _check_shape(contract, role, batch, rows, columns)
+    fixed = rows[0] == rows[1]
+    lead = (batch,) if batch > 1 else ()
+    image = _as_bytes((*lead, rows[0] if fixed else -1, columns, contract.image.channels), contract.image.dtype)
+    inputs = {contract.image.name: image, **_statistics(contract)}
+    width = contract.geometry.x.output_size(columns)
+    height = _result_rows(model, role, rows[0]) if fixed else -1
+    channels = (contract.result.channels,) if contract.result.channels else ()
+    outputs = {contract.result.name: _as_bytes((*lead, *channels, height, width), contract.result.dtype)}
+    if role != "tile":
+        for carry in _strips(model).carries:
+            spec = _as_bytes(carry.shape_at(columns), carry.dtype)
+            if role != "first":
+                inputs[f"{carry.name}_in"] = spec
+            if role != "last":
+                outputs[f"{carry.name}_out"] = spec
+    return inputs, outputs
+
+
+def differences(expected: Mapping[str, TensorSpec], found: Mapping[str, TensorSpec]) -> Iterator[str]:
+    """Where an engine's tensors are not what the contract says. Carried rows of float32 may be float16."""
+    for name in sorted(expected.keys() | found.keys()):
+        if name not in found:
+            yield f"it has no {name}"
+        elif name not in expected:
+            yield f"it has {name}, which the contract does not"
+        elif not _alike(name, expected[name], found[name]):
+            yield f"{name} is {_text(found[name])} where the contract asks for {_text(expected[name])}"
+
+
+def _alike(name: str, expected: TensorSpec, found: TensorSpec) -> bool:
+    halved = name.endswith(("_in", "_out")) and (expected.dtype, found.dtype) == ("float32", "float16")
+    return expected.shape == found.shape and (expected.dtype == found.dtype or halved)
+
+
+def _text(spec: TensorSpec) -> str:
+    return f"{spec.dtype} {list(spec.shape)}"
+
+
+def _as_bytes(shape: tuple[int, ...], dtype: str) -> TensorSpec:
+    """Two bytes for each number of 16 bits."""
+    return TensorSpec(shape=(*shape, 2), dtype="uint8") if dtype == "uint16" else TensorSpec(shape=shape, dtype=dtype)
+
+
+def _statistics(contract: Contract) -> Specs:
+    statistics = contract.image.statistics
+    if statistics is None:
+        return {}
+    spec = TensorSpec(shape=(1, contract.image.channels, 1, 1), dtype="float32")
+    return {statistics.offset_name: spec, statistics.scale_name: spec}
+
+
+def _check_shape(contract: Contract, role: EngineRole, batch: int, rows: tuple[int, int], columns: int) -> None:
+    y, x = contract.geometry.y, contract.geometry.x
+    if rows[0] > rows[1] or (rows[0] != rows[1] and role != "last"):
+        raise ValueError(f"{rows[0]} to {rows[1]} rows are no rows of a {role} engine")
+    if batch > 1 and role != "tile":
+        raise ValueError("only tiles come in batches")
+    remainder = y.remainder if role in ("tile", "last") else 0
+    if any((height - remainder) % y.stride for height in rows) or (columns - x.remainder) % x.stride:
+        raise ValueError(f"the network does not accept {rows[0]} to {rows[1]} rows of {columns} columns")
+
+
+def _result_rows(model: DeployedModel, role: EngineRole, rows: int) -> int:
+    axis = model.contract.geometry.y
+    if role == "tile":
+        return axis.output_size(rows)
+    lag = _strips(model).lag
+    if role == "first":
+        return axis.output_position(rows) - lag
+    return axis.output_position(rows) if role == "body" else axis.output_size(rows) + lag
+
+
+def _strips(model: DeployedModel) -> StripModel:
+    if model.strips is None:
+        raise ValueError(f"the model has no strips: {model.no_strips_reason}")
+    return model.strips
