@@ -1,0 +1,55 @@
+"""A driver's failure becomes one of our errors: what was being done, the driver's own words, and what helps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from exactile.errors import DeviceError, DeviceMemoryError
+
+OUT_OF_MEMORY = "out of memory"
+REMEDIES = {
+    OUT_OF_MEMORY: "Use smaller tiles, or free memory that others hold (nvidia-smi shows who)",
+    "no CUDA-capable device": "No GPU is visible: see nvidia-smi and CUDA_VISIBLE_DEVICES; containers need --gpus all",
+    "busy or unavailable": "Another process has this GPU for itself: see nvidia-smi",
+    "driver combination": "The NVIDIA driver does not fit: update it",
+    "unknown error": "If it stays after a restart of the process, the GPU or its driver needs one: see dmesg",
+    "illegal memory access": "The context is lost: start the process anew",
+    "launch failure": "The context is lost: start the process anew",
+    "ECC error": "The GPU's memory is faulty: see nvidia-smi -q",
+}
+"""By a part of the driver's words."""
+
+
+@contextmanager
+def pycuda_calls(native: Any, doing: str) -> Iterator[None]:
+    """What pycuda (``native``: its module ``pycuda.driver``) raises inside becomes DeviceError or DeviceMemoryError."""
+    try:
+        yield
+    except native.Error as error:
+        raise _failure(doing, str(error), memory=isinstance(error, native.MemoryError)) from error
+
+
+def bindings_value(native: Any, doing: str, result: tuple[Any, ...]) -> Any:
+    """What a call of cuda.bindings (``native``: its module ``driver``) returned beside its status.
+
+    Raises DeviceError or DeviceMemoryError if the status says so.
+    """
+    status, *values = result
+    if status != native.CUresult.CUDA_SUCCESS:
+        memory = status == native.CUresult.CUDA_ERROR_OUT_OF_MEMORY
+        raise _failure(doing, _words(native, status), memory=memory)
+    return values[0] if values else None
+
+
+def _words(native: Any, status: Any) -> str:
+    """The driver's description of a status, and its name."""
+    found, words = native.cuGetErrorString(status)
+    name = getattr(status, "name", str(status))
+    return f"{words.decode()} ({name})" if found == native.CUresult.CUDA_SUCCESS and words else name
+
+
+def _failure(doing: str, words: str, *, memory: bool) -> DeviceError:
+    remedy = next((f". {remedy}" for part, remedy in REMEDIES.items() if part in words), "")
+    return (DeviceMemoryError if memory else DeviceError)(f"{doing} failed: {words}{remedy}")
