@@ -125,7 +125,7 @@ def _describe(native: Any, ordinal: int) -> DeviceInfo:
     minor = ask(native.cuDeviceGetAttribute(attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, device))
     return DeviceInfo(
         ordinal=ordinal,
-        name=ask(native.cuDeviceGetName(NAME_BYTES, device)).rstrip(b"\0").decode(),
+        name=ask(native.cuDeviceGetName(NAME_BYTES, device)).partition(b"\0")[0].decode(),
         compute_capability=(int(major), int(minor)),
         total_bytes=int(ask(native.cuDeviceTotalMem(device))),
     )

@@ -9,7 +9,8 @@ import numpy as np
 
 from exactile.cuda.protocol import Bytes
 from exactile.cuda.scope import Kind, Scope
-from exactile.cuda.status import bindings_value
+from exactile.cuda.status import bindings_value, out_of_memory
+from exactile.errors import DeviceMemoryError
 
 
 class BindingsMemory:
@@ -20,7 +21,10 @@ class BindingsMemory:
         self._scope = scope
 
     def allocate(self, size_bytes: int) -> BindingsDeviceBuffer:
-        return BindingsDeviceBuffer(self._native, self._scope, size_bytes)
+        try:
+            return BindingsDeviceBuffer(self._native, self._scope, size_bytes)
+        except DeviceMemoryError as error:
+            raise out_of_memory(error, self.free_bytes) from error
 
     def pinned(self, size_bytes: int) -> BindingsPinnedBuffer:
         return BindingsPinnedBuffer(self._native, self._scope, size_bytes)

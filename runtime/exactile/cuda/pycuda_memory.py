@@ -12,7 +12,8 @@ import numpy as np
 
 from exactile.cuda.protocol import Bytes
 from exactile.cuda.scope import Kind, Scope
-from exactile.cuda.status import pycuda_calls
+from exactile.cuda.status import out_of_memory, pycuda_calls
+from exactile.errors import DeviceMemoryError
 
 
 class PycudaMemory:
@@ -23,7 +24,10 @@ class PycudaMemory:
         self._scope = scope
 
     def allocate(self, size_bytes: int) -> PycudaDeviceBuffer:
-        return PycudaDeviceBuffer(self._native, self._scope, size_bytes)
+        try:
+            return PycudaDeviceBuffer(self._native, self._scope, size_bytes)
+        except DeviceMemoryError as error:
+            raise out_of_memory(error, self.free_bytes) from error
 
     def pinned(self, size_bytes: int) -> PycudaPinnedBuffer:
         return PycudaPinnedBuffer(self._native, self._scope, size_bytes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -41,6 +41,14 @@ def bindings_value(native: Any, doing: str, result: tuple[Any, ...]) -> Any:
         memory = status == native.CUresult.CUDA_ERROR_OUT_OF_MEMORY
         raise _failure(doing, _words(native, status), memory=memory)
     return values[0] if values else None
+
+
+def out_of_memory(error: DeviceMemoryError, free_bytes: Callable[[], int]) -> DeviceMemoryError:
+    """``error``, with what was free if the driver still tells."""
+    try:
+        return DeviceMemoryError(f"{error}. Free were {free_bytes():,} bytes")
+    except DeviceError:
+        return error
 
 
 def _words(native: Any, status: Any) -> str:
