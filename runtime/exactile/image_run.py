@@ -13,7 +13,7 @@ from exactile.errors import DeviceMemoryError, OptionError
 from exactile.geometry import Box
 from exactile.memory import peak_resident_bytes
 from exactile.pipeline.cancellation import Cancellation
-from exactile.pipeline.run import Pipeline
+from exactile.pipeline.run import Pipeline, Timed
 from exactile.pipeline.staging import read_plan
 from exactile.plan.budget import MemoryNeed
 from exactile.plan.choice import Choice, Plan
@@ -63,6 +63,7 @@ class ImageRun:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     cancellation: Cancellation = field(default_factory=Cancellation)
     release_early: bool = False
+    timed: Timed | None = None
     held_bytes: int = 0
     record: dict[str, Any] = field(default_factory=dict)
     _chunks: ReadCount | None = None
@@ -148,6 +149,7 @@ class ImageRun:
             is_done=is_done,
             background=self.wish.background,
             read=self._read,
+            timed=self.timed,
             cancellation=self.cancellation,
         )
 

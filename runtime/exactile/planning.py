@@ -13,10 +13,12 @@ from exactile.contract import DeployedModel
 from exactile.errors import BudgetError, ChannelError, DeviceMemoryError, OptionError, PlanError
 from exactile.pipeline.staging import read_plan
 from exactile.plan.border import BORDERS, Border
-from exactile.plan.budget import MemoryNeed, axis_candidates, choose_tiles, format_bytes, least_budget, slot_bytes
+from exactile.plan.budget import MemoryNeed, axis_candidates, choose_tiles, slot_bytes
 from exactile.plan.choice import MOST_BANDS, Choice, Plan, choose, choose_strips, predicted_passes, strip_plan
 from exactile.plan.strips import StripPlan
 from exactile.plan.tiles import AxisDomain, TilePlan
+from exactile.processors.planning import DevicePlanner
+from exactile.processors.protocol import DeviceSpace
 from exactile.sinks.protocol import ResultSpec, Sink, WritePlan
 from exactile.sources.protocol import Source
 
@@ -57,9 +59,15 @@ class Wish:
 
 
 class Planner:
-    """Plans for one model within ``budget_bytes`` of resident memory, of which ``process_bytes`` are in use already."""
+    """Plans for one model within ``budget_bytes`` of resident memory, of which ``process_bytes`` are in use already.
 
-    def __init__(self, model: DeployedModel, *, budget_bytes: int, process_bytes: int) -> None:
+    With ``space``, plans for GPUs, by what they allow.
+    """
+
+    def __init__(
+        self, model: DeployedModel, *, budget_bytes: int, process_bytes: int, space: DeviceSpace | None = None
+    ) -> None:
+        self._devices = DevicePlanner(model, space) if space is not None else None
         self._model = model
         self._contract = model.contract
         self.budget_bytes = budget_bytes
@@ -67,7 +75,9 @@ class Planner:
 
     def refuse(self, plan: Plan, need: MemoryNeed, error: DeviceMemoryError) -> None:
         """Choose something smaller than ``plan`` from now on. Raises the error where that is no way out."""
-        raise error
+        if self._devices is None:
+            raise error
+        self._devices.refuse(plan, need, error)
 
     def choose(self, source: Source, sink: Sink, wish: Wish) -> Choice:
         """The plan for ``source``. Raises ChannelError, PlanError, and BudgetError when nothing fits the budget."""
@@ -76,6 +86,8 @@ class Planner:
         if background is None or wish.plan == "whole" or wish.tile is not None:
             return self._choose(source, sink, wish)
         self.check_background(background)
+        if self._devices is not None and self._devices.space.engines is not None:
+            return self._choose(source, sink, replace(wish, plan="tile"))
         large = self._choose(source, sink, replace(wish, plan="tile"))
         small = replace(wish, plan="tile", tile=self._skipping_tile(large.plan.tile_shape))
         return replace(self._choose(source, sink, small), reason="small enough that background can be skipped")
@@ -102,15 +114,23 @@ class Planner:
         def measure(candidate: Plan) -> MemoryNeed:
             return self.memory_need(candidate, source, sink)
 
+        devices = self._devices
+        if devices is None:
+            return self._choose_by(image, wish, measure)
+        if devices.space.engines is not None:
+            return devices.choose_built(image, wish.border, self.budget_bytes, measure, plan=wish.plan, tile=wish.tile)
+        return devices.explained(lambda suited: self._choose_by(image, wish, suited), measure)
+
+    def _choose_by(self, image: tuple[int, int], wish: Wish, measure: Callable[[Plan], MemoryNeed]) -> Choice:
         if wish.plan == "auto" and wish.tile is None:
             return choose(self._model, image, wish.border, budget_bytes=self.budget_bytes, measure=measure)
         chosen = self._asked(image, wish, measure)
         need = measure(chosen)
         if not need.fits(self.budget_bytes):
+            height, width = chosen.tile_shape
             raise BudgetError(
-                f"a {_UNIT[chosen.name]} of {chosen.tile_shape[0]}x{chosen.tile_shape[1]} needs about "
-                f"{format_bytes(least_budget(need))} and the memory budget is {format_bytes(self.budget_bytes)}; "
-                "raise --memory, or leave the choice to --plan auto"
+                f"a {_UNIT[chosen.name]} of {height}x{width} {need.shortage(self.budget_bytes)}, "
+                "or leave the choice to --plan auto"
             )
         return Choice(plan=chosen, passes=predicted_passes(chosen, self._model.strips), reason="as asked for")
 
@@ -129,6 +149,17 @@ class Planner:
 
     def memory_need(self, plan: Plan, source: Source, sink: Sink) -> MemoryNeed:
         """Predicted peak memory of running ``plan``, by purpose."""
+        need = MemoryNeed(
+            process_bytes=self._process_bytes + PROCESS_MARGIN_BYTES,
+            weights_bytes=0,
+            activation_bytes=0,
+            buffer_bytes=0,
+            sink_bytes=sink.buffer_bytes(self.result_spec(plan, source), _write_plan(plan)),
+            cache_bytes=source.cache_bytes(read_plan(plan)),
+        )
+        return self._host_need(plan, need) if self._devices is None else self._devices.need(plan, need)
+
+    def _host_need(self, plan: Plan, need: MemoryNeed) -> MemoryNeed:
         memory = self._contract.memory
         activations, carries = memory.activation_bytes(*plan.tile_shape), 0
         weights_bytes = memory.weights_bytes
@@ -138,29 +169,24 @@ class Planner:
             activations = max(run.activation_bytes(rows, plan.x.tile) for run, rows in runs)
             weights_bytes = max(run.weights_bytes for run, _ in runs)
             carries = 2 * plan.bands * strips.carry_bytes(plan.x.tile)
-        return MemoryNeed(
-            process_bytes=self._process_bytes + PROCESS_MARGIN_BYTES,
+        return replace(
+            need,
             weights_bytes=weights_bytes,
             activation_bytes=int(activations * ACTIVATION_MARGIN),
             buffer_bytes=slot_bytes(self._contract, plan) + carries,
-            sink_bytes=sink.buffer_bytes(self.result_spec(plan, source), _write_plan(plan)),
-            cache_bytes=source.cache_bytes(read_plan(plan)),
         )
 
     def widest_band(self, source: Source, sink: Sink, rows: int, border: Border) -> Plan:
         """Strips of ``rows`` rows in as few bands as fit the budget."""
-        geometry, domain = self._contract.geometry, AxisDomain.of(self._contract.geometry.x, source.width, border)
-        need = None
+        domain = AxisDomain.of(self._contract.geometry.x, source.width, border)
+        shortage = "do not fit"
         for band, _count in axis_candidates(domain)[:MOST_BANDS]:
             plan = strip_plan(self._model, (source.height, source.width), border, rows=rows, band=band)
             need = self.memory_need(plan, source, sink)
             if need.fits(self.budget_bytes):
                 return plan
-        least = format_bytes(least_budget(need)) if need is not None else "more"
-        raise BudgetError(
-            f"strips of {rows} rows (stride {geometry.y.stride}) need about {least} and the memory budget is "
-            f"{format_bytes(self.budget_bytes)}; use lower strips, or raise the budget"
-        )
+            shortage = need.shortage(self.budget_bytes)
+        raise BudgetError(f"strips of {rows} rows {shortage}, or use lower strips")
 
     def result_spec(self, plan: Plan, source: Source) -> ResultSpec:
         """What ``plan`` writes of ``source``."""

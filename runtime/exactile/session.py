@@ -9,18 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exactile.background import Background
-from exactile.contract import Contract, DeployedModel
+from exactile.contract import Contract, DeployedModel, StripModel
 from exactile.errors import OptionError, PlanError, StreamError
 from exactile.image_run import ImageRun, Watcher
 from exactile.memory import default_budget_bytes, resident_bytes
+from exactile.pipeline.run import Timed
 from exactile.plan.arriving import ArrivingRows
 from exactile.plan.border import Border
 from exactile.plan.budget import MemoryNeed
 from exactile.plan.choice import Choice, Plan
-from exactile.plan.strips import StripPlan, least_rows
+from exactile.plan.strips import StripPlan, least_rows, with_highest_last
 from exactile.planning import PlanName, Planner, Wish
-from exactile.processors.host import HostProcessor
-from exactile.processors.protocol import Processor
+from exactile.processors.choice import open_processor
 from exactile.sinks.protocol import Sink
 from exactile.sources.protocol import Source
 from exactile.statistics import Normalizers, constants_of, measure, passes
@@ -35,7 +35,10 @@ class Session:
     """A deployed model, ready to segment any number of images.
 
     ``memory_bytes`` bounds the resident memory of the whole process (default: a safe share of what is free).
-    With ``keep_engine`` the engine stays open for the next image that needs the same, until ``close``.
+    With ``keep_engine`` the engine stays open for the next image that needs the same, until ``close``; on a GPU it
+    always does. ``device`` and ``engine`` are those of ``exactile.processors.choice.open_processor``: what is asked for
+    is what runs, or a DeviceError says why not. ``device_memory_bytes`` bounds what is planned for each GPU (default:
+    a safe share of what is free).
     """
 
     def __init__(
@@ -45,20 +48,37 @@ class Session:
         memory_bytes: int | None = None,
         threads: int | None = None,
         keep_engine: bool = False,
+        device: str = "auto",
+        engine: str = "auto",
+        device_memory_bytes: int | None = None,
     ) -> None:
         if memory_bytes is not None and memory_bytes < 1:
             raise OptionError(f"the memory budget must be positive, got {memory_bytes} bytes")
         if threads is not None and threads < 1:
             raise OptionError(f"at least one thread is needed, got {threads}")
         self._model = model
-        self._processor: Processor = HostProcessor(model, threads=threads, keep=keep_engine)
+        self._processor = open_processor(
+            model,
+            device=device,
+            engine=engine,
+            device_memory_bytes=device_memory_bytes,
+            threads=threads,
+            keep=keep_engine,
+        )
         process_bytes = resident_bytes()
         budget_bytes = memory_bytes if memory_bytes is not None else default_budget_bytes()
-        self._planner = Planner(model, budget_bytes=budget_bytes, process_bytes=process_bytes)
+        self._planner = Planner(
+            model, budget_bytes=budget_bytes, process_bytes=process_bytes, space=self._processor.space
+        )
 
     @property
     def contract(self) -> Contract:
         return self._model.contract
+
+    @property
+    def processor(self) -> str:
+        """What computes, for people: ``cpu``, or the GPUs, with the engine and its version."""
+        return self._processor.name
 
     @property
     def budget_bytes(self) -> int:
@@ -98,6 +118,7 @@ class Session:
         measuring: Callable[[int, int], None] | None = None,
         resume: bool = False,
         arguments: Mapping[str, Any] | None = None,
+        trace: Timed | None = None,
     ) -> Summary:
         """Segment ``source`` into ``sink``: equal to one pass over the whole image.
 
@@ -110,7 +131,8 @@ class Session:
 
         With ``resume``, an unfinished run that ``sink`` kept is gone on with, by the same plan, to the same bytes;
         ``arguments`` (plain data) is what it must have been called with, beside image, model, plan, tile and border.
-        Raises ResumeError where it was another one.
+        Raises ResumeError where it was another one. ``trace`` is told when every piece of work was done:
+        ``exactile.trace.Trace().of(name)`` keeps it.
         """
         watcher = Watcher(
             planned=planned or (lambda _plan: None),
@@ -123,7 +145,14 @@ class Session:
             sink.abort()
             raise
         return self.image_run(
-            source, sink, wish, normalizers=normalizers, watcher=watcher, resume=resume, arguments=arguments
+            source,
+            sink,
+            wish,
+            normalizers=normalizers,
+            watcher=watcher,
+            resume=resume,
+            arguments=arguments,
+            trace=trace,
         ).run()
 
     def image_run(
@@ -137,6 +166,7 @@ class Session:
         resume: bool = False,
         arguments: Mapping[str, Any] | None = None,
         release_early: bool = False,
+        trace: Timed | None = None,
     ) -> ImageRun:
         """As ``segment``, for who wants to run and cancel it in threads of his own."""
         watcher = watcher or Watcher()
@@ -152,10 +182,11 @@ class Session:
             resume=resume,
             arguments=arguments or {},
             release_early=release_early,
+            timed=trace,
         )
 
     def close(self) -> None:
-        """Release the engine that was kept; safe to call twice."""
+        """Release what is kept for the next image, and the GPUs; safe to call twice."""
         self._processor.close()
 
     def measure(self, source: Source, measuring: Callable[[int, int], None] | None = None) -> Normalizers:
@@ -224,10 +255,13 @@ class Session:
             plan = self._planner.widest_band(kept, output, rows, border)
         if not isinstance(plan, StripPlan):
             raise PlanError(f"{kept.height} rows are too few for strips of this network")
+        plan = with_highest_last(plan, strips)
         need = self.memory_need(plan, kept, output)
         return RowStream(
             contract=self.contract,
-            rows=ArrivingRows(self.contract.geometry.y, strips, plan.rows, border),
+            rows=ArrivingRows(
+                self.contract.geometry.y, strips, plan.rows, border, first_rows=self._first_rows(strips, plan)
+            ),
             columns=plan.x,
             border=border,
             engine=lambda: self._processor.strip_engine(plan, need, constants),
@@ -242,3 +276,8 @@ class Session:
         sink = ArraySink()
         self.segment(source, sink, plan="strip", border=border, normalizers=normalizers)
         return sink.result
+
+    def _first_rows(self, strips: StripModel, plan: StripPlan) -> int:
+        """Rows of a stream's first strip: as few as can be, but where engines were built for those of the plan."""
+        space = self._processor.space
+        return strips.startup_rows if space is None or space.engines is None else plan.y.heights[0]

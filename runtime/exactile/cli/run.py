@@ -56,6 +56,8 @@ EXAMPLES = """
 
 `exactile run unet.bundle slides/ more.svs -o labels/ --format .ome.tif --skip-background 220 --resume`
 
+`exactile run unet.bundle slide.svs -o labels.tif --device cuda:0 --trace trace.json`
+
 `exactile run unet.onnx slide.svs -o labels.tif --level 1 --channels 0,1,2 --json > summary.json`
 """
 
@@ -163,7 +165,33 @@ def run(
     keep: Annotated[
         bool, typer.Option("--keep/--no-keep", help="Keep what is done when a run ends early, for --resume.")
     ] = True,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads of the engine. [default: all cores]")] = None,
+    device: Annotated[
+        str,
+        typer.Option(
+            metavar="DEVICE",
+            help="cpu; cuda:0 (also several, cuda:0,cuda:1, or cuda:all); auto: GPUs if they can run the model.",
+        ),
+    ] = "auto",
+    engine: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="onnxruntime; tensorrt or tensorrt-rtx (:fp16 ...), for which engines were built; or auto.",
+        ),
+    ] = "auto",
+    device_memory: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Of each GPU, e.g. 8GiB. [default: nearly all that is free]"),
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads on a CPU. [default: all cores]")] = None,
+    trace: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.json",
+            help="Write when what was done, for ui.perfetto.dev or chrome://tracing.",
+            show_default=False,
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output, once complete.")] = False,
     no_progress: NoProgressOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object on stdout.")] = False,
@@ -213,6 +241,10 @@ def run(
             background_label=background_label,
             memory_bytes=parse_bytes(memory),
             threads=threads,
+            device=device,
+            engine=engine,
+            device_memory_bytes=parse_bytes(device_memory),
+            trace=trace,
             resume=resume,
             pictures={"preview": preview, "overlay": overlay},
         )
@@ -235,8 +267,9 @@ def run_one(request: RunRequest, image: str, target: Path, *, progress: bool, as
     try:
         with Bar(Path(image).name, enabled=progress) as bar:
             watcher = Watcher(planned=bar.start, progress=bar.advance, measuring=bar.measure)
-            run = request.image_run(source, sink, watcher)
+            run = request.image_run(source, sink, watcher, image)
             summary = run.run()
+        request.write_trace()
         request.write_pictures(run, image, target)
     except BaseException:
         if isinstance(sink, ResumableSink) and sink.keeps:
@@ -244,6 +277,7 @@ def run_one(request: RunRequest, image: str, target: Path, *, progress: bool, as
         raise
     finally:
         source.close()
+        request.close()
     print_summary(summary, model=request.model.path, image=image, target=target, as_json=as_json)
     warn_of_damage(summary.damage, image)
 
@@ -270,6 +304,7 @@ def run_many(
     told: list[dict[str, Any]] = []
     try:
         failed = many.run(told.append if as_json else print_line)
+        request.write_trace()
     finally:
         request.close()
     if as_json:

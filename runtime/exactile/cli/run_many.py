@@ -73,7 +73,7 @@ class ManyImages:
         target = self.target(image)
         source = self._sources[image] = self.request.open_source(image)
         sink = self.request.open_sink(target)
-        run = self.request.image_run(source, sink, self.bars.watcher(image, read))
+        run = self.request.image_run(source, sink, self.bars.watcher(image, read), image)
         self._runs[image] = run
         if target.exists() and not self.overwrite:
             self._check_same(run, target)

@@ -22,6 +22,7 @@ from exactile.sinks.protocol import Sink
 from exactile.sinks.zarr import labels_folder
 from exactile.sources.open import open_source
 from exactile.sources.protocol import Source
+from exactile.trace import Trace
 
 
 @dataclass(slots=True, kw_only=True)
@@ -38,10 +39,15 @@ class RunRequest:
     background_label: int
     memory_bytes: int | None
     threads: int | None
+    device: str
+    engine: str
+    device_memory_bytes: int | None
+    trace: Path | None
     resume: bool
     pictures: Mapping[str, bool]
     keep_engine: bool = False
     _deploy: Deploy | None = None
+    _trace: Trace = field(default_factory=Trace)
     _sessions: dict[str, Session] = field(default_factory=dict)
 
     def load(self) -> None:
@@ -54,8 +60,8 @@ class RunRequest:
     def open_sink(self, target: Path) -> Sink:
         return open_sink(target, **self.sinks)
 
-    def image_run(self, source: Source, sink: Sink, watcher: Watcher) -> ImageRun:
-        """The run of one image."""
+    def image_run(self, source: Source, sink: Sink, watcher: Watcher, image: str | Path) -> ImageRun:
+        """The run of one image; ``image`` is its name."""
         background = parse_background(self.skip_background, self.background_label, source)
         wish = Wish(plan=self.plan, tile=self.tile, border=self.border, background=background)
         session = self._session(str(source.dtype))
@@ -67,6 +73,7 @@ class RunRequest:
             resume=self.resume,
             arguments={name: self.sources[name] for name in ("on_corrupt", "corrupt_value")},
             release_early=self.keep_engine,
+            trace=self._trace.of(str(image)) if self.trace is not None else None,
         )
         self.check_pictures(run)
         return run
@@ -97,7 +104,13 @@ class RunRequest:
             for other in self._sessions.values():
                 other.close()
             self._sessions[dtype] = Session(
-                self._deploy(dtype), memory_bytes=self._budget(), threads=self.threads, keep_engine=self.keep_engine
+                self._deploy(dtype),
+                memory_bytes=self._budget(),
+                threads=self.threads,
+                keep_engine=self.keep_engine,
+                device=self.device,
+                engine=self.engine,
+                device_memory_bytes=self.device_memory_bytes,
             )
         return self._sessions[dtype]
 
@@ -108,7 +121,12 @@ class RunRequest:
         whole = self.memory_bytes if self.memory_bytes is not None else default_budget_bytes()
         return whole - whole // OVERLAP_SHARE
 
+    def write_trace(self) -> None:
+        """What was done when, if that is wanted. Raises SinkError."""
+        if self.trace is not None:
+            self._trace.write(self.trace)
+
     def close(self) -> None:
-        """Close the engine that was kept."""
+        """Close the engine that was kept, and the GPUs."""
         for session in self._sessions.values():
             session.close()

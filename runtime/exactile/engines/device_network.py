@@ -12,6 +12,10 @@ class DeviceNetwork(Protocol):
     Used from one thread, with the device's context current. Owned by whoever opened it.
     """
 
+    @property
+    def capturable(self) -> bool:
+        """Whether ``enqueue`` does nothing but put work on the stream, so that a CUDA graph can be made of it."""
+
     def enqueue(self, addresses: Mapping[str, int], *, rows: int, stream: int) -> None:
         """Put one inference over ``rows`` image rows on ``stream`` (a CUstream), and return.
 

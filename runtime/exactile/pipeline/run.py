@@ -30,6 +30,9 @@ from exactile.sources.protocol import Source
 Progress = Callable[[int], None]
 """Called with the number of result pixels just written."""
 
+Timed = Callable[[TimeSpan, Sequence[Step]], None]
+"""Called with each piece of work that was done, and the steps that it was done for."""
+
 Array = NDArray[Any]
 
 
@@ -83,7 +86,7 @@ class Pipeline:
     skipped: Skipped = field(default_factory=Skipped)
     seconds: StageSeconds = field(default_factory=StageSeconds)
     read: Callable[[], None] = lambda: None
-    timed: Callable[[TimeSpan, Sequence[Step]], None] | None = None
+    timed: Timed | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _lanes_at_work: int = 0
 

@@ -31,9 +31,12 @@ class ArrivingStrip:
 
 
 class ArrivingRows:
-    """The strips along rows for one network, strip height and border."""
+    """The strips along rows for one network, strip height and border; the first has ``first_rows`` (default: few)."""
 
-    def __init__(self, geometry: AxisGeometry, strips: StripModel, rows: int, border: Border) -> None:
+    def __init__(
+        self, geometry: AxisGeometry, strips: StripModel, rows: int, border: Border, *, first_rows: int | None = None
+    ) -> None:
+        self._first_rows = first_rows or strips.startup_rows
         self._geometry, self._strips, self._rows, self._border = geometry, strips, rows, border
         self._done = 0  # rows of the domain that strips took
         self._emitted = 0  # rows of the domain's result that strips gave
@@ -94,7 +97,7 @@ class ArrivingRows:
         if self._done >= (domain := self._domain).size:
             return None
         left = domain.size - self._done
-        height = self._rows if self.started else self._strips.startup_rows
+        height = self._rows if self.started else self._first_rows
         if left - height >= self._strips.least_last_rows:
             # Rows above the image by reflection need as many rows of it, and one more.
             below = self._done + height - domain.image_start

@@ -30,7 +30,10 @@ CHECKED_CANDIDATES = 4000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryNeed:
-    """Peak bytes of a run by purpose. ``cache_bytes`` is wished for, the rest is needed."""
+    """Peak bytes of a run by purpose. ``cache_bytes`` is wished for, the rest is needed.
+
+    ``device_bytes`` are those on each GPU, of which there may be no more than ``most_device_bytes``.
+    """
 
     process_bytes: int
     weights_bytes: int
@@ -38,6 +41,8 @@ class MemoryNeed:
     buffer_bytes: int
     sink_bytes: int
     cache_bytes: int
+    device_bytes: int = 0
+    most_device_bytes: int = 0
 
     @property
     def needed_bytes(self) -> int:
@@ -50,7 +55,20 @@ class MemoryNeed:
 
     def fits(self, budget_bytes: int) -> bool:
         reserved = min(self.cache_bytes, int(budget_bytes * LARGEST_CACHE_SHARE))
-        return self.needed_bytes + reserved <= budget_bytes
+        return self.needed_bytes + reserved <= budget_bytes and self.device_bytes <= self.most_device_bytes
+
+    def shortage(self, budget_bytes: int) -> str:
+        """What there is too little of for this, and what to do."""
+        if self.device_bytes > self.most_device_bytes:
+            most = format_bytes(self.most_device_bytes)
+            return (
+                f"needs about {format_bytes(self.device_bytes)} on the GPU, where {most} may be used; "
+                "raise --device-memory, or run on --device cpu"
+            )
+        return (
+            f"needs about {format_bytes(least_budget(self))} and the memory budget is {format_bytes(budget_bytes)} "
+            f"({format_bytes(self.process_bytes)} go to the process itself); raise --memory"
+        )
 
 
 Measure = Callable[[TilePlan], MemoryNeed]
@@ -82,11 +100,8 @@ def choose_tiles(
     need = measure(smallest)
     if need.fits(budget_bytes):
         return smallest
-    raise BudgetError(
-        f"a memory budget of {format_bytes(budget_bytes)} is too small: even the smallest tile "
-        f"({smallest.tile_shape[0]}x{smallest.tile_shape[1]}) needs about {format_bytes(least_budget(need))} "
-        f"({format_bytes(need.process_bytes)} of it for the process itself); raise --memory"
-    )
+    height, width = smallest.tile_shape
+    raise BudgetError(f"even the smallest tile ({height}x{width}) {need.shortage(budget_bytes)}")
 
 
 def least_budget(need: MemoryNeed) -> int:

@@ -13,7 +13,7 @@ from exactile.contract import DeployedModel, StripModel
 from exactile.errors import BudgetError, PlanError
 from exactile.geometry import round_up
 from exactile.plan.border import Border
-from exactile.plan.budget import MemoryNeed, axis_candidates, choose_tiles, format_bytes, least_budget
+from exactile.plan.budget import MemoryNeed, axis_candidates, choose_tiles
 from exactile.plan.strips import StripPlan, least_rows
 from exactile.plan.tiles import AxisDomain, TilePlan
 
@@ -88,11 +88,8 @@ def choose_strips(
         if fitting:
             break
     if not fitting:
-        need = f"about {format_bytes(least_budget(measure(smallest)))}" if smallest is not None else "more"
-        raise BudgetError(
-            f"a memory budget of {format_bytes(budget_bytes)} is too small for strips, which need {need}; "
-            "raise --memory, or use --plan tile"
-        )
+        shortage = measure(smallest).shortage(budget_bytes) if smallest is not None else "do not fit"
+        raise BudgetError(f"even the smallest strips {shortage}; or use --plan tile")
     best = min(cost for cost, _ in fitting)
     return next(plan for cost, plan in fitting if cost <= best + NEGLIGIBLE)
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from exactile.contract import StripModel, StripRole
 from exactile.errors import PlanError
@@ -196,3 +196,18 @@ class StripPlan:
                     StripPlace(role, band),
                     output_rows,
                 )
+
+
+def with_highest_last(plan: StripPlan, strips: StripModel) -> StripPlan:
+    """``plan`` for an image whose last strip is as high as one can be: what a stream of unknown height may need."""
+    y = plan.y
+    stride = y.domain.geometry.stride
+    domains = (
+        AxisDomain.of(y.domain.geometry, y.domain.image_size + more, plan.border)
+        for more in range(0, plan.rows + 1, stride)
+    )
+    return replace(plan, y=max((AxisStrips.of(domain, strips, plan.rows) for domain in domains), key=_last))
+
+
+def _last(axis: AxisStrips) -> int:
+    return axis.heights[-1]

@@ -1,0 +1,171 @@
+"""What opens networks on a GPU: TensorRT from engines that were built, or ONNX Runtime from the model's graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any, Protocol
+
+from exactile.built_engine import Backend, BuiltEngine, EngineRole
+from exactile.contract import DeployedModel
+from exactile.cuda.protocol import DeviceInfo
+from exactile.engines.cuda_provider import load_cuda_library
+from exactile.engines.device_network import DeviceNetwork
+from exactile.engines.onnx_runtime_cuda import OnnxRuntimeCudaNetwork
+from exactile.engines.tensorrt import TensorRTNetwork
+from exactile.engines.tensorrt_library import load_tensorrt
+from exactile.errors import DeviceError
+from exactile.plan.built import matching
+from exactile.plan.choice import Plan
+
+
+class EngineFamily(Protocol):
+    """One kind of engine on one or several GPUs."""
+
+    @property
+    def name(self) -> str:
+        """For people, with its version."""
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What of it decides about the last digits of results, as plain data."""
+
+    @property
+    def engines(self) -> tuple[BuiltEngine, ...] | None:
+        """Those whose shapes alone can run; None where every shape can."""
+
+    def needed(self, plan: Plan, role: EngineRole, rows: int) -> Hashable:
+        """Names the network that runs ``rows`` image rows of ``plan``; equal names, the same network."""
+
+    def open(self, device: DeviceInfo, plan: Plan, role: EngineRole, rows: int, *, stream: int) -> DeviceNetwork:
+        """Open it for work on ``stream``. Raises DeviceError, DeviceMemoryError, EngineError, BundleError."""
+
+
+class TensorRTFamily:
+    """Implements ``EngineFamily`` with the engines of ``model`` that fit the library and all ``devices``.
+
+    Raises DeviceError that says of each engine why it does not fit.
+    """
+
+    def __init__(self, model: DeployedModel, backend: Backend, precision: str, devices: tuple[DeviceInfo, ...]) -> None:
+        self._backend = backend
+        self._version = load_tensorrt(backend).version
+        fitting, refused = [], list(model.engines_refused)
+        for engine in model.engines:
+            reason = _unfit(engine, backend, self._version, devices)
+            if reason:
+                refused.append(f"{engine.plan.name}: {reason}")
+            else:
+                fitting.append(engine)
+        self.precision = _precision(fitting, precision)
+        self._engines = tuple(engine for engine in fitting if engine.precision == self.precision)
+        if not self._engines:
+            raise DeviceError(_no_engine(backend, precision, refused, fitting))
+
+    @property
+    def name(self) -> str:
+        return f"{self._backend} {self._version}, {self.precision}"
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        return {"engine": {"name": self._backend, "version": self._version, "precision": self.precision}}
+
+    @property
+    def engines(self) -> tuple[BuiltEngine, ...]:
+        return self._engines
+
+    def needed(self, plan: Plan, role: EngineRole, rows: int) -> BuiltEngine:
+        found = matching(self._engines, role, rows, plan.x.tile)
+        if found is None:
+            raise DeviceError(f"no engine was built for a {role} of {rows} x {plan.x.tile} pixels")
+        return found
+
+    def open(self, device: DeviceInfo, plan: Plan, role: EngineRole, rows: int, *, stream: int) -> DeviceNetwork:  # noqa: ARG002 -- TensorRT takes the stream with each call
+        return TensorRTNetwork(self.needed(plan, role, rows), compute_capability=device.compute_capability)
+
+
+class OnnxRuntimeCudaFamily:
+    """Implements ``EngineFamily`` with ONNX Runtime's CUDA provider. Raises DeviceError where it cannot be used."""
+
+    engines = None
+
+    def __init__(self, model: DeployedModel) -> None:
+        self._model = model
+        self._version = load_cuda_library().__version__
+
+    @property
+    def name(self) -> str:
+        return f"onnxruntime {self._version} (CUDA)"
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        return {"engine": {"name": "onnxruntime-cuda", "version": self._version}}
+
+    def needed(self, plan: Plan, role: EngineRole, rows: int) -> Hashable:
+        return role, rows, plan.x.tile
+
+    def open(self, device: DeviceInfo, plan: Plan, role: EngineRole, rows: int, *, stream: int) -> DeviceNetwork:
+        model, strips, width = self._model, self._model.strips, plan.x.tile
+        graph, weights, dimensions, outputs = model.graph, model.weights, {}, {}
+        if strips is not None and role != "tile":
+            graph, weights = strips.graphs[role].graph, strips.weights
+            dimensions = {carry.width_name: carry.columns_at(width) for carry in strips.carries}
+            if role != "last":
+                outputs = {f"{carry.name}_out": carry.shape_at(width) for carry in strips.carries}
+        result = model.contract.result
+        front = (result.channels,) if result.channels else ()
+        outputs[result.name] = (*front, _output_rows(model, plan, role, rows), plan.x.tile_output)
+        return OnnxRuntimeCudaNetwork(
+            graph,
+            tile_shape=(rows, width),
+            output_shapes=outputs,
+            ordinal=device.ordinal,
+            stream=stream,
+            dimensions=dimensions,
+            weights=weights,
+            claims=model.claims,
+        )
+
+
+def _output_rows(model: DeployedModel, plan: Plan, role: EngineRole, rows: int) -> int:
+    """Rows that the network gives for ``rows`` image rows."""
+    strips, geometry = model.strips, model.contract.geometry.y
+    if strips is None or role == "tile":
+        return plan.y.tile_output
+    if role == "first":
+        return geometry.output_position(rows) - strips.lag
+    start = geometry.output_position(strips.startup_rows)
+    if role == "body":
+        return geometry.output_position(strips.startup_rows + rows) - start
+    return geometry.output_size(strips.startup_rows + rows) - (start - strips.lag)
+
+
+def _unfit(engine: BuiltEngine, backend: Backend, version: str, devices: tuple[DeviceInfo, ...]) -> str:
+    """Why ``engine`` cannot run; empty where it can."""
+    if engine.backend != backend:
+        return f"built by {engine.backend}"
+    if engine.backend_version != version:
+        return f"built by {backend} {engine.backend_version}, and {version} is installed"
+    for device in devices:
+        if device.compute_capability not in engine.compute_capabilities:
+            made_for = ", ".join(f"{major}.{minor}" for major, minor in engine.compute_capabilities)
+            major, minor = device.compute_capability
+            gpu = f"cuda:{device.ordinal} ({device.name})"
+            return f"built for compute capability {made_for}, and {gpu} has {major}.{minor}"
+    return ""
+
+
+def _precision(engines: list[BuiltEngine], asked: str) -> str:
+    """``asked``, or the one with the most bits that there is."""
+    there = {engine.precision for engine in engines}
+    return asked or next((precision for precision in ("fp32", "fp16", "int8") if precision in there), "")
+
+
+def _no_engine(backend: Backend, precision: str, refused: list[str], fitting: list[BuiltEngine]) -> str:
+    other = sorted({engine.precision for engine in fitting})
+    reasons = [*refused, *(f"there are engines of {', '.join(other)}" for _ in other[:1])]
+    wanted = f"{backend} engine" + (f" of {precision}" if precision else "")
+    said = "; ".join(reasons) if reasons else "none was built for this model"
+    return (
+        f"no {wanted} of this model can run here: {said}. What to do: exactile convert BUNDLE --engine {backend}, "
+        "or --engine onnxruntime, or --device cpu"
+    )

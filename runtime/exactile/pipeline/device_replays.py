@@ -1,0 +1,53 @@
+"""The compute step as a CUDA graph: one launch in place of a network's hundreds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from exactile.cuda.protocol import CapturingStream, Replay, Stream
+from exactile.engines.device_network import DeviceNetwork
+
+MOST_REPLAYS = 64
+"""Each slot, and each turn of the carries, has addresses of its own and so a graph of its own."""
+
+
+class Replays:
+    """Captured enqueues of one network, by the addresses they work on. Owns the graphs."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._replays: dict[tuple[object, ...], Replay | None] = {}
+
+    def enqueue(self, network: DeviceNetwork, addresses: Mapping[str, int], rows: int) -> None:
+        """Put one inference on the stream: captured from the second time on that it works on the same addresses.
+
+        The first time it runs as it is: libraries set up what they need, which must not be part of a graph.
+        """
+        stream = self._stream
+        if not isinstance(stream, CapturingStream) or not network.capturable:
+            network.enqueue(addresses, rows=rows, stream=stream.handle)
+            return
+        key = (rows, *sorted(addresses.items()))
+        replay = self._replays.get(key)
+        if replay is None and key in self._replays:
+            replay = self._replays[key] = stream.capture(
+                lambda: network.enqueue(addresses, rows=rows, stream=stream.handle)
+            )
+        if replay is not None:
+            replay.launch(stream)
+            return
+        if len(self._replays) < MOST_REPLAYS:
+            self._replays[key] = None
+        network.enqueue(addresses, rows=rows, stream=stream.handle)
+
+    @property
+    def captured(self) -> int:
+        """How many graphs there are."""
+        return sum(replay is not None for replay in self._replays.values())
+
+    def clear(self) -> None:
+        """Forget the graphs: their network goes. Their work must be done."""
+        replays, self._replays = self._replays, {}
+        for replay in replays.values():
+            if replay is not None:
+                replay.close()

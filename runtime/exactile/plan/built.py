@@ -1,0 +1,61 @@
+"""Plans of the shapes that engines were built for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from exactile.built_engine import BuiltEngine, EngineRole
+from exactile.contract import DeployedModel
+from exactile.errors import PlanError
+from exactile.plan.border import Border
+from exactile.plan.choice import Plan, strip_plan
+from exactile.plan.strips import StripPlan
+from exactile.plan.tiles import TilePlan
+
+
+def built_plans(
+    model: DeployedModel, image: tuple[int, int], border: Border, engines: Sequence[BuiltEngine]
+) -> Iterator[Plan]:
+    """Every plan for an ``image`` of (height, width) pixels that ``engines`` can run."""
+    geometry = model.contract.geometry
+    for shape in dict.fromkeys((e.rows[0], e.columns) for e in engines if e.role == "tile"):
+        try:
+            tiles = TilePlan.of(geometry, image, border, shape)
+        except PlanError:
+            continue
+        if tiles.tile_shape == shape:
+            yield tiles
+    if model.strips is None:
+        return
+    for rows, columns in dict.fromkeys((e.rows[0], e.columns) for e in engines if e.role == "body"):
+        try:
+            strips = strip_plan(model, image, border, rows=rows, band=columns)
+        except PlanError:
+            continue
+        if isinstance(strips, StripPlan) and _all_built(strips, engines):
+            yield strips
+
+
+def _all_built(plan: StripPlan, engines: Sequence[BuiltEngine]) -> bool:
+    return all(
+        matching(engines, role, rows, plan.x.tile) is not None
+        for role, rows in zip(plan.y.roles, plan.y.heights, strict=True)
+    )
+
+
+def matching(engines: Sequence[BuiltEngine], role: EngineRole, rows: int, columns: int) -> BuiltEngine | None:
+    """The engine for this shape; of several the one with the largest batch."""
+    fitting = [
+        engine
+        for engine in engines
+        if engine.role == role and engine.columns == columns and engine.rows[0] <= rows <= engine.rows[1]
+    ]
+    return max(fitting, key=lambda engine: engine.batch, default=None)
+
+
+def batch_of(plan: Plan, engines: Sequence[BuiltEngine] | None) -> int:
+    """How many steps of ``plan`` go in together."""
+    if engines is None or isinstance(plan, StripPlan):
+        return 1
+    found = matching(engines, "tile", plan.y.tile, plan.x.tile)
+    return found.batch if found is not None else 1

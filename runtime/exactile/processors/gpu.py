@@ -1,0 +1,113 @@
+"""A session on one or several GPUs: a station each, kept open until the session is closed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+from exactile.contract import DeployedModel
+from exactile.cuda.protocol import Device, DeviceInfo, Driver
+from exactile.engines.families import EngineFamily
+from exactile.errors import DeviceError
+from exactile.pipeline.cancellation import Cancellation
+from exactile.pipeline.compute import Free
+from exactile.pipeline.device_compute import DeviceCompute
+from exactile.pipeline.device_lane import DeviceLane
+from exactile.plan.budget import MemoryNeed
+from exactile.plan.built import batch_of
+from exactile.plan.choice import Plan
+from exactile.plan.strips import StripPlan
+from exactile.processors.device_strip_engine import DeviceStripEngine
+from exactile.processors.protocol import Constants, DeviceSpace
+from exactile.processors.station import SLOTS, Station
+
+SAFE_SHARE = 0.9
+"""Share of a GPU's free memory that a session takes when nobody said how much."""
+
+
+class GpuProcessor:
+    """Implements ``Processor``. Owns the devices and everything on them.
+
+    ``memory_bytes`` bounds what is planned for each GPU (default: a safe share of what is free on the fullest).
+    """
+
+    def __init__(
+        self,
+        model: DeployedModel,
+        driver: Driver,
+        infos: Sequence[DeviceInfo],
+        family: EngineFamily,
+        *,
+        memory_bytes: int | None = None,
+    ) -> None:
+        self._model, self._family = model, family
+        self._owned = ExitStack()
+        self._infos = tuple(infos)
+        try:
+            devices = [self._open(driver, info) for info in infos]
+            self._memory_bytes = memory_bytes if memory_bytes is not None else _safe_bytes(devices)
+            self.stations = tuple(
+                Station(model, device, family, index=index, of=len(devices)) for index, device in enumerate(devices)
+            )
+        except BaseException:
+            self._owned.close()
+            raise
+        for station in self.stations:
+            self._owned.callback(station.drop)
+
+    @property
+    def name(self) -> str:
+        gpus = ", ".join(f"cuda:{info.ordinal} {info.name}" for info in self._infos)
+        return f"{gpus}; {self._family.name}"
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        kinds = sorted({f"{info.name} {info.compute_capability}" for info in self._infos})
+        return {**self._family.identity, "devices": kinds}
+
+    @property
+    def space(self) -> DeviceSpace:
+        return DeviceSpace(
+            devices=len(self.stations), slots=SLOTS, memory_bytes=self._memory_bytes, engines=self._family.engines
+        )
+
+    def ready(self, plan: Plan, need: MemoryNeed, cancellation: Cancellation) -> None:  # noqa: ARG002 -- the seam's signature
+        for station in self.stations:
+            station.ready(plan, self._batch(plan), cancellation)
+
+    def compute(self, plan: Plan, need: MemoryNeed, constants: Constants, cancellation: Cancellation) -> DeviceCompute:  # noqa: ARG002 -- the seam's signature
+        batch = self._batch(plan)
+
+        def open_lane(index: int, free: Free) -> DeviceLane:
+            return self.stations[index].lane(plan, batch, constants, cancellation, free)
+
+        return DeviceCompute(
+            plan=plan, contract=self._model.contract, posts=self.stations, open=open_lane, slots=SLOTS, batch=batch
+        )
+
+    def strip_engine(self, plan: StripPlan, need: MemoryNeed, constants: Constants) -> DeviceStripEngine:  # noqa: ARG002 -- the seam's signature
+        """On the first of the GPUs: strips that are given one by one follow each other."""
+        return DeviceStripEngine(self._model, self.stations[0].device, self._family, plan, constants)
+
+    def close(self) -> None:
+        self._owned.close()
+
+    def _open(self, driver: Driver, info: DeviceInfo) -> Device:
+        device = driver.open(info.ordinal)
+        self._owned.callback(device.close)
+        return device
+
+    def _batch(self, plan: Plan) -> int:
+        return batch_of(plan, self._family.engines)
+
+
+def _safe_bytes(devices: Sequence[Device]) -> int:
+    free = []
+    for device in devices:
+        with device.current():
+            free.append(device.memory.free_bytes())
+    least = int(min(free) * SAFE_SHARE)
+    if least <= 0:
+        raise DeviceError("the GPU has no free memory; end what else runs on it, or choose another one")
+    return least

@@ -1,0 +1,166 @@
+"""Plans for GPUs: what fits their memory, and the shapes that engines were built for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from exactile.contract import DeployedModel
+from exactile.errors import BudgetError, DeviceMemoryError, PlanError
+from exactile.pipeline.device_compute import staging_buffers
+from exactile.pipeline.device_ring import LoadBytes
+from exactile.plan.border import Border
+from exactile.plan.budget import MemoryNeed
+from exactile.plan.built import batch_of, built_plans
+from exactile.plan.choice import Choice, Plan, predicted_passes
+from exactile.plan.strips import StripPlan
+from exactile.processors.protocol import DeviceSpace
+
+BACK_OFF = 0.8
+"""What is planned for after a plan that turned out not to fit, as a share of what that plan was predicted to need."""
+
+Measure = Callable[[Plan], MemoryNeed]
+
+
+class DevicePlanner:
+    """Knows what the GPUs of a session allow; what turned out not to fit is not planned again."""
+
+    def __init__(self, model: DeployedModel, space: DeviceSpace) -> None:
+        self._model = model
+        self.space = space
+        self._refused: list[str] = []
+        self._last: DeviceMemoryError | None = None
+
+    def need(self, plan: Plan, need: MemoryNeed) -> MemoryNeed:
+        """Complete ``need`` by what ``plan`` takes of pinned and of device memory.
+
+        Activations are those that the memory model predicts for ONNX Runtime on a CPU; what TensorRT needs shows when
+        an engine is opened.
+        """
+        space, contract = self.space, self._model.contract
+        load = LoadBytes.of(contract, plan, batch_of(plan, space.engines))
+        loads = -(-len(plan) // load.batch)
+        staging = min(loads, staging_buffers(space.devices, space.slots)) * load.input_bytes
+        return replace(
+            need,
+            buffer_bytes=staging + space.devices * space.slots * load.result_bytes,
+            device_bytes=space.slots * load.device_bytes + self._carries(plan) + self._network(plan, load.batch),
+            most_device_bytes=space.memory_bytes,
+        )
+
+    def choose_built(
+        self,
+        image: tuple[int, int],
+        border: Border,
+        budget_bytes: int,
+        measure: Measure,
+        *,
+        plan: str,
+        tile: tuple[int, int] | None,
+    ) -> Choice:
+        """The plan that is predicted to be the fastest of those that engines were built for. Raises PlanError."""
+        engines = self.space.engines or ()
+        found = [p for p in built_plans(self._model, image, border, engines) if _asked_for(p, plan, tile)]
+        fitting = [p for p in found if measure(p).fits(budget_bytes)]
+        if not fitting:
+            self._raise_nothing_fits(image, found, measure, budget_bytes)
+        best = min(fitting, key=self._passes)
+        return self._explained(
+            Choice(
+                plan=best,
+                passes=predicted_passes(best, self._model.strips),
+                reason=f"the fastest of {len(fitting)} for which engines were built",
+            )
+        )
+
+    def explained(self, choose: Callable[[Measure], Choice], measure: Measure) -> Choice:
+        """What ``choose`` chooses: rather a plan that leaves no GPU idle. Raises BudgetError."""
+
+        def suited(plan: Plan) -> MemoryNeed:
+            idle = _side_by_side(plan) < self.space.devices
+            return replace(measure(plan), most_device_bytes=-1) if idle else measure(plan)
+
+        try:
+            try:
+                return self._explained(choose(suited if self.space.devices > 1 else measure))
+            except BudgetError:
+                if self.space.devices == 1:
+                    raise
+                return self._explained(choose(measure))
+        except BudgetError as error:
+            if self._last is not None:
+                raise BudgetError(f"{error} ({'; '.join(self._refused)})") from self._last
+            raise
+
+    def refuse(self, plan: Plan, need: MemoryNeed, error: DeviceMemoryError) -> None:
+        """``plan`` turned out not to fit. Raises ``error`` where there is nothing smaller."""
+        height, width = plan.tile_shape
+        self._refused.append(f"a {plan.name} of {height} x {width} did not fit the GPU's memory")
+        self._last = error
+        space = self.space
+        if space.engines is None:
+            self.space = replace(space, memory_bytes=int(min(space.memory_bytes, need.device_bytes) * BACK_OFF))
+            return
+        shape = ("body", plan.rows, plan.x.tile) if isinstance(plan, StripPlan) else ("tile", *plan.tile_shape)
+        left = tuple(e for e in space.engines if (e.role, e.rows[0], e.columns) != shape)
+        if not any(e.role in ("tile", "body") for e in left):
+            raise error
+        self.space = replace(space, engines=left)
+
+    def _explained(self, choice: Choice) -> Choice:
+        return replace(choice, reason="; ".join([choice.reason, *self._refused]))
+
+    def _passes(self, plan: Plan) -> float:
+        """Predicted time in passes of all GPUs together."""
+        devices = self.space.devices
+        return predicted_passes(plan, self._model.strips) * devices / min(devices, _side_by_side(plan))
+
+    def _carries(self, plan: Plan) -> int:
+        strips = self._model.strips
+        if not isinstance(plan, StripPlan) or strips is None:
+            return 0
+        return 2 * -(-plan.bands // self.space.devices) * strips.carry_bytes(plan.x.tile)
+
+    def _network(self, plan: Plan, batch: int) -> int:
+        """Bytes of weights and activations, as far as they are known before an engine is opened."""
+        strips, memory = self._model.strips, self._model.contract.memory
+        if self.space.engines is not None:
+            return memory.weights_bytes
+        if not isinstance(plan, StripPlan) or strips is None:
+            return memory.weights_bytes + batch * memory.activation_bytes(*plan.tile_shape)
+        runs = [(strips.graphs[role].memory, rows) for role, rows in plan.y.highest.items()]
+        return max(run.weights_bytes + run.activation_bytes(rows, plan.x.tile) for run, rows in runs)
+
+    def _raise_nothing_fits(
+        self, image: tuple[int, int], found: list[Plan], measure: Measure, budget_bytes: int
+    ) -> None:
+        if found:
+            least = min(found, key=lambda p: measure(p).needed_bytes)
+            raise BudgetError(
+                f"a {least.name} of {least.tile_shape[0]}x{least.tile_shape[1]} {measure(least).shortage(budget_bytes)}"
+            ) from self._last
+        shapes = dict.fromkeys(
+            f"{'tiles' if e.role == 'tile' else 'strips'} of {e.rows[0]}x{e.columns}"
+            for e in self.space.engines or ()
+            if e.role in ("tile", "body")
+        )
+        raise PlanError(
+            f"no engine was built for what is asked of an image of {image[0]} x {image[1]} pixels; there are engines "
+            f"for {', '.join(shapes)}, and smaller images need smaller ones. What to do: exactile convert BUNDLE "
+            "--engine ... --tile HxW, or --engine onnxruntime, or --device cpu"
+        ) from self._last
+
+
+def _asked_for(plan: Plan, name: str, tile: tuple[int, int] | None) -> bool:
+    kind = "strip" if isinstance(plan, StripPlan) else "tile"
+    if name == "whole":
+        return kind == "tile" and len(plan) == 1
+    if name not in {"auto", kind}:
+        return False
+    shape = (plan.rows, plan.x.tile) if isinstance(plan, StripPlan) else plan.tile_shape
+    return tile is None or tile == shape
+
+
+def _side_by_side(plan: Plan) -> int:
+    """How many GPUs ``plan`` can keep busy."""
+    return plan.bands if isinstance(plan, StripPlan) else len(plan)

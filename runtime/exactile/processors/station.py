@@ -1,0 +1,209 @@
+"""One GPU of a session: ring, network and carries, kept from run to run while they are of the same shape."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Hashable, Mapping, Sequence
+
+from exactile.built_engine import EngineRole
+from exactile.contract import Contract, DeployedModel
+from exactile.cuda.protocol import Device
+from exactile.engines.device_network import DeviceNetwork
+from exactile.engines.families import EngineFamily
+from exactile.pipeline.cancellation import Cancellation
+from exactile.pipeline.compute import Free
+from exactile.pipeline.device_carries import DeviceCarries
+from exactile.pipeline.device_lane import DeviceLane, addresses
+from exactile.pipeline.device_replays import Replays
+from exactile.pipeline.device_ring import LoadBytes, Ring
+from exactile.plan.choice import Plan
+from exactile.plan.strips import StripPlace, StripPlan
+from exactile.processors.protocol import Constants
+
+SLOTS = 4
+"""Loads under way on one GPU: copied in, computed, copied out, and taken by the sink."""
+
+_WAIT_S = 0.05
+
+
+class Station:
+    """Owns what it opens on ``device``, not the device. One run has it at a time.
+
+    ``bands`` of a strip plan that are this station's are every ``of``-th, from ``index`` on.
+    """
+
+    def __init__(self, model: DeployedModel, device: Device, family: EngineFamily, *, index: int, of: int) -> None:
+        self.device = device
+        self._model, self._family = model, family
+        self._index, self._of = index, of
+        self._lock = threading.Lock()
+        self._key: Hashable = None
+        self._opened: _Opened | None = None
+
+    def ready(self, plan: Plan, batch: int, cancellation: Cancellation) -> None:
+        """Open what ``plan`` needs and run each network once, so that memory runs out here or not at all.
+
+        Waits for a run that has the station, but where it works on the same shape. Raises DeviceMemoryError.
+        """
+        if self._key == _shape(plan, batch):
+            return
+        self.take(cancellation.check)
+        try:
+            with self.device.current():
+                self._open(plan, batch)
+        finally:
+            self.give_back()
+
+    def take(self, check: Callable[[], None]) -> None:
+        """Wait until no other run has the station; ``check`` is called meanwhile, and may raise."""
+        while not self._lock.acquire(timeout=_WAIT_S):
+            check()
+
+    def give_back(self) -> None:
+        """For who has taken it, in any thread."""
+        self._lock.release()
+
+    def lane(self, plan: Plan, batch: int, constants: Constants, cancellation: Cancellation, free: Free) -> DeviceLane:
+        """Put up a lane for one run, by who has taken the station, with the device's context current."""
+        if self._key != _shape(plan, batch):  # another run was quicker
+            self._open(plan, batch)
+        assert self._opened is not None
+        return self._opened.lane(constants, cancellation, free)
+
+    def drop(self) -> None:
+        """Release everything, as after a failure; for who has taken it, or when nobody uses it any more."""
+        opened, self._opened, self._key = self._opened, None, None
+        if opened is not None:
+            with self.device.current():
+                opened.close()
+
+    def _open(self, plan: Plan, batch: int) -> None:
+        self.drop()
+        bands = range(self._index, plan.bands, self._of) if isinstance(plan, StripPlan) else range(0)
+        self._opened = _Opened(self._model, self.device, self._family, plan, batch, bands)
+        self._key = _shape(plan, batch)
+
+
+class _Opened:
+    """Ring, network and carries for plans of one shape. Owns them."""
+
+    def __init__(
+        self, model: DeployedModel, device: Device, family: EngineFamily, plan: Plan, batch: int, bands: Sequence[int]
+    ) -> None:
+        contract, strips = model.contract, model.strips
+        self._device, self._contract, self._plan = device, contract, plan
+        self._ring = Ring(device, LoadBytes.of(contract, plan, batch), SLOTS)
+        self._replays = Replays(self._ring.compute)
+        self._networks = _CurrentNetwork(device, family, plan, self._ring, self._replays)
+        self._carries: DeviceCarries | None = None
+        try:
+            self._constants = _ConstantBuffers(contract, self._ring)
+            if isinstance(plan, StripPlan) and strips is not None:
+                self._carries = DeviceCarries(self._ring, strips, width=plan.x.tile, bands=bands)
+            self._warm_up(bands)
+        except BaseException:
+            self.close()
+            raise
+
+    def lane(self, constants: Constants, cancellation: Cancellation, free: Free) -> DeviceLane:
+        self._constants.fill(constants)
+        return DeviceLane(
+            device=self._device,
+            ring=self._ring,
+            networks=self._networks,
+            replays=self._replays,
+            carries=self._carries,
+            constants=self._constants.addresses,
+            plan=self._plan,
+            contract=self._contract,
+            cancellation=cancellation,
+            free=free,
+        )
+
+    def close(self) -> None:
+        try:
+            self._networks.close()
+        finally:
+            self._ring.close()
+
+    def _warm_up(self, bands: Sequence[int]) -> None:
+        """Run every network once, the one that a run begins with last."""
+        for role, rows in reversed(_networks_of(self._plan)):
+            place = StripPlace(role, bands[0]) if role != "tile" and len(bands) else None
+            network = self._networks.take(role, rows)
+            where = addresses(self._contract, self._ring.slots[0], self._carries, place, self._constants.addresses)
+            network.enqueue(where, rows=rows, stream=self._ring.compute.handle)
+            self._ring.compute.synchronize()
+
+
+class _CurrentNetwork:
+    """Implements ``exactile.pipeline.device_lane.Networks``: one network is open, for what was wanted last."""
+
+    def __init__(self, device: Device, family: EngineFamily, plan: Plan, ring: Ring, replays: Replays) -> None:
+        self._device, self._family, self._plan = device, family, plan
+        self._ring, self._replays = ring, replays
+        self._network: DeviceNetwork | None = None
+        self._name: Hashable = None
+        self.opening_s = 0.0
+
+    def take(self, role: EngineRole, rows: int) -> DeviceNetwork:
+        name = self._family.needed(self._plan, role, rows)
+        if self._network is None or name != self._name:
+            begin = time.perf_counter()
+            self.close()
+            stream = self._ring.compute.handle
+            self._network = self._family.open(self._device.info, self._plan, role, rows, stream=stream)
+            self._name = name
+            self.opening_s += time.perf_counter() - begin
+        return self._network
+
+    def close(self) -> None:
+        network, self._network, self._name = self._network, None, None
+        if network is None:
+            return
+        try:
+            self._ring.compute.synchronize()
+            self._replays.clear()
+        finally:
+            network.close()
+
+
+class _ConstantBuffers:
+    """Statistics of the whole image on the device, where the model normalises by them."""
+
+    def __init__(self, contract: Contract, ring: Ring) -> None:
+        statistics = contract.image.statistics
+        names = (statistics.offset_name, statistics.scale_name) if statistics is not None else ()
+        self._ring = ring
+        size = contract.image.channels * 4  # (1, C, 1, 1) float32
+        self._buffers = {name: (ring.buffer(size), ring.pinned(size)) for name in names}
+
+    @property
+    def addresses(self) -> Mapping[str, int]:
+        return {name: buffer.address for name, (buffer, _) in self._buffers.items()}
+
+    def fill(self, constants: Constants) -> None:
+        """Bring values to the device, on the stream that uses them."""
+        for name, (buffer, pinned) in self._buffers.items():
+            pinned.array[:] = constants[name].reshape(-1).view("uint8")
+            self._ring.compute.copy_in(buffer, pinned.array)
+        self._ring.compute.synchronize()
+
+
+def _networks_of(plan: Plan) -> list[tuple[EngineRole, int]]:
+    """Role and rows of every network that a run of ``plan`` uses, in order."""
+    if not isinstance(plan, StripPlan):
+        return [("tile", plan.y.tile)]
+    return list(dict.fromkeys(zip(plan.y.roles, plan.y.heights, strict=True)))
+
+
+def _shape(plan: Plan, batch: int) -> Hashable:
+    """Plans of equal shapes share what is opened."""
+    if not isinstance(plan, StripPlan):
+        return "tile", plan.tile_shape, plan.tile_output_shape, _largest_zone(plan), batch
+    return "strip", plan.x.tile, plan.bands, tuple(_networks_of(plan)), plan.tile_output_shape, _largest_zone(plan)
+
+
+def _largest_zone(plan: Plan) -> tuple[int, int]:
+    return max(zor.length for zor in plan.y.zors), max(zor.length for zor in plan.x.zors)

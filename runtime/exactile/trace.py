@@ -1,0 +1,103 @@
+"""What was done when, in the trace format that Chrome and Perfetto show.
+
+One process in the picture for each image, one track for each thread of the run and for each stream of a GPU; each
+piece of work with the tile and the zone of responsibility that it was done for.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from exactile.pipeline.run import Timed
+from exactile.pipeline.timing import TimeSpan
+from exactile.plan.strips import StripStep
+from exactile.plan.tiles import Step
+from exactile.sinks.failures import os_errors_as_sink_errors
+
+MICROSECONDS = 1e6
+_TRACKS = ("read", "cpu", "write")
+"""The order in which tracks are shown; those of GPUs come between reading and writing."""
+
+
+class Trace:
+    """Keeps work as it is told of, from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._images: list[str] = []
+        self._events: list[tuple[int, TimeSpan, dict[str, Any]]] = []
+
+    def of(self, image: str) -> Timed:
+        """What is to be told of the work for ``image``."""
+        with self._lock:
+            self._images.append(image)
+            number = len(self._images)
+
+        def timed(span: TimeSpan, steps: Sequence[Step]) -> None:
+            described = _described(steps)
+            with self._lock:
+                self._events.append((number, span, described))
+
+        return timed
+
+    def write(self, path: str | Path) -> None:
+        """Write all of it. Raises SinkError."""
+        path = Path(path)
+        new = path.with_name(f".{path.name}.new")
+        with os_errors_as_sink_errors(path):
+            try:
+                new.write_text(json.dumps(self.as_object()), encoding="utf-8")
+                new.replace(path)
+            finally:
+                new.unlink(missing_ok=True)
+
+    def as_object(self) -> dict[str, Any]:
+        """The trace as plain data: complete events ("ph": "X"), times in microseconds from the first on."""
+        with self._lock:
+            images, events = list(self._images), list(self._events)
+        begin_s = min((span.begin_s for _, span, _ in events), default=0.0)
+        tracks = sorted({(number, span.track) for number, span, _ in events}, key=lambda t: (t[0], _place(t[1]), t[1]))
+        numbers = {track: index for index, track in enumerate(tracks, 1)}
+        found: list[dict[str, Any]] = [
+            {"ph": "M", "name": "process_name", "pid": number, "args": {"name": image}}
+            for number, image in enumerate(images, 1)
+        ]
+        for (number, track), index in numbers.items():
+            place = {"pid": number, "tid": index}
+            found.append({"ph": "M", "name": "thread_name", **place, "args": {"name": track}})
+            found.append({"ph": "M", "name": "thread_sort_index", **place, "args": {"sort_index": index}})
+        found += [
+            {
+                "ph": "X",
+                "name": span.work,
+                "pid": number,
+                "tid": numbers[number, span.track],
+                "ts": (span.begin_s - begin_s) * MICROSECONDS,
+                "dur": span.seconds * MICROSECONDS,
+                "args": args,
+            }
+            for number, span, args in sorted(events, key=lambda event: event[1].begin_s)
+        ]
+        return {"displayTimeUnit": "ms", "traceEvents": found}
+
+
+def _place(track: str) -> int:
+    return 2 * _TRACKS.index(track) if track in _TRACKS else 1
+
+
+def _described(steps: Sequence[Step]) -> dict[str, Any]:
+    """Boxes as [top, bottom, left, right]: of the image for tiles, of the result for zones."""
+    first = steps[0]
+    found: dict[str, Any] = {
+        "tile": [first.tile.y.start, first.tile.y.stop, first.tile.x.start, first.tile.x.stop],
+        "zone": [first.zor.y.start, first.zor.y.stop, first.zor.x.start, first.zor.x.stop],
+    }
+    if len(steps) > 1:
+        found["tiles"] = len(steps)
+    if isinstance(first, StripStep):
+        found |= {"strip": first.place.role, "band": first.place.band}
+    return found
