@@ -26,9 +26,9 @@ _SILENT, _LIBRARY_DEFAULT = 4, 2
 
 
 def load_cuda_library() -> Any:
-    """ONNX Runtime, with the CUDA libraries that its provider needs where pip installed them.
+    """ONNX Runtime and its CUDA provider, with the CUDA libraries that this needs where pip installed them.
 
-    Raises DeviceError where it is missing or was built without CUDA.
+    Raises DeviceError where one of them is missing, or ONNX Runtime was built without CUDA.
     """
     try:
         import onnxruntime
@@ -39,6 +39,8 @@ def load_cuda_library() -> Any:
     if hasattr(onnxruntime, "preload_dlls"):
         with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find; so far that is no error
             onnxruntime.preload_dlls()
+    if reason := why_not(onnxruntime):
+        raise DeviceError(f"ONNX Runtime's CUDA provider cannot be loaded: {reason}")
     return onnxruntime
 
 
@@ -68,8 +70,10 @@ def check_provider(ort: Any, session: Any, options: dict[str, str]) -> None:
 
 
 def why_not(ort: Any) -> str:
-    """Why ONNX Runtime cannot load its CUDA provider, and what to do; "" where it can."""
+    """Why ONNX Runtime cannot load its CUDA provider, and what to do; "" where it can, or cannot be asked."""
     library = Path(ort.__file__).parent / "capi" / "libonnxruntime_providers_cuda.so"
+    if not library.exists():
+        return ""
     try:
         ctypes.CDLL(str(library))
     except OSError as error:
