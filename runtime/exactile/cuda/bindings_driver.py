@@ -94,13 +94,22 @@ class BindingsContext:
         bindings_value(self._native, f"making {self._name} current", self._native.cuCtxPushCurrent(self._context))
 
     def pop(self) -> None:
-        bindings_value(self._native, f"leaving {self._name}", self._native.cuCtxPopCurrent())
+        popped = self._native.cuCtxPopCurrent()
+        try:
+            bindings_value(self._native, f"leaving {self._name}", popped)
+        except DeviceError:
+            if self._is_current():
+                bindings_value(self._native, f"leaving {self._name}", self._native.cuCtxPopCurrent())
 
     def synchronize(self) -> None:
         bindings_value(self._native, f"waiting for {self._name}", self._native.cuCtxSynchronize())
 
     def release(self) -> None:
         bindings_value(self._native, f"closing {self._name}", self._native.cuDevicePrimaryCtxRelease(self._device))
+
+    def _is_current(self) -> bool:
+        current = bindings_value(self._native, f"leaving {self._name}", self._native.cuCtxGetCurrent())
+        return int(current) == int(self._context)
 
 
 def _load() -> tuple[Any, str]:

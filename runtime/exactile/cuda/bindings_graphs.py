@@ -22,16 +22,16 @@ def captured(native: Any, scope: Scope, stream: Any, work: Callable[[], Any]) ->
     bindings_value(native, doing, native.cuStreamBeginCapture(stream, mode))
     try:
         work()
+        return bindings_value(native, doing, native.cuStreamEndCapture(stream))
     except BaseException:
         _abandon(native, stream)
         raise
-    return bindings_value(native, doing, native.cuStreamEndCapture(stream))
 
 
 def _abandon(native: Any, stream: Any) -> None:
-    """End a capture whose graph nobody wants."""
+    """End a capture, if it has not ended, whose graph nobody wants."""
     _, graph = native.cuStreamEndCapture(stream)
-    if int(graph):
+    if graph is not None and int(graph):
         native.cuGraphDestroy(graph)
 
 

@@ -21,7 +21,7 @@ class Context(Protocol):
         """Make it current in this thread."""
 
     def pop(self) -> None:
-        """Take it, which is current, off again."""
+        """Take it, which is current, off again. If it raises, it is still current."""
 
     def synchronize(self) -> None:
         """Wait for all work in it; it must be current."""
@@ -79,16 +79,8 @@ class Current:
         if thread.pushed is wanted:
             return
         if thread.pushed is not None:
-            _pop(thread.pushed)
+            thread.pushed.pop()
             thread.pushed = None
         if wanted is not None:
             wanted.push()
             thread.pushed = wanted
-
-
-def _pop(context: Context) -> None:
-    """Twice if need be: pycuda aborts the process when a thread ends that still has a context."""
-    try:
-        context.pop()
-    except DeviceError:
-        context.pop()

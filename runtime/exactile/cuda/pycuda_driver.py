@@ -89,8 +89,12 @@ class PycudaContext:
             self._context.push()
 
     def pop(self) -> None:
-        with pycuda_calls(self._native, f"leaving cuda:{self._ordinal}"):
-            self._native.Context.pop()
+        """Twice if need be: pycuda aborts the process when a thread ends that still has a context."""
+        try:
+            self._pop()
+        except DeviceError:
+            self._put_back()
+            self._pop()
 
     def synchronize(self) -> None:
         with pycuda_calls(self._native, f"waiting for cuda:{self._ordinal}"):
@@ -108,10 +112,30 @@ class PycudaContext:
         if failures:
             raise failures[0]
 
+    def _push_persistently(self) -> None:
+        """Once more after a failure: where it does not succeed nobody can release the context any more."""
+        try:
+            self.push()
+        except DeviceError:
+            self.push()
+
+    def _pop(self) -> None:
+        with pycuda_calls(self._native, f"leaving cuda:{self._ordinal}"):
+            self._native.Context.pop()
+
+    def _put_back(self) -> None:
+        """After a failed pop the context is on pycuda's stack; it must be on the driver's too, to be popped again."""
+        try:
+            self._native.Context.get_device()
+        except self._native.Error:
+            with pycuda_calls(self._native, f"leaving cuda:{self._ordinal}"):
+                # Detaching another reference to the context leaves it there.
+                self._native.Device(self._ordinal).retain_primary_context().detach()
+
     def _detach(self, failures: list[DeviceError]) -> None:
         try:
+            self._push_persistently()
             with pycuda_calls(self._native, f"closing cuda:{self._ordinal}"):
-                self._context.push()
                 self._context.detach()
         except DeviceError as error:
             failures.append(error)

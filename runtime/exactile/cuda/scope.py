@@ -98,8 +98,7 @@ class Scope:
             for thing in self._in_order():
                 _attempt(thing.close, failures)
         self._closed = True
-        if not _attempt(self._context.release, failures):
-            _attempt(self._context.release, failures)
+        _attempt(self._context.release, failures)
         if failures:
             for failure in failures[1:]:
                 failures[0].add_note(str(failure))
@@ -116,11 +115,8 @@ class Scope:
         return [thing for thing, _ in sorted(newest_first, key=lambda item: item[1])]
 
 
-def _attempt(step: Callable[[], None], failures: list[DeviceError]) -> bool:
-    """Whether ``step`` went well."""
+def _attempt(step: Callable[[], None], failures: list[DeviceError]) -> None:
     try:
         step()
     except DeviceError as error:
         failures.append(error)
-        return False
-    return True
