@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -101,6 +102,10 @@ class BindingsStream:
     def _free(self) -> None:
         try:
             self._wait()
+        except DeviceError:
+            with contextlib.suppress(DeviceError):
+                self._wait()  # what the work uses is freed next
+            raise
         finally:
             doing = f"closing a stream of {self._scope.label}"
             bindings_value(self._native, doing, self._native.cuStreamDestroy(self._stream))

@@ -89,12 +89,15 @@ class PycudaContext:
             self._context.push()
 
     def pop(self) -> None:
-        """Twice if need be: pycuda aborts the process when a thread ends that still has a context."""
+        """Again if need be: pycuda aborts the process when a thread ends that still has a context."""
         try:
             self._pop()
         except DeviceError:
-            self._put_back()
-            self._pop()
+            try:
+                self._pop()
+            except DeviceError:
+                self._put_back()
+                self._pop()
 
     def synchronize(self) -> None:
         with pycuda_calls(self._native, f"waiting for cuda:{self._ordinal}"):
@@ -124,13 +127,10 @@ class PycudaContext:
             self._native.Context.pop()
 
     def _put_back(self) -> None:
-        """After a failed pop the context is on pycuda's stack; it must be on the driver's too, to be popped again."""
-        try:
-            self._native.Context.get_device()
-        except self._native.Error:
-            with pycuda_calls(self._native, f"leaving cuda:{self._ordinal}"):
-                # Detaching another reference to the context leaves it there.
-                self._native.Device(self._ordinal).retain_primary_context().detach()
+        """Where a failed pop took it off the driver's stack, but left it on pycuda's, which pops both or none."""
+        with pycuda_calls(self._native, f"leaving cuda:{self._ordinal}"):
+            # Detaching a reference to the context that is on no stack leaves the context on the driver's.
+            self._native.Device(self._ordinal).retain_primary_context().detach()
 
     def _detach(self, failures: list[DeviceError]) -> None:
         try:

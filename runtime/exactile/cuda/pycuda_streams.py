@@ -5,6 +5,7 @@ It destroys them when the last reference goes, so each is held in one place, and
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from exactile.cuda.copies import check_copy
@@ -93,6 +94,10 @@ class PycudaStream:
     def _free(self) -> None:
         try:
             self._wait()
+        except DeviceError:
+            with contextlib.suppress(DeviceError):
+                self._wait()  # what the work uses is freed next
+            raise
         finally:
             self._stream = None
 

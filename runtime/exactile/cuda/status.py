@@ -16,7 +16,7 @@ REMEDIES = {
     "driver combination": "The NVIDIA driver does not fit: update it",
     "unknown error": "If it stays after a restart of the process, the GPU or its driver needs one: see dmesg",
     "illegal memory access": "The context is lost: start the process anew",
-    "launch failure": "The context is lost: start the process anew",
+    "launch fail": "The context is lost: start the process anew",
     "ECC error": "The GPU's memory is faulty: see nvidia-smi -q",
 }
 """By a part of the driver's words."""
