@@ -86,8 +86,7 @@ class DeviceCompute:
                 # What is on the streams may still read and write memory that is about to be released.
                 self._broken.append(post)
                 if lane is not None:
-                    with suppress(ExactileError):
-                        lane.drain()
+                    lane.ring.settle()
                 raise
 
     def close(self) -> None:

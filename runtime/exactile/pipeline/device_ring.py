@@ -15,7 +15,7 @@ taken by the host, which has then waited for all three.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from math import prod
 from typing import Protocol, TypeVar
@@ -24,6 +24,7 @@ import numpy as np
 
 from exactile.contract import Contract
 from exactile.cuda.protocol import Device, DeviceBuffer, Event, PinnedBuffer, Stream
+from exactile.errors import DeviceError
 from exactile.plan.choice import Plan
 
 
@@ -116,6 +117,15 @@ class Ring:
         """Wait until everything that was put on the streams is done."""
         for stream in self.streams:
             stream.synchronize()
+
+    def settle(self) -> None:
+        """Wait until nothing runs any more, whatever failed: memory must not be released under what still uses it."""
+        for stream in self.streams:
+            with suppress(DeviceError):
+                try:
+                    stream.synchronize()
+                except DeviceError:  # a wait that fails for want of memory says nothing about the work
+                    stream.synchronize()
 
     def close(self) -> None:
         """Release everything, once its work is done; safe to call twice."""

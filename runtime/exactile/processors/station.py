@@ -162,8 +162,8 @@ class _CurrentNetwork:
         network, self._network, self._name = self._network, None, None
         if network is None:
             return
+        self._ring.settle()
         try:
-            self._ring.compute.synchronize()
             self._replays.clear()
         finally:
             network.close()

@@ -1,0 +1,117 @@
+"""Sessions on emulated GPUs, with ONNX Runtime where TensorRT would be: what a test needs to run the real pipeline."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from exactile.background import Background
+from exactile.built_engine import BuiltEngine
+from exactile.contract import DeployedModel, OutputKind
+from exactile.geometry import round_up
+from exactile.session import Session
+from exactile.sinks.array import ArraySink
+from exactile.sources.array import ArraySource
+from exactile_converters.deploy import deploy
+from exactile_converters.device.form import DeviceForm, strip_form, tile_form
+from exactile_converters.from_onnx import prepare_network
+from tests import tensorrt_stand_in
+from tests.emulation.driver import Emulation, load
+from tests.nets import onnx_bytes
+from tests.tensorrt_stand_in import EmulatedGpu, TensorRTStandIn
+
+import onnx  # isort: skip
+
+BINDINGS = ("pycuda", "cuda.bindings")
+SCRATCH_BYTES = 4096
+
+
+@contextmanager
+def emulated(monkeypatch, binding: str, **machine) -> Iterator[tuple[Emulation, TensorRTStandIn]]:
+    """An emulated machine on ``binding``, ``tensorrt`` on it; no GPU is left afterwards."""
+    emulation = load()
+    emulation.reset(**machine)
+    stand_in = TensorRTStandIn(EmulatedGpu(emulation), scratch_bytes=SCRATCH_BYTES)
+    monkeypatch.setitem(sys.modules, "tensorrt", stand_in.module)
+    monkeypatch.setenv("EXACTILE_CUDA_BINDING", binding)
+    try:
+        yield emulation, stand_in
+    finally:
+        emulation.reset(devices=0)
+
+
+@cache
+def deployed(
+    net: str, output: OutputKind = "labels", dtype: str = "uint8", weights: str = "integer", *, strips: bool = True
+) -> DeployedModel:
+    """A test network; with integer weights it computes bit for bit the same whatever the order of sums."""
+    return deploy(
+        prepare_network(onnx.load_from_string(onnx_bytes(net, weights)), name=net),
+        image_dtype=dtype,
+        output=output,
+        strips=strips,
+    )
+
+
+def with_engines(
+    model: DeployedModel,
+    folder: Path,
+    *,
+    tiles: Sequence[tuple[int, int]] = (),
+    batch: int = 1,
+    strips: Sequence[tuple[int, int]] = (),
+) -> DeployedModel:
+    """``model`` with engines for tiles of (height, width) and strips of (rows, band width)."""
+    engines = [_built(tile_form(model, tile, batch=batch), folder) for tile in tiles]
+    stride = model.contract.geometry.y.stride
+    for rows, width in strips:
+        assert model.strips is not None
+        least, startup = model.strips.least_last_rows, model.strips.startup_rows
+        first = round_up(startup, rows)
+        engines += [
+            _built(strip_form(model, "first", (first, first), width), folder),
+            _built(strip_form(model, "body", (rows, rows), width), folder),
+            _built(strip_form(model, "last", (least, least + rows - stride), width), folder),
+        ]
+    return replace(model, engines=tuple(engines))
+
+
+def _built(form: DeviceForm, folder: Path) -> BuiltEngine:
+    home = folder / f"{form.role}-{form.rows[0]}x{form.columns}-{form.batch}"
+    home.mkdir(parents=True, exist_ok=True)
+    return tensorrt_stand_in.build(
+        form.model,
+        home,
+        role=form.role,
+        batch=form.batch,
+        rows=form.rows,
+        columns=form.columns,
+        outputs={name: spec.shape for name, spec in form.outputs.items()},
+    )
+
+
+def picture(model: DeployedModel, height: int, width: int, *, seed: int = 0) -> np.ndarray:
+    """Random samples, small ones, for which integer weights compute exactly."""
+    shape = (height, width, model.contract.image.channels)
+    return np.random.default_rng(seed).integers(0, 8, shape).astype(model.contract.image.dtype)
+
+
+def segmented(model: DeployedModel, image: np.ndarray, *, device: str = "cpu", **options) -> np.ndarray:
+    """The result of a session of its own."""
+    session = Session(model, device=device, threads=1 if device == "cpu" else None)
+    try:
+        return run(session, image, **options)
+    finally:
+        session.close()
+
+
+def run(session: Session, image: np.ndarray, *, background: Background | None = None, **options) -> np.ndarray:
+    sink = ArraySink()
+    session.segment(ArraySource(image), sink, background=background, **options)
+    return sink.result
