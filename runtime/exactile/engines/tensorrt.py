@@ -58,9 +58,9 @@ class TensorRTNetwork:
     def workspace_bytes(self) -> int:
         """Device memory of the execution context; weights not included."""
         engine = self._opened(self._engine)
-        # TensorRT 11 has only the second, early 10 only the first.
-        name = "device_memory_size_v2" if hasattr(engine, "device_memory_size_v2") else "device_memory_size"
-        return int(getattr(engine, name))
+        if hasattr(engine, "device_memory_size_v2"):
+            return int(engine.device_memory_size_v2)
+        return int(engine.device_memory_size)  # of early 10
 
     @property
     def capturable(self) -> bool:
@@ -78,14 +78,14 @@ class TensorRTNetwork:
 
         Raises EngineError, DeviceError, DeviceMemoryError.
         """
-        context = self._opened(self._context)
+        self._opened(self._context)  # no name for it here: an error's traceback would keep it after ``close``
         self._check_addresses(addresses)
         self._set_rows(rows)
         with self._library.doing(f"running {self._name()} on {rows} rows") as call:
             for name, address in addresses.items():
-                if not context.set_tensor_address(name, address):
+                if not self._context.set_tensor_address(name, address):
                     call.failed()
-            if not context.execute_async_v3(stream):
+            if not self._context.execute_async_v3(stream):
                 call.failed()
         self._stream = stream
 
