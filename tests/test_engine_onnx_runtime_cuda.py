@@ -319,28 +319,3 @@ def test_two_builds_in_one_environment_are_named_as_the_cause(monkeypatch):
 )
 def test_the_stand_in_takes_what_onnx_runtime_takes(ours, theirs):
     assert list(inspect.signature(ours).parameters) == list(inspect.signature(theirs).parameters)
-
-
-@pytest.mark.gpu
-def test_a_real_gpu_gives_the_labels_of_the_cpu():
-    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        pytest.skip("the installed onnxruntime has no CUDA provider")
-    from exactile.cuda.choice import open_driver
-
-    try:
-        device = open_driver().open(0)
-    except DeviceError as error:
-        pytest.skip(str(error))
-    with device.current():
-        stream = device.stream()
-        tile, labels = device.memory.pinned(24 * 40 * 3), device.memory.pinned(24 * 40)
-        tile.array[:] = image().reshape(-1)
-        given, made = device.memory.allocate(24 * 40 * 3), device.memory.allocate(24 * 40)
-        running = network(stream=stream.handle)
-        stream.copy_in(given, tile.array)
-        running.enqueue({"image": given.address, "labels": made.address}, rows=24, stream=stream.handle)
-        stream.copy_out(labels.array, made)
-        stream.synchronize()
-        assert np.array_equal(labels.array.reshape(24, 40), on_cpu(image()))
-        running.close()
-    device.close()

@@ -1,6 +1,6 @@
 """TensorRT engines on device memory: the results of ONNX Runtime on the CPU, and a reason for everything that fails.
 
-TensorRT itself is a stand-in here, see ``tensorrt_stand_in.py``; what it cannot show is in the last tests.
+TensorRT itself is a stand-in here, see ``tensorrt_stand_in.py``.
 """
 
 from __future__ import annotations
@@ -49,9 +49,11 @@ net (float[3, 4, 5, 2] image) => (float[3, 2, 4, 5] result)
 """
 
 
+WEIGHTS = ", ".join(map(str, np.random.default_rng(1).integers(-3, 4, 4 * 3 * 9)))
+
+
 def net(rows: int | str = 8) -> onnx.ModelProto:
-    weights = np.random.default_rng(1).integers(-3, 4, 4 * 3 * 9)
-    return onnx.parser.parse_model(NET.format(rows=rows, weights=", ".join(map(str, weights))))
+    return onnx.parser.parse_model(NET.format(rows=rows, weights=WEIGHTS))
 
 
 def shapes(rows: int) -> dict[str, tuple[int, ...]]:

@@ -128,7 +128,7 @@ def _logger_class(module: Any) -> Any:
 
     class Logger(module.ILogger):  # type: ignore[misc]  # the base class is known when the library is loaded
         def __init__(self, lines: LogLines) -> None:
-            module.ILogger.__init__(self)  # pybind11 insists
+            super().__init__()
             self._lines = lines
 
         def log(self, severity: Any, msg: str) -> None:
