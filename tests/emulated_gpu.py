@@ -102,9 +102,18 @@ def picture(model: DeployedModel, height: int, width: int, *, seed: int = 0) -> 
     return np.random.default_rng(seed).integers(0, 8, shape).astype(model.contract.image.dtype)
 
 
-def segmented(model: DeployedModel, image: np.ndarray, *, device: str = "cpu", **options) -> np.ndarray:
+def segmented(
+    model: DeployedModel,
+    image: np.ndarray,
+    *,
+    device: str = "cpu",
+    device_memory_bytes: int | None = None,
+    **options,
+) -> np.ndarray:
     """The result of a session of its own."""
-    session = Session(model, device=device, threads=1 if device == "cpu" else None)
+    session = Session(
+        model, device=device, device_memory_bytes=device_memory_bytes, threads=1 if device == "cpu" else None
+    )
     try:
         return run(session, image, **options)
     finally:
