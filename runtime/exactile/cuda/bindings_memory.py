@@ -9,6 +9,7 @@ import numpy as np
 
 from exactile.cuda.protocol import Bytes
 from exactile.cuda.scope import Kind, Scope
+from exactile.cuda.sizes import check_size
 from exactile.cuda.status import bindings_value, out_of_memory
 from exactile.errors import DeviceMemoryError
 
@@ -40,6 +41,7 @@ class BindingsDeviceBuffer:
     """Memory on a GPU. Owned."""
 
     def __init__(self, native: Any, scope: Scope, size_bytes: int) -> None:
+        check_size(size_bytes)
         scope.require_current()
         self._native = native
         self._scope = scope
@@ -69,6 +71,7 @@ class BindingsPinnedBuffer:
     """Page-locked host memory. Owned."""
 
     def __init__(self, native: Any, scope: Scope, size_bytes: int) -> None:
+        check_size(size_bytes)
         scope.require_current()
         self._native = native
         self._scope = scope

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from exactile.cuda.bindings_graphs import BindingsReplay, captured
-from exactile.cuda.copies import check_copy
 from exactile.cuda.protocol import Bytes, DeviceBuffer, Event, Window
 from exactile.cuda.scope import Kind, Scope
+from exactile.cuda.sizes import check_copy
 from exactile.cuda.status import bindings_value
 from exactile.errors import DeviceError
 

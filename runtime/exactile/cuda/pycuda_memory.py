@@ -12,6 +12,7 @@ import numpy as np
 
 from exactile.cuda.protocol import Bytes
 from exactile.cuda.scope import Kind, Scope
+from exactile.cuda.sizes import check_size
 from exactile.cuda.status import out_of_memory, pycuda_calls
 from exactile.errors import DeviceMemoryError
 
@@ -43,6 +44,7 @@ class PycudaDeviceBuffer:
     """Memory on a GPU. Owned."""
 
     def __init__(self, native: Any, scope: Scope, size_bytes: int) -> None:
+        check_size(size_bytes)
         scope.require_current()
         self._native = native
         self._scope = scope
@@ -73,6 +75,7 @@ class PycudaPinnedBuffer:
     """Page-locked host memory. Owned."""
 
     def __init__(self, native: Any, scope: Scope, size_bytes: int) -> None:
+        check_size(size_bytes)
         scope.require_current()
         self._native = native
         self._scope = scope

@@ -8,9 +8,9 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
-from exactile.cuda.copies import check_copy
 from exactile.cuda.protocol import Bytes, DeviceBuffer, Event, Window
 from exactile.cuda.scope import Kind, Scope
+from exactile.cuda.sizes import check_copy
 from exactile.cuda.status import pycuda_calls
 from exactile.errors import DeviceError
 

@@ -1,4 +1,4 @@
-"""What a copy between host and device may touch, checked before the driver sees it."""
+"""Sizes of buffers, and what a copy may touch, checked before the driver sees them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,12 @@ import numpy as np
 
 from exactile.cuda.protocol import Bytes, Window
 from exactile.errors import DeviceError
+
+
+def check_size(size_bytes: int) -> None:
+    """Raises DeviceError unless a buffer can have this size."""
+    if size_bytes < 1:
+        raise DeviceError(f"a buffer has at least one byte; {size_bytes:,} bytes were asked for")
 
 
 def check_copy(host: Bytes, device_bytes: int, window: Window | None) -> None:
