@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from exactile.bundle.contract_file import AccuracyPart, ClassPart, ContractFile
 from exactile.contract import DeployedModel, OutputKind
 from exactile.errors import ModelError, OptionError
-from exactile.geometry import AxisGeometry, Geometry
 from exactile.session import Session
 from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource
@@ -28,14 +27,13 @@ from exactile_converters.graphs.io import MapDtype, Normalization
 from exactile_converters.inspection import not_tileable
 from exactile_converters.precision import Calibration, Crop, Precision, at_precision, compare_labels, crops_of
 from exactile_converters.simplify import simplify
+from exactile_converters.tile_shape import padded_tile
 
 __all__ = ["Converted", "Entry", "Normalization", "convert", "convert_entry", "load_entry", "load_factory"]
 
 if TYPE_CHECKING:
     from torch import nn
 
-USUAL_TILE_PX = 1024
-LEAST_WANTED_PX = 512
 SAMPLE_PX = 96
 
 
@@ -127,7 +125,7 @@ def convert_entry(
     traced = network.trace()
     if traced.geometry is None:
         raise not_tileable(network.name, traced.obstacles)
-    shape = _tile(traced.geometry, tile)
+    shape = padded_tile(traced.geometry, tile)
     simplify(network)
     if network.trace().geometry != traced.geometry:
         raise ModelError(f"{network.name}: simplifying the graph changed its geometry; please report this model")
@@ -182,30 +180,6 @@ def run_whole(model: DeployedModel, image: NDArray[Any]) -> NDArray[Any]:
     sink = ArraySink()
     Session(model).segment(ArraySource(image), sink, plan="whole")
     return sink.result
-
-
-def _tile(geometry: Geometry, asked: tuple[int, int] | None) -> tuple[int, int]:
-    """The padded tile: what was asked for, or the usual one, larger where the halo would leave little of it."""
-    if asked is None:
-        return _usual(geometry.y), _usual(geometry.x)
-    for axis, size, name in ((geometry.y, asked[0], "height"), (geometry.x, asked[1], "width")):
-        least = _least(axis)
-        if size != axis.accepted_size(size) or size < least:
-            raise OptionError(
-                f"a tile of {name} {size} does not suit this network (stride {axis.stride}, least {least}); "
-                f"the next that does is {axis.accepted_size(max(size, least))}"
-            )
-    return asked
-
-
-def _usual(axis: AxisGeometry) -> int:
-    return axis.accepted_size(max(USUAL_TILE_PX, _least(axis) + LEAST_WANTED_PX))
-
-
-def _least(axis: AxisGeometry) -> int:
-    """A tile with one stride of wanted pixels and both margins, the first rounded up to the stride."""
-    before = -(-max(0, axis.margin_before) // axis.stride) * axis.stride
-    return axis.accepted_size(before + axis.stride + max(0, axis.margin_after))
 
 
 def _sample_image(model: DeployedModel) -> NDArray[Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -20,6 +19,7 @@ from exactile_converters.device.batch import batched
 from exactile_converters.device.half import in_half_precision
 from exactile_converters.device.plain import without_layout_nodes
 from exactile_converters.device.samples import bytes_at_both_ends
+from exactile_converters.device.stored import digest
 
 DevicePrecision = Literal["fp32", "tf32", "fp16"]
 """``fp32`` and ``tf32`` are one graph: what TensorRT may do with its multiplications differs."""
@@ -46,7 +46,7 @@ class DeviceForm:
     @property
     def sha256(self) -> str:
         """Of the graph as TensorRT is given it."""
-        return hashlib.sha256(self.model.SerializeToString(deterministic=True)).hexdigest()
+        return digest(self.model)
 
 
 def tile_form(

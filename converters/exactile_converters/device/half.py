@@ -14,6 +14,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
 from exactile.errors import ModelError
+from exactile_converters.device.stored import outline
 
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
 LARGEST_HALF = float(np.finfo(np.float16).max)
@@ -179,7 +180,7 @@ class _Halving:
 
 def _types(model: onnx.ModelProto) -> dict[str, int]:
     """The element type of every value."""
-    inferred = shape_inference.infer_shapes(model, strict_mode=False)
+    inferred = shape_inference.infer_shapes(outline(model), strict_mode=False)
     graph = inferred.graph
     found = {value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.input, *graph.output)}
     return found | {tensor.name: tensor.data_type for tensor in graph.initializer}

@@ -1,0 +1,210 @@
+"""Does a device form give what the bundle's own graph gives? Both in ONNX Runtime on the CPU.
+
+An engine that TensorRT builds from a graph that is not the network would be wrong without a word. So each form is run
+on noise of its own shape before it is built. The CPU has no arithmetic of half precision: for ``fp16`` this shows that
+the graph is right and how much its roundings cost, not the last digit that a GPU will give.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from exactile.contract import DeployedModel, StripRole
+from exactile.engines.onnx_runtime import add_weights, load_library, open_session, session_options
+from exactile.engines.threads import compute_threads
+from exactile.errors import ModelError
+from exactile_converters.device.form import DeviceForm, DevicePrecision
+from exactile_converters.device.stored import stored
+
+Array = NDArray[Any]
+Arrays = dict[str, Array]
+
+DIFFERING_SHARE = {"fp32": 1e-4, "tf32": 1e-4, "fp16": 0.05}
+"""Pixels whose labels may differ: ties, and in half precision what lies near them."""
+
+RELATIVE_DIFFERENCE = {"fp32": 1e-4, "tf32": 1e-4, "fp16": 0.05}
+"""Largest difference of a map, by its largest value."""
+
+
+@dataclass(slots=True)
+class FormAgreement:
+    """What differed, of all that a form gives: labels, or maps and carried rows by their largest difference."""
+
+    labels: int = 0
+    differing: int = 0
+    max_abs: float = 0.0
+    largest: float = 0.0
+    maps: bool = field(default=False)
+
+    def add(self, expected: Array, found: Array) -> None:
+        if expected.dtype.kind == "u":
+            self.labels += expected.size
+            self.differing += int(np.count_nonzero(expected != found))
+            return
+        self.maps = True
+        difference = np.abs(expected.astype(np.float64) - found.astype(np.float64)).max(initial=0)
+        self.max_abs = max(self.max_abs, float(difference) if np.isfinite(found).all() else float("inf"))
+        self.largest = max(self.largest, float(np.abs(expected).max(initial=0)))
+
+    def holds(self, precision: DevicePrecision) -> bool:
+        near = self.max_abs <= RELATIVE_DIFFERENCE[precision] * max(self.largest, 1e-6)
+        return near and self.differing <= DIFFERING_SHARE[precision] * self.labels
+
+    def __str__(self) -> str:
+        parts = [f"{self.differing} of {self.labels} labels differ"] if self.labels else []
+        parts += [f"max-abs {self.max_abs:.2g} at values up to {self.largest:.3g}"] if self.maps else []
+        return ", ".join(parts)
+
+
+def check_tile(model: DeployedModel, form: DeviceForm, precision: DevicePrecision) -> FormAgreement:
+    """Run ``form`` on as many tiles of noise as it takes, and the bundle's graph on each.
+
+    Raises ModelError where they do not agree.
+    """
+    name = model.contract.result.name
+    images = [noise(model, form.rows[0], form.columns, seed=seed) for seed in range(form.batch)]
+    values = statistics(model, images[0])
+    reference = _Session.of_bundle(model, "tile", form.rows[0], form.columns)
+    expected = [reference.run({model.contract.image.name: image, **values})[name] for image in images]
+    del reference
+    image = np.stack(images) if form.batch > 1 else images[0]
+    found = _run(form, form.rows[0], {model.contract.image.name: image, **values})[name]
+    agreement = FormAgreement()
+    wanted = np.stack(expected) if form.batch > 1 else expected[0]
+    _compare(agreement, name, wanted, found)
+    return _checked(agreement, form, precision)
+
+
+def check_strip(
+    model: DeployedModel, form: DeviceForm, precision: DevicePrecision, carried: Mapping[str, Array]
+) -> FormAgreement:
+    """Run ``form`` on noise, at its least and its most rows, after the rows ``carried`` from a first strip.
+
+    Raises ModelError where it does not agree with the bundle's own strip graph.
+    """
+    agreement = FormAgreement()
+    for rows in sorted(set(form.rows)):
+        image = noise(model, rows, form.columns, seed=1)
+        feeds = {model.contract.image.name: image, **statistics(model, image)}
+        if form.role != "first":
+            feeds |= {f"{name}_in": array for name, array in carried.items()}
+        expected = _Session.of_bundle(model, form.role, rows, form.columns).run(feeds)
+        found = _run(form, rows, feeds)
+        for name, array in expected.items():
+            _compare(agreement, name, array, found[name], exactly=name != model.contract.result.name)
+    return _checked(agreement, form, precision)
+
+
+def carried_rows(model: DeployedModel, rows: int, width: int) -> Arrays:
+    """What the bundle's ``first`` strip graph hands on of ``rows`` rows of noise, by the carries' names."""
+    image = noise(model, rows, width, seed=0)
+    feeds = {model.contract.image.name: image, **statistics(model, image)}
+    found = _Session.of_bundle(model, "first", rows, width).run(feeds)
+    return {name.removesuffix("_out"): array for name, array in found.items() if name != model.contract.result.name}
+
+
+def noise(model: DeployedModel, height: int, width: int, *, seed: int) -> Array:
+    """Smooth noise with fine noise on it, (H, W, C), over the range that samples of the type usually have."""
+    contract, generator = model.contract, np.random.default_rng(seed)
+    coarse = generator.random((-(-height // 8), -(-width // 8), contract.image.channels), np.float32)
+    smooth = coarse.repeat(8, 0).repeat(8, 1)[:height, :width]
+    samples = np.clip(smooth + 0.1 * generator.standard_normal(smooth.shape, np.float32), 0, 1)
+    dtype = np.dtype(contract.image.dtype)
+    return np.ascontiguousarray((samples * (np.iinfo(dtype).max if dtype.kind == "u" else 1)).astype(dtype))
+
+
+def statistics(model: DeployedModel, image: Array) -> Arrays:
+    """Offset and scale of ``image``, where the graphs take them as inputs."""
+    asked = model.contract.image.statistics
+    if asked is None:
+        return {}
+    samples = image.astype(np.float64).reshape(-1, image.shape[-1])
+    shape = (1, -1, 1, 1)
+    return {
+        asked.offset_name: samples.mean(0).astype(np.float32).reshape(shape),
+        asked.scale_name: (samples.std(0) + asked.epsilon).astype(np.float32).reshape(shape),
+    }
+
+
+def as_device_bytes(array: Array) -> Array:
+    """Numbers of 16 bits as pairs of bytes, low byte first, one axis more."""
+    if array.dtype != np.uint16:
+        return array
+    return np.ascontiguousarray(array).astype("<u2").view(np.uint8).reshape(*array.shape, 2)
+
+
+def _run(form: DeviceForm, rows: int, feeds: Mapping[str, Array]) -> Arrays:
+    given = {name: as_device_bytes(feeds[name]).astype(spec.dtype) for name, spec in form.inputs.items()}
+    return _Session.of_form(form, rows).run(given)
+
+
+def _compare(agreement: FormAgreement, name: str, expected: Array, found: Array, *, exactly: bool = False) -> None:
+    """``exactly``: where these are samples of the image, of which not one may differ."""
+    expected = as_device_bytes(expected)
+    if expected.shape != found.shape:
+        raise ModelError(f"{name} should be {expected.shape}, and is {found.shape} in the graph for TensorRT")
+    if not (exactly and expected.dtype.kind == "u"):
+        agreement.add(expected, found)
+    elif not np.array_equal(expected, found):
+        raise ModelError(
+            f"{name} does not hold the image's samples in the graph for TensorRT; please report this model"
+        )
+
+
+def _checked(agreement: FormAgreement, form: DeviceForm, precision: DevicePrecision) -> FormAgreement:
+    if agreement.holds(precision):
+        return agreement
+    reason = ""
+    if precision == "fp16":
+        reason = "; values may be too large or too small for half precision: build with --engine-precision fp32"
+    elif form.batch > 1:
+        reason = "; the network may have a batch of 1 written into it: build with --batch 1"
+    raise ModelError(
+        f"the {form.role} graph for TensorRT does not give what the bundle's graph gives: {agreement}, where "
+        f"{DIFFERING_SHARE[precision]:g} of the labels and {RELATIVE_DIFFERENCE[precision]:g} of the largest value may "
+        f"differ{reason}"
+    )
+
+
+class _Session:
+    """A graph in ONNX Runtime that is run once."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+
+    @classmethod
+    def of_form(cls, form: DeviceForm, rows: int) -> _Session:
+        ort = load_library()
+        with stored(form.model) as given:
+            options = session_options(ort, (rows, form.columns), compute_threads(None))
+            source: Any = given if isinstance(given, bytes) else str(given)
+            return cls(open_session(ort, source, options))
+
+    @classmethod
+    def of_bundle(cls, model: DeployedModel, role: str, rows: int, width: int) -> _Session:
+        ort = load_library()
+        options = session_options(ort, (rows, width), compute_threads(None))
+        graph, weights = model.graph, model.weights
+        if model.strips is not None and role != "tile":
+            strip_role: StripRole = role  # type: ignore[assignment]  # it is one of the three now
+            graph, weights = model.strips.graphs[strip_role].graph, model.strips.weights
+            for carry in model.strips.carries:
+                options.add_free_dimension_override_by_name(carry.width_name, carry.columns_at(width))
+        used = {tensor.name for tensor in onnx.load_from_string(graph).graph.initializer}
+        add_weights(ort, options, {name: array for name, array in weights.items() if name in used})
+        return cls(open_session(ort, graph, options))
+
+    def run(self, feeds: Mapping[str, Array]) -> Arrays:
+        names = [output.name for output in self._session.get_outputs()]
+        try:
+            found = self._session.run(names, dict(feeds))
+        except Exception as error:
+            text = " ".join(str(error).split())[:300]
+            raise ModelError(f"ONNX Runtime cannot run the graph for TensorRT: {text}") from error
+        return dict(zip(names, found, strict=True))
