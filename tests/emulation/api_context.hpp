@@ -100,6 +100,7 @@ CUresult cuDevicePrimaryCtxRelease_v2(CUdevice device) {
         // pycuda puts the context on the stack first; an object of it that outlived a reset is recognised by that.
         if (!stack.empty() && m.stale(stack.back())) return stack.pop_back(), SUCCESS;
         emu::Device& d = m.devices[device];
+        if (d.retained == 0 && m.void_retains[device] > 0) return --m.void_retains[device], SUCCESS;
         if (d.retained == 0) {
             m.journal.violation("double free", "a primary context released more often than it was retained");
             return INVALID_CONTEXT;
@@ -163,9 +164,15 @@ CUresult cuCtxPushCurrent_v2(Handle context) {
     });
 }
 
+// pycuda pops what a test left current, however late; without a past it is an error as ever.
+static std::vector<Handle>& this_thread_contexts() {
+    return emu::this_thread.contexts.empty() ? emu::this_thread.past : emu::this_thread.contexts;
+}
+
 CUresult cuCtxPopCurrent_v2(Handle* context) {
     return emu::release("cuCtxPopCurrent", [&](emu::Machine& m, auto&) -> CUresult {
-        auto& stack = m.context_stack();
+        m.context_stack();  // moves what was before a reset into the past
+        auto& stack = this_thread_contexts();
         if (stack.empty()) return INVALID_CONTEXT;
         if (context) *context = stack.back();
         stack.pop_back();

@@ -71,6 +71,12 @@ int emu_is_capturing(Handle handle) {
     return found != m.streams.end() && found->second->capture != nullptr;
 }
 
+int emu_context_depth() {
+    emu::Machine& m = emu::machine();
+    std::lock_guard<std::mutex> lock(m.mutex);
+    return static_cast<int>(m.context_stack().size());
+}
+
 // What a kernel, or an engine's execution, would be: counted as a launch. The function returns a status.
 int emu_enqueue(
     Handle handle, int (*function)(std::uint64_t), std::uint64_t data, const char* label, const EmuSpan* spans,
@@ -116,8 +122,8 @@ const char* emu_report(const char* what) {
     std::lock_guard<std::mutex> lock(m.mutex);
     const std::string kind = what;
     if (kind == "violations") {
-        for (const auto& [_, allocation] : m.memory.live())
-            if (emu::AddressSpace::red_zones_hurt(allocation))
+        for (auto& [_, allocation] : m.memory.live())
+            if (emu::AddressSpace::hurt(allocation))
                 m.journal.violation("out of bounds", "something wrote just outside " + allocation.name());
         answer = m.journal.violations();
     } else if (kind == "leaks") {

@@ -162,6 +162,10 @@ class Emulation:
         """What lives now, and what went down with its context."""
         return [Leak(**each) for each in self._report("leaks")]
 
+    def context_depth(self) -> int:
+        """How many contexts are on the calling thread's stack."""
+        return self._library.emu_context_depth()
+
     def calls(self) -> dict[str, int]:
         """How often each entry of the driver was called since the reset, by its name without a version suffix."""
         return self._report("calls")

@@ -9,6 +9,7 @@
 #include <map>
 #include <mutex>
 #include <set>
+#include <utility>
 
 #include "journal.hpp"
 #include "stream.hpp"
@@ -56,6 +57,7 @@ struct Settings {
 struct ThreadState {
     std::uint64_t epoch = 0;
     std::vector<Handle> contexts;
+    std::vector<Handle> past;  // what was current, and lived, when the machine was reset
     const Operation* inside = nullptr;  // the operation that this thread of the emulation runs just now
 };
 inline thread_local ThreadState this_thread;
@@ -76,6 +78,9 @@ public:
     Fault call_fault, operation_fault;
     Clock host;  // one for all host threads: how they wait for each other, no driver can see
     std::uint64_t epoch = 1;
+    // What lived when the machine was reset may still be popped and released.
+    std::set<Handle> void_contexts;
+    std::map<int, unsigned> void_retains;
     bool initialised = false;
 
     // --- calls
@@ -102,13 +107,16 @@ public:
     std::vector<Handle>& context_stack() {
         if (this_thread.epoch != epoch) {
             this_thread.epoch = epoch;
-            this_thread.contexts.clear();
+            this_thread.past.clear();
+            for (const Handle handle : std::exchange(this_thread.contexts, {}))
+                if (void_contexts.count(handle)) this_thread.past.push_back(handle);
         }
         return this_thread.contexts;
     }
 
     CUresult current(Context*& out) {
         const auto& stack = context_stack();
+        if (stack.empty() && !this_thread.past.empty()) return DEINITIALIZED;
         if (stack.empty()) {
             journal.violation("wrong context", "a call that needs a context, in a thread that has none");
             return INVALID_CONTEXT;

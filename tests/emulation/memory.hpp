@@ -9,6 +9,7 @@
 #include <cstring>
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "cuda_abi.hpp"
@@ -39,6 +40,7 @@ struct Allocation {
     int device = 0;
     std::uint64_t number = 0;
     unsigned flags = 0;
+    bool hurt_told = false;
     std::vector<Access> accesses;
 
     std::uintptr_t end() const { return begin + bytes; }
@@ -88,13 +90,13 @@ public:
 
     std::map<std::uintptr_t, Allocation>& live() { return live_; }
 
-    // Whether something wrote just outside; only code that runs on the host can.
-    static bool red_zones_hurt(const Allocation& allocation) {
+    // Whether something wrote just outside, which only code that runs on the host can; told once.
+    static bool hurt(Allocation& allocation) {
         const auto* before = reinterpret_cast<const unsigned char*>(allocation.begin - RED_BYTES);
         const auto* after = reinterpret_cast<const unsigned char*>(allocation.end());
-        for (std::size_t i = 0; i < RED_BYTES; ++i)
-            if (before[i] != RED || after[i] != RED) return true;
-        return false;
+        bool whole = true;
+        for (std::size_t i = 0; i < RED_BYTES; ++i) whole = whole && before[i] == RED && after[i] == RED;
+        return !whole && !std::exchange(allocation.hurt_told, true);
     }
 
     void forget() {

@@ -58,8 +58,10 @@ inline void Machine::wait_for_the_others(Stream& stream, Operation& operation) {
 
 inline void Machine::schedule(const StreamPtr& stream, Operation operation) {
     operation.completion = stream->last = std::make_shared<Completion>();
+    // Half of them none: an operation that is early where others are late finds more than all being a little late.
     const auto random = [&](int which) {
-        return settings.max_delay_s * chance(settings.seed, operation.actor, operation.count, which);
+        const double drawn = chance(settings.seed, operation.actor, operation.count, which);
+        return settings.max_delay_s * std::max(0.0, 2 * drawn - 1);
     };
     if (operation.work) {
         operation.pace.before_s = random(0);
@@ -152,6 +154,7 @@ inline bool Machine::reset(std::unique_lock<std::mutex>& lock, double patience_s
     events.clear();
     graphs.clear();
     executables.clear();
+    for (const auto& [handle, _] : contexts) void_contexts.insert(handle);
     contexts.clear();
     memory.forget();
     journal = Journal{};
@@ -161,6 +164,7 @@ inline bool Machine::reset(std::unique_lock<std::mutex>& lock, double patience_s
     actors_ = 0;
     operations_ = 0;
     numbers_.clear();
+    for (std::size_t i = 0; i < devices.size(); ++i) void_retains[static_cast<int>(i)] += devices[i].retained;
     devices.clear();
     return ended;
 }
