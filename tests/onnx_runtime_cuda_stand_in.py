@@ -80,7 +80,8 @@ class CudaSession:
         enable_fallback: int = 1,
     ) -> None:
         self._stand_in = stand_in
-        self.falls_back = bool(enable_fallback)
+        self.fallbacks: tuple[int, str] = (enable_fallback, "enabled")
+        """Whether opening may fall back, and whether running may."""
         ((name, self.options),) = providers
         assert name == CUDA
         assert set(map(type, self.options.values())) == {str}
@@ -100,7 +101,7 @@ class CudaSession:
         return {CUDA: {**self.options, "do_copy_in_default_stream": "1", **self._stand_in.taken}, CPU: {}}
 
     def disable_fallback(self) -> None:
-        self.falls_back = False
+        self.fallbacks = (self.fallbacks[0], "disabled")
 
     def get_modelmeta(self) -> Any:
         return self._real.get_modelmeta()

@@ -138,8 +138,12 @@ def test_the_provider_gets_the_callers_stream_and_device_and_keeps_float32_exact
         "gpu_mem_limit": str(1 << 30),
     }
     assert session.strict
-    assert not session.falls_back
+    assert session.fallbacks == (0, "disabled")
     assert stand_in.preloaded == 1
+
+
+def test_addresses_are_those_of_the_device_that_was_asked_for(stand_in):
+    assert np.array_equal(run(network(ordinal=1), image()), on_cpu(image()))
 
 
 def test_tf32_is_an_option_and_memory_is_not_limited_unless_asked_for(stand_in):

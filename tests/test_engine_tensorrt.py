@@ -316,14 +316,20 @@ def test_rows_outside_the_range_are_refused(built, varying):
             run(TensorRTNetwork(engine, compute_capability=CAPABILITY), rows)
 
 
-def test_rows_that_tensorrt_refuses_are_set_again_the_next_time(varying, stand_in):
-    network = TensorRTNetwork(varying, compute_capability=CAPABILITY)
-    run(network, 8)
+def test_rows_that_tensorrt_refuses_are_an_error(varying, stand_in):
     stand_in.fails["shape"] = ("no such shape",)
     with pytest.raises(EngineError, match=r"setting the last engine .* to 16 rows: no such shape"):
-        run(network, 16)
-    del stand_in.fails["shape"]
-    assert_equal(run(network, 8), expected(8))
+        run(TensorRTNetwork(varying, compute_capability=CAPABILITY), 16)
+
+
+def test_shapes_that_stay_open_are_an_error_and_the_rows_before_are_set_again(varying, stand_in, monkeypatch):
+    network = TensorRTNetwork(varying, compute_capability=CAPABILITY)
+    run(network, 16)
+    with monkeypatch.context() as patch:
+        patch.setattr(stand_in.module.IExecutionContext, "infer_shapes", lambda _: ["labels", "scores"])
+        with pytest.raises(EngineError, match="at 4 rows leaves the shapes of labels, scores open"):
+            run(network, 4)
+    assert_equal(run(network, 16), expected(16))
 
 
 @pytest.mark.parametrize(
@@ -335,7 +341,8 @@ def test_rows_that_tensorrt_refuses_are_set_again_the_next_time(varying, stand_i
         ({"scores": 0}, "'scores' .* is at address 0x0"),
     ],
 )
-def test_every_tensor_needs_an_aligned_address(built, device, addresses, message):
+def test_every_tensor_needs_an_aligned_address(built, stand_in, device, addresses, message):
+    stand_in.fails["execute"] = ("these are no addresses",)
     given = {name: at for name, at in {**addresses_of(built), **addresses}.items() if at is not None}
     with pytest.raises(EngineError, match=message):
         TensorRTNetwork(built, compute_capability=CAPABILITY).enqueue(given, rows=8, stream=STREAM)
