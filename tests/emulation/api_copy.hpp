@@ -35,7 +35,9 @@ inline void copy(const Span& to, const Span& from, const Pace& pace) {
         to.row_bytes - half);
 }
 
-inline bool pageable(const Machine& m, const End& end) { return end.type != MEMORY_DEVICE && !m.memory.owns(end.span.begin); }
+inline bool pageable(const Machine& m, const End& end) {
+    return end.type != MEMORY_DEVICE && !m.memory.owns(end.span.begin);
+}
 
 inline bool on_host(Machine& m, const End& end) {
     if (end.type != MEMORY_UNIFIED) return end.type == MEMORY_HOST;

@@ -44,7 +44,7 @@ enum CaptureMode : int { CAPTURE_GLOBAL = 0, CAPTURE_THREAD_LOCAL = 1, CAPTURE_R
 enum CaptureStatus : int { CAPTURE_NONE = 0, CAPTURE_ACTIVE = 1, CAPTURE_BROKEN = 2 };
 enum MemoryType : unsigned { MEMORY_HOST = 1, MEMORY_DEVICE = 2, MEMORY_ARRAY = 3, MEMORY_UNIFIED = 4 };
 
-// CUDA_MEMCPY2D and CUDA_MEMCPY3D: the same ends, a plane more.
+// CUDA_MEMCPY2D.
 struct Memcpy2D {
     std::size_t src_x_bytes, src_y;
     unsigned src_type;

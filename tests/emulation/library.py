@@ -1,4 +1,7 @@
-"""Builds the emulated driver from the C++ next to this file, once for all processes."""
+"""Builds the emulated driver from the C++ next to this file, once for all processes.
+
+With the library in ``LD_PRELOAD`` any program finds a driver with two GPUs.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 SOURCES = Path(__file__).parent
@@ -30,14 +34,16 @@ def built_library() -> Path:
 
 
 def _cache() -> Path:
-    """In the environment; or, where that is read-only, in this user's folder of temporary files."""
-    wanted = Path(sys.prefix) / "emulation"
-    try:
-        wanted.mkdir(exist_ok=True)
-    except OSError:
-        wanted = Path(tempfile.gettempdir()) / f"exactile-emulation-{os.getuid()}"
-        wanted.mkdir(mode=0o700, exist_ok=True)
-    return wanted
+    """In the virtual environment; where there is none or it is read-only, among this user's temporary files."""
+    with suppress(OSError):
+        if sys.prefix != sys.base_prefix:
+            folder = Path(sys.prefix) / "emulation"
+            folder.mkdir(exist_ok=True)
+            if os.access(folder, os.W_OK):
+                return folder
+    folder = Path(tempfile.gettempdir()) / f"exactile-emulation-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
 
 
 def _build(library: Path) -> None:
