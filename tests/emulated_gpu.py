@@ -23,7 +23,7 @@ from exactile_converters.device.form import DeviceForm, strip_form, tile_form
 from exactile_converters.from_onnx import prepare_network
 from tests import tensorrt_stand_in
 from tests.emulation.driver import Emulation, load
-from tests.nets import onnx_bytes
+from tests.nets import Weights, onnx_bytes
 from tests.tensorrt_stand_in import EmulatedGpu, TensorRTStandIn
 
 import onnx  # isort: skip
@@ -47,10 +47,12 @@ def emulated(monkeypatch, binding: str, **machine) -> Iterator[tuple[Emulation, 
 
 
 @cache
-def deployed(
-    net: str, output: OutputKind = "labels", dtype: str = "uint8", weights: str = "integer", *, strips: bool = True
-) -> DeployedModel:
-    """A test network; with integer weights it computes bit for bit the same whatever the order of sums."""
+def deployed(net: str, output: OutputKind = "labels", dtype: str = "uint8", *, strips: bool = True) -> DeployedModel:
+    """A test network: with random weights for labels, so that there are several; else with small integers.
+
+    With those sums are exact in whatever order they are taken, but one class wins everywhere.
+    """
+    weights: Weights = "random" if output == "labels" else "integer"
     return deploy(
         prepare_network(onnx.load_from_string(onnx_bytes(net, weights)), name=net),
         image_dtype=dtype,
@@ -97,9 +99,10 @@ def _built(form: DeviceForm, folder: Path) -> BuiltEngine:
 
 
 def picture(model: DeployedModel, height: int, width: int, *, seed: int = 0) -> np.ndarray:
-    """Random samples, small ones, for which integer weights compute exactly."""
+    """Random samples; small ones where results are maps, for which integer weights compute exactly."""
     shape = (height, width, model.contract.image.channels)
-    return np.random.default_rng(seed).integers(0, 8, shape).astype(model.contract.image.dtype)
+    largest = 7 if model.contract.result.channels else 255
+    return np.random.default_rng(seed).integers(0, largest + 1, shape).astype(model.contract.image.dtype)
 
 
 def segmented(

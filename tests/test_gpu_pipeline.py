@@ -161,9 +161,9 @@ def test_a_gpu_that_is_too_small_for_everything_says_so(binding, monkeypatch, tm
 def test_every_driver_call_may_fail(binding, engines, monkeypatch, tmp_path):
     """Whichever call fails, the run ends in one of our errors or in the right labels, and everything is given back."""
     model = (
-        with_engines(deployed("unet_d1_rgb"), tmp_path, tiles=[(32, 48)])
+        with_engines(deployed("unet_bilinear_d1"), tmp_path, tiles=[(32, 48)])
         if engines == "tiles"
-        else with_engines(deployed("unet_d1_rgb"), tmp_path, strips=[(16, 48)])
+        else with_engines(deployed("unet_bilinear_d1"), tmp_path, strips=[(16, 48)])
     )
     image = picture(model, 40, 48)
     expected = segmented(model, image, plan="whole")
@@ -190,7 +190,7 @@ def test_every_driver_call_may_fail(binding, engines, monkeypatch, tmp_path):
 
 def test_an_operation_that_fails_on_the_device_ends_the_run(binding, monkeypatch, tmp_path):
     """A kernel that breaks the context is reported as what the driver says, and nothing hangs."""
-    model = with_engines(deployed("unet_d1_rgb"), tmp_path, tiles=[(32, 48)])
+    model = with_engines(deployed("unet_bilinear_d1"), tmp_path, tiles=[(32, 48)])
     image = picture(model, 90, 100)
     with emulated(monkeypatch, binding) as (emulation, _):
         for number in (2, 4, 6):
@@ -203,7 +203,7 @@ def test_an_operation_that_fails_on_the_device_ends_the_run(binding, monkeypatch
 def test_copies_and_inference_of_different_tiles_overlap(binding, monkeypatch, tmp_path):
     """With equal stage costs each stage is busy in the steady state: wall time at most 1.1 of the bottleneck's."""
     seconds = 0.02
-    model = with_engines(deployed("unet_d1_rgb"), tmp_path, tiles=[(32, 48)])
+    model = with_engines(deployed("unet_bilinear_d1"), tmp_path, tiles=[(32, 48)])
     image = picture(model, 32 * 16, 48)
     durations = {"copy_in": seconds, "compute": seconds, "copy_out": seconds}
     with emulated(monkeypatch, binding, durations=durations) as (emulation, _):

@@ -60,7 +60,7 @@ def test_onnx_runtime_on_cuda_gives_what_the_cpu_gives(binding, plan, output, mo
 
 def test_onnx_runtime_backs_off_when_the_gpu_is_smaller_than_it_said(monkeypatch, tmp_path):
     """Buffers that do not fit: smaller tiles are planned until they do, and the summary says why."""
-    model = deployed("unet_d1_rgb", strips=False)
+    model = deployed("unet_bilinear_d1", strips=False)
     image = picture(model, 400, 400)
     expected = segmented(model, image, plan="whole")
     with emulated(monkeypatch, "cuda.bindings", memory_bytes=MIB) as (emulation, _):
@@ -76,7 +76,7 @@ def test_onnx_runtime_backs_off_when_the_gpu_is_smaller_than_it_said(monkeypatch
 
 def test_a_forced_tile_that_does_not_fit_is_refused_with_both_numbers(monkeypatch, tmp_path):
     """Nothing else is taken silently: the message says what is needed and what may be used."""
-    model = deployed("unet_d1_rgb", strips=False)
+    model = deployed("unet_bilinear_d1", strips=False)
     with emulated(monkeypatch, "cuda.bindings") as (emulation, _):
         cuda_provider(monkeypatch, emulation, tmp_path)
         with pytest.raises(
@@ -87,8 +87,8 @@ def test_a_forced_tile_that_does_not_fit_is_refused_with_both_numbers(monkeypatc
 
 def test_what_was_asked_for_is_what_runs(monkeypatch, tmp_path):
     """A GPU that is not there, an engine that was not built, a CPU-only ONNX Runtime: each an error with the reason."""
-    model = with_engines(deployed("unet_d1_rgb"), tmp_path, tiles=[(32, 48)])
-    bare = deployed("unet_d1_rgb")
+    model = with_engines(deployed("unet_bilinear_d1"), tmp_path, tiles=[(32, 48)])
+    bare = deployed("unet_bilinear_d1")
     with emulated(monkeypatch, "pycuda") as (emulation, _):
         with pytest.raises(DeviceError, match=r"cuda:3 was asked for, but the GPUs here are: cuda:0"):
             Session(model, device="cuda:3")
@@ -109,7 +109,7 @@ def test_what_was_asked_for_is_what_runs(monkeypatch, tmp_path):
 
 def test_auto_takes_the_gpu_where_an_engine_fits_and_says_why_not_elsewhere(monkeypatch, tmp_path):
     """The GPU with an engine; the CPU with the reason where the GPU has none; the CPU where there is no GPU."""
-    model, bare = with_engines(deployed("unet_d1_rgb"), tmp_path, tiles=[(32, 48)]), deployed("unet_d1_rgb")
+    model, bare = with_engines(deployed("unet_bilinear_d1"), tmp_path, tiles=[(32, 48)]), deployed("unet_bilinear_d1")
     with emulated(monkeypatch, "cuda.bindings") as (emulation, _):
         on_gpu = Session(model)
         assert on_gpu.processor == "cuda:0 Emulated GPU; tensorrt 11.4.0.106, fp32"
@@ -122,7 +122,7 @@ def test_auto_takes_the_gpu_where_an_engine_fits_and_says_why_not_elsewhere(monk
 
 def test_gpus_of_different_kinds_do_not_share_an_image(monkeypatch, tmp_path):
     """Their last digits differ: asked for together they are refused, auto takes those like the first."""
-    model = with_engines(deployed("unet_d1_rgb"), tmp_path, tiles=[(32, 48)])
+    model = with_engines(deployed("unet_bilinear_d1"), tmp_path, tiles=[(32, 48)])
     with emulated(monkeypatch, "pycuda", devices=[EmulatedDevice(), TURING]) as (emulation, _):
         with pytest.raises(DeviceError, match="different kinds"):
             Session(model, device="cuda:0,cuda:1")
@@ -136,7 +136,7 @@ def test_gpus_of_different_kinds_do_not_share_an_image(monkeypatch, tmp_path):
 
 def test_an_engine_of_another_version_is_refused(monkeypatch, tmp_path):
     """The message names both versions."""
-    model = with_engines(deployed("unet_d1_rgb"), tmp_path, tiles=[(32, 48)])
+    model = with_engines(deployed("unet_bilinear_d1"), tmp_path, tiles=[(32, 48)])
     other = replace(model, engines=tuple(replace(e, backend_version="10.3.0") for e in model.engines))
     with (
         emulated(monkeypatch, "pycuda"),
@@ -219,7 +219,7 @@ def test_a_run_that_ended_early_goes_on_to_the_same_bytes(engines, monkeypatch, 
 
 def test_the_compute_step_becomes_a_cuda_graph_where_the_binding_can_capture(monkeypatch, tmp_path):
     """With cuda.bindings inferences are launched as graphs from the second use of a slot on; pycuda enqueues each."""
-    model = with_engines(deployed("unet_d1_rgb"), tmp_path, strips=[(16, 48)], tiles=[(32, 48)])
+    model = with_engines(deployed("unet_bilinear_d1"), tmp_path, strips=[(16, 48)], tiles=[(32, 48)])
     image = picture(model, 700, 48)
     expected = segmented(model, image, plan="whole")
     launches = {}
