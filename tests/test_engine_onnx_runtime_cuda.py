@@ -247,7 +247,7 @@ def test_a_session_that_fell_back_all_the_same_is_a_device_error(stand_in):
         network()
 
 
-@pytest.mark.parametrize(("name", "value"), [("device_id", "0"), ("user_compute_stream", "0")])
+@pytest.mark.parametrize(("name", "value"), [("device_id", "0"), ("user_compute_stream", "0"), ("device_id", None)])
 def test_a_session_on_another_device_or_stream_is_a_device_error(stand_in, name, value):
     stand_in.taken[name] = value
     with pytest.raises(DeviceError, match=f"took {name} {value} where .* was asked for"):
