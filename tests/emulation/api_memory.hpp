@@ -35,7 +35,8 @@ static CUresult free_memory(emu::Machine& m, std::uintptr_t address, bool pinned
     const CUresult status = m.require(found->context, found->name());
     if (status == INVALID_CONTEXT) return status;
     const emu::Span whole{found->begin, found->bytes};
-    m.check_races(*found, {whole, true, 0, 0, "the host, freeing it,"}, m.host, "freed in use");
+    // In a context that broke, or is gone, nothing runs any more that could use it.
+    if (status == SUCCESS) m.check_races(*found, {whole, true, 0, 0, "the host, freeing it,"}, m.host, "freed in use");
     if (emu::AddressSpace::hurt(*found))
         m.journal.violation("out of bounds", "something wrote just outside " + found->name());
     if (!pinned && m.contexts.count(found->context)) m.devices[found->device].used_bytes -= found->bytes;
