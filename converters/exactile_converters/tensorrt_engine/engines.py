@@ -26,6 +26,8 @@ from exactile_converters.tensorrt_engine.settings import EngineSettings
 from exactile_converters.tensorrt_engine.storage import Purpose, present, write_engine
 from exactile_converters.tile_shape import check_size, least_size, padded_tile
 
+__all__ = ["EngineOutcome", "EngineSettings", "build_engines", "check_settings"]
+
 USUAL_BAND_PX = 4096
 MEMORY_SHARE = 0.5
 """Of the free memory, for running a form and the bundle's own graph on the CPU."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,30 +15,45 @@ from rich.text import Text
 from exactile.plan.budget import format_bytes
 
 if TYPE_CHECKING:
+    from exactile.built_engine import BuiltEngine
     from exactile.bundle.contract_file import AxisPart, ContractFile
     from exactile.bundle.opening import Bundle
     from exactile.bundle.sample import SampleRun
     from exactile.planning import PlanName
 
 
-def print_converted(converted: Any, *, as_json: bool) -> None:
-    """What ``exactile convert`` made."""
+def print_converted(converted: Any, outcomes: Sequence[Any], *, as_json: bool) -> None:
+    """What ``exactile convert`` made, and which engines beside it."""
     if as_json:
-        _print_json(converted.file)
+        _print_json(converted.file, [outcome.engine for outcome in outcomes])
         return
     rows = _rows(converted.path, converted.file)
     if converted.agreement is not None:
         truth = "the package's test result" if converted.file.source.startswith("BioImage") else "the framework"
         rows.insert(3, ("checked", f"ONNX Runtime against {truth}: {converted.agreement}"))
-    _print_table(rows)
+    _print_table([*rows, *map(_outcome_row, outcomes)])
+
+
+def print_engines(folder: Path, outcomes: Sequence[Any], *, as_json: bool) -> None:
+    """The engines that ``exactile convert`` built beside a bundle, or found there."""
+    if as_json:
+        from exactile.bundle.opening import open_bundle
+
+        opened = open_bundle(folder)
+        _print_json(opened.file, opened.model.engines, opened.model.engines_refused)
+        return
+    _print_table([("bundle", str(folder)), *map(_outcome_row, outcomes)])
 
 
 def print_bundle(bundle: Bundle, found: SampleRun | None, *, as_json: bool) -> None:
     """What ``exactile info`` tells."""
+    model = bundle.model
     if as_json:
-        _print_json(bundle.file)
+        _print_json(bundle.file, model.engines, model.engines_refused)
         return
     rows = [*_rows(bundle.path, bundle.file), ("hashes", f"{len(bundle.file.files)} files are what was converted")]
+    rows += [("engine", engine_text(engine)) for engine in model.engines]
+    rows += [("not used", reason) for reason in model.engines_refused]
     if found is not None:
         rows += [("test", _test_line(plan, found)) for plan in found.differing]
         rows.append(("", "passed" if found.holds else "FAILED: this machine computes something else"))
@@ -107,7 +124,42 @@ def _print_table(rows: list[tuple[str, str]]) -> None:
     Console(highlight=False, soft_wrap=True).print(table)
 
 
-def _print_json(file: ContractFile) -> None:
+def _print_json(file: ContractFile, engines: Sequence[BuiltEngine] = (), refused: Sequence[str] = ()) -> None:
+    """The contract; and ``engines`` and ``engines_refused``, which are no part of it, where there are any."""
+    import msgspec
+
     from exactile.bundle.contract_file import encode_contract
 
-    typer.echo(encode_contract(file).decode(), nl=False)
+    if not engines and not refused:
+        typer.echo(encode_contract(file).decode(), nl=False)
+        return
+    more = {"engines": [_engine_data(engine) for engine in engines], "engines_refused": list(refused)}
+    data = msgspec.json.encode({**msgspec.to_builtins(file), **more})
+    typer.echo(msgspec.json.format(data, indent=2).decode())
+
+
+def engine_text(engine: BuiltEngine) -> str:
+    """For people, in one line."""
+    least, most = engine.rows
+    rows = str(least) if least == most else f"{least} to {most}"
+    what = "tile" if engine.role == "tile" else f"{engine.role} strip"
+    batch = f"{engine.batch} x " if engine.batch > 1 else ""
+    gpus = ", ".join(f"{major}.{minor}" for major, minor in engine.compute_capabilities)
+    return (
+        f"{engine.precision} {what}, {batch}{rows} x {engine.columns} pixels, {engine.backend} "
+        f"{engine.backend_version}, compute capability {gpus} ({format_bytes(engine.plan_bytes)})"
+    )
+
+
+def _outcome_row(outcome: Any) -> tuple[str, str]:
+    checked = f"; on the CPU, {outcome.agreement}" if outcome.agreement else ""
+    return "engine", f"{engine_text(outcome.engine)}: {outcome.state} in {outcome.seconds:.1f} s{checked}"
+
+
+def _engine_data(engine: BuiltEngine) -> dict[str, Any]:
+    return {
+        **asdict(engine),
+        "inputs": {name: asdict(spec) for name, spec in engine.inputs.items()},
+        "outputs": {name: asdict(spec) for name, spec in engine.outputs.items()},
+        "plan": str(engine.plan),
+    }

@@ -1,21 +1,35 @@
-"""``exactile convert``: a trained network becomes a bundle."""
+"""``exactile convert``: a trained network becomes a bundle, and a bundle gets engines."""
 
 from __future__ import annotations
 
-from contextlib import ExitStack, closing
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from types import ModuleType
+from typing import Annotated, Any
 
 import typer
 
-from exactile.cli.bundle_text import print_converted
-from exactile.cli.converter import load_bundle_maker
+from exactile.cli.bundle_text import print_converted, print_engines
+from exactile.cli.conversion import CalibrationChoice, Conversion, DtypeChoice, MapDtypeChoice, PrecisionChoice
+from exactile.cli.converter import load_bundle_maker, load_engine_builder
+from exactile.cli.engine_options import (
+    BatchOption,
+    CapabilityOption,
+    EngineOption,
+    EngineOptions,
+    EnginePrecisionOption,
+    LevelOption,
+    StripRowsOption,
+    StripWidthOption,
+    TimingCacheOption,
+    WorkspaceOption,
+)
+from exactile.cli.engine_progress import BuildBar
 from exactile.cli.failures import reported
 from exactile.cli.normalization import NormalizationOptions
 from exactile.cli.options import (
     JointOption,
     MeanOption,
+    NoProgressOption,
     NormalizeOption,
     OutputChoice,
     OutputNameOption,
@@ -23,8 +37,7 @@ from exactile.cli.options import (
     ScaleOption,
     StdOption,
 )
-from exactile.cli.values import parse_names, parse_tile
-from exactile.errors import OptionError
+from exactile.errors import ExactileError
 
 EXAMPLES = """
 **Examples**
@@ -43,43 +56,26 @@ EXAMPLES = """
 
 `exactile convert affable-shark.zip -o shark.bundle`
 
+`exactile convert unet.onnx -o unet.bundle --scale 255 --engine tensorrt-rtx --compute-capability 8.6,8.9`
+
+`exactile convert unet.bundle --engine tensorrt --engine-precision fp16 --strip-rows 128 --strip-width 8192`
+
+`exactile convert unet.bundle --engine tensorrt-rtx --tile 512 --batch 8 --workspace 4GiB`
+
 `exactile info unet.bundle --test`, then `exactile run unet.bundle slide.tif -o labels.tif`
 """
 
 
-class DtypeChoice(StrEnum):
-    uint8 = "uint8"
-    uint16 = "uint16"
-    float32 = "float32"
-
-
-class MapDtypeChoice(StrEnum):
-    float32 = "float32"
-    float16 = "float16"
-    uint8 = "uint8"
-
-
-class PrecisionChoice(StrEnum):
-    fp32 = "fp32"
-    fp16 = "fp16"
-    int8 = "int8"
-
-
-class CalibrationChoice(StrEnum):
-    percentile = "percentile"
-    entropy = "entropy"
-    minmax = "minmax"
-
-
 def convert(
-    target: Annotated[Path, typer.Option("-o", "--to", help="The bundle: a folder.", show_default=False)],
     source: Annotated[
         Path | None,
         typer.Argument(
-            help="ONNX, PyTorch (.pt, .pt2), Keras (.keras), a SavedModel or BioImage.IO folder or zip.",
+            help="ONNX, PyTorch (.pt, .pt2), Keras (.keras), a SavedModel or BioImage.IO folder or zip; with --engine "
+            "also a bundle.",
             show_default=False,
         ),
     ] = None,
+    target: Annotated[Path | None, typer.Option("-o", "--to", help="The bundle: a folder.", show_default=False)] = None,
     torch: Annotated[
         str | None,
         typer.Option(metavar="MODULE:FACTORY", help="In place of SOURCE: what builds the PyTorch module when called."),
@@ -108,65 +104,110 @@ def convert(
         typer.Option(help="Of probabilities and raw maps; uint8 is round(255 p). [default: float32]"),
     ] = None,
     precision: Annotated[
-        PrecisionChoice, typer.Option(help="Inside the network. int8 needs --calibrate; seams stay exact.")
-    ] = PrecisionChoice.fp32,
+        PrecisionChoice | None,
+        typer.Option(help="Inside the network. int8 needs --calibrate; seams stay exact. [default: fp32]"),
+    ] = None,
     calibrate: Annotated[
         list[Path] | None,
         typer.Option(metavar="IMAGE", help="An image to calibrate int8 on and to compare labels on; may be repeated."),
     ] = None,
     calibration: Annotated[
-        CalibrationChoice, typer.Option(help="How int8 ranges are chosen.")
-    ] = CalibrationChoice.percentile,
+        CalibrationChoice | None, typer.Option(help="How int8 ranges are chosen. [default: percentile]")
+    ] = None,
     output_name: OutputNameOption = None,
     tile: Annotated[
         str | None,
-        typer.Option(metavar="H[xW]", help="Padded tile whose graph has a fixed shape. [default: 1024 or more]"),
+        typer.Option(metavar="H[xW]", help="Padded tile of the fixed graph, and of engines. [default: 1024 or more]"),
     ] = None,
     classes: Annotated[str | None, typer.Option(metavar="NAMES", help="Class names, separated by commas.")] = None,
     colors: Annotated[str | None, typer.Option(metavar="COLORS", help="Class colours: #rrggbb,#rrggbb,...")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing bundle.")] = False,
+    engine: EngineOption = None,
+    engine_precision: EnginePrecisionOption = None,
+    compute_capability: CapabilityOption = None,
+    batch: BatchOption = None,
+    strip_rows: StripRowsOption = None,
+    strip_width: StripWidthOption = None,
+    workspace: WorkspaceOption = None,
+    timing_cache: TimingCacheOption = None,
+    optimization_level: LevelOption = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an existing bundle; or, of a bundle, engines that fit.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the contract as JSON on stdout.")] = False,
+    no_progress: NoProgressOption = False,
 ) -> None:
     """Convert a trained network to a bundle, which runs without PyTorch and without onnx.
 
-    The network's ONNX form is compared with the framework's own result before anything is written.
+    The network's ONNX form is compared with the framework's own result before anything is written. Engines are built
+    beside a new bundle or, without -o, beside one that is there.
     """
-    with reported():
-        if (source is None) == (torch is None):
-            raise OptionError("give either a file to convert or --torch MODULE:FACTORY")
-        if weights is not None and torch is None:
-            raise OptionError("--weights belongs to --torch MODULE:FACTORY, which builds the network they are for")
-        maker = load_bundle_maker()
-        tile_shape = parse_tile(tile)
-        normalization = NormalizationOptions(
+    conversion = Conversion(
+        source=source,
+        target=target,
+        torch=torch,
+        weights=weights,
+        input_channels=input_channels,
+        dtype=dtype,
+        normalization=NormalizationOptions(
             normalize=normalize,
             percentiles=percentiles,
             joint_channels=joint_channels,
             scale=scale,
             mean=mean,
             std=std,
-        ).build(maker)
-        if torch is not None:
-            entry = maker.load_factory(torch, weights, output_name=output_name, input_channels=input_channels)
+        ),
+        output=output,
+        map_dtype=map_dtype,
+        precision=precision,
+        calibrate=calibrate,
+        calibration=calibration,
+        output_name=output_name,
+        tile=tile,
+        classes=classes,
+        colors=colors,
+        overwrite=overwrite,
+    )
+    engines = EngineOptions(
+        backend=engine,
+        precision=engine_precision,
+        compute_capability=compute_capability,
+        batch=batch,
+        strip_rows=strip_rows,
+        strip_width=strip_width,
+        workspace=workspace,
+        timing_cache=timing_cache,
+        optimization_level=optimization_level,
+    )
+    with reported():
+        engines.check()
+        folder = conversion.bundle(engines=engine is not None)
+        if folder is None:
+            _convert(conversion, engines, as_json=as_json, progress=not no_progress)
         else:
-            entry = maker.load_entry(source, output_name=output_name, input_channels=input_channels)
-        from exactile.sources.open import open_source
+            builder = load_engine_builder()
+            settings = engines.build(builder, tile=conversion.tile_shape, rebuild=overwrite)
+            print_engines(folder, _build(builder, folder, settings, progress=not no_progress), as_json=as_json)
 
-        with ExitStack() as opened:
-            images = [opened.enter_context(closing(open_source(path))) for path in calibrate or ()]
-            converted = maker.convert_entry(
-                entry,
-                target,
-                image_dtype=dtype.value if dtype is not None else None,
-                normalization=normalization,
-                output=output.value if output is not None else None,
-                map_dtype=map_dtype.value if map_dtype is not None else None,
-                precision=precision.value,
-                calibration=calibration.value,
-                calibration_images=images,
-                tile=tile_shape,
-                classes=parse_names(classes),
-                colors=parse_names(colors),
-                overwrite=overwrite,
-            )
-        print_converted(converted, as_json=as_json)
+
+def _convert(conversion: Conversion, engines: EngineOptions, *, as_json: bool, progress: bool) -> None:
+    """Convert, and build engines where they were asked for; whether they can be built here is looked at before."""
+    folder = conversion.check()
+    maker = load_bundle_maker()
+    builder = load_engine_builder() if engines.backend is not None else None
+    settings = engines.build(builder, tile=None, rebuild=False) if builder is not None else None
+    if builder is not None:
+        builder.check_settings(settings)
+    converted = conversion.run(maker)
+    outcomes: tuple[Any, ...] = ()
+    if builder is not None:
+        try:
+            outcomes = _build(builder, folder, settings, progress=progress)
+        except ExactileError as error:
+            raise type(error)(f"{error} (the bundle {folder} was written before, and can be used)") from error
+    print_converted(converted, outcomes, as_json=as_json)
+
+
+def _build(builder: ModuleType, folder: Path, settings: Any, *, progress: bool) -> tuple[Any, ...]:
+    with BuildBar(enabled=progress) as bar:
+        outcomes: tuple[Any, ...] = builder.build_engines(folder, settings, watcher=bar)
+    return outcomes

@@ -23,6 +23,11 @@ def load_bundle_maker() -> ModuleType:
     return _load("exactile_converters.convert")
 
 
+def load_engine_builder() -> ModuleType:
+    """``exactile_converters.tensorrt_engine``, or a ModelError that says what to install."""
+    return _load("exactile_converters.tensorrt_engine.engines")
+
+
 def _load(name: str) -> ModuleType:
     try:
         return import_module(name)

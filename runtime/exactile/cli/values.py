@@ -21,13 +21,13 @@ def parse_tile(text: str | None) -> tuple[int, int] | None:
     return int(match[1]), int(match[2] or match[1])
 
 
-def parse_bytes(text: str | None) -> int | None:
+def parse_bytes(text: str | None, option: str = "--memory") -> int | None:
     """``2GiB``, ``1500MB``, ``1.5GiB`` or a number of bytes."""
     if text is None:
         return None
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", text)
     if not match or match[2].lower() not in BYTES:
-        raise OptionError(f"--memory takes an amount such as 2GiB or 1500MB, got {text!r}")
+        raise OptionError(f"{option} takes an amount such as 2GiB or 1500MB, got {text!r}")
     return int(float(match[1]) * BYTES[match[2].lower()])
 
 
@@ -61,3 +61,14 @@ def parse_names(text: str | None) -> tuple[str, ...] | None:
     if not all(names):
         raise OptionError(f"names are separated by commas and not empty, got {text!r}")
     return names
+
+
+def parse_capabilities(text: str | None) -> tuple[tuple[int, int], ...] | None:
+    """``8.6`` or ``8.6,8.9``: compute capabilities of GPUs."""
+    if text is None:
+        return None
+    matches = [re.fullmatch(r"(\d{1,3})\.(\d{1,3})", part.strip()) for part in text.split(",")]
+    found = tuple((int(match[1]), int(match[2])) for match in matches if match)
+    if len(found) < len(matches):
+        raise OptionError(f"--compute-capability takes numbers such as 8.6 or 8.6,8.9, got {text!r}")
+    return found

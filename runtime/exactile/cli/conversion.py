@@ -1,0 +1,144 @@
+"""What ``exactile convert`` was asked for, apart from engines."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from exactile.bundle.contract_file import CONTRACT_NAME
+from exactile.cli.normalization import NormalizationOptions
+from exactile.cli.options import OutputChoice
+from exactile.cli.values import parse_names, parse_tile
+from exactile.errors import OptionError
+
+
+class DtypeChoice(StrEnum):
+    uint8 = "uint8"
+    uint16 = "uint16"
+    float32 = "float32"
+
+
+class MapDtypeChoice(StrEnum):
+    float32 = "float32"
+    float16 = "float16"
+    uint8 = "uint8"
+
+
+class PrecisionChoice(StrEnum):
+    fp32 = "fp32"
+    fp16 = "fp16"
+    int8 = "int8"
+
+
+class CalibrationChoice(StrEnum):
+    percentile = "percentile"
+    entropy = "entropy"
+    minmax = "minmax"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversion:
+    """As given."""
+
+    source: Path | None
+    target: Path | None
+    torch: str | None
+    weights: Path | None
+    input_channels: int | None
+    dtype: DtypeChoice | None
+    normalization: NormalizationOptions
+    output: OutputChoice | None
+    map_dtype: MapDtypeChoice | None
+    precision: PrecisionChoice | None
+    calibrate: list[Path] | None
+    calibration: CalibrationChoice | None
+    output_name: str | None
+    tile: str | None
+    classes: str | None
+    colors: str | None
+    overwrite: bool
+
+    @property
+    def tile_shape(self) -> tuple[int, int] | None:
+        """(height, width). Raises OptionError."""
+        return parse_tile(self.tile)
+
+    def bundle(self, *, engines: bool) -> Path | None:
+        """The bundle that the source is already, None where it is a network.
+
+        Raises OptionError where something is asked for that would make it another one, or no ``engines``.
+        """
+        source = self.source
+        if source is None or not (source.name == CONTRACT_NAME or (source / CONTRACT_NAME).is_file()):
+            return None
+        folder = source.parent if source.name == CONTRACT_NAME else source
+        if not engines:
+            raise OptionError(f"{folder} is a bundle already; --engine tensorrt or tensorrt-rtx builds engines for it")
+        if self.target is not None and self.target.resolve() != folder.resolve():
+            raise OptionError(f"engines lie beside the bundle, in {folder}; leave -o {self.target} out")
+        if self.precision is not None:
+            raise OptionError(f"{folder} is a bundle already; the precision of engines is --engine-precision")
+        named = [name for name, value in self._of_networks().items() if value is not None]
+        given = ", ".join([*named, *self.normalization.given])
+        if given:
+            raise OptionError(f"{folder} is a bundle already, and {given} would make it another one; leave it out")
+        return folder
+
+    def check(self) -> Path:
+        """The bundle to be. Raises OptionError where options contradict each other or some are missing."""
+        if self.target is None:
+            raise OptionError("say where the bundle is to be: -o BUNDLE")
+        if (self.source is None) == (self.torch is None):
+            raise OptionError("give either a file to convert or --torch MODULE:FACTORY")
+        if self.weights is not None and self.torch is None:
+            raise OptionError("--weights belongs to --torch MODULE:FACTORY, which builds the network they are for")
+        return self.target
+
+    def run(self, maker: ModuleType) -> Any:
+        """Convert by ``maker``, which is ``exactile_converters.convert``; what it made."""
+        tile_shape = self.tile_shape
+        normalization = self.normalization.build(maker)
+        names = {"output_name": self.output_name, "input_channels": self.input_channels}
+        if self.torch is not None:
+            entry = maker.load_factory(self.torch, self.weights, **names)
+        else:
+            entry = maker.load_entry(self.source, **names)
+        from exactile.sources.open import open_source
+
+        with ExitStack() as opened:
+            images = [opened.enter_context(closing(open_source(path))) for path in self.calibrate or ()]
+            return maker.convert_entry(
+                entry,
+                self.target,
+                image_dtype=self.dtype.value if self.dtype is not None else None,
+                normalization=normalization,
+                output=self.output.value if self.output is not None else None,
+                map_dtype=self.map_dtype.value if self.map_dtype is not None else None,
+                precision=(self.precision or PrecisionChoice.fp32).value,
+                calibration=(self.calibration or CalibrationChoice.percentile).value,
+                calibration_images=images,
+                tile=tile_shape,
+                classes=parse_names(self.classes),
+                colors=parse_names(self.colors),
+                overwrite=self.overwrite,
+            )
+
+    def _of_networks(self) -> dict[str, object]:
+        """Options that have no meaning for a bundle; those of the normalisation are in ``normalization``."""
+        return {
+            "--torch": self.torch,
+            "--weights": self.weights,
+            "--input-channels": self.input_channels,
+            "--dtype": self.dtype,
+            "--output": self.output,
+            "--map-dtype": self.map_dtype,
+            "--calibrate": self.calibrate or None,
+            "--calibration": self.calibration,
+            "--output-name": self.output_name,
+            "--classes": self.classes,
+            "--colors": self.colors,
+        }
