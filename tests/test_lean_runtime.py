@@ -25,6 +25,7 @@ ROOMS = [
     "statistics",
     "session",
     "bundle",
+    "doctor",
     "cli",
 ]
 SAME_LEVEL = {"sources": 5, "sinks": 5}

@@ -9,6 +9,7 @@ import typer
 
 import exactile
 from exactile.cli import convert as convert_command
+from exactile.cli import doctor as doctor_command
 from exactile.cli import info as info_command
 from exactile.cli import inspect as inspect_command
 from exactile.cli import run as run_command
@@ -23,6 +24,8 @@ EXAMPLES = """
 `exactile run unet.onnx slide.tif -o labels.tif --scale 255 --memory 2GiB`
 
 `exactile convert unet.onnx -o unet.bundle --scale 255`
+
+`exactile doctor`
 
 `exactile run --help`
 """
@@ -57,6 +60,7 @@ app.command("inspect", epilog=inspect_command.EXAMPLES)(inspect_command.inspect)
 app.command("convert", epilog=convert_command.EXAMPLES)(convert_command.convert)
 app.command("info", epilog=info_command.EXAMPLES)(info_command.info)
 app.command("verify", epilog=verify_command.EXAMPLES)(verify_command.verify)
+app.command("doctor", epilog=doctor_command.EXAMPLES)(doctor_command.doctor)
 
 
 def run() -> None:

@@ -1,0 +1,57 @@
+"""``exactile doctor``: is this machine fit for it, and does it compute what it should?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from exactile.cli.failures import reported
+
+EXAMPLES = """
+**Examples**
+
+`exactile doctor`
+
+`exactile doctor --device cuda:0`
+
+`exactile doctor unet.bundle --device cuda:0`
+
+`exactile doctor --json | jq '.findings[] | select(.status == "failed")'`
+
+**Exit status**: 0 what was asked for works, 1 it does not, 2 the command was not understood.
+"""
+
+DOES_NOT_WORK = 1
+
+
+def doctor(
+    bundle: Annotated[
+        Path | None,
+        typer.Argument(help="Also check this bundle: its files, its sample, its engines.", show_default=False),
+    ] = None,
+    device: Annotated[
+        str,
+        typer.Option(
+            metavar="DEVICE", help="What is to work: cpu; cuda:0 and the like; auto: the CPU, and GPUs if there are."
+        ),
+    ] = "auto",
+    time_limit: Annotated[
+        float, typer.Option(metavar="SECONDS", min=1, help="For each check that may hang; builds take a while.")
+    ] = 180.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+) -> None:
+    """Look at this machine: versions, driver, GPUs, engines; run a small network on everything, and compare.
+
+    The report is made to be passed on: it holds no names of users, hosts or folders.
+    """
+    with reported():
+        from exactile.doctor.examination import examine
+        from exactile.doctor.report import as_object, as_text
+
+        report = examine(device=device, bundle=bundle, limit_s=time_limit)
+        typer.echo(json.dumps(as_object(report), indent=2) if as_json else as_text(report), nl=as_json)
+        if not report.works:
+            raise typer.Exit(DOES_NOT_WORK)

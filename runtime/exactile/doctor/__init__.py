@@ -1,0 +1,23 @@
+"""Is this machine fit to run exactile, and does it compute what it should? For ``exactile doctor``.
+
+::
+
+    finding.py        what one check found
+    machine.py        exactile, Python, system, CPU, memory
+    packages.py       the packages that exactile reads and computes with
+    driver.py         the NVIDIA driver, its bindings, the GPUs
+    providers.py      ONNX Runtime: what it was built with, and what a session gets
+    tensorrt.py       TensorRT and TensorRT-RTX: importable or not
+    bundles/          two small networks with a sample and its result, made by models/doctor_bundles.py
+    small_network.py  running them
+    on_cpu.py         ... on the CPU, against what is recorded
+    on_gpu.py         ... on a GPU, with each engine, against the CPU
+    overlap.py        how much of the time of copies was hidden, from events
+    converter.py      building small engines, where the converter is installed
+    bundle.py         a bundle of the user's against this machine
+    child.py          runs one check in a process of its own
+    isolation.py      starts that process, and says what became of it
+    examination.py    which checks, in order
+    report.py         all findings, and the verdict
+    privacy.py        nothing of the user's names and folders goes into a report
+"""

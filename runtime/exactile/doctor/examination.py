@@ -1,0 +1,158 @@
+"""Which checks are made, in order, and what follows from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from exactile.cuda.ordinals import DeviceChoice, parse_devices
+from exactile.doctor import on_gpu, providers
+from exactile.doctor.finding import Finding
+from exactile.doctor.isolation import Isolation
+from exactile.doctor.machine import machine_findings
+from exactile.doctor.privacy import Redaction
+from exactile.doctor.report import Report, made
+from exactile.processors.choice import BACKENDS
+
+GPU_GROUP, ENGINES, RESULTS = "gpu", "engines", "results"
+
+
+def examine(*, device: str = "auto", bundle: Path | None = None, limit_s: float = 180.0) -> Report:
+    """Look at everything, for what ``device`` asks for, and at ``bundle``. Raises OptionError for a wrong ``device``.
+
+    ``limit_s`` is for each check that imports or runs what may crash or hang: each is a process of its own.
+    """
+    examination = _Examination(choice=parse_devices(device), isolation=Isolation(limit_s=limit_s), findings=[])
+    examination.run(bundle)
+    works, verdict = examination.verdict(device)
+    names = {str(path): path.name for path in (bundle, bundle.absolute(), bundle.resolve())} if bundle else {}
+    return made(
+        device=device,
+        bundle=bundle.resolve().name if bundle is not None else None,
+        works=works,
+        verdict=verdict,
+        findings=examination.findings,
+        redaction=Redaction(names),
+    )
+
+
+@dataclass(slots=True, kw_only=True)
+class _Examination:
+    choice: DeviceChoice
+    isolation: Isolation
+    findings: list[Finding]
+
+    def run(self, bundle: Path | None) -> None:
+        self.findings += machine_findings()
+        self.findings += self.isolation.run("packages", group="packages", name="packages")
+        gpus: list[dict[str, Any]] = []
+        if self.choice == "cpu":
+            says = "GPUs were not looked at: --device cpu was asked for."
+            self.findings.append(Finding(group=GPU_GROUP, check="driver", status="not applicable", says=says))
+        else:
+            self.findings += self.isolation.run("driver", group=GPU_GROUP, name="driver")
+            gpus = self._chosen_gpus()
+        engines = self._engines(gpus) if self.choice != "cpu" else []
+        self.findings += self.isolation.run("cpu", group=RESULTS, name="cpu")
+        for gpu in gpus:
+            self._gpu(gpu, engines, gpus[0])
+        if bundle is not None:
+            self.findings += self.isolation.run(
+                "bundle",
+                group="bundle",
+                name="check",
+                path=str(bundle),
+                gpus=gpus,
+                cuda=providers.CHECK in engines,
+            )
+
+    def verdict(self, device: str) -> tuple[bool, str]:
+        """Whether what was asked for works, and a sentence."""
+        failed = [f"{finding.group} {finding.check}" for finding in self.findings if finding.status == "failed"]
+        usable = on_gpu.usable_devices(self.findings)
+        missing = [gpu for gpu in self._asked() if gpu not in usable]
+        if self.choice == "all" and not usable:
+            missing = ["any GPU"]
+        if missing:
+            reasons = "; ".join(self._reasons()) or "no engine runs on it"
+            return False, f"--device {device} does NOT work here: {', '.join(missing)} cannot be used. {reasons}"
+        if failed:
+            return False, f"exactile does NOT work as it should here; what failed: {', '.join(failed)}."
+        where = f"on {', '.join(usable)} and on the CPU" if usable else "on the CPU"
+        return True, f"exactile works here {where}." + self._why_no_gpu(usable)
+
+    def _asked(self) -> list[str]:
+        return [f"cuda:{ordinal}" for ordinal in self.choice] if isinstance(self.choice, tuple) else []
+
+    def _why_no_gpu(self, usable: Sequence[str]) -> str:
+        reasons = self._reasons()[:1] if not usable and self.choice == "auto" else []
+        return f" No GPU is used. {reasons[0]}" if reasons else ""
+
+    def _reasons(self) -> list[str]:
+        """Sentences of what stands in the way of a GPU."""
+        return [
+            finding.says
+            for finding in self.findings
+            if finding.status != "ok" and finding.group in (GPU_GROUP, ENGINES) and not _optional(finding)
+        ]
+
+    def _chosen_gpus(self) -> list[dict[str, Any]]:
+        """Facts of the GPUs that were asked for and can be opened; a finding for one that is not there."""
+        there = [dict(f.facts) for f in self.findings if f.group == GPU_GROUP and f.status == "ok" and _is_gpu(f)]
+        if not isinstance(self.choice, tuple):
+            return there
+        known = {f.check for f in self.findings if f.group == GPU_GROUP}
+        for asked in self._asked():
+            if asked not in known and there:
+                says = f"{asked} was asked for, and the GPUs here are {_named(there)}."
+                remedy = "see nvidia-smi and CUDA_VISIBLE_DEVICES."
+                self.findings.append(Finding(group=GPU_GROUP, check=asked, status="failed", says=says, remedy=remedy))
+        return [gpu for gpu in there if f"cuda:{gpu['ordinal']}" in self._asked()]
+
+    def _engines(self, gpus: Sequence[dict[str, Any]]) -> list[str]:
+        """Names of the checks of engines that are there."""
+        ordinal = gpus[0]["ordinal"] if gpus else None
+        found = self.isolation.run("providers", group=ENGINES, name=providers.CHECK, ordinal=ordinal)
+        for backend in BACKENDS:
+            found += self.isolation.run("tensorrt", group=ENGINES, name=backend, backend=backend)
+        self.findings += found
+        return [finding.check for finding in found if finding.status == "ok"]
+
+    def _gpu(self, gpu: dict[str, Any], engines: Iterable[str], first: dict[str, Any]) -> None:
+        device, capability = f"cuda:{gpu['ordinal']}", gpu["compute_capability"]
+        for engine in engines:
+            if engine == providers.CHECK:
+                name = f"{device} onnxruntime"
+                self.findings += self.isolation.run("onnxruntime on a GPU", group=RESULTS, name=name, device=device)
+            elif engine == "tensorrt" and capability != first["compute_capability"]:
+                says = f"tensorrt builds for the first GPU here, and {device} is of another kind."
+                remedy = f"CUDA_VISIBLE_DEVICES={gpu['ordinal']} exactile doctor looks at this one alone."
+                name = f"{device} tensorrt"
+                self.findings.append(
+                    Finding(group=RESULTS, check=name, status="not applicable", says=says, remedy=remedy)
+                )
+            else:
+                name = f"{device} {engine}"
+                self.findings += self.isolation.run(
+                    "tensorrt on a GPU",
+                    group=RESULTS,
+                    name=name,
+                    device=device,
+                    backend=engine,
+                    compute_capability=capability,
+                )
+
+
+def _is_gpu(finding: Finding) -> bool:
+    return finding.check.startswith("cuda:")
+
+
+def _optional(finding: Finding) -> bool:
+    """TensorRT need not be there."""
+    return finding.check in BACKENDS
+
+
+def _named(gpus: Sequence[dict[str, Any]]) -> str:
+    return ", ".join(f"cuda:{gpu['ordinal']} ({gpu['name']})" for gpu in gpus)

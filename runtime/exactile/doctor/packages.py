@@ -1,0 +1,94 @@
+"""The packages that exactile reads and computes with: installed, importable, and not in each other's way."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+from exactile.doctor.finding import Finding, Telling, one_line
+
+GROUP = "packages"
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """``need``: what does not work without it; "" for one that nothing works without. ``extra`` installs it."""
+
+    distribution: str
+    module: str
+    need: str = ""
+    extra: str = ""
+
+    @property
+    def install(self) -> str:
+        return f"pip install 'exactile[{self.extra}]'" if self.extra else "pip install --force-reinstall exactile"
+
+
+PACKAGES = (
+    Package("numpy", "numpy"),
+    Package("msgspec", "msgspec"),
+    Package("psutil", "psutil"),
+    Package("tifffile", "tifffile"),
+    Package("imagecodecs", "imagecodecs"),
+    Package("openslide-python", "openslide", "vendors' slide formats other than TIFF", "slides"),
+    Package("zarr", "zarr", "Zarr images in the cloud", "zarr"),
+    Package("onnx", "onnx", "converting models, and running plain ONNX files", "convert"),
+)
+ONNX_RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino", "ort-nightly")
+"""Distributions that all install the module ``onnxruntime``."""
+
+
+def check_packages(telling: Telling, _arguments: Mapping[str, Any]) -> None:
+    for package in PACKAGES:
+        telling.doing(f"importing {package.module}")
+        telling.found(_package(package))
+    telling.found(_onnx_runtime(telling))
+
+
+def _package(package: Package) -> Finding:
+    name, version = package.distribution, _version(package.distribution)
+    facts = {"version": version}
+    try:
+        importlib.import_module(package.module)
+    except Exception as error:  # noqa: BLE001  # whatever a broken installation raises
+        if version is None and isinstance(error, ModuleNotFoundError) and package.need:
+            says = f"{name} is not installed; it is for {package.need}."
+            return _finding(name, "not applicable", says, package.install, facts)
+        says = f"{name} {version or ''} cannot be imported ({one_line(str(error), 300)}).".replace("  ", " ")
+        return _finding(name, "warning" if package.need else "failed", says, package.install, facts)
+    return _finding(name, "ok", f"{name} {version or '(version unknown)'}.", "", facts)
+
+
+def _onnx_runtime(telling: Telling) -> Finding:
+    """Which of the distributions; two of them overwrite each other's files."""
+    found = {name: version for name in ONNX_RUNTIMES if (version := _version(name)) is not None}
+    facts: dict[str, Any] = {"distributions": found, "version": None}
+    listed = " and ".join(f"{name} {version}" for name, version in found.items())
+    telling.doing("importing onnxruntime")
+    try:
+        import onnxruntime
+
+        facts["version"] = str(onnxruntime.__version__)
+    except Exception as error:  # noqa: BLE001  # whatever a broken installation raises
+        says = f"onnxruntime cannot be imported ({one_line(str(error), 300)}); installed: {listed or 'none'}."
+        remedy = "pip install 'exactile[cpu]', or on a machine with a GPU 'exactile[gpu]'."
+        return _finding("onnxruntime", "failed", says, remedy, facts)
+    if len(found) > 1:
+        remedy = f"pip uninstall --yes {' '.join(found)}, then pip install 'exactile[gpu]' or 'exactile[cpu]'."
+        says = f"{listed} are both installed, and overwrite each other's files; {facts['version']} is what runs."
+        return _finding("onnxruntime", "failed", says, remedy, facts)
+    return _finding("onnxruntime", "ok", f"{listed or 'onnxruntime ' + facts['version']}.", "", facts)
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except Exception:  # noqa: BLE001  # not installed, or with damaged metadata
+        return None
+
+
+def _finding(check: str, status: Any, says: str, remedy: str, facts: Mapping[str, Any]) -> Finding:
+    return Finding(group=GROUP, check=check, status=status, says=says, remedy=remedy, facts=facts)

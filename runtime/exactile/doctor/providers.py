@@ -1,0 +1,80 @@
+"""ONNX Runtime: the providers that it was built with, and those that a session really gets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from exactile.doctor.finding import Finding, Status, Telling, of_error, one_line, sentence
+from exactile.doctor.small_network import open_small
+from exactile.engines.cuda_provider import PROVIDER, load_cuda_library, quiet
+from exactile.engines.onnx_runtime import add_weights, load_library, session_options
+from exactile.errors import DeviceError, ExactileError
+
+GROUP = "engines"
+CHECK = "onnxruntime-cuda"
+"""Is ok where a session runs on the CUDA provider."""
+
+
+def check_providers(telling: Telling, arguments: Mapping[str, Any]) -> None:
+    """``ordinal``: the GPU that a session is opened on; None where there is none."""
+    telling.doing("importing onnxruntime")
+    try:
+        built_in = [str(name) for name in load_library().get_available_providers()]
+    except ExactileError as error:
+        telling.found(of_error(GROUP, CHECK, error))
+        return
+    ordinal = arguments["ordinal"]
+    got: list[str] = []
+    why = ""
+    if PROVIDER in built_in and ordinal is not None:
+        telling.doing("opening a session on ONNX Runtime's CUDA provider")
+        got, why = _session_providers(ordinal)
+    else:
+        why = _no_cuda(built_in)
+    telling.found(_finding(built_in, got, why, gpu=ordinal is not None))
+
+
+def _no_cuda(built_in: list[str]) -> str:
+    if PROVIDER in built_in:
+        return "there is no GPU to try it on"
+    try:
+        load_cuda_library()
+    except DeviceError as error:
+        return one_line(str(error))
+    return "it was built without CUDA"
+
+
+def _session_providers(ordinal: int) -> tuple[list[str], str]:
+    """What a session on the GPU takes that may fall back, and why it is not the CUDA provider."""
+    try:
+        ort = load_cuda_library()
+    except DeviceError as error:
+        return ["CPUExecutionProvider"], one_line(str(error))
+    model = open_small("labels").model
+    options = session_options(ort, (64, 64), 1)
+    add_weights(ort, options, model.weights)
+    with quiet(ort):
+        try:
+            session = ort.InferenceSession(model.graph, options, providers=[(PROVIDER, {"device_id": str(ordinal)})])
+        except Exception as error:  # noqa: BLE001  # its exceptions share no base class
+            return [], one_line(str(error), 300)
+    got = [str(name) for name in session.get_providers()]
+    return got, "" if PROVIDER in got[:1] else "it does not say why"
+
+
+def _finding(built_in: list[str], got: list[str], why: str, *, gpu: bool) -> Finding:
+    facts = {"built_in": built_in, "session": got, "reason": why}
+    says = f"ONNX Runtime was built with {_listed(built_in)}"
+    if got or (gpu and PROVIDER in built_in):
+        says += f"; a session on the GPU really gets {_listed(got)}"
+    status: Status = "ok" if not why else ("warning" if gpu else "not applicable")
+    remedy = ""
+    if why:
+        says += f": {why}" if gpu else "; there is no GPU to use"
+        remedy = "on a machine with a GPU, 'exactile[gpu]' brings what it takes." if gpu else ""
+    return Finding(group=GROUP, check=CHECK, status=status, says=sentence(says), remedy=remedy, facts=facts)
+
+
+def _listed(providers: list[str]) -> str:
+    return ", ".join(name.removesuffix("ExecutionProvider") for name in providers) or "no provider"
