@@ -16,9 +16,9 @@ import onnx
 from numpy.typing import NDArray
 
 from exactile.contract import DeployedModel, StripRole
-from exactile.engines.onnx_runtime import add_weights, load_library, open_session, session_options
+from exactile.engines.onnx_runtime import add_weights, fail, load_library, open_session, session_options
 from exactile.engines.threads import compute_threads
-from exactile.errors import ModelError
+from exactile.errors import EngineError, ModelError
 from exactile_converters.device.form import DeviceForm, DevicePrecision
 from exactile_converters.device.stored import stored
 
@@ -141,7 +141,10 @@ def as_device_bytes(array: Array) -> Array:
 
 def _run(form: DeviceForm, rows: int, feeds: Mapping[str, Array]) -> Arrays:
     given = {name: as_device_bytes(feeds[name]).astype(spec.dtype) for name, spec in form.inputs.items()}
-    return _Session.of_form(form, rows).run(given)
+    try:
+        return _Session.of_form(form, rows).run(given)
+    except EngineError as error:
+        raise ModelError(f"the {form.role} graph for TensorRT cannot be run{_hint(form)}: {error}") from error
 
 
 def _compare(agreement: FormAgreement, name: str, expected: Array, found: Array, *, exactly: bool = False) -> None:
@@ -160,16 +163,18 @@ def _compare(agreement: FormAgreement, name: str, expected: Array, found: Array,
 def _checked(agreement: FormAgreement, form: DeviceForm, precision: DevicePrecision) -> FormAgreement:
     if agreement.holds(precision):
         return agreement
-    reason = ""
-    if precision == "fp16":
+    reason = _hint(form)
+    if precision == "fp16" and not reason:
         reason = "; values may be too large or too small for half precision: build with --engine-precision fp32"
-    elif form.batch > 1:
-        reason = "; the network may have a batch of 1 written into it: build with --batch 1"
     raise ModelError(
         f"the {form.role} graph for TensorRT does not give what the bundle's graph gives: {agreement}, where "
         f"{DIFFERING_SHARE[precision]:g} of the labels and {RELATIVE_DIFFERENCE[precision]:g} of the largest value may "
         f"differ{reason}"
     )
+
+
+def _hint(form: DeviceForm) -> str:
+    return "; the network may have a batch of 1 written into it: build with --batch 1" if form.batch > 1 else ""
 
 
 class _Session:
@@ -204,7 +209,6 @@ class _Session:
         names = [output.name for output in self._session.get_outputs()]
         try:
             found = self._session.run(names, dict(feeds))
-        except Exception as error:
-            text = " ".join(str(error).split())[:300]
-            raise ModelError(f"ONNX Runtime cannot run the graph for TensorRT: {text}") from error
+        except Exception as error:  # noqa: BLE001  # its exceptions share no base class
+            fail(error, "running the graph")
         return dict(zip(names, found, strict=True))
