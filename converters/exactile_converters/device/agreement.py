@@ -77,7 +77,7 @@ def check_tile(model: DeployedModel, form: DeviceForm, precision: DevicePrecisio
     found = _run(form, form.rows[0], {model.contract.image.name: image, **values})[name]
     agreement = FormAgreement()
     wanted = np.stack(expected) if form.batch > 1 else expected[0]
-    _compare(agreement, name, wanted, found)
+    _compare(agreement, form, name, wanted, found)
     return _checked(agreement, form, precision)
 
 
@@ -97,7 +97,7 @@ def check_strip(
         expected = _Session.of_bundle(model, form.role, rows, form.columns).run(feeds)
         found = _run(form, rows, feeds)
         for name, array in expected.items():
-            _compare(agreement, name, array, found[name], exactly=name != model.contract.result.name)
+            _compare(agreement, form, name, array, found[name], exactly=name != model.contract.result.name)
     return _checked(agreement, form, precision)
 
 
@@ -147,11 +147,15 @@ def _run(form: DeviceForm, rows: int, feeds: Mapping[str, Array]) -> Arrays:
         raise ModelError(f"the {form.role} graph for TensorRT cannot be run{_hint(form)}: {error}") from error
 
 
-def _compare(agreement: FormAgreement, name: str, expected: Array, found: Array, *, exactly: bool = False) -> None:
+def _compare(
+    agreement: FormAgreement, form: DeviceForm, name: str, expected: Array, found: Array, *, exactly: bool = False
+) -> None:
     """``exactly``: where these are samples of the image, of which not one may differ."""
     expected = as_device_bytes(expected)
     if expected.shape != found.shape:
-        raise ModelError(f"{name} should be {expected.shape}, and is {found.shape} in the graph for TensorRT")
+        raise ModelError(
+            f"{name} should be {expected.shape}, and is {found.shape} in the graph for TensorRT{_hint(form)}"
+        )
     if not (exactly and expected.dtype.kind == "u"):
         agreement.add(expected, found)
     elif not np.array_equal(expected, found):
