@@ -19,7 +19,7 @@ def engine_tensors(
     Raises ValueError where the network does not accept such a shape, or has no strips.
     """
     contract = model.contract
-    _check_shape(contract, role, batch, rows, columns)
+    _check_shape(model, role, batch, rows, columns)
     fixed = rows[0] == rows[1]
     lead = (batch,) if batch > 1 else ()
     image = _as_bytes((*lead, rows[0] if fixed else -1, columns, contract.image.channels), contract.image.dtype)
@@ -71,8 +71,8 @@ def _statistics(contract: Contract) -> Specs:
     return {statistics.offset_name: spec, statistics.scale_name: spec}
 
 
-def _check_shape(contract: Contract, role: EngineRole, batch: int, rows: tuple[int, int], columns: int) -> None:
-    y, x = contract.geometry.y, contract.geometry.x
+def _check_shape(model: DeployedModel, role: EngineRole, batch: int, rows: tuple[int, int], columns: int) -> None:
+    y, x = model.contract.geometry.y, model.contract.geometry.x
     if rows[0] > rows[1] or (rows[0] != rows[1] and role != "last"):
         raise ValueError(f"{rows[0]} to {rows[1]} rows are no rows of a {role} engine")
     if batch > 1 and role != "tile":
@@ -80,6 +80,13 @@ def _check_shape(contract: Contract, role: EngineRole, batch: int, rows: tuple[i
     remainder = y.remainder if role in ("tile", "last") else 0
     if any((height - remainder) % y.stride for height in rows) or (columns - x.remainder) % x.stride:
         raise ValueError(f"the network does not accept {rows[0]} to {rows[1]} rows of {columns} columns")
+    if role == "tile":
+        least = y.accepted_size(1)
+    else:
+        strips = _strips(model)
+        least = {"first": strips.startup_rows, "body": y.stride, "last": strips.least_last_rows}[role]
+    if rows[0] < least or columns < x.accepted_size(1):
+        raise ValueError(f"{rows[0]} rows of {columns} columns are too few for a {role} engine of this network")
 
 
 def _result_rows(model: DeployedModel, role: EngineRole, rows: int) -> int:
