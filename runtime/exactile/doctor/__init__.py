@@ -15,6 +15,7 @@
     overlap.py        how much of the time of copies was hidden, from events
     converter.py      building small engines, where the converter is installed
     bundle.py         a bundle of the user's against this machine
+    checks.py         checks by name
     child.py          runs one check in a process of its own
     isolation.py      starts that process, and says what became of it
     examination.py    which checks, in order

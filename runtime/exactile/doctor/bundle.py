@@ -19,7 +19,7 @@ from exactile.doctor.small_network import Array, Difference, difference
 from exactile.engines.families import TensorRTFamily
 from exactile.errors import DeviceError, ExactileError
 from exactile.geometry import round_up
-from exactile.plan.built import matching
+from exactile.plan.built import built_plans
 from exactile.planning import PlanName
 from exactile.session import Session
 from exactile.sinks.array import ArraySink
@@ -44,10 +44,10 @@ def check_bundle(telling: Telling, arguments: Mapping[str, Any]) -> None:
     for gpu in gpus if arguments["cuda"] else []:
         _sample(telling, bundle, f"cuda:{gpu.ordinal}", "onnxruntime")
     for refused in bundle.model.engines_refused:
-        says = sentence(f"not used: {one_line(refused)}")
+        says = sentence(f"Not used: {one_line(refused)}")
         telling.found(Finding(group=GROUP, check="engines", status="warning", says=says, remedy=_rebuild(bundle)))
     if not bundle.model.engines and not bundle.model.engines_refused:
-        says = "it has no TensorRT engines; on a GPU, ONNX Runtime runs it."
+        says = "It has no TensorRT engines; on a GPU, ONNX Runtime runs it."
         telling.found(Finding(group=GROUP, check="engines", status="not applicable", says=says))
     for gpu in gpus:
         _engines(telling, bundle, gpu)
@@ -80,7 +80,7 @@ def _sample(telling: Telling, bundle: Bundle, device: str, engine: str) -> None:
         except ExactileError as error:
             telling.found(of_error(GROUP, check, error))
             continue
-        telling.found(_verdict(check, processor, difference(bundle.sample_result, found), "recorded"))
+        telling.found(_verdict(check, processor, difference(bundle.sample_result, found), "those recorded"))
 
 
 def _engines(telling: Telling, bundle: Bundle, gpu: DeviceInfo) -> None:
@@ -135,9 +135,9 @@ def _runs(
     if body is None or model.strips is None:
         return
     rows = body.rows[0]
-    first = round_up(model.strips.startup_rows, rows)
-    if all(matching(engines, role, least, body.columns) for role, least in (("first", first), ("body", rows))):  # type: ignore[arg-type]
-        yield "strip", (rows, body.columns), (first + rows + model.strips.least_last_rows, body.columns)
+    size = round_up(model.strips.startup_rows, rows) + rows + model.strips.least_last_rows, body.columns
+    if any(plan.name == "strip" for plan in built_plans(model, size, "model", engines)):
+        yield "strip", (rows, body.columns), size
 
 
 def _run_engines(
@@ -159,7 +159,7 @@ def _run_engines(
         telling.found(of_error(GROUP, check, error))
         return
     half = engine.endswith("fp16")
-    telling.found(_verdict(check, processor, difference(expected, found), "the CPU's", half=half))
+    telling.found(_verdict(check, processor, difference(expected, found), "those of the CPU", half=half))
 
 
 def _run(
@@ -175,13 +175,14 @@ def _run(
 
 
 def _verdict(check: str, processor: str, found: Difference, truth: str, *, half: bool = False) -> Finding:
-    labels = FP16_LABELS if half else TOLERATED_LABELS
+    most = FP16_LABELS if half else TOLERATED_LABELS
     values = FP16_DIFFERENCE if half else TOLERATED_DIFFERENCE
-    holds = found.relative <= values if found.largest else found.differing <= labels * found.pixels
+    holds = found.relative <= values if found.largest else found.differing <= most * found.pixels
     if found.largest:
-        says = f"{processor}: values differ by at most {found.max_abs:.2g} from {truth}, of up to {found.largest:.3g}."
+        says = f"{processor}: values differ from {truth} by at most {found.max_abs:.2g}, of up to {found.largest:.3g}."
     else:
-        says = f"{processor}: {found.differing} of {found.pixels} labels are not {truth}."
+        labels = f"{found.differing} of {found.pixels} labels are not" if found.differing else "all labels are"
+        says = f"{processor}: {labels} {truth}."
     remedy = "" if holds else "do not use it here; convert the model again, and if that does not help, report it."
     facts = {
         "processor": processor,

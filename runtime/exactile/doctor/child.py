@@ -1,30 +1,25 @@
-"""One check in a process of its own: ``python -m exactile.doctor.child CHECK FILE ARGUMENTS``.
+"""One check in a process of its own: ``python -m exactile.doctor.child CHECK FILE PARENT ARGUMENTS``.
 
 What it does and finds is written to FILE, a line of JSON each, as soon as it is known: the process may end any moment.
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import json
+import os
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from exactile.doctor.checks import CHECKS
 from exactile.doctor.finding import Telling, of_error
 
-CHECKS = {
-    "packages": ("exactile.doctor.packages", "check_packages"),
-    "cpu": ("exactile.doctor.on_cpu", "check_cpu"),
-    "driver": ("exactile.doctor.driver", "check_driver"),
-    "providers": ("exactile.doctor.providers", "check_providers"),
-    "tensorrt": ("exactile.doctor.tensorrt", "check_tensorrt"),
-    "onnxruntime on a GPU": ("exactile.doctor.on_gpu", "check_onnx_runtime"),
-    "tensorrt on a GPU": ("exactile.doctor.on_gpu", "check_tensorrt_engine"),
-    "bundle": ("exactile.doctor.bundle", "check_bundle"),
-}
-"""Where each check is; imported by the child alone."""
+PR_SET_PDEATHSIG = 1
 
 
 def main(check: str, told: Path, arguments: Mapping[str, Any]) -> None:
@@ -44,5 +39,14 @@ def main(check: str, told: Path, arguments: Mapping[str, Any]) -> None:
         tell({"done": True})
 
 
+def end_with(parent: int) -> None:
+    """End this process as soon as ``parent`` ends, however that comes (on Linux)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        sys.exit("the process that asked for this check has ended")
+
+
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3]))
+    end_with(int(sys.argv[3]))
+    main(sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[4]))

@@ -8,7 +8,9 @@ from pathlib import Path
 from exactile.built_engine import Backend
 from exactile.bundle.opening import open_bundle
 from exactile.contract import DeployedModel
-from exactile.doctor.small_network import IMAGE_PX, STRIP_ROWS, TILE_PX, bundle_path
+from exactile.doctor.small_network import IMAGE_PX, STRIP_ROWS, TILE_PX, Name, bundle_path
+
+bundle_names: tuple[Name, ...] = ("labels", "scores")
 
 
 class MissingConverterError(Exception):
@@ -35,8 +37,8 @@ def with_small_engines(
         strip_width=IMAGE_PX,
         compute_capabilities=(capability,),
     )
-    models = {}
-    for name in ("labels", "scores"):
+    models: dict[str, DeployedModel] = {}
+    for name in bundle_names:
         path = folder / name
         shutil.copytree(bundle_path(name), path)
         build_engines(path, settings)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from exactile.cuda.ordinals import DeviceChoice, parse_devices
 from exactile.doctor import on_gpu, providers
@@ -17,6 +17,8 @@ from exactile.doctor.report import Report, made
 from exactile.processors.choice import BACKENDS
 
 GPU_GROUP, ENGINES, RESULTS = "gpu", "engines", "results"
+GROUPS = ("machine", "packages", GPU_GROUP, ENGINES, RESULTS, "overlap", "bundle")
+"""As they are shown."""
 
 
 def examine(*, device: str = "auto", bundle: Path | None = None, limit_s: float = 180.0) -> Report:
@@ -24,7 +26,7 @@ def examine(*, device: str = "auto", bundle: Path | None = None, limit_s: float 
 
     ``limit_s`` is for each check that imports or runs what may crash or hang: each is a process of its own.
     """
-    examination = _Examination(choice=parse_devices(device), isolation=Isolation(limit_s=limit_s), findings=[])
+    examination = Examination(choice=parse_devices(device), isolation=Isolation(limit_s=limit_s), findings=[])
     examination.run(bundle)
     works, verdict = examination.verdict(device)
     names = {str(path): path.name for path in (bundle, bundle.absolute(), bundle.resolve())} if bundle else {}
@@ -33,15 +35,23 @@ def examine(*, device: str = "auto", bundle: Path | None = None, limit_s: float 
         bundle=bundle.resolve().name if bundle is not None else None,
         works=works,
         verdict=verdict,
-        findings=examination.findings,
+        findings=sorted(examination.findings, key=lambda finding: GROUPS.index(finding.group)),
         redaction=Redaction(names),
     )
 
 
+class Runner(Protocol):
+    """Makes a check and gives what it found: ``Isolation``."""
+
+    def run(self, check: str, *, group: str, name: str, **arguments: Any) -> list[Finding]: ...
+
+
 @dataclass(slots=True, kw_only=True)
-class _Examination:
+class Examination:
+    """Findings as they come, by ``isolation`` where something may crash."""
+
     choice: DeviceChoice
-    isolation: Isolation
+    isolation: Runner
     findings: list[Finding]
 
     def run(self, bundle: Path | None) -> None:
@@ -76,7 +86,7 @@ class _Examination:
         if self.choice == "all" and not usable:
             missing = ["any GPU"]
         if missing:
-            reasons = "; ".join(self._reasons()) or "no engine runs on it"
+            reasons = " ".join(self._reasons(missing)) or "No engine runs on it."
             return False, f"--device {device} does NOT work here: {', '.join(missing)} cannot be used. {reasons}"
         if failed:
             return False, f"exactile does NOT work as it should here; what failed: {', '.join(failed)}."
@@ -87,15 +97,16 @@ class _Examination:
         return [f"cuda:{ordinal}" for ordinal in self.choice] if isinstance(self.choice, tuple) else []
 
     def _why_no_gpu(self, usable: Sequence[str]) -> str:
-        reasons = self._reasons()[:1] if not usable and self.choice == "auto" else []
-        return f" No GPU is used. {reasons[0]}" if reasons else ""
+        reasons = self._reasons([])[:1] if not usable and self.choice == "auto" else []
+        return f" No GPU is used: {reasons[0]}" if reasons else ""
 
-    def _reasons(self) -> list[str]:
-        """Sentences of what stands in the way of a GPU."""
+    def _reasons(self, gpus: Sequence[str]) -> list[str]:
+        """Sentences of what stands in the way of a GPU, and of what went wrong on ``gpus``."""
         return [
             finding.says
             for finding in self.findings
-            if finding.status != "ok" and finding.group in (GPU_GROUP, ENGINES) and not _optional(finding)
+            if (finding.status != "ok" and finding.group in (GPU_GROUP, ENGINES) and finding.check not in BACKENDS)
+            or (finding.status == "failed" and finding.group == RESULTS and finding.check.split()[0] in gpus)
         ]
 
     def _chosen_gpus(self) -> list[dict[str, Any]]:
@@ -147,11 +158,6 @@ class _Examination:
 
 def _is_gpu(finding: Finding) -> bool:
     return finding.check.startswith("cuda:")
-
-
-def _optional(finding: Finding) -> bool:
-    """TensorRT need not be there."""
-    return finding.check in BACKENDS
 
 
 def _named(gpus: Sequence[dict[str, Any]]) -> str:

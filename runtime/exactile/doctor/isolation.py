@@ -41,7 +41,8 @@ class Isolation:
     def _run(self, check: str, given: Mapping[str, Any], folder: Path) -> list[Finding]:
         told, words = folder / "told", folder / "words"
         told.touch()
-        command = [sys.executable, "-P", "-m", "exactile.doctor.child", check, str(told), json.dumps(given)]
+        asked = [check, str(told), str(os.getpid()), json.dumps(given)]
+        command = [sys.executable, "-P", "-m", "exactile.doctor.child", *asked]
         status = _status(command, words, self.limit_s)
         found, doing, done = _read(told)
         if status == 0 and done:

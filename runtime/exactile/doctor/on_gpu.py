@@ -11,13 +11,13 @@ from typing import Any
 from exactile.built_engine import Backend
 from exactile.contract import DeployedModel
 from exactile.doctor.converter import MissingConverterError, with_small_engines
-from exactile.doctor.finding import Finding, Status, Telling, of_error, sentence
+from exactile.doctor.finding import Finding, Status, Telling, of_error
 from exactile.doctor.overlap import STREAMS, Overlap, overlap_of
 from exactile.doctor.small_network import Array, Difference, Ran, difference, noise_image, open_small, run
 from exactile.errors import ExactileError
 from exactile.planning import PlanName
 
-GROUP = "results"
+GROUP, OVERLAP = "results", "overlap"
 PLANS: dict[PlanName, str] = {"tile": "tiles", "strip": "strips"}
 PRECISIONS = ("fp32", "fp16")
 LABELS_TOLERATED = {"fp32": 0.0, "fp16": 0.05}
@@ -89,7 +89,7 @@ class _Comparison:
             self.telling.found(self._compared(plan, found, expected["labels"], ran["labels"]))
             measured = overlap_of(ran["labels"].spans)
             if measured is not None:
-                self.telling.found(_overlap(f"{self._check(plan)} overlap", measured))
+                self.telling.found(_overlap(self._check(plan), measured))
 
     def _run(self, name: str, image: Array, plan: PlanName) -> Ran:
         engine = self.engine if self.engine == "onnxruntime" else self._name()
@@ -111,9 +111,8 @@ class _Comparison:
         status: Status = "ok" if right else "failed"
         remedy = "" if right else "do not use this engine: update the driver and the engine's package, and report it."
         says = (
-            f"{gpu.processor}: {labels.differing} of {labels.pixels} labels are not those of the CPU; scores differ by "
-            f"at most {scores.max_abs:.2g}, of values up to {scores.largest:.3g}; {speed:.1f} times as fast as the CPU "
-            f"({gpu.seconds:.3f} s, {cpu.seconds:.3f} s)."
+            f"{gpu.processor}: {_labels(labels)}; scores differ by at most {scores.max_abs:.2g}, of values up to "
+            f"{scores.largest:.3g}; {speed:.1f} times as fast as the CPU ({gpu.seconds:.3f} s, {cpu.seconds:.3f} s)."
         )
         facts = {
             "processor": gpu.processor,
@@ -134,7 +133,7 @@ class _Comparison:
 def _overlap(check: str, measured: Overlap) -> Finding:
     busiest = STREAMS[measured.bottleneck]
     says = (
-        f"by events over {measured.loads} loads, {busiest} kept a stream busy {measured.busy_share:.0%} of the time, "
+        f"{measured.loads} loads, by events: {busiest} kept their stream busy {measured.busy_share:.0%} of the time, "
         f"and {measured.hidden_share:.0%} of the copies' time was hidden behind the network."
     )
     network_s = measured.busy_s["infer"]
@@ -149,13 +148,19 @@ def _overlap(check: str, measured: Overlap) -> Finding:
         "copies_hidden_share": round(measured.hidden_share, 4),
     }
     return Finding(
-        group=GROUP,
+        group=OVERLAP,
         check=check,
         status="warning" if poor else "ok",
-        says=sentence(says[0].upper() + says[1:]),
+        says=says,
         remedy="see with exactile run --trace FILE.json whether that is so with your model, too." if poor else "",
         facts=facts,
     )
+
+
+def _labels(found: Difference) -> str:
+    if not found.differing:
+        return f"all {found.pixels} labels are those of the CPU"
+    return f"{found.differing} of {found.pixels} labels are not those of the CPU"
 
 
 def _json_number(value: float) -> float | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from exactile.pipeline.timing import INFER, TimeSpan
 
 Interval = tuple[float, float]
-STREAMS = {"copy in": "copies in", INFER: "the network", "copy out": "copies out"}
+STREAMS = {"copy in": "copies in", INFER: "inferences", "copy out": "copies out"}
 """What is done on each stream, for people."""
 
 

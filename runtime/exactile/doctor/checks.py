@@ -1,0 +1,14 @@
+"""Checks by name, and where each is: they are imported by the process that makes them alone."""
+
+from __future__ import annotations
+
+CHECKS = {
+    "packages": ("exactile.doctor.packages", "check_packages"),
+    "cpu": ("exactile.doctor.on_cpu", "check_cpu"),
+    "driver": ("exactile.doctor.driver", "check_driver"),
+    "providers": ("exactile.doctor.providers", "check_providers"),
+    "tensorrt": ("exactile.doctor.tensorrt", "check_tensorrt"),
+    "onnxruntime on a GPU": ("exactile.doctor.on_gpu", "check_onnx_runtime"),
+    "tensorrt on a GPU": ("exactile.doctor.on_gpu", "check_tensorrt_engine"),
+    "bundle": ("exactile.doctor.bundle", "check_bundle"),
+}
