@@ -123,7 +123,8 @@ def progress_monitor(module: Any, phases: Phases, cancellation: Cancellation) ->
 
         def phase_finish(self, phase_name: str) -> None:
             try:
-                phases.finish(phase_name)
+                if not cancellation.cancelled:  # phases that are broken off end, too, and are not done
+                    phases.finish(phase_name)
             except Exception:  # noqa: BLE001
                 cancellation.cancel()
 

@@ -125,7 +125,11 @@ class _Build:
             # The first TensorRT 10s do not say which node it was.
             name, kind = (str(getattr(error, part)()) if hasattr(error, part) else "" for part in _NODE)
             errors.append(f"{_node(name, kind)}{error.desc()}")
-        raise self._failed("does not take the graph", "; ".join(errors))
+        if not errors:
+            raise self._failed("does not take the graph")
+        library = self._library
+        said = "; ".join(errors)[:LONGEST_DETAIL]  # the log says the same once more, at length
+        raise EngineBuildError(f"{library.backend} {library.version} does not take the graph: {said}")
 
     def _check_tensors(self, network: Any) -> None:
         inputs = (network.get_input(index) for index in range(network.num_inputs))
@@ -177,7 +181,7 @@ class _Build:
 
     def _failed(self, what: str, detail: str = "") -> EngineBuildError:
         logged = self._library.lines.since(self._mark)
-        said = "; ".join(filter(None, (detail, logged if logged not in detail else "")))[:LONGEST_DETAIL]
+        said = "; ".join(filter(None, (detail, logged)))[:LONGEST_DETAIL]
         hint = ""
         if self._settings.workspace_bytes is not None and "workspace" in said.lower():
             hint = f" (the workspace is {self._settings.workspace_bytes} bytes; give more with --workspace)"
