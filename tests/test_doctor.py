@@ -100,7 +100,7 @@ def test_on_the_cpu_gpus_are_not_looked_at_and_it_works(monkeypatch, tmp_path):
     done = command("doctor", "--device", "cpu")
     assert done.returncode == 0, done.stdout
     assert "GPUs were not looked at: --device cpu was asked for." in " ".join(done.stdout.split())
-    assert done.stdout.splitlines()[-1] == "exactile works here on the CPU."
+    assert done.stdout.splitlines()[-1] == "exactile works here, on the CPU."
 
 
 def test_a_device_that_is_none_is_refused():
@@ -121,7 +121,7 @@ def test_every_engine_runs_on_an_emulated_gpu_and_overlap_is_measured(monkeypatc
     prepare(monkeypatch, tmp_path, **FULL, durations={"copy_in": 0.006, "compute": 0.006, "copy_out": 0.006})
     status, report = examined("--device", "cuda:0")
     assert status == 0, report["verdict"]
-    assert report["verdict"] == "exactile works here on cuda:0 and on the CPU."
+    assert report["verdict"] == "exactile works here, on cuda:0 and on the CPU."
     found = by_check(report)
     assert found["gpu cuda:0"]["facts"]["compute_capability"] == [8, 6]
     assert found["engines onnxruntime-cuda"]["facts"]["session"][0] == "CUDAExecutionProvider"
@@ -199,7 +199,7 @@ NO_CUDA = [engine("onnxruntime-cuda", "warning", "ONNX Runtime was built with CP
 def test_a_gpu_without_an_engine_is_left_alone_by_auto():
     works, said, asked = verdict("auto", driver=[gpu(0), gpu(1)], providers=NO_CUDA)
     assert works
-    assert said == "exactile works here on the CPU. No GPU is used: ONNX Runtime was built with CPU."
+    assert said == "exactile works here, on the CPU and on no GPU. ONNX Runtime was built with CPU."
     assert not any("on a GPU" in check for check, _ in asked)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from exactile.errors import OptionError, SinkError
 from exactile.pipeline.run import Timed
 from exactile.pipeline.timing import TimeSpan
 from exactile.plan.strips import StripStep
@@ -19,8 +20,20 @@ from exactile.plan.tiles import Step
 from exactile.sinks.failures import os_errors_as_sink_errors
 
 MICROSECONDS = 1e6
-_TRACKS = ("read", "cpu", "write")
-"""The order in which tracks are shown; those of GPUs come between reading and writing."""
+SUFFIX = ".json"
+
+_WORKS = ("read", "cpu", "copy in", "compute", "copy out", "write")
+"""The order of the work; the tracks of a GPU, ``cuda:0 copy in`` and so on, stand together."""
+
+
+def check_trace_target(path: Path) -> None:
+    """Raises OptionError, SinkError for what cannot become a trace: nothing else is to be written over."""
+    if path.suffix.lower() != SUFFIX:
+        raise OptionError(f"--trace takes the name of a {SUFFIX} file, got {path}")
+    if path.is_dir():
+        raise SinkError(f"cannot write {path}: it is a folder; give the name of a file in it")
+    if not path.parent.is_dir():
+        raise SinkError(f"cannot write {path}: the folder {path.parent} does not exist; make it, or write elsewhere")
 
 
 class Trace:
@@ -85,8 +98,10 @@ class Trace:
         return {"displayTimeUnit": "ms", "traceEvents": found}
 
 
-def _place(track: str) -> int:
-    return 2 * _TRACKS.index(track) if track in _TRACKS else 1
+def _place(track: str) -> tuple[bool, str, int]:
+    """What tracks are sorted by."""
+    device, _, work = track.partition(" ") if track.startswith("cuda:") else ("", "", track)
+    return track == "write", device, _WORKS.index(work) if work in _WORKS else len(_WORKS)
 
 
 def _described(steps: Sequence[Step]) -> dict[str, Any]:

@@ -39,6 +39,7 @@ from exactile.cli.progress import Bar, ManyBars
 from exactile.cli.run_request import RunRequest
 from exactile.cli.summary import print_line, print_summary
 from exactile.cli.values import parse_bytes, parse_channels, parse_tile
+from exactile.errors import SinkError
 from exactile.image_run import Watcher
 
 EXAMPLES = """
@@ -269,7 +270,6 @@ def run_one(request: RunRequest, image: str, target: Path, *, progress: bool, as
             watcher = Watcher(planned=bar.start, progress=bar.advance, measuring=bar.measure)
             run = request.image_run(source, sink, watcher, image)
             summary = run.run()
-        request.write_trace()
         request.write_pictures(run, image, target)
     except BaseException:
         if isinstance(sink, ResumableSink) and sink.keeps:
@@ -280,6 +280,7 @@ def run_one(request: RunRequest, image: str, target: Path, *, progress: bool, as
         request.close()
     print_summary(summary, model=request.model.path, image=image, target=target, as_json=as_json)
     warn_of_damage(summary.damage, image)
+    request.write_trace()
 
 
 def run_many(
@@ -304,11 +305,16 @@ def run_many(
     told: list[dict[str, Any]] = []
     try:
         failed = many.run(told.append if as_json else print_line)
-        request.write_trace()
     finally:
         request.close()
     if as_json:
         typer.echo(json.dumps(told, indent=2))
+    try:
+        request.write_trace()
+    except SinkError as error:
+        if not failed:
+            raise
+        typer.echo(f"error: {error}", err=True)
     tell_failures(failed, len(images))
 
 

@@ -22,7 +22,7 @@ from exactile.sinks.protocol import Sink
 from exactile.sinks.zarr import labels_folder
 from exactile.sources.open import open_source
 from exactile.sources.protocol import Source
-from exactile.trace import Trace
+from exactile.trace import Trace, check_trace_target
 
 
 @dataclass(slots=True, kw_only=True)
@@ -52,6 +52,8 @@ class RunRequest:
 
     def load(self) -> None:
         """Read the model, before any image is opened."""
+        if self.trace is not None:
+            check_trace_target(self.trace)
         self._deploy = self.model.load()
 
     def open_source(self, image: str | Path) -> Source:

@@ -90,15 +90,20 @@ class Examination:
             return False, f"--device {device} does NOT work here: {', '.join(missing)} cannot be used. {reasons}"
         if failed:
             return False, f"exactile does NOT work as it should here; what failed: {', '.join(failed)}."
-        where = f"on {', '.join(usable)} and on the CPU" if usable else "on the CPU"
-        return True, f"exactile works here {where}." + self._why_no_gpu(usable)
+        if usable:
+            return True, f"exactile works here, on {', '.join(usable)} and on the CPU."
+        return True, self._on_the_cpu()
 
     def _asked(self) -> list[str]:
         return [f"cuda:{ordinal}" for ordinal in self.choice] if isinstance(self.choice, tuple) else []
 
-    def _why_no_gpu(self, usable: Sequence[str]) -> str:
-        reasons = self._reasons([])[:1] if not usable and self.choice == "auto" else []
-        return f" No GPU is used: {reasons[0]}" if reasons else ""
+    def _on_the_cpu(self) -> str:
+        reasons = self._reasons([])[:1] if self.choice == "auto" else []
+        return (
+            f"exactile works here, on the CPU and on no GPU. {reasons[0]}"
+            if reasons
+            else "exactile works here, on the CPU."
+        )
 
     def _reasons(self, gpus: Sequence[str]) -> list[str]:
         """Sentences of what stands in the way of a GPU, and of what went wrong on ``gpus``."""
