@@ -333,6 +333,13 @@ def test_info_lists_engines_and_what_is_not_used(bundle):
     assert data["format"] == "exactile.bundle"
 
 
+def test_info_tells_an_engine_that_was_changed(bundle):
+    put(bundle, described(bundle))
+    (bundle / "engines" / "tile.plan").write_bytes(b"TILE-made-up")
+    assert len(exactile.open_bundle(bundle).model.engines) == 1
+    assert "CHANGED fp32 tile" in " ".join(command("info", bundle).stdout.split())
+
+
 def test_the_bundles_graphs_do_not_mention_engines(bundle):
     assert "engine" not in (bundle / "contract.json").read_text()
     assert not any("engine" in prop.key for prop in onnx.load(bundle / "graph.onnx").metadata_props)

@@ -22,6 +22,7 @@ from exactile.errors import BundleError, CancelledError, EngineBuildError, Model
 from exactile.plan.strips import AxisDomain, AxisStrips
 from exactile_converters.convert import convert
 from exactile_converters.deploy import Normalization, deploy
+from exactile_converters.device import stored
 from exactile_converters.device.form import strip_form, tile_form
 from exactile_converters.from_onnx import load_network
 from exactile_converters.tensorrt_engine import capability, engines, plan, storage, timing_cache
@@ -127,7 +128,7 @@ def test_fc_densenet_56_is_built(dense, role, precision):
     assert len(plan_of(dense, form, precision=precision)) > 1 << 20
 
 
-@pytest.mark.slow(reason="converting and checking the full network takes half a minute")
+@pytest.mark.slow(reason="converting, running and building the full network takes minutes")
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_the_whole_fc_densenet_56_is_built(tmp_path, precision):
     torch.manual_seed(0)
@@ -300,6 +301,14 @@ def test_rows_that_make_no_profile_are_refused(unet):
     assert plan_of(unet, form)
     with pytest.raises(EngineBuildError, match=r"tensorrt-rtx .*(rows|profile)"):
         plan_of(unet, replace(form, rows=(32, 4)))
+
+
+def test_a_graph_too_large_for_one_message_is_built_from_files(unet, monkeypatch):
+    """As if a message held 1000 bytes."""
+    form = tile_form(unet, (64, 64))
+    whole = plan_of(unet, form)
+    monkeypatch.setattr(stored, "LARGEST_MESSAGE_BYTES", 1000)
+    assert abs(len(plan_of(unet, form)) - len(whole)) < 1000
 
 
 def test_a_network_is_not_strongly_typed_by_accident(unet):

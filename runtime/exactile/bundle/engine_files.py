@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -79,6 +80,15 @@ def read_sidecar(path: Path) -> EngineFile:
             "build the engine with this version"
         )
     return _decode(data, EngineFile)
+
+
+def is_intact(engine: BuiltEngine) -> bool:
+    """Whether the engine's file is the one that was built, byte for byte."""
+    try:
+        with engine.plan.open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest() == engine.plan_sha256
+    except OSError:
+        return False
 
 
 def _names(folder: Path, place: Path) -> list[str]:

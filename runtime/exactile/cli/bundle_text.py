@@ -47,12 +47,14 @@ def print_engines(folder: Path, outcomes: Sequence[Any], *, as_json: bool) -> No
 
 def print_bundle(bundle: Bundle, found: SampleRun | None, *, as_json: bool) -> None:
     """What ``exactile info`` tells."""
+    from exactile.bundle.engine_files import is_intact
+
     model = bundle.model
     if as_json:
         _print_json(bundle.file, model.engines, model.engines_refused)
         return
     rows = [*_rows(bundle.path, bundle.file), ("hashes", f"{len(bundle.file.files)} files are what was converted")]
-    rows += [("engine", engine_text(engine)) for engine in model.engines]
+    rows += [("engine" if is_intact(engine) else "CHANGED", engine_text(engine)) for engine in model.engines]
     rows += [("not used", reason) for reason in model.engines_refused]
     if found is not None:
         rows += [("test", _test_line(plan, found)) for plan in found.differing]
