@@ -152,6 +152,16 @@ def test_onnx_runtime_without_cuda_is_told_with_what_to_install(monkeypatch, tmp
     assert "pip uninstall --yes onnxruntime, then pip install 'exactile[gpu]'" in found.says
 
 
+def test_without_the_converter_tensorrt_is_not_tried_and_why(monkeypatch, tmp_path):
+    prepare(monkeypatch, tmp_path)
+    (tmp_path / "onnx.py").write_text("raise ModuleNotFoundError('no onnx', name='onnx')\n")
+    arguments = {"device": "cuda:0", "backend": "tensorrt", "precision": "fp32", "compute_capability": [8, 6]}
+    (found,) = isolated("tensorrt on a GPU", **arguments)
+    assert (found.check, found.status) == ("cuda:0 tensorrt:fp32", "not applicable")
+    assert found.says == "tensorrt was not tried: building an engine needs onnx."
+    assert found.remedy.startswith("pip install 'exactile[convert]'")
+
+
 # --- what follows from findings
 
 
@@ -236,7 +246,9 @@ def test_wrong_results_are_the_reason_why_a_gpu_does_not_work():
 def test_tensorrt_is_not_built_for_another_kind_of_gpu_than_the_first():
     found = {"driver": [gpu(0), gpu(1, (12, 0))], "tensorrt": [engine("tensorrt")]}
     _, _, asked = verdict("auto", **found)
-    assert {name for check, name in asked if check == "tensorrt on a GPU"} == {"cuda:0 tensorrt"}
+    assert {name for check, name in asked if check == "tensorrt on a GPU"} == {
+        "cuda:0 tensorrt:fp32", "cuda:0 tensorrt:fp16"
+    }  # fmt: skip
 
 
 # --- single checks

@@ -40,7 +40,7 @@ def doctor(
     ] = "auto",
     time_limit: Annotated[
         float, typer.Option(metavar="SECONDS", min=1, help="For each check that may hang; builds take a while.")
-    ] = 180.0,
+    ] = 300.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
     """Look at this machine: versions, driver, GPUs, engines; run a small network on everything, and compare.

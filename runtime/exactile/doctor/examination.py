@@ -21,7 +21,7 @@ GROUPS = ("machine", "packages", GPU_GROUP, ENGINES, RESULTS, "overlap", "bundle
 """As they are shown."""
 
 
-def examine(*, device: str = "auto", bundle: Path | None = None, limit_s: float = 180.0) -> Report:
+def examine(*, device: str = "auto", bundle: Path | None = None, limit_s: float = 300.0) -> Report:
     """Look at everything, for what ``device`` asks for, and at ``bundle``. Raises OptionError for a wrong ``device``.
 
     ``limit_s`` is for each check that imports or runs what may crash or hang: each is a process of its own.
@@ -150,15 +150,20 @@ class Examination:
                     Finding(group=RESULTS, check=name, status="not applicable", says=says, remedy=remedy)
                 )
             else:
-                name = f"{device} {engine}"
-                self.findings += self.isolation.run(
-                    "tensorrt on a GPU",
-                    group=RESULTS,
-                    name=name,
-                    device=device,
-                    backend=engine,
-                    compute_capability=capability,
-                )
+                self._tensorrt(engine, device, capability)
+
+    def _tensorrt(self, backend: str, device: str, capability: Sequence[int]) -> None:
+        """Each precision on its own: building takes a while."""
+        for precision in on_gpu.PRECISIONS:
+            self.findings += self.isolation.run(
+                "tensorrt on a GPU",
+                group=RESULTS,
+                name=f"{device} {backend}:{precision}",
+                device=device,
+                backend=backend,
+                precision=precision,
+                compute_capability=capability,
+            )
 
 
 def _is_gpu(finding: Finding) -> bool:

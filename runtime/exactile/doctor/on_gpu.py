@@ -38,30 +38,20 @@ def check_onnx_runtime(telling: Telling, arguments: Mapping[str, Any]) -> None:
 
 
 def check_tensorrt_engine(telling: Telling, arguments: Mapping[str, Any]) -> None:
-    """Engines of ``backend`` for a GPU of ``compute_capability``, built on the spot, on ``device``."""
+    """Engines of ``backend`` in ``precision`` for a GPU of ``compute_capability``, built on the spot, on ``device``."""
     backend: Backend = arguments["backend"]
-    major, minor = arguments["compute_capability"]
-    for precision in PRECISIONS:
-        check = f"{arguments['device']} {backend}:{precision}"
-        with tempfile.TemporaryDirectory(prefix="exactile-doctor-") as folder:
-            telling.doing(f"building small engines by {backend} in {precision}")
-            try:
-                models = with_small_engines(Path(folder), backend, precision, (major, minor))
-            except MissingConverterError as error:
-                telling.found(
-                    Finding(
-                        group=GROUP,
-                        check=f"{arguments['device']} {backend}",
-                        status="not applicable",
-                        says=f"{backend} was not tried: {error}.",
-                        remedy="pip install 'exactile[convert]', with which a small engine is built for the purpose.",
-                    )
-                )
-                return
-            except ExactileError as error:
-                telling.found(of_error(GROUP, check, error, status="warning"))
-                continue
-            _Comparison(telling, arguments["device"], backend, precision, models).run()
+    device, precision, (major, minor) = (arguments[key] for key in ("device", "precision", "compute_capability"))
+    check = f"{device} {backend}:{precision}"
+    with tempfile.TemporaryDirectory(prefix="exactile-doctor-") as folder:
+        telling.doing(f"building small engines by {backend} in {precision}")
+        try:
+            models = with_small_engines(Path(folder), backend, precision, (major, minor))
+        except MissingConverterError as error:
+            telling.found(_not_tried(check, backend, error))
+        except ExactileError as error:
+            telling.found(of_error(GROUP, check, error, status="warning"))
+        else:
+            _Comparison(telling, device, backend, precision, models).run()
 
 
 @dataclass(slots=True)
@@ -155,6 +145,12 @@ def _overlap(check: str, measured: Overlap) -> Finding:
         remedy="see with exactile run --trace FILE.json whether that is so with your model, too." if poor else "",
         facts=facts,
     )
+
+
+def _not_tried(check: str, backend: Backend, error: MissingConverterError) -> Finding:
+    says = f"{backend} was not tried: {error}."
+    remedy = "pip install 'exactile[convert]', with which a small engine is built for the purpose."
+    return Finding(group=GROUP, check=check, status="not applicable", says=says, remedy=remedy)
 
 
 def _labels(found: Difference) -> str:
