@@ -34,7 +34,7 @@ PACKAGES = (
     Package("tifffile", "tifffile"),
     Package("imagecodecs", "imagecodecs"),
     Package("openslide-python", "openslide", "vendors' slide formats other than TIFF", "slides"),
-    Package("zarr", "zarr", "Zarr images in the cloud", "zarr"),
+    Package("zarr", "zarr", "Zarr images", "zarr"),
     Package("onnx", "onnx", "converting models, and running plain ONNX files", "convert"),
 )
 ONNX_RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino", "ort-nightly")
