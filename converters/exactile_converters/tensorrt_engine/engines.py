@@ -29,8 +29,8 @@ from exactile_converters.tile_shape import check_size, least_size, padded_tile
 __all__ = ["EngineOutcome", "EngineSettings", "build_engines", "check_settings"]
 
 USUAL_BAND_PX = 4096
-MEMORY_SHARE = 0.5
-"""Of the free memory, for running a form and the bundle's own graph on the CPU."""
+MEMORY_SHARE = 0.25
+"""Of the free memory, for activations on the CPU: ONNX Runtime's arena grows to twice of what is used at once."""
 
 State = Literal["built", "replaced", "up to date"]
 
