@@ -19,7 +19,7 @@ from exactile.session import Session
 from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource
 from exactile_converters.deploy import deploy
-from exactile_converters.device.form import DeviceForm, strip_form, tile_form
+from exactile_converters.device.form import DeviceForm, DevicePrecision, strip_form, tile_form
 from exactile_converters.from_onnx import prepare_network
 from tests import tensorrt_stand_in
 from tests.emulation.driver import Emulation, load
@@ -68,20 +68,20 @@ def with_engines(
     tiles: Sequence[tuple[int, int]] = (),
     batch: int = 1,
     strips: Sequence[tuple[int, int]] = (),
+    precision: DevicePrecision = "fp32",
 ) -> DeployedModel:
     """``model`` with engines for tiles of (height, width) and strips of (rows, band width)."""
-    engines = [_built(tile_form(model, tile, batch=batch), folder) for tile in tiles]
+    engines = [_built(tile_form(model, tile, batch=batch, precision=precision), folder) for tile in tiles]
     stride = model.contract.geometry.y.stride
     for rows, width in strips:
         assert model.strips is not None
         least, startup = model.strips.least_last_rows, model.strips.startup_rows
         first = round_up(startup, rows)
+        heights = {"first": (first, first), "body": (rows, rows), "last": (least, least + rows - stride)}
         engines += [
-            _built(strip_form(model, "first", (first, first), width), folder),
-            _built(strip_form(model, "body", (rows, rows), width), folder),
-            _built(strip_form(model, "last", (least, least + rows - stride), width), folder),
+            _built(strip_form(model, role, heights[role], width, precision=precision), folder) for role in heights
         ]
-    return replace(model, engines=tuple(engines))
+    return replace(model, engines=tuple(replace(engine, precision=precision) for engine in engines))
 
 
 def _built(form: DeviceForm, folder: Path) -> BuiltEngine:

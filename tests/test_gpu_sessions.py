@@ -145,6 +145,29 @@ def test_an_engine_of_another_version_is_refused(monkeypatch, tmp_path):
         Session(other, device="cuda:0", engine="tensorrt")
 
 
+@pytest.mark.parametrize("engines", [{"tiles": [(64, 96)]}, {"strips": [(16, 160)]}])
+def test_engines_of_half_precision_run_where_they_are_asked_for(engines, monkeypatch, tmp_path):
+    """Their carries are halves, too; few labels differ, as the precision itself makes them."""
+    full, half = (
+        with_engines(deployed("unet_d2"), tmp_path / precision, **engines, precision=precision)
+        for precision in ("fp32", "fp16")
+    )
+    both = replace(full, engines=full.engines + half.engines)
+    image = picture(full, 150, 160)
+    expected = segmented(full, image, plan="whole")
+    with emulated(monkeypatch, "pycuda") as (emulation, _):
+        results = {}
+        for name in ("tensorrt", "tensorrt:fp16"):
+            session = Session(both, device="cuda:0", engine=name)
+            results[name] = run(session, image)
+            session.close()
+        assert np.array_equal(results["tensorrt"], expected)
+        differing = np.count_nonzero(results["tensorrt:fp16"] != expected)
+        assert 0 < differing < 0.02 * expected.size
+        assert emulation.violations() == []
+        assert emulation.leaks() == []
+
+
 def test_many_images_share_one_gpu(monkeypatch, tmp_path):
     """Two images are under way at a time, the GPU belongs to one; all results are those of the CPU."""
     model = with_engines(deployed("unet_d2"), tmp_path, tiles=[(64, 96)])

@@ -157,7 +157,7 @@ def _unfit(engine: BuiltEngine, backend: Backend, version: str, devices: tuple[D
 def _precision(engines: list[BuiltEngine], asked: str) -> str:
     """``asked``, or the one with the most bits that there is."""
     there = {engine.precision for engine in engines}
-    return asked or next((precision for precision in ("fp32", "fp16", "int8") if precision in there), "")
+    return asked or next((precision for precision in ("fp32", "tf32", "fp16") if precision in there), "")
 
 
 def _no_engine(backend: Backend, precision: str, refused: list[str], fitting: list[BuiltEngine]) -> str:
