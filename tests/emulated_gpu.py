@@ -21,6 +21,7 @@ from exactile.sources.array import ArraySource
 from exactile_converters.deploy import deploy
 from exactile_converters.device.form import DeviceForm, DevicePrecision, strip_form, tile_form
 from exactile_converters.from_onnx import prepare_network
+from exactile_converters.graphs.io import Normalization
 from tests import tensorrt_stand_in
 from tests.emulation.driver import Emulation, load
 from tests.nets import Weights, onnx_bytes
@@ -47,7 +48,14 @@ def emulated(monkeypatch, binding: str, **machine) -> Iterator[tuple[Emulation, 
 
 
 @cache
-def deployed(net: str, output: OutputKind = "labels", dtype: str = "uint8", *, strips: bool = True) -> DeployedModel:
+def deployed(
+    net: str,
+    output: OutputKind = "labels",
+    dtype: str = "uint8",
+    *,
+    strips: bool = True,
+    normalization: Normalization | None = None,
+) -> DeployedModel:
     """A test network: with random weights for labels, so that there are several; else with small integers.
 
     With those sums are exact in whatever order they are taken, but one class wins everywhere.
@@ -57,6 +65,7 @@ def deployed(net: str, output: OutputKind = "labels", dtype: str = "uint8", *, s
         prepare_network(onnx.load_from_string(onnx_bytes(net, weights)), name=net),
         image_dtype=dtype,
         output=output,
+        normalization=normalization,
         strips=strips,
     )
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from exactile.contract import ImageStatistics
 from exactile.errors import BudgetError, DeviceError, DeviceMemoryError, ExactileError, PlanError
 from exactile.session import Session
+from exactile_converters.graphs.io import Normalization
 from tests.emulated_gpu import BINDINGS, deployed, emulated, picture, run, segmented, with_engines
 
 pytestmark = pytest.mark.parametrize("binding", BINDINGS)
@@ -75,6 +77,31 @@ def test_every_geometry_and_border(binding, net, border, monkeypatch, tmp_path):
     expected = segmented(model, image, border=border, plan="whole")
     with emulated(monkeypatch, binding) as (emulation, _):
         assert np.array_equal(segmented(model, image, device="cuda:0", border=border), expected)
+        assert clean(emulation)
+
+
+def test_one_band_leaves_a_second_gpu_idle(binding, monkeypatch, tmp_path):
+    """Strips of full width follow each other on one GPU; the other one has nothing to do, and no harm is done."""
+    model = with_engines(deployed("unet_d2"), tmp_path, strips=[(16, 160)])
+    image = picture(model, 150, 160)
+    expected = segmented(model, image, plan="whole")
+    with emulated(monkeypatch, binding, devices=2) as (emulation, _):
+        assert np.array_equal(segmented(model, image, device="cuda:all"), expected)
+        assert clean(emulation)
+
+
+@pytest.mark.parametrize("engines", ["tiles", "strips"])
+def test_statistics_of_the_image_reach_the_device(binding, engines, monkeypatch, tmp_path):
+    """Offset and scale of each image, measured before, are inputs there: two images in a row, each by its own."""
+    normalized = deployed("unet_d2", normalization=Normalization(statistics=ImageStatistics(kind="zscore")))
+    model = with_engines(normalized, tmp_path, **PLANS[engines])
+    images = [picture(model, 150, 160, seed=seed) // (1 + seed) for seed in range(2)]
+    expected = [segmented(model, image, plan="whole") for image in images]
+    with emulated(monkeypatch, binding, max_delay_s=0.001) as (emulation, _):
+        session = Session(model, device="cuda:0")
+        for image, wanted in zip(images, expected, strict=True):
+            assert np.array_equal(run(session, image), wanted)
+        session.close()
         assert clean(emulation)
 
 

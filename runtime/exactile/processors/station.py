@@ -80,7 +80,8 @@ class Station:
 
     def _open(self, plan: Plan, batch: int) -> None:
         self.drop()
-        bands = range(self._index, plan.bands, self._of) if isinstance(plan, StripPlan) else range(0)
+        # Where there are fewer bands than GPUs, one without a band runs nothing, but is opened all the same.
+        bands = (range(self._index, plan.bands, self._of) or range(1)) if isinstance(plan, StripPlan) else range(0)
         self._opened = _Opened(self._model, self.device, self._family, plan, batch, bands)
         self._key = _shape(plan, batch)
 
