@@ -116,7 +116,7 @@ def _rows(summary: Summary, target: Path) -> list[tuple[str, str]]:
         ("image", f"{height} x {width} pixels"),
         ("plan", f"{summary.plan}: {_pieces(summary)}, border {summary.border}"),
         ("why", summary.reason),
-        ("computed on", summary.processor),
+        ("device", summary.processor),
         ("pixels", pixels),
         ("seconds", f"{seconds.total:.2f} total; busy: {busy}"),
         ("speed", f"{summary.megapixels_per_second:.2f} Mpx/s"),
