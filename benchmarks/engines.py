@@ -176,14 +176,14 @@ def ways(model: DeployedModel, module: nn.Module, work: str, threads: int) -> di
 
 def measure(options: argparse.Namespace) -> Iterator[Record]:
     rounds = options.rounds or (3 if options.quick else 7)
-    table = Table(title=f"Engines, {options.threads} threads, {rounds} rounds", columns=COLUMNS)
+    table = Table(title=f"Engines, {options.threads} threads", columns=COLUMNS)
     for features in options.features or ([16] if options.quick else [16, 32, 64]):
         module = unet(features)
         model = deployed(unet(features), f"U-Net {features}")
         for work in ("tile", "strip"):
             name = f"{'x'.join(map(str, TILE))} tile" if work == "tile" else f"{STRIP[0]}x{STRIP[1]} body strip"
             found = ways(model, module, work, options.threads)
-            add_rows(table, f"U-Net, {features} features", name, found, rounds)
+            add_rows(table, f"U-Net, {features} features", name, found, min(rounds, 3) if features > 32 else rounds)
     described = ", ".join(f"{name} {number}" for name, number in versions(("onnxruntime", "openvino", "torch")).items())
     yield Record(
         part="engines",

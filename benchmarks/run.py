@@ -21,7 +21,7 @@ from benchmarks.harness.worker import ROOT
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """``minutes`` are those of 2 cores of an AMD EPYC of 2023, quick ones and full ones; None: not in that run."""
+    """``minutes`` are those of 2 quiet cores of an AMD EPYC, quick ones and full ones; None: not in that run."""
 
     module: str
     arguments: tuple[str, ...] = ()
@@ -35,22 +35,22 @@ class Part:
 
 
 PARTS = (
-    Part(module="side_by_side", arguments=("--case", "16-2048"), quick_minutes=3, full_minutes=9),
-    Part(module="side_by_side", arguments=("--case", "32-2048"), quick_minutes=None, full_minutes=4),
-    Part(module="side_by_side", arguments=("--case", "64-2048"), quick_minutes=None, full_minutes=9),
-    Part(module="side_by_side", arguments=("--case", "16-8192"), quick_minutes=None, full_minutes=9),
+    Part(module="side_by_side", arguments=("--case", "16-2048"), quick_minutes=4, full_minutes=11),
+    Part(module="side_by_side", arguments=("--case", "32-2048"), quick_minutes=None, full_minutes=4.5),
+    Part(module="side_by_side", arguments=("--case", "64-2048"), quick_minutes=None, full_minutes=6),
+    Part(module="side_by_side", arguments=("--case", "16-8192"), quick_minutes=None, full_minutes=9.5),
     Part(module="scaling", arguments=("--step", "size"), quick_minutes=1, full_minutes=5),
     Part(module="scaling", arguments=("--step", "halo"), quick_minutes=0.5, full_minutes=3),
     Part(module="scaling", arguments=("--step", "threads"), quick_minutes=0.5, full_minutes=2),
     Part(module="scaling", arguments=("--step", "bounded"), quick_minutes=0.5, full_minutes=3),
     Part(module="scaling", arguments=("--step", "free"), quick_minutes=0.5, full_minutes=2),
-    Part(module="files", quick_minutes=1, full_minutes=4),
+    Part(module="files", quick_minutes=1, full_minutes=3),
     Part(module="startup", quick_minutes=1.5, full_minutes=3),
-    Part(module="engines", quick_minutes=0.5, full_minutes=3),
+    Part(module="engines", quick_minutes=0.5, full_minutes=4),
     Part(module="carry_placement", quick_minutes=0.3, full_minutes=1.5),
     Part(module="memory_model", quick_minutes=0.5, full_minutes=1),
     Part(module="precision", quick_minutes=0.3, full_minutes=1),
-    Part(module="exactness", quick_minutes=0.3, full_minutes=1),
+    Part(module="exactness", quick_minutes=0.3, full_minutes=0.5),
 )
 
 

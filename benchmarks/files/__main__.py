@@ -1,6 +1,6 @@
 """Megabytes of pixels a second: exactile's readers and writers beside tifffile, OpenSlide and zarr, in turn.
 
-``python -m benchmarks.files [--quick] [--size 8192] [--rounds 5]``. Rates are of image bytes, each pixel counted once;
+``python -m benchmarks.files [--quick] [--size 8192] [--rounds 4]``. Rates are of image bytes, each pixel counted once;
 ratios are medians over rounds of exactile's rate by the other's in the same round.
 """
 
@@ -43,7 +43,7 @@ boxes that are not aligned with them, flushed to the disk; peers write from memo
 
 def measure(options: argparse.Namespace) -> Iterator[Record]:
     size = options.size or (4096 if options.quick else 8192)
-    rounds = options.rounds or (3 if options.quick else 5)
+    rounds = options.rounds or (3 if options.quick else 4)
     tables = []
     with tempfile.TemporaryDirectory(dir=options.directory) as folder:
         place = Path(folder)

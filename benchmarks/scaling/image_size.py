@@ -16,13 +16,15 @@ MIB = 1 << 20
 FEATURES = 16
 COLUMNS = ("image", "way", "seconds|.2f", "by the floor|.2f", "Mpx/s|.2f", "peak MiB|.0f")
 NOTE = (
-    "U-Net, 16 features; exactile within 1 GiB. One pass is left out where it would take more than 12 GiB; the floor "
+    "U-Net, 16 features; exactile within 1 GiB. Beyond 4096 x 4096 one pass would take more than 12 GiB; the floor "
     "is the fastest of one pass and naive tiles of 512."
 )
 WAYS = (
     "one whole pass", "naive tiles 512", "MONAI, overlap 0.25 (its default)", "exactile, tiles", "exactile, strips",
 )  # fmt: skip
 LARGEST_PASS = 4096
+LARGEST = ("naive tiles 512", "exactile, strips")
+"""Beyond, once: the side by side has the others at that size."""
 
 Curves = dict[str, list[tuple[float, float]]]
 
@@ -34,7 +36,10 @@ def measure(ask: Ask, place: Path, sides: list[int], rounds: int) -> tuple[Table
     memory: Curves = {title: [] for title in WAYS}
     for side in sides:
         image = write_image(place / f"size{side}.tif", side)
-        add_size(table, replace(ask, image=image), side, chosen, rounds, memory)
+        once = side > LARGEST_PASS
+        titles = [title for title in WAYS if title in LARGEST or not once]
+        ways = {title: chosen[title] for title in titles}
+        add_size(table, replace(ask, image=image), side, ways, 1 if once else rounds, memory)
         image.unlink()
     return table, {_short(title): line for title, line in memory.items()}
 
@@ -47,9 +52,8 @@ def add_size(table: Table, ask: Ask, side: int, chosen: dict[str, Entry], rounds
         peaks[title] = max(peaks.get(title, 0), answer["peak_bytes"])
         return answer["seconds"]
 
-    titles = [title for title in WAYS if side <= LARGEST_PASS or chosen[title].family != "whole"]
-    seconds = in_turn({t: lambda t=t: run(t) for t in titles}, rounds, say=f"{side} x {side}")
-    floor = floor_of(seconds, [title for title in titles if chosen[title].family in {"whole", "naive"}])
+    seconds = in_turn({t: lambda t=t: run(t) for t in chosen}, rounds, say=f"{side} x {side}")
+    floor = floor_of(seconds, [title for title in chosen if chosen[title].family in {"whole", "naive"}])
     for title, taken in seconds.items():
         middle = statistics.median(taken)
         memory[title].append((side, peaks[title] / MIB))

@@ -66,7 +66,7 @@ SMALLER = {"bioimageio_core": {"block": SIDE}, "torch_em_halo": {"block": SIDE -
 
 
 def measure(options: argparse.Namespace) -> Iterator[Record]:
-    rounds = options.rounds or (3 if options.quick else 7)
+    rounds = options.rounds or (2 if options.quick else 4)
     tables = [installed(options.peers), imported(options.peers, rounds), first_labels(options.peers, rounds)]
     yield Record(part="startup", title="Start-up", tables=tables, remarks=__doc__.split("\n\n", 1)[1].strip())
 
