@@ -1,7 +1,7 @@
 """Whether the predicted cost of carried rows is the measured one: a body strip against the same rows of a whole pass.
 
-``python benchmarks/carry_placement.py [--rows 128] [--width 512] [--rounds 9]`` runs, in ONNX Runtime with 2 threads
-and fixed dimensions, one pass over four strips' height and body strips that carry every map that may be carried, none
+``python -m benchmarks.carry_placement [--quick] [--rows 128] [--width 512]`` runs, in ONNX Runtime with 2 threads and
+fixed dimensions, one pass over four strips' height and body strips that carry every map that may be carried, none
 but the image, and those that ``place`` chooses. They take turns in one process; figures are medians over rounds of
 the strip's time by a quarter of the pass's time in the same round. Beside them stands what ``StripCosts`` predicts.
 
@@ -12,14 +12,12 @@ calibrate ``MAC_PER_BYTE``: multiply-accumulates a second in convolutions by byt
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import statistics
-import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -30,9 +28,10 @@ import onnxruntime as ort
 import torch
 from torch import nn
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
-from benchmarks.machine import describe_machine
+from benchmarks.harness.part import run_part
+from benchmarks.harness.record import Record, Table
+from benchmarks.harness.turns import in_turn, median_ratio, ratios, spread
+from benchmarks.networks import exported
 from exactile_converters.from_onnx import prepare_network
 from exactile_converters.strips.candidates import candidates
 from exactile_converters.strips.cost import MAC_PER_BYTE, StripCosts
@@ -40,7 +39,6 @@ from exactile_converters.strips.demand import demand
 from exactile_converters.strips.graphs import carries, strip_graph
 from exactile_converters.strips.placement import place
 from exactile_converters.strips.source import StripSource
-from exactile_converters.torch_export import export_onnx
 from models.fc_densenet import LAYERS, FCDenseNet
 from models.resnet_unet import ResNetUNet
 from models.unet import UNet
@@ -54,6 +52,12 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 STRIPS_IN_PASS = 4
 COPIES = {"Concat", "Slice", "ReorderInput", "ReorderOutput"}
 PROFILED_RUNS = 6
+OPERATORS = (
+    "Conv|.1f", "ConvTranspose|.1f", "Concat|.1f", "Slice|.1f", "ReorderInput|.1f", "ReorderOutput|.1f", "others|.1f",
+)  # fmt: skip
+PLACEMENT = (
+    "network", "carried", "maps", "predicted|.3f", "measured, median|.3f", "all rounds", "ms|.0f", "placed in s|.2f",
+)  # fmt: skip
 
 Run = Callable[[], object]
 Event = dict[str, Any]
@@ -61,9 +65,7 @@ Event = dict[str, Any]
 
 def export(build: Callable[[], nn.Module]) -> bytes:
     torch.manual_seed(0)
-    buffer = io.BytesIO()
-    export_onnx(build(), buffer, 3)
-    return buffer.getvalue()
+    return exported(build())
 
 
 def source_of(model: bytes) -> StripSource:
@@ -107,17 +109,6 @@ def runner(session: ort.InferenceSession) -> Run:
     return lambda: session.run(None, feeds)
 
 
-def seconds_in_turn(runs: dict[str, Run], rounds: int) -> dict[str, list[float]]:
-    seconds = defaultdict(list)
-    for turn in range(rounds + 1):
-        for name, run in runs.items():
-            begin = time.perf_counter()
-            run()
-            if turn:  # the first round warms up
-                seconds[name].append(time.perf_counter() - begin)
-    return seconds
-
-
 def profiled(model: bytes, sizes: dict[str, int]) -> list[Event]:
     """The kernels of one run with the median of their microseconds: ``args`` and ``dur``."""
     with tempfile.TemporaryDirectory() as directory:
@@ -155,17 +146,16 @@ def mac_per_byte(kernels: list[Event]) -> float:
     return (macs / mac_us) / (copied / copy_us)
 
 
-def operators(name: str, graph: str, kernels: list[Event], strips: int) -> str:
+def add_operators(table: Table, name: str, graph: str, kernels: list[Event], strips: int) -> None:
     times: Counter[str] = Counter()
     for kernel in kernels:
         op = kernel["args"]["op_name"]
-        times[op if op in COPIES | {"Conv", "ConvTranspose"} else "others"] += kernel["dur"] / 1000 / strips
-    columns = ["Conv", "ConvTranspose", "Concat", "Slice", "ReorderInput", "ReorderOutput", "others"]
-    cells = [f"{times[op]:.1f}" for op in columns]
-    return f"| {name} | {graph} | {' | '.join(cells)} | {sum(times.values()):.1f} | {mac_per_byte(kernels):.1f} |"
+        times[op if op in {"Conv", "ConvTranspose"} | COPIES else "others"] += kernel["dur"] / 1000 / strips
+    cells = [times[column.partition("|")[0]] for column in OPERATORS]
+    table.add(name, graph, *cells, sum(times.values()), mac_per_byte(kernels))
 
 
-def measure(name: str, rows: int, width: int, rounds: int) -> tuple[list[str], list[str]]:
+def add_network(name: str, tables: tuple[Table, Table], rows: int, width: int, rounds: int) -> None:
     model = export(NETWORKS[name])
     source = source_of(model)
     begin = time.perf_counter()
@@ -175,49 +165,54 @@ def measure(name: str, rows: int, width: int, rounds: int) -> tuple[list[str], l
     choices = {"every": every, "none": [], "chosen": sorted(chosen)}
     graphs = {choice: body(source, carry, rows, width) for choice, carry in choices.items()}
     graphs["pass"] = model, {"batch": 1, "height": STRIPS_IN_PASS * rows, "width": width}
-    seconds = seconds_in_turn({key: runner(open_session(*graph)) for key, graph in graphs.items()}, rounds)
-    costs, lines = StripCosts(source), []
+    runs = {key: runner(open_session(*graph)) for key, graph in graphs.items()}
+    seconds = in_turn(runs, rounds, warm_up=1, say=name)
+    costs, quarter = StripCosts(source), [taken / STRIPS_IN_PASS for taken in seconds["pass"]]
     for choice, carry in choices.items():
-        ratio = [STRIPS_IN_PASS * a / b for a, b in zip(seconds[choice], seconds["pass"], strict=True)]
-        predicted = costs.strip(frozenset(carry), rows) / costs.whole(rows)
-        lines.append(
-            f"| {name} | {choice} | {len(carry)} of {len(every)} | {predicted:.3f} | {statistics.median(ratio):.3f} "
-            f"| {min(ratio):.3f} to {max(ratio):.3f} | {statistics.median(seconds[choice]) * 1000:.0f} "
-            f"| {f'{placed_s:.2f}' if choice == 'chosen' else ''} |"
+        tables[0].add(
+            name,
+            choice,
+            f"{len(carry)} of {len(every)}",
+            costs.strip(frozenset(carry), rows) / costs.whole(rows),
+            median_ratio(seconds[choice], quarter),
+            spread(ratios(seconds[choice], quarter)),
+            statistics.median(seconds[choice]) * 1000,
+            placed_s if choice == "chosen" else None,
         )
-    kernels = [
-        operators(name, "a strip of a pass", profiled(*graphs["pass"]), STRIPS_IN_PASS),
-        operators(name, "chosen", profiled(*graphs["chosen"]), 1),
-    ]
-    return lines, kernels
+    add_operators(tables[1], name, "a strip of a pass", profiled(*graphs["pass"]), STRIPS_IN_PASS)
+    add_operators(tables[1], name, "chosen", profiled(*graphs["chosen"]), 1)
+
+
+def measure(options: argparse.Namespace) -> Iterator[Record]:
+    rounds = options.rounds or (3 if options.quick else 9)
+    tables = (
+        Table(title="Where rows are carried: predicted and measured", columns=PLACEMENT),
+        Table(
+            title="Milliseconds by operator, and the multiply-accumulates that a copied byte takes as long as",
+            columns=("network", "graph", *OPERATORS, "sum|.1f", "MAC per byte|.1f"),
+        ),
+    )
+    for name in options.networks or (list(NETWORKS)[:1] if options.quick else list(NETWORKS)):
+        add_network(name, tables, options.rows, options.width, rounds)
+    remarks = (
+        f"Strips of {options.rows} x {options.width} pixels, 2 threads, {rounds} rounds in turn. Predicted with "
+        f"MAC_PER_BYTE = {MAC_PER_BYTE}. Times are by those of the same rows of a whole pass."
+    )
+    yield Record(
+        part="carry_placement",
+        title="Carry placement",
+        tables=list(tables),
+        remarks=remarks,
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS)
     parser.add_argument("--rows", type=int, default=128)
     parser.add_argument("--width", type=int, default=512)
-    parser.add_argument("--rounds", type=int, default=9)
-    options = parser.parse_args()
-    lines, kernels = [], []
-    for name in options.networks:
-        print(name, file=sys.stderr)
-        found = measure(name, options.rows, options.width, options.rounds)
-        lines += found[0]
-        kernels += found[1]
-    print(describe_machine())
-    print(f"\nStrips of {options.rows} x {options.width} pixels, 2 threads, {options.rounds} rounds in turn.")
-    print(f"Predicted with MAC_PER_BYTE = {MAC_PER_BYTE}. Times are by those of the same rows of a whole pass.\n")
-    print("| network | carried | maps | predicted | measured, median | all rounds | ms | placed in s |")
-    print("|---|---|---|---|---|---|---|---|")
-    print("\n".join(lines))
-    print("\nMilliseconds by operator, and the multiply-accumulates that a copied byte takes as long as:\n")
-    print(
-        "| network | graph | Conv | ConvTranspose | Concat | Slice | ReorderInput | ReorderOutput | others | sum "
-        "| MAC per byte |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|---|---|")
-    print("\n".join(kernels))
+    parser.add_argument("--rounds", type=int)
+    run_part(measure, parser)
 
 
 if __name__ == "__main__":

@@ -1,31 +1,30 @@
-"""How equal are tiled and whole raw outputs, with random float weights? ``python benchmarks/exactness.py``
+"""How equal are tiled and whole raw outputs, with random float weights? ``python -m benchmarks.exactness``
 
 Every test network, on the smallest tiles that advance (the most seams), against one pass of plain ONNX Runtime over
-the whole image; prints Markdown.
+the whole image.
 """
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
+import argparse
+from collections.abc import Iterator
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
-from benchmarks.machine import describe_machine
+from benchmarks.harness.part import run_part
+from benchmarks.harness.record import Record, Table
 from exactile_converters.deploy import Normalization
 from tests.nets import NETS, onnx_bytes
 from tests.oracle import whole_pass
 from tests.test_exactness import image_for, image_size, segment, smallest_tile
 
+COLUMNS = ("network", "tiles", "different labels", "max-abs of raw outputs|.2g", "largest raw output|.1f")
+FEW = ("unet_d1", "unet_transpose3_d2", "unet_bilinear_d2", "valid", "super_resolution")
 
-def main() -> None:
-    print(describe_machine())
-    print("\nCommand: `python benchmarks/exactness.py`\n")
-    print("| network | tiles | different labels | max-abs of raw outputs | largest raw output |")
-    print("|---|---|---|---|---|")
-    for name in NETS:
+
+def measure(options: argparse.Namespace) -> Iterator[Record]:
+    table = Table(title="Tiles against one pass", columns=COLUMNS)
+    for name in FEW if options.quick else NETS:
         tile, model = smallest_tile(name), onnx_bytes(name)
         image = image_for(name, *image_size(name, tile))
         normalization = Normalization(scale=(255.0,), mean=(0.5,), std=(0.25,))
@@ -33,7 +32,16 @@ def main() -> None:
         whole = whole_pass(model, image, geometry, scale=255, mean=0.5, std=0.25)
         labels = np.count_nonzero(raw.argmax(0) != whole.argmax(0))
         largest = np.abs(raw - whole).max()
-        print(f"| {name} | {summary.tiles} | {labels} | {largest:.2g} | {np.abs(whole).max():.1f} |", flush=True)
+        table.add(name, summary.tiles, int(labels), float(largest), float(np.abs(whole).max()))
+    yield Record(
+        part="exactness",
+        title="How equal tiles and one pass are",
+        tables=[table],
+    )
+
+
+def main() -> None:
+    run_part(measure, argparse.ArgumentParser(description=__doc__))
 
 
 if __name__ == "__main__":

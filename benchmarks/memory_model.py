@@ -1,7 +1,7 @@
 """Does the memory model predict what ONNX Runtime takes? Predicted against measured peak memory of a fresh process.
 
-``python benchmarks/memory_model.py [--quick] [--runs 4]`` deploys networks of several families, runs each tile shape
-in a process of its own and prints a Markdown table. Both figures are beyond what a process has that imported the
+``python -m benchmarks.memory_model [--quick] [--all]`` deploys networks of several families and runs each tile shape
+in a process of its own (``memory_run.py``). Both figures are beyond what a process has that imported the
 libraries, and without the arrays for tile and result. ``measured / predicted`` must not exceed 1.
 """
 
@@ -9,21 +9,27 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+from benchmarks.harness.part import run_part
+from benchmarks.harness.record import Record, Table
+from benchmarks.harness.worker import run_worker
 
 MIB = 1 << 20
-COLUMNS = ("network", "tile", "weights MiB", "activations MiB", "predicted MiB", "measured MiB", "predicted / measured")
+COLUMNS = (
+    "network", "tile", "weights MiB|.0f", "activations MiB|.0f", "predicted MiB|.0f", "measured MiB|.0f",
+    "predicted / measured|.2f",
+)  # fmt: skip
+FAMILIES = 4
+"""Networks of a quick run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,52 +105,13 @@ def measure(model: Any, graph: Path, tile: tuple[int, int], *, runs: int, thread
         "runs": runs,
         "threads": threads,
     }
-    command = [sys.executable, __file__, "--worker", json.dumps(request)]
-    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return run_worker("benchmarks.memory_run", request)
 
 
-def work(request: dict[str, Any]) -> int:
-    """In the fresh process. uint8 (H, W, 3) in, labels (H, W) uint8 out."""
-    import onnxruntime  # noqa: F401  # part of the base
-
-    from exactile.engines.onnx_runtime import OnnxRuntimeEngine
-    from exactile.memory import peak_resident_bytes, resident_bytes
-
-    height, width = request["tile"]
-    tile = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    out = np.ones((height, width), np.uint8)
-    base = resident_bytes()
-    engine = OnnxRuntimeEngine(
-        Path(request["graph"]).read_bytes(),
-        input_name=request["names"][0],
-        output_name=request["names"][1],
-        tile_shape=(height, width),
-        threads=request["threads"],
-        activation_bytes=request["activations"],
-    )
-    for _ in range(request["runs"]):
-        engine.infer(tile, out)
-    peak = peak_resident_bytes() - base
-    engine.close()
-    return peak
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer networks and shapes")
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--threads", type=int)
-    parser.add_argument("--worker", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.worker:
-        print(work(json.loads(arguments.worker)))
-        return
-    from benchmarks.machine import describe_machine
-
-    print(f"{describe_machine()}\n\n| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
-    ratios = []
+def compare(options: argparse.Namespace) -> Iterator[Record]:
+    table, ratios = Table(title="Peak memory, predicted and measured", columns=COLUMNS), []
     with tempfile.TemporaryDirectory() as folder:
-        for case in cases(quick=arguments.quick):
+        for case in islice(cases(quick=not options.all), FAMILIES if options.quick else None):
             model = deploy_case(case)
             path = Path(folder) / "graph.onnx"
             path.write_bytes(model.graph)
@@ -152,12 +119,21 @@ def main() -> None:
             for tile in case.tiles:
                 activations = memory.activation_bytes(*tile)
                 predicted = memory.weights_bytes + activations
-                measured = measure(model, path, tile, runs=arguments.runs, threads=arguments.threads)
+                measured = measure(model, path, tile, runs=options.runs, threads=options.threads)
                 ratios.append(predicted / measured)
-                sizes = (memory.weights_bytes, activations, predicted, measured)
-                figures = " | ".join(f"{size / MIB:.0f}" for size in sizes)
-                print(f"| {case.name} | {tile[0]} x {tile[1]} | {figures} | {ratios[-1]:.2f} |", flush=True)
-    print(f"\npredicted / measured: {min(ratios):.2f} to {max(ratios):.2f}, median {np.median(ratios):.2f}")
+                sizes = (size / MIB for size in (memory.weights_bytes, activations, predicted, measured))
+                table.add(case.name, f"{tile[0]} x {tile[1]}", *sizes, ratios[-1])
+                print(f"{case.name}, {tile}: {ratios[-1]:.2f}", file=sys.stderr)
+    remarks = f"Predicted / measured: {min(ratios):.2f} to {max(ratios):.2f}, median {np.median(ratios):.2f}."
+    yield Record(part="memory_model", title="The memory model", tables=[table], remarks=remarks)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--all", action="store_true", help="more networks and larger tiles")
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--threads", type=int)
+    run_part(compare, parser)
 
 
 if __name__ == "__main__":

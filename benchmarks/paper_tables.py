@@ -1,40 +1,37 @@
 """The experiments of Majurski & Bajcsy (2021) on our own networks, beside the paper's numbers.
 
-``python benchmarks/paper_tables.py [--steps 400] [--side 1536]`` trains a U-Net (depth 4, 16 features) and an
+``python -m benchmarks.paper_tables [--quick] [--steps 400] [--side 1536]`` trains a U-Net (depth 4, 16 features) and an
 FC-DenseNet-56 (growth 6) on the micrograph of ``models/train_stain_unet.py`` (weights are kept in ``build/``), and then
 
 1. tiles the mirrored micrograph with halos from 0 to the one read off the graph, and compares with one pass,
 2. starts the tiles off the stride,
 3. measures how far a gradient that is not yet small reaches (the effective receptive field, ERF),
 
-writes tables to standard output and the curves to ``docs/halo_error.png``. The paper's networks have 64 features and
+and draws the curves to ``docs/halo_error.png``. The paper's networks have 64 features and
 growth 12, its images are stem cells: the shapes of the curves are to be compared, not their values.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
-import onnx
 import torch
 from skimage.data import immunohistochemistry
 from torch import nn
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
-from benchmarks.machine import describe_machine
+from benchmarks.harness.part import run_part
+from benchmarks.harness.record import Record, Table
+from benchmarks.networks import prepared
+from exactile.geometry import AxisGeometry
 from exactile.sources.array import ArraySource
 from exactile_converters.deploy import Normalization
-from exactile_converters.from_onnx import prepare_network
-from exactile_converters.torch_export import export_onnx
 from exactile_converters.verify import verify
 from models.fc_densenet import LAYERS, FCDenseNet
 from models.train_stain_unet import MEAN, SCALE, STD, TRAINING, Recipe, label, train
@@ -94,12 +91,20 @@ def effective_reach(net: nn.Module, side: int) -> list[int]:
     return [int(reach[gradient >= share * gradient.max()].max()) for share in SHARES]
 
 
-def measure(name: str, steps: int, side: int) -> tuple[list[str], list[tuple[int, float]], int]:
+HALOS = (
+    "halo, px", "RMSE of the softmax|.2e", "labels that differ|d", "pixels computed / wanted|.2f",
+    "the paper's RMSE|.2e",
+)  # fmt: skip
+OFFSETS = ("tiles start off the stride by, px", "RMSE of the softmax|.2e", "labels that differ|d")
+
+Curve = tuple[list[tuple[int, float]], int]
+"""(halo, RMSE), and the halo from the graph."""
+
+
+def measure_network(name: str, steps: int, side: int) -> tuple[list[Table], Curve]:
     net = trained(name, steps)
-    buffer = io.BytesIO()
-    export_onnx(net, buffer, 3)
-    network = prepare_network(onnx.load_from_string(buffer.getvalue()), name=name)
-    geometry = network.trace().geometry
+    network = prepared(net, name)
+    y = network.trace().geometry.y
     tile = min(NETWORKS[name][1], side)
     found = verify(
         network,
@@ -110,35 +115,33 @@ def measure(name: str, steps: int, side: int) -> tuple[list[str], list[tuple[int
         progress=lambda stage, done, total: print(f"\r{name}: {stage} {done}/{total}    ", end="", file=sys.stderr),
     )
     print(file=sys.stderr)
-    y = geometry.y
-    halo = f"Halo from the graph: {y.halo_before} px top and left, {y.halo_after} bottom and right; stride {y.stride}."
-    lines = [
-        f"\n## {name}\n",
-        f"{halo} Image {side} x {side}, tile {tile} x {tile}, {steps} training steps.\n",
-        "| halo, px | RMSE of the softmax | labels that differ | pixels computed / wanted | the paper's RMSE |",
-        "|---|---|---|---|---|",
-    ]
+    note = (
+        f"Halo from the graph: {y.halo_before} px top and left, {y.halo_after} bottom and right; stride {y.stride}. "
+        f"Image {side} x {side}, tile {tile} x {tile}, {steps} training steps. {receptive_field(name, net, y)}"
+    )
+    tables = [Table(title=f"{name}: less halo", columns=HALOS, note=note)]
     for point in found.sweep.halos:
         paper = PAPER[name].get(point.halo_px)
-        lines.append(
-            f"| {point.halo_px} | {point.rmse:.2e} | {point.different_labels} | {point.computed_over_wanted:.2f} "
-            f"| {f'{paper:.2e}' if paper is not None else ''} |"
-        )
+        tables[0].add(point.halo_px, point.rmse, point.different_labels, point.computed_over_wanted, paper)
     if max(point.tiles for point in found.sweep.offsets) > 4:  # four tiles all lie at edges, where they are aligned
-        lines += ["\n| tiles start off the stride by, px | RMSE of the softmax | labels that differ |", "|---|---|---|"]
-        lines += [
-            f"| {point.offset_px} | {point.rmse:.2e} | {point.different_labels} |" for point in found.sweep.offsets
-        ]
-    reach = effective_reach(net, 2 * max(y.halo_before, y.halo_after) // 32 * 32 + 64)
+        tables.append(Table(title=f"{name}: tiles off the stride", columns=OFFSETS))
+        for point in found.sweep.offsets:
+            tables[1].add(point.offset_px, point.rmse, point.different_labels)
+    points = [(point.halo_px, point.rmse) for point in found.sweep.halos]
+    return tables, (points, max(y.halo_before, y.halo_after))
+
+
+def receptive_field(name: str, net: nn.Module, y: AxisGeometry) -> str:
+    exact = max(y.halo_before, y.halo_after)
+    reach = effective_reach(net, 2 * exact // 32 * 32 + 64)
     told = ", ".join(f"{px} px at {share:g}" for px, share in zip(reach, SHARES, strict=True))
-    lines.append(
-        f"\nEffective receptive field, by the share of the largest gradient that counts: {told}. The paper found "
-        f"{PAPER_ERF[name]}. Exact is {max(y.halo_before, y.halo_after)}."
+    return (
+        f"Effective receptive field, by the share of the largest gradient that counts: {told}. The paper found "
+        f"{PAPER_ERF[name]}. Exact is {exact}."
     )
-    return lines, [(point.halo_px, point.rmse) for point in found.sweep.halos], max(y.halo_before, y.halo_after)
 
 
-def draw(curves: dict[str, tuple[list[tuple[int, float]], int]], path: Path) -> None:
+def draw(curves: dict[str, Curve], path: Path) -> None:
     """Error against halo, ours and the paper's; where the graph says that it ends."""
     mpl.use("Agg")
     from matplotlib import pyplot as plt
@@ -163,22 +166,22 @@ def draw(curves: dict[str, tuple[list[tuple[int, float]], int]], path: Path) -> 
     figure.savefig(path, dpi=110)
 
 
+def measure(options: argparse.Namespace) -> Iterator[Record]:
+    tables, curves = [], {}
+    for name in options.networks or (list(NETWORKS)[:1] if options.quick else list(NETWORKS)):
+        found, curves[name] = measure_network(name, options.steps, options.side)
+        tables += found
+    if len(curves) > 1:
+        draw(curves, ROOT / "docs" / "halo_error.png")
+    yield Record(part="paper_tables", title="The paper's experiments", tables=tables)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--side", type=int, default=1536)
-    parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
-    options = parser.parse_args()
-    lines, curves = [], {}
-    for name in options.networks:
-        found, points, halo = measure(name, options.steps, options.side)
-        lines += found
-        curves[name] = points, halo
-    print(describe_machine())
-    print(f"\nCommand: `python benchmarks/paper_tables.py --steps {options.steps} --side {options.side}`")
-    print("\n".join(lines))
-    if len(curves) > 1:
-        draw(curves, ROOT / "docs" / "halo_error.png")
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS)
+    run_part(measure, parser)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,51 @@
+"""What a figure was measured on."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+PACKAGES = ("numpy", "onnxruntime", "torch", "tifffile", "imagecodecs", "zarr")
+
+
+def versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:
+    """Of those that are installed."""
+    found = {}
+    for name in packages:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def machine() -> dict[str, object]:
+    """Processor, cores that this process may use, memory, kernel, Python, packages."""
+    return {
+        "processor": processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "packages": versions(),
+    }
+
+
+def describe_machine(found: dict[str, object]) -> str:
+    """One line of what ``machine`` found."""
+    packages = ", ".join(f"{name} {number}" for name, number in dict(found["packages"]).items())
+    return (
+        f"{found['processor']}, {found['cores']} cores, {found['memory_gib']} GiB; {found['system']}; "
+        f"Python {found['python']}, {packages}"
+    )
+
+
+def processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,7 @@
+"""What it takes until something happens: installing, importing, the first labels.
+
+::
+
+    size.py       megabytes that an installation adds to Python, read from what is installed
+    __main__.py   import times and times to the first labels, in turn
+"""
