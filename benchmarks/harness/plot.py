@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +20,32 @@ def _pyplot() -> Any:
     return plt
 
 
-def trade_off(
-    path: Path, title: str, points: Sequence[tuple[str, float, float, bool]], *, x: str, y: str, floor: float
-) -> None:
-    """Named points (name, x, y, whether ours): what a way costs against how wrong it is; zeros sit at ``floor``."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bar:
+    """``value`` is its length; ``told`` stands at its end; ``right`` ones are solid, ``ours`` are in our colour."""
+
+    name: str
+    value: float
+    told: str
+    right: bool
+    ours: bool
+
+
+def bars(path: Path, title: str, found: Sequence[Bar], *, x: str) -> None:
+    """One bar a way, the shortest on top; hatched where some labels differ."""
     plt = _pyplot()
-    figure, axis = plt.subplots(figsize=(9, 5.4), layout="constrained")
-    for name, across, up, ours in points:
-        colour = OURS if ours else THEIRS
-        axis.scatter(across, max(up, floor), color=colour, zorder=3)
-        axis.annotate(name, (across, max(up, floor)), textcoords="offset points", xytext=(5, 4), fontsize=7.5)
-    axis.set_yscale("log")
-    axis.axhline(floor, color="grey", linewidth=0.6, linestyle=":")
+    ordered = sorted(found, key=lambda bar: -bar.value)
+    figure, axis = plt.subplots(figsize=(10.5, 1.2 + 0.29 * len(ordered)), layout="constrained")
+    for row, bar in enumerate(ordered):
+        colour = OURS if bar.ours else THEIRS
+        fill = colour if bar.right else "white"
+        axis.barh(row, bar.value, color=fill, edgecolor=colour, hatch="" if bar.right else "////", height=0.7)
+        axis.annotate(f" {bar.value:.2f}; {bar.told}", (bar.value, row), va="center", fontsize=8)
+    axis.set_yticks(range(len(ordered)), [bar.name for bar in ordered], fontsize=8)
+    axis.set_xlim(0, max(bar.value for bar in ordered) * 1.35)
+    axis.axvline(1, color="grey", linewidth=0.8, linestyle=":")
     axis.set_xlabel(x)
-    axis.set_ylabel(y)
     axis.set_title(title, fontsize=11)
-    axis.grid(visible=True, alpha=0.25)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 

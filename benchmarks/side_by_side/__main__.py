@@ -15,7 +15,7 @@ import numpy as np
 import tifffile
 
 from benchmarks.harness.part import run_part
-from benchmarks.harness.plot import trade_off
+from benchmarks.harness.plot import Bar, bars
 from benchmarks.harness.record import Record, Table
 from benchmarks.harness.turns import floor_of, median_ratio, ratios, spread
 from benchmarks.harness.worker import WorkerError
@@ -58,6 +58,9 @@ class Found:
     failed: str = ""
     different: LabelError | None = None
     error: ScoreError | None = None
+
+    def peak_bytes(self) -> int:
+        return max(answer["peak_bytes"] for answer in self.answers)
 
 
 class Match:
@@ -156,7 +159,7 @@ class Match:
                 entry.library,
                 median_ratio(found.seconds, floor),
                 spread(ratios(found.seconds, floor)),
-                max(answer["peak_bytes"] for answer in answers) / MIB,
+                found.peak_bytes() / MIB,
                 found.different and found.different.all,
                 found.different and found.different.inside,
                 found.error and found.error.largest,
@@ -172,11 +175,17 @@ class Match:
         seconds = {title: self.found[title].seconds for title in inexact if not self.found[title].failed}
         return floor_of(seconds, seconds)
 
-    def points(self) -> list[tuple[str, float, float, bool]]:
-        """For the picture: name, time by the floor, labels that differ, whether ours."""
+    def bars(self) -> list[Bar]:
+        """For the picture: time by the floor, labels that differ, memory."""
         floor = self.floor()
         return [
-            (f"{entry.title} ({entry.library})", median_ratio(found.seconds, floor), found.different.all, entry.ours)
+            Bar(
+                name=f"{entry.title}, ORT" if entry.library == "ORT" else entry.title,
+                value=median_ratio(found.seconds, floor),
+                told=f"{found.different.all:,} labels differ, {found.peak_bytes() / MIB:.0f} MiB",
+                right=found.different.all == 0,
+                ours=entry.ours,
+            )
             for entry in self.case.entries
             if (found := self.found[entry.title]).different is not None and found.seconds
         ]
@@ -202,10 +211,9 @@ def measure(options: argparse.Namespace) -> Iterator[Record]:
 
 
 def draw(match: Match, path: Path) -> None:
-    title = f"{match.case.name}: what a way costs, and how many of its labels are wrong"
-    across = "time by the floor (fastest of one whole pass and naive tiles)"
-    up = "labels that differ from one whole pass (1: none)"
-    trade_off(path, title, match.points(), x=across, y=up, floor=1)
+    title = f"{match.case.name}: time, labels that differ from one whole pass, peak memory"
+    across = "time by the floor (the fastest of one whole pass and naive tiles); hatched: some labels differ"
+    bars(path, title, match.bars(), x=across)
 
 
 def vars_of(found: Found) -> dict:
