@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from exactile.errors import ExactileError
-from exactile.pipeline import device_compute, device_lane, device_replays, device_ring
+from exactile.pipeline import device_compute, device_lane, device_replays
 from exactile.pipeline.device_carries import DeviceCarries
 from exactile.pipeline.device_lane import DeviceLane, DeviceTicket
 from exactile.pipeline.device_ring import Ring
@@ -169,7 +169,6 @@ def test_a_graph_that_is_launched_for_another_slot(binding, monkeypatch, tmp_pat
 
 def test_nothing_is_found_where_nothing_was_planted(binding, monkeypatch, tmp_path):
     """The pipeline as it is, tiles and strips, with delays and without."""
-    assert device_ring.Ring is Ring
     for strips in (False, True):
         for delay_s in (0.0, 0.002):
             assert caught(monkeypatch, tmp_path, binding, strips=strips, delay_s=delay_s) == []

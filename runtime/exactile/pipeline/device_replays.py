@@ -40,11 +40,6 @@ class Replays:
             self._replays[key] = None
         network.enqueue(addresses, rows=rows, stream=stream.handle)
 
-    @property
-    def captured(self) -> int:
-        """How many graphs there are."""
-        return sum(replay is not None for replay in self._replays.values())
-
     def clear(self) -> None:
         """Forget the graphs: their network goes. Their work must be done."""
         replays, self._replays = self._replays, {}

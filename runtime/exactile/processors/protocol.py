@@ -23,9 +23,8 @@ Constants = Mapping[str, NDArray[Any]]
 class DeviceSpace:
     """What GPUs allow a plan. The runtime's own buffers and the network must fit into ``memory_bytes`` of each.
 
-    ``slots`` loads of ``batch`` tiles are under way on each of ``devices``. Where ``engines`` is not None, only the
-    shapes that these were built for can run, and what they need beside the buffers is ``engine_bytes`` (unknown until
-    they are opened: 0).
+    ``slots`` loads are under way on each of ``devices``. Where ``engines`` is not None, only the shapes that these were
+    built for can run; what activations they need shows when they are opened.
     """
 
     devices: int
