@@ -23,6 +23,8 @@ def balanced(module: nn.Module, example: torch.Tensor | None = None) -> nn.Modul
     module = module.eval()
     with torch.no_grad():
         scores = module(torch.rand(1, CHANNELS, 256, 256) if example is None else example)
+        if module.head.bias is None:  # as in FC-DenseNet
+            module.head.bias = nn.Parameter(torch.zeros(scores.shape[1]))
         module.head.bias -= scores.mean((0, 2, 3))
     return module
 
