@@ -175,7 +175,7 @@ def ways(model: DeployedModel, module: nn.Module, work: str, threads: int) -> di
 
 
 def measure(options: argparse.Namespace) -> Iterator[Record]:
-    rounds = options.rounds or (3 if options.quick else 7)
+    rounds = options.rounds or (3 if options.quick else 5)
     table = Table(title=f"Engines, {options.threads} threads", columns=COLUMNS)
     for features in options.features or ([16] if options.quick else [16, 32, 64]):
         module = unet(features)
