@@ -44,7 +44,8 @@ def quoted() -> dict[str, list[str]]:
 def test_the_readme_quotes_the_tables(way: str) -> None:
     *ratios, peak_mib, labels = quoted()[way]
     found = [measured(case).get(WAYS[way]) for case in CASES]
-    assert [text.strip("-") for text in ratios] == [one and f"{one['time by the floor']:.2f}" or "" for one in found]
+    by_floor = ["" if one is None else f"{one['time by the floor']:.2f}" for one in found]
+    assert [text.strip("-") for text in ratios] == by_floor
     first = found[0]
     assert first is not None
     assert peak_mib == f"{first['peak MiB']:.0f}"
