@@ -11,6 +11,8 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from exactile.errors import ModelError
+from exactile_converters import simplify_checked as checked
 from exactile_converters.from_onnx import Network, load_network, prepare_network
 from exactile_converters.simplify import simplify
 from tests.test_exports import FILES, HERE, TILEABLE, fixed_side, kind
@@ -75,3 +77,17 @@ def test_exports_compute_what_they_did(name):
     image = image if network.labels[3] == "c" else image.transpose(0, 3, 1, 2)
     expected = run(path.read_bytes(), image)
     assert np.abs(run(simplified(network), image) - expected).max() <= 1e-4 * max(1.0, np.abs(expected).max())
+
+
+def test_a_graph_that_simplifying_changed_is_refused(monkeypatch):
+    def wrong(network: Network) -> None:
+        simplify(network)
+        relu = next(node for node in network.model.graph if node.op_type == "Relu")
+        relu.outputs[0].replace_all_uses_with(relu.inputs[0])
+
+    network = prepare_network(onnx.load_from_string(cut_and_swapped(18, 5, 2)), name="cut")
+    checked.simplify_checked(network, network.trace())
+    monkeypatch.setattr(checked, "simplify", wrong)
+    network = prepare_network(onnx.load_from_string(cut_and_swapped(18, 5, 2)), name="cut")
+    with pytest.raises(ModelError, match="changed its result"):
+        checked.simplify_checked(network, network.trace())

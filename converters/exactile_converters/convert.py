@@ -26,7 +26,7 @@ from exactile_converters.from_onnx import Network
 from exactile_converters.graphs.io import MapDtype, Normalization
 from exactile_converters.inspection import not_tileable
 from exactile_converters.precision import Calibration, Crop, Precision, at_precision, compare_labels, crops_of
-from exactile_converters.simplify import simplify
+from exactile_converters.simplify_checked import simplify_checked
 from exactile_converters.tile_shape import padded_tile
 
 __all__ = ["Converted", "Entry", "Normalization", "convert", "convert_entry", "load_entry", "load_factory"]
@@ -126,9 +126,7 @@ def convert_entry(
     if traced.geometry is None:
         raise not_tileable(network.name, traced.obstacles)
     shape = padded_tile(traced.geometry, tile)
-    simplify(network)
-    if network.trace().geometry != traced.geometry:
-        raise ModelError(f"{network.name}: simplifying the graph changed its geometry; please report this model")
+    simplify_checked(network, traced)
     crops = []
     if precision != "fp32" and (calibration_images or precision == "int8"):
         crops = crops_of(calibration_images, network, normalization)

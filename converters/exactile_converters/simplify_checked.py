@@ -1,0 +1,56 @@
+"""A simplified graph is taken only if it computes what the graph did: rewriting rules of libraries have faults, too."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exactile.errors import ModelError
+from exactile_converters.from_onnx import Network
+from exactile_converters.geometry.trace import Traced
+from exactile_converters.simplify import simplify
+from exactile_converters.verify.subject import Subject, private_copy
+
+IMAGE_PX = 96
+RELATIVE_TOLERANCE = 1e-3
+"""Largest difference allowed, by the largest value: folding into convolutions in float32 stays far below."""
+DIFFERING_SHARE = 1e-3
+"""Of results that are whole numbers (labels): ties."""
+
+
+def simplify_checked(network: Network, traced: Traced) -> None:
+    """Clean the graph of ``network`` in place; ``traced`` is its ``trace()``, without obstacles.
+
+    Raises ModelError where its geometry or its result on noise would not be what they were.
+    """
+    before = private_copy(network)
+    simplify(network)
+    after = network.trace()
+    if after.geometry != traced.geometry:
+        raise ModelError(f"{network.name}: simplifying the graph changed its geometry; please report this model")
+    expected, found = _result(before, traced), _result(private_copy(network), after)
+    if expected.shape != found.shape or not _agree(expected, found):
+        raise ModelError(f"{network.name}: simplifying the graph changed its result; please report this model")
+
+
+def _result(copy: Network, traced: Traced) -> NDArray[np.generic]:
+    """What ``copy``, which is used up, makes of noise: (C', H', W')."""
+    geometry = traced.geometry
+    assert geometry is not None
+    size = geometry.y.accepted_size(IMAGE_PX), geometry.x.accepted_size(IMAGE_PX)
+    subject = Subject(copy, copy.result, traced.features[copy.result.name or ""])
+    random = np.random.default_rng(0)
+    if subject.dtype.kind in "iu":
+        return subject.run(random.integers(0, 256, (*size, subject.channels)))
+    return subject.run(random.standard_normal((*size, subject.channels)))
+
+
+def _agree(expected: NDArray[np.generic], found: NDArray[np.generic]) -> bool:
+    if expected.dtype.kind != "f":
+        return int(np.count_nonzero(expected != found)) <= DIFFERING_SHARE * expected.size
+    finite = np.isfinite(expected)
+    if not np.array_equal(finite, np.isfinite(found)):
+        return False
+    first, second = expected[finite].astype(np.float64), found[finite].astype(np.float64)
+    largest = max(float(np.abs(first).max(initial=0)), 1e-6)
+    return float(np.abs(first - second).max(initial=0)) <= RELATIVE_TOLERANCE * largest
