@@ -7,6 +7,8 @@
     contract_cases.py          ... for contract.json
     onnx_cases.py              ... for networks
     tiff_verdict.py, ...       what exactile makes of a case, judged by another library
-    harness.py                 children with a deadline and a bound on memory
+    bounds.py                  what a case may take
+    trial.py                   one case, from its recipe to its outcome
+    harness.py                 children that try cases, killed where one breaks out of its bounds
     __main__.py                ``python -m fuzz --kind tiff --cases 1000 --seed 0``
 """

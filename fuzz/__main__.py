@@ -9,7 +9,8 @@ import time
 from collections import Counter, defaultdict
 from pathlib import Path
 
-from fuzz.harness import CHILD_DEADLINE_S, DEADLINE_S, MOST_BYTES, try_all
+from fuzz.bounds import DEADLINE_S, MOST_BYTES
+from fuzz.harness import CHILD_DEADLINE_S, try_all
 from fuzz.outcome import Outcome
 from fuzz.recipe import KINDS, Recipe
 from fuzz.trial import prepare, recipe_of

@@ -6,8 +6,7 @@ import multiprocessing
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -17,12 +16,7 @@ import psutil
 
 from fuzz.outcome import Outcome
 from fuzz.recipe import Recipe
-
-DEADLINE_S = 10.0
-"""For what exactile does with a case."""
-
-MOST_BYTES = 1 << 30
-"""Resident memory beyond what the child had before."""
+from fuzz.trial import prepare_child, try_recipe
 
 CHILD_DEADLINE_S = 30.0
 """For the case with its making and judging: then the child is killed."""
@@ -33,37 +27,8 @@ CHILD_MOST_BYTES = 3 << 30
 _CONTEXT = multiprocessing.get_context("spawn")
 
 
-def measured(work: Callable[[], Outcome]) -> Outcome:
-    """Call ``work`` in this process and hold it to DEADLINE_S and MOST_BYTES."""
-    before = _reset_peak()
-    start = time.monotonic()
-    outcome = work()
-    seconds, grown = time.monotonic() - start, _peak_bytes() - before
-    outcome = replace(outcome, seconds=seconds, grown_bytes=grown)
-    if seconds > DEADLINE_S:
-        return replace(outcome, verdict="failure", detail=f"took {seconds:.1f} s; {outcome.detail}")
-    if grown > MOST_BYTES:
-        return replace(outcome, verdict="failure", detail=f"took {grown >> 20} MiB; {outcome.detail}")
-    return outcome
-
-
-def _reset_peak() -> int:
-    """Begin a new high-water mark of resident memory (Linux); returns where it begins."""
-    Path("/proc/self/clear_refs").write_text("5")
-    return _peak_bytes()
-
-
-def _peak_bytes() -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) << 10
-    raise OSError("/proc/self/status tells no VmHWM; Linux is needed")
-
-
 def _serve(connection: Connection, folder: Path) -> None:
     """A child's life: a recipe in, an outcome out."""
-    from fuzz.trial import prepare_child, try_recipe
-
     prepare_child()
     connection.send(None)
     while (recipe := connection.recv()) is not None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from fuzz.harness import measured
+from fuzz.bounds import measured
 from fuzz.outcome import Outcome
 from fuzz.recipe import Kind, Recipe
 
