@@ -6,14 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exactile.errors import ModelError
+from exactile_converters.agreement import Agreement
 from exactile_converters.from_onnx import Network
 from exactile_converters.geometry.trace import Traced
 from exactile_converters.simplify import simplify
 from exactile_converters.verify.subject import Subject, private_copy
 
 IMAGE_PX = 96
-RELATIVE_TOLERANCE = 1e-3
-"""Largest difference allowed, by the largest value: folding into convolutions in float32 stays far below."""
 DIFFERING_SHARE = 1e-3
 """Of results that are whole numbers (labels): ties."""
 
@@ -52,5 +51,6 @@ def _agree(expected: NDArray[np.generic], found: NDArray[np.generic]) -> bool:
     if not np.array_equal(finite, np.isfinite(found)):
         return False
     first, second = expected[finite].astype(np.float64), found[finite].astype(np.float64)
-    largest = max(float(np.abs(first).max(initial=0)), 1e-6)
-    return float(np.abs(first - second).max(initial=0)) <= RELATIVE_TOLERANCE * largest
+    difference, largest = np.abs(first - second).max(initial=0), np.abs(first).max(initial=0)
+    agreement = Agreement(max_abs=float(difference), largest=float(largest), images=1)
+    return agreement.max_abs <= agreement.tolerance
