@@ -33,8 +33,8 @@ RULES = (
     *(rules.fuse_batchnorm_into_gemm_rule, rules.remove_optional_bias_from_conv_rule),
     *(rules.remove_optional_bias_from_conv_transpose_rule, rules.remove_optional_bias_from_gemm_rule),
 )
-"""Of onnxscript's default rules those for networks that are not quantized, but ``slice_split_rule``: it takes two slices
-for halves, also where they are not."""
+"""Of onnxscript's default rules those for networks that are not quantized, but ``slice_split_rule``: it takes two
+slices for halves, also where they are not."""
 
 
 def simplify(network: Network) -> None:
