@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from exactile.contract import Contract, DeployedModel, OutputKind
+from exactile_converters.external_files import external_files
 from exactile_converters.from_onnx import Network, load_network
 from exactile_converters.graphs.io import MapDtype, Normalization, statistics_as_inputs, wrap
 from exactile_converters.graphs.memory_records import wrapped_memory
@@ -13,7 +14,7 @@ from exactile_converters.strips.build import build_strips
 from exactile_converters.strips.refusal import StripError
 from exactile_converters.untrusted import understood
 
-__all__ = ["Inspection", "Normalization", "deploy", "inspect_network", "load_network"]
+__all__ = ["Inspection", "Normalization", "deploy", "external_files", "inspect_network", "load_network"]
 
 
 def deploy(

@@ -53,7 +53,7 @@ def one_line(error: Exception) -> str:
 def check_tensors(proto: onnx.ModelProto, name: str, folder: Path | None) -> None:
     """Every stored tensor must hold what its shape claims; external data must lie, whole, in its file."""
     total = 0
-    for tensor in _tensors(proto):
+    for tensor in tensors(proto):
         claimed = _claimed_bytes(tensor, name)
         total += claimed or 0
         if total > LARGEST_WEIGHTS_BYTES:
@@ -110,7 +110,8 @@ def _check_external(tensor: TensorProto, claimed: int, name: str, folder: Path) 
         tensor.external_data.add(key="length", value=str(length))
 
 
-def _tensors(proto: onnx.ModelProto) -> Iterator[TensorProto]:
+def tensors(proto: onnx.ModelProto) -> Iterator[TensorProto]:
+    """Every tensor that the file stores, also in subgraphs and functions."""
     graphs = [proto.graph]
     nodes = [node for function in proto.functions for node in function.node]
     while graphs or nodes:

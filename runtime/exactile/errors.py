@@ -14,6 +14,7 @@
     │   └── BudgetError            ... within the memory budget
     ├── SinkError                  an output that cannot be written   (exit status 3)
     │   ├── OutputExistsError      ... because it is there already    (exit status 2)
+    │   ├── InputOverwrittenError  ... because it would replace an input (exit status 2)
     │   └── ResumeError            an unfinished run that is not this one (exit status 2)
     ├── StreamError                rows pushed into a stream that does not take them
     ├── EngineError                the engine failed while running    (exit status 4)
@@ -77,6 +78,12 @@ class SinkError(ExactileError):
 
 class OutputExistsError(SinkError):
     """The output exists and may not be overwritten."""
+
+    exit_status = 2
+
+
+class InputOverwrittenError(SinkError):
+    """The output is an input of the run, lies within one, or would replace a folder that holds one."""
 
     exit_status = 2
 

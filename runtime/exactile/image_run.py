@@ -11,6 +11,7 @@ from typing import Any
 from exactile.contract import DeployedModel
 from exactile.errors import DeviceMemoryError, OptionError
 from exactile.geometry import Box
+from exactile.input_protection import check_source_kept
 from exactile.memory import peak_resident_bytes
 from exactile.pipeline.cancellation import Cancellation
 from exactile.pipeline.run import Pipeline, Timed
@@ -77,6 +78,7 @@ class ImageRun:
             raise
 
     def _run(self) -> Summary:
+        check_source_kept(self.source, self.sink)
         asked = self.asked()
         earlier = self._earlier(asked) if self.resume else None
         choice = self._choice(earlier)

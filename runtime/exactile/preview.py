@@ -105,6 +105,11 @@ def write_png(path: Path, pixels: RGB) -> None:
         new.replace(path)
 
 
+def picture_paths(target: Path, wanted: Mapping[str, bool]) -> dict[str, Path]:
+    """Where ``preview`` and ``overlay`` of a result go, as ``wanted``: ``TARGET.preview.png`` and so on."""
+    return {name: target.with_name(f"{target.name}.{name}.png") for name in ("preview", "overlay") if wanted[name]}
+
+
 def write_pictures(
     target: Path,
     open_result: Callable[[int], Source],
@@ -113,15 +118,11 @@ def write_pictures(
     *,
     wanted: Mapping[str, bool],
 ) -> list[Path]:
-    """``TARGET.preview.png`` and ``TARGET.overlay.png``, as ``wanted``; where they are."""
-    written: list[Path] = []
-    if not any(wanted.values()):
-        return written
-    colors, result = palette(labels), overview(open_result)[..., 0]
-    if wanted["preview"]:
-        written.append(target.with_name(f"{target.name}.preview.png"))
-        write_png(written[-1], colored(result, colors))
-    if wanted["overlay"]:
-        written.append(target.with_name(f"{target.name}.overlay.png"))
-        write_png(written[-1], overlaid(overview(open_image), result, colors))
-    return written
+    """Write ``picture_paths``; returns them."""
+    paths = picture_paths(target, wanted)
+    if paths:
+        colors, result = palette(labels), overview(open_result)[..., 0]
+    for name, path in paths.items():
+        shown = colored(result, colors) if name == "preview" else overlaid(overview(open_image), result, colors)
+        write_png(path, shown)
+    return list(paths.values())

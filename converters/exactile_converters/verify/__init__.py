@@ -1,7 +1,7 @@
 """Proof of a network's geometry that does not use the rules it was derived with."""
 
 from exactile_converters.verify.plain_data import verification_object
-from exactile_converters.verify.report import check_directory, write_report
+from exactile_converters.verify.report import PAGE, check_directory, write_report
 from exactile_converters.verify.verification import Verification, verify
 
-__all__ = ["Verification", "check_directory", "verification_object", "verify", "write_report"]
+__all__ = ["PAGE", "Verification", "check_directory", "verification_object", "verify", "write_report"]

@@ -37,6 +37,7 @@ from exactile.cli.options import (
     ScaleOption,
     StdOption,
 )
+from exactile.cli.protection import protect_files
 from exactile.errors import ExactileError
 
 EXAMPLES = """
@@ -192,6 +193,9 @@ def convert(
 def _convert(conversion: Conversion, engines: EngineOptions, *, as_json: bool, progress: bool) -> None:
     """Convert, and build engines where they were asked for; whether they can be built here is looked at before."""
     folder = conversion.check()
+    reads = [path for path in (conversion.source, conversion.weights) if path is not None]
+    writes = [(folder, "-o"), *([(engines.timing_cache, "--timing-cache")] if engines.timing_cache else [])]
+    protect_files(reads, conversion.calibrate or (), files=writes)
     maker = load_bundle_maker()
     builder = load_engine_builder() if engines.backend is not None else None
     settings = engines.build(builder, tile=None, rebuild=False) if builder is not None else None

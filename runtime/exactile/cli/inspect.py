@@ -13,6 +13,7 @@ from exactile.cli.failures import reported
 from exactile.cli.inspect_json import inspection_object
 from exactile.cli.inspect_text import print_inspection
 from exactile.cli.options import ModelArgument, OutputNameOption
+from exactile.cli.protection import protect_files
 
 EXAMPLES = """
 **Examples**
@@ -39,6 +40,8 @@ def inspect(
 ) -> None:
     """Print a network's geometry, cost and memory, read off its graph; or the obstacles to tiling it exactly."""
     with reported():
+        if plot is not None:
+            protect_files([model], files=[(plot, "--plot")])
         converter = load_converter()
         inspection = converter.inspect_network(converter.load_network(model, output_name=output_name))
         if plot is not None:

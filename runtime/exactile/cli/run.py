@@ -258,10 +258,12 @@ def run(
 
 def run_one(request: RunRequest, image: str, target: Path, *, progress: bool, as_json: bool) -> None:
     """One image, into the file or folder ``target``."""
+    from exactile.cli.protection import protect_run
     from exactile.sinks.open import check_target
     from exactile.sinks.protocol import ResumableSink
 
     sink = request.open_sink(target)
+    protect_run(request, [image], [target])
     check_target(target, overwrite=bool(request.sinks["overwrite"]))
     request.load()
     source = request.open_source(image)
@@ -294,14 +296,16 @@ def run_many(
     as_json: bool,
 ) -> None:
     """Many images, into ``folder``; what failed is told at the end."""
+    from exactile.cli.protection import protect_run
     from exactile.cli.run_many import ManyImages, prepare_folder, tell_failures
 
     suffix = suffix if suffix.startswith(".") else f".{suffix}"
     images = prepare_folder(paths, folder, suffix)
     request.keep_engine = True
-    request.load()
     bars = ManyBars(len(images), enabled=progress)
     many = ManyImages(request=request, images=images, folder=folder, suffix=suffix, overwrite=overwrite, bars=bars)
+    protect_run(request, images, [many.target(image) for image in images])
+    request.load()
     told: list[dict[str, Any]] = []
     try:
         failed = many.run(told.append if as_json else print_line)

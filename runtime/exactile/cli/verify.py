@@ -31,6 +31,7 @@ from exactile.cli.options import (
     TOption,
     ZOption,
 )
+from exactile.cli.protection import protect_files
 from exactile.cli.stages import Stages
 from exactile.cli.values import parse_channels, parse_numbers, parse_tile
 from exactile.cli.verdict import print_verdict
@@ -94,6 +95,8 @@ def verify(
             std=parse_numbers("std", std, 1.0),
         )
         if report is not None:
+            page = report / verifier.PAGE
+            protect_files([model], [image] if image is not None else [], files=[(page, "--report")])
             verifier.check_directory(report)
         network = converter.load_network(model, output_name=output_name)
         source = (
@@ -116,8 +119,8 @@ def verify(
             if source is not None:
                 source.close()
         facts = _facts(model, image)
-        page = verifier.write_report(report, found, facts) if report is not None else None
-        stated = {**verifier.verification_object(found), "made": facts, "report": str(page) if page else None}
+        written = verifier.write_report(report, found, facts) if report is not None else None
+        stated = {**verifier.verification_object(found), "made": facts, "report": str(written) if written else None}
         if as_json:
             typer.echo(json.dumps(stated, indent=2))
         else:

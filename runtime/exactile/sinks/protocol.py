@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
@@ -57,6 +58,13 @@ class Sink(Protocol):
 
     def abort(self) -> None:
         """Leave nothing behind; safe to call at any time, also twice."""
+
+
+@runtime_checkable
+class StoredSink(Protocol):
+    """A sink whose result is a file or folder: ``path``, which is replaced when the result is complete."""
+
+    path: Path
 
 
 @runtime_checkable

@@ -53,7 +53,7 @@ class ZarrSink(TiledSink[PartFolder]):
             )
         self._compression = compression
         self._container, self._label = _container_and_label(Path(path), label)
-        self._in_image = (self._container / "zarr.json").is_file()
+        self._in_image = is_zarr_group(self._container)
         _check_container(self._container)
         target = self._container / "labels" / self._label if self._in_image else self._container
         super().__init__(
@@ -118,9 +118,21 @@ class ZarrSink(TiledSink[PartFolder]):
                 "label": self._label}  # fmt: skip
 
 
+_NO_GROUPS = {"zarr.json": "a Zarr array", ".zarray": "a Zarr array", ".zgroup": "Zarr of format 2"}
+
+
 def zarr_target(path: Path) -> bool:
     """Whether ``path`` names a Zarr container, or a label in one."""
     return path.suffix == ".zarr" or _explicit_label(path)
+
+
+def is_zarr_group(folder: Path) -> bool:
+    """Whether ``folder`` is a group of Zarr format 3, which labels may be added to."""
+    try:
+        node = json.loads((folder / "zarr.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(node, dict) and node.get("node_type") == "group"
 
 
 def labels_folder(target: Path, label: str | None) -> Path:
@@ -151,8 +163,8 @@ def _check_container(container: Path) -> None:
         import zarr  # noqa: F401
     except ImportError as error:
         raise SinkError("writing Zarr needs its library. What to do: pip install 'exactile[zarr]'") from error
-    if container.is_dir() and not (container / "zarr.json").is_file() and any(container.iterdir()):
-        what = "Zarr of format 2" if (container / ".zgroup").is_file() else "no Zarr group"
+    if container.is_dir() and not is_zarr_group(container) and any(container.iterdir()):
+        what = next((what for name, what in _NO_GROUPS.items() if (container / name).is_file()), "no Zarr group")
         raise SinkError(f"{container} is {what}; labels go into Zarr of format 3. What to do: choose a new name")
 
 

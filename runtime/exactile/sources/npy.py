@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,7 @@ class NpySource:
         self, path: str | os.PathLike[str], *, axes: str | None = None, channels: Sequence[int] | None = None
     ) -> None:
         self.pixel_size_um: tuple[float, float] | None = None
+        self.stored_path = Path(path)
         self._choice = ImageChoice(axes=axes)
         self._file = PositionalFile(path)
         try:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,13 @@ class ReadCount:
 
     chunks_decoded: int
     chunks_stored: int
+
+
+@runtime_checkable
+class StoredSource(Protocol):
+    """An image that lies in a file or folder of this machine, which no output may replace."""
+
+    stored_path: Path
 
 
 class Source(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,7 @@ class TiffSource:
     ) -> None:
         check_axes(axes)
         choice = ImageChoice(level=level, mpp=mpp, series=series, z=z, t=t, page=page, axes=axes)
+        self.stored_path = Path(path)
         self._pool = DecodePool(workers)
         self._file = PositionalFile(path)
         try:

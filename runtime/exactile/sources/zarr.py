@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,7 @@ class ZarrSource:
     ) -> None:
         choice = ImageChoice(level=level, mpp=mpp, series=series, z=z, t=t, axes=axes)
         self._name = shown_name(image)
+        self.stored_path = Path(image)
         self._found = choose_image(open_node(image), choice, self._name)
         self._choice = replace(choice, level=self._found.level, mpp=None)
         self._closed = False

@@ -1,0 +1,27 @@
+"""Which files hold the weights of an ONNX file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+from onnx import TensorProto
+
+from exactile_converters.untrusted import tensors
+
+
+def external_files(model: Path) -> tuple[Path, ...]:
+    """The files beside ``model`` that its tensors lie in; none where it is no ONNX file."""
+    try:
+        proto = onnx.load(str(model), load_external_data=False)
+    # Damaged files raise protobuf's own errors; opening the model says what is wrong with it.
+    except Exception:  # noqa: BLE001
+        return ()
+    locations = {
+        entry.value
+        for tensor in tensors(proto)
+        if tensor.data_location == TensorProto.EXTERNAL
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    return tuple(model.parent / location for location in sorted(locations))
