@@ -207,11 +207,27 @@ class Planner:
         image = self._contract.image
         if source.channels != image.channels:
             raise ChannelError(
-                f"the image has {source.channels} channel(s) and the model takes {image.channels}; choose which with "
-                f"--channels, e.g. --channels {','.join(map(str, range(min(image.channels, 16))))}"
+                f"the image has {source.channels} channel(s) and the model takes {image.channels}; "
+                f"{_channel_remedy(source, image.channels)}"
             )
         if np.dtype(source.dtype) != np.dtype(image.dtype):
             raise PlanError(f"the image holds {source.dtype} samples and the model was deployed for {image.dtype}")
+
+
+def _channel_remedy(source: Source, wanted: int) -> str:
+    """What to type where the image has another number of channels than the ``wanted``."""
+    if source.height == wanted and "axes" not in source.identity():
+        return (
+            f"it was read as {source.height} x {source.width} pixels of {source.channels} channels. If its channels come "
+            "first, say so with --axes CYX"
+        )
+    if source.channels >= wanted:
+        return f"choose which with --channels, e.g. --channels {','.join(map(str, range(wanted)))}"
+    if source.channels == 1:
+        return f"to give it the one channel again and again, --channels {','.join('0' * wanted)}"
+    return "choose an image with as many, or repeat channels with --channels, e.g. --channels " + ",".join(
+        str(channel % source.channels) for channel in range(wanted)
+    )
 
 
 def _write_plan(plan: Plan) -> WritePlan:

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from exactile.errors import SourceError
-from exactile.sources.array import ArraySource
+from exactile.sources.array_like import open_array
 from exactile.sources.damage import OnCorrupt
 from exactile.sources.image_choice import ImageChoice, check_single_image
 from exactile.sources.positional_file import PositionalFile
@@ -43,7 +42,7 @@ class _Kind(Enum):
 
 
 def open_source(
-    image: str | os.PathLike[str] | NDArray[Any],
+    image: str | os.PathLike[str] | NDArray[Any] | object,
     *,
     axes: str | None = None,
     channels: Sequence[int] | None = None,
@@ -58,6 +57,9 @@ def open_source(
 ) -> Source:
     """Open a TIFF file, a whole slide, a .npy file, a Zarr folder (told apart by content) or an array.
 
+    An array is one of numpy, Zarr (also a group), dask, xarray, or anything with ``__array__``: see
+    ``exactile.sources.array_like.open_array``.
+
     Aperio's slides (SVS) are read as the TIFF files that they are, other scanners' with OpenSlide. At addresses
     (``http://``, ``s3://``, ...) Zarr is read.
 
@@ -70,9 +72,8 @@ def open_source(
     ChannelError for ``channels`` that are not there.
     """
     choice = ImageChoice(level=level, mpp=mpp, series=series, z=z, t=t, axes=axes)
-    if isinstance(image, np.ndarray):
-        check_single_image(choice, "an array")
-        return ArraySource(image, axes=axes, channels=channels)
+    if not isinstance(image, str | os.PathLike):
+        return open_array(image, choice, channels=channels, workers=workers)
     kind = _kind_of(image)
     if kind is _Kind.npy:
         from exactile.sources.npy import NpySource

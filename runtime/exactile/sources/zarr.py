@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,9 +56,26 @@ class ZarrSource:
         workers: int | None = None,
     ) -> None:
         choice = ImageChoice(level=level, mpp=mpp, series=series, z=z, t=t, axes=axes)
-        self._name = shown_name(image)
         self.stored_path = Path(image)
-        self._found = choose_image(open_node(image), choice, self._name)
+        self._store: str | None = shown_name(image)
+        self._open(open_node(image), choice, shown_name(image), channels, workers)
+
+    @classmethod
+    def of_node(
+        cls, node: Any, choice: ImageChoice, *, channels: Sequence[int] | None = None, workers: int | None = None
+    ) -> Self:
+        """As the constructor, for a ``zarr.Array`` or ``zarr.Group`` that is open already, wherever it is stored."""
+        source = cls.__new__(cls)
+        source.stored_path = _folder_of(node)
+        source._store = None  # noqa: SLF001 - its own
+        source._open(node, choice, f"the Zarr node {node.name or '/'}", channels, workers)  # noqa: SLF001
+        return source
+
+    def _open(
+        self, node: Any, choice: ImageChoice, name: str, channels: Sequence[int] | None, workers: int | None
+    ) -> None:
+        self._name = name
+        self._found = choose_image(node, choice, name)
         self._choice = replace(choice, level=self._found.level, mpp=None)
         self._closed = False
         self._lay_out(self._found, channels, workers)
@@ -73,7 +90,9 @@ class ZarrSource:
         self._chosen = choose_channels(channels, sizes.get("C", 1), self._name)
         self.channels = len(self._chosen)
         self._pool = DecodePool(workers)
-        access = ZarrChunks.of(found.array, found.axes, positions, self._chosen, name=self._name, pool=self._pool)
+        access = ZarrChunks.of(
+            found.array, found.axes, positions, self._chosen, name=self._name, pool=self._pool, store=self._store
+        )
         self._reader = DecodedChunkReader(access)
 
     def cache_bytes(self, plan: ReadPlan) -> int:
@@ -99,6 +118,12 @@ class ZarrSource:
     def close(self) -> None:
         self._closed = True
         self._pool.close()
+
+
+def _folder_of(node: Any) -> Path:
+    """Where ``node`` lies on this machine; a path that is not there where it does not."""
+    root = getattr(node.store, "root", None)
+    return Path(root) / node.path if isinstance(root, str | Path) else Path(str(node.store_path))
 
 
 def _checked_sizes(found: ZarrImage, name: str) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,9 +41,19 @@ class ZarrChunks:
 
     @staticmethod
     def of(
-        array: Any, axes: str, positions: tuple[int, ...], channels: tuple[int, ...], *, name: str, pool: DecodePool
+        array: Any,
+        axes: str,
+        positions: tuple[int, ...],
+        channels: tuple[int, ...],
+        *,
+        name: str,
+        pool: DecodePool,
+        store: str | os.PathLike[str] | None,
     ) -> ZarrChunks:
-        """Raises SourceError for chunks too large to be decoded as a whole."""
+        """``store`` is the folder or address that the array was opened at, if it was.
+
+        Raises SourceError for chunks too large to be decoded as a whole.
+        """
         sizes, chunks = dict(zip(axes, array.shape, strict=True)), dict(zip(axes, array.chunks, strict=True))
         stored_bytes = math.prod(array.chunks) * array.dtype.itemsize
         if stored_bytes > MOST_CHUNK_BYTES:
@@ -71,7 +82,7 @@ class ZarrChunks:
             channel_chunks=used,
             form=form,
             pool=pool,
-            marker=marker_of(name, array.path),
+            marker=marker_of(store, array.path) if store is not None else None,
         )
 
     @property
