@@ -218,8 +218,8 @@ def _channel_remedy(source: Source, wanted: int) -> str:
     """What to type where the image has another number of channels than the ``wanted``."""
     if source.height == wanted and "axes" not in source.identity():
         return (
-            f"it was read as {source.height} x {source.width} pixels of {source.channels} channels. If its channels come "
-            "first, say so with --axes CYX"
+            f"it was read as {source.height} x {source.width} pixels of {source.channels} channels. If its channels "
+            "come first, say so with --axes CYX"
         )
     if source.channels >= wanted:
         return f"choose which with --channels, e.g. --channels {','.join(map(str, range(wanted)))}"
