@@ -46,7 +46,7 @@ def dependencies(model: onnx.ModelProto, size: int) -> np.ndarray:
     return np.array(columns).T
 
 
-def check(model: onnx.ModelProto, size: int) -> None:
+def check(model: onnx.ModelProto, size: int, *, spare: int = 0) -> None:
     geometry = prepare_network(model, name="one").trace().geometry
     assert geometry is not None
     axis = geometry.y
@@ -59,7 +59,7 @@ def check(model: onnx.ModelProto, size: int) -> None:
     rows = depends[axis.output_position(first) : axis.output_position(last)].any(axis=0)
     touched = np.flatnonzero(rows)
     assert touched[0] == first - axis.before
-    assert touched[-1] == last + axis.after - 1
+    assert touched[-1] == last + axis.after - spare - 1
 
 
 small = st.integers(1, 4)
@@ -133,7 +133,9 @@ def test_resize_reaches_exactly_what_the_walk_says(mode, coordinates, rounding, 
         coordinate_transformation_mode=coordinates,
         nearest_mode=rounding,
     )
-    check(model, 24)
+    # PyTorch's mode puts a single output pixel elsewhere: one pixel more is claimed, so that no tile makes only one.
+    single = coordinates == "pytorch_half_pixel" and factor < 1 and (mode == "linear" or "ceil" in rounding)
+    check(model, 24, spare=int(single and mode != "cubic"))
 
 
 def test_slice_and_pad_shift_by_what_they_take_and_add():

@@ -16,6 +16,7 @@ from exactile_converters.geometry.node_view import SPATIAL, Label
 from exactile_converters.geometry.obstacle import Obstacle
 from exactile_converters.geometry.reach import Blocks, Interpolation, Reach, TransposedWindow, Window
 
+MOST_AXES = 8
 LARGEST_STEP = 64
 """Larger numbers in attributes are not taken for steps before rules have read them."""
 
@@ -39,7 +40,17 @@ def _written(node: ir.Node) -> list[int]:
         case "Slice" if len(node.inputs) > 4 and node.inputs[4] is not None and node.inputs[4].const_value is not None:
             steps = node.inputs[4].const_value.numpy()
             return [int(step) for step in steps.ravel()[:4]]
+        case "Resize" | "Upsample":
+            return _reductions(node.inputs[2 if len(node.inputs) > 2 else -1])
     return []
+
+
+def _reductions(scales: ir.Value | None) -> list[int]:
+    """The whole factors by which constant ``scales`` reduce."""
+    if scales is None or scales.const_value is None or scales.const_value.size > MOST_AXES:
+        return []
+    given = [float(scale) for scale in scales.const_value.numpy().ravel()]
+    return [round(1 / scale) for scale in given if 0 < scale < 1]
 
 
 def stride_by_operators(walk: ForwardWalk, nodes: Sequence[ir.Node]) -> int:

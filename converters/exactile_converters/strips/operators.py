@@ -29,6 +29,9 @@ from exactile_converters.strips.refusal import StripError
 WINDOWS = {"Conv", "MaxPool", "AveragePool", "LpPool", "QLinearConv", "ConvInteger"}
 ONE_ROW = Window()
 
+PLACED_BY_LENGTH = {"half_pixel_symmetric", "pytorch_half_pixel"}
+"""Coordinate modes that are half_pixel but for lengths that only a strip has."""
+
 LAYOUT_MATTERS = {"BatchNormalization", "Add", "Sum", "Mul", "Concat", "Resize", "Upsample"}
 """Operators whose kernel, and so its rounding or that of the next, depends on the layout of what they read."""
 
@@ -263,13 +266,17 @@ def _resize(work: Work, at: Rewriter) -> str:
     # Rows that are made begin at the place of the first row read: it must not lie below the first one wanted.
     first = min(reach.needed(Span(work.start, work.start + 1)).start, floor(work.start / scale)) // factor * factor
     begin = max(first, chunk.start) if at.role == "first" else first
-    end = chunk.stop if at.role == "last" else begin + (chunk.stop - begin) // factor * factor
+    # All rows that there are: the last one wanted may read beyond the block that it stands for.
+    end = chunk.stop
     across = work.widths[0]
     factors = {"y": float(scale), "x": float(across.scale) if isinstance(across, Interpolation) else 1.0}
     scales = at.build.constant(np.array([factors.get(label, 1.0) for label in operand.labels], np.float32))
     rows = at.rows(node.inputs[0], begin, end, work)
     inputs = [rows, scales] if node.op_type == "Upsample" else [rows, "", scales]
-    made = _copy(work, at, inputs, axes=None, keep_aspect_ratio_policy=None)[0]
+    changes: dict[str, Any] = {"axes": None, "keep_aspect_ratio_policy": None}
+    if node.attributes.get_string("coordinate_transformation_mode", "") in PLACED_BY_LENGTH:
+        changes["coordinate_transformation_mode"] = "half_pixel"
+    made = _copy(work, at, inputs, **changes)[0]
     start = int(begin * scale)
     return at.build.rows(Chunk(made, start, start + int((end - begin) * scale), work.result), work.start, work.stop)
 

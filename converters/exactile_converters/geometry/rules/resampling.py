@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -58,6 +59,18 @@ def resize(node: NodeView) -> Transfer:
                 kind="linear" if kind in ("linear", "bilinear") else "cubic" if kind == "cubic" else "nearest",
                 rounding=rounding,
             )
+            if (
+                mode == "half_pixel_symmetric"
+                and found.kind == "nearest"
+                and factor.denominator & (factor.denominator - 1)
+            ):
+                raise ObstacleError(
+                    f"it picks pixels by positions that float32 rounds by the image's size (scale {factor}, {mode})",
+                    "Use half_pixel, or reduce by a power of two",
+                )
+            if mode == "pytorch_half_pixel":
+                found = _with_two_outputs(found)
+                reach[label] = found
             if found.kind == "nearest" and not picks_steadily(found):
                 raise ObstacleError(
                     f"it picks every {factor.denominator}th pixel by positions that single precision rounds one way or "
@@ -65,6 +78,15 @@ def resize(node: NodeView) -> Transfer:
                     "Reduce by a slice with steps or by pooling, or by a power of two",
                 )
     return Transfer(labels=(labels,), flows=(Flow(operand=0, reach=reach),))
+
+
+def _with_two_outputs(reach: Interpolation) -> Interpolation:
+    """pytorch_half_pixel puts a single output pixel elsewhere: a tile must make more, unless the image does not."""
+    factor = reach.scale.denominator
+    needed = reach.needed(Span(0, 1))
+    same_place = reach.kind == "nearest" and needed.start == 0
+    within = needed.start >= 0 and needed.stop <= factor and not same_place
+    return replace(reach, spare=factor + 1 - needed.stop) if factor > 1 and within else reach
 
 
 def _check_scale(node: NodeView, dim: int, factor: Fraction) -> None:
