@@ -22,6 +22,7 @@ from exactile_converters.agreement import Agreement
 from exactile_converters.bundle import BundleContent, conventional_metadata, write_bundle
 from exactile_converters.deploy import deploy
 from exactile_converters.entries import Entry, load_entry, load_factory
+from exactile_converters.explicit_windows import write_windows
 from exactile_converters.from_onnx import Network
 from exactile_converters.graphs.io import MapDtype, Normalization
 from exactile_converters.inspection import not_tileable
@@ -126,6 +127,7 @@ def convert_entry(
     if traced.geometry is None:
         raise not_tileable(network.name, traced.obstacles)
     shape = padded_tile(traced.geometry, tile)
+    write_windows(traced)
     simplify_checked(network, traced)
     crops = []
     if precision != "fp32" and (calibration_images or precision == "int8"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from exactile.contract import Contract, DeployedModel, OutputKind
+from exactile_converters.explicit_windows import write_windows
 from exactile_converters.external_files import external_files
 from exactile_converters.from_onnx import Network, load_network
 from exactile_converters.graphs.io import MapDtype, Normalization, statistics_as_inputs, wrap
@@ -49,6 +50,7 @@ def _deployed(
     traced = network.trace()
     if traced.geometry is None:
         raise not_tileable(network.name, traced.obstacles)
+    write_windows(traced)
     wrapped = wrap(
         network,
         traced.features[network.result.name or ""],

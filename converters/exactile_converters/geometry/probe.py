@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from onnx import TypeProto, helper, numpy_helper, shape_inference
 from onnx.reference import ReferenceEvaluator
 
+from exactile_converters.geometry.sliding import made_shape
+
 FOLD_LIMIT_ELEMENTS = 1 << 20
 """Constants larger than this are not computed at conversion: no rule looks at the values of so many."""
 
@@ -101,6 +103,7 @@ class Probe:
         proto = ir.to_proto(node)
         try:
             types = self._infer(node, proto, inputs)
+            self._place_windows(node, types)
         except (shape_inference.InferenceError, onnx.defs.SchemaError, RuntimeError, ValueError, TypeError) as error:
             self.failures[node] = _first_line(error)
             return
@@ -119,6 +122,16 @@ class Probe:
             if fact.value is not None and fact.value.size <= SMALL_VALUE_ELEMENTS
         }
         return shape_inference.infer_node_outputs(schema, proto, types, data, opset_imports=self._opsets)
+
+    def _place_windows(self, node: ir.Node, types: dict[str, TypeProto]) -> None:
+        """Sizes of sliding windows as ONNX Runtime makes them, for those that ONNX's shape inference claims."""
+        operands = {
+            index: fact.shape for index, value in enumerate(node.inputs) if (fact := self.of(value)) is not None
+        }
+        shape = made_shape(node, operands)
+        for output in node.outputs if shape is not None else ():
+            if output.name in types:
+                types[output.name] = helper.make_tensor_type_proto(types[output.name].tensor_type.elem_type, shape)
 
     def _fold(
         self, node: ir.Node, proto: onnx.NodeProto, inputs: Mapping[str, Fact], types: Mapping[str, TypeProto]

@@ -103,6 +103,16 @@ def _conclude(walk: ForwardWalk, nodes: list[ir.Node], output: ir.Value, remaind
                 remedy="Choose another output",
             )
         )
+    maker = output.producer()
+    if maker is not None and maker.op_type == "MaxPool" and output.index() and not obstacles:
+        obstacles.append(
+            Obstacle(
+                node=maker.name or output.name or "?",
+                op=maker.op_type,
+                reason="the output is the positions that it found, which count from the corner of a tile",
+                remedy="Choose another output",
+            )
+        )
     geometry = None
     if result is not None and not obstacles:
         missing = [axis for axis in SPATIAL if axis not in result.labels]

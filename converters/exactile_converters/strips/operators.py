@@ -22,6 +22,7 @@ from exactile_converters.geometry.node_view import Label
 from exactile_converters.geometry.probe import Probe, without_repeats
 from exactile_converters.geometry.reach import Blocks, Interpolation, Reach, TransposedWindow, Window
 from exactile_converters.geometry.rules.pixelwise import BROADCASTING
+from exactile_converters.geometry.sliding import CONVOLUTIONS, Kernel
 from exactile_converters.strips.chunks import OPEN_END, Chunk, GraphBuilder, Role
 from exactile_converters.strips.frontier import Frontiers, first_contributing, shrinking
 from exactile_converters.strips.refusal import StripError
@@ -204,20 +205,15 @@ def _window(work: Work, at: Rewriter) -> list[str]:
 
 def _native_pads(work: Work, at: Rewriter, label: Label) -> tuple[int, int]:
     """The node's own padding before and after along one axis, automatic padding in numbers."""
-    node = work.node
-    axes = at.feature(node.inputs[0]).labels[2:]
-    index = axes.index(label)
-    automatic = node.attributes.get_string("auto_pad", "NOTSET")
-    if automatic in ("NOTSET", ""):
-        pads = list(node.attributes.get_ints("pads", [0] * 2 * len(axes)))
-        return pads[index], pads[index + len(axes)]
-    reach = work.reach() if label == "y" else work.widths[0]
-    window = reach if isinstance(reach, Window) else ONE_ROW
-    size = at.feature(node.inputs[0]).shape[index + 2]
-    out = work.result.shape[index + 2]
-    extent = (window.kernel - 1) * window.dilation + 1
-    total = max(0, (out - 1) * window.stride + extent - size)
-    return window.pad, total - window.pad
+    node, operand = work.node, at.feature(work.node.inputs[0])
+    index = operand.labels[2:].index(label)
+    weight = at.probe.of(node.inputs[CONVOLUTIONS[node.op_type]]) if node.op_type in CONVOLUTIONS else None
+    sizes = weight.shape[2:] if weight is not None and weight.shape is not None else None
+    kernel = Kernel.of(node, sizes or node.attributes.get_ints("kernel_shape", ()))
+    placed = kernel.placed(index, operand.shape[index + 2])
+    if min(placed.before, placed.after) < 0:
+        raise StripError(f"{node.op_type} {node.name} pads a negative number of pixels, which is a crop")
+    return placed.before, placed.after
 
 
 def _transposed(work: Work, at: Rewriter) -> str:
@@ -241,6 +237,8 @@ def _transposed(work: Work, at: Rewriter) -> str:
         extra.append(max(0, -after))
         if crop < 0:
             raise StripError(f"ConvTranspose {node.name} needs rows before its first")
+        if extra[-1] >= along.stride:
+            raise StripError(f"ConvTranspose {node.name} makes rows or columns that nothing contributes to")
     inputs = [at.build.rows(chunk, begin, chunk.stop), *(at.parameter(value) for value in node.inputs[1:])]
     return _copy(
         work,

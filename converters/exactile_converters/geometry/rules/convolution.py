@@ -2,39 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 from exactile_converters.geometry.node_view import Label, Labels, NodeView, Operand, is_spatial
 from exactile_converters.geometry.obstacle import ObstacleError
 from exactile_converters.geometry.reach import Reach, TransposedWindow, Window
 from exactile_converters.geometry.registry import Flow, Transfer, rule
-
-
-@dataclass(frozen=True, slots=True)
-class Kernel:
-    """Attributes that Conv, ConvTranspose and pooling share, one entry a spatial axis."""
-
-    sizes: tuple[int, ...]
-    strides: tuple[int, ...]
-    dilations: tuple[int, ...]
-    pads: tuple[int, ...]
-    auto_pad: str
-
-    @classmethod
-    def of(cls, node: NodeView, sizes: Sequence[int]) -> Kernel:
-        axes = len(sizes)
-        return cls(
-            tuple(sizes),
-            node.integers("strides", [1] * axes),
-            node.integers("dilations", [1] * axes),
-            node.integers("pads", [0] * 2 * axes),
-            node.text("auto_pad", "NOTSET"),
-        )
-
-    def extent(self, axis: int) -> int:
-        """Input pixels from the first tap to the last."""
-        return (self.sizes[axis] - 1) * self.dilations[axis] + 1
+from exactile_converters.geometry.sliding import Kernel, output_padding, output_shape
 
 
 def spatial_labels(labels: Labels) -> tuple[Label, ...]:
@@ -47,33 +19,23 @@ def spatial_labels(labels: Labels) -> tuple[Label, ...]:
     return labels[2:]
 
 
-def pad_before(kernel: Kernel, axis: int, operand: Operand, result: Operand) -> int:
+def pad_before(kernel: Kernel, axis: int, operand: Operand) -> int:
     """Padding before the first pixel. SAME padding depends on the size, but alike for all accepted sizes."""
-    match kernel.auto_pad:
-        case "NOTSET" | "":
-            return kernel.pads[axis]
-        case "VALID":
-            return 0
-    totals = {
-        max(0, (out - 1) * kernel.strides[axis] + kernel.extent(axis) - size)
-        for size, out in zip(operand.sizes(axis + 2), result.sizes(axis + 2), strict=True)
-    }
-    if len(totals) != 1:
+    found = {kernel.placed(axis, size).before for size in operand.sizes(axis + 2)}
+    if len(found) != 1:
         raise ObstacleError("its SAME padding varies with the image size", "Export with explicit padding")
-    total = totals.pop()
-    return total // 2 if kernel.auto_pad == "SAME_UPPER" else total - total // 2
+    return found.pop()
 
 
 def windows(node: NodeView, kernel: Kernel) -> Transfer:
     """The transfer of a sliding window, for convolution and pooling alike."""
     operand, labels = node.feature()
-    result = node.result()
     reach: dict[Label, Reach] = {
         label: Window(
             kernel=kernel.sizes[axis],
             stride=kernel.strides[axis],
             dilation=kernel.dilations[axis],
-            pad=pad_before(kernel, axis, operand, result),
+            pad=pad_before(kernel, axis, operand),
         )
         for axis, label in enumerate(spatial_labels(labels))
     }
@@ -91,34 +53,26 @@ def transposed_convolution(node: NodeView) -> Transfer:
     """Any kernel, stride, dilation, padding and output padding."""
     kernel = _weight_kernel(node)
     operand, labels = node.feature()
-    result = node.result()
     reach: dict[Label, Reach] = {
         label: TransposedWindow(
             kernel=kernel.sizes[axis],
             stride=kernel.strides[axis],
             dilation=kernel.dilations[axis],
-            pad=_cropped_before(node, kernel, axis, operand, result),
+            pad=_cropped_before(node, kernel, axis, operand),
         )
         for axis, label in enumerate(spatial_labels(labels))
     }
     return Transfer(labels=(labels,), flows=(Flow(operand=0, reach=reach),))
 
 
-def _cropped_before(node: NodeView, kernel: Kernel, axis: int, operand: Operand, result: Operand) -> int:
-    """Rows cropped before the first output, by the ONNX ConvTranspose operator's formulas."""
-    if kernel.auto_pad in ("NOTSET", "") and not node.has("output_shape"):
-        return kernel.pads[axis]
-    if kernel.auto_pad == "VALID" and not node.has("output_shape"):
-        return 0
-    extra = node.integers("output_padding", [0] * len(kernel.sizes))[axis]
-    totals = {
-        kernel.strides[axis] * (size - 1) + extra + kernel.extent(axis) - out
-        for size, out in zip(operand.sizes(axis + 2), result.sizes(axis + 2), strict=True)
-    }
-    if len(totals) != 1:
+def _cropped_before(node: NodeView, kernel: Kernel, axis: int, operand: Operand) -> int:
+    """Rows cropped before the first output."""
+    axes = len(kernel.sizes)
+    extra, wanted = output_padding(node.node, axis, axes), output_shape(node.node, axis, axes)
+    found = {kernel.transposed(axis, size, extra, wanted).before for size in operand.sizes(axis + 2)}
+    if len(found) != 1:
         raise ObstacleError("its output shape is fixed for one image size", "Export with dynamic height and width")
-    total = max(0, totals.pop())
-    return total // 2 if kernel.auto_pad == "SAME_UPPER" else total - total // 2
+    return found.pop()
 
 
 def _weight_kernel(node: NodeView) -> Kernel:
@@ -126,4 +80,4 @@ def _weight_kernel(node: NodeView) -> Kernel:
     weight = node.operand(1)
     if weight is None or weight.small.shape is None:
         raise ObstacleError("its weight has no known shape", "Export with constant weights")
-    return Kernel.of(node, weight.small.shape[2:])
+    return Kernel.of(node.node, weight.small.shape[2:])

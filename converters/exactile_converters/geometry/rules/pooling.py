@@ -6,13 +6,14 @@ from exactile_converters.geometry.node_view import Label, NodeView
 from exactile_converters.geometry.obstacle import ObstacleError
 from exactile_converters.geometry.reach import Blocks, Reach
 from exactile_converters.geometry.registry import Flow, Transfer, rule
-from exactile_converters.geometry.rules.convolution import Kernel, spatial_labels, windows
+from exactile_converters.geometry.rules.convolution import spatial_labels, windows
+from exactile_converters.geometry.sliding import Kernel
 
 
 @rule("MaxPool", "AveragePool", "LpPool")
 def pooling(node: NodeView) -> Transfer:
     """Windows with any stride, dilation, padding and rounding of the output size."""
-    return windows(node, Kernel.of(node, node.integers("kernel_shape", ())))
+    return windows(node, Kernel.of(node.node, node.integers("kernel_shape", ())))
 
 
 @rule("MaxUnpool")
@@ -25,7 +26,7 @@ def unpooling(node: NodeView) -> Transfer:
     operand, labels = node.feature(0)
     indices = node.node.inputs[1]
     pool = indices.producer() if indices is not None else None
-    kernel = Kernel.of(node, node.integers("kernel_shape", ()))
+    kernel = Kernel.of(node.node, node.integers("kernel_shape", ()))
     if (
         pool is None
         or pool.op_type != "MaxPool"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from exactile_converters.geometry.node_view import NodeView, Operand, is_spatial
 from exactile_converters.geometry.obstacle import ObstacleError
 from exactile_converters.geometry.registry import Flow, Transfer, rule
-from exactile_converters.geometry.rules.convolution import Kernel, windows
+from exactile_converters.geometry.rules.convolution import windows
+from exactile_converters.geometry.sliding import Kernel
 
 
 @rule("QuantizeLinear", "DequantizeLinear")
@@ -39,4 +40,4 @@ def integer_convolution(node: NodeView) -> Transfer:
 def _kernel(node: NodeView, weight: Operand | None) -> Kernel:
     if weight is None or weight.small.shape is None:
         raise ObstacleError("its weight has no known shape", "Export with constant weights")
-    return Kernel.of(node, weight.small.shape[2:])
+    return Kernel.of(node.node, weight.small.shape[2:])

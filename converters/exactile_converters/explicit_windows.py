@@ -1,0 +1,59 @@
+"""Sliding windows written so that ONNX's shape inference and ONNX Runtime make the same of them.
+
+ONNX Runtime opens an engine by the sizes that shape inference claims, folds them into constants, and then computes
+others. At the sizes that a network takes, both agree where automatic padding is written in numbers, and where a size
+that is rounded up without effect is rounded down.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from exactile_converters.geometry.sliding import POOLS, SAME, SPACE, Kernel, output_padding
+from exactile_converters.geometry.trace import Traced
+
+
+def write_windows(traced: Traced) -> None:
+    """Change the nodes of a tileable graph in place; at the sizes it takes it computes what it did."""
+    for node in traced.nodes:
+        operand = traced.features.get(node.inputs[0].name or "") if node.inputs and node.inputs[0] is not None else None
+        if operand is None or node.domain not in ("", "ai.onnx"):
+            continue
+        if node.op_type == "ConvTranspose":
+            _write_transposed(node, operand.shape)
+        elif node.op_type in POOLS:
+            _write_pool(node, operand.shape)
+
+
+def _write_transposed(node: ir.Node, shape: tuple[int, ...]) -> None:
+    weight = node.inputs[1]
+    if node.attributes.get_string("auto_pad", "NOTSET") not in SAME or "output_shape" in node.attributes:
+        return
+    if weight is None or weight.const_value is None:
+        return
+    sizes = tuple(int(size) for size in weight.const_value.shape.numpy()[SPACE:])
+    kernel, axes = Kernel.of(node, sizes), len(sizes)
+    placed = [
+        kernel.transposed(axis, shape[axis + SPACE], output_padding(node, axis, axes), None) for axis in range(axes)
+    ]
+    _set_pads(node, [one.before for one in placed] + [one.after for one in placed])
+
+
+def _write_pool(node: ir.Node, shape: tuple[int, ...]) -> None:
+    kernel = Kernel.of(node, node.attributes.get_ints("kernel_shape", ()))
+    axes = len(kernel.sizes)
+    placed = [kernel.placed(axis, shape[axis + SPACE]) for axis in range(axes)]
+    pads = [one.before for one in placed] + [one.after for one in placed]
+    if kernel.auto_pad in SAME and max(kernel.dilations) > 1 and min(pads) >= 0:
+        _set_pads(node, pads)
+    rounded_down = [
+        (shape[axis + SPACE] + one.before + one.after - kernel.extent(axis)) // kernel.strides[axis] + 1
+        for axis, one in enumerate(placed)
+    ]
+    if kernel.ceil and rounded_down == [one.made for one in placed]:
+        del node.attributes["ceil_mode"]
+
+
+def _set_pads(node: ir.Node, pads: list[int]) -> None:
+    del node.attributes["auto_pad"]
+    node.attributes["pads"] = ir.AttrInt64s("pads", pads)
