@@ -209,7 +209,7 @@ def _native_pads(work: Work, at: Rewriter, label: Label) -> tuple[int, int]:
     index = operand.labels[2:].index(label)
     weight = at.probe.of(node.inputs[CONVOLUTIONS[node.op_type]]) if node.op_type in CONVOLUTIONS else None
     sizes = weight.shape[2:] if weight is not None and weight.shape is not None else None
-    kernel = Kernel.of(node, sizes or node.attributes.get_ints("kernel_shape", ()))
+    kernel = Kernel.of(node, sizes or node.attributes.get_ints("kernel_shape", ()) or ())
     placed = kernel.placed(index, operand.shape[index + 2])
     if min(placed.before, placed.after) < 0:
         raise StripError(f"{node.op_type} {node.name} pads a negative number of pixels, which is a crop")
