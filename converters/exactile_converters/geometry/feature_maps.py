@@ -49,13 +49,14 @@ class FeatureMap:
 class ForwardWalk:
     """Everything the forward walk found out.
 
-    A graph that pads its image to a multiple of something does alike only for sizes that differ by ``period`` times
-    the stride that its feature maps have.
+    ``varying`` are constants that follow the image's size. A graph that pads its image to a multiple of something does
+    alike only for sizes that differ by ``period`` times the stride that its feature maps have.
     """
 
     features: dict[str, FeatureMap] = field(default_factory=dict)
     transfers: dict[ir.Node, Transfer] = field(default_factory=dict)
     obstacles: list[Obstacle] = field(default_factory=list)
+    varying: set[str] = field(default_factory=set)
     period: int = 1
 
     def stride(self, axis: Label) -> int:
@@ -74,6 +75,12 @@ def walk_forward(
     return walker.found
 
 
+def image_shape(labels: Labels, channels: int, size: tuple[int, int]) -> tuple[int, ...]:
+    """The shape of an image of ``size`` (height, width) whose axes are ``labels``."""
+    sizes: dict[Label, int] = {"n": 1, "c": channels, "y": size[0], "x": size[1]}
+    return tuple(sizes[label] for label in labels)
+
+
 RANDOM = {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
 VARYING = "its input {} is computed from the image's size (or at random), so that a tile gives another value"
 FREE_OF_SIZE = "Make the computation independent of the image's size"
@@ -84,14 +91,11 @@ class _Walker:
         self.found = ForwardWalk()
         self._sizes = sizes
         self._opset = int(model.graph.opset_imports.get("", 0))
-        shapes = [
-            tuple({"n": 1, "c": channels, "y": height, "x": width}[label] for label in labels)
-            for height, width in (sizes.small, sizes.large)
-        ]
+        shapes = [image_shape(labels, channels, size) for size in (sizes.small, sizes.large)]
         name = image.name or ""
         self._small, self._large = (Probe(model, name, shape) for shape in shapes)
         self._unknown: set[str] = set()
-        self._varying: set[str] = set()
+        self._varying = self.found.varying
         self._add(image, labels)
 
     def visit(self, node: ir.Node) -> None:

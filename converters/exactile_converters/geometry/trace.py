@@ -9,11 +9,13 @@ from math import ceil, floor, lcm
 import onnx_ir as ir
 
 from exactile.geometry import AxisGeometry, Geometry, Span
-from exactile_converters.geometry.feature_maps import FeatureMap, ForwardWalk, ImageSizes, walk_forward
+from exactile_converters.geometry.feature_maps import FeatureMap, ForwardWalk, ImageSizes, image_shape, walk_forward
 from exactile_converters.geometry.node_view import SPATIAL, Label, Labels
 from exactile_converters.geometry.obstacle import Obstacle
 from exactile_converters.geometry.origin import origins
 from exactile_converters.geometry.period import settle_period
+from exactile_converters.geometry.probe import Probe
+from exactile_converters.geometry.size_decisions import check_size_decisions
 from exactile_converters.geometry.steps import check_scales, stride_by_operators, written_steps
 
 FIRST_BASE_PX = 2880
@@ -65,6 +67,13 @@ def trace(model: ir.Model, image: ir.Value, output: ir.Value, *, labels: Labels,
                 break
     check_scales(walk, nodes, LARGEST_STRIDE)
     settle_period(walk, nodes, more=lambda y, x: forward(remainder, base, (y, x)), base=base, largest=LARGEST_STRIDE)
+    check_size_decisions(
+        walk,
+        nodes,
+        lambda place: Probe(model, image.name or "", image_shape(labels, channels, place)),
+        base=base,
+        smallest=(remainder % walk.stride("y") or walk.stride("y"), remainder % walk.stride("x") or walk.stride("x")),
+    )
     return _conclude(walk, nodes, output, remainder, probed_sizes(base, remainder))
 
 
