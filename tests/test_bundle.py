@@ -165,9 +165,9 @@ def edited(bundle: Path, change) -> Path:
 
 def test_a_newer_version_asks_for_an_update(bundle):
     def newer(contract):
-        contract.update(version=2, surprising={"new": "field"})
+        contract.update(version=3, surprising={"new": "field"})
 
-    with pytest.raises(BundleError, match="version 2 and this exactile reads up to 1: update exactile"):
+    with pytest.raises(BundleError, match="version 3 and this exactile reads up to 2: update exactile"):
         exactile.open_bundle(edited(bundle, newer))
 
 
@@ -332,7 +332,7 @@ def test_maps_of_fewer_bits_are_the_float_maps_rounded(tmp_path, output, dtype, 
 
 def test_types_that_make_no_sense_are_refused(tmp_path):
     model = onnx_file(tmp_path, "unet_d1")
-    with pytest.raises(OptionError, match="labels are uint8 or uint16"):
+    with pytest.raises(OptionError, match="the type of labels follows"):
         convert(model, tmp_path / "b", map_dtype="float16")
     with pytest.raises(OptionError, match="uint8 is for probabilities"):
         convert(model, tmp_path / "b", output="raw", map_dtype="uint8")

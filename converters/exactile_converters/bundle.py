@@ -147,7 +147,7 @@ def _files(content: BundleContent) -> tuple[dict[str, bytes], ContractFile]:
     normalization = content.normalization
     contract = ContractFile(
         format="exactile.bundle",
-        version=1,
+        version=2,
         made_by=f"exactile {exactile.__version__}",
         model=model.contract.model_name,
         source=content.source,

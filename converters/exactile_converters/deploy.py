@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from exactile.contract import Contract, DeployedModel, OutputKind
+from exactile.contract import Activation, Contract, DeployedModel, OutputKind
 from exactile_converters.explicit_windows import write_windows
 from exactile_converters.external_files import external_files
 from exactile_converters.from_onnx import Network, load_network
-from exactile_converters.graphs.io import MapDtype, Normalization, statistics_as_inputs, wrap
+from exactile_converters.graphs.io import MapDtype, Normalization, ResultWish, statistics_as_inputs, wrap
 from exactile_converters.graphs.memory_records import wrapped_memory
 from exactile_converters.inspection import Inspection, inspect_network, not_tileable
 from exactile_converters.strips.build import build_strips
@@ -25,25 +25,28 @@ def deploy(
     normalization: Normalization | None = None,
     output: OutputKind = "labels",
     map_dtype: MapDtype | None = None,
+    threshold: float | None = None,
+    activation: Activation | None = None,
     strips: bool = True,
 ) -> DeployedModel:
     """Deploy ``network`` for images of ``image_dtype`` ("uint8", "uint16" or "float32"); consumes the network.
 
-    ``map_dtype`` is the type of probabilities and raw maps, float32 by default. ``strips=False`` leaves the strip
-    graphs out, where only the tile plan will be used.
+    ``map_dtype`` is the type of probabilities and raw maps, float32 by default; ``threshold`` that of the probability,
+    for one channel or multilabel planes (default 0.5); ``activation`` what the output still needs to be probabilities
+    (default: as the graph tells). ``strips=False`` leaves the strip graphs out, where only the tile plan will be used.
 
     Raises NotTileableError listing the obstacles, ChannelError, and OptionError where ``output`` makes no sense.
     """
+    wish = ResultWish(kind=output, map_dtype=map_dtype, threshold=threshold, activation=activation)
     with understood(network.name):
-        return _deployed(network, image_dtype, normalization or Normalization(), output, map_dtype, strips=strips)
+        return _deployed(network, image_dtype, normalization or Normalization(), wish, strips=strips)
 
 
 def _deployed(
     network: Network,
     image_dtype: str,
     normalization: Normalization,
-    output: OutputKind,
-    map_dtype: MapDtype | None,
+    wish: ResultWish,
     *,
     strips: bool,
 ) -> DeployedModel:
@@ -53,11 +56,10 @@ def _deployed(
     write_windows(traced)
     wrapped = wrap(
         network,
-        traced.features[network.result.name or ""],
+        traced.features,
         image_dtype=image_dtype,
         normalization=normalization,
-        kind=output,
-        map_dtype=map_dtype,
+        wish=wish,
     )
     contract = Contract(
         model_name=network.name,

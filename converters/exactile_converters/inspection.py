@@ -16,7 +16,8 @@ from exactile_converters.geometry.halo_path import HaloProfile, halo_profile
 from exactile_converters.geometry.node_view import SPATIAL
 from exactile_converters.geometry.obstacle import Obstacle
 from exactile_converters.geometry.trace import Traced
-from exactile_converters.graphs.io import Normalization, Wrapped, wrap
+from exactile_converters.graphs.image_in import fitting_image_type
+from exactile_converters.graphs.io import Normalization, ResultWish, Wrapped, wrap
 from exactile_converters.graphs.memory_records import wrapped_memory
 from exactile_converters.strips.build import build_strips
 from exactile_converters.strips.refusal import StripError
@@ -139,10 +140,10 @@ def _wrapped(network: Network, traced: Traced) -> Wrapped | None:
     try:
         return wrap(
             copy,
-            traced.features[network.result.name or ""],
-            image_dtype="uint8",
+            traced.features,
+            image_dtype=fitting_image_type(copy),
             normalization=Normalization(),
-            kind="labels",
+            wish=ResultWish(),
         )
     except (ModelError, OptionError, ChannelError):
         return None

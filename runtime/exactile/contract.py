@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from exactile.built_engine import BuiltEngine
 from exactile.geometry import Geometry
 
-OutputKind = Literal["labels", "probabilities", "raw"]
+OutputKind = Literal["labels", "multilabel", "probabilities", "raw"]
+Activation = Literal["none", "sigmoid", "softmax"]
+"""What is left to apply to a network's output to have probabilities."""
 
 
 StatisticsKind = Literal["zscore", "percentile"]
@@ -65,6 +67,12 @@ class ResultOutput:
     """The graph's output: ``(H, W)`` for labels (``channels`` is 0), else ``(C, H, W)``.
 
     ``classes``: how many the labels tell apart; 0 where that is not known; ``labels`` what they mean.
+    ``rule`` says in a sentence how numbers became the result, ``doubt`` what the graph does not prove of it;
+    ``threshold`` is that of the probability, where there is one.
+
+    ``dtype`` is what the graph gives, ``stored`` what is written where that is not the same: each value is then checked
+    on its way. ``nan_label`` marks labels whose scores are not numbers, ``may_be_nan`` is true of maps that can hold
+    such, ``unproven`` of probabilities that are not known to be within 0 to 1.
     """
 
     name: str
@@ -73,6 +81,18 @@ class ResultOutput:
     channels: int
     classes: int = 0
     labels: tuple[LabelClass, ...] = ()
+    rule: str = ""
+    doubt: str = ""
+    threshold: float | None = None
+    stored: str = ""
+    nan_label: int | None = None
+    may_be_nan: bool = False
+    unproven: bool = False
+
+    @property
+    def stored_dtype(self) -> str:
+        """The type of what is written."""
+        return self.stored or self.dtype
 
 
 @dataclass(frozen=True, slots=True, order=True)

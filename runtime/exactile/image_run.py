@@ -190,6 +190,8 @@ class ImageRun:
             budget_bytes=budget_bytes,
             predicted_memory_bytes=need.needed_bytes + need.granted_cache(budget_bytes),
             peak_memory_bytes=peak_resident_bytes(),
+            nan=pipeline.values.nan,
+            rule=self.model.contract.result.rule,
             damage=report_damage(
                 self.source,
                 self.model.contract.geometry,

@@ -97,8 +97,9 @@ class Planner:
         result = self._contract.result
         if result.channels:
             raise OptionError("background is given a label; the result is to be labels, not maps")
-        if not 0 <= background.label <= np.iinfo(result.dtype).max:
-            raise OptionError(f"the background's label {background.label} is none that {result.dtype} can hold")
+        held = np.iinfo(result.stored_dtype)
+        if not held.min <= background.label <= held.max:
+            raise OptionError(f"the background's label {background.label} is none that {result.stored_dtype} can hold")
 
     def _skipping_tile(self, largest: tuple[int, int]) -> tuple[int, int]:
         axes = self._contract.geometry.y, self._contract.geometry.x
@@ -197,7 +198,7 @@ class Planner:
             height=height,
             width=width,
             channels=result.channels,
-            dtype=result.dtype,
+            dtype=result.stored_dtype,
             labels=result.labels,
             pixel_size_um=None if pixel is None else (pixel[0] / float(scale[0]), pixel[1] / float(scale[1])),
         )

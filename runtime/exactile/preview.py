@@ -73,8 +73,10 @@ def palette(labels: Sequence[LabelClass]) -> RGB:
 
 
 def colored(labels: NDArray[Any], colors: RGB) -> RGB:
-    """(h, w) labels as (h, w, 3)."""
-    return colors[labels.astype(np.uint16)]
+    """(h, w) labels as (h, w, 3); labels without a colour of their own share those of others, but never that of 0."""
+    numbers = labels.astype(np.int64)
+    own = (numbers >= 0) & (numbers < len(colors))
+    return colors[np.where(own, numbers, 1 + numbers % (len(colors) - 1))]
 
 
 def overlaid(image: NDArray[Any], labels: NDArray[Any], colors: RGB) -> RGB:
@@ -84,7 +86,7 @@ def overlaid(image: NDArray[Any], labels: NDArray[Any], colors: RGB) -> RGB:
     columns = np.linspace(0, labels.shape[1] - 1, shown.shape[1]).round().astype(int)
     there = labels[np.ix_(rows, columns)]
     mixed = (shown * (1 - OPACITY) + colored(there, colors) * OPACITY).round().astype(np.uint8)
-    return np.where((there > 0)[..., None], mixed, shown)
+    return np.where((there != 0)[..., None], mixed, shown)
 
 
 def _as_rgb(image: NDArray[Any]) -> RGB:

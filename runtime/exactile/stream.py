@@ -21,6 +21,7 @@ from exactile.plan.tiles import AxisTiles
 from exactile.sinks.protocol import ResultSpec, Sink, WritePlan
 from exactile.sinks.spool import SpoolingSink
 from exactile.sources.protocol import Identity, ReadCount, ReadPlan, Source
+from exactile.stored_values import StoredValues
 
 Array = NDArray[Any]
 Result = tuple[int, Array]
@@ -48,6 +49,7 @@ class RowStream:
         height: int | None,
     ) -> None:
         self._contract, self._rows, self._columns, self._border = contract, rows, columns, border
+        self._values = StoredValues(contract.result)
         self._open_engine, self._whole = engine, whole
         self._engine: Engine | None = None
         self._sink: Sink | None = sink
@@ -147,15 +149,19 @@ class RowStream:
         return self._give(strip.zor.start, whole) if strip.zor.length else None
 
     def _give(self, first: int, piece: Array) -> Result:
+        rows, columns = piece.shape[-2:]
+        box = Box(Span(first, first + rows), Span(0, columns))
+        piece = self._values.take(box, piece)
         if self._sink is not None:
-            rows, columns = piece.shape[-2:]
-            self._sink.write(Box(Span(first, first + rows), Span(0, columns)), piece)
+            self._sink.write(box, piece)
         return first, piece
 
     def _spec(self, columns: AxisTiles, height: int) -> ResultSpec:
         result = self._contract.result
         rows = self._rows.result_rows(height)
-        return ResultSpec(height=rows, width=columns.domain.result_size, channels=result.channels, dtype=result.dtype)
+        return ResultSpec(
+            height=rows, width=columns.domain.result_size, channels=result.channels, dtype=result.stored_dtype
+        )
 
     def _checked(self, rows: Array) -> Array:
         """The rows as (rows, W, C)."""

@@ -8,6 +8,7 @@ from exactile.pipeline.run import StageSeconds
 from exactile.plan.border import Border
 from exactile.sources.damage import NO_DAMAGE, DamageReport
 from exactile.sources.protocol import ReadCount
+from exactile.stored_values import NO_NAN, NanReport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,7 +16,8 @@ class Summary:
     """What a run did. Sizes in pixels, (height, width).
 
     ``kept_pixels`` of the result were there from an earlier run that this one went on with, ``skipped_pixels``
-    were background. ``processor`` is what computed: the CPU, or GPUs, and the engine.
+    were background. ``nan`` tells of scores that are not numbers, ``rule`` how numbers became
+    the result. ``processor`` is what computed: the CPU, or GPUs, and the engine.
     """
 
     plan: str
@@ -40,6 +42,8 @@ class Summary:
     predicted_memory_bytes: int
     peak_memory_bytes: int
     damage: DamageReport = NO_DAMAGE
+    nan: NanReport = NO_NAN
+    rule: str = ""
 
     @property
     def megapixels_per_second(self) -> float:

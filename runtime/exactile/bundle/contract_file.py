@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 FORMAT = "exactile.bundle"
-VERSION = 1
+VERSION = 2
 """Raised whenever an older runtime would misread what a newer converter writes."""
 
 CONTRACT_NAME = "contract.json"
@@ -28,7 +28,7 @@ FileName = Annotated[
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 Color = Annotated[str, Meta(pattern=r"^#[0-9a-f]{6}$")]
 ImageType = Literal["uint8", "uint16", "float32"]
-ResultType = Literal["uint8", "uint16", "float16", "float32"]
+ResultType = Literal["uint8", "uint16", "uint32", "int8", "int16", "int32", "int64", "float16", "float32"]
 WeightType = Literal[
     "float16", "float32", "float64", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "bool"
 ]
@@ -84,14 +84,24 @@ class ImagePart(Part, frozen=True, kw_only=True):
     statistics: StatisticsPart | None
 
 
-class ResultPart(Part, frozen=True, kw_only=True):
-    """The graphs' output: (H, W) labels, where ``channels`` is 0, or (C, H, W)."""
+class ResultPart(Part, frozen=True, kw_only=True, omit_defaults=True):
+    """The graphs' output: (H, W) labels, where ``channels`` is 0, or (C, H, W); see ``exactile.contract.ResultOutput``.
+
+    The fields with defaults came with version 2.
+    """
 
     name: str
-    kind: Literal["labels", "probabilities", "raw"]
+    kind: Literal["labels", "multilabel", "probabilities", "raw"]
     dtype: ResultType
     channels: ResultChannels
     classes: ResultChannels
+    rule: str = ""
+    doubt: str = ""
+    threshold: float | None = None
+    stored: ResultType | Literal[""] = ""
+    nan_label: Count | None = None
+    may_be_nan: bool = False
+    unproven: bool = False
 
 
 class MemoryPart(Part, frozen=True, kw_only=True):
@@ -202,7 +212,7 @@ class ContractFile(Part, frozen=True, kw_only=True):
     """All of ``contract.json``. ``files`` lists every other file of the bundle."""
 
     format: Literal["exactile.bundle"]
-    version: Literal[1]
+    version: Literal[1, 2]
     made_by: str
     model: str
     source: str

@@ -40,6 +40,9 @@ from exactile.contract import (
 )
 from exactile.geometry import AxisGeometry, Geometry
 
+MEANING = ("rule", "doubt", "threshold", "stored", "nan_label", "may_be_nan", "unproven")
+"""Fields of a result that the contract file and the contract share."""
+
 ROLES: tuple[StripRole, ...] = ("first", "body", "last")
 
 
@@ -58,6 +61,7 @@ def contract_from(file: ContractFile) -> Contract:
             labels=tuple(
                 LabelClass(value=value, name=part.name, rgb=_rgb(part.color)) for value, part in enumerate(file.classes)
             ),
+            **{name: getattr(file.result, name) for name in MEANING},
         ),
         memory=_memory_from(file.memory),
     )
@@ -128,6 +132,7 @@ def result_part(result: ResultOutput) -> ResultPart:
         dtype=result.dtype,  # type: ignore[arg-type]
         channels=result.channels,
         classes=result.classes,
+        **{name: getattr(result, name) for name in MEANING},
     )
 
 

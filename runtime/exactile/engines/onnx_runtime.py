@@ -19,6 +19,11 @@ _SILENT = 4  # errors come back as exceptions; ONNX Runtime would print them as 
 _DTYPES = {
     "tensor(uint8)": "uint8",
     "tensor(uint16)": "uint16",
+    "tensor(uint32)": "uint32",
+    "tensor(int8)": "int8",
+    "tensor(int16)": "int16",
+    "tensor(int32)": "int32",
+    "tensor(int64)": "int64",
     "tensor(float16)": "float16",
     "tensor(float)": "float32",
 }

@@ -26,6 +26,7 @@ from exactile.plan.strips import StripPlan, StripStep
 from exactile.plan.tiles import Step
 from exactile.sinks.protocol import Sink
 from exactile.sources.protocol import Source
+from exactile.stored_values import StoredValues
 
 Progress = Callable[[int], None]
 """Called with the number of result pixels just written."""
@@ -87,8 +88,12 @@ class Pipeline:
     seconds: StageSeconds = field(default_factory=StageSeconds)
     read: Callable[[], None] = lambda: None
     timed: Timed | None = None
+    values: StoredValues = field(init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _lanes_at_work: int = 0
+
+    def __post_init__(self) -> None:
+        self.values = StoredValues(self.contract.result)
 
     def run(self) -> StageSeconds:
         """Run every step. Raises the first failure of any stage; KeyboardInterrupt stops all of them."""
@@ -201,7 +206,7 @@ class Pipeline:
         assert self.background is not None
         self.skipped.tiles += 1
         self.skipped.pixels += step.zor.area
-        return np.broadcast_to(np.array(self.background.label, self.contract.result.dtype), step.zor.shape)
+        return np.broadcast_to(np.array(self.background.label, self.contract.result.stored_dtype), step.zor.shape)
 
     def _infer(
         self,
@@ -235,18 +240,18 @@ class Pipeline:
                 self._write_one(step, self._background_of(step))
                 continue
             for step, pixels in zip(load.steps, ticket.results(), strict=True):
-                self._write_one(step, pixels)
+                self._write_one(step, pixels, computed=True)
             for span in ticket.spans():
                 self.seconds.infer += span.seconds if span.work == INFER else 0.0
                 self._tell(span, load.steps)
             ticket.release()
 
-    def _write_one(self, step: Step, pixels: Array) -> None:
+    def _write_one(self, step: Step, pixels: Array, *, computed: bool = False) -> None:
         # Strips over rows that only the border needs, or that only warm up the carries, give nothing.
         if not step.zor.area or self.is_done(step.zor):
             return
         begin = time.perf_counter()
-        self.sink.write(step.zor, pixels)
+        self.sink.write(step.zor, self.values.take(step.zor, pixels) if computed else pixels)
         end = time.perf_counter()
         self.seconds.write += end - begin
         self._tell(TimeSpan("write", "write", begin, end), (step,))

@@ -78,8 +78,10 @@ def slot_bytes(contract: Contract, plan: TilePlan | StripPlan) -> int:
     """Bytes of the staging buffers for input tiles and results."""
     image, result = contract.image, contract.result
     tile_bytes = prod(plan.tile_shape) * image.channels * np.dtype(image.dtype).itemsize
-    result_bytes = prod(plan.tile_output_shape) * max(1, result.channels) * np.dtype(result.dtype).itemsize
-    return min(len(plan), INPUT_SLOTS) * tile_bytes + min(len(plan), OUTPUT_SLOTS) * result_bytes
+    values = prod(plan.tile_output_shape) * max(1, result.channels)
+    result_bytes = values * np.dtype(result.dtype).itemsize
+    narrowed_bytes = values * np.dtype(result.stored).itemsize if result.stored else 0
+    return min(len(plan), INPUT_SLOTS) * tile_bytes + min(len(plan), OUTPUT_SLOTS) * result_bytes + narrowed_bytes
 
 
 def choose_tiles(

@@ -1,0 +1,142 @@
+"""What a number can be: interval arithmetic over the extended reals, with NaN kept apart.
+
+Bounds hold in exact arithmetic; float32 may lie beyond them by what it rounds.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """``low`` to ``high``, both possible; ``whole``: integers only; ``nan``: or not a number."""
+
+    low: float
+    high: float
+    whole: bool = False
+    nan: bool = False
+
+    def __post_init__(self) -> None:
+        if math.isnan(self.low) or math.isnan(self.high) or self.low > self.high:
+            raise ValueError(
+                f"an interval goes from a number to one that is not smaller, got {self.low} to {self.high}"
+            )
+
+    @property
+    def bounded(self) -> bool:
+        return math.isfinite(self.low) and math.isfinite(self.high)
+
+    def within(self, low: float, high: float, *, slack: float = 0.0) -> bool:
+        """Whether no value lies outside ``low`` to ``high``, but by ``slack``; NaN is not looked at."""
+        return low - slack <= self.low and self.high <= high + slack
+
+    def hull(self, other: Interval) -> Interval:
+        """What is in either."""
+        return Interval(
+            low=min(self.low, other.low),
+            high=max(self.high, other.high),
+            whole=self.whole and other.whole,
+            nan=self.nan or other.nan,
+        )
+
+    def with_zero(self) -> Interval:
+        """Where zeros are put in."""
+        return self.hull(ZERO)
+
+    def limited(self, dtype: np.dtype[Any]) -> Interval:
+        """As numbers of ``dtype``: floats overflow to infinity, integers wrap."""
+        if dtype.kind == "b":
+            return Interval(low=max(0.0, min(self.low, 1.0)), high=1.0 if self.high > 0 else 0.0, whole=True)
+        if dtype.kind in "iu":
+            info = np.iinfo(dtype)
+            if self.nan or not self.within(float(info.min), float(info.max)):
+                return of_type(dtype)
+            return replace(self, low=float(math.trunc(self.low)), high=float(math.trunc(self.high)), whole=True)
+        largest = float(np.finfo(dtype).max) if dtype.kind == "f" else math.inf
+        low = -math.inf if self.low < -largest else min(self.low, largest)
+        high = math.inf if self.high > largest else max(self.high, -largest)
+        return replace(self, low=low, high=high)
+
+    def monotone(self, low: float, high: float, *, whole: bool = False) -> Interval:
+        """The image of this interval under a rising function that takes its ends to ``low`` and ``high``."""
+        return Interval(low=low, high=high, whole=whole, nan=self.nan)
+
+    def __neg__(self) -> Interval:
+        return replace(self, low=-self.high, high=-self.low)
+
+    def __add__(self, other: Interval) -> Interval:
+        opposite = (self.high == math.inf and other.low == -math.inf) or (
+            self.low == -math.inf and other.high == math.inf
+        )
+        return Interval(
+            low=-math.inf if -math.inf in (self.low, other.low) else self.low + other.low,
+            high=math.inf if math.inf in (self.high, other.high) else self.high + other.high,
+            whole=self.whole and other.whole,
+            nan=self.nan or other.nan or opposite,
+        )
+
+    def __sub__(self, other: Interval) -> Interval:
+        return self + -other
+
+    def __mul__(self, other: Interval) -> Interval:
+        ends = [_times(a, b) for a in (self.low, self.high) for b in (other.low, other.high)]
+        zero_times_infinity = (not self.bounded and other.within_zero()) or (not other.bounded and self.within_zero())
+        return Interval(
+            low=min(ends),
+            high=max(ends),
+            whole=self.whole and other.whole,
+            nan=self.nan or other.nan or zero_times_infinity,
+        )
+
+    def __truediv__(self, other: Interval) -> Interval:
+        if other.within_zero():
+            return UNKNOWN
+        share = Interval(low=1 / other.high, high=1 / other.low, nan=other.nan)
+        found = self * share
+        return replace(found, whole=False, nan=found.nan or (not self.bounded and not other.bounded))
+
+    def within_zero(self) -> bool:
+        """Whether 0 is among the values."""
+        return self.low <= 0 <= self.high
+
+
+def _times(a: float, b: float) -> float:
+    """The product, where 0 times infinity is 0: the infinity then comes from the other ends."""
+    return 0.0 if 0 in (a, b) else a * b
+
+
+ZERO = Interval(low=0.0, high=0.0, whole=True)
+UNIT = Interval(low=0.0, high=1.0)
+UNKNOWN = Interval(low=-math.inf, high=math.inf, nan=True)
+
+
+def of_type(dtype: np.dtype[Any]) -> Interval:
+    """All that ``dtype`` holds."""
+    if dtype.kind == "b":
+        return Interval(low=0.0, high=1.0, whole=True)
+    if dtype.kind in "iu":
+        info = np.iinfo(dtype)
+        return Interval(low=float(info.min), high=float(info.max), whole=True)
+    return UNKNOWN
+
+
+def of_array(array: NDArray[np.generic]) -> Interval:
+    """From the smallest to the largest value of a constant."""
+    if not array.size or array.dtype.kind not in "biuf":
+        return UNKNOWN
+    numbers = array.astype(np.float64)
+    known = numbers[~np.isnan(numbers)]
+    if not known.size:
+        return UNKNOWN
+    return Interval(
+        low=float(known.min()),
+        high=float(known.max()),
+        whole=bool((np.isfinite(known) & (known == np.trunc(known))).all()),
+        nan=known.size < numbers.size,
+    )
