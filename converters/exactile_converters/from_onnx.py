@@ -13,6 +13,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
 from exactile.errors import ModelError, OptionError
+from exactile.file_kinds import not_a_model
 from exactile_converters.fixed_size import release_fixed_size
 from exactile_converters.geometry.node_view import Labels
 from exactile_converters.geometry.trace import Traced, trace
@@ -86,6 +87,9 @@ def read_model(path: Path) -> onnx.ModelProto:
         raise ModelError(f"{path} is a folder; give the .onnx file in it")
     if not path.is_file():
         raise ModelError(f"no model at {path}")
+    other = not_a_model(path)
+    if other is not None:
+        raise ModelError(other)
     size = path.stat().st_size
     if not 0 < size < LARGEST_FILE_BYTES:
         raise ModelError(f"{path} has {size} bytes; an ONNX file has between 1 and {LARGEST_FILE_BYTES - 1}")

@@ -20,7 +20,7 @@ from exactile.plan.tiles import AxisDomain, TilePlan
 from exactile.processors.planning import DevicePlanner
 from exactile.processors.protocol import DeviceSpace
 from exactile.sinks.protocol import ResultSpec, Sink, WritePlan
-from exactile.sources.protocol import Source
+from exactile.sources.protocol import DecodedWhole, Source
 
 PlanName = Literal["auto", "whole", "tile", "strip"]
 PLAN_NAMES: tuple[PlanName, ...] = get_args(PlanName)
@@ -157,6 +157,7 @@ class Planner:
             buffer_bytes=0,
             sink_bytes=sink.buffer_bytes(self.result_spec(plan, source), _write_plan(plan)),
             cache_bytes=source.cache_bytes(read_plan(plan)),
+            source_bytes=source.held_bytes if isinstance(source, DecodedWhole) else 0,
         )
         return self._host_need(plan, need) if self._devices is None else self._devices.need(plan, need)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,8 @@ from exactile.sinks.open import open_sink
 from exactile.sinks.protocol import Sink
 from exactile.sinks.zarr import labels_folder
 from exactile.sources.open import open_source
-from exactile.sources.protocol import Source
+from exactile.sources.protocol import ReadPlan, Source
+from exactile.sources.remarks import remarks_of
 from exactile.trace import Trace, check_trace_target
 
 
@@ -57,7 +59,11 @@ class RunRequest:
         self._deploy = self.model.load()
 
     def open_source(self, image: str | Path) -> Source:
-        return open_source(image, **self.sources)
+        """What the source remarks goes to stderr."""
+        source = open_source(image, **self.sources)
+        for remark in remarks_of(source):
+            sys.stderr.write(f"note: {image}: {remark}\n")
+        return source
 
     def open_sink(self, target: Path) -> Sink:
         return open_sink(target, **self.sinks)
@@ -89,6 +95,7 @@ class RunRequest:
         """Small pictures beside the result, as asked for."""
         result = labels_folder(target, self.sinks["label"])
         first = self.sources["level"]
+        run.source.prepare(ReadPlan(rows=(), columns=()), cache_bytes=0)  # what it keeps is not needed twice
         write_pictures(
             target,
             lambda level: open_source(result, level=level),

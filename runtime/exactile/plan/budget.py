@@ -32,7 +32,8 @@ CHECKED_CANDIDATES = 4000
 class MemoryNeed:
     """Peak bytes of a run by purpose. ``cache_bytes`` is wished for, the rest is needed.
 
-    ``device_bytes`` are those on each GPU, of which there may be no more than ``most_device_bytes``.
+    ``source_bytes`` are those of an image that is decoded whole. ``device_bytes`` are those on each GPU, of which there
+    may be no more than ``most_device_bytes``.
     """
 
     process_bytes: int
@@ -41,13 +42,15 @@ class MemoryNeed:
     buffer_bytes: int
     sink_bytes: int
     cache_bytes: int
+    source_bytes: int = 0
     device_bytes: int = 0
     most_device_bytes: int = 0
 
     @property
     def needed_bytes(self) -> int:
         """Everything but the cache."""
-        return self.process_bytes + self.weights_bytes + self.activation_bytes + self.buffer_bytes + self.sink_bytes
+        used = self.process_bytes + self.weights_bytes + self.activation_bytes + self.buffer_bytes + self.sink_bytes
+        return used + self.source_bytes
 
     def granted_cache(self, budget_bytes: int) -> int:
         """What of the cache fits into the budget."""

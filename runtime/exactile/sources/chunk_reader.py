@@ -113,13 +113,16 @@ class _Part:
 
 
 class DecodedChunkReader:
-    """Chunks that are decoded as a whole, in several threads, and kept while the plan still needs them."""
+    """Chunks that are decoded as a whole, in several threads, and kept while the plan still needs them.
 
-    def __init__(self, access: ChunkAccess) -> None:
+    ``unplanned_cache_bytes`` of them, the most recent first, are kept while no plan was announced.
+    """
+
+    def __init__(self, access: ChunkAccess, *, unplanned_cache_bytes: int = UNPLANNED_CACHE_BYTES) -> None:
         self._access = access
         self._form = access.form
         self._grid = access.form.grid
-        self._cache = ChunkCache(UNPLANNED_CACHE_BYTES)
+        self._cache = ChunkCache(unplanned_cache_bytes)
         self._schedule: ChunkSchedule = RecentFirst(self._grid)
         self._lock = threading.Lock()
         self._decoded = 0
@@ -151,6 +154,10 @@ class DecodedChunkReader:
         finally:
             for part in held:
                 self._cache.unpin(part.key, part.next_use)
+
+    def release(self) -> None:
+        """Drop what is kept."""
+        self._cache.clear(0)
 
     def count(self) -> ReadCount:
         return ReadCount(chunks_decoded=self._decoded, chunks_stored=self._access.chunks_stored)

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from exactile.errors import SourceError
+from exactile.file_kinds import not_an_image
 from exactile.sources.array_like import open_array
 from exactile.sources.damage import OnCorrupt
 from exactile.sources.image_choice import ImageChoice, check_single_image
+from exactile.sources.picture_formats import picture_format
 from exactile.sources.positional_file import PositionalFile
 from exactile.sources.protocol import Source
 from exactile.sources.slide_vendor import is_other_slide, is_slide_in_tiff
@@ -25,17 +27,14 @@ if TYPE_CHECKING:
 
 _TIFF = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 _NPY = b"\x93NUMPY"
-_KNOWN_OTHERS = {
-    b"\x89PNG": "a PNG image",
-    b"\xff\xd8\xff": "a JPEG image",
-    b"PK\x03\x04": "a zip archive (.npz?)",
-    b"\x89HDF": "an HDF5 file",
-    b"%PDF": "a PDF document",
-}
+_READ = (
+    "TIFF (also BigTIFF, OME-TIFF, SVS), whole slides, Zarr, .npy, PNG, JPEG, BMP, WebP, JPEG 2000 and JPEG XL are read"
+)
 
 
 class _Kind(Enum):
     npy = auto()
+    picture = auto()
     slide = auto()
     tiff = auto()
     zarr = auto()
@@ -55,7 +54,9 @@ def open_source(
     on_corrupt: OnCorrupt = "fail",
     corrupt_value: float | None = None,
 ) -> Source:
-    """Open a TIFF file, a whole slide, a .npy file, a Zarr folder (told apart by content) or an array.
+    """Open a TIFF file, a whole slide, a picture, a .npy file, a Zarr folder (told apart by content) or an array.
+
+    A picture is PNG, JPEG, BMP, WebP, JPEG 2000 or JPEG XL, and decoded whole: see ``PictureSource``.
 
     An array is one of numpy, Zarr (also a group), dask, xarray, or anything with ``__array__``: see
     ``exactile.sources.array_like.open_array``.
@@ -65,8 +66,8 @@ def open_source(
 
     ``axes`` is YX, YXC or CYX; ``channels`` chooses channels in any order; ``level`` chooses from a pyramid by
     number, ``mpp`` by microns per pixel, within 5 %; ``series`` chooses from several images, ``z`` and ``t`` a plane
-    of a stack; ``workers`` threads decode. ``on_corrupt`` "fill" fills chunks of a TIFF file that cannot be decoded
-    with ``corrupt_value`` (default 0); elsewhere they are errors all the same.
+    of a stack; ``workers`` threads decode. ``on_corrupt`` "fill" fills chunks of a TIFF file, and pictures, that cannot
+    be decoded with ``corrupt_value`` (default 0); elsewhere they are errors all the same.
 
     Raises SourceError when there is no image that can be read, OptionError for a choice that is not there,
     ChannelError for ``channels`` that are not there.
@@ -80,6 +81,11 @@ def open_source(
 
         check_single_image(choice, os.fspath(image))
         return NpySource(image, axes=axes, channels=channels)
+    if kind is _Kind.picture:
+        from exactile.sources.picture import PictureSource
+
+        check_single_image(choice, os.fspath(image))
+        return PictureSource(image, axes=axes, channels=channels, on_corrupt=on_corrupt, corrupt_value=corrupt_value)
     chosen: dict[str, Any] = {"axes": axes, "channels": channels, "level": level, "mpp": mpp}
     chosen |= {"series": series, "z": z, "t": t, "workers": workers}
     if kind is _Kind.tiff:
@@ -111,21 +117,19 @@ def _kind_of(image: str | os.PathLike[str]) -> _Kind:
         return _Kind.slide if is_slide_in_tiff(image) else _Kind.tiff
     if start.startswith(_NPY):
         return _Kind.npy
+    if picture_format(start) is not None:
+        return _Kind.picture
     if is_other_slide(image):
         return _Kind.slide
-    found = next((kind for magic, kind in _KNOWN_OTHERS.items() if start.startswith(magic)), "of an unknown format")
-    raise SourceError(
-        f"{os.fspath(image)}: is {found if start else 'empty'}; TIFF (also BigTIFF, OME-TIFF, SVS), whole slides,"
-        " Zarr and .npy are read"
-    )
+    raise SourceError(not_an_image(image, _READ))
 
 
 def _first_bytes(path: str | os.PathLike[str]) -> bytes:
     try:
         file = PositionalFile(path)
     except SourceError as error:
-        raise SourceError(f"{error} (TIFF and .npy files are read, whole slides and Zarr folders)") from error
+        raise SourceError(f"{error} ({_READ})") from error
     try:
-        return file.stream.read(8)
+        return file.stream.read(16)
     finally:
         file.close()

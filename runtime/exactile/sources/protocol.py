@@ -78,3 +78,11 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Release files and threads; safe to call twice."""
+
+
+@runtime_checkable
+class DecodedWhole(Protocol):
+    """A source that decodes all of its image for any of it: it needs ``held_bytes``, whatever the plan."""
+
+    @property
+    def held_bytes(self) -> int: ...
