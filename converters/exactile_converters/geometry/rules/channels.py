@@ -144,6 +144,10 @@ def gather(node: NodeView) -> Transfer:
     axis = operand.axis(axis)
     if is_spatial(labels[axis]):
         raise ObstacleError(f"it selects single positions along {labels[axis]}", "Use Slice to crop")
+    if labels[axis] == "n" and found is not None and (found.rank != 1 or found.sizes(0) != (1, 1)):
+        raise ObstacleError(
+            "it selects entries of the batch, and an image is a batch of one", "Leave the batch as it is"
+        )
     rank = found.rank if found is not None else 0
     several: list[Label] = ["c"] * rank
     middle: Labels = labels[axis : axis + 1] if rank == 1 else tuple(several)
