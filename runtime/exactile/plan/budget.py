@@ -27,6 +27,12 @@ LARGEST_CACHE_SHARE = 0.25
 
 CHECKED_CANDIDATES = 4000
 
+TILE_OVERHEAD_PX = 64 * 64
+"""What a tile costs by itself (reading, a call of the engine, writing), in computed pixels."""
+
+NEGLIGIBLE = 0.01
+"""A tile that takes less memory is preferred when its plan is predicted to be slower by no more than this."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryNeed:
@@ -90,7 +96,7 @@ def slot_bytes(contract: Contract, plan: TilePlan | StripPlan) -> int:
 def choose_tiles(
     contract: Contract, image: tuple[int, int], border: Border, *, budget_bytes: int, measure: Measure
 ) -> TilePlan:
-    """The plan that computes the fewest pixels and whose need fits ``budget_bytes``.
+    """The plan of least predicted cost whose need fits ``budget_bytes``: pixels computed, and each tile by itself.
 
     Raises BudgetError that states the least that would do.
     """
@@ -128,14 +134,16 @@ def axis_candidates(domain: AxisDomain) -> list[tuple[int, int]]:
 def _cheapest_first(
     contract: Contract, rows: list[tuple[int, int]], columns: list[tuple[int, int]], rough_bytes: int
 ) -> Iterator[tuple[int, int]]:
-    """Tile shapes whose activations alone fit, fewest computed pixels first, then the smaller tile."""
+    """Tile shapes whose activations alone fit, cheapest first; of those that cost hardly more, the smaller tile."""
     heights, row_counts = np.array(rows, np.float64).T[:, :, None]
     widths, column_counts = np.array(columns, np.float64).T[:, None, :]
-    pixels = heights * row_counts * widths * column_counts
+    tiles = row_counts * column_counts
+    cost = tiles * (heights * widths + TILE_OVERHEAD_PX)
+    steps = np.floor(np.log(cost / cost.min()) / np.log1p(NEGLIGIBLE))
     bytes_needed = _activation_bytes(contract, heights, widths)
     fitting = np.flatnonzero(bytes_needed.ravel() <= rough_bytes)
     area = (heights * widths).ravel()
-    order = fitting[np.lexsort((area[fitting], pixels.ravel()[fitting]))]
+    order = fitting[np.lexsort((area[fitting], steps.ravel()[fitting]))]
     for index in order[:CHECKED_CANDIDATES]:
         row, column = divmod(int(index), len(columns))
         yield rows[row][0], columns[column][0]

@@ -13,7 +13,7 @@ from exactile.contract import DeployedModel, StripModel
 from exactile.errors import BudgetError, PlanError
 from exactile.geometry import round_up
 from exactile.plan.border import Border
-from exactile.plan.budget import MemoryNeed, axis_candidates, choose_tiles
+from exactile.plan.budget import NEGLIGIBLE, MemoryNeed, axis_candidates, choose_tiles
 from exactile.plan.strips import StripPlan, least_rows
 from exactile.plan.tiles import AxisDomain, TilePlan
 
@@ -22,8 +22,6 @@ Measure = Callable[[Plan], MemoryNeed]
 
 USUAL_STRIP_ROWS = (32, 64, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 MOST_BANDS = 64
-NEGLIGIBLE = 0.01
-"""A plan that takes less memory is preferred when it is predicted to be slower by no more than this."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
