@@ -24,6 +24,7 @@ from exactile.errors import ChannelError, ModelError, OptionError
 from exactile.geometry import Box, Span
 from exactile.session import Session
 from exactile.sinks.array import ArraySink
+from exactile.sources.alpha import leave_out_alpha
 from exactile.sources.array import ArraySource
 from exactile.sources.protocol import ReadPlan, Source
 from exactile.statistics import measure
@@ -71,6 +72,7 @@ def crops_of(sources: Sequence[Source], network: Network, normalization: Normali
     found: list[Crop] = []
     each = max(1, MOST_CROPS // len(sources))
     for source in sources[:MOST_CROPS]:
+        leave_out_alpha(source, network.channels)
         if source.channels != network.channels:
             raise ChannelError(
                 f"a calibration image has {source.channels} channel(s), the model takes {network.channels}"

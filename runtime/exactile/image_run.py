@@ -25,6 +25,7 @@ from exactile.processors.protocol import Processor
 from exactile.run_record import Earlier, asked_record, complete_record, take_over
 from exactile.sinks.protocol import ResumableSink, Sink
 from exactile.sources.damage import report_damage
+from exactile.sources.metadata import metadata_of
 from exactile.sources.protocol import ReadCount, ReadPlan, Source
 from exactile.statistics import Normalizers, constants_of
 from exactile.summary import Summary
@@ -192,6 +193,7 @@ class ImageRun:
             peak_memory_bytes=peak_resident_bytes(),
             nan=pipeline.values.nan,
             rule=self.model.contract.result.rule,
+            notes=metadata_of(self.source).told,
             damage=report_damage(
                 self.source,
                 self.model.contract.geometry,

@@ -20,6 +20,7 @@ from exactile.plan.tiles import AxisDomain, TilePlan
 from exactile.processors.planning import DevicePlanner
 from exactile.processors.protocol import DeviceSpace
 from exactile.sinks.protocol import ResultSpec, Sink, WritePlan
+from exactile.sources.metadata import metadata_of
 from exactile.sources.protocol import DecodedWhole, Source
 
 PlanName = Literal["auto", "whole", "tile", "strip"]
@@ -222,6 +223,11 @@ def _channel_remedy(source: Source, wanted: int) -> str:
         return (
             f"it was read as {source.height} x {source.width} pixels of {source.channels} channels. If its channels "
             "come first, say so with --axes CYX"
+        )
+    if source.channels == wanted + 1 and metadata_of(source).alpha is None and source.channels in (2, 4):
+        leave = ",".join(map(str, range(wanted)))
+        return (
+            f"no tag says that one is alpha, so none is left out; choose which with --channels, e.g. --channels {leave}"
         )
     if source.channels >= wanted:
         return f"choose which with --channels, e.g. --channels {','.join(map(str, range(wanted)))}"

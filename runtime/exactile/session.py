@@ -22,6 +22,7 @@ from exactile.plan.strips import StripPlan, least_rows, with_highest_last
 from exactile.planning import PlanName, Planner, Wish
 from exactile.processors.choice import open_processor
 from exactile.sinks.protocol import Sink
+from exactile.sources.alpha import leave_out_alpha
 from exactile.sources.protocol import Source
 from exactile.statistics import Normalizers, constants_of, measure, passes
 from exactile.stream import KeptRows, NoSink, RowStream
@@ -97,6 +98,7 @@ class Session:
 
         Raises ChannelError, PlanError, and BudgetError when nothing fits the memory budget.
         """
+        leave_out_alpha(source, self.contract.image.channels)
         return self._planner.choose(source, sink, Wish(plan=plan, tile=tile, border=border))
 
     def memory_need(self, plan: Plan, source: Source, sink: Sink) -> MemoryNeed:
@@ -170,6 +172,7 @@ class Session:
     ) -> ImageRun:
         """As ``segment``, for who wants to run and cancel it in threads of his own."""
         watcher = watcher or Watcher()
+        leave_out_alpha(source, self.contract.image.channels)
         return ImageRun(
             model=self._model,
             planner=self._planner,
@@ -197,6 +200,7 @@ class Session:
         wanted = self.contract.image.statistics
         if wanted is None:
             raise OptionError("this model normalises by fixed numbers; there is nothing to measure")
+        leave_out_alpha(source, self.contract.image.channels)
         self._planner.check_source(source)
         done, total = 0, passes(source, wanted) * source.height * source.width
 

@@ -17,7 +17,7 @@ class Summary:
 
     ``kept_pixels`` of the result were there from an earlier run that this one went on with, ``skipped_pixels``
     were background. ``nan`` tells of scores that are not numbers, ``rule`` how numbers became
-    the result. ``processor`` is what computed: the CPU, or GPUs, and the engine.
+    the result, ``notes`` how the image was read. ``processor`` is what computed: the CPU, or GPUs, and the engine.
     """
 
     plan: str
@@ -44,6 +44,7 @@ class Summary:
     damage: DamageReport = NO_DAMAGE
     nan: NanReport = NO_NAN
     rule: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def megapixels_per_second(self) -> float:

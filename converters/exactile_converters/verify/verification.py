@@ -15,6 +15,7 @@ from exactile.memory import default_budget_bytes, resident_bytes
 from exactile.plan.tiles import TilePlan
 from exactile.session import Session
 from exactile.sinks.array import ArraySink
+from exactile.sources.alpha import leave_out_alpha
 from exactile.sources.array import ArraySource
 from exactile.sources.protocol import Source
 from exactile_converters.deploy import deploy
@@ -151,6 +152,7 @@ def _compare(
         generator = np.random.default_rng(seed)
         pixels = noise_pixels(claimed, tile, channels=network.channels, dtype=dtype, generator=generator)
     else:
+        leave_out_alpha(source, network.channels)
         pixels = image_pixels(source, claimed, lambda height, width: _fits(model, height, width))
     if pixels.array.shape[2] != network.channels:
         Session(model).plan(ArraySource(pixels.array), ArraySink())  # raises the runtime's own ChannelError

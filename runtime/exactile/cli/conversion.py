@@ -55,6 +55,7 @@ class Conversion:
     map_dtype: MapDtypeChoice | None
     precision: PrecisionChoice | None
     calibrate: list[Path] | None
+    calibration_page: int | None
     calibration: CalibrationChoice | None
     output_name: str | None
     tile: str | None
@@ -110,7 +111,10 @@ class Conversion:
         from exactile.sources.open import open_source
 
         with ExitStack() as opened:
-            images = [opened.enter_context(closing(open_source(path))) for path in self.calibrate or ()]
+            images = [
+                opened.enter_context(closing(open_source(path, page=self.calibration_page)))
+                for path in self.calibrate or ()
+            ]
             return maker.convert_entry(
                 entry,
                 self.target,
@@ -137,6 +141,7 @@ class Conversion:
             "--output": self.output,
             "--map-dtype": self.map_dtype,
             "--calibrate": self.calibrate or None,
+            "--page": self.calibration_page,
             "--calibration": self.calibration,
             "--output-name": self.output_name,
             "--classes": self.classes,

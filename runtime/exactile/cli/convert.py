@@ -112,6 +112,9 @@ def convert(
         list[Path] | None,
         typer.Option(metavar="IMAGE", help="An image to calibrate int8 on and to compare labels on; may be repeated."),
     ] = None,
+    calibration_page: Annotated[
+        int | None, typer.Option("--page", min=0, help="Of --calibrate: one page of a TIFF file by its number.")
+    ] = None,
     calibration: Annotated[
         CalibrationChoice | None, typer.Option(help="How int8 ranges are chosen. [default: percentile]")
     ] = None,
@@ -161,6 +164,7 @@ def convert(
         map_dtype=map_dtype,
         precision=precision,
         calibrate=calibrate,
+        calibration_page=calibration_page,
         calibration=calibration,
         output_name=output_name,
         tile=tile,

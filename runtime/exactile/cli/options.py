@@ -62,6 +62,10 @@ MppOption = Annotated[
 ]
 SeriesOption = Annotated[int, typer.Option(min=0, help="Which image, of a file that holds several.")]
 ZOption = Annotated[int | None, typer.Option("--z", min=0, help="Plane of a stack.")]
+PageOption = Annotated[
+    int | None,
+    typer.Option("--page", min=0, help="One page of a TIFF file by its number, instead of --series, --z, --t."),
+]
 TOption = Annotated[int | None, typer.Option("--t", min=0, help="Time point of a series of images.")]
 
 

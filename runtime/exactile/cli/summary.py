@@ -79,6 +79,7 @@ def summary_object(summary: Summary, *, model: Path, image: Path | str, target: 
         "padded_size": list(summary.domain),
         "result_shape": list(summary.result),
         "damaged": damage_object(summary.damage),
+        "notes": list(summary.notes),
         "wanted_pixels": summary.wanted_pixels,
         "computed_pixels": summary.computed_pixels,
         "kept_pixels": summary.kept_pixels,
@@ -135,6 +136,7 @@ def _rows(summary: Summary, target: Path) -> list[tuple[str, str]]:
         rows.append(("chunks", f"{summary.chunks.chunks_decoded} decoded of {summary.chunks.chunks_stored} stored"))
     if summary.damage.boxes:
         rows.append(("damaged", f"{summary.damage.pixels} pixels filled: {box_list(summary.damage.boxes)}"))
+    rows += [("note", note) for note in summary.notes]
     return rows
 
 

@@ -25,6 +25,7 @@ from exactile.cli.options import (
     MppOption,
     NoProgressOption,
     OutputNameOption,
+    PageOption,
     ScaleOption,
     SeriesOption,
     StdOption,
@@ -74,6 +75,7 @@ def verify(
     series: SeriesOption = 0,
     z: ZOption = None,
     t: TOption = None,
+    page: PageOption = None,
     output_name: OutputNameOption = None,
     seed: Annotated[int, typer.Option(min=0, help="Of all noise.")] = 0,
     no_progress: NoProgressOption = False,
@@ -95,12 +97,12 @@ def verify(
             std=parse_numbers("std", std, 1.0),
         )
         if report is not None:
-            page = report / verifier.PAGE
-            protect_files([model], [image] if image is not None else [], files=[(page, "--report")])
+            report_page = report / verifier.PAGE
+            protect_files([model], [image] if image is not None else [], files=[(report_page, "--report")])
             verifier.check_directory(report)
         network = converter.load_network(model, output_name=output_name)
         source = (
-            open_source(image, axes=axes, channels=chosen, level=level, mpp=mpp, series=series, z=z, t=t)
+            open_source(image, axes=axes, channels=chosen, level=level, mpp=mpp, series=series, z=z, t=t, page=page)
             if image is not None
             else None
         )

@@ -50,8 +50,17 @@ def check_number(number: int, count: int, kind: str, name: str, holder: str = "f
     return number
 
 
+def check_no_page(choice: ImageChoice, name: str) -> None:
+    """Raise OptionError when ``choice`` wants a page of what has none."""
+    if choice.page is not None:
+        raise OptionError(
+            f"{name}: page {choice.page} (--page) was asked for, but only TIFF files have pages; leave it out"
+        )
+
+
 def check_single_image(choice: ImageChoice, name: str) -> None:
     """Raise OptionError when ``choice`` wants another image than the only one there is, or asks for its pixel size."""
+    check_no_page(choice, name)
     if choice.level:
         raise OptionError(
             f"{name}: level {choice.level} was asked for, but only pyramids (TIFF, OME-Zarr, slides) have levels"
@@ -62,10 +71,12 @@ def check_single_image(choice: ImageChoice, name: str) -> None:
     choose_positions("YX", (1, 1), choice, name)
 
 
-def choose_positions(axes: str, shape: Sequence[int], choice: ImageChoice, name: str, *, remedy: str = "") -> list[int]:
+def choose_positions(
+    axes: str, shape: Sequence[int], choice: ImageChoice, name: str, *, remedies: Sequence[str] = ()
+) -> list[int]:
     """The position along every axis of ``axes`` (one letter each), 0 along Y, X, C and S.
 
-    Raises SourceError where an axis is longer than 1 and nothing was chosen along it (``remedy`` ends the message),
+    Raises SourceError where an axis is longer than 1 and nothing was chosen along it (``remedies`` end the message),
     OptionError for a position that is not there.
     """
     wanted = {"Z": choice.z, "T": choice.t}
@@ -83,10 +94,10 @@ def choose_positions(axes: str, shape: Sequence[int], choice: ImageChoice, name:
             for letter, size in open_axes
             if letter in wanted
         ]
-        remedies = [f"choose {' and '.join(options)}"] if len(options) == len(open_axes) else []
-        remedies += [remedy] if remedy else []
+        ways = [f"choose {' and '.join(options)}"] if len(options) == len(open_axes) else []
+        ways += remedies
         raise SourceError(
             f"{name}: holds {axes} of {tuple(shape)}, which is more than one image with channels;"
-            f" {', or '.join(remedies) or 'store the planes as images of their own'}"
+            f" {', or '.join(ways) or 'store the planes as images of their own'}"
         )
     return [wanted.get(letter) or 0 for letter in axes]

@@ -13,7 +13,7 @@ from exactile.errors import SourceError
 from exactile.file_kinds import not_an_image
 from exactile.sources.array_like import open_array
 from exactile.sources.damage import OnCorrupt
-from exactile.sources.image_choice import ImageChoice, check_single_image
+from exactile.sources.image_choice import ImageChoice, check_no_page, check_single_image
 from exactile.sources.picture_formats import picture_format
 from exactile.sources.positional_file import PositionalFile
 from exactile.sources.protocol import Source
@@ -50,6 +50,7 @@ def open_source(
     series: int = 0,
     z: int | None = None,
     t: int | None = None,
+    page: int | None = None,
     workers: int | None = None,
     on_corrupt: OnCorrupt = "fail",
     corrupt_value: float | None = None,
@@ -66,13 +67,14 @@ def open_source(
 
     ``axes`` is YX, YXC or CYX; ``channels`` chooses channels in any order; ``level`` chooses from a pyramid by
     number, ``mpp`` by microns per pixel, within 5 %; ``series`` chooses from several images, ``z`` and ``t`` a plane
-    of a stack; ``workers`` threads decode. ``on_corrupt`` "fill" fills chunks of a TIFF file, and pictures, that cannot
-    be decoded with ``corrupt_value`` (default 0); elsewhere they are errors all the same.
+    of a stack; ``page`` instead takes one page of a TIFF file by its number; ``workers`` threads decode.
+    ``on_corrupt`` "fill" fills chunks of a TIFF file, and pictures, that cannot be decoded with ``corrupt_value``
+    (default 0); elsewhere they are errors all the same.
 
     Raises SourceError when there is no image that can be read, OptionError for a choice that is not there,
     ChannelError for ``channels`` that are not there.
     """
-    choice = ImageChoice(level=level, mpp=mpp, series=series, z=z, t=t, axes=axes)
+    choice = ImageChoice(level=level, mpp=mpp, series=series, z=z, t=t, page=page, axes=axes)
     if not isinstance(image, str | os.PathLike):
         return open_array(image, choice, channels=channels, workers=workers)
     kind = _kind_of(image)
@@ -89,7 +91,9 @@ def open_source(
     chosen: dict[str, Any] = {"axes": axes, "channels": channels, "level": level, "mpp": mpp}
     chosen |= {"series": series, "z": z, "t": t, "workers": workers}
     if kind is _Kind.tiff:
-        chosen |= {"on_corrupt": on_corrupt, "corrupt_value": corrupt_value}
+        chosen |= {"page": page, "on_corrupt": on_corrupt, "corrupt_value": corrupt_value}
+    else:
+        check_no_page(choice, os.fspath(image))
     return _class_of(kind)(image, **chosen)
 
 

@@ -31,7 +31,8 @@ from exactile.sources.tiff_structure import read_layout
 class TiffSource:
     """One image of a TIFF file: uint8, uint16 or float32 samples, exactly as ``tifffile`` reads them.
 
-    So colours stay as stored, but that JPEG's YCbCr becomes RGB; zero may be white, and alpha is a channel.
+    So colours stay as stored, but that JPEG's YCbCr becomes RGB; zero may be white, and alpha is a channel
+    unless ``leave_out_alpha`` takes it away.
 
     ``level`` chooses from a pyramid (0: full resolution), or ``mpp`` does by microns per pixel, within 5 %; ``series``
     chooses from the images that the file holds, ``z`` and ``t`` a plane of a stack; ``page`` instead takes one page
@@ -83,9 +84,20 @@ class TiffSource:
         self.channels = len(chosen)
         self.dtype: np.dtype[Any] = layout.stored_dtype.newbyteorder("=")
         self.pixel_size_um = layout.pixel_size_um
+        self.metadata = layout.metadata if channels is None else replace(layout.metadata, alpha=None)
         self._choice = replace(choice, level=layout.level, mpp=None)
         self._chosen = chosen
+        self._layout = layout
         self._reader = self._make_reader(layout, chosen)
+
+    def leave_out_alpha(self) -> None:
+        alpha = self.metadata.alpha
+        if alpha is None:
+            return
+        self._chosen = tuple(channel for channel in self._chosen if channel != alpha.channel)
+        self.channels = len(self._chosen)
+        self.metadata = replace(self.metadata, alpha=replace(alpha, left_out=True))
+        self._reader = self._make_reader(self._layout, self._chosen)
 
     def _make_reader(self, layout: TiffLayout, chosen: tuple[int, ...]) -> ChunkReader:
         """A reader of the planes that hold the channels chosen."""

@@ -69,30 +69,38 @@ def _planes_of_series(series: Any, choice: ImageChoice, name: str) -> _Stack:
     keyframe = series.keyframe
     _check_plane(keyframe, name)
     if series.is_multifile:
-        raise SourceError(f"{name}: the image is spread over several files; store it in one, or read one page")
+        raise SourceError(f"{name}: the image is spread over several files; store it in one, or read one page (--page)")
     if series.transform is not None:
         raise SourceError(f"{name}: its samples are stored under a transformation; convert it to plain samples")
-    long = [(size, axis) for size, axis in zip(series.shape, series.axes, strict=True) if size > 1 or axis in "YX"]
-    shape, axes = tuple(size for size, _ in long), "".join(axis for _, axis in long)
+    shape, _ = _long_axes(series)
     plane = _plane_shape(keyframe)
     stacked = len(shape) - len(plane)
     if stacked == 0 and shape == plane:
         choose_positions("", (), choice, name)
         return _Stack(series=series, indices=(0,), complete=True)
     if stacked < 1 or shape[stacked:] != plane:
-        raise _no_image(shape, axes, name)
-    return _Stack(series=series, indices=_indices(shape, axes, stacked, choice, name), complete=False)
+        raise _no_image(series, name)
+    return _Stack(series=series, indices=_indices(series, stacked, choice, name), complete=False)
 
 
-def _indices(shape: tuple[int, ...], axes: str, stacked: int, choice: ImageChoice, name: str) -> tuple[int, ...]:
+def _long_axes(series: Any) -> tuple[tuple[int, ...], str]:
+    """Sizes and letters of the axes of a series, without those of length 1 but Y and X."""
+    long = [(size, axis) for size, axis in zip(series.shape, series.axes, strict=True) if size > 1 or axis in "YX"]
+    return tuple(size for size, _ in long), "".join(axis for _, axis in long)
+
+
+def _indices(series: Any, stacked: int, choice: ImageChoice, name: str) -> tuple[int, ...]:
     """The pages of the image's channels, among pages stacked along the first ``stacked`` axes."""
+    shape, axes = _long_axes(series)
     channels = _channel_axis(shape, axes, stacked, choice)
     letters = [axis if channels != index else "C" for index, axis in enumerate(axes[:stacked])]
     if "C" in letters and len(shape) - stacked > 2:
-        raise _no_image(shape, axes, name)
+        raise _no_image(series, name)
     told_apart = "".join(letters)
-    another = "choose one page by its number" + (", or say that its axes are CYX" if stacked == 1 else "")
-    positions = choose_positions(told_apart + axes[stacked:], shape, choice, name, remedy=another)[:stacked]
+    ways = _pages_remedy(series)
+    if stacked == 1 and len(shape) == stacked + 2:
+        ways += ["take its pages as channels with --axes CYX"]
+    positions = choose_positions(told_apart + axes[stacked:], shape, choice, name, remedies=ways)[:stacked]
     count = shape[channels] if channels is not None else 1
     return tuple(
         int(np.ravel_multi_index([index if at == channels else p for at, p in enumerate(positions)], shape[:stacked]))
@@ -166,7 +174,13 @@ def _check_plane(keyframe: Any, name: str) -> None:
         raise SourceError(f"{name}: its samples are numbers of palette colours; convert the image to RGB or grey")
 
 
-def _no_image(shape: tuple[int, ...], axes: str, name: str) -> SourceError:
-    return SourceError(
-        f"{name}: holds {axes} of {shape}, which is more than one image with channels; choose one page by its number"
-    )
+def _pages_remedy(series: Any) -> list[str]:
+    """How to get at one plane by its page, where each has one."""
+    pages = len(series.keyframe.parent.pages)
+    return [f"choose one page (--page) from 0 to {pages - 1}"] if pages > 1 else []
+
+
+def _no_image(series: Any, name: str) -> SourceError:
+    shape, axes = _long_axes(series)
+    ways = _pages_remedy(series) or ["store the planes as images of their own"]
+    return SourceError(f"{name}: holds {axes} of {shape}, which is more than one image with channels; {ways[0]}")

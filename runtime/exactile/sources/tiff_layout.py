@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from exactile.geometry import Box
 from exactile.sources.chunk_grid import ChunkGrid
+from exactile.sources.metadata import NO_METADATA, ImageMetadata
 from exactile.sources.pixel_size import PixelSize
 
 Decode = Callable[[bytes, int], NDArray[Any]]
@@ -39,7 +40,7 @@ class TiffLayout:
 
     ``raw`` chunks are rows of plain samples in the file's byte order, as ``stored_dtype`` has it, and are read
     in part; others are decoded as a whole. ``level`` is the image's number in its pyramid, ``pixel_size_um`` the height
-    and width of its pixels.
+    and width of its pixels, ``metadata`` what its tags say beside them.
     """
 
     grid: ChunkGrid
@@ -50,6 +51,7 @@ class TiffLayout:
     fill: float
     level: int = 0
     pixel_size_um: PixelSize | None = None
+    metadata: ImageMetadata = NO_METADATA
 
     @property
     def channels(self) -> int:

@@ -19,6 +19,7 @@ from exactile.sources.sample_types import native_sample_type
 from exactile.sources.tiff_choice import ChosenPages, choose_pages
 from exactile.sources.tiff_layout import ChunkPlane, Decode, TiffLayout
 from exactile.sources.tiff_log import structure_errors
+from exactile.sources.tiff_metadata import read_metadata
 
 _JPEG = 7
 _JPEG_FAMILY = {6, 7, 34892, 33007}  # those whose decoder takes tables from the page
@@ -66,6 +67,7 @@ def _lay_out(chosen: ChosenPages, name: str) -> TiffLayout:
         fill=keyframe.nodata,
         level=chosen.level,
         pixel_size_um=chosen.pixel_size_um,
+        metadata=read_metadata(chosen),
     )
 
 

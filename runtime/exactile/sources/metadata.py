@@ -1,0 +1,57 @@
+"""What an image says about itself beside its pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alpha:
+    """Channel ``channel`` is opacity by the file's own word; ``premultiplied`` colours were multiplied by it."""
+
+    channel: int
+    premultiplied: bool = False
+    left_out: bool = False
+
+    def __post_init__(self) -> None:
+        if self.channel < 0:
+            raise ValueError(f"a channel's number is not negative, got {self.channel}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageMetadata:
+    """What is known of an image; all of it may be missing.
+
+    ``notes`` are sentences for people: what was done to its samples, or left undone.
+    """
+
+    alpha: Alpha | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """All that people should know of how the image was read."""
+        alpha = self.alpha
+        if alpha is None or not alpha.left_out:
+            return self.notes
+        said = f"the alpha channel ({alpha.channel}) was left out"
+        if alpha.premultiplied:
+            said += "; colours were multiplied by it when they were stored, and are as stored"
+        return (*self.notes, said)
+
+
+NO_METADATA = ImageMetadata()
+
+
+@runtime_checkable
+class HasMetadata(Protocol):
+    """A source that knows more than its pixels."""
+
+    @property
+    def metadata(self) -> ImageMetadata: ...
+
+
+def metadata_of(source: object) -> ImageMetadata:
+    """What ``source`` knows; nothing where it has no metadata."""
+    return source.metadata if isinstance(source, HasMetadata) else NO_METADATA
