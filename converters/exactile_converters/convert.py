@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exactile.bundle.contract_file import AccuracyPart, ClassPart, ContractFile
-from exactile.contract import DeployedModel, OutputKind
+from exactile.contract import Activation, DeployedModel, OutputKind
 from exactile.errors import ModelError, OptionError
 from exactile.session import Session
 from exactile.sinks.array import ArraySink
@@ -24,6 +24,7 @@ from exactile_converters.deploy import deploy
 from exactile_converters.entries import Entry, load_entry, load_factory
 from exactile_converters.explicit_windows import write_windows
 from exactile_converters.from_onnx import Network
+from exactile_converters.graphs.image_in import fitting_image_type
 from exactile_converters.graphs.io import MapDtype, Normalization
 from exactile_converters.inspection import not_tileable
 from exactile_converters.precision import Calibration, Crop, Precision, at_precision, compare_labels, crops_of
@@ -55,6 +56,8 @@ def convert(
     normalization: Normalization | None = None,
     output: OutputKind | None = None,
     map_dtype: MapDtype | None = None,
+    threshold: float | None = None,
+    activation: Activation | None = None,
     precision: Precision = "fp32",
     calibration: Calibration = "percentile",
     calibration_images: Sequence[Source] = (),
@@ -68,9 +71,11 @@ def convert(
     """Write a bundle for ``source``: ONNX, TorchScript, an exported program (.pt2), a module, Keras, a SavedModel.
 
     Also a BioImage.IO package (folder, rdf.yaml or zip), which brings its own normalisation. ``tile`` is the (height,
-    width) of the padded tile whose graph has a fixed shape; ``image_dtype`` that of the images to come (default: uint8,
-    or the package's); ``output`` defaults to labels, for a package to raw: after its post-processing.
-    ``map_dtype`` is the type of probabilities (float32, float16, uint8: round(255 p)) and raw maps.
+    width) of the padded tile whose graph has a fixed shape; ``image_dtype`` that of the images to come (default: what
+    the network or package says, else uint8); ``output`` defaults to labels, for a package to raw: after its
+    post-processing.
+    ``map_dtype`` is the type of probabilities (float32, float16, uint8: round(255 p)) and raw maps. ``threshold`` (of
+    the probability) and ``activation`` (what the output still needs to be probabilities) are as for ``deploy``.
     ``example_shape`` (N, C, H, W) is the image that a PyTorch module is traced with (default: 256 x 256 pixels and the
     channels of its first convolution). ``precision`` is that inside the network; int8 is calibrated on
     ``calibration_images``, and labels compared on them.
@@ -86,6 +91,8 @@ def convert(
         normalization=normalization,
         output=output,
         map_dtype=map_dtype,
+        threshold=threshold,
+        activation=activation,
         precision=precision,
         calibration=calibration,
         calibration_images=calibration_images,
@@ -104,6 +111,8 @@ def convert_entry(
     normalization: Normalization | None = None,
     output: OutputKind | None = None,
     map_dtype: MapDtype | None = None,
+    threshold: float | None = None,
+    activation: Activation | None = None,
     precision: Precision = "fp32",
     calibration: Calibration = "percentile",
     calibration_images: Sequence[Source] = (),
@@ -119,7 +128,7 @@ def convert_entry(
             f"{network.name}: the package says how samples are normalised; leave --scale and the like out"
         )
     normalization = package.normalization if package is not None else normalization or Normalization()
-    image_dtype = image_dtype or (package.image_dtype if package is not None else "uint8")
+    image_dtype = image_dtype or (package.image_dtype if package is not None else fitting_image_type(network))
     output = output or ("raw" if package is not None else "labels")
     if classes is None and package is not None and package.classes:
         classes = package.classes
@@ -136,7 +145,15 @@ def convert_entry(
     if network is not full and network.trace().geometry != traced.geometry:
         raise ModelError(f"{network.name}: {precision} changed the geometry; please report this model")
     accuracy = _accuracy(full, network, normalization, crops, calibration) if crops else None
-    model = deploy(network, image_dtype=image_dtype, normalization=normalization, output=output, map_dtype=map_dtype)
+    model = deploy(
+        network,
+        image_dtype=image_dtype,
+        normalization=normalization,
+        output=output,
+        map_dtype=map_dtype,
+        threshold=threshold,
+        activation=activation,
+    )
     named = _classes(model, classes, colors)
     image = _sample_image(model)
     result = run_whole(model, image)

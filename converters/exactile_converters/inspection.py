@@ -7,7 +7,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from exactile.contract import MemoryModel, StripModel
+from exactile.contract import MemoryModel, ResultOutput, StripModel
 from exactile.errors import ChannelError, ModelError, NotTileableError, OptionError
 from exactile.geometry import Geometry
 from exactile_converters.from_onnx import Network
@@ -43,6 +43,7 @@ class Tensor:
 class Inspection:
     """``geometry`` and ``profile`` are None exactly when there are obstacles; ``memory`` also when it is unknown.
 
+    ``result`` is what ``run`` makes of its output when nothing else is asked for: None where that cannot be labels.
     ``strips`` is None where the network cannot be run in strips; ``no_strips_reason`` then says why.
     """
 
@@ -55,6 +56,7 @@ class Inspection:
     memory: MemoryModel | None
     strips: StripModel | None
     no_strips_reason: str
+    result: ResultOutput | None
 
     def plot(self, path: Path, *, title: str, overwrite: bool = False) -> None:
         """Draw where the halo comes from. Raises NotTileableError, OptionError without matplotlib, and SinkError."""
@@ -81,6 +83,7 @@ def inspect_network(network: Network) -> Inspection:
         memory=wrapped_memory(wrapped, traced.sizes) if wrapped is not None else None,
         strips=strips,
         no_strips_reason=reason,
+        result=wrapped.result if wrapped is not None else None,
     )
 
 

@@ -70,6 +70,7 @@ def _rows(path: Path, file: ContractFile) -> list[tuple[str, str]]:
         ("model", f"{file.model} ({file.source}), {file.precision}"),
         ("image", f"(height, width, {file.image.channels}) {file.image.dtype}; {_normalization(file)}"),
         ("result", _result(file)),
+        *([("rule", file.result.rule)] if file.result.rule else []),
         ("stride", f"{y.stride} x {x.stride} pixels (height x width)"),
         ("halo", f"{_halo('top', 'bottom', y)}, {_halo('left', 'right', x)} pixels"),
     ]
@@ -86,7 +87,7 @@ def _rows(path: Path, file: ContractFile) -> list[tuple[str, str]]:
         share = file.accuracy.different_labels / max(1, file.accuracy.pixels)
         iou = ", ".join("-" if value is None else f"{value:.4f}" for value in file.accuracy.iou)
         rows.append(("accuracy", f"{share:.3%} of the labels differ from FP32 on the calibration images; IoU {iou}"))
-    rows += [("note", note) for note in file.notes]
+    rows += [("note", note) for note in (*file.notes, file.result.doubt) if note]
     return rows
 
 
@@ -110,9 +111,10 @@ def _normalization(file: ContractFile) -> str:
 
 def _result(file: ContractFile) -> str:
     result = file.result
+    dtype = result.stored or result.dtype
     if result.kind == "labels":
-        return f"(height, width) {result.dtype} labels"
-    return f"({result.channels}, height, width) {result.dtype} {result.kind}"
+        return f"(height, width) {dtype} labels"
+    return f"({result.channels}, height, width) {dtype} {result.kind}"
 
 
 def _test_line(plan: PlanName, found: SampleRun) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from exactile.bundle.contract_file import CONTRACT_NAME
 from exactile.cli.normalization import NormalizationOptions
-from exactile.cli.options import OutputChoice
+from exactile.cli.options import ActivationChoice, OutputChoice
 from exactile.cli.values import parse_names, parse_tile
 from exactile.errors import OptionError
 
@@ -53,6 +53,8 @@ class Conversion:
     normalization: NormalizationOptions
     output: OutputChoice | None
     map_dtype: MapDtypeChoice | None
+    threshold: float | None
+    activation: ActivationChoice | None
     precision: PrecisionChoice | None
     calibrate: list[Path] | None
     calibration_page: int | None
@@ -122,6 +124,8 @@ class Conversion:
                 normalization=normalization,
                 output=self.output.value if self.output is not None else None,
                 map_dtype=self.map_dtype.value if self.map_dtype is not None else None,
+                threshold=self.threshold,
+                activation=self.activation.value if self.activation is not None else None,
                 precision=(self.precision or PrecisionChoice.fp32).value,
                 calibration=(self.calibration or CalibrationChoice.percentile).value,
                 calibration_images=images,
@@ -140,6 +144,8 @@ class Conversion:
             "--dtype": self.dtype,
             "--output": self.output,
             "--map-dtype": self.map_dtype,
+            "--threshold": self.threshold,
+            "--activation": self.activation,
             "--calibrate": self.calibrate or None,
             "--page": self.calibration_page,
             "--calibration": self.calibration,

@@ -25,8 +25,10 @@ from exactile.cli.engine_options import (
 )
 from exactile.cli.engine_progress import BuildBar
 from exactile.cli.failures import reported
+from exactile.cli.meaning import tell_doubt
 from exactile.cli.normalization import NormalizationOptions
 from exactile.cli.options import (
+    ActivationOption,
     JointOption,
     MeanOption,
     NoProgressOption,
@@ -36,6 +38,7 @@ from exactile.cli.options import (
     PercentilesOption,
     ScaleOption,
     StdOption,
+    ThresholdOption,
 )
 from exactile.cli.protection import protect_files
 from exactile.errors import ExactileError
@@ -86,7 +89,8 @@ def convert(
         int | None, typer.Option(min=1, help="Channels of the image. [default: of the first convolution]")
     ] = None,
     dtype: Annotated[
-        DtypeChoice | None, typer.Option(help="Samples of the images to come. [default: uint8, or what a package says]")
+        DtypeChoice | None,
+        typer.Option(help="Samples of the images to come. [default: uint8, or what model or package say]"),
     ] = None,
     scale: ScaleOption = None,
     mean: MeanOption = None,
@@ -97,13 +101,16 @@ def convert(
     output: Annotated[
         OutputChoice | None,
         typer.Option(
-            help="labels; probabilities (C, H, W); or raw, the network's output. [default: labels; raw for a package]"
+            help="labels; multilabel, 0 or 1 for each channel; probabilities (C, H, W); or raw, the network's output. "
+            "[default: labels; raw for a package]"
         ),
     ] = None,
     map_dtype: Annotated[
         MapDtypeChoice | None,
         typer.Option(help="Of probabilities and raw maps; uint8 is round(255 p). [default: float32]"),
     ] = None,
+    threshold: ThresholdOption = None,
+    activation: ActivationOption = None,
     precision: Annotated[
         PrecisionChoice | None,
         typer.Option(help="Inside the network. int8 needs --calibrate; seams stay exact. [default: fp32]"),
@@ -162,6 +169,8 @@ def convert(
         ),
         output=output,
         map_dtype=map_dtype,
+        threshold=threshold,
+        activation=activation,
         precision=precision,
         calibrate=calibrate,
         calibration_page=calibration_page,
@@ -206,6 +215,7 @@ def _convert(conversion: Conversion, engines: EngineOptions, *, as_json: bool, p
     if builder is not None:
         builder.check_settings(settings)
     converted = conversion.run(maker)
+    tell_doubt(converted.file.result.doubt)
     outcomes: tuple[Any, ...] = ()
     if builder is not None:
         try:

@@ -43,7 +43,13 @@ def inspection_object(inspection: Any, model: Path) -> dict[str, Any]:
             {**_tensor(tensor), "image_channels": list(tensor.image_channels or ())} for tensor in inspection.inputs
         ],
         "outputs": [_tensor(tensor) for tensor in inspection.outputs],
+        "labels": labels_object(inspection.result) if inspection.result is not None else None,
     }
+
+
+def labels_object(result: Any) -> dict[str, Any]:
+    """What ``run`` makes of the output when nothing else is asked for."""
+    return {"rule": result.rule, "doubt": result.doubt or None, "dtype": result.stored_dtype}
 
 
 def halo_object(geometry: Geometry) -> dict[str, int]:

@@ -56,6 +56,10 @@ def _rows(inspection: Any, model: Path) -> Iterator[tuple[str, str]]:
         yield "scale", f"{y.scale} x {x.scale} (output size / input size)"
         yield "offset", f"{y.origin} x {x.origin} pixels (of the output's first pixel in the image)"
         yield "sizes", sizes_in_words(geometry)
+    if inspection.result is not None:
+        yield "labels", f"{inspection.result.stored_dtype}: {inspection.result.rule}"
+        if inspection.result.doubt:
+            yield "note", inspection.result.doubt
     if geometry is not None:
         yield "strips", _strips_in_words(inspection)
     yield "cost", _cost_in_words(inspection.cost)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from exactile.cli.converter import load_converter
 from exactile.cli.normalization import NormalizationOptions
-from exactile.contract import DeployedModel, OutputKind
+from exactile.contract import Activation, DeployedModel, OutputKind
 from exactile.errors import OptionError
 
 Deploy = Callable[[str], DeployedModel]
@@ -22,6 +22,8 @@ class ModelChoice:
     path: Path
     normalization: NormalizationOptions
     output: OutputKind | None
+    threshold: float | None
+    activation: Activation | None
     output_name: str | None
     strips: bool
 
@@ -34,8 +36,13 @@ class ModelChoice:
     def _bundle(self) -> Deploy:
         from exactile.bundle.opening import open_bundle
 
-        given = {"--output": self.output, "--output-name": self.output_name}
-        fixed = [*self.normalization.given, *(option for option, value in given.items() if value)]
+        given = {
+            "--output": self.output,
+            "--threshold": self.threshold,
+            "--activation": self.activation,
+            "--output-name": self.output_name,
+        }
+        fixed = [*self.normalization.given, *(option for option, value in given.items() if value is not None)]
         if fixed:
             raise OptionError(
                 f"{', '.join(fixed)}: fixed in the bundle {self.path}; leave it out, or convert the model again with it"
@@ -57,6 +64,8 @@ class ModelChoice:
                 image_dtype=dtype,
                 normalization=normalization,
                 output=self.output or "labels",
+                threshold=self.threshold,
+                activation=self.activation,
                 strips=self.strips,
             )
             return deployed

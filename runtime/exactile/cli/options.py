@@ -21,8 +21,31 @@ StdOption = Annotated[list[str] | None, typer.Option(help="See --scale.")]
 
 class OutputChoice(StrEnum):
     labels = "labels"
+    multilabel = "multilabel"
     probabilities = "probabilities"
     raw = "raw"
+
+
+class ActivationChoice(StrEnum):
+    """What a network's output still needs to be probabilities."""
+
+    none = "none"
+    sigmoid = "sigmoid"
+    softmax = "softmax"
+
+
+ThresholdOption = Annotated[
+    float | None,
+    typer.Option(
+        help="Of the probability, for labels of one channel and for multilabel. [default: 0.5]", show_default=False
+    ),
+]
+ActivationOption = Annotated[
+    ActivationChoice | None,
+    typer.Option(
+        help="What the output still needs to be probabilities; none: it holds them. [default: as the graph tells]"
+    ),
+]
 
 
 class NormalizeChoice(StrEnum):

@@ -11,9 +11,11 @@ import typer
 
 from exactile.cli.damage import warn_of_damage
 from exactile.cli.failures import reported
+from exactile.cli.meaning import warn_of_nan
 from exactile.cli.model_choice import ModelChoice
 from exactile.cli.normalization import NormalizationOptions
 from exactile.cli.options import (
+    ActivationOption,
     AxesOption,
     BundleOrModelArgument,
     ChannelsOption,
@@ -33,6 +35,7 @@ from exactile.cli.options import (
     ScaleOption,
     SeriesOption,
     StdOption,
+    ThresholdOption,
     TOption,
     ZOption,
 )
@@ -99,8 +102,13 @@ def run(
     ],
     output: Annotated[
         OutputChoice | None,
-        typer.Option(help="labels; probabilities (C, H, W); or raw, the network's own output. [default: labels]"),
+        typer.Option(
+            help="labels; or (C, H, W): multilabel, 0 or 1 for each channel, probabilities, or raw, the network's own "
+            "output. [default: labels]"
+        ),
     ] = None,
+    threshold: ThresholdOption = None,
+    activation: ActivationOption = None,
     plan: Annotated[
         PlanChoice, typer.Option(help="One whole pass, tiles, strips, or whichever is predicted to be the fastest.")
     ] = (PlanChoice.auto),
@@ -216,6 +224,8 @@ def run(
                     std=std,
                 ),
                 output=output.value if output is not None else None,
+                threshold=threshold,
+                activation=activation.value if activation is not None else None,
                 output_name=output_name,
                 strips=plan.value in ("auto", "strip") and skip_background is None,
             ),
@@ -285,6 +295,7 @@ def run_one(request: RunRequest, image: str, target: Path, *, progress: bool, as
         request.close()
     print_summary(summary, model=request.model.path, image=image, target=target, as_json=as_json)
     warn_of_damage(summary.damage, image)
+    warn_of_nan(summary.nan, run.model.contract.result, image)
     request.write_trace()
 
 

@@ -13,6 +13,7 @@ import typer
 
 from exactile.batch import Outcome, run_all
 from exactile.cli.damage import warn_of_damage
+from exactile.cli.meaning import warn_of_nan
 from exactile.cli.progress import ManyBars
 from exactile.cli.run_request import RunRequest
 from exactile.cli.summary import summary_object, versions
@@ -105,6 +106,7 @@ class ManyImages:
             return {"image": str(outcome.name), "output": str(target), "complete": True}
         warn_of_damage(outcome.summary.damage, outcome.name)
         if run is not None:
+            warn_of_nan(outcome.summary.nan, run.model.contract.result, outcome.name)
             self.request.write_pictures(run, outcome.name, target)
         told = summary_object(outcome.summary, model=self.request.model.path, image=outcome.name, target=target)
         record = {"run": run.record if run is not None else {}, "versions": versions(), "summary": told}

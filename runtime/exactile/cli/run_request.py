@@ -10,6 +10,7 @@ from typing import Any
 
 from exactile.batch import OVERLAP_SHARE
 from exactile.cli.background import parse_background
+from exactile.cli.meaning import tell_doubt
 from exactile.cli.model_choice import Deploy, ModelChoice
 from exactile.errors import OptionError
 from exactile.image_run import ImageRun, Watcher
@@ -112,8 +113,11 @@ class RunRequest:
         if dtype not in self._sessions:
             for other in self._sessions.values():
                 other.close()
+            model = self._deploy(dtype)
+            if not self._sessions:
+                tell_doubt(model.contract.result.doubt)
             self._sessions[dtype] = Session(
-                self._deploy(dtype),
+                model,
                 memory_bytes=self._budget(),
                 threads=self.threads,
                 keep_engine=self.keep_engine,

@@ -13,6 +13,7 @@ from rich.table import Table
 
 import exactile
 from exactile.cli.damage import box_list, damage_object
+from exactile.cli.meaning import nan_object
 from exactile.plan.budget import format_bytes
 from exactile.sources.address import shown_name
 
@@ -80,6 +81,8 @@ def summary_object(summary: Summary, *, model: Path, image: Path | str, target: 
         "result_shape": list(summary.result),
         "damaged": damage_object(summary.damage),
         "notes": list(summary.notes),
+        "nan": nan_object(summary.nan),
+        "rule": summary.rule,
         "wanted_pixels": summary.wanted_pixels,
         "computed_pixels": summary.computed_pixels,
         "kept_pixels": summary.kept_pixels,
@@ -117,6 +120,7 @@ def _rows(summary: Summary, target: Path) -> list[tuple[str, str]]:
         ("image", f"{height} x {width} pixels"),
         ("plan", f"{summary.plan}: {_pieces(summary)}, border {summary.border}"),
         ("why", summary.reason),
+        ("rule", summary.rule),
         ("device", summary.processor),
         ("pixels", pixels),
         ("seconds", f"{seconds.total:.2f} total; busy: {busy}"),
@@ -134,6 +138,9 @@ def _rows(summary: Summary, target: Path) -> list[tuple[str, str]]:
         rows.append(("background", f"{summary.skipped_tiles} tile(s) not computed, {share:.1%} of the result"))
     if summary.chunks.chunks_stored:
         rows.append(("chunks", f"{summary.chunks.chunks_decoded} decoded of {summary.chunks.chunks_stored} stored"))
+    if summary.nan.first is not None:
+        y, x = summary.nan.first
+        rows.append(("NaN", f"{summary.nan.pixels} pixels, the first at row {y}, column {x}"))
     if summary.damage.boxes:
         rows.append(("damaged", f"{summary.damage.pixels} pixels filled: {box_list(summary.damage.boxes)}"))
     rows += [("note", note) for note in summary.notes]

@@ -1,0 +1,35 @@
+"""What is said on stderr of what a result's numbers mean."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from exactile.stored_values import NAN_STORED_AS
+
+if TYPE_CHECKING:
+    from exactile.contract import ResultOutput
+    from exactile.stored_values import NanReport
+
+
+def tell_doubt(doubt: str) -> None:
+    """One line where the graph does not prove what its output means."""
+    if doubt:
+        sys.stderr.write(f"note: {doubt}\n")
+
+
+def nan_object(nan: NanReport) -> dict[str, Any]:
+    """Plain data; ``first`` is [row, column]."""
+    return {"pixels": nan.pixels, "first": list(nan.first) if nan.first is not None else None}
+
+
+def warn_of_nan(nan: NanReport, result: ResultOutput, image: Path | str) -> None:
+    """One line where scores were not numbers."""
+    if nan.first is None:
+        return
+    kept = f"they are {NAN_STORED_AS}" if result.kind in ("labels", "multilabel") else "they are NaN in the result, too"
+    sys.stderr.write(
+        f"warning: {image}: the network's output is not a number (NaN) at {nan.pixels} pixels, the first at row "
+        f"{nan.first[0]}, column {nan.first[1]}; {kept}\n"
+    )
