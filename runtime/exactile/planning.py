@@ -196,6 +196,9 @@ class Planner:
         height, width = plan.result_shape
         result, pixel = self._contract.result, source.pixel_size_um
         scale = self._contract.geometry.y.scale, self._contract.geometry.x.scale
+        metadata = metadata_of(source)
+        place = metadata.georeference
+        origin = plan.y.domain.image_origin, plan.x.domain.image_origin
         return ResultSpec(
             height=height,
             width=width,
@@ -203,6 +206,8 @@ class Planner:
             dtype=result.stored_dtype,
             labels=result.labels,
             pixel_size_um=None if pixel is None else (pixel[0] / float(scale[0]), pixel[1] / float(scale[1])),
+            georeference=None if place is None else place.resampled(scale, origin),
+            orientation=metadata.orientation,
         )
 
     def check_source(self, source: Source) -> None:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from math import ceil, floor
 
 from exactile.errors import PlanError
@@ -74,6 +75,12 @@ class AxisDomain:
         geometry = self.geometry
         need = round_up(geometry.margin_before, geometry.stride) + geometry.stride + geometry.margin_after
         return min(self.size, geometry.accepted_size(max(need, 1)))
+
+    @property
+    def image_origin(self) -> Fraction:
+        """Where the edge of the result's first pixel lies in the image, exact, in image pixels."""
+        geometry = self.geometry
+        return self.result_start / geometry.scale + geometry.origin - self.image_start
 
     def image_span(self, result: Span) -> Span:
         """The image pixels that ``result``, in result pixels, stands for."""

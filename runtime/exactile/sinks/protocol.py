@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from exactile.contract import LabelClass
 from exactile.geometry import Box, Span
+from exactile.georeference import Georeference
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,7 +19,8 @@ class ResultSpec:
     """The whole result: ``(height, width)`` when ``channels`` is 0, else ``(channels, height, width)``.
 
     ``pixel_size_um`` is the height and width of one of its pixels in micrometres, ``labels`` what labels
-    mean, where they are known.
+    mean, where they are known; ``georeference`` where it lies on the ground. ``orientation`` is TIFF's tag: how viewers
+    are to turn it.
     """
 
     height: int
@@ -27,6 +29,8 @@ class ResultSpec:
     dtype: str
     pixel_size_um: tuple[float, float] | None = None
     labels: tuple[LabelClass, ...] = ()
+    georeference: Georeference | None = None
+    orientation: int = 1
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -21,6 +21,7 @@ from exactile.sinks.protocol import ResultSpec
 from exactile.sinks.tile_codec import Compression
 from exactile.sinks.tile_grid import TileGrid
 
+_ORIENTATION = 274
 _TILE_OFFSETS = 324
 _TILE_BYTE_COUNTS = 325
 
@@ -66,6 +67,7 @@ def empty_tiff(
                 subfiletype=1 if level else 0,
                 metadata=None if level else ({**axes, **ome} if ome is not None else shaped),
                 **_resolution(spec, level),
+                extratags=() if level else _extra_tags(spec),
                 **common,
             )
     return file.getvalue()
@@ -77,6 +79,28 @@ def ome_metadata(spec: ResultSpec, uuid: str) -> dict[str, Any]:
     if spec.pixel_size_um is not None:
         height, width = spec.pixel_size_um
         found |= {"PhysicalSizeX": width, "PhysicalSizeXUnit": "µm", "PhysicalSizeY": height, "PhysicalSizeYUnit": "µm"}
+    return found
+
+
+def _extra_tags(spec: ResultSpec) -> list[tuple[int, str, int | None, Any, bool]]:
+    """Of the pages in full size: the georeference, from which readers derive that of the others, and how to turn."""
+    found: list[tuple[int, str, int | None, Any, bool]] = []
+    if spec.orientation != 1:
+        found.append((_ORIENTATION, "H", 1, spec.orientation, False))
+    place = spec.georeference
+    if place is None:
+        return found
+    for code, values, kind in (
+        (33550, place.pixel_scale, "d"),
+        (33922, place.tiepoints, "d"),
+        (34264, place.transformation, "d"),
+        (34735, place.keys, "H"),
+        (34736, place.numbers, "d"),
+    ):
+        if values:
+            found.append((code, kind, len(values), values, False))
+    if place.text:
+        found.append((34737, "s", None, place.text, False))
     return found
 
 

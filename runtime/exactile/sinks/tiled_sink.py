@@ -195,6 +195,8 @@ class TiledSink(FileSink[KeptPartT]):
             "dtype": spec.dtype,
             "pixel_size_um": size,
             "labels": labels,
+            "georeference": None if spec.georeference is None else spec.georeference.as_plain(),
+            "orientation": spec.orientation,
         }
         output |= self._options()
         grids = self._grids(spec)

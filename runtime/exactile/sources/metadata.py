@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from exactile.georeference import Georeference
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alpha:
@@ -23,10 +25,13 @@ class Alpha:
 class ImageMetadata:
     """What is known of an image; all of it may be missing.
 
-    ``notes`` are sentences for people: what was done to its samples, or left undone.
+    ``orientation`` is TIFF's tag: how viewers turn the image; it is taken as stored. ``notes`` are sentences for
+    people: what was done to its samples, or left undone.
     """
 
     alpha: Alpha | None = None
+    georeference: Georeference | None = None
+    orientation: int = 1
     notes: tuple[str, ...] = ()
 
     @property

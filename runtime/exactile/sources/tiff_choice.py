@@ -19,12 +19,13 @@ class ChosenPages:
     """The tifffile pages of one image; ``keyframe`` stands for all of them.
 
     ``plane_offsets`` goes before the pages where planes of plain samples follow each other; they may then have
-    no pages of their own. ``level`` is the image's number in its pyramid.
+    no pages of their own. ``level`` is the image's number in its pyramid, ``full`` the page of the pyramid's full size.
     """
 
     keyframe: Any
     pages: tuple[Any, ...]
     plane_offsets: tuple[int, ...] = ()
+    full: Any = None
     level: int = 0
     pixel_size_um: PixelSize | None = None
 
@@ -60,6 +61,7 @@ def choose_pages(tiff: Any, choice: ImageChoice, name: str) -> ChosenPages:
         keyframe=levels[level].keyframe,
         pages=pages,
         plane_offsets=offsets,
+        full=levels[0].keyframe,
         level=level,
         pixel_size_um=sizes[level],
     )
