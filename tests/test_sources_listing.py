@@ -7,14 +7,25 @@ from pathlib import Path
 import pytest
 
 from exactile.errors import SourceError
-from exactile.sources.listing import LISTED_SUFFIXES, list_images
+from exactile.sources.listing import LISTED_SUFFIXES, describe_passed_over, find_images, list_images
 
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
     """Images, what belongs to images, and what has nothing to do with them."""
     root = tmp_path / "slides"
-    for name in ("b.tif", "a.TIFF", "c.ome.tif", "d.svs", "e.npy", "notes.txt", "f.png", ".hidden.tif", "g.dcm"):
+    for name in (
+        "b.tif",
+        "a.TIFF",
+        "c.ome.tif",
+        "d.svs",
+        "e.npy",
+        "notes.txt",
+        "f.png",
+        "f.txt",
+        ".hidden.tif",
+        "g.dcm",
+    ):
         (root / name).parent.mkdir(exist_ok=True)
         (root / name).write_bytes(b"")
     (root / "m.mrxs").write_bytes(b"")
@@ -26,7 +37,7 @@ def folder(tmp_path) -> Path:
     return root
 
 
-IMAGES = ["a.TIFF", "b.tif", "c.ome.tif", "d.svs", "e.npy", "m.mrxs", "y", "z.zarr"]
+IMAGES = ["a.TIFF", "b.tif", "c.ome.tif", "d.svs", "e.npy", "f.png", "m.mrxs", "y", "z.zarr"]
 
 
 def test_a_folder_gives_its_images_sorted_by_name(folder):
@@ -57,7 +68,10 @@ def test_all_that_is_missing_is_named(folder):
 
 def test_a_folder_without_images_is_refused_with_what_is_taken(tmp_path):
     (tmp_path / "notes.txt").write_text("")
-    with pytest.raises(SourceError, match=r"holds no images; files ending in \.tif, .*\.npy, .*\.mrxs.*not entered"):
+    with pytest.raises(
+        SourceError,
+        match=r"holds no images but 1 \.txt; files ending in \.tif, .*\.npy, .*\.mrxs.*only with --recursive",
+    ):
         list_images([tmp_path])
 
 
@@ -67,3 +81,45 @@ def test_nothing_gives_nothing():
 
 def test_suffixes_are_lower_case_for_they_are_compared_so():
     assert all(suffix == suffix.lower() for suffix in LISTED_SUFFIXES)
+
+
+def test_what_is_passed_over_is_counted_and_hidden_files_are_not(folder):
+    (folder / "sub").mkdir()
+    (folder / "b.tif.preview.png").write_bytes(b"")
+    (folder / "README").write_bytes(b"")
+    passed = find_images([folder]).passed_over
+    assert passed == {".dcm": 1, ".preview.png": 1, ".txt": 2, "file without a suffix": 1, "folder": 1}
+    assert describe_passed_over(passed) == (
+        "1 folder (--recursive enters them), 1 .dcm, 1 .preview.png, 2 .txt, 1 file without a suffix"
+    )
+
+
+def test_recursive_enters_folders_after_the_files_but_neither_zarr_nor_the_folder_of_a_slide(folder):
+    for name in ("sub/deep/x.jpg", "sub/b.tif", ".hidden/y.tif", "z.zarr/0.tif"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"")
+    found = find_images([folder], recursive=True)
+    inner = [folder / "sub" / "b.tif", folder / "sub" / "deep" / "x.jpg"]
+    assert list(found.images) == [*(folder / name for name in IMAGES), *inner]
+    assert found.subfolders == {inner[0]: Path("sub"), inner[1]: Path("sub/deep")}
+    assert "folder" not in found.passed_over
+
+
+def test_a_folder_of_folders_says_how_they_are_entered(tmp_path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "a.png").write_bytes(b"")
+    with pytest.raises(SourceError, match=r"holds no images but 1 folder \(--recursive enters them\)"):
+        list_images([tmp_path])
+    assert list_images([tmp_path], recursive=True) == [tmp_path / "sub" / "a.png"]
+
+
+def test_pictures_beside_a_slide_that_they_are_part_of_are_no_images(tmp_path):
+    for name in ("slide.vms", "slide(0,1).jpg", "map.JPG"):
+        (tmp_path / name).write_bytes(b"")
+    assert list_images([tmp_path]) == [tmp_path / "slide.vms"]
+
+
+def test_a_bundle_given_as_an_image_is_told_what_comes_first(tmp_path):
+    (tmp_path / "contract.json").write_text("{}")
+    with pytest.raises(SourceError, match="is a bundle, not an image; the model comes first"):
+        list_images([tmp_path])

@@ -87,7 +87,7 @@ def run(
         list[str],
         typer.Argument(
             metavar="IMAGE",
-            help="TIFF, slide, Zarr (also an address) or .npy. Several, or folders of them, go into a folder.",
+            help="TIFF, slide, Zarr (or address), .npy, PNG, JPEG, ... Several, or folders of them, go into a folder.",
             show_default=False,
         ),
     ],
@@ -160,6 +160,9 @@ def run(
         bool, typer.Option("--overlay", help="Also write RESULT.overlay.png, the labels over the image.")
     ] = False,
     suffix: Annotated[str, typer.Option("--format", help="Of the results of many images.")] = ".tif",
+    recursive: Annotated[
+        bool, typer.Option("--recursive", help="Enter the folders in folders of images; results go into the same ones.")
+    ] = False,
     compression: Annotated[
         str | None, typer.Option(help="Of the result: zlib, zstd, lzw or none. [default: zlib; in .zarr zstd]")
     ] = None,
@@ -265,8 +268,8 @@ def run(
         if len(images) == 1 and not _is_folder(target) and not _is_folder_of_images(images[0]):
             run_one(request, images[0], target, progress=not no_progress, as_json=as_json)
         else:
-            run_many(request, images, target, suffix=suffix, overwrite=overwrite, progress=not no_progress,
-                     as_json=as_json)  # fmt: skip
+            run_many(request, images, target, suffix=suffix, recursive=recursive, overwrite=overwrite,
+                     progress=not no_progress, as_json=as_json)  # fmt: skip
 
 
 def run_one(request: RunRequest, image: str, target: Path, *, progress: bool, as_json: bool) -> None:
@@ -305,6 +308,7 @@ def run_many(
     folder: Path,
     *,
     suffix: str,
+    recursive: bool,
     overwrite: bool,
     progress: bool,
     as_json: bool,
@@ -314,10 +318,11 @@ def run_many(
     from exactile.cli.run_many import ManyImages, prepare_folder, tell_failures
 
     suffix = suffix if suffix.startswith(".") else f".{suffix}"
-    images = prepare_folder(paths, folder, suffix)
+    found = prepare_folder(paths, folder, suffix, recursive=recursive)
+    images = found.images
     request.keep_engine = True
     bars = ManyBars(len(images), enabled=progress)
-    many = ManyImages(request=request, images=images, folder=folder, suffix=suffix, overwrite=overwrite, bars=bars)
+    many = ManyImages(request=request, found=found, folder=folder, suffix=suffix, overwrite=overwrite, bars=bars)
     protect_run(request, images, [many.target(image) for image in images])
     request.load()
     told: list[dict[str, Any]] = []
@@ -344,6 +349,6 @@ def _is_folder(target: Path) -> bool:
 
 
 def _is_folder_of_images(path: str) -> bool:
-    from exactile.sources.listing import list_images
+    from exactile.sources.listing import is_image_folder
 
-    return Path(path).is_dir() and list_images([path]) != [Path(path)]
+    return is_image_folder(path)

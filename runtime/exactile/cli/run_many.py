@@ -21,7 +21,7 @@ from exactile.errors import ExactileError, OptionError, OutputExistsError, Resum
 from exactile.image_run import ImageRun
 from exactile.sinks.failures import os_errors_as_sink_errors
 from exactile.sinks.restoration import differences
-from exactile.sources.listing import list_images
+from exactile.sources.listing import FoundImages, describe_passed_over, find_images
 from exactile.sources.protocol import Source
 
 FORMATS = (".tif", ".ome.tif", ".zarr", ".npy")
@@ -29,10 +29,13 @@ FORMATS = (".tif", ".ome.tif", ".zarr", ".npy")
 
 @dataclass(slots=True, kw_only=True)
 class ManyImages:
-    """Images, and the folder that their results go to: named as the images, and each with a ``.json`` beside it."""
+    """Images, and the folder that their results go to: named as the images, and each with a ``.json`` beside it.
+
+    What lies in folders of a folder goes into folders of the same names.
+    """
 
     request: RunRequest
-    images: Sequence[Path | str]
+    found: FoundImages
     folder: Path
     suffix: str
     overwrite: bool
@@ -44,7 +47,7 @@ class ManyImages:
         """Run all; ``report`` gets each outcome as plain data. Returns those that failed."""
         failed = []
         with self.bars:
-            for ended in run_all(self.images, self._prepare):
+            for ended in run_all(self.found.images, self._prepare):
                 run = self._runs.pop(ended.name, None)
                 source = self._sources.pop(ended.name, None)
                 if source is not None:
@@ -68,7 +71,7 @@ class ManyImages:
 
     def target(self, image: Path | str) -> Path:
         """Where the result of ``image`` goes."""
-        return self.folder / f"{stem(image)}{self.suffix}"
+        return result_path(image, self.found, self.folder, self.suffix)
 
     def _prepare(self, image: Path | str, read: Callable[[], None]) -> ImageRun | None:
         target = self.target(image)
@@ -146,21 +149,32 @@ def pending_path(target: Path) -> Path:
     return target.with_name(f".{target.name}.json.pending")
 
 
-def prepare_folder(images: Sequence[str], folder: Path, suffix: str) -> list[Path | str]:
-    """The images, and a folder for their results. Raises OptionError where two results would have one name."""
+def result_path(image: Path | str, found: FoundImages, folder: Path, suffix: str) -> Path:
+    """Where the result of ``image``, one of those found, goes."""
+    return folder / found.subfolders.get(image, Path()) / f"{stem(image)}{suffix}"
+
+
+def prepare_folder(images: Sequence[str], folder: Path, suffix: str, *, recursive: bool) -> FoundImages:
+    """The images, and a folder for their results. What is passed over goes to stderr.
+
+    Raises OptionError where two results would have one name.
+    """
     if suffix not in FORMATS:
         raise OptionError(f"--format {suffix}: results are written as {', '.join(FORMATS)}")
-    found = list_images(images)
-    names: dict[str, Path | str] = {}
-    for image in found:
-        other = names.setdefault(stem(image), image)
+    found = find_images(images, recursive=recursive)
+    names: dict[Path, Path | str] = {}
+    for image in found.images:
+        target = result_path(image, found, folder, suffix)
+        other = names.setdefault(target, image)
         if other is not image:
             raise OptionError(
-                f"{other} and {image} would both become {folder / stem(image)}{suffix}. "
-                "What to do: run them into different folders"
+                f"{other} and {image} would both become {target}. What to do: run them into different folders"
             )
     with os_errors_as_sink_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        for target in {path.parent for path in names} | {folder}:
+            target.mkdir(parents=True, exist_ok=True)
+    if found.passed_over:
+        typer.echo(f"note: passed over: {describe_passed_over(found.passed_over)}", err=True)
     return found
 
 

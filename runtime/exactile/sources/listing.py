@@ -3,56 +3,146 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from exactile.errors import SourceError
 from exactile.sources.address import as_address
+from exactile.sources.picture_formats import PICTURE_SUFFIXES
 from exactile.sources.slide_vendor import SLIDE_SUFFIXES
 from exactile.sources.zarr_store import is_zarr
 
 # Of a slide in DICOM files, each level is a file or several, so that no file of a folder stands for it.
-LISTED_SUFFIXES = (".tif", ".tiff", ".btf", ".svs", ".npy", *(suffix for suffix in SLIDE_SUFFIXES if suffix != ".dcm"))
+_SLIDES = tuple(suffix for suffix in SLIDE_SUFFIXES if suffix != ".dcm")
+LISTED_SUFFIXES = (".tif", ".tiff", ".btf", ".svs", ".npy", *PICTURE_SUFFIXES, *_SLIDES)
 """What a file of a folder ends with to be taken for an image, in either case."""
 
+_WRITTEN_SUFFIXES = (".preview.png", ".overlay.png")
+"""Pictures that a run writes beside its results, of which they are none."""
 
-def list_images(paths: Iterable[str | os.PathLike[str]]) -> list[Path | str]:
-    """The images that ``paths`` name, in their order, each once: paths, and addresses as strings.
+_SLIDES_WITH_PICTURES = (".vms", ".vmu")
+"""Slides whose pixels lie in JPEG files beside them."""
+
+_CONTRACT = "contract.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundImages:
+    """``images``: paths, and addresses as strings, each once. ``passed_over``: what else folders hold, counted by kind.
+
+    ``subfolders`` are those, within the folder that was named, that images lie in, but for the folder itself.
+    """
+
+    images: tuple[Path | str, ...]
+    subfolders: dict[Path | str, Path] = field(default_factory=dict)
+    passed_over: dict[str, int] = field(default_factory=dict)
+
+
+def list_images(paths: Iterable[str | os.PathLike[str]], *, recursive: bool = False) -> list[Path | str]:
+    """The images that ``paths`` name: see ``find_images``."""
+    return list(find_images(paths, recursive=recursive).images)
+
+
+def find_images(paths: Iterable[str | os.PathLike[str]], *, recursive: bool = False) -> FoundImages:
+    """The images that ``paths`` name, in their order.
 
     A file is an image whatever its name; of a folder the files with LISTED_SUFFIXES and the Zarr folders in it are,
-    sorted by name, hidden ones left out and folders in it not entered. A Zarr folder is one image. No image is opened.
-    Raises SourceError naming all that is not there, or a folder without images.
+    sorted by name, hidden ones left out; ``recursive`` enters the folders in it, after its files. A Zarr folder is one
+    image. No image is opened. Raises SourceError naming all that is not there, or a folder without images.
     """
     named = list(paths)
     missing = [os.fspath(path) for path in named if as_address(path) is None and not Path(path).exists()]
     if missing:
         raise SourceError(f"{', '.join(missing)}: no such file or folder; give paths of images or of folders of images")
-    found = [image for path in named for image in _images_of(path)]
-    return list(dict.fromkeys(found))
+    passed: Counter[str] = Counter()
+    subfolders: dict[Path | str, Path] = {}
+    for path in named:
+        for image, subfolder in _images_of(path, passed, recursive=recursive):
+            subfolders.setdefault(image, subfolder)
+    return FoundImages(
+        images=tuple(subfolders),
+        subfolders={image: subfolder for image, subfolder in subfolders.items() if subfolder != Path()},
+        passed_over=dict(sorted(passed.items())),
+    )
 
 
-def _images_of(path: str | os.PathLike[str]) -> list[Path | str]:
+def is_image_folder(path: str | os.PathLike[str]) -> bool:
+    """Whether ``path`` is a folder, and no image itself."""
+    return as_address(path) is None and Path(path).is_dir() and not _is_zarr_folder(Path(path))
+
+
+def _images_of(path: str | os.PathLike[str], passed: Counter[str], *, recursive: bool) -> list[tuple[Path | str, Path]]:
+    """Each image, and the folder within ``path`` that it lies in."""
     address = as_address(path)
     if address is not None:
-        return [address]
-    if not Path(path).is_dir() or _is_zarr_folder(Path(path)):
-        return [Path(path)]
-    try:
-        images: list[Path | str] = [entry for entry in sorted(Path(path).iterdir()) if _is_listed(entry)]
-    except OSError as error:
-        raise SourceError(f"{os.fspath(path)}: cannot be listed: {error.strerror}") from error
-    if not images:
+        return [(address, Path())]
+    folder = Path(path)
+    if not is_image_folder(folder):
+        return [(folder, Path())]
+    if (folder / _CONTRACT).is_file():
         raise SourceError(
-            f"{os.fspath(path)}: holds no images; files ending in {', '.join(LISTED_SUFFIXES)} and Zarr folders are"
-            " taken, folders in it are not entered"
+            f"{os.fspath(path)}: is a bundle, not an image; the model comes first and the image second: "
+            "exactile run MODEL IMAGE -o OUTPUT"
         )
-    return images
+    here: Counter[str] = Counter()
+    found: list[tuple[Path | str, Path]] = [
+        (image, image.parent.relative_to(folder)) for image in _listed(folder, here, recursive=recursive)
+    ]
+    if not found:
+        raise SourceError(
+            f"{os.fspath(path)}: holds no images{_but(here)}; files ending in {', '.join(LISTED_SUFFIXES)} and Zarr "
+            f"folders are taken{'' if recursive else ', folders in it only with --recursive'}"
+        )
+    passed.update(here)
+    return found
 
 
-def _is_listed(entry: Path) -> bool:
-    if entry.name.startswith("."):
+def _listed(folder: Path, passed: Counter[str], *, recursive: bool) -> Iterator[Path]:
+    """The images of ``folder``; what is passed over is counted."""
+    try:
+        entries = [entry for entry in sorted(folder.iterdir()) if not entry.name.startswith(".")]
+    except OSError as error:
+        raise SourceError(f"{folder}: cannot be listed: {error.strerror}") from error
+    slides = {entry.stem for entry in entries if entry.suffix.lower() in _SLIDES}
+    parts = any(entry.suffix.lower() in _SLIDES_WITH_PICTURES for entry in entries)
+    inner: list[Path] = []
+    for entry in entries:
+        if entry.is_dir() and not _is_zarr_folder(entry):
+            inner += [entry] if entry.name not in slides else []  # the folder of an MRXS slide belongs to it
+        elif entry.is_dir() or _is_listed(entry.name, parts=parts):
+            yield entry
+        else:
+            passed[_kind(entry)] += 1
+    for entry in inner:
+        if recursive:
+            yield from _listed(entry, passed, recursive=True)
+        else:
+            passed["folder"] += 1
+
+
+def _is_listed(name: str, *, parts: bool) -> bool:
+    lower = name.lower()
+    if lower.endswith(_WRITTEN_SUFFIXES) or (parts and lower.endswith((".jpg", ".jpeg"))):
         return False
-    return _is_zarr_folder(entry) if entry.is_dir() else entry.suffix.lower() in LISTED_SUFFIXES
+    return Path(lower).suffix in LISTED_SUFFIXES
+
+
+def _kind(entry: Path) -> str:
+    written = next((suffix for suffix in _WRITTEN_SUFFIXES if entry.name.lower().endswith(suffix)), None)
+    return written or entry.suffix.lower() or "file without a suffix"
+
+
+def describe_passed_over(passed: dict[str, int]) -> str:
+    """``2 folders (--recursive enters them), 1 .png, 3 .txt``"""
+    folders = passed.get("folder", 0)
+    told = [f"{folders} folder{'s' if folders > 1 else ''} (--recursive enters them)"] if folders else []
+    return ", ".join(told + [f"{count} {kind}" for kind, count in passed.items() if kind != "folder"])
+
+
+def _but(passed: Counter[str]) -> str:
+    return f" but {describe_passed_over(dict(sorted(passed.items())))}" if passed else ""
 
 
 def _is_zarr_folder(folder: Path) -> bool:
