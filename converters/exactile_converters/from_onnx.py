@@ -14,6 +14,9 @@ from onnx_ir.passes import common as passes
 
 from exactile.errors import ModelError, OptionError
 from exactile.file_kinds import not_a_model
+from exactile_converters.constant_branches import take_constant_branches
+from exactile_converters.engine_check import check_model, name_default_domain
+from exactile_converters.external_data import load_external_data
 from exactile_converters.fixed_size import release_fixed_size
 from exactile_converters.geometry.node_view import Labels
 from exactile_converters.geometry.trace import Traced, trace
@@ -67,8 +70,10 @@ def prepare_network(proto: onnx.ModelProto, *, name: str, output_name: str | Non
         raise ModelError(f"{name}: the graph is damaged: {one_line(error)}") from error
     with understood(name):
         inputs = _image_inputs(model, name)
-        result = _result_output(model, name, output_name)
         image = inputs[0] if len(inputs) == 1 else join_inputs(model, inputs, name)
+        if take_constant_branches(model, image.value, image.labels, image.channels):
+            _clean(model)
+        result = _result_output(model, name, output_name)
         release_fixed_size(model, image.value, image.labels)
     return Network(
         name=name,
@@ -100,9 +105,10 @@ def read_model(path: Path) -> onnx.ModelProto:
     if not proto.HasField("graph") or not proto.graph.node:
         raise ModelError(f"{path} is not an ONNX model: it holds no graph")
     try:
-        onnx.checker.check_model(str(path))
+        name_default_domain(proto)
         check_tensors(proto, path.name, path.parent)
-        onnx.load_external_data_for_model(proto, str(path.parent))
+        load_external_data(proto, path.parent, path.name)
+        check_model(proto)
     except ModelError:
         raise
     except Exception as error:

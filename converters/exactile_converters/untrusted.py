@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import onnx
 from onnx import TensorProto, helper
@@ -93,13 +93,27 @@ def _claimed_bytes(tensor: TensorProto, name: str) -> int | None:
     return elements * itemsize
 
 
+def external_path(location: str, folder: Path, name: str) -> Path:
+    """The file that ``location`` names in the model's ``folder``. Raises ModelError where it names one elsewhere.
+
+    The file may be a symbolic link, as in caches of model hubs: the links of a folder are its owner's, not the model's.
+    """
+    place = PurePosixPath(location.replace("\\", "/"))
+    if not location or place.is_absolute() or ".." in place.parts or ":" in place.parts[0]:
+        raise ModelError(
+            f"{name}: its weights are said to lie in {location!r}, outside of the model's folder; such files are not "
+            "opened. Save the model again with its weights beside it"
+        )
+    return folder / place
+
+
 def _check_external(tensor: TensorProto, claimed: int, name: str, folder: Path) -> None:
     entries = {entry.key: entry.value for entry in tensor.external_data}
     try:
         offset, length = int(entries.get("offset", 0)), int(entries.get("length", claimed))
     except ValueError:
         raise ModelError(f"{name}: tensor {tensor.name!r} has an offset or length that is not a number") from None
-    path = folder / entries.get("location", "")
+    path = external_path(entries.get("location", ""), folder, name)
     available = path.stat().st_size if path.is_file() else 0
     if length != claimed or offset < 0 or offset + length > available:
         raise ModelError(
