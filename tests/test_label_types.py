@@ -165,3 +165,12 @@ def test_negative_labels_reach_every_format_with_their_pictures(tmp_path, suffix
         labels = tifffile.imread(target)
     assert labels.dtype == np.int8
     assert np.array_equal(labels, truth(proto, IMAGE))
+
+
+def test_engines_of_gpus_refuse_labels_that_they_cannot_give():
+    from exactile.errors import ModelError
+    from exactile_converters.device.form import tile_form
+
+    proto = network([ARG_MAX, LOOK_UP], {"t": np.array([-1, 0, 70000])}, TensorProto.INT64)
+    with pytest.raises(ModelError, match=r"exactile_result is int32, and engines give and take .*--engine onnxruntime"):
+        tile_form(model(proto, IMAGE), (24, 24))

@@ -10,7 +10,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from exactile.errors import EngineError, OptionError
+from exactile.errors import EngineError, ModelError, OptionError
 from exactile.session import Session
 from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource
@@ -270,3 +270,22 @@ def test_a_bundle_keeps_threshold_rule_and_planes(tmp_path):
     assert exactile("info", bundle, "--test").returncode == 0
     refused = exactile("run", bundle, tmp_path / "i.npy", "-o", tmp_path / "p.npy", "--threshold", "0.5")
     assert "--threshold: fixed in the bundle" in refused.stderr
+
+
+@pytest.mark.parametrize("output", ["labels", "probabilities", "multilabel"])
+def test_a_conversion_that_writes_something_else_than_the_output_means_is_refused(tmp_path, monkeypatch, output):
+    """The two bugs planted: a threshold of scores for probabilities, and a second sigmoid."""
+    from exactile_converters import convert as conversion
+    from exactile_converters.graphs.result_out import ResultTail
+
+    (tmp_path / "m.onnx").write_bytes(PROBABILITIES["sigmoid, resized"])
+    conversion.convert(tmp_path / "m.onnx", tmp_path / "right", output=output)
+
+    def above(tail, _meaning, _threshold):
+        return tail._build.add("Greater", tail._value, tail._build.constant(np.float32(0)))
+
+    monkeypatch.setattr(ResultTail, "_above", above)
+    monkeypatch.setattr(ResultTail, "_activated", lambda tail, _meaning: tail._build.add("Sigmoid", tail._value))
+    with pytest.raises(ModelError, match=f"the {output} that would be written are not those"):
+        conversion.convert(tmp_path / "m.onnx", tmp_path / "wrong", output=output)
+    assert not (tmp_path / "wrong").exists()

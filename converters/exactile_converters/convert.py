@@ -30,6 +30,7 @@ from exactile_converters.inspection import not_tileable
 from exactile_converters.precision import Calibration, Crop, Precision, at_precision, compare_labels, crops_of
 from exactile_converters.simplify_checked import simplify_checked
 from exactile_converters.tile_shape import padded_tile
+from exactile_converters.written import OwnOutput, check_written
 
 __all__ = ["Converted", "Entry", "Normalization", "convert", "convert_entry", "load_entry", "load_factory"]
 
@@ -145,6 +146,7 @@ def convert_entry(
     if network is not full and network.trace().geometry != traced.geometry:
         raise ModelError(f"{network.name}: {precision} changed the geometry; please report this model")
     accuracy = _accuracy(full, network, normalization, crops, calibration) if crops else None
+    own = OwnOutput.of(network, traced.features[full.result.name or ""].labels)
     model = deploy(
         network,
         image_dtype=image_dtype,
@@ -157,6 +159,9 @@ def convert_entry(
     named = _classes(model, classes, colors)
     image = _sample_image(model)
     result = run_whole(model, image)
+    noted: tuple[str, ...] = ()
+    if normalization.statistics is None:
+        noted = check_written(own.run(image, normalization), result, model.contract.result, network.name)
     content = BundleContent(
         model=model,
         source=entry.source,
@@ -166,7 +171,7 @@ def convert_entry(
         sample_image=image,
         sample_result=result,
         metadata=conventional_metadata(model.contract, named, normalization),
-        notes=package.notes if package is not None else (),
+        notes=(*(package.notes if package is not None else ()), *noted),
         precision=precision,
         accuracy=accuracy,
     )

@@ -68,7 +68,8 @@ class ResultOutput:
 
     ``classes``: how many the labels tell apart; 0 where that is not known; ``labels`` what they mean.
     ``rule`` says in a sentence how numbers became the result, ``doubt`` what the graph does not prove of it;
-    ``threshold`` is that of the probability, where there is one.
+    ``threshold`` is that of the probability, where there is one; ``activation`` what makes probabilities of the
+    network's output: none, sigmoid, softmax or exp; empty where it holds none.
 
     ``dtype`` is what the graph gives, ``stored`` what is written where that is not the same: each value is then checked
     on its way. ``nan_label`` marks labels whose scores are not numbers, ``may_be_nan`` is true of maps that can hold
@@ -84,6 +85,7 @@ class ResultOutput:
     rule: str = ""
     doubt: str = ""
     threshold: float | None = None
+    activation: str = ""
     stored: str = ""
     nan_label: int | None = None
     may_be_nan: bool = False

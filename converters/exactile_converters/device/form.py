@@ -141,7 +141,10 @@ def _specs(
         tensor = value.type.tensor_type
         dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
         if dtype not in DTYPES:
-            raise ModelError(f"{model}: {value.name} is {dtype}, and engines take {', '.join(DTYPES)}")
+            raise ModelError(
+                f"{model}: {value.name} is {dtype}, and engines give and take {', '.join(DTYPES)} and uint16 only; run "
+                "the bundle with --engine onnxruntime"
+            )
         declared = tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim)
         known = expected[value.name].shape if value.name in expected else tuple(-1 for _ in declared)
         if len(known) == len(declared):

@@ -53,14 +53,6 @@ class ResultWish:
             raise OptionError("--output raw is the network's own output; leave --activation out")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Scores:
-    """A value that becomes labels, what it can be, and the threshold for one channel."""
-
-    value: ir.Value
-    range: Interval
-
-
 class ResultTail:
     """Appends to a network's graph."""
 
@@ -153,7 +145,8 @@ class ResultTail:
         self._labels = tuple(label for label in self._labels if label != "c")
         rule = f"the channel with the largest of {self._channels} values"
         doubt = doubt_of(meaning, channels=self._channels, classes=True)
-        return self._classified(value, missing, self._channels, rule, doubt, None)
+        spec = _labels(self._channels, rule=rule, doubt=doubt, activation=meaning.step)
+        return self._classified(value, missing, spec)
 
     def _foreground(self, meaning: Meaning) -> tuple[ir.Value, ResultOutput]:
         threshold = DEFAULT_THRESHOLD if self._wish.threshold is None else self._wish.threshold
@@ -162,7 +155,8 @@ class ResultTail:
         value = self._build.add("Cast", value, to=ir.DataType.INT64.value)
         rule = f"1 where {_in_words(meaning)} is above {threshold:g}, else 0"
         doubt = doubt_of(meaning, channels=1, classes=True)
-        return self._classified(value, missing, 2, rule, doubt, threshold)
+        spec = replace(_labels(2, rule=rule, doubt=doubt, activation=meaning.step), threshold=threshold)
+        return self._classified(value, missing, spec)
 
     def _above(self, meaning: Meaning, threshold: float) -> ir.Value:
         """Where the probability is above ``threshold``, without computing it."""
@@ -171,19 +165,14 @@ class ResultTail:
         return self._build.add("Greater", self._value, limit)
 
     def _classified(
-        self, value: ir.Value, missing: ir.Value | None, classes: int, rule: str, doubt: str, threshold: float | None
+        self, value: ir.Value, missing: ir.Value | None, spec: ResultOutput
     ) -> tuple[ir.Value, ResultOutput]:
-        """``value`` are int64 labels below ``classes``; ``missing`` says where scores are NaN."""
-        found = Interval(low=0.0, high=classes - 1.0, whole=True)
-        stored = label_type(found) or "int32"
-        spec = ResultOutput(
-            name=RESULT, kind="labels", dtype=stored, channels=0, classes=classes, rule=rule, doubt=doubt,
-            threshold=threshold)  # fmt: skip
+        """``value`` are int64 labels below ``spec.classes``; ``missing`` says where scores are NaN."""
         if missing is not None:
-            mark = self._build.constant(np.array(classes, np.int64))
-            value = self._build.add("Where", missing, mark, value)
-            given = label_type(Interval(low=0.0, high=float(classes), whole=True)) or "int32"
-            spec = replace(spec, dtype=given, stored=stored if given != stored else "", nan_label=classes)
+            mark = spec.classes
+            value = self._build.add("Where", missing, self._build.constant(np.array(mark, np.int64)), value)
+            given = label_type(Interval(low=0.0, high=float(mark), whole=True)) or "int32"
+            spec = replace(spec, dtype=given, stored=spec.dtype if given != spec.dtype else "", nan_label=mark)
         return self._finished_labels(value, spec.dtype, spec)
 
     def _planes(self) -> tuple[ir.Value, ResultOutput]:
@@ -193,7 +182,7 @@ class ResultTail:
         if self._wish.activation is None:
             meaning = for_planes(meaning)
         threshold = DEFAULT_THRESHOLD if self._wish.threshold is None else self._wish.threshold
-        scores = self._value
+        scores, step = self._value, meaning.step
         if meaning.step == "softmax":
             self._value = self._build.add("Softmax", self._value, axis=self._labels.index("c"))
             meaning = replace(meaning, step="none", because="after a softmax over the channels")
@@ -202,7 +191,7 @@ class ResultTail:
         spec = ResultOutput(
             name=RESULT, kind="multilabel", dtype="uint8", channels=self._channels, classes=self._channels,
             rule=rule, doubt=doubt_of(meaning, channels=self._channels, classes=False),
-            threshold=threshold)  # fmt: skip
+            threshold=threshold, activation=step)  # fmt: skip
         if self._range.nan:
             mark = self._build.constant(np.array(2, np.int64))
             value = self._build.add("Where", self._build.add("IsNaN", scores), mark, value)
@@ -230,7 +219,7 @@ class ResultTail:
         spec = ResultOutput(
             name=RESULT, kind="probabilities", dtype=dtype, channels=self._channels, classes=self._channels,
             rule=f"{_in_words(meaning)}", doubt=doubt_of(meaning, channels=self._channels, classes=False),
-            may_be_nan=found.nan and dtype != "uint8", unproven=unproven)  # fmt: skip
+            activation=meaning.step, may_be_nan=found.nan and dtype != "uint8", unproven=unproven)  # fmt: skip
         if dtype == "uint8" and (unproven or found.nan):
             spec = replace(spec, dtype="float32", stored="uint8")
         value = self._in_bytes(value) if spec.dtype == "uint8" else self._cast(value, self._dtype, spec.dtype)
@@ -300,6 +289,14 @@ class ResultTail:
         if order != sorted(order):
             return self._build.add("Transpose", value, name=RESULT, perm=order)
         return self._build.add("Identity", value, name=RESULT)
+
+
+def _labels(classes: int, *, rule: str, doubt: str, activation: str) -> ResultOutput:
+    """Labels from 0 to below ``classes``, in the smallest type that holds them."""
+    dtype = label_type(Interval(low=0.0, high=classes - 1.0, whole=True)) or "int32"
+    return ResultOutput(
+        name=RESULT, kind="labels", dtype=dtype, channels=0, classes=classes, rule=rule, doubt=doubt,
+        activation=activation)  # fmt: skip
 
 
 def label_type(found: Interval) -> str | None:

@@ -98,6 +98,7 @@ class ResultPart(Part, frozen=True, kw_only=True, omit_defaults=True):
     rule: str = ""
     doubt: str = ""
     threshold: float | None = None
+    activation: Literal["", "none", "sigmoid", "softmax", "exp"] = ""
     stored: ResultType | Literal[""] = ""
     nan_label: Count | None = None
     may_be_nan: bool = False

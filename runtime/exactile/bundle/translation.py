@@ -40,7 +40,7 @@ from exactile.contract import (
 )
 from exactile.geometry import AxisGeometry, Geometry
 
-MEANING = ("rule", "doubt", "threshold", "stored", "nan_label", "may_be_nan", "unproven")
+MEANING = ("rule", "doubt", "threshold", "activation", "stored", "nan_label", "may_be_nan", "unproven")
 """Fields of a result that the contract file and the contract share."""
 
 ROLES: tuple[StripRole, ...] = ("first", "body", "last")

@@ -1,0 +1,136 @@
+"""Is what a bundle writes what the network's own output means? Worked out a second time, by numpy.
+
+The network itself, as it came from its framework, runs in plain ONNX Runtime over the sample image; its output becomes
+labels or probabilities here without any of the graph that ``graphs.result_out`` appends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from exactile.contract import ResultOutput
+from exactile.errors import ModelError
+from exactile_converters.device.stored import stored
+from exactile_converters.from_onnx import Network
+from exactile_converters.graphs.normalization import Normalization
+
+TOLERATED = 1e-3
+"""Share of labels that may differ, and largest difference of maps by the largest value."""
+
+TIE = 1e-4
+"""Probabilities, or scores by the largest, that differ by less are ties."""
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnOutput:
+    """The network before anything was put around it; ``labels`` are the axes of its output."""
+
+    proto: onnx.ModelProto
+    image: str
+    result: str
+    image_axes: Sequence[str]
+    result_axes: Sequence[str]
+
+    @classmethod
+    def of(cls, network: Network, result_axes: Sequence[str]) -> OwnOutput:
+        """A copy: ``network`` may be used up."""
+        return cls(
+            proto=ir.to_proto(network.model),
+            image=network.image.name or "",
+            result=network.result.name or "",
+            image_axes=network.labels,
+            result_axes=result_axes,
+        )
+
+    def run(self, image: Array, normalization: Normalization) -> Array:
+        """(C, H, W) of ``image`` (H, W, C) as stored."""
+        kind = next(value.type.tensor_type.elem_type for value in self.proto.graph.input if value.name == self.image)
+        dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind))
+        samples = image
+        if dtype.kind == "f":
+            scale, mean, std = (np.array(part, np.float32) for part in (
+                normalization.scale, normalization.mean, normalization.std))  # fmt: skip
+            samples = (image.astype(np.float32) / scale - mean) / std
+        order = {"n": 0, "y": 1, "x": 2, "c": 3}
+        fed = samples[None].transpose([order[axis] for axis in self.image_axes]).astype(dtype)
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        with stored(self.proto) as model:
+            given = model if isinstance(model, bytes) else str(model)
+            session = ort.InferenceSession(given, options, providers=["CPUExecutionProvider"])
+            (found,) = session.run([self.result], {self.image: np.ascontiguousarray(fed)})
+        return _channels_first(found, self.result_axes)
+
+
+def check_written(own: Array, written: Array, result: ResultOutput, name: str) -> tuple[str, ...]:
+    """What is to be noted of ``written``, the result, beside ``own``, the network's (C, H, W) output.
+
+    Raises ModelError where it is not what ``result`` says.
+    """
+    if result.kind == "raw" or not np.isfinite(own).all():
+        wrong = 0.0
+    elif result.kind == "probabilities":
+        expected = _probabilities(own, result.activation)
+        step = 1 / 255 if written.dtype == np.uint8 else 0.0
+        shown = written / 255 if written.dtype == np.uint8 else written.astype(np.float64)
+        wrong = float(np.abs(shown - expected).max()) - step
+    else:
+        wrong = _wrong_labels(own, written, result)
+    if wrong > TOLERATED:
+        raise ModelError(
+            f"{name}: the {result.kind} that would be written are not those of the network's own output ({wrong:.3%} "
+            "off); please report this model, and use --output raw meanwhile"
+        )
+    scored = result.activation == "sigmoid" and not result.doubt
+    if scored and own.dtype.kind == "f" and own.size and own.min() >= 0 and own.max() <= 1:
+        note = (
+            "on the sample image all scores lie within 0 to 1, as probabilities would; if they are such, convert with "
+            "--activation none"
+        )
+        return (note,)
+    return ()
+
+
+def _wrong_labels(own: Array, written: Array, result: ResultOutput) -> float:
+    """The share of labels that are not those of ``own``, ties left out."""
+    if not result.activation:
+        return float(np.mean(own[0].astype(np.int64) != written))
+    if result.kind == "labels" and len(own) > 1:
+        largest = np.sort(own.astype(np.float64), axis=0)
+        tied = largest[-1] - largest[-2] < TIE * max(1e-6, float(np.abs(own).max()))
+        return float(np.mean((own.argmax(0) != written) & ~tied))
+    off = _probabilities(own, result.activation) - (result.threshold or 0.5)
+    expected = off > 0 if written.ndim == 3 else off[0] > 0
+    tied = np.abs(off if written.ndim == 3 else off[0]) < TIE
+    return float(np.mean((expected != written) & ~tied))
+
+
+def _probabilities(own: Array, activation: str) -> Array:
+    values = own.astype(np.float64)
+    match activation:
+        case "sigmoid":
+            return np.asarray(0.5 * (1 + np.tanh(values / 2)))
+        case "softmax":
+            raised = np.exp(values - values.max(0))
+            return np.asarray(raised / raised.sum(0))
+        case "exp":
+            return np.asarray(np.exp(values))
+    return values
+
+
+def _channels_first(found: Array, axes: Sequence[str]) -> Array:
+    kept = [axis for axis in axes if axis != "n"]
+    values = found.reshape([size for size, axis in zip(found.shape, axes, strict=True) if axis != "n"])
+    if "c" not in kept:
+        values, kept = values[None], ["c", *kept]
+    return np.asarray(values.transpose([kept.index(axis) for axis in ("c", "y", "x")]))
