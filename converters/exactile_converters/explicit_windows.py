@@ -46,11 +46,7 @@ def _write_pool(node: ir.Node, shape: tuple[int, ...]) -> None:
     pads = [one.before for one in placed] + [one.after for one in placed]
     if kernel.auto_pad in SAME and max(kernel.dilations) > 1 and min(pads) >= 0:
         _set_pads(node, pads)
-    rounded_down = [
-        (shape[axis + SPACE] + one.before + one.after - kernel.extent(axis)) // kernel.strides[axis] + 1
-        for axis, one in enumerate(placed)
-    ]
-    if kernel.ceil and rounded_down == [one.made for one in placed]:
+    if any(kernel.drops_last(axis, shape[axis + SPACE]) for axis in range(axes)):
         del node.attributes["ceil_mode"]
 
 

@@ -82,6 +82,17 @@ class Kernel:
             made -= 1
         return Placed(before=before, after=after, made=made)
 
+    def rounds_up(self, axis: int, size: int) -> bool:
+        """Whether rounding the size up gives one window more, as ONNX's shape inference counts."""
+        before, after = self._padding(axis, size)
+        return self.ceil and (size + before + after - self.extent(axis)) % self.strides[axis] > 0
+
+    def drops_last(self, axis: int, size: int) -> bool:
+        """Whether ONNX Runtime leaves out the window that rounding up gives, since it would begin behind the pixels."""
+        placed = self.placed(axis, size)
+        room = size + placed.before + placed.after - self.extent(axis)
+        return self.rounds_up(axis, size) and placed.made == room // self.strides[axis] + 1
+
     def _padding(self, axis: int, size: int) -> tuple[int, int]:
         if self.auto_pad not in SAME:
             return self.pads[axis], self.pads[axis + len(self.sizes)]

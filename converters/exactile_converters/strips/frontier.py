@@ -134,7 +134,9 @@ class Frontiers:
         known = self.known(reading.name, rows)
         factor = shrinking(reading.reach)
         result = self._result_rows(reading, known) + 1
-        while reading.reach.needed(Span(result - 1, result)).stop > known:
+        # A dilated transposed window may reach further for one row than for the next: a stride of rows tells of all.
+        together = reading.reach.stride if isinstance(reading.reach, TransposedWindow) else 1
+        while reading.reach.needed(Span(result - together, result)).stop > known:
             result -= 1
         return min(result, known // factor) if factor > 1 else result
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from exactile_converters.geometry.node_view import Label, NodeView
+from exactile_converters.geometry.node_view import Label, NodeView, Operand
 from exactile_converters.geometry.obstacle import ObstacleError
 from exactile_converters.geometry.reach import Blocks, Reach
 from exactile_converters.geometry.registry import Flow, Transfer, rule
@@ -13,7 +13,26 @@ from exactile_converters.geometry.sliding import Kernel
 @rule("MaxPool", "AveragePool", "LpPool")
 def pooling(node: NodeView) -> Transfer:
     """Windows with any stride, dilation, padding and rounding of the output size."""
-    return windows(node, Kernel.of(node.node, node.integers("kernel_shape", ())))
+    kernel = Kernel.of(node.node, node.integers("kernel_shape", ()))
+    _check_sizes(kernel, node.feature()[0])
+    return windows(node, kernel)
+
+
+def _check_sizes(kernel: Kernel, operand: Operand) -> None:
+    """What cannot be written so that ONNX's shape inference and ONNX Runtime agree about its size."""
+    axes = [(axis, size) for axis in range(len(kernel.sizes)) for size in operand.sizes(axis + 2)]
+    if max(kernel.dilations) > 1 and any(min(p.before, p.after) < 0 for p in (kernel.placed(*at) for at in axes)):
+        raise ObstacleError(
+            "its automatic padding of dilated windows crops pixels, and ONNX and ONNX Runtime disagree about its size",
+            "Export with explicit padding",
+        )
+    if any(kernel.drops_last(*at) for at in axes) and any(
+        kernel.rounds_up(*at) and not kernel.drops_last(*at) for at in axes
+    ):
+        raise ObstacleError(
+            "its size is rounded up along one axis alone, and ONNX and ONNX Runtime disagree about the other",
+            "Export with explicit padding instead of ceil_mode",
+        )
 
 
 @rule("MaxUnpool")
