@@ -89,43 +89,35 @@ class Blocks:
 class Interpolation:
     """Resize by an exact ratio: output ``i`` reads around its position in the input.
 
-    Positions follow the ONNX Resize operator's ``coordinate_transformation_mode`` formulas. ``spare`` pixels
-    behind what is read are claimed, too, so that no tile makes a single output pixel, which would be placed otherwise.
+    Positions follow the ONNX Resize operator's ``coordinate_transformation_mode`` formulas. Pixels with weight 0 are
+    read, too: engines multiply them, and what is not a number spreads. Where engines round a whole position, it may
+    lie a hair below: the pixels read then begin ``early`` pixels before.
     """
 
     scale: Fraction
     coordinates: CoordinateMode
     kind: Literal["nearest", "linear", "cubic"]
     rounding: NearestMode = "round_prefer_floor"
-    spare: int = 0
+    early: int = 0
 
     def needed(self, wanted: Span) -> Span:
-        return Span(self._taps(wanted.start)[0], self._taps(wanted.stop - 1)[1] + 1 + self.spare)
+        return Span(self._taps(wanted.start)[0], self._taps(wanted.stop - 1)[1] + 1)
 
-    def _position(self, output: int) -> Fraction:
+    def position(self, output: int) -> Fraction:
+        """Where output pixel ``output`` lies, in input pixels."""
         if self.coordinates == "asymmetric":
             return output / self.scale
         centre = (output + Fraction(1, 2)) / self.scale
         return centre - Fraction(1, 2) if self.coordinates == "half_pixel" else centre
 
     def _taps(self, output: int) -> tuple[int, int]:
-        position = self._position(output)
+        position = self.position(output)
         if self.kind == "nearest":
             tap = self._round(position)
             return tap, tap
         first, last = (0, 1) if self.kind == "linear" else (-1, 2)
-        if position.denominator > 1:
-            return floor(position) + first, floor(position) + last
-        place = int(position)
-        if not self._is_exact:  # a hair below the pixel or above it
-            return place - 1 + first, place + last
-        # An enlarging cubic reads farther for the output pixels on either side, and claims must rise with the pixel.
-        return (place + first, place + last) if self.kind == "cubic" and self.scale > 1 else (place, place)
-
-    @property
-    def _is_exact(self) -> bool:
-        """Whether float32, in which engines divide by the scale, holds it."""
-        return self.scale.denominator & (self.scale.denominator - 1) == 0
+        early = self.early if position.denominator == 1 else 0
+        return floor(position) + first - early, floor(position) + last
 
     def _round(self, position: Fraction) -> int:
         half = Fraction(1, 2)

@@ -132,13 +132,14 @@ class Frontiers:
     def _known(self, reading: Reading, rows: int) -> int:
         """Rows of a node's result that the known rows of one operand determine."""
         known = self.known(reading.name, rows)
-        factor = shrinking(reading.reach)
         result = self._result_rows(reading, known) + 1
         # A dilated transposed window may reach further for one row than for the next: a stride of rows tells of all.
         together = reading.reach.stride if isinstance(reading.reach, TransposedWindow) else 1
         while reading.reach.needed(Span(result - together, result)).stop > known:
             result -= 1
-        return min(result, known // factor) if factor > 1 else result
+        if isinstance(reading.reach, Interpolation):  # it makes no more rows than their share, whatever they read
+            return min(result, floor(known * reading.reach.scale))
+        return result
 
     def _result_rows(self, reading: Reading, known: int) -> int:
         """No fewer rows than ``known`` rows of the operand can determine."""

@@ -30,9 +30,6 @@ from exactile_converters.strips.refusal import StripError
 WINDOWS = {"Conv", "MaxPool", "AveragePool", "LpPool", "QLinearConv", "ConvInteger"}
 ONE_ROW = Window()
 
-PLACED_BY_LENGTH = {"half_pixel_symmetric", "pytorch_half_pixel"}
-"""Coordinate modes that are half_pixel but for lengths that only a strip has."""
-
 LAYOUT_MATTERS = {"BatchNormalization", "Add", "Sum", "Mul", "Concat", "Resize", "Upsample"}
 """Operators whose kernel, and so its rounding or that of the next, depends on the layout of what they read."""
 
@@ -256,7 +253,7 @@ def _transposed_window(reach: Reach) -> TransposedWindow:
 
 
 def _resize(work: Work, at: Rewriter) -> str:
-    """Interpolation by factors: on rows with some to spare, which are cut off afterwards."""
+    """Interpolation by factors: on all rows that it reads, with some to spare, which are cut off afterwards."""
     node, chunk = work.node, at.chunk(work.node.inputs[0])
     reach, operand = work.reach(), at.feature(work.node.inputs[0])
     factor = shrinking(reach)
@@ -264,19 +261,24 @@ def _resize(work: Work, at: Rewriter) -> str:
     # Rows that are made begin at the place of the first row read: it must not lie below the first one wanted.
     first = min(reach.needed(Span(work.start, work.start + 1)).start, floor(work.start / scale)) // factor * factor
     begin = max(first, chunk.start) if at.role == "first" else first
-    # All rows that there are: the last one wanted may read beyond the block that it stands for.
-    end = chunk.stop
     across = work.widths[0]
     factors = {"y": float(scale), "x": float(across.scale) if isinstance(across, Interpolation) else 1.0}
     scales = at.build.constant(np.array([factors.get(label, 1.0) for label in operand.labels], np.float32))
-    rows = at.rows(node.inputs[0], begin, end, work)
-    inputs = [rows, scales] if node.op_type == "Upsample" else [rows, "", scales]
+    start, stop = int(begin * scale), int(begin * scale) + int((chunk.stop - begin) * scale)
+    rows = at.rows(node.inputs[0], begin, chunk.stop, work)
     changes: dict[str, Any] = {"axes": None, "keep_aspect_ratio_policy": None}
-    if node.attributes.get_string("coordinate_transformation_mode", "") in PLACED_BY_LENGTH:
+    mode = node.attributes.get_string("coordinate_transformation_mode", "")
+    if mode == "pytorch_half_pixel" and factor > 1:
+        # A single row would be put elsewhere: one more is made, on the side where it changes nothing.
+        more = at.build.last_rows(chunk, factor)
+        rows = at.build.add("Concat", [more, rows] if at.role == "last" else [rows, more], axis=chunk.axis)
+        start, stop = (start - 1, stop) if at.role == "last" else (start, stop + 1)
+    if mode == "half_pixel_symmetric" and factor > 1:
+        # It moves rows by what rounding up or down to whole rows changes: nothing at the sizes of a whole image.
         changes["coordinate_transformation_mode"] = "half_pixel"
+    inputs = [rows, scales] if node.op_type == "Upsample" else [rows, "", scales]
     made = _copy(work, at, inputs, **changes)[0]
-    start = int(begin * scale)
-    return at.build.rows(Chunk(made, start, start + int((end - begin) * scale), work.result), work.start, work.stop)
+    return at.build.rows(Chunk(made, start, stop, work.result), work.start, work.stop)
 
 
 def _blocks_of(work: Work, at: Rewriter) -> tuple[str, Callable[[str], str]]:

@@ -7,12 +7,18 @@ from fractions import Fraction
 
 import numpy as np
 
-from exactile.geometry import Span
-from exactile_converters.geometry.node_view import Label, NodeView
+from exactile_converters.geometry.node_view import SPATIAL, Label, NodeView
 from exactile_converters.geometry.obstacle import ObstacleError
 from exactile_converters.geometry.reach import Blocks, CoordinateMode, Interpolation, NearestMode, Reach, Window
 from exactile_converters.geometry.registry import Flow, Transfer, rule
 from exactile_converters.geometry.rules.convolution import spatial_labels
+from exactile_converters.geometry.single_precision import (
+    falls_short,
+    is_held,
+    makes_whole_sizes,
+    picks_clearly,
+    picks_steadily,
+)
 
 COORDINATES: dict[str, CoordinateMode] = {
     "half_pixel": "half_pixel",
@@ -21,8 +27,7 @@ COORDINATES: dict[str, CoordinateMode] = {
     "asymmetric": "asymmetric",
     "tf_half_pixel_for_nn": "tf_half_pixel_for_nn",
 }
-LARGEST_SIDE_PX = 1 << 21
-"""Positions are looked at up to here: no image has a longer side."""
+FIRST_OPSET_WITH_MODES = 11
 
 ROUNDING: dict[str, NearestMode] = {
     "round_prefer_floor": "round_prefer_floor",
@@ -37,8 +42,25 @@ def resize(node: NodeView) -> Transfer:
     """Nearest, linear and cubic interpolation by exact whole factors up or down."""
     operand, labels = node.feature()
     result = node.result()
-    upsample = node.op == "Upsample" or node.opset < 11
-    mode = node.text("coordinate_transformation_mode", "asymmetric" if upsample else "half_pixel")
+    if (operand.small.shape, operand.large.shape) == (result.small.shape, result.large.shape):
+        return Transfer(labels=(labels,), flows=(Flow(operand=0),))
+    mode = _coordinates(node)
+    factors = [_factor(operand.sizes(dim), result.sizes(dim), label) for dim, label in enumerate(labels)]
+    reach: dict[Label, Reach] = {}
+    reflected: dict[Label, tuple[int, int]] = {}
+    for dim, (label, factor) in enumerate(zip(labels, factors, strict=True)):
+        _check_scale(node, dim, len(labels), factor)
+        found = _interpolation(node, mode, factor)
+        if label in SPATIAL and (factor != 1 or found.kind != "nearest"):
+            reach[label] = found
+        if mode == "pytorch_half_pixel" and factor < 1 and (found.kind != "nearest" or found.position(0) != 0):
+            # A single output pixel is put on the first input pixel: a tile must make two of them.
+            reflected[label] = (factor.denominator, 0)
+    return Transfer(labels=(labels,), flows=(Flow(operand=0, reach=reach, reflected=reflected),))
+
+
+def _coordinates(node: NodeView) -> str:
+    mode = node.text("coordinate_transformation_mode", "asymmetric" if _is_old(node) else "half_pixel")
     if mode not in COORDINATES:
         raise ObstacleError(
             f"its coordinate mode {mode} makes every output position depend on the image size",
@@ -46,96 +68,59 @@ def resize(node: NodeView) -> Transfer:
         )
     if node.integer("antialias", 0):
         raise ObstacleError("it resizes with antialiasing", "Resize without antialiasing")
+    return mode
+
+
+def _is_old(node: NodeView) -> bool:
+    return node.op == "Upsample" or node.opset < FIRST_OPSET_WITH_MODES
+
+
+def _interpolation(node: NodeView, mode: str, factor: Fraction) -> Interpolation:
+    """What is read along one axis. An axis that keeps its size is read like the others, at whole positions."""
     kind = node.text("mode", "nearest")
-    rounding = ROUNDING["floor" if upsample else node.text("nearest_mode", "round_prefer_floor")]
-    reach: dict[Label, Reach] = {}
-    for dim, label in enumerate(labels):
-        factor = _factor(operand.sizes(dim), result.sizes(dim), label)
-        _check_scale(node, dim, factor)
-        if factor != 1:
-            reach[label] = found = Interpolation(
-                scale=factor,
-                coordinates=COORDINATES[mode],
-                kind="linear" if kind in ("linear", "bilinear") else "cubic" if kind == "cubic" else "nearest",
-                rounding=rounding,
-            )
-            if (
-                mode == "half_pixel_symmetric"
-                and found.kind == "nearest"
-                and factor.denominator & (factor.denominator - 1)
-            ):
-                raise ObstacleError(
-                    f"it picks pixels by positions that float32 rounds by the image's size (scale {factor}, {mode})",
-                    "Use half_pixel, or reduce by a power of two",
-                )
-            if mode == "pytorch_half_pixel":
-                found = _with_two_outputs(found)
-                reach[label] = found
-            if found.kind == "nearest" and not picks_steadily(found):
-                raise ObstacleError(
-                    f"it picks every {factor.denominator}th pixel by positions that single precision rounds one way or "
-                    "the other from place to place",
-                    "Reduce by a slice with steps or by pooling, or by a power of two",
-                )
-    return Transfer(labels=(labels,), flows=(Flow(operand=0, reach=reach),))
+    found = Interpolation(
+        scale=factor,
+        coordinates=COORDINATES[mode] if factor != 1 else "asymmetric",
+        kind="linear" if kind in ("linear", "bilinear") else "cubic" if kind == "cubic" else "nearest",
+        rounding=ROUNDING["floor" if _is_old(node) else node.text("nearest_mode", "round_prefer_floor")],
+    )
+    by_size = mode == "half_pixel_symmetric" and factor < 1 and not is_held(factor)
+    if found.kind != "nearest":
+        return replace(found, early=int(by_size or falls_short(factor, found.coordinates)))
+    if by_size and not picks_clearly(found):
+        raise ObstacleError(
+            f"it picks every {factor.denominator}th pixel by positions that single precision rounds one way or the "
+            "other by the image's size",
+            "Use half_pixel, or reduce by a power of two",
+        )
+    if not by_size and not picks_steadily(found):
+        raise ObstacleError(
+            f"it picks every {factor.denominator}th pixel by positions that single precision rounds one way or "
+            "the other from place to place",
+            "Reduce by a slice with steps or by pooling, or by a power of two",
+        )
+    return found
 
 
-def _with_two_outputs(reach: Interpolation) -> Interpolation:
-    """pytorch_half_pixel puts a single output pixel elsewhere: a tile must make more, unless the image does not."""
-    factor = reach.scale.denominator
-    needed = reach.needed(Span(0, 1))
-    same_place = reach.kind == "nearest" and needed.start == 0
-    within = needed.start >= 0 and needed.stop <= factor and not same_place
-    return replace(reach, spare=factor + 1 - needed.stop) if factor > 1 and within else reach
-
-
-def _check_scale(node: NodeView, dim: int, factor: Fraction) -> None:
+def _check_scale(node: NodeView, dim: int, rank: int, factor: Fraction) -> None:
     """Positions follow the scale as it is given, which may round to the factor that the sizes show."""
-    index = 1 if node.op == "Upsample" or node.opset < 11 else 2
-    operand = node.operand(index)
-    axes = node.integers("axes", ())
+    operand = node.operand(1 if _is_old(node) else 2)
+    axes = [axis % rank for axis in node.integers("axes", range(rank))]
     for fact in (operand.small, operand.large) if operand is not None else ():
-        if fact.value is None or not fact.value.size:
+        if fact.value is None or not fact.value.size or dim not in axes:
             continue
-        if axes and dim not in axes:
-            continue
-        given = np.float32(fact.value.ravel()[axes.index(dim) if axes else dim])
+        given = np.float32(fact.value.ravel()[axes.index(dim)])
         if given != np.float32(float(factor)):
             raise ObstacleError(
                 f"its scale is {given:.9g} and its output size that of {factor}: its positions drift from the pixels",
                 "Resize by a whole factor up or down",
             )
-
-
-def picks_steadily(reach: Interpolation) -> bool:
-    """Whether a nearest interpolation picks the same pixel of every period, computed in float32 as engines do.
-
-    Where the exact position lies where rounding turns, a factor such as 1/7, which float32 cannot hold, decides at some
-    positions for one pixel and at others for its neighbour: a tile with another origin picks another one.
-    """
-    period = reach.scale.denominator
-    if period & (period - 1) == 0:
-        return True
-    output = np.arange(max(2, LARGEST_SIDE_PX // period), dtype=np.int64)
-    given, half, scale = output.astype(np.float32), np.float32(0.5), np.float32(float(reach.scale))
-    match reach.coordinates:
-        case "asymmetric":
-            position = given / scale
-        case "half_pixel":
-            position = (given + half) / scale - half
-        case "tf_half_pixel_for_nn":
-            position = (given + half) / scale
-    match reach.rounding:
-        case "floor":
-            picked = np.floor(position)
-        case "ceil":
-            picked = np.ceil(position)
-        case "round_prefer_floor":
-            picked = np.ceil(position - half)
-        case "round_prefer_ceil":
-            picked = np.floor(position + half)
-    phase = picked.astype(np.int64) - output * period
-    return bool((phase == reach.needed(Span(0, 1)).start).all())
+        if factor < 1 and not makes_whole_sizes(factor):
+            raise ObstacleError(
+                f"its scale is {given:.9g}, and some multiples of {factor.denominator} pixels make a pixel less than "
+                f"{factor} of them",
+                "Resize by a power of two",
+            )
 
 
 def _factor(sizes: tuple[int, int], grown: tuple[int, int], label: Label) -> Fraction:

@@ -1,0 +1,95 @@
+"""Where engines put the pixels that a resize makes: they compute positions in float32, which holds few fractions.
+
+A scale such as 1/3 is rounded, and so is every position. A whole position may then come out a hair below, and one at
+which rounding to the nearest pixel turns may come out on either side, here on this one, there on that.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exactile.geometry import Span
+from exactile_converters.geometry.reach import CoordinateMode, Interpolation
+
+LARGEST_SIDE_PX = 1 << 21
+"""Positions are looked at up to here: no image has a longer side."""
+
+
+def is_held(scale: Fraction) -> bool:
+    """Whether float32 holds the scale and all positions exactly."""
+    return all(side & (side - 1) == 0 for side in (scale.numerator, scale.denominator))
+
+
+@lru_cache(maxsize=64)
+def makes_whole_sizes(scale: Fraction) -> bool:
+    """Whether an input of a multiple of a reducing ``scale``'s period makes as many pixels as it should."""
+    outputs = np.arange(1, LARGEST_SIDE_PX // scale.denominator + 1, dtype=np.int64)
+    inputs = (outputs * scale.denominator).astype(np.float32)
+    return bool((np.floor(inputs * np.float32(float(scale))) == outputs).all())
+
+
+@lru_cache(maxsize=64)
+def falls_short(scale: Fraction, coordinates: CoordinateMode) -> bool:
+    """Whether some position comes out below the pixel that it lies on or behind."""
+    if is_held(scale):
+        return False
+    outputs = _outputs(scale)
+    exact = Interpolation(scale=scale, coordinates=coordinates, kind="nearest", rounding="floor")
+    first = np.floor(_positions(outputs, scale, coordinates)).astype(np.int64)
+    return bool((first < _exact(outputs, exact)).any())
+
+
+@lru_cache(maxsize=64)
+def picks_steadily(reach: Interpolation) -> bool:
+    """Whether a nearest interpolation picks the same pixel of every period, computed in float32 as engines do.
+
+    Where the exact position lies where rounding turns, a factor such as 1/7, which float32 cannot hold, decides at some
+    positions for one pixel and at others for its neighbour: a tile with another origin picks another one.
+    """
+    if is_held(reach.scale):
+        return True
+    outputs = _outputs(reach.scale)
+    position, half = _positions(outputs, reach.scale, reach.coordinates), np.float32(0.5)
+    match reach.rounding:
+        case "floor":
+            picked = np.floor(position)
+        case "ceil":
+            picked = np.ceil(position)
+        case "round_prefer_floor":
+            picked = np.ceil(position - half)
+        case "round_prefer_ceil":
+            picked = np.floor(position + half)
+    return bool((picked.astype(np.int64) == _exact(outputs, reach)).all())
+
+
+def picks_clearly(reach: Interpolation) -> bool:
+    """Whether each position lies a quarter of a pixel or more from where a nearest interpolation turns."""
+    turn = Fraction(1, 2) if reach.rounding.startswith("round") else Fraction(0)
+    phases = (reach.position(output) - turn for output in range(reach.scale.numerator))
+    return all(Fraction(1, 4) <= phase % 1 <= Fraction(3, 4) for phase in phases)
+
+
+def _outputs(scale: Fraction) -> NDArray[np.int64]:
+    return np.arange(max(2, LARGEST_SIDE_PX // scale.denominator), dtype=np.int64)
+
+
+def _positions(outputs: NDArray[np.int64], scale: Fraction, coordinates: CoordinateMode) -> NDArray[np.float32]:
+    given, half, factor = outputs.astype(np.float32), np.float32(0.5), np.float32(float(scale))
+    match coordinates:
+        case "asymmetric":
+            return given / factor
+        case "half_pixel":
+            return (given + half) / factor - half
+        case "tf_half_pixel_for_nn":
+            return (given + half) / factor
+
+
+def _exact(outputs: NDArray[np.int64], reach: Interpolation) -> NDArray[np.int64]:
+    """The first pixel read of each output, without rounding: alike in every period."""
+    enlarged, reduced = reach.scale.numerator, reach.scale.denominator
+    phases = np.array([reach.needed(Span(output, output + 1)).start for output in range(enlarged)])
+    return phases[outputs % enlarged] + outputs // enlarged * reduced
