@@ -113,9 +113,9 @@ def test_nothing_is_kept_or_decoded(tmp_path, kind):
 
 
 @kinds
-@pytest.mark.parametrize("dtype", ["i1", "i2", "u4", "f8", "f2", "?", "c8"])
+@pytest.mark.parametrize("dtype", ["i8", "u8", "c8"])
 def test_other_sample_types_are_refused_by_name(tmp_path, kind, dtype):
-    with pytest.raises(SourceError, match=f"{np.dtype(dtype).name}.*uint8, uint16, float32.*convert"):
+    with pytest.raises(SourceError, match=f"{np.dtype(dtype).name}.*uint8, uint16, float32.*float64.*convert"):
         open_as(kind, np.zeros((4, 4), dtype), tmp_path)
 
 
@@ -182,12 +182,6 @@ def test_a_npy_file_truncated_while_it_is_read_is_an_error_not_old_pixels(tmp_pa
     source.close()
     with pytest.raises(SourceError, match="after close"):
         read(source)
-
-
-def test_fortran_order_is_refused_with_the_remedy(tmp_path):
-    np.save(tmp_path / "image.npy", np.asfortranarray(np.zeros((4, 5), "u1")))
-    with pytest.raises(SourceError, match="ascontiguousarray"):
-        NpySource(tmp_path / "image.npy")
 
 
 class Bomb:

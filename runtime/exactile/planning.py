@@ -22,6 +22,7 @@ from exactile.processors.protocol import DeviceSpace
 from exactile.sinks.protocol import ResultSpec, Sink, WritePlan
 from exactile.sources.metadata import metadata_of
 from exactile.sources.protocol import DecodedWhole, Source
+from exactile.sources.sample_types import stored_type
 
 PlanName = Literal["auto", "whole", "tile", "strip"]
 PLAN_NAMES: tuple[PlanName, ...] = get_args(PlanName)
@@ -219,7 +220,10 @@ class Planner:
                 f"{_channel_remedy(source, image.channels)}"
             )
         if np.dtype(source.dtype) != np.dtype(image.dtype):
-            raise PlanError(f"the image holds {source.dtype} samples and the model was deployed for {image.dtype}")
+            stored, read = stored_type(source), ""
+            if stored != source.dtype:
+                read = f", which are read as {source.dtype},"
+            raise PlanError(f"the image holds {stored} samples{read} and the model was deployed for {image.dtype}")
 
 
 def _channel_remedy(source: Source, wanted: int) -> str:

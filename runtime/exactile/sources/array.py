@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from exactile.errors import SourceError
 from exactile.geometry import Box
 from exactile.sources.axis_order import order_axes
 from exactile.sources.channel_choice import ChannelCopy, choose_channels
@@ -15,11 +16,11 @@ from exactile.sources.identity import array_identity, image_identity
 from exactile.sources.image_choice import ImageChoice
 from exactile.sources.protocol import Identity, ReadCount, ReadPlan
 from exactile.sources.read_request import check_read
-from exactile.sources.sample_types import native_sample_type
+from exactile.sources.sample_types import InexactSampleError, delivered_type, native_sample_type
 
 
 class ArraySource:
-    """A view of ``array``: (H, W), (H, W, C) or (C, H, W); uint8, uint16 or float32; any strides.
+    """A view of ``array``: (H, W), (H, W, C) or (C, H, W); samples of ``sample_types``; any strides.
 
     The array is borrowed, never copied. ``axes`` is YX, YXC or CYX; three axes are YXC unless told.
     Raises SourceError for another dtype or shape, OptionError for other axes, ChannelError for ``channels``
@@ -29,7 +30,8 @@ class ArraySource:
     def __init__(self, array: NDArray[Any], *, axes: str | None = None, channels: Sequence[int] | None = None) -> None:
         name = "array"
         order = order_axes(array.shape, axes, name)
-        self.dtype: np.dtype[Any] = native_sample_type(array.dtype, name)
+        self.stored_dtype = native_sample_type(array.dtype, name)
+        self.dtype = delivered_type(self.stored_dtype)
         self.height = order.height
         self.width = order.width
         chosen = choose_channels(channels, order.channels, name)
@@ -49,7 +51,10 @@ class ArraySource:
 
     def read(self, box: Box, out: NDArray[Any]) -> None:
         check_read(self, box, out)
-        self._copy.copy(self._pixels[box.slices()], out)
+        try:
+            self._copy.copy(self._pixels[box.slices()], out)
+        except InexactSampleError as error:
+            raise SourceError(f"array: {error.moved(box.y.start, box.x.start)}") from error
 
     def count(self) -> ReadCount:
         return ReadCount(chunks_decoded=0, chunks_stored=0)

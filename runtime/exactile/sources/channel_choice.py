@@ -11,6 +11,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from exactile.errors import ChannelError
+from exactile.sources.sample_types import convert_samples
 
 
 def choose_channels(wanted: Sequence[int] | None, available: int, name: str) -> tuple[int, ...]:
@@ -54,13 +55,16 @@ class ChannelCopy:
         return None if samples is None or targets is None else (samples, targets)
 
     def copy(self, stored: NDArray[Any], out: NDArray[Any]) -> None:
-        """Copy ``stored`` (H, W, samples) to ``out`` (H, W, channels), converting the byte order."""
+        """Copy ``stored`` (H, W, samples) to ``out`` (H, W, channels), converting type and byte order.
+
+        Raises InexactSampleError for a value that ``out`` does not hold.
+        """
         if self._slices is not None:
             samples, targets = self._slices
-            out[:, :, targets] = stored[:, :, samples]
+            convert_samples(stored[:, :, samples], out[:, :, targets])
             return
         for sample, target in zip(self.samples, self.targets, strict=True):
-            out[:, :, target] = stored[:, :, sample]
+            convert_samples(stored[:, :, sample], out[:, :, target])
 
     def fill(self, value: float, out: NDArray[Any]) -> None:
         """Set the caller's channels in ``out`` (H, W, channels) to ``value``."""

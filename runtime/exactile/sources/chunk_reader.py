@@ -20,6 +20,7 @@ from exactile.sources.damage import CorruptFilling
 from exactile.sources.decode_pool import DecodePool
 from exactile.sources.positional_file import DiskError
 from exactile.sources.protocol import ReadCount, ReadPlan
+from exactile.sources.sample_types import InexactSampleError
 
 UNPLANNED_CACHE_BYTES = 64 << 20
 """Decoded chunks kept, the most recent first, while no plan was announced."""
@@ -178,7 +179,10 @@ class DecodedChunkReader:
             copy.fill(self._form.fill, part.out)
             return
         origin = self._grid.chunk_box(part.key[1], part.key[2])
-        copy.copy(chunk[part.wanted.slices(origin)], part.out)
+        try:
+            copy.copy(chunk[part.wanted.slices(origin)], part.out)
+        except InexactSampleError as error:
+            raise self._access.failure(part.key, error.moved(part.wanted.y.start, part.wanted.x.start)) from error
         if part.held is None and part.next_use is not None:
             self._cache.put(part.key, chunk, part.next_use)
 

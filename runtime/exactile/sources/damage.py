@@ -72,9 +72,11 @@ def _sample(value: float, dtype: np.dtype[Any]) -> float:
         if math.isfinite(value):
             return value
         raise OptionError(f"the corrupt value must be a finite number, got {value}")
-    largest = np.iinfo(dtype).max
-    if not (float(value).is_integer() and 0 <= value <= largest):
-        raise OptionError(f"the corrupt value must be a whole number from 0 to {largest} for {dtype}, got {value:g}")
+    least, largest = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    if not (float(value).is_integer() and least <= value <= largest):
+        raise OptionError(
+            f"the corrupt value must be a whole number from {least} to {largest} for {dtype}, got {value:g}"
+        )
     return int(value)
 
 

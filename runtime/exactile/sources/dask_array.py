@@ -19,7 +19,7 @@ from exactile.sources.identity import image_identity
 from exactile.sources.image_choice import ImageChoice
 from exactile.sources.protocol import Identity, ReadCount, ReadPlan
 from exactile.sources.read_request import check_read
-from exactile.sources.sample_types import native_sample_type
+from exactile.sources.sample_types import delivered_type, native_sample_type
 from exactile.sources.zarr_chunks import ZarrChunks
 
 NAME = "a dask array"
@@ -38,7 +38,8 @@ class DaskSource:
         if any(size != size for size in array.shape):  # noqa: PLR0124 - dask says NaN for sizes it does not know
             raise SourceError(f"{NAME}: its sizes {array.shape} are not known; call compute_chunk_sizes() on it first")
         order = order_axes(array.shape, axes, NAME)
-        self.dtype: np.dtype[Any] = native_sample_type(np.dtype(array.dtype), NAME)
+        self.stored_dtype = native_sample_type(np.dtype(array.dtype), NAME)
+        self.dtype = delivered_type(self.stored_dtype)
         self.height, self.width = order.height, order.width
         self.pixel_size_um: tuple[float, float] | None = None
         self._chosen = choose_channels(channels, order.channels, NAME)

@@ -21,7 +21,7 @@ from exactile.sources.positional_file import DamagedDataError, PositionalFile
 from exactile.sources.protocol import Identity, ReadCount, ReadPlan
 from exactile.sources.raw_rows import RawRows
 from exactile.sources.read_request import check_read
-from exactile.sources.sample_types import native_sample_type
+from exactile.sources.sample_types import InexactSampleError, delivered_type, native_sample_type
 
 _HEADER_READERS = {
     (1, 0): npy_format.read_array_header_1_0,
@@ -32,11 +32,11 @@ _HEADER_READERS = {
 
 
 class NpySource:
-    """An array stored by ``numpy.save``: (H, W), (H, W, C) or (C, H, W); uint8, uint16 or float32.
+    """An array stored by ``numpy.save``: (H, W), (H, W, C) or (C, H, W); samples of ``sample_types``.
 
-    Either byte order, C order. Only the rows and columns wanted are read. Raises SourceError for a file that is
-    damaged, truncated or of another kind, OptionError for unknown ``axes``, ChannelError for ``channels``
-    that are not there.
+    Either byte order, C and Fortran order. Only the rows and columns wanted are read.
+    Raises SourceError for a file that is damaged, truncated or of another kind,
+    OptionError for unknown ``axes``, ChannelError for ``channels`` that are not there.
     """
 
     def __init__(
@@ -54,9 +54,10 @@ class NpySource:
 
     def _lay_out(self, axes: str | None, channels: Sequence[int] | None) -> None:
         name = self._file.name
-        shape, stored = _read_header(self._file)
+        shape, stored, self._transposed = _read_header(self._file)
         order = order_axes(shape, axes, name)
-        self.dtype: np.dtype[Any] = native_sample_type(stored, name)
+        self.stored_dtype = native_sample_type(stored, name)
+        self.dtype = delivered_type(self.stored_dtype)
         self.height = order.height
         self.width = order.width
         chosen = choose_channels(channels, order.channels, name)
@@ -71,13 +72,15 @@ class NpySource:
                 f" but the file has {self._file.size_bytes}; copy it again"
             )
         everywhere = tuple(range(len(chosen)))
-        if not order.planar:
-            rows = RawRows(offset=offset, width=order.width, samples=order.channels, dtype=stored)
+        # In Fortran order a file holds the transposed array: columns in place of rows, and channels at the other end.
+        row_px = order.height if self._transposed else order.width
+        if order.planar == self._transposed:
+            rows = RawRows(offset=offset, width=row_px, samples=order.channels, dtype=stored)
             self._planes = [(rows, ChannelCopy(chosen, everywhere))]
             return
         self._planes = [
             (
-                RawRows(offset=offset + channel * plane_bytes, width=order.width, samples=1, dtype=stored),
+                RawRows(offset=offset + channel * plane_bytes, width=row_px, samples=1, dtype=stored),
                 ChannelCopy((0,), (target,)),
             )
             for target, channel in enumerate(chosen)
@@ -93,7 +96,12 @@ class NpySource:
         check_read(self, box, out)
         try:
             for rows, copy in self._planes:
-                rows.copy(self._file, box, copy, out)
+                if self._transposed:
+                    rows.copy(self._file, Box(box.x, box.y), copy, out.transpose(1, 0, 2))
+                else:
+                    rows.copy(self._file, box, copy, out)
+        except InexactSampleError as error:
+            raise SourceError(f"{self._file.name}: {error.transposed() if self._transposed else error}") from error
         except DamagedDataError as error:
             raise SourceError(f"{self._file.name}: cannot read {box}: {error}") from error
 
@@ -107,8 +115,8 @@ class NpySource:
         self._file.close()
 
 
-def _read_header(file: PositionalFile) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Shape and dtype; leaves the stream at the first sample."""
+def _read_header(file: PositionalFile) -> tuple[tuple[int, ...], np.dtype[Any], bool]:
+    """Shape, dtype and whether the order is Fortran's; leaves the stream at the first sample."""
     try:
         version = npy_format.read_magic(file.stream)
         shape, fortran, dtype = _HEADER_READERS[version](file.stream)
@@ -117,9 +125,4 @@ def _read_header(file: PositionalFile) -> tuple[tuple[int, ...], np.dtype[Any]]:
         raise SourceError(f"{file.name}: is not a readable .npy file: {error}") from error
     if dtype.hasobject:
         raise SourceError(f"{file.name}: holds Python objects, which are never loaded; save an array of numbers")
-    if fortran and len(shape) > 1:
-        raise SourceError(
-            f"{file.name}: is stored in Fortran order, whose rows are scattered over the file;"
-            " save it again with numpy.save(path, numpy.ascontiguousarray(array))"
-        )
-    return shape, dtype
+    return shape, dtype, fortran and len(shape) > 1

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from exactile.geometry import Box
 from exactile.sources.channel_choice import ChannelCopy
 from exactile.sources.positional_file import PositionalFile
+from exactile.sources.sample_types import InexactSampleError
 
 BLOCK_BYTES = 4 << 20
 """Bytes read at a time, and so the memory that a read of raw rows needs beside the caller's array."""
@@ -42,7 +43,7 @@ class RawRows:
     def copy(self, file: PositionalFile, part: Box, channels: ChannelCopy, out: NDArray[Any]) -> None:
         """Copy ``part`` (pixels of this block) to ``out``: (part.y.length, part.x.length, channels).
 
-        Raises DamagedDataError when the file ends too early.
+        Raises DamagedDataError when the file ends too early, InexactSampleError with a place in this block.
         """
         if part.area == 0:
             return
@@ -52,7 +53,10 @@ class RawRows:
         for start in range(part.y.start, part.y.stop, rows_at_a_time):
             stop = min(part.y.stop, start + rows_at_a_time)
             block = self._dense(file, start, stop, part) if dense else self._sparse(file, start, stop, part)
-            channels.copy(block, out[start - part.y.start : stop - part.y.start])
+            try:
+                channels.copy(block, out[start - part.y.start : stop - part.y.start])
+            except InexactSampleError as error:
+                raise error.moved(start, part.x.start) from None
 
     def _dense(self, file: PositionalFile, start: int, stop: int, part: Box) -> NDArray[Any]:
         """Rows ``start`` to ``stop`` read at once; nothing beyond the last wanted byte is touched."""

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from exactile.errors import SourceError
@@ -23,13 +22,14 @@ from exactile.sources.image_choice import ImageChoice
 from exactile.sources.positional_file import PositionalFile
 from exactile.sources.protocol import Identity, ReadCount, ReadPlan
 from exactile.sources.read_request import check_read
+from exactile.sources.sample_types import delivered_type
 from exactile.sources.tiff_chunks import RawChunkReader, TiffChunks
 from exactile.sources.tiff_layout import TiffLayout
 from exactile.sources.tiff_structure import read_layout
 
 
 class TiffSource:
-    """One image of a TIFF file: uint8, uint16 or float32 samples, exactly as ``tifffile`` reads them.
+    """One image of a TIFF file: samples of ``sample_types``, exactly as ``tifffile`` reads them.
 
     So colours stay as stored, but that JPEG's YCbCr becomes RGB; zero may be white, and alpha is a channel
     unless ``leave_out_alpha`` takes it away.
@@ -82,7 +82,8 @@ class TiffSource:
         self.height = layout.grid.height
         self.width = layout.grid.width
         self.channels = len(chosen)
-        self.dtype: np.dtype[Any] = layout.stored_dtype.newbyteorder("=")
+        self.stored_dtype = layout.stored_dtype.newbyteorder("=")
+        self.dtype = delivered_type(self.stored_dtype)
         self.pixel_size_um = layout.pixel_size_um
         self.metadata = layout.metadata if channels is None else replace(layout.metadata, alpha=None)
         self._choice = replace(choice, level=layout.level, mpp=None)

@@ -172,8 +172,6 @@ def _check_plane(keyframe: Any, name: str) -> None:
         raise SourceError(
             f"{name}: is a volume of {keyframe.shaped[1]} planes; store each plane as a page and choose one"
         )
-    if keyframe.photometric == 3:
-        raise SourceError(f"{name}: its samples are numbers of palette colours; convert the image to RGB or grey")
 
 
 def _pages_remedy(series: Any) -> list[str]:

@@ -17,6 +17,7 @@ from exactile.sources.decode_pool import DecodePool
 from exactile.sources.positional_file import DamagedDataError, PositionalFile
 from exactile.sources.protocol import ReadCount, ReadPlan
 from exactile.sources.raw_rows import RawRows
+from exactile.sources.sample_types import InexactSampleError
 from exactile.sources.tiff_layout import TiffLayout
 
 
@@ -102,3 +103,5 @@ class RawChunkReader:
             rows.copy(access.file, wanted.shift(-origin.y.start, -origin.x.start), copy, out)
         except DamagedDataError as error:
             raise access.damage(key, error) from error
+        except InexactSampleError as error:
+            raise access.failure(key, error.moved(origin.y.start, origin.x.start)) from error

@@ -20,6 +20,7 @@ from exactile.sources.tiff_choice import ChosenPages, choose_pages
 from exactile.sources.tiff_layout import ChunkPlane, Decode, TiffLayout
 from exactile.sources.tiff_log import structure_errors
 from exactile.sources.tiff_metadata import read_metadata
+from exactile.sources.tiff_palette import PALETTE, colored, palette_of
 
 _JPEG = 7
 _JPEG_FAMILY = {6, 7, 34892, 33007}  # those whose decoder takes tables from the page
@@ -56,6 +57,9 @@ def _lay_out(chosen: ChosenPages, name: str) -> TiffLayout:
             plane for number, page in enumerate(chosen.pages) for plane in _chunked_planes(page, number, grid, name)
         ]
         raw = raw and all(_holds_whole_chunks(plane, grid, samples * native.itemsize) for plane in planes)
+    if keyframe.photometric == PALETTE:
+        colors = palette_of(chosen, name)
+        planes, samples, native = [colored(plane, colors, name) for plane in planes], 3, colors.dtype
     if not raw:
         _check_chunk_bytes(planes, grid, samples * native.itemsize, name)
     return TiffLayout(
@@ -75,6 +79,7 @@ def _is_raw(keyframe: Any, native: np.dtype[Any]) -> bool:
     """Whether the chunks are rows of plain samples."""
     return bool(
         keyframe.compression == 1
+        and keyframe.photometric != PALETTE
         and keyframe.predictor == 1
         and keyframe.fillorder == 1
         and keyframe.bitspersample == native.itemsize * 8

@@ -21,7 +21,7 @@ from exactile.sources.identity import document_hash, image_identity
 from exactile.sources.image_choice import ImageChoice, choose_positions
 from exactile.sources.protocol import Identity, ReadCount, ReadPlan
 from exactile.sources.read_request import check_read
-from exactile.sources.sample_types import native_sample_type
+from exactile.sources.sample_types import delivered_type, native_sample_type
 from exactile.sources.zarr_chunks import ZarrChunks
 from exactile.sources.zarr_image import ZarrImage, choose_image
 from exactile.sources.zarr_store import open_node
@@ -31,7 +31,7 @@ MOST_CHANNELS = 1 << 16
 
 
 class ZarrSource:
-    """One plane of a Zarr array (version 2 or 3): uint8, uint16 or float32 samples, exactly as ``zarr`` reads them.
+    """One plane of a Zarr array (version 2 or 3): samples of ``sample_types``, exactly as ``zarr`` reads them.
 
     ``image`` is a folder or an address that fsspec knows (``http://``, ``s3://``, ...). OME-Zarr images (0.1 to 0.5)
     have named axes and levels: ``level`` chooses one by number, ``mpp`` by microns per pixel, ``series`` the image of
@@ -84,7 +84,8 @@ class ZarrSource:
         sizes = _checked_sizes(found, self._name)
         self.height = sizes["Y"]
         self.width = sizes["X"]
-        self.dtype: np.dtype[Any] = native_sample_type(np.dtype(found.array.dtype), self._name)
+        self.stored_dtype = native_sample_type(np.dtype(found.array.dtype), self._name)
+        self.dtype = delivered_type(self.stored_dtype)
         self.pixel_size_um = found.pixel_size_um
         positions = tuple(choose_positions(found.axes, found.array.shape, self._choice, self._name))
         self._chosen = choose_channels(channels, sizes.get("C", 1), self._name)
