@@ -23,6 +23,7 @@ from exactile.planning import PlanName, Planner, Wish
 from exactile.processors.choice import open_processor
 from exactile.sinks.protocol import Sink
 from exactile.sources.alpha import leave_out_alpha
+from exactile.sources.metadata import nodata_of
 from exactile.sources.protocol import Source
 from exactile.statistics import Normalizers, constants_of, measure, passes
 from exactile.stream import KeptRows, NoSink, RowStream
@@ -121,6 +122,7 @@ class Session:
         resume: bool = False,
         arguments: Mapping[str, Any] | None = None,
         trace: Timed | None = None,
+        nodata: float | None = None,
     ) -> Summary:
         """Segment ``source`` into ``sink``: equal to one pass over the whole image.
 
@@ -129,6 +131,7 @@ class Session:
         Where the model normalises by statistics of the whole image and ``normalizers`` are not given, ``measure`` finds
         them first; ``measuring`` is then called with pixels read so far and in all. ``planned`` is called once with
         the plan, ``progress`` with the number of result pixels of each write.
+        Pixels that are ``nodata`` in every channel (default: what the file says) are left out of these statistics.
         On any failure the sink is aborted and the first error raised.
 
         With ``resume``, an unfinished run that ``sink`` kept is gone on with, by the same plan, to the same bytes;
@@ -155,6 +158,7 @@ class Session:
             resume=resume,
             arguments=arguments,
             trace=trace,
+            nodata=nodata,
         ).run()
 
     def image_run(
@@ -169,6 +173,7 @@ class Session:
         arguments: Mapping[str, Any] | None = None,
         release_early: bool = False,
         trace: Timed | None = None,
+        nodata: float | None = None,
     ) -> ImageRun:
         """As ``segment``, for who wants to run and cancel it in threads of his own."""
         watcher = watcher or Watcher()
@@ -180,7 +185,7 @@ class Session:
             source=source,
             sink=sink,
             wish=wish,
-            measure=lambda: self._normalizers(source, normalizers, watcher.measuring),
+            measure=lambda: self._normalizers(source, normalizers, watcher.measuring, nodata),
             watcher=watcher,
             resume=resume,
             arguments=arguments or {},
@@ -192,8 +197,16 @@ class Session:
         """Release what is kept for the next image, and the GPUs; safe to call twice."""
         self._processor.close()
 
-    def measure(self, source: Source, measuring: Callable[[int, int], None] | None = None) -> Normalizers:
+    def measure(
+        self,
+        source: Source,
+        measuring: Callable[[int, int], None] | None = None,
+        *,
+        nodata: float | None = None,
+    ) -> Normalizers:
         """Offset and scale by which the model normalises ``source``: one or two passes over it, in bounded memory.
+
+        Pixels that are ``nodata`` in every channel (default: what the file says) are left out.
 
         Raises OptionError where the model does not ask for statistics of the whole image, SourceError.
         """
@@ -210,14 +223,20 @@ class Session:
             if measuring is not None:
                 measuring(done, total)
 
-        return measure(source, wanted, advance, cache_bytes=self._planner.budget_bytes // 4)
+        return measure(
+            source, wanted, advance, cache_bytes=self._planner.budget_bytes // 4, nodata=nodata_of(source, nodata)
+        )
 
     def _normalizers(
-        self, source: Source, given: Normalizers | None, measuring: Callable[[int, int], None] | None
+        self,
+        source: Source,
+        given: Normalizers | None,
+        measuring: Callable[[int, int], None] | None,
+        nodata: float | None,
     ) -> Normalizers | None:
         if self.contract.image.statistics is None or given is not None:
             return given
-        return self.measure(source, measuring)
+        return self.measure(source, measuring, nodata=nodata)
 
     def stream(
         self,

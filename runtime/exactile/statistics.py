@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from exactile.contract import ImageInput, ImageStatistics
 from exactile.errors import OptionError, SourceError
 from exactile.geometry import Box, Span
+from exactile.nodata import is_nodata
 from exactile.sources.protocol import ReadPlan, Source
 
 BLOCK_BYTES = 4 << 20
@@ -27,6 +28,7 @@ LEAST_BLOCK_ROWS = 256
 """So that chunks of a tiled file are decoded once."""
 
 Array = NDArray[Any]
+Blocks = Callable[[], Iterator[NDArray[Any]]]
 Progress = Callable[[int], None]
 """Called with the pixels of each block that was read."""
 
@@ -40,18 +42,25 @@ class Normalizers:
 
 
 def measure(
-    source: Source, wanted: ImageStatistics, progress: Progress = lambda _pixels: None, *, cache_bytes: int = 256 << 20
+    source: Source,
+    wanted: ImageStatistics,
+    progress: Progress = lambda _pixels: None,
+    *,
+    cache_bytes: int = 256 << 20,
+    nodata: float | None = None,
 ) -> Normalizers:
     """Offset and scale of the whole image, as numpy would compute them of all its samples at once.
 
-    At most ``cache_bytes`` of decoded chunks are kept. Raises SourceError where samples are not finite numbers.
+    Pixels that are ``nodata`` in every channel are left out. At most ``cache_bytes`` of decoded chunks are kept.
+    Raises SourceError where samples are not finite numbers, or no pixel has data.
     """
+    blocks = partial(_blocks, source, progress, cache_bytes, nodata)
     if source.dtype.kind == "u" and source.dtype.itemsize <= 2:
-        counts = _count(source, progress, cache_bytes)
+        counts = _count(source, blocks)
         if not wanted.per_channel:
             counts = np.broadcast_to(counts.sum(0), counts.shape)
         return _of_counts(counts, wanted)
-    return _of_floats(source, wanted, progress, cache_bytes)
+    return _of_floats(source, wanted, blocks)
 
 
 def passes(source: Source, wanted: ImageStatistics) -> int:
@@ -94,22 +103,24 @@ def _interpolated(total: int, percent: float, at: Callable[[int], float]) -> flo
     return first if share == 0 else first + (at(rank + 1) - first) * share
 
 
-def _count(source: Source, progress: Progress, cache_bytes: int) -> NDArray[np.int64]:
+def _count(source: Source, blocks: Blocks) -> NDArray[np.int64]:
     bins = int(np.iinfo(source.dtype).max) + 1
     counts = np.zeros((source.channels, bins), np.int64)
-    for block in _blocks(source, progress, cache_bytes):
+    for block in blocks():
         for channel in range(source.channels):
             counts[channel] += np.bincount(block[..., channel].ravel(), minlength=bins)
+    _check_data(int(counts[0].sum()))
     return counts
 
 
-def _of_floats(source: Source, wanted: ImageStatistics, progress: Progress, cache_bytes: int) -> Normalizers:
+def _of_floats(source: Source, wanted: ImageStatistics, blocks: Blocks) -> Normalizers:
     if wanted.kind == "zscore":
-        return _moments(source, wanted, progress, cache_bytes)
+        return _moments(source, wanted, blocks)
     high = np.zeros((source.channels, 1 << 16), np.int64)
-    for block in _blocks(source, progress, cache_bytes):
+    for block in blocks():
         for channel in range(source.channels):
             high[channel] += np.bincount(_keys(block[..., channel]) >> 16, minlength=1 << 16)
+    _check_data(int(high[0].sum()))
     if not wanted.per_channel:
         high = np.broadcast_to(high.sum(0), high.shape)
     total, upto = high.sum(1), high.cumsum(1)
@@ -120,7 +131,7 @@ def _of_floats(source: Source, wanted: ImageStatistics, progress: Progress, cach
         for rank in _ranks(int(total[channel]), share)
     }
     low = {key: np.zeros(1 << 16, np.int64) for key in sorted(asked)}
-    for block in _blocks(source, progress, cache_bytes):
+    for block in blocks():
         for channel, upper in low:
             keys = _keys(block[..., channel] if wanted.per_channel else block)
             low[channel, upper] += np.bincount(keys[keys >> 16 == upper] & 0xFFFF, minlength=1 << 16)
@@ -139,16 +150,19 @@ def _ranks(total: int, percent: float) -> list[int]:
     return [rank, min(rank + 1, total - 1)]
 
 
-def _moments(source: Source, wanted: ImageStatistics, progress: Progress, cache_bytes: int) -> Normalizers:
+def _moments(source: Source, wanted: ImageStatistics, blocks: Blocks) -> Normalizers:
     count = 0
     mean, spread = np.zeros(source.channels), np.zeros(source.channels)
-    for block in _blocks(source, progress, cache_bytes):
+    for block in blocks():
+        if not len(block):
+            continue
         samples = block.reshape(-1, source.channels).astype(np.float64)
         block_mean = samples.mean(0)
         delta, total = block_mean - mean, count + len(samples)
         spread += ((samples - block_mean) ** 2).sum(0) + delta**2 * count * len(samples) / total
         mean += delta * len(samples) / total
         count = total
+    _check_data(count)
     if not wanted.per_channel:
         common = mean.mean()
         spread[:] = (spread + count * (mean - common) ** 2).mean()
@@ -167,14 +181,23 @@ def _sample(key: int) -> float:
     return float(np.array(bits, np.uint32).view(np.float32))
 
 
-def _blocks(source: Source, progress: Progress, cache_bytes: int) -> Iterator[Array]:
-    """The whole image in blocks (rows, columns, C), each pixel once."""
+def _check_data(pixels: int) -> None:
+    if not pixels:
+        raise SourceError(
+            "every pixel of the image is nodata, so it has no mean and no percentiles; say another value with --nodata"
+        )
+
+
+def _blocks(source: Source, progress: Progress, cache_bytes: int, nodata: float | None) -> Iterator[Array]:
+    """The whole image in blocks (rows, columns, C), each pixel once; without nodata (pixels, C)."""
     plan = _plan(source)
     source.prepare(plan, cache_bytes=min(cache_bytes, source.cache_bytes(plan)))
     for rows in plan.rows:
         for columns in plan.columns:
             block = np.empty((rows.length, columns.length, source.channels), source.dtype)
             source.read(Box(rows, columns), block)
+            if nodata is not None:
+                block = block[~is_nodata(block, nodata)]
             if block.dtype.kind == "f" and not np.isfinite(block).all():
                 raise SourceError(
                     f"rows {rows.start} to {rows.stop} hold samples that are not finite numbers, "

@@ -9,13 +9,22 @@ import numpy as np
 from exactile.background import LARGEST_MASK_PIXELS, Background, Mask, Threshold
 from exactile.errors import OptionError
 from exactile.geometry import Box, Span
+from exactile.nodata import Nodata
+from exactile.sources.metadata import nodata_of
 from exactile.sources.protocol import Source
 
 
-def parse_background(text: str | None, label: int, image: Source) -> Background | None:
-    """``220`` or ``>220``: brighter than that; ``<10``: darker; else the path of a mask, 0 where background is."""
+def parse_background(text: str | None, label: int, image: Source, nodata: float | None = None) -> Background | None:
+    """``220`` or ``>220``: brighter than that; ``<10``: darker; ``nodata``: no data; else the path of a mask, 0 where it is."""
     if text is None:
         return None
+    if text == "nodata":
+        value = nodata_of(image, nodata)
+        if value is None:
+            raise OptionError(
+                "--skip-background nodata: the image does not say which value that is; say so with --nodata"
+            )
+        return Nodata(value=value, label=label)
     number = _number(text.lstrip("<>"))
     if number is not None:
         return Threshold(value=number, beyond="below" if text.startswith("<") else "above", label=label)

@@ -18,7 +18,7 @@ def protect_run(request: RunRequest, images: Sequence[Path | str], targets: Sequ
     Raises InputOverwrittenError.
     """
     inputs = [found for image in images for found in image_inputs(image)]
-    if request.skip_background is not None:
+    if request.skip_background not in (None, "nodata"):
         inputs += image_inputs(request.skip_background, "mask")
     outputs = [output for target in targets for output in _run_outputs(request, target)]
     if request.trace is not None:

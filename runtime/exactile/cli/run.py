@@ -146,12 +146,21 @@ def run(
     skip_background: Annotated[
         str | None,
         typer.Option(
-            metavar="VALUE|MASK",
+            metavar="VALUE|MASK|nodata",
             help="Do not compute tiles that are all background: brighter than VALUE ('<VALUE': darker) in every "
-            "channel, or 0 in a mask image of any size.",
+            "channel, or 0 in a mask image of any size, or without data.",
         ),
     ] = None,
     background_label: Annotated[int, typer.Option(min=0, help="The result where background was skipped.")] = 0,
+    nodata: Annotated[
+        float | None,
+        typer.Option(
+            metavar="VALUE",
+            help="Of pixels without data, in every channel (also nan): left out of statistics of the whole image. "
+            "[default: as GDAL's tag says]",
+            show_default=False,
+        ),
+    ] = None,
     preview: Annotated[
         bool,
         typer.Option("--preview", help="Also write RESULT.preview.png, the labels in colour, small."),
@@ -256,6 +265,7 @@ def run(
             border=border.value,
             skip_background=skip_background,
             background_label=background_label,
+            nodata=nodata,
             memory_bytes=parse_bytes(memory),
             threads=threads,
             device=device,

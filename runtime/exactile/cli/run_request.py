@@ -40,6 +40,7 @@ class RunRequest:
     border: Border
     skip_background: str | None
     background_label: int
+    nodata: float | None
     memory_bytes: int | None
     threads: int | None
     device: str
@@ -71,7 +72,7 @@ class RunRequest:
 
     def image_run(self, source: Source, sink: Sink, watcher: Watcher, image: str | Path) -> ImageRun:
         """The run of one image; ``image`` is its name."""
-        background = parse_background(self.skip_background, self.background_label, source)
+        background = parse_background(self.skip_background, self.background_label, source, self.nodata)
         wish = Wish(plan=self.plan, tile=self.tile, border=self.border, background=background)
         session = self._session(str(source.dtype))
         run = session.image_run(
@@ -80,7 +81,11 @@ class RunRequest:
             wish,
             watcher=watcher,
             resume=self.resume,
-            arguments={name: self.sources[name] for name in ("on_corrupt", "corrupt_value")},
+            arguments={
+                **{name: self.sources[name] for name in ("on_corrupt", "corrupt_value")},
+                "nodata": None if self.nodata is None else str(self.nodata),
+            },
+            nodata=self.nodata,
             release_early=self.keep_engine,
             trace=self._trace.of(str(image)) if self.trace is not None else None,
         )

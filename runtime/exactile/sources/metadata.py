@@ -25,13 +25,15 @@ class Alpha:
 class ImageMetadata:
     """What is known of an image; all of it may be missing.
 
-    ``orientation`` is TIFF's tag: how viewers turn the image; it is taken as stored. ``notes`` are sentences for
+    ``orientation`` is TIFF's tag: how viewers turn the image; it is taken as stored. ``nodata`` is
+    what pixels without data have in every channel. ``notes`` are sentences for
     people: what was done to its samples, or left undone.
     """
 
     alpha: Alpha | None = None
     georeference: Georeference | None = None
     orientation: int = 1
+    nodata: float | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -60,3 +62,8 @@ class HasMetadata(Protocol):
 def metadata_of(source: object) -> ImageMetadata:
     """What ``source`` knows; nothing where it has no metadata."""
     return source.metadata if isinstance(source, HasMetadata) else NO_METADATA
+
+
+def nodata_of(source: object, given: float | None = None) -> float | None:
+    """The value of pixels without data: ``given``, or what the file says."""
+    return metadata_of(source).nodata if given is None else given

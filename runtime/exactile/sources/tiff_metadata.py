@@ -31,6 +31,7 @@ def read_metadata(chosen: ChosenPages) -> ImageMetadata:
         alpha=_alpha(chosen),
         georeference=place if isinstance(place, Georeference) else None,
         orientation=orientation,
+        nodata=_nodata(chosen),
         notes=notes,
     )
 
@@ -71,6 +72,15 @@ def _georeference(chosen: ChosenPages) -> Georeference | str | None:
     # A place that is no number, or of a raster without pixels.
     except (ValueError, OverflowError, ZeroDivisionError) as error:
         return f"its georeference is damaged and was left out: {error}"
+
+
+def _nodata(chosen: ChosenPages) -> float | None:
+    """By GDAL's tag, text, of the page or of that in full size."""
+    text = _text(chosen.keyframe, 42113) or (_text(chosen.full, 42113) if chosen.full is not None else "")
+    try:
+        return float(text.strip("\0 "))
+    except ValueError:
+        return None
 
 
 def _numbers(page: Any, code: int) -> tuple[Any, ...]:
