@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -161,6 +162,27 @@ def edited(bundle: Path, change) -> Path:
     change(contract)
     path.write_text(json.dumps(contract))
     return bundle
+
+
+def test_a_bundle_of_version_1_is_still_read(made, bundle):
+    """As version 1 wrote it: a result of five fields, in the contract and in the claims of each graph."""
+    fields = ("name", "kind", "dtype", "channels", "classes")
+
+    def older(contract):
+        contract["version"] = 1
+        contract["result"] = {name: contract["result"][name] for name in fields}
+        for path in bundle.glob("*.onnx"):
+            graph = onnx.load(path, load_external_data=False)
+            for entry in graph.metadata_props:
+                if entry.key == "exactile.result":
+                    entry.value = json.dumps(contract["result"], separators=(",", ":"))
+            path.write_bytes(data := graph.SerializeToString())
+            contract["files"][path.name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+    edited(bundle, older)
+    image = np.random.default_rng(1).integers(0, 256, (96, 80, 3), dtype=np.uint8)
+    for plan in ("tile", "strip"):
+        assert np.array_equal(segment(bundle, image, plan=plan), segment(made, image, plan=plan))
 
 
 def test_a_newer_version_asks_for_an_update(bundle):
