@@ -5,12 +5,17 @@ from __future__ import annotations
 import onnx
 import onnxruntime as ort
 
+from exactile.errors import ModelError
+
 DEFAULT_DOMAINS = ("", "ai.onnx")
 LARGEST_CHECKED_BYTES = (2 << 30) - (64 << 20)
 
 
 def name_default_domain(proto: onnx.ModelProto) -> None:
-    """Give ONNX's own operators the short name of their domain, which may be written as ai.onnx, too."""
+    """Give ONNX's own operators the short name of their domain, which may be written as ai.onnx, too.
+
+    Raises ModelError where the domain is imported at two opsets.
+    """
     for node in _nodes(proto):
         if node.domain == "ai.onnx":
             node.domain = ""
@@ -19,8 +24,12 @@ def name_default_domain(proto: onnx.ModelProto) -> None:
         for entry in imports:
             entry.domain = ""
         for entry in imports[1:]:
-            if entry.version == imports[0].version:
-                owner.opset_import.remove(entry)
+            if entry.version != imports[0].version:
+                raise ModelError(
+                    f"the operators of ONNX are imported at opset {imports[0].version} and at {entry.version}; export "
+                    "the model again with one of them"
+                )
+            owner.opset_import.remove(entry)
 
 
 def check_model(proto: onnx.ModelProto) -> None:

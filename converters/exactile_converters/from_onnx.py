@@ -22,6 +22,7 @@ from exactile_converters.geometry.node_view import Labels
 from exactile_converters.geometry.trace import Traced, trace
 from exactile_converters.old_resize import keep_old_resize
 from exactile_converters.several_inputs import ImageValue, join_inputs
+from exactile_converters.sparse_initializers import write_out_sparse
 from exactile_converters.untrusted import check_functions, check_steps, check_tensors, one_line, understood
 
 OLDEST_WRAPPABLE_OPSET = 13
@@ -108,6 +109,7 @@ def read_model(path: Path) -> onnx.ModelProto:
         name_default_domain(proto)
         check_tensors(proto, path.name, path.parent)
         load_external_data(proto, path.parent, path.name)
+        write_out_sparse(proto, path.name)
         check_model(proto)
     except ModelError:
         raise
@@ -190,12 +192,14 @@ def _result_output(model: ir.Model, name: str, wanted: str | None) -> ir.Value:
 
 def _layout(image: ir.Value, name: str) -> tuple[Labels, int]:
     """Axes of the image input and its number of channels."""
+    weights = _channels_of_first_convolution(image)
+    if image.shape is None and weights is not None:
+        image.shape = ir.Shape([None] * 4)  # the convolution takes no other
     dims = [dim if isinstance(dim, int) and dim > 0 else None for dim in image.shape] if image.shape is not None else []
     if len(dims) != 4:
         raise ModelError(f"{name}: an image input of 4 dimensions is expected (N, C, H, W), it has {len(dims)}")
     first: Labels = ("n", "c", "y", "x")
     last: Labels = ("n", "y", "x", "c")
-    weights = _channels_of_first_convolution(image)
     if weights is not None:
         axis, channels = weights
         if channels < 1:
@@ -222,7 +226,7 @@ def _channels_of_first_convolution(image: ir.Value) -> tuple[int, int] | None:
         for node, index in value.uses():
             if node.op_type in CONVOLUTIONS and index == 0:
                 weight = node.inputs[1]
-                if weight is None or weight.shape is None:
+                if weight is None or weight.shape is None or len(weight.shape) != 4:
                     return None
                 channels = weight.shape[0 if node.op_type == "ConvTranspose" else 1]
                 groups = node.attributes.get_int("group", 1) if node.op_type == "Conv" else 1
