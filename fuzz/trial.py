@@ -39,6 +39,8 @@ def recipe_of(kind: Kind, seed: int) -> Recipe:
     """The recipe that ``seed`` draws."""
     if kind == "tiff":
         from fuzz.tiff_cases import tiff_recipe as draw
+    elif kind == "picture":
+        from fuzz.picture_cases import picture_recipe as draw
     elif kind == "contract":
         from fuzz.contract_cases import contract_recipe as draw
     else:
@@ -82,6 +84,16 @@ def _try_tiff(recipe: Recipe, folder: Path) -> Outcome:
     return bounds if bounds.verdict == "failure" else _costing(tiff_verdict.judge(path, found), bounds)
 
 
+def _try_picture(recipe: Recipe, folder: Path) -> Outcome:
+    from fuzz import picture_verdict
+    from fuzz.picture_cases import picture_case
+
+    path = folder / picture_verdict.NAME
+    path.write_bytes(picture_case(recipe))
+    bounds, (found,) = _within(lambda: picture_verdict.read_case(path))
+    return bounds if bounds.verdict == "failure" else _costing(picture_verdict.judge(path, found), bounds)
+
+
 def _try_contract(recipe: Recipe, folder: Path) -> Outcome:
     from fuzz import contract_verdict
     from fuzz.contract_cases import contract_case
@@ -109,4 +121,4 @@ def _try_onnx(recipe: Recipe, folder: Path) -> Outcome:
     return _costing(onnx_verdict.judge(path, geometry, *run), bounds)
 
 
-_TRIALS = {"tiff": _try_tiff, "contract": _try_contract, "onnx": _try_onnx}
+_TRIALS = {"tiff": _try_tiff, "picture": _try_picture, "contract": _try_contract, "onnx": _try_onnx}

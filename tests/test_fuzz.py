@@ -8,14 +8,15 @@ from fuzz.contract_cases import MUTATIONS as CONTRACT_MUTATIONS
 from fuzz.harness import try_all
 from fuzz.models import BUNDLE
 from fuzz.onnx_cases import MUTATIONS as ONNX_MUTATIONS
+from fuzz.picture_bases import BASES as PICTURES
 from fuzz.recipe import Recipe
 from fuzz.tiff_bases import BASES, tiff_base
 from fuzz.tiff_cases import MUTATIONS as TIFF_MUTATIONS
 from fuzz.tiff_cases import tiff_case
 from fuzz.trial import prepare, recipe_of
 
-KINDS = ("tiff", "contract", "onnx")
-CASES = {"tiff": 400, "contract": 300, "onnx": 300}
+KINDS = ("tiff", "picture", "contract", "onnx")
+CASES = {"tiff": 400, "picture": 400, "contract": 300, "onnx": 300}
 FIRST_SEED = 1_000_000
 
 FOUND = {
@@ -40,6 +41,20 @@ FOUND = {
         ("planar raw", "byte count", 128),
         ("tiles packbits", "byte count", 1361),
         ("grey jpeg tiles", "byte count", 1522),
+    ],
+    "picture": [
+        # Rows that lie beyond the file, and in its header.
+        ("bmp 1 bit", "colours and bits", 1892),
+        ("bmp grey", "a size", 2044),
+        ("bmp rgb", "a size", 2370),
+        ("bmp palette", "colours and bits", 3399),
+        # Pixels that the decoder made up behind the last ones.
+        ("jpeg grey", "a size", 1837),
+        ("jpeg grey", "bytes inserted", "a size", 4064),
+        # A codestream without an end, and one of other samples than its box says.
+        ("j2k rgb", "a sector lost", 208),
+        ("jp2 rgb", "a sector lost", 3947),
+        ("jp2 16 bits", "bits with checksums", "colours and bits", 5930),
     ],
     "contract": [
         # Another result: weights found one byte further on.
@@ -121,7 +136,12 @@ def test_thousands_of_damaged_files_end_in_a_clear_error_or_a_right_result(prepa
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_intact_files_give_a_right_result_so_that_errors_mean_damage(prepared, kind):
-    bases = {"tiff": list(BASES), "contract": [BUNDLE], "onnx": ["unet_d1", "asymmetric", "valid", "stain_unet"]}[kind]
+    bases = {
+        "tiff": list(BASES),
+        "picture": list(PICTURES),
+        "contract": [BUNDLE],
+        "onnx": ["unet_d1", "asymmetric", "valid", "stain_unet"],
+    }[kind]
     recipes = [Recipe(kind=kind, base=base, mutations=("intact",), seed=0) for base in bases]
     outcomes = dict(try_all(recipes, prepared(kind)))
     assert {str(recipe): outcome.verdict for recipe, outcome in outcomes.items()} == dict.fromkeys(

@@ -83,7 +83,7 @@ class PictureSource:
 
     It is decoded whole at the first read, and kept until the announced reads are done. What cannot be decoded is an
     error or, with ``on_corrupt`` "fill", all of it is ``corrupt_value`` (default 0) and ``damaged`` tells of it.
-    JPEG, WebP and JPEG 2000 have no checksums: damage that still decodes is not noticed.
+    JPEG, BMP, WebP and JPEG 2000 have no checksums: damage that still decodes to all pixels is not noticed.
 
     Raises SourceError for what is damaged or not read, OptionError for axes and a ``corrupt_value`` that it cannot
     have, ChannelError for ``channels`` that are not there.

@@ -52,3 +52,11 @@ def _has_grey_palette(file: PositionalFile, header: bytes, bits: int) -> bool:
         raise DamagedDataError(f"a palette of {colours} colours is too large for {bits} bits")
     palette = np.frombuffer(file.read(_FILE_HEADER_BYTES + len(header), 4 * colours), np.uint8).reshape(-1, 4)
     return bool((palette[:, 0] == palette[:, 1]).all() and (palette[:, 1] == palette[:, 2]).all())
+
+
+def check_bmp_rows(data: bytes) -> None:
+    """Raise DamagedDataError where the rows do not lie in the file, behind its header."""
+    offset, header_bytes, width, height, _, bits = struct.unpack_from("<IIiiHH", data, 10)
+    needed = offset + -(-width * bits // 32) * 4 * abs(height)
+    if offset < _FILE_HEADER_BYTES + header_bytes or needed > len(data):
+        raise DamagedDataError(f"its rows lie at bytes {offset} to {needed}, but the file has {len(data)}")

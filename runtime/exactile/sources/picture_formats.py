@@ -6,15 +6,16 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from zlib import adler32
 
 from numpy.typing import NDArray
 
 from exactile.errors import SourceError
-from exactile.sources.picture_bmp import bmp_header
+from exactile.sources.picture_bmp import bmp_header, check_bmp_rows
 from exactile.sources.picture_header import PictureHeader
-from exactile.sources.picture_jpeg import check_jpeg_end, jpeg_header
+from exactile.sources.picture_jpeg import jpeg_header, longer_scans
 from exactile.sources.picture_jpeg2000 import CODESTREAM as JPEG2000_CODESTREAM
-from exactile.sources.picture_jpeg2000 import jpeg2000_header
+from exactile.sources.picture_jpeg2000 import check_jpeg2000_end, jpeg2000_header
 from exactile.sources.picture_jpegxl import CODESTREAM as JPEGXL_CODESTREAM
 from exactile.sources.picture_jpegxl import jpegxl_header
 from exactile.sources.picture_png import png_header
@@ -67,13 +68,18 @@ def _png(data: bytes, _header: PictureHeader) -> NDArray[Any]:
 def _jpeg(data: bytes, _header: PictureHeader) -> NDArray[Any]:
     import imagecodecs
 
-    check_jpeg_end(data)
-    return imagecodecs.jpeg8_decode(data)
+    longer = longer_scans(data)
+    made_of_longer = adler32(imagecodecs.jpeg8_decode(longer))  # first, so that there is one array at a time
+    pixels: NDArray[Any] = imagecodecs.jpeg8_decode(data)
+    if adler32(pixels) != made_of_longer:
+        raise DamagedDataError("its pixels end early")
+    return pixels
 
 
 def _bmp(data: bytes, header: PictureHeader) -> NDArray[Any]:
     import imagecodecs
 
+    check_bmp_rows(data)
     pixels: NDArray[Any] = imagecodecs.bmp_decode(data, asrgb=True)
     return pixels[..., :1].copy() if header.channels == 1 and pixels.ndim == 3 else pixels
 
@@ -87,6 +93,7 @@ def _webp(data: bytes, _header: PictureHeader) -> NDArray[Any]:
 def _jpeg2000(data: bytes, _header: PictureHeader) -> NDArray[Any]:
     import imagecodecs
 
+    check_jpeg2000_end(data)
     return imagecodecs.jpeg2k_decode(data, numthreads=1)
 
 

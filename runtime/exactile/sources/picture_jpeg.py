@@ -1,4 +1,4 @@
-"""The header of a JPEG picture, and whether its stream has an end."""
+"""The header of a JPEG picture, and what shows whether its stream is whole."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ _READ_FRAMES = {0xC0, 0xC1, _PROGRESSIVE}  # those with Huffman codes
 _OTHER_FRAMES = {0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
 _APP1, _SCAN, _END = 0xE1, 0xDA, 0xD9
 _WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}
+_MORE = bytes((37 * number + 11) % 251 for number in range(64))
 _MOST_SAMPLES_A_BYTE = 8192
 """Blocks of 64 samples take a bit at least, and sub-sampled colours stand for up to 16 pixels."""
 
@@ -77,19 +78,24 @@ def _segments(file: PositionalFile) -> Iterator[tuple[int, int, int]]:
         position += length
 
 
-def check_jpeg_end(data: bytes) -> None:
-    """Raise DamagedDataError for a stream that ends early: the decoder makes what is missing grey, and does not say so.
+def longer_scans(data: bytes) -> bytes:
+    """The stream with some more bytes at the end of each scan, which a whole scan does not need.
 
-    An end within a segment, such as a small picture's in EXIF, is none.
+    Where a scan ends early the decoder makes up the rest, and does not say so; of longer scans it makes something else.
+    Raises DamagedDataError for a stream without an end. An end within a segment, such as a small picture's, is none.
     """
-    position = 2
+    parts, position, done, scanned = [], 2, 0, False
     while True:
         marker = _MARKER.search(data, position)
         if marker is None:
             raise DamagedDataError("it ends early")
         code, position = marker[1][0], marker.end()
+        if scanned:
+            parts += [data[done : marker.start()], _MORE]
+            done = marker.start()
         if code == _END:
-            return
+            return b"".join([*parts, data[done:position]])
+        scanned = code == _SCAN
         if code not in _WITHOUT_LENGTH:
             if position + 2 > len(data):
                 raise DamagedDataError("it ends early")

@@ -10,6 +10,7 @@ from exactile.sources.picture_header import PictureHeader, sample_type
 from exactile.sources.positional_file import DamagedDataError, PositionalFile
 
 CODESTREAM = b"\xff\x4f\xff\x51"
+_TILE_PART, _END = b"\xff\x90", b"\xff\xd9"
 _GREY, _SRGB = 17, 16
 _LARGEST_BOX_BYTES = 1 << 16
 
@@ -18,12 +19,14 @@ def jpeg2000_header(file: PositionalFile) -> PictureHeader:
     """Grey or RGB and alpha, of up to 16 bits, or plain channels. Raises DamagedDataError, SourceError."""
     if file.read(0, 4) == CODESTREAM:
         return _of_codestream(file, 0, None)
-    alpha: int | None = None
+    alpha, sizes = None, b""
     for name, start, length in _boxes(file, 0, file.size_bytes):
         if name == b"jp2h":
-            alpha = _alpha(file, start, length)
+            alpha, sizes = _colours(file, start, length)
         elif name == b"jp2c":
-            return _of_codestream(file, start, alpha)
+            found = _of_codestream(file, start, alpha)
+            _check_same(sizes, found, file.read(start + 42, 1))
+            return found
     raise DamagedDataError("it has no codestream")
 
 
@@ -51,9 +54,18 @@ def _of_codestream(file: PositionalFile, start: int, alpha: int | None) -> Pictu
     )
 
 
-def _alpha(file: PositionalFile, start: int, length: int) -> int | None:
-    """The channel of alpha that the boxes of the header name. Raises SourceError for colours that are not read."""
-    alpha = None
+def _check_same(sizes: bytes, found: PictureHeader, depth: bytes) -> None:
+    """Raise DamagedDataError where the box of sizes says something else than the codestream."""
+    if len(sizes) < 11:
+        raise DamagedDataError("it has no sizes before its codestream")
+    said = struct.unpack_from(">IIH", sizes)
+    if said != (found.height, found.width, found.channels) or sizes[10:11] not in (depth, b"\xff"):
+        raise DamagedDataError(f"its sizes, {said}, are not those of its codestream")
+
+
+def _colours(file: PositionalFile, start: int, length: int) -> tuple[int | None, bytes]:
+    """The channel of alpha that the boxes of the header name, and its sizes. Raises SourceError for other colours."""
+    alpha, sizes = None, b""
     for name, inner, size in _boxes(file, start, start + length):
         if name in (b"pclr", b"cmap"):
             raise SourceError(
@@ -67,10 +79,31 @@ def _alpha(file: PositionalFile, start: int, length: int) -> int | None:
                     f"{file.name}: is a JPEG 2000 picture whose colours ({space}) are neither grey nor RGB, which is "
                     "not read; store it as TIFF"
                 )
+        if name == b"ihdr":
+            sizes = content
         if name == b"cdef":
             kinds = [struct.unpack_from(">HH", content, at) for at in range(2, len(content) - 5, 6)]
             alpha = next((channel for channel, kind in kinds if kind in (1, 2)), None)
-    return alpha
+    return alpha, sizes
+
+
+def check_jpeg2000_end(data: bytes) -> None:
+    """Raise DamagedDataError for a codestream that does not end where its parts say that they end."""
+    position = data.index(CODESTREAM) + 2
+    while data[position : position + 2] not in (_TILE_PART, _END):
+        if position + 4 > len(data):
+            raise DamagedDataError("it ends early")
+        position += 2 + struct.unpack_from(">H", data, position + 2)[0]
+    while data[position : position + 2] == _TILE_PART and position + 10 <= len(data):
+        length = struct.unpack_from(">I", data, position + 6)[0]
+        if length == 0:  # up to the end
+            position = max(position + 12, data.rfind(_END))
+        elif length < 14:
+            raise DamagedDataError(f"a part of its codestream has {length} bytes")
+        else:
+            position += length
+    if data[position : position + 2] != _END:
+        raise DamagedDataError("it ends early")
 
 
 def _boxes(file: PositionalFile, start: int, stop: int) -> Iterator[tuple[bytes, int, int]]:
