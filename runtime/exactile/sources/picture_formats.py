@@ -69,9 +69,9 @@ def _jpeg(data: bytes, _header: PictureHeader) -> NDArray[Any]:
     import imagecodecs
 
     longer = longer_scans(data)
-    made_of_longer = adler32(imagecodecs.jpeg8_decode(longer))  # first, so that there is one array at a time
+    made_of_longer = adler32(imagecodecs.jpeg8_decode(longer).data)  # first, so that there is one array at a time
     pixels: NDArray[Any] = imagecodecs.jpeg8_decode(data)
-    if adler32(pixels) != made_of_longer:
+    if adler32(pixels.data) != made_of_longer:
         raise DamagedDataError("its pixels end early")
     return pixels
 
