@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -90,4 +91,15 @@ def test_zero_is_white_is_said(tmp_path):
     source = open_source(tmp_path / "w.tif")
     np.testing.assert_array_equal(all_pixels(source)[..., 0], grey)
     assert "0 is white" in metadata_of(source).told[0]
+    source.close()
+
+
+def test_the_alpha_channel_of_a_png_is_left_out_too(tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (70, 90, 4), dtype=np.uint8)
+    (tmp_path / "a.png").write_bytes(imagecodecs.png_encode(image))
+    source = open_source(tmp_path / "a.png")
+    np.testing.assert_array_equal(all_pixels(source), image)
+    leave_out_alpha(source, 3)
+    np.testing.assert_array_equal(all_pixels(source), image[..., :3])
+    assert metadata_of(source).told == ("the alpha channel (3) was left out",)
     source.close()

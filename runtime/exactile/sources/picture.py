@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from exactile.sources.damage import CorruptFilling, DamagedArea, OnCorrupt
 from exactile.sources.decode_pool import DecodePool
 from exactile.sources.identity import file_identity, image_identity
 from exactile.sources.image_choice import ImageChoice
+from exactile.sources.metadata import Alpha, ImageMetadata
 from exactile.sources.picture_formats import PictureFormat, picture_format, read_header
 from exactile.sources.picture_header import PictureHeader
 from exactile.sources.positional_file import PositionalFile
@@ -126,13 +128,29 @@ class PictureSource:
             )
         self.height, self.width, self.dtype = header.height, header.width, header.dtype
         self.alpha = header.alpha
+        marked = header.alpha if channels is None else None
+        self.metadata = ImageMetadata(alpha=None if marked is None else Alpha(channel=marked))
+        self._kind, self._header = kind, header
         self._orientation = header.orientation
         self._chosen = choose_channels(channels, header.channels, name)
         self.channels = len(self._chosen)
         self._filling = CorruptFilling(on_corrupt, corrupt_value, header.dtype)
+        self._open_reader()
+
+    def _open_reader(self) -> None:
         copy = ChannelCopy(self._chosen, tuple(range(self.channels)))
-        self._chunk = PictureChunk(self._file, kind, header, copy, self._filling)
-        self._reader = DecodedChunkReader(self._chunk, unplanned_cache_bytes=header.decoded_bytes)
+        self._chunk = PictureChunk(self._file, self._kind, self._header, copy, self._filling)
+        self._reader = DecodedChunkReader(self._chunk, unplanned_cache_bytes=self._header.decoded_bytes)
+
+    def leave_out_alpha(self) -> None:
+        alpha = self.metadata.alpha
+        if alpha is None:
+            return
+        self._chosen = tuple(channel for channel in self._chosen if channel != alpha.channel)
+        self.channels = len(self._chosen)
+        self.metadata = replace(self.metadata, alpha=replace(alpha, left_out=True))
+        self._reader.release()
+        self._open_reader()
 
     @property
     def damaged(self) -> tuple[DamagedArea, ...]:
