@@ -69,6 +69,15 @@ def test_strips_of_a_four_times_taller_image_peak_the_same(tmp_path):
     check(*peaks(tmp_path, model, [(2000, 4096), (8000, 4096)], *options), 400 << 20, "strip")
 
 
+def test_strips_take_no_more_than_predicted(tmp_path):
+    """Rows for carries are cut out as soon as they are there; cut out last, they take twice the activations."""
+    np.save(tmp_path / "image.npy", np.zeros((400, 4096, 3), np.uint8))
+    model = Path(__file__).parents[1] / "models" / "stain_unet.onnx"
+    options = ("--memory", "400MiB", "--plan", "strip", "--tile", "128x4096", "--scale", "255")
+    summary = run_json(model, tmp_path / "image.npy", "-o", tmp_path / "labels.npy", *options)
+    assert summary["peak_memory_bytes"] <= summary["predicted_memory_bytes"]
+
+
 @pytest.mark.slow
 def test_strips_of_100000_rows_peak_like_those_of_1000(tmp_path):
     model = onnx_file(tmp_path, "unet_d1_rgb")

@@ -121,6 +121,9 @@ class StripEngine:
         begin = time.perf_counter()
         self._session = None  # before the next one, so that weights are never there twice
         options = session_options(self._ort, (height, self._width), self._threads)
+        # By default rows for carries are cut out last, and until then every map that they come from stays: measured
+        # twice the memory that the model of liveness (nodes in their order) predicts.
+        options.execution_order = self._ort.ExecutionOrder.PRIORITY_BASED
         for carry in self._strips.carries:
             options.add_free_dimension_override_by_name(carry.width_name, carry.columns_at(self._width))
         if self._share:
