@@ -22,6 +22,7 @@ from exactile.planning import Wish
 from exactile.session import Session
 from exactile.sinks.array import ArraySink
 from exactile.sources import picture_formats
+from exactile.sources.alpha import leave_out_alpha
 from exactile.sources.open import open_source
 from exactile.sources.picture import PictureSource
 from exactile.sources.protocol import ReadPlan
@@ -163,6 +164,19 @@ def test_reads_without_a_plan_decode_it_once_and_after_the_plan_nothing_is_kept(
 def test_which_channel_is_alpha_is_known(tmp_path, data, alpha):
     with closing(open_source(placed(tmp_path, data))) as source:
         assert source.alpha == alpha
+
+
+def test_alpha_is_left_out_for_a_network_of_three_channels_and_said(tmp_path):
+    path = placed(tmp_path, encoded(RGBA, "PNG"))
+    with closing(open_source(path)) as source:
+        leave_out_alpha(source, 3)
+        out = np.empty((HEIGHT, WIDTH, 3), np.uint8)
+        source.read(Box(Span(0, HEIGHT), Span(0, WIDTH)), out)
+        np.testing.assert_array_equal(out, RGBA[..., :3])
+        assert "alpha channel (3) was left out" in source.metadata.told[0]
+    with closing(open_source(path, channels=[0, 1, 3])) as source:
+        leave_out_alpha(source, 2)
+        assert source.channels == 3
 
 
 def exif(orientation: int) -> Image.Exif:
