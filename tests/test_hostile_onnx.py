@@ -193,12 +193,15 @@ def test_weights_in_a_file_beside_the_model_are_read(tmp_path):
     assert load_network(path).trace().geometry.x.after == 15
 
 
-@pytest.mark.parametrize("location", ["{outside}", "../outside.bin", "a/../../outside.bin", "no_such.bin", ""])
+@pytest.mark.parametrize(
+    "location", ["{outside}", "../outside.bin", "a/../../outside.bin", "link.bin", "no_such.bin", ""]
+)
 def test_external_data_outside_the_models_folder_is_not_read(tmp_path, location):
     outside = tmp_path / "outside.bin"
     outside.write_bytes(np.arange(16, dtype=np.float32).tobytes())
     path = external(tmp_path, location.format(outside=outside))
     (path.parent / "a").mkdir()
+    (path.parent / "link.bin").symlink_to(outside)
     refused(path)
 
 

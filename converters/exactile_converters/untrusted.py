@@ -94,9 +94,10 @@ def _claimed_bytes(tensor: TensorProto, name: str) -> int | None:
 
 
 def external_path(location: str, folder: Path, name: str) -> Path:
-    """The file that ``location`` names in the model's ``folder``. Raises ModelError where it names one elsewhere.
+    """The file that ``location`` names in the ``folder`` of the model ``name``. Raises ModelError for one elsewhere.
 
-    The file may be a symbolic link, as in caches of model hubs: the links of a folder are its owner's, not the model's.
+    It may be a symbolic link within that folder, or to where the model itself, if it is a link, lies: so caches of model
+    hubs keep them. ONNX Runtime follows no other, either.
     """
     place = PurePosixPath(location.replace("\\", "/"))
     if not location or place.is_absolute() or ".." in place.parts or ":" in place.parts[0]:
@@ -104,7 +105,14 @@ def external_path(location: str, folder: Path, name: str) -> Path:
             f"{name}: its weights are said to lie in {location!r}, outside of the model's folder; such files are not "
             "opened. Save the model again with its weights beside it"
         )
-    return folder / place
+    path = folder / place
+    homes = folder.resolve(), (folder / name).resolve().parent
+    if not any(path.resolve().is_relative_to(home) for home in homes):
+        raise ModelError(
+            f"{name}: its weights {location!r} are a link to {path.resolve()}, outside of the model's folder; such links "
+            "are not followed. Copy the file beside the model"
+        )
+    return path
 
 
 def _check_external(tensor: TensorProto, claimed: int, name: str, folder: Path) -> None:
