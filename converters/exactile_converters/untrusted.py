@@ -96,8 +96,8 @@ def _claimed_bytes(tensor: TensorProto, name: str) -> int | None:
 def external_path(location: str, folder: Path, name: str) -> Path:
     """The file that ``location`` names in the ``folder`` of the model ``name``. Raises ModelError for one elsewhere.
 
-    It may be a symbolic link within that folder, or to where the model itself, if it is a link, lies: so caches of model
-    hubs keep them. ONNX Runtime follows no other, either.
+    It may be a symbolic link within that folder, or to where the model itself lies, if it is a link: so caches of
+    model hubs keep them. ONNX Runtime follows no other, either.
     """
     place = PurePosixPath(location.replace("\\", "/"))
     if not location or place.is_absolute() or ".." in place.parts or ":" in place.parts[0]:
@@ -109,8 +109,8 @@ def external_path(location: str, folder: Path, name: str) -> Path:
     homes = folder.resolve(), (folder / name).resolve().parent
     if not any(path.resolve().is_relative_to(home) for home in homes):
         raise ModelError(
-            f"{name}: its weights {location!r} are a link to {path.resolve()}, outside of the model's folder; such links "
-            "are not followed. Copy the file beside the model"
+            f"{name}: its weights {location!r} are a link to {path.resolve()}, outside of the model's folder; it is "
+            "not followed. Copy the file beside the model"
         )
     return path
 
