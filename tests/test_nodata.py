@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import numpy as np
 import pytest
 import rasterio
@@ -10,7 +12,7 @@ import tifffile
 from exactile.contract import ImageStatistics
 from exactile.errors import SourceError
 from exactile.sources.array import ArraySource
-from exactile.sources.metadata import nodata_of
+from exactile.sources.metadata import metadata_of, nodata_of
 from exactile.sources.open import open_source
 from exactile.statistics import measure
 from tests.command import exactile, run_json
@@ -97,3 +99,19 @@ def test_a_normalised_run_sees_what_data_there_is(tmp_path):
     fixed = ("--mean", ",".join(map(str, mean)), "--std", ",".join(map(str, std)), "--output", "raw")
     run_json(model, tmp_path / "i.npy", "-o", tmp_path / "b.npy", *fixed)
     np.testing.assert_allclose(np.load(tmp_path / "a.npy"), np.load(tmp_path / "b.npy"), rtol=1e-3, atol=1e-4)
+
+
+def test_a_mask_of_valid_pixels_is_not_used_and_the_source_says_so(tmp_path):
+    """GDAL's internal mask is a page of its own, marked as one."""
+    path = tmp_path / "masked.tif"
+    size = {"width": 40, "height": 32, "count": 1}
+    with (
+        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
+        rasterio.open(
+            path, "w", driver="GTiff", dtype="uint8", transform=rasterio.Affine(1, 0, 5, 0, -1, 9), **size
+        ) as file,
+    ):
+        file.write(np.ones((1, 32, 40), np.uint8))
+        file.write_mask(np.eye(32, 40) > 0)
+    with closing(open_source(path)) as source:
+        assert any("mask of valid pixels" in note for note in metadata_of(source).notes)

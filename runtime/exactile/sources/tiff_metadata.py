@@ -12,6 +12,8 @@ from exactile.sources.tiff_choice import ChosenPages
 _WHITE_IS_ZERO = 0
 _ASSOCIATED, _UNASSOCIATED = 1, 2
 _ORIENTATION = 274
+_MASK = 4
+_MOST_PAGES_LOOKED_AT = 4
 _TURNED = range(2, 9)
 
 
@@ -24,6 +26,8 @@ def read_metadata(chosen: ChosenPages) -> ImageMetadata:
     if orientation != 1:
         turned = f"by its tag Orientation ({orientation}) viewers turn this image; it was taken as stored"
         notes += (f"{turned}, and a TIFF result has the same tag (.zarr and .npy have none)",)
+    if _has_mask(chosen):
+        notes += ("the file has a mask of valid pixels, which is not used; say which value has no data with --nodata",)
     place = _georeference(chosen)
     if isinstance(place, str):
         notes += (place,)
@@ -45,6 +49,14 @@ def _alpha(chosen: ChosenPages) -> Alpha | None:
     if len(marked) != 1 or len(chosen.pages) != 1 or channels <= len(extra):
         return None
     return Alpha(channel=channels - len(extra) + marked[0], premultiplied=extra[marked[0]] == _ASSOCIATED)
+
+
+def _has_mask(chosen: ChosenPages) -> bool:
+    """Whether one of the first pages is a transparency mask, as GDAL writes them."""
+    pages = chosen.keyframe.parent.pages
+    return any(
+        int(getattr(pages[index], "subfiletype", 0)) & _MASK for index in range(min(len(pages), _MOST_PAGES_LOOKED_AT))
+    )
 
 
 def _orientation(page: Any) -> int:
