@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import product
+from math import log2
 from typing import Any, Literal
 
 import numpy as np
@@ -45,6 +46,11 @@ class Case:
     given: Given = "scales"
     inner: int = CHANNELS
     op: str = "Resize"
+
+    @property
+    def is_rounded(self) -> bool:
+        """Whether float32 does not hold a factor by which it reduces."""
+        return any(log2(factor) % 1 != 0 for factor in self.factors if factor < 1)
 
     def model(self) -> onnx.ModelProto:
         scales = np.array([1, 1, *self.factors], np.float32)
@@ -105,7 +111,8 @@ def check(case: Case, folder) -> str:
         return "not run"
     verdict = judge(model, folder)
     assert verdict.wrong == ()
-    assert verdict.loose == ()
+    # Where float32 rounds positions, one lies a hair below a pixel in images of some sizes, and in others none does.
+    assert verdict.loose == () or (case.is_rounded and all(side.endswith("before") for side in verdict.loose))
     assert verdict.no_strips == ""
     assert not verdict.refused.startswith("error")
     return "refused" if verdict.refused else "right"
