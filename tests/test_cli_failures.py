@@ -22,7 +22,7 @@ def place(tmp_path_factory):
     image = np.random.default_rng(0).integers(0, 255, (400, 300, 3), dtype=np.uint8)
     tifffile.imwrite(folder / "slide.tif", image, tile=(64, 64), compression="zlib", photometric="rgb")
     tifffile.imwrite(folder / "grey.tif", image[..., 0])
-    tifffile.imwrite(folder / "double.tif", image[..., 0].astype(np.float64))
+    tifffile.imwrite(folder / "double.tif", image.astype(np.float64) + 0.1, photometric="rgb")
     tifffile.imwrite(folder / "complex.tif", image[..., 0].astype(np.complex64))
     whole = (folder / "slide.tif").read_bytes()
     (folder / "cut.tif").write_bytes(whole[: len(whole) // 2])
@@ -60,7 +60,7 @@ CASES = {
     "truncated TIFF": (("unet.onnx", "cut.tif"), "cut.tif"),
     "truncated npy": (("unet.onnx", "cut.npy"), "cut.npy"),
     "unknown sample type": (("unet.onnx", "complex.tif"), "complex64"),
-    "double precision": (("unet.onnx", "double.tif"), "float64"),
+    "double precision": (("unet.onnx", "double.tif"), "float32"),
     "wrong channels": (("unet.onnx", "grey.tif"), "1 channel"),
     "channel out of range": (("unet.onnx", "slide.tif", "--channels", "0,1,7"), "7"),
     "not ONNX": (("text.onnx", "slide.tif"), "text.onnx"),

@@ -243,12 +243,10 @@ def test_what_is_no_single_image_is_refused_with_what_to_do(tmp_path):
             open_source(tmp_path / "three", **options)
 
 
-@pytest.mark.parametrize("dtype", ["i2", "f8", "u4", "?"])
+@pytest.mark.parametrize("dtype", ["i8", "u8", "c8"])
 def test_other_sample_types_are_refused_by_name(tmp_path, dtype):
-    write(tmp_path / "a", "YX", np.dtype(dtype).name) if dtype != "?" else zarr.create_array(
-        str(tmp_path / "a"), shape=(9, 9), dtype="bool"
-    )
-    with pytest.raises(SourceError, match=rf"samples are {np.dtype(dtype).name}, but only uint8"):
+    write(tmp_path / "a", "YX", np.dtype(dtype).name)
+    with pytest.raises(SourceError, match=rf"samples are {np.dtype(dtype).name}"):
         open_source(tmp_path / "a")
 
 

@@ -44,8 +44,10 @@ class OwnOutput:
     @classmethod
     def of(cls, network: Network, result_axes: Sequence[str]) -> OwnOutput:
         """A copy: ``network`` may be used up."""
+        proto = ir.to_proto(network.model)
+        _free_sizes(proto, network.image.name or "", network.labels)
         return cls(
-            proto=ir.to_proto(network.model),
+            proto=proto,
             image=network.image.name or "",
             result=network.result.name or "",
             image_axes=network.labels,
@@ -70,6 +72,18 @@ class OwnOutput:
             session = ort.InferenceSession(given, options, providers=["CPUExecutionProvider"])
             (found,) = session.run([self.result], {self.image: np.ascontiguousarray(fed)})
         return _channels_first(found, self.result_axes)
+
+
+def _free_sizes(proto: onnx.ModelProto, image: str, axes: Sequence[str]) -> None:
+    """Height and width of the export do not bind the network any more; what is written of them would."""
+    for value in proto.graph.input:
+        if value.name == image:
+            for dim, axis in zip(value.type.tensor_type.shape.dim, axes, strict=True):
+                if axis in ("y", "x"):
+                    dim.dim_param = f"{image}_{axis}"
+    del proto.graph.value_info[:]
+    for value in proto.graph.output:
+        value.type.tensor_type.ClearField("shape")
 
 
 def check_written(own: Array, written: Array, result: ResultOutput, name: str) -> tuple[str, ...]:

@@ -121,10 +121,10 @@ def _kind_of(image: str | os.PathLike[str]) -> _Kind:
         return _Kind.slide if is_slide_in_tiff(image) else _Kind.tiff
     if start.startswith(_NPY):
         return _Kind.npy
+    if is_other_slide(image):  # before pictures: MIRAX's file is a JPEG picture, too
+        return _Kind.slide
     if picture_format(start) is not None:
         return _Kind.picture
-    if is_other_slide(image):
-        return _Kind.slide
     raise SourceError(not_an_image(image, _READ))
 
 
