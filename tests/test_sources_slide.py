@@ -258,7 +258,7 @@ def test_without_openslide_the_error_says_what_to_install(scn, svs, tmp_path, mo
         with pytest.raises(SourceError, match=r"is a whole slide.*pip install 'exactile\[slides\]'"):
             open_source(path)
     (tmp_path / "a.jpg").write_bytes(b"\xff\xd8\xff\xe0")
-    with pytest.raises(SourceError, match="is a JPEG image"):
+    with pytest.raises(SourceError, match="JPEG picture"):
         open_source(tmp_path / "a.jpg")
     open_source(svs).close()
 

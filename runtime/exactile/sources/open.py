@@ -17,7 +17,7 @@ from exactile.sources.image_choice import ImageChoice, check_no_page, check_sing
 from exactile.sources.picture_formats import picture_format
 from exactile.sources.positional_file import PositionalFile
 from exactile.sources.protocol import Source
-from exactile.sources.slide_vendor import is_other_slide, is_slide_in_tiff
+from exactile.sources.slide_vendor import is_named_as_slide, is_other_slide, is_slide_in_tiff
 from exactile.sources.zarr_store import is_zarr
 
 if TYPE_CHECKING:
@@ -121,10 +121,10 @@ def _kind_of(image: str | os.PathLike[str]) -> _Kind:
         return _Kind.slide if is_slide_in_tiff(image) else _Kind.tiff
     if start.startswith(_NPY):
         return _Kind.npy
-    if is_other_slide(image):  # before pictures: MIRAX's file is a JPEG picture, too
-        return _Kind.slide
-    if picture_format(start) is not None:
+    if picture_format(start) is not None and not is_named_as_slide(image):  # MIRAX's file is a JPEG picture, too
         return _Kind.picture
+    if is_other_slide(image):
+        return _Kind.slide
     raise SourceError(not_an_image(image, _READ))
 
 

@@ -48,12 +48,17 @@ def is_slide_in_tiff(path: str | os.PathLike[str]) -> bool:
         return False
 
 
+def is_named_as_slide(path: str | os.PathLike[str]) -> bool:
+    """Whether a file's name says that it is a slide."""
+    return Path(path).suffix.lower() in SLIDE_SUFFIXES
+
+
 def is_other_slide(path: str | os.PathLike[str]) -> bool:
     """Whether a file that is no TIFF is a slide (MRXS, DICOM, CZI, VMS, ...), or looks like one by its name.
 
     Raises SourceError when it looks like one and OpenSlide is not installed.
     """
-    named = Path(path).suffix.lower() in SLIDE_SUFFIXES
+    named = is_named_as_slide(path)
     try:
         openslide = load_openslide(os.fspath(path))
     except SourceError:
