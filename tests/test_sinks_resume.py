@@ -229,3 +229,22 @@ def test_a_journal_of_noise_is_no_journal(tmp_path):
     assert journal.run() is None
     assert list(journal.read()) == []
     journal.close()
+
+
+def test_a_damaged_gap_before_the_first_tile_is_written_again(tmp_path):
+    """Every byte between the tables and the first tile, which no checksum covers."""
+    pixels, boxes = noise((40, 40), "uint8"), row_major(40, 40, 16, 40)
+    whole = begun(tmp_path / "whole.tif", pixels, tile=16)
+    put(whole, pixels, boxes)
+    whole.finish()
+    with tifffile.TiffFile(tmp_path / "whole.tif") as tiff:
+        first_tile = min(offset for page in tiff.pages for offset in page.dataoffsets)
+    sink = begun(tmp_path / "a.tif", pixels, tile=16)
+    put(sink, pixels, boxes[:1])
+    sink.abort()
+    part = tmp_path / ".a.tif.part"
+    part.write_bytes(b"\xff" * first_tile + part.read_bytes()[first_tile:])
+    again = begun(tmp_path / "a.tif", pixels, resume=True, tile=16)
+    put(again, pixels, boxes[1:])
+    again.finish()
+    assert (tmp_path / "a.tif").read_bytes() == (tmp_path / "whole.tif").read_bytes()

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from exactile.errors import OptionError, SinkError
+from exactile.geometry import round_up
 from exactile.sinks.blocks import pixel_bytes, plane_count
 from exactile.sinks.part_file import PartFile
 from exactile.sinks.protocol import ResultSpec
-from exactile.sinks.tiff_store import TiffStore
+from exactile.sinks.tiff_store import ALIGNMENT_BYTES, TiffStore
 from exactile.sinks.tiff_tables import empty_tiff, ome_metadata
 from exactile.sinks.tile_codec import DEFAULT_COMPRESSION, as_compression, tile_decoder, tile_encoder
 from exactile.sinks.tile_grid import TileGrid
@@ -74,6 +75,8 @@ class TiffSink(TiledSink[PartFile]):
         dtype = np.dtype(spec.dtype)
         ome = ome_metadata(spec, self._uuid(spec)) if self._ome else None
         start = empty_tiff(spec, grids, compression=self._compression, ome=ome)
+        # Up to the first tile: what an earlier run left in the gap may be damaged.
+        start = start.ljust(round_up(len(start), ALIGNMENT_BYTES), b"\0")
         part.write_at(start, 0)
         codec = tile_encoder(self._compression, dtype), tile_decoder(self._compression, dtype, grids[0].tile_px)
         store = TiffStore(part, grids, planes=plane_count(spec), first_bytes=len(start), codec=codec)

@@ -16,7 +16,7 @@ from exactile.sinks.tile_codec import Decoder, Encoder
 from exactile.sinks.tile_grid import TileGrid
 from exactile.sinks.tile_store import StoredTile, TileKey
 
-_ALIGNMENT_BYTES = 16
+ALIGNMENT_BYTES = 16
 
 
 class TiffStore:
@@ -33,7 +33,7 @@ class TiffStore:
     ) -> None:
         self._part = part
         self._encode, self._decode = codec
-        self._end_bytes = round_up(first_bytes, _ALIGNMENT_BYTES)
+        self._end_bytes = round_up(first_bytes, ALIGNMENT_BYTES)
         self.tables = tuple(
             TileTable(np.zeros((planes, grid.count), np.uint64), np.zeros((planes, grid.count), np.uint64))
             for grid in grids
