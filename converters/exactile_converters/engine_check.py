@@ -6,6 +6,7 @@ import onnx
 import onnxruntime as ort
 
 from exactile.errors import ModelError
+from exactile_converters.untrusted import with_subgraphs
 
 DEFAULT_DOMAINS = ("", "ai.onnx")
 LARGEST_CHECKED_BYTES = (2 << 30) - (64 << 20)
@@ -16,7 +17,8 @@ def name_default_domain(proto: onnx.ModelProto) -> None:
 
     Raises ModelError where the domain is imported at two opsets.
     """
-    for node in _nodes(proto):
+    functions = (node for function in proto.functions for node in function.node)
+    for node in with_subgraphs([*proto.graph.node, *functions]):
         if node.domain == "ai.onnx":
             node.domain = ""
     for owner in (proto, *proto.functions):
@@ -52,15 +54,3 @@ def _opens(proto: onnx.ModelProto) -> bool:
     except Exception:  # noqa: BLE001 - whatever it raises, it does not open
         return False
     return True
-
-
-def _nodes(proto: onnx.ModelProto) -> list[onnx.NodeProto]:
-    waiting = [*proto.graph.node, *(node for function in proto.functions for node in function.node)]
-    found = []
-    while waiting:
-        node = waiting.pop()
-        found.append(node)
-        for attribute in node.attribute:
-            for graph in [attribute.g] if attribute.HasField("g") else attribute.graphs:
-                waiting.extend(graph.node)
-    return found

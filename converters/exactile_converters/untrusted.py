@@ -156,7 +156,7 @@ def tensors(proto: onnx.ModelProto) -> Iterator[TensorProto]:
 def check_steps(proto: onnx.ModelProto, name: str) -> None:
     """Kernels, strides and pads must be of a size that some network has: they are counted pixel by pixel later."""
     nodes = [*proto.graph.node, *(node for function in proto.functions for node in function.node)]
-    for node in _with_subgraphs(nodes):
+    for node in with_subgraphs(nodes):
         for attribute in node.attribute:
             largest = max(map(abs, attribute.ints), default=0) if attribute.name in STEPS else 0
             if largest > LARGEST_STEP:
@@ -168,11 +168,11 @@ def check_steps(proto: onnx.ModelProto, name: str) -> None:
 
 def check_functions(proto: onnx.ModelProto, name: str) -> None:
     """Local functions must not call themselves, nor multiply beyond ``MOST_NODES`` when written out."""
-    functions = {(function.domain, function.name): list(_with_subgraphs(function.node)) for function in proto.functions}
+    functions = {(function.domain, function.name): list(with_subgraphs(function.node)) for function in proto.functions}
     sizes: dict[tuple[str, str], int] = {}
     for key in functions:
         _written_out(key, functions, sizes, name)
-    nodes = sum(sizes.get((node.domain, node.op_type), 1) for node in _with_subgraphs(proto.graph.node))
+    nodes = sum(sizes.get((node.domain, node.op_type), 1) for node in with_subgraphs(proto.graph.node))
     if nodes > MOST_NODES:
         raise ModelError(
             f"{name}: the graph has {nodes} nodes with its functions written out; the limit is {MOST_NODES}"
@@ -206,7 +206,8 @@ def _written_out(
         stack.append(waiting[0])
 
 
-def _with_subgraphs(nodes: object) -> Iterator[onnx.NodeProto]:
+def with_subgraphs(nodes: object) -> Iterator[onnx.NodeProto]:
+    """``nodes`` and all nodes of the graphs that they hold."""
     waiting = list(nodes)  # type: ignore[call-overload]
     while waiting:
         node = waiting.pop()
