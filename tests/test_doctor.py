@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import jsonschema
@@ -319,8 +320,13 @@ def test_python_that_cannot_be_started_is_a_failure(monkeypatch):
 def test_ctrl_c_stops_the_check_that_is_running(monkeypatch, tmp_path):
     """The child is in a group of its own, which a terminal does not reach."""
     prepare(monkeypatch, tmp_path, hang="packages")
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # under nohup and cron it is ignored
     running = subprocess.Popen(
-        [sys.executable, "-m", "exactile", "doctor"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "exactile", "doctor"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heed,  # noqa: PLW1509
     )
     child = _child_of(running.pid)
     running.send_signal(signal.SIGINT)

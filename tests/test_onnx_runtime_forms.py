@@ -35,7 +35,7 @@ def model(nodes, *, output=("n", 4, "h", "w"), constants=(), domains=(("", 17),)
 
 
 def tiled(path: Path) -> np.ndarray:
-    session = Session(deploy(load_network(path), image_dtype="float32", output="raw"), memory_bytes=1 << 30)
+    session = Session(deploy(load_network(path), image_dtype="float32", output="raw"), memory_bytes=1 << 40)
     sink = ArraySink()
     session.segment(ArraySource(IMAGE), sink, plan="tile", tile=(16, 24))
     session.close()
