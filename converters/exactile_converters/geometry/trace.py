@@ -210,9 +210,10 @@ def _with_reflection(span: Span, operand: FeatureMap, pads: tuple[int, int], axi
 def _margins(walk: ForwardWalk, needed: Mapping[str, Span], axis: Label) -> tuple[int, int]:
     """Input pixels a tile needs on each side so that every tensor, not only the image, holds what is read of it."""
     before, after = [], []
+    stride = walk.stride(axis)
     for name, span in needed.items():
         feature = walk.features[name]
         scale, constant = feature.scale[axis], feature.constant[axis]
         before.append(ceil(-span.start / scale))
-        after.append(ceil((span.stop - constant) / scale) - walk.stride(axis))
+        after.append(ceil((span.stop - constant) / scale) - stride)
     return max(before), max(after)
