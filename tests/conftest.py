@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
+import tempfile
 
 from hypothesis import settings
+
+# Verdicts on networks are kept where no user's are; processes that tests start inherit it.
+_CACHE = tempfile.TemporaryDirectory(prefix="exactile-tests-", ignore_cleanup_errors=True)
+os.environ["EXACTILE_CACHE_DIR"] = _CACHE.name
 
 settings.register_profile("ci", derandomize=True, print_blob=True)
 if os.environ.get("CI"):

@@ -31,6 +31,7 @@ from exactile.bundle.contract_file import (
     NormalizationPart,
     SamplePart,
     TilePart,
+    VerificationPart,
     WeightPart,
     encode_contract,
 )
@@ -169,6 +170,7 @@ def _files(content: BundleContent) -> tuple[dict[str, bytes], ContractFile]:
         files={
             name: FilePart(bytes=len(data), sha256=hashlib.sha256(data).hexdigest()) for name, data in files.items()
         },
+        verification=VerificationPart(by=model.contract.verification.by, note=model.contract.verification.note),
     )
     return {**files, CONTRACT_NAME: encode_contract(contract)}, contract
 

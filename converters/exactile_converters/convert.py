@@ -28,8 +28,10 @@ from exactile_converters.graphs.image_in import fitting_image_type
 from exactile_converters.graphs.io import MapDtype, Normalization
 from exactile_converters.inspection import not_tileable
 from exactile_converters.precision import Calibration, Crop, Precision, at_precision, compare_labels, crops_of
+from exactile_converters.proven import proven
 from exactile_converters.simplify_checked import simplify_checked
 from exactile_converters.tile_shape import padded_tile
+from exactile_converters.verify.claim_check import Progress, check_claim
 from exactile_converters.written import OwnOutput, check_written
 
 __all__ = ["Converted", "Entry", "Normalization", "convert", "convert_entry", "load_entry", "load_factory"]
@@ -42,11 +44,15 @@ SAMPLE_PX = 96
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Converted:
-    """A written bundle, and how well its graph agrees with the framework (None for ONNX)."""
+    """A written bundle, and how well its graph agrees with the framework (None for ONNX).
+
+    ``untried`` says why tiles and strips could not be compared with one pass.
+    """
 
     path: Path
     file: ContractFile
     agreement: Agreement | None
+    untried: str = ""
 
 
 def convert(
@@ -68,6 +74,7 @@ def convert(
     colors: Sequence[str] | None = None,
     example_shape: tuple[int, int, int, int] | None = None,
     overwrite: bool = False,
+    verify: bool = True,
 ) -> Converted:
     """Write a bundle for ``source``: ONNX, TorchScript, an exported program (.pt2), a module, Keras, a SavedModel.
 
@@ -79,9 +86,11 @@ def convert(
     the probability) and ``activation`` (what the output still needs to be probabilities) are as for ``deploy``.
     ``example_shape`` (N, C, H, W) is the image that a PyTorch module is traced with (default: 256 x 256 pixels and the
     channels of its first convolution). ``precision`` is that inside the network; int8 is calibrated on
-    ``calibration_images``, and labels compared on them.
+    ``calibration_images``, and labels compared on them. Unless ``verify`` is False, the network is run at small sizes
+    in tiles, strips and one pass; strips that differ are left out.
 
-    Raises ModelError, NotTileableError that lists the obstacles, OptionError, SinkError.
+    Raises ModelError, NotTileableError that lists the obstacles, VerificationError where tiles differ from one pass,
+    OptionError, SinkError.
     """
     channels, size = (example_shape[1], example_shape[2:]) if example_shape is not None else (None, None)
     entry = load_entry(source, output_name=output_name, input_channels=channels, example_size=size)
@@ -101,6 +110,7 @@ def convert(
         classes=classes,
         colors=colors,
         overwrite=overwrite,
+        verify=verify,
     )
 
 
@@ -121,8 +131,10 @@ def convert_entry(
     classes: Sequence[str] | None = None,
     colors: Sequence[str] | None = None,
     overwrite: bool = False,
+    verify: bool = True,
+    progress: Progress = lambda _done, _steps: None,
 ) -> Converted:
-    """The same for a network that was read before."""
+    """The same for a network that was read before; ``progress`` gets steps done, and in all, of running it to check."""
     network, package = entry.network, entry.package
     if package is not None and normalization not in (None, Normalization()):
         raise OptionError(
@@ -147,15 +159,21 @@ def convert_entry(
         raise ModelError(f"{network.name}: {precision} changed the geometry; please report this model")
     accuracy = _accuracy(full, network, normalization, crops, calibration) if crops else None
     own = OwnOutput.of(network, traced.features[full.result.name or ""].labels)
-    model = deploy(
-        network,
-        image_dtype=image_dtype,
-        normalization=normalization,
-        output=output,
-        map_dtype=map_dtype,
-        threshold=threshold,
-        activation=activation,
-    )
+    checked = check_claim(network, progress=progress) if verify else None
+
+    def deployed(strips: bool) -> DeployedModel:
+        return deploy(
+            network,
+            image_dtype=image_dtype,
+            normalization=normalization,
+            output=output,
+            map_dtype=map_dtype,
+            threshold=threshold,
+            activation=activation,
+            strips=strips,
+        )
+
+    model = proven(deployed, checked, name=network.name, strips=True, skipped="--no-verify")
     named = _classes(model, classes, colors)
     image = _sample_image(model)
     result = run_whole(model, image)
@@ -176,7 +194,8 @@ def convert_entry(
         accuracy=accuracy,
     )
     file = write_bundle(content, target, overwrite=overwrite)
-    return Converted(path=Path(target), file=file, agreement=entry.agreement)
+    untried = checked.untried if checked is not None else ""
+    return Converted(path=Path(target), file=file, agreement=entry.agreement, untried=untried)
 
 
 def _accuracy(

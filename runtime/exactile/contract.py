@@ -155,6 +155,26 @@ class Carry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """How it is known that tiles and strips of a model equal one pass.
+
+    ``by`` is "running" where the model was run in tiles, in strips and in one pass, and compared; "rules" where only
+    its graph was read. ``note`` says what was found, or why nothing was run.
+    """
+
+    by: Literal["running", "rules"] = "rules"
+    note: str = ""
+
+    @property
+    def sentence(self) -> str:
+        words = "proved by running" if self.by == "running" else "by rules only"
+        return f"{words}: {self.note}" if self.note else words
+
+
+BY_RULES = Verification()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Contract:
     """A tileable model as the runtime sees it."""
 
@@ -163,6 +183,7 @@ class Contract:
     image: ImageInput
     result: ResultOutput
     memory: MemoryModel
+    verification: Verification = BY_RULES
 
 
 StripRole = Literal["first", "body", "last"]

@@ -46,6 +46,10 @@ class NotTileableError(ModelError):
     """A model whose graph has obstacles to exact tiling; the message lists them."""
 
 
+class VerificationError(ModelError):
+    """A model whose tiles differ from one pass, found by running it before it was used; the message says where."""
+
+
 class EngineBuildError(ModelError):
     """TensorRT cannot build an engine for this model; the message holds what its log says."""
 

@@ -193,6 +193,7 @@ class ImageRun:
             peak_memory_bytes=peak_resident_bytes(),
             nan=pipeline.values.nan,
             rule=self.model.contract.result.rule,
+            verification=self.model.contract.verification,
             notes=metadata_of(self.source).told,
             damage=report_damage(
                 self.source,

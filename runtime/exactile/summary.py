@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from exactile.contract import BY_RULES, Verification
 from exactile.pipeline.run import StageSeconds
 from exactile.plan.border import Border
 from exactile.sources.damage import NO_DAMAGE, DamageReport
@@ -16,8 +17,9 @@ class Summary:
     """What a run did. Sizes in pixels, (height, width).
 
     ``kept_pixels`` of the result were there from an earlier run that this one went on with, ``skipped_pixels``
-    were background. ``nan`` tells of scores that are not numbers, ``rule`` how numbers became
-    the result, ``notes`` how the image was read. ``processor`` is what computed: the CPU, or GPUs, and the engine.
+    were background. ``nan`` tells of scores that are not numbers, ``rule`` how numbers became the result,
+    ``verification`` how it is known that it equals one pass, ``notes`` how the image was read. ``processor`` is what
+    computed: the CPU, or GPUs, and the engine.
     """
 
     plan: str
@@ -44,6 +46,7 @@ class Summary:
     damage: DamageReport = NO_DAMAGE
     nan: NanReport = NO_NAN
     rule: str = ""
+    verification: Verification = BY_RULES
     notes: tuple[str, ...] = ()
 
     @property

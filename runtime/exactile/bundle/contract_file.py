@@ -209,8 +209,18 @@ class SamplePart(Part, frozen=True, kw_only=True):
     result: FileName
 
 
+class VerificationPart(Part, frozen=True, kw_only=True):
+    """How it is known that tiles and strips equal one pass; see ``exactile.contract.Verification``."""
+
+    by: Literal["running", "rules"]
+    note: str
+
+
 class ContractFile(Part, frozen=True, kw_only=True):
-    """All of ``contract.json``. ``files`` lists every other file of the bundle."""
+    """All of ``contract.json``. ``files`` lists every other file of the bundle.
+
+    ``verification`` is null in bundles that were made before models were run for it.
+    """
 
     format: Literal["exactile.bundle"]
     version: Literal[1, 2]
@@ -233,6 +243,7 @@ class ContractFile(Part, frozen=True, kw_only=True):
     weights: dict[str, WeightPart]
     sample: SamplePart
     files: dict[FileName, FilePart]
+    verification: VerificationPart | None = None
 
 
 class Header(Struct, frozen=True, kw_only=True):

@@ -23,6 +23,7 @@ from exactile.bundle.contract_file import (
     StripGraphPart,
     StripGraphsPart,
     StripsPart,
+    VerificationPart,
     WeightPart,
 )
 from exactile.contract import (
@@ -37,6 +38,7 @@ from exactile.contract import (
     StripGraph,
     StripModel,
     StripRole,
+    Verification,
 )
 from exactile.geometry import AxisGeometry, Geometry
 
@@ -64,7 +66,14 @@ def contract_from(file: ContractFile) -> Contract:
             **{name: getattr(file.result, name) for name in MEANING},
         ),
         memory=_memory_from(file.memory),
+        verification=_verification_from(file.verification),
     )
+
+
+def _verification_from(part: VerificationPart | None) -> Verification:
+    if part is None:
+        return Verification(note="the bundle was made before models were run for it; convert it again")
+    return Verification(by=part.by, note=part.note)
 
 
 def _rgb(color: str) -> tuple[int, int, int]:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from exactile.bundle.translation import contract_from
 from exactile.plan.budget import format_bytes
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ def _rows(path: Path, file: ContractFile) -> list[tuple[str, str]]:
         rows.append(("strips", f"none: {file.no_strips_reason}"))
     else:
         rows.append(("strips", f"{len(file.strips.carries)} carries, results {file.strips.lag} rows behind"))
+    rows.append(("exact", contract_from(file).verification.sentence))
     if file.classes:
         rows.append(("classes", ", ".join(f"{index} {part.name}" for index, part in enumerate(file.classes))))
     if file.accuracy is not None:

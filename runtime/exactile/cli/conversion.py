@@ -12,6 +12,7 @@ from typing import Any
 from exactile.bundle.contract_file import CONTRACT_NAME
 from exactile.cli.normalization import NormalizationOptions
 from exactile.cli.options import ActivationChoice, OutputChoice
+from exactile.cli.stages import Stages
 from exactile.cli.values import parse_names, parse_tile
 from exactile.errors import OptionError
 
@@ -64,6 +65,8 @@ class Conversion:
     classes: str | None
     colors: str | None
     overwrite: bool
+    verify: bool
+    progress: bool
 
     @property
     def tile_shape(self) -> tuple[int, int] | None:
@@ -113,6 +116,7 @@ class Conversion:
         from exactile.sources.open import open_source
 
         with ExitStack() as opened:
+            stages = opened.enter_context(Stages(enabled=self.progress))
             images = [
                 opened.enter_context(closing(open_source(path, page=self.calibration_page)))
                 for path in self.calibrate or ()
@@ -133,6 +137,8 @@ class Conversion:
                 classes=parse_names(self.classes),
                 colors=parse_names(self.colors),
                 overwrite=self.overwrite,
+                verify=self.verify,
+                progress=lambda done, steps: stages.update("checking tiles and strips", done, steps),
             )
 
     def _of_networks(self) -> dict[str, object]:

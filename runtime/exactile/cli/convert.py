@@ -25,7 +25,7 @@ from exactile.cli.engine_options import (
 )
 from exactile.cli.engine_progress import BuildBar
 from exactile.cli.failures import reported
-from exactile.cli.meaning import tell_doubt
+from exactile.cli.meaning import tell_doubt, tell_unverified
 from exactile.cli.normalization import NormalizationOptions
 from exactile.cli.options import (
     ActivationOption,
@@ -33,6 +33,7 @@ from exactile.cli.options import (
     MeanOption,
     NoProgressOption,
     NormalizeOption,
+    NoVerifyOption,
     OutputChoice,
     OutputNameOption,
     PercentilesOption,
@@ -145,12 +146,13 @@ def convert(
         bool, typer.Option("--overwrite", help="Replace an existing bundle; or, of a bundle, engines that fit.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the contract as JSON on stdout.")] = False,
+    no_verify: NoVerifyOption = False,
     no_progress: NoProgressOption = False,
 ) -> None:
     """Convert a trained network to a bundle, which runs without PyTorch and without onnx.
 
-    The network's ONNX form is compared with the framework's own result before anything is written. Engines are built
-    beside a new bundle or, without -o, beside one that is there.
+    Before anything is written, the network's ONNX form is compared with the framework's own result, and its tiles and
+    strips with one pass. Engines are built beside a new bundle or, without -o, beside one that is there.
     """
     conversion = Conversion(
         source=source,
@@ -180,6 +182,8 @@ def convert(
         classes=classes,
         colors=colors,
         overwrite=overwrite,
+        verify=not no_verify,
+        progress=not no_progress,
     )
     engines = EngineOptions(
         backend=engine,
@@ -216,6 +220,8 @@ def _convert(conversion: Conversion, engines: EngineOptions, *, as_json: bool, p
         builder.check_settings(settings)
     converted = conversion.run(maker)
     tell_doubt(converted.file.result.doubt)
+    if converted.untried:
+        tell_unverified(folder.name, converted.untried)
     outcomes: tuple[Any, ...] = ()
     if builder is not None:
         try:

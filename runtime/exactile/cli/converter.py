@@ -13,6 +13,11 @@ def load_converter() -> ModuleType:
     return _load("exactile_converters.deploy")
 
 
+def load_prover() -> ModuleType:
+    """``exactile_converters.proven``, or a ModelError that says what to install."""
+    return _load("exactile_converters.proven")
+
+
 def load_verifier() -> ModuleType:
     """``exactile_converters.verify``, or a ModelError that says what to install."""
     return _load("exactile_converters.verify")

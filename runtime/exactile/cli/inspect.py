@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from exactile.cli.converter import load_converter
+from exactile.cli.converter import load_converter, load_prover
 from exactile.cli.failures import reported
 from exactile.cli.inspect_json import inspection_object
 from exactile.cli.inspect_text import print_inspection
@@ -46,7 +46,8 @@ def inspect(
         inspection = converter.inspect_network(converter.load_network(model, output_name=output_name))
         if plot is not None:
             inspection.plot(plot, title=model.name, overwrite=overwrite)
+        known = load_prover().kept_verification(model, output_name=output_name) if inspection.geometry else None
         if as_json:
-            typer.echo(json.dumps(inspection_object(inspection, model), indent=2))
+            typer.echo(json.dumps(inspection_object(inspection, model, known), indent=2))
         else:
-            print_inspection(inspection, model)
+            print_inspection(inspection, model, known)

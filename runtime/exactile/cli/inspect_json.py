@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,17 +11,21 @@ from exactile.plan.strip_costs import strip_costs
 from exactile.plan.tile_costs import TileCost, tile_costs
 
 if TYPE_CHECKING:
-    from exactile.contract import StripModel
+    from exactile.contract import StripModel, Verification
     from exactile.geometry import Geometry
 
 
-def inspection_object(inspection: Any, model: Path) -> dict[str, Any]:
-    """``Inspection`` of the converter; pairs of axes are objects with ``y`` and ``x``, sizes are in pixels."""
+def inspection_object(inspection: Any, model: Path, known: Verification | None) -> dict[str, Any]:
+    """``Inspection`` of the converter; pairs of axes are objects with ``y`` and ``x``, sizes are in pixels.
+
+    ``known`` says how the claim is known to hold.
+    """
     geometry: Geometry | None = inspection.geometry
     both = {"y": geometry.y, "x": geometry.x} if geometry else {}
     return {
         "model": str(model),
         "tileable": geometry is not None,
+        "verification": asdict(known) if known is not None else None,
         "stride": {axis: one.stride for axis, one in both.items()} or None,
         "halo": halo_object(geometry) if geometry else None,
         "scale": {axis: str(one.scale) for axis, one in both.items()} or None,

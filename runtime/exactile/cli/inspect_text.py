@@ -18,14 +18,15 @@ from exactile.plan.strip_costs import strip_costs
 from exactile.plan.tile_costs import tile_costs
 
 if TYPE_CHECKING:
+    from exactile.contract import Verification
     from exactile.geometry import AxisGeometry, Geometry
 
 
-def print_inspection(inspection: Any, model: Path) -> None:
-    """``Inspection`` of the converter on stdout, as tables."""
+def print_inspection(inspection: Any, model: Path, known: Verification | None) -> None:
+    """``Inspection`` of the converter on stdout, as tables; ``known``: how its claim is known to hold."""
     console = Console(highlight=False, soft_wrap=True)
     table = Table.grid(padding=(0, 2))
-    for name, value in _rows(inspection, model):
+    for name, value in _rows(inspection, model, known):
         table.add_row(name, escape(value))
     console.print(table)
     if inspection.geometry is not None:
@@ -39,7 +40,7 @@ def print_inspection(inspection: Any, model: Path) -> None:
         console.print(f"  remedy  {found.remedy}", markup=False)
 
 
-def _rows(inspection: Any, model: Path) -> Iterator[tuple[str, str]]:
+def _rows(inspection: Any, model: Path, known: Verification | None) -> Iterator[tuple[str, str]]:
     geometry: Geometry | None = inspection.geometry
     several = len(inspection.inputs) > 1
     yield "model", model.name
@@ -48,6 +49,8 @@ def _rows(inspection: Any, model: Path) -> Iterator[tuple[str, str]]:
             dealt = f"  channels {_channels(tensor)} of the image" if title == "input" and several else ""
             yield title, f"{tensor.name}  {tensor.dtype}  {tuple(tensor.shape)}{dealt}"
     yield "tileable", "yes, exactly" if geometry else "no"
+    if known is not None:
+        yield "known", known.sentence
     if geometry is not None:
         y, x = geometry.y, geometry.x
         halo = f"top {y.halo_before}, bottom {y.halo_after}, left {x.halo_before}, right {x.halo_after} pixels"

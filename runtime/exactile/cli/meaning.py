@@ -19,6 +19,11 @@ def tell_doubt(doubt: str) -> None:
         sys.stderr.write(f"note: {doubt}\n")
 
 
+def tell_unverified(model: str, reason: str) -> None:
+    """One line where a network could not be run to check what its graph claims."""
+    sys.stderr.write(f"note: {model} is used by the rules only, not checked by running it: {reason}\n")
+
+
 def nan_object(nan: NanReport) -> dict[str, Any]:
     """Plain data; ``first`` is [row, column]."""
     return {"pixels": nan.pixels, "first": list(nan.first) if nan.first is not None else None}

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from exactile.cli.converter import load_converter
+from exactile.cli.converter import load_converter, load_prover
+from exactile.cli.meaning import tell_unverified
 from exactile.cli.normalization import NormalizationOptions
+from exactile.cli.stages import Stages
 from exactile.contract import Activation, DeployedModel, OutputKind
-from exactile.errors import OptionError
+from exactile.errors import NotTileableError, OptionError
 
 Deploy = Callable[[str], DeployedModel]
 """From the dtype of an image's samples to a model for it."""
@@ -17,7 +21,11 @@ Deploy = Callable[[str], DeployedModel]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelChoice:
-    """The model argument and the options that go with it, as typed."""
+    """The model argument and the options that go with it, as typed.
+
+    ``unverified`` says why a network is not run to check its claim before it is used; empty where it is, within
+    ``memory_bytes``.
+    """
 
     path: Path
     normalization: NormalizationOptions
@@ -26,6 +34,9 @@ class ModelChoice:
     activation: Activation | None
     output_name: str | None
     strips: bool
+    unverified: str = ""
+    memory_bytes: int | None = None
+    progress: bool = False
 
     def load(self) -> Deploy:
         """Read the model. Raises ModelError, and OptionError for what is fixed in a bundle."""
@@ -55,19 +66,45 @@ class ModelChoice:
         converter = load_converter()
         normalization = self.normalization.build(converter)
         read = [converter.load_network(self.path, output_name=self.output_name)]
+        found = self._verdict(read[0])
 
         def deploy(dtype: str) -> DeployedModel:
             # A network is used up when it is deployed; another type of samples needs another one.
             network = read.pop() if read else converter.load_network(self.path, output_name=self.output_name)
-            deployed: DeployedModel = converter.deploy(
-                network,
-                image_dtype=dtype,
-                normalization=normalization,
-                output=self.output or "labels",
-                threshold=self.threshold,
-                activation=self.activation,
-                strips=self.strips,
+
+            def deployed(strips: bool) -> DeployedModel:
+                model: DeployedModel = converter.deploy(
+                    network,
+                    image_dtype=dtype,
+                    normalization=normalization,
+                    output=self.output or "labels",
+                    threshold=self.threshold,
+                    activation=self.activation,
+                    strips=strips,
+                )
+                return model
+
+            proven: DeployedModel = load_prover().proven(
+                deployed, found, name=self.path.name, strips=self.strips, skipped=self.unverified
             )
-            return deployed
+            return proven
 
         return deploy
+
+    def _verdict(self, network: Any) -> Any:
+        """What running ``network`` shows, now or when it was run before; None where it is not run or not tileable."""
+        if self.unverified:
+            return None
+        with Stages(enabled=self.progress) as stages, suppress(NotTileableError):
+            found = load_prover().check_once(
+                self.path,
+                network,
+                output_name=self.output_name,
+                strips=self.strips,
+                memory_bytes=self.memory_bytes,
+                progress=lambda done, steps: stages.update(f"checking {self.path.name}", done, steps),
+            )
+            if found.untried:
+                tell_unverified(self.path.name, found.untried)
+            return found
+        return None

@@ -107,4 +107,11 @@ CorruptValueOption = Annotated[
     float | None, typer.Option(help="What samples of damaged chunks become. [default: 0]", show_default=False)
 ]
 OutputNameOption = Annotated[str | None, typer.Option(help="Which of the model's outputs. [default: the first]")]
+NoVerifyOption = Annotated[
+    bool,
+    typer.Option(
+        "--no-verify",
+        help="Do not run the network at small sizes, in tiles, strips and one pass, to check what its graph promises.",
+    ),
+]
 NoProgressOption = Annotated[bool, typer.Option("--no-progress", help="No progress bar.")]

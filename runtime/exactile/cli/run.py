@@ -27,6 +27,7 @@ from exactile.cli.options import (
     MppOption,
     NoProgressOption,
     NormalizeOption,
+    NoVerifyOption,
     OnCorruptOption,
     OutputChoice,
     OutputNameOption,
@@ -216,6 +217,7 @@ def run(
         ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output, once complete.")] = False,
+    no_verify: NoVerifyOption = False,
     no_progress: NoProgressOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object on stdout.")] = False,
 ) -> None:
@@ -240,6 +242,9 @@ def run(
                 activation=activation.value if activation is not None else None,
                 output_name=output_name,
                 strips=plan.value in ("auto", "strip") and skip_background is None,
+                unverified=_unverified(plan.value, no_verify=no_verify),
+                memory_bytes=parse_bytes(memory),
+                progress=not no_progress,
             ),
             sources={
                 "axes": axes,
@@ -280,6 +285,13 @@ def run(
         else:
             run_many(request, images, target, suffix=suffix, recursive=recursive, overwrite=overwrite,
                      progress=not no_progress, as_json=as_json)  # fmt: skip
+
+
+def _unverified(plan: str, *, no_verify: bool) -> str:
+    """Why a network is not run before it is used; empty where it is."""
+    if plan == "whole":
+        return "one pass needs no proof"
+    return "--no-verify" if no_verify else ""
 
 
 def run_one(request: RunRequest, image: str, target: Path, *, progress: bool, as_json: bool) -> None:

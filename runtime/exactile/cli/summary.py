@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +84,7 @@ def summary_object(summary: Summary, *, model: Path, image: Path | str, target: 
         "notes": list(summary.notes),
         "nan": nan_object(summary.nan),
         "rule": summary.rule,
+        "verification": asdict(summary.verification),
         "wanted_pixels": summary.wanted_pixels,
         "computed_pixels": summary.computed_pixels,
         "kept_pixels": summary.kept_pixels,
@@ -121,6 +123,7 @@ def _rows(summary: Summary, target: Path) -> list[tuple[str, str]]:
         ("plan", f"{summary.plan}: {_pieces(summary)}, border {summary.border}"),
         ("why", summary.reason),
         ("rule", summary.rule),
+        ("exact", summary.verification.sentence),
         ("device", summary.processor),
         ("pixels", pixels),
         ("seconds", f"{seconds.total:.2f} total; busy: {busy}"),

@@ -1,0 +1,239 @@
+"""The check before a network is used: tiles and strips against one pass, at small sizes, within seconds.
+
+What the graph's walk claims is held against the network itself, run by plain ONNX Runtime: the size of its output, the
+pixels beyond the halo of some boxes (they become infinite, and the boxes must stay as they are), and the result of the
+runtime in tiles and in strips. ``verify`` looks further: whether a smaller halo would do, and on images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from exactile.contract import StripModel
+from exactile.errors import EngineError
+from exactile.geometry import AxisGeometry, round_up
+from exactile.memory import resident_bytes
+from exactile.plan.strips import least_rows
+from exactile_converters.deploy import deploy
+from exactile_converters.from_onnx import Network
+from exactile_converters.geometry.cost import cost_per_pixel
+from exactile_converters.graphs.image_in import fitting_image_type
+from exactile_converters.inspection import not_tileable
+from exactile_converters.verify.bounded import Bounded, TooLargeError, check_room
+from exactile_converters.verify.claim import Axis
+from exactile_converters.verify.dependency import Lane, noise
+from exactile_converters.verify.difference import TOLERANCE
+from exactile_converters.verify.plan_check import STEPPING, PlanCheck
+from exactile_converters.verify.subject import Subject, private_copy, scores_of
+
+Array = NDArray[Any]
+Progress = Callable[[int, int], None]
+
+MEMORY_BYTES = 1 << 30
+"""What the check may take where nobody says otherwise."""
+
+WEIGHT_COPIES = 4
+"""The network as it was read, two copies of it and those of the engines, for a moment."""
+
+MOST_BAND_MACS = 2e10
+"""Strips in several bands need an image that is both high and wide; a costlier one is not tried."""
+
+STEPS = 7
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimCheck:
+    """What running the network shows: how ``tiles`` and ``strips`` differ from one pass; empty where they do not.
+
+    ``strips`` were tried where ``with_strips``. ``untried`` says why nothing was decided. ``max_abs`` is the largest
+    difference of a value, ``largest`` the largest value beside it.
+    """
+
+    tiles: str = ""
+    strips: str = ""
+    with_strips: bool = False
+    untried: str = ""
+    max_abs: float = 0.0
+    largest: float = 0.0
+
+
+def check_claim(
+    network: Network,
+    *,
+    strips: bool = True,
+    memory_bytes: int | None = None,
+    progress: Progress = lambda _done, _steps: None,
+) -> ClaimCheck:
+    """Run ``network``, which stays as it is, and compare.
+
+    ``memory_bytes`` is the process's resident memory that must do (default: MEMORY_BYTES more than now). ``progress``
+    gets steps done and steps in all. Raises NotTileableError where nothing is claimed.
+    """
+    allowed = memory_bytes if memory_bytes is not None else resident_bytes() + MEMORY_BYTES
+    constants = (value.const_value for value in network.model.graph.initializers.values())
+    weights = sum(constant.nbytes for constant in constants if constant is not None)
+    try:
+        check_room(resident_bytes() + WEIGHT_COPIES * weights, allowed, "the weights")
+        return _check(network, strips=strips, allowed=allowed, progress=progress)
+    except TooLargeError as error:
+        return ClaimCheck(untried=str(error))
+
+
+def _check(network: Network, *, strips: bool, allowed: int, progress: Progress) -> ClaimCheck:
+    """The sizes and halos of both axes, then both plans, until something differs."""
+    traced = network.trace()
+    if traced.geometry is None:
+        raise not_tileable(network.name, traced.obstacles)
+    model = deploy(private_copy(network), image_dtype=fitting_image_type(network), output="raw", strips=strips)
+    memory = model.contract.memory
+
+    def runs(name: str) -> Bounded:
+        copy = private_copy(network)
+        return Bounded(Subject(copy, _value(copy, name), traced.features[name]), memory, allowed)
+
+    result = runs(network.result.name or "")
+    scores = runs(scores_of(network, traced.features).name or "")
+    plans = PlanCheck(model, result, stepping=any(node.op_type in STEPPING for node in network.model.graph))
+    geometry = model.contract.geometry
+    lanes: dict[Axis, Lane] = {}
+    done, reacts, tiles, with_strips, strips_differ = 0, False, "", False, ""
+
+    def step() -> None:
+        nonlocal done
+        done += 1
+        progress(done, STEPS)
+
+    for axis, along, across in _axes(geometry.y, geometry.x):
+        try:
+            lanes[axis] = Lane.of(axis, along, across, result)
+        except EngineError as error:
+            return ClaimCheck(tiles=f"the network runs at none of the sizes that its graph promises: {error}")
+        tiles = tiles or _sizes(lanes[axis], result)
+        step()
+        found, shows = _halo(lanes[axis], scores)
+        tiles, reacts = tiles or found, reacts or shows
+        step()
+    for lane in lanes.values():
+        tiles = tiles or plans.difference("tile", _extent(lane, lane.size), _tile(lane))
+        step()
+    if model.strips is not None and not tiles:
+        mac = float(cost_per_pixel(traced.nodes, traced.features).mac_per_pixel or 0)
+        with_strips, strips_differ = True, _strips(model.strips, lanes, plans, result, mac)
+    step()
+    decided = reacts or plans.reacts or tiles or strips_differ
+    return ClaimCheck(
+        tiles=tiles,
+        strips=strips_differ,
+        with_strips=with_strips,
+        untried="" if decided else "its output is the same whatever the image is",
+        max_abs=plans.max_abs,
+        largest=plans.largest,
+    )
+
+
+def _axes(y: AxisGeometry, x: AxisGeometry) -> tuple[tuple[Axis, AxisGeometry, AxisGeometry], ...]:
+    return ("y", y, x), ("x", x, y)
+
+
+def _value(network: Network, name: str) -> ir.Value:
+    """The value of this name, kept whatever is cut off behind it."""
+    value = next(value for node in network.model.graph for value in node.outputs if value.name == name)
+    if not value.is_graph_output():
+        network.model.graph.outputs.append(value)
+    return value
+
+
+def _sizes(lane: Lane, result: Bounded) -> str:
+    """How the size of the output differs from what the claim says of some sizes."""
+    if lane.refused_px is not None:
+        return f"the network does not run at {lane.refused_px} pixels along {lane.axis}, which its graph promises"
+    geometry, stride = lane.geometry, lane.geometry.stride
+    small = geometry.accepted_size(1)
+    for size in (small, small + stride, small + 2 * stride, lane.size, lane.size + 2 * stride):
+        try:
+            output = lane.run(result, np.ones((size, lane.breadth, result.channels), result.dtype))
+        except EngineError:
+            continue  # a border reflects no more than there is; a run over such an image says so
+        if output.shape[1] != geometry.output_size(size):
+            promised = geometry.output_size(size)
+            return f"{size} pixels along {lane.axis} give {output.shape[1]}, and its graph promises {promised}"
+    return ""
+
+
+def _halo(lane: Lane, scores: Bounded) -> tuple[str, bool]:
+    """Which box of the output changes with pixels beyond its halo; and whether pixels beyond it change anything."""
+    geometry, generator = lane.geometry, np.random.default_rng(1)
+    image = noise(generator, (lane.size, lane.breadth, scores.channels), scores.dtype, 1.0)
+    base, shows = lane.run(scores, image), False
+    for start in _boxes(lane):
+        stop = start + geometry.stride
+        first, last = max(0, start - geometry.before), min(lane.size, stop + geometry.after)
+        box = slice(geometry.output_position(start), min(geometry.output_position(stop), base.shape[1]))
+        for changed in _others(image, slice(first, last), generator):
+            found = lane.run(scores, changed)
+            same = (found == base) | (np.isnan(found) & np.isnan(base))
+            shows = shows or not same.all()
+            if not same[:, box].all() and not _close(found[:, box], base[:, box]):
+                pixels = f"pixels before {first} or from {last} on"
+                return (
+                    f"along {lane.axis}, {pixels} change the result of {start} to {stop}: the halo is too small",
+                    True,
+                )
+    return "", shows
+
+
+def _boxes(lane: Lane) -> list[int]:
+    """Where some boxes of one stride begin: at the beginning, in the middle, at the end."""
+    stride = lane.geometry.stride
+    last = (lane.size - lane.geometry.remainder) // stride - 1
+    return sorted({0, lane.box.start, lane.box.start + stride, last * stride})
+
+
+def _others(image: Array, inside: slice, generator: np.random.Generator) -> Iterator[Array]:
+    """The image with other pixels outside: infinite ones, and large ones for what infinity does not pass."""
+    if image.dtype.kind == "f":
+        changed = np.full_like(image, np.inf)
+        changed[inside] = image[inside]
+        yield changed
+    changed = noise(generator, image.shape, image.dtype, 100.0)
+    changed[inside] = image[inside]
+    yield changed
+
+
+def _close(one: Array, other: Array) -> bool:
+    """The same pixels in images of the same size: hardly anything may differ."""
+    with np.errstate(invalid="ignore"):
+        gap = np.abs(one.astype(np.float64) - other.astype(np.float64))
+        largest = np.nanmax(np.abs(other.astype(np.float64)), initial=0.0)
+    return bool(((gap <= TOLERANCE * largest) | (one == other)).all())
+
+
+def _strips(strips: StripModel, lanes: dict[Axis, Lane], plans: PlanCheck, result: Bounded, mac: float) -> str:
+    """How strips differ from one pass: in one band, and in several where that is not too large to try."""
+    lane, across = lanes["y"], lanes["x"]
+    rows = 2 * lane.geometry.stride
+    least = round_up(strips.startup_rows, rows) + 3 * rows + max(strips.least_last_rows, rows)
+    height = lane.geometry.accepted_size(max(lane.size, least))
+    found = plans.difference("strip", (height, lane.breadth), (rows, lane.breadth))
+    low = lane.geometry.accepted_size(least_rows(strips) + rows)
+    if found or low * across.size * mac > MOST_BAND_MACS or not result.fits(low, across.size):
+        return found
+    return plans.difference("strip", (low, across.size), (rows, _tile(across)[1]))
+
+
+def _extent(lane: Lane, size: int) -> tuple[int, int]:
+    """(height, width) of an image of ``size`` along the lane."""
+    return (size, lane.breadth) if lane.axis == "y" else (lane.breadth, size)
+
+
+def _tile(lane: Lane) -> tuple[int, int]:
+    """(height, width) of tiles that cut the lane in several."""
+    axis = lane.geometry
+    least = axis.margin_before + axis.margin_after + max(12, 2 * axis.stride)
+    return _extent(lane, min(lane.size, axis.accepted_size(least)))

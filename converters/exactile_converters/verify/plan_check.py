@@ -1,0 +1,130 @@
+"""The runtime's tiles and strips against one pass of plain ONNX Runtime, on noise of small sizes."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exactile.contract import DeployedModel
+from exactile.errors import BudgetError, ExactileError
+from exactile.planning import PlanName
+from exactile.session import Session
+from exactile.sinks.array import ArraySink
+from exactile.sources.array import ArraySource
+from exactile_converters.verify.bounded import Bounded
+from exactile_converters.verify.dependency import noise
+from exactile_converters.verify.difference import compare
+
+Array = NDArray[Any]
+
+SCALES = (1.0, 100.0)
+"""Of the noise: the one that the output answers to better is taken. Networks expect 0 to 1, or 0 to 255."""
+
+NUDGE = 0.01
+"""What an image is changed by to see how the output answers, as a share of the noise."""
+
+STEPPING = frozenset(
+    "QuantizeLinear DynamicQuantizeLinear Round Floor Ceil Sign Greater GreaterOrEqual Less LessOrEqual Equal ArgMax "
+    "ArgMin TopK Hardmax Mod Where Cast".split()
+)
+"""Operators that can turn the last digit of their input into another value."""
+
+STEP_TOLERANCE = 0.02
+"""Of the largest value: what such a step may change. A wrong halo or a lost row changes more."""
+
+STEP_SHARE = 1e-3
+"""Of the values: so many may differ by more, where two scores are as good as equal."""
+
+SEEDS = (2, 3)
+"""A difference counts where both images show one: chance does not repeat itself."""
+
+
+class PlanCheck:
+    """``model`` in tiles and strips against ``network``; ``stepping``: the network holds operators of STEPPING.
+
+    ``max_abs`` is the largest difference that was taken for rounding, ``largest`` the largest value beside it;
+    ``reacts`` becomes true when the output of two images was not the same.
+    """
+
+    def __init__(self, model: DeployedModel, network: Bounded, *, stepping: bool) -> None:
+        self._model, self._network, self._stepping = model, network, stepping
+        self.max_abs = self.largest = 0.0
+        self.reacts = False
+
+    def difference(self, plan: PlanName, size: tuple[int, int], shape: tuple[int, int]) -> str:
+        """How ``plan`` with tiles or strips of ``shape`` differs from one pass over ``size``; empty where it does not.
+
+        Raises TooLargeError.
+        """
+        found = ""
+        for seed in SEEDS:
+            found = self._difference(plan, self._image(size, seed), shape)
+            if not found:
+                break
+        return found
+
+    def _image(self, size: tuple[int, int], seed: int) -> Array:
+        """(H, W, C) of the noise by which most of the output's values follow its changes."""
+        dtype = np.dtype(self._model.contract.image.dtype)
+        shape = (*size, self._network.channels)
+        generator = np.random.default_rng(seed)
+        found = []
+        for scale in SCALES if dtype.kind == "f" else SCALES[:1]:
+            image, other = (noise(generator, shape, dtype, scale) for _ in range(2))
+            nearby = image + (other - image) * dtype.type(NUDGE) if dtype.kind == "f" else other
+            found.append((self._answer(image, nearby), image))
+        answer, image = max(found, key=lambda pair: pair[0])
+        self.reacts = self.reacts or answer > (0.0, 0.0)
+        return image
+
+    def _answer(self, image: Array, other: Array) -> tuple[float, float]:
+        """The median and the root mean square of what changes in the output, by its largest value."""
+        with np.errstate(all="ignore"):
+            one, two = (self._run(given).astype(np.float64) for given in (image, other))
+            gap = np.abs(one - two) / np.abs(one[np.isfinite(one)]).max(initial=0.0)
+        gap = np.where(np.isfinite(gap), gap, 0.0)
+        return float(np.median(gap)), float(np.sqrt(np.mean(gap**2)))
+
+    def _run(self, image: Array) -> Array:
+        return self._network.run(image.astype(self._network.dtype))
+
+    def _difference(self, plan: PlanName, image: Array, shape: tuple[int, int]) -> str:
+        whole, sink = self._run(image), ArraySink()
+        pieces = "strips" if plan == "strip" else "tiles"
+        where = f"{pieces} of {shape[0]} x {shape[1]} over {image.shape[0]} x {image.shape[1]} pixels"
+        try:
+            with closing(Session(self._model, memory_bytes=1 << 50, device="cpu")) as session:
+                session.segment(ArraySource(image), sink, plan=plan, tile=shape)
+        except BudgetError:
+            raise
+        except ExactileError as error:
+            return f"{where} fail: {error}"
+        result = sink.result.astype(whole.dtype) if whole.dtype.kind != "f" else sink.result
+        if result.shape != whole.shape:
+            return f"{where} give {_size(result)}, one pass gives {_size(whole)}"
+        difference = compare(result, whole, probability=False)
+        largest = float(np.abs(whole[np.isfinite(whole)].astype(np.float64)).max(initial=0.0))
+        if difference.first is None or self._is_step(result, whole, largest):
+            self.max_abs, self.largest = max((self.max_abs, self.largest), (difference.max_abs, largest))
+            return ""
+        y, x = difference.first
+        return (
+            f"{where} differ from one pass by up to {difference.max_abs:.3g} (values up to {largest:.3g}), "
+            f"first at row {y}, column {x}"
+        )
+
+    def _is_step(self, result: Array, whole: Array, largest: float) -> bool:
+        """Whether it differs as a network does where the last digit decides between two values."""
+        if not self._stepping:
+            return False
+        with np.errstate(invalid="ignore"):
+            gap = np.abs(result.astype(np.float64) - whole.astype(np.float64))
+        same = (gap <= STEP_TOLERANCE * largest) | (result == whole) | (np.isnan(result) & np.isnan(whole))
+        return float(np.mean(~same)) <= STEP_SHARE
+
+
+def _size(array: Array) -> str:
+    return " x ".join(map(str, array.shape))

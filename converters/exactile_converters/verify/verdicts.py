@@ -1,0 +1,100 @@
+"""Verdicts that are kept from run to run: one small file each in the user's cache folder.
+
+A verdict belongs to the model's bytes, to the rules that made the claim and to the engine that was run. A cache that
+cannot be read or written costs time, nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import msgspec
+from platformdirs import user_cache_path
+
+import exactile
+import exactile_converters
+from exactile_converters.external_files import external_files
+from exactile_converters.verify.claim_check import ClaimCheck
+
+FOLDER_VARIABLE = "EXACTILE_CACHE_DIR"
+ENGINES = ("onnxruntime", "onnx", "onnx-ir", "numpy")
+"""Packages whose releases decide what is claimed and what is computed."""
+
+
+def cache_folder() -> Path:
+    """``$EXACTILE_CACHE_DIR``, or the user's cache folder, as the system has it."""
+    named = os.environ.get(FOLDER_VARIABLE)
+    return Path(named) if named else user_cache_path("exactile", appauthor=False)
+
+
+def verdict_key(model: Path, *, output_name: str | None, strips: bool) -> str:
+    """SHA-256 of all that a verdict on the ONNX file ``model`` hangs on. Raises OSError."""
+    digest = hashlib.sha256(f"{rules_digest()} {output_name!r} {strips}".encode())
+    for path in (model, *external_files(model)):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+@cache
+def rules_digest() -> str:
+    """SHA-256 of the code that claims and runs, and of the versions of what it stands on."""
+    digest = hashlib.sha256("".join(f"{name}={_version(name)} " for name in ENGINES).encode())
+    for package in (exactile_converters, exactile):
+        folder = Path(str(package.__file__)).parent
+        for path in sorted(folder.rglob("*.py")):
+            digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _version(name: str) -> str:
+    """Of onnxruntime by the module: its packages have several names."""
+    with suppress(ImportError, AttributeError):
+        if name == "onnxruntime":
+            import onnxruntime
+
+            return str(onnxruntime.__version__)
+    with suppress(PackageNotFoundError):
+        return version(name)
+    return "unknown"
+
+
+def kept_verdict(key: str) -> ClaimCheck | None:
+    """What was found before; None where nothing was, or the file is damaged."""
+    with suppress(OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        return msgspec.json.decode(_path(key).read_bytes(), type=ClaimCheck, strict=True)
+    return None
+
+
+def keep_verdict(key: str, found: ClaimCheck) -> None:
+    """Keep ``found``, where the folder can be written."""
+    path = _path(key)
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            part.write_bytes(msgspec.json.encode(found))
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def kept_for(model: Path, *, output_name: str | None, strips: Sequence[bool] = (True, False)) -> ClaimCheck | None:
+    """The verdict on ``model``, by the first of ``strips`` that there is one for."""
+    with suppress(OSError):
+        for wanted in strips:
+            found = kept_verdict(verdict_key(model, output_name=output_name, strips=wanted))
+            if found is not None:
+                return found
+    return None
+
+
+def _path(key: str) -> Path:
+    return cache_folder() / "verdicts" / f"{key}.json"
