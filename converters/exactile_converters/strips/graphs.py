@@ -20,9 +20,10 @@ from exactile_converters.geometry.node_view import Label
 from exactile_converters.geometry.probe import Probe
 from exactile_converters.strips.chunks import Chunk, GraphBuilder, Role
 from exactile_converters.strips.demand import Demand, demand, produced_from
-from exactile_converters.strips.operators import Rewriter, Work, rewrite
+from exactile_converters.strips.operators import rewrite
 from exactile_converters.strips.refusal import StripError
 from exactile_converters.strips.source import StripSource
+from exactile_converters.strips.work import Rewriter, Work
 
 
 def carries(source: StripSource, need: Demand) -> tuple[Carry, ...]:
