@@ -140,3 +140,8 @@ def of_array(array: NDArray[np.generic]) -> Interval:
         whole=bool((np.isfinite(known) & (known == np.trunc(known))).all()),
         nan=known.size < numbers.size,
     )
+
+
+def of_number(value: float) -> Interval:
+    """The range of one number."""
+    return Interval(low=value, high=value, whole=float(value).is_integer())
