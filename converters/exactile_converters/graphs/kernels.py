@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from exactile.contract import BytesForShape
+from exactile_converters.graphs.scratch import scratch_of
 from exactile_converters.graphs.uses import NOTHING, NodeUse, TensorUse, times
 
 # AVX-512; CPUs without it use 8. The larger block pads more, so the answer errs to the safe side there.
@@ -167,7 +168,7 @@ def _follow(
 
 
 def _plain(state: Lowering, node: NodeUse, position: int) -> None:
-    state.emit_plain(node, position)
+    state.emit_plain(node, position, *scratch_of(node, state.tensors))
 
 
 def _alias(state: Lowering, node: NodeUse, position: int) -> None:

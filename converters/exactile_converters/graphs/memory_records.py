@@ -9,8 +9,12 @@ import onnx_ir as ir
 from exactile.contract import BytesForShape, MemoryModel
 from exactile_converters.geometry.feature_maps import FeatureMap, ImageSizes, walk_forward
 from exactile_converters.geometry.node_view import SPATIAL, is_spatial
+from exactile_converters.geometry.sliding import CONVOLUTIONS
 from exactile_converters.graphs.io import Wrapped
 from exactile_converters.graphs.memory import NodeUse, TensorUse, memory_model
+
+WEIGHTED = {**CONVOLUTIONS, "ConvTranspose": 1}
+"""The operand that holds the filter."""
 
 
 def wrapped_memory(wrapped: Wrapped, sizes: ImageSizes) -> MemoryModel:
@@ -42,7 +46,8 @@ def tensor_use(feature: FeatureMap) -> TensorUse:
 
 
 def node_use(node: ir.Node) -> NodeUse:
-    weight = node.inputs[1] if node.op_type in {"Conv", "ConvTranspose"} else None
+    place = WEIGHTED.get(node.op_type, len(node.inputs))
+    weight = node.inputs[place] if place < len(node.inputs) else None
     shape = weight.const_value.shape if weight is not None and weight.const_value is not None else ()
     return NodeUse(
         op=node.op_type,

@@ -13,6 +13,7 @@ from onnx import ModelProto, helper, shape_inference
 from exactile.contract import BytesForShape, Carry, MemoryModel
 from exactile_converters.geometry.probe import Probe
 from exactile_converters.graphs.memory import NodeUse, TensorUse, memory_model
+from exactile_converters.graphs.memory_records import WEIGHTED
 from exactile_converters.strips.refusal import StripError
 from exactile_converters.strips.source import StripSource
 
@@ -64,9 +65,10 @@ def _shapes(
     found: dict[str, tuple[int, tuple[int, ...]]] = {}
     for value in [*inferred.input, *inferred.value_info, *inferred.output]:
         dims = value.type.tensor_type.shape.dim
-        if not all(dim.HasField("dim_value") for dim in dims):
-            return _computed_shapes(fixed)  # slower, and knows more of shape arithmetic
-        found[value.name] = value.type.tensor_type.elem_type, tuple(dim.dim_value for dim in dims)
+        if value.type.tensor_type.HasField("shape") and all(dim.HasField("dim_value") for dim in dims):
+            found[value.name] = value.type.tensor_type.elem_type, tuple(dim.dim_value for dim in dims)
+    if any(name not in found for node in fixed.graph.node for name in node.output if name):
+        return _computed_shapes(fixed)  # slower, and knows more of shape arithmetic, and operators that ONNX does not
     return found
 
 
@@ -106,7 +108,7 @@ def _bytes_for(
 
 
 def _node_use(node: onnx.NodeProto, weights: dict[str, onnx.TensorProto]) -> NodeUse:
-    weight = weights.get(node.input[1]) if node.op_type in {"Conv", "ConvTranspose"} else None
+    weight = weights.get(node.input[WEIGHTED[node.op_type]]) if node.op_type in WEIGHTED else None
     return NodeUse(
         op=node.op_type,
         inputs=tuple(name for name in node.input if name),
