@@ -18,7 +18,7 @@ ADDING = {"Add", "Sub", "Mul", "Div", "Sum", "Mean"}
 
 LARGEST = {"Min", "Max"}
 
-WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum"}
+WEIGHTED = {"Conv", "ConvTranspose", "FusedMatMul", "Gemm", "MatMul", "Einsum"}
 
 SUMMING = {
     *WEIGHTED,
@@ -29,7 +29,7 @@ SUMMING = {
 POINTWISE = {
     *("BatchNormalization", "Cos", "Cosh", "Erf", "Exp", "Gelu", "HardSwish", "LRN", "LayerNormalization", "Log"),
     *("LpNormalization", "Mish", "Neg", "Pow", "Reciprocal", "Selu", "Sin", "Sinh", "Softplus", "Sqrt", "Swish"),
-    *("Tan", "ThresholdedRelu"),
+    *("Tan", "ThresholdedRelu", "BiasGelu", "FastGelu", "QuickGelu", "SimplifiedLayerNormalization"),
 }
 """Left out: at each pixel, they make numbers that are no integers, or hide a one, or show a zero."""
 

@@ -36,7 +36,7 @@ def open_all_paths(network: Network) -> None:
                 _change(graph, value, partial(np.full_like, fill_value=fill))
         elif node.op_type in {"Conv", "ConvTranspose", "Gemm"}:
             _open_weights(graph, node)
-        elif node.op_type in {"MatMul", "Einsum"}:
+        elif node.op_type in {"MatMul", "FusedMatMul", "Einsum"}:
             _open_product(graph, node)
         elif node.op_type in {"Mul", "Div", "PRelu"}:
             for value in node.inputs:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -25,6 +25,7 @@ from exactile_converters.verify.dependency import (
     repeats_after,
     visible_reach,
 )
+from exactile_converters.verify.dequantized import dequantize
 from exactile_converters.verify.integer_copy import set_integer_weights
 from exactile_converters.verify.integer_probe import Ones, integer_spans, probe_integers
 from exactile_converters.verify.open_paths import open_all_paths
@@ -51,9 +52,9 @@ class Subjects:
     @classmethod
     def of(cls, network: Network, scores: str, feature: FeatureMap) -> Subjects:
         """All look at the tensor named ``scores``; ``network`` is left as it is."""
-        made = [_copy(network, scores, feature, change) for change in (_nothing, open_all_paths)]
+        made = [_copy(network, scores, feature, change) for change in (_nothing, _opened)]
         try:
-            integers = _copy(network, scores, feature, set_integer_weights)
+            integers = _copy(network, scores, feature, _of_integers)
         except ModelError:  # integer operators do not take what is left without their quantisation
             integers = None
         return cls(real=made[0], opened=made[1], integers=integers)
@@ -65,11 +66,22 @@ def _copy(network: Network, scores: str, feature: FeatureMap, change: Callable[[
     if not output.is_graph_output():
         copy.model.graph.outputs.append(output)  # so that it is not bypassed
     change(copy)
-    return Subject(copy, output, feature)
+    output = _value(copy, scores)
+    return Subject(copy, output, replace(feature, dtype=output.dtype.value) if output.dtype is not None else feature)
 
 
 def _nothing(_network: Network) -> None:
     """The weights stay as they are."""
+
+
+def _opened(network: Network) -> None:
+    dequantize(network)
+    open_all_paths(network)
+
+
+def _of_integers(network: Network) -> None:
+    dequantize(network)
+    set_integer_weights(network)
 
 
 def _value(network: Network, name: str) -> ir.Value:
