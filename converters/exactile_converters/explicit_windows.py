@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from exactile_converters.geometry.sliding import POOLS, SAME, SPACE, Kernel, output_padding
+from exactile_converters.geometry.sliding import POOLS, RUNTIME_DOMAIN, SAME, SPACE, Kernel, output_padding
 from exactile_converters.geometry.trace import Traced
 
 
@@ -17,7 +17,7 @@ def write_windows(traced: Traced) -> None:
     """Change the nodes of a tileable graph in place; at the sizes it takes it computes what it did."""
     for node in traced.nodes:
         operand = traced.features.get(node.inputs[0].name or "") if node.inputs and node.inputs[0] is not None else None
-        if operand is None or node.domain not in ("", "ai.onnx"):
+        if operand is None or node.domain not in ("", RUNTIME_DOMAIN):
             continue
         if node.op_type == "ConvTranspose":
             _write_transposed(node, operand.shape)

@@ -20,13 +20,13 @@ from exactile_converters.external_data import load_external_data
 from exactile_converters.fixed_size import release_fixed_size
 from exactile_converters.geometry.node_view import Labels
 from exactile_converters.geometry.trace import Traced, trace
-from exactile_converters.old_resize import keep_old_resize
+from exactile_converters.opset import at_least_opset
+from exactile_converters.runtime_operators.rewrite import refuse_blocked, write_as_onnx
 from exactile_converters.several_inputs import ImageValue, join_inputs
 from exactile_converters.sparse_initializers import write_out_sparse
 from exactile_converters.untrusted import check_functions, check_steps, check_tensors, one_line, understood
 
 OLDEST_WRAPPABLE_OPSET = 13
-FIRST_OPSET_WITH_RESIZE_MODES = 11
 LARGEST_FILE_BYTES = 2 << 30
 CONVOLUTIONS = {"Conv", "ConvTranspose"}
 
@@ -63,13 +63,16 @@ def prepare_network(proto: onnx.ModelProto, *, name: str, output_name: str | Non
     check_tensors(proto, name, None)
     check_functions(proto, name)
     check_steps(proto, name)
-    proto = _at_least_opset(proto, OLDEST_WRAPPABLE_OPSET, name)
+    proto = at_least_opset(proto, OLDEST_WRAPPABLE_OPSET, name)
     try:
         model = ir.from_proto(proto)
         _clean(model)
     except Exception as error:
         raise ModelError(f"{name}: the graph is damaged: {one_line(error)}") from error
     with understood(name):
+        refuse_blocked(model, name)
+        if write_as_onnx(model):
+            _clean(model)
         inputs = _image_inputs(model, name)
         image = inputs[0] if len(inputs) == 1 else join_inputs(model, inputs, name)
         if take_constant_branches(model, image.value, image.labels, image.channels):
@@ -122,27 +125,6 @@ def read_model(path: Path) -> onnx.ModelProto:
             ) from error
         raise ModelError(f"{path} is not a valid ONNX model: {one_line(error)}") from error
     return proto
-
-
-def _at_least_opset(proto: onnx.ModelProto, wanted: int, name: str) -> onnx.ModelProto:
-    version = next((opset.version for opset in proto.opset_import if opset.domain in ("", "ai.onnx")), 0)
-    newest = onnx.defs.onnx_opset_version()
-    if version > newest:
-        raise ModelError(
-            f"{name}: the model has opset {version}; the newest known here is {newest}: update onnx, or export with it"
-        )
-    if version >= wanted:
-        return proto
-    try:
-        converted = onnx.version_converter.convert_version(proto, wanted)
-    except Exception as error:
-        raise ModelError(
-            f"{name}: the model has opset {version} and cannot be brought to {wanted}: {one_line(error)}; "
-            f"export it again with opset {wanted} or newer"
-        ) from error
-    if version < FIRST_OPSET_WITH_RESIZE_MODES:
-        keep_old_resize(converted)
-    return converted
 
 
 def _clean(model: ir.Model) -> None:

@@ -14,7 +14,7 @@ from exactile_converters.geometry.node_view import REPORT_OPERATOR, SPATIAL, Lab
 from exactile_converters.geometry.obstacle import Obstacle, ObstacleError, ShapesDoNotFitError
 from exactile_converters.geometry.probe import Fact, Probe
 from exactile_converters.geometry.registry import Transfer, find_rule
-from exactile_converters.geometry.rules.barriers import BARRIERS, CONTROL_FLOW
+from exactile_converters.geometry.rules.barriers import CONTROL_FLOW, barrier
 from exactile_converters.geometry.rules.pixelwise import BROADCASTING
 
 SIZES_MAY_VARY = {*BROADCASTING, "Concat", "Expand", "Pad", "Reshape", "Resize", "Slice", "Tile", "Upsample"}
@@ -136,7 +136,7 @@ class _Walker:
         view = NodeView(
             node, self._opset, tuple(map(self._operand, node.inputs)), tuple(map(self._operand, node.outputs))
         )
-        if node.op_type in BARRIERS:
+        if rule is barrier:
             return rule(view)
         failure = self._small.failures.get(node) or self._large.failures.get(node)
         if failure:

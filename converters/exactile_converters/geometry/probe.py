@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from onnx import TypeProto, helper, numpy_helper, shape_inference
 from onnx.reference import ReferenceEvaluator
 
+from exactile_converters.geometry.runtime_shapes import made_by_runtime
 from exactile_converters.geometry.sliding import made_shape
 
 FOLD_LIMIT_ELEMENTS = 1 << 20
@@ -102,8 +103,10 @@ class Probe:
             return  # behind a failure already recorded
         proto = ir.to_proto(node)
         try:
-            types = self._infer(node, proto, inputs)
-            self._place_windows(node, types)
+            types = self._of_runtime(node)
+            if types is None:
+                types = self._infer(node, proto, inputs)
+                self._place_windows(node, types)
         except (shape_inference.InferenceError, onnx.defs.SchemaError, RuntimeError, ValueError, TypeError) as error:
             self.failures[node] = _first_line(error)
             return
@@ -111,6 +114,18 @@ class Probe:
         for output in node.outputs:
             if output.name:
                 self.facts[output.name] = folded.get(output.name) or _fact(types.get(output.name))
+
+    def _of_runtime(self, node: ir.Node) -> dict[str, TypeProto] | None:
+        """Types of what an operator makes that ONNX does not know; None for others."""
+        facts = [self.of(value) for value in node.inputs]
+        given = [(fact.dtype, fact.shape) if fact is not None and fact.shape is not None else None for fact in facts]
+        made = made_by_runtime(node, given, self._versions.get("", 0))
+        if made is None:
+            return None
+        return {
+            output.name or "": helper.make_tensor_type_proto(*known)
+            for output, known in zip(node.outputs, made, strict=False)
+        }
 
     def _infer(self, node: ir.Node, proto: onnx.NodeProto, inputs: Mapping[str, Fact]) -> dict[str, TypeProto]:
         version = self._versions.get(node.domain or "", 0)

@@ -35,17 +35,17 @@ class Transfer:
 
 Rule = Callable[[NodeView], Transfer]
 
-_RULES: dict[str, Rule] = {}
+_RULES: dict[tuple[str, str], Rule] = {}
 
 
-def rule(*operators: str) -> Callable[[Rule], Rule]:
-    """Register a rule for operators of the standard ONNX domain."""
+def rule(*operators: str, domain: str = "") -> Callable[[Rule], Rule]:
+    """Register a rule for operators of a domain, by default that of ONNX."""
 
     def register(function: Rule) -> Rule:
         for operator in operators:
-            if operator in _RULES:
+            if (domain, operator) in _RULES:
                 raise ValueError(f"two rules for {operator}")
-            _RULES[operator] = function
+            _RULES[domain, operator] = function
         return function
 
     return register
@@ -53,4 +53,4 @@ def rule(*operators: str) -> Callable[[Rule], Rule]:
 
 def find_rule(domain: str, operator: str) -> Rule | None:
     """The rule for an operator; None when nobody wrote one."""
-    return _RULES.get(operator) if domain in ("", "ai.onnx") else None
+    return _RULES.get(("" if domain == "ai.onnx" else domain, operator))

@@ -15,8 +15,11 @@ import onnx_ir as ir
 CONVOLUTIONS = {"Conv": 1, "QLinearConv": 3, "ConvInteger": 1}
 """The operand that holds the weight."""
 
-POOLS = ("MaxPool", "AveragePool", "LpPool")
+POOLS = ("MaxPool", "AveragePool", "LpPool", "QLinearAveragePool")
 SAME = ("SAME_UPPER", "SAME_LOWER")
+RUNTIME_DOMAIN = "com.microsoft"
+"""Operators of ONNX Runtime's own, which its optimiser, its quantiser and some exporters write."""
+
 SPACE = 2
 """Dimensions before those that a kernel slides over."""
 
@@ -142,7 +145,7 @@ def made_shape(node: ir.Node, shapes: Mapping[int, Shape | None]) -> Shape | Non
     Raises RefusedError.
     """
     image = shapes.get(0)
-    if node.domain not in ("", "ai.onnx") or image is None or len(image) <= SPACE:
+    if node.domain not in ("", "ai.onnx", RUNTIME_DOMAIN) or image is None or len(image) <= SPACE:
         return None
     axes = len(image) - SPACE
     if node.op_type in POOLS:

@@ -15,6 +15,7 @@ from exactile_converters.geometry.feature_maps import ForwardWalk
 from exactile_converters.geometry.node_view import SPATIAL, Label
 from exactile_converters.geometry.obstacle import Obstacle
 from exactile_converters.geometry.reach import Blocks, Interpolation, Reach, TransposedWindow, Window
+from exactile_converters.geometry.sliding import CONVOLUTIONS, POOLS
 
 MOST_AXES = 8
 LARGEST_STEP = 64
@@ -33,7 +34,7 @@ def written_steps(nodes: Sequence[ir.Node], largest: int) -> int:
 
 def _written(node: ir.Node) -> list[int]:
     match node.op_type:
-        case "Conv" | "QLinearConv" | "ConvInteger" | "MaxPool" | "AveragePool" | "LpPool":
+        case op if op in CONVOLUTIONS or op in POOLS:
             return list(node.attributes.get_ints("strides", ()))
         case "SpaceToDepth":
             return [node.attributes.get_int("blocksize", 1)]

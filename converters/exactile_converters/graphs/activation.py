@@ -53,7 +53,7 @@ def find_meaning(
     """What ``value`` means, or what it was said to mean (``asked``). Raises OptionError."""
     if asked == "softmax" and channels == 1:
         raise OptionError("--activation softmax is over several channels, and the output has one; use sigmoid or none")
-    softmax = _ends_in(value, {"Softmax"}, features)
+    softmax = _ends_in(value, {"Softmax", "QLinearSoftmax"}, features)
     if asked is not None:
         exclusive = asked == "softmax" or (asked == "none" and softmax)
         return Meaning(step=asked, because="as asked for with --activation", exclusive=exclusive or channels == 1)

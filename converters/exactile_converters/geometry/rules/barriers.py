@@ -5,6 +5,7 @@ from __future__ import annotations
 from exactile_converters.geometry.node_view import NodeView
 from exactile_converters.geometry.obstacle import ObstacleError
 from exactile_converters.geometry.registry import Transfer, rule
+from exactile_converters.geometry.sliding import RUNTIME_DOMAIN
 
 CONTROL_FLOW = {"If", "Loop", "Scan", "SequenceMap"}
 
@@ -52,10 +53,32 @@ _REASONS: dict[str, tuple[str, str]] = {
         "Export the network without control flow (trace it with an example of fixed rank)",
     ),
 }
-BARRIERS = {op: reason for ops, reason in _REASONS.items() for op in ops.split()}
+BARRIERS = {("", op): reason for ops, reason in _REASONS.items() for op in ops.split()}
+
+LIKE = {
+    "Attention": "Attention",
+    "AttnLSTM": "LSTM",
+    "CropAndResize": "RoiAlign",
+    "DynamicQuantizeLSTM": "LSTM",
+    "DynamicQuantizeMatMul": "DynamicQuantizeLinear",
+    "GatherND": "GatherND",
+    "GridSample": "GridSample",
+    "GroupQueryAttention": "Attention",
+    "LinearAttention": "Attention",
+    "QAttention": "Attention",
+    "QLinearGlobalAveragePool": "GlobalAveragePool",
+    "SparseAttention": "Attention",
+    "Trilu": "Trilu",
+    "Unique": "Unique",
+    "MultiHeadAttention": "Attention",
+}
+"""Operators of ONNX Runtime's own domain, and those of ONNX whose reason is theirs."""
+
+BARRIERS |= {(RUNTIME_DOMAIN, op): BARRIERS["", like] for op, like in LIKE.items()}
 
 
-@rule(*BARRIERS)
+@rule(*(op for domain, op in BARRIERS if not domain))
+@rule(*LIKE, domain=RUNTIME_DOMAIN)
 def barrier(node: NodeView) -> Transfer:
     """No operator of the table tiles, whatever its attributes."""
-    raise ObstacleError(*BARRIERS[node.op])
+    raise ObstacleError(*BARRIERS[node.node.domain, node.op])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from exactile_converters.geometry.node_view import Labels, NodeView, Operand, is_spatial, same_places
 from exactile_converters.geometry.obstacle import ObstacleError, SizesDifferError
 from exactile_converters.geometry.registry import Flow, Transfer, rule
+from exactile_converters.geometry.sliding import RUNTIME_DOMAIN
 
 UNARY = (
     "Abs Acos Acosh Asin Asinh Atan Atanh BitwiseNot Cast Ceil Celu Clip Cos Cosh Dropout Elu Erf Exp Floor Gelu "
@@ -19,6 +20,7 @@ BROADCASTING = (
 
 
 @rule(*UNARY)
+@rule("Gelu", "QuickGelu", domain=RUNTIME_DOMAIN)
 def unary(node: NodeView) -> Transfer:
     """One feature map in, the same out; Dropout is the identity at inference."""
     node.only_first_is_feature(("limit", "limit"))
@@ -31,6 +33,7 @@ def unary(node: NodeView) -> Transfer:
 
 
 @rule(*BROADCASTING)
+@rule("BiasGelu", "FastGelu", domain=RUNTIME_DOMAIN)
 def broadcasting(node: NodeView) -> Transfer:
     """Element-wise operators with several operands, aligned from the last dimension."""
     features = node.features

@@ -5,6 +5,7 @@ from __future__ import annotations
 from exactile_converters.geometry.node_view import Label, Labels, NodeView, Operand, is_spatial
 from exactile_converters.geometry.obstacle import ObstacleError
 from exactile_converters.geometry.registry import Flow, Transfer, rule
+from exactile_converters.geometry.sliding import RUNTIME_DOMAIN
 
 WINDOWED = "Use an architecture without attention over positions, or run the whole image at once"
 CONVOLVE = "Use a fully convolutional head (1x1 convolutions) instead"
@@ -23,8 +24,25 @@ def matmul(node: NodeView) -> Transfer:
     for index, _, _ in node.features:
         if index > 1:
             raise ObstacleError("its zero point is computed from the image", "Quantise with constant zero points")
+    return _of_sides(node, (False, False))
+
+
+@rule("FusedMatMul", "TransposeMatMul", domain=RUNTIME_DOMAIN)
+def fused_matmul(node: NodeView) -> Transfer:
+    """A product whose operands are transposed before, and whose result is multiplied by a number."""
+    if node.integer("transBatchA", 0) or node.integer("transBatchB", 0):
+        raise ObstacleError("it moves the batch of its operands before it multiplies", "Give the original model")
+    return _of_sides(node, (bool(node.integer("transA", 0)), bool(node.integer("transB", 0))))
+
+
+def _of_sides(node: NodeView, turned: tuple[bool, bool]) -> Transfer:
+    """The product of two operands, either of which may be transposed before."""
     sides = [operand for operand in (node.operand(0), node.operand(1)) if operand is not None]
-    labels = _product(_letters(sides[0], contracted=-1), _letters(sides[1], contracted=-2))
+    letters = []
+    for side, contracted, turn in zip(sides, (-1, -2), turned, strict=True):
+        found = _letters(side, contracted=contracted)
+        letters.append([*found[:-2], found[-1], found[-2]] if turn and side.rank > 1 else found)
+    labels = _product(letters[0], letters[1])
     if sides[0].rank == 1:
         labels = (*labels[:-2], labels[-1])
     if sides[1].rank == 1:

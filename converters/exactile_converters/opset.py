@@ -1,0 +1,66 @@
+"""The opset of a model, brought to one that the rest knows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import onnx
+
+from exactile.errors import ModelError
+from exactile_converters.engine_check import DEFAULT_DOMAINS
+from exactile_converters.geometry.runtime_shapes import NORMALIZATIONS
+from exactile_converters.old_resize import keep_old_resize
+from exactile_converters.untrusted import one_line, with_subgraphs
+
+FIRST_OPSET_WITH_RESIZE_MODES = 11
+
+ASIDE = "exactile.aside"
+"""A domain that the conversion passes over."""
+
+
+def at_least_opset(proto: onnx.ModelProto, wanted: int, name: str) -> onnx.ModelProto:
+    """``proto`` itself, or the same at opset ``wanted`` if it is of an older one. Raises ModelError."""
+    version = next((opset.version for opset in proto.opset_import if opset.domain in DEFAULT_DOMAINS), 0)
+    newest = onnx.defs.onnx_opset_version()
+    if version > newest:
+        raise ModelError(
+            f"{name}: the model has opset {version}; the newest known here is {newest}: update onnx, or export with it"
+        )
+    if version >= wanted:
+        return proto
+    try:
+        with _set_aside(proto) as restored:
+            converted = onnx.version_converter.convert_version(proto, wanted)
+            restored(converted)
+    except Exception as error:
+        raise ModelError(
+            f"{name}: the model has opset {version} and cannot be brought to {wanted}: {one_line(error)}; "
+            f"export it again with opset {wanted} or newer"
+        ) from error
+    if version < FIRST_OPSET_WITH_RESIZE_MODES:
+        keep_old_resize(converted)
+    return converted
+
+
+@contextmanager
+def _set_aside(proto: onnx.ModelProto) -> Iterator[Callable[[onnx.ModelProto], None]]:
+    """Hide the operators that ONNX Runtime has at every opset and ONNX has not at this one; gives what shows them."""
+    nodes = [node for node in with_subgraphs(proto.graph.node) if node.op_type in NORMALIZATIONS and not node.domain]
+
+    def restore(model: onnx.ModelProto) -> None:
+        for node in with_subgraphs(model.graph.node):
+            if node.domain == ASIDE:
+                node.domain = ""
+        for entry in [entry for entry in model.opset_import if entry.domain == ASIDE]:
+            model.opset_import.remove(entry)
+
+    if nodes:
+        proto.opset_import.add(domain=ASIDE, version=1)
+    for node in nodes:
+        node.domain = ASIDE
+    try:
+        yield restore
+    finally:
+        if nodes:
+            restore(proto)

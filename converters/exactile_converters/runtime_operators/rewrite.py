@@ -1,0 +1,56 @@
+"""The operators of ONNX Runtime's own that are written as those of ONNX, and those that no other processor runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import onnx_ir as ir
+
+from exactile.errors import ModelError
+from exactile_converters.geometry.sliding import RUNTIME_DOMAIN
+from exactile_converters.runtime_operators import channels_last, fused
+from exactile_converters.runtime_operators.writer import Writer
+
+BLOCKED_DOMAIN = "com.microsoft.nchwc"
+"""Operators of maps in blocks of channels, as many as one kind of processor computes at once."""
+
+Rewriting = Callable[[ir.Node, Writer], ir.Value | None]
+
+_REWRITINGS: dict[str, Rewriting] = {
+    "FusedConv": fused.convolution,
+    "FusedGemm": fused.dense,
+    "NhwcMaxPool": channels_last.max_pool,
+    "QLinearAveragePool": channels_last.average_pool,
+    "QLinearConv": channels_last.convolution,
+    "SkipLayerNormalization": fused.skip_normalization,
+    "SkipSimplifiedLayerNormalization": fused.skip_normalization,
+}
+
+
+def write_as_onnx(model: ir.Model) -> int:
+    """Replace the operators of ONNX Runtime's own that ONNX has, too; how many there were.
+
+    The others stay, those that round as no operator of ONNX does among them.
+    """
+    written = 0
+    for node in list(model.graph.all_nodes()):
+        rewriting = _REWRITINGS.get(node.op_type) if node.domain == RUNTIME_DOMAIN else None
+        if rewriting is None:
+            continue
+        write = Writer(node)
+        value = rewriting(node, write)
+        if value is not None:
+            write.replace(value)
+            written += 1
+    return written
+
+
+def refuse_blocked(model: ir.Model, name: str) -> None:
+    """Raises ModelError for a model that was optimised for one kind of processor."""
+    node = next((node for node in model.graph.all_nodes() if node.domain == BLOCKED_DOMAIN), None)
+    if node is not None:
+        raise ModelError(
+            f"{name}: ONNX Runtime has optimised it for one kind of processor (node {node.name!r} is {node.op_type} of "
+            f"{BLOCKED_DOMAIN}, on blocks of channels). Give the original model, or save the optimised one with "
+            "ORT_ENABLE_EXTENDED instead of ORT_ENABLE_ALL"
+        )
