@@ -44,7 +44,7 @@ demo: $(VENV)/demo.stamp  ## segment a large micrograph with a trained network, 
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/families.stamp $(VENV)/gpu.stamp  ## the tests (minutes)
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest -m 'not slow' --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-all: $(VENV)/families.stamp $(VENV)/gpu.stamp  ## every test (long, gigabytes)
 	$(BIN)/python -m pytest
