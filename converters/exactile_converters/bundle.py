@@ -46,7 +46,7 @@ from exactile.bundle.translation import (
     strips_part,
 )
 from exactile.contract import Contract, DeployedModel
-from exactile.errors import OutputExistsError, SinkError
+from exactile.errors import NotTileableError, OutputExistsError, SinkError
 from exactile_converters.graphs.io import Normalization
 from exactile_converters.precision import Precision
 from exactile_converters.strips.build import SHARED_FROM_BYTES
@@ -75,8 +75,14 @@ class BundleContent:
 def write_bundle(content: BundleContent, target: str | Path, *, overwrite: bool = False) -> ContractFile:
     """Write the bundle to the folder ``target``, which appears only when complete.
 
-    Raises OutputExistsError when ``target`` exists and ``overwrite`` is False or it is no bundle, and SinkError.
+    Raises OutputExistsError when ``target`` exists and ``overwrite`` is False or it is no bundle, SinkError, and
+    NotTileableError for a model that is for images of one size.
     """
+    if content.model.contract.obstacles:
+        raise NotTileableError(
+            f"{content.model.contract.model_name} is deployed for images of one size, because of "
+            f"{content.model.contract.obstacles[0]}; a bundle is for images of any size"
+        )
     target = Path(os.path.realpath(target))
     _check_target(target, overwrite=overwrite)
     files, contract = _files(content)
@@ -170,7 +176,10 @@ def _files(content: BundleContent) -> tuple[dict[str, bytes], ContractFile]:
         files={
             name: FilePart(bytes=len(data), sha256=hashlib.sha256(data).hexdigest()) for name, data in files.items()
         },
-        verification=VerificationPart(by=model.contract.verification.by, note=model.contract.verification.note),
+        verification=VerificationPart(
+            by="running" if model.contract.verification.by == "running" else "rules",
+            note=model.contract.verification.note,
+        ),
     )
     return {**files, CONTRACT_NAME: encode_contract(contract)}, contract
 

@@ -43,6 +43,24 @@ def take_constant_branches(model: ir.Model, image: ir.Value, labels: Labels, cha
     return taken
 
 
+def take_branches_at(model: ir.Model, image: ir.Value, shape: tuple[int, ...]) -> int:
+    """Replace every ``If`` whose condition is known where the image has this ``shape``; how many there were.
+
+    The graph is then for images of this size alone.
+    """
+    for taken in range(MOST_BRANCHES):
+        conditions = [node for node in model.graph if node.op_type == "If" and not node.domain]
+        facts = Probe(model, image.name or "", shape) if conditions else None
+        for node in conditions:
+            fact = facts.of(node.inputs[0]) if facts is not None else None
+            if fact is not None and fact.value is not None:
+                _take(model.graph, node, chosen=bool(np.asarray(fact.value).ravel()[0]))
+                break
+        else:
+            return taken
+    return MOST_BRANCHES
+
+
 def _decision(node: ir.Node, probes: list[Probe]) -> bool | None:
     condition = node.inputs[0]
     if condition is None or not _is_steady(condition, probes):

@@ -40,6 +40,10 @@ if TYPE_CHECKING:
     from torch import nn
 
 SAMPLE_PX = 96
+ANY_SIZE = (
+    "A bundle is for images of any size. exactile run MODEL.onnx IMAGE runs this network in one pass over the whole "
+    "image, where that fits the memory."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +151,7 @@ def convert_entry(
         classes = package.classes
     traced = network.trace()
     if traced.geometry is None:
-        raise not_tileable(network.name, traced.obstacles)
+        raise not_tileable(network.name, traced.obstacles, way_out=ANY_SIZE)
     shape = padded_tile(traced.geometry, tile)
     write_windows(traced)
     simplify_checked(network, traced)

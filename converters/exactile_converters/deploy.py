@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from exactile.contract import Activation, Contract, DeployedModel, OutputKind
+from exactile_converters.deploy_whole import deploy_whole
 from exactile_converters.explicit_windows import write_windows
 from exactile_converters.external_files import external_files
 from exactile_converters.from_onnx import Network, load_network
@@ -15,7 +16,15 @@ from exactile_converters.strips.build import build_strips
 from exactile_converters.strips.refusal import StripError
 from exactile_converters.untrusted import understood
 
-__all__ = ["Inspection", "Normalization", "deploy", "external_files", "inspect_network", "load_network"]
+__all__ = [
+    "Inspection",
+    "Normalization",
+    "deploy",
+    "deploy_whole",
+    "external_files",
+    "inspect_network",
+    "load_network",
+]
 
 
 def deploy(
@@ -35,7 +44,8 @@ def deploy(
     for one channel or multilabel planes (default 0.5); ``activation`` what the output still needs to be probabilities
     (default: as the graph tells). ``strips=False`` leaves the strip graphs out, where only the tile plan will be used.
 
-    Raises NotTileableError listing the obstacles, ChannelError, and OptionError where ``output`` makes no sense.
+    Raises NotTileableError listing the obstacles, the network as it was (``deploy_whole`` is for it), ChannelError, and
+    OptionError where ``output`` makes no sense.
     """
     wish = ResultWish(kind=output, map_dtype=map_dtype, threshold=threshold, activation=activation)
     with understood(network.name):

@@ -7,6 +7,8 @@ that is rounded up without effect is rounded down.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 import onnx_ir as ir
 
 from exactile_converters.geometry.sliding import POOLS, RUNTIME_DOMAIN, SAME, SPACE, Kernel, output_padding
@@ -15,14 +17,20 @@ from exactile_converters.geometry.trace import Traced
 
 def write_windows(traced: Traced) -> None:
     """Change the nodes of a tileable graph in place; at the sizes it takes it computes what it did."""
-    for node in traced.nodes:
-        operand = traced.features.get(node.inputs[0].name or "") if node.inputs and node.inputs[0] is not None else None
-        if operand is None or node.domain not in ("", RUNTIME_DOMAIN):
+    write_windows_at(traced.nodes, {name: feature.shape for name, feature in traced.features.items()})
+
+
+def write_windows_at(nodes: Iterable[ir.Node], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Change ``nodes`` in place; where feature maps have these ``shapes``, by name, they compute what they did."""
+    for node in nodes:
+        source = node.inputs[0] if node.inputs else None
+        shape = shapes.get(source.name or "") if source is not None else None
+        if shape is None or node.domain not in ("", RUNTIME_DOMAIN):
             continue
         if node.op_type == "ConvTranspose":
-            _write_transposed(node, operand.shape)
+            _write_transposed(node, shape)
         elif node.op_type in POOLS:
-            _write_pool(node, operand.shape)
+            _write_pool(node, shape)
 
 
 def _write_transposed(node: ir.Node, shape: tuple[int, ...]) -> None:

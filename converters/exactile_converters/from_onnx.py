@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
@@ -51,6 +51,14 @@ class Network:
         with understood(self.name):
             return trace(self.model, self.image, self.result, labels=self.labels, channels=self.channels)
 
+    def copy(self) -> Network:
+        """Another one with a graph of its own, for what changes it; weights are shared."""
+        model = self.model.clone()
+        made = [value for node in model.graph for value in node.outputs]
+        values = {value.name: value for value in (*model.graph.inputs, *made)}
+        image, result = values[self.image.name], values[self.result.name]
+        return replace(self, model=model, image=image, result=result)
+
 
 def load_network(path: str | Path, *, output_name: str | None = None) -> Network:
     """Read the ONNX file at ``path``. Raises ModelError saying what is wrong with it."""
@@ -66,17 +74,17 @@ def prepare_network(proto: onnx.ModelProto, *, name: str, output_name: str | Non
     proto = at_least_opset(proto, OLDEST_WRAPPABLE_OPSET, name)
     try:
         model = ir.from_proto(proto)
-        _clean(model)
+        clean(model)
     except Exception as error:
         raise ModelError(f"{name}: the graph is damaged: {one_line(error)}") from error
     with understood(name):
         refuse_blocked(model, name)
         if write_as_onnx(model):
-            _clean(model)
+            clean(model)
         inputs = _image_inputs(model, name)
         image = inputs[0] if len(inputs) == 1 else join_inputs(model, inputs, name)
         if take_constant_branches(model, image.value, image.labels, image.channels):
-            _clean(model)
+            clean(model)
         result = _result_output(model, name, output_name)
         release_fixed_size(model, image.value, image.labels)
     return Network(
@@ -127,7 +135,8 @@ def read_model(path: Path) -> onnx.ModelProto:
     return proto
 
 
-def _clean(model: ir.Model) -> None:
+def clean(model: ir.Model) -> None:
+    """Functions written out, constants as such, and nothing that is not used."""
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)
     steps: Sequence[ir.passes.PassBase] = (
         passes.InlinePass(),

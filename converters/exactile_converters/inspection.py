@@ -10,6 +10,7 @@ import onnx_ir as ir
 from exactile.contract import MemoryModel, ResultOutput, StripModel
 from exactile.errors import ChannelError, ModelError, NotTileableError, OptionError
 from exactile.geometry import Geometry
+from exactile_converters.deploy_whole import no_one_pass_reason
 from exactile_converters.from_onnx import Network
 from exactile_converters.geometry.cost import Cost, cost_at, cost_per_pixel
 from exactile_converters.geometry.halo_path import HaloProfile, halo_profile
@@ -45,6 +46,7 @@ class Inspection:
 
     ``result`` is what ``run`` makes of its output when nothing else is asked for: None where that cannot be labels.
     ``strips`` is None where the network cannot be run in strips; ``no_strips_reason`` then says why.
+    ``no_one_pass_reason`` says why a network with obstacles is not run in one pass, either; empty where it is.
     """
 
     geometry: Geometry | None
@@ -56,6 +58,7 @@ class Inspection:
     memory: MemoryModel | None
     strips: StripModel | None
     no_strips_reason: str
+    no_one_pass_reason: str
     result: ResultOutput | None
 
     def plot(self, path: Path, *, title: str, overwrite: bool = False) -> None:
@@ -83,15 +86,16 @@ def inspect_network(network: Network) -> Inspection:
         memory=wrapped_memory(wrapped, traced.sizes) if wrapped is not None else None,
         strips=strips,
         no_strips_reason=reason,
+        no_one_pass_reason="" if tileable else no_one_pass_reason(network, (COST_SIZE_PX, COST_SIZE_PX)),
         result=wrapped.result if wrapped is not None else None,
     )
 
 
-def not_tileable(name: str, obstacles: tuple[Obstacle, ...]) -> NotTileableError:
-    """The error that lists the obstacles."""
+def not_tileable(name: str, obstacles: tuple[Obstacle, ...], *, way_out: str = "") -> NotTileableError:
+    """The error that lists the obstacles, and says at its end what can be done instead."""
     shown = "\n".join(f"  {obstacle}" for obstacle in obstacles[:10])
     more = f"\n  ... and {len(obstacles) - 10} more" if len(obstacles) > 10 else ""
-    return NotTileableError(f"{name} cannot be tiled exactly:\n{shown}{more}")
+    return NotTileableError(f"{name} cannot be tiled exactly:\n{shown}{more}" + (f"\n{way_out}" if way_out else ""))
 
 
 def _inputs(network: Network) -> tuple[Tensor, ...]:
@@ -128,18 +132,7 @@ def _strips(wrapped: Wrapped | None, traced: Traced) -> tuple[StripModel | None,
 
 def _wrapped(network: Network, traced: Traced) -> Wrapped | None:
     """A copy for runs on uint8 images for labels; None where the output cannot become labels or a map."""
-    model = network.model.clone()
-    made = [value for node in model.graph for value in node.outputs]
-    values = {value.name: value for value in (*model.graph.inputs, *made)}
-    copy = Network(
-        name=network.name,
-        model=model,
-        image=next(value for value in model.graph.inputs if value.name == network.image.name),
-        result=values[network.result.name],
-        labels=network.labels,
-        channels=network.channels,
-        inputs=network.inputs,
-    )
+    copy = network.copy()
     try:
         return wrap(
             copy,

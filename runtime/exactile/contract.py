@@ -159,15 +159,15 @@ class Verification:
     """How it is known that tiles and strips of a model equal one pass.
 
     ``by`` is "running" where the model was run in tiles, in strips and in one pass, and compared; "rules" where only
-    its graph was read. ``note`` says what was found, or why nothing was run.
+    its graph was read; "one pass" where there is nothing else. ``note`` says what was found, or why nothing was run.
     """
 
-    by: Literal["running", "rules"] = "rules"
+    by: Literal["running", "rules", "one pass"] = "rules"
     note: str = ""
 
     @property
     def sentence(self) -> str:
-        words = "proved by running" if self.by == "running" else "by rules only"
+        words = {"running": "proved by running", "rules": "by rules only", "one pass": "it is one pass"}[self.by]
         return f"{words}: {self.note}" if self.note else words
 
 
@@ -176,7 +176,10 @@ BY_RULES = Verification()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contract:
-    """A tileable model as the runtime sees it."""
+    """A model as the runtime sees it.
+
+    ``obstacles`` to exact tiling, in words: where there are any, the model is for images of one size, in one pass.
+    """
 
     model_name: str
     geometry: Geometry
@@ -184,6 +187,7 @@ class Contract:
     result: ResultOutput
     memory: MemoryModel
     verification: Verification = BY_RULES
+    obstacles: tuple[str, ...] = ()
 
 
 StripRole = Literal["first", "body", "last"]

@@ -11,6 +11,7 @@ import numpy as np
 from exactile.background import Background
 from exactile.contract import DeployedModel
 from exactile.errors import BudgetError, ChannelError, DeviceMemoryError, OptionError, PlanError
+from exactile.one_pass import check_one_pass, listed, reason
 from exactile.pipeline.staging import read_plan
 from exactile.plan.border import BORDERS, Border
 from exactile.plan.budget import MemoryNeed, axis_candidates, choose_tiles, slot_bytes
@@ -85,6 +86,8 @@ class Planner:
         """The plan for ``source``. Raises ChannelError, PlanError, and BudgetError when nothing fits the budget."""
         self.check_source(source)
         background = wish.background
+        if self._contract.obstacles:
+            return self._one_pass(source, sink, wish)
         if background is None or wish.plan == "whole" or wish.tile is not None:
             return self._choose(source, sink, wish)
         self.check_background(background)
@@ -93,6 +96,19 @@ class Planner:
         large = self._choose(source, sink, replace(wish, plan="tile"))
         small = replace(wish, plan="tile", tile=self._skipping_tile(large.plan.tile_shape))
         return replace(self._choose(source, sink, small), reason="small enough that background can be skipped")
+
+    def _one_pass(self, source: Source, sink: Sink, wish: Wish) -> Choice:
+        """The only plan of a model with obstacles to tiling."""
+        contract, image = self._contract, (source.height, source.width)
+        check_one_pass(contract, image, plan=wish.plan, tile=wish.tile, border=wish.border, background=wish.background)
+        plan = TilePlan.of(contract.geometry, image, wish.border, image)
+        need = self.memory_need(plan, source, sink)
+        if not need.fits(self.budget_bytes):
+            raise BudgetError(
+                f"one pass over {image[0]} x {image[1]} pixels {need.shortage(self.budget_bytes)}. "
+                f"It would take less in tiles, but {contract.model_name} cannot be tiled exactly:\n{listed(contract)}"
+            )
+        return Choice(plan=plan, passes=predicted_passes(plan, None), reason=reason(contract))
 
     def check_background(self, background: Background) -> None:
         """Raises OptionError where results have no labels, or not this one."""

@@ -168,7 +168,8 @@ def _follow(
 
 
 def _plain(state: Lowering, node: NodeUse, position: int) -> None:
-    state.emit_plain(node, position, *scratch_of(node, state.tensors))
+    own = (node.scratch,) if node.scratch != NOTHING else ()
+    state.emit_plain(node, position, *scratch_of(node, state.tensors), *own)
 
 
 def _alias(state: Lowering, node: NodeUse, position: int) -> None:
@@ -270,10 +271,12 @@ def _transpose(state: Lowering, node: NodeUse, position: int) -> None:
 
 
 def _softmax(state: Lowering, node: NodeUse, position: int) -> None:
-    # Over an axis that is not the last, ONNX Runtime transposes to and fro through two more arrays.
+    # Over the last axis it works in place; over another one, it transposes to and fro through two more arrays.
     output = state.tensors[node.outputs[0]].bytes
     last = node.attributes.get("axis", -1) == -1
-    state.emit_plain(node, position, *(() if last else (output, output)))
+    kernel = state.emit_plain(node, position, *(() if last else (output, output)))
+    if last:
+        kernel.in_place_of = next(iter(kernel.reads), None)
 
 
 def _unary(state: Lowering, node: NodeUse, position: int) -> None:

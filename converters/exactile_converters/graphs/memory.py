@@ -46,11 +46,13 @@ def memory_model(
     inputs: Sequence[str],
     outputs: Sequence[str],
     constant_bytes: int,
+    shapes: Sequence[tuple[int, int]] = REFERENCE_SHAPES,
 ) -> MemoryModel:
     """The memory that one session of ONNX Runtime needs for the graph, beside the process itself.
 
     ``nodes`` stand in execution order. Graph ``inputs`` and ``outputs`` are bound to the caller's arrays and are not
-    counted. ``constant_bytes`` is the size of all initialisers.
+    counted. ``constant_bytes`` is the size of all initialisers. The answer is for tiles about as large as ``shapes``,
+    (height, width) each.
 
     In the result, ``weights_bytes`` includes the serialised graph and the session itself. ``activation_bytes`` is
     what the arena takes at a tile shape, its own table included, or, where that is larger, what loading needs beyond
@@ -62,7 +64,7 @@ def memory_model(
     events = allocation_events(kernels, sizes)
     loading = constant_bytes * (LOADING_PER_CONSTANT_BYTE - RESIDENT_PER_CONSTANT_BYTE)
     steps = [BytesForShape(0.0, constant=loading)]
-    for height, width in REFERENCE_SHAPES:
+    for height, width in shapes:
         ends = footprints(events, height=height, width=width)
         steps += [times(end, RESIDENT_PER_USED_BYTE) for end in ends]
     resident = constant_bytes * RESIDENT_PER_CONSTANT_BYTE + SESSION_BYTES + NODE_BYTES * len(nodes)

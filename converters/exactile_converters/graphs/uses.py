@@ -45,6 +45,7 @@ class NodeUse:
     ``weight_shape`` is the shape of a (transposed) convolution's filter, empty when it is not constant.
     ``attributes`` are the ONNX attributes of the node; ``group``, ``axis``, ``perm``, ``mode``,
     ``coordinate_transformation_mode`` and ``nearest_mode`` are read, strings as ``str``, lists as tuples.
+    ``scratch`` is memory that the node takes while it runs, for operators of which nothing special is known.
     """
 
     op: str
@@ -52,6 +53,7 @@ class NodeUse:
     outputs: tuple[str, ...]
     weight_shape: tuple[int, ...] = ()
     attributes: Mapping[str, object] = field(default_factory=dict)
+    scratch: BytesForShape = NOTHING
 
     def __post_init__(self) -> None:
         if not self.outputs:

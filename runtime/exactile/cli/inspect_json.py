@@ -35,6 +35,7 @@ def inspection_object(inspection: Any, model: Path, known: Verification | None) 
         "tiles": [tile_object(tile) for tile in tile_costs(geometry, inspection.memory)] if geometry else [],
         "strips": strips_object(geometry, inspection.strips) if geometry and inspection.strips else None,
         "no_strips_reason": inspection.no_strips_reason or None,
+        "no_one_pass_reason": inspection.no_one_pass_reason or None,
         "halo_side": inspection.profile.side if inspection.profile else None,
         "halo_path": [
             {"node": step.node, "op": step.op, "adds": number(step.adds), "cumulative": number(step.cumulative)}

@@ -51,6 +51,9 @@ def _rows(inspection: Any, model: Path, known: Verification | None) -> Iterator[
     yield "tileable", "yes, exactly" if geometry else "no"
     if known is not None:
         yield "known", known.sentence
+    if geometry is None:
+        refused = inspection.no_one_pass_reason
+        yield "one pass", f"no: {refused}" if refused else "yes, with --plan whole (or auto), where it fits the memory"
     if geometry is not None:
         y, x = geometry.y, geometry.x
         halo = f"top {y.halo_before}, bottom {y.halo_after}, left {x.halo_before}, right {x.halo_after} pixels"

@@ -15,8 +15,9 @@ from exactile.cli.stages import Stages
 from exactile.contract import Activation, DeployedModel, OutputKind
 from exactile.errors import NotTileableError, OptionError
 
-Deploy = Callable[[str], DeployedModel]
-"""From the dtype of an image's samples to a model for it."""
+Deploy = Callable[[str, tuple[int, int]], DeployedModel]
+"""From the dtype of an image's samples and its (height, width) to a model for it: of any size, unless it has obstacles.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,34 +61,41 @@ class ModelChoice:
             )
         folder = self.path if self.path.is_dir() or not self.path.exists() else self.path.parent
         model = open_bundle(folder).model
-        return lambda _dtype: model
+        return lambda _dtype, _size: model
 
     def _onnx(self) -> Deploy:
         converter = load_converter()
         normalization = self.normalization.build(converter)
         read = [converter.load_network(self.path, output_name=self.output_name)]
         found = self._verdict(read[0])
+        untileable: list[Any] = []
 
-        def deploy(dtype: str) -> DeployedModel:
-            # A network is used up when it is deployed; another type of samples needs another one.
-            network = read.pop() if read else converter.load_network(self.path, output_name=self.output_name)
+        def deploy(dtype: str, size: tuple[int, int]) -> DeployedModel:
+            wish = {
+                "image_dtype": dtype,
+                "normalization": normalization,
+                "output": self.output or "labels",
+                "threshold": self.threshold,
+                "activation": self.activation,
+            }
+            if not untileable:
+                # A network is used up when it is deployed; another type of samples needs another one.
+                network = read.pop() if read else converter.load_network(self.path, output_name=self.output_name)
 
-            def deployed(strips: bool) -> DeployedModel:
-                model: DeployedModel = converter.deploy(
-                    network,
-                    image_dtype=dtype,
-                    normalization=normalization,
-                    output=self.output or "labels",
-                    threshold=self.threshold,
-                    activation=self.activation,
-                    strips=strips,
-                )
-                return model
+                def deployed(strips: bool) -> DeployedModel:
+                    model: DeployedModel = converter.deploy(network, strips=strips, **wish)
+                    return model
 
-            proven: DeployedModel = load_prover().proven(
-                deployed, found, name=self.path.name, strips=self.strips, skipped=self.unverified
-            )
-            return proven
+                try:
+                    proven: DeployedModel = load_prover().proven(
+                        deployed, found, name=self.path.name, strips=self.strips, skipped=self.unverified
+                    )
+                except NotTileableError:
+                    untileable.append(network)  # as it was
+                else:
+                    return proven
+            whole: DeployedModel = converter.deploy_whole(untileable[0], image_size=size, **wish)
+            return whole
 
         return deploy
 

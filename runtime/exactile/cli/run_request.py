@@ -51,8 +51,9 @@ class RunRequest:
     pictures: Mapping[str, bool]
     keep_engine: bool = False
     _deploy: Deploy | None = None
+    _told: bool = False
     _trace: Trace = field(default_factory=Trace)
-    _sessions: dict[str, Session] = field(default_factory=dict)
+    _sessions: dict[tuple[str, tuple[int, int] | None], Session] = field(default_factory=dict)
 
     def load(self) -> None:
         """Read the model, before any image is opened."""
@@ -74,7 +75,7 @@ class RunRequest:
         """The run of one image; ``image`` is its name."""
         background = parse_background(self.skip_background, self.background_label, source, self.nodata)
         wish = Wish(plan=self.plan, tile=self.tile, border=self.border, background=background)
-        session = self._session(str(source.dtype))
+        session = self._session(source)
         run = session.image_run(
             source,
             sink,
@@ -110,27 +111,32 @@ class RunRequest:
             wanted=self.pictures,
         )
 
-    def _session(self, dtype: str) -> Session:
-        """One for each type of samples; the engine of the others is closed."""
+    def _session(self, source: Source) -> Session:
+        """One for each type of samples, and for one image size if the model is for one; others' engines are closed."""
         if self._deploy is None:
             self.load()
         assert self._deploy is not None
-        if dtype not in self._sessions:
-            for other in self._sessions.values():
-                other.close()
-            model = self._deploy(dtype)
-            if not self._sessions:
-                tell_doubt(model.contract.result.doubt)
-            self._sessions[dtype] = Session(
-                model,
-                memory_bytes=self._budget(),
-                threads=self.threads,
-                keep_engine=self.keep_engine,
-                device=self.device,
-                engine=self.engine,
-                device_memory_bytes=self.device_memory_bytes,
-            )
-        return self._sessions[dtype]
+        dtype, size = str(source.dtype), (source.height, source.width)
+        for known in ((dtype, None), (dtype, size)):
+            if known in self._sessions:
+                return self._sessions[known]
+        for other in self._sessions.values():
+            other.close()
+        self._sessions = {key: kept for key, kept in self._sessions.items() if key[1] is None}
+        model = self._deploy(dtype, size)
+        if not self._told:
+            tell_doubt(model.contract.result.doubt)
+            self._told = True
+        self._sessions[dtype, size if model.contract.obstacles else None] = session = Session(
+            model,
+            memory_bytes=self._budget(),
+            threads=self.threads,
+            keep_engine=self.keep_engine,
+            device=self.device,
+            engine=self.engine,
+            device_memory_bytes=self.device_memory_bytes,
+        )
+        return session
 
     def _budget(self) -> int | None:
         """Bytes for one image: of many, the one before may still hold a share of what there is."""

@@ -83,6 +83,8 @@ def _kind(info: DeviceInfo) -> tuple[str, tuple[int, int]]:
 
 def _family(model: DeployedModel, name: str, precision: str, infos: tuple[DeviceInfo, ...]) -> EngineFamily:
     """The engines that ``name`` stands for. Raises DeviceError that says of each why not."""
+    if model.contract.obstacles:
+        raise DeviceError("a network that cannot be tiled exactly runs on the CPU only: --device cpu")
     built: list[Callable[[], EngineFamily]] = [
         lambda backend=backend: TensorRTFamily(model, backend, precision, infos)  # type: ignore[misc]
         for backend in BACKENDS

@@ -1,0 +1,9 @@
+"""Why a network is not run in one pass over an image of one size."""
+
+from __future__ import annotations
+
+from exactile.errors import PlanError
+
+
+class OnePassError(PlanError):
+    """The network does not take such images, or what it gives is no map of them; the message says why."""

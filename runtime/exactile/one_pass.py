@@ -1,0 +1,60 @@
+"""Models that run in one pass over images of one size, because of obstacles to exact tiling."""
+
+from __future__ import annotations
+
+from exactile.background import Background
+from exactile.contract import Contract
+from exactile.errors import NotTileableError, OptionError, PlanError
+from exactile.plan.border import Border
+
+MOST_LISTED = 10
+
+
+def image_size(contract: Contract) -> tuple[int, int]:
+    """The one image size, (height, width), that such a model is for."""
+    return contract.geometry.y.accepted_size(1), contract.geometry.x.accepted_size(1)
+
+
+def reason(contract: Contract) -> str:
+    """Why there is one pass."""
+    first, *others = contract.obstacles
+    more = f" (and {len(others)} more)" if others else ""
+    return f"one pass over the whole image, because of {first}{more}"
+
+
+def listed(contract: Contract) -> str:
+    """The obstacles, a line each."""
+    shown = [f"  {obstacle}" for obstacle in contract.obstacles[:MOST_LISTED]]
+    more = len(contract.obstacles) - len(shown)
+    return "\n".join([*shown, *([f"  ... and {more} more"] if more else [])])
+
+
+def check_one_pass(
+    contract: Contract,
+    image: tuple[int, int],
+    *,
+    plan: str,
+    tile: tuple[int, int] | None,
+    border: Border,
+    background: Background | None,
+) -> None:
+    """See that what is asked for an ``image``, (height, width), is one pass.
+
+    Raises NotTileableError for other plans, OptionError for what goes with them alone, PlanError for another size.
+    """
+    size = image_size(contract)
+    if image != size:
+        raise PlanError(
+            f"{contract.model_name} was deployed for images of {size[0]} x {size[1]} pixels, for it runs in one pass "
+            f"only, and this one has {image[0]} x {image[1]}; deploy it for this size"
+        )
+    if plan == "strip" or (plan == "tile" and tile is None) or (tile is not None and tile != size):
+        what = f"--plan {plan}" if tile is None else f"--tile {tile[0]}x{tile[1]}"
+        raise NotTileableError(
+            f"{what}: {contract.model_name} cannot be tiled exactly:\n{listed(contract)}\n"
+            "What to do: --plan whole, or auto, runs it in one pass over the whole image"
+        )
+    if border != "model":
+        raise OptionError(f"--border {border} extends the image by the halo; this network has none: {reason(contract)}")
+    if background is not None:
+        raise OptionError(f"--skip-background leaves out tiles, and there are none: {reason(contract)}")

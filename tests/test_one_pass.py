@@ -1,0 +1,295 @@
+"""Networks with obstacles to exact tiling: one pass over the whole image, as plain ONNX Runtime does it."""
+
+from __future__ import annotations
+
+import json
+import re
+from fractions import Fraction
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+import tifffile
+
+import exactile
+from exactile.errors import BudgetError, ExactileError, NotTileableError, OptionError, PlanError
+from exactile_converters.bundle import BundleContent, write_bundle
+from exactile_converters.deploy import Normalization, deploy, deploy_whole
+from exactile_converters.from_onnx import prepare_network
+from tests import whole_nets
+from tests.command import exactile as command
+from tests.command import run_json
+from tests.whole_nets import MAPS, parsed
+
+SIZE = (61, 46)
+
+
+def picture(height: int = SIZE[0], width: int = SIZE[1], seed: int = 5) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def plain(model: bytes, image: np.ndarray, *, last: bool = False) -> np.ndarray:
+    """What ONNX Runtime gives for the whole image, without the batch; ``last``: channels are the last axis."""
+    values = image.astype(np.float32)
+    values = values if last else np.ascontiguousarray(values.transpose(2, 0, 1))
+    (result,) = ort.InferenceSession(model).run(None, {"image": values[None]})
+    return result[0]
+
+
+def whole(model: bytes, image: np.ndarray, *, name: str = "net", plan="auto", **options):
+    """Result, summary and contract of a model deployed for this image."""
+    network = prepare_network(parsed(model), name=name)
+    deployed = deploy_whole(network, image_size=image.shape[:2], image_dtype="uint8", **options)
+    sink = exactile.ArraySink()
+    summary = exactile.Session(deployed).segment(exactile.ArraySource(image), sink, plan=plan)
+    return sink.result, summary, deployed.contract
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_the_result_is_that_of_onnx_runtime_bit_for_bit(name):
+    """At an odd size, by the plan that is chosen, with the obstacle as the reason."""
+    image, model = picture(), MAPS[name]()
+    raw, summary, contract = whole(model, image, output="raw")
+    assert np.array_equal(raw, plain(model, image))
+    assert (summary.plan, summary.tiles) == ("whole", 1)
+    assert summary.reason.startswith("one pass over the whole image, because of ")
+    assert contract.obstacles[0] in summary.reason
+    assert summary.verification.sentence == "it is one pass"
+    assert summary.computed_pixels == summary.wanted_pixels == image.shape[0] * image.shape[1]
+    with pytest.raises(NotTileableError):
+        deploy(prepare_network(parsed(model), name=name), image_dtype="uint8")
+
+
+def test_the_image_s_size_decides_a_branch():
+    """One network, two sizes, and what each of them computes."""
+    model = whole_nets.branching()
+    results = [whole(model, picture(rows, 46), output="raw")[0] for rows in (50, 51)]
+    for rows, result in zip((50, 51), results, strict=True):
+        assert np.array_equal(result, plain(model, picture(rows, 46)))
+
+
+@pytest.mark.parametrize(("name", "scale"), [("reduced", Fraction(1, 2)), ("enlarged", Fraction(2)), ("pooled", 1)])
+def test_the_result_s_size_against_the_image_s_is_told(name, scale):
+    source = exactile.ArraySource(picture())
+    source.pixel_size_um = (0.5, 0.25)
+    network = prepare_network(parsed(MAPS[name]()), name=name)
+    deployed = deploy_whole(network, image_size=SIZE, image_dtype="uint8")
+    session, sink = exactile.Session(deployed), exactile.ArraySink()
+    choice = session.plan(source, sink)
+    assert (deployed.contract.geometry.y.scale, deployed.contract.geometry.x.scale) == (scale, scale)
+    spec = session._planner.result_spec(choice.plan, source)
+    assert spec.pixel_size_um == (0.5 / scale, 0.25 / scale)
+    assert (spec.height, spec.width) == plain(MAPS[name](), picture()).shape[1:]
+
+
+def test_axes_are_told_by_what_grows_with_the_image():
+    """Channels last, where they could be taken for columns: as many as the image has."""
+    image = picture(5, 5)
+    labels, _, _ = whole(whole_nets.channels_last(), image)
+    assert np.array_equal(labels, plain(whole_nets.channels_last(), image, last=True).argmax(-1))
+
+
+def test_every_output():
+    image, model = picture(), whole_nets.squeeze_and_excitation()
+    scores = plain(model, image).astype(np.float64)
+    soft = np.exp(scores - scores.max(0))
+    labels, summary, _ = whole(model, image)
+    assert labels.dtype == np.uint8
+    assert np.array_equal(labels, scores.argmax(0))
+    assert summary.rule == "the channel with the largest of 5 values"
+    assert np.allclose(whole(model, image, output="probabilities")[0], soft / soft.sum(0), atol=1e-6)
+    planes, _, _ = whole(model, image, output="multilabel", threshold=0.75)
+    assert np.array_equal(planes, scores > np.log(0.75 / 0.25))
+    own, _, _ = whole(whole_nets.labelled(), image)
+    assert np.array_equal(own, plain(whole_nets.labelled(), image))
+
+
+def test_statistics_of_the_whole_image():
+    image, model = picture(), whole_nets.pooled()
+    from exactile.contract import ImageStatistics
+
+    statistics = ImageStatistics(kind="percentile", low=2.0, high=90.0, per_channel=False)
+    raw, _, _ = whole(model, image, output="raw", normalization=Normalization(statistics=statistics))
+    low, high = np.percentile(image, (2, 90))
+    expected = plain(model, ((image - low) / (high - low + 1e-6)).astype(np.float32))
+    assert np.abs(raw - expected).max() < 1e-4
+
+
+def test_a_network_exported_at_one_size_runs_at_it_alone():
+    model, image = whole_nets.fixed(*SIZE), picture()
+    raw, summary, _ = whole(model, image, output="raw")
+    assert np.array_equal(raw, plain(model, image))
+    assert "at any size but the one that it was exported at" in summary.reason
+    with pytest.raises(PlanError, match=r"exported for images of 61 x 46 pixels, and this one has 60 x 46; export it"):
+        whole(model, picture(60, 46))
+
+
+REFUSED = {
+    "skipping": r"does not take 61 x 46 pixels \(Add 'Add_b': .*the next larger size that it takes is 64 x 48",
+    "unpadded": r"its output has 59 x 44 pixels for an image of 61 x 46, and where in the image they lie is not known",
+    "classifier": r"its output \[1, 16, 1, 1\] is no map of an image",
+    "counting": r"NonZero 'NonZero_out' gives has a shape that is not known before it runs",
+    "looping": r"Loop 'Loop_b'",
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_run_is_refused_with_the_obstacle(name):
+    with pytest.raises(PlanError, match=REFUSED[name]) as caught:
+        whole(getattr(whole_nets, name)(), picture())
+    assert "It cannot be tiled, either, because of " in str(caught.value)
+
+
+def test_a_size_that_is_named_as_the_next_one_is_taken():
+    model = whole_nets.skipping()
+    image = picture(64, 48)
+    assert np.array_equal(whole(model, image, output="raw")[0], plain(model, image))
+
+
+def test_a_tileable_network_is_not_for_one_size():
+    with pytest.raises(OptionError, match="can be tiled exactly"):
+        whole(whole_nets.model_of([whole_nets.FIRST, ("Relu", ["a"], ["out"], {})], whole_nets.WEIGHTS), picture())
+
+
+@pytest.fixture(scope="module")
+def session():
+    network = prepare_network(parsed(whole_nets.pooled()), name="pooled")
+    return exactile.Session(deploy_whole(network, image_size=SIZE, image_dtype="uint8"))
+
+
+@pytest.mark.parametrize(
+    ("wish", "error", "words"),
+    [
+        ({"plan": "tile"}, NotTileableError, r"(?s)--plan tile: .*GlobalAveragePool_g.*--plan whole, or auto"),
+        ({"plan": "strip"}, NotTileableError, r"(?s)--plan strip: .*GlobalAveragePool_g.*--plan whole, or auto"),
+        ({"tile": (32, 32)}, NotTileableError, r"(?s)--tile 32x32: .*GlobalAveragePool_g"),
+        ({"border": "reflect"}, OptionError, r"--border reflect .*GlobalAveragePool_g"),
+    ],
+)
+def test_what_only_tiles_have_is_refused_by_the_obstacle(session, wish, error, words):
+    with pytest.raises(error, match=words):
+        session.segment(exactile.ArraySource(picture()), exactile.ArraySink(), **wish)
+
+
+def test_background_is_refused_by_the_obstacle(session):
+    from exactile.background import Threshold
+
+    with pytest.raises(OptionError, match=r"--skip-background .*GlobalAveragePool_g"):
+        session.segment(
+            exactile.ArraySource(picture()), exactile.ArraySink(), background=Threshold(value=200, beyond="above")
+        )
+
+
+@pytest.mark.parametrize("size", [(60, 46), (2 * SIZE[0], 2 * SIZE[1]), (30, 23)])
+def test_an_image_of_another_size_is_refused(session, size):
+    with pytest.raises(PlanError, match=rf"61 x 46 pixels, .* this one has {size[0]} x {size[1]}"):
+        session.segment(exactile.ArraySource(picture(*size)), exactile.ArraySink())
+
+
+def test_rows_that_arrive_are_refused_by_the_obstacle(session):
+    with pytest.raises(PlanError, match="GlobalAveragePool_g"):
+        session.stream(width=SIZE[1], dtype="uint8")
+
+
+def test_too_little_memory_names_the_obstacle_the_need_and_the_budget():
+    """Scores of 4096 x 4096 positions, told before anything is computed."""
+    image = np.zeros((64, 64, 3), np.uint8)
+    network = prepare_network(parsed(whole_nets.attention()), name="attention")
+    large = deploy_whole(network, image_size=(640, 640), image_dtype="uint8")
+    with pytest.raises(BudgetError) as caught:
+        exactile.Session(large, memory_bytes=8 << 30).plan(
+            exactile.ArraySource(np.zeros((640, 640, 3), np.uint8)), exactile.ArraySink()
+        )
+    message = str(caught.value)
+    assert "one pass over 640 x 640 pixels needs about" in message
+    assert "8.00 GiB" in message
+    assert "MatMul 'MatMul_scores'" in message
+    needed = float(re.findall(r"needs about ([\d.]+) GiB", message)[0])
+    scores = (640 * 640) ** 2 * 4 / 2**30
+    assert scores < needed < 4 * scores
+    assert whole(whole_nets.attention(), image)[1].plan == "whole"
+
+
+def test_a_bundle_is_not_written_for_one_size(tmp_path):
+    network = prepare_network(parsed(whole_nets.pooled()), name="pooled")
+    deployed = deploy_whole(network, image_size=SIZE, image_dtype="uint8")
+    content = BundleContent(
+        model=deployed, source="pooled.onnx", normalization=Normalization(), classes=(), tile=SIZE,
+        sample_image=picture(), sample_result=np.zeros(SIZE, np.uint8))  # fmt: skip
+    with pytest.raises(NotTileableError, match="GlobalAveragePool_g"):
+        write_bundle(content, tmp_path / "pooled.bundle")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """``pooled.onnx``, ``skipping.onnx``, and images of three sizes in a folder."""
+    folder = tmp_path_factory.mktemp("one_pass")
+    for name in ("pooled", "skipping"):
+        (folder / f"{name}.onnx").write_bytes(getattr(whole_nets, name)())
+    (folder / "in").mkdir()
+    for height, width in (SIZE, (60, 44), (64, 48)):
+        tifffile.imwrite(folder / "in" / f"{height}.tif", picture(height, width), photometric="rgb")
+    return folder
+
+
+def test_the_command_runs_it_and_says_why_in_one_pass(files, tmp_path):
+    target = tmp_path / "labels.tif"
+    summary = run_json(files / "pooled.onnx", files / "in" / "61.tif", "-o", target, "--preview", "--scale", 255)
+    image = picture().astype(np.float32) / np.float32(255)
+    assert np.array_equal(tifffile.imread(target), plain(whole_nets.pooled(), image).argmax(0))
+    assert summary["plan"] == "whole"
+    assert "because of GlobalAveragePool 'GlobalAveragePool_g'" in summary["reason"]
+    assert (tmp_path / "labels.tif.preview.png").exists()
+    done = command("run", files / "pooled.onnx", files / "in" / "61.tif", "-o", tmp_path / "b.tif", "--plan", "tile")
+    assert done.returncode == NotTileableError.exit_status
+    assert "GlobalAveragePool_g" in done.stderr
+    assert not (tmp_path / "b.tif").exists()
+
+
+def test_many_images_of_different_sizes(files, tmp_path):
+    """Each as by itself; one whose size the network refuses fails alone; a second call leaves all as they are."""
+    options = ("run", files / "skipping.onnx", files / "in", "-o", tmp_path / "out", "--json")
+    done = command(*options)
+    assert done.returncode == PlanError.exit_status
+    told = {entry["image"].rpartition("/")[2]: entry for entry in json.loads(done.stdout)}
+    assert "the next larger size that it takes is 64 x 48" in told["61.tif"]["error"]
+    for height, width in ((60, 44), (64, 48)):
+        labels = tifffile.imread(tmp_path / "out" / f"{height}.tif")
+        assert np.array_equal(labels, plain(whole_nets.skipping(), picture(height, width)).argmax(0))
+        assert "because of GlobalAveragePool" in told[f"{height}.tif"]["reason"]
+    again = command(*options, "--resume")
+    assert [entry.get("complete") for entry in json.loads(again.stdout)] == [True, None, True]
+
+
+def test_inspect_and_convert_say_what_can_be_done(files, tmp_path):
+    inspected = command("inspect", files / "pooled.onnx").stdout
+    assert "yes, with --plan whole (or auto), where it fits the memory" in inspected
+    told = json.loads(command("inspect", files / "pooled.onnx", "--json").stdout)
+    assert (told["tileable"], told["no_one_pass_reason"]) == (False, None)
+    (tmp_path / "classifier.onnx").write_bytes(whole_nets.classifier())
+    assert (
+        "is no map"
+        in json.loads(command("inspect", tmp_path / "classifier.onnx", "--json").stdout)["no_one_pass_reason"]
+    )
+    converted = command("convert", files / "pooled.onnx", "-o", tmp_path / "pooled.bundle")
+    assert converted.returncode == NotTileableError.exit_status
+    assert "exactile run MODEL.onnx IMAGE runs this network in one pass" in converted.stderr
+
+
+@pytest.mark.parametrize("name", ["squeeze_and_excitation", "attention_operator", "group_norm_operator"])
+def test_what_one_pass_takes_is_what_was_predicted(files, tmp_path, name):
+    """In a process of its own: never more, and not less than half."""
+    (tmp_path / "net.onnx").write_bytes(MAPS[name]())
+    side = 72 if "attention" in name else 900
+    np.save(tmp_path / "image.npy", picture(side, side))
+    summary = run_json(tmp_path / "net.onnx", tmp_path / "image.npy", "-o", tmp_path / "labels.npy")
+    assert 0.5 < summary["peak_memory_bytes"] / summary["predicted_memory_bytes"] < 1
+
+
+def test_gpus_are_refused(session):
+    """With a reason, which the CPU states where the choice was free."""
+    from exactile.processors import choice
+
+    with pytest.raises(ExactileError, match="cannot be tiled exactly runs on the CPU only"):
+        choice._family(session._model, "auto", "", ())
