@@ -11,6 +11,8 @@ import tifffile
 
 from exactile.contract import ImageStatistics
 from exactile.errors import SourceError
+from exactile.geometry import Box, Span
+from exactile.nodata import nodata_rule
 from exactile.sources.array import ArraySource
 from exactile.sources.metadata import metadata_of, nodata_of
 from exactile.sources.open import open_source
@@ -101,7 +103,7 @@ def test_a_normalised_run_sees_what_data_there_is(tmp_path):
     np.testing.assert_allclose(np.load(tmp_path / "a.npy"), np.load(tmp_path / "b.npy"), rtol=1e-3, atol=1e-4)
 
 
-def test_a_mask_of_valid_pixels_is_not_used_and_the_source_says_so(tmp_path):
+def test_the_mask_page_of_a_geotiff_is_found(tmp_path):
     """GDAL's internal mask is a page of its own, marked as one."""
     path = tmp_path / "masked.tif"
     size = {"width": 40, "height": 32, "count": 1}
@@ -114,4 +116,8 @@ def test_a_mask_of_valid_pixels_is_not_used_and_the_source_says_so(tmp_path):
         file.write(np.ones((1, 32, 40), np.uint8))
         file.write_mask(np.eye(32, 40) > 0)
     with closing(open_source(path)) as source:
-        assert any("mask of valid pixels" in note for note in metadata_of(source).notes)
+        assert metadata_of(source).mask_page == 1
+        rule = nodata_rule(source)
+        box = Box(Span(3, 30), Span(2, 33))
+        np.testing.assert_array_equal(rule.where(box, np.ones((27, 31, 1), "u1")), np.eye(32, 40)[3:30, 2:33] == 0)
+        rule.close()

@@ -6,14 +6,16 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from exactile.contract import DeployedModel
 from exactile.errors import DeviceMemoryError, OptionError
 from exactile.geometry import Box
 from exactile.input_protection import check_source_kept
 from exactile.memory import peak_resident_bytes
+from exactile.nodata import NodataRule, nodata_rule
 from exactile.pipeline.cancellation import Cancellation
+from exactile.pipeline.nodata_marks import NodataMarks
 from exactile.pipeline.run import Pipeline, Timed
 from exactile.pipeline.staging import read_plan
 from exactile.plan.budget import MemoryNeed
@@ -29,6 +31,13 @@ from exactile.sources.metadata import metadata_of
 from exactile.sources.protocol import ReadCount, ReadPlan, Source
 from exactile.statistics import Normalizers, constants_of
 from exactile.summary import Summary
+
+
+@runtime_checkable
+class Closing(Protocol):
+    """Holds files open."""
+
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,9 +75,12 @@ class ImageRun:
     cancellation: Cancellation = field(default_factory=Cancellation)
     release_early: bool = False
     timed: Timed | None = None
+    nodata: float | None = None
+    nodata_label: int | None = None
     held_bytes: int = 0
     record: dict[str, Any] = field(default_factory=dict)
     _chunks: ReadCount | None = None
+    _rule: NodataRule | None = None
 
     def run(self) -> Summary:
         """On any failure the sink is aborted and the first error raised."""
@@ -77,9 +89,14 @@ class ImageRun:
         except BaseException:
             self.sink.abort()
             raise
+        finally:
+            for rule in (self._rule, self.wish.background):
+                if isinstance(rule, Closing):
+                    rule.close()
 
     def _run(self) -> Summary:
         check_source_kept(self.source, self.sink)
+        self._find_nodata()
         asked = self.asked()
         earlier = self._earlier(asked) if self.resume else None
         choice = self._choice(earlier)
@@ -110,7 +127,22 @@ class ImageRun:
 
     def asked(self) -> dict[str, Any]:
         """What is asked for, as plain data."""
-        return asked_record(self.model, self.source, self.wish, {**self.arguments}, self.processor.identity)
+        arguments = {**self.arguments}
+        if self.nodata_label is not None:
+            arguments["nodata_label"] = self.nodata_label
+        return asked_record(self.model, self.source, self.wish, arguments, self.processor.identity)
+
+    def _find_nodata(self) -> None:
+        """How pixels without data are told, where they get a label. Raises OptionError, SourceError."""
+        if self.nodata_label is None:
+            return
+        self.planner.check_label(self.nodata_label, "pixels without data")
+        self._rule = nodata_rule(self.source, self.nodata)
+        if self._rule is None:
+            raise OptionError(
+                f"pixels without data are to be {self.nodata_label}, but the image does not say which they are; say so "
+                "with --nodata"
+            )
 
     def _earlier(self, asked: Mapping[str, Any]) -> Earlier | None:
         """What the unfinished run found out that this one goes on with. Raises OptionError, ResumeError."""
@@ -154,6 +186,9 @@ class ImageRun:
             read=self._read,
             timed=self.timed,
             cancellation=self.cancellation,
+            marks=NodataMarks(self._rule, self.nodata_label, plan)
+            if self._rule is not None and self.nodata_label is not None
+            else None,
         )
 
     def _read(self) -> None:

@@ -112,12 +112,16 @@ class Planner:
 
     def check_background(self, background: Background) -> None:
         """Raises OptionError where results have no labels, or not this one."""
+        self.check_label(background.label, "background")
+
+    def check_label(self, label: int, of: str) -> None:
+        """Raises OptionError where the result has no labels, or ``label``, ``of`` something, is none of them."""
         result = self._contract.result
         if result.channels:
-            raise OptionError("background is given a label; the result is to be labels, not maps")
+            raise OptionError(f"a label is given to {of}; the result is to be labels, not maps")
         held = np.iinfo(result.stored_dtype)
-        if not held.min <= background.label <= held.max:
-            raise OptionError(f"the background's label {background.label} is none that {result.stored_dtype} can hold")
+        if not held.min <= label <= held.max:
+            raise OptionError(f"the label of {of}, {label}, is none that {result.stored_dtype} can hold")
 
     def _skipping_tile(self, largest: tuple[int, int]) -> tuple[int, int]:
         axes = self._contract.geometry.y, self._contract.geometry.x

@@ -13,6 +13,7 @@ from exactile.contract import Contract, DeployedModel, StripModel
 from exactile.errors import OptionError, PlanError, StreamError
 from exactile.image_run import ImageRun, Watcher
 from exactile.memory import default_budget_bytes, resident_bytes
+from exactile.nodata import nodata_rule
 from exactile.pipeline.run import Timed
 from exactile.plan.arriving import ArrivingRows
 from exactile.plan.border import Border
@@ -23,7 +24,6 @@ from exactile.planning import PlanName, Planner, Wish
 from exactile.processors.choice import open_processor
 from exactile.sinks.protocol import Sink
 from exactile.sources.alpha import leave_out_alpha
-from exactile.sources.metadata import nodata_of
 from exactile.sources.protocol import Source
 from exactile.statistics import Normalizers, constants_of, measure, passes
 from exactile.stream import KeptRows, NoSink, RowStream
@@ -123,6 +123,7 @@ class Session:
         arguments: Mapping[str, Any] | None = None,
         trace: Timed | None = None,
         nodata: float | None = None,
+        nodata_label: int | None = None,
     ) -> Summary:
         """Segment ``source`` into ``sink``: equal to one pass over the whole image.
 
@@ -131,7 +132,8 @@ class Session:
         Where the model normalises by statistics of the whole image and ``normalizers`` are not given, ``measure`` finds
         them first; ``measuring`` is then called with pixels read so far and in all. ``planned`` is called once with
         the plan, ``progress`` with the number of result pixels of each write.
-        Pixels that are ``nodata`` in every channel (default: what the file says) are left out of these statistics.
+        Pixels that are ``nodata`` in every channel (default: what the file says), or by the file's mask or alpha
+        channel, are left out of these statistics; labels of such pixels are ``nodata_label``, where it is given.
         On any failure the sink is aborted and the first error raised.
 
         With ``resume``, an unfinished run that ``sink`` kept is gone on with, by the same plan, to the same bytes;
@@ -159,6 +161,7 @@ class Session:
             arguments=arguments,
             trace=trace,
             nodata=nodata,
+            nodata_label=nodata_label,
         ).run()
 
     def image_run(
@@ -174,6 +177,7 @@ class Session:
         release_early: bool = False,
         trace: Timed | None = None,
         nodata: float | None = None,
+        nodata_label: int | None = None,
     ) -> ImageRun:
         """As ``segment``, for who wants to run and cancel it in threads of his own."""
         watcher = watcher or Watcher()
@@ -191,6 +195,8 @@ class Session:
             arguments=arguments or {},
             release_early=release_early,
             timed=trace,
+            nodata=nodata,
+            nodata_label=nodata_label,
         )
 
     def close(self) -> None:
@@ -206,7 +212,7 @@ class Session:
     ) -> Normalizers:
         """Offset and scale by which the model normalises ``source``: one or two passes over it, in bounded memory.
 
-        Pixels that are ``nodata`` in every channel (default: what the file says) are left out.
+        Pixels that are ``nodata`` in every channel (default: what the file says), or by the file's masks, are left out.
 
         Raises OptionError where the model does not ask for statistics of the whole image, SourceError.
         """
@@ -223,9 +229,12 @@ class Session:
             if measuring is not None:
                 measuring(done, total)
 
-        return measure(
-            source, wanted, advance, cache_bytes=self._planner.budget_bytes // 4, nodata=nodata_of(source, nodata)
-        )
+        rule = nodata_rule(source, nodata)
+        try:
+            return measure(source, wanted, advance, cache_bytes=self._planner.budget_bytes // 4, nodata=rule)
+        finally:
+            if rule is not None:
+                rule.close()
 
     def _normalizers(
         self,

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from exactile.contract import ImageInput, ImageStatistics
 from exactile.errors import OptionError, SourceError
 from exactile.geometry import Box, Span
-from exactile.nodata import is_nodata
+from exactile.nodata import ByValue, NodataRule
 from exactile.sources.protocol import ReadPlan, Source
 
 BLOCK_BYTES = 4 << 20
@@ -47,14 +47,16 @@ def measure(
     progress: Progress = lambda _pixels: None,
     *,
     cache_bytes: int = 256 << 20,
-    nodata: float | None = None,
+    nodata: float | NodataRule | None = None,
 ) -> Normalizers:
     """Offset and scale of the whole image, as numpy would compute them of all its samples at once.
 
-    Pixels that are ``nodata`` in every channel are left out. At most ``cache_bytes`` of decoded chunks are kept.
+    Pixels that are ``nodata`` in every channel, or by that rule, are left out. At most ``cache_bytes`` of decoded
+    chunks are kept.
     Raises SourceError where samples are not finite numbers, or no pixel has data.
     """
-    blocks = partial(_blocks, source, progress, cache_bytes, nodata)
+    rule = ByValue(nodata) if isinstance(nodata, int | float) else nodata
+    blocks = partial(_blocks, source, progress, cache_bytes, rule)
     if source.dtype.kind == "u" and source.dtype.itemsize <= 2:
         counts = _count(source, blocks)
         if not wanted.per_channel:
@@ -188,7 +190,7 @@ def _check_data(pixels: int) -> None:
         )
 
 
-def _blocks(source: Source, progress: Progress, cache_bytes: int, nodata: float | None) -> Iterator[Array]:
+def _blocks(source: Source, progress: Progress, cache_bytes: int, rule: NodataRule | None) -> Iterator[Array]:
     """The whole image in blocks (rows, columns, C), each pixel once; without nodata (pixels, C)."""
     plan = _plan(source)
     source.prepare(plan, cache_bytes=min(cache_bytes, source.cache_bytes(plan)))
@@ -196,8 +198,8 @@ def _blocks(source: Source, progress: Progress, cache_bytes: int, nodata: float 
         for columns in plan.columns:
             block = np.empty((rows.length, columns.length, source.channels), source.dtype)
             source.read(Box(rows, columns), block)
-            if nodata is not None:
-                block = block[~is_nodata(block, nodata)]
+            if rule is not None:
+                block = block[~rule.where(Box(rows, columns), block)]
             if block.dtype.kind == "f" and not np.isfinite(block).all():
                 raise SourceError(
                     f"rows {rows.start} to {rows.stop} hold samples that are not finite numbers, "

@@ -9,7 +9,7 @@ import numpy as np
 from exactile.background import LARGEST_MASK_PIXELS, Background, Mask, Threshold
 from exactile.errors import OptionError
 from exactile.geometry import Box, Span
-from exactile.nodata import Nodata
+from exactile.nodata import Nodata, nodata_rule
 from exactile.sources.metadata import nodata_of
 from exactile.sources.protocol import Source
 
@@ -19,12 +19,13 @@ def parse_background(text: str | None, label: int, image: Source, nodata: float 
     if text is None:
         return None
     if text == "nodata":
-        value = nodata_of(image, nodata)
-        if value is None:
+        rule = nodata_rule(image, nodata)
+        if rule is None:
             raise OptionError(
                 "--skip-background nodata: the image does not say which value that is; say so with --nodata"
             )
-        return Nodata(value=value, label=label)
+        value = nodata_of(image, nodata)
+        return Nodata(rule=rule, described="mask" if value is None else str(value), label=label)
     number = _number(text.lstrip("<>"))
     if number is not None:
         return Threshold(value=number, beyond="below" if text.startswith("<") else "above", label=label)

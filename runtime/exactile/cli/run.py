@@ -152,15 +152,22 @@ def run(
             "channel, or 0 in a mask image of any size, or without data.",
         ),
     ] = None,
-    background_label: Annotated[int, typer.Option(min=0, help="The result where background was skipped.")] = 0,
+    background_label: Annotated[
+        int | None,
+        typer.Option(min=0, help="The result where background was skipped. [default: 0, or --nodata-label]"),
+    ] = None,
     nodata: Annotated[
         float | None,
         typer.Option(
             metavar="VALUE",
-            help="Of pixels without data, in every channel (also nan): left out of statistics of the whole image. "
-            "[default: as GDAL's tag says]",
+            help="Of pixels without data, in every channel (also nan): left out of statistics of the whole image, as "
+            "are those of a GDAL mask or of alpha 0. [default: as GDAL's tag says]",
             show_default=False,
         ),
+    ] = None,
+    nodata_label: Annotated[
+        int | None,
+        typer.Option(min=0, help="The label of pixels without data. [default: what the network makes of them]"),
     ] = None,
     preview: Annotated[
         bool,
@@ -271,6 +278,7 @@ def run(
             skip_background=skip_background,
             background_label=background_label,
             nodata=nodata,
+            nodata_label=nodata_label,
             memory_bytes=parse_bytes(memory),
             threads=threads,
             device=device,

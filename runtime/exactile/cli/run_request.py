@@ -22,6 +22,7 @@ from exactile.session import Session
 from exactile.sinks.open import open_sink
 from exactile.sinks.protocol import Sink
 from exactile.sinks.zarr import labels_folder
+from exactile.sources.alpha import leave_out_alpha
 from exactile.sources.open import open_source
 from exactile.sources.protocol import ReadPlan, Source
 from exactile.sources.remarks import remarks_of
@@ -39,8 +40,9 @@ class RunRequest:
     tile: tuple[int, int] | None
     border: Border
     skip_background: str | None
-    background_label: int
+    background_label: int | None
     nodata: float | None
+    nodata_label: int | None
     memory_bytes: int | None
     threads: int | None
     device: str
@@ -73,9 +75,13 @@ class RunRequest:
 
     def image_run(self, source: Source, sink: Sink, watcher: Watcher, image: str | Path) -> ImageRun:
         """The run of one image; ``image`` is its name."""
-        background = parse_background(self.skip_background, self.background_label, source, self.nodata)
-        wish = Wish(plan=self.plan, tile=self.tile, border=self.border, background=background)
         session = self._session(source)
+        leave_out_alpha(source, session.contract.image.channels)
+        label = self.background_label
+        if label is None:
+            label = self.nodata_label if self.skip_background == "nodata" and self.nodata_label is not None else 0
+        background = parse_background(self.skip_background, label, source, self.nodata)
+        wish = Wish(plan=self.plan, tile=self.tile, border=self.border, background=background)
         run = session.image_run(
             source,
             sink,
@@ -87,6 +93,7 @@ class RunRequest:
                 "nodata": None if self.nodata is None else str(self.nodata),
             },
             nodata=self.nodata,
+            nodata_label=self.nodata_label,
             release_early=self.keep_engine,
             trace=self._trace.of(str(image)) if self.trace is not None else None,
         )

@@ -19,6 +19,7 @@ from exactile.geometry import Box
 from exactile.pipeline.cancellation import Cancellation
 from exactile.pipeline.channel import Channel
 from exactile.pipeline.compute import Compute, Lane, Load, Ticket
+from exactile.pipeline.nodata_marks import NodataMarks
 from exactile.pipeline.staging import stage_tile
 from exactile.pipeline.timing import INFER, TimeSpan
 from exactile.plan.choice import Plan
@@ -72,6 +73,7 @@ class Pipeline:
 
     Boxes that ``is_done`` says are in the sink already are not written; tiles for them are not computed either.
     Tiles whose zone of responsibility is all ``background`` are not computed, and ``skipped`` counts them.
+    ``marks`` gives pixels without data a label.
     ``timed`` is told of every piece of work, by whichever thread knows of it.
     """
 
@@ -88,6 +90,7 @@ class Pipeline:
     seconds: StageSeconds = field(default_factory=StageSeconds)
     read: Callable[[], None] = lambda: None
     timed: Timed | None = None
+    marks: NodataMarks | None = None
     values: StoredValues = field(init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _lanes_at_work: int = 0
@@ -189,6 +192,8 @@ class Pipeline:
         pixels = buffer[place * size : (place + 1) * size].reshape(shape)
         stage_tile(self.source, step.tile, self.plan.border, pixels)
         empty = self._is_background(step, pixels)
+        if self.marks is not None and (step.zor.area or isinstance(step, StripStep)):
+            self.marks.look(step, pixels)
         end = time.perf_counter()
         self.seconds.read += end - begin
         self._tell(TimeSpan("read", "read", begin, end), (step,))
@@ -251,7 +256,8 @@ class Pipeline:
         if not step.zor.area or self.is_done(step.zor):
             return
         begin = time.perf_counter()
-        self.sink.write(step.zor, self.values.take(step.zor, pixels) if computed else pixels)
+        result = self.values.take(step.zor, pixels) if computed else pixels
+        self.sink.write(step.zor, result if self.marks is None else self.marks.mark(step, result))
         end = time.perf_counter()
         self.seconds.write += end - begin
         self._tell(TimeSpan("write", "write", begin, end), (step,))

@@ -26,14 +26,15 @@ class ImageMetadata:
     """What is known of an image; all of it may be missing.
 
     ``orientation`` is TIFF's tag: how viewers turn the image; it is taken as stored. ``nodata`` is
-    what pixels without data have in every channel. ``notes`` are sentences for
-    people: what was done to its samples, or left undone.
+    what pixels without data have in every channel, ``mask_page`` the number of the TIFF page that is 0 where there is
+    no data. ``notes`` are sentences for people: what was done to its samples, or left undone.
     """
 
     alpha: Alpha | None = None
     georeference: Georeference | None = None
     orientation: int = 1
     nodata: float | None = None
+    mask_page: int | None = None
     notes: tuple[str, ...] = ()
 
     @property

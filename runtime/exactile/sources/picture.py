@@ -26,6 +26,7 @@ from exactile.sources.picture_header import PictureHeader
 from exactile.sources.positional_file import PositionalFile
 from exactile.sources.protocol import Identity, ReadCount, ReadPlan
 from exactile.sources.read_request import check_read
+from exactile.sources.validity import BitMask, ValidMask
 
 DECODER_BYTES = 8 << 20
 """Of a decoder, whatever it decodes."""
@@ -151,6 +152,16 @@ class PictureSource:
         self.metadata = replace(self.metadata, alpha=replace(alpha, left_out=True))
         self._reader.release()
         self._open_reader()
+
+    def open_masks(self) -> tuple[ValidMask, ...]:
+        """Its alpha channel, once that is left out: one bit a pixel, for which the picture is decoded once more."""
+        alpha = self.metadata.alpha
+        if alpha is None or not alpha.left_out:
+            return ()
+        self._reader.release()  # two decoded pictures are not held at once
+        self._open_reader()
+        filling: OnCorrupt = "fill" if self._filling.fills else "fail"
+        return (BitMask(PictureSource(self._file.name, channels=(alpha.channel,), on_corrupt=filling)),)
 
     @property
     def damaged(self) -> tuple[DamagedArea, ...]:

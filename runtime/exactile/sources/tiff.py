@@ -26,6 +26,7 @@ from exactile.sources.sample_types import delivered_type
 from exactile.sources.tiff_chunks import RawChunkReader, TiffChunks
 from exactile.sources.tiff_layout import TiffLayout
 from exactile.sources.tiff_structure import read_layout
+from exactile.sources.validity import ValidMask
 
 
 class TiffSource:
@@ -99,6 +100,22 @@ class TiffSource:
         self.channels = len(self._chosen)
         self.metadata = replace(self.metadata, alpha=replace(alpha, left_out=True))
         self._reader = self._make_reader(self._layout, self._chosen)
+
+    def open_masks(self) -> tuple[ValidMask, ...]:
+        """The file's mask of valid pixels, and its alpha channel once that is left out."""
+        masks: list[ValidMask] = []
+        if self.metadata.mask_page is not None:
+            masks.append(TiffSource(self.stored_path, page=self.metadata.mask_page, workers=1))
+        alpha = self.metadata.alpha
+        if alpha is not None and alpha.left_out:
+            choice: dict[str, Any] = {
+                name: getattr(self._choice, name) for name in ("level", "series", "z", "t", "page", "axes")
+            }
+            filling: OnCorrupt = "fill" if self._filling.fills else "fail"
+            masks.append(
+                TiffSource(self.stored_path, channels=(alpha.channel,), workers=1, on_corrupt=filling, **choice)
+            )
+        return tuple(masks)
 
     def _make_reader(self, layout: TiffLayout, chosen: tuple[int, ...]) -> ChunkReader:
         """A reader of the planes that hold the channels chosen."""

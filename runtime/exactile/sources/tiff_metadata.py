@@ -13,7 +13,7 @@ _WHITE_IS_ZERO = 0
 _ASSOCIATED, _UNASSOCIATED = 1, 2
 _ORIENTATION = 274
 _MASK = 4
-_MOST_PAGES_LOOKED_AT = 4
+_MOST_PAGES_LOOKED_AT = 32
 _TURNED = range(2, 9)
 
 
@@ -26,8 +26,6 @@ def read_metadata(chosen: ChosenPages) -> ImageMetadata:
     if orientation != 1:
         turned = f"by its tag Orientation ({orientation}) viewers turn this image; it was taken as stored"
         notes += (f"{turned}, and a TIFF result has the same tag (.zarr and .npy have none)",)
-    if _has_mask(chosen):
-        notes += ("the file has a mask of valid pixels, which is not used; say which value has no data with --nodata",)
     place = _georeference(chosen)
     if isinstance(place, str):
         notes += (place,)
@@ -36,6 +34,7 @@ def read_metadata(chosen: ChosenPages) -> ImageMetadata:
         georeference=place if isinstance(place, Georeference) else None,
         orientation=orientation,
         nodata=_nodata(chosen),
+        mask_page=_mask_page(chosen),
         notes=notes,
     )
 
@@ -51,12 +50,17 @@ def _alpha(chosen: ChosenPages) -> Alpha | None:
     return Alpha(channel=channels - len(extra) + marked[0], premultiplied=extra[marked[0]] == _ASSOCIATED)
 
 
-def _has_mask(chosen: ChosenPages) -> bool:
-    """Whether one of the first pages is a transparency mask, as GDAL writes them."""
-    pages = chosen.keyframe.parent.pages
-    return any(
-        int(getattr(pages[index], "subfiletype", 0)) & _MASK for index in range(min(len(pages), _MOST_PAGES_LOOKED_AT))
-    )
+def _mask_page(chosen: ChosenPages) -> int | None:
+    """The page that is the transparency mask of an image of this size, as GDAL writes them, among the first pages."""
+    keyframe = chosen.keyframe
+    pages = keyframe.parent.pages
+    size = keyframe.imagelength, keyframe.imagewidth
+    for index in range(min(len(pages), _MOST_PAGES_LOOKED_AT)):
+        if int(getattr(pages[index], "subfiletype", 0)) & _MASK:
+            page = pages[index].aspage()
+            if (page.imagelength, page.imagewidth) == size and page is not keyframe:
+                return index
+    return None
 
 
 def _orientation(page: Any) -> int:
