@@ -125,8 +125,8 @@ def test_a_network_exported_at_one_size_runs_at_it_alone():
 
 
 REFUSED = {
-    "skipping": r"does not take 61 x 46 pixels \(Add 'Add_b': .*the next larger size that it takes is 64 x 48",
     "unpadded": r"its output has 59 x 44 pixels for an image of 61 x 46, and where in the image they lie is not known",
+    "never": r"does not take 61 x 46 pixels \(Add 'Add_b': .*\. Nor is that so for sizes up to 63 pixels larger",
     "classifier": r"its output \[1, 16, 1, 1\] is no map of an image",
     "counting": r"NonZero 'NonZero_out' gives has a shape that is not known before it runs",
     "looping": r"Loop 'Loop_b'",
@@ -140,10 +140,19 @@ def test_what_cannot_be_run_is_refused_with_the_obstacle(name):
     assert "It cannot be tiled, either, because of " in str(caught.value)
 
 
-def test_a_size_that_is_named_as_the_next_one_is_taken():
-    model = whole_nets.skipping()
-    image = picture(64, 48)
-    assert np.array_equal(whole(model, image, output="raw")[0], plain(model, image))
+@pytest.mark.parametrize("name", ["skipping", "floored"])
+def test_an_image_of_a_size_that_is_not_taken_is_extended_and_the_summary_says_so(name):
+    """By reflection at the bottom and right, as where tiles are possible; where the size is taken, it is not."""
+    model = getattr(whole_nets, name)()
+    image = picture()
+    raw, summary, _ = whole(model, image, output="raw")
+    extended = np.pad(image, ((0, 3), (0, 2), (0, 0)), mode="reflect")
+    assert np.array_equal(raw, plain(model, extended)[:, : SIZE[0], : SIZE[1]])
+    assert (summary.image, summary.domain, summary.tile) == (SIZE, (64, 48), (64, 48))
+    assert "one pass over the whole image, extended to 64 x 48 pixels, because of " in summary.reason
+    raw, summary, _ = whole(model, extended, output="raw")
+    assert np.array_equal(raw, plain(model, extended))
+    assert "extended" not in summary.reason
 
 
 def test_a_tileable_network_is_not_for_one_size():
@@ -223,10 +232,11 @@ def test_a_bundle_is_not_written_for_one_size(tmp_path):
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """``pooled.onnx``, ``skipping.onnx``, and images of three sizes in a folder."""
+    """Networks, and images of three sizes in a folder."""
     folder = tmp_path_factory.mktemp("one_pass")
     for name in ("pooled", "skipping"):
         (folder / f"{name}.onnx").write_bytes(getattr(whole_nets, name)())
+    (folder / "fixed.onnx").write_bytes(whole_nets.fixed(64, 48))
     (folder / "in").mkdir()
     for height, width in (SIZE, (60, 44), (64, 48)):
         tifffile.imwrite(folder / "in" / f"{height}.tif", picture(height, width), photometric="rgb")
@@ -248,18 +258,28 @@ def test_the_command_runs_it_and_says_why_in_one_pass(files, tmp_path):
 
 
 def test_many_images_of_different_sizes(files, tmp_path):
-    """Each as by itself; one whose size the network refuses fails alone; a second call leaves all as they are."""
+    """Each as by itself; a second call leaves all as they are."""
     options = ("run", files / "skipping.onnx", files / "in", "-o", tmp_path / "out", "--json")
     done = command(*options)
-    assert done.returncode == PlanError.exit_status
+    assert done.returncode == 0
     told = {entry["image"].rpartition("/")[2]: entry for entry in json.loads(done.stdout)}
-    assert "the next larger size that it takes is 64 x 48" in told["61.tif"]["error"]
-    for height, width in ((60, 44), (64, 48)):
+    for height, width in (SIZE, (60, 44), (64, 48)):
         labels = tifffile.imread(tmp_path / "out" / f"{height}.tif")
-        assert np.array_equal(labels, plain(whole_nets.skipping(), picture(height, width)).argmax(0))
+        image = np.pad(picture(height, width), ((0, -height % 4), (0, -width % 4), (0, 0)), mode="reflect")
+        assert np.array_equal(labels, plain(whole_nets.skipping(), image).argmax(0)[:height, :width])
         assert "because of GlobalAveragePool" in told[f"{height}.tif"]["reason"]
+        assert told[f"{height}.tif"]["padded_size"] == list(image.shape[:2])
     again = command(*options, "--resume")
-    assert [entry.get("complete") for entry in json.loads(again.stdout)] == [True, None, True]
+    assert [entry.get("complete") for entry in json.loads(again.stdout)] == [True, True, True]
+
+
+def test_images_of_other_sizes_than_a_fixed_one_fail_alone(files, tmp_path):
+    done = command("run", files / "fixed.onnx", files / "in", "-o", tmp_path / "out")
+    assert done.returncode == PlanError.exit_status
+    assert "2 of 3 images failed" in done.stderr
+    assert done.stderr.count("exported for images of 64 x 48 pixels, and this one has ") == 2
+    labels = tifffile.imread(tmp_path / "out" / "64.tif")
+    assert np.array_equal(labels, plain((files / "fixed.onnx").read_bytes(), picture(64, 48)).argmax(0))
 
 
 def test_inspect_and_convert_say_what_can_be_done(files, tmp_path):

@@ -12,7 +12,10 @@ import onnxruntime as ort
 import pytest
 import torch
 
-from exactile_converters.deploy import Normalization
+from exactile.session import Session
+from exactile.sinks.array import ArraySink
+from exactile.sources.array import ArraySource
+from exactile_converters.deploy import Normalization, deploy_whole
 from exactile_converters.from_onnx import prepare_network
 from exactile_converters.torch_export import export_onnx
 from exactile_converters.verify.probe import Subjects, probe_axis
@@ -35,6 +38,8 @@ OBSTACLES = {
     "Segformer": {"Resize"},
 }
 GLOBAL = {"GlobalAveragePool", "ReduceMean"}
+
+SCALED = Normalization(scale=(255.0,))
 
 # What the exporter cannot write with free height and width: adaptive pooling to more than one bin. At one size it can.
 FIXED_SIZE = {("PSPNet", "torchscript"), ("UPerNet", "torchscript")}
@@ -102,6 +107,21 @@ def check_obstacles(model: bytes, operators: set[str]) -> None:
     assert {obstacle.op for obstacle in traced.obstacles} & operators
 
 
+def check_one_pass(model: bytes, size: tuple[int, int], extended: tuple[int, int]) -> None:
+    """As ONNX Runtime does it over the image, which is reflected up to a size that the network takes."""
+    network = prepare_network(onnx.load_from_string(model), name="smp")
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    deployed = deploy_whole(network, image_size=size, image_dtype="uint8", output="raw", normalization=SCALED)
+    sink = ArraySink()
+    summary = Session(deployed).segment(ArraySource(image), sink)
+    pads = [(0, long - short) for short, long in zip(size, extended, strict=True)]
+    pixels = (np.pad(image, [*pads, (0, 0)], mode="reflect").astype(np.float32) / 255).transpose(2, 0, 1)[None]
+    session = ort.InferenceSession(model)
+    (whole,) = session.run(None, {session.get_inputs()[0].name: pixels})
+    assert (summary.plan, summary.domain) == ("whole", extended)
+    assert np.abs(sink.result - whole[0][:, : size[0], : size[1]]).max() <= 1e-4 * max(1.0, np.abs(whole).max())
+
+
 @pytest.mark.parametrize("family", ["Unet", "Linknet"])
 def test_small_tileable_families_tile(smp, family):
     check_tileable(exported(smp, family, "resnet18", "torchscript"))
@@ -110,6 +130,23 @@ def test_small_tileable_families_tile(smp, family):
 @pytest.mark.parametrize("family", ["FPN", "DeepLabV3Plus", "MAnet", "Segformer"])
 def test_small_families_with_obstacles_are_refused(smp, family):
     check_obstacles(exported(smp, family, "resnet18", "torchscript"), OBSTACLES[family])
+
+
+@pytest.mark.parametrize(("family", "extended"), [("DeepLabV3Plus", (256, 304)), ("Segformer", (252, 300))])
+def test_small_families_with_obstacles_run_in_one_pass(smp, family, extended):
+    """A size that is refused by the one network, and at which the result of the other loses rows."""
+    check_one_pass(exported(smp, family, "resnet18", "torchscript"), (250, 300), extended)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("exporter", EXPORTERS)
+@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize("family", OBSTACLES)
+def test_families_with_obstacles_run_in_one_pass(smp, family, encoder, exporter):
+    if (family, encoder, exporter) in NOT_EXPORTED:
+        pytest.skip("the exporter does not write this network")
+    size = (192, 192) if (family, exporter) in FIXED_SIZE else (256, 512)
+    check_one_pass(exported(smp, family, encoder, exporter), size, size)
 
 
 @pytest.mark.slow

@@ -265,12 +265,38 @@ def skipping() -> bytes:
     )
 
 
+def floored() -> bytes:
+    """Reduced by 4, rounded down, and enlarged again: the result loses up to three rows and columns."""
+    nodes = [
+        FIRST,
+        ("GlobalAveragePool", ["a"], ["g"], {}),
+        ("Add", ["a", "g"], ["c"], {}),
+        ("MaxPool", ["c"], ["b"], {"kernel_shape": [4, 4], "strides": [4, 4]}),
+        ("Conv", ["b", "w1"], ["d"], ALL_SIDES),
+        ("Resize", ["d", "", "scales"], ["out"], {"mode": "nearest"}),
+    ]
+    return model_of(nodes, {**WEIGHTS, "scales": np.array([1, 1, 4, 4], np.float32)})
+
+
 def unpadded() -> bytes:
     """Two pixels are lost along each axis."""
     nodes = [
         ("Conv", ["image", "w0"], ["a"], {}),
         ("GlobalAveragePool", ["a"], ["g"], {}),
         ("Add", ["a", "g"], ["b"], {}),
+        LAST,
+    ]
+    return model_of(nodes, WEIGHTS)
+
+
+def never() -> bytes:
+    """Operands that fit each other at no size."""
+    nodes = [
+        ("Conv", ["image", "w0"], ["a"], {}),
+        ("Conv", ["image", "w0"], ["c"], ALL_SIDES),
+        ("GlobalAveragePool", ["a"], ["g"], {}),
+        ("Mul", ["a", "g"], ["d"], {}),
+        ("Add", ["d", "c"], ["b"], {}),
         LAST,
     ]
     return model_of(nodes, WEIGHTS)
@@ -297,7 +323,8 @@ MAPS = {
     make.__name__: make
     for make in (
         pooled, squeeze_and_excitation, instance_norm, group_norm, group_norm_operator, attention, attention_by_einsum,
-        attention_operator, resized_to_given_size, reduced, enlarged, other_domain, branching, mean_variance_norm,
+        attention_operator, resized_to_given_size, reduced, enlarged, other_domain, branching,
+        mean_variance_norm,
     )
 }  # fmt: skip
 """Networks that give 5 channels, (N, C, H, W), for images of any size."""

@@ -7,7 +7,6 @@ geometry is the size of its result against the image's, where both have the same
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from fractions import Fraction
 
 import onnx_ir as ir
@@ -15,14 +14,14 @@ import onnx_ir as ir
 from exactile.contract import Activation, Contract, DeployedModel, OutputKind, Verification
 from exactile.errors import ModelError, OptionError, PlanError
 from exactile.geometry import AxisGeometry, Geometry
-from exactile_converters.constant_branches import take_branches_at
 from exactile_converters.explicit_windows import write_windows_at
-from exactile_converters.from_onnx import Network, clean
-from exactile_converters.geometry.feature_maps import FeatureMap, image_shape
+from exactile_converters.from_onnx import Network
+from exactile_converters.geometry.feature_maps import FeatureMap
 from exactile_converters.geometry.node_view import SPATIAL, Label
 from exactile_converters.geometry.obstacle import Obstacle
 from exactile_converters.graphs.io import MapDtype, Normalization, ResultWish, statistics_as_inputs, wrap
-from exactile_converters.one_pass.maps import MapsAtSize, maps_at
+from exactile_converters.one_pass.at_size import Exported, NetworkAtSize, exported_size, network_for
+from exactile_converters.one_pass.maps import MapsAtSize
 from exactile_converters.one_pass.memory import one_pass_memory
 from exactile_converters.one_pass.refusal import OnePassError
 from exactile_converters.untrusted import understood
@@ -42,22 +41,23 @@ def deploy_whole(
     """Deploy ``network`` for images of ``image_size``, (height, width) in pixels, alone; the network stays as it is.
 
     For networks with obstacles to exact tiling, which the contract then names; the session runs the model in one pass,
-    or raises BudgetError. Other options are those of ``deploy``.
+    or raises BudgetError. An image whose size the network does not take, or of which its result would lose pixels at
+    the edges, is reflected at the bottom and right up to the next size that is taken, and the result cropped again.
+    Other options are those of ``deploy``.
 
     Raises OptionError for a network that can be tiled (``deploy`` is for it, and for images of any size) and where
-    ``output`` makes no sense, PlanError where the network does not take this size, where its output is no map of the
-    image, or where its memory cannot be told, and ChannelError.
+    ``output`` makes no sense, PlanError where the network takes no such size, where its output is no map of the image,
+    or where its memory cannot be told, and ChannelError.
     """
     wish = ResultWish(kind=output, map_dtype=map_dtype, threshold=threshold, activation=activation)
     traced = network.trace()
     if traced.geometry is not None:
         raise OptionError(f"{network.name} can be tiled exactly: deploy it for images of any size")
-    obstacles = tuple(in_short(obstacle, exported=_exported(network)) for obstacle in traced.obstacles)
+    obstacles = tuple(in_short(obstacle, exported=exported_size(network)) for obstacle in traced.obstacles)
     with understood(network.name):
         try:
-            check_exported_size(network, image_size)
-            copy = _at_size(network, image_size)
-            return _deployed(copy, image_size, image_dtype, normalization or Normalization(), wish, obstacles)
+            found = network_for(network, image_size)
+            return _deployed(found, image_size, image_dtype, normalization or Normalization(), wish, obstacles)
         except OnePassError as error:
             raise PlanError(
                 f"{network.name}: {error}. It cannot be tiled, either, because of {obstacles[0]}"
@@ -66,17 +66,13 @@ def deploy_whole(
 
 def no_one_pass_reason(network: Network, usual: tuple[int, int]) -> str:
     """Why the network is not run in one pass; empty where it is, over images of its own size, or of a ``usual`` one."""
-    height, width = (own or px for own, px in zip(_exported(network), usual, strict=True))
+    height, width = (own or px for own, px in zip(exported_size(network), usual, strict=True))
     try:
         with understood(network.name):
-            maps_at(_at_size(network, (height, width)), (height, width))
+            network_for(network, (height, width))
     except (OnePassError, ModelError) as error:
         return str(error)
     return ""
-
-
-Exported = tuple[int | None, int | None]
-"""Height and width at which a network was exported; None where they may vary."""
 
 
 def in_short(obstacle: Obstacle, *, exported: Exported) -> str:
@@ -85,42 +81,15 @@ def in_short(obstacle: Obstacle, *, exported: Exported) -> str:
     return f"{obstacle.op} {obstacle.node!r}: {obstacle.reason}{other}"
 
 
-def _exported(network: Network) -> Exported:
-    dims = dict(zip(network.labels, network.image.shape or (), strict=False))
-    height, width = (dim if isinstance(dim := dims.get(axis), int) and dim > 0 else None for axis in SPATIAL)
-    return height, width
-
-
-def check_exported_size(network: Network, size: tuple[int, int]) -> None:
-    """Raises OnePassError where the network was exported at another size, which ONNX Runtime then insists on."""
-    exported = _exported(network)
-    if all(dim in (None, side) for dim, side in zip(exported, size, strict=True)):
-        return
-    height, width = (dim if dim is not None else "any" for dim in exported)
-    raise OnePassError(
-        f"it was exported for images of {height} x {width} pixels, and this one has {size[0]} x {size[1]}; export it "
-        "with dynamic height and width, or give it images of its size"
-    )
-
-
-def _at_size(network: Network, size: tuple[int, int]) -> Network:
-    """A copy in which what is decided by the image's size is decided."""
-    copy, name = network.copy(), network.result.name
-    if not take_branches_at(copy.model, copy.image, image_shape(network.labels, network.channels, size)):
-        return copy
-    clean(copy.model)
-    return replace(copy, result=next(value for value in copy.model.graph.outputs if value.name == name))
-
-
 def _deployed(
-    network: Network,
-    size: tuple[int, int],
+    found: NetworkAtSize,
+    image_size: tuple[int, int],
     image_dtype: str,
     normalization: Normalization,
     wish: ResultWish,
     obstacles: tuple[str, ...],
 ) -> DeployedModel:
-    maps = maps_at(network, size)
+    network, maps, size = found.network, found.maps, found.size
     _write_what_is_known(maps)
     result = maps.features[network.result.name or ""]
     wrapped = wrap(network, maps.features, image_dtype=image_dtype, normalization=normalization, wish=wish)
@@ -132,6 +101,7 @@ def _deployed(
         memory=one_pass_memory(wrapped, size),
         verification=Verification(by="one pass"),
         obstacles=obstacles,
+        only_size=image_size,
     )
     proto = ir.to_proto(wrapped.model)
     statistics_as_inputs(proto, wrapped.image.statistics)

@@ -178,7 +178,8 @@ BY_RULES = Verification()
 class Contract:
     """A model as the runtime sees it.
 
-    ``obstacles`` to exact tiling, in words: where there are any, the model is for images of one size, in one pass.
+    ``obstacles`` to exact tiling, in words: where there are any, the model runs in one pass, over images of
+    ``only_size``, (height, width).
     """
 
     model_name: str
@@ -188,6 +189,7 @@ class Contract:
     memory: MemoryModel
     verification: Verification = BY_RULES
     obstacles: tuple[str, ...] = ()
+    only_size: tuple[int, int] | None = None
 
 
 StripRole = Literal["first", "body", "last"]

@@ -10,16 +10,18 @@ from exactile.plan.border import Border
 MOST_LISTED = 10
 
 
-def image_size(contract: Contract) -> tuple[int, int]:
-    """The one image size, (height, width), that such a model is for."""
+def pass_size(contract: Contract) -> tuple[int, int]:
+    """What such a model runs over: the image, extended to a size that the network takes; (height, width)."""
     return contract.geometry.y.accepted_size(1), contract.geometry.x.accepted_size(1)
 
 
 def reason(contract: Contract) -> str:
-    """Why there is one pass."""
+    """Why there is one pass, and over what."""
     first, *others = contract.obstacles
     more = f" (and {len(others)} more)" if others else ""
-    return f"one pass over the whole image, because of {first}{more}"
+    height, width = pass_size(contract)
+    extended = "" if (height, width) == contract.only_size else f", extended to {height} x {width} pixels,"
+    return f"one pass over the whole image{extended}{'' if extended else ','} because of {first}{more}"
 
 
 def listed(contract: Contract) -> str:
@@ -42,13 +44,14 @@ def check_one_pass(
 
     Raises NotTileableError for other plans, OptionError for what goes with them alone, PlanError for another size.
     """
-    size = image_size(contract)
+    size = contract.only_size
     if image != size:
+        wanted = f"{size[0]} x {size[1]}" if size is not None else "no"
         raise PlanError(
-            f"{contract.model_name} was deployed for images of {size[0]} x {size[1]} pixels, for it runs in one pass "
-            f"only, and this one has {image[0]} x {image[1]}; deploy it for this size"
+            f"{contract.model_name} was deployed for images of {wanted} pixels, for it runs in one pass only, and this "
+            f"one has {image[0]} x {image[1]}; deploy it for this size"
         )
-    if plan == "strip" or (plan == "tile" and tile is None) or (tile is not None and tile != size):
+    if plan == "strip" or (plan == "tile" and tile is None) or (tile is not None and tile != pass_size(contract)):
         what = f"--plan {plan}" if tile is None else f"--tile {tile[0]}x{tile[1]}"
         raise NotTileableError(
             f"{what}: {contract.model_name} cannot be tiled exactly:\n{listed(contract)}\n"

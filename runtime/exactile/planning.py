@@ -11,7 +11,7 @@ import numpy as np
 from exactile.background import Background
 from exactile.contract import DeployedModel
 from exactile.errors import BudgetError, ChannelError, DeviceMemoryError, OptionError, PlanError
-from exactile.one_pass import check_one_pass, listed, reason
+from exactile.one_pass import check_one_pass, listed, pass_size, reason
 from exactile.pipeline.staging import read_plan
 from exactile.plan.border import BORDERS, Border
 from exactile.plan.budget import MemoryNeed, axis_candidates, choose_tiles, slot_bytes
@@ -101,11 +101,11 @@ class Planner:
         """The only plan of a model with obstacles to tiling."""
         contract, image = self._contract, (source.height, source.width)
         check_one_pass(contract, image, plan=wish.plan, tile=wish.tile, border=wish.border, background=wish.background)
-        plan = TilePlan.of(contract.geometry, image, wish.border, image)
+        plan = TilePlan.of(contract.geometry, image, wish.border, pass_size(contract))
         need = self.memory_need(plan, source, sink)
         if not need.fits(self.budget_bytes):
             raise BudgetError(
-                f"one pass over {image[0]} x {image[1]} pixels {need.shortage(self.budget_bytes)}. "
+                f"one pass over {plan.y.tile} x {plan.x.tile} pixels {need.shortage(self.budget_bytes)}. "
                 f"It would take less in tiles, but {contract.model_name} cannot be tiled exactly:\n{listed(contract)}"
             )
         return Choice(plan=plan, passes=predicted_passes(plan, None), reason=reason(contract))

@@ -19,11 +19,8 @@ from exactile_converters.geometry.node_view import SPATIAL, Label, Labels
 from exactile_converters.geometry.probe import Fact, Probe
 from exactile_converters.geometry.trace import ancestors
 from exactile_converters.one_pass.growth import LARGEST_FACTOR, Growth, NoGrowthError
-from exactile_converters.one_pass.refusal import OnePassError
+from exactile_converters.one_pass.refusal import OnePassError, SizeRefusedError
 from exactile_converters.one_pass.shapes import first_unknown, node_label, shapes_at
-
-USUAL_STRIDES = (2, 4, 8, 16, 32, 64)
-"""Where a size is refused, the next multiples of these are tried."""
 
 LAYOUTS: Mapping[int, tuple[Labels, ...]] = {
     2: (("y", "x"),),
@@ -46,10 +43,10 @@ class MapsAtSize:
 
 
 def maps_at(network: Network, size: tuple[int, int]) -> MapsAtSize:
-    """The maps of ``network`` for an image of ``size``, (height, width). Raises OnePassError."""
+    """The maps of ``network`` for an image of ``size``, (height, width). Raises OnePassError, SizeRefusedError."""
     nodes = ancestors(network.model, network.result)
     here = _shapes(network, size, nodes)
-    _check(here, network, size, nodes)
+    _check(here, size, nodes)
     taller, wider = (_others(network, other, nodes) for other in _larger(size))
     found = {}
     for value in _values(network, nodes):
@@ -80,29 +77,17 @@ def _others(network: Network, size: tuple[int, int], nodes: Sequence[ir.Node]) -
         return None
 
 
-def _check(probe: Probe, network: Network, size: tuple[int, int], nodes: Sequence[ir.Node]) -> None:
-    """Raises OnePassError where the shape of what a node makes does not fit, or is not known."""
+def _check(probe: Probe, size: tuple[int, int], nodes: Sequence[ir.Node]) -> None:
+    """Raises OnePassError where the shape of what a node makes is not known, SizeRefusedError where it does not fit."""
     unknown = first_unknown(probe, nodes)
     if unknown is None:
         return
     node, reason = unknown
-    if not reason:
-        raise OnePassError(
-            f"what {node_label(node)} gives has a shape that is not known before it runs, so the memory is not, either"
-        )
-    next_size = _next_size(network, size, nodes)
-    advice = f"the next larger size that it takes is {next_size[0]} x {next_size[1]}" if next_size else "no other known"
-    raise OnePassError(f"it does not take {size[0]} x {size[1]} pixels ({node_label(node)}: {reason}); {advice}")
-
-
-def _next_size(network: Network, size: tuple[int, int], nodes: Sequence[ir.Node]) -> tuple[int, int] | None:
-    """The next larger size whose shapes fit, of those that are multiples of usual strides."""
-    for stride in USUAL_STRIDES:
-        height, width = (-(-side // stride) * stride for side in size)
-        probe = _others(network, (height, width), nodes) if (height, width) != size else None
-        if probe is not None and first_unknown(probe, nodes) is None:
-            return height, width
-    return None
+    if reason:
+        raise SizeRefusedError(f"it does not take {size[0]} x {size[1]} pixels ({node_label(node)}: {reason})")
+    raise OnePassError(
+        f"what {node_label(node)} gives has a shape that is not known before it runs, so the memory is not, either"
+    )
 
 
 def _values(network: Network, nodes: Sequence[ir.Node]) -> Iterator[ir.Value]:
@@ -163,10 +148,10 @@ def _feature(value: ir.Value, labels: Labels, fact: Fact, growth: Mapping[Label,
 
 
 def _check_place(result: FeatureMap, size: tuple[int, int]) -> None:
-    """Raises OnePassError where the result has lost or gained pixels at its edges: at which ones is not known."""
+    """Raises SizeRefusedError where the result has lost or gained pixels at its edges: which ones is not known."""
     if any(abs(constant) >= 1 for constant in result.constant.values()):
         height, width = (result.shape[result.labels.index(axis)] for axis in SPATIAL)
-        raise OnePassError(
+        raise SizeRefusedError(
             f"its output has {height} x {width} pixels for an image of {size[0]} x {size[1]}, and where in the image "
             "they lie is not known; pad or crop within the network so that both have the same edges"
         )

@@ -7,3 +7,7 @@ from exactile.errors import PlanError
 
 class OnePassError(PlanError):
     """The network does not take such images, or what it gives is no map of them; the message says why."""
+
+
+class SizeRefusedError(OnePassError):
+    """The network does not take images of this size, or its result has lost pixels then; it may take others."""
