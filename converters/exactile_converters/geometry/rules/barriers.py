@@ -49,8 +49,13 @@ _REASONS: dict[str, tuple[str, str]] = {
         "Export the network in evaluation mode",
     ),
     "If Loop Scan SequenceMap": (
-        "it holds subgraphs that run by a condition, whose geometry the graph does not fix",
+        "it holds subgraphs that run by a condition or a number that is not constant",
         "Export the network without control flow (trace it with an example of fixed rank)",
+    ),
+    "ConcatFromSequence SequenceAt SequenceConstruct SequenceErase SequenceInsert SequenceLength SplitToSequence "
+    "Optional OptionalGetElement OptionalHasElement": (
+        "it works on a sequence, or on a value that may be missing, whose length or positions are not constant",
+        "Export the network with constant lengths and positions",
     ),
 }
 BARRIERS = {("", op): reason for ops, reason in _REASONS.items() for op in ops.split()}

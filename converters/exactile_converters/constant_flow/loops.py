@@ -1,0 +1,152 @@
+"""``Loop`` that runs as often for every image, and ``SequenceMap``: their bodies are written out one after another."""
+
+from __future__ import annotations
+
+from math import inf
+
+import numpy as np
+import onnx_ir as ir
+
+from exactile_converters.constant_flow.writing_out import WritingOut
+
+MOST_ROUNDS = 256
+"""Loops that run more often stay."""
+
+MOST_NODES = 50_000
+"""In all rounds together."""
+
+FIXED = 2
+"""The body takes the round and the condition before what it carries, and gives the condition before that."""
+
+
+def loop(node: ir.Node, at: WritingOut) -> list[ir.Node] | None:
+    """New nodes of the main graph: one round, and the loop of all further ones; None where their number may change."""
+    body = node.attributes["body"].as_graph()
+    if len(node.inputs) < FIXED:
+        return None
+    rounds, limit, going = _Rounds.of(node), _limit(node, at), _going(node, at)
+    if limit is None or going is None:
+        return None
+    if rounds.done == 0 and not _is_decided(node, at):
+        return None
+    if rounds.done >= limit or not going:
+        return _finish(node, rounds, at)
+    most = min(MOST_ROUNDS, MOST_NODES // _size(body))
+    if rounds.done >= most or (rounds.done == 0 and _counts(node) and limit > most):
+        return None
+    round_number = at.constant(np.array(rounds.done, np.int64), f"{node.name}_round")
+    still = at.constant(np.array(going), f"{node.name}_going")
+    carried = [value for value in node.inputs[FIXED:] if value is not None]
+    nodes, results = at.inline(node, body, (round_number, still, *carried))
+    node.replace_input_with(1, results[0])
+    for place in range(len(carried)):
+        node.replace_input_with(FIXED + place, results[1 + place])
+    rounds.collected.append(results[1 + len(carried) :])
+    rounds.done += 1
+    return [*nodes, node]
+
+
+class _Rounds:
+    """How far a loop is written out, kept with its node."""
+
+    KEY = "exactile_rounds"
+
+    def __init__(self) -> None:
+        self.done = 0
+        self.collected: list[list[ir.Value]] = []
+
+    @classmethod
+    def of(cls, node: ir.Node) -> _Rounds:
+        found: _Rounds = node.meta.setdefault(cls.KEY, cls())
+        return found
+
+
+def _limit(node: ir.Node, at: WritingOut) -> float | None:
+    given = node.inputs[0]
+    return at.known.number(given) if given is not None else inf
+
+
+def _going(node: ir.Node, at: WritingOut) -> bool | None:
+    given = node.inputs[1]
+    if given is None:
+        return True
+    found = at.known.number(given)
+    return bool(found) if found is not None else None
+
+
+def _size(body: ir.Graph) -> int:
+    return 1 + sum(1 for _ in body.all_nodes())
+
+
+def _counts(node: ir.Node) -> bool:
+    """Whether the loop runs as often as it is told, since its body never ends it."""
+    body = node.attributes["body"].as_graph()
+    last: ir.Value | None = body.outputs[0]
+    while last is not None and (maker := last.producer()) is not None and maker.op_type == "Identity":
+        last = maker.inputs[0]
+    return last is body.inputs[1] or (last is not None and last.const_value is not None)
+
+
+def _is_decided(node: ir.Node, at: WritingOut) -> bool:
+    """Whether every round's condition follows from constants and the round alone."""
+    body = node.attributes["body"].as_graph()
+    inner = set(body.all_nodes())
+    carried = list(zip(body.inputs[FIXED:], node.inputs[FIXED:], body.outputs[1:], strict=False))
+    steady = {formal: made for formal, given, made in carried if at.known.value(given) is not None}
+
+    def follows(value: ir.Value) -> bool:
+        waiting, seen = [value], set[ir.Value]()
+        while waiting:
+            current = waiting.pop()
+            maker = current.producer()
+            if current in seen or current in steady or current.const_value is not None:
+                continue
+            seen.add(current)
+            if maker is not None and maker in inner:
+                waiting += [operand for operand in maker.inputs if operand is not None]
+            elif current not in body.inputs[:FIXED] and (current in body.inputs or at.known.value(current) is None):
+                return False
+        return True
+
+    while gone := [formal for formal, made in steady.items() if not follows(made)]:
+        for formal in gone:
+            del steady[formal]
+    return follows(body.outputs[0])
+
+
+def _finish(node: ir.Node, rounds: _Rounds, at: WritingOut) -> list[ir.Node] | None:
+    carried = [value for value in node.inputs[FIXED:] if value is not None]
+    listed = node.outputs[len(carried) :]
+    if listed and not rounds.collected:
+        return None  # empty tensors, whose shape nothing tells
+    made: list[ir.Node] = []
+    front = at.constant(np.array([0], np.int64), f"{node.name}_front")
+    for place in range(len(listed)):
+        parts = []
+        for results in rounds.collected:
+            made.append(at.add(node, "Unsqueeze", [results[place], front], {}))
+            parts.append(made[-1].outputs[0])
+        made.append(at.add(node, "Concat", parts, {"axis": 0}))
+        carried.append(made[-1].outputs[0])
+    return made + at.replace(node, carried)
+
+
+def sequence_map(node: ir.Node, at: WritingOut) -> list[ir.Node] | None:
+    """The body for each entry of the sequences."""
+    body = node.attributes["body"].as_graph()
+    given = [value for value in node.inputs if value is not None]
+    if not given or given[0] not in at.sequences:
+        return None
+    length = len(at.sequences[given[0]])
+    if length * _size(body) > MOST_NODES or any(len(at.sequences.get(v, given[:length])) != length for v in given[:1]):
+        return None
+    made: list[ir.Node] = []
+    results: list[list[ir.Value]] = []
+    for place in range(length):
+        entries = [at.sequences[value][place] if value in at.sequences else value for value in given]
+        nodes, found = at.inline(node, body, entries)
+        made += nodes
+        results.append(found)
+    for number, output in enumerate(node.outputs):
+        at.sequences[output] = tuple(found[number] for found in results)
+    return made
