@@ -15,6 +15,7 @@ from exactile.session import Session
 from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource
 from exactile_converters.deploy import deploy, load_network
+from exactile_converters.deploy_whole import deploy_whole
 
 N = helper.make_node
 INT64 = TensorProto.INT64
@@ -74,14 +75,18 @@ def convolve(source: str, target: str) -> onnx.NodeProto:
     return N("Conv", [source, "k2"], [target], pads=[1] * 4)
 
 
-def by_round() -> onnx.GraphProto:
+def by_round(listed: int = 0) -> onnx.GraphProto:
     """In the second round, another branch."""
     info = [INFO("t", TensorProto.FLOAT, None)], [INFO("e", TensorProto.FLOAT, None)]
     branches = {
         "then_branch": helper.make_graph([N("Neg", ["c"], ["t"])], "then", [], info[0]),
         "else_branch": helper.make_graph([N("Relu", ["c"], ["e"])], "else", [], info[1]),
     }
-    return body(convolve("v0", "c"), N("Equal", ["i", "one"], ["second"]), N("If", ["second"], ["w0"], **branches))
+    chosen = N("If", ["second"], ["w0"], **branches)
+    found = body(convolve("v0", "c"), N("Equal", ["i", "one"], ["second"]), chosen)
+    if listed:
+        found.output.append(INFO("w0", TensorProto.FLOAT, None))
+    return found
 
 
 def counted() -> onnx.GraphProto:
@@ -142,6 +147,10 @@ LOOPS = {
             convolve("v0", "w0"), N("Relu", ["w0"], ["l0"]), listed=1)),
         N("ReduceMax", ["listed", "axes0"], ["m"], keepdims=0), N("Add", ["m", "b"], ["y"]),
     ],
+    "listed results of branches": [
+        N("Loop", ["three", "yes", "a"], ["b", "listed"], body=by_round(listed=1)),
+        N("ReduceMax", ["listed", "axes0"], ["m"], keepdims=0), N("Add", ["m", "b"], ["y"]),
+    ],
     "a sequence that is carried": [
         N("SequenceEmpty", [], ["none"]),
         N("Loop", ["three", "yes", "a", "none"], ["b", "all"], body=collecting()),
@@ -194,6 +203,11 @@ SEQUENCES = {
 }  # fmt: skip
 
 
+def one_pass(path: Path) -> np.ndarray:
+    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return session.run(["y"], {"x": np.ascontiguousarray(IMAGE.transpose(2, 0, 1)[None])})[0][0]
+
+
 def with_axes(nodes) -> onnx.ModelProto:
     made = model(*nodes)
     made.graph.initializer.append(number("axes0", [0]))
@@ -205,9 +219,7 @@ def test_what_is_the_same_for_every_image_is_written_out(tmp_path, nodes):
     """Equal to one pass of plain ONNX Runtime: all values are small integers."""
     path = tmp_path / "m.onnx"
     path.write_bytes(with_axes(nodes).SerializeToString())
-    expected = ort.InferenceSession(path, providers=["CPUExecutionProvider"]).run(
-        ["y"], {"x": np.ascontiguousarray(IMAGE.transpose(2, 0, 1)[None])}
-    )[0][0]
+    expected = one_pass(path)
     deployed = deploy(load_network(path), image_dtype="float32", output="raw")
     assert deployed.no_strips_reason == ""
     with closing(Session(deployed, memory_bytes=1 << 40, threads=1)) as session:
@@ -215,6 +227,40 @@ def test_what_is_the_same_for_every_image_is_written_out(tmp_path, nodes):
             sink = ArraySink()
             session.segment(ArraySource(IMAGE), sink, plan=plan, tile=tile)
             assert np.array_equal(sink.result, expected)
+
+
+def test_a_loop_that_is_not_written_out_to_its_end_stays_as_it_is(tmp_path):
+    """It ends itself after 300 rounds: more than are written out, and a part of them would be another loop."""
+    ending = counted()
+    for node in ending.node:
+        node.input[:] = ["hundreds" if name == "three" else name for name in node.input]
+    proto = model(
+        N("Loop", ["two", "yes", "a"], ["b"], body=body(convolve("v0", "w0"))),
+        N("Loop", ["", "yes", "b", "zero"], ["y", "count"], body=ending),
+    )
+    proto.graph.initializer.append(number("hundreds", 300))
+    assert obstacles(tmp_path / "m.onnx", proto) == {"Loop"}
+    left = [node for node in load_network(tmp_path / "m.onnx").model.graph if node.op_type == "Loop"]
+    assert len(left) == 1
+    assert left[0].inputs[3].const_value.numpy() == 0
+
+
+def test_a_loop_over_the_rows_of_the_image_runs_in_one_pass(tmp_path):
+    """At one size, the number of rounds is known."""
+    nodes = [
+        N("Shape", ["a"], ["shape"]),
+        N("Gather", ["shape", "two"], ["rows"]),
+        N("Div", ["rows", "ten"], ["rounds"]),
+        N("Loop", ["rounds", "yes", "a"], ["y"], body=body(N("Relu", ["v0"], ["r"]), convolve("r", "w0"))),
+    ]
+    proto = model(*nodes)
+    proto.graph.initializer.append(number("ten", 10))
+    assert obstacles(tmp_path / "m.onnx", proto) == {"Loop"}
+    network = load_network(tmp_path / "m.onnx")
+    deployed = deploy_whole(network, image_size=IMAGE.shape[:2], image_dtype="float32", output="raw")
+    with closing(Session(deployed, memory_bytes=1 << 40, threads=1)) as session:
+        session.segment(ArraySource(IMAGE), sink := ArraySink())
+    assert np.array_equal(sink.result, one_pass(tmp_path / "m.onnx"))
 
 
 def obstacles(path: Path, proto: onnx.ModelProto) -> set[str]:

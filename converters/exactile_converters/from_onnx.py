@@ -14,12 +14,15 @@ from onnx_ir.passes import common as passes
 
 from exactile.errors import ModelError, OptionError
 from exactile.file_kinds import not_a_model
-from exactile_converters.constant_branches import take_constant_branches
+from exactile_converters.constant_flow.steady import two_shapes
+from exactile_converters.constant_flow.write_out import write_out_constant_flow
+from exactile_converters.empty_outputs import DropEmptyOutputs
 from exactile_converters.engine_check import check_model, name_default_domain
 from exactile_converters.external_data import load_external_data
 from exactile_converters.fixed_size import release_fixed_size
 from exactile_converters.geometry.node_view import Labels
 from exactile_converters.geometry.trace import Traced, trace
+from exactile_converters.identities import DropIdentities
 from exactile_converters.opset import at_least_opset
 from exactile_converters.runtime_operators.rewrite import refuse_blocked, write_as_onnx
 from exactile_converters.several_inputs import ImageValue, join_inputs
@@ -83,7 +86,7 @@ def prepare_network(proto: onnx.ModelProto, *, name: str, output_name: str | Non
             clean(model)
         inputs = _image_inputs(model, name)
         image = inputs[0] if len(inputs) == 1 else join_inputs(model, inputs, name)
-        if take_constant_branches(model, image.value, image.labels, image.channels):
+        if write_out_constant_flow(model, image.value, two_shapes(image.labels, image.channels)):
             clean(model)
         result = _result_output(model, name, output_name)
         release_fixed_size(model, image.value, image.labels)
@@ -142,8 +145,10 @@ def clean(model: ir.Model) -> None:
         passes.InlinePass(),
         passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         passes.RemoveInitializersFromInputsPass(),
-        passes.IdentityEliminationPass(),
+        DropIdentities(),
+        passes.OutputFixPass(),
         passes.RemoveUnusedNodesPass(),
+        DropEmptyOutputs(),
         passes.NameFixPass(),
         passes.TopologicalSortPass(),
     )

@@ -6,14 +6,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import onnx
+import onnx.inliner
 
 from exactile.errors import ModelError
 from exactile_converters.engine_check import DEFAULT_DOMAINS
 from exactile_converters.geometry.runtime_shapes import NORMALIZATIONS
 from exactile_converters.old_resize import keep_old_resize
-from exactile_converters.untrusted import one_line, with_subgraphs
+from exactile_converters.untrusted import one_line, understood, with_subgraphs
 
 FIRST_OPSET_WITH_RESIZE_MODES = 11
+
+FIRST_IR_WITH_CONSTANT_INITIALIZERS = 4
+"""Before, initialisers had to be inputs, too. ONNX Runtime does not ask for it."""
 
 ASIDE = "exactile.aside"
 """A domain that the conversion passes over."""
@@ -27,8 +31,11 @@ def at_least_opset(proto: onnx.ModelProto, wanted: int, name: str) -> onnx.Model
         raise ModelError(
             f"{name}: the model has opset {version}; the newest known here is {newest}: update onnx, or export with it"
         )
+    with understood(name):
+        proto = _inlined(proto, version, wanted)
     if version >= wanted:
         return proto
+    proto.ir_version = max(proto.ir_version, FIRST_IR_WITH_CONSTANT_INITIALIZERS)
     try:
         with _set_aside(proto) as restored:
             converted = onnx.version_converter.convert_version(proto, wanted)
@@ -41,6 +48,29 @@ def at_least_opset(proto: onnx.ModelProto, wanted: int, name: str) -> onnx.Model
     if version < FIRST_OPSET_WITH_RESIZE_MODES:
         keep_old_resize(converted)
     return converted
+
+
+def _inlined(proto: onnx.ModelProto, version: int, wanted: int) -> onnx.ModelProto:
+    """Functions at the model's opset, as ONNX Runtime takes them; written out where the model's is to change."""
+    for function in proto.functions:
+        if _means_the_same(function, version):
+            for entry in function.opset_import:
+                entry.version = version if entry.domain in DEFAULT_DOMAINS else entry.version
+    return onnx.inliner.inline_local_functions(proto) if proto.functions and version < wanted else proto
+
+
+def _means_the_same(function: onnx.FunctionProto, version: int) -> bool:
+    """Whether no operator of ``function`` changed between its opset and ``version``."""
+    own = next((entry.version for entry in function.opset_import if entry.domain in DEFAULT_DOMAINS), version)
+    try:
+        return all(
+            onnx.defs.get_schema(node.op_type, own).since_version
+            == onnx.defs.get_schema(node.op_type, version).since_version
+            for node in with_subgraphs(function.node)
+            if not node.domain
+        )
+    except onnx.defs.SchemaError:
+        return False
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Sparse initialisers become ordinary ones, as ONNX Runtime makes them when it opens a model."""
+"""Sparse initialisers and constants become ordinary ones, as ONNX Runtime makes them when it opens a model."""
 
 from __future__ import annotations
 
@@ -6,20 +6,28 @@ from math import prod
 
 import numpy as np
 import onnx
-from onnx import SparseTensorProto, TensorProto, numpy_helper
+from onnx import SparseTensorProto, TensorProto, helper, numpy_helper
 
 from exactile.errors import ModelError
+from exactile_converters.untrusted import with_subgraphs
 
 LARGEST_ELEMENTS = 1 << 28
 """Of one tensor written out: a file of a few bytes may claim any shape."""
 
 
 def write_out_sparse(proto: onnx.ModelProto, name: str) -> None:
-    """Replace the main graph's sparse initialisers in place. Raises ModelError where one holds not what it claims."""
+    """Replace the main graph's sparse initialisers, and sparse constants, in place.
+
+    Raises ModelError where one holds not what it claims.
+    """
     graph = proto.graph
     for sparse in graph.sparse_initializer:
         graph.initializer.append(_dense(sparse, name))
     del graph.sparse_initializer[:]
+    for node in with_subgraphs([*graph.node, *(node for function in proto.functions for node in function.node)]):
+        for attribute in node.attribute:
+            if node.op_type == "Constant" and attribute.name == "sparse_value":
+                attribute.CopyFrom(helper.make_attribute("value", _dense(attribute.sparse_tensor, name)))
 
 
 def _dense(sparse: SparseTensorProto, name: str) -> TensorProto:

@@ -21,44 +21,27 @@ FIXED = 2
 
 def loop(node: ir.Node, at: WritingOut) -> list[ir.Node] | None:
     """New nodes of the main graph: one round, and the loop of all further ones; None where their number may change."""
-    body = node.attributes["body"].as_graph()
-    if len(node.inputs) < FIXED:
+    body, name = node.attributes["body"].as_graph(), node.name or ""
+    if len(node.inputs) < FIXED or name in at.left:
         return None
-    rounds, limit, going = _Rounds.of(node), _limit(node, at), _going(node, at)
-    if limit is None or going is None:
+    limit, going = _limit(node, at), _going(node, at)
+    if limit is None or going is None or not (name in at.rounds or _is_decided(node, at)):
         return None
-    if rounds.done == 0 and not _is_decided(node, at):
-        return None
-    if rounds.done >= limit or not going:
+    rounds = at.rounds.get(name, [])
+    if len(rounds) >= limit or not going:
         return _finish(node, rounds, at)
     most = min(MOST_ROUNDS, MOST_NODES // _size(body))
-    if rounds.done >= most or (rounds.done == 0 and _counts(node) and limit > most):
+    if len(rounds) >= most or (_counts(node) and limit > most):
         return None
-    round_number = at.constant(np.array(rounds.done, np.int64), f"{node.name}_round")
-    still = at.constant(np.array(going), f"{node.name}_going")
+    round_number = at.constant(np.array(len(rounds), np.int64), f"{name}_round")
+    still = at.constant(np.array(going), f"{name}_going")
     carried = [value for value in node.inputs[FIXED:] if value is not None]
     nodes, results = at.inline(node, body, (round_number, still, *carried))
     node.replace_input_with(1, results[0])
     for place in range(len(carried)):
         node.replace_input_with(FIXED + place, results[1 + place])
-    rounds.collected.append(results[1 + len(carried) :])
-    rounds.done += 1
+    at.rounds[name] = [*rounds, results[1 + len(carried) :]]
     return [*nodes, node]
-
-
-class _Rounds:
-    """How far a loop is written out, kept with its node."""
-
-    KEY = "exactile_rounds"
-
-    def __init__(self) -> None:
-        self.done = 0
-        self.collected: list[list[ir.Value]] = []
-
-    @classmethod
-    def of(cls, node: ir.Node) -> _Rounds:
-        found: _Rounds = node.meta.setdefault(cls.KEY, cls())
-        return found
 
 
 def _limit(node: ir.Node, at: WritingOut) -> float | None:
@@ -114,20 +97,21 @@ def _is_decided(node: ir.Node, at: WritingOut) -> bool:
     return follows(body.outputs[0])
 
 
-def _finish(node: ir.Node, rounds: _Rounds, at: WritingOut) -> list[ir.Node] | None:
+def _finish(node: ir.Node, rounds: list[list[ir.Value]], at: WritingOut) -> list[ir.Node] | None:
     carried = [value for value in node.inputs[FIXED:] if value is not None]
     listed = node.outputs[len(carried) :]
-    if listed and not rounds.collected:
+    if listed and not rounds:
         return None  # empty tensors, whose shape nothing tells
     made: list[ir.Node] = []
     front = at.constant(np.array([0], np.int64), f"{node.name}_front")
     for place in range(len(listed)):
         parts = []
-        for results in rounds.collected:
-            made.append(at.add(node, "Unsqueeze", [results[place], front], {}))
+        for results in rounds:
+            made.append(at.add(node, "Unsqueeze", [at.current(results[place]), front], {}))
             parts.append(made[-1].outputs[0])
         made.append(at.add(node, "Concat", parts, {"axis": 0}))
         carried.append(made[-1].outputs[0])
+    at.rounds.pop(node.name or "", None)
     return made + at.replace(node, carried)
 
 
@@ -135,18 +119,20 @@ def sequence_map(node: ir.Node, at: WritingOut) -> list[ir.Node] | None:
     """The body for each entry of the sequences."""
     body = node.attributes["body"].as_graph()
     given = [value for value in node.inputs if value is not None]
-    if not given or given[0] not in at.sequences:
+    entries = {value: found for value in given if (found := at.entries(value)) is not None}
+    lengths = {len(found) for found in entries.values()}
+    if len(lengths) != 1 or given[0] not in entries:
         return None
-    length = len(at.sequences[given[0]])
-    if length * _size(body) > MOST_NODES or any(len(at.sequences.get(v, given[:length])) != length for v in given[:1]):
+    length = lengths.pop()
+    if length * _size(body) > MOST_NODES:
         return None
     made: list[ir.Node] = []
     results: list[list[ir.Value]] = []
     for place in range(length):
-        entries = [at.sequences[value][place] if value in at.sequences else value for value in given]
-        nodes, found = at.inline(node, body, entries)
+        arguments = [entries[value][place] if value in entries else value for value in given]
+        nodes, made_here = at.inline(node, body, arguments)
         made += nodes
-        results.append(found)
+        results.append(made_here)
     for number, output in enumerate(node.outputs):
-        at.sequences[output] = tuple(found[number] for found in results)
+        at.sequences[output] = tuple(made_here[number] for made_here in results)
     return made

@@ -133,8 +133,7 @@ def is_there(node: ir.Node, at: WritingOut) -> Made:
 
 
 def _entries(node: ir.Node, at: WritingOut) -> tuple[ir.Value, ...] | None:
-    value = node.inputs[0] if node.inputs else None
-    return at.sequences.get(value) if value is not None else None
+    return at.entries(node.inputs[0]) if node.inputs else None
 
 
 def _place(node: ir.Node, index: int, at: WritingOut, default: int) -> int | None:

@@ -1,7 +1,8 @@
-"""What is known of values that do not follow the image's height or width."""
+"""What is known of values that are the same for all images that are looked at: of two sizes, or of one."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,13 +23,19 @@ MOVES = {
 """Operators that only move numbers: what they give is free of the image's size if it is the same at two sizes."""
 
 
-class Steady:
-    """Facts at two image sizes, of the nodes met so far."""
+Shapes = Sequence[tuple[int, ...]]
 
-    def __init__(self, model: ir.Model, image: ir.Value, labels: Labels, channels: int) -> None:
-        self._probes = [
-            Probe(model, image.name or "", image_shape(labels, channels, size), visits=False) for size in SIZES
-        ]
+
+def two_shapes(labels: Labels, channels: int) -> Shapes:
+    """What is the same for both of these images is so for all."""
+    return [image_shape(labels, channels, size) for size in SIZES]
+
+
+class Steady:
+    """Facts for images of each of some shapes, of the nodes met so far."""
+
+    def __init__(self, model: ir.Model, image: ir.Value, shapes: Shapes) -> None:
+        self._probes = [Probe(model, image.name or "", shape, visits=False) for shape in shapes]
 
     def visit(self, node: ir.Node) -> None:
         for probe in self._probes:
@@ -67,7 +74,7 @@ class Steady:
             seen.add(current)
             facts = [probe.of(current) for probe in self._probes]
             values = [fact.value for fact in facts if fact is not None and fact.value is not None]
-            if len(values) < len(self._probes) or not np.array_equal(values[0], values[1]):
+            if len(values) < len(self._probes) or not all(np.array_equal(values[0], other) for other in values[1:]):
                 return False
             maker = current.producer()
             if maker is not None and maker.op_type not in MOVES:

@@ -7,10 +7,13 @@ from collections.abc import Callable
 import onnx_ir as ir
 
 from exactile_converters.constant_flow import branches, loops, sequences
+from exactile_converters.constant_flow.steady import Shapes
 from exactile_converters.constant_flow.writing_out import WritingOut
-from exactile_converters.geometry.node_view import Labels
 
-MOST_STEPS = 200_000
+MOST_STEPS = 50_000
+"""So many nodes are looked at."""
+
+MOST_TRIALS = 4
 
 Handler = Callable[[ir.Node, WritingOut], list[ir.Node] | None]
 
@@ -33,14 +36,29 @@ _HANDLERS: dict[str, Handler] = {
 }
 
 
-def write_out_constant_flow(model: ir.Model, image: ir.Value, labels: Labels, channels: int) -> int:
-    """Replace in the main graph, which must be sorted, what can be; how many nodes that were.
+def write_out_constant_flow(model: ir.Model, image: ir.Value, shapes: Shapes) -> int:
+    """Replace in the main graph, which must be sorted, what is the same for all images of ``shapes``; how many nodes.
 
-    Nodes that became unused stay.
+    Nodes that became unused stay. A loop of which not all rounds can be written out stays as it is: that is found out
+    on a copy.
     """
     if not any(node.op_type in _HANDLERS and node.op_type != "Identity" for node in model.graph):
         return 0
-    at = WritingOut(model, image, labels, channels)
+    left: set[str] = set()
+    loops = {node.name or "" for node in model.graph.all_nodes() if node.op_type == "Loop"}
+    for _trial in range(MOST_TRIALS if loops else 0):
+        trial = model.clone()
+        stuck = _write_out(WritingOut(trial, image, shapes, left), trial)[1]
+        if not stuck:
+            break
+        left |= stuck
+    else:
+        left = loops
+    return _write_out(WritingOut(model, image, shapes, left), model)[0]
+
+
+def _write_out(at: WritingOut, model: ir.Model) -> tuple[int, set[str]]:
+    """How many nodes were replaced, and the loops that were begun and not finished."""
     waiting, written = list(reversed(list(model.graph))), 0
     for _step in range(MOST_STEPS):
         if not waiting:
@@ -53,4 +71,4 @@ def write_out_constant_flow(model: ir.Model, image: ir.Value, labels: Labels, ch
         else:
             waiting += reversed(made)
             written += 1
-    return written
+    return written, set(at.rounds)

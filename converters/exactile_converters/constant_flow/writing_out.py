@@ -2,27 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from exactile_converters.constant_flow.steady import Steady
-from exactile_converters.geometry.node_view import Labels
+from exactile_converters.constant_flow.steady import Shapes, Steady
 
 Attributes = Mapping[str, int]
 
 
 class WritingOut:
-    """``sequences`` are the values that hold sequences, with what is in them."""
+    """``sequences`` are the values that hold sequences, with what is in them.
 
-    def __init__(self, model: ir.Model, image: ir.Value, labels: Labels, channels: int) -> None:
+    ``rounds`` are the loops of which some rounds are written out, by name: for each round, the values that it lists.
+    Those in ``left`` stay as they are.
+    """
+
+    def __init__(self, model: ir.Model, image: ir.Value, shapes: Shapes, left: Collection[str] = ()) -> None:
         self.graph = model.graph
-        self.known = Steady(model, image, labels, channels)
+        self.known = Steady(model, image, shapes)
         self.sequences: dict[ir.Value, tuple[ir.Value, ...]] = {}
+        self.rounds: dict[str, list[list[ir.Value]]] = {}
+        self.left = left
+        self._replaced: dict[ir.Value, ir.Value] = {}
         self._taken = {value.name for node in model.graph.all_nodes() for value in node.outputs}
         self._taken |= {value.name for value in model.graph.inputs} | set(model.graph.initializers)
+
+    def current(self, value: ir.Value) -> ir.Value:
+        """What stands for ``value`` now."""
+        while value in self._replaced:
+            value = self._replaced[value]
+        return value
+
+    def entries(self, sequence: ir.Value | None) -> tuple[ir.Value, ...] | None:
+        """What is in a sequence; None where that is not known."""
+        found = self.sequences.get(sequence) if sequence is not None else None
+        return tuple(map(self.current, found)) if found is not None else None
 
     def fresh(self, name: str) -> str:
         """A name that no value of the main graph has."""
@@ -77,6 +94,7 @@ class WritingOut:
         """``results`` take the place of the node's outputs, and the node goes; nodes that this takes."""
         made = []
         for old, new in zip(node.outputs, results, strict=True):
+            self._replaced[old] = new
             if new in self.sequences:
                 self.sequences[old] = self.sequences[new]
             if old.is_graph_output():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from exactile_converters.constant_branches import take_branches_at
+from exactile_converters.constant_flow.write_out import write_out_constant_flow
 from exactile_converters.from_onnx import Network, clean
 from exactile_converters.geometry.feature_maps import image_shape
 from exactile_converters.geometry.node_view import SPATIAL
@@ -72,7 +72,7 @@ def _check_exported_size(network: Network, size: tuple[int, int]) -> None:
 
 def _at_size(network: Network, size: tuple[int, int]) -> NetworkAtSize:
     copy, name = network.copy(), network.result.name
-    if take_branches_at(copy.model, copy.image, image_shape(network.labels, network.channels, size)):
+    if write_out_constant_flow(copy.model, copy.image, [image_shape(network.labels, network.channels, size)]):
         clean(copy.model)
         copy = replace(copy, result=next(value for value in copy.model.graph.outputs if value.name == name))
     return NetworkAtSize(network=copy, size=size, maps=maps_at(copy, size))

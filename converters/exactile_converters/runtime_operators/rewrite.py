@@ -20,6 +20,7 @@ _REWRITINGS: dict[str, Rewriting] = {
     "FusedConv": fused.convolution,
     "FusedGemm": fused.dense,
     "NhwcMaxPool": channels_last.max_pool,
+    "Pad": lambda node, write: write.copy("Pad", node.inputs, node.attributes),
     "QLinearAveragePool": channels_last.average_pool,
     "QLinearConv": channels_last.convolution,
     "SkipLayerNormalization": fused.skip_normalization,

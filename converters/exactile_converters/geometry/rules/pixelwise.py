@@ -13,6 +13,8 @@ UNARY = (
     "Sign Sin Sinh Softplus Softsign Sqrt Swish Tan Tanh ThresholdedRelu"
 ).split()
 
+FIRST_OPSET_WITH_TRAINING_MODE = 14
+
 BROADCASTING = (
     "Add And BitwiseAnd BitwiseOr BitwiseXor CastLike Div Equal Greater GreaterOrEqual Less LessOrEqual Max Mean Min "
     "Mod Mul Or PRelu Pow Sub Sum Where Xor"
@@ -82,8 +84,9 @@ def _varies_over_space(operand: Operand, labels: Labels) -> bool:
 
 @rule("BatchNormalization")
 def batch_normalization(node: NodeView) -> Transfer:
-    """Frozen statistics act per channel."""
-    if node.integer("training_mode", 0) or sum(bool(output.name and output.uses()) for output in node.node.outputs) > 1:
+    """Frozen statistics act per channel. Before opset 14, further outputs, used or not, mean training."""
+    outputs = sum(bool(output.name) for output in node.node.outputs)
+    if node.integer("training_mode", 0) or (outputs > 1 and node.opset < FIRST_OPSET_WITH_TRAINING_MODE):
         raise ObstacleError("batch normalisation is in training mode", "Export the network in evaluation mode")
     node.only_first_is_feature(("scale", "bias", "mean", "variance"))
     _, labels = node.feature()
