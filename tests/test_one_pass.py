@@ -129,7 +129,8 @@ REFUSED = {
     "never": r"does not take 61 x 46 pixels \(Add 'Add_b': .*\. Nor is that so for sizes up to 63 pixels larger",
     "classifier": r"its output \[1, 16, 1, 1\] is no map of an image",
     "counting": r"NonZero 'NonZero_out' gives has a shape that is not known before it runs",
-    "looping": r"Loop 'Loop_b'",
+    "looping": r"the memory of Loop 'Loop_b' is not known before it runs: it holds subgraphs",
+    "deciding": r"the memory of If 'If_b' is not known before it runs: it holds subgraphs",
 }
 
 

@@ -249,6 +249,18 @@ def looping() -> bytes:
     )
 
 
+def deciding() -> bytes:
+    """What is computed depends on the image's pixels."""
+    return between(
+        ("GlobalAveragePool", ["a"], ["g"], {}),
+        ("Add", ["a", "g"], ["c"], {}),
+        ("ReduceMax", ["a"], ["top"], {"keepdims": 0}),
+        ("Greater", ["top", "zero"], ["high"], {}),
+        ("If", ["high"], ["b"], {"then_branch": _branch("then", 2.0), "else_branch": _branch("else", -1.0)}),
+        constants={"zero": np.float32(0)},
+    )
+
+
 def mean_variance_norm() -> bytes:
     return between(("MeanVarianceNormalization", ["a"], ["b"], {"axes": [0, 2, 3]}))
 

@@ -9,8 +9,11 @@ from exactile_converters.constant_flow.write_out import write_out_constant_flow
 from exactile_converters.from_onnx import Network, clean
 from exactile_converters.geometry.feature_maps import image_shape
 from exactile_converters.geometry.node_view import SPATIAL
+from exactile_converters.geometry.rules.barriers import CONTROL_FLOW
+from exactile_converters.geometry.trace import ancestors
 from exactile_converters.one_pass.maps import MapsAtSize, maps_at
 from exactile_converters.one_pass.refusal import OnePassError, SizeRefusedError
+from exactile_converters.one_pass.shapes import node_label
 
 USUAL_STRIDES = (2, 4, 8, 16, 32, 64)
 """An image whose size is refused is extended to the next multiples of these."""
@@ -75,4 +78,7 @@ def _at_size(network: Network, size: tuple[int, int]) -> NetworkAtSize:
     if write_out_constant_flow(copy.model, copy.image, [image_shape(network.labels, network.channels, size)]):
         clean(copy.model)
         copy = replace(copy, result=next(value for value in copy.model.graph.outputs if value.name == name))
+    for node in ancestors(copy.model, copy.result):
+        if node.op_type in CONTROL_FLOW and not node.domain:
+            raise OnePassError(f"the memory of {node_label(node)} is not known before it runs: it holds subgraphs")
     return NetworkAtSize(network=copy, size=size, maps=maps_at(copy, size))

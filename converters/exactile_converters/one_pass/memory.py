@@ -11,7 +11,6 @@ import onnx_ir as ir
 from exactile.contract import BytesForShape, MemoryModel
 from exactile_converters.geometry.feature_maps import image_shape
 from exactile_converters.geometry.probe import SMALL_VALUE_ELEMENTS, Fact
-from exactile_converters.geometry.rules.barriers import CONTROL_FLOW
 from exactile_converters.graphs.io import Wrapped
 from exactile_converters.graphs.memory import NodeUse, TensorUse, memory_model
 from exactile_converters.graphs.memory_records import node_use
@@ -71,8 +70,6 @@ def _tensor(name: str, fact: Fact, size: tuple[int, int]) -> TensorUse:
 
 
 def _node(node: ir.Node, tensors: Mapping[str, TensorUse], facts: Mapping[str, Fact], size: tuple[int, int]) -> NodeUse:
-    if node.op_type in CONTROL_FLOW:
-        raise OnePassError(f"the memory of {node_label(node)} is not known before it runs: it holds subgraphs")
     scratch = scratch_bytes(node, facts)
     if scratch is None:
         raise OnePassError(f"the memory that {node_label(node)} of domain {node.domain!r} takes is not known")
