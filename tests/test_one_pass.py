@@ -12,7 +12,9 @@ import pytest
 import tifffile
 
 import exactile
+from exactile.contract import ImageStatistics
 from exactile.errors import BudgetError, ExactileError, NotTileableError, OptionError, PlanError
+from exactile.sinks.tiff import TiffSink
 from exactile_converters.bundle import BundleContent, write_bundle
 from exactile_converters.deploy import Normalization, deploy, deploy_whole
 from exactile_converters.from_onnx import prepare_network
@@ -106,8 +108,6 @@ def test_every_output():
 
 def test_statistics_of_the_whole_image():
     image, model = picture(), whole_nets.pooled()
-    from exactile.contract import ImageStatistics
-
     statistics = ImageStatistics(kind="percentile", low=2.0, high=90.0, per_channel=False)
     raw, _, _ = whole(model, image, output="raw", normalization=Normalization(statistics=statistics))
     low, high = np.percentile(image, (2, 90))
@@ -188,6 +188,29 @@ def test_background_is_refused_by_the_obstacle(session):
         session.segment(
             exactile.ArraySource(picture()), exactile.ArraySink(), background=Threshold(value=200, beyond="above")
         )
+
+
+def test_a_run_that_ends_early_goes_on_to_the_same_bytes(tmp_path):
+    """Statistics that were measured are kept, and so is the plan, over an image that is extended."""
+    statistics = ImageStatistics(kind="zscore")
+    network = prepare_network(parsed(whole_nets.skipping()), name="skipping")
+    deployed = deploy_whole(
+        network, image_size=SIZE, image_dtype="uint8", normalization=Normalization(statistics=statistics)
+    )
+    session, source = exactile.Session(deployed), exactile.ArraySource(picture())
+    session.segment(source, TiffSink(tmp_path / "straight.tif", tile=32))
+    sink = TiffSink(tmp_path / "labels.tif", tile=32, resumable=True)
+    with pytest.raises(ZeroDivisionError):
+        session.segment(source, sink, planned=lambda _plan: None, progress=lambda pixels: 1 // (pixels == 0))
+    measured = []
+    summary = session.segment(
+        source,
+        TiffSink(tmp_path / "labels.tif", tile=32, resumable=True),
+        resume=True,
+        measuring=lambda done, _total: measured.append(done),
+    )
+    assert (measured, summary.plan) == ([], "whole")
+    assert (tmp_path / "labels.tif").read_bytes() == (tmp_path / "straight.tif").read_bytes()
 
 
 @pytest.mark.parametrize("size", [(60, 46), (2 * SIZE[0], 2 * SIZE[1]), (30, 23)])
