@@ -290,15 +290,56 @@ def floored() -> bytes:
     return model_of(nodes, {**WEIGHTS, "scales": np.array([1, 1, 4, 4], np.float32)})
 
 
+UNPADDED = ("Conv", ["image", "w0"], ["a"], {})
+
+
 def unpadded() -> bytes:
-    """Two pixels are lost along each axis."""
+    """A pixel is lost at each edge."""
     nodes = [
-        ("Conv", ["image", "w0"], ["a"], {}),
-        ("GlobalAveragePool", ["a"], ["g"], {}),
-        ("Add", ["a", "g"], ["b"], {}),
+        UNPADDED,
+        ("InstanceNormalization", ["a", "gain", "bias"], ["c"], {}),
+        ("GlobalAveragePool", ["c"], ["g"], {}),
+        ("Add", ["c", "g"], ["b"], {}),
         LAST,
     ]
-    return model_of(nodes, WEIGHTS)
+    return model_of(nodes, {**WEIGHTS, "gain": floats(16), "bias": floats(16)})
+
+
+def shifted() -> bytes:
+    """Three rows are lost at the top, where they are cropped, and two columns at the right."""
+    nodes = [
+        FIRST,
+        ("Slice", ["a", "starts", "ends", "axes"], ["c"], {}),
+        ("GlobalAveragePool", ["c"], ["g"], {}),
+        ("Add", ["c", "g"], ["b"], {}),
+        LAST,
+    ]
+    cut = {"starts": np.array([3, 0]), "ends": np.array([2**62, -2]), "axes": np.array([2, 3])}
+    return model_of(nodes, {**WEIGHTS, **cut})
+
+
+def unpadded_and_grouped() -> bytes:
+    """A pixel is lost at each edge, before the axes of the map are given up for a while."""
+    nodes = [
+        UNPADDED,
+        ("Reshape", ["a", "groups"], ["r"], {}),
+        ("InstanceNormalization", ["r", "gain", "bias"], ["i"], {}),
+        ("Shape", ["a"], ["shape"], {}),
+        ("Reshape", ["i", "shape"], ["b"], {}),
+        LAST,
+    ]
+    groups = {"groups": np.array([0, 4, -1]), "gain": np.ones(4, np.float32), "bias": np.zeros(4, np.float32)}
+    return model_of(nodes, {**WEIGHTS, **groups})
+
+
+def unpadded_and_flipped() -> bytes:
+    nodes = [
+        UNPADDED,
+        ("Slice", ["a", "last", "first", "axes", "back"], ["b"], {}),
+        LAST,
+    ]
+    back = {"last": np.array([-1]), "first": np.array([-(2**62)]), "axes": np.array([2]), "back": np.array([-1])}
+    return model_of(nodes, {**WEIGHTS, **back})
 
 
 def never() -> bytes:

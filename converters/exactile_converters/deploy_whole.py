@@ -1,7 +1,7 @@
 """A network that cannot be tiled, deployed for images of one size: it runs in one pass over the whole image.
 
 Only the size is known of it, not how far it looks: so there is no halo, and no plan but one pass. What is told of
-geometry is the size of its result against the image's, where both have the same edges.
+geometry is the size of its result against the image's, and where in the image it lies.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def _deployed(
     wrapped = wrap(network, maps.features, image_dtype=image_dtype, normalization=normalization, wish=wish)
     contract = Contract(
         model_name=network.name,
-        geometry=geometry_at(result, size),
+        geometry=geometry_at(result, maps.origin, size),
         image=wrapped.image,
         result=wrapped.result,
         memory=one_pass_memory(wrapped, size),
@@ -121,19 +121,21 @@ def _write_what_is_known(maps: MapsAtSize) -> None:
     write_windows_at(maps.nodes, shapes)
 
 
-def geometry_at(result: FeatureMap, size: tuple[int, int]) -> Geometry:
+def geometry_at(result: FeatureMap, origin: Mapping[Label, Fraction], size: tuple[int, int]) -> Geometry:
     """That of ``result`` for images of ``size`` and no other: the halo is the image itself."""
-    y, x = (_axis(result.scale[axis], result, axis, px) for axis, px in zip(SPATIAL, size, strict=True))
+    y, x = (_axis(result, origin[axis], axis, px) for axis, px in zip(SPATIAL, size, strict=True))
     return Geometry(y=y, x=x)
 
 
-def _axis(scale: Fraction, result: FeatureMap, axis: Label, image_px: int) -> AxisGeometry:
+def _axis(result: FeatureMap, origin: Fraction, axis: Label, image_px: int) -> AxisGeometry:
+    scale = result.scale[axis]
     stride = image_px * scale.denominator
     return AxisGeometry(
         stride=stride,
         before=image_px,
         after=image_px,
         scale=scale,
+        origin=origin,
         size_constant=result.shape[result.labels.index(axis)] - image_px * scale,
         remainder=image_px % stride,
     )

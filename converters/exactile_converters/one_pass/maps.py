@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import onnx_ir as ir
 
@@ -19,6 +20,7 @@ from exactile_converters.geometry.node_view import SPATIAL, Label, Labels
 from exactile_converters.geometry.probe import Fact, Probe
 from exactile_converters.geometry.trace import ancestors
 from exactile_converters.one_pass.growth import LARGEST_FACTOR, Growth, NoGrowthError
+from exactile_converters.one_pass.place import origin_of
 from exactile_converters.one_pass.refusal import OnePassError, SizeRefusedError
 from exactile_converters.one_pass.shapes import first_unknown, node_label, shapes_at
 
@@ -34,12 +36,14 @@ LAYOUTS: Mapping[int, tuple[Labels, ...]] = {
 class MapsAtSize:
     """What ``nodes``, in order, make of an image of one size: ``facts`` of all of it.
 
-    ``features``, by name, are the maps whose rows and columns are known, the network's result among them.
+    ``features``, by name, are the maps whose rows and columns are known, the network's result among them; ``origin``
+    is where its first pixel lies in the image, in image pixels.
     """
 
     nodes: Sequence[ir.Node]
     facts: Probe
     features: Mapping[str, FeatureMap]
+    origin: Mapping[Label, Fraction]
 
 
 def maps_at(network: Network, size: tuple[int, int]) -> MapsAtSize:
@@ -54,12 +58,10 @@ def maps_at(network: Network, size: tuple[int, int]) -> MapsAtSize:
         if one is not None:
             found[one.name] = one
     name = network.result.name or ""
-    if name in found:
-        _check_place(found[name], size)
-    else:
+    if name not in found:
         free = all(probe is not None and probe.of(network.result) is not None for probe in (taller, wider))
         found[name] = _matched(network, here, size, largest=1 if free else LARGEST_FACTOR)
-    return MapsAtSize(nodes=nodes, facts=here, features=found)
+    return MapsAtSize(nodes=nodes, facts=here, features=found, origin=_origin(network, here, found, size))
 
 
 def _larger(size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -147,14 +149,21 @@ def _feature(value: ir.Value, labels: Labels, fact: Fact, growth: Mapping[Label,
     )
 
 
-def _check_place(result: FeatureMap, size: tuple[int, int]) -> None:
+def _origin(
+    network: Network, here: Probe, features: Mapping[str, FeatureMap], size: tuple[int, int]
+) -> Mapping[Label, Fraction]:
     """Raises SizeRefusedError where the result has lost or gained pixels at its edges: which ones is not known."""
-    if any(abs(constant) >= 1 for constant in result.constant.values()):
-        height, width = (result.shape[result.labels.index(axis)] for axis in SPATIAL)
-        raise SizeRefusedError(
-            f"its output has {height} x {width} pixels for an image of {size[0]} x {size[1]}, and where in the image "
-            "they lie is not known; pad or crop within the network so that both have the same edges"
-        )
+    result = features[network.result.name or ""]
+    if all(abs(constant) < 1 for constant in result.constant.values()):
+        return dict.fromkeys(SPATIAL, Fraction(0))
+    found = origin_of(network, result, here.facts, features)
+    if found is not None:
+        return found
+    height, width = (result.shape[result.labels.index(axis)] for axis in SPATIAL)
+    raise SizeRefusedError(
+        f"its output has {height} x {width} pixels for an image of {size[0]} x {size[1]}, and where in the image "
+        "they lie is not known; pad or crop within the network so that both have the same edges"
+    )
 
 
 def _matched(network: Network, here: Probe, size: tuple[int, int], *, largest: int) -> FeatureMap:
