@@ -13,15 +13,19 @@ import pytest
 from onnx import helper
 
 from benchmarks.memory_model import measure
-from exactile.errors import ModelError
+from exactile.errors import ModelError, OptionError
 from exactile.planning import ACTIVATION_MARGIN
 from exactile.session import Session
 from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource
 from exactile_converters.deploy import deploy, load_network
+from exactile_converters.deploy_whole import deploy_whole
+from exactile_converters.from_onnx import prepare_network
+from exactile_converters.precision import at_precision
 from exactile_converters.verify.verification import verify
 from tests.optimized_models import (
     ALL,
+    EXTENDED,
     GELU,
     N,
     conv,
@@ -127,6 +131,31 @@ def test_a_quantised_model_is_probed_to_the_pixel(tmp_path):
     assert all(side.verdict == "exact" for probe in found.probes for side in probe.sides)
     assert found.comparison is not None
     assert found.comparison.difference.max_abs == 0
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_a_quantised_model_is_not_quantised_again(tmp_path, precision):
+    network = prepare_network(quantized(many_operators(), tmp_path), name="m.onnx")
+    with pytest.raises(OptionError, match=r"is quantised \(QLinearAdd, .*--precision fp32, which leaves it"):
+        at_precision(network, precision, (), "minmax")
+
+
+@pytest.mark.parametrize("level", [EXTENDED, ALL])
+def test_global_pooling_of_a_quantised_model_is_named_and_runs_in_one_pass(tmp_path, level):
+    """Squeeze-and-excitation; at the second level with channels last."""
+    nodes = [
+        N("GlobalAveragePool", ["a"], ["g"]),
+        N("Conv", ["g", "w"], ["c"]),
+        N("Sigmoid", ["c"], ["s"]),
+        N("Mul", ["a", "s"], ["b"]),
+    ]
+    model = optimized(quantized(network(nodes, [random("w", 4, 4, 1, 1)]), tmp_path), tmp_path, level)
+    prepared = prepare_network(model, name="m.onnx")
+    assert [obstacle.op for obstacle in prepared.trace().obstacles] == ["QLinearGlobalAveragePool"]
+    deployed = deploy_whole(prepared, image_size=IMAGE.shape[:2], image_dtype="float32", output="raw")
+    with closing(Session(deployed, memory_bytes=1 << 40, threads=1)) as session:
+        session.segment(ArraySource(IMAGE), sink := ArraySink())
+    assert np.array_equal(sink.result, whole(model))
 
 
 @pytest.mark.parametrize("name", ["quantised", "ConvNeXt block"])

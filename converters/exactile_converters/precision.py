@@ -37,6 +37,7 @@ Calibration = Literal["percentile", "entropy", "minmax"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 CALIBRATIONS: tuple[Calibration, ...] = get_args(Calibration)
 
+INTEGER = {"ConvInteger", "MatMulInteger"}
 CROP_PX = 256
 MOST_CROPS = 16
 """Crops for calibration and comparison, spread over all images."""
@@ -91,7 +92,14 @@ def crops_of(sources: Sequence[Source], network: Network, normalization: Normali
 
 
 def at_precision(network: Network, precision: Precision, crops: Sequence[Crop], method: Calibration) -> Network:
-    """A network of fewer bits; ``network`` is left as it is."""
+    """A network of fewer bits; ``network`` is left as it is. Raises OptionError where it computes with integers."""
+    used = {node.op_type for node in network.model.graph}
+    integer = sorted(op for op in used if op.startswith("QLinear") or op in INTEGER)
+    if precision != "fp32" and integer:
+        raise OptionError(
+            f"{network.name} is quantised ({', '.join(integer)}): convert it with --precision fp32, which leaves it as "
+            f"it is, or give the network before it was quantised for {precision}"
+        )
     proto = ir.to_proto(network.model)
     name, output = network.name, network.result.name
     if precision == "fp16":

@@ -13,6 +13,7 @@ from exactile.engines.tensorrt_library import TensorRTLibrary, load_tensorrt
 from exactile.errors import CancelledError, DeviceError, EngineBuildError, ExactileError
 from exactile_converters.device.form import DeviceForm, DevicePrecision
 from exactile_converters.device.stored import stored
+from exactile_converters.geometry.sliding import RUNTIME_DOMAIN
 from exactile_converters.tensorrt_engine.capability import Capabilities, member
 from exactile_converters.tensorrt_engine.monitor import (
     BuildWatcher,
@@ -129,7 +130,15 @@ class _Build:
             raise self._failed("does not take the graph")
         library = self._library
         said = "; ".join(errors)[:LONGEST_DETAIL]  # the log says the same once more, at length
-        raise EngineBuildError(f"{library.backend} {library.version} does not take the graph: {said}")
+        raise EngineBuildError(f"{library.backend} {library.version} does not take the graph: {said}{self._way_out()}")
+
+    def _way_out(self) -> str:
+        """What to do about operators that ONNX Runtime's optimiser and quantiser put into a model."""
+        nodes = self._form.model.graph.node
+        own = {node.op_type for node in nodes if node.domain == RUNTIME_DOMAIN or node.op_type.startswith("QLinear")}
+        if not own:
+            return ""
+        return f". ONNX Runtime wrote {', '.join(sorted(own))} into the model: give the one before it was optimised"
 
     def _check_tensors(self, network: Any) -> None:
         inputs = (network.get_input(index) for index in range(network.num_inputs))
