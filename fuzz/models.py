@@ -9,13 +9,19 @@ NETWORKS = ("unet_d1", "unet_bilinear_d1", "asymmetric", "dilated", "valid", "su
 """Of tests/nets.py; beside them the trained network of models/."""
 
 TRAINED = "stain_unet"
+WRITTEN_BY_RUNTIME = ("quantised", "fused", "loop")
+"""Of tests/optimized_models.py: as ONNX Runtime's quantiser and optimiser, and TorchScript, write models."""
+
 BUNDLE = "intact.bundle"
 
 
 def prepare_networks(folder: Path) -> None:
     """Write every network as ``<name>.onnx`` to ``folder``."""
     from tests.nets import onnx_bytes
+    from tests.optimized_models import written_by_runtime
 
+    for name, model in written_by_runtime(folder).items():
+        (folder / f"{name}.onnx").write_bytes(model.SerializeToString())
     for name in NETWORKS:
         (folder / f"{name}.onnx").write_bytes(onnx_bytes(name))
     (folder / f"{TRAINED}.onnx").write_bytes((ROOT / "models" / f"{TRAINED}.onnx").read_bytes())

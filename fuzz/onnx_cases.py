@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, TensorProto, helper
 
-from fuzz.models import NETWORKS, TRAINED
+from fuzz.models import NETWORKS, TRAINED, WRITTEN_BY_RUNTIME
 from fuzz.recipe import Recipe, draw
 
 Random = np.random.Generator
@@ -19,12 +19,13 @@ HUGE = (0, 1, -1, 2, 3, 1 << 16, 1 << 31, 1 << 40, (1 << 63) - 1, -(1 << 63))
 OPERATORS = (
     "Relu", "Add", "Mul", "Conv", "ConvTranspose", "MaxPool", "GlobalAveragePool", "Resize", "Concat", "Slice", "Pad",
     "Transpose", "Reshape", "Softmax", "Identity", "Cast", "Shape", "Gather", "Einsum", "Loop", "If", "Scan", "NonZero",
-    "NoSuchOperator",
+    "NoSuchOperator", "FusedConv", "QuickGelu", "QLinearAdd", "QLinearConcat", "SequenceConstruct", "SequenceAt",
+    "SplitToSequence", "ConcatFromSequence", "SequenceMap", "Optional",
 )  # fmt: skip
 
 
 def onnx_recipe(seed: int) -> Recipe:
-    return draw("onnx", [*NETWORKS, TRAINED], list(MUTATIONS), seed)
+    return draw("onnx", [*NETWORKS, TRAINED, *WRITTEN_BY_RUNTIME], list(MUTATIONS), seed)
 
 
 def onnx_case(recipe: Recipe, shared: Path) -> bytes:

@@ -138,3 +138,45 @@ def many_operators(features: int = 4) -> onnx.ModelProto:
         numpy_helper.from_array(np.float32([1, 1, 2, 2]), "up"),
     ]
     return network(nodes, constants, features=features)
+
+
+def loop() -> onnx.ModelProto:
+    """From "a" to "b": a loop of three rounds that inserts what it makes in a sequence."""
+    body = helper.make_graph(
+        [
+            N("Identity", ["going"], ["go"]),
+            conv("v", "w", "again"),
+            N("SequenceInsert", ["s", "w"], ["t"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("going", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("v", TensorProto.FLOAT, None),
+            helper.make_tensor_sequence_value_info("s", TensorProto.FLOAT, None),
+        ],
+        [
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("w", TensorProto.FLOAT, None),
+            helper.make_tensor_sequence_value_info("t", TensorProto.FLOAT, None),
+        ],
+    )
+    nodes = [
+        N("SequenceEmpty", [], ["none"]),
+        N("Loop", ["rounds", "yes", "a", "none"], ["c", "all"], body=body),
+        N("SequenceAt", ["all", "place"], ["d"]),
+        N("Add", ["c", "d"], ["b"]),
+    ]
+    numbers = {"rounds": np.int64(3), "yes": np.bool_(True), "place": np.int64(1)}
+    constants = [numpy_helper.from_array(np.asarray(value), name) for name, value in numbers.items()]
+    return network(nodes, [random("again", 4, 4, 3, 3), *constants])
+
+
+def written_by_runtime(folder: Path) -> dict[str, onnx.ModelProto]:
+    """A network of each kind, by name; ``folder`` is written to on the way."""
+    nodes = [N("Relu", ["a"], ["r"]), conv("r", "c", "k"), *gelu("c", "g"), N("Add", ["g", "a"], ["b"])]
+    return {
+        "quantised": quantized(many_operators(), folder),
+        "fused": optimized(network(nodes, [random("k", 4, 4, 3, 3), *GELU]), folder),
+        "loop": loop(),
+    }

@@ -90,6 +90,12 @@ FOUND = {
         # Messages that named no file, or were as long as the graph.
         ("low_resolution", "versions", 13),
         ("unet_bilinear_d1", "an attribute", 869),
+        ("loop", "sizes of a tensor", 72697),
+        ("fused", "bits of the end", "nested subgraphs", 70529),
+        # The process died within ONNX Runtime, for a scale that was missing.
+        ("quantised", "a name of nothing", 70652),
+        # A zero point that was left out: tiles had lost what is below 0.
+        ("quantised", "a name of nothing", 73067),
     ],
 }
 """What the fuzzer found: base, mutations, seed."""

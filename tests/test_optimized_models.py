@@ -116,6 +116,24 @@ def test_a_quantised_model_gives_what_onnx_runtime_gives(tmp_path):
     check(model, tmp_path)
 
 
+def test_a_zero_point_that_is_left_out_is_zero(tmp_path):
+    """Of int8: ONNX Runtime moves the operators in front of the last one, and takes it for uint8 then."""
+    model = quantized(many_operators(), tmp_path)
+    del model.graph.node[-1].input[2]
+    assert whole(model).min() < 0
+    check(model, tmp_path)
+
+
+def test_a_concatenation_without_scales_is_refused(tmp_path):
+    """ONNX Runtime itself takes the process down with it."""
+    model = quantized(many_operators(), tmp_path)
+    node = next(node for node in model.graph.node if node.op_type == "QLinearConcat")
+    node.input[6] = ""
+    onnx.save(model, tmp_path / "m.onnx")
+    with pytest.raises(ModelError, match=r"\(QLinearConcat\) has no scale or zero point"):
+        load_network(tmp_path / "m.onnx")
+
+
 def test_an_optimised_quantised_model_gives_what_onnx_runtime_gives(tmp_path):
     """There, channels come last."""
     model = optimized(quantized(many_operators(), tmp_path), tmp_path, ALL)

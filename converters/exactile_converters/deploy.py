@@ -7,6 +7,7 @@ import onnx_ir as ir
 from exactile.contract import Activation, Contract, DeployedModel, OutputKind
 from exactile_converters.deploy_whole import deploy_whole
 from exactile_converters.explicit_windows import write_windows
+from exactile_converters.explicit_zero_points import write_zero_points
 from exactile_converters.external_files import external_files
 from exactile_converters.from_onnx import Network, load_network
 from exactile_converters.graphs.io import MapDtype, Normalization, ResultWish, statistics_as_inputs, wrap
@@ -64,6 +65,7 @@ def _deployed(
     if traced.geometry is None:
         raise not_tileable(network.name, traced.obstacles)
     write_windows(traced)
+    write_zero_points(traced.nodes, {name: feature.dtype for name, feature in traced.features.items()})
     wrapped = wrap(
         network,
         traced.features,

@@ -15,6 +15,7 @@ from exactile.contract import Activation, Contract, DeployedModel, OutputKind, V
 from exactile.errors import ModelError, OptionError, PlanError
 from exactile.geometry import AxisGeometry, Geometry
 from exactile_converters.explicit_windows import write_windows_at
+from exactile_converters.explicit_zero_points import write_zero_points
 from exactile_converters.from_onnx import Network
 from exactile_converters.geometry.feature_maps import FeatureMap
 from exactile_converters.geometry.node_view import SPATIAL, Label
@@ -119,6 +120,7 @@ def _write_what_is_known(maps: MapsAtSize) -> None:
                 value.type = ir.TensorType(ir.DataType(fact.dtype))
     shapes: Mapping[str, tuple[int, ...]] = {name: fact.shape for name, fact in facts.items() if fact.shape is not None}
     write_windows_at(maps.nodes, shapes)
+    write_zero_points(maps.nodes, {name: fact.dtype for name, fact in facts.items()})
 
 
 def geometry_at(result: FeatureMap, origin: Mapping[Label, Fraction], size: tuple[int, int]) -> Geometry:

@@ -12,7 +12,7 @@ DEFAULT_DOMAINS = ("", "ai.onnx")
 LARGEST_CHECKED_BYTES = (2 << 30) - (64 << 20)
 
 
-def name_default_domain(proto: onnx.ModelProto) -> None:
+def name_default_domain(proto: onnx.ModelProto, name: str) -> None:
     """Give ONNX's own operators the short name of their domain, which may be written as ai.onnx, too.
 
     Raises ModelError where the domain is imported at two opsets.
@@ -28,8 +28,8 @@ def name_default_domain(proto: onnx.ModelProto) -> None:
         for entry in imports[1:]:
             if entry.version != imports[0].version:
                 raise ModelError(
-                    f"the operators of ONNX are imported at opset {imports[0].version} and at {entry.version}; export "
-                    "the model again with one of them"
+                    f"{name}: the operators of ONNX are imported at opset {imports[0].version} and at {entry.version}; "
+                    "export the model again with one of them"
                 )
             owner.opset_import.remove(entry)
 

@@ -24,7 +24,7 @@ from exactile_converters.geometry.node_view import Labels
 from exactile_converters.geometry.trace import Traced, trace
 from exactile_converters.identities import DropIdentities
 from exactile_converters.opset import at_least_opset
-from exactile_converters.runtime_operators.rewrite import refuse_blocked, write_as_onnx
+from exactile_converters.runtime_operators.rewrite import refuse_unusable, write_as_onnx
 from exactile_converters.several_inputs import ImageValue, join_inputs
 from exactile_converters.sparse_initializers import write_out_sparse
 from exactile_converters.untrusted import check_functions, check_steps, check_tensors, one_line, understood
@@ -81,7 +81,7 @@ def prepare_network(proto: onnx.ModelProto, *, name: str, output_name: str | Non
     except Exception as error:
         raise ModelError(f"{name}: the graph is damaged: {one_line(error)}") from error
     with understood(name):
-        refuse_blocked(model, name)
+        refuse_unusable(model, name)
         if write_as_onnx(model):
             clean(model)
         inputs = _image_inputs(model, name)
@@ -120,7 +120,7 @@ def read_model(path: Path) -> onnx.ModelProto:
     if not proto.HasField("graph") or not proto.graph.node:
         raise ModelError(f"{path} is not an ONNX model: it holds no graph")
     try:
-        name_default_domain(proto)
+        name_default_domain(proto, path.name)
         check_tensors(proto, path.name, path.parent)
         load_external_data(proto, path.parent, path.name)
         write_out_sparse(proto, path.name)

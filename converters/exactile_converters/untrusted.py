@@ -18,6 +18,8 @@ LARGEST_WEIGHTS_BYTES = 2 << 30
 LONGEST_DETAIL = 300
 """Characters of a foreign message that are passed on."""
 
+MOST_DIMENSIONS = 8
+
 STEPS = frozenset(("strides", "dilations", "kernel_shape", "pads", "output_padding"))
 LARGEST_STEP = 1 << 16
 """Pixels of a kernel, a stride, a dilation, a pad."""
@@ -59,14 +61,14 @@ def check_tensors(proto: onnx.ModelProto, name: str, folder: Path | None) -> Non
         if total > LARGEST_WEIGHTS_BYTES:
             raise ModelError(
                 f"{name}: its tensors claim more than {LARGEST_WEIGHTS_BYTES} bytes (at {tensor.name!r}, of "
-                f"{list(tensor.dims)}), which is more than an ONNX model can hold"
+                f"{_sizes(tensor)}), which is more than an ONNX model can hold"
             )
         if tensor.data_location == TensorProto.EXTERNAL:
             if folder is not None and claimed is not None:
                 _check_external(tensor, claimed, name, folder)
         elif claimed is not None and tensor.HasField("raw_data") and len(tensor.raw_data) != claimed:
             raise ModelError(
-                f"{name}: tensor {tensor.name!r} of {list(tensor.dims)} holds {len(tensor.raw_data)} bytes where its "
+                f"{name}: tensor {tensor.name!r} of {_sizes(tensor)} holds {len(tensor.raw_data)} bytes where its "
                 f"shape claims {claimed}"
             )
         elif not tensor.HasField("raw_data") and math.prod(tensor.dims) > 8 * tensor.ByteSize():
@@ -76,10 +78,16 @@ def check_tensors(proto: onnx.ModelProto, name: str, folder: Path | None) -> Non
             )
 
 
+def _sizes(tensor: TensorProto) -> str:
+    """The first of its dimensions: there may be thousands."""
+    first = ", ".join(map(str, tensor.dims[:MOST_DIMENSIONS]))
+    return f"[{first}, ...]" if len(tensor.dims) > MOST_DIMENSIONS else f"[{first}]"
+
+
 def _claimed_bytes(tensor: TensorProto, name: str) -> int | None:
     """Bytes of the tensor's elements; None where they have no fixed size."""
     if any(size < 0 for size in tensor.dims):
-        raise ModelError(f"{name}: tensor {tensor.name!r} has a negative size in {list(tensor.dims)}")
+        raise ModelError(f"{name}: tensor {tensor.name!r} has a negative size in {_sizes(tensor)}")
     elements: int = math.prod(tensor.dims)
     if tensor.data_type in (TensorProto.INT4, TensorProto.UINT4):
         return -(-elements // 2)

@@ -11,6 +11,7 @@ from exactile_converters.geometry.sliding import RUNTIME_DOMAIN
 from exactile_converters.runtime_operators import channels_last, fused
 from exactile_converters.runtime_operators.writer import Writer
 
+MAP_SCALE_ZERO = 3
 BLOCKED_DOMAIN = "com.microsoft.nchwc"
 """Operators of maps in blocks of channels, as many as one kind of processor computes at once."""
 
@@ -46,12 +47,17 @@ def write_as_onnx(model: ir.Model) -> int:
     return written
 
 
-def refuse_blocked(model: ir.Model, name: str) -> None:
-    """Raises ModelError for a model that was optimised for one kind of processor."""
-    node = next((node for node in model.graph.all_nodes() if node.domain == BLOCKED_DOMAIN), None)
-    if node is not None:
-        raise ModelError(
-            f"{name}: ONNX Runtime has optimised it for one kind of processor (node {node.name!r} is {node.op_type} of "
-            f"{BLOCKED_DOMAIN}, on blocks of channels). Give the original model, or save the optimised one with "
-            "ORT_ENABLE_EXTENDED instead of ORT_ENABLE_ALL"
-        )
+def refuse_unusable(model: ir.Model, name: str) -> None:
+    """Raises ModelError for what was optimised for one kind of processor, and for what stops the process."""
+    for node in model.graph.all_nodes():
+        if node.op_type == "QLinearConcat" and (None in node.inputs or len(node.inputs) % MAP_SCALE_ZERO != 2):
+            raise ModelError(
+                f"{name}: node {node.name!r} (QLinearConcat) has no scale or zero point for one of its maps; quantise "
+                "the network again"
+            )
+        if node.domain == BLOCKED_DOMAIN:
+            raise ModelError(
+                f"{name}: ONNX Runtime has optimised it for one kind of processor (node {node.name!r} is "
+                f"{node.op_type} of {BLOCKED_DOMAIN}, on blocks of channels). Give the original model, or save "
+                "the optimised one with ORT_ENABLE_EXTENDED instead of ORT_ENABLE_ALL"
+            )
