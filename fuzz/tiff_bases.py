@@ -38,6 +38,11 @@ def _pyramid(**options: Any) -> bytes:
     return stream.getvalue()
 
 
+def _colormap() -> np.ndarray:
+    """(3, 256) uint16."""
+    return np.random.default_rng(1).integers(0, 1 << 16, (3, 256)).astype(np.uint16)
+
+
 def _planes(image: np.ndarray) -> np.ndarray:
     return np.moveaxis(image, 2, 0)
 
@@ -70,6 +75,19 @@ BASES: dict[str, Callable[[], bytes]] = {
     ),
     "ome pyramid": lambda: _pyramid(compression="zlib", ome=True),
     "imagej channels": lambda: _written(_planes(_image(channels=3)), imagej=True, metadata={"axes": "CYX"}),
+    **{
+        f"{dtype} {layout}": lambda dtype=dtype, options=options: _written(_image(dtype), **options)
+        for dtype in ("int8", "int16", "uint32", "int32", "float16", "float64")
+        for layout, options in (("tiles", {"tile": (32, 32), "compression": "zlib"}), ("raw", {}))
+    },
+    "uint32 predictor": lambda: _written(_image("uint32"), tile=(32, 32), compression="zlib", predictor=2),
+    "float64 predictor": lambda: _written(_image("float64"), tile=(32, 32), compression="zlib", predictor=3),
+    "bits": lambda: _written(_image() > 120, rowsperstrip=16),
+    "bits zlib": lambda: _written(_image() > 120, rowsperstrip=16, compression="zlib"),
+    "palette": lambda: _written(_image(), photometric="palette", colormap=_colormap(), compression="zlib"),
+    "alpha": lambda: _written(
+        _image(channels=4), photometric="rgb", extrasamples=["unassalpha"], tile=(32, 32), compression="zlib"
+    ),
     "no description": lambda: _written(_image(), tile=(32, 32), compression="zlib", metadata=None),
 }
 

@@ -17,6 +17,8 @@ from fuzz.outcome import Outcome, judge_message
 
 LARGEST_COMPARED_BYTES = 256 << 20
 NAME = "image.tif"
+PALETTE = 3
+CONVERTED = ("int8", "int16", "int32", "uint32", "float16", "float64")
 
 # By TIFF 6.0 and its supplements: sizes, bits, compression, colours, strips, tiles, planes, sub-directories, JPEG.
 _PIXEL_TAGS = {
@@ -88,10 +90,31 @@ def _reference(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
         if level.nbytes > LARGEST_COMPARED_BYTES:
             return None
         pixels = level.asarray()
+        if int(level.keyframe.photometric) == PALETTE and level.keyframe.colormap is not None:
+            return _coloured(pixels, level.keyframe.colormap)
     long = [size for size, axis in zip(pixels.shape, level.axes, strict=True) if size > 1 or axis in "YX"]
     pixels = pixels.reshape(long if len(long) == 3 else [*long, 1])
     planes = np.moveaxis(pixels, 0, 2)
     return planes if planes.shape == shape else pixels
+
+
+def _coloured(pixels: np.ndarray, colormap: np.ndarray) -> np.ndarray:
+    """(H, W, 3): TIFF's palettes hold 16 bits; those of 8, in either usual way, are meant as 8."""
+    colours = np.moveaxis(colormap[:, pixels], 0, -1)
+    for step in (257, 256):
+        if not (colormap % step).any():
+            return (colours // step).astype(np.uint8)
+    return colours
+
+
+def _delivered(expected: np.ndarray, found: np.dtype) -> np.ndarray:
+    """As sources deliver it: bits as 0 and 1, other types as float32 where that changes no value."""
+    if expected.dtype.kind == "b":
+        return expected.astype(np.uint8)
+    exact = expected.astype(np.float32)
+    if expected.dtype.name in CONVERTED and np.array_equal(exact.astype("f8"), expected.astype("f8"), equal_nan=True):
+        return exact.astype(found)
+    return expected
 
 
 def _same_by_chunks(path: Path, found: np.ndarray) -> bool:
@@ -102,7 +125,7 @@ def _same_by_chunks(path: Path, found: np.ndarray) -> bool:
     try:
         with tifffile.TiffFile(path) as tiff:
             page = tiff.series[0].levels[0].keyframe
-            expected = np.full(page.shaped, page.nodata, found.dtype)
+            expected = np.full(page.shaped, page.nodata, page.dtype)
             if expected.nbytes > LARGEST_COMPARED_BYTES:
                 return False
             page.decode(None, 0)
@@ -117,12 +140,14 @@ def _same_by_chunks(path: Path, found: np.ndarray) -> bool:
                 target[...] = chunk[:, : target.shape[1], : target.shape[2]]
     except Exception:  # noqa: BLE001 - no second opinion then
         return False
-    return np.array_equal(np.concatenate(list(expected[:, 0]), axis=-1), found, equal_nan=found.dtype.kind == "f")
+    whole = _delivered(np.concatenate(list(expected[:, 0]), axis=-1), found.dtype)
+    return np.array_equal(whole, found, equal_nan=found.dtype.kind == "f")
 
 
 def _compared(found: np.ndarray, expected: np.ndarray | None) -> Outcome:
     if expected is None:
         return Outcome(verdict="right", detail="too large to compare")
+    expected = _delivered(expected, found.dtype)
     if found.shape != expected.shape or found.dtype != expected.dtype.newbyteorder("="):
         detail = f"{found.shape} {found.dtype}, but tifffile reads {expected.shape} {expected.dtype}"
         return Outcome(verdict="failure", detail=detail)

@@ -190,9 +190,9 @@ def test_an_orientation_is_not_applied_and_that_is_said(tmp_path, kind):
     data = encoded(RGB, kind, exif=exif(6).tobytes(), **({"lossless": True} if kind == "WEBP" else {}))
     with closing(open_source(placed(tmp_path, data))) as source:
         assert (source.height, source.width) == (HEIGHT, WIDTH)
-        assert ["orientation 6 is not applied" in remark for remark in source.remarks] == [True]
+        assert ["orientation 6 is not applied" in note for note in source.metadata.notes] == [True]
     with closing(open_source(placed(tmp_path, encoded(RGB, kind)))) as source:
-        assert source.remarks == ()
+        assert source.metadata.notes == ()
 
 
 INTACT = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +24,6 @@ from exactile.sinks.zarr import labels_folder
 from exactile.sources.alpha import leave_out_alpha
 from exactile.sources.open import open_source
 from exactile.sources.protocol import ReadPlan, Source
-from exactile.sources.remarks import remarks_of
 from exactile.trace import Trace, check_trace_target
 
 
@@ -64,11 +62,7 @@ class RunRequest:
         self._deploy = self.model.load()
 
     def open_source(self, image: str | Path) -> Source:
-        """What the source remarks goes to stderr."""
-        source = open_source(image, **self.sources)
-        for remark in remarks_of(source):
-            sys.stderr.write(f"note: {image}: {remark}\n")
-        return source
+        return open_source(image, **self.sources)
 
     def open_sink(self, target: Path) -> Sink:
         return open_sink(target, **self.sinks)

@@ -130,9 +130,12 @@ class PictureSource:
         self.height, self.width, self.dtype = header.height, header.width, header.dtype
         self.alpha = header.alpha
         marked = header.alpha if channels is None else None
-        self.metadata = ImageMetadata(alpha=None if marked is None else Alpha(channel=marked))
+        notes: tuple[str, ...] = ()
+        if header.orientation != 1:
+            turned = f"its EXIF orientation {header.orientation} is not applied"
+            notes = (f"{turned}: the result lies as the pixels are stored",)
+        self.metadata = ImageMetadata(alpha=None if marked is None else Alpha(channel=marked), notes=notes)
         self._kind, self._header = kind, header
-        self._orientation = header.orientation
         self._chosen = choose_channels(channels, header.channels, name)
         self.channels = len(self._chosen)
         self._filling = CorruptFilling(on_corrupt, corrupt_value, header.dtype)
@@ -167,13 +170,6 @@ class PictureSource:
     def damaged(self) -> tuple[DamagedArea, ...]:
         """The whole picture, if it was filled."""
         return self._filling.areas
-
-    @property
-    def remarks(self) -> tuple[str, ...]:
-        """What whoever looks at the result should know."""
-        if self._orientation == 1:
-            return ()
-        return (f"its EXIF orientation {self._orientation} is not applied: the result lies as the pixels are stored",)
 
     @property
     def held_bytes(self) -> int:
