@@ -26,6 +26,8 @@ ROOMS = [
     "session",
     "bundle",
     "doctor",
+    "request",
+    "one_call",
     "cli",
 ]
 SAME_LEVEL = {"sources": 5, "sinks": 5}

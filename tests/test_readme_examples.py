@@ -99,11 +99,11 @@ np.save("streamed.npy", np.concatenate(kept))
 
 
 def test_the_session_in_python_gives_the_labels_of_one_pass(place):
-    """The first example in Python, and the streaming one: every row comes out of the loops."""
+    """The examples in Python, one call, a session, and streaming: every row comes out of the loops."""
     if not (place / "unet.bundle").exists():
         convert = next(line for line in commands() if "--torch" in line)
         assert exactile_command(*shlex.split(convert)[1:], cwd=place).returncode == 0
-    first, stream = blocks("python")[:2]
+    call, first, stream = blocks("python")[:3]
     image = tifffile.imread(place / "slide.tif")
     sizes = {
         "20000": str(image.shape[1]),
@@ -116,12 +116,15 @@ def test_the_session_in_python_gives_the_labels_of_one_pass(place):
     for name in ("labels.tif", "s.tif", "streamed.npy"):
         (place / name).unlink(missing_ok=True)
     # A process of its own: the examples give the whole process a budget, and the tests' may have filled it.
-    script = first + STREAMED.format(stream=stream)
+    script = f"import numpy\n{call}\nnumpy.save('called.npy', labels)\n" + first + STREAMED.format(stream=stream)
     done = subprocess.run([sys.executable, "-c", script], cwd=place, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[0] in ("whole", "tile", "strip")
     session = ort.InferenceSession(place / "unet.bundle" / "graph.onnx")
     (wanted,) = session.run(None, {session.get_inputs()[0].name: image})
     assert np.array_equal(tifffile.imread(place / "labels.tif"), wanted)
+    called = exactile_command("run", "unet.onnx", "slide.tif", "-o", "called.tif", "--scale", 255, cwd=place)
+    assert called.returncode == 0, called.stderr
+    assert np.array_equal(np.load(place / "called.npy"), tifffile.imread(place / "called.tif"))
     assert np.array_equal(np.load(place / "streamed.npy"), wanted)
     assert np.array_equal(tifffile.imread(place / "s.tif"), wanted)

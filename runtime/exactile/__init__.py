@@ -3,8 +3,8 @@
 Shape letters used throughout: H, W image or tile rows and columns; C channels; N batch (always 1 here).
 Coordinates are (y, x), boxes half-open.
 
-Public names: ``open_bundle``, ``Session``, ``Summary``, ``open_source``, ``open_sink``, ``ArraySource``, ``ArraySink``
-and the errors.
+Public names: ``segment``, ``open_bundle``, ``Session``, ``Summary``, ``open_source``, ``open_sink``, ``ArraySource``,
+``ArraySink`` and the errors.
 They are loaded when first used: importing the package costs numpy and the standard library.
 """
 
@@ -15,6 +15,7 @@ from exactile.errors import ExactileError
 
 if TYPE_CHECKING:
     from exactile.bundle.opening import open_bundle
+    from exactile.one_call import segment
     from exactile.session import Session
     from exactile.sinks.array import ArraySink
     from exactile.sinks.open import open_sink
@@ -32,9 +33,11 @@ __all__ = [
     "open_bundle",
     "open_sink",
     "open_source",
+    "segment",
 ]
 
 _HOMES = {
+    "segment": "exactile.one_call",
     "Session": "exactile.session",
     "Summary": "exactile.summary",
     "ArraySink": "exactile.sinks.array",

@@ -12,9 +12,9 @@ from typing import Any
 from exactile.bundle.contract_file import CONTRACT_NAME
 from exactile.cli.normalization import NormalizationOptions
 from exactile.cli.options import ActivationChoice, OutputChoice
-from exactile.cli.stages import Stages
 from exactile.cli.values import parse_names, parse_tile
 from exactile.errors import OptionError
+from exactile.request.stages import Stages
 
 
 class DtypeChoice(StrEnum):

@@ -10,7 +10,6 @@ import typer
 
 from exactile.cli.bundle_text import print_converted, print_engines
 from exactile.cli.conversion import CalibrationChoice, Conversion, DtypeChoice, MapDtypeChoice, PrecisionChoice
-from exactile.cli.converter import load_bundle_maker, load_engine_builder
 from exactile.cli.engine_options import (
     BatchOption,
     CapabilityOption,
@@ -25,7 +24,6 @@ from exactile.cli.engine_options import (
 )
 from exactile.cli.engine_progress import BuildBar
 from exactile.cli.failures import reported
-from exactile.cli.meaning import tell_doubt, tell_unverified
 from exactile.cli.normalization import NormalizationOptions
 from exactile.cli.options import (
     ActivationOption,
@@ -43,6 +41,8 @@ from exactile.cli.options import (
 )
 from exactile.cli.protection import protect_files
 from exactile.errors import ExactileError
+from exactile.request.converter import load_bundle_maker, load_engine_builder
+from exactile.request.meaning import tell_doubt, tell_unverified
 
 EXAMPLES = """
 **Examples**

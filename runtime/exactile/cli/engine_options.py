@@ -10,8 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
-from exactile.cli.values import parse_bytes, parse_capabilities
+from exactile.cli.values import parse_capabilities
 from exactile.errors import OptionError
+from exactile.plan.budget import parse_bytes
 
 PANEL = "Engines"
 

@@ -8,12 +8,12 @@ from typing import Annotated
 
 import typer
 
-from exactile.cli.converter import load_converter, load_prover
 from exactile.cli.failures import reported
 from exactile.cli.inspect_json import inspection_object
 from exactile.cli.inspect_text import print_inspection
 from exactile.cli.options import ModelArgument, OutputNameOption
 from exactile.cli.protection import protect_files
+from exactile.request.converter import load_converter, load_prover
 
 EXAMPLES = """
 **Examples**

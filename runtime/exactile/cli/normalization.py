@@ -11,6 +11,7 @@ from exactile.cli.options import NormalizeChoice
 from exactile.cli.values import parse_numbers
 from exactile.contract import ImageStatistics
 from exactile.errors import OptionError
+from exactile.request.normalization import NormalizationNumbers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,18 +40,12 @@ class NormalizationOptions:
 
     def build(self, converter: ModuleType) -> Any:
         """The converter's ``Normalization``. Raises OptionError where options contradict each other."""
-        statistics = self._statistics()
-        numbers = [option for option in ("--scale", "--mean", "--std") if option in self.given]
-        if statistics is not None and numbers:
-            raise OptionError(
-                f"{', '.join(numbers)}: fixed numbers do not go together with --normalize {self.normalize}"
-            )
-        return converter.Normalization(
-            scale=parse_numbers("scale", self.scale, 1.0),
-            mean=parse_numbers("mean", self.mean, 0.0),
-            std=parse_numbers("std", self.std, 1.0),
-            statistics=statistics,
-        )
+        return NormalizationNumbers(
+            scale=parse_numbers("scale", self.scale, 1.0) if self.scale else None,
+            mean=parse_numbers("mean", self.mean, 0.0) if self.mean else None,
+            std=parse_numbers("std", self.std, 1.0) if self.std else None,
+            statistics=self._statistics(),
+        ).build(converter)
 
     def _statistics(self) -> ImageStatistics | None:
         kind = self.normalize or NormalizeChoice.fixed

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from exactile.bundle.contract_file import CONTRACT_NAME
-from exactile.cli.converter import load_converter
 from exactile.cli.run_request import RunRequest
 from exactile.input_protection import Output, ProtectedInputs, image_inputs, model_inputs, result_outputs
 from exactile.preview import picture_paths
+from exactile.request.converter import load_converter
 
 
 def protect_run(request: RunRequest, images: Sequence[Path | str], targets: Sequence[Path]) -> None:

@@ -9,10 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from exactile.cli.damage import warn_of_damage
 from exactile.cli.failures import reported
-from exactile.cli.meaning import warn_of_nan
-from exactile.cli.model_choice import ModelChoice
 from exactile.cli.normalization import NormalizationOptions
 from exactile.cli.options import (
     ActivationOption,
@@ -40,12 +37,16 @@ from exactile.cli.options import (
     TOption,
     ZOption,
 )
-from exactile.cli.progress import Bar, ManyBars
 from exactile.cli.run_request import RunRequest
 from exactile.cli.summary import print_line, print_summary
-from exactile.cli.values import parse_bytes, parse_channels, parse_tile
+from exactile.cli.values import parse_channels, parse_tile
 from exactile.errors import SinkError
 from exactile.image_run import Watcher
+from exactile.plan.budget import parse_bytes
+from exactile.request.damage import warn_of_damage
+from exactile.request.meaning import warn_of_nan
+from exactile.request.model_choice import ModelChoice, why_not_run_before
+from exactile.request.progress import Bar, ManyBars
 
 EXAMPLES = """
 **Examples**
@@ -249,7 +250,7 @@ def run(
                 activation=activation.value if activation is not None else None,
                 output_name=output_name,
                 strips=plan.value in ("auto", "strip") and skip_background is None,
-                unverified=_unverified(plan.value, no_verify=no_verify),
+                unverified=why_not_run_before(plan.value, no_verify=no_verify),
                 memory_bytes=parse_bytes(memory),
                 progress=not no_progress,
             ),
@@ -293,13 +294,6 @@ def run(
         else:
             run_many(request, images, target, suffix=suffix, recursive=recursive, overwrite=overwrite,
                      progress=not no_progress, as_json=as_json)  # fmt: skip
-
-
-def _unverified(plan: str, *, no_verify: bool) -> str:
-    """Why a network is not run before it is used; empty where it is."""
-    if plan == "whole":
-        return "one pass needs no proof"
-    return "--no-verify" if no_verify else ""
 
 
 def run_one(request: RunRequest, image: str, target: Path, *, progress: bool, as_json: bool) -> None:

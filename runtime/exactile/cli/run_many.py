@@ -12,13 +12,13 @@ from typing import Any
 import typer
 
 from exactile.batch import Outcome, run_all
-from exactile.cli.damage import warn_of_damage
-from exactile.cli.meaning import warn_of_nan
-from exactile.cli.progress import ManyBars
 from exactile.cli.run_request import RunRequest
 from exactile.cli.summary import summary_object, versions
 from exactile.errors import ExactileError, OptionError, OutputExistsError, ResumeError
 from exactile.image_run import ImageRun
+from exactile.request.damage import warn_of_damage
+from exactile.request.meaning import warn_of_nan
+from exactile.request.progress import ManyBars
 from exactile.sinks.failures import os_errors_as_sink_errors
 from exactile.sinks.restoration import differences
 from exactile.sources.listing import FoundImages, describe_passed_over, find_images

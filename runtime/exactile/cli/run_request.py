@@ -9,14 +9,14 @@ from typing import Any
 
 from exactile.batch import OVERLAP_SHARE
 from exactile.cli.background import parse_background
-from exactile.cli.meaning import tell_doubt
-from exactile.cli.model_choice import Deploy, ModelChoice
 from exactile.errors import OptionError
 from exactile.image_run import ImageRun, Watcher
 from exactile.memory import default_budget_bytes
 from exactile.plan.border import Border
 from exactile.planning import PlanName, Wish
 from exactile.preview import write_pictures
+from exactile.request.meaning import tell_doubt
+from exactile.request.model_choice import Deploy, ModelChoice
 from exactile.session import Session
 from exactile.sinks.open import open_sink
 from exactile.sinks.protocol import Sink

@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.table import Table
 
 import exactile
-from exactile.cli.damage import box_list, damage_object
-from exactile.cli.meaning import nan_object
 from exactile.plan.budget import format_bytes
+from exactile.request.damage import box_list, damage_object
+from exactile.request.meaning import nan_object
 from exactile.sources.address import shown_name
 
 if TYPE_CHECKING:

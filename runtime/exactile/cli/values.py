@@ -1,4 +1,4 @@
-"""How option values are written on the command line: tiles, amounts of memory, lists of numbers."""
+"""How option values are written on the command line: tiles, lists of numbers."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ import re
 from collections.abc import Sequence
 
 from exactile.errors import OptionError
-
-BYTES = {"": 1, "b": 1, "k": 1000, "kb": 1000, "kib": 1 << 10, "m": 10**6, "mb": 10**6, "mib": 1 << 20}
-BYTES |= {"g": 10**9, "gb": 10**9, "gib": 1 << 30, "t": 10**12, "tb": 10**12, "tib": 1 << 40}
 
 
 def parse_tile(text: str | None) -> tuple[int, int] | None:
@@ -19,16 +16,6 @@ def parse_tile(text: str | None) -> tuple[int, int] | None:
     if not match or int(match[1]) < 1 or int(match[2] or 1) < 1:
         raise OptionError(f"--tile takes a size such as 512 or 512x768 (height x width), got {text!r}")
     return int(match[1]), int(match[2] or match[1])
-
-
-def parse_bytes(text: str | None, option: str = "--memory") -> int | None:
-    """``2GiB``, ``1500MB``, ``1.5GiB`` or a number of bytes."""
-    if text is None:
-        return None
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", text)
-    if not match or match[2].lower() not in BYTES:
-        raise OptionError(f"{option} takes an amount such as 2GiB or 1500MB, got {text!r}")
-    return int(float(match[1]) * BYTES[match[2].lower()])
 
 
 def parse_numbers(option: str, texts: Sequence[str] | None, default: float) -> tuple[float, ...]:

@@ -14,7 +14,6 @@ from typing import Annotated, Any
 import typer
 
 import exactile
-from exactile.cli.converter import load_converter, load_verifier
 from exactile.cli.failures import reported
 from exactile.cli.options import (
     AxesOption,
@@ -33,9 +32,10 @@ from exactile.cli.options import (
     ZOption,
 )
 from exactile.cli.protection import protect_files
-from exactile.cli.stages import Stages
 from exactile.cli.values import parse_channels, parse_numbers, parse_tile
 from exactile.cli.verdict import print_verdict
+from exactile.request.converter import load_converter, load_verifier
+from exactile.request.stages import Stages
 from exactile.sources.address import shown_name
 
 EXAMPLES = """

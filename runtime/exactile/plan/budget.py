@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import prod
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exactile.contract import Contract
-from exactile.errors import BudgetError
+from exactile.errors import BudgetError, OptionError
 from exactile.plan.border import Border
 from exactile.plan.strips import StripPlan
 from exactile.plan.tiles import AxisDomain, TilePlan
@@ -164,3 +165,17 @@ def format_bytes(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1024
     return f"{count:.2f} GiB"
+
+
+BYTES = {"": 1, "b": 1, "k": 1000, "kb": 1000, "kib": 1 << 10, "m": 10**6, "mb": 10**6, "mib": 1 << 20}
+BYTES |= {"g": 10**9, "gb": 10**9, "gib": 1 << 30, "t": 10**12, "tb": 10**12, "tib": 1 << 40}
+
+
+def parse_bytes(text: str | None, option: str = "--memory") -> int | None:
+    """``2GiB``, ``1500MB``, ``1.5GiB`` or a number of bytes."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", text)
+    if not match or match[2].lower() not in BYTES:
+        raise OptionError(f"{option} takes an amount such as 2GiB or 1500MB, got {text!r}")
+    return int(float(match[1]) * BYTES[match[2].lower()])

@@ -1,8 +1,9 @@
-"""The progress bar: share done, rate, time left; on stderr, and only on a terminal."""
+"""The progress bar: share done, rate, time left; on stderr, and only on a terminal, or in a notebook."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -32,8 +33,13 @@ class _Rate(ProgressColumn):
         return Text("  -.-- Mpx/s" if speed is None else f"{speed / 1e6:6.2f} Mpx/s")
 
 
+def is_watched(console: Console) -> bool:
+    """Whether somebody sees bars move: on a terminal, or in a notebook that has what it takes to draw them."""
+    return console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)
+
+
 def _bars(name: TextColumn, *, enabled: bool) -> Progress:
-    """Bars on stderr; none where that is no terminal."""
+    """Bars on stderr; none where that is no terminal and no notebook."""
     console = Console(stderr=True)
     return Progress(
         name,
@@ -42,7 +48,7 @@ def _bars(name: TextColumn, *, enabled: bool) -> Progress:
         _Rate(),
         TimeRemainingColumn(elapsed_when_finished=True),
         console=console,
-        disable=not (enabled and console.is_terminal),
+        disable=not (enabled and is_watched(console)),
         speed_estimate_period=120,
     )
 

@@ -2,34 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, Protocol
 
-from exactile.cli.converter import load_converter, load_prover
-from exactile.cli.meaning import tell_unverified
-from exactile.cli.normalization import NormalizationOptions
-from exactile.cli.stages import Stages
 from exactile.contract import Activation, DeployedModel, OutputKind
 from exactile.errors import NotTileableError, OptionError
+from exactile.request.converter import load_converter, load_prover
+from exactile.request.meaning import tell_unverified
+from exactile.request.stages import Stages
 
 Deploy = Callable[[str, tuple[int, int]], DeployedModel]
 """From the dtype of an image's samples and its (height, width) to a model for it: of any size, unless it has obstacles.
 """
 
 
+def why_not_run_before(plan: str, *, no_verify: bool) -> str:
+    """Why a network is not run to check its claim before it is used; empty where it is."""
+    if plan == "whole":
+        return "one pass needs no proof"
+    return "--no-verify" if no_verify else ""
+
+
+class NormalizationChoice(Protocol):
+    """How samples are normalised, as it was said."""
+
+    @property
+    def given(self) -> Sequence[str]:
+        """The options that were used."""
+
+    def build(self, converter: ModuleType) -> Any:
+        """The converter's ``Normalization``. Raises OptionError where options contradict each other."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelChoice:
-    """The model argument and the options that go with it, as typed.
+    """The model and the options that go with it.
 
     ``unverified`` says why a network is not run to check its claim before it is used; empty where it is, within
     ``memory_bytes``.
     """
 
     path: Path
-    normalization: NormalizationOptions
+    normalization: NormalizationChoice
     output: OutputKind | None
     threshold: float | None
     activation: Activation | None
@@ -48,6 +66,17 @@ class ModelChoice:
     def _bundle(self) -> Deploy:
         from exactile.bundle.opening import open_bundle
 
+        self._check_fixed(f"the bundle {self.path}; leave it out, or convert the model again with it")
+        folder = self.path if self.path.is_dir() or not self.path.exists() else self.path.parent
+        model = open_bundle(folder).model
+        return lambda _dtype, _size: model
+
+    def of(self, model: DeployedModel) -> Deploy:
+        """For a model that was deployed before. Raises OptionError for what is fixed in it."""
+        self._check_fixed(f"the model {self.path}; leave it out, or deploy the model again with it")
+        return lambda _dtype, _size: model
+
+    def _check_fixed(self, where: str) -> None:
         given = {
             "--output": self.output,
             "--threshold": self.threshold,
@@ -56,12 +85,7 @@ class ModelChoice:
         }
         fixed = [*self.normalization.given, *(option for option, value in given.items() if value is not None)]
         if fixed:
-            raise OptionError(
-                f"{', '.join(fixed)}: fixed in the bundle {self.path}; leave it out, or convert the model again with it"
-            )
-        folder = self.path if self.path.is_dir() or not self.path.exists() else self.path.parent
-        model = open_bundle(folder).model
-        return lambda _dtype, _size: model
+            raise OptionError(f"{', '.join(fixed)}: fixed in {where}")
 
     def _onnx(self) -> Deploy:
         converter = load_converter()

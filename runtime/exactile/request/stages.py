@@ -1,4 +1,4 @@
-"""Progress of work in named stages; on stderr, and only on a terminal."""
+"""Progress of work in named stages; on stderr, and only on a terminal, or in a notebook."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+from exactile.request.progress import is_watched
 
 
 class Stages:
@@ -21,7 +23,7 @@ class Stages:
             TaskProgressColumn(),
             TimeElapsedColumn(),
             console=console,
-            disable=not (enabled and console.is_terminal),
+            disable=not (enabled and is_watched(console)),
         )
 
     def __enter__(self) -> Self:

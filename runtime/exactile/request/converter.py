@@ -1,4 +1,4 @@
-"""The one place where the command line reaches for the converter, which a deployment may do without."""
+"""The one place that reaches for the converter, which a deployment may do without."""
 
 from __future__ import annotations
 

@@ -1,0 +1,152 @@
+"""``segment``: a result in one call, for scripts and notebooks; what ``exactile run`` does, into an array."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exactile.contract import Activation, DeployedModel, ImageStatistics, OutputKind, StatisticsKind
+from exactile.errors import OptionError
+from exactile.plan.border import Border
+from exactile.plan.budget import parse_bytes
+from exactile.planning import PlanName
+from exactile.request.damage import warn_of_damage
+from exactile.request.meaning import tell_doubt, warn_of_nan
+from exactile.request.model_choice import Deploy, ModelChoice, why_not_run_before
+from exactile.request.normalization import NormalizationNumbers
+from exactile.request.progress import Bar
+from exactile.session import Session
+from exactile.sinks.array import ArraySink
+from exactile.sources.alpha import leave_out_alpha
+from exactile.sources.open import open_source
+from exactile.sources.protocol import Source
+
+Numbers = float | Sequence[float]
+
+
+def segment(
+    model: str | os.PathLike[str] | DeployedModel,
+    image: str | os.PathLike[str] | NDArray[Any] | object,
+    *,
+    output: OutputKind | None = None,
+    threshold: float | None = None,
+    activation: Activation | None = None,
+    output_name: str | None = None,
+    scale: Numbers | None = None,
+    mean: Numbers | None = None,
+    std: Numbers | None = None,
+    normalize: Literal["fixed", "zscore", "percentile"] = "fixed",
+    plan: PlanName = "auto",
+    tile: tuple[int, int] | None = None,
+    border: Border = "model",
+    memory: int | str | None = None,
+    threads: int | None = None,
+    device: str = "auto",
+    engine: str = "auto",
+    verify: bool = True,
+    progress: bool = True,
+    **image_options: Any,
+) -> NDArray[Any]:
+    """Segment ``image`` and return the result: labels (H, W), or maps (C, H, W) for other ``output``.
+
+    ``model`` is an ONNX file, a bundle (folder or its ``contract.json``), or a model that was deployed before;
+    ``image`` is all that ``open_source`` takes, and ``image_options`` are its options (``axes``, ``channels``, ...).
+    Other options are those of ``exactile run`` under the same names: the network sees ``(sample / scale - mean) /
+    std``, each one number or one for each channel; ``memory``, in bytes or as ``"2GiB"``, bounds the resident memory of
+    the whole process, the result included; ``tile`` is (height, width). Models that were deployed before, and bundles,
+    have their ``output`` and normalisation, and take no others.
+
+    With ``progress``, a bar is drawn in terminals and notebooks. Notes and warnings go to stderr, as those of the
+    command. Raises what the command reports: ``ExactileError``.
+    """
+    memory_bytes = parse_bytes(memory) if isinstance(memory, str) else memory
+    name = model.contract.model_name if isinstance(model, DeployedModel) else model
+    choice = ModelChoice(
+        path=Path(name),
+        normalization=NormalizationNumbers(
+            scale=_numbers(scale), mean=_numbers(mean), std=_numbers(std), statistics=_statistics(normalize)
+        ),
+        output=output,
+        threshold=threshold,
+        activation=activation,
+        output_name=output_name,
+        strips=plan in ("auto", "strip"),
+        unverified=why_not_run_before(plan, no_verify=not verify),
+        memory_bytes=memory_bytes,
+        progress=progress,
+    )
+    deploy = choice.of(model) if isinstance(model, DeployedModel) else choice.load()
+    source = open_source(image, **image_options)
+    try:
+        session = Session(
+            _deployed(deploy, source),
+            memory_bytes=memory_bytes,
+            threads=threads,
+            device=device,
+            engine=engine,
+        )
+        try:
+            return _run(session, source, _name(image), plan=plan, tile=tile, border=border, progress=progress)
+        finally:
+            session.close()
+    finally:
+        source.close()
+
+
+def _deployed(deploy: Deploy, source: Source) -> DeployedModel:
+    model = deploy(str(source.dtype), (source.height, source.width))
+    tell_doubt(model.contract.result.doubt)
+    leave_out_alpha(source, model.contract.image.channels)
+    return model
+
+
+def _run(
+    session: Session,
+    source: Source,
+    name: str,
+    *,
+    plan: PlanName,
+    tile: tuple[int, int] | None,
+    border: Border,
+    progress: bool,
+) -> NDArray[Any]:
+    sink = ArraySink()
+    with Bar(name, enabled=progress) as bar:
+        summary = session.segment(
+            source,
+            sink,
+            plan=plan,
+            tile=tile,
+            border=border,
+            planned=bar.start,
+            progress=bar.advance,
+            measuring=bar.measure,
+        )
+    for note in summary.notes:
+        sys.stderr.write(f"note: {name}: {note}\n")
+    warn_of_damage(summary.damage, name)
+    warn_of_nan(summary.nan, session.contract.result, name)
+    return sink.result
+
+
+def _name(image: object) -> str:
+    """For people."""
+    return Path(image).name if isinstance(image, str | os.PathLike) else "the array"
+
+
+def _numbers(given: Numbers | None) -> tuple[float, ...] | None:
+    return None if given is None else tuple(np.atleast_1d(np.asarray(given, np.float64)).tolist())
+
+
+def _statistics(normalize: str) -> ImageStatistics | None:
+    kinds: dict[str, StatisticsKind | None] = {"fixed": None, "zscore": "zscore", "percentile": "percentile"}
+    if normalize not in kinds:
+        raise OptionError(f"normalize must be one of {', '.join(kinds)}, got {normalize!r}")
+    kind = kinds[normalize]
+    return ImageStatistics(kind=kind) if kind is not None else None
