@@ -23,6 +23,7 @@ from exactile_converters.fixed_size import release_fixed_size
 from exactile_converters.geometry.node_view import Labels
 from exactile_converters.geometry.trace import Traced, trace
 from exactile_converters.identities import DropIdentities
+from exactile_converters.image_axes import first_convolution, give_batch
 from exactile_converters.opset import at_least_opset
 from exactile_converters.runtime_operators.rewrite import refuse_unusable, write_as_onnx
 from exactile_converters.several_inputs import ImageValue, join_inputs
@@ -31,7 +32,6 @@ from exactile_converters.untrusted import check_functions, check_steps, check_te
 
 OLDEST_WRAPPABLE_OPSET = 13
 LARGEST_FILE_BYTES = 2 << 30
-CONVOLUTIONS = {"Conv", "ConvTranspose"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +84,7 @@ def prepare_network(proto: onnx.ModelProto, *, name: str, output_name: str | Non
         refuse_unusable(model, name)
         if write_as_onnx(model):
             clean(model)
+        give_batch(model)
         inputs = _image_inputs(model, name)
         image = inputs[0] if len(inputs) == 1 else join_inputs(model, inputs, name)
         if write_out_constant_flow(model, image.value, two_shapes(image.labels, image.channels)):
@@ -188,7 +189,7 @@ def _result_output(model: ir.Model, name: str, wanted: str | None) -> ir.Value:
 
 def _layout(image: ir.Value, name: str) -> tuple[Labels, int]:
     """Axes of the image input and its number of channels."""
-    weights = _channels_of_first_convolution(image)
+    weights = first_convolution(image)
     if image.shape is None and weights is not None:
         image.shape = ir.Shape([None] * 4)  # the convolution takes no other
     dims = [dim if isinstance(dim, int) and dim > 0 else None for dim in image.shape] if image.shape is not None else []
@@ -208,27 +209,3 @@ def _layout(image: ir.Value, name: str) -> tuple[Labels, int]:
     if dims[3] is not None:
         return last, dims[3]
     raise ModelError(f"{name}: the number of channels is not fixed; export the model with a fixed channel dimension")
-
-
-def _channels_of_first_convolution(image: ir.Value) -> tuple[int, int] | None:
-    """(channel axis of the image, channels), read off the first convolution behind transposes and arithmetic."""
-    seen: set[ir.Value] = set()
-    queue: list[tuple[ir.Value, tuple[int, ...]]] = [(image, (0, 1, 2, 3))]
-    while queue:
-        value, order = queue.pop(0)
-        if value in seen:
-            continue
-        seen.add(value)
-        for node, index in value.uses():
-            if node.op_type in CONVOLUTIONS and index == 0:
-                weight = node.inputs[1]
-                if weight is None or weight.shape is None or len(weight.shape) != 4:
-                    return None
-                channels = weight.shape[0 if node.op_type == "ConvTranspose" else 1]
-                groups = node.attributes.get_int("group", 1) if node.op_type == "Conv" else 1
-                return (order[1], int(channels) * groups) if isinstance(channels, int) else None
-            if node.op_type == "Transpose":
-                queue.append((node.outputs[0], tuple(order[i] for i in node.attributes.get_ints("perm", (3, 2, 1, 0)))))
-            elif node.op_type in {"Cast", "Sub", "Div", "Mul", "Add", "Pad", "BatchNormalization", "Relu"}:
-                queue.append((node.outputs[0], order))
-    return None
