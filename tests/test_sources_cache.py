@@ -177,7 +177,8 @@ def test_a_cache_too_small_keeps_what_is_wanted_first(files, image):
     decoded = []
     for share in (0.0, 0.5, 1.0):
         with closing(TiffSource(files["tiles"], workers=1)) as source:
-            source.prepare(HALO_PLAN, cache_bytes=int(share * source.cache_bytes(HALO_PLAN)))
+            least = source.decoding_bytes(HALO_PLAN)
+            source.prepare(HALO_PLAN, cache_bytes=least + int(share * (source.cache_bytes(HALO_PLAN) - least)))
             sweep(source, HALO_PLAN, image)
             decoded.append(source.count().chunks_decoded)
     nothing, half, everything = decoded

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exactile.errors import BudgetError, ChannelError, PlanError, StreamError
+from exactile.memory import settled_resident_bytes
 from exactile.plan.border import BORDERS
 from exactile.session import Session
 from exactile.sinks.array import ArraySink
@@ -107,8 +108,9 @@ def test_bands_where_the_width_does_not_fit():
     """The least budget for strips of this width makes bands; the labels stay the same."""
     image = image_for("unet_d4", 260, 700)
     roomy = session("unet_d4", "labels")
+    process_bytes = settled_resident_bytes()
     for extra in range(0, 400, 4):
-        tight = Session(roomy._model, memory_bytes=roomy._planner._process_bytes + (extra << 20) + (80 << 20))
+        tight = Session(roomy._model, memory_bytes=process_bytes + (extra << 20))
         try:
             stream = tight.stream(width=700, dtype="uint8", rows=16)
         except BudgetError:

@@ -71,7 +71,7 @@ class _Running(Generic[Name]):
     def _read(self) -> None:
         """The last tile was read: the next image may begin, if what this one still holds is little."""
         run = self.run
-        if run is not None and run.held_bytes <= run.planner.budget_bytes // OVERLAP_SHARE:
+        if run is not None and run.afterwards is None and run.held_bytes <= run.planner.budget_bytes // OVERLAP_SHARE:
             self.may_follow.set()
 
 

@@ -71,7 +71,11 @@ class PlanError(ExactileError):
 
 
 class BudgetError(PlanError):
-    """No plan fits the memory budget."""
+    """No plan fits the memory budget. ``least_bytes`` would do, as far as that is known."""
+
+    def __init__(self, message: str, least_bytes: int | None = None) -> None:
+        super().__init__(message)
+        self.least_bytes = least_bytes
 
 
 class SinkError(ExactileError):

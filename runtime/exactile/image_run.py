@@ -12,7 +12,7 @@ from exactile.contract import DeployedModel
 from exactile.errors import DeviceMemoryError, OptionError
 from exactile.geometry import Box
 from exactile.input_protection import check_source_kept
-from exactile.memory import peak_resident_bytes
+from exactile.memory import peak_resident_bytes, settled_resident_bytes
 from exactile.nodata import NodataRule, nodata_rule
 from exactile.pipeline.cancellation import Cancellation
 from exactile.pipeline.nodata_marks import NodataMarks
@@ -22,7 +22,7 @@ from exactile.plan.budget import MemoryNeed
 from exactile.plan.choice import Choice, Plan
 from exactile.plan.remaining import remaining
 from exactile.plan.strips import StripPlan
-from exactile.planning import Planner, Wish
+from exactile.planning import PROCESS_MARGIN_BYTES, Planner, Wish
 from exactile.processors.protocol import Processor
 from exactile.run_record import Earlier, asked_record, complete_record, take_over
 from exactile.sinks.protocol import ResumableSink, Sink
@@ -58,6 +58,7 @@ class Watcher:
 class ImageRun:
     """What it takes to segment ``source`` into ``sink``. ``run`` is called once.
 
+    ``afterwards`` is called when the result is complete, with the bytes beyond ``wish.apart_bytes`` that it may take.
     With ``release_early`` decoded chunks are dropped once the last tile was read; ``held_bytes`` is what buffers and
     sink then still hold. ``record`` is what is run, as plain data, from when it is planned.
     """
@@ -77,6 +78,7 @@ class ImageRun:
     timed: Timed | None = None
     nodata: float | None = None
     nodata_label: int | None = None
+    afterwards: Callable[[int], None] | None = None
     held_bytes: int = 0
     record: dict[str, Any] = field(default_factory=dict)
     _chunks: ReadCount | None = None
@@ -114,13 +116,15 @@ class ImageRun:
         kept_pixels = _pixels_done(plan, is_done)
         self.watcher.progress(kept_pixels)
         left = remaining(plan, self.model.strips, is_done)
-        need = self.planner.memory_need(left or plan, self.source, self.sink)
+        need = self._need(left or plan)
         self.held_bytes = need.buffer_bytes + need.sink_bytes
         pipeline = self._pipeline(left or plan, need, constants, is_done)
         if left is not None:
-            self.source.prepare(read_plan(left), cache_bytes=need.granted_cache(self.planner.budget_bytes))
+            granted = need.decoding_bytes + need.granted_cache(self.planner.budget_bytes)
+            self.source.prepare(read_plan(left), cache_bytes=granted)
             pipeline.run()
         self.sink.finish()
+        self._do_afterwards()
         pipeline.seconds.measure = measured_s
         pipeline.seconds.total += measured_s
         return self._summary(choice, pipeline, need, kept_pixels, computed=left is not None)
@@ -157,13 +161,23 @@ class ImageRun:
             choice = (
                 self.planner.choose(self.source, self.sink, self.wish) if earlier is None else self._resumed(earlier)
             )
-            need = self.planner.memory_need(choice.plan, self.source, self.sink)
+            need = self._need(choice.plan)
             try:
                 self.processor.ready(choice.plan, need, self.cancellation)
             except DeviceMemoryError as error:
                 self.planner.refuse(choice.plan, need, error)
             else:
                 return choice
+
+    def _need(self, plan: Plan) -> MemoryNeed:
+        return self.planner.memory_need(plan, self.source, self.sink, apart_bytes=self.wish.apart_bytes)
+
+    def _do_afterwards(self) -> None:
+        if self.afterwards is None:
+            return
+        self.source.prepare(ReadPlan(rows=(), columns=()), cache_bytes=0)  # what it keeps is not needed twice
+        left = self.planner.budget_bytes - settled_resident_bytes() - PROCESS_MARGIN_BYTES
+        self.afterwards(max(0, left - self.wish.apart_bytes))
 
     def _resumed(self, earlier: Earlier) -> Choice:
         """The plan of the earlier run. Raises BudgetError where it does not fit the memory budget any more."""

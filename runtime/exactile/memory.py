@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import gc
 import resource
 import sys
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -17,6 +20,41 @@ CGROUP_LIMITS = (
     (Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"), Path("/sys/fs/cgroup/memory/memory.usage_in_bytes")),
 )
 """Where containers state their limit and use, in cgroup versions 2 and 1."""
+
+
+LARGEST_KEPT_BYTES = 1 << 20
+"""Blocks of memory from this size on are the system's again as soon as they are freed."""
+
+_M_MMAP_THRESHOLD = -3
+
+
+def return_freed_memory() -> None:
+    """Give what lies on the C library's free lists back to the system, where it can do that (glibc)."""
+    trim = getattr(_c_library(), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+def return_large_blocks_at_once() -> None:
+    """Make the C library (glibc) give large blocks back when they are freed, for the rest of the process.
+
+    By default it does so until one was freed, and from then on keeps freed blocks of up to that size, 32 MiB at most,
+    resident in each thread that had one.
+    """
+    choose = getattr(_c_library(), "mallopt", None)
+    if choose is not None:
+        choose(_M_MMAP_THRESHOLD, LARGEST_KEPT_BYTES)
+
+
+def settled_resident_bytes() -> int:
+    """Resident memory of this process once all that nobody needs any more is given back."""
+    gc.collect()
+    return_freed_memory()
+    return resident_bytes()
+
+
+def _c_library() -> Any:
+    return ctypes.CDLL(None) if hasattr(ctypes, "CDLL") else None
 
 
 def resident_bytes() -> int:

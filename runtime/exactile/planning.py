@@ -14,7 +14,7 @@ from exactile.errors import BudgetError, ChannelError, DeviceMemoryError, Option
 from exactile.one_pass import check_one_pass, listed, pass_size, reason
 from exactile.pipeline.staging import read_plan
 from exactile.plan.border import BORDERS, Border
-from exactile.plan.budget import MemoryNeed, axis_candidates, choose_tiles, slot_bytes
+from exactile.plan.budget import MemoryNeed, axis_candidates, choose_tiles, least_budget, slot_bytes
 from exactile.plan.choice import MOST_BANDS, Choice, Plan, choose, choose_strips, predicted_passes, strip_plan
 from exactile.plan.strips import StripPlan
 from exactile.plan.tiles import AxisDomain, TilePlan
@@ -22,15 +22,16 @@ from exactile.processors.planning import DevicePlanner
 from exactile.processors.protocol import DeviceSpace
 from exactile.sinks.protocol import ResultSpec, Sink, WritePlan
 from exactile.sources.metadata import metadata_of
-from exactile.sources.protocol import DecodedWhole, Source
+from exactile.sources.protocol import DecodedInParts, DecodedWhole, Source
 from exactile.sources.sample_types import stored_type
+from exactile.statistics import measuring_bytes
 
 PlanName = Literal["auto", "whole", "tile", "strip"]
 PLAN_NAMES: tuple[PlanName, ...] = get_args(PlanName)
 _UNIT = {"whole": "pass", "tile": "tile", "strip": "strip"}
 
-PROCESS_MARGIN_BYTES = 48 << 20
-"""Thread stacks, decoder scratch, allocator slack and the interpreter's own growth during a run."""
+PROCESS_MARGIN_BYTES = 8 << 20
+"""Thread stacks, code that is used for the first time, allocator slack and the interpreter's own growth in a run."""
 
 ACTIVATION_MARGIN = 1.03
 """The memory model's predictions lie within this factor of what was measured (benchmarks/memory_model.py)."""
@@ -41,12 +42,16 @@ SKIPPING_TILE_PX = 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
-    """What is asked of a plan. ``tile`` forces its shape: (height, width), or strip rows and band width."""
+    """What is asked of a plan. ``tile`` forces its shape: (height, width), or strip rows and band width.
+
+    ``apart_bytes``: what is done with the result afterwards takes so much, when the engine is closed.
+    """
 
     plan: PlanName = "auto"
     tile: tuple[int, int] | None = None
     border: Border = "model"
     background: Background | None = None
+    apart_bytes: int = 0
 
     def __post_init__(self) -> None:
         if self.plan not in PLAN_NAMES:
@@ -64,12 +69,19 @@ class Wish:
 class Planner:
     """Plans for one model within ``budget_bytes`` of resident memory, of which ``process_bytes`` are in use already.
 
-    With ``space``, plans for GPUs, by what they allow.
+    With ``space``, plans for GPUs, by what they allow. With ``engine_stays``, engines stay open for further runs.
     """
 
     def __init__(
-        self, model: DeployedModel, *, budget_bytes: int, process_bytes: int, space: DeviceSpace | None = None
+        self,
+        model: DeployedModel,
+        *,
+        budget_bytes: int,
+        process_bytes: int,
+        space: DeviceSpace | None = None,
+        engine_stays: bool = False,
     ) -> None:
+        self._engine_stays = engine_stays
         self._devices = DevicePlanner(model, space) if space is not None else None
         self._model = model
         self._contract = model.contract
@@ -95,7 +107,10 @@ class Planner:
             return self._choose(source, sink, replace(wish, plan="tile"))
         large = self._choose(source, sink, replace(wish, plan="tile"))
         small = replace(wish, plan="tile", tile=self._skipping_tile(large.plan.tile_shape))
-        return replace(self._choose(source, sink, small), reason="small enough that background can be skipped")
+        try:
+            return replace(self._choose(source, sink, small), reason="small enough that background can be skipped")
+        except BudgetError:  # the source or the sink holds more for these
+            return large
 
     def _one_pass(self, source: Source, sink: Sink, wish: Wish) -> Choice:
         """The only plan of a model with obstacles to tiling."""
@@ -135,7 +150,7 @@ class Planner:
         image = (source.height, source.width)
 
         def measure(candidate: Plan) -> MemoryNeed:
-            return self.memory_need(candidate, source, sink)
+            return self.memory_need(candidate, source, sink, apart_bytes=wish.apart_bytes)
 
         devices = self._devices
         if devices is None:
@@ -153,7 +168,8 @@ class Planner:
             height, width = chosen.tile_shape
             raise BudgetError(
                 f"a {_UNIT[chosen.name]} of {height}x{width} {need.shortage(self.budget_bytes)}, "
-                "or leave the choice to --plan auto"
+                "or leave the choice to --plan auto",
+                least_bytes=least_budget(need),
             )
         return Choice(plan=chosen, passes=predicted_passes(chosen, self._model.strips), reason="as asked for")
 
@@ -170,18 +186,35 @@ class Planner:
             return choose_tiles(self._contract, image, border, budget_bytes=budget_bytes, measure=measure)
         return TilePlan.of(geometry, image, border, wish.tile)
 
-    def memory_need(self, plan: Plan, source: Source, sink: Sink) -> MemoryNeed:
-        """Predicted peak memory of running ``plan``, by purpose."""
+    def memory_need(self, plan: Plan, source: Source, sink: Sink, *, apart_bytes: int = 0) -> MemoryNeed:
+        """Predicted peak memory of running ``plan``, by purpose; ``apart_bytes`` as in ``Wish``."""
+        reads = read_plan(plan)
+        decoding_bytes = source.decoding_bytes(reads) if isinstance(source, DecodedInParts) else 0
+        if apart_bytes and not self._engine_stays:  # of what it was, code and tables stay
+            apart_bytes += self._contract.memory.weights_bytes
         need = MemoryNeed(
             process_bytes=self._process_bytes + PROCESS_MARGIN_BYTES,
             weights_bytes=0,
             activation_bytes=0,
             buffer_bytes=0,
             sink_bytes=sink.buffer_bytes(self.result_spec(plan, source), _write_plan(plan)),
-            cache_bytes=source.cache_bytes(read_plan(plan)),
+            cache_bytes=max(0, source.cache_bytes(reads) - decoding_bytes),
             source_bytes=source.held_bytes if isinstance(source, DecodedWhole) else 0,
+            decoding_bytes=decoding_bytes,
+            apart_bytes=max(apart_bytes, self._measuring_bytes(source)),
+            engine_stays=self._engine_stays,
         )
         return self._host_need(plan, need) if self._devices is None else self._devices.need(plan, need)
+
+    def _measuring_bytes(self, source: Source) -> int:
+        """What finding statistics of the whole image takes, beside the process."""
+        return measuring_bytes(source) if self._contract.image.statistics is not None else 0
+
+    def measuring_cache(self, source: Source) -> int:
+        """Bytes of decoded chunks that may be kept while statistics are found."""
+        memory = self._contract.memory.weights_bytes if self._engine_stays else 0
+        used = self._process_bytes + PROCESS_MARGIN_BYTES + memory + self._measuring_bytes(source)
+        return max(0, self.budget_bytes - used)
 
     def _host_need(self, plan: Plan, need: MemoryNeed) -> MemoryNeed:
         memory = self._contract.memory

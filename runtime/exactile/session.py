@@ -12,7 +12,7 @@ from exactile.background import Background
 from exactile.contract import Contract, DeployedModel, StripModel
 from exactile.errors import OptionError, PlanError, StreamError
 from exactile.image_run import ImageRun, Watcher
-from exactile.memory import default_budget_bytes, resident_bytes
+from exactile.memory import default_budget_bytes, return_large_blocks_at_once, settled_resident_bytes
 from exactile.nodata import nodata_rule
 from exactile.pipeline.run import Timed
 from exactile.plan.arriving import ArrivingRows
@@ -36,7 +36,8 @@ NOMINAL_STREAM_ROWS = 4096
 class Session:
     """A deployed model, ready to segment any number of images.
 
-    ``memory_bytes`` bounds the resident memory of the whole process (default: a safe share of what is free).
+    ``memory_bytes`` bounds the resident memory of the whole process (default: a safe share of what is free); where it
+    is given, the C library is told to give large blocks back as soon as they are freed, for the rest of the process.
     With ``keep_engine`` the engine stays open for the next image that needs the same, until ``close``; on a GPU it
     always does. ``device`` and ``engine`` are those of ``exactile.processors.choice.open_processor``: what is asked for
     is what runs, or a DeviceError says why not. ``device_memory_bytes`` bounds what is planned for each GPU (default:
@@ -67,10 +68,16 @@ class Session:
             threads=threads,
             keep=keep_engine,
         )
-        process_bytes = resident_bytes()
+        if memory_bytes is not None:
+            return_large_blocks_at_once()
+        process_bytes = settled_resident_bytes()
         budget_bytes = memory_bytes if memory_bytes is not None else default_budget_bytes()
         self._planner = Planner(
-            model, budget_bytes=budget_bytes, process_bytes=process_bytes, space=self._processor.space
+            model,
+            budget_bytes=budget_bytes,
+            process_bytes=process_bytes,
+            space=self._processor.space,
+            engine_stays=keep_engine,
         )
 
     @property
@@ -178,8 +185,13 @@ class Session:
         trace: Timed | None = None,
         nodata: float | None = None,
         nodata_label: int | None = None,
+        afterwards: Callable[[int], None] | None = None,
     ) -> ImageRun:
-        """As ``segment``, for who wants to run and cancel it in threads of his own."""
+        """As ``segment``, for who wants to run and cancel it in threads of his own.
+
+        ``afterwards`` is called when the result is complete, with the bytes that it may take beyond
+        ``wish.apart_bytes``.
+        """
         watcher = watcher or Watcher()
         leave_out_alpha(source, self.contract.image.channels)
         return ImageRun(
@@ -197,6 +209,7 @@ class Session:
             timed=trace,
             nodata=nodata,
             nodata_label=nodata_label,
+            afterwards=afterwards,
         )
 
     def close(self) -> None:
@@ -230,8 +243,9 @@ class Session:
                 measuring(done, total)
 
         rule = nodata_rule(source, nodata)
+        cache_bytes = self._planner.measuring_cache(source)
         try:
-            return measure(source, wanted, advance, cache_bytes=self._planner.budget_bytes // 4, nodata=rule)
+            return measure(source, wanted, advance, cache_bytes=cache_bytes, nodata=rule)
         finally:
             if rule is not None:
                 rule.close()

@@ -17,15 +17,16 @@ from numpy.typing import NDArray
 
 from exactile.contract import ImageInput, ImageStatistics
 from exactile.errors import OptionError, SourceError
-from exactile.geometry import Box, Span
+from exactile.geometry import Box
 from exactile.nodata import ByValue, NodataRule
-from exactile.sources.protocol import ReadPlan, Source
+from exactile.sources.protocol import ReadPlan, Source, least_reading_bytes
+from exactile.sources.sweep import sweep_plan
 
-BLOCK_BYTES = 4 << 20
-"""Of decoded samples at a time: rows in full width, or a part of it where the image is very wide."""
+BLOCK_BYTES = 1 << 20
+"""Of samples at a time."""
 
-LEAST_BLOCK_ROWS = 256
-"""So that chunks of a tiled file are decoded once."""
+SCRATCH_BYTES = 12 << 20
+"""What counting and merging a block takes: 8 bytes a sample, a few times."""
 
 Array = NDArray[Any]
 Blocks = Callable[[], Iterator[NDArray[Any]]]
@@ -63,6 +64,11 @@ def measure(
             counts = np.broadcast_to(counts.sum(0), counts.shape)
         return _of_counts(counts, wanted)
     return _of_floats(source, wanted, blocks)
+
+
+def measuring_bytes(source: Source) -> int:
+    """What ``measure`` takes at most beside the chunks that it keeps."""
+    return SCRATCH_BYTES + least_reading_bytes(source, _plan(source))
 
 
 def passes(source: Source, wanted: ImageStatistics) -> int:
@@ -193,7 +199,7 @@ def _check_data(pixels: int) -> None:
 def _blocks(source: Source, progress: Progress, cache_bytes: int, rule: NodataRule | None) -> Iterator[Array]:
     """The whole image in blocks (rows, columns, C), each pixel once; without nodata (pixels, C)."""
     plan = _plan(source)
-    source.prepare(plan, cache_bytes=min(cache_bytes, source.cache_bytes(plan)))
+    source.prepare(plan, cache_bytes=min(cache_bytes + least_reading_bytes(source, plan), source.cache_bytes(plan)))
     for rows in plan.rows:
         for columns in plan.columns:
             block = np.empty((rows.length, columns.length, source.channels), source.dtype)
@@ -210,14 +216,7 @@ def _blocks(source: Source, progress: Progress, cache_bytes: int, rule: NodataRu
 
 
 def _plan(source: Source) -> ReadPlan:
-    pixel_bytes = source.channels * source.dtype.itemsize
-    columns = max(1, min(source.width, BLOCK_BYTES // (pixel_bytes * LEAST_BLOCK_ROWS)))
-    rows = max(1, min(source.height, BLOCK_BYTES // (pixel_bytes * columns)))
-    return ReadPlan(rows=_cut(source.height, rows), columns=_cut(source.width, columns))
-
-
-def _cut(size: int, step: int) -> list[Span]:
-    return [Span(start, min(start + step, size)) for start in range(0, size, step)]
+    return sweep_plan(source, BLOCK_BYTES)
 
 
 def constants_of(image: ImageInput, normalizers: Normalizers | None) -> dict[str, NDArray[Any]]:

@@ -310,9 +310,8 @@ def run_one(request: RunRequest, image: str, target: Path, *, progress: bool, as
     try:
         with Bar(Path(image).name, enabled=progress) as bar:
             watcher = Watcher(planned=bar.start, progress=bar.advance, measuring=bar.measure)
-            run = request.image_run(source, sink, watcher, image)
+            run = request.image_run(source, sink, watcher, image, target)
             summary = run.run()
-        request.write_pictures(run, image, target)
     except BaseException:
         if isinstance(sink, ResumableSink) and sink.keeps:
             typer.echo(f"what is done of {target} is kept: go on with --resume", err=True)

@@ -77,7 +77,7 @@ class ManyImages:
         target = self.target(image)
         source = self._sources[image] = self.request.open_source(image)
         sink = self.request.open_sink(target)
-        run = self.request.image_run(source, sink, self.bars.watcher(image, read), image)
+        run = self.request.image_run(source, sink, self.bars.watcher(image, read), image, target)
         self._runs[image] = run
         if target.exists() and not self.overwrite:
             self._check_same(run, target)
@@ -110,7 +110,6 @@ class ManyImages:
         warn_of_damage(outcome.summary.damage, outcome.name)
         if run is not None:
             warn_of_nan(outcome.summary.nan, run.model.contract.result, outcome.name)
-            self.request.write_pictures(run, outcome.name, target)
         told = summary_object(outcome.summary, model=self.request.model.path, image=outcome.name, target=target)
         record = {"run": run.record if run is not None else {}, "versions": versions(), "summary": told}
         self._write(record_path(target), record)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from exactile.batch import OVERLAP_SHARE
 from exactile.cli.background import parse_background
@@ -14,7 +16,7 @@ from exactile.image_run import ImageRun, Watcher
 from exactile.memory import default_budget_bytes
 from exactile.plan.border import Border
 from exactile.planning import PlanName, Wish
-from exactile.preview import write_pictures
+from exactile.preview import pictures_bytes, write_pictures
 from exactile.request.meaning import tell_doubt
 from exactile.request.model_choice import Deploy, ModelChoice
 from exactile.session import Session
@@ -23,7 +25,7 @@ from exactile.sinks.protocol import Sink
 from exactile.sinks.zarr import labels_folder
 from exactile.sources.alpha import leave_out_alpha
 from exactile.sources.open import open_source
-from exactile.sources.protocol import ReadPlan, Source
+from exactile.sources.protocol import Source
 from exactile.trace import Trace, check_trace_target
 
 
@@ -67,15 +69,22 @@ class RunRequest:
     def open_sink(self, target: Path) -> Sink:
         return open_sink(target, **self.sinks)
 
-    def image_run(self, source: Source, sink: Sink, watcher: Watcher, image: str | Path) -> ImageRun:
-        """The run of one image; ``image`` is its name."""
+    def image_run(self, source: Source, sink: Sink, watcher: Watcher, image: str | Path, target: Path) -> ImageRun:
+        """The run of one image, small pictures included; ``image`` is its name."""
         session = self._session(source)
         leave_out_alpha(source, session.contract.image.channels)
         label = self.background_label
         if label is None:
             label = self.nodata_label if self.skip_background == "nodata" and self.nodata_label is not None else 0
         background = parse_background(self.skip_background, label, source, self.nodata)
-        wish = Wish(plan=self.plan, tile=self.tile, border=self.border, background=background)
+        label_bytes = np.dtype(session.contract.result.stored_dtype).itemsize
+        wish = Wish(
+            plan=self.plan,
+            tile=self.tile,
+            border=self.border,
+            background=background,
+            apart_bytes=pictures_bytes(source, label_bytes, self.pictures),
+        )
         run = session.image_run(
             source,
             sink,
@@ -90,6 +99,7 @@ class RunRequest:
             nodata_label=self.nodata_label,
             release_early=self.keep_engine,
             trace=self._trace.of(str(image)) if self.trace is not None else None,
+            afterwards=self._pictures_of(session, image, target),
         )
         self.check_pictures(run)
         return run
@@ -99,18 +109,23 @@ class RunRequest:
         if any(self.pictures.values()) and run.model.contract.result.channels:
             raise OptionError("--preview and --overlay show labels; the result is to be labels, not maps")
 
-    def write_pictures(self, run: ImageRun, image: str | Path, target: Path) -> None:
-        """Small pictures beside the result, as asked for."""
-        result = labels_folder(target, self.sinks["label"])
-        first = self.sources["level"]
-        run.source.prepare(ReadPlan(rows=(), columns=()), cache_bytes=0)  # what it keeps is not needed twice
-        write_pictures(
-            target,
-            lambda level: open_source(result, level=level),
-            lambda level: open_source(image, **{**self.sources, "mpp": None, "level": first + level}),
-            run.model.contract.result.labels,
-            wanted=self.pictures,
-        )
+    def _pictures_of(self, session: Session, image: str | Path, target: Path) -> Callable[[int], None] | None:
+        """What writes small pictures beside the result; None where none are wanted."""
+        if not any(self.pictures.values()):
+            return None
+        result, first = labels_folder(target, self.sinks["label"]), self.sources["level"]
+
+        def write(spare_bytes: int) -> None:
+            write_pictures(
+                target,
+                lambda level: open_source(result, level=level),
+                lambda level: open_source(image, **{**self.sources, "mpp": None, "level": first + level}),
+                session.contract.result.labels,
+                wanted=self.pictures,
+                spare_bytes=spare_bytes,
+            )
+
+        return write
 
     def _session(self, source: Source) -> Session:
         """One for each type of samples, and for one image size if the model is for one; others' engines are closed."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from exactile.engines.arena import SHARED_ARENA, share_allocator
 from exactile.engines.threads import compute_threads
 from exactile.errors import CancelledError, EngineError
+from exactile.memory import return_freed_memory
 from exactile.plan.strips import StripPlace
 
 _PROVIDER = "CPUExecutionProvider"
@@ -232,10 +232,3 @@ def is_out_of_memory(error: Exception) -> bool:
 def one_line(error: Exception | str) -> str:
     """What ONNX Runtime says, in one line, cut."""
     return " ".join(str(error).split())[:LONGEST_DETAIL]
-
-
-def return_freed_memory() -> None:
-    """Loading leaves copies of the weights on the C library's free lists; glibc can give them back."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if hasattr(ctypes, "CDLL") else None
-    if trim is not None:
-        trim(0)

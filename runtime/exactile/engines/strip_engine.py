@@ -18,11 +18,11 @@ from exactile.engines.onnx_runtime import (
     fail,
     load_library,
     open_session,
-    return_freed_memory,
     session_options,
 )
 from exactile.engines.threads import compute_threads
 from exactile.errors import CancelledError, EngineError
+from exactile.memory import return_freed_memory
 from exactile.plan.strips import StripPlace
 
 Array = NDArray[Any]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from exactile.contract import Contract
 from exactile.errors import BudgetError, OptionError
+from exactile.geometry import Geometry, round_up
 from exactile.plan.border import Border
 from exactile.plan.strips import StripPlan
 from exactile.plan.tiles import AxisDomain, TilePlan
@@ -28,6 +29,15 @@ LARGEST_CACHE_SHARE = 0.25
 
 CHECKED_CANDIDATES = 4000
 
+SMALL_FACTORS = (1, 1.25, 1.5, 2, 2.5, 3, 4)
+"""Tiles that are looked at for the least memory: so many times the smallest."""
+
+SENSIBLE = 1.05
+"""The least budget that is asked for is so much larger than it must be, if larger tiles, which are quicker, need it."""
+
+SPREAD_BYTES = 256 << 10
+"""By which equal processes differ."""
+
 TILE_OVERHEAD_PX = 64 * 64
 """What a tile costs by itself (reading, a call of the engine, writing), in computed pixels."""
 
@@ -39,8 +49,10 @@ NEGLIGIBLE = 0.01
 class MemoryNeed:
     """Peak bytes of a run by purpose. ``cache_bytes`` is wished for, the rest is needed.
 
-    ``source_bytes`` are those of an image that is decoded whole. ``device_bytes`` are those on each GPU, of which there
-    may be no more than ``most_device_bytes``.
+    ``source_bytes`` are those of an image that is decoded whole, ``decoding_bytes`` what decoding a chunk of another
+    takes. ``apart_bytes`` is what is taken before or after the network runs (statistics, small pictures), in place of
+    all the rest but the process's own; with ``engine_stays``, beside it. ``device_bytes`` are those on each GPU, of
+    which there may be no more than ``most_device_bytes``.
     """
 
     process_bytes: int
@@ -50,14 +62,19 @@ class MemoryNeed:
     sink_bytes: int
     cache_bytes: int
     source_bytes: int = 0
+    decoding_bytes: int = 0
+    apart_bytes: int = 0
+    engine_stays: bool = False
     device_bytes: int = 0
     most_device_bytes: int = 0
 
     @property
     def needed_bytes(self) -> int:
         """Everything but the cache."""
-        used = self.process_bytes + self.weights_bytes + self.activation_bytes + self.buffer_bytes + self.sink_bytes
-        return used + self.source_bytes
+        network = self.weights_bytes + self.activation_bytes
+        running = network + self.buffer_bytes + self.sink_bytes + self.source_bytes + self.decoding_bytes
+        apart = self.apart_bytes + (network if self.engine_stays else 0)
+        return self.process_bytes + max(running, apart)
 
     def granted_cache(self, budget_bytes: int) -> int:
         """What of the cache fits into the budget."""
@@ -103,23 +120,50 @@ def choose_tiles(
     """
     geometry = contract.geometry
     y, x = AxisDomain.of(geometry.y, image[0], border), AxisDomain.of(geometry.x, image[1], border)
-    rough = budget_bytes - contract.memory.weights_bytes
-    for height, width in _cheapest_first(contract, axis_candidates(y), axis_candidates(x), rough):
+    rows, columns = axis_candidates(y), axis_candidates(x)
+    smallest = TilePlan.of(geometry, image, border, (y.smallest_tile, x.smallest_tile))
+    need = measure(smallest)
+    fixed = need.process_bytes if need.activation_bytes else 0  # on a GPU, activations are not the host's
+    rough = budget_bytes - contract.memory.weights_bytes - fixed
+    for height, width in _cheapest_first(contract, rows, columns, rough):
         plan = TilePlan.of(geometry, image, border, (height, width))
         if measure(plan).fits(budget_bytes):
             return plan
-    smallest = TilePlan.of(geometry, image, border, (y.smallest_tile, x.smallest_tile))
-    need = measure(smallest)
     if need.fits(budget_bytes):
         return smallest
-    height, width = smallest.tile_shape
-    raise BudgetError(f"even the smallest tile ({height}x{width}) {need.shortage(budget_bytes)}")
+    small = [(plan, measure(plan)) for plan in _small_plans(smallest, rows, columns, contract.geometry)]
+    least_bytes = min(least_budget(need) for _, need in small)
+    sensible = [(plan, need) for plan, need in small if least_budget(need) <= least_bytes * SENSIBLE]
+    plan, need = min(sensible, key=lambda pair: pair[0].computed_pixels + len(pair[0]) * TILE_OVERHEAD_PX)
+    height, width = plan.tile_shape
+    raise BudgetError(
+        f"even a small tile ({height}x{width}) {need.shortage(budget_bytes)}", least_bytes=least_budget(need)
+    )
+
+
+def _small_plans(
+    smallest: TilePlan, rows: list[tuple[int, int]], columns: list[tuple[int, int]], geometry: Geometry
+) -> Iterator[TilePlan]:
+    """The smallest tile, some that are not much larger, and low ones that are wide.
+
+    Which takes least depends on what sources and sinks hold meanwhile, too.
+    """
+    shapes = [smallest.tile_shape]
+    for factor in SMALL_FACTORS:
+        height, width = (
+            next((size for size, _ in reversed(sizes) if size >= factor * least), sizes[0][0])
+            for sizes, least in zip((rows, columns), smallest.tile_shape, strict=True)
+        )
+        shapes += [(height, width), (height, columns[0][0])]
+    for shape in dict.fromkeys(shapes):
+        yield TilePlan.of(geometry, smallest.image_shape, smallest.border, shape)
 
 
 def least_budget(need: MemoryNeed) -> int:
-    """The smallest budget that ``need`` fits."""
+    """The smallest budget that ``need`` fits, in whole MiB: processes differ by some pages."""
     whole = need.needed_bytes + need.cache_bytes
-    return min(whole, int(need.needed_bytes / (1 - LARGEST_CACHE_SHARE)) + 1)
+    least = min(whole, int(need.needed_bytes / (1 - LARGEST_CACHE_SHARE)) + 1)
+    return round_up(least + SPREAD_BYTES, 1 << 20)
 
 
 def axis_candidates(domain: AxisDomain) -> list[tuple[int, int]]:

@@ -13,7 +13,7 @@ from exactile.contract import DeployedModel, StripModel
 from exactile.errors import BudgetError, PlanError
 from exactile.geometry import round_up
 from exactile.plan.border import Border
-from exactile.plan.budget import NEGLIGIBLE, MemoryNeed, axis_candidates, choose_tiles
+from exactile.plan.budget import NEGLIGIBLE, MemoryNeed, axis_candidates, choose_tiles, least_budget
 from exactile.plan.strips import StripPlan, least_rows
 from exactile.plan.tiles import AxisDomain, TilePlan
 
@@ -38,12 +38,12 @@ def choose(
 ) -> Choice:
     """The plan that is predicted to be the fastest of those that fit ``budget_bytes``. Raises BudgetError."""
     found: list[tuple[float, Plan]] = []
-    refusal: BudgetError | None = None
+    refusals: list[BudgetError] = []
     try:
         tiles = choose_tiles(model.contract, image, border, budget_bytes=budget_bytes, measure=measure)
         found.append((predicted_passes(tiles, model.strips), tiles))
     except BudgetError as error:
-        refusal = error
+        refusals.append(error)
     strips, obstacle = None, model.no_strips_reason
     if model.strips is not None and AxisDomain.of(model.contract.geometry.y, image[0], border).size >= least_rows(
         model.strips
@@ -53,8 +53,9 @@ def choose(
             found.append((predicted_passes(strips, model.strips), strips))
         except (BudgetError, PlanError) as error:
             obstacle = str(error)
+            refusals += [error] if isinstance(error, BudgetError) else []
     if not found:
-        raise refusal or BudgetError("no plan fits the memory budget; raise --memory")
+        raise min(refusals, key=lambda error: error.least_bytes or 1 << 62)
     passes, plan = min(found, key=lambda entry: entry[0])
     others = [f"{other.name} {cost:.2f}" for cost, other in found if other is not plan]
     reason = f"predicted {passes:.2f} passes over the image" + (f" ({', '.join(others)})" if others else "")
@@ -76,18 +77,22 @@ def choose_strips(
     geometry = model.contract.geometry
     domain = AxisDomain.of(geometry.y, image[0], border)
     fitting: list[tuple[float, Plan]] = []
-    smallest: Plan | None = None
+    least: MemoryNeed | None = None
     for band in _bands(AxisDomain.of(geometry.x, image[1], border)):
         for rows in _rows(domain, strips):
             plan = strip_plan(model, image, border, rows=rows, band=band)
-            smallest = plan if smallest is None or plan.tile_shape <= smallest.tile_shape else smallest
-            if measure(plan).fits(budget_bytes):
+            need = measure(plan)
+            least = need if least is None or least_budget(need) < least_budget(least) else least
+            if need.fits(budget_bytes):
                 fitting.append((predicted_passes(plan, strips), plan))
         if fitting:
             break
     if not fitting:
-        shortage = measure(smallest).shortage(budget_bytes) if smallest is not None else "do not fit"
-        raise BudgetError(f"even the smallest strips {shortage}; or use --plan tile")
+        assert least is not None
+        raise BudgetError(
+            f"even the smallest strips {least.shortage(budget_bytes)}; or use --plan tile",
+            least_bytes=least_budget(least),
+        )
     best = min(cost for cost, _ in fitting)
     return next(plan for cost, plan in fitting if cost <= best + NEGLIGIBLE)
 

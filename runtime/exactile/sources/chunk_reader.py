@@ -38,6 +38,8 @@ class ChunkReader(Protocol):
 
     def cache_bytes(self, plan: ReadPlan) -> int: ...
 
+    def decoding_bytes(self, plan: ReadPlan) -> int: ...
+
     def prepare(self, plan: ReadPlan, *, cache_bytes: int) -> None: ...
 
     def read(self, box: Box, out: NDArray[Any]) -> None: ...
@@ -64,6 +66,11 @@ class ChunkForm:
     def chunk_bytes(self) -> int:
         """Bytes of one whole decoded chunk."""
         return self.grid.chunk_rows * self.grid.chunk_columns * self.samples * self.dtype.itemsize
+
+    @property
+    def peak_bytes(self) -> int:
+        """Bytes that a chunk takes while it is decoded."""
+        return max(self.chunk_bytes, self.decoding_bytes)
 
     def parts(self, box: Box, out: NDArray[Any]) -> Iterator[tuple[ChunkKey, Box, NDArray[Any]]]:
         """Every chunk that ``box`` touches, row by row: its key, the wanted pixels, where they go."""
@@ -116,7 +123,8 @@ class _Part:
 class DecodedChunkReader:
     """Chunks that are decoded as a whole, in several threads, and kept while the plan still needs them.
 
-    ``unplanned_cache_bytes`` of them, the most recent first, are kept while no plan was announced.
+    ``unplanned_cache_bytes`` of them, the most recent first, are kept while no plan was announced. Where the bytes that
+    are granted are too few for all threads, fewer decode.
     """
 
     def __init__(self, access: ChunkAccess, *, unplanned_cache_bytes: int = UNPLANNED_CACHE_BYTES) -> None:
@@ -127,15 +135,25 @@ class DecodedChunkReader:
         self._schedule: ChunkSchedule = RecentFirst(self._grid)
         self._lock = threading.Lock()
         self._decoded = 0
+        self._workers = self._access.pool.workers
 
     def cache_bytes(self, plan: ReadPlan) -> int:
         schedule = SweepSchedule(self._grid, plan)
-        kept = schedule.peak_chunks() * len(self._form.copies) * self._form.chunk_bytes
-        return kept + self._under_way_bytes(schedule)
+        return self._kept_bytes(schedule) + self._under_way(schedule) * self._beside_bytes(schedule)
+
+    def decoding_bytes(self, plan: ReadPlan) -> int:
+        """Of one chunk at a time."""
+        return self._form.peak_bytes if plan.rows and plan.columns else 0
 
     def prepare(self, plan: ReadPlan, *, cache_bytes: int) -> None:
         schedule = SweepSchedule(self._grid, plan)
-        self._cache.clear(max(0, cache_bytes - self._under_way_bytes(schedule)))
+        under_way, kept_bytes = self._under_way(schedule), self._kept_bytes(schedule)
+        if cache_bytes >= kept_bytes + under_way * self._beside_bytes(schedule):
+            self._workers, limit_bytes = max(1, under_way), kept_bytes
+        else:
+            self._workers = max(1, min(under_way, cache_bytes // self._form.peak_bytes))
+            limit_bytes = max(0, cache_bytes - self._workers * self._form.peak_bytes)
+        self._cache.clear(limit_bytes)
         self._schedule = schedule
         self._decoded = 0
 
@@ -151,7 +169,7 @@ class DecodedChunkReader:
             (missing if chunk is None else held).append(part)
         try:
             # Decoding takes longest, so it begins first.
-            self._access.pool.for_each(self._serve, missing + held)
+            self._access.pool.for_each(self._serve, missing + held, most=self._workers)
         finally:
             for part in held:
                 self._cache.unpin(part.key, part.next_use)
@@ -163,10 +181,18 @@ class DecodedChunkReader:
     def count(self) -> ReadCount:
         return ReadCount(chunks_decoded=self._decoded, chunks_stored=self._access.chunks_stored)
 
-    def _under_way_bytes(self, schedule: SweepSchedule) -> int:
-        """Bytes of the chunks that are being decoded at a time."""
-        chunks = min(self._access.pool.workers, schedule.most_chunks_of_a_box() * len(self._form.copies))
-        return chunks * max(self._form.chunk_bytes, self._form.decoding_bytes)
+    def _kept_bytes(self, schedule: SweepSchedule) -> int:
+        """The most bytes of decoded chunks that are wanted again, or are being used for the last time."""
+        return schedule.peak_chunks() * len(self._form.copies) * self._form.chunk_bytes
+
+    def _beside_bytes(self, schedule: SweepSchedule) -> int:
+        """What a chunk takes beside these while it is decoded: its pixels are among them, if it is used again."""
+        form = self._form
+        return form.peak_bytes - (0 if schedule.has_chunks_used_once else form.chunk_bytes)
+
+    def _under_way(self, schedule: SweepSchedule) -> int:
+        """How many chunks are decoded at a time where there is memory for it."""
+        return min(self._access.pool.workers, schedule.most_chunks_of_a_box() * len(self._form.copies))
 
     def _serve(self, part: _Part) -> None:
         copy = self._form.copies[part.key[0]]

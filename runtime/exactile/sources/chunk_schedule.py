@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -105,7 +106,16 @@ class SweepSchedule:
         self._starts_x = [span.start for span in plan.columns]
         self._y = AxisUses.of(plan.rows, grid.chunk_rows, grid.rows)
         self._x = AxisUses.of(plan.columns, grid.chunk_columns, grid.columns)
-        self._left = np.multiply.outer(self._y.uses.astype(np.int32), self._x.uses.astype(np.int32))
+
+    @cached_property
+    def _left(self) -> NDArray[np.int32]:
+        """How often each chunk is still used. Not needed to plan."""
+        return np.multiply.outer(self._y.uses.astype(np.int32), self._x.uses.astype(np.int32))
+
+    @property
+    def has_chunks_used_once(self) -> bool:
+        """Whether there are chunks that a single box uses: ``peak_chunks`` leaves them out."""
+        return bool(self._y.alone().any() and self._x.alone().any())
 
     def peak_chunks(self) -> int:
         """The most chunks of one plane that are held at once so that each is decoded once.

@@ -28,8 +28,8 @@ class DecodePool:
         self.workers = workers
         self._executor = ThreadPoolExecutor(workers - 1, "exactile-decode") if workers > 1 else None
 
-    def for_each(self, work: Callable[[Item], None], items: Iterable[Item]) -> None:
-        """Call ``work`` for every item, in several threads, and return when all are done.
+    def for_each(self, work: Callable[[Item], None], items: Iterable[Item], *, most: int | None = None) -> None:
+        """Call ``work`` for every item, in several threads (``most``, if given), and return when all are done.
 
         The first exception is raised here once every thread has stopped; items not begun by then are left out.
         """
@@ -51,7 +51,7 @@ class DecodePool:
                     failures.append(error)
                     failed.set()
 
-        helpers = min(self.workers, len(waiting)) - 1
+        helpers = min(most or self.workers, self.workers, len(waiting)) - 1
         futures = [self._executor.submit(drain) for _ in range(helpers)] if self._executor else []
         drain()
         for future in futures:

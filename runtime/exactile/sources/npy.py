@@ -89,6 +89,9 @@ class NpySource:
     def cache_bytes(self, plan: ReadPlan) -> int:  # noqa: ARG002 - nothing is decoded, so nothing is kept
         return 0
 
+    def decoding_bytes(self, plan: ReadPlan) -> int:  # noqa: ARG002 - whatever is read
+        return max(rows.most_held_bytes for rows, _ in self._planes)
+
     def prepare(self, plan: ReadPlan, *, cache_bytes: int) -> None:
         """Nothing to prepare: rows are read as they are wanted."""
 

@@ -50,7 +50,7 @@ def _of_codestream(file: PositionalFile, start: int, alpha: int | None) -> Pictu
         channels=channels,
         dtype=sample_type(next(iter(parts))[0] + 1, file),
         alpha=alpha if alpha is not None and alpha < channels else None,
-        scratch=7,
+        scratch=5.2,
     )
 
 

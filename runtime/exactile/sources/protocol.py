@@ -81,8 +81,22 @@ class Source(Protocol):
 
 
 @runtime_checkable
+class DecodedInParts(Protocol):
+    """A source that needs memory beside the caller's array while it reads, however little may be kept."""
+
+    def decoding_bytes(self, plan: ReadPlan) -> int:
+        """The least bytes that reading takes; ``cache_bytes`` holds them, too."""
+
+
+@runtime_checkable
 class DecodedWhole(Protocol):
     """A source that decodes all of its image for any of it: it needs ``held_bytes``, whatever the plan."""
 
     @property
     def held_bytes(self) -> int: ...
+
+
+def least_reading_bytes(source: Source, plan: ReadPlan) -> int:
+    """What reading takes beside the caller's array, however little may be kept."""
+    decoding = source.decoding_bytes(plan) if isinstance(source, DecodedInParts) else 0
+    return decoding + (source.held_bytes if isinstance(source, DecodedWhole) else 0)

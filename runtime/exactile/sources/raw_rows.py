@@ -13,7 +13,7 @@ from exactile.sources.channel_choice import ChannelCopy
 from exactile.sources.positional_file import PositionalFile
 from exactile.sources.sample_types import InexactSampleError
 
-BLOCK_BYTES = 4 << 20
+BLOCK_BYTES = 1 << 20
 """Bytes read at a time, and so the memory that a read of raw rows needs beside the caller's array."""
 
 _DENSE = 4
@@ -39,6 +39,11 @@ class RawRows:
     @property
     def row_bytes(self) -> int:
         return self.width * self.pixel_bytes
+
+    @property
+    def most_held_bytes(self) -> int:
+        """What ``copy`` needs at most beside the caller's array."""
+        return max(BLOCK_BYTES, self.row_bytes)
 
     def copy(self, file: PositionalFile, part: Box, channels: ChannelCopy, out: NDArray[Any]) -> None:
         """Copy ``part`` (pixels of this block) to ``out``: (part.y.length, part.x.length, channels).

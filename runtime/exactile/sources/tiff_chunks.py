@@ -40,6 +40,7 @@ class TiffChunks:
             samples=layout.samples,
             dtype=layout.stored_dtype,
             fill=layout.fill,
+            decoding_bytes=layout.decoding_bytes,
         )
 
     @property
@@ -78,6 +79,10 @@ class RawChunkReader:
     def cache_bytes(self, plan: ReadPlan) -> int:  # noqa: ARG002 - nothing is decoded, so nothing is kept
         return 0
 
+    def decoding_bytes(self, plan: ReadPlan) -> int:  # noqa: ARG002 - whatever is read
+        chunks = len(self._access.copies) * self._form.grid.rows * self._form.grid.columns
+        return min(self._access.pool.workers, chunks) * self._rows(0).most_held_bytes
+
     def prepare(self, plan: ReadPlan, *, cache_bytes: int) -> None:
         """Nothing to prepare."""
 
@@ -96,12 +101,15 @@ class RawChunkReader:
             copy.fill(layout.fill, out)
             return
         origin = layout.grid.chunk_box(key[1], key[2])
-        rows = RawRows(
-            offset=offset, width=layout.grid.chunk_columns, samples=layout.samples, dtype=layout.stored_dtype
-        )
         try:
-            rows.copy(access.file, wanted.shift(-origin.y.start, -origin.x.start), copy, out)
+            self._rows(offset).copy(access.file, wanted.shift(-origin.y.start, -origin.x.start), copy, out)
         except DamagedDataError as error:
             raise access.damage(key, error) from error
         except InexactSampleError as error:
             raise access.failure(key, error.moved(origin.y.start, origin.x.start)) from error
+
+    def _rows(self, offset: int) -> RawRows:
+        layout = self._access.layout
+        return RawRows(
+            offset=offset, width=layout.grid.chunk_columns, samples=layout.samples, dtype=layout.stored_dtype
+        )

@@ -39,7 +39,8 @@ class TiffLayout:
     """One image: ``planes`` of ``samples`` samples for each pixel, together ``channels`` channels.
 
     ``raw`` chunks are rows of plain samples in the file's byte order, as ``stored_dtype`` has it, and are read
-    in part; others are decoded as a whole. ``level`` is the image's number in its pyramid, ``pixel_size_um`` the height
+    in part; others are decoded as a whole, for which ``scratch_bytes`` are needed beside the stored bytes of a chunk
+    and its pixels. ``level`` is the image's number in its pyramid, ``pixel_size_um`` the height
     and width of its pixels, ``metadata`` what its tags say beside them.
     """
 
@@ -49,6 +50,7 @@ class TiffLayout:
     stored_dtype: np.dtype[Any]
     raw: bool
     fill: float
+    scratch_bytes: int = 0
     level: int = 0
     pixel_size_um: PixelSize | None = None
     metadata: ImageMetadata = NO_METADATA
@@ -56,6 +58,13 @@ class TiffLayout:
     @property
     def channels(self) -> int:
         return len(self.planes) * self.samples
+
+    @property
+    def decoding_bytes(self) -> int:
+        """What decoding one chunk takes: its stored bytes, its pixels, and what the decoder needs beside them."""
+        stored = max((int(plane.sizes_bytes.max(initial=0)) for plane in self.planes), default=0)
+        pixels = self.grid.chunk_rows * self.grid.chunk_columns
+        return stored + pixels * self.samples * self.stored_dtype.itemsize + self.scratch_bytes
 
     def describe_chunk(self, plane: int, row: int, column: int) -> str:
         """Name a chunk for an error message, with its pixels."""

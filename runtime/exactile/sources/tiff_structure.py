@@ -21,6 +21,7 @@ from exactile.sources.tiff_layout import ChunkPlane, Decode, TiffLayout
 from exactile.sources.tiff_log import structure_errors
 from exactile.sources.tiff_metadata import read_metadata
 from exactile.sources.tiff_palette import PALETTE, colored, palette_of
+from exactile.sources.tiff_scratch import scratch_bytes
 
 _JPEG = 7
 _JPEG_FAMILY = {6, 7, 34892, 33007}  # those whose decoder takes tables from the page
@@ -69,6 +70,7 @@ def _lay_out(chosen: ChosenPages, name: str) -> TiffLayout:
         stored_dtype=native.newbyteorder(keyframe.parent.byteorder) if raw else native,
         raw=raw,
         fill=keyframe.nodata,
+        scratch_bytes=0 if raw else scratch_bytes(keyframe, chunk_rows * chunk_columns, samples),
         level=chosen.level,
         pixel_size_um=chosen.pixel_size_um,
         metadata=read_metadata(chosen),

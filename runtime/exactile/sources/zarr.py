@@ -99,6 +99,9 @@ class ZarrSource:
     def cache_bytes(self, plan: ReadPlan) -> int:
         return self._reader.cache_bytes(plan)
 
+    def decoding_bytes(self, plan: ReadPlan) -> int:
+        return self._reader.decoding_bytes(plan)
+
     def prepare(self, plan: ReadPlan, *, cache_bytes: int) -> None:
         self._reader.prepare(plan, cache_bytes=cache_bytes)
 

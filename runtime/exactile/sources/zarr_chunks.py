@@ -71,8 +71,8 @@ class ZarrChunks:
             samples=samples,
             dtype=array.dtype,
             fill=0,
-            # The whole chunk, and what is taken out of it.
-            decoding_bytes=stored_bytes + kept_bytes,
+            # As stored, which is hardly ever more than its pixels; the whole chunk; and what is taken out of it.
+            decoding_bytes=2 * stored_bytes + kept_bytes,
         )
         return ZarrChunks(
             name=name,
