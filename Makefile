@@ -68,7 +68,7 @@ $(VENV)-peers/peers.stamp: $(VENV)/python.stamp benchmarks/peers.txt
 bench: $(VENV)/bench.stamp $(VENV)-peers/peers.stamp  ## measure beside other tools (ten minutes)
 	$(BIN)/python -m benchmarks.run
 
-bench-full: $(VENV)/bench.stamp $(VENV)-peers/peers.stamp  ## what the documents quote, to benchmarks/results (an hour)
+bench-full: $(VENV)/bench.stamp $(VENV)-peers/peers.stamp  ## what the documents quote, to benchmarks/results (an hour and a half)
 	$(BIN)/python -m benchmarks.run --full
 
 clean:

@@ -80,7 +80,7 @@ def run(part: Part, *, full: bool) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--full", action="store_true", help="an hour; what the documents quote")
+    parser.add_argument("--full", action="store_true", help="an hour and a half; what the documents quote")
     parser.add_argument("--only", nargs="+", metavar="PART", help="these parts, or all of a module")
     parser.add_argument("--resume", action="store_true", help="leave out what was measured at this commit")
     parser.add_argument("--list", action="store_true", help="show parts and minutes")

@@ -94,11 +94,12 @@ def record(outcomes: list[Outcome], failures: list[str], left_out: int) -> Recor
             one.predicted_mib, one.peak_mib, one.peak_mib / one.budget_mib,
         )  # fmt: skip
     over = sum(one.over for one in outcomes)
+    plans = ", ".join(f"{name} {count}" for name, count in Counter(one.plan.split()[0] for one in outcomes).items())
     least = [one.budget_mib / one.peak_mib for one in outcomes if one.times == 1]
     remarks = (
         f"{len(outcomes)} runs of {len({one.case for one in outcomes})} combinations, {over} beyond the budget. "
         f"The least budget that is accepted is {median(least):.2f} (median) to {max(least):.2f} times the peak of the "
-        f"run within it. {Counter(one.plan.split()[0] for one in outcomes)}."
+        f"run within it. Plans: {plans}."
     )
     if left_out:
         remarks += f" There was no time for {left_out} combinations."
