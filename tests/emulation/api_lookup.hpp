@@ -95,6 +95,14 @@ CUresult cuGetProcAddress(const char* name, void** function, int version, std::u
 
 CUresult cuMemHostRegister_v2(void*, std::size_t, unsigned) { return NOT_SUPPORTED; }
 
+// Its logs are empty: pycuda reads as many bytes of them as this says were written.
+CUresult cuModuleLoadDataEx(void**, const void*, unsigned count, const int* options, void** values) {
+    const int info_size = 4, error_size = 6;  // CU_JIT_INFO_LOG_BUFFER_SIZE_BYTES, CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES
+    for (unsigned index = 0; index < count; ++index)
+        if (options[index] == info_size || options[index] == error_size) values[index] = nullptr;
+    return NOT_SUPPORTED;
+}
+
 // What pycuda's extension links against beyond what is emulated.
 #define UNSUPPORTED(NAME) \
     CUresult NAME() { return NOT_SUPPORTED; }
