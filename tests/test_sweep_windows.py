@@ -90,3 +90,18 @@ def test_uneven_windows_are_taken_and_right(tmp_path, op, attributes):
     """Sizes that shape inference gets wrong, rows that reach unevenly: not refused, and right."""
     verdict = judge(network(op, {"kernel_shape": (2, 2), **attributes}), tmp_path)
     assert (verdict.refused, verdict.no_strips, verdict.wrong) == ("", "", ())
+
+
+@pytest.mark.parametrize("automatic", ["SAME_UPPER", "SAME_LOWER"])
+@pytest.mark.parametrize(
+    ("op", "attributes"),
+    [
+        ("AveragePool", {"kernel_shape": (2, 2), "strides": (3, 3)}),
+        ("AveragePool", {"kernel_shape": (1, 1), "strides": (3, 2), "count_include_pad": 1}),
+        ("LpPool", {"kernel_shape": (3, 2), "strides": (3, 3), "p": 1}),
+    ],
+)
+def test_windows_that_leave_pixels_out_between_them_round_nothing_up(tmp_path, op, attributes, automatic):
+    """Shape inference takes their negative padding for 0, and rounds up; ONNX Runtime does not."""
+    verdict = judge(network(op, {**attributes, "auto_pad": automatic, "ceil_mode": 1}), tmp_path)
+    assert (verdict.refused, verdict.wrong) == ("", ())

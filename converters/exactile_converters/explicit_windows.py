@@ -54,7 +54,10 @@ def _write_pool(node: ir.Node, shape: tuple[int, ...]) -> None:
     pads = [one.before for one in placed] + [one.after for one in placed]
     if kernel.auto_pad in SAME and max(kernel.dilations) > 1 and min(pads) >= 0:
         _set_pads(node, pads)
-    if any(kernel.drops_last(axis, shape[axis + SPACE]) for axis in range(axes)):
+    # Automatic padding of windows that are not dilated leaves nothing to round. Where the stride is larger than the
+    # kernel, this padding is negative; shape inference takes it for 0, and would round up.
+    idle = kernel.ceil and kernel.auto_pad in SAME and max(kernel.dilations) == 1
+    if idle or any(kernel.drops_last(axis, shape[axis + SPACE]) for axis in range(axes)):
         del node.attributes["ceil_mode"]
 
 
