@@ -65,7 +65,7 @@ CASES = {
     "channel out of range": (("unet.onnx", "slide.tif", "--channels", "0,1,7"), "7"),
     "not ONNX": (("text.onnx", "slide.tif"), "text.onnx"),
     "not tileable": (("pooled.onnx", "slide.tif", "--plan", "tile"), "squeeze"),
-    "not tileable, and too large": (("pooled.onnx", "slide.tif", "--memory", "200MiB"), "squeeze"),
+    "not tileable, and too large": (("pooled.onnx", "slide.tif", "--memory", "60MiB"), "squeeze"),
     "budget too small": (("unet.onnx", "slide.tif", "--memory", "20MiB"), "--memory"),
     "budget is no amount": (("unet.onnx", "slide.tif", "--memory", "lots"), "--memory"),
     "budget too small for the tile": (
