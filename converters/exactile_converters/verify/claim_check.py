@@ -23,6 +23,7 @@ from exactile.plan.strips import least_rows
 from exactile_converters.deploy import deploy
 from exactile_converters.from_onnx import Network
 from exactile_converters.geometry.cost import cost_per_pixel
+from exactile_converters.geometry.trace import Traced
 from exactile_converters.graphs.image_in import fitting_image_type
 from exactile_converters.inspection import not_tileable
 from exactile_converters.verify.bounded import Bounded, TooLargeError, check_room
@@ -75,21 +76,21 @@ def check_claim(
     ``memory_bytes`` is the process's resident memory that must do (default: MEMORY_BYTES more than now). ``progress``
     gets steps done and steps in all. Raises NotTileableError where nothing is claimed.
     """
+    traced = network.trace()
+    if traced.geometry is None:
+        raise not_tileable(network.name, traced.obstacles)
     allowed = memory_bytes if memory_bytes is not None else resident_bytes() + MEMORY_BYTES
     constants = (value.const_value for value in network.model.graph.initializers.values())
     weights = sum(constant.nbytes for constant in constants if constant is not None)
     try:
         check_room(resident_bytes() + WEIGHT_COPIES * weights, allowed, "the weights")
-        return _check(network, strips=strips, allowed=allowed, progress=progress)
+        return _check(network, traced, strips=strips, allowed=allowed, progress=progress)
     except TooLargeError as error:
         return ClaimCheck(untried=str(error))
 
 
-def _check(network: Network, *, strips: bool, allowed: int, progress: Progress) -> ClaimCheck:
+def _check(network: Network, traced: Traced, *, strips: bool, allowed: int, progress: Progress) -> ClaimCheck:
     """The sizes and halos of both axes, then both plans, until something differs."""
-    traced = network.trace()
-    if traced.geometry is None:
-        raise not_tileable(network.name, traced.obstacles)
     model = deploy(private_copy(network), image_dtype=fitting_image_type(network), output="raw", strips=strips)
     memory = model.contract.memory
 
