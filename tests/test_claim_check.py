@@ -100,10 +100,7 @@ def test_a_halo_one_pixel_too_small_is_found(model, monkeypatch, side):
 
 def test_a_stride_too_small_is_found(model, monkeypatch):
     plant(monkeypatch, stride=lambda axis: axis.stride // 2)
-    assert (
-        "does not run" in check_claim(load_network(model)).tiles
-        or "runs at none" in check_claim(load_network(model)).tiles
-    )
+    assert "the network does not run at" in check_claim(load_network(model)).tiles
 
 
 def test_an_output_of_another_size_is_found(model, monkeypatch):

@@ -16,8 +16,6 @@ from exactile_converters.from_onnx import Network
 from exactile_converters.verify.claim_check import ClaimCheck, Progress, check_claim
 from exactile_converters.verify.verdicts import keep_verdict, kept_for, kept_verdict, verdict_key
 
-__all__ = ["ClaimCheck", "check_once", "kept_verification", "proven", "verification_of"]
-
 
 def proven(
     deploy: Callable[[bool], DeployedModel], found: ClaimCheck | None, *, name: str, strips: bool, skipped: str = ""

@@ -28,6 +28,9 @@ class Background(Protocol):
     def describe(self) -> dict[str, Any]:
         """What it is, as plain data: a run that is gone on with must have the same."""
 
+    def close(self) -> None:
+        """Release what it reads from, at the end of a run."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Threshold:
@@ -43,6 +46,9 @@ class Threshold:
 
     def describe(self) -> dict[str, Any]:
         return {self.beyond: self.value, "label": self.label}
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,3 +84,6 @@ class Mask:
     def describe(self) -> dict[str, Any]:
         digest = hashlib.sha256(np.packbits(self.wanted).tobytes()).hexdigest()
         return {"mask": digest, "shape": list(self.wanted.shape), "label": self.label}
+
+    def close(self) -> None:
+        """Nothing is open."""

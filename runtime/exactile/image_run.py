@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from exactile.contract import DeployedModel
 from exactile.errors import DeviceMemoryError, OptionError
@@ -31,13 +31,6 @@ from exactile.sources.metadata import metadata_of
 from exactile.sources.protocol import ReadCount, ReadPlan, Source
 from exactile.statistics import Normalizers, constants_of
 from exactile.summary import Summary
-
-
-@runtime_checkable
-class Closing(Protocol):
-    """Holds files open."""
-
-    def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +86,7 @@ class ImageRun:
             raise
         finally:
             for rule in (self._rule, self.wish.background):
-                if isinstance(rule, Closing):
+                if rule is not None:
                     rule.close()
 
     def _run(self) -> Summary:

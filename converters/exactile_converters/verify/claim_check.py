@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 from numpy.typing import NDArray
 
 from exactile.contract import StripModel
-from exactile.errors import EngineError
+from exactile.errors import BudgetError, EngineError
 from exactile.geometry import AxisGeometry, round_up
 from exactile.memory import resident_bytes
 from exactile.plan.strips import least_rows
@@ -31,7 +30,7 @@ from exactile_converters.verify.claim import Axis
 from exactile_converters.verify.dependency import Lane, noise
 from exactile_converters.verify.difference import TOLERANCE
 from exactile_converters.verify.plan_check import STEPPING, PlanCheck
-from exactile_converters.verify.subject import Subject, private_copy, scores_of
+from exactile_converters.verify.subject import Subject, private_copy, scores_of, value_named
 
 Array = NDArray[Any]
 Progress = Callable[[int, int], None]
@@ -85,7 +84,7 @@ def check_claim(
     try:
         check_room(resident_bytes() + WEIGHT_COPIES * weights, allowed, "the weights")
         return _check(network, traced, strips=strips, allowed=allowed, progress=progress)
-    except TooLargeError as error:
+    except (TooLargeError, BudgetError) as error:
         return ClaimCheck(untried=str(error))
 
 
@@ -96,7 +95,7 @@ def _check(network: Network, traced: Traced, *, strips: bool, allowed: int, prog
 
     def runs(name: str) -> Bounded:
         copy = private_copy(network)
-        return Bounded(Subject(copy, _value(copy, name), traced.features[name]), memory, allowed)
+        return Bounded(Subject(copy, value_named(copy, name), traced.features[name]), memory, allowed)
 
     result = runs(network.result.name or "")
     scores = runs(scores_of(network, traced.features).name or "")
@@ -140,14 +139,6 @@ def _check(network: Network, traced: Traced, *, strips: bool, allowed: int, prog
 
 def _axes(y: AxisGeometry, x: AxisGeometry) -> tuple[tuple[Axis, AxisGeometry, AxisGeometry], ...]:
     return ("y", y, x), ("x", x, y)
-
-
-def _value(network: Network, name: str) -> ir.Value:
-    """The value of this name, kept whatever is cut off behind it."""
-    value = next(value for node in network.model.graph for value in node.outputs if value.name == name)
-    if not value.is_graph_output():
-        network.model.graph.outputs.append(value)
-    return value
 
 
 def _sizes(lane: Lane, result: Bounded) -> str:

@@ -57,7 +57,7 @@ class PlanCheck:
     def difference(self, plan: PlanName, size: tuple[int, int], shape: tuple[int, int]) -> str:
         """How ``plan`` with tiles or strips of ``shape`` differs from one pass over ``size``; empty where it does not.
 
-        Raises TooLargeError.
+        Raises TooLargeError and BudgetError.
         """
         found = ""
         for seed in SEEDS:
@@ -96,7 +96,7 @@ class PlanCheck:
         pieces = "strips" if plan == "strip" else "tiles"
         where = f"{pieces} of {shape[0]} x {shape[1]} over {image.shape[0]} x {image.shape[1]} pixels"
         try:
-            with closing(Session(self._model, memory_bytes=1 << 50, device="cpu")) as session:
+            with closing(Session(self._model, device="cpu")) as session:
                 session.segment(ArraySource(image), sink, plan=plan, tile=shape)
         except BudgetError:
             raise

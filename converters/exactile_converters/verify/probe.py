@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-import onnx_ir as ir
 
 from exactile.errors import ModelError
 from exactile.geometry import Geometry, Span
@@ -29,7 +28,7 @@ from exactile_converters.verify.dequantized import dequantize
 from exactile_converters.verify.integer_copy import set_integer_weights
 from exactile_converters.verify.integer_probe import Ones, integer_spans, probe_integers
 from exactile_converters.verify.open_paths import open_all_paths
-from exactile_converters.verify.subject import Subject, private_copy
+from exactile_converters.verify.subject import Subject, private_copy, value_named
 
 COMMUTATION_TOLERANCE = 1e-4
 """Floating-point sums at shifted pixels may be ordered otherwise; a wrong alignment is far beyond this."""
@@ -62,11 +61,9 @@ class Subjects:
 
 def _copy(network: Network, scores: str, feature: FeatureMap, change: Callable[[Network], None]) -> Subject:
     copy = private_copy(network)
-    output = _value(copy, scores)
-    if not output.is_graph_output():
-        copy.model.graph.outputs.append(output)  # so that it is not bypassed
+    value_named(copy, scores)
     change(copy)
-    output = _value(copy, scores)
+    output = value_named(copy, scores)
     return Subject(copy, output, replace(feature, dtype=output.dtype.value) if output.dtype is not None else feature)
 
 
@@ -82,11 +79,6 @@ def _opened(network: Network) -> None:
 def _of_integers(network: Network) -> None:
     dequantize(network)
     set_integer_weights(network)
-
-
-def _value(network: Network, name: str) -> ir.Value:
-    graph = network.model.graph
-    return next(value for node in graph for value in node.outputs if value.name == name)
 
 
 def probe_axis(axis: Axis, subjects: Subjects, claimed: Geometry, *, seed: int, progress: Progress) -> AxisProbe:

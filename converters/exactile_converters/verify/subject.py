@@ -54,6 +54,14 @@ def ends_in_probability(network: Network) -> bool:
     return node is not None and node.op_type in {"Softmax", "Sigmoid", "HardSigmoid"}
 
 
+def value_named(network: Network, name: str) -> ir.Value:
+    """The value ``name`` that a node makes, as an output of the graph, so that nothing bypasses it or cuts it off."""
+    value = next(value for node in network.model.graph for value in node.outputs if value.name == name)
+    if not value.is_graph_output():
+        network.model.graph.outputs.append(value)
+    return value
+
+
 class Subject:
     """Runs ``network`` up to ``output``, one of its feature maps, at any size the network accepts.
 

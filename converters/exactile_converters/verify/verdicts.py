@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
-from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -86,11 +85,11 @@ def keep_verdict(key: str, found: ClaimCheck) -> None:
             part.unlink(missing_ok=True)
 
 
-def kept_for(model: Path, *, output_name: str | None, strips: Sequence[bool] = (True, False)) -> ClaimCheck | None:
-    """The verdict on ``model``, by the first of ``strips`` that there is one for."""
+def kept_for(model: Path, *, output_name: str | None) -> ClaimCheck | None:
+    """The verdict on ``model``: on tiles and strips, or else on tiles alone."""
     with suppress(OSError):
-        for wanted in strips:
-            found = kept_verdict(verdict_key(model, output_name=output_name, strips=wanted))
+        for strips in (True, False):
+            found = kept_verdict(verdict_key(model, output_name=output_name, strips=strips))
             if found is not None:
                 return found
     return None

@@ -23,6 +23,7 @@ from exactile_converters.from_onnx import Network
 from exactile_converters.geometry.trace import Traced
 from exactile_converters.graphs.io import Normalization
 from exactile_converters.inspection import not_tileable
+from exactile_converters.verify.bounded import WHOLE_PASS_FACTOR
 from exactile_converters.verify.claim import AxisProbe
 from exactile_converters.verify.difference import Difference, compare
 from exactile_converters.verify.pixels import Pixels, image_pixels, noise_pixels, suitable_tile
@@ -30,9 +31,6 @@ from exactile_converters.verify.probe import Progress, Subjects, probe_axis
 from exactile_converters.verify.subject import Subject, ends_in_probability, private_copy, scores_of
 from exactile_converters.verify.sweep import Sweep, sweep
 from exactile_converters.verify.whole import WholePass, whole_pass
-
-WHOLE_PASS_FACTOR = 2.5
-"""Plain ONNX Runtime keeps more than the planned engine: its heap grows in steps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,38 +2,21 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import Self
-
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import TaskID
+
+from exactile.request.progress import Bars
+from exactile.request.stages import stage_bars
 
 
-class BuildBar:
+class BuildBar(Bars):
     """Implements ``exactile_converters.tensorrt_engine.monitor.BuildWatcher``."""
 
     def __init__(self, *, enabled: bool) -> None:
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
-        self._progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            TaskProgressColumn(),
-            TimeElapsedColumn(),
-            console=self._console,
-            disable=not (enabled and self._console.is_terminal),
-            transient=True,
-        )
+        super().__init__(stage_bars(self._console, enabled=enabled, transient=True))
         self._task: TaskID | None = None
         self._what = ""
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._progress.stop()
 
     def started(self, what: str) -> None:
         if self._task is not None:

@@ -53,13 +53,11 @@ def _bars(name: TextColumn, *, enabled: bool) -> Progress:
     )
 
 
-class Bar:
-    """Knows nothing of tiles but how many pixels of the result are done."""
+class Bars:
+    """Shows ``progress`` while it is entered."""
 
-    def __init__(self, name: str, *, enabled: bool) -> None:
-        self._progress = _bars(TextColumn(name, markup=False), enabled=enabled)
-        self._measuring: TaskID | None = None
-        self._task = self._progress.add_task("segment", total=None)
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -69,6 +67,15 @@ class Bar:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._progress.stop()
+
+
+class Bar(Bars):
+    """Knows nothing of tiles but how many pixels of the result are done."""
+
+    def __init__(self, name: str, *, enabled: bool) -> None:
+        super().__init__(_bars(TextColumn(name, markup=False), enabled=enabled))
+        self._measuring: TaskID | None = None
+        self._task = self._progress.add_task("segment", total=None)
 
     def start(self, plan: Plan) -> None:
         height, width = plan.result_shape
@@ -87,23 +94,14 @@ class Bar:
         self._progress.update(self._task, advance=pixels)
 
 
-class ManyBars:
+class ManyBars(Bars):
     """One bar for all images and one for each that is under way."""
 
     def __init__(self, total: int, *, enabled: bool) -> None:
-        self._progress = _bars(TextColumn("{task.description}", markup=False), enabled=enabled)
+        super().__init__(_bars(TextColumn("{task.description}", markup=False), enabled=enabled))
         self._all = self._progress.add_task(f"0 of {total} images", total=total)
         self._total, self._done, self._failed = total, 0, 0
         self._tasks: dict[object, TaskID] = {}
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._progress.stop()
 
     def watcher(self, image: Path | str, read: Callable[[], None]) -> Watcher:
         """Shows the progress of ``image``."""

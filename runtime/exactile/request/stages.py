@@ -2,38 +2,31 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import Self
-
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from exactile.request.progress import is_watched
+from exactile.request.progress import Bars, is_watched
 
 
-class Stages:
+def stage_bars(console: Console, *, enabled: bool, transient: bool = False) -> Progress:
+    """Bars of named stages: share done and time elapsed. ``transient`` bars vanish at the end."""
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        disable=not (enabled and is_watched(console)),
+        transient=transient,
+    )
+
+
+class Stages(Bars):
     """One bar for each stage, in the order in which they begin."""
 
     def __init__(self, *, enabled: bool) -> None:
-        console = Console(stderr=True)
+        super().__init__(stage_bars(Console(stderr=True), enabled=enabled))
         self._tasks: dict[str, TaskID] = {}
-        self._progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            TaskProgressColumn(),
-            TimeElapsedColumn(),
-            console=console,
-            disable=not (enabled and is_watched(console)),
-        )
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._progress.stop()
 
     def update(self, stage: str, done: int, steps: int) -> None:
         """``done`` of ``steps`` of ``stage`` are done."""
