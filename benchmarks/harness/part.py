@@ -29,10 +29,17 @@ def run_part(measure: Callable[[argparse.Namespace], Iterable[Record]], parser: 
 def _others(options: argparse.Namespace, parser: argparse.ArgumentParser) -> list[str]:
     """Options given that make a trial, as they are typed."""
     return [
-        f"--{name.replace('_', '-')} {' '.join(map(str, value)) if isinstance(value, list) else value}"
+        f"--{name.replace('_', '-')}{_typed(value)}"
         for name, value in vars(options).items()
         if name not in HARMLESS and value != parser.get_default(name)
     ]
+
+
+def _typed(value: object) -> str:
+    """Behind the option's name: nothing for a flag."""
+    if value is True:
+        return ""
+    return f" {' '.join(map(str, value)) if isinstance(value, list) else value}"
 
 
 def _folder(options: argparse.Namespace, parser: argparse.ArgumentParser) -> Path:

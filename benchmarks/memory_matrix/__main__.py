@@ -35,7 +35,7 @@ SUMMARY = (
     "least budget / its peak: median|.2f",
     "greatest|.2f",
 )
-SIDE = (1900, 2100)
+SIDE = (1200, 1300)
 LARGE_SIDE = (8000, 9000)
 LARGE = (
     Case(network="bundle", source="JPEG tiles", sink="ome.tif", plan="auto", option="pictures"),
@@ -54,7 +54,7 @@ def measure(options: argparse.Namespace) -> Iterator[Record]:
     begin = time.monotonic()
     with tempfile.TemporaryDirectory() as place:
         sizes = [(tuple(options.size), chosen)]
-        if not options.quick and not options.only and not options.small:
+        if options.large:
             sizes.append((LARGE_SIDE, LARGE))
         for number, ((height, width), cases) in enumerate(sizes):
             folders = [Path(place) / f"{kind}{number}" for kind in ("inputs", "results")]
@@ -134,7 +134,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=60, help="no combination is begun later than that")
     parser.add_argument("--size", nargs=2, type=int, default=SIDE)
-    parser.add_argument("--small", action="store_true")
+    parser.add_argument("--large", action="store_true", help="some combinations of 8000 x 9000 pixels, too")
     parser.add_argument("--only", nargs="+", metavar="WORD", help="combinations that hold these words")
     run_part(measure, parser)
 
