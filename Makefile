@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check bench bench-full clean
+.PHONY: help demo test test-all check bench bench-full gpu-kit clean
 .NOTPARALLEL:
 
 help:  ## show this list
@@ -70,6 +70,9 @@ bench: $(VENV)/bench.stamp $(VENV)-peers/peers.stamp  ## measure beside other to
 
 bench-full: $(VENV)/bench.stamp $(VENV)-peers/peers.stamp  ## what the documents quote, to benchmarks/results (an hour and a half)
 	$(BIN)/python -m benchmarks.run --full
+
+gpu-kit: $(VENV)/test.stamp  ## what a machine with a GPU and no network needs (benchmarks/gpu_kit/README.md)
+	$(BIN)/python -m benchmarks.gpu_kit build
 
 clean:
 	rm -rf $(VENV) $(VENV)-peers demo .mypy_cache .ruff_cache .pytest_cache

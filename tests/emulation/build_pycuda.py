@@ -28,16 +28,23 @@ LDFLAGS = []
 """
 
 
-def main() -> None:
-    if _installed() == PYCUDA:
+def main(wheel_folder: Path | None) -> None:
+    """Install it; or write a wheel and the source to ``wheel_folder``, for another machine."""
+    if wheel_folder is None and _installed() == PYCUDA:
         return
     _check_compiler()
     sys.stdout.write(f"Building pycuda {PYCUDA} (about a minute and a half) ...\n")
+    sys.stdout.flush()
     with tempfile.TemporaryDirectory(prefix="pycuda-") as name:
         folder = Path(name)
         root = _headers(folder / "headers")
         stub = _link_stub(folder / "stub")
-        _install(_home(folder / "home", DEFAULTS.format(root=str(root), stub=str(stub))))
+        home = _home(folder / "home", DEFAULTS.format(root=str(root), stub=str(stub)))
+        if wheel_folder is None:
+            _build(home, "install", f"pycuda=={PYCUDA}")
+        else:
+            _build(home, "download", "--no-deps", "--dest", str(wheel_folder), f"pycuda=={PYCUDA}")
+            _build(home, "wheel", "--no-deps", "--wheel-dir", str(wheel_folder), f"pycuda=={PYCUDA}")
 
 
 def _installed() -> str | None:
@@ -77,13 +84,13 @@ def _home(folder: Path, defaults: str) -> Path:
     return folder
 
 
-def _install(home: Path) -> None:
+def _build(home: Path, *command: str) -> None:
     """Nothing of this build may stay in the user's cache of wheels, and pip's own settings must still be found."""
     settings = {"HOME": str(home), "PIP_CACHE_DIR": str(home / "cache")}
     for candidate in (Path.home() / ".config/pip/pip.conf", Path.home() / ".pip/pip.conf"):
         if candidate.exists() and "PIP_CONFIG_FILE" not in os.environ:
             settings["PIP_CONFIG_FILE"] = str(candidate)
-    _pip("install", "--no-binary", "pycuda", f"pycuda=={PYCUDA}", **settings)
+    _pip(*command, "--no-binary", "pycuda", **settings)
 
 
 def _pip(*arguments: str, **settings: str) -> None:
@@ -94,4 +101,4 @@ def _pip(*arguments: str, **settings: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(Path(sys.argv[2]) if sys.argv[1:2] == ["--wheel"] else None)
