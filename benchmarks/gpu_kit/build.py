@@ -9,12 +9,13 @@ from pathlib import Path
 
 from benchmarks.gpu_kit import wheels
 from benchmarks.gpu_kit.parts import LIMIT_BYTES, Manifest, archive, sha256, size_of, slices
-from benchmarks.harness.record import revision
 from benchmarks.harness.worker import ROOT
 
 FOLDER = ROOT / "build" / "gpu-kit"
-RUNTIME_PARTS = 4
-"""Parts that hold slices of ONNX Runtime."""
+RESERVED_BYTES = 1 << 16
+"""Of a part, for its manifest."""
+SLICES = 24
+"""Of ONNX Runtime. They compress very differently, so there are more than parts."""
 
 
 def build(folder: Path = FOLDER) -> None:
@@ -25,7 +26,7 @@ def build(folder: Path = FOLDER) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="gpu-kit-", dir=folder.parent) as scratch:
         ready = Path(scratch, "kit")
-        kit = {"commit": revision(), "python": wheels.PYTHON, "onnxruntime": wheels.ONNX_RUNTIME}
+        kit = wheels.contents()
         contents = list(_contents(Path(scratch)))
         for number, files in enumerate(contents, 1):
             _write_part(ready / f"part-{number}", files, kit, number, len(contents))
@@ -46,8 +47,21 @@ def _contents(scratch: Path) -> Iterator[list[Path]]:
     print("ONNX Runtime with CUDA: downloading ...", flush=True)
     tar = scratch / "onnxruntime.tar"
     archive(wheels.unpacked_onnx_runtime(scratch / "runtime"), tar)
-    print("ONNX Runtime with CUDA: compressing (two minutes) ...", flush=True)
-    yield from ([path] for path in slices(tar, RUNTIME_PARTS, scratch / "slices"))
+    print("ONNX Runtime with CUDA: compressing (minutes) ...", flush=True)
+    yield from packed(slices(tar, SLICES, scratch / "slices"), LIMIT_BYTES - RESERVED_BYTES)
+
+
+def packed(files: list[Path], limit_bytes: int) -> list[list[Path]]:
+    """As few groups as first fit by decreasing size finds, none larger than the limit."""
+    groups: list[list[Path]] = []
+    for path in sorted(files, key=lambda path: path.stat().st_size, reverse=True):
+        size = path.stat().st_size
+        fitting = (group for group in groups if sum(each.stat().st_size for each in group) + size <= limit_bytes)
+        if (group := next(fitting, None)) is None:
+            groups.append([path])
+        else:
+            group.append(path)
+    return groups
 
 
 def _write_part(folder: Path, files: list[Path], kit: dict[str, str], number: int, parts: int) -> None:
@@ -55,6 +69,6 @@ def _write_part(folder: Path, files: list[Path], kit: dict[str, str], number: in
     for path in files:
         shutil.move(path, folder / path.name)
     hashes = {path.name: sha256(path) for path in sorted(folder.iterdir())}
-    Manifest(kit=kit, part=number, parts=parts, slices=RUNTIME_PARTS, files=hashes).save(folder)
+    Manifest(kit=kit, part=number, parts=parts, slices=SLICES, files=hashes).save(folder)
     if size_of(folder) > LIMIT_BYTES:
         raise RuntimeError(f"part {number} has {size_of(folder) / 2**20:.1f} MiB, more than {LIMIT_BYTES >> 20}")

@@ -10,6 +10,7 @@ from typing import Any
 
 from benchmarks.gpu_kit.rehearsal import rehearsing
 from benchmarks.harness.machine import machine, versions
+from benchmarks.harness.record import revision
 from benchmarks.harness.worker import ROOT
 
 PACKAGES = (
@@ -24,6 +25,7 @@ def describe() -> dict[str, Any]:
     """JSON values."""
     found = {name: value for name, value in machine().items() if name != "packages"}
     return {
+        "commit": revision() if shutil.which("git") else "",
         **found,
         "gpus": "none: a rehearsal on an emulated driver" if rehearsing() else nvidia_smi(_QUERY),
         "cuda_toolkit": _last_line("nvcc", "--version"),

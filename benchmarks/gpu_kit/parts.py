@@ -129,6 +129,11 @@ class _Joined(io.RawIOBase):
             self._files.pop(0).close()
         return 0
 
+    def close(self) -> None:
+        for file in self._files:
+            file.close()
+        super().close()
+
 
 def _blocks(source: io.BufferedReader, left: int) -> Iterator[bytes]:
     while left:

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from benchmarks.harness.worker import ROOT
+from tests.emulation.build_pycuda import PYCUDA
 
 PYTHON = "3.12"
 """Of the machine. Wheels of our own are built by a Python of this version, which must be on this machine."""
@@ -31,9 +32,18 @@ class MissingToolError(RuntimeError):
     """The kit cannot be built on this machine; the message says what to install."""
 
 
+def contents() -> dict[str, str]:
+    """What a kit that is built now has in it."""
+    return {"python": PYTHON, "wheels": ", ".join(_pinned()), "onnxruntime": ONNX_RUNTIME, "pycuda": PYCUDA}
+
+
 def small_wheels(folder: Path) -> list[Path]:
     """Wheels of ``SMALL``."""
-    return download(tuple(f"{name}=={version(name)}" for name in SMALL), folder)
+    return download(tuple(_pinned()), folder)
+
+
+def _pinned() -> list[str]:
+    return [f"{name}=={version(name)}" for name in SMALL]
 
 
 def download(requirements: tuple[str, ...], folder: Path) -> list[Path]:
