@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -27,6 +28,7 @@ from exactile.doctor.report import Report, as_text, report_schema
 from exactile.doctor.small_network import FOLDER, bundle_path, difference
 from exactile.errors import OptionError
 from exactile.pipeline.timing import TimeSpan
+from tests import cuda_stand_ins
 from tests.command import exactile as command
 from tests.doctor_stand_ins import built_engines, prepare
 
@@ -112,6 +114,46 @@ def test_a_device_that_is_none_is_refused():
 
 def test_the_published_schema_is_the_codes():
     assert json.loads((ROOT / "docs" / "doctor.schema.json").read_text()) == report_schema()
+
+
+def found_packages(monkeypatch, folders: list[Path]) -> Finding:
+    """What is said of onnxruntime where these folders are the first of Python's path."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "runtime"), *map(str, folders)]))
+    (found,) = (each for each in isolated("packages") if each.check == "onnxruntime")
+    return found
+
+
+def test_two_builds_of_onnxruntime_clash_in_one_folder_only(monkeypatch, tmp_path):
+    """In another folder that comes first, as by ``pip install --target``, one is simply not used."""
+    (tmp_path / "onnxruntime").mkdir()
+    (tmp_path / "onnxruntime" / "__init__.py").write_text("__version__ = '1.31.1'")
+    names = ["onnxruntime_gpu"]
+    for name in names:
+        (tmp_path / f"{name}-1.31.1.dist-info").mkdir()
+        metadata = f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: 1.31.1\n"
+        (tmp_path / f"{name}-1.31.1.dist-info" / "METADATA").write_text(metadata)
+    found = found_packages(monkeypatch, [tmp_path])
+    assert found.status == "ok"
+    assert "onnxruntime-gpu is what runs" in found.says
+    clashing = tmp_path / "onnxruntime_directml-1.31.1.dist-info"
+    clashing.mkdir()
+    (clashing / "METADATA").write_text("Metadata-Version: 2.1\nName: onnxruntime-directml\nVersion: 1.31.1\n")
+    assert found_packages(monkeypatch, [tmp_path]).status == "failed"
+
+
+def test_the_doctor_says_which_file_each_cuda_library_is(monkeypatch, tmp_path):
+    """With small libraries in place of CUDA's, and no session: the libraries are a finding of their own."""
+    if shutil.which("gcc") is None:
+        pytest.skip("gcc builds the libraries that stand in for CUDA's")
+    needed = cuda_stand_ins.cuda_libraries(tmp_path / "base" / "nvidia" / "cu13" / "lib")
+    driver = cuda_stand_ins.driver(tmp_path / "driver")
+    cudnn = cuda_stand_ins.cudnn(tmp_path / "base" / "nvidia" / "cudnn" / "lib", 13)
+    cuda_stand_ins.onnxruntime_gpu(tmp_path / "ort", [*needed, driver])
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(driver.parent))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, [tmp_path / "ort", tmp_path / "base", ROOT / "runtime"])))
+    found = {each.check: each for each in isolated("providers", ordinal=0)}
+    assert found["cuda-libraries"].facts["libcudnn.so.9"] == {"path": str(cudnn), "source": "Python's nvidia packages"}
+    assert f"libcudnn.so.9 from {cudnn.parent} (Python's nvidia packages)" in found["cuda-libraries"].says
 
 
 # --- with an emulated GPU

@@ -20,6 +20,7 @@ GROUP = "gpu"
 DRIVER, BINDING, NO_GPU = "driver", "binding", "gpus"
 MODULE_VERSION = Path("/proc/driver/nvidia/version")
 PCI_DEVICES = Path("/sys/bus/pci/devices")
+DEVICE_NODE = Path("/dev/nvidiactl")
 NVIDIA, DISPLAY = "0x10de", "0x03"
 OLDEST_CUDA = (12, 0)
 
@@ -76,7 +77,9 @@ def driver_version() -> str | None:
 
 
 def nvidia_hardware() -> bool:
-    """Whether a graphics card of NVIDIA is on the bus, driver or not."""
+    """Whether a graphics card of NVIDIA is on the bus, driver or not; containers show its device file at most."""
+    if DEVICE_NODE.exists():
+        return True
     with contextlib.suppress(OSError):
         for device in PCI_DEVICES.iterdir():
             with contextlib.suppress(OSError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,7 +135,8 @@ class Examination:
         for backend in BACKENDS:
             found += self.isolation.run("tensorrt", group=ENGINES, name=backend, backend=backend)
         self.findings += found
-        return [finding.check for finding in found if finding.status == "ok"]
+        names = (providers.CHECK, *BACKENDS)
+        return [finding.check for finding in found if finding.status == "ok" and finding.check in names]
 
     def _gpu(self, gpu: dict[str, Any], engines: Iterable[str], first: dict[str, Any]) -> None:
         device, capability = f"cuda:{gpu['ordinal']}", gpu["compute_capability"]
@@ -144,7 +146,9 @@ class Examination:
                 self.findings += self.isolation.run("onnxruntime on a GPU", group=RESULTS, name=name, device=device)
             elif engine == "tensorrt" and capability != first["compute_capability"]:
                 says = f"tensorrt builds for the first GPU here, and {device} is of another kind."
-                remedy = f"CUDA_VISIBLE_DEVICES={gpu['ordinal']} exactile doctor looks at this one alone."
+                remedy = (
+                    f"CUDA_VISIBLE_DEVICES={_visible_name(gpu['ordinal'])} exactile doctor looks at this one alone."
+                )
                 name = f"{device} tensorrt"
                 self.findings.append(
                     Finding(group=RESULTS, check=name, status="not applicable", says=says, remedy=remedy)
@@ -168,6 +172,12 @@ class Examination:
 
 def _is_gpu(finding: Finding) -> bool:
     return finding.check.startswith("cuda:")
+
+
+def _visible_name(ordinal: int) -> str:
+    """What CUDA_VISIBLE_DEVICES calls the GPU: where it is set, ordinals count what it lists."""
+    listed = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return listed[ordinal] if ordinal < len(listed) else str(ordinal)
 
 
 def _named(gpus: Sequence[dict[str, Any]]) -> str:

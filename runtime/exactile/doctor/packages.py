@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from exactile.doctor.finding import Finding, Telling, one_line
@@ -76,11 +77,21 @@ def _onnx_runtime(telling: Telling) -> Finding:
         says = f"onnxruntime cannot be imported ({one_line(str(error), 300)}); installed: {listed or 'none'}."
         remedy = "pip install 'exactile[cpu]', or on a machine with a GPU 'exactile[gpu]'."
         return _finding("onnxruntime", "failed", says, remedy, facts)
-    if len(found) > 1:
+    where = {name: str(metadata.distribution(name).locate_file("")) for name in found}
+    if len(set(where.values())) < len(found):
         remedy = f"pip uninstall --yes {' '.join(found)}, then pip install 'exactile[gpu]' or 'exactile[cpu]'."
         says = f"{listed} are both installed, and overwrite each other's files; {facts['version']} is what runs."
         return _finding("onnxruntime", "failed", says, remedy, facts)
+    if len(found) > 1:
+        says = f"{listed}, in different folders of Python's path; {_running(onnxruntime.__file__, where)} is what runs."
+        return _finding("onnxruntime", "ok", says, "", facts)
     return _finding("onnxruntime", "ok", f"{listed or 'onnxruntime ' + facts['version']}.", "", facts)
+
+
+def _running(module: str | None, where: Mapping[str, str]) -> str:
+    """The distribution that the module is of, by their folders."""
+    site = Path(module or "").resolve().parents[1]
+    return next((name for name, folder in where.items() if Path(folder).resolve() == site), f"that in {site}")
 
 
 def _version(distribution: str) -> str | None:

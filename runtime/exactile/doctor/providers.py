@@ -7,13 +7,16 @@ from typing import Any
 
 from exactile.doctor.finding import Finding, Status, Telling, of_error, one_line, sentence
 from exactile.doctor.small_network import open_small
-from exactile.engines.cuda_provider import PROVIDER, load_cuda_library, quiet
+from exactile.engines.cuda_libraries import CudaLibrary
+from exactile.engines.cuda_provider import PROVIDER, cuda_libraries, load_cuda_library, quiet, reason_of
 from exactile.engines.onnx_runtime import add_weights, load_library, session_options
 from exactile.errors import DeviceError, ExactileError
 
 GROUP = "engines"
 CHECK = "onnxruntime-cuda"
 """Is ok where a session runs on the CUDA provider."""
+
+LIBRARIES = "cuda-libraries"
 
 
 def check_providers(telling: Telling, arguments: Mapping[str, Any]) -> None:
@@ -28,6 +31,9 @@ def check_providers(telling: Telling, arguments: Mapping[str, Any]) -> None:
     got: list[str] = []
     why = ""
     if PROVIDER in built_in and ordinal is not None:
+        telling.doing("opening the CUDA libraries that ONNX Runtime needs")
+        if opened := _libraries():
+            telling.found(_where_from(opened))
         telling.doing("opening a session on ONNX Runtime's CUDA provider")
         got, why = _session_providers(ordinal)
     else:
@@ -57,11 +63,36 @@ def _session_providers(ordinal: int) -> tuple[list[str], str]:
     add_weights(ort, options, model.weights)
     with quiet(ort):
         try:
-            session = ort.InferenceSession(model.graph, options, providers=[(PROVIDER, {"device_id": str(ordinal)})])
+            asked = [(PROVIDER, {"device_id": str(ordinal)})]
+            session = ort.InferenceSession(model.graph, options, providers=asked, enable_fallback=0)
         except Exception as error:  # noqa: BLE001  # its exceptions share no base class
-            return [], one_line(str(error), 300)
+            return [], one_line(reason_of(str(error)), 300)
     got = [str(name) for name in session.get_providers()]
     return got, "" if PROVIDER in got[:1] else "it does not say why"
+
+
+def _libraries() -> tuple[CudaLibrary, ...]:
+    """Those that the provider uses; none where they cannot be opened, which the other finding says."""
+    try:
+        return cuda_libraries(load_cuda_library())
+    except DeviceError:
+        return ()
+
+
+def _where_from(libraries: tuple[CudaLibrary, ...]) -> Finding:
+    """Which file each library is: the first thing to look at where several CUDA versions lie side by side."""
+    folders: dict[tuple[str, str], list[str]] = {}
+    for library in libraries:
+        folder, _, _ = library.path.rpartition("/")
+        folders.setdefault((folder, library.source), []).append(library.name)
+    said = (f"{', '.join(names)} from {folder} ({source})" for (folder, source), names in folders.items())
+    return Finding(
+        group=GROUP,
+        check=LIBRARIES,
+        status="ok",
+        says=sentence("; ".join(said)),
+        facts={each.name: {"path": each.path, "source": each.source} for each in libraries},
+    )
 
 
 def _finding(built_in: list[str], got: list[str], why: str, *, gpu: bool) -> Finding:

@@ -1,6 +1,10 @@
 """ONNX Runtime's CUDA provider: there and able to run, or the reason why not and what to install.
 
 ONNX Runtime itself runs a graph on the CPU where the provider cannot be loaded, and prints why.
+
+The provider is a library of its own that takes its host, ONNX Runtime, from ``libonnxruntime_providers_shared.so``.
+Importing onnxruntime opens that one for everybody and puts the host there. Without it the provider cannot be opened
+(``Provider_GetHost`` is undefined); opened before the host is there, it follows a null pointer and ends the process.
 """
 
 from __future__ import annotations
@@ -8,11 +12,13 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import io
+import sys
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn
 
+from exactile.engines.cuda_libraries import DRIVER, CudaLibrary, of_other_versions, open_cuda_libraries
 from exactile.engines.onnx_runtime import fail, is_out_of_memory, one_line
 from exactile.errors import DeviceError, DeviceMemoryError
 
@@ -21,6 +27,10 @@ _INSTALL = "pip install 'exactile[gpu]'"
 _INSTALL_CUDA = "pip install 'onnxruntime-gpu[cuda,cudnn]'"
 _OUT_OF_MEMORY = ("out of memory", "OUT_OF_MEMORY", "ALLOC_FAILED")
 _OF_THE_DEVICE = ("CUDA failure", "CUDA error", "CUDNN", "CUBLAS", "cudaError", "provider option")
+_REMEDIES = {
+    "driver version is insufficient": "update the NVIDIA driver; CUDA 13 needs version 580 or newer, CUDA 12 525",
+    "no kernel image is available": "this build of ONNX Runtime has no code for this GPU; see its release notes",
+}
 _NOT_ON_GPU = "fallback to CPU EP has been explicitly disabled"
 _SILENT, _LIBRARY_DEFAULT = 4, 2
 
@@ -36,7 +46,7 @@ def load_cuda_library() -> Any:
         raise DeviceError(f"onnxruntime cannot be imported ({error}); install it with: {_INSTALL}") from error
     if PROVIDER not in onnxruntime.get_available_providers():
         raise DeviceError(f"this onnxruntime, {onnxruntime.__version__}, runs on the CPU alone; {_replacing_it()}")
-    if hasattr(onnxruntime, "preload_dlls"):
+    if sys.platform != "linux" and hasattr(onnxruntime, "preload_dlls"):
         with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find; so far that is no error
             onnxruntime.preload_dlls()
     if reason := why_not(onnxruntime):
@@ -71,19 +81,38 @@ def check_provider(ort: Any, session: Any, options: dict[str, str]) -> None:
 
 def why_not(ort: Any) -> str:
     """Why ONNX Runtime cannot load its CUDA provider, and what to do; "" where it can, or cannot be asked."""
-    library = Path(ort.__file__).parent / "capi" / "libonnxruntime_providers_cuda.so"
+    library = _provider_library(ort)
     if not library.exists():
         return ""
+    built = f"onnxruntime {ort.__version__} needs CUDA {getattr(ort, 'cuda_version', '') or '(unknown)'} and cuDNN 9"
     try:
-        ctypes.CDLL(str(library))
-    except OSError as error:
+        cuda_libraries(ort)
+        if _has_host(library):
+            ctypes.CDLL(str(library))
+    except (DeviceError, OSError) as error:
         reason = one_line(error)
-    else:
-        return ""
-    built = f"onnxruntime {ort.__version__} needs CUDA {getattr(ort, 'cuda_version', '') or '(unknown)'} and cuDNN"
-    if "libcuda.so" in reason:
-        return f"{reason}: there is no NVIDIA driver on this machine ({built})"
-    return f"{reason}; {built}: {_INSTALL_CUDA}"
+        return f"{reason} ({built})" if DRIVER in reason else f"{reason}; {built}: {_INSTALL_CUDA}"
+    return ""
+
+
+def cuda_libraries(ort: Any) -> tuple[CudaLibrary, ...]:
+    """The CUDA libraries that the provider uses, which are open from then on; none where it has no library.
+
+    Raises DeviceError that names what is missing.
+    """
+    library = _provider_library(ort)
+    return open_cuda_libraries(library, getattr(ort, "cuda_version", "")) if library.exists() else ()
+
+
+def _provider_library(ort: Any) -> Path:
+    return Path(ort.__file__).parent / "capi" / "libonnxruntime_providers_cuda.so"
+
+
+def _has_host(library: Path) -> bool:
+    """Whether the provider finds ONNX Runtime when it is opened. Raises OSError where the part between is missing."""
+    between = ctypes.CDLL(str(library.with_name("libonnxruntime_providers_shared.so")), mode=ctypes.RTLD_GLOBAL)
+    between.Provider_GetHost.restype = ctypes.c_void_p
+    return between.Provider_GetHost() is not None
 
 
 def fail_on_device(ort: Any, error: Exception, doing: str) -> NoReturn:
@@ -100,18 +129,32 @@ def fail_on_device(ort: Any, error: Exception, doing: str) -> NoReturn:
         )
         raise DeviceError(f"ONNX Runtime cannot run all of the graph on the GPU: {reason}") from error
     if any(sign in text for sign in _OF_THE_DEVICE):
-        raise DeviceError(f"ONNX Runtime's CUDA provider failed while {doing}: {_from_the_sign(text)}") from error
+        raise DeviceError(
+            f"ONNX Runtime's CUDA provider failed while {doing}: {reason_of(text)}{_beside(ort)}"
+        ) from error
     fail(error, doing)
 
 
-def _from_the_sign(text: str) -> str:
-    """Without the source positions that ONNX Runtime begins with, which are longer than what matters."""
-    return one_line(text[min(text.find(sign) for sign in _OF_THE_DEVICE if sign in text) :])
+def _beside(ort: Any) -> str:
+    """What may be the reason of a failure that the provider does not explain."""
+    major = str(getattr(ort, "cuda_version", "")).partition(".")[0]
+    others = of_other_versions(int(major)) if major.isdigit() else ()
+    return f" (this process has libraries of another CUDA open as well: {', '.join(others)})" if others else ""
+
+
+def reason_of(text: str) -> str:
+    """What ONNX Runtime says, without the source positions that it begins with, and what to do where that is known."""
+    begin = min((text.find(sign) for sign in _OF_THE_DEVICE if sign in text), default=0)
+    remedy = next((remedy for part, remedy in _REMEDIES.items() if part in text), "")
+    return one_line(text[begin:]) + (f": {remedy}" if remedy else "")
 
 
 def _replacing_it() -> str:
     """What to do about a build without CUDA."""
-    if _installed("onnxruntime-gpu"):
+    this, other = _folder_of("onnxruntime"), _folder_of("onnxruntime-gpu")
+    if this is not None and other is not None and this != other:
+        return f"onnxruntime-gpu is in {other}, which Python looks into later than into {this}: put it first"
+    if other is not None:
         return (
             "onnxruntime and onnxruntime-gpu are both installed, and one overwrites the other: "
             f"pip uninstall --yes onnxruntime onnxruntime-gpu, then {_INSTALL}"
@@ -119,7 +162,8 @@ def _replacing_it() -> str:
     return f"for a GPU: pip uninstall --yes onnxruntime, then {_INSTALL}"
 
 
-def _installed(distribution: str) -> bool:
+def _folder_of(distribution: str) -> str | None:
+    """Where it is installed; None where it is not."""
     with contextlib.suppress(metadata.PackageNotFoundError):
-        return bool(metadata.version(distribution))
-    return False
+        return str(metadata.distribution(distribution).locate_file(""))
+    return None
