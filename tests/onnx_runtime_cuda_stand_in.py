@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,7 @@ class OnnxRuntimeCudaStandIn:
     ``arena_bytes`` is what a session takes for activations at its first run. ``taken`` are the provider's options as
     the session tells them, where they are not those asked for; ``providers`` those that it has. ``fails`` are raised by
     the ``session`` that is opened or the ``run``. Old versions have no ``knows_strictness``: they fall back silently.
+    ``without_kernel`` are the (operator, node) that the provider leaves to the CPU.
     """
 
     def __init__(self, device: StandInDevice, *, arena_bytes: int = 0, root: Path = Path("/nowhere")) -> None:
@@ -41,6 +42,7 @@ class OnnxRuntimeCudaStandIn:
         self.arena_bytes = arena_bytes
         self.providers = [CUDA, CPU]
         self.knows_strictness = True
+        self.without_kernel: list[tuple[str, str]] = []
         self.taken: dict[str, str] = {}
         self.fails: dict[str, Exception] = {}
         self.sessions: list[CudaSession] = []
@@ -79,14 +81,23 @@ class CudaSession:
         ((name, self.options),) = providers
         assert name == CUDA
         assert set(map(type, self.options.values())) == {str}
+        self.deterministic = sess_options.use_deterministic_compute
         self.strict = sess_options.get_session_config_entry("session.disable_cpu_ep_fallback") == "1"
         if "session" in stand_in.fails:
             raise stand_in.fails["session"]
-        if self.strict and stand_in.knows_strictness and CUDA not in stand_in.providers:
+        refused = CUDA not in stand_in.providers or stand_in.without_kernel
+        if self.strict and stand_in.knows_strictness and refused:
             raise RuntimeError(FALLBACK_REFUSED)
         sess_options.add_session_config_entry("session.disable_cpu_ep_fallback", "0")  # it does run on the CPU
         self._real = onnxruntime.InferenceSession(path_or_bytes, sess_options, providers=[CPU])
         self._arena: Span | None = None
+        self._options = sess_options
+
+    def get_provider_graph_assignment_info(self) -> list[SimpleNamespace]:
+        assert self._options.get_session_config_entry("session.record_ep_graph_assignment_info") == "1"
+        left = [SimpleNamespace(op_type=op, name=name) for op, name in self._stand_in.without_kernel]
+        placed = {CUDA: [SimpleNamespace(op_type="Cast", name="f")], CPU: left}
+        return [SimpleNamespace(ep_name=name, get_nodes=lambda nodes=nodes: nodes) for name, nodes in placed.items()]
 
     def get_providers(self) -> list[str]:
         return self._stand_in.providers

@@ -136,9 +136,17 @@ def test_the_provider_gets_the_callers_stream_and_device_and_keeps_float32_exact
         "arena_extend_strategy": "kSameAsRequested",
         "use_tf32": "0",
         "cudnn_conv_algo_search": "HEURISTIC",
+        "cudnn_conv_use_max_workspace": "1",
+        "tunable_op_enable": "0",
+        "tunable_op_tuning_enable": "0",
+        "prefer_nhwc": "0",
+        "fuse_conv_bias": "0",
+        "enable_skip_layer_norm_strict_mode": "1",
+        "enable_cuda_graph": "0",
         "gpu_mem_limit": str(1 << 30),
     }
     assert session.strict
+    assert session.deterministic
     assert session.fallbacks == (0, "disabled")
 
 
@@ -239,6 +247,14 @@ def test_operators_that_would_run_on_the_cpu_are_a_device_error(stand_in):
     stand_in.providers = ["CPUExecutionProvider"]
     with pytest.raises(DeviceError, match=r"cannot run all of the graph on the GPU: .*nothing is left to the CPU"):
         network()
+
+
+def test_operators_without_a_kernel_are_named_with_what_to_do(stand_in):
+    stand_in.without_kernel = [("QLinearConv", "first"), ("QLinearConv", "second"), ("MaxUnpool", "up")]
+    with pytest.raises(DeviceError, match="no kernel for") as caught:
+        network()
+    assert "QLinearConv (2 nodes, 'first'), MaxUnpool ('up')" in str(caught.value)
+    assert "--engine tensorrt" in str(caught.value)
 
 
 def test_a_session_that_fell_back_all_the_same_is_a_device_error(stand_in):

@@ -215,6 +215,10 @@ OPERATORS = {
         ("ConvTranspose", ["h", "w2"], ["m"], {"strides": [3, 3], "output_padding": [1, 1], **SAME}),
         {"w2": weights(4, 4, 4, 4)},
     ),
+    "transposed, padded on one side": (
+        ("ConvTranspose", ["h", "w2"], ["m"], {"strides": [2, 2], "pads": [0, 1, 1, 0]}),
+        {"w2": weights(4, 4, 3, 3)},
+    ),
     "transposed, kernel below stride": (
         ("ConvTranspose", ["h", "w2"], ["m"], {"strides": [3, 3], "output_padding": [2, 2]}),
         {"w2": weights(4, 4, 1, 1)},

@@ -15,6 +15,7 @@ from exactile_converters.graphs.memory_records import wrapped_memory
 from exactile_converters.inspection import Inspection, inspect_network, not_tileable
 from exactile_converters.strips.build import build_strips
 from exactile_converters.strips.refusal import StripError
+from exactile_converters.symmetric_padding import write_symmetric_padding
 from exactile_converters.untrusted import understood
 
 __all__ = [
@@ -73,6 +74,7 @@ def _deployed(
         normalization=normalization,
         wish=wish,
     )
+    write_symmetric_padding(wrapped.model.graph)
     contract = Contract(
         model_name=network.name,
         geometry=traced.geometry,

@@ -25,6 +25,7 @@ from exactile_converters.one_pass.at_size import Exported, NetworkAtSize, export
 from exactile_converters.one_pass.maps import MapsAtSize
 from exactile_converters.one_pass.memory import one_pass_memory
 from exactile_converters.one_pass.refusal import OnePassError
+from exactile_converters.symmetric_padding import write_symmetric_padding
 from exactile_converters.untrusted import understood
 
 
@@ -94,6 +95,7 @@ def _deployed(
     _write_what_is_known(maps)
     result = maps.features[network.result.name or ""]
     wrapped = wrap(network, maps.features, image_dtype=image_dtype, normalization=normalization, wish=wish)
+    write_symmetric_padding(wrapped.model.graph)
     contract = Contract(
         model_name=network.name,
         geometry=geometry_at(result, maps.origin, size),

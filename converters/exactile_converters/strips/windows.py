@@ -10,6 +10,7 @@ from exactile_converters.geometry.sliding import CONVOLUTIONS, POOLS, Kernel
 from exactile_converters.strips.frontier import first_contributing
 from exactile_converters.strips.refusal import StripError
 from exactile_converters.strips.work import ONE_ROW, Rewriter, Work, copy
+from exactile_converters.symmetric_padding import symmetric
 
 WINDOWS = {*CONVOLUTIONS, *POOLS}
 
@@ -55,7 +56,10 @@ def _native_pads(work: Work, at: Rewriter, label: Label) -> tuple[int, int]:
 
 
 def transposed(work: Work, at: Rewriter) -> str:
-    """Transposed convolution: the rows that are not wanted are cropped by its own padding attribute."""
+    """Transposed convolution: its padding attribute crops the rows that are not wanted, alike on both sides.
+
+    What one side has too much is cut behind it: ONNX Runtime's CUDA provider takes no other padding.
+    """
     node, chunk = work.node, at.chunk(work.node.inputs[0])
     reach = work.reach()
     window = reach if isinstance(reach, TransposedWindow) else TransposedWindow(kernel=1)
@@ -78,15 +82,19 @@ def transposed(work: Work, at: Rewriter) -> str:
         if extra[-1] >= along.stride:
             raise StripError(f"ConvTranspose {node.name} makes rows or columns that nothing contributes to")
     inputs = [at.build.rows(chunk, begin, chunk.stop), *(at.parameter(value) for value in node.inputs[1:])]
-    return copy(
+    equal, cut = symmetric(pads)
+    made = copy(
         work,
         at,
         inputs,
         auto_pad=None,
         output_shape=None,
-        pads=[pad[0] for pad in pads] + [pad[1] for pad in pads],
+        pads=[pad[0] for pad in equal] + [pad[1] for pad in equal],
         output_padding=extra,
     )[0]
+    if cut is None:
+        return made
+    return at.build.add("Slice", [made, *map(at.build.integers, (cut.starts, cut.ends, cut.axes))], hint="cut")
 
 
 def _transposed_window(reach: Reach) -> TransposedWindow:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from exactile.engines.cuda_placement import left_to_the_cpu
 from exactile.engines.cuda_provider import PROVIDER, check_provider, fail_on_device, load_cuda_library, quiet
 from exactile.engines.onnx_runtime import add_weights, check_claims, declared, session_options
 from exactile.errors import DeviceError, EngineError
@@ -53,6 +54,7 @@ class OnnxRuntimeCudaNetwork:
         self._session: Any = None
         self._ort = load_cuda_library()
         options = session_options(self._ort, tile_shape, _HOST_THREADS)
+        options.use_deterministic_compute = True  # of several kernels, one whose sums have one order
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         for name, size in (dimensions or {}).items():
             options.add_free_dimension_override_by_name(name, size)
@@ -70,7 +72,10 @@ class OnnxRuntimeCudaNetwork:
 
     @property
     def capturable(self) -> bool:
-        """No: a run allocates and frees memory on the way."""
+        """No: some kernels copy lists of addresses from pinned memory that is given back when the run is over.
+
+        A replay would copy from there what lies there then. Nothing tells which kernels a network has.
+        """
         return False
 
     def enqueue(self, addresses: Mapping[str, int], *, rows: int, stream: int) -> None:
@@ -100,7 +105,10 @@ class OnnxRuntimeCudaNetwork:
         with quiet(self._ort):
             try:
                 session = self._ort.InferenceSession(graph, options, providers=[(PROVIDER, asked)], enable_fallback=0)
-            except Exception as error:  # noqa: BLE001  # its exceptions share no base class
+            except Exception as error:  # its exceptions share no base class
+                left = left_to_the_cpu(self._ort, error, graph, options, asked)
+                if left:
+                    raise DeviceError(left) from error
                 fail_on_device(self._ort, error, "loading the graph")
         session.disable_fallback()
         check_provider(self._ort, session, asked)
@@ -129,12 +137,17 @@ class DeviceTensor:
 
 
 def provider_options(ordinal: int, stream: int, memory_limit_bytes: int | None, *, tf32: bool) -> dict[str, str]:
-    """Options of the CUDA provider, as strings.
+    """Options of the CUDA provider, as strings. What has an effect on results is said, not left to its defaults.
 
     1. The arena grows by what is asked for, not to the next power of two: what is left belongs to other networks.
     2. TF32 is off unless asked for: results are those of float32.
     3. cuDNN's heuristics choose convolution algorithms. ONNX Runtime's default measures them, and takes the one that
-       was fastest that time: two GPUs, or two runs, could choose differently, and their pixels would differ.
+       was fastest that time: two GPUs, or two runs, could choose differently, and their pixels would differ. Nor does
+       the choice depend on a limit for workspace.
+    4. Matrix products are not chosen by measuring, either.
+    5. Channels first, as the graph is, and bias added behind the convolution: one kernel for each node.
+    6. Layer normalisation sums in float32.
+    7. No CUDA graph of its own: it would replay the addresses of the first run, whatever is bound later.
     """
     options = {
         "device_id": str(ordinal),
@@ -142,6 +155,13 @@ def provider_options(ordinal: int, stream: int, memory_limit_bytes: int | None, 
         "arena_extend_strategy": "kSameAsRequested",  # 1
         "use_tf32": str(int(tf32)),  # 2
         "cudnn_conv_algo_search": "HEURISTIC",  # 3
+        "cudnn_conv_use_max_workspace": "1",  # 3
+        "tunable_op_enable": "0",  # 4
+        "tunable_op_tuning_enable": "0",  # 4
+        "prefer_nhwc": "0",  # 5
+        "fuse_conv_bias": "0",  # 5
+        "enable_skip_layer_norm_strict_mode": "1",  # 6
+        "enable_cuda_graph": "0",  # 7
     }
     if memory_limit_bytes is not None:
         options["gpu_mem_limit"] = str(memory_limit_bytes)
