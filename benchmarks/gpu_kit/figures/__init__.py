@@ -1,0 +1,1 @@
+"""How fast a GPU is with this pipeline, where the time goes, and what others need for the same."""
