@@ -66,8 +66,8 @@ def test_the_command_builds_beside_a_new_bundle_and_beside_one_that_is_there(tmp
         (("x.onnx", "-o", "y", "--batch", "2", "--strip-rows", "8"), "--batch, --strip-rows: for engines alone; add"),
         (("x.onnx",), "say where the bundle is to be: -o BUNDLE"),
         (
-            ("x.onnx", "-o", "y", "--engine", "tensorrt-rtx", "--compute-capability", "9.9"),
-            "does not build for compute",
+            ("x.onnx", "-o", "y", "--engine", "tensorrt-rtx", "--compute-capability", "9.0"),
+            "tensorrt-rtx does not run on GPUs of compute capability 9.0",
         ),
     ],
 )

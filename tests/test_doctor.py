@@ -249,6 +249,23 @@ def verdict(device: str, **found: list[Finding]) -> tuple[bool, str, list[tuple[
 NO_CUDA = [engine("onnxruntime-cuda", "warning", "ONNX Runtime was built with CPU.")]
 
 
+def test_rtx_is_not_tried_on_a_gpu_that_it_does_not_run_on():
+    """On an H100 it is said what runs there; what does run is tried."""
+    found = {
+        "driver": [gpu(0, (9, 0))],
+        "providers": [engine("onnxruntime-cuda")],
+        "tensorrt": [engine("tensorrt-rtx")],
+    }
+    isolation = CannedIsolation(**found)
+    examination = Examination(choice=parse_devices("cuda:0"), isolation=isolation, findings=[])
+    examination.run(None)
+    rtx = next(each for each in examination.findings if each.check == "cuda:0 tensorrt-rtx")
+    assert rtx.status == "not applicable"
+    assert "does not run on cuda:0 (GPU) of compute capability 9.0" in rtx.says
+    assert "--engine onnxruntime" in rtx.remedy
+    assert [check for check, _ in isolation.asked if "on a GPU" in check] == ["onnxruntime on a GPU"]
+
+
 def test_a_gpu_without_an_engine_is_left_alone_by_auto():
     works, said, asked = verdict("auto", driver=[gpu(0), gpu(1)], providers=NO_CUDA)
     assert works

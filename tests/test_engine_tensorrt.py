@@ -189,6 +189,19 @@ def test_rtx_does_not_change_kernels_in_the_midst_of_a_run(built, varying, stand
         assert free is None
 
 
+def test_rtx_is_refused_on_a_gpu_that_it_does_not_run_on(stand_in, built, device):
+    """Also an engine that claims to be built for it."""
+    engine = dataclasses.replace(built, compute_capabilities=((8, 0), CAPABILITY))
+    if backend_of(stand_in) == "tensorrt-rtx":
+        with pytest.raises(
+            DeviceError, match=r"does not run on a GPU of compute capability 8\.0.*--engine onnxruntime"
+        ):
+            TensorRTNetwork(engine, compute_capability=(8, 0))
+    else:
+        TensorRTNetwork(engine, compute_capability=(8, 0)).close()
+    assert device.held == {}
+
+
 @pytest.mark.parametrize(
     ("change", "kind", "message"),
     [

@@ -100,10 +100,19 @@ def test_rows_that_make_no_profile_are_refused(unet):
         plan_of(unet, replace(form, rows=(32, 4)))
 
 
+NOT_FOR_RTX = (
+    r"does not run on GPUs of compute capability \d+\.\d, but on 7\.5, 8\.6, 8\.9, 12\.0, 12\.1 alone; "
+    r"take --engine onnxruntime .*, or --engine tensorrt$"
+)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"compute_capabilities": ((8, 7),)}, r"does not build for compute capability 8\.7; it knows 7\.5, 8\.0, 8\.6"),
+        *(
+            ({"compute_capabilities": ((8, 6), capability)}, NOT_FOR_RTX)
+            for capability in ((8, 0), (8, 7), (9, 0), (10, 0))
+        ),
         ({"tile": (65, 64)}, r"a tile of height 65 does not suit this network \(stride 4, least 52\)"),
         ({"tile": (64, 32)}, r"a tile of width 32 does not suit this network"),
         ({"strip_rows": 33}, "a strip of 33 rows does not fit the stride of 4; try 36"),
@@ -191,6 +200,16 @@ def test_tensorrt_builds_for_the_gpu_that_is_there_and_no_other(monkeypatch):
     assert capability.resolve(library, (AMPERE,)) == (AMPERE,)
     with pytest.raises(OptionError, match=r"for the GPU that is in the machine, which has .* 8\.6, not for 8\.9"):
         capability.resolve(library, (ADA,))
+
+
+def test_an_older_rtx_does_not_build_for_what_newer_ones_do():
+    from types import SimpleNamespace
+
+    module = SimpleNamespace(__version__="1.3", ComputeCapability=SimpleNamespace(__members__={"SM86": 0, "SM120": 1}))
+    older = SimpleNamespace(backend="tensorrt-rtx", module=module)
+    assert capability.resolve(older, None) == (AMPERE, (12, 0))
+    with pytest.raises(OptionError, match=r"1\.3 does not build for compute capability 12\.1; it knows 8\.6, 12\.0"):
+        capability.resolve(older, ((12, 1),))
 
 
 @pytest.mark.parametrize("devices", ["none", "no driver"])

@@ -6,13 +6,14 @@ import re
 from typing import Any
 
 from exactile.cuda.choice import open_driver
+from exactile.engines.rtx_gpus import RTX_CAPABILITIES, capability_text, rtx_refusal
 from exactile.engines.tensorrt_library import TensorRTLibrary
 from exactile.errors import DeviceError, EngineBuildError, OptionError
 
 Capability = tuple[int, int]
 Capabilities = tuple[Capability, ...]
 
-OLDEST_IN_COMMON = (8, 0)
+OLDEST_IN_COMMON = (8, 6)
 """TensorRT-RTX builds one engine for all GPUs from here on; older ones would make it slower for the others."""
 
 _MEMBER = re.compile(r"SM(\d+)(\d)")
@@ -25,14 +26,11 @@ def resolve(library: TensorRTLibrary, asked: Capabilities | None) -> Capabilitie
     present = _present()
     if asked is not None and asked != (present,):
         raise OptionError(
-            f"tensorrt builds for the GPU that is in the machine, which has compute capability {text((present,))}, not "
-            f"for {text(asked)}; leave --compute-capability out, build there, or take --engine tensorrt-rtx"
+            "tensorrt builds for the GPU that is in the machine, which has compute capability "
+            f"{capability_text((present,))}, not for {capability_text(asked)}; leave --compute-capability out, build "
+            "there, or take --engine tensorrt-rtx"
         )
     return (present,)
-
-
-def text(capabilities: Capabilities) -> str:
-    return ", ".join(f"{major}.{minor}" for major, minor in capabilities)
 
 
 def member(module: Any, capability: Capability) -> Any:
@@ -44,12 +42,16 @@ def _of_rtx(module: Any, asked: Capabilities | None) -> Capabilities:
     found = (_MEMBER.fullmatch(name) for name in module.ComputeCapability.__members__)
     known = tuple(sorted((int(match[1]), int(match[2])) for match in found if match))
     if asked is None:
-        return tuple(capability for capability in known if capability >= OLDEST_IN_COMMON)
+        runs = (capability for capability in known if capability in RTX_CAPABILITIES)
+        return tuple(capability for capability in runs if capability >= OLDEST_IN_COMMON)
+    for capability in asked:
+        if reason := rtx_refusal("tensorrt-rtx", capability, "GPUs"):
+            raise OptionError(reason)
     unknown = tuple(capability for capability in asked if capability not in known)
     if unknown:
         raise OptionError(
-            f"tensorrt-rtx {module.__version__} does not build for compute capability {text(unknown)}; it knows "
-            f"{text(known)}"
+            f"tensorrt-rtx {module.__version__} does not build for compute capability {capability_text(unknown)}; it "
+            f"knows {capability_text(known)}"
         )
     return tuple(sorted(set(asked)))
 

@@ -22,9 +22,9 @@ class EngineSettings:
 
     ``precision`` is by default the bundle's. ``tile`` is the padded tile's (height, width), by default the bundle's;
     ``strip_width`` the columns of a padded band, by default those of the tile or, where that is more,
-    ``USUAL_BAND_PX``. ``compute_capabilities``: TensorRT-RTX builds for all from 8.0 on by default, TensorRT for the
-    GPU that is there and no other. ``workspace_bytes`` is the most device memory that an execution may take beside
-    its inputs and outputs. ``rebuild``: also what is there already and fits.
+    ``USUAL_BAND_PX``. ``compute_capabilities``: TensorRT-RTX builds for all that it runs on from 8.6 on by default,
+    TensorRT for the GPU that is there and no other. ``workspace_bytes`` is the most device memory that an execution may
+    take beside its inputs and outputs. ``rebuild``: also what is there already and fits.
     """
 
     backend: Backend

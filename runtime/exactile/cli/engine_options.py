@@ -44,7 +44,7 @@ CapabilityOption = Annotated[
     str | None,
     typer.Option(
         metavar="LIST",
-        help="GPUs to build for, e.g. 8.6,8.9. [default: all from 8.0 on (tensorrt-rtx); that of this GPU (tensorrt)]",
+        help="GPUs to build for, e.g. 8.6,8.9. [default: all from 8.6 on (tensorrt-rtx); that of this GPU (tensorrt)]",
         rich_help_panel=PANEL,
     ),
 ]

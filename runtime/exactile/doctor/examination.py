@@ -15,6 +15,7 @@ from exactile.doctor.isolation import Isolation
 from exactile.doctor.machine import machine_findings
 from exactile.doctor.privacy import Redaction
 from exactile.doctor.report import Report, made
+from exactile.engines.rtx_gpus import rtx_refusal
 from exactile.processors.choice import BACKENDS
 
 GPU_GROUP, ENGINES, RESULTS = "gpu", "engines", "results"
@@ -144,6 +145,12 @@ class Examination:
             if engine == providers.CHECK:
                 name = f"{device} onnxruntime"
                 self.findings += self.isolation.run("onnxruntime on a GPU", group=RESULTS, name=name, device=device)
+            elif reason := rtx_refusal(engine, (capability[0], capability[1]), f"{device} ({gpu['name']})"):
+                says, _, remedy = reason.partition("; ")
+                name = f"{device} {engine}"
+                self.findings.append(
+                    Finding(group=RESULTS, check=name, status="not applicable", says=f"{says}.", remedy=f"{remedy}.")
+                )
             elif engine == "tensorrt" and capability != first["compute_capability"]:
                 says = f"tensorrt builds for the first GPU here, and {device} is of another kind."
                 remedy = (

@@ -11,6 +11,7 @@ from exactile.cuda.protocol import DeviceInfo
 from exactile.engines.cuda_provider import load_cuda_library
 from exactile.engines.device_network import DeviceNetwork
 from exactile.engines.onnx_runtime_cuda import OnnxRuntimeCudaNetwork
+from exactile.engines.rtx_gpus import capability_text, rtx_refusal
 from exactile.engines.tensorrt import TensorRTNetwork
 from exactile.engines.tensorrt_library import load_tensorrt
 from exactile.errors import DeviceError
@@ -48,6 +49,9 @@ class TensorRTFamily:
 
     def __init__(self, model: DeployedModel, backend: Backend, precision: str, devices: tuple[DeviceInfo, ...]) -> None:
         self._backend = backend
+        for device in devices:
+            if reason := rtx_refusal(backend, device.compute_capability, f"cuda:{device.ordinal} ({device.name})"):
+                raise DeviceError(reason)
         self._version = load_tensorrt(backend).version
         fitting, refused = [], list(model.engines_refused)
         for engine in model.engines:
@@ -147,10 +151,8 @@ def _unfit(engine: BuiltEngine, backend: Backend, version: str, devices: tuple[D
         return f"built by {backend} {engine.backend_version}, and {version} is installed"
     for device in devices:
         if device.compute_capability not in engine.compute_capabilities:
-            made_for = ", ".join(f"{major}.{minor}" for major, minor in engine.compute_capabilities)
-            major, minor = device.compute_capability
-            gpu = f"cuda:{device.ordinal} ({device.name})"
-            return f"built for compute capability {made_for}, and {gpu} has {major}.{minor}"
+            gpu, has = f"cuda:{device.ordinal} ({device.name})", capability_text((device.compute_capability,))
+            return f"built for compute capability {capability_text(engine.compute_capabilities)}, and {gpu} has {has}"
     return ""
 
 
