@@ -52,7 +52,7 @@ class MemoryNeed:
     ``source_bytes`` are those of an image that is decoded whole, ``decoding_bytes`` what decoding a chunk of another
     takes. ``apart_bytes`` is what is taken before or after the network runs (statistics, small pictures), in place of
     all the rest but the process's own; with ``engine_stays``, beside it. ``device_bytes`` are those on each GPU, of
-    which there may be no more than ``most_device_bytes``.
+    which there may be no more than ``most_device_bytes``; ``device_refusal`` says what else keeps the plan off them.
     """
 
     process_bytes: int
@@ -67,6 +67,7 @@ class MemoryNeed:
     engine_stays: bool = False
     device_bytes: int = 0
     most_device_bytes: int = 0
+    device_refusal: str = ""
 
     @property
     def needed_bytes(self) -> int:
@@ -82,10 +83,13 @@ class MemoryNeed:
 
     def fits(self, budget_bytes: int) -> bool:
         reserved = min(self.cache_bytes, int(budget_bytes * LARGEST_CACHE_SHARE))
-        return self.needed_bytes + reserved <= budget_bytes and self.device_bytes <= self.most_device_bytes
+        on_device = self.device_bytes <= self.most_device_bytes and not self.device_refusal
+        return on_device and self.needed_bytes + reserved <= budget_bytes
 
     def shortage(self, budget_bytes: int) -> str:
         """What there is too little of for this, and what to do."""
+        if self.device_refusal:
+            return self.device_refusal
         if self.device_bytes > self.most_device_bytes:
             most = format_bytes(self.most_device_bytes)
             return (

@@ -19,6 +19,14 @@ from exactile.processors.protocol import DeviceSpace
 BACK_OFF = 0.8
 """What is planned for after a plan that turned out not to fit, as a share of what that plan was predicted to need."""
 
+INDEXED_BYTES = 4 << 31
+"""Activations may take so much, where ONNX Runtime computes.
+
+Kernels of its CUDA provider count a tensor's elements in 32 bits: beyond 2^31 they write to wrong places, or leave
+the rest unwritten, without an error. A float32 tensor of so many takes this much; maps of smaller types come from one
+of float32 or become one, which is there at the same time.
+"""
+
 Measure = Callable[[Plan], MemoryNeed]
 
 
@@ -41,8 +49,10 @@ class DevicePlanner:
         load = LoadBytes.of(contract, plan, batch_of(plan, space.engines))
         loads = -(-len(plan) // load.batch)
         staging = min(loads, staging_buffers(space.devices, space.slots)) * load.input_bytes
+        activation_bytes = self._activations(plan, load.batch)
         return replace(
             need,
+            device_refusal=_too_large(activation_bytes) if activation_bytes >= INDEXED_BYTES else "",
             buffer_bytes=staging + space.devices * space.slots * load.result_bytes,
             device_bytes=space.slots * load.device_bytes + self._carries(plan) + self._network(plan, load.batch),
             most_device_bytes=space.memory_bytes,
@@ -123,13 +133,20 @@ class DevicePlanner:
 
     def _network(self, plan: Plan, batch: int) -> int:
         """Bytes of weights and activations, as far as they are known before an engine is opened."""
-        strips, memory = self._model.strips, self._model.contract.memory
+        strips, weights_bytes = self._model.strips, self._model.contract.memory.weights_bytes
+        if self.space.engines is None and isinstance(plan, StripPlan) and strips is not None:
+            weights_bytes = max(graph.memory.weights_bytes for graph in strips.graphs.values())
+        return weights_bytes + self._activations(plan, batch)
+
+    def _activations(self, plan: Plan, batch: int) -> int:
+        """Bytes at the peak of one load; 0 where an engine has to be opened to know."""
+        strips = self._model.strips
         if self.space.engines is not None:
-            return memory.weights_bytes
+            return 0
         if not isinstance(plan, StripPlan) or strips is None:
-            return memory.weights_bytes + batch * memory.activation_bytes(*plan.tile_shape)
-        runs = [(strips.graphs[role].memory, rows) for role, rows in plan.y.highest.items()]
-        return max(run.weights_bytes + run.activation_bytes(rows, plan.x.tile) for run, rows in runs)
+            return batch * self._model.contract.memory.activation_bytes(*plan.tile_shape)
+        heights = plan.y.highest.items()
+        return max(strips.graphs[role].memory.activation_bytes(rows, plan.x.tile) for role, rows in heights)
 
     def _raise_nothing_fits(
         self, image: tuple[int, int], found: list[Plan], measure: Measure, budget_bytes: int
@@ -149,6 +166,13 @@ class DevicePlanner:
             f"for {', '.join(shapes)}, and smaller images need smaller ones. What to do: exactile convert BUNDLE "
             "--engine ... --tile HxW, or --engine onnxruntime, or --device cpu"
         ) from self._last
+
+
+def _too_large(activation_bytes: int) -> str:
+    return (
+        f"would have tensors of up to {activation_bytes // 4:,} elements on the GPU, and ONNX Runtime's kernels index "
+        f"{INDEXED_BYTES // 4:,}; use smaller tiles, or strips, or --device cpu"
+    )
 
 
 def _asked_for(plan: Plan, name: str, tile: tuple[int, int] | None) -> bool:
