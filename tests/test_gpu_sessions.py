@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from exactile.background import Threshold
 from exactile.batch import run_all
 from exactile.errors import BudgetError, DeviceError, OptionError, ResumeError, SinkError
 from exactile.planning import Wish
+from exactile.processors.station import SLOTS
 from exactile.session import Session
 from exactile.sinks.array import ArraySink
 from exactile.sinks.tiff import TiffSink
@@ -256,3 +258,36 @@ def test_the_compute_step_becomes_a_cuda_graph_where_the_binding_can_capture(mon
     assert launches["pycuda", "tile"] == launches["pycuda", "strip"] == 0
     assert launches["cuda.bindings", "tile"] > 20
     assert launches["cuda.bindings", "strip"] > 20
+
+
+@pytest.mark.parametrize("binding", BINDINGS)
+def test_pinned_memory_is_allocated_once_for_images_of_one_shape(monkeypatch, tmp_path, binding):
+    """Page-locking holds up the work of all streams: one piece to read into, kept for the next image."""
+    model = with_engines(deployed("unet_bilinear_d1"), tmp_path, tiles=[(32, 48)])
+    with emulated(monkeypatch, binding) as (emulation, _):
+        session = Session(model, device="cuda:0")
+        counts = []
+        for seed in range(3):
+            assert np.array_equal(
+                run(session, picture(model, 100, 150, seed=seed)), segmented(model, picture(model, 100, 150, seed=seed))
+            )
+            counts.append(emulation.calls()["cuMemHostAlloc"])
+        assert counts == [SLOTS + 1] * 3
+        run(session, picture(model, 32, 48))
+        assert emulation.calls()["cuMemHostAlloc"] == SLOTS + 2 + SLOTS
+        session.close()
+        assert emulation.leaks() == []
+
+
+def test_two_runs_at_once_do_not_share_what_they_read_into(monkeypatch, tmp_path):
+    """Each has pinned memory of its own, and one of the two is kept."""
+    model = with_engines(deployed("unet_bilinear_d1"), tmp_path, tiles=[(32, 48)])
+    with emulated(monkeypatch, "cuda.bindings") as (emulation, _):
+        session = Session(model, device="cuda:0")
+        images = [picture(model, 100, 150, seed=seed) for seed in range(2)]
+        with ThreadPoolExecutor(2) as threads:
+            found = list(threads.map(lambda image: run(session, image), images))
+        for image, result in zip(images, found, strict=True):
+            assert np.array_equal(result, segmented(model, image))
+        session.close()
+        assert emulation.leaks() == []

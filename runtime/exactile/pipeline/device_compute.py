@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from math import prod
 from typing import Protocol
@@ -15,6 +15,7 @@ from exactile.cuda.protocol import Device
 from exactile.errors import ExactileError
 from exactile.pipeline.compute import Array, Free
 from exactile.pipeline.device_lane import DeviceLane
+from exactile.pipeline.device_staging import Staging
 from exactile.plan.choice import Plan
 
 BEING_STAGED = 2
@@ -48,6 +49,7 @@ class DeviceCompute:
     contract: Contract
     posts: Sequence[Post]
     open: Open
+    pinned: Staging
     slots: int
     batch: int
     _taken: list[Post] = field(default_factory=list)
@@ -60,16 +62,11 @@ class DeviceCompute:
     @contextmanager
     def staging(self, loads: int) -> Iterator[Sequence[Array]]:
         """Pinned buffers. They are copied from until the last lane is left."""
-        image, device = self.contract.image, self.posts[0].device
+        image = self.contract.image
         size = self.batch * prod(self.plan.tile_shape) * image.channels * np.dtype(image.dtype).itemsize
         count = min(loads, staging_buffers(len(self.posts), self.slots))
-        with ExitStack() as owned, device.current():
-            buffers = []
-            for _ in range(count):
-                pinned = device.memory.pinned(size)
-                owned.callback(pinned.close)
-                buffers.append(pinned.array.view(image.dtype))
-            yield buffers
+        with self.pinned.buffers(count, size) as buffers:
+            yield [buffer.view(image.dtype) for buffer in buffers]
 
     @contextmanager
     def lane(self, index: int, *, free: Free, check: Callable[[], None]) -> Iterator[DeviceLane]:

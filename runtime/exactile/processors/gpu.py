@@ -14,6 +14,7 @@ from exactile.pipeline.cancellation import Cancellation
 from exactile.pipeline.compute import Free
 from exactile.pipeline.device_compute import DeviceCompute
 from exactile.pipeline.device_lane import DeviceLane
+from exactile.pipeline.device_staging import Staging
 from exactile.plan.budget import MemoryNeed
 from exactile.plan.built import batch_of
 from exactile.plan.choice import Plan
@@ -46,6 +47,8 @@ class GpuProcessor:
         self._infos = tuple(infos)
         try:
             devices = [self._open(driver, info) for info in infos]
+            self._staging = Staging(devices[0])
+            self._owned.callback(self._staging.close)
             self._memory_bytes = memory_bytes if memory_bytes is not None else _safe_bytes(devices)
             self.stations = tuple(
                 Station(model, device, family, index=index, of=len(devices)) for index, device in enumerate(devices)
@@ -83,7 +86,13 @@ class GpuProcessor:
             return self.stations[index].lane(plan, batch, constants, cancellation, free)
 
         return DeviceCompute(
-            plan=plan, contract=self._model.contract, posts=self.stations, open=open_lane, slots=SLOTS, batch=batch
+            plan=plan,
+            contract=self._model.contract,
+            posts=self.stations,
+            open=open_lane,
+            pinned=self._staging,
+            slots=SLOTS,
+            batch=batch,
         )
 
     def strip_engine(self, plan: StripPlan, need: MemoryNeed, constants: Constants) -> DeviceStripEngine:  # noqa: ARG002 -- the seam's signature
