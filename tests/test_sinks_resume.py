@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from exactile.errors import OutputExistsError, ResumeError, SinkError
 from exactile.geometry import Box
-from exactile.sinks import tiff_store
+from exactile.sinks import tiff, tiff_store
 from exactile.sinks.journal import Journal
 from exactile.sinks.tiff import TiffSink
 from exactile.sinks.tiff_tables import TileTable
@@ -248,3 +249,33 @@ def test_a_damaged_gap_before_the_first_tile_is_written_again(tmp_path):
     put(again, pixels, boxes[1:])
     again.finish()
     assert (tmp_path / "a.tif").read_bytes() == (tmp_path / "whole.tif").read_bytes()
+
+
+def test_killed_twice_while_tiles_are_being_compressed(tmp_path, monkeypatch):
+    """Pieces of a box that is not done yet are not counted twice when it comes again."""
+    encoder = tiff.tile_encoder
+
+    def slow(*options):
+        encode = encoder(*options)
+
+        def encode_slowly(tile: np.ndarray) -> bytes:
+            time.sleep(0.003)
+            return encode(tile)
+
+        return encode_slowly
+
+    monkeypatch.setattr(tiff, "tile_encoder", slow)
+    pixels, boxes = noise((200, 170), "uint8"), row_major(200, 170, 40, 40)
+    options = {"tile": 32, "workers": 1}
+    whole = begun(tmp_path / "a.tif", pixels, **options)
+    put(whole, pixels, boxes)
+    whole.finish()
+    sink, path = begun(tmp_path / "0.tif", pixels, **options), tmp_path / "0.tif"
+    for number, reached in enumerate((6, 12, 18)):
+        put(sink, pixels, boxes[:reached])
+        killed = as_killed(path, tmp_path / f"killed {number}")
+        sink.abort()
+        sink, path = begun(killed, pixels, resume=True, **options), killed
+    put(sink, pixels, boxes)
+    sink.finish()
+    assert path.read_bytes() == (tmp_path / "a.tif").read_bytes()

@@ -83,6 +83,26 @@ def test_every_pixel_comes_back_and_a_killed_run_ends_in_the_same_bytes(
     shutil.rmtree(folder)
 
 
+@pytest.mark.parametrize("compression", ["zstd", "zlib", "none"])
+@pytest.mark.parametrize(("shape", "dtype"), [((90, 75), "uint8"), ((90, 75), "uint16"), ((3, 40, 50), "float32")])
+def test_chunks_are_those_that_the_zarr_package_writes(tmp_path, shape, dtype, compression):
+    """To the byte, at the edges, and none where all is zero."""
+    pixels = noise(shape, dtype)
+    pixels[..., 32:48, 16:32] = 0
+    write(tmp_path / "a.zarr", pixels, tile=16, compression=compression)
+    written = tmp_path / "a.zarr" / ("0" if pixels.ndim == 3 else "labels/segmentation/0")
+    zlib = zarr.codecs.BloscCodec(cname="zlib", clevel=6, shuffle="noshuffle", typesize=1)
+    compressors = {"zstd": zarr.codecs.ZstdCodec(level=1), "zlib": zlib, "none": None}
+    chunks = (1,) * (pixels.ndim - 2) + (16, 16)
+    expected = zarr.create_array(
+        tmp_path / "b.zarr", shape=shape, chunks=chunks, dtype=dtype, compressors=compressors[compression]
+    )
+    expected[...] = pixels
+    found = tree(written / "c")
+    assert found == tree(tmp_path / "b.zarr" / "c")
+    assert ("0/2/1" if pixels.ndim == 3 else "2/1") not in found
+
+
 def test_a_lost_or_changed_chunk_is_computed_again(tmp_path):
     pixels, boxes = noise((200, 170), "uint8"), row_major(200, 170, 50, 170)
     write(tmp_path / "whole.zarr", pixels, boxes, tile=16, run={})

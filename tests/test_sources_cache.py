@@ -228,14 +228,14 @@ def test_the_cache_evicts_what_is_wanted_last_and_never_what_is_pinned():
     cache = ChunkCache(3)
     for name, next_use in enumerate((5, 9, 7)):
         cache.put((0, 0, name), np.zeros(1, np.uint8), next_use)
-    assert cache.pin((0, 0, 1)) is not None
+    assert cache.pin([(0, 0, 1)])[0] is not None
     cache.put((0, 0, 3), np.zeros(1, np.uint8), 6)
-    assert cache.pin((0, 0, 2)) is None, "wanted at 7, the last of those not pinned"
+    assert cache.pin([(0, 0, 2)]) == [None], "wanted at 7, the last of those not pinned"
     cache.put((0, 0, 4), np.zeros(1, np.uint8), 8)
-    assert cache.pin((0, 0, 4)) is None, "wanted later than all that is held"
-    cache.unpin((0, 0, 1), None)
+    assert cache.pin([(0, 0, 4)]) == [None], "wanted later than all that is held"
+    cache.unpin([((0, 0, 1), None)])
     cache.put((0, 0, 4), np.zeros(1, np.uint8), 8)
-    assert cache.pin((0, 0, 4)) is not None
+    assert cache.pin([(0, 0, 4)])[0] is not None
     assert cache.held_bytes == 3
 
 

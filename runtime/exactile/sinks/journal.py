@@ -19,7 +19,7 @@ import json
 import os
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +58,19 @@ class PartialTile:
 Record = StoredTile | PartialTile | Box
 
 
+def framed(record: Record) -> bytes:
+    """``record`` as it is appended, checksum included. Callable in any thread."""
+    match record:
+        case StoredTile(key=key):
+            where = record.offset_bytes, record.size_bytes, record.crc
+            return _framed(Kind.TILE, _TILE.pack(key.level, key.plane, key.tile, *where))
+        case PartialTile():
+            head = _PART.pack(*_numbers(record.box), *_numbers(record.part), record.tile)
+            return _framed(Kind.PART, head, record.data)
+        case Box():
+            return _framed(Kind.BOX, _BOX.pack(*_numbers(record)))
+
+
 def journal_path(path: Path) -> Path:
     """Beside the output, whose links are followed."""
     real = Path(os.path.realpath(path))
@@ -65,7 +78,10 @@ def journal_path(path: Path) -> Path:
 
 
 class Journal:
-    """Owns the file and a lock on it: one run at a time writes an output. Not for several threads at once."""
+    """Owns the file and a lock on it: one run at a time writes an output.
+
+    One thread uses it, but that ``sync`` may be called in another.
+    """
 
     def __init__(self, path: Path) -> None:
         """Open or create the journal of the output ``path``. Raises SinkError where another run holds it."""
@@ -87,8 +103,7 @@ class Journal:
         with os_errors_as_sink_errors(self._output):
             os.ftruncate(self._descriptor, 0)
             self._end_bytes = 0
-            self._write([_MAGIC])
-        self._append(Kind.RUN, json.dumps(run, sort_keys=True).encode())
+            self._write(_MAGIC + _framed(Kind.RUN, json.dumps(run, sort_keys=True).encode()))
 
     def run(self) -> dict[str, Any] | None:
         """What was being run; None where the journal is empty or cannot be read."""
@@ -110,17 +125,10 @@ class Journal:
                 case Kind.BOX:
                     yield _box(*_BOX.unpack(payload)), end_bytes
 
-    def append(self, record: Record) -> None:
-        """Raises SinkError if the disk does not take it."""
-        match record:
-            case StoredTile(key=key):
-                where = record.offset_bytes, record.size_bytes, record.crc
-                self._append(Kind.TILE, _TILE.pack(key.level, key.plane, key.tile, *where))
-            case PartialTile():
-                head = _PART.pack(*_numbers(record.box), *_numbers(record.part), record.tile)
-                self._append(Kind.PART, head, record.data)
-            case Box():
-                self._append(Kind.BOX, _BOX.pack(*_numbers(record)))
+    def append(self, records: Iterable[bytes]) -> None:
+        """Append records that were ``framed``, in one write. Raises SinkError if the disk does not take them."""
+        with os_errors_as_sink_errors(self._output):
+            self._write(b"".join(records))
 
     def cut(self, end_bytes: int) -> None:
         """Drop what follows ``end_bytes``; records are appended there."""
@@ -146,15 +154,7 @@ class Journal:
             with suppress(OSError):
                 os.close(descriptor)
 
-    def _append(self, kind: Kind, *pieces: bytes) -> None:
-        crc = 0
-        for piece in pieces:
-            crc = zlib.crc32(piece, crc)
-        with os_errors_as_sink_errors(self._output):
-            self._write([_HEAD.pack(kind, crc, sum(map(len, pieces))), *pieces])
-
-    def _write(self, pieces: list[bytes]) -> None:
-        data = b"".join(pieces)
+    def _write(self, data: bytes) -> None:
         written = 0
         while written < len(data):
             written += os.pwrite(self._descriptor, data[written:], self._end_bytes + written)
@@ -176,6 +176,13 @@ class Journal:
                     return
                 yield Kind(kind), payload, end
                 at = end
+
+
+def _framed(kind: Kind, *pieces: bytes) -> bytes:
+    crc = 0
+    for piece in pieces:
+        crc = zlib.crc32(piece, crc)
+    return b"".join([_HEAD.pack(kind, crc, sum(map(len, pieces))), *pieces])
 
 
 def _numbers(box: Box) -> tuple[int, int, int, int]:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from exactile.sinks.failures import os_errors_as_sink_errors
 from exactile.sinks.target import check_writable
+
+_MOST_PIECES = 512
+"""Given to the system at a time; it takes 1024."""
 
 _NO_PREALLOCATION = {errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS, errno.ENODEV}
 
@@ -18,7 +22,8 @@ class PartFile:
     """``.NAME.XXXXXXXX.part`` beside NAME, which ``publish`` renames to NAME and ``discard`` removes.
 
     With ``kept_name`` it is ``.NAME.part``, so that a later run finds it: ``resumed`` opens the one that is there.
-    Owns the file and its descriptor. Not locked: its owner calls one method at a time.
+    Owns the file and its descriptor. Not locked: its owner calls one method at a time, but that ``sync`` may be called
+    beside the others, and be waited for before the file is closed.
     Every method raises SinkError in place of OSError.
     """
 
@@ -51,6 +56,16 @@ class PartFile:
         """Write all of ``data`` (bytes, or a C-contiguous view of bytes) at ``offset_bytes``."""
         with os_errors_as_sink_errors(self._path):
             self._write_all(data, offset_bytes)
+
+    def write_all_at(self, pieces: Sequence[bytes | memoryview], offset_bytes: int) -> None:
+        """Write ``pieces`` one after the other, the first at ``offset_bytes``, in as few calls as there may be."""
+        with os_errors_as_sink_errors(self._path):
+            for first in range(0, len(pieces), _MOST_PIECES):
+                some = pieces[first : first + _MOST_PIECES]
+                size_bytes = sum(map(len, some))
+                if os.pwritev(self._descriptor, some, offset_bytes) < size_bytes:  # a full disk shows when repeated
+                    self._write_all(b"".join(some), offset_bytes)
+                offset_bytes += size_bytes
 
     def write_rows_at(self, data: memoryview, offset_bytes: int, *, row_bytes: int, stride_bytes: int) -> None:
         """Write ``data`` in rows of ``row_bytes``, the first at ``offset_bytes``, each ``stride_bytes`` further on."""

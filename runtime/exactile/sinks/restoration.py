@@ -24,7 +24,7 @@ def restore(journal: Journal, store: TileStore) -> Restored:
     """Follow ``journal`` as far as it and the tiles are undamaged; what follows the last done box is cut off."""
     boxes: list[Box] = []
     tiles: list[StoredTile] = []
-    parts: list[PartialTile] = []
+    parts: dict[tuple[Box, int], PartialTile] = {}
     safe_tiles, safe_bytes = 0, 0
     for record, end_bytes in journal.read():
         if isinstance(record, StoredTile):
@@ -32,7 +32,7 @@ def restore(journal: Journal, store: TileStore) -> Restored:
                 break
             tiles.append(record)
         elif isinstance(record, PartialTile):
-            parts.append(record)
+            parts[record.box, record.tile] = record  # a box that was cut off may have left some of its own
         else:
             boxes.append(record)
             safe_tiles, safe_bytes = len(tiles), end_bytes
@@ -46,7 +46,7 @@ def restore(journal: Journal, store: TileStore) -> Restored:
     return Restored(
         boxes=tuple(boxes),
         tiles=stored,
-        parts=tuple(p for p in parts if p.box in done and TileKey(plane=0, tile=p.tile) not in stored),
+        parts=tuple(p for p in parts.values() if p.box in done and TileKey(plane=0, tile=p.tile) not in stored),
     )
 
 

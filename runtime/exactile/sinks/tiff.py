@@ -44,7 +44,7 @@ class TiffSink(TiledSink[PartFile]):
         *,
         compression: str = DEFAULT_COMPRESSION,
         tile: int | None = None,
-        workers: int = 2,
+        workers: int | None = None,
         pyramid: bool | None = None,
         overwrite: bool = False,
         resumable: bool = False,

@@ -14,7 +14,7 @@ from exactile.sinks.part_file import PartFile
 from exactile.sinks.tiff_tables import TileTable, fill_tile_tables
 from exactile.sinks.tile_codec import Decoder, Encoder
 from exactile.sinks.tile_grid import TileGrid
-from exactile.sinks.tile_store import StoredTile, TileKey
+from exactile.sinks.tile_store import MOST_WAITING_BYTES, EncodedTile, StoredTile, TileKey
 
 ALIGNMENT_BYTES = 16
 
@@ -34,19 +34,31 @@ class TiffStore:
         self._part = part
         self._encode, self._decode = codec
         self._end_bytes = round_up(first_bytes, ALIGNMENT_BYTES)
+        self._waiting: list[bytes | memoryview] = []
+        self._waiting_bytes = 0
         self.tables = tuple(
             TileTable(np.zeros((planes, grid.count), np.uint64), np.zeros((planes, grid.count), np.uint64))
             for grid in grids
         )
 
-    def encode(self, key: TileKey, tile: NDArray[Any]) -> bytes | memoryview:  # noqa: ARG002 -- the seam's signature
-        return self._encode(tile)
+    def encode(self, key: TileKey, tile: NDArray[Any]) -> EncodedTile:  # noqa: ARG002 -- the seam's signature
+        data = self._encode(tile)
+        return EncodedTile(data, zlib.crc32(data))
 
-    def append(self, key: TileKey, encoded: bytes | memoryview) -> StoredTile:
-        self._part.write_at(encoded, self._end_bytes)
-        stored = StoredTile(key=key, offset_bytes=self._end_bytes, size_bytes=len(encoded), crc=zlib.crc32(encoded))
+    def append(self, key: TileKey, encoded: EncodedTile) -> StoredTile:
+        size_bytes = len(encoded.data)
+        stored = StoredTile(key=key, offset_bytes=self._end_bytes, size_bytes=size_bytes, crc=encoded.crc)
         self.restore(stored)
+        self._waiting.append(encoded.data)
+        self._waiting_bytes += size_bytes
+        if self._waiting_bytes >= MOST_WAITING_BYTES:
+            self.flush()
         return stored
+
+    def flush(self) -> None:
+        waiting, first_bytes = self._waiting, self._end_bytes - self._waiting_bytes
+        self._waiting, self._waiting_bytes = [], 0
+        self._part.write_all_at(waiting, first_bytes)
 
     def holds(self, stored: StoredTile) -> bool:
         data = self._part.read_at(stored.size_bytes, stored.offset_bytes)
@@ -70,4 +82,5 @@ class TiffStore:
         self._part.sync()
 
     def complete(self) -> None:
+        self.flush()
         fill_tile_tables(self._part.part_path, self.tables)

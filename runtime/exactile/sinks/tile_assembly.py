@@ -3,46 +3,73 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from math import prod
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from exactile.geometry import Box
+from exactile.geometry import Box, Span
 from exactile.sinks.protocol import WritePlan
 from exactile.sinks.tile_grid import TileGrid
+
+
+class Placed(NamedTuple):
+    """What of a box went into one tile: ``part``, of the plane, to ``inside`` of ``pixels``, (C, tile, tile).
+
+    ``complete``: every pixel of the tile has come. Pixels that have come are not changed any more.
+    """
+
+    tile: int
+    part: Box
+    inside: tuple[slice, slice]
+    pixels: NDArray[Any]
+    complete: bool
 
 
 class TileAssembly:
     """Holds the raw pixels of file tiles that straddle boxes until their last pixel arrives."""
 
     def __init__(self, grid: TileGrid, *, planes: int, dtype: np.dtype[Any]) -> None:
-        self._grid = grid
-        self._shape = (planes, grid.tile_px, grid.tile_px)
-        self._dtype = dtype
+        self._grid, self._columns = grid, grid.columns
+        self._planes, self._dtype = planes, dtype
         self._open: dict[int, tuple[NDArray[Any], int]] = {}
 
-    def put(self, box: Box, planes: NDArray[Any]) -> Iterator[tuple[int, NDArray[Any]]]:
-        """Copy ``planes``, (C, H, W), the pixels of ``box``; yield the number and (C, tile, tile) of complete tiles.
+    def put(self, box: Box, planes: NDArray[Any]) -> Iterator[Placed]:
+        """Copy ``planes``, (C, H, W), the pixels of ``box``; yield what became of each tile that it touches.
 
         Beyond the edges of the result a tile is filled with zeros. Lazy: the copy is done when all is yielded.
         """
-        for index in self._grid.touched(box):
-            tile = self._grid.tile_box(index)
-            part = tile.intersect(box)
-            pixels, missing_px = self._open.pop(index) if index in self._open else (self._new(tile), tile.area)
-            pixels[(slice(None), *part.slices(tile))] = planes[(slice(None), *part.slices(box))]
-            if missing_px > part.area:
-                self._open[index] = pixels, missing_px - part.area
-            else:
-                yield index, pixels
+        y0, x0, size = box.y.start, box.x.start, self._grid.tile_px
+        for row, y in _cut(box.y, size):
+            rows, top = slice(y.start - y0, y.stop - y0), row * size
+            for column, x in _cut(box.x, size):
+                inside = slice(y.start - top, y.stop - top), slice(x.start - column * size, x.stop - column * size)
+                index = row * self._columns + column
+                known = index in self._open
+                pixels, missing_px = self._open.pop(index) if known else self._new(row, column)
+                pixels[:, inside[0], inside[1]] = planes[:, rows, x.start - x0 : x.stop - x0]
+                missing_px -= y.length * x.length
+                if missing_px:
+                    self._open[index] = pixels, missing_px
+                yield Placed(index, Box(y, x), inside, pixels, not missing_px)
 
-    def clear(self) -> None:
-        self._open.clear()
+    def _new(self, row: int, column: int) -> tuple[NDArray[Any], int]:
+        return new_tile(self._grid, row, column, self._planes, self._dtype), prod(self._grid.tile_shape(row, column))
 
-    def _new(self, tile: Box) -> NDArray[Any]:
-        whole = tile.shape == self._shape[1:]
-        return np.empty(self._shape, self._dtype) if whole else np.zeros(self._shape, self._dtype)
+
+def new_tile(grid: TileGrid, row: int, column: int, planes: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """(C, tile, tile) for the pixels of a tile; zero where it lies beyond the plane."""
+    whole = grid.tile_shape(row, column) == (grid.tile_px, grid.tile_px)
+    return (np.empty if whole else np.zeros)((planes, grid.tile_px, grid.tile_px), dtype)
+
+
+def _cut(span: Span, size: int) -> list[tuple[int, Span]]:
+    """``span`` at the edges of tiles: the row or column of each, and what of it lies there."""
+    return [
+        (index, Span(max(span.start, index * size), min(span.stop, (index + 1) * size)))
+        for index in range(span.start // size, -(-span.stop // size))
+    ]
 
 
 def most_open_tiles(plan: WritePlan, grid: TileGrid) -> int:

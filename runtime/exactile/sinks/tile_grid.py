@@ -37,6 +37,11 @@ class TileGrid:
         """The whole plane."""
         return Box(Span(0, self.height), Span(0, self.width))
 
+    def tile_shape(self, row: int, column: int) -> tuple[int, int]:
+        """Height and width of a tile's pixels that lie in the plane."""
+        size = self.tile_px
+        return min(size, self.height - row * size), min(size, self.width - column * size)
+
     def tile_box(self, index: int) -> Box:
         """The pixels of tile ``index`` that lie in the plane."""
         row, column = divmod(index, self.columns)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from numpy.typing import NDArray
+
+MOST_WAITING_BYTES = 1 << 18
+"""Encoded tiles that wait to be written together: so many bytes, and a tile."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,14 +30,24 @@ class StoredTile:
     crc: int
 
 
-class TileStore(Protocol):
-    """Takes encoded tiles of all levels. ``encode`` is called in several threads, everything else in one."""
+class EncodedTile(NamedTuple):
+    """What is stored of a tile, and the CRC-32 of it."""
 
-    def encode(self, key: TileKey, tile: NDArray[Any]) -> bytes | memoryview:
+    data: bytes | memoryview
+    crc: int
+
+
+class TileStore(Protocol):
+    """Takes encoded tiles of all levels. ``encode`` is called in several threads, ``sync`` beside other calls."""
+
+    def encode(self, key: TileKey, tile: NDArray[Any]) -> EncodedTile:
         """What ``append`` takes for ``tile``, (tile, tile), C-contiguous. Releases the interpreter lock."""
 
-    def append(self, key: TileKey, encoded: bytes | memoryview) -> StoredTile:
-        """Store it. Raises SinkError if the disk does not take it."""
+    def append(self, key: TileKey, encoded: EncodedTile) -> StoredTile:
+        """Give it a place. It lies there after ``flush``, or earlier. Raises SinkError if the disk does not take it."""
+
+    def flush(self) -> None:
+        """Write what was appended, so that it stays when the process ends. Raises SinkError."""
 
     def holds(self, stored: StoredTile) -> bool:
         """Whether a tile of an earlier run lies there undamaged."""
@@ -49,7 +62,7 @@ class TileStore(Protocol):
         """All tiles of the earlier run are restored: what lies behind them is dropped."""
 
     def sync(self) -> None:
-        """Bring what was appended to the disk."""
+        """Bring what was flushed before the call to the disk. Raises SinkError."""
 
     def complete(self) -> None:
-        """Every tile is stored: write what readers need to find them."""
+        """Every tile is appended: write what readers need to find them."""

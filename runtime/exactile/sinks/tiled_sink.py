@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from os import PathLike
 from typing import Any, Protocol, TypeVar
 
@@ -14,25 +14,24 @@ from numpy.typing import NDArray
 from exactile.errors import OptionError, OutputExistsError, ResumeError, SinkError
 from exactile.geometry import Box
 from exactile.sinks.blocks import plane_count
-from exactile.sinks.encode_queue import EncodeQueue, queue_tiles
+from exactile.sinks.encode_queue import EncodeQueue, encode_workers, queue_tiles
 from exactile.sinks.file_sink import FileSink, Part
-from exactile.sinks.journal import Journal, PartialTile, journal_path
+from exactile.sinks.journal import Journal, PartialTile, framed, journal_path
 from exactile.sinks.part_file import part_path
 from exactile.sinks.protocol import ResultSpec, WritePlan
-from exactile.sinks.pyramid import Pyramid, level_grids, mean, nearest, parent
+from exactile.sinks.pyramid import LevelTile, Pyramid, Reduce, level_grids, mean, nearest, parent
 from exactile.sinks.restoration import Restored, differences, restore
+from exactile.sinks.safekeeping import Safekeeping
 from exactile.sinks.target import check_writable
-from exactile.sinks.tile_assembly import most_open_tiles
+from exactile.sinks.tile_assembly import Placed, most_open_tiles
 from exactile.sinks.tile_codec import most_encoded_bytes
 from exactile.sinks.tile_grid import TileGrid
-from exactile.sinks.tile_store import TileKey, TileStore
+from exactile.sinks.tile_store import MOST_WAITING_BYTES, EncodedTile, TileKey, TileStore
 
 TILE_PX_LABELS = 512
 TILE_PX_CHANNELS = 256  # halves the raw pixels held for tiles that straddle boxes
-SYNC_SECONDS = 5.0
-"""What a power cut may cost: done boxes are brought to the disk so often. A killed process loses none of them."""
-
 _CODEC_STATE_BYTES = 2 << 20  # what a codec allocates for itself while it encodes one tile
+_MEAN_BYTES_PER_PX = 24  # three arrays of float64, of which two are a quarter as large, and what is rounded
 _TABLE_BYTES_PER_TILE = 128  # offset and size, in our tables and, at the end, as Python integers in tifffile's
 
 
@@ -52,7 +51,7 @@ class TiledSink(FileSink[KeptPartT]):
     """Tiles are compressed and stored as soon as they are complete; only those that straddle boxes wait in memory.
 
     tile: edge of the tiles in pixels, a multiple of 16; 512 for labels and 256 for channels by default.
-    workers: threads that compress.
+    workers: threads that compress; by default one for each core that the process may use, 16 at most.
     pyramid: levels of half the size each, down to one tile; labels by nearest pixel, others by mean.
     resumable: a run that ends early leaves what is done, and a journal of it, for a later run.
     """
@@ -62,7 +61,7 @@ class TiledSink(FileSink[KeptPartT]):
         path: str | PathLike[str],
         *,
         tile: int | None,
-        workers: int,
+        workers: int | None,
         pyramid: bool,
         overwrite: bool,
         resumable: bool,
@@ -72,10 +71,8 @@ class TiledSink(FileSink[KeptPartT]):
             raise OptionError(
                 f"tiles of a file measure a multiple of 16 pixels, got {tile}. What to do: use 256 or 512"
             )
-        if workers < 1:
-            raise OptionError(f"at least one thread has to compress, got workers={workers}")
         self._tile_px = tile
-        self._workers = workers
+        self._workers = encode_workers(workers)
         self._pyramid_wanted = pyramid
         self._resumable = resumable
         self._resume = False
@@ -86,7 +83,8 @@ class TiledSink(FileSink[KeptPartT]):
         self._queue: EncodeQueue | None = None
         self._store: TileStore | None = None
         self._pyramid: Pyramid | None = None
-        self._synced_s = 0.0
+        self._reduce: Reduce = nearest
+        self._safekeeping: Safekeeping | None = None
 
     @abstractmethod
     def _make_part(self, spec: ResultSpec, *, kept_name: bool, resumed: bool) -> KeptPartT:
@@ -101,7 +99,7 @@ class TiledSink(FileSink[KeptPartT]):
         """What of the sink's options decides about bytes in the output, with versions of libraries."""
 
     def buffer_bytes(self, spec: ResultSpec, plan: WritePlan) -> int:
-        """Raw tiles in assembly, raw and encoded tiles in the queue, the codecs' own state, the tile tables.
+        """Raw tiles in assembly, raw and encoded tiles in the queue, what codecs and means need, the tile tables.
 
         For the boxes of ``plan`` coming row by row; they need not be aligned with the file's tiles, but rows
         of boxes that end on multiples of the tile's edge save a row of raw tiles.
@@ -115,9 +113,12 @@ class TiledSink(FileSink[KeptPartT]):
         seen = (TileGrid(height=spec.height, width=spec.width, tile_px=g.tile_px << n) for n, g in enumerate(grids))
         open_tiles = sum(most_open_tiles(plan, grid) for grid in seen)
         raw_bytes = (open_tiles + queued_all_planes) * planes * tile_bytes
-        encoded_bytes = (queued + self._workers) * most_encoded_bytes(tile_bytes)
+        encoded_bytes = (queued + self._workers) * most_encoded_bytes(tile_bytes) + MOST_WAITING_BYTES
+        if self._resumable:  # a piece of a tile, for the journal, is one of all planes
+            encoded_bytes += 2 * max(self._workers, planes) * tile_bytes
         tables_bytes = planes * sum(grid.count for grid in grids) * _TABLE_BYTES_PER_TILE
-        return raw_bytes + encoded_bytes + tables_bytes + self._workers * _CODEC_STATE_BYTES
+        mean_bytes = grids[0].tile_px ** 2 * _MEAN_BYTES_PER_PX if len(grids) > 1 and spec.channels else 0
+        return raw_bytes + encoded_bytes + tables_bytes + self._workers * max(_CODEC_STATE_BYTES, mean_bytes)
 
     def unfinished(self) -> Mapping[str, Any] | None:
         """What the run was whose unfinished output lies beside ``path``. Raises SinkError while it still runs."""
@@ -207,10 +208,9 @@ class TiledSink(FileSink[KeptPartT]):
         grids, dtype = self._grids(spec), np.dtype(spec.dtype)
         resumed = self._keep
         self._store = self._make_store(part, spec, grids, resumed=resumed)
-        reduce = mean if spec.channels else nearest
-        self._pyramid = Pyramid(grids, planes=plane_count(spec), dtype=dtype, reduce=reduce)
-        self._queue = EncodeQueue(self._store.encode, self._deliver, workers=self._workers)
-        self._synced_s = time.monotonic()
+        self._reduce = mean if spec.channels else nearest
+        self._pyramid = Pyramid(grids, planes=plane_count(spec), dtype=dtype)
+        self._queue = EncodeQueue(workers=self._workers)
         if self._journal is None:
             return
         found = restore(self._journal, self._store) if resumed else None
@@ -219,18 +219,21 @@ class TiledSink(FileSink[KeptPartT]):
         else:  # nothing was there, or all of it was damaged
             self._keep = False
             self._journal.start(self._described(spec))
+        self._safekeeping = Safekeeping(self._journal, self._store)
 
     def _take_up(self, found: Restored, grids: Sequence[TileGrid], dtype: np.dtype[Any]) -> None:
         """Bring the sink to where the earlier run was after its last done box."""
         assert self._store is not None
         assert self._pyramid is not None
         assert self._coverage is not None
+        assert self._spec is not None
         for box in found.boxes:
             self._coverage.add(box)
         self._done |= set(found.boxes)
+        planes = plane_count(self._spec)
         for part in found.parts:
-            self._submit(self._pyramid.put(part.part, _unpacked(part, dtype)))
-        planes = self._store_planes
+            for placed in self._pyramid.put(part.part, _unpacked(part, dtype)):
+                self._submit_complete(placed)
         for key in sorted((key for key in found.tiles if not key.plane), key=lambda key: (key.level, key.tile)):
             level, tile = key.level, key.tile
             if (
@@ -240,60 +243,74 @@ class TiledSink(FileSink[KeptPartT]):
                 pixels = np.stack(
                     [self._store.pixels(TileKey(level=level, plane=plane, tile=tile)) for plane in range(planes)]
                 )
-                self._submit(self._pyramid.put_reduced(level, tile, pixels))
-
-    @property
-    def _store_planes(self) -> int:
-        assert self._spec is not None
-        return plane_count(self._spec)
+                stored, *completed = self._pyramid.completed(level, tile, pixels)
+                for plane in range(planes):
+                    stored.reduce(plane, self._reduce)
+                self._submit(completed)
 
     def _put(self, part: KeptPartT, box: Box, planes: NDArray[Any]) -> None:  # noqa: ARG002 -- the store has the part
         assert self._pyramid is not None
         assert self._queue is not None
-        if self._journal is not None:
-            self._note_parts(self._journal, box, planes)
-        self._submit(self._pyramid.put(box, planes))
-        if self._journal is not None:
-            self._queue.mark(lambda: self._safe(box))
+        for placed in self._pyramid.put(box, planes):
+            if self._safekeeping is not None and not placed.complete:
+                self._note_part(self._safekeeping, box, placed)
+            self._submit_complete(placed)
+        self._queue.mark(lambda: self._delivered(box))
 
-    def _submit(self, tiles: Any) -> None:
+    def _submit_complete(self, placed: Placed) -> None:
+        assert self._pyramid is not None
+        if placed.complete:
+            self._submit(self._pyramid.completed(0, placed.tile, placed.pixels))
+
+    def _submit(self, tiles: Iterable[LevelTile]) -> None:
+        """Queue complete tiles, each before those above it: these begin when they are reduced from it."""
         assert self._queue is not None
-        for level, tile, pixels in tiles:
-            for plane, plane_pixels in enumerate(pixels):
-                self._queue.submit(TileKey(level=level, plane=plane, tile=tile), plane_pixels)
+        for tile in tiles:
+            for plane in range(len(tile.pixels)):
+                key = TileKey(level=tile.level, plane=plane, tile=tile.tile)
+                work, deliver = partial(self._work, tile, key), partial(self._deliver, key)
+                if tile.level:
+                    tile.when_ready(plane, self._queue.reserve(work, deliver))
+                else:
+                    self._queue.submit(work, deliver)
 
-    def _note_parts(self, journal: Journal, box: Box, planes: NDArray[Any]) -> None:
-        """Tiles that ``box`` does not complete alone: their pixels must not be lost with the process."""
-        assert self._spec is not None
-        grid = self._grids(self._spec)[0]
-        for tile in grid.touched(box):
-            whole = grid.tile_box(tile)
-            if not box.contains(whole):
-                part = whole.intersect(box)
-                journal.append(
-                    PartialTile(box=box, part=part, tile=tile, data=_packed(planes[(slice(None), *part.slices(box))]))
-                )
+    def _work(self, tile: LevelTile, key: TileKey) -> EncodedTile:
+        """One plane of a tile, in a thread that compresses."""
+        assert self._store is not None
+        tile.reduce(key.plane, self._reduce)
+        return self._store.encode(key, tile.pixels[key.plane])
 
-    def _deliver(self, key: TileKey, encoded: bytes | memoryview) -> None:
+    def _note_part(self, safekeeping: Safekeeping, box: Box, placed: Placed) -> None:
+        """A tile that ``box`` leaves incomplete: the pixels that it brings must not be lost with the process."""
+        assert self._queue is not None
+        pixels = placed.pixels[(slice(None), *placed.inside)]
+
+        def work() -> bytes:
+            return framed(PartialTile(box=box, part=placed.part, tile=placed.tile, data=_packed(pixels)))
+
+        self._queue.submit(work, safekeeping.note, tiles=len(pixels))
+
+    def _deliver(self, key: TileKey, encoded: EncodedTile) -> None:
         assert self._store is not None
         stored = self._store.append(key, encoded)
-        if self._journal is not None:
-            self._journal.append(stored)
+        if self._safekeeping is not None:
+            self._safekeeping.note(framed(stored))
 
-    def _safe(self, box: Box) -> None:
+    def _delivered(self, box: Box) -> None:
+        """Nothing of ``box`` is in the queue any more."""
         assert self._store is not None
-        assert self._journal is not None
-        self._journal.append(box)
+        if self._safekeeping is None:
+            self._store.flush()
+            return
+        self._safekeeping.safe(box)
         self._keep = True
-        if time.monotonic() - self._synced_s >= SYNC_SECONDS:
-            self._store.sync()
-            self._journal.sync()
-            self._synced_s = time.monotonic()
 
     def _complete(self, part: KeptPartT) -> None:  # noqa: ARG002 -- the store has the part
         assert self._queue is not None
         assert self._store is not None
         self._queue.drain()
+        if self._safekeeping is not None:
+            self._safekeeping.check()
         self._store.complete()
 
     def _release(self) -> None:
@@ -306,6 +323,8 @@ class TiledSink(FileSink[KeptPartT]):
                 self._failure = error
             finally:
                 queue.close()
+        if self._safekeeping is not None:
+            self._safekeeping.close()
         self._pyramid = self._store = None
 
     def _drop(self, part: KeptPartT) -> None:

@@ -18,7 +18,7 @@ from exactile.sinks.protocol import ResultSpec
 from exactile.sinks.tile_grid import TileGrid
 from exactile.sinks.tile_store import TileStore
 from exactile.sinks.tiled_sink import TiledSink
-from exactile.sinks.zarr_store import ZarrStore
+from exactile.sinks.zarr_store import ChunkEncoder, ZarrStore
 
 DEFAULT_LABEL = "segmentation"
 COMPRESSIONS = ("zstd", "zlib", "none")
@@ -42,7 +42,7 @@ class ZarrSink(TiledSink[PartFolder]):
         label: str | None = None,
         compression: str = "zstd",
         tile: int | None = None,
-        workers: int = 2,
+        workers: int | None = None,
         pyramid: bool | None = None,
         overwrite: bool = False,
         resumable: bool = False,
@@ -98,7 +98,8 @@ class ZarrSink(TiledSink[PartFolder]):
             )
             for level, grid in enumerate(grids)
         ]
-        return ZarrStore(folder, arrays, grids, dtype=np.dtype(spec.dtype))
+        encode = _chunk_encoder(self._compression)
+        return ZarrStore(folder, arrays, grids, dtype=np.dtype(spec.dtype), encode=encode)
 
     def _metadata(self, spec: ResultSpec, levels: int) -> dict[str, Any]:
         found: dict[str, Any] = {"version": VERSION, "multiscales": [multiscales(spec, levels, self._label)]}
@@ -169,11 +170,24 @@ def _check_container(container: Path) -> None:
 
 
 def _compressors(name: str) -> Any:
+    """What the arrays say of their chunks; ``_chunk_encoder`` makes them."""
     from zarr.codecs import BloscCodec, ZstdCodec
 
     # Zarr's gzip codec writes the time of day into every chunk; Blosc's zlib gives equal bytes for equal pixels.
     zlib = BloscCodec(cname="zlib", clevel=6, shuffle="noshuffle", typesize=1)
     return {"zstd": [ZstdCodec(level=1)], "zlib": [zlib], "none": None}[name]
+
+
+def _chunk_encoder(name: str) -> ChunkEncoder:
+    """What ``_compressors`` does to a chunk's bytes, by the library that does it."""
+    if name == "none":
+        return lambda stored: stored
+    from numcodecs.blosc import Blosc
+    from numcodecs.zstd import Zstd
+
+    codec = Zstd(level=1) if name == "zstd" else Blosc(cname="zlib", clevel=6, shuffle=Blosc.NOSHUFFLE, typesize=1)
+    encode: ChunkEncoder = codec.encode
+    return encode
 
 
 def _write_group(folder: Path, attributes: dict[str, Any]) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,40 +13,60 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exactile.errors import SinkError
+from exactile.sinks.failures import os_errors_as_sink_errors
 from exactile.sinks.part_file import sync_folder
 from exactile.sinks.tile_grid import TileGrid
-from exactile.sinks.tile_store import StoredTile, TileKey
+from exactile.sinks.tile_store import EncodedTile, StoredTile, TileKey
 
-_CRC_BYTES = 4
+SYNC_THREADS = 8
+"""A disk takes many small files at once in hardly more time than one."""
+
+ChunkEncoder = Callable[[NDArray[np.uint8]], Any]
+"""From a chunk's bytes to what is stored of them. Releases the interpreter lock."""
 
 
 class ZarrStore:
     """Writes each tile as one chunk, in the thread that encodes it; chunks of zeros alone take no file.
 
-    ``arrays`` are (H, W) or (C, H, W), chunked by the tiles of ``grids``; they lie in ``folder``.
+    ``arrays`` are (H, W) or (C, H, W) of format 3, chunked by the tiles of ``grids``; they lie in ``folder``, and their
+    chunks are what ``encode`` makes of samples of ``dtype``, lowest byte first. The files are written here and not by
+    the zarr package, whose event loop is one thread.
     """
 
-    def __init__(self, folder: Path, arrays: Sequence[Any], grids: Sequence[TileGrid], *, dtype: np.dtype[Any]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        arrays: Sequence[Any],
+        grids: Sequence[TileGrid],
+        *,
+        dtype: np.dtype[Any],
+        encode: ChunkEncoder,
+    ) -> None:
         self._folder = folder
         self._arrays = arrays
         self._grids = grids
         self._dtype = dtype
+        self._stored_dtype = dtype.newbyteorder("<")
+        self._encode = encode
         self._unsynced: list[TileKey] = []
 
-    def encode(self, key: TileKey, tile: NDArray[Any]) -> bytes:
-        height, width = self._grids[key.level].tile_box(key.tile).shape
-        try:
-            self._arrays[key.level][self._where(key)] = tile[:height, :width]
-        except OSError as error:
-            raise SinkError(
-                f"cannot write {self._folder}: {error}. What to do: check the disk, then --resume"
-            ) from error
-        return _crc(tile).to_bytes(_CRC_BYTES, "little")
+    def encode(self, key: TileKey, tile: NDArray[Any]) -> EncodedTile:
+        stored = np.ascontiguousarray(tile, self._stored_dtype).reshape(-1).view(np.uint8)
+        path = self._chunk_path(key)
+        with os_errors_as_sink_errors(self._folder):
+            if stored.any():
+                _write_new(path, self._encode(stored))
+            else:
+                with suppress(FileNotFoundError):  # an earlier run may have left a damaged one
+                    os.unlink(path)  # noqa: PTH108 - as below
+        return EncodedTile(b"", _crc(tile))
 
-    def append(self, key: TileKey, encoded: bytes | memoryview) -> StoredTile:
+    def append(self, key: TileKey, encoded: EncodedTile) -> StoredTile:
         self._unsynced.append(key)
-        return StoredTile(key=key, offset_bytes=0, size_bytes=0, crc=int.from_bytes(encoded, "little"))
+        return StoredTile(key=key, offset_bytes=0, size_bytes=0, crc=encoded.crc)
+
+    def flush(self) -> None:
+        """Chunks were written when they were encoded."""
 
     def holds(self, stored: StoredTile) -> bool:
         try:
@@ -69,19 +90,12 @@ class ZarrStore:
             left.unlink(missing_ok=True)
 
     def sync(self) -> None:
-        folders = set()
-        for key in self._unsynced:
-            path = self._chunk_path(key)
-            folders.add(path.parent)
-            with suppress(FileNotFoundError):  # a chunk of zeros
-                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-                try:
-                    os.fdatasync(descriptor)
-                finally:
-                    os.close(descriptor)
-        for folder in folders:
-            sync_folder(folder)
-        self._unsynced.clear()
+        unsynced, self._unsynced = self._unsynced, []
+        paths = [self._chunk_path(key) for key in unsynced]
+        with os_errors_as_sink_errors(self._folder), ThreadPoolExecutor(SYNC_THREADS, "exactile-sync") as pool:
+            list(pool.map(_sync_file, paths))
+        for folder in {os.path.dirname(path) for path in paths}:  # noqa: PTH120 - as below
+            sync_folder(Path(folder))
 
     def complete(self) -> None:
         """Chunks are found by their names; they have to be on the disk before the folder gets its own."""
@@ -91,10 +105,41 @@ class ZarrStore:
         slices = self._grids[key.level].tile_box(key.tile).slices()
         return (key.plane, *slices) if self._arrays[key.level].ndim == 3 else slices
 
-    def _chunk_path(self, key: TileKey) -> Path:
+    def _chunk_path(self, key: TileKey) -> str:
+        """A string: paths as objects take longer than the smaller chunks."""
         row, column = divmod(key.tile, self._grids[key.level].columns)
-        front = [str(key.plane)] if self._arrays[key.level].ndim == 3 else []
-        return self._folder.joinpath(str(key.level), "c", *front, str(row), str(column))
+        front = f"{key.plane}/" if self._arrays[key.level].ndim == 3 else ""
+        return f"{self._folder}/{key.level}/c/{front}{row}/{column}"
+
+
+def _write_new(path: str, data: Any) -> None:
+    """Write a file that appears complete, in place of what is there."""
+    partial = f"{path}.partial"
+    try:
+        _write(partial, data)
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120 - as above
+        _write(partial, data)
+    os.replace(partial, path)  # noqa: PTH105 - as above
+
+
+def _write(path: str, data: Any) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+    try:
+        left = memoryview(data).cast("B")
+        while left:
+            left = left[os.write(descriptor, left) :]
+    finally:
+        os.close(descriptor)
+
+
+def _sync_file(path: str) -> None:
+    with suppress(FileNotFoundError):  # a chunk of zeros
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fdatasync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _crc(tile: NDArray[Any]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 from numpy.typing import NDArray
@@ -28,23 +29,28 @@ class ChunkCache:
         # Largest next use first. An entry is stale when the chunk is gone or has another next use by now.
         self._order: list[tuple[int, ChunkKey]] = []
 
-    def pin(self, key: ChunkKey) -> NDArray[Any] | None:
-        """The chunk, held until ``unpin``; None when it is not there."""
+    def pin(self, keys: Sequence[ChunkKey]) -> list[NDArray[Any] | None]:
+        """The chunks, held until ``unpin``; None for each that is not there."""
+        found: list[NDArray[Any] | None] = []
         with self._lock:
-            entry = self._chunks.pop(key, None)
-            if entry is None:
-                return None
-            self._pinned[key] = entry[0]
-            return entry[0]
+            for key in keys:
+                entry = self._chunks.pop(key, None)
+                if entry is None:
+                    found.append(None)
+                    continue
+                self._pinned[key] = entry[0]
+                found.append(entry[0])
+        return found
 
-    def unpin(self, key: ChunkKey, next_use: int | None) -> None:
-        """Give a pinned chunk back: kept for ``next_use``, or dropped when that is None."""
+    def unpin(self, uses: Sequence[tuple[ChunkKey, int | None]]) -> None:
+        """Give pinned chunks back: each is kept for its next use, or dropped when that is None."""
         with self._lock:
-            chunk = self._pinned.pop(key)
-            if next_use is None:
-                self.held_bytes -= chunk.nbytes
-            else:
-                self._enter(key, chunk, next_use)
+            for key, next_use in uses:
+                chunk = self._pinned.pop(key)
+                if next_use is None:
+                    self.held_bytes -= chunk.nbytes
+                else:
+                    self._enter(key, chunk, next_use)
 
     def put(self, key: ChunkKey, chunk: NDArray[Any], next_use: int) -> None:
         """Keep a new chunk for ``next_use``, unless all that is held is wanted sooner and there is no room."""

@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from exactile.geometry import Box, Span
+
+
+class Cut(NamedTuple):
+    """Along one axis: the chunk ``number``, the pixels ``inside`` it, and which of the box's these are."""
+
+    number: int
+    inside: slice
+    of_box: slice
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +46,17 @@ class ChunkGrid:
         """Rows and columns of the chunks that ``box`` touches."""
         return _touched(box.y, self.chunk_rows), _touched(box.x, self.chunk_columns)
 
+    def chunk_shape(self, row: int, column: int) -> tuple[int, int]:
+        """Height and width of one chunk's pixels that lie in the image."""
+        return (
+            min(self.chunk_rows, self.height - row * self.chunk_rows),
+            min(self.chunk_columns, self.width - column * self.chunk_columns),
+        )
+
+    def cut(self, box: Box) -> tuple[list[Cut], list[Cut]]:
+        """``box`` at the edges of chunks, along rows and columns."""
+        return _cuts(box.y, self.chunk_rows), _cuts(box.x, self.chunk_columns)
+
     def chunk_box(self, row: int, column: int) -> Box:
         """The pixels of one chunk; at the right and lower edge a chunk ends with the image."""
         y, x = row * self.chunk_rows, column * self.chunk_columns
@@ -44,6 +64,15 @@ class ChunkGrid:
             Span(y, min(y + self.chunk_rows, self.height)),
             Span(x, min(x + self.chunk_columns, self.width)),
         )
+
+
+def _cuts(span: Span, size: int) -> list[Cut]:
+    cuts = []
+    for index in _touched(span, size):
+        first, origin = max(span.start, index * size), index * size
+        stop = min(span.stop, origin + size)
+        cuts.append(Cut(index, slice(first - origin, stop - origin), slice(first - span.start, stop - span.start)))
+    return cuts
 
 
 def _touched(span: Span, size: int) -> range:

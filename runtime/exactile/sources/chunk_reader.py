@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,10 @@ UNPLANNED_CACHE_BYTES = 64 << 20
 
 MOST_CHUNK_BYTES = 2 << 30
 """A chunk that decodes to more is refused: no writer makes it, a damaged header does."""
+
+
+Inside = tuple[slice, slice]
+"""Rows and columns of a chunk."""
 
 
 class UndecodableError(Exception):
@@ -72,15 +76,15 @@ class ChunkForm:
         """Bytes that a chunk takes while it is decoded."""
         return max(self.chunk_bytes, self.decoding_bytes)
 
-    def parts(self, box: Box, out: NDArray[Any]) -> Iterator[tuple[ChunkKey, Box, NDArray[Any]]]:
-        """Every chunk that ``box`` touches, row by row: its key, the wanted pixels, where they go."""
-        rows, columns = self.grid.cells(box)
+    def parts(self, box: Box, out: NDArray[Any]) -> Iterator[tuple[ChunkKey, Inside, NDArray[Any]]]:
+        """Every chunk that ``box`` touches, row by row: its key, the wanted pixels of the chunk, where they go."""
+        rows, columns = self.grid.cut(box)
+        planes = range(len(self.copies))
         for row in rows:
             for column in columns:
-                wanted = self.grid.chunk_box(row, column).intersect(box)
-                target = out[wanted.slices(box)]
-                for plane in range(len(self.copies)):
-                    yield (plane, row, column), wanted, target
+                inside, target = (row.inside, column.inside), out[row.of_box, column.of_box]
+                for plane in planes:
+                    yield (plane, row.number, column.number), inside, target
 
 
 class ChunkAccess(Protocol):
@@ -109,15 +113,14 @@ class ChunkAccess(Protocol):
         """The error for a chunk that cannot be decoded."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Part:
-    """The piece of one chunk that a read wants. ``wanted`` is in image pixels."""
+class _Part(NamedTuple):
+    """The piece of one chunk that a read wants."""
 
     key: ChunkKey
-    wanted: Box
+    inside: Inside
     out: NDArray[Any]
-    next_use: int | None = None
-    held: NDArray[Any] | None = None
+    next_use: int | None
+    held: NDArray[Any] | None
 
 
 class DecodedChunkReader:
@@ -160,19 +163,19 @@ class DecodedChunkReader:
     def read(self, box: Box, out: NDArray[Any]) -> None:
         rows, columns = self._grid.cells(box)
         next_uses = self._schedule.advance(box)
-        missing: list[_Part] = []
-        held: list[_Part] = []
-        for key, wanted, target in self._form.parts(box, out):
-            next_use = next_uses[key[1] - rows.start][key[2] - columns.start]
-            chunk = self._cache.pin(key)
-            part = _Part(key=key, wanted=wanted, out=target, next_use=next_use, held=chunk)
-            (missing if chunk is None else held).append(part)
+        wanted = list(self._form.parts(box, out))
+        found = self._cache.pin([key for key, _, _ in wanted])
+        parts = [
+            _Part(key, inside, target, next_uses[key[1] - rows.start][key[2] - columns.start], chunk)
+            for (key, inside, target), chunk in zip(wanted, found, strict=True)
+        ]
+        held = [part for part in parts if part.held is not None]
+        missing = [part for part in parts if part.held is None]
         try:
             # Decoding takes longest, so it begins first.
             self._access.pool.for_each(self._serve, missing + held, most=self._workers)
         finally:
-            for part in held:
-                self._cache.unpin(part.key, part.next_use)
+            self._cache.unpin([(part.key, part.next_use) for part in held])
 
     def release(self) -> None:
         """Drop what is kept."""
@@ -204,13 +207,17 @@ class DecodedChunkReader:
         if chunk is None:
             copy.fill(self._form.fill, part.out)
             return
-        origin = self._grid.chunk_box(part.key[1], part.key[2])
         try:
-            copy.copy(chunk[part.wanted.slices(origin)], part.out)
+            copy.copy(chunk[part.inside], part.out)
         except InexactSampleError as error:
-            raise self._access.failure(part.key, error.moved(part.wanted.y.start, part.wanted.x.start)) from error
+            raise self._access.failure(part.key, error.moved(*self._first_pixel(part))) from error
         if part.held is None and part.next_use is not None:
             self._cache.put(part.key, chunk, part.next_use)
+
+    def _first_pixel(self, part: _Part) -> tuple[int, int]:
+        """In the image."""
+        origin = self._grid.chunk_box(part.key[1], part.key[2])
+        return origin.y.start + part.inside[0].start, origin.x.start + part.inside[1].start
 
     def _fill(self, part: _Part, error: UndecodableError) -> None:
         """Fill the part of a chunk that cannot be decoded, or fail, as was asked for."""
@@ -244,7 +251,7 @@ class DecodedChunkReader:
 
     def _check_decoded(self, key: ChunkKey, chunk: NDArray[Any]) -> None:
         form = self._form
-        rows, columns = self._grid.chunk_box(key[1], key[2]).shape
+        rows, columns = self._grid.chunk_shape(key[1], key[2])
         height, width, samples = chunk.shape
         if height < rows or width < columns or samples != form.samples or chunk.dtype != form.dtype:
             expected = f"{rows} x {columns} x {form.samples} {form.dtype.name}"

@@ -19,6 +19,9 @@ BLOCK_BYTES = 1 << 20
 _DENSE = 4
 """One read of everything between is quicker than one read a row when at least 1/_DENSE of it is wanted."""
 
+_CALL_BYTES = 8 << 10
+"""To read so many bytes more takes no longer than a read of its own for each row."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawRows:
@@ -52,7 +55,8 @@ class RawRows:
         """
         if part.area == 0:
             return
-        dense = part.x.length * _DENSE >= self.width
+        unwanted_bytes = (self.width - part.x.length) * self.pixel_bytes
+        dense = part.x.length * _DENSE >= self.width or unwanted_bytes <= _CALL_BYTES
         held_row_bytes = self.row_bytes if dense else part.x.length * self.pixel_bytes
         rows_at_a_time = max(1, BLOCK_BYTES // held_row_bytes)
         for start in range(part.y.start, part.y.stop, rows_at_a_time):

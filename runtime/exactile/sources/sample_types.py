@@ -87,6 +87,9 @@ def convert_samples(stored: NDArray[Any], out: NDArray[Any]) -> None:
 
     Raises InexactSampleError where a value does not fit.
     """
+    if stored.dtype == out.dtype:
+        out[...] = stored
+        return
     name = stored.dtype.newbyteorder("=").name
     if name not in _CHECKED or out.dtype != np.float32:
         out[...] = stored

@@ -8,10 +8,10 @@ from typing import Any
 from numpy.typing import NDArray
 
 from exactile.errors import SourceError
-from exactile.geometry import Box
+from exactile.geometry import Box, Span
 from exactile.sources.channel_choice import ChannelCopy
 from exactile.sources.chunk_cache import ChunkKey
-from exactile.sources.chunk_reader import ChunkForm
+from exactile.sources.chunk_reader import ChunkForm, Inside
 from exactile.sources.damage import CorruptFilling
 from exactile.sources.decode_pool import DecodePool
 from exactile.sources.positional_file import DamagedDataError, PositionalFile
@@ -92,20 +92,21 @@ class RawChunkReader:
     def count(self) -> ReadCount:
         return ReadCount(chunks_decoded=0, chunks_stored=0)
 
-    def _copy(self, part: tuple[ChunkKey, Box, NDArray[Any]]) -> None:
-        key, wanted, out = part
+    def _copy(self, part: tuple[ChunkKey, Inside, NDArray[Any]]) -> None:
+        key, (rows, columns), out = part
         access, layout = self._access, self._access.layout
         offset, size_bytes, _ = access.stored(key)
         copy = access.copies[key[0]]
         if size_bytes == 0:
             copy.fill(layout.fill, out)
             return
-        origin = layout.grid.chunk_box(key[1], key[2])
+        wanted = Box(Span(rows.start, rows.stop), Span(columns.start, columns.stop))
         try:
-            self._rows(offset).copy(access.file, wanted.shift(-origin.y.start, -origin.x.start), copy, out)
+            self._rows(offset).copy(access.file, wanted, copy, out)
         except DamagedDataError as error:
             raise access.damage(key, error) from error
         except InexactSampleError as error:
+            origin = layout.grid.chunk_box(key[1], key[2])
             raise access.failure(key, error.moved(origin.y.start, origin.x.start)) from error
 
     def _rows(self, offset: int) -> RawRows:

@@ -1,4 +1,4 @@
-"""The stored chunks of a Zarr array, each decoded as a whole by the zarr package."""
+"""The stored chunks of a Zarr array, each decoded as a whole."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from exactile.sources.damage import NOTHING_FILLED, CorruptFilling
 from exactile.sources.decode_pool import DecodePool
 from exactile.sources.positional_file import DamagedDataError
 from exactile.sources.zarr_store import marker_of
+from exactile.sources.zarr_stored import StoredChunks, stored_chunks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +37,8 @@ class ZarrChunks:
     channel_chunks: tuple[int, ...]
     form: ChunkForm
     pool: DecodePool
+    stored: StoredChunks | None = None
+    """Where the chunks lie, if they are decoded without the zarr package."""
     marker: Path | None = None
     """The file that makes the array's folder Zarr; None at an address."""
 
@@ -82,6 +85,7 @@ class ZarrChunks:
             channel_chunks=used,
             form=form,
             pool=pool,
+            stored=stored_chunks(array) if store is not None else None,
             marker=marker_of(store, array.path) if store is not None else None,
         )
 
@@ -92,16 +96,40 @@ class ZarrChunks:
 
     def decode(self, key: ChunkKey) -> NDArray[Any]:
         """The chunk's pixels; where it is missing, the array's fill value."""
+        chunk = None if self.stored is None else self._decode_stored(self.stored, key)
+        if chunk is not None:
+            return chunk
         box = self.form.grid.chunk_box(key[1], key[2])
         first = self.channel_chunks[key[0]] * self.form.samples
         spans = {"Y": slice(*_ends(box.y)), "X": slice(*_ends(box.x)), "C": slice(first, first + self.form.samples)}
         selection = tuple(spans.get(axis, place) for axis, place in zip(self.axes, self.positions, strict=True))
-        kept = [axis for axis in self.axes if axis in spans]
-        pixels = np.asarray(self.array[selection]).transpose([kept.index(axis) for axis in "YXC" if axis in kept])
-        # A disk that went away looks like chunks that were never written.
+        pixels = self._as_image(np.asarray(self.array[selection]))
+        self._check_there()
+        return self._with_all_samples(pixels)
+
+    def _decode_stored(self, stored: StoredChunks, key: ChunkKey) -> NDArray[Any]:
+        """As ``decode``, of a chunk in a file of its own; with what lies beyond the array's edges."""
+        places = {"Y": key[1], "X": key[2], "C": self.channel_chunks[key[0]]}
+        sizes = list(zip(self.axes, self.positions, stored.shape, strict=True))
+        chunk = stored.read(tuple(places.get(axis, position // size) for axis, position, size in sizes))
+        if chunk is None:
+            self._check_there()
+            chunk = stored.missing()
+        pixels = chunk[tuple(slice(None) if axis in places else position % size for axis, position, size in sizes)]
+        if pixels.size < chunk.size:  # a view would keep the rest of the chunk, too
+            pixels = pixels.copy()
+        return self._as_image(pixels)
+
+    def _as_image(self, pixels: NDArray[Any]) -> NDArray[Any]:
+        """Axes in the order Y, X, C."""
+        kept = [axis for axis in self.axes if axis in "YXC"]
+        pixels = pixels.transpose([kept.index(axis) for axis in "YXC" if axis in kept])
+        return pixels if "C" in kept else pixels[..., None]
+
+    def _check_there(self) -> None:
+        """A disk that went away looks like chunks that were never written. Raises DamagedDataError."""
         if self.marker is not None and not self.marker.is_file():
             raise DamagedDataError(f"{self.marker} is there no more")
-        return self._with_all_samples(pixels if "C" in kept else pixels[..., None])
 
     @property
     def filling(self) -> CorruptFilling:
