@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 
 import numpy as np
@@ -9,6 +10,7 @@ import onnx
 import pytest
 
 from benchmarks.networks import deployed, unet
+from exactile.bundle.translation import _memory_from, memory_part
 from exactile.errors import BudgetError
 from exactile.planning import Planner, Wish
 from exactile.processors.protocol import DeviceSpace
@@ -67,8 +69,21 @@ def test_no_tensor_has_more_elements_than_kernels_index(model, plan):
     assert INDEXED / 64 < largest < INDEXED
 
 
+def test_every_recorded_count_is_that_of_the_graph(model):
+    """The largest tensor of a tile and of strips, at a shape that is nothing special; through a contract, too."""
+    strips = model.strips
+    further = {carry.width_name: carry.columns_at(480) for carry in strips.carries}
+    runs = [(model.graph, model.contract.memory, {})]
+    runs += [(strips.graphs[role].graph, strips.graphs[role].memory, further) for role in ("first", "body", "last")]
+    for graph, memory, sizes in runs:
+        largest = largest_tensor(graph, (640, 480), sizes)
+        assert memory.largest_tensor(640, 480) == largest
+        assert _memory_from(memory_part(memory)) == memory
+        assert replace(memory, elements=()).largest_tensor(640, 480) > largest
+
+
 def test_one_pass_that_is_too_large_is_refused_with_the_reason(model):
     """Memory is not what is missing, so the message does not ask for more."""
-    with pytest.raises(BudgetError, match=r"a pass of 20000x20000 would have tensors of up to .* elements") as caught:
+    with pytest.raises(BudgetError, match=r"a pass of 20000x20000 would have a tensor of .* elements") as caught:
         planner(model).choose(image(model), ArraySink(), Wish(plan="whole"))
     assert "raise" not in str(caught.value)

@@ -99,7 +99,7 @@ class ResultOutput:
 
 @dataclass(frozen=True, slots=True, order=True)
 class BytesForShape:
-    """Bytes as a function of the tile's height and width: ``area*h*w + row*h + column*w + constant``."""
+    """Bytes, or elements, as a function of the tile's height and width: ``area*h*w + row*h + column*w + constant``."""
 
     area: float
     row: float = 0.0
@@ -112,14 +112,22 @@ class BytesForShape:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryModel:
-    """What one inference needs beside the process itself: the largest of ``steps`` plus the weights."""
+    """What one inference needs beside the process itself: the largest of ``steps`` plus the weights.
+
+    ``elements`` are those of tensors that may be the largest; empty where they were not recorded.
+    """
 
     weights_bytes: int
     steps: tuple[BytesForShape, ...]
+    elements: tuple[BytesForShape, ...] = ()
 
     def activation_bytes(self, height: int, width: int) -> int:
         """Peak bytes of all live activations for a tile of ``height`` x ``width`` input pixels."""
         return int(max(step.at(height, width) for step in self.steps))
+
+    def largest_tensor(self, height: int, width: int) -> int:
+        """No tensor has more elements at this tile shape; where they were not recorded, as many as there are bytes."""
+        return int(max(count.at(height, width) for count in self.elements or self.steps))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -68,7 +68,8 @@ def memory_model(
         ends = footprints(events, height=height, width=width)
         steps += [times(end, RESIDENT_PER_USED_BYTE) for end in ends]
     resident = constant_bytes * RESIDENT_PER_CONSTANT_BYTE + SESSION_BYTES + NODE_BYTES * len(nodes)
-    return MemoryModel(weights_bytes=int(resident), steps=pareto(steps))
+    elements = pareto(tensor.elements for tensor in tensors)
+    return MemoryModel(weights_bytes=int(resident), steps=pareto(steps), elements=elements)
 
 
 def pareto(steps: Iterable[BytesForShape]) -> tuple[BytesForShape, ...]:

@@ -35,14 +35,15 @@ def tensor_use(feature: FeatureMap) -> TensorUse:
     kind = ir.DataType(feature.dtype)
     others = prod(size for size, label in zip(feature.shape, feature.labels, strict=True) if not is_spatial(label))
     # On a CPU, half precision is computed in single: both forms of a map are there.
-    per_pixel = float(others * (6 if kind == ir.DataType.FLOAT16 else kind.itemsize))
+    item_bytes = 6 if kind == ir.DataType.FLOAT16 else max(1, int(kind.itemsize))
+    per_pixel = float(others * item_bytes)
     (a, b), (c, d) = ((float(feature.scale[axis]), float(feature.constant[axis])) for axis in SPATIAL)
     # (a*h + b) * (c*w + d) elements
     size = BytesForShape(
         area=per_pixel * a * c, row=per_pixel * a * d, column=per_pixel * b * c, constant=per_pixel * b * d
     )
     blocked = kind == ir.DataType.FLOAT and feature.labels == ("n", "c", "y", "x")
-    return TensorUse(name=feature.name, bytes=size, channels=feature.shape[1] if blocked else 0)
+    return TensorUse(name=feature.name, bytes=size, channels=feature.shape[1] if blocked else 0, item_bytes=item_bytes)
 
 
 def node_use(node: ir.Node) -> NodeUse:

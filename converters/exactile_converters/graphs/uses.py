@@ -24,17 +24,23 @@ def times(size: BytesForShape, factor: float) -> BytesForShape:
 class TensorUse:
     """A tensor of the graph that depends on the image.
 
-    ``bytes`` is its size in the plain layout as a function of the graph input's height and width.
+    ``bytes`` is its size in the plain layout as a function of the graph input's height and width, ``item_bytes`` what
+    an element takes of it.
     ``channels`` is the length of axis 1 of a float32 ``(N, C, H, W)`` tensor, 0 for every other tensor.
     """
 
     name: str
     bytes: BytesForShape
     channels: int = 0
+    item_bytes: int = 1
 
     def __post_init__(self) -> None:
         if self.channels < 0:
             raise ValueError(f"tensor {self.name!r} cannot have {self.channels} channels")
+
+    @property
+    def elements(self) -> BytesForShape:
+        return times(self.bytes, 1 / self.item_bytes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

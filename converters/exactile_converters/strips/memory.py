@@ -28,9 +28,11 @@ def strip_memory(model: ModelProto, source: StripSource, carries: Sequence[Carry
     corner = shapes[heights[0], widths[0]]
     tensors = []
     for name, (dtype, shape) in corner.items():
-        size = _bytes_for(dtype, heights, widths, {at: found[name][1] for at, found in shapes.items()})
+        itemsize = _item_bytes(dtype)
+        size = _bytes_for(itemsize, heights, widths, {at: found[name][1] for at, found in shapes.items()})
         blocked = dtype == onnx.TensorProto.FLOAT and len(shape) == 4
-        tensors.append(TensorUse(name=name, bytes=size, channels=shape[1] if blocked else 0))
+        channels = shape[1] if blocked else 0
+        tensors.append(TensorUse(name=name, bytes=size, channels=channels, item_bytes=itemsize))
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     return memory_model(
         tensors=tensors,
@@ -91,14 +93,18 @@ def _computed_shapes(fixed: ModelProto) -> dict[str, tuple[int, tuple[int, ...]]
     return found
 
 
+def _item_bytes(dtype: int) -> int:
+    """Bytes of an element; in half precision of both forms that it has on a CPU."""
+    return 6 if dtype == onnx.TensorProto.FLOAT16 else np.dtype(helper.tensor_dtype_to_np_dtype(dtype)).itemsize
+
+
 def _bytes_for(
-    dtype: int,
+    itemsize: int,
     heights: tuple[int, int],
     widths: tuple[int, int],
     shapes: dict[tuple[int, int], tuple[int, ...]],
 ) -> BytesForShape:
     """The size as a function of height and width, from four of its values."""
-    itemsize = 6 if dtype == onnx.TensorProto.FLOAT16 else np.dtype(helper.tensor_dtype_to_np_dtype(dtype)).itemsize
     (h, k), (w, v) = heights, widths
     count = {at: prod(shape) * itemsize for at, shape in shapes.items()}
     area = (count[k, v] - count[k, w] - count[h, v] + count[h, w]) / ((k - h) * (v - w))

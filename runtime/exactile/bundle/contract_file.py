@@ -36,6 +36,10 @@ MemoryStep = Annotated[
     tuple[float, float, float, float],
     Meta(description="Bytes for a tile of h x w pixels: a*h*w + b*h + c*w + d"),
 ]
+ElementCount = Annotated[
+    tuple[float, float, float, float],
+    Meta(description="Elements of a tensor for a tile of h x w pixels: a*h*w + b*h + c*w + d"),
+]
 
 
 class Part(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -106,10 +110,11 @@ class ResultPart(Part, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class MemoryPart(Part, frozen=True, kw_only=True):
-    """What one inference takes: the weights, and the largest of the steps."""
+    """What one inference takes: the weights, and the largest of the steps; elements of the largest tensors."""
 
     weights_bytes: Count
     steps: Annotated[tuple[MemoryStep, ...], Meta(min_length=1)]
+    elements: tuple[ElementCount, ...] | None = None
 
 
 class NormalizationPart(Part, frozen=True, kw_only=True):

@@ -146,8 +146,11 @@ def result_part(result: ResultOutput) -> ResultPart:
 
 
 def memory_part(memory: MemoryModel) -> MemoryPart:
-    steps = tuple((step.area, step.row, step.column, step.constant) for step in memory.steps)
-    return MemoryPart(weights_bytes=memory.weights_bytes, steps=steps)
+    steps, elements = (
+        tuple((each.area, each.row, each.column, each.constant) for each in sizes)
+        for sizes in (memory.steps, memory.elements)
+    )
+    return MemoryPart(weights_bytes=memory.weights_bytes, steps=steps, elements=elements)
 
 
 def strips_part(strips: StripModel, files: Mapping[StripRole, str]) -> StripsPart:
@@ -198,7 +201,8 @@ def _axis_part(axis: AxisGeometry) -> AxisPart:
 
 
 def _memory_from(part: MemoryPart) -> MemoryModel:
-    return MemoryModel(weights_bytes=part.weights_bytes, steps=tuple(BytesForShape(*step) for step in part.steps))
+    steps, elements = (tuple(BytesForShape(*each) for each in sizes) for sizes in (part.steps, part.elements or ()))
+    return MemoryModel(weights_bytes=part.weights_bytes, steps=steps, elements=elements)
 
 
 def _carry_from(part: CarryPart) -> Carry:

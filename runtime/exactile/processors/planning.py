@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from exactile.contract import DeployedModel
+from exactile.contract import DeployedModel, MemoryModel
 from exactile.errors import BudgetError, DeviceMemoryError, PlanError
 from exactile.pipeline.device_compute import staging_buffers
 from exactile.pipeline.device_ring import LoadBytes
@@ -19,12 +19,11 @@ from exactile.processors.protocol import DeviceSpace
 BACK_OFF = 0.8
 """What is planned for after a plan that turned out not to fit, as a share of what that plan was predicted to need."""
 
-INDEXED_BYTES = 4 << 31
-"""Activations may take so much, where ONNX Runtime computes.
+INDEXED_ELEMENTS = 1 << 31
+"""Of a tensor, where ONNX Runtime computes.
 
-Kernels of its CUDA provider count a tensor's elements in 32 bits: beyond 2^31 they write to wrong places, or leave
-the rest unwritten, without an error. A float32 tensor of so many takes this much; maps of smaller types come from one
-of float32 or become one, which is there at the same time.
+Kernels of its CUDA provider count elements in 32 bits: beyond that they write to wrong places, or leave a part
+unwritten, without an error.
 """
 
 Measure = Callable[[Plan], MemoryNeed]
@@ -49,10 +48,10 @@ class DevicePlanner:
         load = LoadBytes.of(contract, plan, batch_of(plan, space.engines))
         loads = -(-len(plan) // load.batch)
         staging = min(loads, staging_buffers(space.devices, space.slots)) * load.input_bytes
-        activation_bytes = self._activations(plan, load.batch)
+        elements = self._largest_tensor(plan, load.batch)
         return replace(
             need,
-            device_refusal=_too_large(activation_bytes) if activation_bytes >= INDEXED_BYTES else "",
+            device_refusal=_too_large(elements) if elements >= INDEXED_ELEMENTS else "",
             buffer_bytes=staging + space.devices * space.slots * load.result_bytes,
             device_bytes=space.slots * load.device_bytes + self._carries(plan) + self._network(plan, load.batch),
             most_device_bytes=space.memory_bytes,
@@ -133,20 +132,23 @@ class DevicePlanner:
 
     def _network(self, plan: Plan, batch: int) -> int:
         """Bytes of weights and activations, as far as they are known before an engine is opened."""
-        strips, weights_bytes = self._model.strips, self._model.contract.memory.weights_bytes
-        if self.space.engines is None and isinstance(plan, StripPlan) and strips is not None:
-            weights_bytes = max(graph.memory.weights_bytes for graph in strips.graphs.values())
-        return weights_bytes + self._activations(plan, batch)
+        memory = self._model.contract.memory
+        if self.space.engines is not None:
+            return memory.weights_bytes
+        return max(run.weights_bytes + batch * run.activation_bytes(*shape) for run, shape in self._inferences(plan))
 
-    def _activations(self, plan: Plan, batch: int) -> int:
-        """Bytes at the peak of one load; 0 where an engine has to be opened to know."""
-        strips = self._model.strips
+    def _largest_tensor(self, plan: Plan, batch: int) -> int:
+        """Elements; 0 where engines were built, which are not for larger ones."""
         if self.space.engines is not None:
             return 0
+        return max(batch * run.largest_tensor(*shape) for run, shape in self._inferences(plan))
+
+    def _inferences(self, plan: Plan) -> list[tuple[MemoryModel, tuple[int, int]]]:
+        """The memory models of the graphs that ``plan`` runs, and the highest shape that each runs at."""
+        strips = self._model.strips
         if not isinstance(plan, StripPlan) or strips is None:
-            return batch * self._model.contract.memory.activation_bytes(*plan.tile_shape)
-        heights = plan.y.highest.items()
-        return max(strips.graphs[role].memory.activation_bytes(rows, plan.x.tile) for role, rows in heights)
+            return [(self._model.contract.memory, plan.tile_shape)]
+        return [(strips.graphs[role].memory, (rows, plan.x.tile)) for role, rows in plan.y.highest.items()]
 
     def _raise_nothing_fits(
         self, image: tuple[int, int], found: list[Plan], measure: Measure, budget_bytes: int
@@ -168,10 +170,10 @@ class DevicePlanner:
         ) from self._last
 
 
-def _too_large(activation_bytes: int) -> str:
+def _too_large(elements: int) -> str:
     return (
-        f"would have tensors of up to {activation_bytes // 4:,} elements on the GPU, and ONNX Runtime's kernels index "
-        f"{INDEXED_BYTES // 4:,}; use smaller tiles, or strips, or --device cpu"
+        f"would have a tensor of {elements:,} elements on the GPU, and kernels of ONNX Runtime index "
+        f"{INDEXED_ELEMENTS:,}; use smaller tiles, or strips, or --device cpu"
     )
 
 
