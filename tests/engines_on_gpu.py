@@ -25,6 +25,7 @@ from exactile.cuda.protocol import Device, Driver, Stream
 from exactile.engines.cuda_provider import load_cuda_library
 from exactile.engines.device_network import DeviceNetwork
 from exactile.engines.onnx_runtime_cuda import OnnxRuntimeCudaNetwork
+from exactile.engines.rtx_gpus import rtx_refusal
 from exactile.engines.tensorrt import TensorRTNetwork
 from exactile.engines.tensorrt_library import load_tensorrt
 from exactile.errors import DeviceError
@@ -118,7 +119,9 @@ def available(name: str) -> Driver:
     else:
         load_tensorrt("tensorrt" if name == "tensorrt" else "tensorrt-rtx")
     driver = open_driver()
-    device_at(driver.devices(), 0)
+    device = device_at(driver.devices(), 0)
+    if reason := rtx_refusal(name, device.compute_capability, device.name):
+        raise DeviceError(reason)
     return driver
 
 
@@ -139,7 +142,8 @@ def check(name: str, driver: Driver) -> None:
         found = scores(device, stream, network, image)
     cpu = onnxruntime.InferenceSession(SCORES.SerializeToString(), providers=["CPUExecutionProvider"])
     (wanted,) = cpu.run(None, {"image": image})
-    assert np.allclose(found, wanted, atol=1e-5), np.abs(found - wanted).max()
+    # Algorithms add in other orders, and some transform before; rounding to TF32 would differ ten times as much.
+    assert np.allclose(found, wanted, rtol=0, atol=2e-4), np.abs(found - wanted).max()
 
 
 def main(name: str) -> int:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exactile.cuda.choice import VARIABLE, chosen_devices, open_driver, parse_devices
+from exactile.cuda.status import REMEDIES
 from exactile.errors import DeviceError, OptionError
 from tests.gpu_driver import BINDINGS, emulation
 
@@ -141,3 +142,27 @@ def test_a_driver_without_gpus_is_an_error():
     machine.reset(devices=0)
     with pytest.raises(DeviceError, match=r"no GPU is visible|No GPU is visible"):
         chosen_devices(open_driver(), "all")
+
+
+@pytest.mark.parametrize(
+    ("words", "remedy"),
+    [
+        ("out of memory", "smaller tiles"),
+        ("CUDA driver is a stub library", "take folders named stubs out of LD_LIBRARY_PATH"),
+        ("CUDA-capable device(s) is/are busy or unavailable", "has this GPU for itself"),
+        ("no CUDA-capable device is detected", "containers need --gpus all"),
+        ("uncorrectable ECC error encountered", "memory is faulty"),
+        ("an illegal memory access was encountered", "start the process anew"),
+        ("unspecified launch failure", "start the process anew"),
+        ("system not yet initialized", "nvidia-fabricmanager"),
+        ("system has unsupported display driver / cuda driver combination", "update it"),
+        ("forward compatibility was attempted on non supported HW", "cuda-compat"),
+        ("initialization error", "by spawn"),
+        ("unknown error", "see dmesg"),
+    ],
+)
+def test_a_drivers_words_come_with_what_to_do(words, remedy):
+    """The words are those of CUDA 13's own libraries; no other remedy matches as well."""
+    found = [text for part, text in REMEDIES.items() if part in words]
+    assert len(found) == 1
+    assert remedy in found[0]

@@ -38,4 +38,4 @@ def test_the_device_tests_pass_on_a_real_gpu(binding):
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stdout
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -19,6 +19,7 @@ import pytest
 import exactile
 from exactile.bundle.engine_file import EngineFile, TensorPart, encode_engine_file, model_digest
 from exactile.cuda.ordinals import parse_devices
+from exactile.doctor import driver
 from exactile.doctor.examination import Examination
 from exactile.doctor.finding import Finding
 from exactile.doctor.isolation import Isolation
@@ -154,6 +155,30 @@ def test_the_doctor_says_which_file_each_cuda_library_is(monkeypatch, tmp_path):
     found = {each.check: each for each in isolated("providers", ordinal=0)}
     assert found["cuda-libraries"].facts["libcudnn.so.9"] == {"path": str(cudnn), "source": "Python's nvidia packages"}
     assert f"libcudnn.so.9 from {cudnn.parent} (Python's nvidia packages)" in found["cuda-libraries"].says
+
+
+def test_a_container_that_shows_the_device_file_alone_has_hardware(monkeypatch, tmp_path):
+    """Such as those without /sys and /proc of the host."""
+    monkeypatch.setattr(driver, "PCI_DEVICES", tmp_path / "none")
+    monkeypatch.setattr(driver, "DEVICE_NODE", tmp_path / "nvidiactl")
+    assert not driver.nvidia_hardware()
+    driver.DEVICE_NODE.touch()
+    assert driver.nvidia_hardware()
+
+
+@pytest.mark.parametrize(
+    ("listed", "name"), [(None, "1"), ("", "1"), ("2,3", "3"), ("GPU-8a, MIG-7b", "MIG-7b"), ("5", "1")]
+)
+def test_one_gpu_alone_is_asked_for_by_the_name_that_cuda_visible_devices_gives_it(monkeypatch, listed, name):
+    """Ordinals count what that variable lists."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if listed is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
+    found = {"driver": [gpu(0), gpu(1, (8, 9))], "tensorrt": [engine("tensorrt")]}
+    examination = Examination(choice="all", isolation=CannedIsolation(**found), findings=[])
+    examination.run(None)
+    other = next(each for each in examination.findings if each.check == "cuda:1 tensorrt")
+    assert other.remedy.startswith(f"CUDA_VISIBLE_DEVICES={name} exactile doctor")
 
 
 # --- with an emulated GPU

@@ -14,6 +14,11 @@ REMEDIES = {
     "no CUDA-capable device": "No GPU is visible: see nvidia-smi and CUDA_VISIBLE_DEVICES; containers need --gpus all",
     "busy or unavailable": "Another process has this GPU for itself: see nvidia-smi",
     "driver combination": "The NVIDIA driver does not fit: update it",
+    "stub library": "The libcuda.so.1 found is for linking alone: take folders named stubs out of LD_LIBRARY_PATH",
+    "forward compatibility": "A cuda-compat library does not suit this GPU: take it out of LD_LIBRARY_PATH, or update "
+    "the driver",
+    "not yet initialized": "GPUs that are linked by NVSwitch need nvidia-fabricmanager to run",
+    "initialization error": "CUDA does not outlive a fork: start processes by spawn, or before CUDA is used",
     "unknown error": "If it stays after a restart of the process, the GPU or its driver needs one: see dmesg",
     "illegal memory access": "The context is lost: start the process anew",
     "launch fail": "The context is lost: start the process anew",
