@@ -101,11 +101,9 @@ def _finding(built_in: list[str], got: list[str], why: str, *, gpu: bool) -> Fin
     if got or (gpu and PROVIDER in built_in):
         says += f"; a session on the GPU really gets {_listed(got)}"
     status: Status = "ok" if not why else ("warning" if gpu else "not applicable")
-    remedy = ""
     if why:
         says += f": {why}" if gpu else "; there is no GPU to use"
-        remedy = "on a machine with a GPU, 'exactile[gpu]' brings what it takes." if gpu else ""
-    return Finding(group=GROUP, check=CHECK, status=status, says=sentence(says), remedy=remedy, facts=facts)
+    return Finding(group=GROUP, check=CHECK, status=status, says=sentence(says), facts=facts)
 
 
 def _listed(providers: list[str]) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import io
+import re
 import sys
 from collections.abc import Iterator
 from importlib import metadata
@@ -31,6 +32,9 @@ _REMEDIES = {
     "driver version is insufficient": "update the NVIDIA driver; CUDA 13 needs version 580 or newer, CUDA 12 525",
     "no kernel image is available": "this build of ONNX Runtime has no code for this GPU; see its release notes",
 }
+_WHERE = re.compile(r" ?; ?(?:GPU|hostname|file|line|expr)=[^;]*")
+"""Where in ONNX Runtime, and on which machine, something failed."""
+
 _NOT_ON_GPU = "fallback to CPU EP has been explicitly disabled"
 _SILENT, _LIBRARY_DEFAULT = 4, 2
 
@@ -146,7 +150,8 @@ def reason_of(text: str) -> str:
     """What ONNX Runtime says, without the source positions that it begins with, and what to do where that is known."""
     begin = min((text.find(sign) for sign in _OF_THE_DEVICE if sign in text), default=0)
     remedy = next((remedy for part, remedy in _REMEDIES.items() if part in text), "")
-    return one_line(text[begin:]) + (f": {remedy}" if remedy else "")
+    said = _WHERE.sub("", one_line(text[begin:])).rstrip("; ")
+    return said + (f": {remedy}" if remedy else "")
 
 
 def _replacing_it() -> str:
