@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import prod
+from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 
+import exactile
 from benchmarks.networks import deployed, unet
+from exactile import open_bundle
 from exactile.bundle.translation import _memory_from, memory_part
 from exactile.errors import BudgetError
 from exactile.planning import Planner, Wish
@@ -17,6 +20,7 @@ from exactile.processors.protocol import DeviceSpace
 from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource
 
+BUNDLES = Path(exactile.__file__).parent / "doctor" / "bundles"
 INDEXED = 1 << 31
 SIDE = 20_000
 
@@ -80,6 +84,13 @@ def test_every_recorded_count_is_that_of_the_graph(model):
         assert memory.largest_tensor(640, 480) == largest
         assert _memory_from(memory_part(memory)) == memory
         assert replace(memory, elements=()).largest_tensor(640, 480) > largest
+
+
+def test_a_bundle_without_counts_is_opened_and_has_the_bytes_for_a_bound():
+    """Its graphs' hashes are those of a contract without the field."""
+    found = open_bundle(BUNDLES / "labels.bundle").model
+    assert found.contract.memory.elements == ()
+    assert found.contract.memory.largest_tensor(64, 96) == found.contract.memory.activation_bytes(64, 96)
 
 
 def test_one_pass_that_is_too_large_is_refused_with_the_reason(model):

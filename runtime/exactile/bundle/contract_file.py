@@ -109,8 +109,11 @@ class ResultPart(Part, frozen=True, kw_only=True, omit_defaults=True):
     unproven: bool = False
 
 
-class MemoryPart(Part, frozen=True, kw_only=True):
-    """What one inference takes: the weights, and the largest of the steps; elements of the largest tensors."""
+class MemoryPart(Part, frozen=True, kw_only=True, omit_defaults=True):
+    """What one inference takes: the weights, and the largest of the steps; elements of the largest tensors.
+
+    Bundles that were written before these were counted have none.
+    """
 
     weights_bytes: Count
     steps: Annotated[tuple[MemoryStep, ...], Meta(min_length=1)]

@@ -150,7 +150,7 @@ def memory_part(memory: MemoryModel) -> MemoryPart:
         tuple((each.area, each.row, each.column, each.constant) for each in sizes)
         for sizes in (memory.steps, memory.elements)
     )
-    return MemoryPart(weights_bytes=memory.weights_bytes, steps=steps, elements=elements)
+    return MemoryPart(weights_bytes=memory.weights_bytes, steps=steps, elements=elements or None)
 
 
 def strips_part(strips: StripModel, files: Mapping[StripRole, str]) -> StripsPart:
