@@ -20,6 +20,7 @@ from exactile.sources.array import ArraySource
 from exactile.sources.protocol import Source
 from exactile_converters.agreement import Agreement
 from exactile_converters.bundle import BundleContent, conventional_metadata, write_bundle
+from exactile_converters.cuda_kernels.check import cuda_note
 from exactile_converters.deploy import deploy
 from exactile_converters.entries import Entry, load_entry, load_factory
 from exactile_converters.explicit_windows import write_windows
@@ -193,7 +194,7 @@ def convert_entry(
         sample_image=image,
         sample_result=result,
         metadata=conventional_metadata(model.contract, named, normalization),
-        notes=(*(package.notes if package is not None else ()), *noted),
+        notes=(*(package.notes if package is not None else ()), *noted, *filter(None, [cuda_note(model)])),
         precision=precision,
         accuracy=accuracy,
     )

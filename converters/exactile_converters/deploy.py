@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from exactile.contract import Activation, Contract, DeployedModel, OutputKind
+from exactile_converters.cuda_kernels.write import write_for_provider
 from exactile_converters.deploy_whole import deploy_whole
 from exactile_converters.explicit_windows import write_windows
 from exactile_converters.explicit_zero_points import write_zero_points
@@ -15,7 +16,6 @@ from exactile_converters.graphs.memory_records import wrapped_memory
 from exactile_converters.inspection import Inspection, inspect_network, not_tileable
 from exactile_converters.strips.build import build_strips
 from exactile_converters.strips.refusal import StripError
-from exactile_converters.symmetric_padding import write_symmetric_padding
 from exactile_converters.untrusted import understood
 
 __all__ = [
@@ -74,7 +74,7 @@ def _deployed(
         normalization=normalization,
         wish=wish,
     )
-    write_symmetric_padding(wrapped.model.graph)
+    write_for_provider(wrapped.model)
     contract = Contract(
         model_name=network.name,
         geometry=traced.geometry,

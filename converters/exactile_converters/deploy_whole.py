@@ -14,6 +14,7 @@ import onnx_ir as ir
 from exactile.contract import Activation, Contract, DeployedModel, OutputKind, Verification
 from exactile.errors import ModelError, OptionError, PlanError
 from exactile.geometry import AxisGeometry, Geometry
+from exactile_converters.cuda_kernels.write import write_for_provider
 from exactile_converters.explicit_windows import write_windows_at
 from exactile_converters.explicit_zero_points import write_zero_points
 from exactile_converters.from_onnx import Network
@@ -25,7 +26,6 @@ from exactile_converters.one_pass.at_size import Exported, NetworkAtSize, export
 from exactile_converters.one_pass.maps import MapsAtSize
 from exactile_converters.one_pass.memory import one_pass_memory
 from exactile_converters.one_pass.refusal import OnePassError
-from exactile_converters.symmetric_padding import write_symmetric_padding
 from exactile_converters.untrusted import understood
 
 
@@ -95,7 +95,7 @@ def _deployed(
     _write_what_is_known(maps)
     result = maps.features[network.result.name or ""]
     wrapped = wrap(network, maps.features, image_dtype=image_dtype, normalization=normalization, wish=wish)
-    write_symmetric_padding(wrapped.model.graph)
+    write_for_provider(wrapped.model)
     contract = Contract(
         model_name=network.name,
         geometry=geometry_at(result, maps.origin, size),

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from exactile_converters.cuda_kernels.symmetric_padding import symmetric
 from exactile_converters.geometry.node_view import Label
 from exactile_converters.geometry.reach import Reach, TransposedWindow, Window
 from exactile_converters.geometry.sliding import CONVOLUTIONS, POOLS, Kernel
 from exactile_converters.strips.frontier import first_contributing
 from exactile_converters.strips.refusal import StripError
 from exactile_converters.strips.work import ONE_ROW, Rewriter, Work, copy
-from exactile_converters.symmetric_padding import symmetric
 
 WINDOWS = {*CONVOLUTIONS, *POOLS}
 

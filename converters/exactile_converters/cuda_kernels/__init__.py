@@ -1,0 +1,10 @@
+"""What ONNX Runtime's CUDA provider has kernels for, and graphs written so that it takes them.
+
+::
+
+    symmetric_padding.py   transposed convolutions that pad both sides alike
+    older_opset.py         the opset whose operators have kernels
+    write.py               both, on a graph
+    table.py               the kernels of one version of the provider, from kernels.json
+    check.py               the nodes of a graph that it has no kernel for
+"""
