@@ -44,6 +44,7 @@ PARTS = (
     Part(module="scaling", arguments=("--step", "threads"), quick_minutes=0.5, full_minutes=2),
     Part(module="scaling", arguments=("--step", "bounded"), quick_minutes=0.5, full_minutes=1),
     Part(module="scaling", arguments=("--step", "free"), quick_minutes=0.5, full_minutes=1),
+    Part(module="scaling", arguments=("--step", "many-cores"), quick_minutes=0.7, full_minutes=4),
     Part(module="files", quick_minutes=1, full_minutes=2.5),
     Part(module="startup", quick_minutes=1.5, full_minutes=3.5),
     Part(module="engines", quick_minutes=0.5, full_minutes=3.5),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from benchmarks.harness.record import Record
 
 RESULTS = Path(__file__).parents[1] / "results"
-HARMLESS = {"quick", "case", "step", "peers", "directory"}
+HARMLESS = {"quick", "case", "part", "step", "peers", "directory", "json"}
 """Options that choose what is measured, or where; any other makes a trial."""
 
 
@@ -18,12 +19,16 @@ def run_part(measure: Callable[[argparse.Namespace], Iterable[Record]], parser: 
 
     Results that documents quote are never overwritten by those of a quick run or of a trial with other options.
     """
+    parser.add_argument("--json", type=Path, metavar="FILE", help="a copy of what was found, as JSON")
     parser.add_argument("--quick", action="store_true", help="less of it; results go to benchmarks/results/quick")
     options = parser.parse_args()
     for record in measure(options):
         arguments = [record.arguments, "--quick" if options.quick else "", *_others(options, parser)]
         record.arguments = " ".join(filter(None, arguments))
-        print(record.save(_folder(options, parser)).read_text(), flush=True)
+        table = record.save(_folder(options, parser))
+        if options.json is not None:
+            shutil.copyfile(table.with_suffix(".json"), options.json)
+        print(table.read_text(), flush=True)
 
 
 def _others(options: argparse.Namespace, parser: argparse.ArgumentParser) -> list[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmarks.harness.part import run_part
 from benchmarks.harness.plot import curves
 from benchmarks.harness.record import Record, Table
-from benchmarks.scaling import halo, image_size, large_image, threads
+from benchmarks.scaling import halo, image_size, large_image, many_cores, threads
 from benchmarks.side_by_side.asking import PEERS, Ask
 from benchmarks.side_by_side.subject import write_image, write_network
 
@@ -28,12 +28,14 @@ TITLES = {
     "threads": "Scaling with threads",
     "bounded": "Memory within a budget",
     "free": "Throughput without inference",
+    "many-cores": "What many cores cannot do at once",
 }
 
 
 def measure(options: argparse.Namespace) -> Iterator[Record]:
     with tempfile.TemporaryDirectory(dir=options.directory) as folder:
-        for step in [options.step] if options.step else TITLES:
+        chosen = options.part or options.step
+        for step in [chosen] if chosen else TITLES:
             tables, pictures = run_step(step, options, Path(folder))
             yield Record(
                 part=f"scaling-{step}",
@@ -60,6 +62,9 @@ def run_step(step: str, options: argparse.Namespace, place: Path) -> tuple[list[
         return [threads.measure(ask, rounds, ask.threads, side)], {}
     if step == "bounded":
         return [large_image.bounded(place, [4000] if quick else [5000, 20000])], {}
+    if step == "many-cores":
+        cores = options.threads or sorted({1, len(os.sched_getaffinity(0))})
+        return [many_cores.measure(place, options.side or (4096 if quick else 16384), cores, rounds)], {}
     return [large_image.free(place, [10000] if quick else [10000, 40000], OUTPUTS[:1] if quick else OUTPUTS)], {}
 
 
@@ -81,7 +86,12 @@ def draw_memory(memory: image_size.Curves, path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int)
-    parser.add_argument("--step", choices=TITLES, help="only this one")
+    parser.add_argument("part", nargs="?", choices=TITLES, help="only this one")
+    parser.add_argument("--step", choices=TITLES, help="the same")
+    parser.add_argument(
+        "--threads", type=int, nargs="+", help="of many-cores: how many cores may be used, each in turn"
+    )
+    parser.add_argument("--side", type=int, help="of many-cores: the image's side in pixels")
     parser.add_argument("--peers", type=Path, default=PEERS)
     parser.add_argument("--directory", type=Path, help="where files go meanwhile (default: a temporary folder)")
     run_part(measure, parser)

@@ -104,13 +104,14 @@ class ImageRun:
         constants = constants_of(self.model.contract.image, normalizers)
         if isinstance(self.sink, ResumableSink):
             self.sink.describe(self.record, resume=self.resume)
+        self.planner.save(plan, self.source, self.sink, self._need(plan))
         self.sink.begin(self.planner.result_spec(plan, self.source))
         is_done = self.sink.is_done if isinstance(self.sink, ResumableSink) else _nothing_done
         kept_pixels = _pixels_done(plan, is_done)
         self.watcher.progress(kept_pixels)
         left = remaining(plan, self.model.strips, is_done)
         need = self._need(left or plan)
-        self.held_bytes = need.buffer_bytes + need.sink_bytes
+        self.held_bytes = need.buffer_bytes + need.sink_bytes + need.spare_bytes
         pipeline = self._pipeline(left or plan, need, constants, is_done)
         if left is not None:
             granted = need.decoding_bytes + need.granted_cache(self.planner.budget_bytes)
@@ -231,7 +232,9 @@ class ImageRun:
             skipped_pixels=skipped.pixels,
             processor=self.processor.name,
             budget_bytes=budget_bytes,
-            predicted_memory_bytes=need.needed_bytes + need.granted_cache(budget_bytes),
+            predicted_memory_bytes=need.needed_bytes
+            + need.granted_cache(budget_bytes)
+            + need.granted_spare(budget_bytes),
             peak_memory_bytes=peak_resident_bytes(),
             nan=pipeline.values.nan,
             rule=self.model.contract.result.rule,

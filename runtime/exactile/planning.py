@@ -20,7 +20,7 @@ from exactile.plan.strips import StripPlan
 from exactile.plan.tiles import AxisDomain, TilePlan
 from exactile.processors.planning import DevicePlanner
 from exactile.processors.protocol import DeviceSpace
-from exactile.sinks.protocol import ResultSpec, Sink, WritePlan
+from exactile.sinks.protocol import ResultSpec, SavingSink, Sink, WritePlan
 from exactile.sources.metadata import metadata_of
 from exactile.sources.protocol import DecodedInParts, DecodedWhole, Source
 from exactile.sources.sample_types import stored_type
@@ -188,7 +188,8 @@ class Planner:
 
     def memory_need(self, plan: Plan, source: Source, sink: Sink, *, apart_bytes: int = 0) -> MemoryNeed:
         """Predicted peak memory of running ``plan``, by purpose; ``apart_bytes`` as in ``Wish``."""
-        reads = read_plan(plan)
+        reads, spec = read_plan(plan), self.result_spec(plan, source)
+        spare_bytes = sink.spare_bytes(spec) if isinstance(sink, SavingSink) else 0
         decoding_bytes = source.decoding_bytes(reads) if isinstance(source, DecodedInParts) else 0
         if apart_bytes and not self._engine_stays:  # of what it was, code and tables stay
             apart_bytes += self._contract.memory.weights_bytes
@@ -197,12 +198,13 @@ class Planner:
             weights_bytes=0,
             activation_bytes=0,
             buffer_bytes=0,
-            sink_bytes=sink.buffer_bytes(self.result_spec(plan, source), _write_plan(plan)),
+            sink_bytes=sink.buffer_bytes(spec, _write_plan(plan)) - spare_bytes,
             cache_bytes=max(0, source.cache_bytes(reads) - decoding_bytes),
             source_bytes=source.held_bytes if isinstance(source, DecodedWhole) else 0,
             decoding_bytes=decoding_bytes,
             apart_bytes=max(apart_bytes, self._measuring_bytes(source)),
             engine_stays=self._engine_stays,
+            spare_bytes=spare_bytes,
         )
         return self._host_need(plan, need) if self._devices is None else self._devices.need(plan, need)
 
@@ -244,6 +246,12 @@ class Planner:
                 return plan
             shortage = need.shortage(self.budget_bytes)
         raise BudgetError(f"strips of {rows} rows {shortage}, or use lower strips")
+
+    def save(self, plan: Plan, source: Source, sink: Sink, need: MemoryNeed) -> None:
+        """Have ``sink`` do without what is not left for it."""
+        if isinstance(sink, SavingSink):
+            spared_bytes = need.spare_bytes - need.granted_spare(self.budget_bytes)
+            sink.save(self.result_spec(plan, source), spared_bytes)
 
     def result_spec(self, plan: Plan, source: Source) -> ResultSpec:
         """What ``plan`` writes of ``source``."""

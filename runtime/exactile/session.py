@@ -303,6 +303,7 @@ class Session:
             raise PlanError(f"{kept.height} rows are too few for strips of this network")
         plan = with_highest_last(plan, strips)
         need = self.memory_need(plan, kept, output)
+        self._planner.save(plan, kept, output, need)
         return RowStream(
             contract=self.contract,
             rows=ArrivingRows(

@@ -47,12 +47,13 @@ NEGLIGIBLE = 0.01
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryNeed:
-    """Peak bytes of a run by purpose. ``cache_bytes`` is wished for, the rest is needed.
+    """Peak bytes of a run by purpose. ``cache_bytes`` and ``spare_bytes`` are wished for, the rest is needed.
 
     ``source_bytes`` are those of an image that is decoded whole, ``decoding_bytes`` what decoding a chunk of another
-    takes. ``apart_bytes`` is what is taken before or after the network runs (statistics, small pictures), in place of
-    all the rest but the process's own; with ``engine_stays``, beside it. ``device_bytes`` are those on each GPU, of
-    which there may be no more than ``most_device_bytes``; ``device_refusal`` says what else keeps the plan off them.
+    takes, ``spare_bytes`` those that a sink can do without. ``apart_bytes`` is what is taken before or after the
+    network runs (statistics, small pictures), in place of all the rest but the process's own; with ``engine_stays``,
+    beside it. ``device_bytes`` are those on each GPU, of which there may be no more than ``most_device_bytes``;
+    ``device_refusal`` says what else keeps the plan off them.
     """
 
     process_bytes: int
@@ -68,10 +69,11 @@ class MemoryNeed:
     device_bytes: int = 0
     most_device_bytes: int = 0
     device_refusal: str = ""
+    spare_bytes: int = 0
 
     @property
     def needed_bytes(self) -> int:
-        """Everything but the cache."""
+        """Everything but what is wished for."""
         network = self.weights_bytes + self.activation_bytes
         running = network + self.buffer_bytes + self.sink_bytes + self.source_bytes + self.decoding_bytes
         apart = self.apart_bytes + (network if self.engine_stays else 0)
@@ -80,6 +82,11 @@ class MemoryNeed:
     def granted_cache(self, budget_bytes: int) -> int:
         """What of the cache fits into the budget."""
         return max(0, min(self.cache_bytes, budget_bytes - self.needed_bytes))
+
+    def granted_spare(self, budget_bytes: int) -> int:
+        """What is then left for the sink to have as it likes; no tile is smaller for that."""
+        left = budget_bytes - self.needed_bytes - self.granted_cache(budget_bytes)
+        return max(0, min(self.spare_bytes, left))
 
     def fits(self, budget_bytes: int) -> bool:
         reserved = min(self.cache_bytes, int(budget_bytes * LARGEST_CACHE_SHARE))

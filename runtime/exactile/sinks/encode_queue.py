@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 from exactile.errors import OptionError, SinkError
+from exactile.workers import Task, Workers
 
 Done = TypeVar("Done")
 
 MOST_WORKERS = 16
 """More threads than these would wait for the interpreter rather than compress."""
+
+LEAST_WORKERS = 2
+"""Where memory is scarce, so many remain of those that were not asked for one by one."""
 
 
 def encode_workers(asked: int | None) -> int:
@@ -34,11 +36,10 @@ def queue_tiles(workers: int) -> int:
     return 2 * workers + 2
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
+class _Entry(NamedTuple):
     """Work that takes the room of ``tiles`` tiles, and who gets what it gives."""
 
-    future: Future[Any]
+    task: Task[Any]
     deliver: Callable[[Any], None]
     tiles: int
 
@@ -55,27 +56,22 @@ class EncodeQueue:
         self._limit = queue_tiles(workers)
         self._pending: deque[_Entry | Callable[[], None]] = deque()
         self._tiles = 0
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="exactile-encode")
+        self._workers = Workers(workers, "exactile-encode")
 
     def submit(self, work: Callable[[], Done], deliver: Callable[[Done], None], *, tiles: int = 1) -> None:
         """Queue ``work``, which holds as much as ``tiles`` tiles. Raises SinkError if earlier work failed."""
         self._make_room()
-        self._enter(self._pool.submit(work), deliver, tiles)
+        self._enter(self._workers.submit(work), deliver, tiles)
 
-    def reserve(self, work: Callable[[], Done], deliver: Callable[[Done], None]) -> Callable[[], None]:
+    def reserve(self, work: Callable[[], Done], deliver: Callable[[Done], None]) -> Callable[[], object]:
         """As ``submit`` for one tile, but it begins when what is returned is called, once, from any thread.
 
         Only work that was submitted before may call it: everything later waits for this.
         """
         self._make_room()
-        future: Future[Done] = Future()
-        self._enter(future, deliver, 1)
-
-        def begin() -> None:
-            with suppress(RuntimeError):  # the queue was closed: nobody waits
-                self._pool.submit(_fulfil, future, work)
-
-        return begin
+        task = Task(work)
+        self._enter(task, deliver, 1)
+        return partial(self._workers.begin, task)
 
     def mark(self, reached: Callable[[], None]) -> None:
         """Call ``reached`` once everything submitted so far is delivered."""
@@ -90,20 +86,20 @@ class EncodeQueue:
 
     def close(self) -> None:
         """Drop what is queued, wait for what is being done; safe to call twice."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._workers.close(drop=True)
         self._pending.clear()
 
     def _make_room(self) -> None:
         while self._pending and (self._tiles >= self._limit or self._first_is_done()):
             self._deliver_first()
 
-    def _enter(self, future: Future[Any], deliver: Callable[[Any], None], tiles: int) -> None:
-        self._pending.append(_Entry(future, deliver, tiles))
+    def _enter(self, task: Task[Any], deliver: Callable[[Any], None], tiles: int) -> None:
+        self._pending.append(_Entry(task, deliver, tiles))
         self._tiles += tiles
 
     def _first_is_done(self) -> bool:
         first = self._pending[0]
-        return not isinstance(first, _Entry) or first.future.done()
+        return not isinstance(first, _Entry) or first.task.done
 
     def _deliver_first(self) -> None:
         first = self._pending.popleft()
@@ -112,16 +108,9 @@ class EncodeQueue:
             return
         self._tiles -= first.tiles
         try:
-            given = first.future.result()
+            given = first.task.result()
         except SinkError:
             raise
         except Exception as error:  # whatever a codec raises
             raise SinkError(f"a tile of the output could not be compressed: {error!r}") from error
         first.deliver(given)
-
-
-def _fulfil(future: Future[Done], work: Callable[[], Done]) -> None:
-    try:
-        future.set_result(work())
-    except BaseException as error:  # noqa: BLE001 - carried to the thread that waits for it
-        future.set_exception(error)

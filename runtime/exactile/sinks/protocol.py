@@ -65,6 +65,17 @@ class Sink(Protocol):
 
 
 @runtime_checkable
+class SavingSink(Protocol):
+    """A sink that can do with less memory than it would like."""
+
+    def spare_bytes(self, spec: ResultSpec) -> int:
+        """Of ``buffer_bytes``, what it can do without, whatever the plan."""
+
+    def save(self, spec: ResultSpec, saved_bytes: int) -> None:
+        """Use so many bytes less, at most ``spare_bytes``. To be called before ``begin``."""
+
+
+@runtime_checkable
 class StoredSink(Protocol):
     """A sink whose result is a file or folder: ``path``, which is replaced when the result is complete."""
 

@@ -16,7 +16,7 @@ from exactile.sinks.tile_grid import TileGrid
 Reduce = Callable[[NDArray[Any]], NDArray[Any]]
 """From (H, W) to (ceil(H / 2), ceil(W / 2)) of the same dtype."""
 
-Begin = Callable[[], None]
+Begin = Callable[[], object]
 
 
 def level_grids(height: int, width: int, tile_px: int, *, pyramid: bool) -> tuple[TileGrid, ...]:

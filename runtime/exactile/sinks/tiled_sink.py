@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from exactile.errors import OptionError, OutputExistsError, ResumeError, SinkError
 from exactile.geometry import Box
 from exactile.sinks.blocks import plane_count
-from exactile.sinks.encode_queue import EncodeQueue, encode_workers, queue_tiles
+from exactile.sinks.encode_queue import LEAST_WORKERS, EncodeQueue, encode_workers, queue_tiles
 from exactile.sinks.file_sink import FileSink, Part
 from exactile.sinks.journal import Journal, PartialTile, framed, journal_path
 from exactile.sinks.part_file import part_path
@@ -106,19 +106,35 @@ class TiledSink(FileSink[KeptPartT]):
         """
         grids = self._grids(spec)
         planes = plane_count(spec)
-        tile_bytes = grids[0].tile_px ** 2 * np.dtype(spec.dtype).itemsize
-        queued = queue_tiles(self._workers)
-        queued_all_planes = (queued + planes - 2) // planes + 1  # tiles of whose planes some are queued
         # In pixels of the full resolution a tile of level n is 2^n times as large.
         seen = (TileGrid(height=spec.height, width=spec.width, tile_px=g.tile_px << n) for n, g in enumerate(grids))
         open_tiles = sum(most_open_tiles(plan, grid) for grid in seen)
-        raw_bytes = (open_tiles + queued_all_planes) * planes * tile_bytes
-        encoded_bytes = (queued + self._workers) * most_encoded_bytes(tile_bytes) + MOST_WAITING_BYTES
-        if self._resumable:  # a piece of a tile, for the journal, is one of all planes
-            encoded_bytes += 2 * max(self._workers, planes) * tile_bytes
         tables_bytes = planes * sum(grid.count for grid in grids) * _TABLE_BYTES_PER_TILE
-        mean_bytes = grids[0].tile_px ** 2 * _MEAN_BYTES_PER_PX if len(grids) > 1 and spec.channels else 0
-        return raw_bytes + encoded_bytes + tables_bytes + self._workers * max(_CODEC_STATE_BYTES, mean_bytes)
+        open_bytes = open_tiles * planes * _tile_bytes(spec, grids[0])
+        return open_bytes + tables_bytes + self._compressing_bytes(spec, self._workers)
+
+    def spare_bytes(self, spec: ResultSpec) -> int:
+        """Of ``buffer_bytes``, what it can do without, in fewer threads."""
+        return self._compressing_bytes(spec, self._workers) - self._compressing_bytes(
+            spec, min(self._workers, LEAST_WORKERS)
+        )
+
+    def save(self, spec: ResultSpec, saved_bytes: int) -> None:
+        """Use ``saved_bytes`` less than ``buffer_bytes``, as far as fewer threads do. To be called before ``begin``."""
+        most_bytes = self._compressing_bytes(spec, self._workers) - saved_bytes
+        while self._workers > LEAST_WORKERS and self._compressing_bytes(spec, self._workers) > most_bytes:
+            self._workers -= 1
+
+    def _compressing_bytes(self, spec: ResultSpec, workers: int) -> int:
+        """What ``workers`` threads have in hand, and what waits before and behind them."""
+        grid, planes = self._grids(spec)[0], plane_count(spec)
+        tile_bytes, queued = _tile_bytes(spec, grid), queue_tiles(workers)
+        queued_all_planes = (queued + planes - 2) // planes + 1  # tiles of whose planes some are queued
+        encoded_bytes = (queued + workers) * most_encoded_bytes(tile_bytes) + MOST_WAITING_BYTES
+        if self._resumable:  # a piece of a tile, for the journal, is one of all planes
+            encoded_bytes += 2 * max(workers, planes) * tile_bytes
+        mean_bytes = grid.tile_px**2 * _MEAN_BYTES_PER_PX if self._has_levels(spec) and spec.channels else 0
+        return queued_all_planes * planes * tile_bytes + encoded_bytes + workers * max(_CODEC_STATE_BYTES, mean_bytes)
 
     def unfinished(self) -> Mapping[str, Any] | None:
         """What the run was whose unfinished output lies beside ``path``. Raises SinkError while it still runs."""
@@ -344,6 +360,11 @@ class TiledSink(FileSink[KeptPartT]):
 
     def _has_levels(self, spec: ResultSpec) -> bool:  # noqa: ARG002 -- for sinks where it depends
         return self._pyramid_wanted
+
+
+def _tile_bytes(spec: ResultSpec, grid: TileGrid) -> int:
+    """Of one plane of one tile."""
+    return int(grid.tile_px**2 * np.dtype(spec.dtype).itemsize)
 
 
 def _packed(planes: NDArray[Any]) -> bytes:

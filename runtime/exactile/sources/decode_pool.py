@@ -6,10 +6,10 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from exactile.errors import OptionError
+from exactile.workers import Workers
 
 Item = TypeVar("Item")
 
@@ -26,15 +26,14 @@ class DecodePool:
         if workers < 1:
             raise OptionError(f"workers is {workers}, but at least one thread must decode")
         self.workers = workers
-        self._executor = ThreadPoolExecutor(workers - 1, "exactile-decode") if workers > 1 else None
+        self._helpers = Workers(workers - 1, "exactile-decode")
 
     def for_each(self, work: Callable[[Item], None], items: Iterable[Item], *, most: int | None = None) -> None:
         """Call ``work`` for every item, in several threads (``most``, if given), and return when all are done.
 
         The first exception is raised here once every thread has stopped; items not begun by then are left out.
         """
-        # Each thread takes the next item itself: one submission a thread rather than one an item, which at half
-        # a millisecond a chunk is felt.
+        # Each thread takes the next item itself: one submission a thread rather than one an item.
         waiting = deque(items)
         failures: list[BaseException] = []
         failed = threading.Event()
@@ -52,14 +51,13 @@ class DecodePool:
                     failed.set()
 
         helpers = min(most or self.workers, self.workers, len(waiting)) - 1
-        futures = [self._executor.submit(drain) for _ in range(helpers)] if self._executor else []
+        tasks = [self._helpers.submit(drain) for _ in range(helpers)]
         drain()
-        for future in futures:
-            future.result()
+        for task in tasks:
+            task.result()
         if failures:
             raise failures[0]
 
     def close(self) -> None:
         """Stop the threads; safe to call twice."""
-        if self._executor:
-            self._executor.shutdown()
+        self._helpers.close()

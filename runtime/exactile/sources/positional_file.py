@@ -58,10 +58,10 @@ class PositionalFile:
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fill ``buffer`` (bytes, contiguous) from ``offset`` on; the system may hand out less at a time."""
-        done = 0
+        done, descriptor = 0, self._descriptor()
         while done < len(buffer):
             try:
-                count = os.preadv(self._descriptor(), [buffer[done:]], offset + done)
+                count = os.preadv(descriptor, [buffer[done:] if done else buffer], offset + done)
             except OSError as error:
                 raise DiskError(f"reading byte {offset + done} failed: {error.strerror}") from error
             if count == 0:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exactile.geometry import Box
+from exactile.geometry import Box, Span
 from exactile.sources.channel_choice import ChannelCopy
 from exactile.sources.positional_file import PositionalFile
 from exactile.sources.sample_types import InexactSampleError
@@ -53,36 +53,37 @@ class RawRows:
 
         Raises DamagedDataError when the file ends too early, InexactSampleError with a place in this block.
         """
-        if part.area == 0:
+        width, pixel_bytes = part.x.length, self.pixel_bytes
+        if not width or not part.y.length:
             return
-        unwanted_bytes = (self.width - part.x.length) * self.pixel_bytes
-        dense = part.x.length * _DENSE >= self.width or unwanted_bytes <= _CALL_BYTES
-        held_row_bytes = self.row_bytes if dense else part.x.length * self.pixel_bytes
-        rows_at_a_time = max(1, BLOCK_BYTES // held_row_bytes)
+        unwanted_bytes = (self.width - width) * pixel_bytes
+        dense = width * _DENSE >= self.width or unwanted_bytes <= _CALL_BYTES
+        read, held_px = (self._dense, self.width) if dense else (self._sparse, width)
+        rows_at_a_time = max(1, BLOCK_BYTES // (held_px * pixel_bytes))
         for start in range(part.y.start, part.y.stop, rows_at_a_time):
             stop = min(part.y.stop, start + rows_at_a_time)
-            block = self._dense(file, start, stop, part) if dense else self._sparse(file, start, stop, part)
+            block = read(file, start, stop, part.x)
             try:
                 channels.copy(block, out[start - part.y.start : stop - part.y.start])
             except InexactSampleError as error:
                 raise error.moved(start, part.x.start) from None
 
-    def _dense(self, file: PositionalFile, start: int, stop: int, part: Box) -> NDArray[Any]:
+    def _dense(self, file: PositionalFile, start: int, stop: int, columns: Span) -> NDArray[Any]:
         """Rows ``start`` to ``stop`` read at once; nothing beyond the last wanted byte is touched."""
-        buffer = np.empty((stop - start, self.width, self.samples), self.dtype)
-        unwanted = (self.width - part.x.stop) * self.pixel_bytes
-        first = part.x.start * self.pixel_bytes
+        buffer, pixel_bytes = np.empty((stop - start, self.width, self.samples), self.dtype), self.pixel_bytes
+        first, unwanted = columns.start * pixel_bytes, (self.width - columns.stop) * pixel_bytes
         view = buffer.reshape(-1).view(np.uint8).data
-        file.read_into(self.offset + start * self.row_bytes + first, view[first : len(view) - unwanted])
-        return buffer[:, part.x.start : part.x.stop]
+        at = self.offset + start * self.width * pixel_bytes + first
+        file.read_into(at, view[first : len(view) - unwanted])
+        return buffer[:, columns.start : columns.stop]
 
-    def _sparse(self, file: PositionalFile, start: int, stop: int, part: Box) -> NDArray[Any]:
+    def _sparse(self, file: PositionalFile, start: int, stop: int, columns: Span) -> NDArray[Any]:
         """Rows ``start`` to ``stop``, one read a row."""
-        buffer = np.empty((stop - start, part.x.length, self.samples), self.dtype)
+        buffer = np.empty((stop - start, columns.length, self.samples), self.dtype)
         view = buffer.reshape(-1).view(np.uint8).data
-        wanted = part.x.length * self.pixel_bytes
-        first = self.offset + part.x.start * self.pixel_bytes
+        wanted, row_bytes = columns.length * self.pixel_bytes, self.row_bytes
+        first = self.offset + columns.start * self.pixel_bytes
         for row in range(start, stop):
             at = (row - start) * wanted
-            file.read_into(first + row * self.row_bytes, view[at : at + wanted])
+            file.read_into(first + row * row_bytes, view[at : at + wanted])
         return buffer
