@@ -7,15 +7,24 @@ from collections.abc import Mapping
 from exactile.cuda.protocol import CapturingStream, Replay, Stream
 from exactile.engines.device_network import DeviceNetwork
 
-MOST_REPLAYS = 64
-"""Each slot, and each turn of the carries, has addresses of its own and so a graph of its own."""
+MOST_REPLAYS = 256
+"""Graphs that are kept, whatever a plan could use: each takes memory of the GPU, for every kernel of the network."""
+
+
+def replays_of(slots: int, bands: int) -> int:
+    """How many graphs a network can have: one for the addresses of each slot, with each turn of each band's carries."""
+    return min(MOST_REPLAYS, slots * 2 * max(1, bands))
 
 
 class Replays:
-    """Captured enqueues of one network, by the addresses they work on. Owns the graphs."""
+    """Captured enqueues of one network, by the addresses they work on, at ``most`` so many. Owns the graphs.
 
-    def __init__(self, stream: Stream) -> None:
-        self._stream = stream
+    Addresses beyond those are enqueued as they are. No graph is given up for another: bands come round one after the
+    other, so that the one used longest ago is the one wanted next.
+    """
+
+    def __init__(self, stream: Stream, *, most: int = MOST_REPLAYS) -> None:
+        self._stream, self._most = stream, most
         self._replays: dict[tuple[object, ...], Replay | None] = {}
 
     def enqueue(self, network: DeviceNetwork, addresses: Mapping[str, int], rows: int) -> None:
@@ -36,7 +45,7 @@ class Replays:
         if replay is not None:
             replay.launch(stream)
             return
-        if len(self._replays) < MOST_REPLAYS:
+        if len(self._replays) < self._most:
             self._replays[key] = None
         network.enqueue(addresses, rows=rows, stream=stream.handle)
 

@@ -15,7 +15,7 @@ from exactile.pipeline.cancellation import Cancellation
 from exactile.pipeline.compute import Free
 from exactile.pipeline.device_carries import DeviceCarries
 from exactile.pipeline.device_lane import DeviceLane, addresses
-from exactile.pipeline.device_replays import Replays
+from exactile.pipeline.device_replays import Replays, replays_of
 from exactile.pipeline.device_ring import LoadBytes, Ring
 from exactile.plan.choice import Plan
 from exactile.plan.strips import StripPlace, StripPlan
@@ -95,7 +95,7 @@ class _Opened:
         contract, strips = model.contract, model.strips
         self._device, self._contract, self._plan = device, contract, plan
         self._ring = Ring(device, LoadBytes.of(contract, plan, batch), SLOTS)
-        self._replays = Replays(self._ring.compute)
+        self._replays = Replays(self._ring.compute, most=replays_of(SLOTS, len(bands)))
         self._networks = _CurrentNetwork(device, family, plan, self._ring, self._replays)
         self._carries: DeviceCarries | None = None
         try:
