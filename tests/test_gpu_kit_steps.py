@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import os
+import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from benchmarks.gpu_kit import step_b, step_c
 from benchmarks.gpu_kit.child import named
 from benchmarks.gpu_kit.correctness.plans import ONE_PASS, compared, largest_difference
 from benchmarks.gpu_kit.correctness.reference import Reference
+from benchmarks.gpu_kit.device_memory import sampler
 from benchmarks.gpu_kit.figures.torch_peers import Blended, Tiled, segment
 from benchmarks.gpu_kit.figures.traced import shares
 from benchmarks.gpu_kit.harness import Check, run_step
@@ -143,6 +146,46 @@ def test_the_slide_is_a_jpeg_of_the_picture(tmp_path, monkeypatch):
     assert pixels.shape == (700, 700, 3)
     assert np.abs(pixels[:512, :512] - block).mean() < 8
     assert np.array_equal(pixels[512:], pixels[:188])
+
+
+NVML = """
+import os
+from pathlib import Path
+from types import SimpleNamespace
+nvmlInit = lambda: None
+nvmlDeviceGetHandleByIndex = lambda index: index
+nvmlDeviceGetMemoryInfo = lambda handle: SimpleNamespace(used=int(Path(os.environ["USED"]).read_text()))
+"""
+
+
+def test_the_peak_of_device_memory_is_sampled_by_a_process_of_its_own(tmp_path, monkeypatch):
+    """What was in use for a while between two questions; where NVML fails, the driver is asked instead."""
+    used = tmp_path / "used"
+
+    def now(size: int) -> None:
+        part = tmp_path / "part"
+        part.write_text(str(size))
+        part.replace(used)
+
+    now(5)
+    (tmp_path / "pynvml.py").write_text(NVML)
+    paths = [tmp_path, *(ROOT / name for name in ("runtime", "converters", ""))]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, paths)))
+    monkeypatch.setenv("USED", str(used))
+    monkeypatch.setenv(VARIABLE, "0")
+    with sampler() as found:
+        assert found.source == "NVML"
+        assert found.peak_since_last() == 5
+        now(100)
+        time.sleep(0.5)
+        now(7)
+        assert found.peak_since_last() == 100
+        assert found.peak_since_last() == 7
+    used.unlink()
+    asked = []
+    monkeypatch.setattr("benchmarks.gpu_kit.device_memory._in_thread", lambda: nullcontext(asked))
+    with sampler() as found:
+        assert found is asked
 
 
 def rehearsed(checks: list[Check], tmp_path, monkeypatch) -> dict:

@@ -1,18 +1,17 @@
 """The most device memory that is in use, sampled.
 
 NVML knows what all processes use of the GPU: a process of its own asks it every few milliseconds, where no lock of the
-interpreter that is watched delays it. Where there is no NVML, a thread asks the driver.
+interpreter that is watched delays it. Where NVML is missing, or may not be asked, a thread asks the driver.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Protocol
 
 from benchmarks.gpu_kit.rehearsal import rehearsing
@@ -20,6 +19,7 @@ from benchmarks.harness.worker import ROOT
 from exactile.cuda.choice import open_driver
 
 EVERY_S = 0.002
+READY = "ready"
 
 
 class Sampler(Protocol):
@@ -33,12 +33,9 @@ class Sampler(Protocol):
 
 @contextmanager
 def sampler() -> Iterator[Sampler]:
-    if rehearsing() or importlib.util.find_spec("pynvml") is None:
-        with _in_thread() as found:
-            yield found
-    else:
-        with _in_process() as found:
-            yield found
+    with ExitStack() as opened:
+        found = None if rehearsing() else opened.enter_context(_in_process())
+        yield found if found is not None else opened.enter_context(_in_thread())
 
 
 class _Peak:
@@ -103,10 +100,12 @@ class _Process:
 
 
 @contextmanager
-def _in_process() -> Iterator[_Process]:
+def _in_process() -> Iterator[_Process | None]:
+    """None where it cannot be had."""
     command = [sys.executable, "-m", "benchmarks.gpu_kit.device_memory"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as child:
-        yield _Process(child)
+        assert child.stdout is not None
+        yield _Process(child) if child.stdout.readline().strip() == READY else None
         # Leaving closes its standard input, which ends it.
 
 
@@ -128,8 +127,10 @@ def main() -> None:
     pynvml.nvmlInit()
     handle = pynvml.nvmlDeviceGetHandleByIndex(0)
     peak = _Peak(lambda: int(pynvml.nvmlDeviceGetMemoryInfo(handle).used))
+    peak.sample()
     ended = threading.Event()
     _sampling(peak, ended)
+    print(READY, flush=True)
     for _line in sys.stdin:
         print(peak.take(), flush=True)
     ended.set()
