@@ -288,6 +288,16 @@ def test_too_much_memory_is_a_memory_error_and_costs_nothing(device):
     device.memory.allocate(1024).close()
 
 
+def test_page_locked_memory_that_runs_out_is_said_to_be_the_machines(device):
+    """Nothing that nvidia-smi shows would help."""
+    emulation_now().fail_at(1, "cuMemHostAlloc", 2)
+    with pytest.raises(
+        DeviceMemoryError, match=r"host memory failed: .*the machine's own memory: use smaller"
+    ) as error:
+        device.memory.pinned(1000)
+    assert "nvidia-smi" not in str(error.value)
+
+
 def test_closing_a_buffer_gives_its_memory_back(device):
     """As the driver counts it; on a real GPU others may take some meanwhile."""
     before = device.memory.free_bytes()

@@ -76,9 +76,8 @@ class BindingsPinnedBuffer:
         self._native = native
         self._scope = scope
         doing = f"page-locking {size_bytes:,} bytes of host memory"
-        self._address = int(
-            bindings_value(native, doing, native.cuMemHostAlloc(size_bytes, native.CU_MEMHOSTALLOC_PORTABLE))
-        )
+        allocated = native.cuMemHostAlloc(size_bytes, native.CU_MEMHOSTALLOC_PORTABLE)
+        self._address = int(bindings_value(native, doing, allocated, on_host=True))
         memory = (ctypes.c_uint8 * size_bytes).from_address(self._address)
         self._array: Bytes = np.ctypeslib.as_array(memory)
         scope.own(self, Kind.MEMORY)

@@ -79,7 +79,7 @@ class PycudaPinnedBuffer:
         scope.require_current()
         self._native = native
         self._scope = scope
-        with pycuda_calls(native, f"page-locking {size_bytes:,} bytes of host memory"):
+        with pycuda_calls(native, f"page-locking {size_bytes:,} bytes of host memory", on_host=True):
             self._array: Bytes = native.pagelocked_empty(
                 size_bytes, np.uint8, mem_flags=native.host_alloc_flags.PORTABLE
             )

@@ -26,25 +26,31 @@ REMEDIES = {
 }
 """By a part of the driver's words."""
 
+OF_THE_HOST = "It is of the machine's own memory: use smaller tiles, or end other programs"
+
 
 @contextmanager
-def pycuda_calls(native: Any, doing: str) -> Iterator[None]:
-    """What pycuda (``native``: its module ``pycuda.driver``) raises inside becomes DeviceError or DeviceMemoryError."""
+def pycuda_calls(native: Any, doing: str, *, on_host: bool = False) -> Iterator[None]:
+    """What pycuda (``native``: its module ``pycuda.driver``) raises inside becomes DeviceError or DeviceMemoryError.
+
+    ``on_host``: memory that runs out is not the GPU's.
+    """
     try:
         yield
     except native.Error as error:
-        raise _failure(doing, str(error), memory=isinstance(error, native.MemoryError)) from error
+        memory = isinstance(error, native.MemoryError)
+        raise _failure(doing, str(error), memory=memory, on_host=on_host) from error
 
 
-def bindings_value(native: Any, doing: str, result: tuple[Any, ...]) -> Any:
+def bindings_value(native: Any, doing: str, result: tuple[Any, ...], *, on_host: bool = False) -> Any:
     """What a call of cuda.bindings (``native``: its module ``driver``) returned beside its status.
 
-    Raises DeviceError or DeviceMemoryError if the status says so.
+    ``on_host``: memory that runs out is not the GPU's. Raises DeviceError or DeviceMemoryError if the status says so.
     """
     status, *values = result
     if status != native.CUresult.CUDA_SUCCESS:
         memory = status == native.CUresult.CUDA_ERROR_OUT_OF_MEMORY
-        raise _failure(doing, _words(native, status), memory=memory)
+        raise _failure(doing, _words(native, status), memory=memory, on_host=on_host)
     return values[0] if values else None
 
 
@@ -63,6 +69,8 @@ def _words(native: Any, status: Any) -> str:
     return f"{words.decode()} ({name})" if found == native.CUresult.CUDA_SUCCESS and words else name
 
 
-def _failure(doing: str, words: str, *, memory: bool) -> DeviceError:
+def _failure(doing: str, words: str, *, memory: bool, on_host: bool) -> DeviceError:
     remedy = next((f". {remedy}" for part, remedy in REMEDIES.items() if part in words), "")
+    if memory and on_host:
+        remedy = f". {OF_THE_HOST}"
     return (DeviceMemoryError if memory else DeviceError)(f"{doing} failed: {words}{remedy}")
