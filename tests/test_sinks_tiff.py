@@ -138,6 +138,19 @@ def axis_spans(draw, size: int) -> list[Span]:
     return [Span(start, stop) for start, stop in zip([0, *cuts], [*cuts, size], strict=True)]
 
 
+def test_foretelling_open_tiles_of_many_small_boxes_takes_hardly_any_memory():
+    """25 million boxes, as the smallest tiles of a large image are; there are 1600 tiles of the file."""
+    plan = WritePlan(rows=spans(20_000, 4), columns=spans(20_000, 4))
+    grid = TileGrid(height=20_000, width=20_000, tile_px=512)
+    tracemalloc.start()
+    try:
+        # A row of tiles is open, and with the last boxes of its last row the next one is not yet.
+        assert most_open_tiles(plan, grid) == 40 + 1
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
+
+
 @settings(max_examples=120, deadline=None)
 @given(data=st.data(), height=st.integers(1, 60), width=st.integers(1, 60), tile=st.sampled_from((4, 7, 16)))
 def test_open_tiles_are_foretold_as_a_replay_pixel_by_pixel_finds_them(data, height, width, tile):

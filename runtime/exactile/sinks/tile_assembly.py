@@ -82,11 +82,15 @@ def most_open_tiles(plan: WritePlan, grid: TileGrid) -> int:
     opened_at = (first_row[:, None] * boxes_per_row + first_column).ravel()
     closed_at = (last_row[:, None] * boxes_per_row + last_column).ravel()
     straddling = closed_at > opened_at
-    boxes = len(plan.rows) * boxes_per_row
-    opened = np.bincount(opened_at[straddling], minlength=boxes + 1)
-    closed = np.bincount(closed_at[straddling] + 1, minlength=boxes + 1)
+    # By the boxes at which a tile is opened or closed: there may be many more boxes than tiles.
+    boxes = np.concatenate([opened_at[straddling], closed_at[straddling] + 1])
+    changes = np.repeat([1, -1], len(boxes) // 2)
+    order = np.argsort(boxes)
+    is_last_of_box = np.ones(len(boxes), bool)
+    is_last_of_box[:-1] = np.diff(boxes[order]) > 0
+    open_tiles = np.cumsum(changes[order])[is_last_of_box]
     within_one_box = 1  # a tile that one box fills is in assembly alone
-    return int(np.cumsum(opened - closed).max()) + within_one_box
+    return int(open_tiles.max(initial=0)) + within_one_box
 
 
 def _first_and_last(stops: NDArray[np.int_], size: int, tile_px: int) -> tuple[NDArray[np.int_], NDArray[np.int_]]:

@@ -113,10 +113,11 @@ class ZarrSink(TiledSink[PartFolder]):
             _register(self.path.parent, self._label)
 
     def _options(self) -> dict[str, Any]:
+        import numcodecs
         import zarr
 
         return {"format": f"OME-Zarr {VERSION}", "compression": self._compression, "zarr": zarr.__version__,
-                "label": self._label}  # fmt: skip
+                "numcodecs": numcodecs.__version__, "label": self._label}  # fmt: skip
 
 
 _NO_GROUPS = {"zarr.json": "a Zarr array", ".zarray": "a Zarr array", ".zgroup": "Zarr of format 2"}
