@@ -222,6 +222,11 @@ def test_a_graph_that_does_not_fit_is_an_engine_error_of_one_line(stand_in, opti
         ("Available memory of 1 is smaller than requested bytes of 2", DeviceMemoryError, "memory ran out while {}"),
         ("CUDNN failure 4000: CUDNN_STATUS_ALLOC_FAILED", DeviceMemoryError, "memory ran out while {}"),
         ("/src/cuda_call.cc:154 CUDA failure 719: failure", DeviceError, "failed while {}: CUDA failure 719: failure"),
+        (
+            "RequireCudnnHandle NOT_IMPLEMENTED : cuDNN is unavailable or disabled",
+            DeviceError,
+            "failed while {}: cuDNN is unavailable",
+        ),
         ('FAIL : Unknown provider option: "use_tf32".', DeviceError, 'failed while {}: provider option: "use_tf32"'),
         ("something\n else", EngineError, "ONNX Runtime failed while {}: something else"),
     ],

@@ -27,7 +27,7 @@ PROVIDER = "CUDAExecutionProvider"
 _INSTALL = "pip install 'exactile[gpu]'"
 _INSTALL_CUDA = "pip install 'onnxruntime-gpu[cuda,cudnn]'"
 _OUT_OF_MEMORY = ("out of memory", "OUT_OF_MEMORY", "ALLOC_FAILED")
-_OF_THE_DEVICE = ("CUDA failure", "CUDA error", "CUDNN", "CUBLAS", "cudaError", "provider option")
+_OF_THE_DEVICE = ("CUDA failure", "CUDA error", "CUDNN", "cuDNN is", "CUBLAS", "cudaError", "provider option")
 _REMEDIES = {
     "driver version is insufficient": "update the NVIDIA driver; CUDA 13 needs version 580 or newer, CUDA 12 525",
     "no kernel image is available": "this build of ONNX Runtime has no code for this GPU; see its release notes",
