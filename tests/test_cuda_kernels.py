@@ -11,6 +11,7 @@ import pytest
 from onnx import version_converter
 
 from exactile.contract import ImageStatistics
+from exactile.engines.onnx_runtime_cuda import NOT_ON_CUDA
 from exactile.session import Session
 from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource
@@ -22,6 +23,7 @@ from exactile_converters.from_onnx import load_network, prepare_network
 from tests.nets import NETS, onnx_bytes
 from tests.optimized_models import written_by_runtime
 from tests.test_exports import FILES, HERE, TILEABLE, kind
+from tests.test_graph_io import model_of, weights
 
 ALL_KINDS = [
     "unet_d2",
@@ -167,3 +169,31 @@ def test_conversion_names_what_a_gpu_would_need_an_engine_for(tmp_path):
 def test_no_word_of_it_where_all_is_taken(tmp_path):
     converted = convert(Path("models/stain_unet.onnx"), tmp_path / "a.bundle", image_dtype="uint8", verify=False)
     assert not any("CUDA" in note for note in converted.file.notes)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "refused"),
+    [
+        ({"ceil_mode": 1, "count_include_pad": 1}, True),
+        ({"ceil_mode": 1}, False),
+        ({"count_include_pad": 1, "pads": [1] * 4}, False),
+    ],
+)
+def test_pooling_that_cudnn_does_otherwise_is_said_in_every_graph(attributes, refused, tmp_path):
+    """Where it counts padding and its last window goes beyond it; not where rounding up has no effect."""
+    nodes = [
+        ("Conv", ["image", "w0"], ["a"], {"pads": [1] * 4}),
+        ("AveragePool", ["a"], ["b"], {"kernel_shape": [3, 3], "strides": [2, 2], **attributes}),
+        ("Conv", ["b", "w1"], ["out"], {}),
+    ]
+    model = onnx.load_from_string(model_of(nodes, {"w0": weights(4, 3, 3, 3), "w1": weights(2, 4, 1, 1)}))
+    deployed = deploy(prepare_network(model, name="net"), image_dtype="uint8")
+    assert deployed.strips is not None
+    graphs = [deployed.graph, *(strip.graph for strip in deployed.strips.graphs.values())]
+    onnx.save(model, tmp_path / "net.onnx")
+    converted = convert(tmp_path / "net.onnx", tmp_path / "net.bundle", image_dtype="uint8", verify=False)
+    graphs += [path.read_bytes() for path in sorted((tmp_path / "net.bundle").glob("*.onnx"))]
+    assert len(graphs) == 9
+    said = [{entry.key: entry.value for entry in onnx.load_from_string(graph).metadata_props} for graph in graphs]
+    assert [NOT_ON_CUDA in metadata for metadata in said] == [refused] * len(graphs)
+    assert any("is refused: AveragePool" in note for note in converted.file.notes) == refused

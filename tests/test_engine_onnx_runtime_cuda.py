@@ -17,7 +17,7 @@ import pytest
 
 from exactile.engines import cuda_provider
 from exactile.engines.onnx_runtime import OnnxRuntimeEngine
-from exactile.engines.onnx_runtime_cuda import OnnxRuntimeCudaNetwork
+from exactile.engines.onnx_runtime_cuda import NOT_ON_CUDA, OnnxRuntimeCudaNetwork
 from exactile.errors import DeviceError, DeviceMemoryError, EngineError
 from tests.onnx_runtime_cuda_stand_in import CudaBinding, CudaSession, OnnxRuntimeCudaStandIn
 from tests.tensorrt_stand_in import HostDevice
@@ -260,6 +260,27 @@ def test_operators_without_a_kernel_are_named_with_what_to_do(stand_in):
         network()
     assert "QLinearConv (2 nodes, 'first'), MaxUnpool ('up')" in str(caught.value)
     assert "--engine tensorrt" in str(caught.value)
+
+
+def test_a_graph_that_the_provider_would_compute_otherwise_is_refused(stand_in):
+    model = onnx.load_from_string(graph())
+    onnx.helper.set_model_props(model, {NOT_ON_CUDA: "AveragePool ('p') rounds its size up"})
+    with pytest.raises(DeviceError, match=r"may give other pixels .*: AveragePool \('p'\) rounds .* --device cpu"):
+        network(model.SerializeToString())
+
+
+@pytest.mark.parametrize(
+    ("version", "refused"), [("1.28.0", True), ("1.9.0", True), ("1.29.0", False), ("2.0.1", False)]
+)
+def test_versions_that_pool_wrong_are_refused(stand_in, version, refused):
+    stand_in.module.__version__ = version
+    if not refused:
+        network()
+        return
+    with pytest.raises(
+        DeviceError, match=f"onnxruntime-gpu {version} computes average pooling wrong .*1.29 is the oldest"
+    ):
+        network()
 
 
 def test_a_session_that_fell_back_all_the_same_is_a_device_error(stand_in):

@@ -47,6 +47,7 @@ from exactile.bundle.translation import (
 )
 from exactile.contract import Contract, DeployedModel
 from exactile.errors import NotTileableError, OutputExistsError, SinkError
+from exactile_converters.cuda_kernels.doubts import mark_doubt
 from exactile_converters.graphs.io import Normalization
 from exactile_converters.precision import Precision
 from exactile_converters.strips.build import SHARED_FROM_BYTES
@@ -147,6 +148,7 @@ def _files(content: BundleContent) -> tuple[dict[str, bytes], ContractFile]:
     for name, proto in graphs.items():
         del proto.metadata_props[:]
         onnx.helper.set_model_props(proto, {**metadata, "exactile.role": name.removesuffix(".onnx")})
+        mark_doubt(proto)
         proto.producer_name, proto.producer_version = "exactile", exactile.__version__
         files[name] = proto.SerializeToString()
     files[WEIGHTS_NAME] = bytes(weights.data)

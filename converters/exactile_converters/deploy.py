@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from exactile.contract import Activation, Contract, DeployedModel, OutputKind
+from exactile_converters.cuda_kernels.doubts import mark_doubt
 from exactile_converters.cuda_kernels.write import write_for_provider
 from exactile_converters.deploy_whole import deploy_whole
 from exactile_converters.explicit_windows import write_windows
@@ -90,4 +91,5 @@ def _deployed(
             reason = str(error)
     proto = ir.to_proto(wrapped.model)
     statistics_as_inputs(proto, wrapped.image.statistics)
+    mark_doubt(proto)
     return DeployedModel(contract=contract, graph=proto.SerializeToString(), strips=model, no_strips_reason=reason)

@@ -14,6 +14,7 @@ import onnx_ir as ir
 from exactile.contract import Activation, Contract, DeployedModel, OutputKind, Verification
 from exactile.errors import ModelError, OptionError, PlanError
 from exactile.geometry import AxisGeometry, Geometry
+from exactile_converters.cuda_kernels.doubts import mark_doubt
 from exactile_converters.cuda_kernels.write import write_for_provider
 from exactile_converters.explicit_windows import write_windows_at
 from exactile_converters.explicit_zero_points import write_zero_points
@@ -108,6 +109,7 @@ def _deployed(
     )
     proto = ir.to_proto(wrapped.model)
     statistics_as_inputs(proto, wrapped.image.statistics)
+    mark_doubt(proto)
     reason = f"it runs in one pass only, because of {obstacles[0]}"
     return DeployedModel(contract=contract, graph=proto.SerializeToString(), no_strips_reason=reason)
 

@@ -14,6 +14,7 @@ import onnx
 from onnx import helper, shape_inference
 
 from exactile.contract import DeployedModel
+from exactile_converters.cuda_kernels.doubts import doubt
 from exactile_converters.cuda_kernels.table import OWN_DOMAIN, Kernel, kernel_table
 from exactile_converters.device.stored import outline
 
@@ -48,7 +49,10 @@ def cuda_note(model: DeployedModel) -> str:
         graphs += [strip.graph for strip in model.strips.graphs.values()]
     missing = {found.node: found for graph in graphs for found in missing_kernels(onnx.load_from_string(graph))}
     if not missing:
-        return ""
+        doubts = filter(None, (doubt(onnx.load_from_string(graph)) for graph in graphs))
+        return next(
+            (f"ONNX Runtime on a GPU is refused: {said}; --engine tensorrt, or --device cpu" for said in doubts), ""
+        )
     count = Counter(f"{found.op} ({found.reason})" if found.reason else found.op for found in missing.values())
     named, more = ", ".join(list(count)[:MOST_NAMED]), len(count) - MOST_NAMED
     return (

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, numpy_helper
 
 from exactile.contract import StripGraph, StripModel, StripRole
+from exactile_converters.cuda_kernels.doubts import mark_doubt
 from exactile_converters.geometry.feature_maps import ImageSizes, walk_forward
 from exactile_converters.graphs.io import Wrapped, statistics_as_inputs
 from exactile_converters.strips.cost import StripCosts
@@ -48,6 +49,7 @@ def build_strips(wrapped: Wrapped, sizes: ImageSizes, remainder: int) -> StripMo
     for role in ROLES:
         model = strip_graph(source, carry, role)
         statistics_as_inputs(model, wrapped.image.statistics)
+        mark_doubt(model)
         memory = strip_memory(model, source, carried)
         _share_weights(model, weights)
         graphs[role] = StripGraph(graph=model.SerializeToString(), memory=memory)

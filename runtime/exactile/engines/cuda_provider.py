@@ -36,6 +36,9 @@ _WHERE = re.compile(r" ?; ?(?:GPU|hostname|file|line|expr)=[^;]*")
 """Where in ONNX Runtime, and on which machine, something failed."""
 
 _NOT_ON_GPU = "fallback to CPU EP has been explicitly disabled"
+_OLDEST = (1, 29)
+"""Before, average pooling that pads one side more than the other, as strips do, was wrong without an error."""
+
 _SILENT, _LIBRARY_DEFAULT = 4, 2
 
 
@@ -50,6 +53,12 @@ def load_cuda_library() -> Any:
         raise DeviceError(f"onnxruntime cannot be imported ({error}); install it with: {_INSTALL}") from error
     if PROVIDER not in onnxruntime.get_available_providers():
         raise DeviceError(f"this onnxruntime, {onnxruntime.__version__}, runs on the CPU alone; {_replacing_it()}")
+    if _release(onnxruntime.__version__) < _OLDEST:
+        raise DeviceError(
+            f"onnxruntime-gpu {onnxruntime.__version__} computes average pooling wrong on a GPU where one side is "
+            "padded more than the other, as in strips; "
+            f"{'.'.join(map(str, _OLDEST))} is the oldest that does not: {_INSTALL}"
+        )
     if sys.platform != "linux" and hasattr(onnxruntime, "preload_dlls"):
         with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find; so far that is no error
             onnxruntime.preload_dlls()
@@ -172,3 +181,8 @@ def _folder_of(distribution: str) -> str | None:
     with contextlib.suppress(metadata.PackageNotFoundError):
         return str(metadata.distribution(distribution).locate_file(""))
     return None
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """The first two numbers of a version."""
+    return tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())

@@ -14,6 +14,9 @@ from exactile.engines.cuda_provider import PROVIDER, check_provider, fail_on_dev
 from exactile.engines.onnx_runtime import add_weights, check_claims, declared, session_options
 from exactile.errors import DeviceError, EngineError
 
+NOT_ON_CUDA = "exactile.not_on_cuda"
+"""The key in a graph's metadata of why it must not run here: a kernel that gives other pixels without an error."""
+
 _HOST_THREADS = 1  # it only puts kernels on the stream
 
 
@@ -65,6 +68,7 @@ class OnnxRuntimeCudaNetwork:
         try:
             self._session = self._open(graph, options, asked)
             check_claims(self._session, claims or {}, "the graph")
+            _check_doubt(self._session)
             self._tensors = tensors_of(self._session, output_shapes)
         except BaseException:
             self.close()
@@ -166,6 +170,16 @@ def provider_options(ordinal: int, stream: int, memory_limit_bytes: int | None, 
     if memory_limit_bytes is not None:
         options["gpu_mem_limit"] = str(memory_limit_bytes)
     return options
+
+
+def _check_doubt(session: Any) -> None:
+    """Raise DeviceError where the graph says that the CUDA provider would compute it otherwise."""
+    said = session.get_modelmeta().custom_metadata_map.get(NOT_ON_CUDA)
+    if said:
+        raise DeviceError(
+            f"ONNX Runtime's CUDA provider may give other pixels for this network: {said}. What to do: "
+            "--engine tensorrt, with an engine built for it, or --device cpu"
+        )
 
 
 def tensors_of(session: Any, output_shapes: Mapping[str, tuple[int, ...]]) -> dict[str, DeviceTensor]:
