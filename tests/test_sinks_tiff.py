@@ -17,8 +17,9 @@ from exactile.errors import OptionError, SinkError
 from exactile.geometry import Box, Span
 from exactile.sinks import tiff as tiff_module
 from exactile.sinks.protocol import ResultSpec, WritePlan
+from exactile.sinks.pyramid import Pyramid
 from exactile.sinks.tiff import TiffSink
-from exactile.sinks.tile_assembly import most_open_tiles
+from exactile.sinks.tile_assembly import TileArrays, most_open_tiles
 from exactile.sinks.tile_codec import most_encoded_bytes, tile_encoder
 from exactile.sinks.tile_grid import TileGrid
 
@@ -254,6 +255,36 @@ def test_a_slow_encoder_holds_writing_back(tmp_path, monkeypatch, shape, dtype, 
     without_codecs_bytes = sink.buffer_bytes(spec_of(pixels), plan) - (4 << 20)
     assert peak_bytes(sink, pixels, plan) <= without_codecs_bytes + OBJECTS_BYTES
     assert without_codecs_bytes + OBJECTS_BYTES < pixels.nbytes / 3
+
+
+@pytest.mark.parametrize("channels", [0, 3])
+def test_arrays_that_go_round_are_read_by_nobody(tmp_path, monkeypatch, channels):
+    """They are overwritten as soon as they are given back; given back too early, the file is another one."""
+    shape = (channels, 300, 280) if channels else (300, 280)
+    pixels = np.random.default_rng(0).integers(0, 256, shape, "uint8")
+    options = {"tile": 32, "workers": 3, "pyramid": True, "resumable": True}
+
+    def written(name: str) -> bytes:
+        write(TiffSink(tmp_path / f"{name}.ome.tif", **options), pixels, plan_of(pixels, 100, 90))
+        path = (tmp_path / f"{name}.ome.tif").rename(tmp_path / "a.ome.tif")
+        return path.read_bytes()
+
+    expected = written("plain")
+    give, completed = TileArrays.give, Pyramid.completed
+
+    def give_overwritten(arrays, array) -> None:
+        array.fill(0xEE)
+        give(arrays, array)
+
+    monkeypatch.setattr(TileArrays, "give", give_overwritten)
+    assert written("overwritten") == expected
+
+    def completed_and_given(pyramid, level, tile, array):
+        yield from completed(pyramid, level, tile, array)
+        pyramid._arrays.give(array)
+
+    monkeypatch.setattr(Pyramid, "completed", completed_and_given)
+    assert written("too early") != expected
 
 
 def test_tiles_beyond_four_gigabytes_are_found(tmp_path):

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exactile.geometry import Box
-from exactile.sinks.tile_assembly import Placed, TileAssembly, new_tile
+from exactile.sinks.tile_assembly import Placed, TileArrays, TileAssembly
 from exactile.sinks.tile_grid import TileGrid
 
 Reduce = Callable[[NDArray[Any]], NDArray[Any]]
@@ -93,9 +93,13 @@ class Pyramid:
 
     def __init__(self, grids: Sequence[TileGrid], *, planes: int, dtype: np.dtype[Any]) -> None:
         self._grids = grids
-        self._full = TileAssembly(grids[0], planes=planes, dtype=dtype)
+        self._arrays = TileArrays(planes, grids[0].tile_px, dtype)
+        self._full = TileAssembly(grids[0], self._arrays)
         self._upper: list[dict[int, LevelTile]] = [{} for _ in grids]
-        self._planes, self._dtype = planes, dtype
+
+    def stored(self, tile: LevelTile) -> None:
+        """All planes of ``tile`` are stored: its pixels are for another one."""
+        self._arrays.give(tile.pixels)
 
     def put(self, box: Box, planes: NDArray[Any]) -> Iterator[Placed]:
         """As ``TileAssembly.put``, at full resolution. A tile that is complete goes to ``completed``."""
@@ -118,7 +122,7 @@ class Pyramid:
         upper, number, grid = self._upper[level + 1], parent(self._grids, level, tile), self._grids[level + 1]
         found = upper.get(number)
         if found is None:
-            pixels = new_tile(grid, *divmod(number, grid.columns), self._planes, self._dtype)
+            pixels = self._arrays.take(grid, *divmod(number, grid.columns))
             below = children(self._grids, level + 1, number)
             found = upper[number] = LevelTile(grid, level + 1, number, pixels, below=below)
         return found

@@ -30,9 +30,9 @@ class Placed(NamedTuple):
 class TileAssembly:
     """Holds the raw pixels of file tiles that straddle boxes until their last pixel arrives."""
 
-    def __init__(self, grid: TileGrid, *, planes: int, dtype: np.dtype[Any]) -> None:
+    def __init__(self, grid: TileGrid, arrays: TileArrays) -> None:
         self._grid, self._columns = grid, grid.columns
-        self._planes, self._dtype = planes, dtype
+        self._arrays = arrays
         self._open: dict[int, tuple[NDArray[Any], int]] = {}
 
     def put(self, box: Box, planes: NDArray[Any]) -> Iterator[Placed]:
@@ -55,13 +55,29 @@ class TileAssembly:
                 yield Placed(index, Box(y, x), inside, pixels, not missing_px)
 
     def _new(self, row: int, column: int) -> tuple[NDArray[Any], int]:
-        return new_tile(self._grid, row, column, self._planes, self._dtype), prod(self._grid.tile_shape(row, column))
+        return self._arrays.take(self._grid, row, column), prod(self._grid.tile_shape(row, column))
 
 
-def new_tile(grid: TileGrid, row: int, column: int, planes: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """(C, tile, tile) for the pixels of a tile; zero where it lies beyond the plane."""
-    whole = grid.tile_shape(row, column) == (grid.tile_px, grid.tile_px)
-    return (np.empty if whole else np.zeros)((planes, grid.tile_px, grid.tile_px), dtype)
+class TileArrays:
+    """Arrays for tiles, (C, tile, tile), which go round: fresh memory costs as much as what is done with it.
+
+    Used by one thread. Of what was taken there are never more than were in use at a time.
+    """
+
+    def __init__(self, planes: int, tile_px: int, dtype: np.dtype[Any]) -> None:
+        self._shape, self._dtype = (planes, tile_px, tile_px), dtype
+        self._free: list[NDArray[Any]] = []
+
+    def take(self, grid: TileGrid, row: int, column: int) -> NDArray[Any]:
+        """For a tile of ``grid``; zero where that lies beyond the plane, anything elsewhere."""
+        pixels = self._free.pop() if self._free else np.empty(self._shape, self._dtype)
+        if grid.tile_shape(row, column) != self._shape[1:]:
+            pixels.fill(0)
+        return pixels
+
+    def give(self, pixels: NDArray[Any]) -> None:
+        """Nobody reads or writes ``pixels`` any more."""
+        self._free.append(pixels)
 
 
 def _cut(span: Span, size: int) -> list[tuple[int, Span]]:

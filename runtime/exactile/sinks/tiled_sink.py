@@ -284,7 +284,7 @@ class TiledSink(FileSink[KeptPartT]):
         for tile in tiles:
             for plane in range(len(tile.pixels)):
                 key = TileKey(level=tile.level, plane=plane, tile=tile.tile)
-                work, deliver = partial(self._work, tile, key), partial(self._deliver, key)
+                work, deliver = partial(self._work, tile, key), partial(self._deliver, tile, key)
                 if tile.level:
                     tile.when_ready(plane, self._queue.reserve(work, deliver))
                 else:
@@ -306,9 +306,14 @@ class TiledSink(FileSink[KeptPartT]):
 
         self._queue.submit(work, safekeeping.note, tiles=len(pixels))
 
-    def _deliver(self, key: TileKey, encoded: EncodedTile) -> None:
+    def _deliver(self, tile: LevelTile, key: TileKey, encoded: EncodedTile) -> None:
+        """A plane of a tile is compressed, and so is every piece of it: they were queued before."""
         assert self._store is not None
+        assert self._pyramid is not None
         stored = self._store.append(key, encoded)
+        # Uncompressed, what is stored is the pixels themselves, and waits to be written.
+        if key.plane == len(tile.pixels) - 1 and isinstance(encoded.data, bytes):
+            self._pyramid.stored(tile)
         if self._safekeeping is not None:
             self._safekeeping.note(framed(stored))
 
