@@ -8,6 +8,7 @@ session was made with; activations are memory that all runs of a session share.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -74,6 +75,7 @@ class CudaSession:
         sess_options: Any,
         providers: list[tuple[str, dict[str, str]]],
         enable_fallback: int = 1,
+        disabled_optimizers: Sequence[str] = (),
     ) -> None:
         self._stand_in = stand_in
         self.fallbacks: tuple[int, str] = (enable_fallback, "enabled")
@@ -81,6 +83,7 @@ class CudaSession:
         ((name, self.options),) = providers
         assert name == CUDA
         assert set(map(type, self.options.values())) == {str}
+        self.disabled_optimizers = disabled_optimizers
         self.deterministic = sess_options.use_deterministic_compute
         self.strict = sess_options.get_session_config_entry("session.disable_cpu_ep_fallback") == "1"
         if "session" in stand_in.fails:

@@ -17,6 +17,10 @@ from exactile.errors import DeviceError, EngineError
 NOT_ON_CUDA = "exactile.not_on_cuda"
 """The key in a graph's metadata of why it must not run here: a kernel that gives other pixels without an error."""
 
+FUSIONS_WITH_TF32 = ["ConvActivationFusion", "ConvAddActivationFusion"]
+"""Convolutions joined with what follows: where cuDNN has no such kernel in float32, ONNX Runtime tries again with TF32
+allowed, whatever it was told."""
+
 _HOST_THREADS = 1  # it only puts kernels on the stream
 
 
@@ -108,7 +112,13 @@ class OnnxRuntimeCudaNetwork:
     def _open(self, graph: bytes, options: Any, asked: dict[str, str]) -> Any:
         with quiet(self._ort):
             try:
-                session = self._ort.InferenceSession(graph, options, providers=[(PROVIDER, asked)], enable_fallback=0)
+                session = self._ort.InferenceSession(
+                    graph,
+                    options,
+                    providers=[(PROVIDER, asked)],
+                    disabled_optimizers=FUSIONS_WITH_TF32,
+                    enable_fallback=0,
+                )
             except Exception as error:  # its exceptions share no base class
                 left = left_to_the_cpu(self._ort, error, graph, options, asked)
                 if left:
