@@ -24,6 +24,7 @@ def checks() -> list[Check]:
         *(_plans(PYCUDA, [name]) for name in NETWORKS),
         _plans(PYCUDA, INTEGER),
         _check("seams", "seams:other_tiles", 40, networks=["U-Net 16", "FC-DenseNet-56", *INTEGER], binding=PYCUDA),
+        _check("operators", "operators:alone", 40, binding=PYCUDA),
         _check("command line", "command_line:run", 30),
         _check("killed, tiles", "ending_early:killed", 30, network="U-Net 16", plan="tile", binding=PYCUDA),
         _check("memory runs out", "memory:crowded", 30, network="U-Net 16", binding=PYCUDA),
