@@ -13,7 +13,7 @@ class Sizes:
 
     ``advance`` is how far each tile of the exactness checks lies from the one before; ``rows`` those of a strip.
     ``figures``: the side of the image for networks whose figures are taken; ``figures_slow`` where a pass is slow;
-    likewise ``peers``.
+    likewise ``peers``. ``plans_tiles`` are those that cover 20000 pixels with 20, 10 and 5 tiles for a halo of 94.
     """
 
     exactness: tuple[int, int]
@@ -51,8 +51,8 @@ FULL = Sizes(
     peers_slow=4096,
     peer_tiles=(512, 1024),
     peer_halo=96,
-    plans_tiles=(1024, 2048, 4096),
-    free_engine=20000,
+    plans_tiles=(1184, 2176, 4160),
+    free_engine=12000,
     free_tile=2048,
     rounds=3,
 )

@@ -22,7 +22,7 @@ def checks() -> list[Check]:
         Check(
             name="slides",
             function="benchmarks.gpu_kit.pictures:make_slides",
-            arguments={"sides": [own.figures, own.figures_slow, own.peers, own.peers_slow]},
+            arguments={"sides": [own.figures, own.figures_slow, own.peers, own.peers_slow, own.free_engine]},
             seconds=40,
         ),
         Check(
