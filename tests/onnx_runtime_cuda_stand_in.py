@@ -84,6 +84,7 @@ class CudaSession:
         assert name == CUDA
         assert set(map(type, self.options.values())) == {str}
         self.disabled_optimizers = disabled_optimizers
+        self.float_weights = sess_options.get_session_config_entry("session.disable_quant_qdq") == "1"
         self.deterministic = sess_options.use_deterministic_compute
         self.strict = sess_options.get_session_config_entry("session.disable_cpu_ep_fallback") == "1"
         if "session" in stand_in.fails:

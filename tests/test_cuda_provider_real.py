@@ -11,15 +11,18 @@ import pickle
 import shutil
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto
 from onnx.backend.test.loader import load_model_tests
 
+from exactile.sources.array import ArraySource
 from exactile_converters.cuda_kernels.check import missing_kernels
-from exactile_converters.deploy import deploy
+from exactile_converters.deploy import Normalization, deploy
 from exactile_converters.device.form import embedded
 from exactile_converters.from_onnx import prepare_network
+from exactile_converters.precision import at_precision, crops_of
 from tests.cuda_runtime.kernels import TARGET, kernels_of
 from tests.cuda_runtime.library import WHEEL, build, run, wheel
 from tests.nets import NETS, onnx_bytes
@@ -75,6 +78,18 @@ def test_the_table_is_the_one_that_the_library_lists(libraries):
 def test_nothing_of_any_graph_of_the_test_networks_is_left_to_the_cpu(libraries):
     graphs = [graph for name in NETS for graph in graphs_of(name)]
     assert placed(graphs, libraries) == [[]] * len(graphs)
+
+
+def test_networks_of_fewer_bits_are_left_to_the_cpu_nowhere(libraries):
+    """Half precision, and weights of 8 bits with biases of 32."""
+    image = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
+    graphs = []
+    for precision in ("fp16", "int8"):
+        network = prepare_network(onnx.load_from_string(onnx_bytes("unet_d2", "random")), name="net")
+        crops = crops_of([ArraySource(image)], network, Normalization()) if precision == "int8" else []
+        model = deploy(at_precision(network, precision, crops, "percentile"), image_dtype="uint8", strips=False)
+        graphs.append((model.graph, {"height": 64, "width": 96}))
+    assert placed(graphs, libraries) == [[], []]
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of the cases that it makes

@@ -147,6 +147,7 @@ def test_the_provider_gets_the_callers_stream_and_device_and_keeps_float32_exact
     }
     assert session.strict
     assert session.deterministic
+    assert session.float_weights
     assert session.disabled_optimizers == ["ConvActivationFusion", "ConvAddActivationFusion"]
     assert session.fallbacks == (0, "disabled")
 

@@ -19,6 +19,7 @@ def left_to_the_cpu(ort: Any, graph: bytes, sizes: dict[str, int]) -> list[str]:
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     for name, size in sizes.items():
         options.add_free_dimension_override_by_name(name, size)

@@ -62,6 +62,9 @@ class OnnxRuntimeCudaNetwork:
         self._ort = load_cuda_library()
         options = session_options(self._ort, tile_shape, _HOST_THREADS)
         options.use_deterministic_compute = True  # of several kernels, one whose sums have one order
+        # Quantised weights become float32 when the graph is opened. Left as they are for integer kernels, which are the
+        # CPU's alone, biases of 32 bits would have no kernel.
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         for name, size in (dimensions or {}).items():
             options.add_free_dimension_override_by_name(name, size)
