@@ -17,11 +17,12 @@ from benchmarks.gpu_kit.wheels import matching_python
 
 ROOT = Path(__file__).parents[1]
 HAS = (
-    *("torch==2.13.0", "numpy", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "cuda-bindings>=13,<14", "psutil"),
+    *("torch==2.13.0", "numpy==2.5.2", "onnx==1.23.1", "onnx-ir==1.0.0", "onnxscript==0.7.2", "onnxruntime==1.30.0"),
+    *("cuda-bindings>=13,<14", "psutil"),
     *("typer", "rich", "pillow", "scikit-image", "scipy", "pytest", "hypothesis", "packaging", "pyyaml", "markupsafe"),
     *("typing-extensions", "fsspec", "matplotlib", "setuptools", "pip"),
 )
-"""What the machine has that the kit relies on; its torch is of another version and for CUDA."""
+"""What the machine has that the kit relies on, in its versions; its torch is 2.11."""
 GUARD = """
 import os
 import sys
@@ -54,9 +55,10 @@ SYSTEM = ("/proc/", "/sys/", "/dev/", "/usr/", "/lib", "/etc/", "/bin/")
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """``folder`` holds all of it: the project's copy, the environment, a home, temporary files, the guard's notes."""
+    """``folder`` holds the project's copy, a home, temporary files and the guard's notes; ``environment`` is a venv."""
 
     folder: Path
+    environment: Path
 
     @property
     def copy(self) -> Path:
@@ -64,7 +66,7 @@ class Machine:
 
     @property
     def python(self) -> Path:
-        return self.folder / "environment" / "bin" / "python"
+        return self.environment / "bin" / "python"
 
     def run(self, *arguments: str, timeout_s: float) -> subprocess.CompletedProcess[str]:
         """``python3 -m benchmarks.gpu_kit ARGUMENTS`` there, in a rehearsal."""
@@ -94,27 +96,31 @@ class Machine:
             "HOME": str(self.folder / "home"),
             "TMPDIR": str(temporary),
             "PYTHONPATH": str(self.folder / "guard"),
-            "GUARD_ALLOWED": os.pathsep.join([f"{self.folder}/", f"{interpreter}/", *SYSTEM]),
+            "GUARD_ALLOWED": os.pathsep.join([f"{self.folder}/", f"{self.environment}/", f"{interpreter}/", *SYSTEM]),
             "GUARD_NOTES": str(self.folder / "notes"),
             VARIABLE: "1",
         }
 
 
-def make_machine(folder: Path, kit: Path) -> Machine:
-    """Copy the project's tracked files and the kit's parts, and install what the machine has."""
-    machine = Machine(folder)
+def make_machine(folder: Path, kit: Path, environment: Path) -> Machine:
+    """Copy the project's tracked files and the kit's parts. ``environment`` has what the machine has."""
+    machine = Machine(folder, environment)
     for name in ("home", "guard"):
-        (folder / name).mkdir()
+        (folder / name).mkdir(parents=True)
     (folder / "guard" / "sitecustomize.py").write_text(GUARD)
-    listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True, check=True
-    )
+    command = ["git", "ls-files", "-co", "--exclude-standard", "-z"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
     for name in filter(None, listed.stdout.decode().split("\0")):
         target = machine.copy / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, target)
     shutil.copytree(kit, machine.copy / "build" / "gpu-kit")
-    subprocess.run([matching_python(), "-m", "venv", str(folder / "environment")], check=True)
-    pip = [str(machine.python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, *HAS], check=True)
     return machine
+
+
+def make_environment(folder: Path) -> Path:
+    """A virtual environment with what the machine has: gigabytes, from the package index."""
+    subprocess.run([matching_python(), "-m", "venv", str(folder)], check=True)
+    pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, *HAS], check=True)
+    return folder

@@ -19,7 +19,7 @@ from benchmarks.gpu_kit.harness import Check, run_step
 from benchmarks.gpu_kit.installed import has_runtime, kit, receive
 from benchmarks.gpu_kit.parts import LIMIT_BYTES, DamagedPartError, Manifest, archive, sha256, size_of, slices
 from benchmarks.gpu_kit.wheels import MissingToolError, contents
-from tests.gpu_kit_machine import make_machine
+from tests.gpu_kit_machine import make_environment, make_machine
 
 ROOT = Path(__file__).parents[1]
 REHEARSAL_MINUTES = 12.0
@@ -204,7 +204,7 @@ def test_the_whole_kit_on_a_machine_without_a_network(tmp_path):
     try:
         if not FOLDER.exists() or Manifest.load(FOLDER / "part-1").kit != contents():
             build()
-        machine = make_machine(tmp_path, FOLDER)
+        machine = make_machine(tmp_path / "machine", FOLDER, make_environment(tmp_path / "environment"))
     except (MissingToolError, subprocess.CalledProcessError) as error:
         pytest.skip(f"the kit cannot be built here: {error}")
     parts = sorted((machine.copy / "build" / "gpu-kit").glob("part-*"))
