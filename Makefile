@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check bench bench-full gpu-kit clean
+.PHONY: help demo test test-provider test-all check bench bench-full gpu-kit clean
 .NOTPARALLEL:
 
 help:  ## show this list
@@ -45,6 +45,15 @@ demo: $(VENV)/demo.stamp  ## segment a large micrograph with a trained network, 
 
 test: $(VENV)/families.stamp $(VENV)/gpu.stamp  ## the tests (minutes)
 	$(BIN)/python -m pytest -m 'not slow' --numprocesses auto --maxprocesses 4 --dist loadfile
+
+# The real CUDA provider of onnxruntime-gpu, on stand-ins for CUDA's libraries: it beside onnxruntime would break both.
+$(VENV)/onnxruntime-gpu.stamp: $(VENV)/test.stamp
+	$(BIN)/python -m pip download --quiet --no-deps --dest $(VENV)/onnxruntime-gpu onnxruntime-gpu==1.31.1
+	$(BIN)/python -m zipfile --extract $(VENV)/onnxruntime-gpu/*.whl $(VENV)/onnxruntime-gpu
+	touch $@
+
+test-provider: $(VENV)/onnxruntime-gpu.stamp  ## what ONNX Runtime's CUDA provider takes and calls, without a GPU (250 MB)
+	EXACTILE_TEST_ONNXRUNTIME_GPU=$(abspath $(VENV))/onnxruntime-gpu $(BIN)/python -m pytest tests/test_cuda_provider_real.py tests/test_cuda_libraries.py
 
 test-all: $(VENV)/families.stamp $(VENV)/gpu.stamp  ## every test (long, gigabytes)
 	$(BIN)/python -m pytest
