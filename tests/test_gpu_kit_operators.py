@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
+from onnx import numpy_helper
 
 from benchmarks.gpu_kit import provider
 from benchmarks.gpu_kit.correctness import operators
@@ -46,6 +48,27 @@ def test_a_wrong_pixel_is_found(name, on_emulation, monkeypatch):
     assert not row["right"]
     assert row["max abs, strips"] > 0.5
     assert row["max abs, tiles"] < 0.5
+
+
+@pytest.mark.parametrize("name", ["convolution, float32", "transposed, float32"])
+def test_weights_rounded_as_tf32_rounds_them_are_found(name, on_emulation, monkeypatch):
+    """A GPU that kept 10 bits of the mantissa would be off by more than rounding."""
+    original = operators.prepare_network
+
+    def rounded(model, **options):
+        for tensor in model.graph.initializer:
+            kept = numpy_helper.to_array(tensor).view(np.uint32) & np.uint32(0xFFFFE000)
+            tensor.CopyFrom(numpy_helper.from_array(kept.view(np.float32), tensor.name))
+        return original(model, **options)
+
+    monkeypatch.setattr(operators, "_on_cpu", partial(_before, operators._on_cpu, operators.CASES[name]))
+    monkeypatch.setattr(operators, "prepare_network", rounded)
+    assert not operators._row(name, operators.CASES[name], BINDING)["right"]
+
+
+def _before(original, case, _network, image):
+    """One pass of the network as it was before it was rounded."""
+    return original(operators._network(case), image)
 
 
 def test_a_tie_that_goes_to_another_class_is_found(on_emulation, monkeypatch):

@@ -1,7 +1,7 @@
 """Operators whose kernels on a GPU are others than on a CPU, one at a time: the same values in every plan, each time.
 
 Samples and weights are small integers, so that all but averages and interpolation are exact in whatever order they are
-added.
+added. Where weights are ``fractions``, they have more bits than TF32 keeps.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ class Case:
     kernel: tuple[int, int] = (0, 0)
     factor: float = 0.0
     exact: bool = True
+    fractions: bool = False
 
 
 CASES = {
@@ -53,6 +54,8 @@ CASES = {
     "averages, rounded up": Case(op="AveragePool", attributes={**THREE, **DOWN, "ceil_mode": 1}, exact=False),
     "convolution, padded before": Case(op="Conv", attributes={"pads": [2, 2, 0, 0]}, kernel=(3, 3)),
     "convolution, dilated": Case(op="Conv", attributes={"pads": [2] * 4, "dilations": [2, 2]}, kernel=(3, 3)),
+    "convolution, float32": Case(op="Conv", attributes={"pads": [1] * 4}, kernel=(3, 3), exact=False, fractions=True),
+    "transposed, float32": Case(op="ConvTranspose", attributes=DOWN, kernel=(2, 2), exact=False, fractions=True),
     "depthwise": Case(op="Conv", attributes={"pads": [1] * 4, "group": CHANNELS}, kernel=(3, 3)),
     "transposed, 2 x 2": Case(op="ConvTranspose", attributes=DOWN, kernel=(2, 2)),
     "transposed, padded after": Case(op="ConvTranspose", attributes={**DOWN, "pads": [0, 0, 1, 1]}, kernel=(3, 3)),
@@ -119,7 +122,8 @@ def _network(case: Case) -> onnx.ModelProto:
     generator = np.random.default_rng(3)
 
     def weights(name: str, *shape: int) -> onnx.TensorProto:
-        return numpy_helper.from_array(generator.integers(-2, 3, shape).astype(np.float32), name)
+        drawn = generator.standard_normal(shape) if case.fractions else generator.integers(-2, 3, shape)
+        return numpy_helper.from_array(drawn.astype(np.float32), name)
 
     inputs, constants = ["a"], [weights("first", CHANNELS, 3, 3, 3), weights("last", CLASSES, CHANNELS, 1, 1)]
     if any(case.kernel):
