@@ -213,7 +213,7 @@ def test_the_whole_kit_on_a_machine_without_a_network(tmp_path):
     received = [machine.run("receive", str(part), timeout_s=300) for part in parts]
     assert [done.returncode for done in received] == [0] * len(parts), [done.stderr for done in received]
     for step in ("step-a", "step-b", "step-c"):
-        done = machine.run(step, "--results", str(tmp_path / "results"), "--minutes", "10", timeout_s=700)
+        done = machine.run(step, "--results", str(machine.folder / "results"), "--minutes", "10", timeout_s=700)
         assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-4000:]
         sys.stdout.write(done.stdout)
     minutes = (time.monotonic() - begin) / 60
