@@ -57,3 +57,29 @@ def test_what_networks_work_on_are_whole_buffers(plan, monkeypatch, tmp_path):
         session.close()
     assert len(seen) >= 8
     assert {address % ALIGNED_BYTES for address in seen} == {0}
+
+
+def test_a_stream_of_rows_has_the_gpu_that_an_earlier_run_filled(monkeypatch, tmp_path):
+    """Not beside what was kept for the next image, and that image is right all the same."""
+    model = deployed("unet_d2")
+    image = picture(model, 150, 130)
+    expected = segmented(model, image, plan="whole")
+    with emulated(monkeypatch, "cuda.bindings") as (emulation, _):
+        cuda_provider(monkeypatch, emulation, tmp_path)
+        session = Session(model, device="cuda:0", engine="onnxruntime")
+
+        def held() -> int:
+            return emulation.calls().get("cuMemAlloc", 0) - emulation.calls().get("cuMemFree", 0)
+
+        counts = []
+        for _ in range(2):
+            with session.stream(width=130, dtype=np.uint8, rows=16) as stream:
+                pieces = [*stream.push(image[:64])]
+                counts.append(held())
+                pieces += [*stream.push(image[64:]), *stream.close()]
+            assert np.array_equal(np.concatenate([labels for _, labels in pieces]), expected)
+            assert np.array_equal(run(session, image), expected)
+        assert counts[0] == counts[1]
+        session.close()
+        assert emulation.violations() == []
+        assert emulation.leaks() == []

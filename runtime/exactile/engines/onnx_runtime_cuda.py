@@ -158,9 +158,9 @@ def provider_options(ordinal: int, stream: int, memory_limit_bytes: int | None, 
 
     1. The arena grows by what is asked for, not to the next power of two: what is left belongs to other networks.
     2. TF32 is off unless asked for: results are those of float32.
-    3. cuDNN's heuristics choose convolution algorithms. ONNX Runtime's default measures them, and takes the one that
-       was fastest that time: two GPUs, or two runs, could choose differently, and their pixels would differ. Nor does
-       the choice depend on a limit for workspace.
+    3. cuDNN's heuristics choose convolution algorithms. Versions of ONNX Runtime whose default measures them take the
+       one that was fastest that time: two GPUs, or two runs, could choose differently, and their pixels would differ.
+       Nor does the choice depend on a limit for workspace.
     4. Matrix products are not chosen by measuring, either.
     5. Channels first, as the graph is, and bias added behind the convolution: one kernel for each node.
     6. Layer normalisation sums in float32.

@@ -96,7 +96,11 @@ class GpuProcessor:
         )
 
     def strip_engine(self, plan: StripPlan, need: MemoryNeed, constants: Constants) -> DeviceStripEngine:  # noqa: ARG002 -- the seam's signature
-        """On the first of the GPUs: strips that are given one by one follow each other."""
+        """On the first of the GPUs: strips that are given one by one follow each other.
+
+        What that one keeps of an earlier run goes: the plan is for all of its memory.
+        """
+        self.stations[0].let_go()
         return DeviceStripEngine(self._model, self.stations[0].device, self._family, plan, constants)
 
     def close(self) -> None:

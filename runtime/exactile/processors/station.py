@@ -71,6 +71,14 @@ class Station:
         assert self._opened is not None
         return self._opened.lane(constants, cancellation, free)
 
+    def let_go(self) -> None:
+        """Release what is kept for the next run; not what a run has."""
+        if self._lock.acquire(blocking=False):
+            try:
+                self.drop()
+            finally:
+                self._lock.release()
+
     def drop(self) -> None:
         """Release everything, as after a failure; for who has taken it, or when nobody uses it any more."""
         opened, self._opened, self._key = self._opened, None, None
