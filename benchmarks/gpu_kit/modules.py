@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from benchmarks.gpu_kit.networks import LARGEST_INTEGER, is_integer
+from benchmarks.gpu_kit.network_names import LARGEST_INTEGER, is_integer
 from benchmarks.gpu_kit.rehearsal import rehearsing
 from benchmarks.networks import CHANNELS, CLASSES, balanced, exported
 from models.fc_densenet import FCDenseNet, fc_densenet

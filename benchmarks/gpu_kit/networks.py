@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import onnx
 
+from benchmarks.gpu_kit.network_names import TRAINED, is_integer
 from benchmarks.harness.worker import ROOT
 from exactile.contract import DeployedModel
 from exactile_converters.deploy import Normalization, deploy
@@ -25,21 +26,8 @@ from exactile_converters.from_onnx import Network, prepare_network
 from exactile_converters.precision import at_precision
 
 Output = Literal["labels", "raw"]
-TRAINED = "stain_unet"
 SCALE = Normalization(scale=(255.0,))
 TRAINED_SCALE = Normalization(scale=(255.0,), mean=(0.5,), std=(0.25,))
-LARGEST_INTEGER = 7
-"""Samples of images for integer networks are at most this."""
-
-
-FLOATING = (TRAINED, "U-Net 16", "U-Net 32", "U-Net 64", "FC-DenseNet-56", "ResNet U-Net")
-INTEGER = ("U-Net 16 integer", "FC-DenseNet-56 integer", "ResNet U-Net integer")
-SLOW = ("U-Net 64", "FC-DenseNet-56")
-"""Those for which an image of the full size would take too long."""
-
-
-def is_integer(name: str) -> bool:
-    return name in INTEGER
 
 
 def onnx_file(name: str, folder: Path) -> Path:

@@ -13,7 +13,7 @@ import tifffile
 from numpy.typing import NDArray
 from skimage import data
 
-from benchmarks.gpu_kit.networks import LARGEST_INTEGER, is_integer
+from benchmarks.gpu_kit.network_names import LARGEST_INTEGER, is_integer
 
 JPEG_TILE_PX = 256
 JPEG_QUALITY = 85

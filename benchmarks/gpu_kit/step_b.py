@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.gpu_kit.harness import Check
-from benchmarks.gpu_kit.networks import FLOATING, INTEGER, TRAINED
+from benchmarks.gpu_kit.network_names import FLOATING, INTEGER, TRAINED
 
 ROOM = "benchmarks.gpu_kit.correctness"
 PYCUDA, BINDINGS = "pycuda", "cuda.bindings"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmarks.gpu_kit.figures.file_to_file import Plan, trace_file
 from benchmarks.gpu_kit.harness import Check
-from benchmarks.gpu_kit.networks import FLOATING, SLOW
+from benchmarks.gpu_kit.network_names import FLOATING, SLOW
 from benchmarks.gpu_kit.sizes import sizes
 
 ROOM = "benchmarks.gpu_kit.figures"

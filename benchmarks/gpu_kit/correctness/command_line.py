@@ -13,7 +13,8 @@ import numpy as np
 import tifffile
 
 from benchmarks.gpu_kit.correctness.reference import reference
-from benchmarks.gpu_kit.networks import TRAINED, onnx_file
+from benchmarks.gpu_kit.network_names import TRAINED
+from benchmarks.gpu_kit.networks import onnx_file
 from benchmarks.gpu_kit.pictures import picture
 from benchmarks.gpu_kit.provider import DEVICE
 from benchmarks.gpu_kit.rehearsal import rehearsing

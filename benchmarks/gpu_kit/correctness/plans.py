@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.gpu_kit.correctness.reference import Reference, reference
-from benchmarks.gpu_kit.networks import is_integer, model
+from benchmarks.gpu_kit.network_names import is_integer
+from benchmarks.gpu_kit.networks import model
 from benchmarks.gpu_kit.pictures import Picture, picture
 from benchmarks.gpu_kit.provider import Binding, gpu_session
 from benchmarks.gpu_kit.sizes import sizes

@@ -15,7 +15,7 @@ from exactile.contract import Activation
 from exactile.errors import OptionError
 from exactile_converters.geometry.feature_maps import FeatureMap
 from exactile_converters.graphs.interval import Interval
-from exactile_converters.graphs.ranges import constant_of
+from exactile_converters.graphs.node_ranges import constant_of
 
 Step = Literal["none", "sigmoid", "softmax", "exp"]
 """What exactile applies to the output to have probabilities."""

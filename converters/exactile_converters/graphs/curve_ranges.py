@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from exactile_converters.graphs.interval import UNIT, ZERO, Interval, of_array, of_number
-from exactile_converters.graphs.ranges import NodeRanges, NoRangeError
+from exactile_converters.graphs.node_ranges import NodeRanges, NoRangeError
 
 Rule = Callable[[NodeRanges], Interval]
 

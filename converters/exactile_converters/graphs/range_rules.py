@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from exactile_converters.graphs.curve_ranges import CURVES
 from exactile_converters.graphs.interval import UNKNOWN, ZERO, Interval, of_array, of_number, of_type
-from exactile_converters.graphs.ranges import NodeRanges, NoRangeError, dtype_of
+from exactile_converters.graphs.node_ranges import NodeRanges, NoRangeError, dtype_of
 from exactile_converters.graphs.weighted_ranges import WEIGHTED
 
 Rule = Callable[[NodeRanges], Interval]

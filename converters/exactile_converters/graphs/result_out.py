@@ -18,7 +18,7 @@ from exactile_converters.geometry.node_view import Labels
 from exactile_converters.graphs.activation import MOVES, ROUNDING, Meaning, doubt_of, find_meaning, for_planes
 from exactile_converters.graphs.builder import Builder
 from exactile_converters.graphs.interval import UNIT, Interval
-from exactile_converters.graphs.ranges import dtype_of
+from exactile_converters.graphs.node_ranges import dtype_of
 
 RESULT = "exactile_result"
 MapDtype = Literal["float32", "float16", "uint8"]

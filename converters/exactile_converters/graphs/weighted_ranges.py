@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exactile_converters.graphs.interval import UNKNOWN, Interval, of_array
-from exactile_converters.graphs.ranges import NodeRanges
+from exactile_converters.graphs.node_ranges import NodeRanges
 
 Array = NDArray[np.float64]
 
