@@ -172,18 +172,21 @@ def test_no_word_of_it_where_all_is_taken(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("attributes", "refused"),
+    ("op", "attributes", "refused"),
     [
-        ({"ceil_mode": 1, "count_include_pad": 1}, True),
-        ({"ceil_mode": 1}, False),
-        ({"count_include_pad": 1, "pads": [1] * 4}, False),
+        ("AveragePool", {"ceil_mode": 1, "count_include_pad": 1}, True),
+        ("AveragePool", {"ceil_mode": 1}, False),
+        ("AveragePool", {"count_include_pad": 1, "pads": [1] * 4}, False),
+        ("MaxPool", {"dilations": [2, 2], "pads": [2] * 4}, True),
+        ("MaxPool", {"dilations": [2, 2]}, False),
+        ("MaxPool", {"dilations": [1, 1], "pads": [1] * 4}, False),
     ],
 )
-def test_pooling_that_cudnn_does_otherwise_is_said_in_every_graph(attributes, refused, tmp_path):
-    """Where it counts padding and its last window goes beyond it; not where rounding up has no effect."""
+def test_pooling_that_the_provider_may_do_otherwise_is_said_in_every_graph(op, attributes, refused, tmp_path):
+    """Averages that count padding and whose last window goes beyond it; dilated windows that begin in the padding."""
     nodes = [
         ("Conv", ["image", "w0"], ["a"], {"pads": [1] * 4}),
-        ("AveragePool", ["a"], ["b"], {"kernel_shape": [3, 3], "strides": [2, 2], **attributes}),
+        (op, ["a"], ["b"], {"kernel_shape": [3, 3], "strides": [2, 2], **attributes}),
         ("Conv", ["b", "w1"], ["out"], {}),
     ]
     model = onnx.load_from_string(model_of(nodes, {"w0": weights(4, 3, 3, 3), "w1": weights(2, 4, 1, 1)}))
@@ -196,4 +199,4 @@ def test_pooling_that_cudnn_does_otherwise_is_said_in_every_graph(attributes, re
     assert len(graphs) == 9
     said = [{entry.key: entry.value for entry in onnx.load_from_string(graph).metadata_props} for graph in graphs]
     assert [NOT_ON_CUDA in metadata for metadata in said] == [refused] * len(graphs)
-    assert any("is refused: AveragePool" in note for note in converted.file.notes) == refused
+    assert any(f"is refused: {op}" in note for note in converted.file.notes) == refused

@@ -1,12 +1,13 @@
 """Operators whose kernels on a GPU are others than on a CPU, one at a time: the same values in every plan, each time.
 
 Samples and weights are small integers, so that all but averages and interpolation are exact in whatever order they are
-added. Where weights are ``fractions``, they have more bits than TF32 keeps.
+added. Where weights are ``fractions``, they have more bits than TF32 keeps. What is ``doubted`` is refused on GPUs; it
+runs here all the same, to know more, and the check does not depend on it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,19 +40,31 @@ class Case:
     factor: float = 0.0
     exact: bool = True
     fractions: bool = False
+    doubted: bool = False
 
 
 CASES = {
     "max pooling, padded after": Case(op="MaxPool", attributes={**THREE, **DOWN, "pads": [0, 0, 1, 1]}),
     "max pooling, padded before": Case(op="MaxPool", attributes={**THREE, **DOWN, "pads": [1, 1, 0, 0]}),
     "max pooling, rounded up": Case(op="MaxPool", attributes={**THREE, **DOWN, "ceil_mode": 1}),
-    "max pooling, dilated": Case(op="MaxPool", attributes={**THREE, "dilations": [2, 2], "pads": [2] * 4}),
+    "max pooling, dilated": Case(op="MaxPool", attributes={**THREE, "dilations": [2, 2]}),
+    "max pooling, dilated and padded": Case(
+        op="MaxPool", attributes={**THREE, "dilations": [2, 2], "pads": [2] * 4}, doubted=True
+    ),
     "averages": Case(op="AveragePool", attributes={**THREE, "pads": [1] * 4}, exact=False),
     "averages, padding counted": Case(
         op="AveragePool", attributes={**THREE, "pads": [1] * 4, "count_include_pad": 1}, exact=False
     ),
     "averages, padded after": Case(op="AveragePool", attributes={**THREE, **DOWN, "pads": [0, 0, 1, 1]}, exact=False),
     "averages, rounded up": Case(op="AveragePool", attributes={**THREE, **DOWN, "ceil_mode": 1}, exact=False),
+    "averages, rounded up, padding counted": Case(
+        op="AveragePool",
+        attributes={**THREE, **DOWN, "ceil_mode": 1, "count_include_pad": 1},
+        exact=False,
+        doubted=True,
+    ),
+    "convolution, 2 x 2, padded after": Case(op="Conv", attributes={"pads": [0, 0, 1, 1]}, kernel=(2, 2)),
+    "convolution, padded after, down": Case(op="Conv", attributes={**DOWN, "pads": [0, 0, 1, 1]}, kernel=(3, 3)),
     "convolution, padded before": Case(op="Conv", attributes={"pads": [2, 2, 0, 0]}, kernel=(3, 3)),
     "convolution, dilated": Case(op="Conv", attributes={"pads": [2] * 4, "dilations": [2, 2]}, kernel=(3, 3)),
     "convolution, float32": Case(op="Conv", attributes={"pads": [1] * 4}, kernel=(3, 3), exact=False, fractions=True),
@@ -73,12 +86,12 @@ def alone(binding: Binding, folder: Path) -> dict[str, Any]:
     """A check: each operator against plain ONNX Runtime on the CPU, and which of two equal classes is taken."""
     rows = [_row(name, case, binding) for name, case in CASES.items()]
     rows.append(_ties(binding))
-    return {"passed": all(row["right"] for row in rows), "rows": rows}
+    return {"passed": all(row["right"] or row.get("refused elsewhere") for row in rows), "rows": rows}
 
 
 def _row(name: str, case: Case, binding: Binding) -> dict[str, Any]:
     network = _network(case)
-    deployed = deploy(prepare_network(network, name=name), image_dtype="uint8", output="raw")
+    deployed = _without_doubts(deploy(prepare_network(network, name=name), image_dtype="uint8", output="raw"))
     image = _image(deployed)
     expected = _on_cpu(network, image)
     found = _found(deployed, image, binding)
@@ -88,7 +101,23 @@ def _row(name: str, case: Case, binding: Binding) -> dict[str, Any]:
         "operator": name,
         **{f"max abs, {way}": difference for way, difference in off.items()},
         "right": max(off.values()) <= allowed,
+        "refused elsewhere": case.doubted,
     }
+
+
+def _without_doubts(deployed: DeployedModel) -> DeployedModel:
+    """The same graphs, not saying that they must not run on a GPU."""
+
+    def plain(graph: bytes) -> bytes:
+        model = onnx.load_from_string(graph)
+        del model.metadata_props[:]
+        return model.SerializeToString()
+
+    strips = deployed.strips
+    if strips is not None:
+        graphs = {role: replace(strip, graph=plain(strip.graph)) for role, strip in strips.graphs.items()}
+        strips = replace(strips, graphs=graphs)
+    return replace(deployed, graph=plain(deployed.graph), strips=strips)
 
 
 def _ties(binding: Binding) -> dict[str, Any]:
