@@ -65,6 +65,14 @@ class OnnxRuntimeCudaStandIn:
         return session
 
 
+def _entry(options: Any, name: str) -> str:
+    """A session's entry; "" where it was not set, for which ONNX Runtime has an error."""
+    try:
+        return options.get_session_config_entry(name)
+    except RuntimeError:
+        return ""
+
+
 class CudaSession:
     """As ``onnxruntime.InferenceSession``."""
 
@@ -84,7 +92,7 @@ class CudaSession:
         assert name == CUDA
         assert set(map(type, self.options.values())) == {str}
         self.disabled_optimizers = disabled_optimizers
-        self.float_weights = sess_options.get_session_config_entry("session.disable_quant_qdq") == "1"
+        self.float_weights = _entry(sess_options, "session.disable_quant_qdq") == "1"
         self.deterministic = sess_options.use_deterministic_compute
         self.strict = sess_options.get_session_config_entry("session.disable_cpu_ep_fallback") == "1"
         if "session" in stand_in.fails:
