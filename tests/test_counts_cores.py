@@ -20,6 +20,7 @@ import pytest
 import tifffile
 import zarr
 
+import exactile
 from exactile.geometry import Box, Span
 from exactile.plan.tiles import TilePlan
 from exactile.session import Session
@@ -38,7 +39,7 @@ from tests.nets import onnx_bytes
 from tests.test_sinks_pixels import noise, row_major, spec_of
 
 SIDE, CHUNK, STEP, HALO = 1024, 64, 256, 8
-OURS = f"{os.sep}exactile{os.sep}"
+OURS = f"{Path(exactile.__file__).parent}{os.sep}"
 
 
 @contextmanager
@@ -48,8 +49,8 @@ def calls_of_ours() -> Iterator[Counter[str]]:
 
     def note(frame, event, _argument) -> None:
         name = frame.f_code.co_filename
-        if event == "call" and OURS in name:
-            found[name.rpartition(OURS)[2]] += 1
+        if event == "call" and name.startswith(OURS):
+            found[name.removeprefix(OURS)] += 1
 
     sys.setprofile(note)
     try:
