@@ -6,7 +6,6 @@ real provider where it is at hand.
 
 from __future__ import annotations
 
-import collections
 import json
 import os
 import re
@@ -19,6 +18,7 @@ import pytest
 
 from exactile.engines.shared_library import read_dynamic
 from tests import cuda_stand_ins as build
+from tests.cuda_runtime.library import undefined_symbols
 
 ROOT = Path(__file__).parents[1]
 REAL = "EXACTILE_TEST_ONNXRUNTIME_GPU"
@@ -208,17 +208,12 @@ def test_the_real_provider_opens_with_cudas_libraries_in_another_folder(tmp_path
         pytest.skip(
             f"{REAL} is not the folder of an unpacked onnxruntime-gpu: pip download --no-deps onnxruntime-gpu; unzip"
         )
-    versions = subprocess.run(["readelf", "--dyn-syms", "-W", provider], capture_output=True, text=True, check=True)
-    symbols = collections.defaultdict(set)
-    for fields in map(str.split, versions.stdout.splitlines()):
-        if len(fields) >= 8 and fields[6] == "UND":
-            name, _, version = fields[7].partition("@")
-            symbols[version.lstrip("@")].add(name)
+    symbols = undefined_symbols(provider)
     for name in read_dynamic(provider).needed:
         if name.startswith(("libcu", "libnv")):
             at = tmp_path / "driver" if name == "libcuda.so.1" else tmp_path / "nvidia" / "cu13" / "lib"
-            plain = {each for each in symbols[""] if re.match(r"cu[A-Z]|curand", each)}
-            _versioned(at / name, symbols[name] or plain, versioned=name in symbols)
+            plain = {each for each in symbols.get("", ()) if re.match(r"cu[A-Z]|curand", each)}
+            _versioned(at / name, symbols.get(name, plain), versioned=name in symbols)
     build.cudnn(tmp_path / "nvidia" / "cudnn" / "lib", 13)
     alone = f"import ctypes; ctypes.CDLL({str(provider)!r})"
     loader = f"{tmp_path / 'driver'}:{tmp_path / 'nvidia' / 'cu13' / 'lib'}"

@@ -49,7 +49,7 @@ def checks() -> list[Check]:
 
 
 def _once(side: int, tile: int, mib: int) -> list[Check]:
-    """What one binding shows."""
+    """What matters less, or is shown by one binding."""
     return [
         Check(
             name="labels by a kernel, batches of 3",
@@ -66,32 +66,20 @@ def _once(side: int, tile: int, mib: int) -> list[Check]:
             )
             for tool in TOOLS
         ),
-        *(
-            Check(
-                name=f"beside torch, {binding}",
-                function=f"{DEVICE}:beside_torch",
-                arguments={"binding": binding},
-                seconds=30,
-            )
-            for binding in BINDINGS
-        ),
-        *(
-            Check(
-                name=f"pinned memory, {binding}",
-                function=f"{DEVICE}:pinned_costs",
-                arguments={"binding": binding, "total_mib": 2 * mib},
-                seconds=20,
-            )
-            for binding in BINDINGS
-        ),
+        *_by_each_binding("beside torch", "beside_torch", 30),
+        *_by_each_binding("pinned memory", "pinned_costs", 20, total_mib=2 * mib),
         Check(name="captured graphs", function=f"{DEVICE}:captured_graphs", arguments={"count": 256}, seconds=20),
-        *(
-            Check(
-                name=f"threads, {binding}",
-                function=f"{DEVICE}:many_threads",
-                arguments={"binding": binding, "threads": 8},
-                seconds=20,
-            )
-            for binding in BINDINGS
-        ),
+        *_by_each_binding("threads", "many_threads", 20, threads=8),
+    ]
+
+
+def _by_each_binding(name: str, function: str, limit_s: float, **arguments: int) -> list[Check]:
+    return [
+        Check(
+            name=f"{name}, {binding}",
+            function=f"{DEVICE}:{function}",
+            arguments={"binding": binding, **arguments},
+            seconds=limit_s,
+        )
+        for binding in BINDINGS
     ]

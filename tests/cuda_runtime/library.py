@@ -52,12 +52,12 @@ def wheel() -> Path | None:
 def build(site: Path, folder: Path) -> None:
     """Make the libraries that the provider in ``site`` needs in ``folder``. Needs g++ and readelf."""
     provider = site / "onnxruntime" / "capi" / PROVIDER
-    symbols, versions = _undefined(provider)
-    plain = {name for name in symbols[""] if re.match(r"cu[A-Z]|curand", name)}
+    symbols = undefined_symbols(provider)
+    plain = {name for name in symbols.get("", ()) if re.match(r"cu[A-Z]|curand", name)}
     folder.mkdir(parents=True, exist_ok=True)
     for name in _needed(provider):
         source = (HERE / "cudart.cpp").read_text() if name == RUNTIME else ""
-        _library(folder / name, source, symbols[name] or plain, versioned=name in versions)
+        _library(folder / name, source, symbols.get(name, plain), versioned=name in symbols)
     strings = set(re.findall(rb"(?<![A-Za-z])cudnn[A-Z]\w+(?=\x00)", provider.read_bytes()))
     cudnn = {name.decode() for name in strings} | {"cudnnCreate", "cudnnDestroy"}
     _library(folder / CUDNN, 'extern "C" unsigned long cudnnGetVersion(void) { return 91400; }', cudnn, versioned=True)
@@ -78,15 +78,15 @@ def run(module: str, *arguments: str | Path, site: Path, libraries: Path, journa
     return done.stdout
 
 
-def _undefined(provider: Path) -> tuple[dict[str, set[str]], set[str]]:
-    """The functions that it takes from others by the library that their version names, and those libraries."""
-    said = subprocess.run(["readelf", "--dyn-syms", "-W", provider], capture_output=True, text=True, check=True)
+def undefined_symbols(library: Path) -> dict[str, set[str]]:
+    """What it takes from others, by the library that the symbol's version names; "" for those without one."""
+    said = subprocess.run(["readelf", "--dyn-syms", "-W", library], capture_output=True, text=True, check=True)
     found = collections.defaultdict(set)
     for fields in map(str.split, said.stdout.splitlines()):
         if len(fields) >= 8 and fields[6] == "UND":
             name, _, version = fields[7].partition("@")
             found[version.lstrip("@")].add(name)
-    return found, set(found)
+    return dict(found)
 
 
 def _needed(provider: Path) -> list[str]:

@@ -5,26 +5,25 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from exactile.engines.cuda_provider import PROVIDER
+from exactile.engines.cuda_provider import NOT_ON_GPU, PROVIDER
 
-_NOT_ON_GPU = "fallback to CPU EP has been explicitly disabled"
 _MOST_NAMED = 5
 
 
 def left_to_the_cpu(ort: Any, error: Exception, graph: bytes, options: Any, asked: dict[str, str]) -> str:
-    """The message for a session that was refused with ``error``; "" where this was not for the CPU's sake.
+    """The message for a session that was refused with ``error``; "" where the reason was another.
 
     ``options`` and ``asked`` are what the session was to be made with; the former are changed. ONNX Runtime says only
     that there are such nodes: it is asked once more, for where it would put each.
     """
-    if _NOT_ON_GPU not in str(error):
+    if NOT_ON_GPU not in str(error):
         return ""
     options.add_session_config_entry("session.disable_cpu_ep_fallback", "0")
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     try:
         session = ort.InferenceSession(graph, options, providers=[(PROVIDER, asked)], enable_fallback=0)
         if session.get_providers()[0] != PROVIDER:
-            return ""  # the provider did not start, which is another matter
+            return ""  # the provider did not start
         parts = session.get_provider_graph_assignment_info()
     except Exception:  # noqa: BLE001  # older versions do not tell; the first error stands
         return ""

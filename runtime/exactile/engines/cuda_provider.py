@@ -35,7 +35,9 @@ _REMEDIES = {
 _WHERE = re.compile(r" ?; ?(?:GPU|hostname|file|line|expr)=[^;]*")
 """Where in ONNX Runtime, and on which machine, something failed."""
 
-_NOT_ON_GPU = "fallback to CPU EP has been explicitly disabled"
+NOT_ON_GPU = "fallback to CPU EP has been explicitly disabled"
+"""What ONNX Runtime says where it would run a part of a graph on the CPU."""
+
 _OLDEST = (1, 29)
 """Before, average pooling that pads one side more than the other, as strips do, was wrong without an error."""
 
@@ -135,7 +137,7 @@ def fail_on_device(ort: Any, error: Exception, doing: str) -> NoReturn:
         raise DeviceMemoryError(
             f"the GPU's memory ran out while {doing}; free some, or use smaller tiles or batches: {one_line(error)}"
         ) from error
-    if _NOT_ON_GPU in text:
+    if NOT_ON_GPU in text:
         reason = why_not(ort) or (
             "the graph has operators that the CUDA provider does not run, or that provider did not start; "
             "nothing is left to the CPU"

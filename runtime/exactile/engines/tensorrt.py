@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from exactile.built_engine import BuiltEngine, TensorSpec
-from exactile.engines.rtx_gpus import rtx_refusal
+from exactile.engines.rtx_gpus import capability_text, rtx_refusal
 from exactile.engines.tensorrt_library import TensorRTLibrary, load_tensorrt
 from exactile.errors import BundleError, DeviceError, DeviceMemoryError, EngineError
 
@@ -180,8 +180,8 @@ def _check_device(built: BuiltEngine, compute_capability: tuple[int, int]) -> No
     if reason := rtx_refusal(built.backend, compute_capability):
         raise DeviceError(f"the engine {built.plan.name}: {reason}")
     if compute_capability not in built.compute_capabilities:
-        has = ".".join(map(str, compute_capability))
-        made_for = ", ".join(".".join(map(str, capability)) for capability in built.compute_capabilities)
+        has = capability_text((compute_capability,))
+        made_for = capability_text(built.compute_capabilities)
         raise DeviceError(
             f"the engine {built.plan.name} was built for GPUs of compute capability {made_for or 'none'}; this one has "
             f"{has}: build an engine for it, or run on another GPU"

@@ -61,7 +61,7 @@ class TileAssembly:
 class TileArrays:
     """Arrays for tiles, (C, tile, tile), which go round: fresh memory costs as much as what is done with it.
 
-    Used by one thread. Of what was taken there are never more than were in use at a time.
+    Used by one thread. It never holds more arrays than were in use at once.
     """
 
     def __init__(self, planes: int, tile_px: int, dtype: np.dtype[Any]) -> None:

@@ -90,7 +90,9 @@ class ZarrStore:
             left.unlink(missing_ok=True)
 
     def sync(self) -> None:
-        unsynced, self._unsynced = self._unsynced, []
+        # Another thread may append meanwhile: what it appends is behind these.
+        unsynced = self._unsynced[:]
+        del self._unsynced[: len(unsynced)]
         paths = [self._chunk_path(key) for key in unsynced]
         with os_errors_as_sink_errors(self._folder), ThreadPoolExecutor(SYNC_THREADS, "exactile-sync") as pool:
             list(pool.map(_sync_file, paths))

@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 _READ_AT_ONCE = 1 << 30
+_COMPRESSORS = frozenset(("zstd", "blosc", "gzip"))
+"""Of formats 2 and 3, by the same names in numcodecs."""
 
 Decompress = Callable[[bytes], Any]
 
@@ -82,9 +84,9 @@ def _codecs_3(metadata: Mapping[str, Any], dtype: np.dtype[Any]) -> Codecs | Non
     plain = samples["name"] == "bytes" and (dtype.itemsize == 1 or (first_byte == "little" and dtype.str[0] == "<"))
     regular = metadata["chunk_grid"]["name"] == "regular" and not metadata.get("storage_transformers")
     names = [compressor["name"] for compressor in compressors]
-    if not plain or not regular or not {*names} <= _DECOMPRESSORS.keys():
+    if not plain or not regular or not _COMPRESSORS.issuperset(names):
         return None
-    return "C", tuple(_DECOMPRESSORS[name]() for name in reversed(names))
+    return "C", tuple(_decompressor(name) for name in reversed(names))
 
 
 def _codecs_2(metadata: Mapping[str, Any]) -> Codecs | None:
@@ -95,32 +97,15 @@ def _codecs_2(metadata: Mapping[str, Any]) -> Codecs | None:
     if compressor is None:
         return metadata["order"], ()
     name = compressor["id"] if isinstance(compressor, Mapping) else compressor.codec_id
-    return (metadata["order"], (_DECOMPRESSORS[name](),)) if name in _DECOMPRESSORS else None
+    return (metadata["order"], (_decompressor(name),)) if name in _COMPRESSORS else None
 
 
-def _zstd() -> Decompress:
-    from numcodecs.zstd import Zstd
+def _decompressor(name: str) -> Decompress:
+    """Chunks say themselves how they were compressed, so nothing of a codec's configuration is needed."""
+    from numcodecs.registry import get_codec
 
-    decode: Decompress = Zstd().decode
+    decode: Decompress = get_codec({"id": name}).decode
     return decode
-
-
-def _blosc() -> Decompress:
-    from numcodecs.blosc import Blosc
-
-    decode: Decompress = Blosc().decode
-    return decode
-
-
-def _gzip() -> Decompress:
-    from numcodecs.gzip import GZip
-
-    decode: Decompress = GZip().decode
-    return decode
-
-
-_DECOMPRESSORS: dict[str, Callable[[], Decompress]] = {"zstd": _zstd, "blosc": _blosc, "gzip": _gzip}
-"""Chunks say themselves how they were compressed, so nothing of a codec's configuration is needed."""
 
 
 def _content(path: str) -> bytes | None:
