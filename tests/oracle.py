@@ -1,4 +1,4 @@
-"""The reference: one pass of plain ONNX Runtime over the whole image, padded and cropped by numpy."""
+"""The reference: one pass of plain ONNX Runtime over the image itself; padded and cropped if it is refused."""
 
 from __future__ import annotations
 
@@ -6,6 +6,12 @@ import numpy as np
 import onnxruntime as ort
 
 from exactile.geometry import AxisGeometry, Geometry
+
+RUNTIME_ERRORS = (
+    ort.capi.onnxruntime_pybind11_state.Fail,
+    ort.capi.onnxruntime_pybind11_state.InvalidArgument,
+    ort.capi.onnxruntime_pybind11_state.RuntimeException,
+)
 
 
 def _pads(axis: AxisGeometry, size: int, border: str) -> tuple[int, int]:
@@ -20,19 +26,35 @@ def _pads(axis: AxisGeometry, size: int, border: str) -> tuple[int, int]:
 def whole_pass(
     model: bytes, image: np.ndarray, geometry: Geometry, border: str = "model", *, scale=1.0, mean=0.0, std=1.0
 ) -> np.ndarray:
-    """The network's own output (C, H', W') float32 for ``image`` (H, W, C), cropped to the image."""
+    """The network's own output (C, H', W') float32 for ``image`` (H, W, C); cropped to it where it had to be padded."""
     height, width = image.shape[:2]
     pads = [_pads(geometry.y, height, border), _pads(geometry.x, width, border)]
-    padded = np.pad(image, [*pads, (0, 0)], mode="reflect" if border == "model" else border)
-    values = (padded.astype(np.float32) / np.float32(scale) - np.float32(mean)) / np.float32(std)
-    session = ort.InferenceSession(model)
-    name = session.get_inputs()[0].name
-    (output,) = session.run(None, {name: np.ascontiguousarray(values.transpose(2, 0, 1)[None])})
+    ways = [pads] if border != "model" else [[(0, 0)] * 2, [pads[0], (0, 0)], [(0, 0), pads[1]], pads]
+    for padding in ways:
+        padded = np.pad(image, [*padding, (0, 0)], mode="reflect" if border == "model" else border)
+        output = own_pass(model, (padded.astype(np.float32) / np.float32(scale) - np.float32(mean)) / np.float32(std))
+        if output is not None:
+            break
+    assert output is not None
     crops = []
-    for axis, size, (before, _) in ((geometry.y, height, pads[0]), (geometry.x, width, pads[1])):
-        if border == "model":
-            crops.append(slice(0, -(-(size * axis.scale + axis.size_constant) // 1)))
-        else:
-            first = int((before - axis.offset) * axis.scale)
+    for axis, size, around in ((geometry.y, height, padding[0]), (geometry.x, width, padding[1])):
+        if border != "model":
+            first = int((around[0] - axis.offset) * axis.scale)
             crops.append(slice(first, first + -(-(size * axis.scale) // 1)))
-    return output[0][:, crops[0], crops[1]]
+        else:
+            crops.append(slice(0, -(-(size * axis.scale + axis.size_constant) // 1)) if any(around) else slice(None))
+    return output[:, crops[0], crops[1]]
+
+
+def own_pass(model: bytes, values: np.ndarray) -> np.ndarray | None:
+    """The output (C, H', W') for ``values`` (H, W, C) float32 as they are; None where ONNX Runtime refuses the size."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    session = ort.InferenceSession(model, options)
+    try:
+        (output,) = session.run(
+            None, {session.get_inputs()[0].name: np.ascontiguousarray(values.transpose(2, 0, 1)[None])}
+        )
+    except RUNTIME_ERRORS:
+        return None
+    return output[0] if min(output.shape) else None

@@ -58,9 +58,15 @@ def smallest_tile(name: str, extra: int = 1) -> tuple[int, int]:
     return sides[0], sides[1]
 
 
+POSITIONED = {"unet_bilinear_skip_d2"}
+"""It resizes to the size of a skip connection."""
+
+
 def image_size(name: str, tile: tuple[int, int]) -> tuple[int, int]:
     """Three tiles each way, or two where tiles are large; no multiple of anything."""
     stride = NETS[name].stride
+    if name in POSITIONED:  # other sizes go through in one piece
+        return tile[0] + 2 * stride, tile[1] + 3 * stride
     steps = 1 if max(tile) > 256 else 2
     return tile[0] + steps * stride - stride // 2 + 1, tile[1] + (steps + 1) * stride - 1
 

@@ -197,7 +197,8 @@ def test_tiles_of_usual_sizes(tmp_path):
         count = tiles_along(20_000, side, 94, 110, 16)
         assert tile["computed_over_wanted"] == pytest.approx(count**2 * side**2 / 20_000**2, abs=1e-4)
         assert tile["memory_bytes"] == model.weights_bytes + model.activation_bytes(side, side)
-    assert found["sizes"] == {"y": {"step": 16, "remainder": 0}, "x": {"step": 16, "remainder": 0}}
+    axis = {"step": 16, "remainder": 0, "own_remainders": [0], "one_piece_remainders": [], "one_piece_reason": None}
+    assert found["sizes"] == {"y": axis, "x": axis}
     assert found["offset"] == {"y": "0", "x": "0"}
     assert found["halo_side"] == "bottom"
     assert found["halo_path"][-1]["cumulative"] == 110
@@ -213,7 +214,7 @@ def test_people_read_geometry_cost_tiles_and_path(tmp_path):
     for words in (
         "offset",
         "4 x 4 pixels",
-        "multiples of 2",
+        "sizes     any",
         "880 multiply-accumulates",
         "1,539",
         "2048 x 2048",

@@ -155,16 +155,24 @@ def test_what_cannot_be_run_is_refused_with_the_obstacle(name):
     assert "It cannot be tiled, either, because of " in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["skipping", "floored"])
-def test_an_image_of_a_size_that_is_not_taken_is_extended_and_the_summary_says_so(name):
+def test_an_image_of_a_size_that_is_taken_is_run_as_it_is_even_where_the_result_loses_pixels():
+    model, image = whole_nets.floored(), picture()
+    raw, summary, _ = whole(model, image, output="raw")
+    assert np.array_equal(raw, plain(model, image))
+    assert raw.shape[1:] == tuple(side // 4 * 4 for side in SIZE)
+    assert (summary.domain, summary.padded_because) == (SIZE, "")
+
+
+def test_an_image_of_a_size_that_is_not_taken_is_extended_and_the_summary_says_so():
     """By reflection at the bottom and right, as where tiles are possible; where the size is taken, it is not."""
-    model = getattr(whole_nets, name)()
+    model = whole_nets.skipping()
     image = picture()
     raw, summary, _ = whole(model, image, output="raw")
     extended = np.pad(image, ((0, 3), (0, 2), (0, 0)), mode="reflect")
     assert np.array_equal(raw, plain(model, extended)[:, : SIZE[0], : SIZE[1]])
     assert (summary.image, summary.domain, summary.tile) == (SIZE, (64, 48), (64, 48))
     assert "one pass over the whole image, extended to 64 x 48 pixels, because of " in summary.reason
+    assert summary.padded_because == "as the network does not take its size"
     raw, summary, _ = whole(model, extended, output="raw")
     assert np.array_equal(raw, plain(model, extended))
     assert "extended" not in summary.reason

@@ -127,8 +127,8 @@ def test_bands_are_as_few_as_fit():
 def test_the_prediction_grows_with_what_is_computed_again():
     net, image = contract(4, 22), (4000, 400)
     plans = [StripPlan.of(net.geometry, strip_model(), image, "model", rows=rows, band=400) for rows in (8, 128)]
-    assert predicted_passes(plans[0], strip_model()) > predicted_passes(plans[1], strip_model()) > 1.05
-    assert predicted_passes(TilePlan.of(net.geometry, image, "model", (4000, 400)), None) == 1
+    assert predicted_passes(plans[0]) > predicted_passes(plans[1]) > 1.05
+    assert predicted_passes(TilePlan.of(net.geometry, image, "model", (4000, 400))) == 1
 
 
 @cache

@@ -22,6 +22,7 @@ from onnx import TensorProto, numpy_helper
 import exactile
 from exactile.bundle.contract_file import (
     CONTRACT_NAME,
+    VERSION,
     WEIGHTS_NAME,
     AccuracyPart,
     ClassPart,
@@ -29,6 +30,7 @@ from exactile.bundle.contract_file import (
     FilePart,
     GraphPart,
     NormalizationPart,
+    OtherStripsPart,
     SamplePart,
     TilePart,
     VerificationPart,
@@ -45,7 +47,7 @@ from exactile.bundle.translation import (
     result_part,
     strips_part,
 )
-from exactile.contract import Contract, DeployedModel
+from exactile.contract import Contract, DeployedModel, StripModel, StripRole
 from exactile.errors import NotTileableError, OutputExistsError, SinkError
 from exactile_converters.cuda_kernels.doubts import mark_doubt
 from exactile_converters.graphs.io import Normalization
@@ -136,14 +138,15 @@ def _files(content: BundleContent) -> tuple[dict[str, bytes], ContractFile]:
     tile_name = f"tile-{height}x{width}.onnx"
     graph = onnx.load_from_string(model.graph)
     graphs = {"graph.onnx": graph, tile_name: _fixed(graph, content.tile)}
-    strip_names = {role: f"strip-{role}.onnx" for role in ROLES}
-    if model.strips is not None:
-        for role, name in strip_names.items():
-            graphs[name] = onnx.load_from_string(model.strips.graphs[role].graph)
-    for proto in graphs.values():
-        weights.move(proto, model.strips.weights if model.strips is not None else {})
-    strips = strips_part(model.strips, strip_names) if model.strips is not None else None
-    metadata = {**content.metadata, **claims_of(model.contract), **layout_claims(weights.parts, strips)}
+    strip_names, strip_weights = _strip_files(model, graphs)
+    for name, proto in graphs.items():
+        weights.move(proto, strip_weights.get(name, {}))
+    strips = strips_part(model.strips, strip_names[None]) if model.strips is not None else None
+    others = tuple(
+        OtherStripsPart(remainders=remainders, strips=strips_part(other, strip_names[remainders]))
+        for remainders, other in model.other_strips.items()
+    )
+    metadata = {**content.metadata, **claims_of(model.contract), **layout_claims(weights.parts, strips, others)}
     files = {}
     for name, proto in graphs.items():
         del proto.metadata_props[:]
@@ -156,7 +159,7 @@ def _files(content: BundleContent) -> tuple[dict[str, bytes], ContractFile]:
     normalization = content.normalization
     contract = ContractFile(
         format="exactile.bundle",
-        version=2,
+        version=VERSION,
         made_by=f"exactile {exactile.__version__}",
         model=model.contract.model_name,
         source=content.source,
@@ -182,8 +185,35 @@ def _files(content: BundleContent) -> tuple[dict[str, bytes], ContractFile]:
             by="running" if model.contract.verification.by == "running" else "rules",
             note=model.contract.verification.note,
         ),
+        other_strips=others,
     )
     return {**files, CONTRACT_NAME: encode_contract(contract)}, contract
+
+
+def _strip_files(
+    model: DeployedModel, graphs: dict[str, onnx.ModelProto]
+) -> tuple[dict[tuple[int, int] | None, dict[StripRole, str]], dict[str, Mapping[str, NDArray[Any]]]]:
+    """Put strip graphs into ``graphs``, equal ones once.
+
+    Returns the name of each role's, by remainders (None: the first), and the constants outside of it, by name.
+    """
+    names: dict[tuple[int, int] | None, dict[StripRole, str]] = {}
+    outside: dict[str, Mapping[str, NDArray[Any]]] = {}
+    known: dict[bytes, str] = {}
+    all_strips: list[tuple[tuple[int, int] | None, StripModel]] = list(model.other_strips.items())
+    if model.strips is not None:
+        all_strips.insert(0, (None, model.strips))
+    for remainders, strips in all_strips:
+        names[remainders] = {}
+        for role in ROLES:
+            data = strips.graphs[role].graph
+            suffix = "" if remainders is None else f"-{remainders[0]}-{remainders[1]}"
+            if data not in known:
+                known[data] = f"strip-{role}{suffix}.onnx"
+                graphs[known[data]] = onnx.load_from_string(data)
+                outside[known[data]] = strips.weights
+            names[remainders][role] = known[data]
+    return names, outside
 
 
 class _Weights:

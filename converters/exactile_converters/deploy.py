@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import onnx_ir as ir
 
-from exactile.contract import Activation, Contract, DeployedModel, OutputKind
+from exactile.contract import Activation, Contract, DeployedModel, OutputKind, StripModel
 from exactile_converters.cuda_kernels.doubts import mark_doubt
 from exactile_converters.cuda_kernels.write import write_for_provider
 from exactile_converters.deploy_whole import deploy_whole
@@ -16,6 +18,7 @@ from exactile_converters.graphs.io import MapDtype, Normalization, ResultWish, s
 from exactile_converters.graphs.memory_records import wrapped_memory
 from exactile_converters.inspection import Inspection, inspect_network, not_tileable
 from exactile_converters.strips.build import build_strips
+from exactile_converters.strips.own_sizes import strips_for_own_sizes
 from exactile_converters.strips.refusal import StripError
 from exactile_converters.untrusted import understood
 
@@ -40,19 +43,24 @@ def deploy(
     threshold: float | None = None,
     activation: Activation | None = None,
     strips: bool = True,
+    image_size: tuple[int, int] | None = None,
 ) -> DeployedModel:
     """Deploy ``network`` for images of ``image_dtype`` ("uint8", "uint16" or "float32"); consumes the network.
 
     ``map_dtype`` is the type of probabilities and raw maps, float32 by default; ``threshold`` that of the probability,
     for one channel or multilabel planes (default 0.5); ``activation`` what the output still needs to be probabilities
     (default: as the graph tells). ``strips=False`` leaves the strip graphs out, where only the tile plan will be used.
+    With ``image_size``, (height, width), only for images of that size is it found out whether the network takes them as
+    they are, which is quicker; others are extended to a multiple of the stride where it is not known.
 
     Raises NotTileableError listing the obstacles, the network as it was (``deploy_whole`` is for it), ChannelError, and
     OptionError where ``output`` makes no sense.
     """
     wish = ResultWish(kind=output, map_dtype=map_dtype, threshold=threshold, activation=activation)
     with understood(network.name):
-        return _deployed(network, image_dtype, normalization or Normalization(), wish, strips=strips)
+        return _deployed(
+            network, image_dtype, normalization or Normalization(), wish, strips=strips, image_size=image_size
+        )
 
 
 def _deployed(
@@ -62,8 +70,9 @@ def _deployed(
     wish: ResultWish,
     *,
     strips: bool,
+    image_size: tuple[int, int] | None,
 ) -> DeployedModel:
-    traced = network.trace()
+    traced = network.with_own_sizes(network.trace(), image_size)
     if traced.geometry is None:
         raise not_tileable(network.name, traced.obstacles)
     write_windows(traced)
@@ -84,12 +93,20 @@ def _deployed(
         memory=wrapped_memory(wrapped, traced.sizes),
     )
     model, reason = None, "the model was deployed without strips"
+    others: Mapping[tuple[int, int], StripModel] = {}
     if strips:
         try:
             model, reason = build_strips(wrapped, traced.sizes, traced.geometry.y.remainder), ""
+            model, others = strips_for_own_sizes(wrapped, traced.sizes, traced.geometry, model, image_size)
         except StripError as error:
             reason = str(error)
     proto = ir.to_proto(wrapped.model)
     statistics_as_inputs(proto, wrapped.image.statistics)
     mark_doubt(proto)
-    return DeployedModel(contract=contract, graph=proto.SerializeToString(), strips=model, no_strips_reason=reason)
+    return DeployedModel(
+        contract=contract,
+        graph=proto.SerializeToString(),
+        strips=model,
+        no_strips_reason=reason,
+        other_strips=others,
+    )

@@ -44,8 +44,8 @@ def deploy_whole(
     """Deploy ``network`` for images of ``image_size``, (height, width) in pixels, alone; the network stays as it is.
 
     For networks with obstacles to exact tiling, which the contract then names; the session runs the model in one pass,
-    or raises BudgetError. An image whose size the network does not take, or of which its result would lose pixels at
-    the edges, is reflected at the bottom and right up to the next size that is taken, and the result cropped again.
+    or raises BudgetError. An image whose size the network does not take is reflected at the bottom and right up to the
+    next size that is taken, and the result cropped again.
     Other options are those of ``deploy``.
 
     Raises OptionError for a network that can be tiled (``deploy`` is for it, and for images of any size) and where
@@ -144,4 +144,5 @@ def _axis(result: FeatureMap, origin: Fraction, axis: Label, image_px: int) -> A
         origin=origin,
         size_constant=result.shape[result.labels.index(axis)] - image_px * scale,
         remainder=image_px % stride,
+        others=(),
     )

@@ -48,17 +48,40 @@ def _write_transposed(node: ir.Node, shape: tuple[int, ...]) -> None:
 
 
 def _write_pool(node: ir.Node, shape: tuple[int, ...]) -> None:
+    pads, rounds_down = _pool_changes(node, shape)
+    if pads is not None:
+        _set_pads(node, list(pads))
+    if rounds_down:
+        del node.attributes["ceil_mode"]
+
+
+def _pool_changes(node: ir.Node, shape: tuple[int, ...]) -> tuple[tuple[int, ...] | None, bool]:
+    """Pads to be written in numbers, if any, and whether sizes that are rounded up are to be rounded down."""
     kernel = Kernel.of(node, node.attributes.get_ints("kernel_shape", ()))
     axes = len(kernel.sizes)
     placed = [kernel.placed(axis, shape[axis + SPACE]) for axis in range(axes)]
-    pads = [one.before for one in placed] + [one.after for one in placed]
-    if kernel.auto_pad in SAME and max(kernel.dilations) > 1 and min(pads) >= 0:
-        _set_pads(node, pads)
+    pads = (*(one.before for one in placed), *(one.after for one in placed))
+    written = pads if kernel.auto_pad in SAME and max(kernel.dilations) > 1 and min(pads) >= 0 else None
     # Automatic padding of windows that are not dilated leaves nothing to round. Where the stride is larger than the
     # kernel, this padding is negative; shape inference takes it for 0, and would round up.
     idle = kernel.ceil and kernel.auto_pad in SAME and max(kernel.dilations) == 1
-    if idle or any(kernel.drops_last(axis, shape[axis + SPACE]) for axis in range(axes)):
-        del node.attributes["ceil_mode"]
+    return written, idle or any(kernel.drops_last(axis, shape[axis + SPACE]) for axis in range(axes))
+
+
+def written_alike(
+    nodes: Iterable[ir.Node], shapes: Mapping[str, tuple[int, ...]], others: Mapping[str, tuple[int, ...]]
+) -> bool:
+    """Whether ``write_windows_at`` would write the same for maps of ``shapes`` and of ``others``.
+
+    Of transposed convolutions it always does: what they crop does not depend on the size.
+    """
+    for node in nodes:
+        name = node.inputs[0].name or "" if node.inputs and node.inputs[0] is not None else ""
+        if node.op_type not in POOLS or node.domain not in ("", RUNTIME_DOMAIN) or name not in shapes:
+            continue
+        if _pool_changes(node, shapes[name]) != _pool_changes(node, others[name]):
+            return False
+    return True
 
 
 def _set_pads(node: ir.Node, pads: list[int]) -> None:

@@ -21,6 +21,7 @@ from exactile_converters.engine_check import check_model, name_default_domain
 from exactile_converters.external_data import load_external_data
 from exactile_converters.fixed_size import release_fixed_size
 from exactile_converters.geometry.node_view import Labels
+from exactile_converters.geometry.own_sizes import with_own_sizes
 from exactile_converters.geometry.trace import Traced, trace
 from exactile_converters.identities import DropIdentities
 from exactile_converters.image_axes import first_convolution, give_batch
@@ -53,6 +54,22 @@ class Network:
         """Raises ModelError for a graph that contradicts itself."""
         with understood(self.name):
             return trace(self.model, self.image, self.result, labels=self.labels, channels=self.channels)
+
+    def with_own_sizes(self, traced: Traced, image_size: tuple[int, int] | None = None) -> Traced:
+        """``traced``, this network's trace, with the sizes that it takes as they are: all, or that of one image.
+
+        ``image_size`` is (height, width). Raises ModelError for a graph that contradicts itself.
+        """
+        with understood(self.name):
+            return with_own_sizes(
+                traced,
+                self.model,
+                self.image,
+                self.result,
+                labels=self.labels,
+                channels=self.channels,
+                image_size=image_size,
+            )
 
     def copy(self) -> Network:
         """Another one with a graph of its own, for what changes it; weights are shared."""

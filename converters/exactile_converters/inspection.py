@@ -72,7 +72,7 @@ class Inspection:
 
 def inspect_network(network: Network) -> Inspection:
     """Walk the network's graph and report. The network stays as it is."""
-    traced = network.trace()
+    traced = network.with_own_sizes(network.trace())
     tileable = traced.geometry is not None
     wrapped = _wrapped(network, traced) if tileable else None
     strips, reason = _strips(wrapped, traced)

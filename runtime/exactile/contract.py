@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any, Literal
 
@@ -225,6 +225,9 @@ class StripModel:
 
     What a strip costs beyond a whole pass is predicted as a part that grows with the strip (``copied_passes``, of a
     pass) and one that does not (``recomputed_rows``, in image rows of a pass).
+
+    The same graphs may serve images of other remainders: ``own_rows`` holds ``least_last_rows`` by that of the height,
+    ``own_columns`` the carries' ``width_constant`` by that of the width.
     """
 
     startup_rows: int
@@ -235,6 +238,26 @@ class StripModel:
     weights: Mapping[str, NDArray[Any]]
     copied_passes: float
     recomputed_rows: float
+    own_rows: Mapping[int, int] = field(default_factory=dict)
+    own_columns: Mapping[int, tuple[Fraction, ...]] = field(default_factory=dict)
+
+    def at(self, rows: int | None, columns: int | None) -> StripModel | None:
+        """For images of other remainders, None along an axis where it is not another; None where there are none."""
+        if (rows is not None and rows not in self.own_rows) or (
+            columns is not None and columns not in self.own_columns
+        ):
+            return None
+        carries = self.carries
+        if columns is not None:
+            constants = self.own_columns[columns]
+            carries = tuple(replace(carry, width_constant=own) for carry, own in zip(carries, constants, strict=True))
+        least = self.least_last_rows if rows is None else self.own_rows[rows]
+        return replace(self, least_last_rows=least, carries=carries)
+
+    @property
+    def key(self) -> Hashable:
+        """What engines are opened for: equal only for the same graphs and carries."""
+        return tuple(id(graph) for graph in self.graphs.values()), self.carries
 
     def passes(self, rows: int) -> float:
         """Predicted time of a strip of ``rows`` rows, by that of the same rows in a whole pass."""
@@ -251,6 +274,7 @@ class DeployedModel:
 
     ``weights`` are the constants that the graph refers to as external data, by name; ``claims`` what every graph's
     metadata must say. ``strips`` is None where the network cannot be run in strips; ``no_strips_reason`` then says why.
+    ``other_strips`` are those for images of other remainders than the geometry's first, by (height, width) remainder.
     ``engines`` were built for this very model; ``engines_refused`` says of others beside the bundle why they are not
     used.
     """
@@ -263,3 +287,27 @@ class DeployedModel:
     claims: Mapping[str, str] = field(default_factory=dict)
     engines: tuple[BuiltEngine, ...] = ()
     engines_refused: tuple[str, ...] = ()
+    other_strips: Mapping[tuple[int, int], StripModel] = field(default_factory=dict)
+
+    def strips_at(self, geometry: Geometry) -> StripModel | None:
+        """The strips for images of this remainder: ``geometry`` is the contract's ``of_size``."""
+        wanted, (height, width) = (geometry.y.remainder, geometry.x.remainder), self._remainders
+        if wanted == (height, width) or wanted in self.other_strips or self.strips is None:
+            return self.strips if wanted == (height, width) else self.other_strips.get(wanted)
+        return self.strips.at(
+            *(one if one != first else None for one, first in zip(wanted, (height, width), strict=True))
+        )
+
+    def no_strips_at(self, geometry: Geometry) -> str:
+        """Why there are none."""
+        if self.strips is None:
+            return self.no_strips_reason
+        one_pass = next((axis.one_pass for axis in (geometry.y, geometry.x) if axis.one_pass), "")
+        if one_pass:
+            return f"images of this size cannot be cut: {one_pass}"
+        stride = f"{geometry.y.stride} x {geometry.x.stride}"
+        return f"its strips are for images of other sizes modulo the stride, {stride}"
+
+    @property
+    def _remainders(self) -> tuple[int, int]:
+        return self.contract.geometry.y.remainder, self.contract.geometry.x.remainder

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import ceil, floor
 
@@ -89,6 +89,10 @@ class AxisGeometry:
     ``origin`` is where the output's first pixel lies in the input, exact, in input pixels: 0 where nothing is lost,
     ``n`` where valid convolutions or crops lose ``n`` pixels at the beginning, ``-n`` where the network pads
     outward. Output pixel ``i`` is the one for the input at ``origin + i / scale``.
+
+    ``remainder`` is that of the sizes all this holds for. ``others`` say the same of sizes of other remainders that the
+    network takes, from ``least`` pixels on, one each; None where they were not looked for. ``one_pass`` says why images
+    of such a size cannot be cut along this axis: then margins mean nothing. Empty where they can.
     """
 
     stride: int
@@ -100,6 +104,9 @@ class AxisGeometry:
     origin: Fraction = Fraction(0)
     size_constant: Fraction = Fraction(0)
     remainder: int = 0
+    least: int = 1
+    one_pass: str = ""
+    others: tuple[AxisGeometry, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.stride < 1:
@@ -114,6 +121,30 @@ class AxisGeometry:
             raise ValueError(f"remainder {self.remainder} must lie in [0, {self.stride})")
         if (self.remainder * self.scale + self.size_constant).denominator != 1:
             raise ValueError(f"an input of {self.remainder} pixels gives no whole number of output pixels")
+        for other in self.others or ():
+            if other.others or (other.stride, other.scale, other.origin) != (self.stride, self.scale, self.origin):
+                raise ValueError(f"sizes of remainder {other.remainder} have another stride, scale or origin")
+        remainders = [self.remainder, *(other.remainder for other in self.others or ())]
+        if len(set(remainders)) != len(remainders):
+            raise ValueError(f"remainders {remainders} are not all different")
+
+    def takes(self, size: int) -> bool:
+        """Whether the network is known to take images of ``size`` pixels as they are."""
+        found = self.of_size(size)
+        return found.accepted_size(size) == size
+
+    def of_size(self, size: int) -> AxisGeometry:
+        """What holds for images of ``size`` pixels: that of their remainder, or this where they must be extended."""
+        if size % self.stride != self.remainder:
+            for other in self.others or ():
+                if size % self.stride == other.remainder and size >= other.least:
+                    return other
+        return self
+
+    @property
+    def without_others(self) -> AxisGeometry:
+        """The same with all sizes of other remainders extended."""
+        return replace(self, others=()) if self.others else self
 
     @property
     def margin_before(self) -> int:
@@ -167,3 +198,12 @@ class Geometry:
 
     y: AxisGeometry
     x: AxisGeometry
+
+    def of_size(self, size: tuple[int, int]) -> Geometry:
+        """What holds for images of ``size``, (height, width)."""
+        return Geometry(y=self.y.of_size(size[0]), x=self.x.of_size(size[1]))
+
+    @property
+    def without_others(self) -> Geometry:
+        """The same with all sizes of other remainders extended."""
+        return Geometry(y=self.y.without_others, x=self.x.without_others)

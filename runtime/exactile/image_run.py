@@ -20,6 +20,7 @@ from exactile.pipeline.run import Pipeline, Timed
 from exactile.pipeline.staging import read_plan
 from exactile.plan.budget import MemoryNeed
 from exactile.plan.choice import Choice, Plan
+from exactile.plan.extension import why_extended
 from exactile.plan.remaining import remaining
 from exactile.plan.strips import StripPlan
 from exactile.planning import PROCESS_MARGIN_BYTES, Planner, Wish
@@ -109,7 +110,7 @@ class ImageRun:
         is_done = self.sink.is_done if isinstance(self.sink, ResumableSink) else _nothing_done
         kept_pixels = _pixels_done(plan, is_done)
         self.watcher.progress(kept_pixels)
-        left = remaining(plan, self.model.strips, is_done)
+        left = remaining(plan, is_done)
         need = self._need(left or plan)
         self.held_bytes = need.buffer_bytes + need.sink_bytes + need.spare_bytes
         pipeline = self._pipeline(left or plan, need, constants, is_done)
@@ -210,6 +211,7 @@ class ImageRun:
         self, choice: Choice, pipeline: Pipeline, need: MemoryNeed, kept_pixels: int, *, computed: bool
     ) -> Summary:
         plan, skipped, budget_bytes = choice.plan, pipeline.skipped, self.planner.budget_bytes
+        domain = plan.y.domain.size, plan.x.domain.size
         shape = self.planner.result_spec(plan, self.source).shape
         left_out = skipped.tiles * prod(plan.tile_shape)
         return Summary(
@@ -219,7 +221,8 @@ class ImageRun:
             bands=plan.bands if isinstance(plan, StripPlan) else 1,
             border=plan.border,
             image=plan.image_shape,
-            domain=(plan.y.domain.size, plan.x.domain.size),
+            domain=domain,
+            padded_because=why_extended(self.model.contract.geometry, plan.image_shape, domain, plan.border),
             result=shape,
             tile=plan.tile_shape,
             tiles=len(plan),

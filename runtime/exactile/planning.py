@@ -123,7 +123,7 @@ class Planner:
                 f"one pass over {plan.y.tile} x {plan.x.tile} pixels {need.shortage(self.budget_bytes)}. "
                 f"It would take less in tiles, but {contract.model_name} cannot be tiled exactly:\n{listed(contract)}"
             )
-        return Choice(plan=plan, passes=predicted_passes(plan, None), reason=reason(contract))
+        return Choice(plan=plan, passes=predicted_passes(plan), reason=reason(contract))
 
     def check_background(self, background: Background) -> None:
         """Raises OptionError where results have no labels, or not this one."""
@@ -171,7 +171,7 @@ class Planner:
                 "or leave the choice to --plan auto",
                 least_bytes=least_budget(need),
             )
-        return Choice(plan=chosen, passes=predicted_passes(chosen, self._model.strips), reason="as asked for")
+        return Choice(plan=chosen, passes=predicted_passes(chosen), reason="as asked for")
 
     def _asked(self, image: tuple[int, int], wish: Wish, measure: Callable[[Plan], MemoryNeed]) -> Plan:
         geometry, border, budget_bytes = self._contract.geometry, wish.border, self.budget_bytes
@@ -222,8 +222,8 @@ class Planner:
         memory = self._contract.memory
         activations, carries = memory.activation_bytes(*plan.tile_shape), 0
         weights_bytes = memory.weights_bytes
-        if isinstance(plan, StripPlan) and self._model.strips is not None:
-            strips = self._model.strips
+        if isinstance(plan, StripPlan):
+            strips = plan.strips
             runs = [(strips.graphs[role].memory, rows) for role, rows in plan.y.highest.items()]
             activations = max(run.activation_bytes(rows, plan.x.tile) for run, rows in runs)
             weights_bytes = max(run.weights_bytes for run, _ in runs)

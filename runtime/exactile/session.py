@@ -16,6 +16,7 @@ from exactile.memory import default_budget_bytes, return_large_blocks_at_once, s
 from exactile.nodata import nodata_rule
 from exactile.pipeline.run import Timed
 from exactile.plan.arriving import ArrivingRows
+from exactile.plan.arriving_strips import strips_for_stream
 from exactile.plan.border import Border
 from exactile.plan.budget import MemoryNeed
 from exactile.plan.choice import Choice, Plan
@@ -277,15 +278,14 @@ class Session:
         Results come strip by strip, the same as ``segment`` gives for the complete image. ``rows`` is the height of
         a strip (default: by predicted time within the memory budget): lower strips give results earlier and cost
         more. A ``sink`` is written as results come if ``height``, the number of rows to come, is given; else results
-        are kept in a temporary file beside the output until the height is known. A model that normalises by statistics
+        are kept in a temporary file beside the output until the height is known. Where a network's strips depend on the
+        height, modulo the stride, it must be given. A model that normalises by statistics
         of the whole image needs them beforehand: ``normalizers``, by ``measure`` of an overview, or from a scan before.
 
         Raises PlanError where the network does not allow strips, BudgetError, StreamError.
         """
         wish = Wish(plan="strip", border=border)
-        strips = self._model.strips
-        if strips is None:
-            raise PlanError(f"this network cannot be run in strips: {self._model.no_strips_reason}")
+        along, strips = strips_for_stream(self._model, width, height, border)
         if np.dtype(dtype) != np.dtype(self.contract.image.dtype):
             raise StreamError(
                 f"rows of {dtype} are announced and the model was deployed for {self.contract.image.dtype}"
@@ -293,7 +293,9 @@ class Session:
         constants = constants_of(self.contract.image, normalizers)
         image = self.contract.image
         kept = KeptRows(width=width, channels=image.channels, dtype=np.dtype(image.dtype))
-        kept.height = NOMINAL_STREAM_ROWS + 4 * least_rows(strips)
+        nominal = NOMINAL_STREAM_ROWS + 4 * least_rows(strips)
+        last = along.others[0] if along.others and height is not None else along
+        kept.height = nominal + (last.remainder - nominal) % last.stride
         output: Sink = sink if sink is not None else NoSink()
         if rows is None:
             plan = self._planner.choose(kept, output, wish).plan
@@ -306,9 +308,7 @@ class Session:
         self._planner.save(plan, kept, output, need)
         return RowStream(
             contract=self.contract,
-            rows=ArrivingRows(
-                self.contract.geometry.y, strips, plan.rows, border, first_rows=self._first_rows(strips, plan)
-            ),
+            rows=ArrivingRows(along, strips, plan.rows, border, first_rows=self._first_rows(strips, plan)),
             columns=plan.x,
             border=border,
             engine=lambda: self._processor.strip_engine(plan, need, constants),

@@ -16,6 +16,7 @@ from exactile.stored_values import NO_NAN, NanReport
 class Summary:
     """What a run did. Sizes in pixels, (height, width).
 
+    ``padded_because`` says why the ``domain``, which the network runs over, is not the image; empty where it is.
     ``kept_pixels`` of the result were there from an earlier run that this one went on with, ``skipped_pixels``
     were background. ``nan`` tells of scores that are not numbers, ``rule`` how numbers became the result,
     ``verification`` how it is known that it equals one pass, ``notes`` how the image was read. ``processor`` is what
@@ -29,6 +30,7 @@ class Summary:
     border: Border
     image: tuple[int, int]
     domain: tuple[int, int]
+    padded_because: str
     result: tuple[int, ...]
     tile: tuple[int, int]
     tiles: int

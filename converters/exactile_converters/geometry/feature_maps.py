@@ -12,7 +12,7 @@ import onnx_ir as ir
 import exactile_converters.geometry.rules  # noqa: F401 - registers the rules
 from exactile_converters.geometry.node_view import REPORT_OPERATOR, SPATIAL, Label, Labels, NodeView, Operand
 from exactile_converters.geometry.obstacle import Obstacle, ObstacleError, ShapesDoNotFitError
-from exactile_converters.geometry.probe import Fact, Probe
+from exactile_converters.geometry.probe import Fact, Memory, Probe
 from exactile_converters.geometry.registry import Transfer, find_rule
 from exactile_converters.geometry.rules.barriers import CONTROL_FLOW, barrier
 from exactile_converters.geometry.rules.pixelwise import BROADCASTING
@@ -66,10 +66,16 @@ class ForwardWalk:
 
 
 def walk_forward(
-    model: ir.Model, image: ir.Value, labels: Labels, channels: int, nodes: list[ir.Node], sizes: ImageSizes
+    model: ir.Model,
+    image: ir.Value,
+    labels: Labels,
+    channels: int,
+    nodes: list[ir.Node],
+    sizes: ImageSizes,
+    memory: Memory | None = None,
 ) -> ForwardWalk:
-    """Follow the image through ``nodes`` (in topological order) at two sizes."""
-    walker = _Walker(model, image, labels, channels, sizes)
+    """Follow the image through ``nodes`` (in topological order) at two sizes; ``memory`` is as for ``Probe``."""
+    walker = _Walker(model, image, labels, channels, sizes, memory)
     for node in nodes:
         walker.visit(node)
     return walker.found
@@ -87,13 +93,21 @@ FREE_OF_SIZE = "Make the computation independent of the image's size"
 
 
 class _Walker:
-    def __init__(self, model: ir.Model, image: ir.Value, labels: Labels, channels: int, sizes: ImageSizes) -> None:
+    def __init__(
+        self,
+        model: ir.Model,
+        image: ir.Value,
+        labels: Labels,
+        channels: int,
+        sizes: ImageSizes,
+        memory: Memory | None,
+    ) -> None:
         self.found = ForwardWalk()
         self._sizes = sizes
         self._opset = int(model.graph.opset_imports.get("", 0))
         shapes = [image_shape(labels, channels, size) for size in (sizes.small, sizes.large)]
         name = image.name or ""
-        self._small, self._large = (Probe(model, name, shape) for shape in shapes)
+        self._small, self._large = (Probe(model, name, shape, memory=memory) for shape in shapes)
         self._unknown: set[str] = set()
         self._varying = self.found.varying
         self._add(image, labels)

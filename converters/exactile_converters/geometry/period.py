@@ -34,10 +34,10 @@ def settle_period(walk: ForwardWalk, nodes: Sequence[ir.Node], *, more: Walk, ba
         if period * max(y, x) > largest:
             break
         other = more(period * y, period * x)
-        if _first_difference(walk, other, nodes) is None:
+        if first_difference(walk, other, nodes) is None:
             walk.period = period
             return
-    node = _first_difference(walk, other, nodes)
+    node = first_difference(walk, other, nodes)
     if node is not None:
         walk.obstacles.append(
             Obstacle(
@@ -53,7 +53,7 @@ def _divisors(number: int) -> Iterator[int]:
     return (factor for factor in range(1, number + 1) if number % factor == 0)
 
 
-def _first_difference(walk: ForwardWalk, other: ForwardWalk, nodes: Sequence[ir.Node]) -> ir.Node | None:
+def first_difference(walk: ForwardWalk, other: ForwardWalk, nodes: Sequence[ir.Node]) -> ir.Node | None:
     """The first node that treats images of other sizes in another way."""
     for node in nodes:
         if walk.transfers.get(node) != other.transfers.get(node):

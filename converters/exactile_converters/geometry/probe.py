@@ -7,7 +7,7 @@ of that folds to numbers. Two probes of different size then tell what grows with
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +49,13 @@ SMALL_VALUE_ELEMENTS = 1 << 12
 LARGEST_RANK = 64
 
 
+LARGEST_KEY_BYTES = 1 << 12
+"""A node that reads a larger computed constant is visited anew each time."""
+
+Memory = dict[Hashable, "str | dict[str, Fact]"]
+"""What was found of nodes, by what they read: at sizes that differ little, the most of a graph is the same."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fact:
     """What is known of a value: element type, shape (None: depends on data) and, for constants, the value."""
@@ -62,6 +69,7 @@ class Probe:
     """Facts of every value of ``graph`` for an input of ``input_shape``; failures by node.
 
     ``others`` are the shapes of further inputs, by name. With ``visits`` off, nodes are left to be visited one by one.
+    Probes of one graph at several sizes may share a ``memory``.
     """
 
     def __init__(
@@ -71,7 +79,10 @@ class Probe:
         input_shape: tuple[int, ...],
         others: Mapping[str, tuple[int, ...]] | None = None,
         visits: bool = True,
+        memory: Memory | None = None,
     ) -> None:
+        self._memory = memory
+        self._constants = set(model.graph.initializers)
         self._opsets = [helper.make_opsetid(domain, version) for domain, version in model.graph.opset_imports.items()]
         self._versions = dict(model.graph.opset_imports)
         self.facts: dict[str, Fact] = {}
@@ -101,6 +112,31 @@ class Probe:
         inputs = {name: fact for name, fact in present.items() if fact is not None and fact.shape is not None}
         if len(inputs) < len(present):
             return  # behind a failure already recorded
+        key = self._key(node, inputs) if self._memory is not None else None
+        known = self._memory.get(key) if self._memory is not None and key is not None else None
+        if isinstance(known, str):
+            self.failures[node] = known
+        elif known is not None:
+            self.facts.update(known)
+        else:
+            self._visit(node, inputs)
+            if self._memory is not None and key is not None:
+                found = {value.name: self.facts[value.name] for value in node.outputs if value.name in self.facts}
+                self._memory[key] = self.failures.get(node) or {name: fact for name, fact in found.items() if name}
+
+    def _key(self, node: ir.Node, inputs: Mapping[str, Fact]) -> Hashable | None:
+        """What decides about the results of ``node``; None where that is much."""
+        read: list[Hashable] = [node]
+        for name, fact in inputs.items():
+            value = None
+            if fact.value is not None and name not in self._constants:
+                if fact.value.nbytes > LARGEST_KEY_BYTES:
+                    return None
+                value = fact.value.tobytes()
+            read.append((name, fact.dtype, fact.shape, value))
+        return tuple(read)
+
+    def _visit(self, node: ir.Node, inputs: Mapping[str, Fact]) -> None:
         proto = ir.to_proto(node)
         try:
             types = self._of_runtime(node)

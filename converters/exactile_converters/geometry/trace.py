@@ -135,7 +135,7 @@ def _conclude(walk: ForwardWalk, nodes: list[ir.Node], output: ir.Value, remaind
                 )
             )
         else:
-            y, x = (_axis(walk, nodes, result, axis, remainder) for axis in SPATIAL)
+            y, x = (axis_geometry(walk, nodes, result, axis, remainder) for axis in SPATIAL)
             geometry = Geometry(y=y, x=x)
     return Traced(
         geometry=geometry,
@@ -147,7 +147,9 @@ def _conclude(walk: ForwardWalk, nodes: list[ir.Node], output: ir.Value, remaind
     )
 
 
-def _axis(walk: ForwardWalk, nodes: list[ir.Node], result: FeatureMap, axis: Label, remainder: int) -> AxisGeometry:
+def axis_geometry(
+    walk: ForwardWalk, nodes: list[ir.Node], result: FeatureMap, axis: Label, remainder: int
+) -> AxisGeometry:
     """Geometry along one axis, from the spans that one stride of input needs."""
     stride = walk.stride(axis)
     scale = result.scale[axis]

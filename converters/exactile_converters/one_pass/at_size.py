@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 from exactile_converters.constant_flow.write_out import write_out_constant_flow
 from exactile_converters.from_onnx import Network, clean
 from exactile_converters.geometry.feature_maps import image_shape
-from exactile_converters.geometry.node_view import SPATIAL
+from exactile_converters.geometry.node_view import SPATIAL, Label
 from exactile_converters.geometry.rules.barriers import CONTROL_FLOW
 from exactile_converters.geometry.trace import ancestors
 from exactile_converters.one_pass.maps import MapsAtSize, maps_at
-from exactile_converters.one_pass.refusal import OnePassError, SizeRefusedError
+from exactile_converters.one_pass.refusal import OnePassError, PlaceUnknownError, SizeRefusedError
 from exactile_converters.one_pass.shapes import node_label
 
 USUAL_STRIDES = (2, 4, 8, 16, 32, 64)
@@ -32,16 +33,22 @@ class NetworkAtSize:
 
 
 def network_for(network: Network, image_size: tuple[int, int]) -> NetworkAtSize:
-    """``network`` for images of ``image_size``, or of the next larger size that it takes. Raises OnePassError."""
+    """``network`` for images of ``image_size``, or of the next larger size where it does not take it.
+
+    A result that has lost pixels at ``image_size`` alone lies where that of larger images does. Raises OnePassError.
+    """
     _check_exported_size(network, image_size)
     try:
         return _at_size(network, image_size)
     except SizeRefusedError as refused:
         for size in _larger(image_size):
             try:
-                return _at_size(network, size)
+                found = _at_size(network, size)
             except SizeRefusedError:
                 continue
+            if isinstance(refused, PlaceUnknownError):
+                return _at_size(network, image_size, found.maps.origin)
+            return found
         raise OnePassError(f"{refused}. Nor is that so for sizes up to {USUAL_STRIDES[-1] - 1} pixels larger") from None
 
 
@@ -73,7 +80,7 @@ def _check_exported_size(network: Network, size: tuple[int, int]) -> None:
     )
 
 
-def _at_size(network: Network, size: tuple[int, int]) -> NetworkAtSize:
+def _at_size(network: Network, size: tuple[int, int], origin: Mapping[Label, Fraction] | None = None) -> NetworkAtSize:
     copy, name = network.copy(), network.result.name
     if write_out_constant_flow(copy.model, copy.image, [image_shape(network.labels, network.channels, size)]):
         clean(copy.model)
@@ -81,4 +88,4 @@ def _at_size(network: Network, size: tuple[int, int]) -> NetworkAtSize:
     for node in ancestors(copy.model, copy.result):
         if node.op_type in CONTROL_FLOW and not node.domain:
             raise OnePassError(f"the memory of {node_label(node)} is not known before it runs: it holds subgraphs")
-    return NetworkAtSize(network=copy, size=size, maps=maps_at(copy, size))
+    return NetworkAtSize(network=copy, size=size, maps=maps_at(copy, size, origin=origin))

@@ -21,7 +21,7 @@ from exactile_converters.geometry.probe import Fact, Probe
 from exactile_converters.geometry.trace import ancestors
 from exactile_converters.one_pass.growth import LARGEST_FACTOR, Growth, NoGrowthError
 from exactile_converters.one_pass.place import origin_of
-from exactile_converters.one_pass.refusal import OnePassError, SizeRefusedError
+from exactile_converters.one_pass.refusal import OnePassError, PlaceUnknownError, SizeRefusedError
 from exactile_converters.one_pass.shapes import first_unknown, node_label, shapes_at
 
 LAYOUTS: Mapping[int, tuple[Labels, ...]] = {
@@ -46,8 +46,11 @@ class MapsAtSize:
     origin: Mapping[Label, Fraction]
 
 
-def maps_at(network: Network, size: tuple[int, int]) -> MapsAtSize:
-    """The maps of ``network`` for an image of ``size``, (height, width). Raises OnePassError, SizeRefusedError."""
+def maps_at(network: Network, size: tuple[int, int], *, origin: Mapping[Label, Fraction] | None = None) -> MapsAtSize:
+    """The maps of ``network`` for an image of ``size``, (height, width).
+
+    ``origin`` is where the result lies in the image, where that is known. Raises OnePassError, SizeRefusedError.
+    """
     nodes = ancestors(network.model, network.result)
     here = _shapes(network, size, nodes)
     _check(here, size, nodes)
@@ -61,7 +64,7 @@ def maps_at(network: Network, size: tuple[int, int]) -> MapsAtSize:
     if name not in found:
         free = all(probe is not None and probe.of(network.result) is not None for probe in (taller, wider))
         found[name] = _matched(network, here, size, largest=1 if free else LARGEST_FACTOR)
-    return MapsAtSize(nodes=nodes, facts=here, features=found, origin=_origin(network, here, found, size))
+    return MapsAtSize(nodes=nodes, facts=here, features=found, origin=origin or _origin(network, here, found, size))
 
 
 def _larger(size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -152,7 +155,7 @@ def _feature(value: ir.Value, labels: Labels, fact: Fact, growth: Mapping[Label,
 def _origin(
     network: Network, here: Probe, features: Mapping[str, FeatureMap], size: tuple[int, int]
 ) -> Mapping[Label, Fraction]:
-    """Raises SizeRefusedError where the result has lost or gained pixels at its edges: which ones is not known."""
+    """Raises PlaceUnknownError where the result has lost or gained pixels at its edges: which ones is not known."""
     result = features[network.result.name or ""]
     if all(abs(constant) < 1 for constant in result.constant.values()):
         return dict.fromkeys(SPATIAL, Fraction(0))
@@ -160,7 +163,7 @@ def _origin(
     if found is not None:
         return found
     height, width = (result.shape[result.labels.index(axis)] for axis in SPATIAL)
-    raise SizeRefusedError(
+    raise PlaceUnknownError(
         f"its output has {height} x {width} pixels for an image of {size[0]} x {size[1]}, and where in the image "
         "they lie is not known; pad or crop within the network so that both have the same edges"
     )

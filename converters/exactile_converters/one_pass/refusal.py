@@ -11,3 +11,7 @@ class OnePassError(PlanError):
 
 class SizeRefusedError(OnePassError):
     """The network does not take images of this size, or its result has lost pixels then; it may take others."""
+
+
+class PlaceUnknownError(SizeRefusedError):
+    """The network takes images of this size, but which pixels its result lost or gained at the edges is not known."""

@@ -32,14 +32,15 @@ USUAL_STRIP_ROWS = 128
 Weights = dict[str, NDArray[Any]]
 
 
-def build_strips(wrapped: Wrapped, sizes: ImageSizes, remainder: int) -> StripModel:
+def build_strips(wrapped: Wrapped, sizes: ImageSizes, remainder: int, *, like: StripModel | None = None) -> StripModel:
     """The strip model of a wrapped network; ``sizes`` are accepted image sizes, ``remainder`` that of heights.
 
+    With ``like``, strips of the same network for other sizes, the same maps are carried, and equal graphs are shared.
     Raises StripError saying why there is none.
     """
     _check_precision(wrapped)
     source = _source(wrapped, sizes, remainder)
-    carry = place(source, strip_rows=USUAL_STRIP_ROWS)
+    carry = place(source, strip_rows=USUAL_STRIP_ROWS) if like is None else {one.of for one in like.carries}
     need = demand(source.frontiers, carry)
     carried = carries(source, need)
     costs = StripCosts(source)
@@ -50,9 +51,11 @@ def build_strips(wrapped: Wrapped, sizes: ImageSizes, remainder: int) -> StripMo
         model = strip_graph(source, carry, role)
         statistics_as_inputs(model, wrapped.image.statistics)
         mark_doubt(model)
-        memory = strip_memory(model, source, carried)
+        memory = strip_memory(model, source, carried, role)
         _share_weights(model, weights)
         graphs[role] = StripGraph(graph=model.SerializeToString(), memory=memory)
+        if like is not None and graphs[role].graph == like.graphs[role].graph:
+            graphs[role] = like.graphs[role]
     return StripModel(
         startup_rows=startup_rows(source.frontiers, need),
         least_last_rows=least_last_rows(source.frontiers),

@@ -10,7 +10,7 @@ import onnx
 import onnx_ir as ir
 from onnx import ModelProto, helper, shape_inference
 
-from exactile.contract import BytesForShape, Carry, MemoryModel
+from exactile.contract import BytesForShape, Carry, MemoryModel, StripRole
 from exactile_converters.geometry.probe import Probe
 from exactile_converters.graphs.memory import NodeUse, TensorUse, memory_model
 from exactile_converters.graphs.memory_records import WEIGHTED
@@ -18,12 +18,13 @@ from exactile_converters.strips.refusal import StripError
 from exactile_converters.strips.source import StripSource
 
 STRIDES_HIGH = (64, 128)
-"""Heights at which shapes are looked at, in strides beyond the remainder; far above any start-up height."""
+"""Heights at which shapes are looked at, in strides, and for the last strip the remainder more; far above any start-up
+height."""
 
 
-def strip_memory(model: ModelProto, source: StripSource, carries: Sequence[Carry]) -> MemoryModel:
+def strip_memory(model: ModelProto, source: StripSource, carries: Sequence[Carry], role: StripRole) -> MemoryModel:
     """Memory of one run. Raises StripError when a shape is not known before it runs."""
-    heights, widths = _heights(source), (source.sizes.small[1], source.sizes.large[1])
+    heights, widths = _heights(source, role), (source.sizes.small[1], source.sizes.large[1])
     shapes = {(height, width): _shapes(model, height, width, carries) for height in heights for width in widths}
     corner = shapes[heights[0], widths[0]]
     tensors = []
@@ -43,10 +44,11 @@ def strip_memory(model: ModelProto, source: StripSource, carries: Sequence[Carry
     )
 
 
-def _heights(source: StripSource) -> tuple[int, int]:
+def _heights(source: StripSource, role: StripRole) -> tuple[int, int]:
     frontiers = source.frontiers
+    remainder = frontiers.remainder if role == "last" else 0
     least = -(-max(map(abs, frontiers.lag.values())) * 4 // frontiers.stride)
-    first, second = (frontiers.stride * (least + strides) + frontiers.remainder for strides in STRIDES_HIGH)
+    first, second = (frontiers.stride * (least + strides) + remainder for strides in STRIDES_HIGH)
     return first, second
 
 

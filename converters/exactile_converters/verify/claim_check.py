@@ -7,16 +7,16 @@ runtime in tiles and in strips. ``verify`` looks further: whether a smaller halo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from exactile.contract import StripModel
+from exactile.contract import DeployedModel, StripModel
 from exactile.errors import BudgetError, EngineError
-from exactile.geometry import AxisGeometry, round_up
+from exactile.geometry import AxisGeometry, Geometry, round_up
 from exactile.memory import resident_bytes
 from exactile.plan.strips import least_rows
 from exactile_converters.deploy import deploy
@@ -44,7 +44,10 @@ WEIGHT_COPIES = 4
 MOST_BAND_MACS = 2e10
 """Strips in several bands need an image that is both high and wide; a costlier one is not tried."""
 
-STEPS = 7
+MOST_SIZES = 8
+"""Of the other sizes that a network takes, so many along each axis are tried, and two of them in tiles."""
+
+STEPS = 9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,9 +125,12 @@ def _check(network: Network, traced: Traced, *, strips: bool, allowed: int, prog
     for lane in lanes.values():
         tiles = tiles or plans.difference("tile", _extent(lane, lane.size), _tile(lane))
         step()
+        tiles = tiles or _own_sizes(lane, result, plans)
+        step()
     if model.strips is not None and not tiles:
         mac = float(cost_per_pixel(traced.nodes, traced.features).mac_per_pixel or 0)
         with_strips, strips_differ = True, _strips(model.strips, lanes, plans, result, mac)
+        strips_differ = strips_differ or _other_strips(model, lanes, plans)
     step()
     decided = reacts or plans.reacts or tiles or strips_differ
     return ClaimCheck(
@@ -156,6 +162,36 @@ def _sizes(lane: Lane, result: Bounded) -> str:
             promised = geometry.output_size(size)
             return f"{size} pixels along {lane.axis} give {output.shape[1]}, and its graph promises {promised}"
     return ""
+
+
+def _own_sizes(lane: Lane, result: Bounded, plans: PlanCheck) -> str:
+    """How images of other sizes differ, which the claim says that the network takes as they are."""
+    others = lane.geometry.others or ()
+    for other in _spread(others, MOST_SIZES):
+        size = _next(lane.size, other)
+        try:
+            output = lane.run(result, np.ones((size, lane.breadth, result.channels), result.dtype))
+        except EngineError as error:
+            return f"the network refuses {size} pixels along {lane.axis}, which its graph promises: {error}"
+        if output.shape[1] != other.output_size(size):
+            promised = other.output_size(size)
+            return f"{size} pixels along {lane.axis} give {output.shape[1]}, and its graph promises {promised}"
+    for other in _spread([other for other in others if not other.one_pass], 2):
+        found = plans.difference("tile", _extent(lane, _next(lane.size, other)), _tile(lane))
+        if found:
+            return found
+    return ""
+
+
+def _spread(others: Sequence[AxisGeometry], most: int) -> list[AxisGeometry]:
+    """At most so many of them, the first and the last among them."""
+    places = np.unique(np.linspace(0, len(others) - 1, min(len(others), most)).round().astype(int))
+    return [others[place] for place in places]
+
+
+def _next(size: int, other: AxisGeometry) -> int:
+    """The next size of its remainder."""
+    return max(other.least, size + (other.remainder - size) % other.stride)
 
 
 def _halo(lane: Lane, scores: Bounded) -> tuple[str, bool]:
@@ -217,6 +253,27 @@ def _strips(strips: StripModel, lanes: dict[Axis, Lane], plans: PlanCheck, resul
     if found or low * across.size * mac > MOST_BAND_MACS or not result.fits(low, across.size):
         return found
     return plans.difference("strip", (low, across.size), (rows, _tile(across)[1]))
+
+
+def _other_strips(model: DeployedModel, lanes: dict[Axis, Lane], plans: PlanCheck) -> str:
+    """The same for images of other sizes: of the first and the last remainders."""
+    geometry, rows = model.contract.geometry, 2 * lanes["y"].geometry.stride
+    pairs = [(y, x) for y in _cut(geometry.y) for x in _cut(geometry.x)]
+    for y, x in [*pairs[1:2], *pairs[2:][-1:]]:
+        strips = model.strips_at(Geometry(y=y, x=x))
+        if strips is None:
+            continue
+        least = round_up(strips.startup_rows, rows) + 2 * rows + strips.least_last_rows
+        size = _next(max(lanes["y"].size, least), y), _next(lanes["y"].breadth, x)
+        found = plans.difference("strip", size, (rows, size[1]))
+        if found:
+            return found
+    return ""
+
+
+def _cut(axis: AxisGeometry) -> list[AxisGeometry]:
+    """What holds for each remainder of sizes that can be cut, the base first."""
+    return [axis, *(other for other in axis.others or () if not other.one_pass)]
 
 
 def _extent(lane: Lane, size: int) -> tuple[int, int]:

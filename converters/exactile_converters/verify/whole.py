@@ -31,8 +31,9 @@ class WholePass:
 
 
 def whole_pass(subject: Runs, image: Array, geometry: Geometry, normalization: Normalization) -> WholePass:
-    """One pass over ``image`` (H, W, C), reflected at the bottom and right up to a size that the network accepts."""
+    """One pass over ``image`` (H, W, C), reflected at the bottom and right if the network refuses its size."""
     height, width = image.shape[:2]
+    geometry = geometry.of_size((height, width))
     pads = [(0, axis.accepted_size(n) - n) for axis, n in ((geometry.y, height), (geometry.x, width))]
     padded = normalized(np.pad(image, [*pads, (0, 0)], mode="reflect"), normalization, subject.dtype)
     output = subject.run(padded)

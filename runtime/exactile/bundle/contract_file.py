@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 FORMAT = "exactile.bundle"
-VERSION = 2
+VERSION: Literal[3] = 3
 """Raised whenever an older runtime would misread what a newer converter writes."""
 
 CONTRACT_NAME = "contract.json"
@@ -46,8 +46,24 @@ class Part(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A part of the contract; unknown fields are an error."""
 
 
-class AxisPart(Part, frozen=True, kw_only=True):
-    """The geometry along one axis, in input pixels; see ``exactile.geometry.AxisGeometry``."""
+class OwnSizePart(Part, frozen=True, kw_only=True, omit_defaults=True):
+    """What holds for images of another remainder, which the network takes as they are; see ``AxisGeometry.others``."""
+
+    remainder: Count
+    before: Margin
+    after: Margin
+    extra_before: Count
+    extra_after: Count
+    size_constant: Rational
+    least: Positive = 1
+    one_pass: str = ""
+
+
+class AxisPart(Part, frozen=True, kw_only=True, omit_defaults=True):
+    """The geometry along one axis, in input pixels; see ``exactile.geometry.AxisGeometry``.
+
+    ``others`` came with version 3; null where the sizes that the network takes were not looked for.
+    """
 
     stride: Stride
     before: Margin
@@ -58,6 +74,7 @@ class AxisPart(Part, frozen=True, kw_only=True):
     origin: Rational
     size_constant: Rational
     remainder: Count
+    others: tuple[OwnSizePart, ...] | None = None
 
 
 class GeometryPart(Part, frozen=True, kw_only=True):
@@ -174,8 +191,11 @@ class StripGraphsPart(Part, frozen=True, kw_only=True):
     last: StripGraphPart
 
 
-class StripsPart(Part, frozen=True, kw_only=True):
-    """How the network takes an image in strips; see ``exactile.contract.StripModel``."""
+class StripsPart(Part, frozen=True, kw_only=True, omit_defaults=True):
+    """How the network takes an image in strips; see ``exactile.contract.StripModel``.
+
+    ``own_rows`` and ``own_columns`` came with version 3.
+    """
 
     startup_rows: Positive
     least_last_rows: Positive
@@ -184,6 +204,15 @@ class StripsPart(Part, frozen=True, kw_only=True):
     graphs: StripGraphsPart
     copied_passes: float
     recomputed_rows: float
+    own_rows: tuple[tuple[Count, Positive], ...] = ()
+    own_columns: tuple[tuple[Count, tuple[Rational, ...]], ...] = ()
+
+
+class OtherStripsPart(Part, frozen=True, kw_only=True):
+    """Strips for images whose (height, width) have other remainders than the geometry's first."""
+
+    remainders: tuple[Count, Count]
+    strips: StripsPart
 
 
 class WeightPart(Part, frozen=True, kw_only=True):
@@ -227,11 +256,12 @@ class VerificationPart(Part, frozen=True, kw_only=True):
 class ContractFile(Part, frozen=True, kw_only=True):
     """All of ``contract.json``. ``files`` lists every other file of the bundle.
 
-    ``verification`` is null in bundles that were made before models were run for it.
+    ``verification`` is null in bundles that were made before models were run for it, ``other_strips`` came with
+    version 3.
     """
 
     format: Literal["exactile.bundle"]
-    version: Literal[1, 2]
+    version: Literal[1, 2, 3]
     made_by: str
     model: str
     source: str
@@ -252,6 +282,7 @@ class ContractFile(Part, frozen=True, kw_only=True):
     sample: SamplePart
     files: dict[FileName, FilePart]
     verification: VerificationPart | None = None
+    other_strips: tuple[OtherStripsPart, ...] = ()
 
 
 class Header(Struct, frozen=True, kw_only=True):
@@ -268,4 +299,5 @@ def encode_contract(contract: ContractFile) -> bytes:
 
 def contract_schema() -> dict[str, Any]:
     """The JSON Schema of ``contract.json`` (draft 2020-12)."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **msgspec.json.schema(ContractFile)}
+    schema: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(msgspec.json.schema(ContractFile)))
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from fractions import Fraction
 from typing import Any
 
@@ -18,6 +18,8 @@ from exactile.bundle.contract_file import (
     GeometryPart,
     ImagePart,
     MemoryPart,
+    OtherStripsPart,
+    OwnSizePart,
     ResultPart,
     StatisticsPart,
     StripGraphPart,
@@ -44,6 +46,9 @@ from exactile.geometry import AxisGeometry, Geometry
 
 MEANING = ("rule", "doubt", "threshold", "activation", "stored", "nan_label", "may_be_nan", "unproven")
 """Fields of a result that the contract file and the contract share."""
+
+OWN_SIZE = ("remainder", "before", "after", "extra_before", "extra_after", "least", "one_pass")
+"""Fields of the geometry for another remainder that the contract file and the contract share."""
 
 ROLES: tuple[StripRole, ...] = ("first", "body", "last")
 
@@ -96,6 +101,8 @@ def strips_from(part: StripsPart, graphs: Mapping[str, bytes], weights: Mapping[
         weights=weights,
         copied_passes=part.copied_passes,
         recomputed_rows=part.recomputed_rows,
+        own_rows=dict(part.own_rows),
+        own_columns={remainder: tuple(map(Fraction, own)) for remainder, own in part.own_columns},
     )
 
 
@@ -109,9 +116,13 @@ def claims_of(contract: Contract) -> dict[str, str]:
     return {key: msgspec.json.encode(part).decode() for key, part in parts.items()}
 
 
-def layout_claims(weights: Mapping[str, WeightPart], strips: StripsPart | None) -> dict[str, str]:
+def layout_claims(
+    weights: Mapping[str, WeightPart], strips: StripsPart | None, others: Sequence[OtherStripsPart]
+) -> dict[str, str]:
     """The same for the numbers by which weights are found and strips are cut, as SHA-256: they are many."""
-    parts = {"exactile.weights": weights, "exactile.strips": strips}
+    parts: dict[str, object] = {"exactile.weights": weights, "exactile.strips": strips}
+    if others:
+        parts["exactile.other_strips"] = others
     encode = msgspec.json.Encoder(order="deterministic").encode
     return {key: hashlib.sha256(encode(part)).hexdigest() for key, part in parts.items()}
 
@@ -153,6 +164,13 @@ def memory_part(memory: MemoryModel) -> MemoryPart:
     return MemoryPart(weights_bytes=memory.weights_bytes, steps=steps, elements=elements or None)
 
 
+def other_strips_from(
+    parts: Sequence[OtherStripsPart], graphs: Mapping[str, bytes], weights: Mapping[str, NDArray[Any]]
+) -> dict[tuple[int, int], StripModel]:
+    """By (height, width) remainder; ``graphs``: the bytes of each file."""
+    return {part.remainders: strips_from(part.strips, graphs, weights) for part in parts}
+
+
 def strips_part(strips: StripModel, files: Mapping[StripRole, str]) -> StripsPart:
     """``files``: the name of each role's graph."""
     parts = {role: StripGraphPart(file=files[role], memory=memory_part(strips.graphs[role].memory)) for role in ROLES}
@@ -164,6 +182,8 @@ def strips_part(strips: StripModel, files: Mapping[StripRole, str]) -> StripsPar
         graphs=StripGraphsPart(**parts),
         copied_passes=strips.copied_passes,
         recomputed_rows=strips.recomputed_rows,
+        own_rows=tuple(strips.own_rows.items()),
+        own_columns=tuple((remainder, tuple(map(str, own))) for remainder, own in strips.own_columns.items()),
     )
 
 
@@ -173,7 +193,7 @@ def _image_from(part: ImagePart) -> ImageInput:
 
 
 def _axis_from(part: AxisPart) -> AxisGeometry:
-    return AxisGeometry(
+    axis = AxisGeometry(
         stride=part.stride,
         before=part.before,
         after=part.after,
@@ -184,6 +204,19 @@ def _axis_from(part: AxisPart) -> AxisGeometry:
         size_constant=Fraction(part.size_constant),
         remainder=part.remainder,
     )
+    if part.others is None:
+        return axis
+    return replace(axis, others=tuple(_other_from(axis, other) for other in part.others))
+
+
+def _other_from(axis: AxisGeometry, part: OwnSizePart) -> AxisGeometry:
+    own = {name: getattr(part, name) for name in OWN_SIZE}
+    return replace(axis, size_constant=Fraction(part.size_constant), **own)
+
+
+def _other_part(axis: AxisGeometry) -> OwnSizePart:
+    own = {name: getattr(axis, name) for name in OWN_SIZE}
+    return OwnSizePart(size_constant=str(axis.size_constant), **own)
 
 
 def _axis_part(axis: AxisGeometry) -> AxisPart:
@@ -197,6 +230,7 @@ def _axis_part(axis: AxisGeometry) -> AxisPart:
         origin=str(axis.origin),
         size_constant=str(axis.size_constant),
         remainder=axis.remainder,
+        others=None if axis.others is None else tuple(map(_other_part, axis.others)),
     )
 
 

@@ -7,12 +7,13 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from exactile.cli.size_text import remainders
 from exactile.plan.strip_costs import strip_costs
 from exactile.plan.tile_costs import TileCost, tile_costs
 
 if TYPE_CHECKING:
     from exactile.contract import StripModel, Verification
-    from exactile.geometry import Geometry
+    from exactile.geometry import AxisGeometry, Geometry
 
 
 def inspection_object(inspection: Any, model: Path, known: Verification | None) -> dict[str, Any]:
@@ -30,7 +31,7 @@ def inspection_object(inspection: Any, model: Path, known: Verification | None) 
         "halo": halo_object(geometry) if geometry else None,
         "scale": {axis: str(one.scale) for axis, one in both.items()} or None,
         "offset": {axis: str(one.origin) for axis, one in both.items()} or None,
-        "sizes": {axis: {"step": one.stride, "remainder": one.remainder} for axis, one in both.items()} or None,
+        "sizes": {axis: sizes_object(one) for axis, one in both.items()} or None,
         "cost": cost_object(inspection.cost),
         "tiles": [tile_object(tile) for tile in tile_costs(geometry, inspection.memory)] if geometry else [],
         "strips": strips_object(geometry, inspection.strips) if geometry and inspection.strips else None,
@@ -50,6 +51,18 @@ def inspection_object(inspection: Any, model: Path, known: Verification | None) 
         ],
         "outputs": [_tensor(tensor) for tensor in inspection.outputs],
         "labels": labels_object(inspection.result) if inspection.result is not None else None,
+    }
+
+
+def sizes_object(axis: AxisGeometry) -> dict[str, Any]:
+    """Remainders modulo ``step`` of sizes that are taken as they are: of tiles, and of images in one piece."""
+    cut, one_piece = remainders(axis)
+    return {
+        "step": axis.stride,
+        "remainder": axis.remainder,
+        "own_remainders": cut,
+        "one_piece_remainders": one_piece,
+        "one_piece_reason": next((other.one_pass for other in axis.others or () if other.one_pass), None),
     }
 
 

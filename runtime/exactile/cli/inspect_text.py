@@ -13,13 +13,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from exactile.cli.size_text import sizes_in_words
 from exactile.plan.budget import format_bytes
 from exactile.plan.strip_costs import strip_costs
 from exactile.plan.tile_costs import tile_costs
 
 if TYPE_CHECKING:
     from exactile.contract import Verification
-    from exactile.geometry import AxisGeometry, Geometry
+    from exactile.geometry import Geometry
 
 
 def print_inspection(inspection: Any, model: Path, known: Verification | None) -> None:
@@ -75,21 +76,6 @@ def _rows(inspection: Any, model: Path, known: Verification | None) -> Iterator[
 def _channels(tensor: Any) -> str:
     first, stop = tensor.image_channels
     return f"{first}" if stop == first + 1 else f"{first} to {stop - 1}"
-
-
-def sizes_in_words(geometry: Geometry) -> str:
-    """The image sizes that the network accepts, and what happens to others."""
-    if geometry.y.stride == geometry.x.stride == 1:
-        return "any"
-    y, x = (_accepted(axis) for axis in (geometry.y, geometry.x))
-    accepted = y if y == x else f"{y} high, {x} wide"
-    return f"{accepted}; others are reflected at the bottom and right up to the next one, and cropped again"
-
-
-def _accepted(axis: AxisGeometry) -> str:
-    if axis.stride == 1:
-        return "any"
-    return f"{axis.remainder} + n*{axis.stride}" if axis.remainder else f"multiples of {axis.stride}"
 
 
 def _cost_in_words(cost: Any) -> str:

@@ -79,6 +79,7 @@ def summary_object(summary: Summary, *, model: Path, image: Path | str, target: 
         "tiles": summary.tiles,
         "image_size": list(summary.image),
         "padded_size": list(summary.domain),
+        "padded_because": summary.padded_because or None,
         "result_shape": list(summary.result),
         "damaged": damage_object(summary.damage),
         "notes": list(summary.notes),
@@ -132,7 +133,9 @@ def _rows(summary: Summary, target: Path) -> list[tuple[str, str]]:
     ]
     if summary.domain != summary.image:
         mode = "reflect" if summary.border == "model" else summary.border
-        padded = f"to {summary.domain[0]} x {summary.domain[1]} pixels ({mode}), as the network needs; cropped again"
+        padded = (
+            f"to {summary.domain[0]} x {summary.domain[1]} pixels ({mode}), {summary.padded_because}; cropped again"
+        )
         rows.insert(2, ("padded", padded))
     if summary.kept_pixels:
         rows.append(("kept", f"{summary.kept_pixels / 1e6:.2f} M pixels of the run that was gone on with"))

@@ -17,6 +17,7 @@ from exactile.engines.tensorrt_library import load_tensorrt
 from exactile.errors import DeviceError
 from exactile.plan.built import matching
 from exactile.plan.choice import Plan
+from exactile.plan.strips import StripPlan
 
 
 class EngineFamily(Protocol):
@@ -108,16 +109,17 @@ class OnnxRuntimeCudaFamily:
         return role, rows, plan.x.tile
 
     def open(self, device: DeviceInfo, plan: Plan, role: EngineRole, rows: int, *, stream: int) -> DeviceNetwork:
-        model, strips, width = self._model, self._model.strips, plan.x.tile
+        model, width = self._model, plan.x.tile
         graph, weights, dimensions, outputs = model.graph, model.weights, {}, {}
-        if strips is not None and role != "tile":
+        if isinstance(plan, StripPlan) and role != "tile":
+            strips = plan.strips
             graph, weights = strips.graphs[role].graph, strips.weights
             dimensions = {carry.width_name: carry.columns_at(width) for carry in strips.carries}
             if role != "last":
                 outputs = {f"{carry.name}_out": carry.shape_at(width) for carry in strips.carries}
         result = model.contract.result
         front = (result.channels,) if result.channels else ()
-        outputs[result.name] = (*front, _output_rows(model, plan, role, rows), plan.x.tile_output)
+        outputs[result.name] = (*front, _output_rows(plan, role, rows), plan.x.tile_output)
         return OnnxRuntimeCudaNetwork(
             graph,
             tile_shape=(rows, width),
@@ -130,11 +132,11 @@ class OnnxRuntimeCudaFamily:
         )
 
 
-def _output_rows(model: DeployedModel, plan: Plan, role: EngineRole, rows: int) -> int:
+def _output_rows(plan: Plan, role: EngineRole, rows: int) -> int:
     """Rows that the network gives for ``rows`` image rows."""
-    strips, geometry = model.strips, model.contract.geometry.y
-    if strips is None or role == "tile":
+    if not isinstance(plan, StripPlan) or role == "tile":
         return plan.y.tile_output
+    strips, geometry = plan.strips, plan.y.domain.geometry
     if role == "first":
         return geometry.output_position(rows) - strips.lag
     start = geometry.output_position(strips.startup_rows)

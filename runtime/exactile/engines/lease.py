@@ -64,7 +64,7 @@ class EngineLease:
             self._drop()
 
     def _take(self, plan: Plan, activation_bytes: int, constants: Constants) -> Engine:
-        shape = (plan.x.tile, plan.bands) if isinstance(plan, StripPlan) else plan.tile_shape
+        shape = (plan.x.tile, plan.bands, plan.strips.key) if isinstance(plan, StripPlan) else plan.tile_shape
         values = tuple((name, constants[name].tobytes()) for name in sorted(constants))
         key = (type(plan), shape, activation_bytes, values)
         if self._engine is None or key != self._key:
@@ -87,10 +87,10 @@ def open_engine(
     model: DeployedModel, plan: Plan, *, activation_bytes: int, constants: Constants, threads: int | None
 ) -> Engine:
     """The engine that runs ``plan``. Raises EngineError."""
-    contract, strips = model.contract, model.strips
-    if isinstance(plan, StripPlan) and strips is not None:
+    contract = model.contract
+    if isinstance(plan, StripPlan):
         return StripEngine(
-            strips,
+            plan.strips,
             contract,
             band_width=plan.x.tile,
             bands=plan.bands,

@@ -96,7 +96,10 @@ class ArrivingRows:
             return None
         if self._done >= (domain := self._domain).size:
             return None
-        left = domain.size - self._done
+        # How far the image is extended hangs on its last rows, which may still come.
+        unsettled = self._geometry.others and self._border == "model" and not closed
+        waiting = self.arrived if unsettled else domain.size
+        left = waiting - self._done
         height = self._rows if self.started else self._first_rows
         if left - height >= self._strips.least_last_rows:
             # Rows above the image by reflection need as many rows of it, and one more.
@@ -111,7 +114,7 @@ class ArrivingRows:
     def _take(self, domain: AxisDomain, height: int, role: StripRole) -> ArrivingStrip | None:
         start, stop = self._done, self._done + height
         known = self._geometry.output_position(stop) - self._strips.lag
-        end = self._geometry.output_size(domain.size) if role == "last" else known
+        end = domain.geometry.output_size(domain.size) if role == "last" else known
         result = Span(domain.result_start, domain.result_start + domain.result_size)
         zor = Span(self._emitted, end).intersect(result)
         strip = ArrivingStrip(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from exactile.built_engine import BuiltEngine, EngineRole
-from exactile.contract import DeployedModel
+from exactile.contract import DeployedModel, StripModel
 from exactile.errors import PlanError
 from exactile.plan.border import Border
 from exactile.plan.choice import Plan, strip_plan
@@ -16,7 +17,20 @@ from exactile.plan.tiles import TilePlan
 def built_plans(
     model: DeployedModel, image: tuple[int, int], border: Border, engines: Sequence[BuiltEngine]
 ) -> Iterator[Plan]:
-    """Every plan for an ``image`` of (height, width) pixels that ``engines`` can run."""
+    """Every plan for an ``image`` of (height, width) pixels that ``engines`` can run.
+
+    Where none was built for its size modulo the stride, the image is extended to one that they were built for.
+    """
+    found = list(_built_plans(model, image, border, engines))
+    if not found:
+        contract = replace(model.contract, geometry=model.contract.geometry.without_others)
+        found = list(_built_plans(replace(model, contract=contract), image, border, engines))
+    yield from found
+
+
+def _built_plans(
+    model: DeployedModel, image: tuple[int, int], border: Border, engines: Sequence[BuiltEngine]
+) -> Iterator[Plan]:
     geometry = model.contract.geometry
     for shape in dict.fromkeys((e.rows[0], e.columns) for e in engines if e.role == "tile"):
         try:
@@ -32,12 +46,13 @@ def built_plans(
             strips = strip_plan(model, image, border, rows=rows, band=columns)
         except PlanError:
             continue
-        if isinstance(strips, StripPlan) and _all_built(strips, engines):
+        if isinstance(strips, StripPlan) and strips.x.tile == columns and _all_built(strips, model.strips, engines):
             yield strips
 
 
-def _all_built(plan: StripPlan, engines: Sequence[BuiltEngine]) -> bool:
-    return all(
+def _all_built(plan: StripPlan, strips: StripModel, engines: Sequence[BuiltEngine]) -> bool:
+    """Whether there are engines for all strips; they were built from the graphs of ``strips``."""
+    return plan.strips.graphs == strips.graphs and all(
         matching(engines, role, rows, plan.x.tile) is not None
         for role, rows in zip(plan.y.roles, plan.y.heights, strict=True)
     )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from exactile.contract import DeployedModel, StripModel
 from exactile.errors import BudgetError, PlanError
-from exactile.geometry import round_up
+from exactile.geometry import Geometry, round_up
 from exactile.plan.border import Border
 from exactile.plan.budget import NEGLIGIBLE, MemoryNeed, axis_candidates, choose_tiles, least_budget
 from exactile.plan.strips import StripPlan, least_rows
@@ -41,16 +41,15 @@ def choose(
     refusals: list[BudgetError] = []
     try:
         tiles = choose_tiles(model.contract, image, border, budget_bytes=budget_bytes, measure=measure)
-        found.append((predicted_passes(tiles, model.strips), tiles))
+        found.append((predicted_passes(tiles), tiles))
     except BudgetError as error:
         refusals.append(error)
-    strips, obstacle = None, model.no_strips_reason
-    if model.strips is not None and AxisDomain.of(model.contract.geometry.y, image[0], border).size >= least_rows(
-        model.strips
-    ):
+    domains = _domains(model, image, border)
+    made, strips, obstacle = model.strips_at(domains.geometry), None, model.no_strips_at(domains.geometry)
+    if made is not None and domains.y.size >= least_rows(made):
         try:
             strips = choose_strips(model, image, border, budget_bytes=budget_bytes, measure=measure)
-            found.append((predicted_passes(strips, model.strips), strips))
+            found.append((predicted_passes(strips), strips))
         except (BudgetError, PlanError) as error:
             obstacle = str(error)
             refusals += [error] if isinstance(error, BudgetError) else []
@@ -71,20 +70,21 @@ def choose_strips(
 
     Raises PlanError where the network does not allow strips, BudgetError where nothing fits.
     """
-    strips = model.strips
-    if strips is None:
-        raise PlanError(f"this network cannot be run in strips: {model.no_strips_reason}; use --plan tile")
-    geometry = model.contract.geometry
-    domain = AxisDomain.of(geometry.y, image[0], border)
+    domains = _domains(model, image, border)
+    strips = model.strips_at(domains.geometry)
+    if strips is None and (model.strips is None or not domains.geometry.y.one_pass):
+        raise PlanError(
+            f"this network cannot be run in strips: {model.no_strips_at(domains.geometry)}; use --plan tile"
+        )
     fitting: list[tuple[float, Plan]] = []
     least: MemoryNeed | None = None
-    for band in _bands(AxisDomain.of(geometry.x, image[1], border)):
-        for rows in _rows(domain, strips):
+    for band in _bands(domains.x):
+        for rows in _rows(domains.y, strips):
             plan = strip_plan(model, image, border, rows=rows, band=band)
             need = measure(plan)
             least = need if least is None or least_budget(need) < least_budget(least) else least
             if need.fits(budget_bytes):
-                fitting.append((predicted_passes(plan, strips), plan))
+                fitting.append((predicted_passes(plan), plan))
         if fitting:
             break
     if not fitting:
@@ -100,34 +100,50 @@ def choose_strips(
 def strip_plan(model: DeployedModel, image: tuple[int, int], border: Border, *, rows: int, band: int) -> Plan:
     """Strips of ``rows`` rows; an image too low for a first and a last strip goes through each band in one piece.
 
-    Raises PlanError where the network does not allow strips.
+    So does one of a height that the network takes and that cannot be cut. Raises PlanError where the network does not
+    allow strips.
     """
-    strips, geometry = model.strips, model.contract.geometry
-    if strips is None:
-        raise PlanError(f"this network cannot be run in strips: {model.no_strips_reason}; use --plan tile")
-    domain = AxisDomain.of(geometry.y, image[0], border)
-    if domain.size < least_rows(strips):
-        return TilePlan.of(geometry, image, border, (domain.size, band))
+    geometry, domains = model.contract.geometry, _domains(model, image, border)
+    strips = model.strips_at(domains.geometry)
+    if strips is None and (model.strips is None or not domains.geometry.y.one_pass):
+        raise PlanError(
+            f"this network cannot be run in strips: {model.no_strips_at(domains.geometry)}; use --plan tile"
+        )
+    if strips is None or domains.y.size < least_rows(strips):
+        return TilePlan.of(geometry, image, border, (domains.y.size, band))
     return StripPlan.of(geometry, strips, image, border, rows=rows, band=band)
 
 
-def predicted_passes(plan: Plan, strips: StripModel | None) -> float:
+def predicted_passes(plan: Plan) -> float:
     """Predicted time in passes over the wanted pixels."""
     share = plan.computed_pixels / plan.wanted_pixels
-    if isinstance(plan, TilePlan) or strips is None:
-        return share
-    return share * strips.passes(plan.rows)
+    return share if isinstance(plan, TilePlan) else share * plan.strips.passes(plan.rows)
 
 
-def _rows(domain: AxisDomain, strips: StripModel) -> Iterator[int]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Domains:
+    y: AxisDomain
+    x: AxisDomain
+
+    @property
+    def geometry(self) -> Geometry:
+        """What holds for images of this size."""
+        return Geometry(y=self.y.geometry, x=self.x.geometry)
+
+
+def _domains(model: DeployedModel, image: tuple[int, int], border: Border) -> _Domains:
+    geometry = model.contract.geometry
+    return _Domains(y=AxisDomain.of(geometry.y, image[0], border), x=AxisDomain.of(geometry.x, image[1], border))
+
+
+def _rows(domain: AxisDomain, strips: StripModel | None) -> Iterator[int]:
     """Strip heights worth trying, rising."""
     stride = domain.geometry.stride
-    if domain.size < least_rows(strips):
+    if strips is None or domain.size < least_rows(strips):
         yield domain.size
         return
-    for rows in dict.fromkeys(round_up(rows, stride) for rows in USUAL_STRIP_ROWS):
-        if rows < domain.size:
-            yield rows
+    usual = dict.fromkeys(round_up(rows, stride) for rows in USUAL_STRIP_ROWS)
+    yield from [rows for rows in usual if rows < domain.size] or [stride]
 
 
 def _bands(domain: AxisDomain) -> list[int]:

@@ -22,19 +22,15 @@ from exactile.plan.strips import AxisStrips, StripPlan
 from exactile.plan.tiles import TilePlan
 
 
-def remaining(
-    plan: TilePlan | StripPlan, strips: StripModel | None, done: Callable[[Box], bool]
-) -> TilePlan | StripPlan | None:
+def remaining(plan: TilePlan | StripPlan, done: Callable[[Box], bool]) -> TilePlan | StripPlan | None:
     """The steps from the first row of boxes on that is not all done; None where nothing is left to do."""
     wanted = next((row for row, y in enumerate(plan.y.zors) if not _all_done(y, plan.x.zors, done)), None)
     if wanted is None:
         return None
-    if isinstance(plan, StripPlan) and strips is not None:
-        return replace(plan, y=_begun_anew(plan.y, strips, wanted))
-    if isinstance(plan, TilePlan):
-        y = plan.y
-        return replace(plan, y=replace(y, starts=y.starts[wanted:], zors=y.zors[wanted:], crops=y.crops[wanted:]))
-    return plan
+    if isinstance(plan, StripPlan):
+        return replace(plan, y=_begun_anew(plan.y, plan.strips, wanted))
+    y = plan.y
+    return replace(plan, y=replace(y, starts=y.starts[wanted:], zors=y.zors[wanted:], crops=y.crops[wanted:]))
 
 
 def _all_done(y: Span, columns: tuple[Span, ...], done: Callable[[Box], bool]) -> bool:

@@ -131,17 +131,23 @@ class StripPlan:
     x: AxisTiles
     border: Border
     rows: int
+    strips: StripModel
 
     @classmethod
     def of(
         cls, geometry: Geometry, strips: StripModel, image: tuple[int, int], border: Border, *, rows: int, band: int
     ) -> StripPlan:
-        """Plan for an ``image`` of (height, width) pixels: strips of ``rows`` rows, bands of ``band`` columns."""
+        """Plan for an ``image`` of (height, width) pixels: strips of ``rows`` rows, bands of ``band`` columns.
+
+        ``strips`` are those for images of this size; bands are wider by less than a stride where its width asks for it.
+        """
+        x = AxisDomain.of(geometry.x, image[1], border)
         return cls(
             y=AxisStrips.of(AxisDomain.of(geometry.y, image[0], border), strips, rows),
-            x=AxisTiles.of(AxisDomain.of(geometry.x, image[1], border), band),
+            x=AxisTiles.of(x, x.tile_for(band, geometry.x)),
             border=border,
             rows=rows,
+            strips=strips,
         )
 
     @property

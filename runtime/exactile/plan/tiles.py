@@ -10,9 +10,11 @@ Along one axis (F the stride, margins as in AxisGeometry)::
              |   ZoR 0      | ZoR 1 | ZoR 2  ...             |  last ZoR    |
                             ^ boundaries are multiples of F; so are tile starts
 
-The domain is the image, extended to a size that the network accepts and, for a border other than ``model``, by
-the halo. Tiles never leave the domain. Method: Majurski & Bajcsy, J. Res. NIST 126:126009 (2021), with halos from
-the graph, rectangular tiles and no redundant last row or column.
+The domain is the image. Where the network does not take its size, it is extended to one that it takes, and for a
+border other than ``model`` also by the halo. What a network does at its far edge depends on the size modulo F: all
+tiles are as long as the domain modulo F, so that the last one ends as one pass does. Tiles never leave the domain.
+Method: Majurski & Bajcsy, J. Res. NIST 126:126009 (2021), with halos from the graph, rectangular tiles and no redundant
+last row or column.
 """
 
 from __future__ import annotations
@@ -48,6 +50,7 @@ class AxisDomain:
         if image_size < 1:
             raise PlanError(f"the image has {image_size} pixels along one axis")
         if border == "model":
+            geometry = geometry.of_size(image_size)
             size = geometry.accepted_size(image_size)
             return cls(
                 geometry=geometry,
@@ -73,6 +76,8 @@ class AxisDomain:
     def smallest_tile(self) -> int:
         """The smallest tile that advances by at least one stride."""
         geometry = self.geometry
+        if geometry.one_pass:
+            return self.size
         need = round_up(geometry.margin_before, geometry.stride) + geometry.stride + geometry.margin_after
         return min(self.size, geometry.accepted_size(max(need, 1)))
 
@@ -88,6 +93,12 @@ class AxisDomain:
         start = floor((result.start + self.result_start) / geometry.scale) + moved
         stop = ceil((result.stop + self.result_start) / geometry.scale) + moved
         return Span(0, self.image_size).intersect(Span(start, stop))
+
+    def tile_for(self, asked: int, geometry: AxisGeometry) -> int:
+        """The tile to run where ``asked`` pixels suit sizes of another remainder of ``geometry``: the next larger."""
+        suits = {geometry.remainder, *(other.remainder for other in geometry.others or ())}
+        fits = asked < self.size and asked % geometry.stride in suits
+        return min(self.size, self.geometry.accepted_size(asked)) if fits else min(self.size, asked)
 
     def advance(self, tile: int) -> int:
         """Input pixels from one tile's start to the next one's."""
@@ -159,6 +170,11 @@ def _check_tile(domain: AxisDomain, tile: int) -> None:
     geometry = domain.geometry
     if tile == domain.size:
         return
+    if geometry.one_pass:
+        raise PlanError(
+            f"images of {domain.image_size} pixels along one axis cannot be cut along it: {geometry.one_pass}. What to "
+            f"do: --plan whole; or a multiple of {geometry.stride} pixels; or --border reflect, which extends the image"
+        )
     if tile != geometry.accepted_size(tile):
         raise PlanError(
             f"a tile of {tile} pixels is not accepted by the network: sizes must be "
@@ -190,10 +206,14 @@ class TilePlan:
 
     @classmethod
     def of(cls, geometry: Geometry, image: tuple[int, int], border: Border, tile: tuple[int, int]) -> TilePlan:
-        """Plan for an ``image`` of (height, width) pixels with a ``tile`` of (height, width) pixels."""
+        """Plan for an ``image`` of (height, width) pixels with a ``tile`` of (height, width) pixels.
+
+        Tiles are larger by less than a stride where the image's own size asks for it.
+        """
+        y, x = AxisDomain.of(geometry.y, image[0], border), AxisDomain.of(geometry.x, image[1], border)
         return cls(
-            y=AxisTiles.of(AxisDomain.of(geometry.y, image[0], border), tile[0]),
-            x=AxisTiles.of(AxisDomain.of(geometry.x, image[1], border), tile[1]),
+            y=AxisTiles.of(y, y.tile_for(tile[0], geometry.y)),
+            x=AxisTiles.of(x, x.tile_for(tile[1], geometry.x)),
             border=border,
         )
 

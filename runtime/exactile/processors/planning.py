@@ -77,7 +77,7 @@ class DevicePlanner:
         return self._explained(
             Choice(
                 plan=best,
-                passes=predicted_passes(best, self._model.strips),
+                passes=predicted_passes(best),
                 reason=f"the fastest of {len(fitting)} for which engines were built",
             )
         )
@@ -122,13 +122,12 @@ class DevicePlanner:
     def _passes(self, plan: Plan) -> float:
         """Predicted time in passes of all GPUs together."""
         devices = self.space.devices
-        return predicted_passes(plan, self._model.strips) * devices / min(devices, _side_by_side(plan))
+        return predicted_passes(plan) * devices / min(devices, _side_by_side(plan))
 
     def _carries(self, plan: Plan) -> int:
-        strips = self._model.strips
-        if not isinstance(plan, StripPlan) or strips is None:
+        if not isinstance(plan, StripPlan):
             return 0
-        return 2 * -(-plan.bands // self.space.devices) * strips.carry_bytes(plan.x.tile)
+        return 2 * -(-plan.bands // self.space.devices) * plan.strips.carry_bytes(plan.x.tile)
 
     def _network(self, plan: Plan, batch: int) -> int:
         """Bytes of weights and activations, as far as they are known before an engine is opened."""
@@ -145,10 +144,9 @@ class DevicePlanner:
 
     def _inferences(self, plan: Plan) -> list[tuple[MemoryModel, tuple[int, int]]]:
         """The memory models of the graphs that ``plan`` runs, and the highest shape that each runs at."""
-        strips = self._model.strips
-        if not isinstance(plan, StripPlan) or strips is None:
+        if not isinstance(plan, StripPlan):
             return [(self._model.contract.memory, plan.tile_shape)]
-        return [(strips.graphs[role].memory, (rows, plan.x.tile)) for role, rows in plan.y.highest.items()]
+        return [(plan.strips.graphs[role].memory, (rows, plan.x.tile)) for role, rows in plan.y.highest.items()]
 
     def _raise_nothing_fits(
         self, image: tuple[int, int], found: list[Plan], measure: Measure, budget_bytes: int

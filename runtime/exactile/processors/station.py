@@ -100,7 +100,7 @@ class _Opened:
     def __init__(
         self, model: DeployedModel, device: Device, family: EngineFamily, plan: Plan, batch: int, bands: Sequence[int]
     ) -> None:
-        contract, strips = model.contract, model.strips
+        contract = model.contract
         self._device, self._contract, self._plan = device, contract, plan
         self._ring = Ring(device, LoadBytes.of(contract, plan, batch), SLOTS)
         self._replays = Replays(self._ring.compute, most=replays_of(SLOTS, len(bands)))
@@ -108,8 +108,8 @@ class _Opened:
         self._carries: DeviceCarries | None = None
         try:
             self._constants = _ConstantBuffers(contract, self._ring)
-            if isinstance(plan, StripPlan) and strips is not None:
-                self._carries = DeviceCarries(self._ring, strips, width=plan.x.tile, bands=bands)
+            if isinstance(plan, StripPlan):
+                self._carries = DeviceCarries(self._ring, plan.strips, width=plan.x.tile, bands=bands)
             self._warm_up(bands)
         except BaseException:
             self.close()
@@ -211,7 +211,8 @@ def _shape(plan: Plan, batch: int) -> Hashable:
     """Plans of equal shapes share what is opened."""
     if not isinstance(plan, StripPlan):
         return "tile", plan.tile_shape, plan.tile_output_shape, _largest_zone(plan), batch
-    return "strip", plan.x.tile, plan.bands, tuple(_networks_of(plan)), plan.tile_output_shape, _largest_zone(plan)
+    made = plan.strips.key, plan.x.tile, plan.bands, tuple(_networks_of(plan))
+    return "strip", *made, plan.tile_output_shape, _largest_zone(plan)
 
 
 def _largest_zone(plan: Plan) -> tuple[int, int]:

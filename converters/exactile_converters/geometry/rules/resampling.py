@@ -8,7 +8,7 @@ from fractions import Fraction
 import numpy as np
 
 from exactile_converters.geometry.node_view import SPATIAL, Label, NodeView
-from exactile_converters.geometry.obstacle import ObstacleError
+from exactile_converters.geometry.obstacle import ObstacleError, ShapesDoNotFitError
 from exactile_converters.geometry.reach import Blocks, CoordinateMode, Interpolation, NearestMode, Reach, Window
 from exactile_converters.geometry.registry import Flow, Transfer, rule
 from exactile_converters.geometry.rules.convolution import spatial_labels
@@ -148,8 +148,11 @@ def depth_to_space(node: NodeView) -> Transfer:
 
 @rule("SpaceToDepth")
 def space_to_depth(node: NodeView) -> Transfer:
-    """Blocks of pixels become channels."""
-    _, labels = node.feature()
+    """Blocks of pixels become channels; the image must be made of whole blocks."""
+    operand, labels = node.feature()
     block = node.integer("blocksize", 1)
+    for dim, label in enumerate(labels):
+        if label in SPATIAL and any(size % block for size in operand.sizes(dim)):
+            raise ShapesDoNotFitError(f"{operand.sizes(dim)[0]} rows or columns are no multiple of {block}")
     reach: dict[Label, Reach] = {label: Window(kernel=block, stride=block) for label in spatial_labels(labels)}
     return Transfer(labels=(labels,), flows=(Flow(operand=0, reach=reach),))

@@ -1,0 +1,122 @@
+"""Strips for images of each size that a network takes: the last one ends as one pass over such an image does.
+
+Where padding is written in numbers and nothing asks for the image's size, the same three graphs serve all sizes: only
+how wide carries are, and how high the last strip must be, depends on the remainder. Otherwise graphs are built for each
+pair of remainders, and equal ones shared.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+from fractions import Fraction
+from itertools import product, zip_longest
+
+import onnx_ir as ir
+
+from exactile.contract import StripModel
+from exactile.geometry import AxisGeometry, Geometry
+from exactile_converters.geometry.feature_maps import ForwardWalk, ImageSizes, walk_forward
+from exactile_converters.geometry.period import ASKING
+from exactile_converters.geometry.probe import Memory
+from exactile_converters.geometry.reach import Interpolation, Same
+from exactile_converters.geometry.registry import Transfer
+from exactile_converters.geometry.sliding import SAME
+from exactile_converters.graphs.io import Wrapped
+from exactile_converters.strips.build import build_strips
+from exactile_converters.strips.frontier import Frontiers
+from exactile_converters.strips.heights import least_last_rows
+from exactile_converters.strips.refusal import StripError
+from exactile_converters.strips.windows import WINDOWS
+
+MOST_STRIP_MODELS = 16
+"""For more pairs of a height's and a width's remainder, graphs are built for known images alone."""
+
+Others = dict[tuple[int, int], StripModel]
+
+
+def strips_for_own_sizes(
+    wrapped: Wrapped, sizes: ImageSizes, geometry: Geometry, strips: StripModel, image_size: tuple[int, int] | None
+) -> tuple[StripModel, Others]:
+    """``strips``, those for ``sizes``, with what the same graphs serve; and others, by (height, width) remainder.
+
+    With ``image_size``, (height, width), for images of this size alone.
+    """
+    axes = [axis for axis in (geometry.y, geometry.x) if _others(axis)]
+    if not axes:
+        return strips, {}
+    if _is_plain(wrapped, sizes):
+        return _served(wrapped, sizes, geometry, strips), {}
+    if image_size is not None:
+        of_image = geometry.of_size(image_size)
+        pairs = [(of_image.y, of_image.x)]
+    else:
+        pairs = list(product((geometry.y, *_others(geometry.y)), (geometry.x, *_others(geometry.x))))
+    found: Others = {}
+    for y, x in pairs if len(pairs) <= MOST_STRIP_MODELS else ():
+        if (y, x) == (geometry.y, geometry.x) or y.one_pass or x.one_pass:
+            continue
+        try:
+            shifted = _shifted(sizes, geometry, y.remainder, x.remainder)
+            found[y.remainder, x.remainder] = build_strips(wrapped, shifted, y.remainder, like=strips)
+        except StripError:
+            continue  # such images run in tiles
+    return strips, found
+
+
+def _others(axis: AxisGeometry) -> list[AxisGeometry]:
+    return [other for other in axis.others or () if not other.one_pass]
+
+
+def _shifted(sizes: ImageSizes, geometry: Geometry, height: int, width: int) -> ImageSizes:
+    """``sizes`` with these remainders."""
+    y, x = geometry.y, geometry.x
+    more = (height - y.remainder) % y.stride, (width - x.remainder) % x.stride
+    small, large = ((rows + more[0], columns + more[1]) for rows, columns in (sizes.small, sizes.large))
+    return ImageSizes(small, large)
+
+
+def _walk(wrapped: Wrapped, sizes: ImageSizes, memory: Memory | None = None) -> ForwardWalk:
+    graph = wrapped.model.graph
+    return walk_forward(
+        wrapped.model, graph.inputs[0], ("y", "x", "c"), wrapped.image.channels, list(graph), sizes, memory
+    )
+
+
+def _is_plain(wrapped: Wrapped, sizes: ImageSizes) -> bool:
+    """Whether nothing in the strip graphs can depend on the remainder."""
+    walk = _walk(wrapped, sizes)
+    nodes = list(wrapped.model.graph)
+    return not any(node.op_type in ASKING for node in nodes) and all(
+        _node_is_plain(node, transfer) for node, transfer in walk.transfers.items()
+    )
+
+
+def _node_is_plain(node: ir.Node, transfer: Transfer) -> bool:
+    reaches = [reach for flow in transfer.flows for reach in flow.reach.values()]
+    if node.op_type in WINDOWS:
+        return node.attributes.get_string("auto_pad", "NOTSET") not in SAME
+    if node.op_type == "ConvTranspose":
+        return node.attributes.get_string("auto_pad", "NOTSET") not in SAME and "output_shape" not in node.attributes
+    if node.op_type in {"Resize", "Upsample"}:
+        by_size = len(node.inputs) > 3 and node.inputs[3] is not None
+        return not by_size and all(isinstance(reach, Interpolation) and reach.scale >= 1 for reach in reaches)
+    if node.op_type in {"Reshape", "Flatten", "Expand"}:
+        return False
+    return node.op_type == "DepthToSpace" or all(isinstance(reach, Same) for reach in reaches)
+
+
+def _served(wrapped: Wrapped, sizes: ImageSizes, geometry: Geometry, strips: StripModel) -> StripModel:
+    """``strips`` with the numbers by which its graphs serve other remainders."""
+    rows: dict[int, int] = {}
+    columns: dict[int, tuple[Fraction, ...]] = {}
+    memory: Memory = {}
+    for y, x in zip_longest(_others(geometry.y), _others(geometry.x)):
+        height, width = (y or geometry.y).remainder, (x or geometry.x).remainder
+        walk = _walk(wrapped, _shifted(sizes, geometry, height, width), memory)
+        if y is not None:
+            with suppress(StripError):  # such images run in tiles
+                rows[height] = least_last_rows(Frontiers(walk, list(wrapped.model.graph), height))
+        if x is not None:
+            columns[width] = tuple(walk.features[carry.of].constant["x"] for carry in strips.carries)
+    return replace(strips, own_rows=rows, own_columns=columns)

@@ -1,0 +1,21 @@
+"""Why an image is run at another size than its own."""
+
+from __future__ import annotations
+
+from exactile.geometry import Geometry
+from exactile.plan.border import Border
+
+
+def why_extended(geometry: Geometry, image: tuple[int, int], domain: tuple[int, int], border: Border) -> str:
+    """For an ``image`` of (height, width) pixels that is run as ``domain``; empty where they are the same."""
+    if image == domain:
+        return ""
+    if border != "model":
+        return "as the border asks"
+    axes = list(zip((geometry.y, geometry.x), image, domain, strict=True))
+    extended = [(axis, size) for axis, size, run_at in axes if size != run_at]
+    if all(axis.takes(size) for axis, size in extended):
+        return "as no engine was built for its own size"
+    if any(axis.others is None for axis, _ in extended):
+        return "as it is not known which sizes the network takes; convert it again to find out"
+    return "as the network does not take its size"
