@@ -21,6 +21,7 @@ from exactile_converters.torch_export import export_onnx
 from exactile_converters.verify.probe import Subjects, probe_axis
 from exactile_converters.verify.subject import scores_of
 from tests.test_exactness import segment
+from tests.torchvision_operators import torchvision_declared
 
 EXPORTERS = ("torchscript", "dynamo")
 ENCODERS = ("resnet18", "mobilenet_v2", "efficientnet-b0")
@@ -50,13 +51,8 @@ NOT_EXPORTED = {("PSPNet", "efficientnet-b0", "torchscript"), ("UPerNet", "effic
 
 @pytest.fixture(scope="module")
 def smp() -> Any:
-    """The library. It imports torchvision, whose compiled half is missing beside a CPU build of PyTorch: declare it."""
-    operators = torch.library.Library("torchvision", "FRAGMENT")
-    for name in ("nms", "qnms"):
-        if not hasattr(torch.ops.torchvision, name):
-            operators.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    """The library, which imports torchvision."""
+    with torchvision_declared():
         yield pytest.importorskip("segmentation_models_pytorch", exc_type=ImportError)
 
 

@@ -90,7 +90,8 @@ def export_dynamo(
     if dynamic:
         names = {2: "height", 3: "width"}
         sides = {
-            axis: torch.export.Dim(name) if stride == 1 else stride * torch.export.Dim(f"{name}_strides")
+            # Dynamo finds the smallest size itself; sizes with a name, and multiples, have to be given theirs.
+            axis: torch.export.Dim.DYNAMIC if stride == 1 else stride * torch.export.Dim(f"{name}_strides")
             for axis, name in names.items()
         }
         shapes = [{0: torch.export.Dim("batch"), **sides}]

@@ -101,10 +101,17 @@ class Probe:
         return self.facts.get(value.name or "") if value is not None else None
 
     def learn(self, name: str, constant: ir.Value) -> None:
-        """Take up a constant of the graph."""
-        if constant.const_value is not None:
-            array = constant.const_value.numpy()
-            self.facts[name] = Fact(constant.const_value.dtype.value, array.shape, array)
+        """Take up a constant of the graph. Its bytes are read once for all probes that share a memory."""
+        if constant.const_value is None:
+            return
+        known = self._memory.get(constant) if self._memory is not None else None
+        if isinstance(known, dict):
+            self.facts[name] = known[name]
+            return
+        array = constant.const_value.numpy()
+        self.facts[name] = Fact(constant.const_value.dtype.value, array.shape, array)
+        if self._memory is not None:
+            self._memory[constant] = {name: self.facts[name]}
 
     def visit(self, node: ir.Node) -> None:
         """Find the facts of what ``node`` computes; those of its inputs must be known."""
