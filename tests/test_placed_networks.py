@@ -19,7 +19,7 @@ from exactile.sources.array import ArraySource
 from exactile_converters.deploy import Normalization, deploy
 from exactile_converters.deploy_whole import deploy_whole
 from exactile_converters.from_onnx import prepare_network
-from tests.placed_nets import PLACED, placed_onnx
+from tests.positioned_nets import POSITIONED, positioned_onnx
 
 TOLERANCE = 2e-6
 """Of the largest value: sums may be ordered otherwise."""
@@ -70,15 +70,15 @@ def segmented(deployed: DeployedModel, size: tuple[int, int], **options):
 
 
 BY_BOTH = [
-    *((name, "torchscript") for name in PLACED),
-    *(pytest.param(name, "dynamo", marks=pytest.mark.slow) for name in PLACED),
+    *((name, "torchscript") for name in POSITIONED),
+    *(pytest.param(name, "dynamo", marks=pytest.mark.slow) for name in POSITIONED),
 ]
 
 
 @pytest.mark.parametrize(("name", "exporter"), BY_BOTH)
 def test_whole_pass_at_the_image_s_own_size(name, exporter):
     """The image is not extended."""
-    model = placed_onnx(name, exporter)
+    model = positioned_onnx(name, exporter)
     deployed = deployed_for(model, SMALL)
     raw, summary = segmented(deployed, SMALL, plan="whole")
     assert not summary.padded_because

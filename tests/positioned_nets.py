@@ -112,7 +112,7 @@ class Out(nn.Module):
         return self.net(image)["out"]
 
 
-PLACED: dict[str, Callable[[bool], nn.Module]] = {
+POSITIONED: dict[str, Callable[[bool], nn.Module]] = {
     "unet_to_skip": unet_to_skip,
     "unet_aligned": unet_aligned,
     "unet_padded": unet_padded,
@@ -135,10 +135,10 @@ def balanced(net: nn.Module) -> nn.Module:
 
 
 @cache
-def placed_onnx(name: str, exporter: Exporter, large: bool = False) -> bytes:
+def positioned_onnx(name: str, exporter: Exporter, large: bool = False) -> bytes:
     """The named network with free batch, height and width."""
     torch.manual_seed(0)
-    net = balanced(random_weights(PLACED[name](large), seed=0))
+    net = balanced(random_weights(POSITIONED[name](large), seed=0))
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
