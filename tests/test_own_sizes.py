@@ -37,6 +37,10 @@ NETWORKS: dict[str, tuple[Layer, ...]] = {
         ("MaxPool", {"kernel_shape": [3, 3], "strides": [2, 2], "ceil_mode": 1}),
         ("Conv", {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}),
     ),
+    "pooling, padded and rounded up": (
+        ("MaxPool", {"kernel_shape": [3, 3], "strides": [3, 3], "pads": [0, 0, 1, 1], "ceil_mode": 1}),
+        ("Conv", {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}),
+    ),
     "two strides": (
         ("Conv", {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]}),
         ("Conv", {"kernel_shape": [4, 4], "strides": [3, 3], "pads": [1, 1, 1, 1]}),
@@ -46,7 +50,7 @@ NETWORKS: dict[str, tuple[Layer, ...]] = {
         ("ConvTranspose", {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1], "output_padding": [1, 1]}),
     ),
 }
-STRIDES = {"convolution 5 by 3": 3, "two strides": 6}
+STRIDES = {"convolution 5 by 3": 3, "pooling, padded and rounded up": 3, "two strides": 6}
 
 
 def network(layers: tuple[Layer, ...], seed: int = 0) -> bytes:
@@ -55,7 +59,7 @@ def network(layers: tuple[Layer, ...], seed: int = 0) -> bytes:
     nodes, constants, value = [], [], "image"
     for index, (operator, attributes) in enumerate(layers):
         inputs, out = [value], f"map{index}"
-        if operator != "MaxPool":
+        if not operator.endswith("Pool"):
             weights = random.integers(-2, 3, (1, 1, *attributes["kernel_shape"])).astype(np.float32)
             constants.append(numpy_helper.from_array(weights, f"w{index}"))
             inputs.append(f"w{index}")
@@ -112,6 +116,39 @@ def test_every_remainder_is_run_as_it_is(name, plan):
     for along in range(stride):
         for across in range(stride):
             assert compared(model, 18 * stride + along, 16 * stride + across, plan, shape) == ""
+
+
+def test_no_wrong_pixel_where_sizes_are_rounded_up_along_one_axis_alone():
+    """Padding counts, so it cannot be shortened: where the form for multiples does not serve, images are extended."""
+    pads = {"pads": [0, 0, 1, 1], "ceil_mode": 1, "count_include_pad": 1}
+    model = network((("AveragePool", {"kernel_shape": [4, 4], "strides": [4, 4], **pads}),))
+    reasons = {compared(model, 40 + along, 40 + across, "whole", None) for along in range(4) for across in range(4)}
+    assert "" in reasons
+
+
+EVEN = """
+<ir_version: 8, opset_import: ["" : 17]>
+padded (float[1, 1, H, W] image) => (float[1, 1, h, w] result)
+<int64[1] two = {2}, int64[1] four = {4}, int64[1] zero = {0}, int64[2] multiple = {4, 4},
+ int64[6] none = {0, 0, 0, 0, 0, 0}>
+{
+    shape = Shape (image)
+    size = Slice (shape, two, four, zero)
+    over = Mod (size, multiple)
+    left = Sub (multiple, over)
+    more = Mod (left, multiple)
+    pads = Concat <axis = 0> (none, more)
+    padded = Pad <mode = "edge"> (image, pads)
+    result = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (padded)
+}
+"""
+
+
+@pytest.mark.parametrize("height", range(4, 14))
+def test_low_images_of_a_network_that_pads_to_a_multiple(height):
+    """It does the same every 4 rows, and its maps alone every 2: strips are multiples of 4 rows."""
+    model = onnx.parser.parse_model(EVEN).SerializeToString()
+    assert compared(model, height, 13, "strip", (4, 12)) == ""
 
 
 LAYERS = st.one_of(

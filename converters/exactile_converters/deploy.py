@@ -96,8 +96,9 @@ def _deployed(
     others: Mapping[tuple[int, int], StripModel] = {}
     if strips:
         try:
-            model, reason = build_strips(wrapped, traced.sizes, traced.geometry.y.remainder), ""
-            model, others = strips_for_own_sizes(wrapped, traced.sizes, traced.geometry, model, image_size)
+            geometry, period = traced.geometry, traced.walk.period
+            model, reason = build_strips(wrapped, traced.sizes, geometry.y.remainder, period=period), ""
+            model, others = strips_for_own_sizes(wrapped, traced.sizes, geometry, model, image_size, period)
         except StripError as error:
             reason = str(error)
     proto = ir.to_proto(wrapped.model)

@@ -71,7 +71,7 @@ def _pool_changes(node: ir.Node, shape: tuple[int, ...]) -> tuple[tuple[int, ...
 def written_alike(
     nodes: Iterable[ir.Node], shapes: Mapping[str, tuple[int, ...]], others: Mapping[str, tuple[int, ...]]
 ) -> bool:
-    """Whether ``write_windows_at`` would write the same for maps of ``shapes`` and of ``others``.
+    """Whether what ``write_windows_at`` writes for maps of ``shapes`` computes the same as before for ``others``, too.
 
     Of transposed convolutions it always does: what they crop does not depend on the size.
     """
@@ -79,9 +79,17 @@ def written_alike(
         name = node.inputs[0].name or "" if node.inputs and node.inputs[0] is not None else ""
         if node.op_type not in POOLS or node.domain not in ("", RUNTIME_DOMAIN) or name not in shapes:
             continue
-        if _pool_changes(node, shapes[name]) != _pool_changes(node, others[name]):
+        changes = _pool_changes(node, shapes[name])
+        if changes != _pool_changes(node, others[name]) or (changes[1] and _gains_window(node, others[name])):
             return False
     return True
+
+
+def _gains_window(node: ir.Node, shape: tuple[int, ...]) -> bool:
+    """Whether rounding up has an effect along some axis."""
+    kernel = Kernel.of(node, node.attributes.get_ints("kernel_shape", ()))
+    axes = [(axis, shape[axis + SPACE]) for axis in range(len(kernel.sizes))]
+    return any(kernel.rounds_up(*at) and not kernel.drops_last(*at) for at in axes)
 
 
 def _set_pads(node: ir.Node, pads: list[int]) -> None:

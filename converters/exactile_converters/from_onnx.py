@@ -24,6 +24,7 @@ from exactile_converters.geometry.node_view import Labels
 from exactile_converters.geometry.own_sizes import with_own_sizes
 from exactile_converters.geometry.trace import Traced, trace
 from exactile_converters.identities import DropIdentities
+from exactile_converters.idle_padding import leave_out_idle_padding
 from exactile_converters.image_axes import first_convolution, give_batch
 from exactile_converters.opset import at_least_opset
 from exactile_converters.runtime_operators.rewrite import refuse_unusable, write_as_onnx
@@ -101,6 +102,7 @@ def prepare_network(proto: onnx.ModelProto, *, name: str, output_name: str | Non
         refuse_unusable(model, name)
         if write_as_onnx(model):
             clean(model)
+        leave_out_idle_padding(model)
         give_batch(model)
         inputs = _image_inputs(model, name)
         image = inputs[0] if len(inputs) == 1 else join_inputs(model, inputs, name)

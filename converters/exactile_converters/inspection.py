@@ -125,7 +125,7 @@ def _strips(wrapped: Wrapped | None, traced: Traced) -> tuple[StripModel | None,
     if wrapped is None or traced.geometry is None:
         return None, "the network cannot be tiled exactly" if traced.geometry is None else "its output is not a map"
     try:
-        return build_strips(wrapped, traced.sizes, traced.geometry.y.remainder), ""
+        return build_strips(wrapped, traced.sizes, traced.geometry.y.remainder, period=traced.walk.period), ""
     except StripError as error:
         return None, str(error)
 

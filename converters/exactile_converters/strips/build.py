@@ -32,14 +32,17 @@ USUAL_STRIP_ROWS = 128
 Weights = dict[str, NDArray[Any]]
 
 
-def build_strips(wrapped: Wrapped, sizes: ImageSizes, remainder: int, *, like: StripModel | None = None) -> StripModel:
+def build_strips(
+    wrapped: Wrapped, sizes: ImageSizes, remainder: int, *, period: int = 1, like: StripModel | None = None
+) -> StripModel:
     """The strip model of a wrapped network; ``sizes`` are accepted image sizes, ``remainder`` that of heights.
 
+    ``period`` is that of the network's walk.
     With ``like``, strips of the same network for other sizes, the same maps are carried, and equal graphs are shared.
     Raises StripError saying why there is none.
     """
     _check_precision(wrapped)
-    source = _source(wrapped, sizes, remainder)
+    source = _source(wrapped, sizes, remainder, period)
     carry = place(source, strip_rows=USUAL_STRIP_ROWS) if like is None else {one.of for one in like.carries}
     need = demand(source.frontiers, carry)
     carried = carries(source, need)
@@ -83,11 +86,12 @@ def _check_precision(wrapped: Wrapped) -> None:
             )
 
 
-def _source(wrapped: Wrapped, sizes: ImageSizes, remainder: int) -> StripSource:
+def _source(wrapped: Wrapped, sizes: ImageSizes, remainder: int, period: int) -> StripSource:
     graph = wrapped.model.graph
     image, result = graph.inputs[0], graph.outputs[0]
     nodes: list[ir.Node] = list(graph)
     walk = walk_forward(wrapped.model, image, ("y", "x", "c"), wrapped.image.channels, nodes, sizes)
+    walk.period = period
     return StripSource.of(
         model=wrapped.model, walk=walk, nodes=nodes, sizes=sizes, remainder=remainder, image=image, result=result
     )

@@ -36,11 +36,16 @@ Others = dict[tuple[int, int], StripModel]
 
 
 def strips_for_own_sizes(
-    wrapped: Wrapped, sizes: ImageSizes, geometry: Geometry, strips: StripModel, image_size: tuple[int, int] | None
+    wrapped: Wrapped,
+    sizes: ImageSizes,
+    geometry: Geometry,
+    strips: StripModel,
+    image_size: tuple[int, int] | None,
+    period: int = 1,
 ) -> tuple[StripModel, Others]:
     """``strips``, those for ``sizes``, with what the same graphs serve; and others, by (height, width) remainder.
 
-    With ``image_size``, (height, width), for images of this size alone.
+    With ``image_size``, (height, width), for images of this size alone. ``period`` is that of the network's walk.
     """
     axes = [axis for axis in (geometry.y, geometry.x) if _others(axis)]
     if not axes:
@@ -58,7 +63,7 @@ def strips_for_own_sizes(
             continue
         try:
             shifted = _shifted(sizes, geometry, y.remainder, x.remainder)
-            found[y.remainder, x.remainder] = build_strips(wrapped, shifted, y.remainder, like=strips)
+            found[y.remainder, x.remainder] = build_strips(wrapped, shifted, y.remainder, period=period, like=strips)
         except StripError:
             continue  # such images run in tiles
     return strips, found
