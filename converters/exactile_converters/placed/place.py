@@ -1,0 +1,39 @@
+"""Where a piece lies in the whole map, and what nodes are added to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a piece lies along one axis; all names are of int64 tensors of shape (1,) in the graph."""
+
+    dim: int
+    """The dimension of the operand and of the result."""
+    begin: str
+    """First index of the wanted piece, in the whole result."""
+    end: str
+    """One behind its last."""
+    source: str
+    """Index in the whole operand of the first entry that the given tensor holds."""
+    source_size: str
+    """Length of the whole operand along this axis."""
+    result_size: str
+    """Length of the whole result along this axis."""
+    scale: float | None
+    """The scale as given to the node; None where the node resizes to sizes."""
+
+
+class Nodes(Protocol):
+    """What nodes are added to."""
+
+    def add(self, op: str, inputs: Sequence[str], **attributes: Any) -> str:
+        """A node with one output; its name."""
+
+    def constant(self, array: NDArray[Any]) -> str:
+        """A constant; its name."""

@@ -1,0 +1,102 @@
+"""Taps of an antialiased Resize: along an axis that shrinks, the window grows by what it shrinks by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from exactile_converters.placed.formula import Formula
+from exactile_converters.placed.positions import Positions
+from exactile_converters.placed.resampling import Resampling
+from exactile_converters.placed.taps import near_weight
+
+REACHES = {"linear": 1.0, "cubic": 2.0}
+"""How far a filter reaches along an axis that does not shrink."""
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """Taps whose number t follows from the scale when the graph runs."""
+
+    count: str
+    """(1,) int64: t."""
+    index: str
+    """(t, n) int64: indices in the whole operand, within it. Those that a window has not repeat one that it has."""
+    weight: str
+    """(t, n) float32: zero for those."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Filter:
+    support: str
+    """(1,) float32: how far it reaches, in pixels of the operand."""
+    squeeze: str
+    """(1,) float32: by what distances are multiplied."""
+
+
+def windows(formula: Formula, at: Positions, how: Resampling) -> Windows:
+    """Windows cut at the ends of the whole operand, or going on with its end pixels; weights of each sum up to one."""
+    found = _filter(formula, at, how)
+    half = formula.real(0.5)
+    center = formula.plus(half, at.position)
+    first = _whole_below(formula, formula.plus(formula.minus(center, found.support), half))
+    behind = _whole_below(formula, formula.plus(formula.plus(center, found.support), half))
+    first = formula.choose(at.copied, at.index, first)
+    behind = formula.choose(at.copied, formula.plus(at.index, formula.whole(1)), behind)
+    count = formula.plus(
+        formula.times(formula.as_whole(formula.ceiling(found.support)), formula.whole(2)), formula.whole(1)
+    )
+    numbers = formula.nodes.add(
+        "Reshape", [formula.counted(formula.whole(0), count), formula.nodes.constant(np.array([-1, 1], np.int64))]
+    )
+    index = formula.plus(first, numbers)
+    distance = formula.plus(formula.minus(formula.as_real(index), center), half)
+    weight = _weight(formula, formula.magnitude(formula.times(distance, found.squeeze)), how)
+    least = first
+    if how.exclude_outside:
+        least, behind = (_within(formula, at, bound) for bound in (first, behind))
+    kept = formula.between(index, least, formula.minus(behind, formula.whole(1)))
+    weight = formula.choose(formula.equal(index, kept), weight, formula.real(0))
+    return Windows(count, formula.between(kept, formula.whole(0), at.last), _normalised(formula, weight))
+
+
+def _filter(formula: Formula, at: Positions, how: Resampling) -> _Filter:
+    one, reach = formula.real(1), formula.real(REACHES[how.kind])
+    shrink = formula.over(one, at.scale)
+    grows = formula.less(shrink, one)
+    return _Filter(
+        support=formula.choose(grows, reach, formula.times(reach, shrink)),
+        squeeze=formula.choose(grows, one, formula.over(one, shrink)),
+    )
+
+
+def _whole_below(formula: Formula, value: str) -> str:
+    return formula.as_whole(formula.floor(value))
+
+
+def _within(formula: Formula, at: Positions, bound: str) -> str:
+    return formula.between(bound, formula.whole(0), formula.plus(at.last, formula.whole(1)))
+
+
+def _weight(formula: Formula, distance: str, how: Resampling) -> str:
+    """The filter at a distance of zero or more: a triangle, or Keys' cubic."""
+    one, zero = formula.real(1), formula.real(0)
+    is_near = formula.less(distance, one)
+    if how.kind == "linear":
+        return formula.choose(is_near, formula.minus(one, distance), zero)
+    two = formula.real(2)
+    far = formula.plus(formula.times(formula.minus(distance, formula.real(5)), distance), formula.real(8))
+    far = formula.minus(formula.times(far, distance), formula.real(4))
+    far = formula.times(far, formula.real(how.cubic_coefficient))
+    near = near_weight(formula, distance, how.cubic_coefficient)
+    return formula.choose(is_near, near, formula.choose(formula.less(distance, two), far, zero))
+
+
+def _normalised(formula: Formula, weight: str) -> str:
+    """By their sums, added one after the other as CumSum does: a reduction may add in another order for other n."""
+    sums = formula.nodes.add("CumSum", [weight, formula.scalar(formula.whole(0))])
+    total = formula.nodes.add("Gather", [sums, formula.whole(-1)], axis=0)
+    one = formula.real(1)
+    total = formula.choose(formula.equal(total, formula.real(0)), one, total)
+    return formula.times(weight, formula.over(one, total))
