@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import onnx
 from onnx import TensorProto, helper
 
 from exactile_converters.placed.formula import Formula
@@ -132,21 +133,25 @@ class _Axis:
     def _windowed(self, found: Windows) -> str:
         """The same for a number of taps that is known when the graph runs."""
         nodes = self.formula.nodes
-        index, weight = self._local(found.index), self._broadcast(found.weight, leading=1)
+        index = self._local(found.index)
+        weight, counts = (self._broadcast(name, leading=1) for name in (found.weight, found.counts))
         start = nodes.constant(np.zeros((1,) * self.rank, np.float32))
-        body = _tap_loop(self._moved(), index, weight, axis=self.outer)
+        body = _tap_loop(self._moved(), index, weight, counts, self.formula.real(0), axis=self.outer)
         return nodes.add("Loop", [self.formula.scalar(found.count), "", start], body=body)
 
 
-def _tap_loop(operand: str, index: str, weight: str, *, axis: int) -> object:
+def _tap_loop(operand: str, index: str, weight: str, counts: str, zero: str, *, axis: int) -> onnx.GraphProto:
     """The body of a Loop that adds one tap in each turn; the rest is read from the graph around it."""
-    own = {name: f"{index}_{name}" for name in ("turn", "go", "gone", "sum", "next", "at", "by", "entries", "product")}
+    names = ("turn", "go", "gone", "sum", "next", "at", "by", "counts", "entries", "kept", "product")
+    own = {name: f"{index}_{name}" for name in names}
     nodes = [
         helper.make_node("Identity", [own["go"]], [own["gone"]]),
         helper.make_node("Gather", [index, own["turn"]], [own["at"]], axis=0),
         helper.make_node("Gather", [weight, own["turn"]], [own["by"]], axis=0),
+        helper.make_node("Gather", [counts, own["turn"]], [own["counts"]], axis=0),
         helper.make_node("Gather", [operand, own["at"]], [own["entries"]], axis=axis),
-        helper.make_node("Mul", [own["entries"], own["by"]], [own["product"]]),
+        helper.make_node("Where", [own["counts"], own["entries"], zero], [own["kept"]]),
+        helper.make_node("Mul", [own["kept"], own["by"]], [own["product"]]),
         helper.make_node("Add", [own["sum"], own["product"]], [own["next"]]),
     ]
     return helper.make_graph(

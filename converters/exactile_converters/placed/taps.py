@@ -13,6 +13,9 @@ from exactile_converters.placed.resampling import Resampling
 TIE_TOLERANCE = 1e-6
 """Pixels: nearer than this to halfway between two pixels, ONNX Runtime takes a position for halfway (from 1.32 on)."""
 
+COPIES = (1 / 8, 1 / 8, 1 / 4, 1 / 2)
+"""Weights of four taps at the same entry whose sum is that entry: no step is rounded, and none has infinity by zero."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tap:
@@ -77,13 +80,12 @@ def cubic(formula: Formula, at: Positions, how: Resampling) -> list[Tap]:
                 for index, weight in zip(indices, weights, strict=True)
             ],
         )
-    copies = (0, 1, 0, 0)
     return [
         Tap(
             formula.choose(at.copied, at.index, formula.between(index, *bounds)),
             formula.choose(at.copied, formula.real(copy), weight),
         )
-        for index, weight, copy in zip(indices, weights, copies, strict=True)
+        for index, weight, copy in zip(indices, weights, COPIES, strict=True)
     ]
 
 

@@ -15,16 +15,18 @@ REACHES = {"linear": 1.0, "cubic": 2.0}
 """How far a filter reaches along an axis that does not shrink."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Windows:
     """Taps whose number t follows from the scale when the graph runs."""
 
     count: str
     """(1,) int64: t."""
     index: str
-    """(t, n) int64: indices in the whole operand, within it. Those that a window has not repeat one that it has."""
+    """(t, n) int64: indices in the whole operand, within it."""
     weight: str
-    """(t, n) float32: zero for those."""
+    """(t, n) float32."""
+    counts: str
+    """(t, n) bool: false for taps that a window has not; what lies there may be infinite."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,29 +38,41 @@ class _Filter:
 
 
 def windows(formula: Formula, at: Positions, how: Resampling) -> Windows:
-    """Windows cut at the ends of the whole operand, or going on with its end pixels; weights of each sum up to one."""
+    """Windows cut at the ends of the whole operand; weights of each sum up to one.
+
+    Weights of taps that are cut off are left out, or fall to the end of the operand.
+    """
     found = _filter(formula, at, how)
-    half = formula.real(0.5)
+    half, whole = formula.real(0.5), formula.whole(1)
     center = formula.plus(half, at.position)
     first = _whole_below(formula, formula.plus(formula.minus(center, found.support), half))
     behind = _whole_below(formula, formula.plus(formula.plus(center, found.support), half))
     first = formula.choose(at.copied, at.index, first)
-    behind = formula.choose(at.copied, formula.plus(at.index, formula.whole(1)), behind)
-    count = formula.plus(
-        formula.times(formula.as_whole(formula.ceiling(found.support)), formula.whole(2)), formula.whole(1)
-    )
-    numbers = formula.nodes.add(
-        "Reshape", [formula.counted(formula.whole(0), count), formula.nodes.constant(np.array([-1, 1], np.int64))]
-    )
+    behind = formula.choose(at.copied, formula.plus(at.index, whole), behind)
+    count = formula.plus(formula.times(formula.as_whole(formula.ceiling(found.support)), formula.whole(2)), whole)
+    column = formula.nodes.constant(np.array([-1, 1], np.int64))
+    numbers = formula.nodes.add("Reshape", [formula.counted(formula.whole(0), count), column])
     index = formula.plus(first, numbers)
+    within = formula.between(index, formula.whole(0), at.last)
+    counts = formula.both(formula.less(index, behind), formula.equal(index, within))
     distance = formula.plus(formula.minus(formula.as_real(index), center), half)
     weight = _weight(formula, formula.magnitude(formula.times(distance, found.squeeze)), how)
-    least = first
-    if how.exclude_outside:
-        least, behind = (_within(formula, at, bound) for bound in (first, behind))
-    kept = formula.between(index, least, formula.minus(behind, formula.whole(1)))
-    weight = formula.choose(formula.equal(index, kept), weight, formula.real(0))
-    return Windows(count, formula.between(kept, formula.whole(0), at.last), _normalised(formula, weight))
+    weight = _kept(formula, counts if how.exclude_outside else formula.less(index, behind), weight)
+    ends = weight if how.exclude_outside else _with_ends(formula, at, index, weight)
+    return Windows(count=count, index=within, weight=_normalised(formula, ends, weight), counts=counts)
+
+
+def _with_ends(formula: Formula, at: Positions, index: str, weight: str) -> str:
+    """Weights of what lies outside are added to those of the first and the last entry of the operand."""
+    zero = formula.whole(0)
+    before = _sum(formula, _kept(formula, formula.less(index, zero), weight))
+    after = _sum(formula, _kept(formula, formula.less(at.last, index), weight))
+    weight = formula.plus(weight, _kept(formula, formula.equal(index, zero), before))
+    return formula.plus(weight, _kept(formula, formula.equal(index, at.last), after))
+
+
+def _kept(formula: Formula, condition: str, weight: str) -> str:
+    return formula.choose(condition, weight, formula.real(0))
 
 
 def _filter(formula: Formula, at: Positions, how: Resampling) -> _Filter:
@@ -75,10 +89,6 @@ def _whole_below(formula: Formula, value: str) -> str:
     return formula.as_whole(formula.floor(value))
 
 
-def _within(formula: Formula, at: Positions, bound: str) -> str:
-    return formula.between(bound, formula.whole(0), formula.plus(at.last, formula.whole(1)))
-
-
 def _weight(formula: Formula, distance: str, how: Resampling) -> str:
     """The filter at a distance of zero or more: a triangle, or Keys' cubic."""
     one, zero = formula.real(1), formula.real(0)
@@ -93,10 +103,15 @@ def _weight(formula: Formula, distance: str, how: Resampling) -> str:
     return formula.choose(is_near, near, formula.choose(formula.less(distance, two), far, zero))
 
 
-def _normalised(formula: Formula, weight: str) -> str:
-    """By their sums, added one after the other as CumSum does: a reduction may add in another order for other n."""
+def _normalised(formula: Formula, weight: str, summed: str) -> str:
+    """``weight`` by the sums of ``summed``. A product with the inverse is not rounded as a quotient is."""
+    total, one = _sum(formula, summed), formula.real(1)
+    # The choice also keeps ONNX Runtime from making a quotient of it.
+    inverse = formula.choose(formula.equal(total, formula.real(0)), one, formula.over(one, total))
+    return formula.times(weight, inverse)
+
+
+def _sum(formula: Formula, weight: str) -> str:
+    """Of (t, n) to (1, n), one after the other as CumSum does: a reduction may add in another order for other n."""
     sums = formula.nodes.add("CumSum", [weight, formula.scalar(formula.whole(0))])
-    total = formula.nodes.add("Gather", [sums, formula.whole(-1)], axis=0)
-    one = formula.real(1)
-    total = formula.choose(formula.equal(total, formula.real(0)), one, total)
-    return formula.times(weight, formula.over(one, total))
+    return formula.nodes.add("Gather", [sums, formula.whole(-1)], axis=0)
