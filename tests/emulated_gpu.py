@@ -15,6 +15,7 @@ from exactile.background import Background
 from exactile.built_engine import BuiltEngine
 from exactile.contract import DeployedModel, OutputKind
 from exactile.geometry import round_up
+from exactile.plan.strips import last_rows
 from exactile.session import Session
 from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource
@@ -81,12 +82,11 @@ def with_engines(
 ) -> DeployedModel:
     """``model`` with engines for tiles of (height, width) and strips of (rows, band width)."""
     engines = [_built(tile_form(model, tile, batch=batch, precision=precision), folder) for tile in tiles]
-    stride = model.contract.geometry.y.stride
     for rows, width in strips:
         assert model.strips is not None
-        least, startup = model.strips.least_last_rows, model.strips.startup_rows
-        first = round_up(startup, rows)
-        heights = {"first": (first, first), "body": (rows, rows), "last": (least, least + rows - stride)}
+        first = round_up(model.strips.startup_rows, rows)
+        last = last_rows(model.strips, model.contract.geometry.y, rows)
+        heights = {"first": (first, first), "body": (rows, rows), "last": last}
         engines += [
             _built(strip_form(model, role, heights[role], width, precision=precision), folder) for role in heights
         ]

@@ -19,6 +19,7 @@ from exactile.plan.arriving import ArrivingRows
 from exactile.plan.arriving_strips import strips_for_stream
 from exactile.plan.border import Border
 from exactile.plan.budget import MemoryNeed
+from exactile.plan.built import check_strips
 from exactile.plan.choice import Choice, Plan
 from exactile.plan.strips import StripPlan, least_rows, with_highest_last
 from exactile.planning import PlanName, Planner, Wish
@@ -303,7 +304,10 @@ class Session:
             plan = self._planner.widest_band(kept, output, rows, border)
         if not isinstance(plan, StripPlan):
             raise PlanError(f"{kept.height} rows are too few for strips of this network")
-        plan = with_highest_last(plan, strips)
+        plan = with_highest_last(plan, strips, along)
+        space = self._processor.space
+        if space is not None and space.engines is not None:
+            check_strips(plan, space.engines)
         need = self.memory_need(plan, kept, output)
         self._planner.save(plan, kept, output, need)
         return RowStream(

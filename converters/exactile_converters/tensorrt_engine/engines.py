@@ -17,6 +17,7 @@ from exactile.engines.tensorrt_library import TensorRTLibrary
 from exactile.errors import CancelledError, ModelError, OptionError
 from exactile.geometry import round_up
 from exactile.memory import free_bytes
+from exactile.plan.strips import last_rows
 from exactile_converters.device.agreement import FormAgreement, carried_rows, check_strip, check_tile
 from exactile_converters.device.form import DeviceForm, DevicePrecision, strip_form, tile_form
 from exactile_converters.tensorrt_engine.capability import Capabilities, resolve
@@ -103,11 +104,10 @@ def _wanted(opened: Bundle, settings: EngineSettings) -> Iterator[Wanted]:
         )
     band = settings.strip_width or geometry.x.accepted_size(max(USUAL_BAND_PX, width))
     check_size(geometry.x, band, "a band of width")
-    first, least = round_up(model.strips.startup_rows, rows), model.strips.least_last_rows
+    first = round_up(model.strips.startup_rows, rows)
     yield Wanted(role="first", rows=(first, first), columns=band)
     yield Wanted(role="body", rows=(rows, rows), columns=band)
-    # What is left for the last strip: the height's remainder, and less than one strip more than the least.
-    yield Wanted(role="last", rows=(least, least + rows - stride), columns=band)
+    yield Wanted(role="last", rows=last_rows(model.strips, geometry.y, rows), columns=band)
 
 
 class _Work:

@@ -77,14 +77,17 @@ def _check_shape(model: DeployedModel, role: EngineRole, batch: int, rows: tuple
         raise ValueError(f"{rows[0]} to {rows[1]} rows are no rows of a {role} engine")
     if batch > 1 and role != "tile":
         raise ValueError("only tiles come in batches")
-    remainder = y.remainder if role in ("tile", "last") else 0
-    if any((height - remainder) % y.stride for height in rows) or (columns - x.remainder) % x.stride:
+    heights = {0} if role in ("first", "body") else {y.remainder}
+    if role == "last":
+        heights |= _strips(model).own_rows.keys()
+    if any(height % y.stride not in heights for height in rows) or (columns - x.remainder) % x.stride:
         raise ValueError(f"the network does not accept {rows[0]} to {rows[1]} rows of {columns} columns")
     if role == "tile":
         least = y.accepted_size(1)
     else:
         strips = _strips(model)
-        least = {"first": strips.startup_rows, "body": y.stride, "last": strips.least_last_rows}[role]
+        last = min((strips.least_last_rows, *strips.own_rows.values()))
+        least = {"first": strips.startup_rows, "body": y.stride, "last": last}[role]
     if rows[0] < least or columns < x.accepted_size(1):
         raise ValueError(f"{rows[0]} rows of {columns} columns are too few for a {role} engine of this network")
 
@@ -96,7 +99,10 @@ def _result_rows(model: DeployedModel, role: EngineRole, rows: int) -> int:
     lag = _strips(model).lag
     if role == "first":
         return axis.output_position(rows) - lag
-    return axis.output_position(rows) if role == "body" else axis.output_size(rows) + lag
+    if role == "body":
+        return axis.output_position(rows)
+    height = _strips(model).startup_rows + rows
+    return axis.of_size(height).output_size(height) - axis.output_position(height - rows) + lag
 
 
 def _strips(model: DeployedModel) -> StripModel:

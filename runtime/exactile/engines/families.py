@@ -119,7 +119,7 @@ class OnnxRuntimeCudaFamily:
                 outputs = {f"{carry.name}_out": carry.shape_at(width) for carry in strips.carries}
         result = model.contract.result
         front = (result.channels,) if result.channels else ()
-        outputs[result.name] = (*front, _output_rows(plan, role, rows), plan.x.tile_output)
+        outputs[result.name] = (*front, self._output_rows(plan, role, rows), plan.x.tile_output)
         return OnnxRuntimeCudaNetwork(
             graph,
             tile_shape=(rows, width),
@@ -131,18 +131,18 @@ class OnnxRuntimeCudaFamily:
             claims=model.claims,
         )
 
-
-def _output_rows(plan: Plan, role: EngineRole, rows: int) -> int:
-    """Rows that the network gives for ``rows`` image rows."""
-    if not isinstance(plan, StripPlan) or role == "tile":
-        return plan.y.tile_output
-    strips, geometry = plan.strips, plan.y.domain.geometry
-    if role == "first":
-        return geometry.output_position(rows) - strips.lag
-    start = geometry.output_position(strips.startup_rows)
-    if role == "body":
-        return geometry.output_position(strips.startup_rows + rows) - start
-    return geometry.output_size(strips.startup_rows + rows) - (start - strips.lag)
+    def _output_rows(self, plan: Plan, role: EngineRole, rows: int) -> int:
+        """Rows that the network gives for ``rows`` image rows; the last ones are of the image's own remainder."""
+        if not isinstance(plan, StripPlan) or role == "tile":
+            return plan.y.tile_output
+        strips, geometry = plan.strips, plan.y.domain.geometry
+        if role == "first":
+            return geometry.output_position(rows) - strips.lag
+        start = geometry.output_position(strips.startup_rows)
+        height = strips.startup_rows + rows
+        if role == "body":
+            return geometry.output_position(height) - start
+        return self._model.contract.geometry.y.of_size(height).output_size(height) - (start - strips.lag)
 
 
 def _unfit(engine: BuiltEngine, backend: Backend, version: str, devices: tuple[DeviceInfo, ...]) -> str:

@@ -58,6 +58,16 @@ def _all_built(plan: StripPlan, strips: StripModel, engines: Sequence[BuiltEngin
     )
 
 
+def check_strips(plan: StripPlan, engines: Sequence[BuiltEngine]) -> None:
+    """See that there is an engine for the highest strip of each role. Raises PlanError."""
+    for role, rows in plan.y.highest.items():
+        if matching(engines, role, rows, plan.x.tile) is None:
+            raise PlanError(
+                f"no engine was built for a {role} strip of {rows} x {plan.x.tile} pixels, which rows that arrive may "
+                "need: build the engines again, or segment the image when it is complete"
+            )
+
+
 def matching(engines: Sequence[BuiltEngine], role: EngineRole, rows: int, columns: int) -> BuiltEngine | None:
     """The engine for this shape; of several the one with the largest batch."""
     fitting = [

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 
 from exactile.contract import StripModel, StripRole
 from exactile.errors import PlanError
-from exactile.geometry import Box, Geometry, Span, round_up
+from exactile.geometry import AxisGeometry, Box, Geometry, Span, round_up
 from exactile.plan.border import Border
 from exactile.plan.tiles import AxisDomain, AxisTiles, Step
 
@@ -117,6 +117,16 @@ def least_rows(strips: StripModel) -> int:
     return strips.startup_rows + strips.least_last_rows
 
 
+def last_rows(strips: StripModel, geometry: AxisGeometry, rows: int) -> tuple[int, int]:
+    """The lowest and the highest last strip after others of ``rows`` rows, whatever the image's height.
+
+    Of every remainder that the graphs serve; ``geometry`` is the network's, along rows.
+    """
+    least = {geometry.remainder: strips.least_last_rows, **strips.own_rows}
+    most = max(least.values()) + rows - 1
+    return min(least.values()), max(most - (most - remainder) % geometry.stride for remainder in least)
+
+
 def _multiple_within(domain: AxisDomain, strips: StripModel) -> int:
     """The highest first strip that leaves enough for the last one."""
     stride = domain.geometry.stride
@@ -204,13 +214,15 @@ class StripPlan:
                 )
 
 
-def with_highest_last(plan: StripPlan, strips: StripModel) -> StripPlan:
-    """``plan`` for an image whose last strip is as high as one can be: what a stream of unknown height may need."""
-    y = plan.y
-    stride = y.domain.geometry.stride
+def with_highest_last(plan: StripPlan, strips: StripModel, along: AxisGeometry) -> StripPlan:
+    """``plan`` for an image whose last strip is as high as one can be: what a stream of unknown height may need.
+
+    ``along`` says which heights there may be.
+    """
+    y, step = plan.y, 1 if along.others else along.stride
     domains = (
-        AxisDomain.of(y.domain.geometry, y.domain.image_size + more, plan.border)
-        for more in range(0, plan.rows + 1, stride)
+        AxisDomain.of(along, y.domain.image_size + more, plan.border)
+        for more in range(0, plan.rows + along.stride, step)
     )
     return replace(plan, y=max((AxisStrips.of(domain, strips, plan.rows) for domain in domains), key=_last))
 

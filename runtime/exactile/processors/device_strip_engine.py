@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -40,7 +41,9 @@ class DeviceStripEngine:
         with device.current():
             self._pinned = device.memory.pinned(prod(plan.tile_shape) * image.channels * np.dtype(image.dtype).itemsize)
             try:
-                self._lane = self._station.lane(plan, 1, constants, self._cancellation, lambda _buffer: None)
+                self._lane = self._station.lane(
+                    _uncropped(plan), 1, constants, self._cancellation, lambda _buffer: None
+                )
             except BaseException:
                 self._pinned.close()
                 raise
@@ -78,3 +81,10 @@ class DeviceStripEngine:
                 self._lane.drain()
             self._station.drop()
             self._pinned.close()
+
+
+def _uncropped(plan: StripPlan) -> StripPlan:
+    """``plan`` with room for all that the network gives: who gives the strips crops it."""
+    y, x = plan.y, plan.x
+    rows, columns = tuple(Span(0, output) for output in y.outputs), (Span(0, x.tile_output),) * len(x.zors)
+    return replace(plan, y=replace(y, zors=rows), x=replace(x, zors=columns))
