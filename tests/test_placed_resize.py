@@ -211,10 +211,15 @@ def test_any_piece_is_cut_out_of_the_whole_bit_for_bit(data):
     kind = data.draw(st.sampled_from([*NEAREST, *WEIGHTED, *ANTIALIASED]))
     attributes = {**kind, "coordinate_transformation_mode": data.draw(st.sampled_from(COORDINATES))}
     lengths = [data.draw(st.integers(1, 60)) for _ in range(2)]
-    results = [data.draw(st.integers(1, 90)) for _ in range(2)]
     x = random_map((1, 2, *lengths), seed=data.draw(st.integers(0, 9)))
-    expected = whole(x, attributes, sizes=[1, 2, *results])
-    placed = Placed(attributes, {2: None, 3: None})
+    if data.draw(st.booleans()):
+        scales = [float(np.float32(data.draw(st.floats(max(0.1, 1.1 / length), 3.5)))) for length in lengths]
+        expected = whole(x, attributes, scales=[1, 1, *scales])
+    else:
+        scales = [None, None]
+        expected = whole(x, attributes, sizes=[1, 2, *(data.draw(st.integers(1, 90)) for _ in lengths)])
+    results = expected.shape[2:]
+    placed = Placed(attributes, dict(zip((2, 3), scales, strict=True)))
     at_once = placed.at_once(x, expected.shape, (2, 3))
     (np.testing.assert_array_equal if kind["mode"] == "nearest" else assert_close)(at_once, expected)
     rows, taken_rows, wanted_rows = window(data.draw, attributes, lengths[0], results[0])
