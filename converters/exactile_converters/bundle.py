@@ -31,7 +31,9 @@ from exactile.bundle.contract_file import (
     GraphPart,
     NormalizationPart,
     OtherStripsPart,
+    PlacedPart,
     SamplePart,
+    StripsPart,
     TilePart,
     VerificationPart,
     WeightPart,
@@ -47,7 +49,7 @@ from exactile.bundle.translation import (
     result_part,
     strips_part,
 )
-from exactile.contract import Contract, DeployedModel, StripModel, StripRole
+from exactile.contract import Contract, DeployedModel, PlacedModel, StripModel, StripRole
 from exactile.errors import NotTileableError, OutputExistsError, SinkError
 from exactile_converters.cuda_kernels.doubts import mark_doubt
 from exactile_converters.graphs.io import Normalization
@@ -138,15 +140,13 @@ def _files(content: BundleContent) -> tuple[dict[str, bytes], ContractFile]:
     tile_name = f"tile-{height}x{width}.onnx"
     graph = onnx.load_from_string(model.graph)
     graphs = {"graph.onnx": graph, tile_name: _fixed(graph, content.tile)}
-    strip_names, strip_weights = _strip_files(model, graphs)
+    store = _Graphs(graphs)
+    strips, others = store.strips_of(model.strips, model.other_strips)
+    placed = None if model.placed is None else store.placed_of(model.placed, same=model.graph)
     for name, proto in graphs.items():
-        weights.move(proto, strip_weights.get(name, {}))
-    strips = strips_part(model.strips, strip_names[None]) if model.strips is not None else None
-    others = tuple(
-        OtherStripsPart(remainders=remainders, strips=strips_part(other, strip_names[remainders]))
-        for remainders, other in model.other_strips.items()
-    )
-    metadata = {**content.metadata, **claims_of(model.contract), **layout_claims(weights.parts, strips, others)}
+        weights.move(proto, store.outside.get(name, {}))
+    layout = layout_claims(weights.parts, strips, others, placed)
+    metadata = {**content.metadata, **claims_of(model.contract), **layout}
     files = {}
     for name, proto in graphs.items():
         del proto.metadata_props[:]
@@ -186,34 +186,54 @@ def _files(content: BundleContent) -> tuple[dict[str, bytes], ContractFile]:
             note=model.contract.verification.note,
         ),
         other_strips=others,
+        placed=placed,
     )
     return {**files, CONTRACT_NAME: encode_contract(contract)}, contract
 
 
-def _strip_files(
-    model: DeployedModel, graphs: dict[str, onnx.ModelProto]
-) -> tuple[dict[tuple[int, int] | None, dict[StripRole, str]], dict[str, Mapping[str, NDArray[Any]]]]:
-    """Put strip graphs into ``graphs``, equal ones once.
+class _Graphs:
+    """Graphs by the name of their file, equal ones once; ``outside`` are the constants outside of one, by name."""
 
-    Returns the name of each role's, by remainders (None: the first), and the constants outside of it, by name.
-    """
-    names: dict[tuple[int, int] | None, dict[StripRole, str]] = {}
-    outside: dict[str, Mapping[str, NDArray[Any]]] = {}
-    known: dict[bytes, str] = {}
-    all_strips: list[tuple[tuple[int, int] | None, StripModel]] = list(model.other_strips.items())
-    if model.strips is not None:
-        all_strips.insert(0, (None, model.strips))
-    for remainders, strips in all_strips:
-        names[remainders] = {}
+    def __init__(self, graphs: dict[str, onnx.ModelProto]) -> None:
+        self._graphs = graphs
+        self._known: dict[bytes, str] = {}
+        self.outside: dict[str, Mapping[str, NDArray[Any]]] = {}
+
+    def strips_of(
+        self, strips: StripModel | None, others: Mapping[tuple[int, int], StripModel], prefix: str = ""
+    ) -> tuple[StripsPart | None, tuple[OtherStripsPart, ...]]:
+        """The strips, and those of other remainders."""
+        first = None if strips is None else self._strips(strips, f"{prefix}strip", "")
+        more = [
+            OtherStripsPart(remainders=at, strips=self._strips(other, f"{prefix}strip", f"-{at[0]}-{at[1]}"))
+            for at, other in others.items()
+        ]
+        return first, tuple(more)
+
+    def placed_of(self, placed: PlacedModel, same: bytes) -> PlacedPart:
+        """The graphs of placed operators; ``same`` is that of graph.onnx, which may be the one for tiles, too."""
+        strips, others = self.strips_of(placed.strips, placed.other_strips, prefix="placed-")
+        name = "graph.onnx" if placed.graph == same else "placed-graph.onnx"
+        if name not in self._graphs:
+            self._graphs[name] = onnx.load_from_string(placed.graph)
+        return PlacedPart(
+            graph=GraphPart(file=name),
+            memory=memory_part(placed.memory),
+            strips=strips,
+            no_strips_reason=placed.no_strips_reason,
+            other_strips=others,
+        )
+
+    def _strips(self, strips: StripModel, prefix: str, suffix: str) -> StripsPart:
+        names: dict[StripRole, str] = {}
         for role in ROLES:
             data = strips.graphs[role].graph
-            suffix = "" if remainders is None else f"-{remainders[0]}-{remainders[1]}"
-            if data not in known:
-                known[data] = f"strip-{role}{suffix}.onnx"
-                graphs[known[data]] = onnx.load_from_string(data)
-                outside[known[data]] = strips.weights
-            names[remainders][role] = known[data]
-    return names, outside
+            if data not in self._known:
+                name = self._known[data] = f"{prefix}-{role}{suffix}.onnx"
+                self._graphs[name] = onnx.load_from_string(data)
+                self.outside[name] = strips.weights
+            names[role] = self._known[data]
+        return strips_part(strips, names)
 
 
 class _Weights:

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-import onnx_ir as ir
-
-from exactile.contract import Activation, Contract, DeployedModel, OutputKind, StripModel
-from exactile_converters.cuda_kernels.doubts import mark_doubt
+from exactile.contract import Activation, Contract, DeployedModel, OutputKind
 from exactile_converters.cuda_kernels.write import write_for_provider
+from exactile_converters.deploy_graphs import finished_graph, made_strips, placed_model
 from exactile_converters.deploy_whole import deploy_whole
 from exactile_converters.explicit_windows import write_windows
 from exactile_converters.explicit_zero_points import write_zero_points
 from exactile_converters.external_files import external_files
 from exactile_converters.from_onnx import Network, load_network
-from exactile_converters.graphs.io import MapDtype, Normalization, ResultWish, statistics_as_inputs, wrap
+from exactile_converters.graphs.io import MapDtype, Normalization, ResultWish, wrap
 from exactile_converters.graphs.memory_records import wrapped_memory
 from exactile_converters.inspection import Inspection, inspect_network, not_tileable
-from exactile_converters.strips.build import build_strips
-from exactile_converters.strips.own_sizes import strips_for_own_sizes
-from exactile_converters.strips.refusal import StripError
+from exactile_converters.placed.find import placed_nodes
 from exactile_converters.untrusted import understood
 
 __all__ = [
@@ -75,6 +69,7 @@ def _deployed(
     traced = network.with_own_sizes(network.trace(), image_size)
     if traced.geometry is None:
         raise not_tileable(network.name, traced.obstacles)
+    placed = placed_nodes(traced)
     write_windows(traced)
     write_zero_points(traced.nodes, {name: feature.dtype for name, feature in traced.features.items()})
     wrapped = wrap(
@@ -85,29 +80,30 @@ def _deployed(
         wish=wish,
     )
     write_for_provider(wrapped.model)
+    told = placed_model(wrapped, traced, placed, image_size, strips=strips) if placed else None
+    if told is not None and traced.geometry.placed:
+        memory, graph, model, reason, others = (
+            told.memory,
+            told.graph,
+            told.strips,
+            told.no_strips_reason,
+            told.other_strips,
+        )
+    else:
+        memory, graph = wrapped_memory(wrapped, traced.sizes), finished_graph(wrapped).SerializeToString()
+        model, reason, others = made_strips(wrapped, traced, image_size, wanted=strips)
     contract = Contract(
         model_name=network.name,
         geometry=traced.geometry,
         image=wrapped.image,
         result=wrapped.result,
-        memory=wrapped_memory(wrapped, traced.sizes),
+        memory=memory,
     )
-    model, reason = None, "the model was deployed without strips"
-    others: Mapping[tuple[int, int], StripModel] = {}
-    if strips:
-        try:
-            geometry, period = traced.geometry, traced.walk.period
-            model, reason = build_strips(wrapped, traced.sizes, geometry.y.remainder, period=period), ""
-            model, others = strips_for_own_sizes(wrapped, traced.sizes, geometry, model, image_size, period)
-        except StripError as error:
-            reason = str(error)
-    proto = ir.to_proto(wrapped.model)
-    statistics_as_inputs(proto, wrapped.image.statistics)
-    mark_doubt(proto)
     return DeployedModel(
         contract=contract,
-        graph=proto.SerializeToString(),
+        graph=graph,
         strips=model,
         no_strips_reason=reason,
         other_strips=others,
+        placed=told,
     )

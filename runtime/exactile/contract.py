@@ -202,6 +202,10 @@ class Contract:
 
 StripRole = Literal["first", "body", "last"]
 
+POSITION = "exactile_position"
+"""A further input of graphs with placed operators, int64 (4,): the first row of the tile or strip, the image's height,
+the first column, the image's width, in pixels of the image as the network sees it, borders included."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StripGraph:
@@ -269,6 +273,21 @@ class StripModel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PlacedModel:
+    """The graphs for images at whose size some operator depends on the position; all take ``POSITION``.
+
+    ``strips`` is None where there are none; ``no_strips_reason`` then says why. ``other_strips`` are as for
+    ``DeployedModel``.
+    """
+
+    graph: bytes
+    memory: MemoryModel
+    strips: StripModel | None = None
+    no_strips_reason: str = ""
+    other_strips: Mapping[tuple[int, int], StripModel] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeployedModel:
     """A contract and the ONNX graph it speaks about; dimensions ``height`` and ``width`` are symbolic.
 
@@ -276,7 +295,8 @@ class DeployedModel:
     metadata must say. ``strips`` is None where the network cannot be run in strips; ``no_strips_reason`` then says why.
     ``other_strips`` are those for images of other remainders than the geometry's first, by (height, width) remainder.
     ``engines`` were built for this very model; ``engines_refused`` says of others beside the bundle why they are not
-    used.
+    used. ``placed`` are the graphs for sizes of which the geometry says so; those of the model itself are for all
+    others, and where there are no others, they are the same.
     """
 
     contract: Contract
@@ -288,9 +308,35 @@ class DeployedModel:
     engines: tuple[BuiltEngine, ...] = ()
     engines_refused: tuple[str, ...] = ()
     other_strips: Mapping[tuple[int, int], StripModel] = field(default_factory=dict)
+    placed: PlacedModel | None = None
+
+    def at(self, geometry: Geometry) -> DeployedModel:
+        """The model for images of this size: ``geometry`` is the contract's ``of_size``."""
+        if self.placed is None or not geometry.placed:
+            return self
+        placed = self.placed
+        return replace(
+            self,
+            contract=replace(self.contract, memory=placed.memory),
+            graph=placed.graph,
+            strips=placed.strips,
+            no_strips_reason=placed.no_strips_reason,
+            other_strips=placed.other_strips,
+        )
+
+    @property
+    def without_placed(self) -> DeployedModel:
+        """The same for engines that cannot be told where a tile lies: other images are extended."""
+        if self.placed is None:
+            return self
+        contract = replace(self.contract, geometry=self.contract.geometry.without_placed)
+        return replace(self, contract=contract, placed=None)
 
     def strips_at(self, geometry: Geometry) -> StripModel | None:
         """The strips for images of this remainder: ``geometry`` is the contract's ``of_size``."""
+        return self.at(geometry)._strips_at(geometry)  # noqa: SLF001 -- of another model of the same class
+
+    def _strips_at(self, geometry: Geometry) -> StripModel | None:
         wanted, (height, width) = (geometry.y.remainder, geometry.x.remainder), self._remainders
         if wanted == (height, width) or wanted in self.other_strips or self.strips is None:
             return self.strips if wanted == (height, width) else self.other_strips.get(wanted)
@@ -300,8 +346,9 @@ class DeployedModel:
 
     def no_strips_at(self, geometry: Geometry) -> str:
         """Why there are none."""
-        if self.strips is None:
-            return self.no_strips_reason
+        model = self.at(geometry)
+        if model.strips is None:
+            return model.no_strips_reason
         one_pass = next((axis.one_pass for axis in (geometry.y, geometry.x) if axis.one_pass), "")
         if one_pass:
             return f"images of this size cannot be cut: {one_pass}"

@@ -92,7 +92,8 @@ class AxisGeometry:
 
     ``remainder`` is that of the sizes all this holds for. ``others`` say the same of sizes of other remainders that the
     network takes, from ``least`` pixels on, one each; None where they were not looked for. ``one_pass`` says why images
-    of such a size cannot be cut along this axis: then margins mean nothing. Empty where they can.
+    of such a size cannot be cut along this axis: then margins mean nothing. Empty where they can. ``placed`` says that
+    operators depend on the position along this axis: then graphs are told where a tile lies in the image.
     """
 
     stride: int
@@ -106,6 +107,7 @@ class AxisGeometry:
     remainder: int = 0
     least: int = 1
     one_pass: str = ""
+    placed: bool = False
     others: tuple[AxisGeometry, ...] | None = None
 
     def __post_init__(self) -> None:
@@ -145,6 +147,13 @@ class AxisGeometry:
     def without_others(self) -> AxisGeometry:
         """The same with all sizes of other remainders extended."""
         return replace(self, others=()) if self.others else self
+
+    @property
+    def without_placed(self) -> AxisGeometry:
+        """The same with sizes at which operators depend on the position extended."""
+        if not any(other.placed for other in self.others or ()):
+            return self
+        return replace(self, others=tuple(other for other in self.others or () if not other.placed))
 
     @property
     def margin_before(self) -> int:
@@ -202,6 +211,16 @@ class Geometry:
     def of_size(self, size: tuple[int, int]) -> Geometry:
         """What holds for images of ``size``, (height, width)."""
         return Geometry(y=self.y.of_size(size[0]), x=self.x.of_size(size[1]))
+
+    @property
+    def placed(self) -> bool:
+        """Whether some operator depends on the position at the sizes that this is for."""
+        return self.y.placed or self.x.placed
+
+    @property
+    def without_placed(self) -> Geometry:
+        """The same with sizes at which operators depend on the position extended."""
+        return Geometry(y=self.y.without_placed, x=self.x.without_placed)
 
     @property
     def without_others(self) -> Geometry:

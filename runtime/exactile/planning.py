@@ -15,7 +15,7 @@ from exactile.one_pass import check_one_pass, listed, pass_size, reason
 from exactile.pipeline.staging import read_plan
 from exactile.plan.border import BORDERS, Border
 from exactile.plan.budget import MemoryNeed, axis_candidates, choose_tiles, least_budget, slot_bytes
-from exactile.plan.choice import MOST_BANDS, Choice, Plan, choose, choose_strips, predicted_passes, strip_plan
+from exactile.plan.choice import MOST_BANDS, Choice, Plan, choose, choose_strips, model_at, predicted_passes, strip_plan
 from exactile.plan.strips import StripPlan
 from exactile.plan.tiles import AxisDomain, TilePlan
 from exactile.processors.planning import DevicePlanner
@@ -183,7 +183,8 @@ class Planner:
                 return choose_strips(self._model, image, border, budget_bytes=budget_bytes, measure=measure)
             return strip_plan(self._model, image, border, rows=wish.tile[0], band=wish.tile[1])
         if wish.tile is None:
-            return choose_tiles(self._contract, image, border, budget_bytes=budget_bytes, measure=measure)
+            model = model_at(self._model, image, border)
+            return choose_tiles(model.contract, image, border, budget_bytes=budget_bytes, measure=measure)
         return TilePlan.of(geometry, image, border, wish.tile)
 
     def memory_need(self, plan: Plan, source: Source, sink: Sink, *, apart_bytes: int = 0) -> MemoryNeed:
@@ -219,7 +220,7 @@ class Planner:
         return max(0, self.budget_bytes - used)
 
     def _host_need(self, plan: Plan, need: MemoryNeed) -> MemoryNeed:
-        memory = self._contract.memory
+        memory = self._model.at(plan.geometry).contract.memory
         activations, carries = memory.activation_bytes(*plan.tile_shape), 0
         weights_bytes = memory.weights_bytes
         if isinstance(plan, StripPlan):

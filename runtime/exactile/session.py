@@ -61,7 +61,6 @@ class Session:
             raise OptionError(f"the memory budget must be positive, got {memory_bytes} bytes")
         if threads is not None and threads < 1:
             raise OptionError(f"at least one thread is needed, got {threads}")
-        self._model = model
         self._processor = open_processor(
             model,
             device=device,
@@ -70,6 +69,9 @@ class Session:
             threads=threads,
             keep=keep_engine,
         )
+        if self._processor.space is not None:  # graphs on GPUs are not told where a tile lies
+            model = model.without_placed
+        self._model = model
         if memory_bytes is not None:
             return_large_blocks_at_once()
         process_bytes = settled_resident_bytes()

@@ -16,6 +16,7 @@ from exactile.geometry import Box, Span
 from exactile.pipeline.staging import stage_tile
 from exactile.plan.arriving import ArrivingRows, ArrivingStrip
 from exactile.plan.border import Border
+from exactile.plan.position import Position, position_of
 from exactile.plan.strips import StripPlace
 from exactile.plan.tiles import AxisTiles
 from exactile.sinks.protocol import ResultSpec, Sink, WritePlan
@@ -144,9 +145,15 @@ class RowStream:
         rows = slice(strip.crop, strip.crop + strip.zor.length)
         for band, (span, zor, crop) in enumerate(zip(columns.tile_spans, columns.zors, columns.crops, strict=True)):
             stage_tile(self._kept, Box(strip.rows, span), self._border, tile)
-            self._engine.infer(tile, out, StripPlace(strip.role, band))
+            self._engine.infer(tile, out, StripPlace(strip.role, band), self._position(Box(strip.rows, span)))
             whole[..., zor.start : zor.stop] = out[..., rows, crop : crop + zor.length]
         return self._give(strip.zor.start, whole) if strip.zor.length else None
+
+    def _position(self, box: Box) -> Position | None:
+        """Where a strip lies, for graphs that ask for it: then the height is known."""
+        rows = self._rows.domain_of(self._height or self._kept.height)
+        placed = rows.geometry.placed or self._columns.domain.geometry.placed
+        return position_of(rows, self._columns.domain, box) if placed else None
 
     def _give(self, first: int, piece: Array) -> Result:
         rows, columns = piece.shape[-2:]

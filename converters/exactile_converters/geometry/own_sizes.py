@@ -12,7 +12,7 @@ sizes; so the graph is walked again for each remainder, along one axis at a time
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from math import floor
@@ -59,7 +59,7 @@ def with_own_sizes(
     if not search.hold_together(y or (), x or ()):
         y, x = None, None
     geometry = Geometry(y=replace(traced.geometry.y, others=y), x=replace(traced.geometry.x, others=x))
-    return replace(traced, geometry=geometry)
+    return replace(traced, geometry=geometry, own=search.walks, in_one_piece=search.in_one_piece)
 
 
 class _Search:
@@ -72,6 +72,8 @@ class _Search:
         self._nodes = list(traced.nodes)
         self._geometry: dict[Label, AxisGeometry] = {"y": traced.geometry.y, "x": traced.geometry.x}
         self._memory: Memory = {}
+        self.walks: dict[tuple[Label, int], ForwardWalk] = {}
+        self.in_one_piece: dict[tuple[Label, int], dict[str, Fraction]] = {}
         self._asks = any(node.op_type in ASKING for node in self._nodes)
 
     def others(self, axis: Label, size: int | None) -> tuple[AxisGeometry, ...] | None:
@@ -180,6 +182,7 @@ class _Search:
         if walk.stride(axis) != base.stride or result.scale[axis] != base.scale:
             return None
         found = axis_geometry(walk, self._nodes, result, axis, remainder)
+        self.walks[axis, remainder] = walk
         return replace(found, origin=base.origin, least=_least(walk, self._nodes, axis, remainder, base.stride))
 
     def _in_one_piece(
@@ -209,7 +212,18 @@ class _Search:
         facts = self._probe(sizes.small).facts.items()
         shapes = {name: fact.shape for name, fact in facts if fact.shape is not None}
         base_shapes = {name: feature.shape for name, feature in self._traced.features.items()}
-        return told if written_alike(self._nodes, base_shapes, shapes) else None
+        if not written_alike(self._nodes, base_shapes, shapes):
+            return None
+        self.in_one_piece[axis, remainder] = self._constants(shapes, sizes.small[SPATIAL.index(axis)], axis)
+        return told
+
+    def _constants(self, shapes: Mapping[str, tuple[int, ...]], size: int, axis: Label) -> dict[str, Fraction]:
+        """What maps have more along ``axis`` than their share of an image of ``size`` pixels."""
+        return {
+            name: shapes[name][feature.labels.index(axis)] - size * feature.scale[axis]
+            for name, feature in self._traced.features.items()
+            if axis in feature.labels and name in shapes
+        }
 
     def _sizes_as_told(
         self, sizes: ImageSizes, geometry: dict[Label, AxisGeometry | None], axis: Label = "y"

@@ -113,20 +113,72 @@ class Interpolation:
     def _taps(self, output: int) -> tuple[int, int]:
         position = self.position(output)
         if self.kind == "nearest":
-            tap = self._round(position)
+            tap = rounded(position, self.rounding)
             return tap, tap
         first, last = (0, 1) if self.kind == "linear" else (-1, 2)
         early = self.early if position.denominator == 1 else 0
         return floor(position) + first - early, floor(position) + last
 
-    def _round(self, position: Fraction) -> int:
-        half = Fraction(1, 2)
-        match self.rounding:
-            case "floor":
-                return floor(position)
-            case "ceil":
-                return ceil(position)
-            case "round_prefer_floor":
-                return ceil(position - half)
-            case "round_prefer_ceil":
-                return floor(position + half)
+    def placed(self) -> Placed:
+        """The same, as one of several that depend on the place."""
+        drift = self.position(0)
+        first, last = (0, 0) if self.kind == "nearest" else (-self.early, 1) if self.kind == "linear" else (-1, 2)
+        return Placed(
+            ratio=1 / self.scale,
+            early=drift,
+            late=drift,
+            first=first - (self.early if self.kind == "cubic" else 0),
+            last=last,
+            rounding=self.rounding if self.kind == "nearest" else "floor",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placed:
+    """Resize whose positions depend on the place in the image and on its size.
+
+    Output ``i`` lies at ``i * ratio + drift``, in input pixels, and ``drift`` somewhere between ``early`` and ``late``,
+    whatever the image's size and ``i``. It reads from ``first`` to ``last`` pixels beyond the pixel at or before its
+    position, or, where ``rounding`` is given, the pixel that this rounds the position to. ``given`` is the scale that
+    positions are computed by, where they are not by sizes.
+    """
+
+    ratio: Fraction
+    early: Fraction
+    late: Fraction
+    first: int = 0
+    last: int = 0
+    rounding: NearestMode = "floor"
+    given: float | None = None
+
+    def needed(self, wanted: Span) -> Span:
+        start = rounded(wanted.start * self.ratio + self.early, self.rounding) + self.first
+        stop = rounded((wanted.stop - 1) * self.ratio + self.late, self.rounding) + self.last
+        return Span(start, max(start, stop) + 1)
+
+    def joined(self, other: Placed) -> Placed:
+        """One that holds what both read."""
+        assert (self.ratio, self.rounding) == (other.ratio, other.rounding)
+        return Placed(
+            ratio=self.ratio,
+            early=min(self.early, other.early),
+            late=max(self.late, other.late),
+            first=min(self.first, other.first),
+            last=max(self.last, other.last),
+            rounding=self.rounding,
+            given=self.given,
+        )
+
+
+def rounded(position: Fraction, rounding: NearestMode) -> int:
+    """The pixel that a position is rounded to."""
+    half = Fraction(1, 2)
+    match rounding:
+        case "floor":
+            return floor(position)
+        case "ceil":
+            return ceil(position)
+        case "round_prefer_floor":
+            return ceil(position - half)
+        case "round_prefer_ceil":
+            return floor(position + half)

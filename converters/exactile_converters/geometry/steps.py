@@ -14,7 +14,7 @@ import onnx_ir as ir
 from exactile_converters.geometry.feature_maps import ForwardWalk
 from exactile_converters.geometry.node_view import SPATIAL, Label
 from exactile_converters.geometry.obstacle import Obstacle
-from exactile_converters.geometry.reach import Blocks, Interpolation, Reach, TransposedWindow, Window
+from exactile_converters.geometry.reach import Blocks, Interpolation, Placed, Reach, TransposedWindow, Window
 from exactile_converters.geometry.sliding import CONVOLUTIONS, POOLS
 
 MOST_AXES = 8
@@ -47,11 +47,11 @@ def _written(node: ir.Node) -> list[int]:
 
 
 def _reductions(scales: ir.Value | None) -> list[int]:
-    """The whole factors by which constant ``scales`` reduce."""
+    """What must divide a size so that constant ``scales`` make whole ones."""
     if scales is None or scales.const_value is None or scales.const_value.size > MOST_AXES:
         return []
     given = [float(scale) for scale in scales.const_value.numpy().ravel()]
-    return [round(1 / scale) for scale in given if 0 < scale < 1]
+    return [Fraction(scale).limit_denominator(LARGEST_STEP).denominator for scale in given if scale > 0]
 
 
 def stride_by_operators(walk: ForwardWalk, nodes: Sequence[ir.Node]) -> int:
@@ -108,4 +108,6 @@ def _factor(reach: Reach) -> Fraction:
             return Fraction(factor)
         case Interpolation(scale=scale):
             return scale
+        case Placed(ratio=ratio):
+            return 1 / ratio
     return Fraction(1)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from fractions import Fraction
 from math import ceil, floor, lcm
 
 import onnx_ir as ir
@@ -15,6 +16,7 @@ from exactile_converters.geometry.obstacle import Obstacle
 from exactile_converters.geometry.origin import origins
 from exactile_converters.geometry.period import settle_period
 from exactile_converters.geometry.probe import Probe
+from exactile_converters.geometry.reach import Placed
 from exactile_converters.geometry.size_decisions import check_size_decisions
 from exactile_converters.geometry.steps import check_scales, stride_by_operators, written_steps
 
@@ -33,7 +35,11 @@ LARGEST_STRIDE = 4096
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traced:
-    """What the walk found: ``geometry`` is None exactly when there are obstacles. ``sizes`` are those it probed."""
+    """What the walk found: ``geometry`` is None exactly when there are obstacles. ``sizes`` are those it probed.
+
+    ``own`` are walks at sizes of other remainders that can be tiled, by axis and remainder; ``in_one_piece`` what maps
+    have more than their share of the image at those that cannot.
+    """
 
     geometry: Geometry | None
     obstacles: tuple[Obstacle, ...]
@@ -41,6 +47,8 @@ class Traced:
     features: Mapping[str, FeatureMap]
     sizes: ImageSizes
     walk: ForwardWalk
+    own: Mapping[tuple[Label, int], ForwardWalk] = field(default_factory=dict)
+    in_one_piece: Mapping[tuple[Label, int], Mapping[str, Fraction]] = field(default_factory=dict)
 
 
 def trace(model: ir.Model, image: ir.Value, output: ir.Value, *, labels: Labels, channels: int) -> Traced:
@@ -168,6 +176,17 @@ def axis_geometry(
         origin=origins(walk, nodes, result, axis)[result.name],
         size_constant=result.constant[axis],
         remainder=remainder % stride,
+        placed=has_placed(walk, nodes, axis),
+    )
+
+
+def has_placed(walk: ForwardWalk, nodes: Sequence[ir.Node], axis: Label) -> bool:
+    """Whether some operator depends on the position along ``axis``."""
+    return any(
+        isinstance(flow.along(axis), Placed)
+        for node in nodes
+        if node in walk.transfers
+        for flow in walk.transfers[node].flows
     )
 
 

@@ -79,6 +79,7 @@ class Formula:
         """A value of shape (1,) as one without dimensions."""
         return self.nodes.add("Reshape", [value, self.nodes.constant(np.zeros(0, np.int64))])
 
-    def counted(self, begin: str, end: str) -> str:
-        """The int64 numbers from ``begin`` to before ``end``; both have shape (1,)."""
-        return self.nodes.add("Range", [self.scalar(begin), self.scalar(end), self.scalar(self.whole(1))])
+    def counted(self, count: str) -> str:
+        """The int64 numbers from 0 to before ``count``, of shape (1,)."""
+        zero, one = self.scalar(self.whole(0)), self.scalar(self.whole(1))
+        return self.nodes.add("Range", [zero, self.scalar(count), one])

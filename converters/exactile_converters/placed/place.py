@@ -17,8 +17,8 @@ class Place:
     """The dimension of the operand and of the result."""
     begin: str
     """First index of the wanted piece, in the whole result."""
-    end: str
-    """One behind its last."""
+    count: str
+    """How many there are. Where it follows from shapes alone, ONNX Runtime knows all shapes before it runs."""
     source: str
     """Index in the whole operand of the first entry that the given tensor holds."""
     source_size: str
@@ -27,6 +27,8 @@ class Place:
     """Length of the whole result along this axis."""
     scale: float | None
     """The scale as given to the node; None where the node resizes to sizes."""
+    most_taps: int = 1
+    """Where the node smooths what it shrinks (antialias): no pixel has more taps along this axis."""
 
 
 class Nodes(Protocol):

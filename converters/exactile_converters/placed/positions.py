@@ -35,7 +35,7 @@ def positions(formula: Formula, place: Place, places: Sequence[Place], how: Resa
     ``x * (1 / s)`` do not pick the same pixel.
     """
     copied = _copied(formula, [place] if how.antialias else places)
-    index = formula.counted(place.begin, place.end)
+    index = formula.plus(formula.counted(place.count), place.begin)
     real = formula.as_real(index)
     lengths = (formula.as_real(place.source_size), formula.as_real(place.result_size))
     scale = formula.over(lengths[1], lengths[0]) if place.scale is None else formula.real(place.scale)

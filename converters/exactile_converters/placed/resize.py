@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto
 
 from exactile_converters.placed.formula import Formula
 from exactile_converters.placed.place import Nodes, Place
@@ -81,7 +80,7 @@ class _Axis:
         if how.kind == "nearest":
             return self._moved_back(self._gathered(self._moved(), self._local(nearest(self.formula, at, how))))
         if how.antialias:
-            return self._moved_back(self._windowed(windows(self.formula, at, how)))
+            return self._moved_back(self._windowed(windows(self.formula, at, how, self.place.most_taps)))
         taps = linear(self.formula, at) if how.kind == "linear" else cubic(self.formula, at, how)
         return self._moved_back(self._weighted(taps))
 
@@ -109,9 +108,9 @@ class _Axis:
     def _gathered(self, operand: str, index: str) -> str:
         return self.formula.nodes.add("Gather", [operand, index], axis=self.outer)
 
-    def _broadcast(self, weight: str, *, leading: int = 0) -> str:
+    def _broadcast(self, weight: str) -> str:
         """Weights in a shape that multiplies along the axis."""
-        shape = [0] * leading + [-1] + [1] * (self.rank - 1 - self.outer)
+        shape = [-1] + [1] * (self.rank - 1 - self.outer)
         return self.formula.nodes.add("Reshape", [weight, self.formula.nodes.constant(np.array(shape, np.int64))])
 
     def _weighted(self, taps: Sequence[Tap]) -> str:
@@ -131,39 +130,15 @@ class _Axis:
         return formula.plus(index, formula.times(length, formula.whole(0)))
 
     def _windowed(self, found: Windows) -> str:
-        """The same for a number of taps that is known when the graph runs."""
-        nodes = self.formula.nodes
-        index = self._local(found.index)
-        weight, counts = (self._broadcast(name, leading=1) for name in (found.weight, found.counts))
-        start = nodes.constant(np.zeros((1,) * self.rank, np.float32))
-        body = _tap_loop(self._moved(), index, weight, counts, self.formula.real(0), axis=self.outer)
-        return nodes.add("Loop", [self.formula.scalar(found.count), "", start], body=body)
-
-
-def _tap_loop(operand: str, index: str, weight: str, counts: str, zero: str, *, axis: int) -> onnx.GraphProto:
-    """The body of a Loop that adds one tap in each turn; the rest is read from the graph around it."""
-    names = ("turn", "go", "gone", "sum", "next", "at", "by", "counts", "entries", "kept", "product")
-    own = {name: f"{index}_{name}" for name in names}
-    nodes = [
-        helper.make_node("Identity", [own["go"]], [own["gone"]]),
-        helper.make_node("Gather", [index, own["turn"]], [own["at"]], axis=0),
-        helper.make_node("Gather", [weight, own["turn"]], [own["by"]], axis=0),
-        helper.make_node("Gather", [counts, own["turn"]], [own["counts"]], axis=0),
-        helper.make_node("Gather", [operand, own["at"]], [own["entries"]], axis=axis),
-        helper.make_node("Where", [own["counts"], own["entries"], zero], [own["kept"]]),
-        helper.make_node("Mul", [own["kept"], own["by"]], [own["product"]]),
-        helper.make_node("Add", [own["sum"], own["product"]], [own["next"]]),
-    ]
-    return helper.make_graph(
-        nodes,
-        f"{index}_taps",
-        [
-            helper.make_tensor_value_info(own["turn"], TensorProto.INT64, []),
-            helper.make_tensor_value_info(own["go"], TensorProto.BOOL, []),
-            helper.make_tensor_value_info(own["sum"], TensorProto.FLOAT, None),
-        ],
-        [
-            helper.make_tensor_value_info(own["gone"], TensorProto.BOOL, []),
-            helper.make_tensor_value_info(own["next"], TensorProto.FLOAT, None),
-        ],
-    )
+        """The same for taps that are rows of tensors, and that some windows have not."""
+        nodes, formula = self.formula.nodes, self.formula
+        operand, index, zero, total = self._moved(), self._local(found.index), formula.real(0), ""
+        for tap in range(self.place.most_taps):
+            row = formula.scalar(formula.whole(tap))
+            at, weight, counts = (
+                nodes.add("Gather", [rows, row], axis=0) for rows in (index, found.weight, found.counts)
+            )
+            kept = formula.choose(self._broadcast(counts), self._gathered(operand, at), zero)
+            product = formula.times(kept, self._broadcast(weight))
+            total = formula.plus(total, product) if total else product
+        return total

@@ -17,10 +17,8 @@ REACHES = {"linear": 1.0, "cubic": 2.0}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Windows:
-    """Taps whose number t follows from the scale when the graph runs."""
+    """As many taps t as any pixel can have."""
 
-    count: str
-    """(1,) int64: t."""
     index: str
     """(t, n) int64: indices in the whole operand, within it."""
     weight: str
@@ -37,7 +35,7 @@ class _Filter:
     """(1,) float32: by what distances are multiplied."""
 
 
-def windows(formula: Formula, at: Positions, how: Resampling) -> Windows:
+def windows(formula: Formula, at: Positions, how: Resampling, most_taps: int) -> Windows:
     """Windows cut at the ends of the whole operand; weights of each sum up to one.
 
     Weights of taps that are cut off are left out, or fall to the end of the operand.
@@ -49,9 +47,7 @@ def windows(formula: Formula, at: Positions, how: Resampling) -> Windows:
     behind = _whole_below(formula, formula.plus(formula.plus(center, found.support), half))
     first = formula.choose(at.copied, at.index, first)
     behind = formula.choose(at.copied, formula.plus(at.index, whole), behind)
-    count = formula.plus(formula.times(formula.as_whole(formula.ceiling(found.support)), formula.whole(2)), whole)
-    column = formula.nodes.constant(np.array([-1, 1], np.int64))
-    numbers = formula.nodes.add("Reshape", [formula.counted(formula.whole(0), count), column])
+    numbers = formula.nodes.constant(np.arange(most_taps, dtype=np.int64)[:, None])
     index = formula.plus(first, numbers)
     within = formula.between(index, formula.whole(0), at.last)
     counts = formula.both(formula.less(index, behind), formula.equal(index, within))
@@ -59,7 +55,7 @@ def windows(formula: Formula, at: Positions, how: Resampling) -> Windows:
     weight = _weight(formula, formula.magnitude(formula.times(distance, found.squeeze)), how)
     weight = _kept(formula, counts if how.exclude_outside else formula.less(index, behind), weight)
     ends = weight if how.exclude_outside else _with_ends(formula, at, index, weight)
-    return Windows(count=count, index=within, weight=_normalised(formula, ends, weight), counts=counts)
+    return Windows(index=within, weight=_normalised(formula, ends, weight), counts=counts)
 
 
 def _with_ends(formula: Formula, at: Positions, index: str, weight: str) -> str:

@@ -26,7 +26,7 @@ import onnx_ir as ir
 
 from exactile.geometry import Span
 from exactile_converters.geometry.feature_maps import FeatureMap, ForwardWalk
-from exactile_converters.geometry.reach import Blocks, Interpolation, Reach, TransposedWindow, Window
+from exactile_converters.geometry.reach import Blocks, Interpolation, Placed, Reach, TransposedWindow, Window
 from exactile_converters.geometry.registry import Flow
 from exactile_converters.strips.refusal import StripError
 
@@ -153,6 +153,8 @@ class Frontiers:
                 return known * factor
             case Interpolation(scale=scale):
                 return floor(known * scale) + ceil(2 * scale) + 1
+            case Placed(ratio=ratio, early=early):
+                return ceil((known - early + 2) / ratio) + 1
         return known
 
 

@@ -18,6 +18,8 @@ from exactile.contract import Carry
 from exactile_converters.geometry.feature_maps import FeatureMap
 from exactile_converters.geometry.node_view import Label
 from exactile_converters.geometry.probe import Probe
+from exactile_converters.placed.lines import Arithmetic
+from exactile_converters.placed.tile_graph import position_input
 from exactile_converters.strips.chunks import Chunk, GraphBuilder, Role
 from exactile_converters.strips.demand import Demand, demand, produced_from
 from exactile_converters.strips.operators import rewrite
@@ -75,6 +77,10 @@ class _Assembly:
             chunks={},
             constants=constants,
             blocked=source.blocked,
+            arithmetic=Arithmetic(self._build),
+            image=source.image.name or "",
+            opset=int(source.model.graph.opset_imports.get("", 0)),
+            placed=source.placed,
         )
         self._outputs: list[onnx.ValueInfoProto] = []
         self._inputs: list[onnx.ValueInfoProto] = []
@@ -161,6 +167,8 @@ class _Assembly:
         self._inputs.append(helper.make_tensor_value_info(name, feature.dtype, dims))
 
     def _model(self) -> onnx.ModelProto:
+        if self._source.placed:
+            self._inputs.append(position_input())
         used = {name for node in self._build.nodes for name in node.input}
         graph = helper.make_graph(
             self._build.nodes,

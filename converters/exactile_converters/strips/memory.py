@@ -8,9 +8,9 @@ from math import prod
 import numpy as np
 import onnx
 import onnx_ir as ir
-from onnx import ModelProto, helper, shape_inference
+from onnx import ModelProto, helper, numpy_helper, shape_inference
 
-from exactile.contract import BytesForShape, Carry, MemoryModel, StripRole
+from exactile.contract import POSITION, BytesForShape, Carry, MemoryModel, StripRole
 from exactile_converters.geometry.probe import Probe
 from exactile_converters.graphs.memory import NodeUse, TensorUse, memory_model
 from exactile_converters.graphs.memory_records import WEIGHTED
@@ -24,7 +24,16 @@ height."""
 
 def strip_memory(model: ModelProto, source: StripSource, carries: Sequence[Carry], role: StripRole) -> MemoryModel:
     """Memory of one run. Raises StripError when a shape is not known before it runs."""
-    heights, widths = _heights(source, role), (source.sizes.small[1], source.sizes.large[1])
+    return graph_memory(model, _heights(source, role), (source.sizes.small[1], source.sizes.large[1]), carries)
+
+
+def graph_memory(
+    model: ModelProto, heights: tuple[int, int], widths: tuple[int, int], carries: Sequence[Carry] = ()
+) -> MemoryModel:
+    """Memory of one run of a finished graph, of which shapes are looked at for these ``heights`` and ``widths``.
+
+    Raises StripError when one is not known before it runs.
+    """
     shapes = {(height, width): _shapes(model, height, width, carries) for height in heights for width in widths}
     corner = shapes[heights[0], widths[0]]
     tensors = []
@@ -58,6 +67,7 @@ def _shapes(
     """Element type and shape of everything that is computed from the image, for strips of one size."""
     fixed = ModelProto()
     fixed.CopyFrom(model)
+    placed = told_position(fixed, height, width)
     named = {"height": height, "width": width} | {c.width_name: c.columns_at(width) for c in carries}
     for value in fixed.graph.input:
         for dim in value.type.tensor_type.shape.dim:
@@ -71,9 +81,22 @@ def _shapes(
         dims = value.type.tensor_type.shape.dim
         if value.type.tensor_type.HasField("shape") and all(dim.HasField("dim_value") for dim in dims):
             found[value.name] = value.type.tensor_type.elem_type, tuple(dim.dim_value for dim in dims)
-    if any(name not in found for node in fixed.graph.node for name in node.output if name):
+    if placed or any(name not in found for node in fixed.graph.node for name in node.output if name):
         return _computed_shapes(fixed)  # slower, and knows more of shape arithmetic, and operators that ONNX does not
     return found
+
+
+def told_position(model: ModelProto, height: int, width: int) -> bool:
+    """Give a graph with placed operators a place far down in an image as a constant, where it asks for it.
+
+    Shapes do not depend on it; without it they would not be known. Returns whether the graph asks.
+    """
+    asking = [value for value in model.graph.input if value.name == POSITION]
+    for value in asking:
+        model.graph.input.remove(value)
+        place = np.array([height, 2 * height, 0, width], np.int64)
+        model.graph.initializer.append(numpy_helper.from_array(place, POSITION))
+    return bool(asking)
 
 
 def _computed_shapes(fixed: ModelProto) -> dict[str, tuple[int, tuple[int, ...]]]:

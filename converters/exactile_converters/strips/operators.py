@@ -13,6 +13,7 @@ import onnx_ir as ir
 from exactile_converters.geometry.rules.pixelwise import BROADCASTING
 from exactile_converters.strips.interpolation import resize
 from exactile_converters.strips.moving import expand, pad, rearranged, reshape, sliced
+from exactile_converters.strips.placed import placed
 from exactile_converters.strips.refusal import StripError
 from exactile_converters.strips.windows import WINDOWS, transposed, window
 from exactile_converters.strips.work import Rewriter, Work, copy
@@ -24,6 +25,8 @@ BROADCAST = {*BROADCASTING, "BiasGelu", "FastGelu", "QLinearAdd", "QLinearMul", 
 def rewrite(work: Work, at: Rewriter) -> list[str]:
     """Add what computes the rows of ``work``; the names of the node's results."""
     op = work.node.op_type
+    if work.node in at.placed:
+        return [placed(work, at, at.placed[work.node])]
     if op in WINDOWS:
         return window(work, at)
     handler = _HANDLERS.get(op)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
 
 from exactile_converters.geometry.feature_maps import ForwardWalk, ImageSizes
 from exactile_converters.graphs.kernels import blocked_maps
 from exactile_converters.graphs.memory_records import node_use, tensor_use
+from exactile_converters.graphs.uses import NodeUse
+from exactile_converters.placed.find import PlacedNode, at_all_places
 from exactile_converters.strips.frontier import Frontiers
 
 
@@ -26,6 +28,7 @@ class StripSource:
     image: ir.Value
     result: ir.Value
     blocked: frozenset[str]
+    placed: Mapping[ir.Node, PlacedNode] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -38,8 +41,13 @@ class StripSource:
         remainder: int,
         image: ir.Value,
         result: ir.Value,
+        placed: Mapping[ir.Node, PlacedNode] | None = None,
     ) -> StripSource:
         """``remainder`` is that of accepted heights. Raises StripError."""
+        placed = placed or {}
+        for node, found in placed.items():
+            if node in walk.transfers:
+                walk.transfers[node] = at_all_places(walk.transfers[node], found)
         frontiers = Frontiers(walk, nodes, remainder)
         return cls(
             model=model,
@@ -47,10 +55,17 @@ class StripSource:
             sizes=sizes,
             image=image,
             result=result,
+            placed=placed,
             blocked=blocked_maps(
                 tensors=[tensor_use(feature) for feature in walk.features.values()],
-                nodes=[node_use(node) for node in frontiers.nodes],
+                nodes=[_use(node, plain=node in placed) for node in frontiers.nodes],
                 inputs=[image.name or ""],
                 outputs=[result.name or ""],
             ),
         )
+
+
+def _use(node: ir.Node, *, plain: bool) -> NodeUse:
+    """``plain`` are operators that are written as others, none of which hands on blocks."""
+    use = node_use(node)
+    return replace(use, op="Gather") if plain else use

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 from exactile_converters.geometry.feature_maps import FeatureMap
 from exactile_converters.geometry.probe import Probe, without_repeats
 from exactile_converters.geometry.reach import Reach, Window
+from exactile_converters.placed.find import PlacedNode
+from exactile_converters.placed.lines import Arithmetic
 from exactile_converters.strips.chunks import Chunk, GraphBuilder, Role
 from exactile_converters.strips.frontier import Frontiers
 from exactile_converters.strips.refusal import StripError
@@ -33,6 +36,10 @@ class Rewriter:
     chunks: dict[str, Chunk]
     constants: dict[str, onnx.TensorProto]
     blocked: frozenset[str]
+    arithmetic: Arithmetic
+    image: str
+    opset: int
+    placed: Mapping[ir.Node, PlacedNode]
     image_width: str = ""
 
     def chunk(self, value: ir.Value | None) -> Chunk:

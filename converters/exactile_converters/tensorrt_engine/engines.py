@@ -80,6 +80,12 @@ def build_engines(
     library = load_library(settings.backend)
     capabilities = resolve(library, settings.compute_capabilities)
     opened = open_bundle(bundle)
+    if opened.model.contract.geometry.placed:
+        raise OptionError(
+            f"no engine can be built of {opened.file.model}: some of its operators depend on the position in the "
+            "image, and graphs with such operators run on the CPU only"
+        )
+    opened = replace(opened, model=opened.model.without_placed)
     work = _Work(opened, library, settings, capabilities, watcher or SilentWatcher(), cancellation or Cancellation())
     return tuple(work.run(wanted) for wanted in tuple(_wanted(opened, settings)))
 

@@ -57,6 +57,7 @@ class OwnSizePart(Part, frozen=True, kw_only=True, omit_defaults=True):
     size_constant: Rational
     least: Positive = 1
     one_pass: str = ""
+    placed: bool = False
 
 
 class AxisPart(Part, frozen=True, kw_only=True, omit_defaults=True):
@@ -75,6 +76,7 @@ class AxisPart(Part, frozen=True, kw_only=True, omit_defaults=True):
     size_constant: Rational
     remainder: Count
     others: tuple[OwnSizePart, ...] | None = None
+    placed: bool = False
 
 
 class GeometryPart(Part, frozen=True, kw_only=True):
@@ -215,6 +217,16 @@ class OtherStripsPart(Part, frozen=True, kw_only=True):
     strips: StripsPart
 
 
+class PlacedPart(Part, frozen=True, kw_only=True):
+    """The graphs for sizes at which operators depend on the position; see ``exactile.contract.PlacedModel``."""
+
+    graph: GraphPart
+    memory: MemoryPart
+    strips: StripsPart | None
+    no_strips_reason: str
+    other_strips: tuple[OtherStripsPart, ...] = ()
+
+
 class WeightPart(Part, frozen=True, kw_only=True):
     """An array in ``weights.bin``, little-endian, C order, from byte ``offset`` on."""
 
@@ -256,8 +268,8 @@ class VerificationPart(Part, frozen=True, kw_only=True):
 class ContractFile(Part, frozen=True, kw_only=True):
     """All of ``contract.json``. ``files`` lists every other file of the bundle.
 
-    ``verification`` is null in bundles that were made before models were run for it, ``other_strips`` came with
-    version 3.
+    ``verification`` is null in bundles that were made before models were run for it, ``other_strips`` and ``placed``
+    came with version 3.
     """
 
     format: Literal["exactile.bundle"]
@@ -283,6 +295,7 @@ class ContractFile(Part, frozen=True, kw_only=True):
     files: dict[FileName, FilePart]
     verification: VerificationPart | None = None
     other_strips: tuple[OtherStripsPart, ...] = ()
+    placed: PlacedPart | None = None
 
 
 class Header(Struct, frozen=True, kw_only=True):

@@ -16,7 +16,15 @@ from numpy.typing import NDArray
 
 from exactile.bundle.contract_file import CONTRACT_NAME, FORMAT, VERSION, WEIGHTS_NAME, ContractFile, FilePart, Header
 from exactile.bundle.engine_files import read_engines
-from exactile.bundle.translation import ROLES, claims_of, contract_from, layout_claims, other_strips_from, strips_from
+from exactile.bundle.translation import (
+    ROLES,
+    claims_of,
+    contract_from,
+    layout_claims,
+    other_strips_from,
+    placed_from,
+    strips_from,
+)
 from exactile.contract import DeployedModel
 from exactile.errors import BundleError
 
@@ -68,8 +76,9 @@ def open_bundle(path: str | Path) -> Bundle:
         weights=weights,
         strips=strips,
         no_strips_reason=file.no_strips_reason,
-        claims={**claims_of(contract), **layout_claims(file.weights, file.strips, file.other_strips)},
+        claims={**claims_of(contract), **layout_claims(file.weights, file.strips, file.other_strips, file.placed)},
         other_strips=other_strips_from(file.other_strips, contents, weights),
+        placed=placed_from(file.placed, contents, weights) if file.placed is not None else None,
     )
     engines, refused = read_engines(folder, file, model)
     model = replace(model, engines=engines, engines_refused=refused)
@@ -139,7 +148,11 @@ def _read_file(folder: Path, name: str, part: FilePart) -> bytes:
 
 def _needed(file: ContractFile) -> list[str]:
     names = [file.graph.file, file.tile.file, file.sample.image, file.sample.result]
-    for strips in (file.strips, *(other.strips for other in file.other_strips)):
+    all_strips = [file.strips, *(other.strips for other in file.other_strips)]
+    if file.placed is not None:
+        names.append(file.placed.graph.file)
+        all_strips += [file.placed.strips, *(other.strips for other in file.placed.other_strips)]
+    for strips in all_strips:
         names += [getattr(strips.graphs, role).file for role in ROLES] if strips is not None else []
     return names + ([WEIGHTS_NAME] if file.weights else [])
 

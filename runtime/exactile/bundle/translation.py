@@ -20,6 +20,7 @@ from exactile.bundle.contract_file import (
     MemoryPart,
     OtherStripsPart,
     OwnSizePart,
+    PlacedPart,
     ResultPart,
     StatisticsPart,
     StripGraphPart,
@@ -36,6 +37,7 @@ from exactile.contract import (
     ImageStatistics,
     LabelClass,
     MemoryModel,
+    PlacedModel,
     ResultOutput,
     StripGraph,
     StripModel,
@@ -47,7 +49,7 @@ from exactile.geometry import AxisGeometry, Geometry
 MEANING = ("rule", "doubt", "threshold", "activation", "stored", "nan_label", "may_be_nan", "unproven")
 """Fields of a result that the contract file and the contract share."""
 
-OWN_SIZE = ("remainder", "before", "after", "extra_before", "extra_after", "least", "one_pass")
+OWN_SIZE = ("remainder", "before", "after", "extra_before", "extra_after", "least", "one_pass", "placed")
 """Fields of the geometry for another remainder that the contract file and the contract share."""
 
 ROLES: tuple[StripRole, ...] = ("first", "body", "last")
@@ -117,12 +119,17 @@ def claims_of(contract: Contract) -> dict[str, str]:
 
 
 def layout_claims(
-    weights: Mapping[str, WeightPart], strips: StripsPart | None, others: Sequence[OtherStripsPart]
+    weights: Mapping[str, WeightPart],
+    strips: StripsPart | None,
+    others: Sequence[OtherStripsPart],
+    placed: PlacedPart | None,
 ) -> dict[str, str]:
     """The same for the numbers by which weights are found and strips are cut, as SHA-256: they are many."""
     parts: dict[str, object] = {"exactile.weights": weights, "exactile.strips": strips}
     if others:
         parts["exactile.other_strips"] = others
+    if placed is not None:
+        parts["exactile.placed"] = placed
     encode = msgspec.json.Encoder(order="deterministic").encode
     return {key: hashlib.sha256(encode(part)).hexdigest() for key, part in parts.items()}
 
@@ -171,6 +178,17 @@ def other_strips_from(
     return {part.remainders: strips_from(part.strips, graphs, weights) for part in parts}
 
 
+def placed_from(part: PlacedPart, graphs: Mapping[str, bytes], weights: Mapping[str, NDArray[Any]]) -> PlacedModel:
+    """``graphs``: the bytes of each file."""
+    return PlacedModel(
+        graph=graphs[part.graph.file],
+        memory=_memory_from(part.memory),
+        strips=strips_from(part.strips, graphs, weights) if part.strips is not None else None,
+        no_strips_reason=part.no_strips_reason,
+        other_strips=other_strips_from(part.other_strips, graphs, weights),
+    )
+
+
 def strips_part(strips: StripModel, files: Mapping[StripRole, str]) -> StripsPart:
     """``files``: the name of each role's graph."""
     parts = {role: StripGraphPart(file=files[role], memory=memory_part(strips.graphs[role].memory)) for role in ROLES}
@@ -203,6 +221,7 @@ def _axis_from(part: AxisPart) -> AxisGeometry:
         origin=Fraction(part.origin),
         size_constant=Fraction(part.size_constant),
         remainder=part.remainder,
+        placed=part.placed,
     )
     if part.others is None:
         return axis
@@ -230,6 +249,7 @@ def _axis_part(axis: AxisGeometry) -> AxisPart:
         origin=str(axis.origin),
         size_constant=str(axis.size_constant),
         remainder=axis.remainder,
+        placed=axis.placed,
         others=None if axis.others is None else tuple(map(_other_part, axis.others)),
     )
 

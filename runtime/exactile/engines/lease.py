@@ -66,7 +66,7 @@ class EngineLease:
     def _take(self, plan: Plan, activation_bytes: int, constants: Constants) -> Engine:
         shape = (plan.x.tile, plan.bands, plan.strips.key) if isinstance(plan, StripPlan) else plan.tile_shape
         values = tuple((name, constants[name].tobytes()) for name in sorted(constants))
-        key = (type(plan), shape, activation_bytes, values)
+        key = (type(plan), plan.placed, shape, activation_bytes, values)
         if self._engine is None or key != self._key:
             self._drop()
             self._engine, self._key = (
@@ -87,6 +87,7 @@ def open_engine(
     model: DeployedModel, plan: Plan, *, activation_bytes: int, constants: Constants, threads: int | None
 ) -> Engine:
     """The engine that runs ``plan``. Raises EngineError."""
+    model = model.at(plan.geometry)
     contract = model.contract
     if isinstance(plan, StripPlan):
         return StripEngine(

@@ -8,10 +8,12 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from exactile.contract import POSITION
 from exactile.engines.arena import SHARED_ARENA, share_allocator
 from exactile.engines.threads import compute_threads
 from exactile.errors import CancelledError, EngineError
 from exactile.memory import return_freed_memory
+from exactile.plan.position import Position
 from exactile.plan.strips import StripPlace
 
 _PROVIDER = "CPUExecutionProvider"
@@ -82,10 +84,17 @@ class OnnxRuntimeEngine:
             raise
         return_freed_memory()
 
-    def infer(self, tile: NDArray[Any], out: NDArray[Any], place: StripPlace | None = None) -> None:
+    def infer(
+        self,
+        tile: NDArray[Any],
+        out: NDArray[Any],
+        place: StripPlace | None = None,
+        position: Position | None = None,
+    ) -> None:
         """Run ``tile`` ((H, W, C), C-contiguous) and fill ``out`` ((H', W') or (C', H', W'), C-contiguous).
 
-        Nothing is copied: the network reads ``tile`` and writes ``out`` where they are.
+        Nothing is copied: the network reads ``tile`` and writes ``out`` where they are. ``position`` is where the tile
+        lies in the image, for graphs that ask for it.
         Raises EngineError when an array does not fit or ONNX Runtime fails; CancelledError after ``cancel``.
         """
         if self._session is None:
@@ -102,6 +111,8 @@ class OnnxRuntimeEngine:
         bind(binding.bind_input, self._input_name, tile)
         for name, array in self._constants.items():
             bind(binding.bind_input, name, array)
+        if position is not None:
+            bind(binding.bind_input, POSITION, position)
         bind(binding.bind_output, self._output_name, out)
         try:
             self._session.run_with_iobinding(binding, self._run_options)

@@ -6,16 +6,24 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
+from exactile.plan.position import Position
 from exactile.plan.strips import StripPlace
 
 
 class Engine(Protocol):
     """One network, for tiles of one fixed shape or for strips in order. Used from one thread."""
 
-    def infer(self, tile: NDArray[Any], out: NDArray[Any], place: StripPlace | None = None) -> None:
+    def infer(
+        self,
+        tile: NDArray[Any],
+        out: NDArray[Any],
+        place: StripPlace | None = None,
+        position: Position | None = None,
+    ) -> None:
         """Run ``tile`` ((H, W, C), C-contiguous) and fill ``out`` ((H, W) or (C, H, W), C-contiguous).
 
-        ``place`` says which strip of which band it is; None for a tile.
+        ``place`` says which strip of which band it is; None for a tile. ``position`` says where it lies, for graphs
+        that are told (``exactile.contract.POSITION``); None for others.
 
         Raises EngineError; CancelledError after ``cancel``.
         """

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exactile.contract import Contract, StripModel, StripRole
+from exactile.contract import POSITION, Contract, StripModel, StripRole
 from exactile.engines.arena import SHARED_ARENA, share_allocator
 from exactile.engines.onnx_runtime import (
     add_weights,
@@ -23,6 +23,7 @@ from exactile.engines.onnx_runtime import (
 from exactile.engines.threads import compute_threads
 from exactile.errors import CancelledError, EngineError
 from exactile.memory import return_freed_memory
+from exactile.plan.position import Position
 from exactile.plan.strips import StripPlace
 
 Array = NDArray[Any]
@@ -66,9 +67,10 @@ class StripEngine:
         if activation_bytes is not None:
             SHARED_ARENA.reserve(self, activation_bytes)
 
-    def infer(self, tile: Array, out: Array, place: StripPlace | None = None) -> None:
+    def infer(self, tile: Array, out: Array, place: StripPlace | None = None, position: Position | None = None) -> None:
         """Run the strip ``tile`` ((H, W, C)) of the band of ``place``, and fill ``out`` ((H', W') or (C', H', W')).
 
+        ``position`` is where the strip lies in the image, for graphs that ask for it.
         Strips of a band must come in order. Raises EngineError; CancelledError after ``cancel``.
         """
         if self._closed:
@@ -80,6 +82,8 @@ class StripEngine:
         self._open(place.role, tile.shape[0])
         pair = self._carries[place.band]
         binding = self._bound(tile, out, place.role, pair)
+        if position is not None:
+            bind(binding.bind_input, POSITION, position)
         try:
             self._session.run_with_iobinding(binding, self._run_options)
         except Exception as error:

@@ -20,6 +20,7 @@ from exactile.pipeline.compute import Array, Free, Load
 from exactile.pipeline.timing import INFER, TimeSpan
 from exactile.plan.budget import INPUT_SLOTS, OUTPUT_SLOTS
 from exactile.plan.choice import Plan
+from exactile.plan.position import position_of
 from exactile.plan.strips import StripStep
 from exactile.plan.tiles import Step
 
@@ -82,7 +83,9 @@ class HostLane:
         begin = time.perf_counter()
         place = step.place if isinstance(step, StripStep) else None
         out = self._result_view(step, result)
-        self._engine.infer(self._input_view(step, load.staged), out, place)
+        plan = self._plan
+        position = position_of(plan.y.domain, plan.x.domain, step.tile) if plan.placed else None
+        self._engine.infer(self._input_view(step, load.staged), out, place, position)
         end = time.perf_counter()
         self._free(load.staged)
         y, x = step.crop.slices()

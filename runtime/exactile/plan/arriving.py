@@ -68,6 +68,10 @@ class ArrivingRows:
         """Rows of the result of an image of ``height`` rows."""
         return AxisDomain.of(self._geometry, height, self._border).result_size
 
+    def domain_of(self, height: int) -> AxisDomain:
+        """The rows as the network sees them, of an image of ``height`` rows."""
+        return AxisDomain.of(self._geometry, height, self._border)
+
     def ready(self) -> Iterator[ArrivingStrip]:
         """The strips that can run now, in order; to be run before more rows arrive."""
         while (strip := self._next(closed=False)) is not None:

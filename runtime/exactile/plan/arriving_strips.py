@@ -21,6 +21,11 @@ def strips_for_stream(
     geometry = model.contract.geometry
     if model.strips is None:
         raise PlanError(f"this network cannot be run in strips: {model.no_strips_reason}")
+    lines = (geometry.y, *(geometry.y.others or ()), geometry.x.of_size(width))
+    if height is None and any(line.placed for line in lines):
+        raise PlanError(
+            "operators of this network depend on the position in the image, and so on its height; say it with height="
+        )
     if border != "model":
         return geometry.y.without_others, model.strips
     if height is not None:

@@ -37,6 +37,7 @@ def choose(
     model: DeployedModel, image: tuple[int, int], border: Border, *, budget_bytes: int, measure: Measure
 ) -> Choice:
     """The plan that is predicted to be the fastest of those that fit ``budget_bytes``. Raises BudgetError."""
+    model = model_at(model, image, border)
     found: list[tuple[float, Plan]] = []
     refusals: list[BudgetError] = []
     try:
@@ -70,6 +71,7 @@ def choose_strips(
 
     Raises PlanError where the network does not allow strips, BudgetError where nothing fits.
     """
+    model = model_at(model, image, border)
     domains = _domains(model, image, border)
     strips = model.strips_at(domains.geometry)
     if strips is None and (model.strips is None or not domains.geometry.y.one_pass):
@@ -103,6 +105,7 @@ def strip_plan(model: DeployedModel, image: tuple[int, int], border: Border, *, 
     So does one of a height that the network takes and that cannot be cut. Raises PlanError where the network does not
     allow strips.
     """
+    model = model_at(model, image, border)
     geometry, domains = model.contract.geometry, _domains(model, image, border)
     strips = model.strips_at(domains.geometry)
     if strips is None and (model.strips is None or not domains.geometry.y.one_pass):
@@ -112,6 +115,11 @@ def strip_plan(model: DeployedModel, image: tuple[int, int], border: Border, *, 
     if strips is None or domains.y.size < least_rows(strips):
         return TilePlan.of(geometry, image, border, (domains.y.size, band))
     return StripPlan.of(geometry, strips, image, border, rows=rows, band=band)
+
+
+def model_at(model: DeployedModel, image: tuple[int, int], border: Border) -> DeployedModel:
+    """``model`` with the graphs for an ``image`` of (height, width) pixels."""
+    return model.at(_domains(model, image, border).geometry)
 
 
 def predicted_passes(plan: Plan) -> float:

@@ -182,6 +182,16 @@ class StripPlan:
         return step.output_rows if isinstance(step, StripStep) else self.y.tile_output, self.x.tile_output
 
     @property
+    def geometry(self) -> Geometry:
+        """What holds for images of this size."""
+        return Geometry(y=self.y.domain.geometry, x=self.x.domain.geometry)
+
+    @property
+    def placed(self) -> bool:
+        """Whether the graphs are told where a tile lies."""
+        return self.geometry.placed
+
+    @property
     def result_shape(self) -> tuple[int, int]:
         return self.y.domain.result_size, self.x.domain.result_size
 

@@ -235,6 +235,16 @@ class TilePlan:
         return self.tile_output_shape
 
     @property
+    def geometry(self) -> Geometry:
+        """What holds for images of this size."""
+        return Geometry(y=self.y.domain.geometry, x=self.x.domain.geometry)
+
+    @property
+    def placed(self) -> bool:
+        """Whether the graphs are told where a tile lies."""
+        return self.geometry.placed
+
+    @property
     def result_shape(self) -> tuple[int, int]:
         return self.y.domain.result_size, self.x.domain.result_size
 

@@ -85,6 +85,10 @@ def _family(model: DeployedModel, name: str, precision: str, infos: tuple[Device
     """The engines that ``name`` stands for. Raises DeviceError that says of each why not."""
     if model.contract.obstacles:
         raise DeviceError("a network that cannot be tiled exactly runs on the CPU only: --device cpu")
+    if model.contract.geometry.placed:
+        raise DeviceError(
+            "operators of this network depend on the position in the image, and run on the CPU only: --device cpu"
+        )
     built: list[Callable[[], EngineFamily]] = [
         lambda backend=backend: TensorRTFamily(model, backend, precision, infos)  # type: ignore[misc]
         for backend in BACKENDS

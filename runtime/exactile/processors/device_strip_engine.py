@@ -17,6 +17,7 @@ from exactile.errors import CancelledError, EngineError, ExactileError
 from exactile.geometry import Box, Span
 from exactile.pipeline.cancellation import Cancellation
 from exactile.pipeline.compute import Load
+from exactile.plan.position import Position
 from exactile.plan.strips import StripPlace, StripPlan, StripStep
 from exactile.processors.protocol import Constants
 from exactile.processors.station import Station
@@ -48,7 +49,7 @@ class DeviceStripEngine:
                 self._pinned.close()
                 raise
 
-    def infer(self, tile: Array, out: Array, place: StripPlace | None = None) -> None:
+    def infer(self, tile: Array, out: Array, place: StripPlace | None = None, position: Position | None = None) -> None:
         """Run the strip ``tile`` ((H, W, C)) of the band of ``place``, and fill ``out`` ((H', W') or (C', H', W')).
 
         Raises EngineError; CancelledError after ``cancel``.
@@ -57,6 +58,8 @@ class DeviceStripEngine:
             raise EngineError("the engine is closed; open a new one to go on")
         if place is None:
             raise EngineError("a strip engine runs strips; this is a tile")
+        if position is not None:
+            raise EngineError("graphs on a GPU are not told where a strip lies")
         staged = self._pinned.array[: tile.nbytes].view(tile.dtype)
         staged[:] = tile.reshape(-1)
         whole = Box(Span(0, out.shape[-2]), Span(0, out.shape[-1]))

@@ -7,11 +7,12 @@ from fractions import Fraction
 
 import numpy as np
 
-from exactile_converters.geometry.node_view import SPATIAL, Label, NodeView
+from exactile_converters.geometry.node_view import SPATIAL, Label, Labels, NodeView, Operand
 from exactile_converters.geometry.obstacle import ObstacleError, ShapesDoNotFitError
 from exactile_converters.geometry.reach import Blocks, CoordinateMode, Interpolation, NearestMode, Reach, Window
 from exactile_converters.geometry.registry import Flow, Transfer, rule
 from exactile_converters.geometry.rules.convolution import spatial_labels
+from exactile_converters.geometry.rules.placed_resampling import placed
 from exactile_converters.geometry.single_precision import (
     falls_short,
     is_held,
@@ -39,11 +40,44 @@ ROUNDING: dict[str, NearestMode] = {
 
 @rule("Resize", "Upsample")
 def resize(node: NodeView) -> Transfer:
-    """Nearest, linear and cubic interpolation by exact whole factors up or down."""
+    """Interpolation by whole factors, alike anywhere in the image; else by taps that depend on the place."""
     operand, labels = node.feature()
     result = node.result()
     if (operand.small.shape, operand.large.shape) == (result.small.shape, result.large.shape):
         return Transfer(labels=(labels,), flows=(Flow(operand=0),))
+    try:
+        return _anywhere_alike(node, operand, result, labels)
+    except ObstacleError:
+        found = placed(node, old=_is_old(node), given=_given(node, len(labels)))
+        if found is None:
+            raise
+        return found
+
+
+def _given(node: NodeView, rank: int) -> dict[int, float]:
+    """The scales that are given, by dimension; none where sizes are, or where scales are computed from sizes."""
+    operand = node.operand(1 if _is_old(node) else 2)
+    facts = (operand.small, operand.large) if operand is not None else ()
+    values = [fact.value.ravel() for fact in facts if fact.value is not None and fact.value.size]
+    if len(values) < len(facts) or not facts:
+        return {}
+    axes = [axis % rank for axis in node.integers("axes", range(rank))]
+    first, second = ([float(np.float32(scale)) for scale in value] for value in values)
+    if first == second:
+        return dict(zip(axes, first, strict=False))
+    source, made = node.feature()[0], node.result()
+    for place, axis in enumerate(axes):
+        for scale, size, grown in zip((first[place], second[place]), source.sizes(axis), made.sizes(axis), strict=True):
+            if np.float32(scale) != np.float32(grown) / np.float32(size):
+                raise ObstacleError(
+                    "its scale is computed from the image's size, and is not that of its sizes",
+                    "Resize to a size, or by a constant factor",
+                )
+    return {}
+
+
+def _anywhere_alike(node: NodeView, operand: Operand, result: Operand, labels: Labels) -> Transfer:
+    """Nearest, linear and cubic interpolation by exact whole factors up or down: positions commute with shifts."""
     mode = _coordinates(node)
     factors = [_factor(operand.sizes(dim), result.sizes(dim), label) for dim, label in enumerate(labels)]
     reach: dict[Label, Reach] = {}

@@ -1,0 +1,141 @@
+"""Resize whose taps depend on the position in the image and on its size: how far from their share they can lie.
+
+A map of ``n1 = r * n2 + e`` pixels is resized to ``n2``, with ``r`` and ``e`` the same for all images of a remainder.
+By the formulas of the ONNX Resize operator output ``i`` lies at ``a * i + b``; its distance from ``r * i`` is linear
+in ``i``, so that it lies between those of the first and of the last pixel. For every size these are:
+
+================  ==================  ==========================
+coordinate mode   at the first pixel  at the last one
+================  ==================  ==========================
+half_pixel        (r - 1)/2 + e/2n2   (r - 1)/2 + e - e/2n2
+align_corners     0                   r + e - 1
+asymmetric        0                   e - e/n2
+================  ==================  ==========================
+
+Where the scale is given, and is not 1/r to the last digit, what it drifts over the longest map comes on top.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from math import ceil
+
+import numpy as np
+from onnx import TensorProto
+
+from exactile_converters.geometry.node_view import SPATIAL, Label, NodeView, Operand
+from exactile_converters.geometry.obstacle import ObstacleError
+from exactile_converters.geometry.reach import NearestMode, Placed, Reach
+from exactile_converters.geometry.registry import Flow, Transfer
+from exactile_converters.geometry.single_precision import LARGEST_SIDE_PX
+
+ROUNDING_ERROR_PX = Fraction(1, 4)
+"""Positions are computed in float32: three roundings of 2^-24 each for maps of up to 2^20 pixels."""
+
+MOST_DRIFT_PX = 2
+"""A scale that drifts further from what sizes say is another one."""
+
+SIZES = {"half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "tf_half_pixel_for_nn", "asymmetric"}
+MODES = {*SIZES, "align_corners"}
+TYPES: dict[str, set[int]] = {
+    "nearest": set(),
+    "linear": {TensorProto.FLOAT, TensorProto.FLOAT16},
+    "cubic": {TensorProto.FLOAT, TensorProto.FLOAT16},
+}
+"""What each kind is computed for; nearest for all."""
+
+RADIUS = {"linear": 1, "cubic": 2}
+
+
+def placed(node: NodeView, *, old: bool, given: dict[int, float]) -> Transfer | None:
+    """The taps of a Resize or Upsample node for all places; None where they are not near their share of the map.
+
+    ``old`` operators count by ``asymmetric`` and round down; ``given`` are the scales by dimension, where it has any.
+    """
+    mode = node.text("coordinate_transformation_mode", "asymmetric" if old else "half_pixel")
+    kind = {"bilinear": "linear"}.get(found := node.text("mode", "nearest"), found)
+    operand, labels = node.feature()
+    if mode not in MODES or kind not in TYPES or (TYPES[kind] and operand.small.dtype not in TYPES[kind]):
+        return None
+    if node.text("keep_aspect_ratio_policy", "stretch") != "stretch":
+        return None
+    result = node.result()
+    rounding: NearestMode = "floor" if old else node.text("nearest_mode", "round_prefer_floor")  # type: ignore[assignment]
+    if kind != "nearest":
+        rounding = "floor"
+    antialias = bool(node.integer("antialias", 0)) and kind != "nearest"
+    reach: dict[Label, Reach] = {}
+    for dim, label in enumerate(labels):
+        if label not in SPATIAL:
+            if operand.sizes(dim) != result.sizes(dim):
+                return None
+            continue
+        line = _Line.of(operand, result, dim)
+        if line is None:
+            return None
+        early, late = line.drift(mode, given.get(dim))
+        if dim in given and abs(_drift_of(given[dim], line.ratio)) > MOST_DRIFT_PX:
+            raise ObstacleError(
+                f"its scale is {given.get(dim, 0):.9g} and its output size that of {1 / line.ratio}: its positions "
+                "drift from the pixels",
+                "Resize to a size, or by a factor that sizes follow",
+            )
+        first, last = _taps(kind, line, antialias=antialias)
+        last += int(old and kind == "nearest")  # they round up along axes that shrink
+        reach[label] = Placed(
+            ratio=line.ratio,
+            early=early - ROUNDING_ERROR_PX,
+            late=late + ROUNDING_ERROR_PX,
+            first=first,
+            last=last,
+            rounding=rounding,
+            given=given.get(dim),
+        )
+    return Transfer(labels=(labels,), flows=(Flow(operand=0, reach=reach),))
+
+
+def _drift_of(given: float, ratio: Fraction) -> Fraction:
+    """How far the last pixel of the longest map lies from its share by a scale that is not quite 1 / ratio."""
+    return (1 / Fraction(float(np.float32(given))) - ratio) * LARGEST_SIDE_PX
+
+
+def _taps(kind: str, line: _Line, *, antialias: bool) -> tuple[int, int]:
+    """Pixels beyond the one at or before the position."""
+    if antialias:
+        support = ceil(RADIUS[kind] * max(Fraction(1), line.ratio + max(line.excess, Fraction(0))))
+        return -support - 1, support + 2
+    return {"nearest": (0, 0), "linear": (0, 1), "cubic": (-1, 2)}[kind]
+
+
+class _Line:
+    """``ratio`` and ``excess``: an operand of ``ratio * n + excess`` pixels makes ``n``."""
+
+    def __init__(self, ratio: Fraction, excess: Fraction) -> None:
+        self.ratio, self.excess = ratio, excess
+
+    @classmethod
+    def of(cls, operand: Operand, result: Operand, dim: int) -> _Line | None:
+        """None where one of the two does not grow."""
+        before, after = operand.sizes(dim), result.sizes(dim)
+        if before[1] <= before[0] or after[1] <= after[0]:
+            return None
+        ratio = Fraction(before[1] - before[0], after[1] - after[0])
+        return cls(ratio, before[0] - ratio * after[0])
+
+    def drift(self, mode: str, given: float | None) -> tuple[Fraction, Fraction]:
+        """The least and the greatest distance of a position from its share, for all sizes."""
+        ratio, excess = self.ratio, self.excess
+        if mode == "align_corners":
+            return min(Fraction(0), ratio + excess - 1), max(Fraction(0), ratio + excess - 1)
+        more = Fraction(0)
+        if given is not None:  # then excess does not stretch anything, but a scale that is not quite the ratio does
+            more = _drift_of(given, ratio)
+        shift = {"asymmetric": Fraction(0), "tf_half_pixel_for_nn": ratio / 2}.get(mode, (ratio - 1) / 2)
+        span = more if given is not None else excess
+        low, high = shift + min(Fraction(0), span), shift + max(Fraction(0), span)
+        if mode == "half_pixel_symmetric":  # the centre of the operand moves by what rounding the size changed
+            side = abs(excess) / 2 + 1
+            low, high = low - side, high + side
+        if mode == "pytorch_half_pixel":  # a single pixel lies at the first
+            low, high = min(low, Fraction(0)), max(high, Fraction(0))
+        return low, high

@@ -1,0 +1,125 @@
+"""Which operators depend on the position in the image, at some size that the network takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import onnx_ir as ir
+
+from exactile_converters.geometry.feature_maps import FeatureMap, ForwardWalk
+from exactile_converters.geometry.node_view import SPATIAL, Label
+from exactile_converters.geometry.reach import Interpolation, Placed, Reach
+from exactile_converters.geometry.registry import Transfer
+from exactile_converters.geometry.trace import Traced
+from exactile_converters.placed.lines import MapLine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlacedAxis:
+    """One axis of a placed operator: ``dim`` of operand and result, and how both grow with the image.
+
+    ``reach`` holds what it reads at any size; ``scale`` is that of the node, None where it resizes to sizes.
+    """
+
+    dim: int
+    operand: MapLine
+    result: MapLine
+    reach: Placed
+    scale: float | None
+
+    @property
+    def most_taps(self) -> int:
+        """A window of an antialiased operator has no more; see ``rules.placed_resampling``."""
+        return self.reach.last - self.reach.first - 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlacedNode:
+    """The axes that an operator changes, others it leaves as they are; ``rank`` is the number of all dimensions.
+
+    ``dtype`` is the element type, as ONNX counts them.
+    """
+
+    rank: int
+    dtype: int
+    axes: Mapping[Label, PlacedAxis]
+
+
+def placed_nodes(traced: Traced) -> dict[ir.Node, PlacedNode]:
+    """Every Resize (and Upsample) node of a traced network that depends on the position at some size."""
+    return {
+        node: PlacedNode(
+            rank=len(_map(traced.walk, node.outputs[0]).labels),
+            dtype=_map(traced.walk, node.outputs[0]).dtype,
+            axes={axis: found for axis in SPATIAL if (found := _axis(traced, node, axis)) is not None},
+        )
+        for node in traced.nodes
+        if any(isinstance(reach, Placed) for axis in SPATIAL for _, reach, _ in _ways(traced, node, axis))
+    }
+
+
+def at_all_places(transfer: Transfer, placed: PlacedNode) -> Transfer:
+    """What a placed operator reads at any size, in place of what it does at one."""
+    (flow,) = transfer.flows
+    reach = {**flow.reach, **{axis: found.reach for axis, found in placed.axes.items()}}
+    return replace(transfer, flows=(replace(flow, reach=reach, reflected={}),))
+
+
+def _axis(traced: Traced, node: ir.Node, axis: Label) -> PlacedAxis | None:
+    ways = list(_ways(traced, node, axis))
+    reaches = [_as_placed(reach) for _, reach, _ in ways]
+    if all(reach is None for reach in reaches):
+        return None  # the axis keeps its size
+    joined = next(reach for reach in reaches if reach is not None)
+    for reach in reaches:
+        joined = joined.joined(reach) if reach is not None else joined
+    _, _, first = ways[0]
+    stride = first.stride(axis)
+    source, made = node.inputs[0], node.outputs[0]
+    assert source is not None
+    operand, result = (
+        MapLine(
+            _map(first, value).scale[axis],
+            stride,
+            {remainder: _map(walk, value).constant[axis] for remainder, _, walk in ways}
+            | {
+                remainder: constants[value.name or ""]
+                for (along, remainder), constants in traced.in_one_piece.items()
+                if along == axis
+            },
+        )
+        for value in (source, made)
+    )
+    if operand == result:
+        return None
+    given = next((reach.given for _, reach, _ in ways if isinstance(reach, Placed)), None)
+    return PlacedAxis(
+        dim=_map(first, made).labels.index(axis), operand=operand, result=result, reach=joined, scale=given
+    )
+
+
+def _ways(traced: Traced, node: ir.Node, axis: Label) -> Iterator[tuple[int, Reach, ForwardWalk]]:
+    """What the node does along ``axis`` for each remainder of sizes along it that can be tiled."""
+    assert traced.geometry is not None
+    base = traced.geometry.y if axis == "y" else traced.geometry.x
+    walks = {base.remainder: traced.walk} | {
+        remainder: walk for (along, remainder), walk in traced.own.items() if along == axis
+    }
+    for remainder, walk in walks.items():
+        transfer = walk.transfers.get(node)
+        if transfer is not None and node.op_type in {"Resize", "Upsample"}:
+            yield remainder, transfer.flows[0].along(axis), walk
+
+
+def _as_placed(reach: Reach) -> Placed | None:
+    match reach:
+        case Placed():
+            return reach
+        case Interpolation():
+            return reach.placed()
+    return None
+
+
+def _map(walk: ForwardWalk, value: ir.Value) -> FeatureMap:
+    return walk.features[value.name or ""]
