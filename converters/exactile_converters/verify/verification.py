@@ -97,7 +97,7 @@ def verify(
         compared = _compare(
             network,
             subject,
-            claimed,
+            geometry,
             source=source,
             normalization=normalization or Normalization(),
             tile=tile,
@@ -113,7 +113,8 @@ def verify(
     swept = None
     if with_sweep and compared is not None:
         probability = ends_in_probability(network)
-        swept = sweep(subject, compared[1], claimed, compared[0].tile, probability=probability, progress=progress)
+        found, whole = compared
+        swept = sweep(subject, whole, whole.geometry, found.tile, probability=probability, progress=progress)
     return Verification(
         model_name=network.name,
         geometry=claimed,
@@ -134,7 +135,7 @@ def _plain(network: Network, traced: Traced) -> Subject:
 def _compare(
     network: Network,
     subject: Subject,
-    claimed: Geometry,
+    given: Geometry | None,
     *,
     source: Source | None,
     normalization: Normalization,
@@ -144,14 +145,17 @@ def _compare(
 ) -> tuple[Comparison, WholePass]:
     dtype = str(source.dtype) if source is not None else _noise_dtype(network, normalization)
     deployed = deploy(private_copy(network), image_dtype=dtype, normalization=normalization, output="raw", strips=False)
-    model = replace(deployed, contract=replace(deployed.contract, geometry=claimed))
+    claimed = given or deployed.contract.geometry
     tile = tile or suitable_tile(claimed)
     if source is None:
         generator = np.random.default_rng(seed)
         pixels = noise_pixels(claimed, tile, channels=network.channels, dtype=dtype, generator=generator)
     else:
         leave_out_alpha(source, network.channels)
-        pixels = image_pixels(source, claimed, lambda height, width: _fits(model, height, width))
+        pixels = image_pixels(source, claimed, lambda height, width: _fits(deployed, height, width))
+    if any(axis.one_pass for axis in (claimed.of_size(pixels.size).y, claimed.of_size(pixels.size).x)):
+        claimed = claimed.without_others  # no tiles at this size: they are compared on the image as it is extended
+    model = replace(deployed, contract=replace(deployed.contract, geometry=claimed))
     if pixels.array.shape[2] != network.channels:
         Session(model).plan(ArraySource(pixels.array), ArraySink())  # raises the runtime's own ChannelError
     plan = TilePlan.of(claimed, pixels.size, "model", tile)

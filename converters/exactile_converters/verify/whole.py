@@ -18,11 +18,15 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WholePass:
-    """``padded`` (H, W, C) is the network's own input, ``output`` (C', H', W'); ``result`` (H, W) of it is wanted."""
+    """``padded`` (H, W, C) is the network's own input, ``output`` (C', H', W'); ``result`` (H, W) of it is wanted.
+
+    ``geometry`` is what holds for its size.
+    """
 
     padded: Array
     output: Array
     result: tuple[int, int]
+    geometry: Geometry
 
     @property
     def cropped(self) -> Array:
@@ -38,7 +42,7 @@ def whole_pass(subject: Runs, image: Array, geometry: Geometry, normalization: N
     padded = normalized(np.pad(image, [*pads, (0, 0)], mode="reflect"), normalization, subject.dtype)
     output = subject.run(padded)
     sizes = _result_size(geometry.y, height), _result_size(geometry.x, width)
-    return WholePass(padded=padded, output=output, result=sizes)
+    return WholePass(padded=padded, output=output, result=sizes, geometry=geometry)
 
 
 def normalized(image: Array, normalization: Normalization, dtype: np.dtype[Any]) -> Array:

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from exactile.bundle.translation import contract_from
+from exactile.cli.size_text import sizes_in_words
 from exactile.plan.budget import format_bytes
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def _rows(path: Path, file: ContractFile) -> list[tuple[str, str]]:
     ]
     if (y.scale, x.scale) != ("1", "1"):
         rows.append(("scale", f"{y.scale} x {x.scale} (output size / input size)"))
+    rows.append(("sizes", sizes_in_words(contract_from(file).geometry)))
     rows.append(("tile", f"{file.tile.shape[0]} x {file.tile.shape[1]} pixels, fixed in {file.tile.file}"))
     if file.strips is None:
         rows.append(("strips", f"none: {file.no_strips_reason}"))
