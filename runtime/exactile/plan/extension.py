@@ -17,5 +17,5 @@ def why_extended(geometry: Geometry, image: tuple[int, int], domain: tuple[int, 
     if all(axis.takes(size) for axis, size in extended):
         return "as no engine was built for its own size"
     if any(axis.others is None for axis, _ in extended):
-        return "as it is not known whether the network takes its size; if a bundle is of an earlier version, convert it again"
+        return "as it is not known whether the network takes its size; convert bundles of earlier versions again"
     return "as the network does not take its size"
