@@ -7,7 +7,7 @@ of that folds to numbers. Two probes of different size then tell what grows with
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,8 +52,9 @@ LARGEST_RANK = 64
 LARGEST_KEY_BYTES = 1 << 12
 """A node that reads a larger computed constant is visited anew each time."""
 
-Memory = dict[Hashable, "str | dict[str, Fact]"]
-"""What was found of nodes, by what they read: at sizes that differ little, the most of a graph is the same."""
+Memory = dict[Hashable, Any]
+"""What was found of nodes, by what they read: at sizes that differ little, the most of a graph is the same. And what
+nodes are evaluated by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +145,7 @@ class Probe:
         return tuple(read)
 
     def _visit(self, node: ir.Node, inputs: Mapping[str, Fact]) -> None:
-        proto = ir.to_proto(node)
+        proto = self._kept(("proto", node), lambda: ir.to_proto(node))
         try:
             types = self._of_runtime(node)
             if types is None:
@@ -157,6 +158,14 @@ class Probe:
         for output in node.outputs:
             if output.name:
                 self.facts[output.name] = folded.get(output.name) or _fact(types.get(output.name))
+
+    def _kept(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """What probes that share a memory make once."""
+        if self._memory is None:
+            return make()
+        if key not in self._memory:
+            self._memory[key] = make()
+        return self._memory[key]
 
     def _of_runtime(self, node: ir.Node) -> dict[str, TypeProto] | None:
         """Types of what an operator makes that ONNX does not know; None for others."""
@@ -255,16 +264,8 @@ class Probe:
     def _evaluate(self, proto: onnx.NodeProto, inputs: Mapping[str, NDArray[Any]]) -> dict[str, Fact]:
         if self._left_bytes <= 0 or any(value.size > FOLD_LIMIT_ELEMENTS for value in inputs.values()):
             return {}
-        graph = helper.make_graph(
-            [proto],
-            "fold",
-            [
-                helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
-                for name, value in inputs.items()
-            ],
-            [helper.make_empty_tensor_value_info(name) for name in proto.output if name],
-        )
-        evaluator = ReferenceEvaluator(helper.make_model(graph, opset_imports=self._opsets))
+        dtypes = tuple((name, value.dtype) for name, value in inputs.items())
+        evaluator = self._kept(("evaluator", *proto.output, dtypes), lambda: self._evaluator(proto, inputs))
         results = [np.asarray(result) for result in evaluator.run(None, dict(inputs))]
         self._left_bytes -= sum(array.nbytes for array in results)
         names = [name for name in proto.output if name]
@@ -272,6 +273,18 @@ class Probe:
             name: Fact(int(helper.np_dtype_to_tensor_dtype(array.dtype)), array.shape, array)
             for name, array in zip(names, results, strict=True)
         }
+
+    def _evaluator(self, proto: onnx.NodeProto, inputs: Mapping[str, NDArray[Any]]) -> ReferenceEvaluator:
+        graph = helper.make_graph(
+            [proto],
+            "fold",
+            [
+                helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), [None] * value.ndim)
+                for name, value in inputs.items()
+            ],
+            [helper.make_empty_tensor_value_info(name) for name in proto.output if name],
+        )
+        return ReferenceEvaluator(helper.make_model(graph, opset_imports=self._opsets))
 
 
 def without_repeats(array: NDArray[Any]) -> NDArray[Any]:

@@ -7,14 +7,12 @@ from math import prod
 
 import numpy as np
 import onnx
-import onnx_ir as ir
-from onnx import ModelProto, helper, numpy_helper, shape_inference
+from onnx import ModelProto, helper
 
-from exactile.contract import POSITION, BytesForShape, Carry, MemoryModel, StripRole
-from exactile_converters.geometry.probe import Probe
+from exactile.contract import BytesForShape, Carry, MemoryModel, StripRole
 from exactile_converters.graphs.memory import NodeUse, TensorUse, memory_model
 from exactile_converters.graphs.memory_records import WEIGHTED
-from exactile_converters.strips.refusal import StripError
+from exactile_converters.strips.shapes import Shapes
 from exactile_converters.strips.source import StripSource
 
 STRIDES_HIGH = (64, 128)
@@ -24,17 +22,20 @@ height."""
 
 def strip_memory(model: ModelProto, source: StripSource, carries: Sequence[Carry], role: StripRole) -> MemoryModel:
     """Memory of one run. Raises StripError when a shape is not known before it runs."""
-    return graph_memory(model, _heights(source, role), (source.sizes.small[1], source.sizes.large[1]), carries)
+    beyond = source.frontiers.remainder if role == "last" else 0
+    return graph_memory(model, _heights(source, role), (source.sizes.small[1], source.sizes.large[1]), carries, beyond)
 
 
 def graph_memory(
-    model: ModelProto, heights: tuple[int, int], widths: tuple[int, int], carries: Sequence[Carry] = ()
+    model: ModelProto, heights: tuple[int, int], widths: tuple[int, int], carries: Sequence[Carry] = (), beyond: int = 0
 ) -> MemoryModel:
     """Memory of one run of a finished graph, of which shapes are looked at for these ``heights`` and ``widths``.
 
-    Raises StripError when one is not known before it runs.
+    ``beyond`` is by how much heights are more than multiples of the stride. Raises StripError when a shape is not known
+    before it runs.
     """
-    shapes = {(height, width): _shapes(model, height, width, carries) for height in heights for width in widths}
+    known = Shapes(model, carries, beyond)
+    shapes = {(height, width): known.at(height, width) for height in heights for width in widths}
     corner = shapes[heights[0], widths[0]]
     tensors = []
     for name, (dtype, shape) in corner.items():
@@ -59,63 +60,6 @@ def _heights(source: StripSource, role: StripRole) -> tuple[int, int]:
     least = -(-max(map(abs, frontiers.lag.values())) * 4 // frontiers.stride)
     first, second = (frontiers.stride * (least + strides) + remainder for strides in STRIDES_HIGH)
     return first, second
-
-
-def _shapes(
-    model: ModelProto, height: int, width: int, carries: Sequence[Carry]
-) -> dict[str, tuple[int, tuple[int, ...]]]:
-    """Element type and shape of everything that is computed from the image, for strips of one size."""
-    fixed = ModelProto()
-    fixed.CopyFrom(model)
-    placed = told_position(fixed, height, width)
-    named = {"height": height, "width": width} | {c.width_name: c.columns_at(width) for c in carries}
-    for value in fixed.graph.input:
-        for dim in value.type.tensor_type.shape.dim:
-            if dim.dim_param in named:
-                dim.dim_value = named[dim.dim_param]
-    for value in fixed.graph.output:
-        value.type.tensor_type.ClearField("shape")
-    inferred = shape_inference.infer_shapes(fixed, data_prop=True).graph
-    found: dict[str, tuple[int, tuple[int, ...]]] = {}
-    for value in [*inferred.input, *inferred.value_info, *inferred.output]:
-        dims = value.type.tensor_type.shape.dim
-        if value.type.tensor_type.HasField("shape") and all(dim.HasField("dim_value") for dim in dims):
-            found[value.name] = value.type.tensor_type.elem_type, tuple(dim.dim_value for dim in dims)
-    if placed or any(name not in found for node in fixed.graph.node for name in node.output if name):
-        return _computed_shapes(fixed)  # slower, and knows more of shape arithmetic, and operators that ONNX does not
-    return found
-
-
-def told_position(model: ModelProto, height: int, width: int) -> bool:
-    """Give a graph with placed operators a place far down in an image as a constant, where it asks for it.
-
-    Shapes do not depend on it; without it they would not be known. Returns whether the graph asks.
-    """
-    asking = [value for value in model.graph.input if value.name == POSITION]
-    for value in asking:
-        model.graph.input.remove(value)
-        place = np.array([height, 2 * height, 0, width], np.int64)
-        model.graph.initializer.append(numpy_helper.from_array(place, POSITION))
-    return bool(asking)
-
-
-def _computed_shapes(fixed: ModelProto) -> dict[str, tuple[int, tuple[int, ...]]]:
-    """The same by computing all shape arithmetic, for a graph whose inputs have fixed shapes."""
-    image, *others = [
-        (value.name, tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)) for value in fixed.graph.input
-    ]
-    model = ir.from_proto(fixed)
-    probe = Probe(model, *image, others=dict(others))
-    constants = {tensor.name for tensor in fixed.graph.initializer}
-    found = {}
-    for value in [*fixed.graph.input, *(output for node in model.graph for output in node.outputs)]:
-        name = value.name or ""
-        fact = probe.facts.get(name)
-        if fact is None or fact.shape is None:
-            raise StripError(f"the shape of {name} is not known before it runs")
-        if name not in constants:
-            found[name] = fact.dtype, fact.shape
-    return found
 
 
 def _item_bytes(dtype: int) -> int:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
 
-from exactile_converters.geometry.node_view import SPATIAL, Label, Labels, NodeView, Operand
+from exactile_converters.geometry.node_view import SPATIAL, Label, NodeView, Operand
 from exactile_converters.geometry.obstacle import ObstacleError, ShapesDoNotFitError
 from exactile_converters.geometry.reach import Blocks, CoordinateMode, Interpolation, NearestMode, Reach, Window
 from exactile_converters.geometry.registry import Flow, Transfer, rule
@@ -46,12 +47,28 @@ def resize(node: NodeView) -> Transfer:
     if (operand.small.shape, operand.large.shape) == (result.small.shape, result.large.shape):
         return Transfer(labels=(labels,), flows=(Flow(operand=0),))
     try:
-        return _anywhere_alike(node, operand, result, labels)
+        reach, reflected = _anywhere_alike(node, operand, result, dict(enumerate(labels)))
+        return Transfer(labels=(labels,), flows=(Flow(operand=0, reach=reach, reflected=reflected),))
     except ObstacleError:
         found = placed(node, old=_is_old(node), given=_given(node, len(labels)))
         if found is None:
             raise
-        return found
+        return _axes_apart(node, operand, result, found)
+
+
+def _axes_apart(node: NodeView, operand: Operand, result: Operand, found: Transfer) -> Transfer:
+    """``found``, of a placed node, with what is read along an axis whose positions commute with shifts, if one's do.
+
+    What is read along one axis is the same whatever the image's size along the other.
+    """
+    (labels,), (flow,) = found.labels, found.flows
+    reach, reflected = dict(flow.reach), dict(flow.reflected)
+    for dim, label in enumerate(labels):
+        with suppress(ObstacleError):
+            along = _anywhere_alike(node, operand, result, {dim: label})
+            reach.update(along[0])
+            reflected.update(along[1])
+    return replace(found, flows=(replace(flow, reach=reach, reflected=reflected),))
 
 
 def _given(node: NodeView, rank: int) -> dict[int, float]:
@@ -76,21 +93,27 @@ def _given(node: NodeView, rank: int) -> dict[int, float]:
     return {}
 
 
-def _anywhere_alike(node: NodeView, operand: Operand, result: Operand, labels: Labels) -> Transfer:
-    """Nearest, linear and cubic interpolation by exact whole factors up or down: positions commute with shifts."""
+def _anywhere_alike(
+    node: NodeView, operand: Operand, result: Operand, axes: dict[int, Label]
+) -> tuple[dict[Label, Reach], dict[Label, tuple[int, int]]]:
+    """Nearest, linear and cubic interpolation by exact whole factors up or down: positions commute with shifts.
+
+    Reach, and pixels that are reflected, along ``axes``, by dimension.
+    """
     mode = _coordinates(node)
-    factors = [_factor(operand.sizes(dim), result.sizes(dim), label) for dim, label in enumerate(labels)]
+    factors = {dim: _factor(operand.sizes(dim), result.sizes(dim), label) for dim, label in axes.items()}
     reach: dict[Label, Reach] = {}
     reflected: dict[Label, tuple[int, int]] = {}
-    for dim, (label, factor) in enumerate(zip(labels, factors, strict=True)):
-        _check_scale(node, dim, len(labels), factor)
+    for dim, label in axes.items():
+        factor = factors[dim]
+        _check_scale(node, dim, len(operand.small.shape or ()), factor)
         found = _interpolation(node, mode, factor)
         if label in SPATIAL and (factor != 1 or found.kind != "nearest"):
             reach[label] = found
         if mode == "pytorch_half_pixel" and factor < 1 and (found.kind != "nearest" or found.position(0) != 0):
             # A single output pixel is put on the first input pixel: a tile must make two of them.
             reflected[label] = (factor.denominator, 0)
-    return Transfer(labels=(labels,), flows=(Flow(operand=0, reach=reach, reflected=reflected),))
+    return reach, reflected
 
 
 def _coordinates(node: NodeView) -> str:
