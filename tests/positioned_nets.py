@@ -73,7 +73,7 @@ def unet_padded(large: bool) -> nn.Module:
 
 
 def hrnet(large: bool) -> nn.Module:
-    return HRNet(CLASSES) if large else HRNet(CLASSES, 4, (1, 1, 1), 1, stem=8)
+    return HRNet(CLASSES) if large else HRNet(CLASSES, 4, (1, 1, 0), 1, stem=8)
 
 
 def segformer(large: bool) -> nn.Module:

@@ -12,74 +12,149 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from exactile.contract import DeployedModel
+from exactile.geometry import AxisGeometry, Geometry
 from exactile.session import Session
 from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource
-from exactile_converters.deploy import Normalization, deploy
-from exactile_converters.deploy_whole import deploy_whole
+from exactile_converters.deploy import deploy
 from exactile_converters.from_onnx import prepare_network
 from tests.positioned_nets import POSITIONED, positioned_onnx
 
 TOLERANCE = 2e-6
 """Of the largest value: sums may be ordered otherwise."""
 
-SMALL = (100, 131)
+SMALL = {
+    "unet_to_skip": (181, 131),
+    "unet_aligned": (182, 133),
+    "unet_padded": (179, 135),
+    "fcn": (181, 99),
+    "hrnet": (595, 67),
+    "segformer": (651, 71),
+}
+LARGE = (1000, 1003)
+PLANS = ("whole", "tile", "strip")
+
+BY_BOTH = [
+    *((name, "torchscript") for name in POSITIONED),
+    ("unet_to_skip", "dynamo"),
+    *(pytest.param(name, "dynamo", marks=pytest.mark.slow) for name in POSITIONED if name != "unet_to_skip"),
+]
+ALL_LARGE = [(name, exporter) for name in POSITIONED for exporter in ("torchscript", "dynamo")]
 
 
 def picture(height: int, width: int) -> np.ndarray:
-    """(H, W, 3) uint8: patches of several sizes and noise, so that every class is found."""
+    """(H, W, 3) float32, 0 to 1: patches of several sizes and noise, so that every class is found."""
     random = np.random.default_rng([height, width])
     pixels = random.normal(0, 20, (height, width, 3))
     for side in (5, 17, 41):
         patches = random.normal(40, 40, (height // side + 1, width // side + 1, 3))
         pixels += patches.repeat(side, 0).repeat(side, 1)[:height, :width]
-    return pixels.clip(0, 255).astype(np.uint8)
+    return (pixels / 255).clip(0, 1).astype(np.float32)
 
 
 @cache
-def one_pass(model: bytes, size: tuple[int, int]) -> np.ndarray:
-    """(C, H', W') float32."""
+def plain(model: bytes) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.log_severity_level = 3
-    session = ort.InferenceSession(model, options)
-    pixels = (picture(*size).astype(np.float32) / np.float32(255)).transpose(2, 0, 1)[None]
-    return session.run(None, {"image": pixels})[0][0]
+    return ort.InferenceSession(model, options)
 
 
-def check_equal(raw: np.ndarray, reference: np.ndarray) -> None:
-    assert raw.shape == reference.shape
-    assert np.abs(raw - reference).max() <= TOLERANCE * np.abs(reference).max()
+def one_pass(model: bytes, image: np.ndarray) -> np.ndarray:
+    """(C, H', W') float32."""
+    return plain(model).run(None, {"image": image.transpose(2, 0, 1)[None]})[0][0]
+
+
+def traced_geometry(model: bytes, size: tuple[int, int]) -> Geometry:
+    """Of images of ``size``."""
+    network = prepare_network(onnx.load_from_string(model), name="placed")
+    traced = network.with_own_sizes(network.trace(), size)
+    assert traced.geometry is not None
+    return traced.geometry.of_size(size)
+
+
+def tile_side(axis: AxisGeometry, size: int, more: int) -> int:
+    """Halo on both sides and ``more`` strides; what lies beyond a multiple of the stride is the image's."""
+    halo = -(-(axis.before + axis.extra_before) // axis.stride) * axis.stride + axis.after + axis.extra_after
+    strides = -(-halo // axis.stride) + more
+    return min(size, strides * axis.stride + size % axis.stride)
+
+
+def check_plans(
+    model: bytes, size: tuple[int, int], more: int, plans: tuple[str, ...] = PLANS, tolerance: float = TOLERANCE
+) -> Geometry:
+    """In all ``plans`` the labels are those of one pass, and so are the values, but for rounding."""
+    image, geometry = picture(*size), traced_geometry(model, size)
+    reference = one_pass(model, image)
     labels = reference.argmax(0)
     assert len(np.unique(labels)) > 1
-    assert np.count_nonzero(raw.argmax(0) != labels) == 0
-
-
-def deployed_for(model: bytes, size: tuple[int, int]) -> DeployedModel:
     network = prepare_network(onnx.load_from_string(model), name="placed")
-    tiled = network.trace().geometry is not None
-    return (deploy if tiled else deploy_whole)(
-        network, image_size=size, image_dtype="uint8", output="raw", normalization=Normalization(scale=(255.0,))
-    )
+    deployed = deploy(network, image_dtype="float32", output="raw", image_size=size, strips="strip" in plans)
+    session = Session(deployed, memory_bytes=8 << 30)
+    tile = tile_side(geometry.y, size[0], more), tile_side(geometry.x, size[1], more)
+    for plan in plans:
+        sink = ArraySink()
+        summary = session.segment(ArraySource(image), sink, plan=plan, tile=tile if plan == "tile" else None)
+        assert summary.plan in (plan, "whole")
+        assert summary.plan == "whole" or summary.tiles > 1
+        assert not summary.padded_because
+        assert sink.result.shape == reference.shape
+        assert np.abs(sink.result - reference).max() <= tolerance * np.abs(reference).max()
+        assert np.count_nonzero(sink.result.argmax(0) != labels) == 0
+    return geometry
 
 
-def segmented(deployed: DeployedModel, size: tuple[int, int], **options):
-    sink = ArraySink()
-    summary = Session(deployed, memory_bytes=8 << 30).segment(ArraySource(picture(*size)), sink, **options)
-    return sink.result, summary
-
-
-BY_BOTH = [
-    *((name, "torchscript") for name in POSITIONED),
-    *(pytest.param(name, "dynamo", marks=pytest.mark.slow) for name in POSITIONED),
-]
+def check_halo(model: bytes, size: tuple[int, int], geometry: Geometry) -> None:
+    """What is beyond the halo changes nothing; what is well inside changes something."""
+    image = picture(*size)
+    noise = np.random.default_rng(1).random(image.shape, np.float32)
+    reference = one_pass(model, image)
+    for dim, axis in enumerate((geometry.y, geometry.x)):
+        begin = size[dim] // axis.stride // 2 * axis.stride
+        box = (slice(None),) * (dim + 1) + (slice(begin, begin + axis.stride),)
+        for share, changes in ((1, False), (0.25, True)):
+            first, last = begin - int(axis.before * share), begin + axis.stride + int(axis.after * share)
+            for outside in (slice(0, max(0, first)), slice(last, None)):
+                where = (slice(None),) * dim + (outside,)
+                if not image[where].size:
+                    continue
+                other = image.copy()
+                other[where] = noise[where]
+                assert np.array_equal(one_pass(model, other)[box], reference[box]) is not changes
 
 
 @pytest.mark.parametrize(("name", "exporter"), BY_BOTH)
-def test_whole_pass_at_the_image_s_own_size(name, exporter):
-    """The image is not extended."""
+def test_small_networks(name, exporter):
     model = positioned_onnx(name, exporter)
-    deployed = deployed_for(model, SMALL)
-    raw, summary = segmented(deployed, SMALL, plan="whole")
-    assert not summary.padded_because
-    check_equal(raw, one_pass(model, SMALL))
+    geometry = check_plans(model, SMALL[name], 3, PLANS[:2] if name == "segformer" else PLANS)
+    check_halo(model, SMALL[name], geometry)
+
+
+@pytest.mark.slow
+def test_a_segformer_in_strips():
+    check_plans(positioned_onnx("segformer", "torchscript"), SMALL["segformer"], 3, ("strip",))
+
+
+def test_one_deployed_model_serves_every_remainder():
+    """Heights and widths of every remainder modulo the stride, without being told the image's size."""
+    model = positioned_onnx("unet_aligned", "torchscript")
+    network = prepare_network(onnx.load_from_string(model), name="placed")
+    deployed = deploy(network, image_dtype="float32", output="raw")
+    session = Session(deployed, memory_bytes=8 << 30)
+    for more in range(8):
+        image = picture(184 + more, 72 + (3 * more + 1) % 8)
+        reference = one_pass(model, image)
+        for plan in PLANS:
+            sink = ArraySink()
+            summary = session.segment(
+                ArraySource(image), sink, plan=plan, tile=(168 + more, image.shape[1]) if plan == "tile" else None
+            )
+            assert summary.plan == plan
+            assert not summary.padded_because
+            assert np.abs(sink.result - reference).max() <= TOLERANCE * np.abs(reference).max()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "exporter"), ALL_LARGE)
+def test_published_networks_at_1000_by_1003(name, exporter):
+    """HRNet's halo is larger than the image: tiles are the whole of it. Fifty layers add to the rounding."""
+    check_plans(positioned_onnx(name, exporter, large=True), LARGE, 14, tolerance=2 * TOLERANCE)
