@@ -18,6 +18,7 @@ from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource
 from exactile_converters.deploy import deploy
 from exactile_converters.from_onnx import prepare_network
+from exactile_converters.inspection import inspect_network
 from tests.positioned_nets import POSITIONED, positioned_onnx
 
 TOLERANCE = 2e-6
@@ -127,6 +128,13 @@ def test_small_networks(name, exporter):
     model = positioned_onnx(name, exporter)
     geometry = check_plans(model, SMALL[name], 3, PLANS[:2] if name == "segformer" else PLANS)
     check_halo(model, SMALL[name], geometry)
+
+
+def test_inspection_finds_the_strips():
+    network = prepare_network(onnx.load_from_string(positioned_onnx("unet_aligned", "torchscript")), name="placed")
+    found = inspect_network(network)
+    assert found.no_strips_reason == ""
+    assert found.strips is not None
 
 
 @pytest.mark.slow
