@@ -72,15 +72,18 @@ def test_what_is_called_steady_is_what_onnx_runtime_picks_everywhere(factor, coo
 
 
 @pytest.mark.parametrize("factor", [7, 13, 14, 15])
-def test_a_reduction_that_picks_now_this_pixel_now_that_is_an_obstacle(factor):
-    """As PyTorch exports it. Were it tiled, tiles at other places would pick other pixels."""
+def test_a_reduction_that_picks_now_this_pixel_now_that_picks_by_the_place_in_the_image(factor):
+    """As PyTorch exports it. Tiles at other places are told where they lie, and pick what one pass picks."""
     options = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
-    found = traced(resized(1 / factor, **options))
-    assert found.geometry is None
-    assert [obstacle.op for obstacle in found.obstacles] == ["Resize"]
-    if factor == 15:  # by the others, float32 falls short of the last pixel already
-        assert "every 15th pixel" in found.obstacles[0].reason
-        assert "power of two" in found.obstacles[0].remedy
+    model = resized(1 / factor, **options)
+    geometry = traced(model).geometry
+    assert geometry.placed
+    image = np.random.default_rng(0).integers(0, 8, (factor * 97, factor * 61, 3), dtype=np.uint8)
+    (whole,) = ort.InferenceSession(model).run(None, {"image": image.astype(np.float32).transpose(2, 0, 1)[None]})
+    side = geometry.y.accepted_size(8 * factor)
+    raw, summary, _ = segment(model, image, tile=(side, side))
+    assert summary.tiles > 9
+    assert np.array_equal(raw, whole[0])
 
 
 @pytest.mark.parametrize("factor", [2, 3, 4, 5, 8, 10])
