@@ -38,7 +38,8 @@ BOXES = 4
 class Verdict:
     """``refused``: why nothing is claimed. ``wrong``: what differs from the oracle, empty where nothing does.
 
-    ``loose``: sides on which the claimed halo holds a pixel that matters nowhere.
+    ``loose``: sides on which the claimed halo holds a pixel that matters nowhere. Not looked at where operators depend
+    on the position: their halo is that of all positions.
     """
 
     refused: str = ""
@@ -130,7 +131,9 @@ def judge(model: onnx.ModelProto, folder: Path) -> Verdict:
     with closing(Session(deployed, memory_bytes=1 << 40, threads=1)) as session:
         for plan, size, shape in wanted:
             wrong += _difference(session, oracle, plan, size, shape)
-    return Verdict(no_strips=deployed.no_strips_reason, wrong=tuple(wrong), loose=tuple(loose))
+    return Verdict(
+        no_strips=deployed.no_strips_reason, wrong=tuple(wrong), loose=() if geometry.placed else tuple(loose)
+    )
 
 
 def _difference(

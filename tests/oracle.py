@@ -32,10 +32,15 @@ def whole_pass(
     ways = [pads] if border != "model" else [[(0, 0)] * 2, [pads[0], (0, 0)], [(0, 0), pads[1]], pads]
     for padding in ways:
         padded = np.pad(image, [*padding, (0, 0)], mode="reflect" if border == "model" else border)
-        output = own_pass(model, (padded.astype(np.float32) / np.float32(scale) - np.float32(mean)) / np.float32(std))
-        if output is not None:
-            break
-    assert output is not None
+        values = (padded.astype(np.float32) / np.float32(scale) - np.float32(mean)) / np.float32(std)
+        try:
+            output = given_pass(model, values)
+        except RUNTIME_ERRORS:
+            if padding is ways[-1]:
+                raise
+        else:
+            if min(output.shape):
+                break
     crops = []
     for axis, size, around in ((geometry.y, height, padding[0]), (geometry.x, width, padding[1])):
         if border != "model":
@@ -46,15 +51,19 @@ def whole_pass(
     return output[:, crops[0], crops[1]]
 
 
-def own_pass(model: bytes, values: np.ndarray) -> np.ndarray | None:
-    """The output (C, H', W') for ``values`` (H, W, C) float32 as they are; None where ONNX Runtime refuses the size."""
+def given_pass(model: bytes, values: np.ndarray) -> np.ndarray:
+    """The output (C, H', W') for ``values`` (H, W, C) float32 as they are. Raises RUNTIME_ERRORS."""
     options = ort.SessionOptions()
     options.log_severity_level = 4
     session = ort.InferenceSession(model, options)
+    (output,) = session.run(None, {session.get_inputs()[0].name: np.ascontiguousarray(values.transpose(2, 0, 1)[None])})
+    return np.asarray(output[0])
+
+
+def own_pass(model: bytes, values: np.ndarray) -> np.ndarray | None:
+    """The same; None where ONNX Runtime refuses the size, or where nothing comes out."""
     try:
-        (output,) = session.run(
-            None, {session.get_inputs()[0].name: np.ascontiguousarray(values.transpose(2, 0, 1)[None])}
-        )
+        output = given_pass(model, values)
     except RUNTIME_ERRORS:
         return None
-    return output[0] if min(output.shape) else None
+    return output if min(output.shape) else None

