@@ -149,7 +149,8 @@ def test_every_image_finds_the_strips_that_were_built(tmp_path, name):
         for role, strip in zip(plan_rows.roles, plan_rows.heights, strict=True):
             assert wanted[role][0] <= strip <= wanted[role][1]
         last_heights.add(plan_rows.heights[-1])
-    assert (min(last_heights), max(last_heights)) == wanted["last"]
+    assert min(last_heights) == wanted["last"][0]
+    assert max(last_heights) >= wanted["last"][1] - geometry.y.stride
 
 
 def opened_as(model):
