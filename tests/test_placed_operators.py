@@ -14,9 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
-from exactile.errors import ExactileError
+from exactile.errors import ExactileError, PlanError
+from exactile.plan.tiles import TilePlan
 from exactile.session import Session
 from exactile.sinks.array import ArraySink
+from exactile.sinks.tiff import TiffSink
 from exactile.sources.array import ArraySource
 from exactile_converters.deploy import deploy
 from exactile_converters.from_onnx import prepare_network
@@ -120,6 +122,67 @@ def test_every_remainder(name, plan):
     for more in range(stride):
         padded, ran = check(model, rows + more, rows + 2 * stride + (more * 3 + 1) % stride, plan, exact=name in EXACT)
         assert (padded, ran) == ("", plan)
+
+
+@pytest.mark.parametrize("name", ["to the skip, linear", "pyramid, align_corners", "to the skip, nearest"])
+def test_pushed_rows(name):
+    """Of a known height, which the rows depend on; without it the stream says so."""
+    model, _ = NETWORKS[name]
+    for height, width in ((157, 121), (160, 128)):
+        image, results = image_of(height, width), []
+        with session(model).stream(width=width, dtype="uint8", height=height) as stream:
+            for row in range(0, height, 7):
+                results += stream.push(image[row : row + 7])
+            results += stream.close()
+        found, expected = np.concatenate([piece for _, piece in results], axis=-2), one_pass(model, image)
+        assert np.abs(found - expected).max() <= TOLERANCE * np.abs(expected).max()
+    with pytest.raises(PlanError, match="say it with height="):
+        session(model).stream(width=121, dtype="uint8")
+
+
+class StoppedError(Exception):
+    """Somebody pulled the plug."""
+
+
+class StoppingSink(TiffSink):
+    """Fails after ``writes`` boxes."""
+
+    writes = 0
+
+    def write(self, box, block) -> None:
+        if self.writes == 0:
+            raise StoppedError
+        self.writes -= 1
+        super().write(box, block)
+
+
+@pytest.mark.parametrize("plan", ["tile", "strip"])
+def test_a_stopped_run_is_resumed_to_the_same_bytes(plan, tmp_path):
+    """Strips begin anew somewhere in the image, with a first strip that is not at its top."""
+    model, _ = NETWORKS["pyramid, align_corners"]
+    image, source = tmp_path / "a.tif", ArraySource(image_of(403, 161))
+    options = {"plan": plan, "tile": (88, 88) if plan == "tile" else (16, 96)}
+    counting = StoppingSink(tmp_path / "whole.tif", tile=32)
+    counting.writes = 10_000
+    session(model).segment(source, counting, **options)
+    most = 10_000 - counting.writes
+    for writes in (most // 2, most - 1):
+        sink = StoppingSink(image, tile=32, resumable=True)
+        sink.writes = writes
+        with pytest.raises(StoppedError):
+            session(model).segment(source, sink, **options)
+        summary = session(model).segment(source, TiffSink(image, tile=32, resumable=True), resume=True, **options)
+        assert summary.kept_pixels > 0
+        assert image.read_bytes() == (tmp_path / "whole.tif").read_bytes()
+        image.unlink()
+
+
+def test_images_longer_than_positions_are_exact_are_refused():
+    model, _ = NETWORKS["by 2, align_corners"]
+    geometry = session(model).contract.geometry
+    TilePlan.of(geometry, (500, 1 << 19), "model", (500, 4096))
+    with pytest.raises(PlanError, match="exact up to 1,048,576 pixels"):
+        TilePlan.of(geometry, (500, (1 << 19) + 1), "model", (500, 4096))
 
 
 MODES = st.one_of(

@@ -152,6 +152,7 @@ class RowStream:
     def _position(self, box: Box) -> Position | None:
         """Where a strip lies, for graphs that ask for it: then the height is known."""
         rows = self._rows.domain_of(self._height or self._kept.height)
+        rows.check_positions()
         placed = rows.geometry.placed or self._columns.domain.geometry.placed
         return position_of(rows, self._columns.domain, box) if placed else None
 

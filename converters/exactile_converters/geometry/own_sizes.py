@@ -58,6 +58,7 @@ def with_own_sizes(
     y, x = search.others("y", height), search.others("x", width)
     if not search.hold_together(y or (), x or ()):
         y, x = None, None
+        search.walks, search.in_one_piece = {}, {}
     geometry = Geometry(y=replace(traced.geometry.y, others=y), x=replace(traced.geometry.x, others=x))
     return replace(traced, geometry=geometry, own=search.walks, in_one_piece=search.in_one_piece)
 

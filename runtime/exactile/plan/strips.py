@@ -58,6 +58,7 @@ class AxisStrips:
         Raises PlanError when the domain is lower than the first and last strip together.
         """
         geometry = domain.geometry
+        domain.check_positions()
         if rows < 1 or rows % geometry.stride:
             raise PlanError(
                 f"a strip of {rows} rows does not fit the stride of {geometry.stride}; "

@@ -28,6 +28,9 @@ from exactile.errors import PlanError
 from exactile.geometry import AxisGeometry, Box, Geometry, Span, round_down, round_up
 from exactile.plan.border import Border
 
+MOST_PLACED_PX = 1 << 20
+"""Up to here single precision tells a quarter of a pixel: halos hold as much more."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AxisDomain:
@@ -71,6 +74,16 @@ class AxisDomain:
             result_start=geometry.output_position(first),
             result_size=ceil(image_size * geometry.scale),
         )
+
+    def check_positions(self) -> None:
+        """Raises PlanError where operators depend on the position, and an image is longer than positions are exact."""
+        longest = self.size * max(1, ceil(self.geometry.scale))
+        if self.geometry.placed and longest > MOST_PLACED_PX:
+            raise PlanError(
+                f"operators of this network depend on the position in the image, which engines compute in single "
+                f"precision: exact up to {MOST_PLACED_PX:,} pixels along an axis, and there would be {longest:,}. What "
+                "to do: cut the image"
+            )
 
     @property
     def smallest_tile(self) -> int:
@@ -131,6 +144,7 @@ class AxisTiles:
     def of(cls, domain: AxisDomain, tile: int) -> AxisTiles:
         """Cover ``domain`` with tiles of ``tile`` pixels, or by one pass when it is no larger."""
         geometry = domain.geometry
+        domain.check_positions()
         tile = min(tile, domain.size)
         _check_tile(domain, tile)
         before = round_up(geometry.margin_before, geometry.stride)
