@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx
 import pytest
 
@@ -10,7 +11,9 @@ from exactile_converters.from_onnx import prepare_network
 from exactile_converters.graphs.io import Normalization, ResultWish, wrap
 from exactile_converters.strips import own_sizes
 from exactile_converters.strips.build import build_strips
+from tests.command import exactile
 from tests.nets import onnx_bytes
+from tests.test_own_sizes import network, one_pass
 
 
 @pytest.mark.parametrize(
@@ -23,12 +26,12 @@ from tests.nets import onnx_bytes
     ],
 )
 def test_graphs_that_serve_other_sizes_are_those_built_for_them(name, rows, columns):
-    network = prepare_network(onnx.load_from_string(onnx_bytes(name)), name=name)
-    traced = network.with_own_sizes(network.trace())
+    prepared = prepare_network(onnx.load_from_string(onnx_bytes(name)), name=name)
+    traced = prepared.with_own_sizes(prepared.trace())
     geometry = traced.geometry
     write_windows(traced)
     wrapped = wrap(
-        network,
+        prepared,
         traced.features,
         image_dtype="uint8",
         normalization=Normalization(),
@@ -47,3 +50,18 @@ def test_graphs_that_serve_other_sizes_are_those_built_for_them(name, rows, colu
         assert (found.carries, found.lag, found.startup_rows) == (alone.carries, alone.lag, alone.startup_rows)
         assert found.least_last_rows == alone.least_last_rows
     assert served.at(rows + 100, None) is None
+
+
+def test_run_builds_the_strips_that_depend_on_the_size(tmp_path):
+    """Too many pairs of remainders for strips of each: those for the image's size are built once it is known."""
+    layers = (("Conv", {"kernel_shape": [7, 7], "strides": [5, 5], "auto_pad": "SAME_LOWER"}),)
+    model = network(layers)
+    (tmp_path / "net.onnx").write_bytes(model)
+    images = {size: np.random.default_rng(size).integers(0, 8, (*size, 1), np.uint8) for size in ((93, 71), (90, 77))}
+    for (height, _), image in images.items():
+        np.save(tmp_path / f"{height}.npy", image)
+    options = ("--plan", "strip", "--output", "raw", "-o", f"{tmp_path / 'out'}/", "--format", ".npy", "--no-verify")
+    done = exactile("run", tmp_path / "net.onnx", *(tmp_path / f"{height}.npy" for height, _ in images), *options)
+    assert done.returncode == 0, done.stderr
+    for (height, _), image in images.items():
+        assert np.array_equal(np.load(tmp_path / "out" / f"{height}.npy"), one_pass(model, image))

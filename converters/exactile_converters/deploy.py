@@ -106,4 +106,5 @@ def _deployed(
         no_strips_reason=reason,
         other_strips=others,
         placed=told,
+        image_size=image_size,
     )

@@ -295,7 +295,8 @@ class DeployedModel:
     metadata must say. ``strips`` is None where the network cannot be run in strips; ``no_strips_reason`` then says why.
     ``other_strips`` are those for images of other remainders than the geometry's first, by (height, width) remainder.
     ``engines`` were built for this very model; ``engines_refused`` says of others beside the bundle why they are not
-    used. ``placed`` are the graphs for sizes of which the geometry says so; those of the model itself are for all
+    used. ``image_size``, (height, width), is that of the images that it was deployed for; None where it is for all.
+    ``placed`` are the graphs for sizes of which the geometry says so; those of the model itself are for all
     others, and where there are no others, they are the same.
     """
 
@@ -309,6 +310,19 @@ class DeployedModel:
     engines_refused: tuple[str, ...] = ()
     other_strips: Mapping[tuple[int, int], StripModel] = field(default_factory=dict)
     placed: PlacedModel | None = None
+    image_size: tuple[int, int] | None = None
+
+    def lacks(self, size: tuple[int, int]) -> bool:
+        """Whether more is known, or strips are built, where it is deployed for images of ``size``, (height, width)."""
+        geometry = self.contract.geometry
+        if self.image_size is not None or self.contract.obstacles:
+            return False
+        axes = list(zip((geometry.y, geometry.x), size, strict=True))
+        if any(axis.others is None and px % axis.stride != axis.remainder for axis, px in axes):
+            return True
+        of_size = geometry.of_size(size)
+        cut = not any(axis.one_pass for axis in (of_size.y, of_size.x))
+        return self.at(of_size).strips is not None and cut and self.strips_at(of_size) is None
 
     def at(self, geometry: Geometry) -> DeployedModel:
         """The model for images of this size: ``geometry`` is the contract's ``of_size``."""

@@ -88,6 +88,10 @@ class Session:
     def contract(self) -> Contract:
         return self._model.contract
 
+    def lacks(self, size: tuple[int, int]) -> bool:
+        """Whether the model would do better if it were deployed for images of ``size``, (height, width)."""
+        return self._model.lacks(size)
+
     @property
     def processor(self) -> str:
         """What computes, for people: ``cpu``, or the GPUs, with the engine and its version."""

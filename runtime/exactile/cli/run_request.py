@@ -128,13 +128,16 @@ class RunRequest:
         return write
 
     def _session(self, source: Source) -> Session:
-        """One for each type of samples, and for one image size if the model is for one; others' engines are closed."""
+        """One for each type of samples, and for one image size if the model is for one; others' engines are closed.
+
+        A model may be for all sizes and still do better for some if they are known.
+        """
         if self._deploy is None:
             self.load()
         assert self._deploy is not None
         dtype, size = str(source.dtype), (source.height, source.width)
-        for known in ((dtype, None), (dtype, size)):
-            if known in self._sessions:
+        for known in ((dtype, size), (dtype, None)):
+            if known in self._sessions and not self._sessions[known].lacks(size):
                 return self._sessions[known]
         for other in self._sessions.values():
             other.close()
@@ -143,7 +146,8 @@ class RunRequest:
         if not self._told:
             tell_doubt(model.contract.result.doubt)
             self._told = True
-        self._sessions[dtype, size if model.contract.obstacles else None] = session = Session(
+        of_one_size = model.contract.obstacles or model.image_size is not None
+        self._sessions[dtype, size if of_one_size else None] = session = Session(
             model,
             memory_bytes=self._budget(),
             threads=self.threads,

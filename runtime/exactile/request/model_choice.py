@@ -16,7 +16,8 @@ from exactile.request.meaning import tell_unverified
 from exactile.request.stages import Stages
 
 Deploy = Callable[[str, tuple[int, int]], DeployedModel]
-"""From the dtype of an image's samples and its (height, width) to a model for it: of any size, unless it has obstacles.
+"""From the dtype of an image's samples and its (height, width) to a model for it: of any size, unless it has obstacles,
+or does better where the size is known.
 """
 
 
@@ -93,6 +94,7 @@ class ModelChoice:
         read = [converter.load_network(self.path, output_name=self.output_name)]
         found = self._verdict(read[0])
         untileable: list[Any] = []
+        sized = False
 
         def deploy(dtype: str, size: tuple[int, int]) -> DeployedModel:
             wish = {
@@ -102,12 +104,14 @@ class ModelChoice:
                 "threshold": self.threshold,
                 "activation": self.activation,
             }
-            if not untileable:
-                # A network is used up when it is deployed; another type of samples needs another one.
+            nonlocal sized
+            while not untileable:
+                # A network is used up when it is deployed; another type of samples, or size, needs another one.
                 network = read.pop() if read else converter.load_network(self.path, output_name=self.output_name)
+                image_size = size if sized else None
 
-                def deployed(strips: bool) -> DeployedModel:
-                    model: DeployedModel = converter.deploy(network, strips=strips, **wish)
+                def deployed(strips: bool, network: Any = network, image_size: Any = image_size) -> DeployedModel:
+                    model: DeployedModel = converter.deploy(network, strips=strips, image_size=image_size, **wish)
                     return model
 
                 try:
@@ -117,7 +121,9 @@ class ModelChoice:
                 except NotTileableError:
                     untileable.append(network)  # as it was
                 else:
-                    return proven
+                    if not proven.lacks(size):
+                        return proven
+                    sized = True
             whole: DeployedModel = converter.deploy_whole(untileable[0], image_size=size, **wish)
             return whole
 
