@@ -22,10 +22,12 @@ from exactile_converters.verify.difference import compare, probabilities
 from exactile_converters.verify.probe import Subjects, probe_axis
 from exactile_converters.verify.subject import scores_of
 from exactile_converters.verify.sweep import halo_steps, offset_steps
+from tests import placed_nets
 from tests.nets import NETS, onnx_bytes
 from tests.test_cli_failures import squeeze_and_excite
 from tests.test_graph_io import model_of, weights
 
+ALIGNED = {"coordinate_transformation_mode": "align_corners"}
 SIDES = {"top": ("y", "before"), "bottom": ("y", "after"), "left": ("x", "before"), "right": ("x", "after")}
 
 
@@ -89,6 +91,26 @@ def test_a_true_claim_is_confirmed_to_the_pixel(name):
     assert found.comparison.tiles >= 9
     assert found.comparison.difference.different_labels == 0
     assert found.comparison.difference.max_abs <= 1e-5 * 100
+
+
+@pytest.mark.parametrize("by", [0, -16])
+def test_operators_that_depend_on_the_position_are_probed_without_shifts(by, monkeypatch):
+    """Of such a network shifts of the image are no proof; a halo that is too small is still found."""
+    net = prepare_network(onnx.load_from_string(placed_nets.pyramid(mode="linear", **ALIGNED)), name="placed")
+    if by:
+        claimed = planted(net.trace().geometry, "left", by)
+        monkeypatch.setattr(
+            verification_module,
+            "probe_axis",
+            lambda axis, subjects, _claim, **more: probe_axis(axis, subjects, claimed, **more),
+        )
+    found = verify(net)
+    assert found.geometry.placed
+    assert found.holds == (by == 0)
+    assert [probe.stride_verdict for probe in found.probes] == ["sufficient", "sufficient"]
+    assert all("depend on the position" in probe.note for probe in found.probes)
+    assert verdicts(found)["left"] == ("TOO SMALL" if by else "larger than needed")
+    assert found.comparison.difference.different_labels == 0
 
 
 @pytest.mark.parametrize("side", SIDES)

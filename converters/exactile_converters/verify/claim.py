@@ -49,7 +49,8 @@ class IntegerProbe:
 
     ``beyond`` names the sides on which pixels beyond the claimed halo change a box, ``idle`` those on which the last
     pixel within it does not. Rows (columns) of all ``residues`` modulo the stride were set, one at a time: what they
-    change moves along when they move by one of ``commuting_shifts``.
+    change moves along when they move by one of ``commuting_shifts``; not where operators are ``placed``: they depend on
+    the position.
     """
 
     stride: int
@@ -58,18 +59,23 @@ class IntegerProbe:
     beyond: tuple[Side, ...]
     idle: tuple[Side, ...]
     commuting_shifts: tuple[int, ...]
+    placed: bool = False
 
     @property
     def verdict(self) -> Verdict:
-        if self.beyond or self.stride not in self.commuting_shifts:
+        if self.beyond or not (self.placed or self.stride in self.commuting_shifts):
             return "TOO SMALL"
-        return "sufficient" if self.idle or min(self.commuting_shifts) < self.stride else "exact"
+        if self.placed or self.idle or min(self.commuting_shifts) < self.stride:
+            return "sufficient"
+        return "exact"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AxisProbe:
     """One axis: both sides of the halo, and which shifts of the image shift the output.
 
+    Shifts are not tried where operators depend on the position: what tiles get is then shown by comparing them with one
+    pass.
     ``integers`` is None where no integers pass through the network. ``refused_px`` is a size that the claim accepts
     and the network does not run at; the probe was made at another one.
     """

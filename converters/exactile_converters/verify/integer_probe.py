@@ -78,4 +78,5 @@ def probe_integers(ones: Ones, spans: list[Span | None]) -> IntegerProbe:
         beyond=tuple(side for side, seen in tried.items() if any(outside for outside, _ in seen)),
         idle=tuple(side for side, seen in tried.items() if not all(edge for _, edge in seen)),
         commuting_shifts=tuple(shift for shift in range(1, stride + 1) if repeats_after(spans, lane, shift)),
+        placed=geometry.placed,
     )

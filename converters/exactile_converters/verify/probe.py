@@ -36,6 +36,8 @@ COMMUTATION_TOLERANCE = 1e-4
 FINITE_MARKERS = (0.3, 0.8)
 """Powers of the largest finite value: two magnitudes, both far above what rounding hides."""
 
+PLACED = "operators depend on the position in the image: a shift changes more than the place of the output"
+
 Progress = Callable[[str, int, int], None]
 """Called with a stage's name, steps done and steps in all."""
 
@@ -98,15 +100,16 @@ def probe_axis(axis: Axis, subjects: Subjects, claimed: Geometry, *, seed: int, 
         reach = _farther(reach, integers)
     tried = probe_integers(ones, integer) if ones is not None and integer else None
     progress(f"integer weights along {axis}", 2, 2)
-    shifts = _commuting(subjects.real, lane, generator, progress)
+    not_integer = _not_integer(tried, subjects)
+    shifts = _commuting(subjects.real, lane, generator, progress) if not geometry.placed else ()
     if spans:
         shifts = tuple(shift for shift in shifts if repeats_after(spans, lane, shift))
     return AxisProbe(
         axis=axis,
         method=method,
-        note="; ".join(part for part in (note, _refused(lane), _not_integer(tried, subjects)) if part),
+        note="; ".join(filter(None, (note, _refused(lane), PLACED if geometry.placed else "", not_integer))),
         stride=geometry.stride,
-        stride_verdict=_stride_verdict(geometry.stride, shifts, method),
+        stride_verdict="sufficient" if geometry.placed else _stride_verdict(geometry.stride, shifts, method),
         commuting_shifts=shifts,
         sides=_sides(lane, reach, visible, integers, method),
         phases=phases_of(spans, lane) if spans else (),
