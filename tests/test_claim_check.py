@@ -17,8 +17,7 @@ from typer.testing import CliRunner
 from exactile.cli.main import app
 from exactile.contract import StripGraph
 from exactile.errors import NotTileableError, VerificationError
-from exactile_converters import deploy as deploying
-from exactile_converters import from_onnx, proven
+from exactile_converters import deploy_graphs, from_onnx, proven
 from exactile_converters.convert import convert
 from exactile_converters.deploy import load_network
 from exactile_converters.verify.claim_check import check_claim
@@ -55,7 +54,7 @@ def plant(monkeypatch, **changed) -> None:
 
 def plant_carry(monkeypatch) -> None:
     """Rows that the last strip takes over are halved."""
-    honest = deploying.build_strips
+    honest = deploy_graphs.build_strips
 
     def lying(*args, **kwargs):
         strips = honest(*args, **kwargs)
@@ -68,7 +67,7 @@ def plant_carry(monkeypatch) -> None:
         wrong = StripGraph(graph=graph.SerializeToString(), memory=strips.graphs["last"].memory)
         return replace(strips, graphs={**strips.graphs, "last": wrong})
 
-    monkeypatch.setattr(deploying, "build_strips", lying)
+    monkeypatch.setattr(deploy_graphs, "build_strips", lying)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +79,8 @@ def test_what_holds_is_found_to_hold(tmp_path, name, weights):
     assert (found.tiles, found.strips, found.untried, found.with_strips) == ("", "", "", True)
     assert found.max_abs <= 1e-5 * found.largest
     assert found.largest > 1
-    assert weights == "random" or found.max_abs == 0
+    # Interpolation between ratios such as 7 and 13 rounds, whatever the weights.
+    assert weights == "random" or "skip" in name or found.max_abs == 0
 
 
 def test_the_network_stays_as_it_is(model):
