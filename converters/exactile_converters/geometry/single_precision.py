@@ -33,6 +33,14 @@ def makes_whole_sizes(scale: Fraction) -> bool:
 
 
 @lru_cache(maxsize=64)
+def makes_its_sizes(given: float, scale: Fraction) -> bool:
+    """Whether engines, which compute sizes in float32, always make as many pixels by ``given`` as ``scale`` says."""
+    inputs = np.arange(1, LARGEST_SIDE_PX + 1, dtype=np.int64)
+    made = np.floor(inputs.astype(np.float32) * np.float32(given)).astype(np.int64)
+    return bool((made == inputs * scale.numerator // scale.denominator).all())
+
+
+@lru_cache(maxsize=64)
 def falls_short(scale: Fraction, coordinates: CoordinateMode) -> bool:
     """Whether some position comes out below the pixel that it lies on or behind."""
     if is_held(scale):

@@ -84,8 +84,8 @@ class HostLane:
         place = step.place if isinstance(step, StripStep) else None
         out = self._result_view(step, result)
         plan = self._plan
-        position = position_of(plan.y.domain, plan.x.domain, step.tile) if plan.placed else None
-        self._engine.infer(self._input_view(step, load.staged), out, place, position)
+        told = (position_of(plan.y.domain, plan.x.domain, step.tile),) if plan.placed else ()
+        self._engine.infer(self._input_view(step, load.staged), out, place, *told)
         end = time.perf_counter()
         self._free(load.staged)
         y, x = step.crop.slices()

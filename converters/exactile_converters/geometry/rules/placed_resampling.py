@@ -27,7 +27,7 @@ from exactile_converters.geometry.node_view import SPATIAL, Label, NodeView, Ope
 from exactile_converters.geometry.obstacle import ObstacleError
 from exactile_converters.geometry.reach import NearestMode, Placed, Reach
 from exactile_converters.geometry.registry import Flow, Transfer
-from exactile_converters.geometry.single_precision import LARGEST_SIDE_PX
+from exactile_converters.geometry.single_precision import LARGEST_SIDE_PX, makes_its_sizes
 
 ROUNDING_ERROR_PX = Fraction(1, 4)
 """Positions are computed in float32: three roundings of 2^-24 each for maps of up to 2^20 pixels."""
@@ -79,6 +79,11 @@ def placed(node: NodeView, *, old: bool, given: dict[int, float]) -> Transfer | 
                 f"its scale is {given.get(dim, 0):.9g} and its output size that of {1 / line.ratio}: its positions "
                 "drift from the pixels",
                 "Resize to a size, or by a factor that sizes follow",
+            )
+        if dim in given and not makes_its_sizes(given[dim], 1 / line.ratio):
+            raise ObstacleError(
+                f"its scale is {given[dim]:.9g}, and how many pixels it makes is rounded now down, now up",
+                "Resize to a size, or by a factor that single precision holds (1.5, 0.75)",
             )
         first, last = _taps(kind, line, antialias=antialias)
         last += int(old and kind == "nearest")  # they round up along axes that shrink
