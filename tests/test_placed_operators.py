@@ -5,26 +5,21 @@ Weights are small integers: where a nearest pixel is picked, results must agree 
 
 from __future__ import annotations
 
-from functools import cache
-
 import numpy as np
-import onnx
-import onnxruntime
 import pytest
 from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
 from exactile.errors import ExactileError, PlanError
 from exactile.plan.tiles import TilePlan
-from exactile.session import Session
 from exactile.sinks.array import ArraySink
 from exactile.sinks.tiff import TiffSink
 from exactile.sources.array import ArraySource
-from exactile_converters.deploy import deploy
-from exactile_converters.from_onnx import prepare_network
 from tests import placed_nets
 from tests.oracle import RUNTIME_ERRORS
 from tests.placed_nets import Net
+from tests.test_own_sizes import plain, session
+from tests.test_resume import StoppedError, StoppingSink
 
 TOLERANCE = 2e-6
 """Relative to the largest value: weights are the same, sums are in another order."""
@@ -58,19 +53,6 @@ NETWORKS: dict[str, tuple[bytes, int]] = {
     ),
 }
 EXACT = {name for name in NETWORKS if "nearest" in name}
-
-
-@cache
-def session(model: bytes) -> Session:
-    prepared = prepare_network(onnx.load_from_string(model), name="placed")
-    return Session(deploy(prepared, image_dtype="uint8", output="raw"), threads=1)
-
-
-@cache
-def plain(model: bytes) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    return onnxruntime.InferenceSession(model, options)
 
 
 def image_of(height: int, width: int) -> np.ndarray:
@@ -138,22 +120,6 @@ def test_pushed_rows(name):
         assert np.abs(found - expected).max() <= TOLERANCE * np.abs(expected).max()
     with pytest.raises(PlanError, match="say it with height="):
         session(model).stream(width=121, dtype="uint8")
-
-
-class StoppedError(Exception):
-    """Somebody pulled the plug."""
-
-
-class StoppingSink(TiffSink):
-    """Fails after ``writes`` boxes."""
-
-    writes = 0
-
-    def write(self, box, block) -> None:
-        if self.writes == 0:
-            raise StoppedError
-        self.writes -= 1
-        super().write(box, block)
 
 
 @pytest.mark.parametrize("plan", ["tile", "strip"])
