@@ -13,7 +13,7 @@ from exactile_converters.from_onnx import Network, load_network
 from exactile_converters.graphs.io import MapDtype, Normalization, ResultWish, wrap
 from exactile_converters.graphs.memory_records import wrapped_memory
 from exactile_converters.inspection import Inspection, inspect_network, not_tileable
-from exactile_converters.placed.find import placed_nodes
+from exactile_converters.placed.told import told_of
 from exactile_converters.untrusted import understood
 
 __all__ = [
@@ -69,7 +69,7 @@ def _deployed(
     traced = network.with_own_sizes(network.trace(), image_size)
     if traced.geometry is None:
         raise not_tileable(network.name, traced.obstacles)
-    placed = placed_nodes(traced)
+    asking = told_of(traced)
     write_windows(traced)
     write_zero_points(traced.nodes, {name: feature.dtype for name, feature in traced.features.items()})
     wrapped = wrap(
@@ -80,7 +80,7 @@ def _deployed(
         wish=wish,
     )
     write_for_provider(wrapped.model)
-    told = placed_model(wrapped, traced, placed, image_size, strips=strips) if placed else None
+    told = placed_model(wrapped, traced, asking, image_size, strips=strips) if asking else None
     if told is not None and traced.geometry.placed:
         memory, graph, model, reason, others = (
             told.memory,

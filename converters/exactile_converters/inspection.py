@@ -20,7 +20,7 @@ from exactile_converters.geometry.trace import Traced
 from exactile_converters.graphs.image_in import fitting_image_type
 from exactile_converters.graphs.io import Normalization, ResultWish, Wrapped, wrap
 from exactile_converters.graphs.memory_records import wrapped_memory
-from exactile_converters.placed.find import PlacedNode, placed_nodes
+from exactile_converters.placed.told import Told, told_of
 from exactile_converters.strips.build import build_strips
 from exactile_converters.strips.refusal import StripError
 
@@ -126,16 +126,18 @@ def _strips(wrapped: Wrapped | None, traced: Traced) -> tuple[StripModel | None,
     if wrapped is None or traced.geometry is None:
         return None, "the network cannot be tiled exactly" if traced.geometry is None else "its output is not a map"
     try:
-        remainder, placed = traced.geometry.y.remainder, _placed(wrapped, traced) if traced.geometry.placed else None
-        return build_strips(wrapped, traced.sizes, remainder, period=traced.walk.period, placed=placed), ""
+        remainder, told = traced.geometry.y.remainder, _told(wrapped, traced) if traced.geometry.placed else None
+        return build_strips(wrapped, traced.sizes, remainder, period=traced.walk.period, told=told), ""
     except StripError as error:
         return None, str(error)
 
 
-def _placed(wrapped: Wrapped, traced: Traced) -> dict[ir.Node, PlacedNode]:
-    """The operators of the copy that are told their position; the trace has those of the network itself."""
-    found = {node.outputs[0].name: one for node, one in placed_nodes(traced).items()}
-    return {node: found[name] for node in wrapped.model.graph if (name := node.outputs[0].name) in found}
+def _told(wrapped: Wrapped, traced: Traced) -> Told:
+    """What of the copy is told its position; the trace has the operators of the network itself."""
+    told = told_of(traced)
+    found = {node.outputs[0].name: one for node, one in told.placed.items()}
+    nodes = {node: found[name] for node in wrapped.model.graph if (name := node.outputs[0].name) in found}
+    return replace(told, placed=nodes)
 
 
 def _wrapped(network: Network, traced: Traced) -> Wrapped | None:

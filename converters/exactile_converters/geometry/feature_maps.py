@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import cache
 from math import lcm
 
 import onnx_ir as ir
@@ -12,6 +13,7 @@ import onnx_ir as ir
 import exactile_converters.geometry.rules  # noqa: F401 - registers the rules
 from exactile_converters.geometry.node_view import REPORT_OPERATOR, SPATIAL, Label, Labels, NodeView, Operand
 from exactile_converters.geometry.obstacle import Obstacle, ObstacleError, ShapesDoNotFitError
+from exactile_converters.geometry.position_maps import Growth, buildable
 from exactile_converters.geometry.probe import Fact, Memory, Probe
 from exactile_converters.geometry.registry import Transfer, find_rule
 from exactile_converters.geometry.rules.barriers import CONTROL_FLOW, barrier
@@ -50,7 +52,8 @@ class ForwardWalk:
     """Everything the forward walk found out.
 
     ``varying`` are constants that follow the image's size. A graph that pads its image to a multiple of something does
-    alike only for sizes that differ by ``period`` times the stride that its feature maps have.
+    alike only for sizes that differ by ``period`` times the stride that its feature maps have. ``growths`` are those of
+    constants that follow the image's size, as far as they were asked for.
     """
 
     features: dict[str, FeatureMap] = field(default_factory=dict)
@@ -58,6 +61,7 @@ class ForwardWalk:
     obstacles: list[Obstacle] = field(default_factory=list)
     varying: set[str] = field(default_factory=set)
     period: int = 1
+    growths: dict[str, Growth] = field(default_factory=dict)
 
     def stride(self, axis: Label) -> int:
         """The smallest shift of the image that is a whole shift of every feature map."""
@@ -87,6 +91,20 @@ def image_shape(labels: Labels, channels: int, size: tuple[int, int]) -> tuple[i
     return tuple(sizes[label] for label in labels)
 
 
+def _growth_by(shapes: list[tuple[int, ...]], sizes: ImageSizes) -> Growth | None:
+    """From shapes at the small size, at one that is higher alone, and at one that is wider, too."""
+    axes: dict[int, tuple[Label, Fraction]] = {}
+    for dim, (small, tall, large) in enumerate(zip(*shapes, strict=True)):
+        higher, wider = tall - small, large - tall
+        if higher and wider:
+            return None
+        if higher:
+            axes[dim] = "y", Fraction(higher, sizes.large[0] - sizes.small[0])
+        if wider:
+            axes[dim] = "x", Fraction(wider, sizes.large[1] - sizes.small[1])
+    return Growth(len(shapes[0]), axes)
+
+
 RANDOM = {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
 VARYING = "its input {} is computed from the image's size (or at random), so that a tile gives another value"
 FREE_OF_SIZE = "Make the computation independent of the image's size"
@@ -108,6 +126,8 @@ class _Walker:
         shapes = [image_shape(labels, channels, size) for size in (sizes.small, sizes.large)]
         name = image.name or ""
         self._small, self._large = (Probe(model, name, shape, memory=memory) for shape in shapes)
+        tall = image_shape(labels, channels, (sizes.large[0], sizes.small[1]))
+        self._tall: Callable[[], Probe] = cache(lambda: Probe(model, name, tall, memory=memory))
         self._unknown: set[str] = set()
         self._varying = self.found.varying
         self._add(image, labels)
@@ -189,7 +209,7 @@ class _Walker:
             return None
         feature = self.found.features.get(value.name)
         missing = Fact(0, None)
-        return Operand(
+        operand = Operand(
             name=value.name,
             small=self._small.of(value) or missing,
             large=self._large.of(value) or missing,
@@ -197,6 +217,30 @@ class _Walker:
             varies=value.name in self._varying,
             space=self._space(feature) if feature else None,
         )
+        if feature is None and operand.varies and self._is_position(value, operand):
+            return replace(operand, position=True)
+        return operand
+
+    def _is_position(self, value: ir.Value, operand: Operand) -> bool:
+        """Whether a constant has other values for other sizes or places, and a tile's piece of it can be computed."""
+        growth = self._growth_of(value)
+        if growth is None or (operand.is_steady and all(operand.repeats(dim) for dim in growth.axes)):
+            return False
+        return buildable(value, self._growth_of, lambda other: other.name in self._varying)
+
+    def _growth_of(self, value: ir.Value) -> Growth | None:
+        """How a constant grows; None where that is not known, or not along one axis for each dimension."""
+        name = value.name or ""
+        if name not in self.found.growths:
+            facts = [probe.of(value) for probe in (self._small, self._tall(), self._large)]
+            shapes = [fact.shape for fact in facts if fact is not None and fact.shape is not None]
+            if len(shapes) < len(facts) or len({len(shape) for shape in shapes}) != 1:
+                return None
+            growth = _growth_by(shapes, self._sizes)
+            if growth is None or (not growth.axes and any(fact is None or fact.value is None for fact in facts)):
+                return None
+            self.found.growths[name] = growth
+        return self.found.growths[name]
 
     def _space(self, feature: FeatureMap) -> tuple[tuple[int, int], tuple[int, int]] | None:
         if len(feature.scale) < 2:

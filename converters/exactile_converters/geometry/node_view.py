@@ -42,7 +42,8 @@ class Operand:
     """An input or output of a node at the two probed image sizes.
 
     ``labels`` names each dimension of a feature map (a tensor computed from the image); None for constants.
-    ``varies`` says that a constant is computed from the image's size, or at random. ``space`` gives the size of a
+    ``varies`` says that a constant is computed from the image's size, or at random; ``position`` that a tile's piece of
+    it can be computed from where the tile lies. ``space`` gives the size of a
     feature map along (y, x), at both probes, where it has both.
     """
 
@@ -51,6 +52,7 @@ class Operand:
     large: Fact
     labels: Labels | None
     varies: bool = False
+    position: bool = False
     space: tuple[tuple[int, int], tuple[int, int]] | None = None
 
     @property

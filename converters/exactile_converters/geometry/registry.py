@@ -27,10 +27,14 @@ class Flow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transfer:
-    """What a rule says of a node: the labels of its outputs, and a flow for each feature-map operand."""
+    """What a rule says of a node: the labels of its outputs, and a flow for each feature-map operand.
+
+    ``positions`` are operands that are computed from the image's size and not from its pixels.
+    """
 
     labels: tuple[Labels, ...]
     flows: tuple[Flow, ...]
+    positions: tuple[int, ...] = ()
 
 
 Rule = Callable[[NodeView], Transfer]

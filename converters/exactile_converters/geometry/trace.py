@@ -182,11 +182,10 @@ def axis_geometry(
 
 def has_placed(walk: ForwardWalk, nodes: Sequence[ir.Node], axis: Label) -> bool:
     """Whether some operator depends on the position along ``axis``."""
+    transfers = [walk.transfers[node] for node in nodes if node in walk.transfers]
     return any(
-        isinstance(flow.along(axis), Placed)
-        for node in nodes
-        if node in walk.transfers
-        for flow in walk.transfers[node].flows
+        transfer.positions or any(isinstance(flow.along(axis), Placed) for flow in transfer.flows)
+        for transfer in transfers
     )
 
 

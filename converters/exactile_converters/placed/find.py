@@ -75,28 +75,38 @@ def _axis(traced: Traced, node: ir.Node, axis: Label) -> PlacedAxis | None:
     for reach in reaches:
         joined = joined.joined(reach) if reach is not None else joined
     _, _, first = ways[0]
-    stride = first.stride(axis)
     source, made = node.inputs[0], node.outputs[0]
     assert source is not None
-    operand, result = (
-        MapLine(
-            _map(first, value).scale[axis],
-            stride,
-            {remainder: _map(walk, value).constant[axis] for remainder, _, walk in ways}
-            | {
-                remainder: constants[value.name or ""]
-                for (along, remainder), constants in traced.in_one_piece.items()
-                if along == axis
-            },
-        )
-        for value in (source, made)
-    )
+    operand, result = (line_of(traced, value.name or "", axis) for value in (source, made))
     if operand == result:
         return None
     given = next((reach.given for _, reach, _ in ways if isinstance(reach, Placed)), None)
     return PlacedAxis(
         dim=_map(first, made).labels.index(axis), operand=operand, result=result, reach=joined, scale=given
     )
+
+
+def line_of(traced: Traced, name: str, axis: Label) -> MapLine:
+    """How the feature map ``name`` grows along ``axis``."""
+    assert traced.geometry is not None
+    base = traced.geometry.y if axis == "y" else traced.geometry.x
+    constants = {base.remainder: traced.features[name].constant[axis]}
+    constants |= {
+        remainder: walk.features[name].constant[axis]
+        for (along, remainder), walk in traced.own.items()
+        if along == axis
+    }
+    constants |= {remainder: known[name] for (along, remainder), known in traced.in_one_piece.items() if along == axis}
+    return MapLine(traced.features[name].scale[axis], base.stride, constants)
+
+
+def position_operands(traced: Traced) -> dict[str, tuple[int, ...]]:
+    """The operands that are computed from the image's size, by the name of a node's first result."""
+    return {
+        node.outputs[0].name or "": transfer.positions
+        for node, transfer in traced.walk.transfers.items()
+        if transfer.positions
+    }
 
 
 def _ways(traced: Traced, node: ir.Node, axis: Label) -> Iterator[tuple[int, Reach, ForwardWalk]]:

@@ -8,6 +8,8 @@ operator counts the rows of its result in the whole map, whose size follows from
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -17,15 +19,21 @@ from onnx import helper, numpy_helper
 
 from exactile.contract import POSITION
 from exactile_converters.geometry.node_view import SPATIAL
+from exactile_converters.geometry.position_maps import SIZES, Growth
 from exactile_converters.placed.find import PlacedAxis, PlacedNode
 from exactile_converters.placed.lines import Arithmetic
+from exactile_converters.placed.pieces import Pieces, Positions
 from exactile_converters.placed.place import Place
 from exactile_converters.placed.resampling import Resampling
 from exactile_converters.placed.resize import placed_resize
 
 
-def place_in_tile(model: onnx.ModelProto, image: str, placed: Mapping[str, PlacedNode]) -> None:
+def place_in_tile(
+    model: onnx.ModelProto, image: str, placed: Mapping[str, PlacedNode], positions: Positions | None = None
+) -> None:
     """Replace placed operators of a tile's graph, given by the name of their result; ``image`` (H, W, C) is its input.
+
+    ``positions`` are operands that are computed from the image's size.
 
     The graph gets a further input, ``exactile.contract.POSITION``.
     """
@@ -33,8 +41,22 @@ def place_in_tile(model: onnx.ModelProto, image: str, placed: Mapping[str, Place
     opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     nodes = Added()
     arithmetic = Arithmetic(nodes)
+    pieces = None
+    if positions is not None:
+        pieces = Pieces(
+            arithmetic=arithmetic,
+            positions=positions,
+            makers={name: node for node in graph.node for name in node.output},
+            extent=_OfTile(arithmetic),
+            constant=lambda name: name,
+            opset=opset,
+            whole={},
+        )
     for node in graph.node:
         found = placed.get(node.output[0])
+        if positions is not None and pieces is not None:
+            for index in positions.operands.get(node.output[0], ()):
+                node.input[index] = pieces.of(node.input[index])
         if found is None:
             nodes.made.append(node)
             continue
@@ -47,6 +69,25 @@ def place_in_tile(model: onnx.ModelProto, image: str, placed: Mapping[str, Place
         made = placed_resize(nodes, node.input[0], found.rank, places, how, element_type=found.dtype)
         nodes.answer(made, node.output[0])
     finish(graph, nodes)
+
+
+@dataclass(frozen=True, slots=True)
+class _OfTile:
+    """Implements ``Extent``: all of the tile. What counts and spreads in its graph knows how far the tile goes."""
+
+    arithmetic: Arithmetic
+
+    def first(self, axis: str, scale: Fraction) -> str:
+        return self.arithmetic.scaled(self.arithmetic.entry(POSITION, 0 if axis == "y" else 2), scale)
+
+    def count(self, node: onnx.NodeProto, dim: int, axis: str, scale: Fraction) -> str:  # noqa: ARG002 -- strips ask
+        if node.op_type != "Resize":
+            return self.arithmetic.length(node.output[0], dim)
+        axes = next((list(each.ints) for each in node.attribute if each.name == "axes"), None)
+        return self.arithmetic.entry(node.input[SIZES], dim if axes is None else axes.index(dim))
+
+    def shape(self, node: onnx.NodeProto, growth: Growth) -> str:  # noqa: ARG002 -- strips ask for it
+        return str(node.input[-1])
 
 
 def resampling_of(node: onnx.NodeProto, opset: int) -> Resampling:

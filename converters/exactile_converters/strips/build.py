@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import onnx_ir as ir
@@ -13,7 +12,7 @@ from exactile.contract import StripGraph, StripModel, StripRole
 from exactile_converters.cuda_kernels.doubts import mark_doubt
 from exactile_converters.geometry.feature_maps import ImageSizes, walk_forward
 from exactile_converters.graphs.io import Wrapped, statistics_as_inputs
-from exactile_converters.placed.find import PlacedNode
+from exactile_converters.placed.told import Told
 from exactile_converters.strips.cost import StripCosts
 from exactile_converters.strips.demand import demand
 from exactile_converters.strips.graphs import carries, strip_graph
@@ -32,7 +31,6 @@ USUAL_STRIP_ROWS = 128
 """The strip for which the carried maps are chosen."""
 
 Weights = dict[str, NDArray[Any]]
-Placed = Mapping[ir.Node, PlacedNode]
 
 
 def build_strips(
@@ -42,17 +40,17 @@ def build_strips(
     *,
     period: int = 1,
     like: StripModel | None = None,
-    placed: Placed | None = None,
+    told: Told | None = None,
 ) -> StripModel:
     """The strip model of a wrapped network; ``sizes`` are accepted image sizes, ``remainder`` that of heights.
 
-    ``period`` is that of the network's walk; ``placed`` are operators that depend on the position at any size that the
+    ``period`` is that of the network's walk; ``told`` is what depends on the position at any size that the
     strips are for. With ``like``, strips of the same network for other sizes, the same maps are carried, and equal
     graphs are shared.
     Raises StripError saying why there is none.
     """
     _check_precision(wrapped)
-    source = _source(wrapped, sizes, remainder, period, placed)
+    source = _source(wrapped, sizes, remainder, period, told)
     carry = place(source, strip_rows=USUAL_STRIP_ROWS) if like is None else {one.of for one in like.carries}
     need = demand(source.frontiers, carry)
     carried = carries(source, need)
@@ -96,7 +94,7 @@ def _check_precision(wrapped: Wrapped) -> None:
             )
 
 
-def _source(wrapped: Wrapped, sizes: ImageSizes, remainder: int, period: int, placed: Placed | None) -> StripSource:
+def _source(wrapped: Wrapped, sizes: ImageSizes, remainder: int, period: int, told: Told | None) -> StripSource:
     graph = wrapped.model.graph
     image, result = graph.inputs[0], graph.outputs[0]
     nodes: list[ir.Node] = list(graph)
@@ -110,7 +108,7 @@ def _source(wrapped: Wrapped, sizes: ImageSizes, remainder: int, period: int, pl
         remainder=remainder,
         image=image,
         result=result,
-        placed=placed,
+        told=told,
     )
 
 

@@ -80,7 +80,9 @@ class _Assembly:
             arithmetic=Arithmetic(self._build),
             image=source.image.name or "",
             opset=int(source.model.graph.opset_imports.get("", 0)),
-            placed=source.placed,
+            told=source.told,
+            makers={name: node for node in map(ir.to_proto, source.model.graph) for name in node.output},
+            wholes={},
         )
         self._outputs: list[onnx.ValueInfoProto] = []
         self._inputs: list[onnx.ValueInfoProto] = []
@@ -167,7 +169,7 @@ class _Assembly:
         self._inputs.append(helper.make_tensor_value_info(name, feature.dtype, dims))
 
     def _model(self) -> onnx.ModelProto:
-        if self._source.placed:
+        if self._source.told:
             self._inputs.append(position_input())
         used = {name for node in self._build.nodes for name in node.input}
         graph = helper.make_graph(

@@ -14,6 +14,7 @@ from exactile_converters.geometry.rules.pixelwise import BROADCASTING
 from exactile_converters.strips.interpolation import resize
 from exactile_converters.strips.moving import expand, pad, rearranged, reshape, sliced
 from exactile_converters.strips.placed import placed
+from exactile_converters.strips.positions import piece, position_operands
 from exactile_converters.strips.refusal import StripError
 from exactile_converters.strips.windows import WINDOWS, transposed, window
 from exactile_converters.strips.work import Rewriter, Work, copy
@@ -25,8 +26,8 @@ BROADCAST = {*BROADCASTING, "BiasGelu", "FastGelu", "QLinearAdd", "QLinearMul", 
 def rewrite(work: Work, at: Rewriter) -> list[str]:
     """Add what computes the rows of ``work``; the names of the node's results."""
     op = work.node.op_type
-    if work.node in at.placed:
-        return [placed(work, at, at.placed[work.node])]
+    if work.node in at.told.placed:
+        return [placed(work, at, at.told.placed[work.node])]
     if op in WINDOWS:
         return window(work, at)
     handler = _HANDLERS.get(op)
@@ -38,8 +39,11 @@ def _pixelwise(work: Work, at: Rewriter) -> list[str]:
     inputs = []
     if work.node.op_type == "MaxUnpool":
         raise StripError("MaxUnpool puts values where positions within one strip say")
-    for value in work.node.inputs:
-        if at.is_feature(value):
+    told = position_operands(work, at)
+    for index, value in enumerate(work.node.inputs):
+        if index in told and value is not None:
+            inputs.append(piece(value.name or "", work, at))
+        elif at.is_feature(value):
             inputs.append(at.rows(value, work.start, work.stop, work))
         elif work.node.op_type == "Concat":
             inputs.append(_spread(value, work, at))

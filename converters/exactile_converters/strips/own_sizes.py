@@ -7,6 +7,7 @@ pair of remainders, and equal ones shared.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
@@ -24,7 +25,8 @@ from exactile_converters.geometry.registry import Transfer
 from exactile_converters.geometry.sliding import SAME
 from exactile_converters.graphs.io import Wrapped
 from exactile_converters.placed.find import at_all_places
-from exactile_converters.strips.build import Placed, build_strips
+from exactile_converters.placed.told import Told
+from exactile_converters.strips.build import build_strips
 from exactile_converters.strips.frontier import Frontiers
 from exactile_converters.strips.heights import least_last_rows
 from exactile_converters.strips.refusal import StripError
@@ -32,27 +34,6 @@ from exactile_converters.strips.windows import WINDOWS
 
 MOST_STRIP_MODELS = 16
 """For more pairs of a height's and a width's remainder, graphs are built for known images alone."""
-
-ARITHMETIC = {
-    *ASKING,
-    *(
-        "Add",
-        "Cast",
-        "Ceil",
-        "Concat",
-        "Div",
-        "Floor",
-        "Gather",
-        "Identity",
-        "Mul",
-        "Reshape",
-        "Slice",
-        "Squeeze",
-        "Sub",
-    ),
-    "Unsqueeze",
-}
-"""What sizes are computed with before an operator takes them."""
 
 Others = dict[tuple[int, int], StripModel]
 
@@ -64,21 +45,21 @@ def strips_for_own_sizes(
     strips: StripModel,
     image_size: tuple[int, int] | None,
     period: int = 1,
-    placed: Placed | None = None,
+    told: Told | None = None,
 ) -> tuple[StripModel, Others]:
     """``strips``, those for ``sizes``, with what the same graphs serve; and others, by (height, width) remainder.
 
     With ``image_size``, (height, width), for images of this size alone. ``period`` is that of the network's walk. Where
-    ``strips`` are told their position, the operators that ask for it are ``placed``; others do not serve sizes at which
-    operators ask.
+    ``strips`` are told their position, the operators that ask for it are in ``told``; others do not serve sizes at
+    which operators ask.
     """
-    if placed is None:
+    if told is None:
         geometry = geometry.without_placed
     axes = [axis for axis in (geometry.y, geometry.x) if _others(axis)]
     if not axes:
         return strips, {}
-    if _is_plain(wrapped, sizes, placed or {}):
-        return _served(wrapped, sizes, geometry, strips, period, placed or {}), {}
+    if _is_plain(wrapped, sizes, told or Told()):
+        return _served(wrapped, sizes, geometry, strips, period, told or Told()), {}
     if image_size is not None:
         of_image = geometry.of_size(image_size)
         pairs = [(of_image.y, of_image.x)]
@@ -91,7 +72,7 @@ def strips_for_own_sizes(
         try:
             shifted = _shifted(sizes, geometry, y.remainder, x.remainder)
             found[y.remainder, x.remainder] = build_strips(
-                wrapped, shifted, y.remainder, period=period, like=strips, placed=placed
+                wrapped, shifted, y.remainder, period=period, like=strips, told=told
             )
         except StripError:
             continue  # such images run in tiles
@@ -117,25 +98,25 @@ def _walk(wrapped: Wrapped, sizes: ImageSizes, memory: Memory | None = None) -> 
     )
 
 
-def _is_plain(wrapped: Wrapped, sizes: ImageSizes, placed: Placed) -> bool:
+def _is_plain(wrapped: Wrapped, sizes: ImageSizes, told: Told) -> bool:
     """Whether nothing in the strip graphs can depend on the remainder, but operators that are told their position."""
     walk = _walk(wrapped, sizes)
-    return not any(_is_answered(node, placed) for node in wrapped.model.graph if node.op_type in ASKING) and all(
-        node in placed or _node_is_plain(node, transfer) for node, transfer in walk.transfers.items()
-    )
+    return not any(
+        _is_answered(node, told, walk.features) for node in wrapped.model.graph if node.op_type in ASKING
+    ) and all(node in told.placed or _node_is_plain(node, transfer) for node, transfer in walk.transfers.items())
 
 
-def _is_answered(node: ir.Node, placed: Placed) -> bool:
-    """Whether what ``node`` says reaches an operator that is not among ``placed``, which do not ask for sizes."""
+def _is_answered(node: ir.Node, told: Told, features: Container[str]) -> bool:
+    """Whether what ``node`` says reaches an operator on maps that is not told where it lies, and takes it as it is."""
     waiting, seen = [node], {node}
     while waiting:
         for value in waiting.pop().outputs:
             if value.is_graph_output():
                 return True
-            for reader, _ in value.uses():
-                if reader in placed or reader in seen:
+            for reader, operand in value.uses():
+                if told.asks(reader, operand) or reader in seen:
                     continue
-                if reader.op_type not in ARITHMETIC:
+                if any(one is not None and one.name in features for one in reader.inputs):
                     return True
                 seen.add(reader)
                 waiting.append(reader)
@@ -157,7 +138,7 @@ def _node_is_plain(node: ir.Node, transfer: Transfer) -> bool:
 
 
 def _served(
-    wrapped: Wrapped, sizes: ImageSizes, geometry: Geometry, strips: StripModel, period: int, placed: Placed
+    wrapped: Wrapped, sizes: ImageSizes, geometry: Geometry, strips: StripModel, period: int, told: Told
 ) -> StripModel:
     """``strips`` with the numbers by which its graphs serve other remainders."""
     rows: dict[int, int] = {}
@@ -167,7 +148,7 @@ def _served(
         height, width = (y or geometry.y).remainder, (x or geometry.x).remainder
         walk = _walk(wrapped, _shifted(sizes, geometry, height, width), memory)
         walk.period = period
-        for node, found in placed.items():
+        for node, found in told.placed.items():
             walk.transfers[node] = at_all_places(walk.transfers[node], found)
         if y is not None:
             with suppress(StripError):  # such images run in tiles

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
@@ -11,7 +11,8 @@ from exactile_converters.geometry.feature_maps import ForwardWalk, ImageSizes
 from exactile_converters.graphs.kernels import blocked_maps
 from exactile_converters.graphs.memory_records import node_use, tensor_use
 from exactile_converters.graphs.uses import NodeUse
-from exactile_converters.placed.find import PlacedNode, at_all_places
+from exactile_converters.placed.find import at_all_places
+from exactile_converters.placed.told import Told
 from exactile_converters.strips.frontier import Frontiers
 
 
@@ -28,7 +29,7 @@ class StripSource:
     image: ir.Value
     result: ir.Value
     blocked: frozenset[str]
-    placed: Mapping[ir.Node, PlacedNode] = field(default_factory=dict)
+    told: Told = field(default_factory=Told)
 
     @classmethod
     def of(
@@ -41,11 +42,11 @@ class StripSource:
         remainder: int,
         image: ir.Value,
         result: ir.Value,
-        placed: Mapping[ir.Node, PlacedNode] | None = None,
+        told: Told | None = None,
     ) -> StripSource:
         """``remainder`` is that of accepted heights. Raises StripError."""
-        placed = placed or {}
-        for node, found in placed.items():
+        told = told or Told()
+        for node, found in told.placed.items():
             if node in walk.transfers:
                 walk.transfers[node] = at_all_places(walk.transfers[node], found)
         frontiers = Frontiers(walk, nodes, remainder)
@@ -55,10 +56,10 @@ class StripSource:
             sizes=sizes,
             image=image,
             result=result,
-            placed=placed,
+            told=told,
             blocked=blocked_maps(
                 tensors=[tensor_use(feature) for feature in walk.features.values()],
-                nodes=[_use(node, plain=node in placed) for node in frontiers.nodes],
+                nodes=[_use(node, plain=node in told.placed) for node in frontiers.nodes],
                 inputs=[image.name or ""],
                 outputs=[result.name or ""],
             ),

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from exactile_converters.geometry.feature_maps import FeatureMap
 from exactile_converters.geometry.probe import Probe, without_repeats
 from exactile_converters.geometry.reach import Reach, Window
-from exactile_converters.placed.find import PlacedNode
 from exactile_converters.placed.lines import Arithmetic
+from exactile_converters.placed.told import Told
 from exactile_converters.strips.chunks import Chunk, GraphBuilder, Role
 from exactile_converters.strips.frontier import Frontiers
 from exactile_converters.strips.refusal import StripError
@@ -39,7 +39,9 @@ class Rewriter:
     arithmetic: Arithmetic
     image: str
     opset: int
-    placed: Mapping[ir.Node, PlacedNode]
+    told: Told
+    makers: Mapping[str, onnx.NodeProto]
+    wholes: dict[str, str]
     image_width: str = ""
 
     def chunk(self, value: ir.Value | None) -> Chunk:

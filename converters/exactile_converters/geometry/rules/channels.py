@@ -5,6 +5,7 @@ from __future__ import annotations
 from exactile_converters.geometry.node_view import Label, Labels, NodeView, Operand, is_spatial, same_places
 from exactile_converters.geometry.obstacle import ObstacleError, SizesDifferError
 from exactile_converters.geometry.registry import Flow, Transfer, rule
+from exactile_converters.geometry.rules.pixelwise import positions_of
 
 REMOVE_SIZE = "Make the computation independent of the image's size"
 
@@ -31,11 +32,20 @@ def concat(node: NodeView) -> Transfer:
     for constant in node.operands:
         if constant is not None and not constant.is_feature:
             _check_constant(constant, labels, result)
-    return Transfer(labels=(labels,), flows=tuple(Flow(operand=index) for index, _, _ in node.features))
+    return Transfer(
+        labels=(labels,),
+        flows=tuple(Flow(operand=index) for index, _, _ in node.features),
+        positions=positions_of(node),
+    )
 
 
 def _check_constant(constant: Operand, labels: Labels, result: Operand) -> None:
     """A constant map must be the same everywhere, and as large as the image whatever that is."""
+    if constant.position:
+        for dim, label in enumerate(labels):
+            if is_spatial(label) and constant.sizes(dim) != result.sizes(dim):
+                raise SizesDifferError(label, constant.sizes(dim)[0], result.sizes(dim)[0])
+        return
     for dim, label in enumerate(labels):
         if not is_spatial(label):
             continue

@@ -51,10 +51,25 @@ def broadcasting(node: NodeView) -> Transfer:
     for operand in node.operands:
         if operand is not None:
             _check_alignment(operand, labels, result)
-    return Transfer(labels=(labels,), flows=tuple(Flow(operand=index) for index, _, _ in features))
+    return Transfer(
+        labels=(labels,),
+        flows=tuple(Flow(operand=index) for index, _, _ in features),
+        positions=positions_of(node),
+    )
+
+
+def positions_of(node: NodeView) -> tuple[int, ...]:
+    """Operands that are computed from the image's size."""
+    return tuple(index for index, operand in enumerate(node.operands) if operand is not None and operand.position)
 
 
 def _check_alignment(operand: Operand, labels: Labels, result: Operand) -> None:
+    if operand.position:
+        for back in range(1, operand.rank + 1):
+            sizes, wanted = operand.sizes(operand.rank - back), result.sizes(result.rank - back)
+            if is_spatial(labels[-back]) and sizes not in ((1, 1), wanted):
+                raise SizesDifferError(labels[-back], sizes[0], wanted[0])
+        return
     if not operand.is_feature and not operand.is_steady and not _varies_over_space(operand, labels):
         raise ObstacleError(
             "it combines the feature map with a number computed from the image's size (or at random), which is another "
