@@ -69,43 +69,6 @@ CASES: dict[str, tuple[list[tuple], dict, str, str]] = {
         "LayerNormalization",
         "over x",
     ),
-    "divided by the number of pixels": (
-        [
-            *sizes_of("a"),
-            node("Mul", "h w_", "n"),
-            node("Cast", "n", "count", to=FLOAT),
-            node("Div", "a count", "out"),
-        ],
-        SIZE_CONSTANTS,
-        "Div",
-        "image's size",
-    ),
-    "shifted by an amount that grows with the image": (
-        [
-            *sizes_of("a"),
-            node("Cast", "h", "high", to=FLOAT),
-            node("Clip", "a zero top", "b"),
-            node("Concat", "one one h w_", "full", axis=0),
-            node("Expand", "high full", "map"),
-            node("Add", "b map", "out"),
-        ],
-        {**SIZE_CONSTANTS, "zero": np.float32(0), "top": np.float32(9)},
-        "Add",
-        "image's size",
-    ),
-    "coordinates": (
-        [
-            *sizes_of("a"),
-            node("Squeeze", "h first", "hs"),
-            node("Range", "zero hs step", "rows"),
-            node("Cast", "rows", "y", to=FLOAT),
-            node("Unsqueeze", "y last", "column"),
-            node("Add", "a column", "out"),
-        ],
-        {**SIZE_CONSTANTS, "zero": np.int64(0), "step": np.int64(1), "last": ints(1), "first": ints(0)},
-        "Add",
-        "varies along y",
-    ),
     "coordinates as a channel": (
         [
             *sizes_of("a"),

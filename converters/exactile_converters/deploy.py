@@ -13,6 +13,10 @@ from exactile_converters.from_onnx import Network, load_network
 from exactile_converters.graphs.io import MapDtype, Normalization, ResultWish, wrap
 from exactile_converters.graphs.memory_records import wrapped_memory
 from exactile_converters.inspection import Inspection, inspect_network, not_tileable
+from exactile_converters.passes.deploy import deployed_levels, without_statistics
+from exactile_converters.passes.keep import keeping
+from exactile_converters.passes.levels import levels_of
+from exactile_converters.passes.reductions import Reduction
 from exactile_converters.placed.told import told_of
 from exactile_converters.untrusted import understood
 
@@ -20,6 +24,7 @@ __all__ = [
     "Inspection",
     "Normalization",
     "deploy",
+    "deploy_in_passes",
     "deploy_whole",
     "external_files",
     "inspect_network",
@@ -57,6 +62,39 @@ def deploy(
         )
 
 
+def deploy_in_passes(
+    network: Network,
+    *,
+    image_dtype: str,
+    normalization: Normalization | None = None,
+    output: OutputKind = "labels",
+    map_dtype: MapDtype | None = None,
+    threshold: float | None = None,
+    activation: Activation | None = None,
+    strips: bool = True,
+    image_size: tuple[int, int] | None = None,
+) -> DeployedModel:
+    """Deploy a ``network`` that takes statistics of the whole image, which stays as it is.
+
+    Passes over the image find the statistics, then one more gives the result: in tiles and strips, equal to one pass.
+    Options are those of ``deploy``.
+
+    Raises NotTileableError listing the obstacles that are left, ChannelError, OptionError.
+    """
+    wish = ResultWish(kind=output, map_dtype=map_dtype, threshold=threshold, activation=activation)
+    with understood(network.name):
+        local, reductions = without_statistics(network.copy())
+        return _deployed(
+            local,
+            image_dtype,
+            normalization or Normalization(),
+            wish,
+            strips=strips,
+            image_size=image_size,
+            reductions=reductions,
+        )
+
+
 def _deployed(
     network: Network,
     image_dtype: str,
@@ -65,6 +103,7 @@ def _deployed(
     *,
     strips: bool,
     image_size: tuple[int, int] | None,
+    reductions: tuple[Reduction, ...] = (),
 ) -> DeployedModel:
     traced = network.with_own_sizes(network.trace(), image_size)
     if traced.geometry is None:
@@ -72,6 +111,21 @@ def _deployed(
     asking = told_of(traced)
     write_windows(traced)
     write_zero_points(traced.nodes, {name: feature.dtype for name, feature in traced.features.items()})
+    levels = deployed_levels(network, traced, reductions, asking, image_dtype=image_dtype, normalization=normalization)
+    kept = None
+    if reductions and image_size is not None:
+        kept = keeping(
+            network,
+            traced,
+            levels_of(network.model, reductions),
+            asking,
+            image_size=image_size,
+            image_dtype=image_dtype,
+            normalization=normalization,
+            wrapped=lambda: wrap(
+                network.copy(), traced.features, image_dtype=image_dtype, normalization=normalization, wish=wish
+            ),
+        )
     wrapped = wrap(
         network,
         traced.features,
@@ -107,4 +161,6 @@ def _deployed(
         other_strips=others,
         placed=told,
         image_size=image_size,
+        levels=levels,
+        keeping=kept,
     )

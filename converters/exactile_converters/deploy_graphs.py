@@ -6,6 +6,7 @@ import onnx
 import onnx_ir as ir
 
 from exactile.contract import PlacedModel, StripModel
+from exactile.geometry import round_up
 from exactile_converters.cuda_kernels.doubts import mark_doubt
 from exactile_converters.geometry.trace import Traced
 from exactile_converters.graphs.io import Wrapped, statistics_as_inputs
@@ -15,6 +16,10 @@ from exactile_converters.strips.build import build_strips
 from exactile_converters.strips.memory import graph_memory
 from exactile_converters.strips.own_sizes import Others, strips_for_own_sizes
 from exactile_converters.strips.refusal import StripError
+
+Pair = tuple[int, int]
+LEAST_LOOKED_AT_PX = 1024
+LOOKED_AT_STRIDES = 32
 
 
 def finished_graph(wrapped: Wrapped, told: Told | None = None) -> onnx.ModelProto:
@@ -49,16 +54,31 @@ def made_strips(
     return strips, "", others
 
 
+def sizes_looked_at(traced: Traced, image_size: tuple[int, int] | None = None) -> tuple[Pair, Pair]:
+    """Two heights and two widths at which the memory of a graph is looked at, of the remainders of ``image_size``.
+
+    Sizes that the network was walked at may be very large.
+    """
+    assert traced.geometry is not None
+    found = []
+    for index, axis in enumerate((traced.geometry.y, traced.geometry.x)):
+        remainder = axis.remainder if image_size is None else image_size[index] % axis.stride
+        least = max(LEAST_LOOKED_AT_PX, LOOKED_AT_STRIDES * axis.stride, 4 * (axis.margin_before + axis.margin_after))
+        first = round_up(least, axis.stride)
+        found.append((first + remainder, 2 * first + remainder))
+    heights, widths = found
+    return heights, widths
+
+
 def placed_model(
     wrapped: Wrapped, traced: Traced, told: Told, image_size: tuple[int, int] | None, *, strips: bool
 ) -> PlacedModel:
     """The graphs that are told where they lie."""
     proto = finished_graph(wrapped, told)
-    (height, width), (more_rows, more_columns) = traced.sizes.small, traced.sizes.large
     model, reason, others = made_strips(wrapped, traced, image_size, wanted=strips, told=told)
     return PlacedModel(
         graph=proto.SerializeToString(),
-        memory=graph_memory(proto, (height, more_rows), (width, more_columns)),
+        memory=graph_memory(proto, *sizes_looked_at(traced)),
         strips=model,
         no_strips_reason=reason,
         other_strips=others,

@@ -41,6 +41,7 @@ class Network:
     """A network ready to be walked: one image input, one result output, its graph sorted and flat.
 
     ``inputs`` are the image inputs as exported, each with its channels of the image; several were joined into one.
+    ``also`` are maps that are walked like the result: statistics are taken of them.
     """
 
     name: str
@@ -50,11 +51,14 @@ class Network:
     labels: Labels
     channels: int
     inputs: tuple[ImageValue, ...]
+    also: tuple[ir.Value, ...] = ()
 
     def trace(self) -> Traced:
         """Raises ModelError for a graph that contradicts itself."""
         with understood(self.name):
-            return trace(self.model, self.image, self.result, labels=self.labels, channels=self.channels)
+            return trace(
+                self.model, self.image, self.result, labels=self.labels, channels=self.channels, also=self.also
+            )
 
     def with_own_sizes(self, traced: Traced, image_size: tuple[int, int] | None = None) -> Traced:
         """``traced``, this network's trace, with the sizes that it takes as they are: all, or that of one image.
@@ -78,7 +82,9 @@ class Network:
         made = [value for node in model.graph for value in node.outputs]
         values = {value.name: value for value in (*model.graph.inputs, *made)}
         image, result = values[self.image.name], values[self.result.name]
-        return replace(self, model=model, image=image, result=result)
+        return replace(
+            self, model=model, image=image, result=result, also=tuple(values[value.name] for value in self.also)
+        )
 
 
 def load_network(path: str | Path, *, output_name: str | None = None) -> Network:

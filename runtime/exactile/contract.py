@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from exactile.built_engine import BuiltEngine
 from exactile.geometry import Geometry
+from exactile.passes.statistic import Statistic
 
 OutputKind = Literal["labels", "multilabel", "probabilities", "raw"]
 Activation = Literal["none", "sigmoid", "softmax"]
@@ -288,6 +289,68 @@ class PlacedModel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KeptMap:
+    """A feature map that one pass makes, and later ones begin at: graph output ``output``, graph input ``input``.
+
+    ``shape`` has None where rows and columns are: ``size * scale + constant`` of them, for images of ``size`` pixels
+    along the axis; rows come first, or columns. A tile has its part of them, those that its own size makes.
+    """
+
+    output: str
+    input: str
+    dtype: str
+    shape: tuple[int | None, ...]
+    scale: tuple[Fraction, Fraction]
+    constant: tuple[Fraction, Fraction]
+    rows_first: bool = True
+
+    @property
+    def axes(self) -> tuple[int, int]:
+        """The dimensions of rows and of columns."""
+        first, second = (dim for dim, size in enumerate(self.shape) if size is None)
+        return (first, second) if self.rows_first else (second, first)
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """What the numbers of rows and of columns are called in graphs."""
+        return f"{self.input}_rows", f"{self.input}_columns"
+
+    @property
+    def dims(self) -> tuple[int | str, ...]:
+        """The shape of the input, with names."""
+        named = dict(zip(self.axes, self.names, strict=True))
+        return tuple(named[dim] if size is None else size for dim, size in enumerate(self.shape))
+
+    def sizes_at(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns, for an image or tile of ``size``, (height, width)."""
+        rows, columns = (
+            int(px * scale + more) for px, scale, more in zip(size, self.scale, self.constant, strict=True)
+        )
+        return rows, columns
+
+    def shape_at(self, size: tuple[int, int]) -> tuple[int, ...]:
+        """The shape for an image or tile of ``size``, (height, width)."""
+        found = dict(zip(self.axes, self.sizes_at(size), strict=True))
+        return tuple(found[dim] if size is None else size for dim, size in enumerate(self.shape))
+
+    def bytes_at(self, size: tuple[int, int]) -> int:
+        return math.prod(self.shape_at(size)) * np.dtype(self.dtype).itemsize
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Level:
+    """A pass over the image that finds ``statistics`` of it, where those that ``takes`` names are known.
+
+    ``model`` has the geometry of zones of the image: its scale is 1. Its graphs give partial statistics of a zone; see
+    ``exactile.passes.statistic``.
+    """
+
+    model: DeployedModel
+    statistics: tuple[Statistic, ...]
+    takes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeployedModel:
     """A contract and the ONNX graph it speaks about; dimensions ``height`` and ``width`` are symbolic.
 
@@ -297,7 +360,11 @@ class DeployedModel:
     ``engines`` were built for this very model; ``engines_refused`` says of others beside the bundle why they are not
     used. ``image_size``, (height, width), is that of the images that it was deployed for; None where it is for all.
     ``placed`` are the graphs for sizes of which the geometry says so; those of the model itself are for all
-    others, and where there are no others, they are the same.
+    others, and where there are no others, they are the same. ``levels`` are the passes that find the statistics which
+    its graphs take of the whole image, in order.
+
+    Passes may begin at maps that earlier ones kept: this one ``reads`` such, and as one of the levels ``writes`` them;
+    it reads pixels only where it is said so. ``keeping`` is the same network with kept maps, for images of one size.
     """
 
     contract: Contract
@@ -311,6 +378,11 @@ class DeployedModel:
     other_strips: Mapping[tuple[int, int], StripModel] = field(default_factory=dict)
     placed: PlacedModel | None = None
     image_size: tuple[int, int] | None = None
+    levels: tuple[Level, ...] = ()
+    reads: tuple[KeptMap, ...] = ()
+    writes: tuple[KeptMap, ...] = ()
+    reads_image: bool = True
+    keeping: DeployedModel | None = None
 
     def lacks(self, size: tuple[int, int]) -> bool:
         """Whether more is known, or strips are built, where it is deployed for images of ``size``, (height, width)."""

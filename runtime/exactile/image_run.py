@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
+from pathlib import Path
 from typing import Any
 
 from exactile.contract import DeployedModel
@@ -14,6 +16,9 @@ from exactile.geometry import Box
 from exactile.input_protection import check_source_kept
 from exactile.memory import peak_resident_bytes, settled_resident_bytes
 from exactile.nodata import NodataRule, nodata_rule
+from exactile.passes.run import Passes
+from exactile.passes.store import MapStore
+from exactile.passes.unread import Unread
 from exactile.pipeline.cancellation import Cancellation
 from exactile.pipeline.nodata_marks import NodataMarks
 from exactile.pipeline.run import Pipeline, Timed
@@ -73,10 +78,12 @@ class ImageRun:
     nodata: float | None = None
     nodata_label: int | None = None
     afterwards: Callable[[int], None] | None = None
+    scratch: Path = field(default_factory=lambda: Path(tempfile.gettempdir()))
     held_bytes: int = 0
     record: dict[str, Any] = field(default_factory=dict)
     _chunks: ReadCount | None = None
     _rule: NodataRule | None = None
+    _found: Passes | None = None
 
     def run(self) -> Summary:
         """On any failure the sink is aborted and the first error raised."""
@@ -86,12 +93,15 @@ class ImageRun:
             self.sink.abort()
             raise
         finally:
+            if self._found is not None and self._found.maps is not None:
+                self._found.maps.close()
             for rule in (self._rule, self.wish.background):
                 if rule is not None:
                     rule.close()
 
     def _run(self) -> Summary:
         check_source_kept(self.source, self.sink)
+        self._passes().check()
         self._find_nodata()
         asked = self.asked()
         earlier = self._earlier(asked) if self.resume else None
@@ -100,9 +110,14 @@ class ImageRun:
         self.watcher.planned(plan)
         begin = time.perf_counter()
         normalizers = self.measure() if earlier is None else earlier.normalizers
-        measured_s = time.perf_counter() - begin
-        self.record = complete_record(asked, plan, normalizers)
         constants = constants_of(self.model.contract.image, normalizers)
+        passes = self._found = self._passes()
+        statistics = earlier.statistics if earlier is not None else {}
+        if earlier is None or self.model.reads:  # what was kept is gone
+            statistics = passes.run(plan, constants)
+        measured_s = time.perf_counter() - begin
+        constants = {**constants, **statistics}
+        self.record = complete_record(asked, plan, normalizers, statistics)
         if isinstance(self.sink, ResumableSink):
             self.sink.describe(self.record, resume=self.resume)
         self.planner.save(plan, self.source, self.sink, self._need(plan))
@@ -113,7 +128,7 @@ class ImageRun:
         left = remaining(plan, is_done)
         need = self._need(left or plan)
         self.held_bytes = need.buffer_bytes + need.sink_bytes + need.spare_bytes
-        pipeline = self._pipeline(left or plan, need, constants, is_done)
+        pipeline = self._pipeline(left or plan, need, constants, is_done, passes.maps)
         if left is not None:
             granted = need.decoding_bytes + need.granted_cache(self.planner.budget_bytes)
             self.source.prepare(read_plan(left), cache_bytes=granted)
@@ -122,7 +137,20 @@ class ImageRun:
         self._do_afterwards()
         pipeline.seconds.measure = measured_s
         pipeline.seconds.total += measured_s
-        return self._summary(choice, pipeline, need, kept_pixels, computed=left is not None)
+        summary = self._summary(choice, pipeline, need, kept_pixels, computed=left is not None)
+        return replace(summary, passes=tuple(passes.reports))
+
+    def _passes(self) -> Passes:
+        return Passes(
+            model=self.model,
+            planner=self.planner,
+            processor=self.processor,
+            source=self.source,
+            wish=self.wish,
+            cancellation=self.cancellation,
+            scratch=self.scratch,
+            progress=self.watcher.measuring or (lambda _done, _total: None),
+        )
 
     def asked(self) -> dict[str, Any]:
         """What is asked for, as plain data."""
@@ -181,13 +209,19 @@ class ImageRun:
         return replace(choice, reason="that of the run that is gone on with")
 
     def _pipeline(
-        self, plan: Plan, need: MemoryNeed, constants: Mapping[str, Any], is_done: Callable[[Box], bool]
+        self,
+        plan: Plan,
+        need: MemoryNeed,
+        constants: Mapping[str, Any],
+        is_done: Callable[[Box], bool],
+        maps: MapStore | None,
     ) -> Pipeline:
+        looked_at = self.model.reads_image or self.wish.background is not None or self.nodata_label is not None
         return Pipeline(
             plan=plan,
             contract=self.model.contract,
-            source=self.source,
-            compute=self.processor.compute(plan, need, constants, self.cancellation),
+            source=self.source if looked_at else Unread(self.source),
+            compute=self.processor.compute(plan, need, constants, self.cancellation, *([maps] if maps else [])),
             sink=self.sink,
             progress=self.watcher.progress,
             is_done=is_done,
@@ -247,7 +281,7 @@ class ImageRun:
                 self.source,
                 self.model.contract.geometry,
                 (shape[-2], shape[-1]),
-                whole=self.record["normalizers"] is not None,
+                whole=self.record["normalizers"] is not None or bool(self.model.levels),
             ),
         )
 

@@ -12,6 +12,7 @@ from exactile.background import Background
 from exactile.contract import DeployedModel
 from exactile.errors import BudgetError, ChannelError, DeviceMemoryError, OptionError, PlanError
 from exactile.one_pass import check_one_pass, listed, pass_size, reason
+from exactile.passes.store import part_bytes
 from exactile.pipeline.staging import read_plan
 from exactile.plan.border import BORDERS, Border
 from exactile.plan.budget import MemoryNeed, axis_candidates, choose_tiles, least_budget, slot_bytes
@@ -32,6 +33,9 @@ _UNIT = {"whole": "pass", "tile": "tile", "strip": "strip"}
 
 PROCESS_MARGIN_BYTES = 8 << 20
 """Thread stacks, code that is used for the first time, allocator slack and the interpreter's own growth in a run."""
+
+PASSES_MARGIN_BYTES = 32 << 20
+"""What engines that were opened one after the other leave behind."""
 
 ACTIVATION_MARGIN = 1.03
 """The memory model's predictions lie within this factor of what was measured (benchmarks/memory_model.py)."""
@@ -70,6 +74,7 @@ class Planner:
     """Plans for one model within ``budget_bytes`` of resident memory, of which ``process_bytes`` are in use already.
 
     With ``space``, plans for GPUs, by what they allow. With ``engine_stays``, engines stay open for further runs.
+    ``kept_bytes`` more are taken by maps that are kept between passes.
     """
 
     def __init__(
@@ -80,13 +85,15 @@ class Planner:
         process_bytes: int,
         space: DeviceSpace | None = None,
         engine_stays: bool = False,
+        kept_bytes: int = 0,
     ) -> None:
         self._engine_stays = engine_stays
         self._devices = DevicePlanner(model, space) if space is not None else None
         self._model = model
         self._contract = model.contract
         self.budget_bytes = budget_bytes
-        self._process_bytes = process_bytes
+        self.process_bytes = process_bytes + kept_bytes + (PASSES_MARGIN_BYTES if model.levels else 0)
+        self.kept_bytes = kept_bytes
 
     def refuse(self, plan: Plan, need: MemoryNeed, error: DeviceMemoryError) -> None:
         """Choose something smaller than ``plan`` from now on. Raises the error where that is no way out."""
@@ -195,7 +202,7 @@ class Planner:
         if apart_bytes and not self._engine_stays:  # of what it was, code and tables stay
             apart_bytes += self._contract.memory.weights_bytes
         need = MemoryNeed(
-            process_bytes=self._process_bytes + PROCESS_MARGIN_BYTES,
+            process_bytes=self.process_bytes + PROCESS_MARGIN_BYTES,
             weights_bytes=0,
             activation_bytes=0,
             buffer_bytes=0,
@@ -216,7 +223,7 @@ class Planner:
     def measuring_cache(self, source: Source) -> int:
         """Bytes of decoded chunks that may be kept while statistics are found."""
         memory = self._contract.memory.weights_bytes if self._engine_stays else 0
-        used = self._process_bytes + PROCESS_MARGIN_BYTES + memory + self._measuring_bytes(source)
+        used = self.process_bytes + PROCESS_MARGIN_BYTES + memory + self._measuring_bytes(source)
         return max(0, self.budget_bytes - used)
 
     def _host_need(self, plan: Plan, need: MemoryNeed) -> MemoryNeed:
@@ -233,7 +240,7 @@ class Planner:
             need,
             weights_bytes=weights_bytes,
             activation_bytes=int(activations * ACTIVATION_MARGIN),
-            buffer_bytes=slot_bytes(self._contract, plan) + carries,
+            buffer_bytes=slot_bytes(self._contract, plan) + carries + part_bytes(self._model.reads, plan.tile_shape),
         )
 
     def widest_band(self, source: Source, sink: Sink, rows: int, border: Border) -> Plan:

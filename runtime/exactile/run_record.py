@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import exactile
 from exactile.contract import DeployedModel
@@ -19,7 +20,7 @@ from exactile.sinks.restoration import differences
 from exactile.sources.protocol import Source
 from exactile.statistics import Normalizers
 
-FOUND = ("plan", "normalizers", "output")
+FOUND = ("plan", "normalizers", "statistics", "output")
 """What the earlier run found out and a later one takes over: not asked for, so not compared with what is asked."""
 
 
@@ -49,13 +50,26 @@ def asked_record(
     }
 
 
-def complete_record(asked: Mapping[str, Any], plan: Plan, normalizers: Normalizers | None) -> dict[str, Any]:
-    """With what was found out: the plan, and the image's statistics."""
+def complete_record(
+    asked: Mapping[str, Any],
+    plan: Plan,
+    normalizers: Normalizers | None,
+    statistics: Mapping[str, NDArray[Any]] | None = None,
+) -> dict[str, Any]:
+    """With what was found out: the plan, and the statistics of the image and of its feature maps."""
     shape = (plan.rows, plan.x.tile) if isinstance(plan, StripPlan) else plan.tile_shape
     found = None
     if normalizers is not None:
         found = {"offset": np.ravel(normalizers.offset).tolist(), "scale": np.ravel(normalizers.scale).tolist()}
-    return {**asked, "plan": {"name": plan.name, "shape": list(shape)}, "normalizers": found}
+    return {
+        **asked,
+        "plan": {"name": plan.name, "shape": list(shape)},
+        "normalizers": found,
+        "statistics": {
+            name: {"shape": list(array.shape), "values": array.ravel().tolist()}
+            for name, array in (statistics or {}).items()
+        },
+    }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +79,7 @@ class Earlier:
     plan: str
     shape: tuple[int, int]
     normalizers: Normalizers | None
+    statistics: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
 
 def take_over(record: Mapping[str, Any], asked: Mapping[str, Any]) -> Earlier:
@@ -80,12 +95,18 @@ def take_over(record: Mapping[str, Any], asked: Mapping[str, Any]) -> Earlier:
     normalizers = None
     if measured is not None:
         normalizers = Normalizers(offset=np.array(measured["offset"]), scale=np.array(measured["scale"]))
-    return Earlier(plan=plan["name"], shape=(height, width), normalizers=normalizers)
+    statistics = {
+        name: np.array(found["values"], np.float32).reshape(found["shape"])
+        for name, found in record.get("statistics", {}).items()
+    }
+    return Earlier(plan=plan["name"], shape=(height, width), normalizers=normalizers, statistics=statistics)
 
 
 def _graph_hash(model: DeployedModel) -> str:
-    found = hashlib.sha256(model.graph)
-    for name in sorted(model.weights):
-        found.update(name.encode())
-        found.update(np.ascontiguousarray(model.weights[name]).data)
+    found = hashlib.sha256()
+    for one in (model, *(level.model for level in model.levels)):
+        found.update(one.graph)
+        for name in sorted(one.weights):
+            found.update(name.encode())
+            found.update(np.ascontiguousarray(one.weights[name]).data)
     return found.hexdigest()

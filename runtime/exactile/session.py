@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,8 @@ from exactile.errors import OptionError, PlanError, StreamError
 from exactile.image_run import ImageRun, Watcher
 from exactile.memory import default_budget_bytes, return_large_blocks_at_once, settled_resident_bytes
 from exactile.nodata import nodata_rule
+from exactile.passes.scratch import free_bytes
+from exactile.passes.store import most_kept_bytes
 from exactile.pipeline.run import Timed
 from exactile.plan.arriving import ArrivingRows
 from exactile.plan.arriving_strips import strips_for_stream
@@ -24,15 +28,22 @@ from exactile.plan.choice import Choice, Plan
 from exactile.plan.strips import StripPlan, least_rows, with_highest_last
 from exactile.planning import PlanName, Planner, Wish
 from exactile.processors.choice import open_processor
+from exactile.processors.host import HostProcessor
+from exactile.processors.protocol import Processor
+from exactile.sinks.nothing import NoSink
 from exactile.sinks.protocol import Sink
 from exactile.sources.alpha import leave_out_alpha
 from exactile.sources.protocol import Source
 from exactile.statistics import Normalizers, constants_of, measure, passes
-from exactile.stream import KeptRows, NoSink, RowStream
+from exactile.stream import KeptRows, RowStream
 from exactile.summary import Summary
 
 NOMINAL_STREAM_ROWS = 4096
 """A stream's memory is predicted for an image of so many rows; more rows take no more memory."""
+
+
+MOST_KEPT_SHARE = 0.5
+"""Of the memory that a run may take, for maps that are kept between passes; others go to the disk."""
 
 
 class Session:
@@ -43,7 +54,8 @@ class Session:
     With ``keep_engine`` the engine stays open for the next image that needs the same, until ``close``; on a GPU it
     always does. ``device`` and ``engine`` are those of ``exactile.processors.choice.open_processor``: what is asked for
     is what runs, or a DeviceError says why not. ``device_memory_bytes`` bounds what is planned for each GPU (default:
-    a safe share of what is free).
+    a safe share of what is free). ``scratch`` is the folder for maps that are kept between passes and do not fit into
+    memory (default: that for temporary files).
     """
 
     def __init__(
@@ -56,11 +68,14 @@ class Session:
         device: str = "auto",
         engine: str = "auto",
         device_memory_bytes: int | None = None,
+        scratch: Path | None = None,
     ) -> None:
         if memory_bytes is not None and memory_bytes < 1:
             raise OptionError(f"the memory budget must be positive, got {memory_bytes} bytes")
         if threads is not None and threads < 1:
             raise OptionError(f"at least one thread is needed, got {threads}")
+        self._threads = threads
+        self._scratch = scratch or Path(tempfile.gettempdir())
         self._processor = open_processor(
             model,
             device=device,
@@ -202,10 +217,13 @@ class Session:
         """
         watcher = watcher or Watcher()
         leave_out_alpha(source, self.contract.image.channels)
+        keeping = self._keeping(source, wish)
+        model, planner, processor = keeping or (self._model, self._planner, self._processor)
         return ImageRun(
-            model=self._model,
-            planner=self._planner,
-            processor=self._processor,
+            model=model,
+            planner=planner,
+            processor=processor,
+            scratch=self._scratch,
             source=source,
             sink=sink,
             wish=wish,
@@ -219,6 +237,20 @@ class Session:
             nodata_label=nodata_label,
             afterwards=afterwards,
         )
+
+    def _keeping(self, source: Source, wish: Wish) -> tuple[DeployedModel, Planner, Processor] | None:
+        """The way over maps that are kept between passes, where memory and disk have room for them."""
+        model = self._model.keeping
+        if model is None or wish.plan in {"strip", "whole"} or model.image_size != (source.height, source.width):
+            return None
+        process_bytes, wanted = self._planner.process_bytes, most_kept_bytes(model, model.image_size)
+        most = max(0, int((self.budget_bytes - process_bytes) * MOST_KEPT_SHARE))
+        if wanted > most + free_bytes(self._scratch):
+            return None
+        planner = Planner(
+            model, budget_bytes=self.budget_bytes, process_bytes=process_bytes, kept_bytes=min(wanted, most)
+        )
+        return model, planner, HostProcessor(model, threads=self._threads, keep=False)
 
     def close(self) -> None:
         """Release what is kept for the next image, and the GPUs; safe to call twice."""
@@ -291,6 +323,11 @@ class Session:
 
         Raises PlanError where the network does not allow strips, BudgetError, StreamError.
         """
+        if self._model.levels:
+            raise PlanError(
+                f"{self.contract.model_name} takes statistics of the whole image, which rows that are still to come "
+                "are part of: run it over the complete image"
+            )
         wish = Wish(plan="strip", border=border)
         along, strips = strips_for_stream(self._model, width, height, border)
         if np.dtype(dtype) != np.dtype(self.contract.image.dtype):

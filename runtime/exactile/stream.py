@@ -19,7 +19,7 @@ from exactile.plan.border import Border
 from exactile.plan.position import Position, position_of
 from exactile.plan.strips import StripPlace
 from exactile.plan.tiles import AxisTiles
-from exactile.sinks.protocol import ResultSpec, Sink, WritePlan
+from exactile.sinks.protocol import ResultSpec, Sink
 from exactile.sinks.spool import SpoolingSink
 from exactile.sources.protocol import Identity, ReadCount, ReadPlan, Source
 from exactile.stored_values import StoredValues
@@ -246,23 +246,3 @@ class KeptRows:
 
     def close(self) -> None:
         """Nothing to release."""
-
-
-class NoSink:
-    """Stands for a sink where results are only returned."""
-
-    def buffer_bytes(self, spec: ResultSpec, plan: WritePlan) -> int:  # noqa: ARG002 -- the seam's signature
-        """Holds nothing."""
-        return 0
-
-    def begin(self, spec: ResultSpec) -> None:
-        """Nothing to begin."""
-
-    def write(self, box: Box, block: Array) -> None:
-        """Nothing is kept."""
-
-    def finish(self) -> None:
-        """Nothing to finish."""
-
-    def abort(self) -> None:
-        """Nothing to undo."""

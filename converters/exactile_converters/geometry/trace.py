@@ -51,12 +51,20 @@ class Traced:
     in_one_piece: Mapping[tuple[Label, int], Mapping[str, Fraction]] = field(default_factory=dict)
 
 
-def trace(model: ir.Model, image: ir.Value, output: ir.Value, *, labels: Labels, channels: int) -> Traced:
-    """Geometry of ``output`` as a function of ``image``, whose axes are ``labels``.
+def trace(
+    model: ir.Model,
+    image: ir.Value,
+    output: ir.Value,
+    *,
+    labels: Labels,
+    channels: int,
+    also: Sequence[ir.Value] = (),
+) -> Traced:
+    """Geometry of ``output`` as a function of ``image``, whose axes are ``labels``; maps ``also`` are walked, too.
 
     ``model``'s graph must be sorted, without functions, its names unique.
     """
-    nodes = ancestors(model, output)
+    nodes = ancestors(model, output, *also)
 
     def forward(remainder: int, base: int, more: tuple[int, int] = (0, 0)) -> ForwardWalk:
         return walk_forward(model, image, labels, channels, nodes, probed_sizes(base, remainder, more))
@@ -91,10 +99,10 @@ def probed_sizes(base: int, remainder: int, more: tuple[int, int] = (0, 0)) -> I
     return ImageSizes((2 * base + y, 3 * base + x), (3 * base + y, 5 * base + x))
 
 
-def ancestors(model: ir.Model, output: ir.Value) -> list[ir.Node]:
-    """The nodes that ``output`` is computed from, in graph order."""
+def ancestors(model: ir.Model, *outputs: ir.Value) -> list[ir.Node]:
+    """The nodes that ``outputs`` are computed from, in graph order."""
     wanted: set[ir.Node] = set()
-    stack = [output.producer()]
+    stack = [output.producer() for output in outputs]
     while stack:
         node = stack.pop()
         if node is None or node in wanted:
@@ -162,9 +170,9 @@ def axis_geometry(
     stride = walk.stride(axis)
     scale = result.scale[axis]
     needed = needed_spans(walk, nodes, result, axis)
-    _, after = _margins(walk, needed_spans(walk, nodes, result, axis, last_px=FAR_PX), axis)
+    _, after = margins(walk, needed_spans(walk, nodes, result, axis, last_px=FAR_PX), axis)
     # The last but one tile ends a stride before the image, or earlier; the last boundary lies margin_after before that.
-    before, _ = _margins(walk, needed_spans(walk, nodes, result, axis, last_px=stride + after), axis)
+    before, _ = margins(walk, needed_spans(walk, nodes, result, axis, last_px=stride + after), axis)
     span = needed[next(iter(walk.features))]
     return AxisGeometry(
         stride=stride,
@@ -227,7 +235,7 @@ def _with_reflection(span: Span, operand: FeatureMap, pads: tuple[int, int], axi
     return Span(start, stop)
 
 
-def _margins(walk: ForwardWalk, needed: Mapping[str, Span], axis: Label) -> tuple[int, int]:
+def margins(walk: ForwardWalk, needed: Mapping[str, Span], axis: Label) -> tuple[int, int]:
     """Input pixels a tile needs on each side so that every tensor, not only the image, holds what is read of it."""
     before, after = [], []
     stride = walk.stride(axis)

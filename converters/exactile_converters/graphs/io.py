@@ -16,10 +16,12 @@ import onnx
 import onnx_ir as ir
 
 from exactile.contract import ImageInput, ImageStatistics, ResultOutput
+from exactile.passes.statistic import PREFIX
 from exactile_converters.from_onnx import Network
 from exactile_converters.geometry.feature_maps import FeatureMap
 from exactile_converters.geometry.trace import ancestors
 from exactile_converters.graphs.image_in import IMAGE, IMAGE_TYPES, image_ranges, prepend_image
+from exactile_converters.graphs.interval import UNKNOWN
 from exactile_converters.graphs.normalization import Normalization
 from exactile_converters.graphs.ranges import find_ranges
 from exactile_converters.graphs.result_out import RESULT, MapDtype, ResultTail, ResultWish
@@ -53,7 +55,9 @@ def wrap(
     graph = network.model.graph
     graph.sort()
     nodes = ancestors(network.model, network.result)
-    ranges = find_ranges(nodes, image_ranges(image_dtype, normalization.statistics), features)
+    known = image_ranges(image_dtype, normalization.statistics)
+    known |= {name: UNKNOWN for name in graph.initializers if name.startswith(PREFIX)}
+    ranges = find_ranges(nodes, known, features)
     result, spec = ResultTail(network, features, ranges, wish).append()
     graph.inputs[:] = [image]
     graph.outputs[:] = [result]
@@ -72,12 +76,15 @@ def wrap(
 
 
 def statistics_as_inputs(model: onnx.ModelProto, statistics: ImageStatistics | None) -> None:
-    """Offset and scale of the whole image, constants so far, become inputs of a finished graph."""
-    if statistics is None:
-        return
-    names = (statistics.offset_name, statistics.scale_name)
-    constants = {tensor.name: tensor for tensor in model.graph.initializer if tensor.name in names}
-    for name in names:
-        tensor = constants[name]
-        model.graph.input.append(onnx.helper.make_tensor_value_info(name, tensor.data_type, tensor.dims))
+    """Statistics of the whole image, constants so far, become inputs of a finished graph.
+
+    They are offset and scale of the image, and those that the network takes of its feature maps.
+    """
+    names = (statistics.offset_name, statistics.scale_name) if statistics is not None else ()
+    read = {name for node in model.graph.node for name in node.input}
+    for tensor in list(model.graph.initializer):
+        if tensor.name not in names and not tensor.name.startswith(PREFIX):
+            continue
+        if tensor.name in read:
+            model.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
         model.graph.initializer.remove(tensor)

@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from exactile.contract import BytesForShape
+from exactile.passes.statistic import PREFIX
 from exactile_converters.graphs.scratch import scratch_of
 from exactile_converters.graphs.uses import NOTHING, NodeUse, TensorUse, times
 
@@ -218,7 +219,9 @@ def _conv_transpose(state: Lowering, node: NodeUse, position: int) -> None:
 
 def _batch_norm(state: Lowering, node: NodeUse, position: int) -> None:
     source = node.inputs[0]
-    if source in state.foldable and state.only_reader(source) is node:
+    if any(name.startswith(PREFIX) for name in node.inputs):  # by statistics that are inputs: nothing to fuse
+        state.emit_plain(node, position)
+    elif source in state.foldable and state.only_reader(source) is node:
         state.fuse(node, source)
     elif source in state.blocked:
         kernel = state.emit_blocked(node, position, [state.blocked[source]])

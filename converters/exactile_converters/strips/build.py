@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, numpy_helper
@@ -63,7 +65,7 @@ def build_strips(
         statistics_as_inputs(model, wrapped.image.statistics)
         mark_doubt(model)
         memory = strip_memory(model, source, carried, role)
-        _share_weights(model, weights)
+        share_weights(model, weights)
         graphs[role] = StripGraph(graph=model.SerializeToString(), memory=memory)
         if like is not None and graphs[role].graph == like.graphs[role].graph:
             graphs[role] = like.graphs[role]
@@ -112,16 +114,24 @@ def _source(wrapped: Wrapped, sizes: ImageSizes, remainder: int, period: int, to
     )
 
 
-def _share_weights(model: ModelProto, weights: Weights) -> None:
-    """Move large constants out of a graph; ONNX Runtime is given them by name."""
+def share_weights(model: ModelProto, weights: Weights, of: Collection[str] | None = None) -> dict[str, NDArray[Any]]:
+    """Move large constants out of a graph; ONNX Runtime is given them by name. Those that were moved.
+
+    A constant that has the name of another one in ``weights`` stays in the graph; with ``of``, also all but these.
+    """
+    moved: Weights = {}
     for tensor in model.graph.initializer:
         array = numpy_helper.to_array(tensor)
-        if array.nbytes < SHARED_FROM_BYTES:
+        if array.nbytes < SHARED_FROM_BYTES or (of is not None and tensor.name not in of):
             continue
-        weights.setdefault(tensor.name, array)
+        known = weights.setdefault(tensor.name, array)
+        if known is not array and (known.dtype != array.dtype or not np.array_equal(known, array)):
+            continue
+        moved[tensor.name] = known
         tensor.ClearField("raw_data")
         for field in ("float_data", "int32_data", "int64_data", "double_data", "uint64_data"):
             tensor.ClearField(field)
         tensor.data_location = TensorProto.EXTERNAL
         entry = tensor.external_data.add()
         entry.key, entry.value = "location", "weights"
+    return moved

@@ -15,6 +15,7 @@ import onnx_ir as ir
 from onnx import helper
 
 from exactile.contract import Carry
+from exactile.passes.statistic import PREFIX
 from exactile_converters.geometry.feature_maps import FeatureMap
 from exactile_converters.geometry.node_view import Label
 from exactile_converters.geometry.probe import Probe
@@ -83,6 +84,7 @@ class _Assembly:
             told=source.told,
             makers={name: node for node in map(ir.to_proto, source.model.graph) for name in node.output},
             wholes={},
+            found=_from_statistics(source.model.graph, set(self._frontiers.maps())),
         )
         self._outputs: list[onnx.ValueInfoProto] = []
         self._inputs: list[onnx.ValueInfoProto] = []
@@ -181,6 +183,17 @@ class _Assembly:
         )
         opsets = [helper.make_opsetid(domain, v) for domain, v in self._source.model.graph.opset_imports.items()]
         return helper.make_model(graph, opset_imports=opsets, ir_version=min(self._source.model.ir_version, 10))
+
+
+def _from_statistics(graph: ir.Graph, maps: AbstractSet[str]) -> set[str]:
+    """What is computed from statistics of the whole image alone, by name."""
+    statistics = {name for name in graph.initializers if name.startswith(PREFIX)}
+    found: set[str] = set()
+    for node in graph:
+        read = {value.name for value in node.inputs if value is not None}
+        if read & (statistics | found) and not read & maps:
+            found.update(value.name for value in node.outputs if value.name)
+    return found
 
 
 def _named(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto, helper
 
-from exactile.contract import BytesForShape, Carry, MemoryModel, StripRole
+from exactile.contract import BytesForShape, Carry, KeptMap, MemoryModel, StripRole
 from exactile_converters.graphs.memory import NodeUse, TensorUse, memory_model
 from exactile_converters.graphs.memory_records import WEIGHTED
 from exactile_converters.strips.shapes import Shapes
@@ -27,14 +27,19 @@ def strip_memory(model: ModelProto, source: StripSource, carries: Sequence[Carry
 
 
 def graph_memory(
-    model: ModelProto, heights: tuple[int, int], widths: tuple[int, int], carries: Sequence[Carry] = (), beyond: int = 0
+    model: ModelProto,
+    heights: tuple[int, int],
+    widths: tuple[int, int],
+    carries: Sequence[Carry] = (),
+    beyond: int = 0,
+    kept: Sequence[KeptMap] = (),
 ) -> MemoryModel:
     """Memory of one run of a finished graph, of which shapes are looked at for these ``heights`` and ``widths``.
 
-    ``beyond`` is by how much heights are more than multiples of the stride. Raises StripError when a shape is not known
-    before it runs.
+    ``beyond`` is by how much heights are more than multiples of the stride; ``kept`` are maps that it reads.
+    Raises StripError when a shape is not known before it runs.
     """
-    known = Shapes(model, carries, beyond)
+    known = Shapes(model, carries, beyond, kept)
     shapes = {(height, width): known.at(height, width) for height in heights for width in widths}
     corner = shapes[heights[0], widths[0]]
     tensors = []

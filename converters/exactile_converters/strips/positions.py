@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import onnx
+import onnx_ir as ir
 
 from exactile.contract import POSITION
 from exactile_converters.geometry.position_maps import Growth
@@ -42,6 +43,8 @@ def _constant(name: str, at: Rewriter) -> str:
     if name in at.constants:
         at.build.constants[name] = at.constants[name]
         return name
+    if name in at.found:
+        return at.parameter(ir.Value(name=name))
     fact = at.probe.facts.get(name)
     if fact is None or fact.value is None:
         raise StripError(f"{name} has no known value")

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx import ModelProto, TensorProto, helper, shape_inference
 
-from exactile.contract import POSITION, Carry
+from exactile.contract import POSITION, Carry, KeptMap
 from exactile_converters.geometry.probe import SMALL_VALUE_ELEMENTS, Fact, Memory, Probe
 from exactile_converters.strips.refusal import StripError
 
@@ -18,14 +18,15 @@ Found = dict[str, tuple[int, tuple[int, ...]]]
 
 
 class Shapes:
-    """Of ``model``, whose weights are not looked at; ``carries`` are those of a strip graph.
+    """Of ``model``, whose weights are not looked at; ``carries`` are those of a strip graph, ``kept`` maps it reads.
 
     ``beyond`` is by how much heights are more than multiples of the stride.
     """
 
-    def __init__(self, model: ModelProto, carries: Sequence[Carry], beyond: int) -> None:
-        self._carries, self._beyond = carries, beyond
-        self._light, self._weights = _without_weights(model)
+    def __init__(self, model: ModelProto, carries: Sequence[Carry], beyond: int, kept: Sequence[KeptMap] = ()) -> None:
+        self._carries, self._beyond, self._kept = carries, beyond, kept
+        self._light, weights = _without_weights(model)
+        self._constants = weights | {tensor.name for tensor in self._light.graph.initializer}
         self._placed = any(value.name == POSITION for value in model.graph.input)
         self._computed: ir.Model | None = None
         self._memory: Memory = {}
@@ -36,12 +37,14 @@ class Shapes:
         found = None if self._placed else _inferred(fixed)
         if found is None:  # slower, and knows more of shape arithmetic, and operators that ONNX does not
             found = self._compute(fixed, height, width)
-        return {name: fact for name, fact in found.items() if name not in self._weights}
+        return {name: fact for name, fact in found.items() if name not in self._constants}
 
     def _fixed(self, height: int, width: int) -> ModelProto:
         fixed = ModelProto()
         fixed.CopyFrom(self._light)
         named = {"height": height, "width": width} | {c.width_name: c.columns_at(width) for c in self._carries}
+        for one in self._kept:
+            named |= dict(zip(one.names, one.sizes_at((height, width)), strict=True))
         for value in fixed.graph.input:
             for dim in value.type.tensor_type.shape.dim:
                 if dim.dim_param in named:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +43,8 @@ class Rewriter:
     told: Told
     makers: Mapping[str, onnx.NodeProto]
     wholes: dict[str, str]
+    found: AbstractSet[str]
+    """What is computed from statistics of the whole image, and so is no constant of the graph."""
     image_width: str = ""
 
     def chunk(self, value: ir.Value | None) -> Chunk:
@@ -66,7 +69,7 @@ class Rewriter:
     def value(self, value: ir.Value | None) -> NDArray[Any]:
         """A constant operand's value."""
         fact = self.probe.of(value)
-        if fact is None or fact.value is None:
+        if fact is None or fact.value is None or (value is not None and value.name in self.found):
             raise StripError("a constant operand has no known value")
         return fact.value
 
@@ -77,7 +80,25 @@ class Rewriter:
         if value.name in self.constants:
             self.build.constants[value.name] = self.constants[value.name]
             return value.name
+        if value.name in self.found:
+            return self._computed(value.name)
         return self.build.constant(without_repeats(self.value(value)))
+
+    def _computed(self, name: str) -> str:
+        """What follows from statistics of the whole image: computed in each strip, from a few numbers."""
+        if name not in self.wholes:
+            node = self.makers[name]
+            copied = onnx.NodeProto()
+            copied.CopyFrom(node)
+            inputs = [self.parameter(ir.Value(name=operand)) for operand in node.input]
+            outputs = [self.build.fresh(output) if output else "" for output in node.output]
+            copied.name = f"{outputs[0]}_node"
+            del copied.input[:], copied.output[:]
+            copied.input.extend(inputs)
+            copied.output.extend(outputs)
+            self.build.nodes.append(copied)
+            self.wholes.update(zip(node.output, outputs, strict=True))
+        return self.wholes[name]
 
     def uniform(self, value: ir.Value | None, result: FeatureMap) -> str:
         """A constant operand that is the same all over the image, with one entry along y and x."""
@@ -89,6 +110,9 @@ class Rewriter:
         spread = [dim for dim, label in enumerate(labels) if label in ("y", "x", "yx") and fact.shape[dim] != 1]
         if not spread:
             return self.parameter(value)
+        maker = self.makers.get(name)
+        if name in self.found and maker is not None and maker.op_type == "Expand":
+            return self.uniform(ir.Value(name=maker.input[0]), result)
         index = tuple(slice(0, 1) if dim in spread else slice(None) for dim in range(len(fact.shape)))
         return self.build.constant(self.value(value)[index])
 

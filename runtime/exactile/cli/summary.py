@@ -91,6 +91,7 @@ def summary_object(summary: Summary, *, model: Path, image: Path | str, target: 
         "kept_pixels": summary.kept_pixels,
         "skipped_tiles": summary.skipped_tiles,
         "skipped_pixels": summary.skipped_pixels,
+        "passes": [asdict(one) for one in summary.passes],
         "computed_over_wanted": round(summary.computed_pixels / summary.wanted_pixels, 4),
         "seconds": {
             "total": round(seconds.total, 4),
@@ -137,6 +138,10 @@ def _rows(summary: Summary, target: Path) -> list[tuple[str, str]]:
             f"to {summary.domain[0]} x {summary.domain[1]} pixels ({mode}), {summary.padded_because}; cropped again"
         )
         rows.insert(2, ("padded", padded))
+    if summary.passes:
+        computed_before = sum(one.computed_pixels for one in summary.passes)
+        found = f"{len(summary.passes)} before the result's, for statistics of the whole image"
+        rows.append(("passes", f"{found}; {computed_before / 1e6:.2f} M pixels computed in {seconds.measure:.2f} s"))
     if summary.kept_pixels:
         rows.append(("kept", f"{summary.kept_pixels / 1e6:.2f} M pixels of the run that was gone on with"))
     if summary.skipped_tiles:

@@ -16,6 +16,7 @@ from exactile.engines.protocol import Engine
 from exactile.engines.strip_engine import StripEngine
 from exactile.plan.choice import Plan
 from exactile.plan.strips import StripPlan
+from exactile.plan.tiles import TilePlan
 
 Constants = Mapping[str, NDArray[Any]]
 _WAIT_S = 0.05
@@ -36,6 +37,32 @@ class EngineLease:
         self._key: tuple[Any, ...] = ()
 
     @contextmanager
+    def other(
+        self, opened: Callable[[], OnnxRuntimeEngine], *, check: Callable[[], None]
+    ) -> Iterator[tuple[OnnxRuntimeEngine, float]]:
+        """What ``opened`` gives, and the seconds that this took; no other engine is open meanwhile.
+
+        Waits, calling ``check``, as ``engine`` does. Raises EngineError.
+        """
+        with self._alone(check):
+            self._drop()
+            begin = time.perf_counter()
+            engine = opened()
+            try:
+                yield engine, time.perf_counter() - begin
+            finally:
+                engine.close()
+
+    @contextmanager
+    def _alone(self, check: Callable[[], None]) -> Iterator[None]:
+        while not self._lock.acquire(timeout=_WAIT_S):
+            check()
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    @contextmanager
     def engine(
         self, plan: Plan, *, activation_bytes: int, constants: Constants, check: Callable[[], None]
     ) -> Iterator[tuple[Engine, float]]:
@@ -43,9 +70,7 @@ class EngineLease:
 
         Waits until no other run has one; ``check`` is called meanwhile, and may raise. Raises EngineError.
         """
-        while not self._lock.acquire(timeout=_WAIT_S):
-            check()
-        try:
+        with self._alone(check):
             begin = time.perf_counter()
             opened = self._take(plan, activation_bytes, constants)
             try:
@@ -55,8 +80,6 @@ class EngineLease:
                 raise
             if not self._keep:
                 self._drop()
-        finally:
-            self._lock.release()
 
     def close(self) -> None:
         """Close the engine that was kept; safe to call twice. Not while a run holds it."""
@@ -88,8 +111,8 @@ def open_engine(
 ) -> Engine:
     """The engine that runs ``plan``. Raises EngineError."""
     model = model.at(plan.geometry)
-    contract = model.contract
     if isinstance(plan, StripPlan):
+        contract = model.contract
         return StripEngine(
             plan.strips,
             contract,
@@ -100,8 +123,21 @@ def open_engine(
             claims=model.claims,
             constants=constants,
         )
+    return open_tile_engine(model, plan, activation_bytes=activation_bytes, constants=constants, threads=threads)
+
+
+def open_tile_engine(
+    model: DeployedModel, plan: TilePlan, *, activation_bytes: int, constants: Constants, threads: int | None
+) -> OnnxRuntimeEngine:
+    """The engine for tiles of ``plan``. Raises EngineError."""
+    model = model.at(plan.geometry)
+    contract = model.contract
+    sizes = {
+        name: size for one in model.reads for name, size in zip(one.names, one.sizes_at(plan.tile_shape), strict=True)
+    }
     return OnnxRuntimeEngine(
         model.graph,
+        dims=sizes,
         input_name=contract.image.name,
         output_name=contract.result.name,
         tile_shape=plan.tile_shape,

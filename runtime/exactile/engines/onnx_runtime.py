@@ -28,6 +28,7 @@ _DTYPES = {
     "tensor(int64)": "int64",
     "tensor(float16)": "float16",
     "tensor(float)": "float32",
+    "tensor(double)": "float64",
 }
 LONGEST_DETAIL = 400
 """Characters of ONNX Runtime's message that are passed on; it repeats whatever a graph holds."""
@@ -44,7 +45,8 @@ class OnnxRuntimeEngine:
     that size and shared by all engines of the process, and the peak memory is the predicted one; without it, ONNX
     Runtime grows a heap of its own, which takes up to twice as much. ``weights`` are constants that the graph leaves
     outside. ``claims`` are entries of a contract; the graph's metadata must hold the same. ``constants`` are
-    further inputs, the same for all tiles.
+    further inputs, the same for all tiles, as far as the graph asks for them; ``dims`` are sizes of further inputs, by
+    the names of their dimensions.
 
     Raises EngineError when onnxruntime is missing or refuses the graph, and when graph and arguments disagree.
     """
@@ -61,10 +63,12 @@ class OnnxRuntimeEngine:
         weights: Mapping[str, NDArray[Any]] | None = None,
         claims: Mapping[str, str] | None = None,
         constants: Mapping[str, NDArray[Any]] | None = None,
+        dims: Mapping[str, int] | None = None,
     ) -> None:
         ort = load_library()
-        self._constants = constants or {}
         options = session_options(ort, tile_shape, compute_threads(threads))
+        for name, size in (dims or {}).items():
+            options.add_free_dimension_override_by_name(name, size)
         self._session: Any = None
         self._input_name, self._output_name = input_name, output_name
         self._run_options = ort.RunOptions()
@@ -76,6 +80,8 @@ class OnnxRuntimeEngine:
             add_weights(ort, options, weights or {})
             self._session = open_session(ort, graph, options)
             check_claims(self._session, claims or {}, "the graph")
+            asked = {argument.name for argument in self._session.get_inputs()}
+            self._constants = {name: array for name, array in (constants or {}).items() if name in asked}
             self._tile_shape, self._tile_dtype = declared(self._session.get_inputs(), input_name, "input")
             self._out_shape, self._out_dtype = declared(self._session.get_outputs(), output_name, "output")
             _check_overridden(self._tile_shape, tile_shape, input_name)
@@ -90,11 +96,14 @@ class OnnxRuntimeEngine:
         out: NDArray[Any],
         place: StripPlace | None = None,
         position: Position | None = None,
+        *,
+        inputs: Mapping[str, NDArray[Any]] | None = None,
+        outputs: Mapping[str, NDArray[Any]] | None = None,
     ) -> None:
         """Run ``tile`` ((H, W, C), C-contiguous) and fill ``out`` ((H', W') or (C', H', W'), C-contiguous).
 
         Nothing is copied: the network reads ``tile`` and writes ``out`` where they are. ``position`` is where the tile
-        lies in the image, for graphs that ask for it.
+        lies in the image, for graphs that ask for it; ``inputs`` and ``outputs`` are further ones, by name.
         Raises EngineError when an array does not fit or ONNX Runtime fails; CancelledError after ``cancel``.
         """
         if self._session is None:
@@ -107,13 +116,14 @@ class OnnxRuntimeEngine:
         _check_array(out, self._out_shape, self._out_dtype, "out")
         if not out.flags.writeable:
             raise EngineError("the array for the result is read-only; give one that can be written")
-        binding = self._session.io_binding()
-        bind(binding.bind_input, self._input_name, tile)
-        for name, array in self._constants.items():
-            bind(binding.bind_input, name, array)
+        read = {self._input_name: tile, **self._constants, **(inputs or {})}
         if position is not None:
-            bind(binding.bind_input, POSITION, position)
-        bind(binding.bind_output, self._output_name, out)
+            read[POSITION] = position
+        binding = self._session.io_binding()
+        for name, array in read.items():
+            bind(binding.bind_input, name, array)
+        for name, array in {self._output_name: out, **(outputs or {})}.items():
+            bind(binding.bind_output, name, array)
         try:
             self._session.run_with_iobinding(binding, self._run_options)
         except Exception as error:

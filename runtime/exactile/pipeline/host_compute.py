@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from math import prod
 
 import numpy as np
 
-from exactile.contract import Contract
+from exactile.contract import Contract, ImageInput
+from exactile.engines.onnx_runtime import OnnxRuntimeEngine
 from exactile.engines.protocol import Engine
 from exactile.engines.strip_engine import StripEngine
 from exactile.errors import EngineError
@@ -38,15 +39,14 @@ class HostCompute:
     contract: Contract
     lease: Lease
     cancellation: Cancellation
+    further: Callable[[Step], Mapping[str, Array]] | None = None
+    """Further inputs of the graph for a step, by name."""
     lanes: int = 1
     batch: int = 1
 
     @contextmanager
     def staging(self, loads: int) -> Iterator[Sequence[Array]]:
-        """As many as are read, wait and are inferred."""
-        image = self.contract.image
-        size = prod(self.plan.tile_shape) * image.channels
-        yield _buffers(min(loads, INPUT_SLOTS), size, image.dtype)
+        yield staging_buffers(self.plan, self.contract.image, loads)
 
     @contextmanager
     def lane(self, _index: int, *, free: Free, check: Callable[[], None]) -> Iterator[HostLane]:
@@ -64,6 +64,7 @@ class HostLane:
         self._plan, self._contract = compute.plan, compute.contract
         self._engine = engine
         self._free = free
+        self._further = compute.further
         # The graphs of strips are opened while strips run; an engine that was kept has opened some before.
         self._opening_s = opening_s - _opened_s(engine)
         result = self._contract.result
@@ -85,7 +86,11 @@ class HostLane:
         out = self._result_view(step, result)
         plan = self._plan
         told = (position_of(plan.y.domain, plan.x.domain, step.tile),) if plan.placed else ()
-        self._engine.infer(self._input_view(step, load.staged), out, place, *told)
+        if self._further is not None:
+            assert isinstance(self._engine, OnnxRuntimeEngine)
+            self._engine.infer(self._input_view(step, load.staged), out, place, *told, inputs=self._further(step))
+        else:
+            self._engine.infer(self._input_view(step, load.staged), out, place, *told)
         end = time.perf_counter()
         self._free(load.staged)
         y, x = step.crop.slices()
@@ -126,6 +131,11 @@ class HostTicket:
 
     def release(self) -> None:
         self.done()
+
+
+def staging_buffers(plan: Plan, image: ImageInput, loads: int) -> list[Array]:
+    """As many as are read, wait and are inferred. Raises EngineError."""
+    return _buffers(min(loads, INPUT_SLOTS), prod(plan.tile_shape) * image.channels, image.dtype)
 
 
 def _buffers(count: int, size: int, dtype: str) -> list[Array]:

@@ -89,6 +89,8 @@ def _family(model: DeployedModel, name: str, precision: str, infos: tuple[Device
         raise DeviceError(
             "operators of this network depend on the position in the image, and run on the CPU only: --device cpu"
         )
+    if model.levels:
+        raise DeviceError("a network that takes statistics of the whole image runs on the CPU only: --device cpu")
     built: list[Callable[[], EngineFamily]] = [
         lambda backend=backend: TensorRTFamily(model, backend, precision, infos)  # type: ignore[misc]
         for backend in BACKENDS

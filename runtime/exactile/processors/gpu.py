@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from exactile.contract import DeployedModel
+from exactile.contract import DeployedModel, Level
 from exactile.cuda.protocol import Device, DeviceInfo, Driver
 from exactile.engines.families import EngineFamily
 from exactile.errors import DeviceError
+from exactile.passes.store import MapStore
 from exactile.pipeline.cancellation import Cancellation
-from exactile.pipeline.compute import Free
+from exactile.pipeline.compute import Compute, Free
 from exactile.pipeline.device_compute import DeviceCompute
 from exactile.pipeline.device_lane import DeviceLane
 from exactile.pipeline.device_staging import Staging
@@ -19,6 +20,7 @@ from exactile.plan.budget import MemoryNeed
 from exactile.plan.built import batch_of
 from exactile.plan.choice import Plan
 from exactile.plan.strips import StripPlan
+from exactile.plan.tiles import TilePlan
 from exactile.processors.device_strip_engine import DeviceStripEngine
 from exactile.processors.protocol import Constants, DeviceSpace
 from exactile.processors.station import SLOTS, Station
@@ -79,7 +81,14 @@ class GpuProcessor:
         for station in self.stations:
             station.ready(plan, self._batch(plan), cancellation)
 
-    def compute(self, plan: Plan, need: MemoryNeed, constants: Constants, cancellation: Cancellation) -> DeviceCompute:  # noqa: ARG002 -- the seam's signature
+    def compute(
+        self,
+        plan: Plan,
+        need: MemoryNeed,  # noqa: ARG002 -- the seam's signature
+        constants: Constants,
+        cancellation: Cancellation,
+        maps: MapStore | None = None,  # noqa: ARG002 -- models that read such run on the CPU
+    ) -> DeviceCompute:
         batch = self._batch(plan)
 
         def open_lane(index: int, free: Free) -> DeviceLane:
@@ -94,6 +103,17 @@ class GpuProcessor:
             slots=SLOTS,
             batch=batch,
         )
+
+    def partials(
+        self,
+        level: Level,  # noqa: ARG002 -- the seam's signature
+        plan: TilePlan,  # noqa: ARG002
+        need: MemoryNeed,  # noqa: ARG002
+        constants: Constants,  # noqa: ARG002
+        maps: MapStore | None = None,  # noqa: ARG002
+    ) -> Compute:
+        """Models that ask for it run on the CPU."""
+        raise DeviceError("statistics of the whole image are found on the CPU only: --device cpu")
 
     def strip_engine(self, plan: StripPlan, need: MemoryNeed, constants: Constants) -> DeviceStripEngine:  # noqa: ARG002 -- the seam's signature
         """On the first of the GPUs: strips that are given one by one follow each other.

@@ -6,15 +6,20 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
-from exactile.contract import DeployedModel
-from exactile.engines.lease import EngineLease, open_engine
-from exactile.engines.onnx_runtime import load_library
+from numpy.typing import NDArray
+
+from exactile.contract import DeployedModel, Level
+from exactile.engines.lease import EngineLease, open_engine, open_tile_engine
+from exactile.engines.onnx_runtime import OnnxRuntimeEngine, load_library
 from exactile.engines.protocol import Engine
+from exactile.passes.compute import PartialsCompute
+from exactile.passes.store import MapStore
 from exactile.pipeline.cancellation import Cancellation
 from exactile.pipeline.host_compute import HostCompute
 from exactile.plan.budget import MemoryNeed
 from exactile.plan.choice import Plan
 from exactile.plan.strips import StripPlan
+from exactile.plan.tiles import Step, TilePlan
 from exactile.processors.protocol import Constants
 
 
@@ -40,11 +45,42 @@ class HostProcessor:
     def ready(self, plan: Plan, need: MemoryNeed, cancellation: Cancellation) -> None:
         """Engines are opened when they are wanted."""
 
-    def compute(self, plan: Plan, need: MemoryNeed, constants: Constants, cancellation: Cancellation) -> HostCompute:
+    def compute(
+        self,
+        plan: Plan,
+        need: MemoryNeed,
+        constants: Constants,
+        cancellation: Cancellation,
+        maps: MapStore | None = None,
+    ) -> HostCompute:
         def lease(check: Callable[[], None]) -> AbstractContextManager[tuple[Engine, float]]:
             return self.lease.engine(plan, activation_bytes=need.activation_bytes, constants=constants, check=check)
 
-        return HostCompute(plan, self._model.contract, lease, cancellation)
+        def kept(step: Step) -> Mapping[str, NDArray[Any]]:
+            return maps.read(self._model.reads, step.tile) if maps is not None else {}
+
+        return HostCompute(plan, self._model.contract, lease, cancellation, kept if maps is not None else None)
+
+    def partials(
+        self, level: Level, plan: TilePlan, need: MemoryNeed, constants: Constants, maps: MapStore | None = None
+    ) -> PartialsCompute:
+        def opened() -> OnnxRuntimeEngine:
+            return open_tile_engine(
+                level.model,
+                plan,
+                activation_bytes=need.activation_bytes,
+                constants=constants,
+                threads=self._threads,
+            )
+
+        return PartialsCompute(
+            plan=plan,
+            model=level.model,
+            contract=level.model.contract,
+            opening=lambda check: self.lease.other(opened, check=check),
+            numbers=sum(statistic.numbers for statistic in level.statistics),
+            maps=maps,
+        )
 
     def strip_engine(self, plan: StripPlan, need: MemoryNeed, constants: Constants) -> Engine:
         return open_engine(

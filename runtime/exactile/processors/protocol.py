@@ -9,12 +9,15 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from exactile.built_engine import BuiltEngine
+from exactile.contract import Level
 from exactile.engines.protocol import Engine
+from exactile.passes.store import MapStore
 from exactile.pipeline.cancellation import Cancellation
 from exactile.pipeline.compute import Compute
 from exactile.plan.budget import MemoryNeed
 from exactile.plan.choice import Plan
 from exactile.plan.strips import StripPlan
+from exactile.plan.tiles import TilePlan
 
 Constants = Mapping[str, NDArray[Any]]
 
@@ -51,8 +54,20 @@ class Processor(Protocol):
     def ready(self, plan: Plan, need: MemoryNeed, cancellation: Cancellation) -> None:
         """Open what ``plan`` needs, where that can fail for want of memory. Raises DeviceMemoryError, EngineError."""
 
-    def compute(self, plan: Plan, need: MemoryNeed, constants: Constants, cancellation: Cancellation) -> Compute:
-        """What computes one run of ``plan``."""
+    def compute(
+        self,
+        plan: Plan,
+        need: MemoryNeed,
+        constants: Constants,
+        cancellation: Cancellation,
+        maps: MapStore | None = None,
+    ) -> Compute:
+        """What computes one run of ``plan``, from ``maps`` where the model reads such."""
+
+    def partials(
+        self, level: Level, plan: TilePlan, need: MemoryNeed, constants: Constants, maps: MapStore | None = None
+    ) -> Compute:
+        """What computes partial statistics of one pass over an image. Raises DeviceError where nothing does."""
 
     def strip_engine(self, plan: StripPlan, need: MemoryNeed, constants: Constants) -> Engine:
         """An engine for strips that are given one by one; owned by the caller. Raises EngineError."""

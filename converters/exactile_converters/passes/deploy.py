@@ -1,0 +1,104 @@
+"""Deploy a network that takes statistics of the whole image: a graph for each level of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from numpy.typing import NDArray
+
+from exactile.contract import Contract, DeployedModel, Level, PlacedModel
+from exactile_converters.cuda_kernels.write import write_for_provider
+from exactile_converters.deploy_graphs import finished_graph, sizes_looked_at
+from exactile_converters.from_onnx import Network
+from exactile_converters.geometry.trace import Traced
+from exactile_converters.graphs.io import Wrapped
+from exactile_converters.graphs.normalization import Normalization
+from exactile_converters.passes.levels import LevelOf, level_geometry, levels_of
+from exactile_converters.passes.partials import over_everything, wrap_partials
+from exactile_converters.passes.reductions import Reduction, take_out
+from exactile_converters.passes.statistics import statistic_of
+from exactile_converters.placed.told import Told
+from exactile_converters.strips.build import share_weights
+from exactile_converters.strips.memory import graph_memory
+
+Weights = dict[str, NDArray[Any]]
+
+
+def without_statistics(network: Network) -> tuple[Network, tuple[Reduction, ...]]:
+    """``network`` with placeholders for the statistics that it takes of the whole image; it is changed in place."""
+    local, reductions = take_out(network)
+    return replace(local, also=tuple(one.of for one in reductions)), reductions
+
+
+def deployed_levels(
+    network: Network,
+    traced: Traced,
+    reductions: tuple[Reduction, ...],
+    told: Told,
+    *,
+    image_dtype: str,
+    normalization: Normalization,
+) -> tuple[Level, ...]:
+    """The passes before that of the result. ``network`` is traced, its windows written, and stays as it is."""
+    weights: Weights = {}
+    return tuple(
+        _level(network, traced, level, told, image_dtype, normalization, weights)
+        for level in levels_of(network.model, reductions)
+    )
+
+
+def _level(
+    network: Network,
+    traced: Traced,
+    level: LevelOf,
+    told: Told,
+    image_dtype: str,
+    normalization: Normalization,
+    weights: Weights,
+) -> Level:
+    def wrapped() -> Wrapped:
+        made = wrap_partials(
+            network, traced.features, level.reductions, image_dtype=image_dtype, normalization=normalization
+        )
+        write_for_provider(made.model)
+        return made
+
+    def memory_of(asking: Told | None) -> Any:
+        fixed = wrapped()
+        over_everything(fixed.model)
+        return graph_memory(finished_graph(fixed, asking), *sizes_looked_at(traced))
+
+    def graph_of(asking: Told | None) -> bytes:
+        proto = finished_graph(wrapped(), asking)
+        taken.update(share_weights(proto, weights, network.model.graph.initializers))
+        graph: bytes = proto.SerializeToString()
+        return graph
+
+    taken: Weights = {}
+
+    geometry = level_geometry(traced, network.model, [one.of for one in level.reductions])
+    sizes = [geometry.y, geometry.x, *(geometry.y.others or ()), *(geometry.x.others or ())]
+    placed = None
+    if any(one.placed for one in sizes):
+        placed = PlacedModel(graph=graph_of(told), memory=memory_of(told))
+    made = wrapped()
+    contract = Contract(
+        model_name=network.name,
+        geometry=geometry,
+        image=made.image,
+        result=made.result,
+        memory=placed.memory if placed is not None and geometry.placed else memory_of(None),
+    )
+    model = DeployedModel(
+        contract=contract,
+        graph=placed.graph if placed is not None and geometry.placed else graph_of(None),
+        weights=taken,
+        placed=placed,
+        no_strips_reason="statistics are found in tiles",
+    )
+    return Level(
+        model=model,
+        statistics=tuple(statistic_of(one, traced) for one in level.reductions),
+        takes=level.takes,
+    )

@@ -1,0 +1,163 @@
+"""Which maps are kept between passes, so that a pass begins there and not at the image.
+
+A map that a later pass reads can be kept, or computed again. Kept are those for which the predicted time is the least:
+what is computed again costs its operators, what is kept its bytes, written once and read in each pass that begins
+there. The search begins with every map that crosses from one level to another, and leaves out one after the other as
+long as this saves time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from math import prod
+
+import onnx_ir as ir
+
+from exactile_converters.geometry.cost import cost_per_pixel
+from exactile_converters.geometry.node_view import SPATIAL, is_spatial
+from exactile_converters.geometry.trace import Traced
+from exactile_converters.passes.levels import LevelOf
+
+MAC_S = 1 / 40e9
+"""Seconds of a multiply-accumulate, on few cores."""
+
+MADE_BYTE_S = 1 / 6e9
+"""Seconds that an operator takes for each byte that it makes."""
+
+KEPT_BYTE_S = 1 / 2.5e9
+"""Seconds that a byte takes to be written to a kept map, or read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """What one pass computes: ``nodes``, from the maps that it ``reads`` (and the ``image``); it ``writes`` others."""
+
+    nodes: tuple[ir.Node, ...]
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    image: bool
+
+
+class Cuts:
+    """The passes of a traced network whose placeholders are those of ``levels``."""
+
+    def __init__(self, traced: Traced, levels: Sequence[LevelOf], result: ir.Value) -> None:
+        self._walk, self._nodes = traced.walk, traced.nodes
+        self._features = traced.features
+        self._image = next(iter(traced.features))
+        self._makers = {
+            value.name: node
+            for node in traced.nodes
+            if node in traced.walk.transfers
+            for value in node.outputs
+            if value.name in traced.features
+        }
+        self._targets = [tuple(one.of.name or "" for one in level.reductions) for level in levels]
+        self._targets.append((result.name or "",))
+        self._levels = self._found_at(levels)
+        self._seconds = {node: self._time(node) for node in dict.fromkeys(self._makers.values())}
+
+    def best(self) -> tuple[Segment, ...]:
+        """The passes in order, that of the result the last."""
+        kept = self.candidates()
+        least = self.seconds(kept)
+        found = True
+        while found:
+            found = False
+            for name in sorted(kept, key=self.bytes_of, reverse=True):
+                fewer = kept - {name}
+                seconds = self.seconds(fewer)
+                if seconds < least:
+                    kept, least, found = fewer, seconds, True
+        return self.segments(kept)
+
+    def candidates(self) -> frozenset[str]:
+        """Maps that are computed in one pass and read by an operator of a later one."""
+        found = set()
+        for node in self._seconds:
+            at = max(self._levels[value.name or ""] for value in node.outputs if value.name in self._levels)
+            for name in self._read(node):
+                labels = self._features[name].labels
+                if name != self._image and self._levels[name] < at and all(axis in labels for axis in SPATIAL):
+                    found.add(name)
+        return frozenset(found)
+
+    def segments(self, kept: AbstractSet[str]) -> tuple[Segment, ...]:
+        """The passes where maps in ``kept`` are kept, as far as they are read."""
+        wanted: set[str] = set()
+        found: list[Segment] = []
+        for index in reversed(range(len(self._targets))):
+            writes = tuple(sorted(name for name in wanted if self._levels[name] == index))
+            segment = self._segment(index, writes, kept)
+            wanted.update(segment.reads)
+            found.append(segment)
+        return tuple(reversed(found))
+
+    def seconds(self, kept: AbstractSet[str]) -> float:
+        """Predicted seconds for each pixel of the image."""
+        return sum(
+            sum(self._seconds[node] for node in segment.nodes)
+            + KEPT_BYTE_S * sum(self.bytes_of(name) for name in (*segment.reads, *segment.writes))
+            for segment in self.segments(kept)
+        )
+
+    def bytes_of(self, name: str) -> float:
+        """Bytes of a map for each pixel of the image."""
+        feature = self._features[name]
+        others = prod(size for size, label in zip(feature.shape, feature.labels, strict=True) if not is_spatial(label))
+        return float(others * ir.DataType(feature.dtype).itemsize * feature.scale["y"] * feature.scale["x"])
+
+    def _segment(self, index: int, writes: Iterable[str], kept: AbstractSet[str]) -> Segment:
+        reads: set[str] = set()
+        nodes: set[ir.Node] = set()
+        image = False
+        seen: set[str] = set()
+        stack = [*self._targets[index], *writes]
+        while stack:
+            name = stack.pop()
+            if name in seen:
+                continue
+            seen.add(name)
+            if name in kept and self._levels[name] < index:
+                reads.add(name)
+            elif name == self._image:
+                image = True
+            else:
+                node = self._makers[name]
+                nodes.add(node)
+                stack.extend(self._read(node))
+        return Segment(
+            nodes=tuple(node for node in self._nodes if node in nodes),
+            reads=tuple(sorted(reads)),
+            writes=tuple(writes),
+            image=image,
+        )
+
+    def _read(self, node: ir.Node) -> list[str]:
+        """The maps that ``node`` is computed from."""
+        operands = (node.inputs[flow.operand] for flow in self._walk.transfers[node].flows)
+        return [value.name for value in operands if value is not None and value.name]
+
+    def _found_at(self, levels: Sequence[LevelOf]) -> Mapping[str, int]:
+        """The pass in which each value can be computed first, by name."""
+        found = {
+            value.name or "": index + 1
+            for index, level in enumerate(levels)
+            for one in level.reductions
+            for value in one.placeholders
+        }
+        found[self._image] = 0
+        for node in self._nodes:
+            if node in self._walk.transfers or node.op_type not in {"Shape", "Size"}:
+                at = max((found.get(value.name or "", 0) for value in node.inputs if value is not None), default=0)
+            else:
+                at = 0
+            found.update((value.name, at) for value in node.outputs if value.name)
+        return found
+
+    def _time(self, node: ir.Node) -> float:
+        made = [value.name for value in node.outputs if value.name and value.name in self._features]
+        macs = cost_per_pixel((node,), self._features).mac_per_pixel or 0
+        return float(macs) * MAC_S + MADE_BYTE_S * sum(self.bytes_of(name) for name in made)

@@ -1,0 +1,320 @@
+"""Operators that reduce a whole feature map to a few numbers, each in the words of a statistic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from typing import Literal
+
+import numpy as np
+import onnx_ir as ir
+
+from exactile.passes.statistic import StatisticKind
+from exactile_converters.geometry.feature_maps import FeatureMap
+from exactile_converters.geometry.node_view import SPATIAL, Labels
+
+Shape = tuple[int, ...]
+ShapeOf = Callable[[ir.Value], "tuple[Shape, Shape] | None"]
+After = Callable[[tuple[ir.Value, ...]], "tuple[list[ir.Node], ir.Value]"]
+
+FLOAT = ir.DataType.FLOAT
+KINDS: Mapping[str, StatisticKind] = {
+    "ReduceMean": "mean",
+    "ReduceSum": "sum",
+    "ReduceMax": "maximum",
+    "ReduceMin": "minimum",
+    "ReduceL1": "sum",
+    "ReduceL2": "sum",
+    "ReduceSumSquare": "sum",
+    "ReduceLogSum": "sum",
+    "GlobalAveragePool": "mean",
+    "GlobalMaxPool": "maximum",
+}
+BEFORE = {"ReduceL1": "Abs", "ReduceL2": "Square", "ReduceSumSquare": "Square"}
+"""What is reduced is a function of the map."""
+
+AFTER = {"ReduceL2": "Sqrt", "ReduceLogSum": "Log"}
+"""And the result one of the statistic."""
+
+MVN_EPSILON = 1e-9
+"""Added to the standard deviation; from the definition of MeanVarianceNormalization."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taking:
+    """What an operator takes of the map ``of``: ``result`` is to be what ``after`` makes of placeholders of ``shapes``.
+
+    ``names`` are those of placeholders. ``before`` are nodes that make ``of``. The ``variance`` is one about a ``mean``
+    that is known.
+    """
+
+    kind: StatisticKind | Literal["variance"]
+    of: ir.Value
+    labels: Labels
+    groups: int
+    names: tuple[str, ...]
+    shapes: tuple[Shape, ...]
+    result: ir.Value
+    after: After
+    before: Sequence[ir.Node] = field(default_factory=tuple)
+    mean: ir.Value | None = None
+
+
+def global_operator(node: ir.Node, features: Mapping[str, FeatureMap], shape_of: ShapeOf) -> Taking | None:
+    """What ``node`` takes of a whole map that is among ``features``; None for other operators.
+
+    ``shape_of`` tells the shapes of values at two image sizes.
+    """
+    if node.domain not in ("", "ai.onnx") or not node.inputs or node.inputs[0] is None:
+        return None
+    value = node.inputs[0]
+    feature = features.get(value.name or "")
+    if node.op_type == "InstanceNormalization" and feature is None:
+        return _grouped_by_reshape(node, features, shape_of)
+    if feature is None or feature.dtype != FLOAT.value or not all(axis in feature.labels for axis in SPATIAL):
+        return None
+    found = _MATCHERS.get(node.op_type, _reduced if node.op_type in KINDS else None)
+    return found(node, value, feature) if found is not None else None
+
+
+def _reduced(node: ir.Node, value: ir.Value, feature: FeatureMap) -> Taking | None:
+    """A global pool, or a reduction over both axes of the image."""
+    labels = feature.labels
+    axes = _axes(node, labels)
+    if axes is None or not {labels.index(axis) for axis in SPATIAL} <= set(axes):
+        return None
+    kept = bool(node.attributes.get_int("keepdims", 1)) or node.op_type.startswith("Global")
+    sizes = [
+        1 if dim in axes or label == "n" else size
+        for dim, (label, size) in enumerate(zip(labels, feature.shape, strict=True))
+    ]
+    shape = tuple(size for dim, size in enumerate(sizes) if kept or dim not in axes)
+    groups = prod(sizes)
+    kind = KINDS[node.op_type]
+    about = _squared_distance(value, kind)
+    if about is not None:
+        return Taking(
+            kind="variance",
+            of=about[0],
+            labels=labels,
+            groups=groups,
+            names=("variance",),
+            shapes=(shape,),
+            result=node.outputs[0],
+            after=lambda placeholders: ([], placeholders[0]),
+            mean=about[1],
+        )
+    before: list[ir.Node] = []
+    of = value
+    if node.op_type in BEFORE:
+        square = BEFORE[node.op_type] == "Square"
+        made = ir.node("Mul" if square else "Abs", [value, value] if square else [value], name=f"{node.name}_before")
+        of = made.outputs[0]
+        of.name, of.type = f"{node.outputs[0].name}_before", value.type
+        before.append(made)
+
+    def after(placeholders: tuple[ir.Value, ...]) -> tuple[list[ir.Node], ir.Value]:
+        if node.op_type not in AFTER:
+            return [], placeholders[0]
+        made = ir.node(AFTER[node.op_type], [placeholders[0]], name=f"{node.name}_after")
+        made.outputs[0].name = f"{node.outputs[0].name}_after"
+        return [made], made.outputs[0]
+
+    return Taking(
+        kind=kind,
+        of=of,
+        labels=labels,
+        groups=groups,
+        names=(kind,),
+        shapes=(shape,),
+        result=node.outputs[0],
+        after=after,
+        before=before,
+    )
+
+
+def _axes(node: ir.Node, labels: Labels) -> tuple[int, ...] | None:
+    if node.op_type.startswith("Global"):
+        return tuple(range(2, len(labels))) if labels[:2] == ("n", "c") else None
+    given: Sequence[int] | None = node.attributes.get_ints("axes", None) if "axes" in node.attributes else None
+    if len(node.inputs) > 1 and node.inputs[1] is not None:
+        constant = node.inputs[1].const_value
+        if constant is None:
+            return None
+        given = [int(axis) for axis in constant.numpy().ravel()]
+    if not given:
+        if node.attributes.get_int("noop_with_empty_axes", 0):
+            return None
+        given = range(len(labels))
+    return tuple(sorted(axis % len(labels) for axis in given))
+
+
+def _squared_distance(value: ir.Value, kind: str) -> tuple[ir.Value, ir.Value] | None:
+    """The map x and the value m, where ``value`` is ``(x - m)^2`` and its mean is taken."""
+    maker = value.producer()
+    if kind != "mean" or maker is None:
+        return None
+    first = maker.inputs[0]
+    squared = (maker.op_type == "Mul" and maker.inputs[1] is first) or (
+        maker.op_type == "Pow" and _number(maker.inputs[1]) == 2
+    )
+    distance = first.producer() if squared and first is not None else None
+    if distance is None or distance.op_type != "Sub":
+        return None
+    left, right = distance.inputs
+    if left is None or right is None:
+        return None
+    return (left, right) if right.const_value is not None else (right, left)
+
+
+def _number(value: ir.Value | None) -> float | None:
+    constant = value.const_value if value is not None else None
+    if constant is None:
+        return None
+    array = constant.numpy()
+    return float(array.ravel()[0]) if array.size == 1 else None
+
+
+def _normalized(node: ir.Node, value: ir.Value, feature: FeatureMap) -> Taking | None:
+    """Written as a batch normalisation by moments: one kernel that makes no copies."""
+    running = node.op_type == "BatchNormalization" and not node.attributes.get_int("training_mode", 0)
+    if running or feature.labels != ("n", "c", "y", "x"):
+        return None
+    channels = feature.shape[1]
+    groups = node.attributes.get_int("num_groups", 0) if node.op_type == "GroupNormalization" else channels
+    if groups < 1 or channels % groups:
+        return None
+    scale, bias = (_for_channels(node.inputs[index], channels) for index in (1, 2))
+    if scale is None or bias is None:
+        return None
+    return _by_moments(node, value, feature.labels, groups, (scale, bias), node.outputs[0])
+
+
+def _for_channels(value: ir.Value | None, channels: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]] | None:
+    """A constant of one entry for each channel, or for each group of them, for each channel."""
+    constant = value.const_value if value is not None else None
+    if constant is None:
+        return None
+    array = constant.numpy().astype(np.float32).ravel()
+    return np.repeat(array, channels // array.size) if array.size and channels % array.size == 0 else None
+
+
+def _by_moments(
+    node: ir.Node,
+    value: ir.Value,
+    labels: Labels,
+    groups: int,
+    affine: tuple[np.ndarray[tuple[int, ...], np.dtype[np.float32]], ...],
+    result: ir.Value,
+) -> Taking:
+    epsilon = node.attributes.get_float("epsilon", 1e-5)
+    channels = affine[0].size
+
+    def after(placeholders: tuple[ir.Value, ...]) -> tuple[list[ir.Node], ir.Value]:
+        graph = node.graph
+        assert isinstance(graph, ir.Graph)
+        constants = []
+        for name, array in zip(("scale", "bias"), affine, strict=True):
+            constant = ir.Value(
+                name=f"{result.name}_{name}", const_value=ir.tensor(array, name=f"{result.name}_{name}")
+            )
+            graph.register_initializer(constant)
+            constants.append(constant)
+        made = ir.node(
+            "BatchNormalization",
+            [value, *constants, *placeholders],
+            attributes={"epsilon": epsilon},
+            name=f"{node.name or result.name}_by_moments",
+        )
+        made.outputs[0].name, made.outputs[0].type = f"{result.name}_by_moments", result.type
+        return [made], made.outputs[0]
+
+    return Taking(
+        kind="moments",
+        of=value,
+        labels=labels,
+        groups=groups,
+        names=("mean", "variance"),
+        shapes=((channels,), (channels,)),
+        result=result,
+        after=after,
+    )
+
+
+def _grouped_by_reshape(node: ir.Node, features: Mapping[str, FeatureMap], shape_of: ShapeOf) -> Taking | None:
+    """Group normalisation as PyTorch exports it: ``Reshape`` to (1, groups, -1), instance normalisation, and back."""
+    grouped = node.inputs[0].producer() if node.inputs[0] is not None else None
+    value = grouped.inputs[0] if grouped is not None and grouped.op_type == "Reshape" else None
+    feature = features.get(value.name or "") if value is not None else None
+    users = [user for user, _ in node.outputs[0].uses()]
+    back = len(users) == 1 and users[0].op_type == "Reshape"
+    if value is None or feature is None or feature.labels != ("n", "c", "y", "x") or not back:
+        return None
+    result, channels = users[0].outputs[0], feature.shape[1]
+    groups = _groups(shape_of(grouped.outputs[0]), channels) if grouped is not None else 0
+    affine = [_for_channels(node.inputs[index], channels) for index in (1, 2)]
+    scale, bias = affine
+    known = feature.dtype == FLOAT.value and shape_of(value) is not None and shape_of(value) == shape_of(result)
+    if not known or not groups or scale is None or bias is None:
+        return None
+    return _by_moments(node, value, feature.labels, groups, (scale, bias), result)
+
+
+def _groups(between: tuple[Shape, Shape] | None, channels: int) -> int:
+    """How many groups of ``channels`` there are in (1, groups, pixels) at two sizes; 0 where it is another shape."""
+    if between is None or len(between[0]) != len(("n", "groups", "pixels")):
+        return 0
+    (batch, groups, _), other = between
+    return groups if batch == 1 and other[1] == groups and groups > 0 and channels % groups == 0 else 0
+
+
+def _mean_variance(node: ir.Node, value: ir.Value, feature: FeatureMap) -> Taking | None:
+    labels = feature.labels
+    axes = {axis % len(labels) for axis in node.attributes.get_ints("axes", (0, 2, 3))}
+    if not {labels.index(axis) for axis in SPATIAL} <= axes:
+        return None
+    shape = tuple(
+        1 if dim in axes or label == "n" else size
+        for dim, (label, size) in enumerate(zip(labels, feature.shape, strict=True))
+    )
+    name = node.outputs[0].name
+
+    def after(placeholders: tuple[ir.Value, ...]) -> tuple[list[ir.Node], ir.Value]:
+        graph = node.graph
+        assert isinstance(graph, ir.Graph)
+        small = ir.Value(
+            name=f"{name}_epsilon", const_value=ir.tensor(np.array(MVN_EPSILON, np.float32), name=f"{name}_epsilon")
+        )
+        graph.register_initializer(small)
+        nodes: list[ir.Node] = []
+
+        def add(op: str, *inputs: ir.Value) -> ir.Value:
+            made = ir.node(op, inputs, name=f"{name}_{op}_by_moments")
+            made.outputs[0].name = f"{name}_{op}_by_moments"
+            nodes.append(made)
+            return made.outputs[0]
+
+        apart = add("Sub", value, placeholders[0])
+        made = add("Div", apart, add("Add", add("Sqrt", placeholders[1]), small))
+        made.type = node.outputs[0].type
+        return nodes, made
+
+    return Taking(
+        kind="moments",
+        of=value,
+        labels=labels,
+        groups=prod(shape),
+        names=("mean", "variance"),
+        shapes=(shape, shape),
+        result=node.outputs[0],
+        after=after,
+    )
+
+
+_MATCHERS: Mapping[str, Callable[[ir.Node, ir.Value, FeatureMap], Taking | None]] = {
+    "BatchNormalization": _normalized,
+    "GroupNormalization": _normalized,
+    "InstanceNormalization": _normalized,
+    "MeanVarianceNormalization": _mean_variance,
+}

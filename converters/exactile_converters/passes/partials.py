@@ -1,0 +1,144 @@
+"""The graph of a pass: a tile in, partial statistics of its zone out; see ``exactile.passes.statistic``.
+
+Rows are summed in float32 and the sums of rows in float64, so that large zones lose no digits; squares are those of the
+distance from the zone's own mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from exactile.contract import ImageInput, ResultOutput
+from exactile.passes.statistic import PARTIALS, ZONE
+from exactile.passes.zones import TO_THE_END
+from exactile_converters.from_onnx import Network
+from exactile_converters.geometry.feature_maps import FeatureMap
+from exactile_converters.geometry.node_view import SPATIAL, Labels
+from exactile_converters.geometry.trace import ancestors
+from exactile_converters.graphs.builder import Builder
+from exactile_converters.graphs.image_in import IMAGE, prepend_image
+from exactile_converters.graphs.io import Wrapped
+from exactile_converters.graphs.normalization import Normalization
+from exactile_converters.passes.reductions import Reduction
+
+FLOAT, DOUBLE = ir.DataType.FLOAT, ir.DataType.DOUBLE
+AXES_BY_INPUT = 18
+"""From this opset on all reductions take their axes by an input."""
+
+
+def wrap_partials(
+    network: Network,
+    features: Mapping[str, FeatureMap],
+    reductions: Sequence[Reduction],
+    *,
+    image_dtype: str,
+    normalization: Normalization,
+    also: Sequence[str] = (),
+) -> Wrapped:
+    """Wrap a copy of ``network``: stored samples go in, partial statistics for ``reductions`` come out.
+
+    What the maps ``also`` are computed from is left in. ``features`` are the traced feature maps.
+    Raises OptionError, ModelError, ChannelError.
+    """
+    copy = network.copy()
+    image = prepend_image(copy, image_dtype, normalization)
+    graph = copy.model.graph
+    values = {value.name: value for node in graph for value in node.outputs}
+    build = Builder(graph, "exactile_partial")
+    zone = ir.Value(name=ZONE, shape=ir.Shape([4]), type=ir.TensorType(ir.DataType.INT64))
+    tail = _Tail(build, zone, int(graph.opset_imports.get("", 0)))
+    parts = [
+        part for one in reductions for part in tail.of(one, values.get(one.of.name, image), features[one.of.name or ""])
+    ]
+    result = build.add("Concat", *parts, name=PARTIALS, axis=0)
+    result.type = ir.TensorType(DOUBLE)
+    result.shape = ir.Shape([None])
+    graph.inputs[:] = [image, zone]
+    graph.outputs[:] = [result]
+    for node in graph:
+        for value in node.outputs:
+            if value is not result:
+                value.shape = None
+    kept = set(ancestors(copy.model, result, *(values[name] for name in also)))
+    graph.remove([node for node in graph if node not in kept], safe=True)
+    for name in [name for name, value in graph.initializers.items() if not value.uses()]:
+        del graph.initializers[name]
+    graph.sort()
+    return Wrapped(
+        model=copy.model,
+        image=ImageInput(name=IMAGE, dtype=image_dtype, channels=copy.channels, statistics=normalization.statistics),
+        result=ResultOutput(name=PARTIALS, kind="raw", dtype="float64", channels=0),
+    )
+
+
+def over_everything(model: ir.Model) -> None:
+    """Fix the zone of a pass graph to the whole tile, in place: its shapes are then known before it runs."""
+    graph = model.graph
+    zone = next(value for value in graph.inputs if value.name == ZONE)
+    graph.inputs.remove(zone)
+    whole = np.array([0, TO_THE_END, 0, TO_THE_END], np.int64)
+    zone.const_value = ir.tensor(whole, name=ZONE)
+    graph.register_initializer(zone)
+
+
+class _Tail:
+    """Adds what reduces a zone of a map."""
+
+    def __init__(self, build: Builder, zone: ir.Value, opset: int) -> None:
+        self._build, self._zone, self._opset = build, zone, opset
+
+    def of(self, reduction: Reduction, value: ir.Value, feature: FeatureMap) -> list[ir.Value]:
+        """The numbers of a statistic, float64: each a vector."""
+        build, labels = self._build, reduction.labels
+        part = self._part(value, feature, labels)
+        if feature.dtype != FLOAT.value:
+            part = build.add("Cast", part, to=FLOAT.value)
+        channels = feature.shape[labels.index("c")] if "c" in labels else 1
+        pixels = build.add("Cast", build.add("Size", part), to=DOUBLE.value)
+        pixels = build.add("Div", pixels, build.constant(np.array([channels], np.float64)))
+        if reduction.kind in ("mean", "sum"):
+            return [pixels, self._sum("ReduceSum", part, labels)]
+        if reduction.kind in ("maximum", "minimum"):
+            operator = "ReduceMax" if reduction.kind == "maximum" else "ReduceMin"
+            found = self._reduced(operator, part, self._over(labels))
+            return [pixels, build.add("Cast", self._vector(found), to=DOUBLE.value)]
+        near = self._reduced("ReduceMean", part, self._over(labels))
+        apart = build.add("Sub", part, near)
+        number = build.add("Cast", self._vector(near), to=DOUBLE.value)
+        return [
+            pixels,
+            number,
+            self._sum("ReduceSum", apart, labels),
+            self._sum("ReduceSumSquare", apart, labels),
+        ]
+
+    def _part(self, value: ir.Value, feature: FeatureMap, labels: Labels) -> ir.Value:
+        """The zone's part of a map."""
+        build = self._build
+        bounds = []
+        for which in (0, 1):
+            found = build.add("Gather", self._zone, build.constant(np.array([which, 2 + which], np.int64)), axis=0)
+            numerators, denominators = zip(*(feature.scale[axis].as_integer_ratio() for axis in SPATIAL), strict=True)
+            found = build.add("Mul", found, build.constant(np.array(numerators, np.int64)))
+            bounds.append(build.add("Div", found, build.constant(np.array(denominators, np.int64))))
+        return build.add("Slice", value, *bounds, build.axes(*(labels.index(axis) for axis in SPATIAL)))
+
+    def _over(self, labels: Labels) -> tuple[int, ...]:
+        return tuple(dim for dim, label in enumerate(labels) if label != "c")
+
+    def _sum(self, operator: str, part: ir.Value, labels: Labels) -> ir.Value:
+        """Of the rows in float32, and of these in float64."""
+        rows = self._build.add("Cast", self._reduced(operator, part, (labels.index("x"),)), to=DOUBLE.value)
+        return self._vector(self._reduced("ReduceSum", rows, self._over(labels)))
+
+    def _reduced(self, operator: str, value: ir.Value, axes: Sequence[int]) -> ir.Value:
+        build = self._build
+        if operator == "ReduceSum" or self._opset >= AXES_BY_INPUT:
+            return build.add(operator, value, build.axes(*axes), keepdims=1)
+        return build.add(operator, value, axes=axes, keepdims=1)
+
+    def _vector(self, value: ir.Value) -> ir.Value:
+        return self._build.add("Reshape", value, self._build.axes(-1))

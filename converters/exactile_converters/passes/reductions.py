@@ -1,0 +1,184 @@
+"""Where a network reduces a whole feature map to a few numbers: found, and taken out of its graph.
+
+Statistics may depend on others. A walk over the graph stops at the first operator that looks at the whole image; what
+such operators make is replaced by placeholders, constants that stand for it, and the graph is walked again, until
+nothing new is found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import lcm
+
+import numpy as np
+import onnx_ir as ir
+
+from exactile.passes.statistic import PREFIX, StatisticKind
+from exactile_converters.from_onnx import Network
+from exactile_converters.geometry.feature_maps import ForwardWalk, image_shape, walk_forward
+from exactile_converters.geometry.node_view import Labels
+from exactile_converters.geometry.probe import Memory, Probe
+from exactile_converters.geometry.steps import stride_by_operators, written_steps
+from exactile_converters.geometry.trace import FIRST_BASE_PX, LARGEST_STRIDE, ancestors, probed_sizes
+from exactile_converters.passes.matching import Shape, Taking, global_operator
+
+MOST_LEVELS = 400
+"""A network with more statistics that depend on each other is not looked at further."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reduction:
+    """A statistic that the network takes of the whole map ``of``, whose axes are ``labels``.
+
+    ``groups`` are its entries: one for each channel, one for each group of neighbouring channels, or 1 for all.
+    ``placeholders`` stand for it in the graph: constants of float32, named as the inputs of graphs that take it. They
+    are the number, or for ``moments`` the mean and the biased variance.
+    """
+
+    kind: StatisticKind
+    of: ir.Value
+    labels: Labels
+    groups: int
+    placeholders: tuple[ir.Value, ...]
+
+
+def take_out(network: Network) -> tuple[Network, tuple[Reduction, ...]]:
+    """Replace what operators make of the whole image by placeholders, in place; in the order in which they were found.
+
+    What cannot be replaced stays as it is.
+    """
+    return _Search(network).run()
+
+
+class _Search:
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self._graph = network.model.graph
+        self._result = network.result
+        self._found: list[Reduction] = []
+        self._memory: Memory = {}
+        self._base = FIRST_BASE_PX
+
+    def run(self) -> tuple[Network, tuple[Reduction, ...]]:
+        for _ in range(MOST_LEVELS):
+            walk, nodes = self._walk()
+            if not self._take(walk, nodes):
+                break
+            self._graph.sort()
+        self._drop_unused()
+        network = replace(self._network, result=self._result)
+        return network, tuple(self._found)
+
+    def _walk(self) -> tuple[ForwardWalk, list[ir.Node]]:
+        network = self._network
+        nodes = ancestors(network.model, self._result, *(one.of for one in self._found))
+        self._base = lcm(self._base, written_steps(nodes, LARGEST_STRIDE))
+        while True:
+            sizes = probed_sizes(self._base, 0)
+            walk = walk_forward(
+                network.model, network.image, network.labels, network.channels, nodes, sizes, self._memory
+            )
+            stride = stride_by_operators(walk, nodes)
+            if self._base % stride == 0 or stride > LARGEST_STRIDE:
+                return walk, nodes
+            self._base = lcm(self._base, stride)
+
+    def _take(self, walk: ForwardWalk, nodes: Sequence[ir.Node]) -> bool:
+        """Replace what operators make of the feature maps of ``walk``; whether there was something."""
+        network, taken = self._network, False
+        probe: Probe | None = None
+
+        def shape_of(value: ir.Value) -> tuple[Shape, Shape] | None:
+            """At two image sizes."""
+            nonlocal probe
+            sizes = probed_sizes(self._base, 0)
+            probes = [
+                Probe(
+                    network.model,
+                    network.image.name or "",
+                    image_shape(network.labels, network.channels, size),
+                    memory=self._memory,
+                )
+                for size in (sizes.small, sizes.large)
+            ]
+            facts = [one.of(value) for one in probes]
+            small, large = (fact.shape if fact is not None else None for fact in facts)
+            return None if small is None or large is None else (small, large)
+
+        for node in nodes:
+            made = global_operator(node, walk.features, shape_of)
+            if made is not None and self._replace(node, made):
+                taken = True
+        return taken
+
+    def _replace(self, node: ir.Node, made: Taking) -> bool:
+        earlier = self._mean_of(made)
+        if made.kind == "variance":
+            if earlier is None:
+                return False
+            return self._add_variance(node, made, earlier)
+        for one in made.before:
+            self._graph.insert_before(node, one)
+        placeholders = tuple(
+            self._placeholder(f"{len(self._found)}_{name}", shape)
+            for name, shape in zip(made.names, made.shapes, strict=True)
+        )
+        self._found.append(
+            Reduction(kind=made.kind, of=made.of, labels=made.labels, groups=made.groups, placeholders=placeholders)
+        )
+        self._answer(made, made.after(placeholders), node)
+        return True
+
+    def _mean_of(self, made: Taking) -> int | None:
+        """The reduction whose mean ``made`` takes the distance from, by its place."""
+        for index, one in enumerate(self._found):
+            if one.placeholders[0] is made.mean and one.of is made.of and one.groups == made.groups:
+                return index
+        return None
+
+    def _add_variance(self, node: ir.Node, made: Taking, index: int) -> bool:
+        """The mean of squares of the distance from a mean that is known: found with the mean, by one pass."""
+        one = self._found[index]
+        if one.kind == "moments":
+            variance = one.placeholders[1]
+            if tuple(variance.const_value.shape) != made.shapes[0]:  # type: ignore[union-attr]
+                return False
+        else:
+            variance = self._placeholder(f"{index}_variance", made.shapes[0])
+            self._found[index] = replace(one, kind="moments", placeholders=(*one.placeholders, variance))
+        self._answer(made, ([], variance), node)
+        return True
+
+    def _placeholder(self, name: str, shape: Shape) -> ir.Value:
+        full = PREFIX + name
+        value = ir.Value(name=full, const_value=ir.tensor(np.ones(shape, np.float32), name=full))
+        self._graph.register_initializer(value)
+        return value
+
+    def _answer(self, made: Taking, after: tuple[list[ir.Node], ir.Value], node: ir.Node) -> None:
+        """Put ``after``'s value in the place of what was made."""
+        nodes, value = after
+        for one in nodes:
+            self._graph.insert_before(node, one)
+        old = made.result
+        if not nodes and old is self._result:  # a result is made by a node
+            identity = ir.node("Identity", [value], name=f"{old.name}_statistic")
+            identity.outputs[0].name = f"{old.name}_statistic"
+            self._graph.insert_before(node, identity)
+            value = identity.outputs[0]
+        value.type = value.type or old.type
+        if old is self._result:
+            self._result = value
+        for user, _ in old.uses():
+            self._memory.pop(("proto", user), None)  # it reads something else from now on
+        old.replace_all_uses_with(value, replace_graph_outputs=True)
+
+    def _drop_unused(self) -> None:
+        kept = set(ancestors(self._network.model, self._result, *(one.of for one in self._found)))
+        outputs = list(dict.fromkeys([self._result, *(one.of for one in self._found)]))
+        for value in outputs:
+            value.type = value.type or ir.TensorType(ir.DataType.FLOAT)
+        self._graph.outputs[:] = [value for value in outputs if value.producer() is not None]
+        self._graph.remove([node for node in self._graph if node not in kept], safe=True)
+        self._graph.sort()

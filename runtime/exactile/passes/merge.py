@@ -1,0 +1,120 @@
+"""Partial statistics of zones become statistics of the image, in float64.
+
+Means and variances are merged pair by pair (Chan, Golub & LeVeque 1983, "Algorithms for computing the sample
+variance"): no square of a mean is subtracted from a mean of squares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exactile.passes.statistic import Statistic
+
+Array = NDArray[np.float64]
+
+
+class Merged:
+    """Partial statistics, merged in the order in which they are added."""
+
+    def __init__(self, statistics: Sequence[Statistic]) -> None:
+        self._merging = [_MERGING[statistic.kind](statistic) for statistic in statistics]
+        self.numbers = sum(statistic.numbers for statistic in statistics)
+
+    def add(self, partials: NDArray[np.float64]) -> None:
+        """Those of a zone, (P,): see ``Statistic.numbers``."""
+        start = 0
+        for merging in self._merging:
+            stop = start + merging.statistic.numbers
+            merging.add(partials[start], partials[start + 1 : stop])
+            start = stop
+
+    def values(self) -> dict[str, NDArray[np.float32]]:
+        """The inputs of further graphs, by name."""
+        found: dict[str, NDArray[np.float32]] = {}
+        for merging in self._merging:
+            one = merging.statistic
+            for name, shape, value in zip(one.inputs, one.shapes, merging.values(), strict=True):
+                found[name] = _shaped(value, shape)
+        return found
+
+
+def _shaped(value: Array, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    repeated = np.repeat(value, prod(shape) // len(value))
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(repeated.astype(np.float32).reshape(shape))
+
+
+class _Sums:
+    def __init__(self, statistic: Statistic) -> None:
+        self.statistic = statistic
+        self._pixels = 0.0
+        self._sums = np.zeros(statistic.channels)
+
+    def add(self, pixels: float, numbers: Array) -> None:
+        self._pixels += pixels
+        self._sums += numbers
+
+    def values(self) -> tuple[Array, ...]:
+        sums = self._sums.reshape(self.statistic.groups, -1)
+        total = sums.sum(1)
+        if self.statistic.kind == "mean":
+            with np.errstate(invalid="ignore", divide="ignore"):
+                total = total / (self._pixels * sums.shape[1])
+        return (total,)
+
+
+class _Extremes:
+    def __init__(self, statistic: Statistic) -> None:
+        self.statistic = statistic
+        self._best = np.maximum if statistic.kind == "maximum" else np.minimum
+        self._found: Array | None = None
+
+    def add(self, pixels: float, numbers: Array) -> None:
+        if pixels:
+            self._found = numbers.copy() if self._found is None else self._best(self._found, numbers)
+
+    def values(self) -> tuple[Array, ...]:
+        found = self._found if self._found is not None else np.full(self.statistic.channels, np.nan)
+        return (self._best.reduce(found.reshape(self.statistic.groups, -1), axis=1),)
+
+
+class _Moments:
+    def __init__(self, statistic: Statistic) -> None:
+        self.statistic = statistic
+        self._pixels = 0.0
+        self._mean, self._spread = np.zeros(statistic.channels), np.zeros(statistic.channels)
+
+    def add(self, pixels: float, numbers: Array) -> None:
+        if not pixels:
+            return
+        near, first, second = numbers.reshape(3, -1)
+        with np.errstate(invalid="ignore", over="ignore"):
+            mean = near + first / pixels
+            spread = np.maximum(second - first * first / pixels, 0)
+            delta, total = mean - self._mean, self._pixels + pixels
+            self._spread += spread + delta * delta * (self._pixels * pixels / total)
+            self._mean += delta * (pixels / total)
+        self._pixels = total
+
+    def values(self) -> tuple[Array, ...]:
+        """Channels of a group have the same number of pixels."""
+        means, spreads = (values.reshape(self.statistic.groups, -1) for values in (self._mean, self._spread))
+        mean = means.mean(1)
+        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+            beside = ((means - mean[:, None]) ** 2).mean(1)
+            variance = spreads.mean(1) / self._pixels + beside
+        return mean, variance
+
+
+_MERGING: Mapping[str, Any] = {
+    "mean": _Sums,
+    "sum": _Sums,
+    "maximum": _Extremes,
+    "minimum": _Extremes,
+    "moments": _Moments,
+}

@@ -1,0 +1,169 @@
+"""The passes before the result: each finds the statistics of one level, those of lower levels known."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from exactile.contract import DeployedModel, Level
+from exactile.errors import BudgetError, OptionError, PlanError
+from exactile.geometry import Box
+from exactile.passes.merge import Merged
+from exactile.passes.planner import PassPlanner
+from exactile.passes.report import PassReport
+from exactile.passes.store import MapStore, lifetimes
+from exactile.passes.unread import Unread
+from exactile.pipeline.cancellation import Cancellation
+from exactile.pipeline.run import Pipeline
+from exactile.pipeline.staging import read_plan
+from exactile.plan.budget import MemoryNeed
+from exactile.plan.choice import Plan
+from exactile.plan.tiles import TilePlan
+from exactile.planning import Planner, Wish
+from exactile.processors.protocol import Constants, Processor
+from exactile.sinks.nothing import NoSink
+from exactile.sources.protocol import Source
+
+Progress = Callable[[int, int], None]
+"""Called with image pixels done of all passes, and how many there are."""
+
+
+class MergingSink(NoSink):
+    """Takes the partial statistics of zones, and merges them in the order of the plan."""
+
+    def __init__(self, plan: TilePlan, merged: Merged) -> None:
+        self._merged = merged
+        self._order: Iterator[Box] = (step.zor for step in plan)
+        self._next = next(self._order, None)
+        self._waiting: dict[Box, NDArray[Any]] = {}
+
+    def write(self, box: Box, block: NDArray[Any]) -> None:
+        self._waiting[box] = block
+        while self._next in self._waiting:
+            assert self._next is not None
+            self._merged.add(self._waiting.pop(self._next))
+            self._next = next(self._order, None)
+
+    def finish(self) -> None:
+        """Everything was merged when the last zone came."""
+        assert self._next is None, "a zone has no partial statistics"
+
+
+@dataclass(slots=True, kw_only=True)
+class Passes:
+    """Finds the statistics that ``model`` asks for, of ``source``."""
+
+    model: DeployedModel
+    planner: Planner
+    processor: Processor
+    source: Source
+    wish: Wish
+    cancellation: Cancellation
+    progress: Progress = lambda _done, _total: None
+    scratch: Path = field(default_factory=lambda: Path(tempfile.gettempdir()))
+    reports: list[PassReport] = field(default_factory=list)
+    maps: MapStore | None = None
+    _done: int = 0
+
+    def check(self) -> None:
+        """Raises OptionError for borders that extend the image by the halo: that of each pass is another one."""
+        if self.model.levels and self.wish.border != "model":
+            raise OptionError(
+                f"--border {self.wish.border} extends the image by the halo; a network that takes statistics of the "
+                "whole image has a halo for each pass: leave it out"
+            )
+
+    def run(self, plan: Plan, constants: Constants) -> dict[str, NDArray[Any]]:
+        """Every statistic, by the name of the input that takes it; ``plan`` is that of the result.
+
+        Raises BudgetError, PlanError, SourceError, EngineError, CancelledError.
+        """
+        found: dict[str, NDArray[Any]] = {}
+        lives = lifetimes(self.model)
+        if self.model.reads:
+            size = self.source.height, self.source.width
+            self.maps = MapStore(size, memory_bytes=self.planner.kept_bytes, folder=self.scratch)
+        for level, (opened, dropped) in zip(self.model.levels, lives, strict=False):
+            begin = time.perf_counter()
+            if self.maps is not None:
+                self.maps.open(opened)
+            known = {**constants, **{name: found[name] for name in level.takes}}
+            chosen, merged = self._run_level(level, plan, known)
+            found.update(merged.values())
+            if self.maps is not None:
+                self.maps.drop(dropped)
+            self.reports.append(
+                PassReport(
+                    statistics=len(level.statistics),
+                    tile=chosen.tile_shape,
+                    tiles=len(chosen),
+                    computed_pixels=chosen.computed_pixels,
+                    seconds=time.perf_counter() - begin,
+                )
+            )
+        return found
+
+    def _run_level(self, level: Level, final: Plan, constants: Constants) -> tuple[TilePlan, Merged]:
+        planner = PassPlanner(
+            level.model, budget_bytes=self.planner.budget_bytes, process_bytes=self.planner.process_bytes
+        )
+        merged = Merged(level.statistics)
+        plan, need = self._plan(planner, final)
+        sink = MergingSink(plan, merged)
+        granted = need.decoding_bytes + need.granted_cache(planner.budget_bytes)
+        self.source.prepare(read_plan(plan), cache_bytes=granted)
+        with self._own_cancellation() as cancellation:
+            Pipeline(
+                plan=plan,
+                contract=level.model.contract,
+                source=self.source if level.model.reads_image else Unread(self.source),
+                compute=self.processor.partials(level, plan, need, constants, self.maps),
+                sink=sink,
+                progress=self._advance,
+                cancellation=cancellation,
+            ).run()
+        sink.finish()
+        return plan, merged
+
+    @contextmanager
+    def _own_cancellation(self) -> Iterator[Cancellation]:
+        """Set with that of the run; what waits for it, and the buffers that these hold, go with the pass."""
+        own = Cancellation()
+
+        def stop() -> None:
+            assert self.cancellation.cause is not None
+            own.cancel(self.cancellation.cause)
+
+        self.cancellation.on_cancel(stop)
+        try:
+            yield own
+        finally:
+            self.cancellation.forget(stop)
+
+    def _plan(self, planner: PassPlanner, final: Plan) -> tuple[TilePlan, MemoryNeed]:
+        """As the result's where that was asked for and can be, else by cost. Raises BudgetError, PlanError."""
+        sink = NoSink()
+        wishes = [Wish(plan="whole" if self.wish.plan == "whole" else "tile")]
+        if self.wish.plan == "tile" and self.wish.tile is not None:
+            wishes.insert(0, Wish(plan="tile", tile=self.wish.tile))
+        for wish in wishes:
+            with suppress(*((BudgetError, PlanError) if wish is not wishes[-1] else ())):
+                plan = planner.choose(self.source, sink, wish).plan
+                break
+        assert isinstance(plan, TilePlan)
+        sizes = (plan.y.domain.size, plan.x.domain.size), (final.y.domain.size, final.x.domain.size)
+        if sizes[0] != sizes[1]:
+            raise PlanError(f"the image is too small: passes run over {sizes[0]} pixels, and the last over {sizes[1]}")
+        return plan, planner.memory_need(plan, self.source, sink)
+
+    def _advance(self, pixels: int) -> None:
+        self._done += pixels
+        total = len(self.model.levels) * self.source.height * self.source.width
+        self.progress(min(self._done, total), total)

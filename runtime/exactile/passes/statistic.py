@@ -1,0 +1,43 @@
+"""What a network asks of a whole feature map: a few numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+StatisticKind = Literal["mean", "moments", "sum", "maximum", "minimum"]
+
+PREFIX = "exactile_statistic_"
+"""Graph inputs that take statistics are called so."""
+
+ZONE = "exactile_zone"
+"""A further input of graphs that find statistics, int64 (4,): first row and the one past the last, first column and the
+one past the last, of the part of the tile that partial statistics are taken of; in pixels of the tile, multiples of the
+stride; at the end of the image beyond all pixels."""
+
+PARTIALS = "exactile_partials"
+"""The output of such graphs, float64 (P,): partial statistics, one after the other; see ``Statistic.numbers``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statistic:
+    """A statistic of a feature map of ``channels`` channels, over all rows and columns.
+
+    ``groups`` are its entries: one for each channel, one for each group of neighbouring channels, or 1 for all.
+    Further graphs take it by ``inputs``, float32 of ``shapes``: the number, or for ``moments`` the mean and the biased
+    variance. Where a shape has more entries than there are groups, each number is repeated for its share of them.
+    """
+
+    kind: StatisticKind
+    channels: int
+    groups: int
+    inputs: tuple[str, ...]
+    shapes: tuple[tuple[int, ...], ...]
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers a tile gives: its pixels n, and for each channel sum, maximum or minimum.
+
+        For moments: a number m near the mean, the sum of x - m, and that of (x - m)^2.
+        """
+        return 1 + self.channels * (3 if self.kind == "moments" else 1)

@@ -1,0 +1,263 @@
+"""Networks that take statistics of the whole image, in passes, against plain ONNX Runtime on the whole image."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from functools import cache
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+import exactile.session
+from exactile.contract import DeployedModel, KeptMap
+from exactile.errors import NotTileableError, OptionError, PlanError
+from exactile.geometry import Box, Span
+from exactile.passes.merge import Merged
+from exactile.passes.statistic import Statistic
+from exactile.passes.store import MapStore, most_kept_bytes
+from exactile.passes.zones import TO_THE_END
+from exactile.session import Session
+from exactile.sinks.array import ArraySink
+from exactile.sources.array import ArraySource
+from exactile_converters.deploy import deploy, deploy_in_passes
+from exactile_converters.from_onnx import prepare_network
+from exactile_converters.passes.reductions import take_out
+from tests.global_nets import BLOCKS, GlobalNet, chain, integers
+
+SIZES = ((40, 52), (41, 57))
+TOLERANCE = 3e-6
+
+KINDS = {
+    "excitation": "mean",
+    "excitation_by_matrices": "mean",
+    "image_pooling": "mean",
+    "largest": "maximum",
+    "smallest": "minimum",
+    "root_of_squares": "sum",
+}
+"""Others take mean and variance."""
+
+
+def image_of(size: tuple[int, int]) -> np.ndarray:
+    """Bright on one side, so that zones differ from the whole."""
+    pixels = np.random.default_rng(5).integers(0, 12, (*size, 1)).astype(np.uint8)
+    pixels[size[0] // 2 :] += 9
+    return pixels
+
+
+def one_pass(model: bytes, image: np.ndarray) -> np.ndarray:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return session.run(None, {"image": image.transpose(2, 0, 1)[None].astype(np.float32)})[0][0]
+
+
+@cache
+def deployed(model: bytes, size: tuple[int, int] | None) -> DeployedModel:
+    network = prepare_network(onnx.load_from_string(model), name="global.onnx")
+    return deploy_in_passes(network, image_dtype="uint8", output="raw", image_size=size)
+
+
+def segment(model: DeployedModel, image: np.ndarray, plan: str, tile: tuple[int, int] | None = None):
+    sink = ArraySink()
+    summary = Session(model).segment(ArraySource(image), sink, plan=plan, tile=tile)
+    return sink.result, summary
+
+
+def small_tile(model: DeployedModel, size: tuple[int, int]) -> tuple[int, int]:
+    """The smallest that advances by a stride or so, of the remainders of the image."""
+    geometry = model.contract.geometry.of_size(size)
+    found = []
+    for axis, px in zip((geometry.y, geometry.x), size, strict=True):
+        least = -(-max(0, axis.margin_before) // axis.stride) * axis.stride + 2 * axis.stride + axis.margin_after
+        found.append(min(px, least + (px - least) % axis.stride))
+    return found[0], found[1]
+
+
+def check(model: bytes, size: tuple[int, int], tolerance: float = TOLERANCE) -> None:
+    """In whole, tiles and strips, with kept maps and without."""
+    image = image_of(size)
+    expected = one_pass(model, image)
+    found = deployed(model, size)
+    again = replace(found, keeping=None)
+    ways = [(again, "whole", None), (again, "tile", small_tile(again, size))]
+    if found.strips is not None:
+        ways.append((again, "strip", (found.strips.startup_rows, size[1])))
+    if found.keeping is not None:
+        ways.append((found, "tile", small_tile(found.keeping, size)))
+    for way, plan, tile in ways:
+        result, summary = segment(way, image, plan, tile)
+        assert result.shape == expected.shape
+        if plan == "tile":
+            assert summary.tiles > 1
+            assert max(one.tiles for one in summary.passes) > 1
+        apart = np.abs(result - expected).max()
+        assert apart <= tolerance * np.abs(expected).max(), (plan, way.keeping is not None, apart)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("block", BLOCKS)
+def test_every_operator_that_looks_at_the_whole_image(block, size):
+    check(chain(block), size)
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_what_is_found(block):
+    network, reductions = take_out(prepare_network(onnx.load_from_string(chain(block)), name=block))
+    assert [one.kind for one in reductions] == [KINDS.get(block, "moments")] * 2
+    assert not network.trace().obstacles
+    groups = {"decomposed_norm": 1, "group_norm": 2, "group_norm_operator": 2}.get(block, 4)
+    assert {one.groups for one in reductions} == {groups}
+
+
+@pytest.mark.parametrize("size", [(24, 31), (33, 40), (64, 9)])
+def test_integers_are_equal_bit_for_bit(size):
+    check(integers(), size, tolerance=0)
+
+
+def test_levels_follow_from_what_depends_on_what():
+    """Four in a row; two that depend on the image alone are found together."""
+    found = deployed(chain("excitation", times=4), (40, 52))
+    assert [len(level.statistics) for level in found.levels] == [1, 1, 1, 1]
+    net = GlobalNet(seed=2)
+    first, second = net.layer("image", 1), net.layer("image", 1)
+    both = net.add("Add", BLOCKS["excitation"](net, first, 4), BLOCKS["instance_norm"](net, second, 4))
+    found = deployed(net.model(net.layer(both, 4, 2)), (40, 52))
+    assert [len(level.statistics) for level in found.levels] == [2]
+
+
+def test_kept_maps_save_work_and_are_dropped_again():
+    """Each pass computes what is new alone; without, all of them begin at the image."""
+    size = (96, 96)
+    found = deployed(chain("instance_norm", times=3), size)
+    assert found.keeping is not None
+    read = [level.model.reads_image for level in found.keeping.levels]
+    assert read[0]
+    assert not all(read)
+    maps = {one.output: one for level in found.keeping.levels for one in level.model.writes}
+    together = sum(one.bytes_at(size) for one in maps.values())
+    assert 0 < most_kept_bytes(found.keeping, size) <= together
+
+
+@pytest.mark.parametrize("rows_first", [True, False])
+@pytest.mark.parametrize("memory_bytes", [0, 1 << 30])
+def test_kept_maps_are_what_was_written(tmp_path, memory_bytes, rows_first):
+    """Parts of tiles that begin and end anywhere, in memory and in files; nothing is left behind."""
+    one = KeptMap(
+        output="map",
+        input="map_in",
+        dtype="float32",
+        shape=(1, 3, None, None) if rows_first else (1, None, None, 3),
+        scale=(Fraction(1, 2), Fraction(1, 2)),
+        constant=(Fraction(1, 2), Fraction(0)),
+        rows_first=True,
+    )
+    size = (41, 30)
+    store = MapStore(size, memory_bytes=memory_bytes, folder=tmp_path)
+    store.open([one])
+    whole = np.random.default_rng(0).normal(size=one.shape_at(size)).astype(np.float32)
+    y, x = one.axes
+    for rows in ((0, 20), (20, 41)):
+        for columns in ((0, 12), (12, 30)):
+            tile = Box(Span(max(0, rows[0] - 4), min(41, rows[1] + (1 if rows[1] < 41 else 0))), Span(0, 30))
+            first, count = tile.y.start // 2, one.sizes_at(tile.shape)[0]
+            part = whole.take(range(first, first + count), axis=y)
+            zone = [rows[0] - tile.y.start, TO_THE_END if rows[1] == 41 else rows[1] - tile.y.start,
+                    columns[0], TO_THE_END if columns[1] == 30 else columns[1]]  # fmt: skip
+            store.write([one], tile, np.array(zone), {"map": part})
+    for tile in (Box(Span(0, 41), Span(0, 30)), Box(Span(10, 31), Span(4, 16))):
+        rows, columns = one.sizes_at(tile.shape)
+        expected = whole.take(range(tile.y.start // 2, tile.y.start // 2 + rows), axis=y)
+        expected = expected.take(range(tile.x.start // 2, tile.x.start // 2 + columns), axis=x)
+        np.testing.assert_array_equal(store.read([one], tile)["map_in"], expected)
+    store.close()
+    assert not list(tmp_path.iterdir())
+
+
+def test_maps_that_memory_has_no_room_for_go_to_the_disk(tmp_path, monkeypatch):
+    """The same bytes; without room on the disk, passes begin at the image."""
+    size = (96, 96)
+    found, image = deployed(chain("instance_norm", times=3), size), image_of(size)
+    tile = small_tile(found.keeping, size)
+    in_memory, _ = segment(found, image, "tile", tile)
+    monkeypatch.setattr(exactile.session, "MOST_KEPT_SHARE", 0.0)
+    sink = ArraySink()
+    Session(found, scratch=tmp_path).segment(ArraySource(image), sink, plan="tile", tile=tile)
+    np.testing.assert_array_equal(sink.result, in_memory)
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(exactile.session, "free_bytes", lambda _folder: 0)
+    again = segment(found, image, "tile", small_tile(found, size))[0]
+    np.testing.assert_allclose(again, in_memory, rtol=0, atol=TOLERANCE * np.abs(in_memory).max())
+
+
+def test_statistics_do_not_depend_on_the_grid():
+    """Another grid of tiles changes the result by rounding alone."""
+    model, image = chain("instance_norm"), image_of((60, 44))
+    found = deployed(model, (60, 44))
+    results = [segment(found, image, "tile", tile)[0] for tile in ((20, 24), (32, 44), (60, 20))]
+    for other in results[1:]:
+        np.testing.assert_allclose(other, results[0], rtol=0, atol=1e-6 * np.abs(results[0]).max())
+
+
+def test_a_size_that_is_refused_is_extended():
+    """Statistics are those of the extended image, as in one pass over it."""
+    net = GlobalNet(seed=1)
+    half = net.add("MaxPool", "image", kernel_shape=[2, 2], strides=[2, 2])
+    normal = BLOCKS["instance_norm"](net, net.layer(half, 1), 4)
+    scales = net.constant([1, 1, 2, 2], np.float32)
+    whole = net.add("Resize", normal, "", scales, mode="nearest", coordinate_transformation_mode="asymmetric",
+                    nearest_mode="floor")  # fmt: skip
+    model = net.model(net.layer(net.add("Concat", "image", whole, axis=1), 5, 2))
+    image = image_of((31, 45))
+    found = deployed(model, (31, 45))
+    expected = one_pass(model, np.pad(image, ((0, 1), (0, 1), (0, 0)), mode="reflect"))[:, :31, :45]
+    for plan, tile in (("whole", None), ("tile", (16, 16))):
+        result, _ = segment(found, image, plan, tile)
+        np.testing.assert_allclose(result, expected, rtol=0, atol=TOLERANCE * np.abs(expected).max())
+
+
+def test_any_size_without_knowing_it_beforehand():
+    """As for bundles: one deployed model for images of every size."""
+    model = chain("excitation")
+    found = deployed(model, None)
+    for size in ((33, 47), (64, 64)):
+        image = image_of(size)
+        result, _ = segment(found, image, "tile", small_tile(found, size))
+        expected = one_pass(model, image)
+        np.testing.assert_allclose(result, expected, rtol=0, atol=TOLERANCE * np.abs(expected).max())
+
+
+def test_merged_numbers_are_those_of_numpy():
+    """A large mean and a small deviation, in zones of very different size."""
+    values = np.random.default_rng(1).normal(1e4, 1e-2, (3, 100, 70)).astype(np.float32)
+    moments = Statistic(kind="moments", channels=3, groups=3, inputs=("m", "v"), shapes=((3,), (3,)))
+    merged = Merged([moments])
+    for rows in (slice(0, 1), slice(1, 90), slice(90, 100)):
+        zone = values[:, rows].reshape(3, -1)
+        near = zone.mean(1, dtype=np.float32)
+        apart = zone.astype(np.float64) - near[:, None]
+        merged.add(np.concatenate([[zone.shape[1]], near, apart.sum(1), (apart**2).sum(1)]))
+    found = merged.values()
+    exact = values.reshape(3, -1).astype(np.float64)
+    np.testing.assert_allclose(found["m"], exact.mean(1), rtol=1e-7)
+    np.testing.assert_allclose(found["v"], exact.var(1), rtol=1e-6)
+
+
+def test_what_is_refused():
+    """Borders that extend the image by the halo; rows that are still to come; what is left over as an obstacle."""
+    found = deployed(chain("excitation"), (40, 52))
+    with pytest.raises(OptionError, match="a halo for each pass"):
+        Session(found).segment(ArraySource(image_of((40, 52))), ArraySink(), border="reflect")
+    with pytest.raises(PlanError, match="statistics of the whole image"):
+        Session(found).stream(width=52, dtype="uint8")
+    network = prepare_network(onnx.load_from_string(chain("excitation")), name="global.onnx")
+    with pytest.raises(NotTileableError):
+        deploy(network, image_dtype="uint8")
+    net = GlobalNet(seed=2)
+    rows = net.add("ReduceMean", net.layer("image", 1), net.constant([3]))
+    model = net.model(net.layer(net.add("Add", net.layer("image", 1), rows), 4, 2))
+    with pytest.raises(NotTileableError, match="ReduceMean"):
+        deployed(model, (40, 52))
