@@ -13,7 +13,7 @@ from exactile_converters.from_onnx import Network, load_network
 from exactile_converters.graphs.io import MapDtype, Normalization, ResultWish, wrap
 from exactile_converters.graphs.memory_records import wrapped_memory
 from exactile_converters.inspection import Inspection, inspect_network, not_tileable
-from exactile_converters.passes.deploy import deployed_levels, without_statistics
+from exactile_converters.passes.deploy import deployed_levels, obstacles_left, without_statistics
 from exactile_converters.passes.keep import keeping
 from exactile_converters.passes.levels import levels_of
 from exactile_converters.passes.reductions import Reduction
@@ -29,6 +29,7 @@ __all__ = [
     "external_files",
     "inspect_network",
     "load_network",
+    "obstacles_left",
 ]
 
 

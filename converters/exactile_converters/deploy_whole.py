@@ -7,6 +7,7 @@ geometry is the size of its result against the image's, and where in the image i
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from fractions import Fraction
 
 import onnx_ir as ir
@@ -27,6 +28,7 @@ from exactile_converters.one_pass.at_size import Exported, NetworkAtSize, export
 from exactile_converters.one_pass.maps import MapsAtSize
 from exactile_converters.one_pass.memory import one_pass_memory
 from exactile_converters.one_pass.refusal import OnePassError
+from exactile_converters.passes.deploy import obstacles_left
 from exactile_converters.untrusted import understood
 
 
@@ -43,9 +45,11 @@ def deploy_whole(
 ) -> DeployedModel:
     """Deploy ``network`` for images of ``image_size``, (height, width) in pixels, alone; the network stays as it is.
 
-    For networks with obstacles to exact tiling, which the contract then names; the session runs the model in one pass,
-    or raises BudgetError. An image whose size the network does not take is reflected at the bottom and right up to the
-    next size that is taken, and the result cropped again.
+    For networks with obstacles to exact tiling; the session runs the model in one pass, or raises BudgetError. The
+    contract names the obstacles that are left where passes find statistics of the whole image (``deploy_in_passes``),
+    or what takes such statistics, where nothing else is in the way.
+    An image whose size the network does not take is reflected at the bottom and right up to the next size that is
+    taken, and the result cropped again.
     Other options are those of ``deploy``.
 
     Raises OptionError for a network that can be tiled (``deploy`` is for it, and for images of any size) and where
@@ -56,11 +60,15 @@ def deploy_whole(
     traced = network.trace()
     if traced.geometry is not None:
         raise OptionError(f"{network.name} can be tiled exactly: deploy it for images of any size")
-    obstacles = tuple(in_short(obstacle, exported=exported_size(network)) for obstacle in traced.obstacles)
+    with understood(network.name):
+        left = obstacles_left(network)
+    exported = exported_size(network)
+    obstacles = tuple(in_short(obstacle, exported=exported) for obstacle in left or traced.obstacles)
     with understood(network.name):
         try:
             found = network_for(network, image_size)
-            return _deployed(found, image_size, image_dtype, normalization or Normalization(), wish, obstacles)
+            model = _deployed(found, image_size, image_dtype, normalization or Normalization(), wish, obstacles)
+            return model if left else replace(model, contract=replace(model.contract, in_passes=True))
         except OnePassError as error:
             raise PlanError(
                 f"{network.name}: {error}. It cannot be tiled, either, because of {obstacles[0]}"

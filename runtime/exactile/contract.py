@@ -188,7 +188,8 @@ class Contract:
     """A model as the runtime sees it.
 
     ``obstacles`` to exact tiling, in words: where there are any, the model runs in one pass, over images of
-    ``only_size``, (height, width).
+    ``only_size``, (height, width). ``in_passes``: they are statistics of the whole image, and deployed in another way
+    the network runs in tiles, after passes that find them.
     """
 
     model_name: str
@@ -199,6 +200,7 @@ class Contract:
     verification: Verification = BY_RULES
     obstacles: tuple[str, ...] = ()
     only_size: tuple[int, int] | None = None
+    in_passes: bool = False
 
 
 StripRole = Literal["first", "body", "last"]

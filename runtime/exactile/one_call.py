@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exactile.contract import Activation, DeployedModel, ImageStatistics, OutputKind, StatisticsKind
-from exactile.errors import OptionError
+from exactile.errors import BudgetError, OptionError
 from exactile.plan.border import Border
 from exactile.plan.budget import parse_bytes
 from exactile.planning import PlanName
@@ -20,6 +21,7 @@ from exactile.request.damage import warn_of_damage
 from exactile.request.meaning import tell_doubt, warn_of_nan
 from exactile.request.model_choice import Deploy, ModelChoice, why_not_run_before
 from exactile.request.normalization import NormalizationNumbers
+from exactile.request.onnx_models import Fits, when_whole
 from exactile.request.progress import Bar
 from exactile.session import Session
 from exactile.sinks.array import ArraySink
@@ -77,6 +79,7 @@ def segment(
         activation=activation,
         output_name=output_name,
         strips=plan in ("auto", "strip"),
+        whole=when_whole(plan, tiles=tile is not None),
         unverified=why_not_run_before(plan, no_verify=not verify),
         memory_bytes=memory_bytes,
         progress=progress,
@@ -84,13 +87,11 @@ def segment(
     deploy = choice.of(model) if isinstance(model, DeployedModel) else choice.load()
     source = open_source(image, **image_options)
     try:
-        session = Session(
-            _deployed(deploy, source),
-            memory_bytes=memory_bytes,
-            threads=threads,
-            device=device,
-            engine=engine,
-        )
+
+        def opened(model: DeployedModel) -> Session:
+            return Session(model, memory_bytes=memory_bytes, threads=threads, device=device, engine=engine)
+
+        session = opened(_deployed(deploy, source, lambda model: _fits(opened(model), source, border)))
         try:
             return _run(session, source, _name(image), plan=plan, tile=tile, border=border, progress=progress)
         finally:
@@ -99,11 +100,21 @@ def segment(
         source.close()
 
 
-def _deployed(deploy: Deploy, source: Source) -> DeployedModel:
-    model = deploy(str(source.dtype), (source.height, source.width))
+def _deployed(deploy: Deploy, source: Source, fits: Fits) -> DeployedModel:
+    model = deploy(str(source.dtype), (source.height, source.width), fits)
     tell_doubt(model.contract.result.doubt)
     leave_out_alpha(source, model.contract.image.channels)
     return model
+
+
+def _fits(opened: Session, source: Source, border: Border) -> bool:
+    """Whether there is a plan within the memory."""
+    with closing(opened) as session:
+        try:
+            session.plan(source, ArraySink(), border=border)
+        except BudgetError:
+            return False
+        return True
 
 
 def _run(

@@ -21,10 +21,25 @@ def reason(contract: Contract) -> str:
     more = f" (and {len(others)} more)" if others else ""
     height, width = pass_size(contract)
     extended = "" if (height, width) == contract.only_size else f", extended to {height} x {width} pixels,"
+    if contract.in_passes:
+        return (
+            f"one pass over the whole image{extended}{'' if extended else ','} which is the fastest where it fits the "
+            f"memory; in tiles, passes for statistics of the whole image would come before, because of {first}{more}"
+        )
     return f"one pass over the whole image{extended}{'' if extended else ','} because of {first}{more}"
 
 
-def listed(contract: Contract) -> str:
+def refused_tiles(contract: Contract) -> str:
+    """Why there are no tiles, and where they are."""
+    if contract.in_passes:
+        return (
+            f"{contract.model_name} was deployed for one pass; it takes statistics of the whole image, and runs in "
+            f"tiles after passes for these (exactile run with --plan auto; deploy_in_passes):\n{_listed(contract)}"
+        )
+    return f"{contract.model_name} cannot be tiled exactly:\n{_listed(contract)}"
+
+
+def _listed(contract: Contract) -> str:
     """The obstacles, a line each."""
     shown = [f"  {obstacle}" for obstacle in contract.obstacles[:MOST_LISTED]]
     more = len(contract.obstacles) - len(shown)
@@ -54,7 +69,7 @@ def check_one_pass(
     if plan == "strip" or (plan == "tile" and tile is None) or (tile is not None and tile != pass_size(contract)):
         what = f"--plan {plan}" if tile is None else f"--tile {tile[0]}x{tile[1]}"
         raise NotTileableError(
-            f"{what}: {contract.model_name} cannot be tiled exactly:\n{listed(contract)}\n"
+            f"{what}: {refused_tiles(contract)}\n"
             "What to do: --plan whole, or auto, runs it in one pass over the whole image"
         )
     if border != "model":

@@ -11,7 +11,7 @@ import numpy as np
 from exactile.background import Background
 from exactile.contract import DeployedModel
 from exactile.errors import BudgetError, ChannelError, DeviceMemoryError, OptionError, PlanError
-from exactile.one_pass import check_one_pass, listed, pass_size, reason
+from exactile.one_pass import check_one_pass, pass_size, reason, refused_tiles
 from exactile.passes.store import part_bytes
 from exactile.pipeline.staging import read_plan
 from exactile.plan.border import BORDERS, Border
@@ -128,7 +128,7 @@ class Planner:
         if not need.fits(self.budget_bytes):
             raise BudgetError(
                 f"one pass over {plan.y.tile} x {plan.x.tile} pixels {need.shortage(self.budget_bytes)}. "
-                f"It would take less in tiles, but {contract.model_name} cannot be tiled exactly:\n{listed(contract)}"
+                f"It would take less in tiles, but {refused_tiles(contract)}"
             )
         return Choice(plan=plan, passes=predicted_passes(plan), reason=reason(contract))
 

@@ -38,7 +38,7 @@ def asked_record(
     return {
         "exactile": exactile.__version__,
         **processor,
-        "model": {"name": model.contract.model_name, "graph": _graph_hash(model)},
+        "model": {"name": model.contract.model_name, "graph": graph_hash(model)},
         "image": source.identity(),
         "asked": {
             "plan": wish.plan,
@@ -102,7 +102,8 @@ def take_over(record: Mapping[str, Any], asked: Mapping[str, Any]) -> Earlier:
     return Earlier(plan=plan["name"], shape=(height, width), normalizers=normalizers, statistics=statistics)
 
 
-def _graph_hash(model: DeployedModel) -> str:
+def graph_hash(model: DeployedModel) -> str:
+    """SHA-256 of the graphs and their weights."""
     found = hashlib.sha256()
     for one in (model, *(level.model for level in model.levels)):
         found.update(one.graph)

@@ -11,6 +11,7 @@ from exactile.contract import Contract, DeployedModel, Level, PlacedModel
 from exactile_converters.cuda_kernels.write import write_for_provider
 from exactile_converters.deploy_graphs import finished_graph, sizes_looked_at
 from exactile_converters.from_onnx import Network
+from exactile_converters.geometry.obstacle import Obstacle
 from exactile_converters.geometry.trace import Traced
 from exactile_converters.graphs.io import Wrapped
 from exactile_converters.graphs.normalization import Normalization
@@ -29,6 +30,12 @@ def without_statistics(network: Network) -> tuple[Network, tuple[Reduction, ...]
     """``network`` with placeholders for the statistics that it takes of the whole image; it is changed in place."""
     local, reductions = take_out(network)
     return replace(local, also=tuple(one.of for one in reductions)), reductions
+
+
+def obstacles_left(network: Network) -> tuple[Obstacle, ...]:
+    """What stands in the way of passes over the image; ``network`` stays as it is. Empty where nothing does."""
+    local, _ = without_statistics(network.copy())
+    return local.trace().obstacles
 
 
 def deployed_levels(

@@ -19,6 +19,7 @@ from exactile_converters.from_onnx import Network
 from exactile_converters.geometry.feature_maps import ForwardWalk, image_shape, walk_forward
 from exactile_converters.geometry.node_view import Labels
 from exactile_converters.geometry.probe import Memory, Probe
+from exactile_converters.geometry.rules.barriers import CONTROL_FLOW
 from exactile_converters.geometry.steps import stride_by_operators, written_steps
 from exactile_converters.geometry.trace import FIRST_BASE_PX, LARGEST_STRIDE, ancestors, probed_sizes
 from exactile_converters.passes.matching import Shape, Taking, global_operator
@@ -180,5 +181,6 @@ class _Search:
         for value in outputs:
             value.type = value.type or ir.TensorType(ir.DataType.FLOAT)
         self._graph.outputs[:] = [value for value in outputs if value.producer() is not None]
-        self._graph.remove([node for node in self._graph if node not in kept], safe=True)
+        if not any(node.op_type in CONTROL_FLOW for node in kept):  # their subgraphs read what they do not name
+            self._graph.remove([node for node in self._graph if node not in kept], safe=True)
         self._graph.sort()

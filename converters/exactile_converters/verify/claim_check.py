@@ -8,7 +8,7 @@ runtime in tiles and in strips. ``verify`` looks further: whether a smaller halo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,10 +25,13 @@ from exactile_converters.geometry.cost import cost_per_pixel
 from exactile_converters.geometry.trace import Traced
 from exactile_converters.graphs.image_in import fitting_image_type
 from exactile_converters.inspection import not_tileable
+from exactile_converters.passes.fixed import with_fixed_statistics
 from exactile_converters.verify.bounded import Bounded, TooLargeError, check_room
 from exactile_converters.verify.claim import Axis
 from exactile_converters.verify.dependency import Lane, noise
 from exactile_converters.verify.difference import TOLERANCE
+from exactile_converters.verify.passes_check import STEPS as PASSES_STEPS
+from exactile_converters.verify.passes_check import PassesCheck
 from exactile_converters.verify.plan_check import STEPPING, PlanCheck
 from exactile_converters.verify.subject import Subject, private_copy, scores_of, value_named
 
@@ -75,20 +78,53 @@ def check_claim(
 ) -> ClaimCheck:
     """Run ``network``, which stays as it is, and compare.
 
+    A network that takes statistics of the whole image is first checked as if these were ones, then with passes.
     ``memory_bytes`` is the process's resident memory that must do (default: MEMORY_BYTES more than now). ``progress``
     gets steps done and steps in all. Raises NotTileableError where nothing is claimed.
     """
-    traced = network.trace()
+    local, traced = network, network.trace()
+    if traced.geometry is None:
+        local = with_fixed_statistics(network)
+        traced = local.trace()
     if traced.geometry is None:
         raise not_tileable(network.name, traced.obstacles)
+    steps = STEPS if local is network else STEPS + PASSES_STEPS
     allowed = memory_bytes if memory_bytes is not None else resident_bytes() + MEMORY_BYTES
     constants = (value.const_value for value in network.model.graph.initializers.values())
     weights = sum(constant.nbytes for constant in constants if constant is not None)
     try:
         check_room(resident_bytes() + WEIGHT_COPIES * weights, allowed, "the weights")
-        return _check(network, traced, strips=strips, allowed=allowed, progress=progress)
+        found = _check(local, traced, strips=strips, allowed=allowed, progress=lambda done, _: progress(done, steps))
+        if local is network or found.tiles:
+            return found
+        result = traced.features[local.result.name or ""]
+        check = PassesCheck(network, result, strips=strips and not found.strips, allowed=allowed)
+        return _with_passes(found, check, lambda done: progress(STEPS + done, steps))
     except (TooLargeError, BudgetError) as error:
         return ClaimCheck(untried=str(error))
+
+
+def _with_passes(found: ClaimCheck, check: PassesCheck, progress: Callable[[int], None]) -> ClaimCheck:
+    """What is found with statistics of the image itself, beside what was ``found`` without."""
+    done = 0
+
+    def step() -> None:
+        nonlocal done
+        done += 1
+        progress(done)
+
+    tiles = check.tiles(step)
+    strips = found.strips or ("" if tiles else check.strips())
+    progress(PASSES_STEPS)
+    return replace(
+        found,
+        tiles=tiles,
+        strips=strips,
+        with_strips=found.with_strips or check.model.strips is not None,
+        untried="" if tiles or strips or check.plans.reacts else found.untried,
+        max_abs=check.plans.max_abs,
+        largest=check.plans.largest,
+    )
 
 
 def _check(network: Network, traced: Traced, *, strips: bool, allowed: int, progress: Progress) -> ClaimCheck:

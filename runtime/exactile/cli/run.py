@@ -46,6 +46,7 @@ from exactile.plan.budget import parse_bytes
 from exactile.request.damage import warn_of_damage
 from exactile.request.meaning import warn_of_nan
 from exactile.request.model_choice import ModelChoice, why_not_run_before
+from exactile.request.onnx_models import when_whole
 from exactile.request.progress import Bar, ManyBars
 
 EXAMPLES = """
@@ -250,6 +251,7 @@ def run(
                 activation=activation.value if activation is not None else None,
                 output_name=output_name,
                 strips=plan.value in ("auto", "strip") and skip_background is None,
+                whole=when_whole(plan.value, tiles=tile is not None or skip_background is not None),
                 unverified=why_not_run_before(plan.value, no_verify=no_verify),
                 memory_bytes=parse_bytes(memory),
                 progress=not no_progress,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import numpy as np
 
 from exactile.batch import OVERLAP_SHARE
 from exactile.cli.background import parse_background
-from exactile.errors import OptionError
+from exactile.contract import DeployedModel
+from exactile.errors import BudgetError, OptionError
 from exactile.image_run import ImageRun, Watcher
 from exactile.memory import default_budget_bytes
 from exactile.plan.border import Border
@@ -19,9 +21,10 @@ from exactile.planning import PlanName, Wish
 from exactile.preview import pictures_bytes, write_pictures
 from exactile.request.meaning import tell_doubt
 from exactile.request.model_choice import Deploy, ModelChoice
+from exactile.run_record import graph_hash
 from exactile.session import Session
 from exactile.sinks.open import open_sink
-from exactile.sinks.protocol import Sink
+from exactile.sinks.protocol import ResumableSink, Sink
 from exactile.sinks.zarr import labels_folder
 from exactile.sources.alpha import leave_out_alpha
 from exactile.sources.open import open_source
@@ -71,7 +74,7 @@ class RunRequest:
 
     def image_run(self, source: Source, sink: Sink, watcher: Watcher, image: str | Path, target: Path) -> ImageRun:
         """The run of one image, small pictures included; ``image`` is its name."""
-        session = self._session(source)
+        session = self._session(source, sink)
         leave_out_alpha(source, session.contract.image.channels)
         label = self.background_label
         if label is None:
@@ -127,27 +130,33 @@ class RunRequest:
 
         return write
 
-    def _session(self, source: Source) -> Session:
+    def _session(self, source: Source, sink: Sink) -> Session:
         """One for each type of samples, and for one image size if the model is for one; others' engines are closed.
 
-        A model may be for all sizes and still do better for some if they are known.
+        A model may be for all sizes and still do better for some if they are known. One for one pass that the memory
+        had room for may lack it for the next image of the same size, which is stored otherwise.
         """
         if self._deploy is None:
             self.load()
         assert self._deploy is not None
         dtype, size = str(source.dtype), (source.height, source.width)
         for known in ((dtype, size), (dtype, None)):
-            if known in self._sessions and not self._sessions[known].lacks(size):
-                return self._sessions[known]
+            kept = self._sessions.get(known)
+            if kept is not None and not kept.lacks(size) and (known[1] is None or self._suits(kept, source, sink)):
+                return kept
         for other in self._sessions.values():
             other.close()
         self._sessions = {key: kept for key, kept in self._sessions.items() if key[1] is None}
-        model = self._deploy(dtype, size)
+        model = self._deploy(dtype, size, lambda model: self._fits(model, source, sink))
         if not self._told:
             tell_doubt(model.contract.result.doubt)
             self._told = True
         of_one_size = model.contract.obstacles or model.image_size is not None
-        self._sessions[dtype, size if of_one_size else None] = session = Session(
+        self._sessions[dtype, size if of_one_size else None] = session = self._opened(model)
+        return session
+
+    def _opened(self, model: DeployedModel) -> Session:
+        return Session(
             model,
             memory_bytes=self._budget(),
             threads=self.threads,
@@ -156,7 +165,28 @@ class RunRequest:
             engine=self.engine,
             device_memory_bytes=self.device_memory_bytes,
         )
-        return session
+
+    def _fits(self, model: DeployedModel, source: Source, sink: Sink) -> bool:
+        """Whether there is a plan for ``model``, and it is not another one that is to be gone on with."""
+        if self.resume and isinstance(sink, ResumableSink):
+            begun = sink.unfinished()
+            if begun is not None and begun["model"]["graph"] != graph_hash(model):
+                return False
+        with closing(self._opened(model)) as session:
+            return self._has_plan(session, source, sink)
+
+    def _suits(self, session: Session, source: Source, sink: Sink) -> bool:
+        """Whether the same choice would be made for this image, too."""
+        if not session.contract.in_passes or self.plan == "whole":
+            return True
+        return self._has_plan(session, source, sink)
+
+    def _has_plan(self, session: Session, source: Source, sink: Sink) -> bool:
+        try:
+            session.plan(source, sink, border=self.border)
+        except BudgetError:
+            return False
+        return True
 
     def _budget(self) -> int | None:
         """Bytes for one image: of many, the one before may still hold a share of what there is."""

@@ -151,7 +151,7 @@ class Passes:
         """As the result's where that was asked for and can be, else by cost. Raises BudgetError, PlanError."""
         sink = NoSink()
         wishes = [Wish(plan="whole" if self.wish.plan == "whole" else "tile")]
-        if self.wish.plan == "tile" and self.wish.tile is not None:
+        if self.wish.plan != "strip" and self.wish.tile is not None:
             wishes.insert(0, Wish(plan="tile", tile=self.wish.tile))
         for wish in wishes:
             with suppress(*((BudgetError, PlanError) if wish is not wishes[-1] else ())):

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
 
 from exactile.contract import Activation, DeployedModel, OutputKind
-from exactile.errors import NotTileableError, OptionError
-from exactile.request.converter import load_converter, load_prover
-from exactile.request.meaning import tell_unverified
-from exactile.request.stages import Stages
+from exactile.errors import OptionError
+from exactile.request.converter import load_converter
+from exactile.request.onnx_models import Fits, OnnxModels, WhenWhole
 
-Deploy = Callable[[str, tuple[int, int]], DeployedModel]
+Deploy = Callable[[str, tuple[int, int], Fits], DeployedModel]
 """From the dtype of an image's samples and its (height, width) to a model for it: of any size, unless it has obstacles,
-or does better where the size is known.
+or does better where the size is known. It is asked whether a model for one pass over the image fits.
 """
 
 
@@ -44,7 +42,7 @@ class ModelChoice:
     """The model and the options that go with it.
 
     ``unverified`` says why a network is not run to check its claim before it is used; empty where it is, within
-    ``memory_bytes``.
+    ``memory_bytes``. ``whole`` says when a network that takes statistics of the whole image runs in one pass.
     """
 
     path: Path
@@ -54,6 +52,7 @@ class ModelChoice:
     activation: Activation | None
     output_name: str | None
     strips: bool
+    whole: WhenWhole = "first"
     unverified: str = ""
     memory_bytes: int | None = None
     progress: bool = False
@@ -70,12 +69,12 @@ class ModelChoice:
         self._check_fixed(f"the bundle {self.path}; leave it out, or convert the model again with it")
         folder = self.path if self.path.is_dir() or not self.path.exists() else self.path.parent
         model = open_bundle(folder).model
-        return lambda _dtype, _size: model
+        return lambda _dtype, _size, _fits: model
 
     def of(self, model: DeployedModel) -> Deploy:
         """For a model that was deployed before. Raises OptionError for what is fixed in it."""
         self._check_fixed(f"the model {self.path}; leave it out, or deploy the model again with it")
-        return lambda _dtype, _size: model
+        return lambda _dtype, _size, _fits: model
 
     def _check_fixed(self, where: str) -> None:
         given = {
@@ -90,59 +89,21 @@ class ModelChoice:
 
     def _onnx(self) -> Deploy:
         converter = load_converter()
-        normalization = self.normalization.build(converter)
-        read = [converter.load_network(self.path, output_name=self.output_name)]
-        found = self._verdict(read[0])
-        untileable: list[Any] = []
-        sized = False
-
-        def deploy(dtype: str, size: tuple[int, int]) -> DeployedModel:
-            wish = {
-                "image_dtype": dtype,
-                "normalization": normalization,
+        models = OnnxModels(
+            path=self.path,
+            converter=converter,
+            wish={
+                "normalization": self.normalization.build(converter),
                 "output": self.output or "labels",
                 "threshold": self.threshold,
                 "activation": self.activation,
-            }
-            nonlocal sized
-            while not untileable:
-                # A network is used up when it is deployed; another type of samples, or size, needs another one.
-                network = read.pop() if read else converter.load_network(self.path, output_name=self.output_name)
-                image_size = size if sized else None
-
-                def deployed(strips: bool, network: Any = network, image_size: Any = image_size) -> DeployedModel:
-                    model: DeployedModel = converter.deploy(network, strips=strips, image_size=image_size, **wish)
-                    return model
-
-                try:
-                    proven: DeployedModel = load_prover().proven(
-                        deployed, found, name=self.path.name, strips=self.strips, skipped=self.unverified
-                    )
-                except NotTileableError:
-                    untileable.append(network)  # as it was
-                else:
-                    if not proven.lacks(size):
-                        return proven
-                    sized = True
-            whole: DeployedModel = converter.deploy_whole(untileable[0], image_size=size, **wish)
-            return whole
-
-        return deploy
-
-    def _verdict(self, network: Any) -> Any:
-        """What running ``network`` shows, now or when it was run before; None where it is not run or not tileable."""
-        if self.unverified:
-            return None
-        with Stages(enabled=self.progress) as stages, suppress(NotTileableError):
-            found = load_prover().check_once(
-                self.path,
-                network,
-                output_name=self.output_name,
-                strips=self.strips,
-                memory_bytes=self.memory_bytes,
-                progress=lambda done, steps: stages.update(f"checking {self.path.name}", done, steps),
-            )
-            if found.untried:
-                tell_unverified(self.path.name, found.untried)
-            return found
-        return None
+            },
+            output_name=self.output_name,
+            strips=self.strips,
+            whole=self.whole,
+            unverified=self.unverified,
+            memory_bytes=self.memory_bytes,
+            progress=self.progress,
+        )
+        models.read()
+        return models.model_for

@@ -82,9 +82,9 @@ class Bar(Bars):
         self._progress.update(self._task, total=height * width)
 
     def measure(self, pixels: int, total: int) -> None:
-        """The pass before: ``pixels`` of ``total`` were read to normalise by."""
+        """The passes before: ``pixels`` of ``total`` were read for statistics of the whole image."""
         if self._measuring is None:
-            self._measuring = self._progress.add_task("measure", total=total)
+            self._measuring = self._progress.add_task("statistics", total=total)
         self._progress.update(self._measuring, completed=pixels)
         if pixels >= total:
             self._progress.remove_task(self._measuring)

@@ -1,0 +1,103 @@
+"""A network that takes statistics of the whole image: passes and the result's tiles against one pass of the network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from exactile.contract import DeployedModel
+from exactile.geometry import AxisGeometry, round_up
+from exactile.plan.strips import least_rows
+from exactile_converters.deploy import deploy_in_passes
+from exactile_converters.from_onnx import Network
+from exactile_converters.geometry.feature_maps import FeatureMap
+from exactile_converters.graphs.image_in import fitting_image_type
+from exactile_converters.verify.bounded import Bounded
+from exactile_converters.verify.plan_check import STEPPING, PlanCheck
+from exactile_converters.verify.subject import Subject, private_copy, value_named
+
+BREADTH_PX = 24
+LEAST_ZONE_PX = 12
+STEPS = 3
+
+
+class PassesCheck:
+    """Tries tiles along both axes, at a size that tiles suit best and at another one, and strips.
+
+    ``result`` tells the axes of the network's output. ``plans`` holds what was seen.
+    """
+
+    def __init__(self, network: Network, result: FeatureMap, *, strips: bool, allowed: int) -> None:
+        self._network, self._strips = network, strips
+        self.model = self._deployed(None)
+        copy = private_copy(network)
+        subject = Subject(copy, value_named(copy, network.result.name or ""), result)
+        self._bounded = Bounded(subject, self.model.contract.memory, allowed)
+        self._stepping = any(node.op_type in STEPPING for node in network.model.graph)
+        self.plans = PlanCheck(self.model, self._bounded, stepping=self._stepping)
+
+    def _deployed(self, size: tuple[int, int] | None) -> DeployedModel:
+        return deploy_in_passes(
+            self._network,
+            image_dtype=fitting_image_type(self._network),
+            output="raw",
+            strips=self._strips and size is None,
+            image_size=size,
+        )
+
+    def tiles(self, step: Callable[[], None]) -> str:
+        """How they differ from one pass; empty where they do not. Raises TooLargeError, BudgetError."""
+        geometry = self.model.contract.geometry
+        for along in (0, 1):
+            axes = geometry.y, geometry.x
+            axis, other = axes[along], axes[1 - along]
+            tile = self._tile(along)
+            breadth = other.accepted_size(max(BREADTH_PX, other.stride))
+            size = axis.accepted_size(tile + 2 * axis.stride)
+            found = self.plans.difference("tile", _pair(along, size, breadth), _pair(along, tile, breadth))
+            found = found or self._at_own_size(along, size, breadth, tile)
+            step()
+            if found:
+                return found
+        return ""
+
+    def _tile(self, along: int) -> int:
+        """Pixels of a tile that cuts the image in several, in all passes."""
+        axes = [
+            (one.contract.geometry.y, one.contract.geometry.x)[along]
+            for one in (self.model, *(level.model for level in self.model.levels))
+        ]
+        axis = axes[0]
+        return axis.accepted_size(
+            max(one.margin_before + one.margin_after for one in axes) + max(LEAST_ZONE_PX, 2 * axis.stride)
+        )
+
+    def _at_own_size(self, along: int, size: int, breadth: int, tile: int) -> str:
+        """At a size of another remainder, where there is one, deployed for it: maps are kept between passes."""
+        geometry = self.model.contract.geometry
+        axis: AxisGeometry = (geometry.y, geometry.x)[along]
+        others = [other for other in axis.others or () if not other.one_pass]
+        if others:
+            other = others[len(others) // 2]
+            size = max(other.least, size + (other.remainder - size) % other.stride)
+            tile += (other.remainder - tile) % other.stride
+        extent = _pair(along, size, breadth)
+        plans = PlanCheck(self._deployed(extent), self._bounded, stepping=self._stepping)
+        found = plans.difference("tile", extent, _pair(along, tile, breadth))
+        self.plans.max_abs, self.plans.largest = max(
+            (self.plans.max_abs, self.plans.largest), (plans.max_abs, plans.largest)
+        )
+        return found
+
+    def strips(self) -> str:
+        """How they differ. Raises TooLargeError, BudgetError."""
+        strips, geometry = self.model.strips, self.model.contract.geometry
+        if strips is None:
+            return ""
+        rows = 2 * geometry.y.stride
+        height = geometry.y.accepted_size(max(least_rows(strips), round_up(strips.startup_rows, rows) + 3 * rows))
+        breadth = geometry.x.accepted_size(max(BREADTH_PX, geometry.x.stride))
+        return self.plans.difference("strip", (height, breadth), (rows, breadth))
+
+
+def _pair(along: int, one: int, other: int) -> tuple[int, int]:
+    return (one, other) if along == 0 else (other, one)
