@@ -84,6 +84,84 @@ def with_learned_positions(**attributes) -> bytes:
     return net.model(net.conv(net.add("Add", half, net.resize(learned, like=half, **attributes))))
 
 
+def with_positions_of_two_axes() -> bytes:
+    """5 x 7 learned positions, resized along the axes that are named, counted from the end."""
+    net = Net(seed=9)
+    learned = net.constant(np.random.default_rng(1).standard_normal((1, 1, 5, 7)), np.float32)
+    size = net.add("Shape", "image", start=-2)
+    return net.model(net.conv(net.add("Add", "image", net.add("Resize", learned, "", "", size, axes=[-2, -1]))))
+
+
+def with_sines() -> bytes:
+    """Sines and cosines of four frequencies take turns in the channels of a position encoding, for each row."""
+    net = Net(seed=10)
+    last = net.constant([3])
+    angles = net.add("Mul", along(net, count(net, "image", 2), 2), net.constant([1, 0.5, 0.25, 0.125], np.float32))
+    waves = []
+    for which, op in enumerate(("Sin", "Cos")):
+        some = net.add("Slice", angles, net.constant([which]), net.constant([1 << 40]), last, net.constant([2]))
+        waves.append(net.add("Unsqueeze", net.add(op, some), net.constant([4])))
+    pairs = net.add("Concat", *waves, axis=-1)
+    kept = net.add("Slice", net.add("Shape", pairs), net.constant([0]), last)
+    flat = net.add("Reshape", pairs, net.add("Concat", kept, net.constant([-1]), axis=0))
+    encoding = net.add("Transpose", flat, perm=[0, 3, 2, 1])
+    maps = net.join(*(net.conv("image") for _ in range(4)))
+    return net.model(net.conv(net.add("Add", maps, encoding, channels=4)))
+
+
+def with_sums() -> bytes:
+    """Rows counted by summing up ones, over the sum of all."""
+    net = Net(seed=11)
+    height = net.add("Shape", "image", start=2, end=3)
+    counted = net.add("CumSum", net.add("Expand", net.constant(1, np.float32), height), net.constant(0))
+    total = net.add("Slice", counted, net.constant([-1]), net.constant([1 << 40]))
+    return net.model(net.conv(net.add("Add", "image", along(net, net.add("Div", counted, total), 2))))
+
+
+def with_a_part_of_a_range() -> bytes:
+    """Steps of a tenth from the fourth on, as single precision sums them up."""
+    net = Net(seed=12)
+    limit = net.add("Mul", net.add("Add", real_size(net, "image", 2), net.constant(5, np.float32)), tenth(net))
+    steps = net.add("Range", net.constant(0, np.float32), limit, tenth(net))
+    height = net.add("Shape", "image", start=2, end=3)
+    part = net.add("Slice", steps, net.constant([3]), net.add("Add", height, net.constant([3])))
+    return net.model(net.conv(net.add("Mul", net.conv("image"), along(net, part, 2))))
+
+
+def tenth(net: Net) -> str:
+    return net.constant(0.1, np.float32)
+
+
+def with_one_range_for_two_channels() -> bytes:
+    """Twice as many numbers as rows, the second half for the second channel: no tile's part of them is one piece."""
+    net = Net(seed=13)
+    height = net.add("Gather", net.add("Shape", "image"), net.constant(2), axis=0)
+    numbers = net.add("Range", net.constant(0), net.add("Mul", height, net.constant(2)), net.constant(1))
+    halves = net.add("Reshape", net.add("Cast", numbers, to=TensorProto.FLOAT), net.constant([1, 2, -1, 1]), channels=2)
+    return net.model(net.conv(net.add("Add", net.join("image", "image"), halves, channels=2)))
+
+
+def with_a_longer_range() -> bytes:
+    """All rows but the last one are counted, and another number comes after them."""
+    net = Net(seed=14)
+    height = net.add("Gather", net.add("Shape", "image"), net.constant(2), axis=0)
+    counted = net.add("Range", net.constant(0), net.add("Sub", height, net.constant(1)), net.constant(1))
+    numbers = net.add("Concat", net.add("Cast", counted, to=TensorProto.FLOAT), net.constant([7], np.float32), axis=0)
+    return net.model(net.conv(net.add("Add", "image", along(net, numbers, 2))))
+
+
+def by_sizes_of_other_maps() -> bytes:
+    """The width, asked of a transposed map; the number of pixels, of a flattened one; and the number of entries."""
+    net = Net(seed=15)
+    turned = net.add("Transpose", "image", perm=[0, 1, 3, 2])
+    flat = net.add("Reshape", "image", net.constant([1, 1, -1]))
+    entries = net.add("Cast", net.add("Size", "image"), to=TensorProto.FLOAT)
+    found = net.conv("image")
+    for number in (real_size(net, turned, 2), real_size(net, flat, 2), entries):
+        found = net.add("Div", found, number)
+    return net.model(net.conv(found))
+
+
 NETWORKS = {
     "coordinates": with_coordinates(),
     "rows of a reduced map": with_rows_of_a_reduced_map(),
@@ -94,8 +172,15 @@ NETWORKS = {
         mode="cubic", coordinate_transformation_mode="align_corners", cubic_coeff_a=-0.75
     ),
     "learned, nearest": with_learned_positions(mode="nearest"),
+    "learned, of two axes": with_positions_of_two_axes(),
+    "sines": with_sines(),
+    "sums": with_sums(),
+    "part of a range": with_a_part_of_a_range(),
+    "one range for two channels": with_one_range_for_two_channels(),
+    "a longer range": with_a_longer_range(),
+    "sizes of other maps": by_sizes_of_other_maps(),
 }
-EXACT = {"rows of a reduced map"}
+EXACT = {"rows of a reduced map", "one range for two channels", "a longer range", "part of a range"}
 
 
 @cache
@@ -124,8 +209,8 @@ def test_every_place_has_its_own_value(name, plan):
             assert np.abs(sink.result - expected).max() <= TOLERANCE * np.abs(expected).max()
 
 
-def test_random_numbers_and_sums_over_positions_stay_obstacles():
-    """A running sum along the image is nothing that a tile can begin in the middle of; random numbers are others."""
+def test_random_numbers_and_sums_over_maps_stay_obstacles():
+    """A tile can not begin in the middle of the running sum of a whole map; random numbers are others each time."""
     sums, random = Net(), Net()
     ones = sums.add("Expand", sums.constant(1, np.float32), sums.add("Shape", "image"))
     summed = sums.add("Add", "image", sums.add("CumSum", ones, sums.constant(2)))

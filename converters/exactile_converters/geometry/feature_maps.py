@@ -13,7 +13,7 @@ import onnx_ir as ir
 import exactile_converters.geometry.rules  # noqa: F401 - registers the rules
 from exactile_converters.geometry.node_view import REPORT_OPERATOR, SPATIAL, Label, Labels, NodeView, Operand
 from exactile_converters.geometry.obstacle import Obstacle, ObstacleError, ShapesDoNotFitError
-from exactile_converters.geometry.position_maps import Growth, buildable
+from exactile_converters.geometry.position_maps import Building, Growth
 from exactile_converters.geometry.probe import Fact, Memory, Probe
 from exactile_converters.geometry.registry import Transfer, find_rule
 from exactile_converters.geometry.rules.barriers import CONTROL_FLOW, barrier
@@ -102,7 +102,7 @@ def _growth_by(shapes: list[tuple[int, ...]], sizes: ImageSizes) -> Growth | Non
             axes[dim] = "y", Fraction(higher, sizes.large[0] - sizes.small[0])
         if wider:
             axes[dim] = "x", Fraction(wider, sizes.large[1] - sizes.small[1])
-    return Growth(len(shapes[0]), axes)
+    return Growth(shapes[0], axes)
 
 
 RANDOM = {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
@@ -130,6 +130,7 @@ class _Walker:
         self._tall: Callable[[], Probe] = cache(lambda: Probe(model, name, tall, memory=memory))
         self._unknown: set[str] = set()
         self._varying = self.found.varying
+        self._building = Building(growth_of=self._growth_of, varies=lambda value: value.name in self._varying)
         self._add(image, labels)
 
     def visit(self, node: ir.Node) -> None:
@@ -226,7 +227,7 @@ class _Walker:
         growth = self._growth_of(value)
         if growth is None or (operand.is_steady and all(operand.repeats(dim) for dim in growth.axes)):
             return False
-        return buildable(value, self._growth_of, lambda other: other.name in self._varying)
+        return self._building.has_piece(value)
 
     def _growth_of(self, value: ir.Value) -> Growth | None:
         """How a constant grows; None where that is not known, or not along one axis for each dimension."""

@@ -1,26 +1,35 @@
 """Maps that are computed from the image's size alone: coordinates, position encodings, numbers that follow the size.
 
 In one pass such a map is computed from the sizes of the whole image, and the pixel at a place has its own value. A tile
-gets its piece of it: what counts positions (Range) begins where the tile does; numbers are those of the whole image;
-shapes that maps are spread to are the tile's.
+gets its piece of it: numbers are those of the whole image; so are lines, what counts or sums up positions along one
+axis, of which the tile takes its part; shapes that maps are spread to are the tile's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
+from math import prod
 
 import onnx_ir as ir
 
-from exactile_converters.geometry.probe import ELEMENTWISE
+from exactile_converters.geometry.probe import ELEMENTWISE, FOLDABLE
 
-ALONG = {*ELEMENTWISE, "Concat", "Cos", "Identity", "Sin", "Squeeze", "Tan", "Transpose", "Unsqueeze"}
+ALONG = {*ELEMENTWISE, "Cos", "Identity", "Sin", "Squeeze", "Tan", "Transpose", "Unsqueeze"}
 """Operators whose piece is that of their operands' pieces."""
 
 SPREADING = {"Expand", "Reshape"}
 """Their second operand is a shape: the tile's."""
 
+ASKING = {"Shape", "Size"}
+"""Operators that ask for the size of a map."""
+
+WHOLE = {*FOLDABLE, "ConstantOfShape", "Cos", "Expand", "Shape", "Sin", "Size", "Tan"}
+"""Operators that are computed for the whole image, where what they make is a number or a line."""
+
+LINE_ELEMENTS = 8
+"""A line has no more numbers for each position: every tile computes all of it."""
 
 SIZES = 3
 """The operand of a Resize that holds the sizes."""
@@ -32,46 +41,124 @@ RESIZE_MODES = {"align_corners", "asymmetric", "half_pixel", "half_pixel_symmetr
 class Growth:
     """The dimensions of a value that grow with the image: axis, and pixels of it for each of the image.
 
-    ``rank`` is the number of all dimensions.
+    ``shape`` is that at one of the sizes.
     """
 
-    rank: int
+    shape: tuple[int, ...]
     axes: Mapping[int, tuple[str, Fraction]]
 
+    @property
+    def rank(self) -> int:
+        return len(self.shape)
 
-def buildable(
-    value: ir.Value, growth_of: Callable[[ir.Value], Growth | None], varies: Callable[[ir.Value], bool]
-) -> bool:
-    """Whether a tile's piece of ``value`` can be computed."""
-    growth = growth_of(value)
-    if growth is None:
-        return False
-    if not growth.axes:
-        return True
-    node = value.producer()
-    if node is None or node.domain or not varies(value):
-        return False
-    operands = [operand for operand in node.inputs if operand is not None]
-    if node.op_type == "Range":
-        return len(growth.axes) == 1 and all(buildable(one, growth_of, varies) for one in operands)
-    if node.op_type == "Resize":
-        return _resizes_a_constant(node, growth, varies)
-    if node.op_type in SPREADING:
-        operands = operands[:1]
-    known = node.op_type in ALONG or node.op_type in SPREADING or node.op_type == "ConstantOfShape"
-    return known and all(buildable(one, growth_of, varies) for one in operands if node.op_type != "ConstantOfShape")
+    @property
+    def line(self) -> int | None:
+        """The dimension that grows, if it is one, and each position has a few numbers only."""
+        if len(self.axes) != 1:
+            return None
+        (dim,) = self.axes
+        return dim if prod(self.shape[:dim] + self.shape[dim + 1 :]) <= LINE_ELEMENTS else None
+
+    def blocks(self) -> list[tuple[int, object]]:
+        """The number of entries between dimensions that grow, and these."""
+        found, between = list[tuple[int, object]](), 1
+        for dim, size in enumerate(self.shape):
+            if dim in self.axes:
+                found.append((between, (size, self.axes[dim])))
+                between = 1
+            else:
+                between *= size
+        return [*found, (between, None)]
 
 
-def _resizes_a_constant(node: ir.Node, growth: Growth, varies: Callable[[ir.Value], bool]) -> bool:
-    """Such as learned positions, to sizes."""
-    constant, sizes = node.inputs[0], node.inputs[SIZES] if len(node.inputs) > SIZES else None
-    return (
-        constant is not None
-        and not varies(constant)
-        and constant.dtype in (ir.DataType.FLOAT, None)
-        and sizes is not None
-        and not node.attributes.get_int("antialias", 0)
-        and node.attributes.get_string("keep_aspect_ratio_policy", "stretch") == "stretch"
-        and node.attributes.get_string("coordinate_transformation_mode", "half_pixel") in RESIZE_MODES
-        and len(growth.axes) > 0
-    )
+@dataclass(slots=True, kw_only=True)
+class Building:
+    """Says of which values a tile's piece can be computed.
+
+    ``growth_of`` a value is None where that is not known; ``varies`` says whether a value follows the image's size.
+    """
+
+    growth_of: Callable[[ir.Value], Growth | None]
+    varies: Callable[[ir.Value], bool]
+    _in_pieces: dict[ir.Value, bool] = field(default_factory=dict)
+    _in_one_pass: dict[ir.Value, bool] = field(default_factory=dict)
+
+    def has_piece(self, value: ir.Value) -> bool:
+        growth = self.growth_of(value)
+        if growth is None:
+            return False
+        return (bool(growth.axes) and self.in_pieces(value)) or self._in_one(value)
+
+    def in_pieces(self, value: ir.Value) -> bool:
+        """Whether the piece is made of the operands' pieces."""
+        if value not in self._in_pieces:
+            growth, node = self.growth_of(value), self._maker(value)
+            self._in_pieces[value] = growth is not None and node is not None and self._is_of_pieces(node, growth)
+        return self._in_pieces[value]
+
+    def _is_of_pieces(self, node: ir.Node, growth: Growth) -> bool:
+        source, op = node.inputs[0] if node.inputs else None, node.op_type
+        if op == "ConstantOfShape":
+            return True
+        if op == "Resize":
+            return self._resizes_a_constant(node, growth)
+        if op == "Reshape":
+            return self._keeps_order(source, growth) and self._have_pieces([source])
+        if op == "Expand":
+            return self._have_pieces([source])
+        if op == "Concat":
+            along = node.attributes.get_int("axis", 0) % growth.rank
+            return along not in growth.axes and self._have_pieces(node.inputs)
+        return (op in ALONG or (op == "Slice" and self._slices_others(node))) and self._have_pieces(node.inputs)
+
+    def _maker(self, value: ir.Value) -> ir.Node | None:
+        """The node of the standard that makes ``value``, alone, from the image's size."""
+        node = value.producer()
+        if node is None or node.domain or len(node.outputs) != 1 or not self.varies(value):
+            return None
+        return node
+
+    def _have_pieces(self, values: Sequence[ir.Value | None]) -> bool:
+        return all(self.has_piece(one) for one in values if one is not None)
+
+    def _in_one(self, value: ir.Value) -> bool:
+        """Whether it is a number or a line that is computed for the whole image."""
+        if value not in self._in_one_pass:
+            growth, node = self.growth_of(value), self._maker(value)
+            self._in_one_pass[value] = not self.varies(value) or (
+                growth is not None
+                and (not growth.axes or growth.line is not None)
+                and node is not None
+                and node.op_type in WHOLE
+                and all(self._in_one(one) for one in node.inputs if one is not None)
+            )
+        return self._in_one_pass[value]
+
+    def _keeps_order(self, operand: ir.Value | None, result: Growth) -> bool:
+        """Whether a Reshape leaves the dimensions that grow as they are, and as many entries between them."""
+        growth = self.growth_of(operand) if operand is not None else None
+        return growth is not None and growth.blocks() == result.blocks()
+
+    def _slices_others(self, node: ir.Node) -> bool:
+        """Whether a Slice is of dimensions that do not grow."""
+        operand, axes = node.inputs[0], node.inputs[3] if len(node.inputs) > 3 else None
+        growth = self.growth_of(operand) if operand is not None else None
+        known = ir.convenience.get_const_tensor(axes) if axes is not None else None
+        if growth is None or known is None:
+            return False
+        return not any(int(axis) % growth.rank in growth.axes for axis in known.numpy().ravel())
+
+    def _resizes_a_constant(self, node: ir.Node, growth: Growth) -> bool:
+        """Such as learned positions, to sizes."""
+        constant, sizes = node.inputs[0], node.inputs[SIZES] if len(node.inputs) > SIZES else None
+        if constant is None or sizes is None or self.varies(constant) or not self._in_one(sizes):
+            return False
+        given = self.growth_of(constant)
+        return (
+            given is not None
+            and all(given.shape[dim] == growth.shape[dim] for dim in range(growth.rank) if dim not in growth.axes)
+            and constant.dtype in (ir.DataType.FLOAT, None)
+            and not node.attributes.get_int("antialias", 0)
+            and node.attributes.get_string("keep_aspect_ratio_policy", "stretch") == "stretch"
+            and node.attributes.get_string("coordinate_transformation_mode", "half_pixel") in RESIZE_MODES
+        )

@@ -7,18 +7,18 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Protocol
 
-import numpy as np
 import onnx
 
 from exactile.contract import POSITION
+from exactile_converters.geometry.node_view import Label
 from exactile_converters.geometry.position_maps import SIZES, SPREADING, Growth
 from exactile_converters.placed.lines import Arithmetic, MapLine
 from exactile_converters.placed.place import Place
 from exactile_converters.placed.resampling import Resampling
 from exactile_converters.placed.resize import placed_resize
 
-Sizes = list[int | MapLine]
-"""The dimensions of a feature map: numbers, or how they grow, along y and then x."""
+Sizes = list[int | Mapping[Label, MapLine]]
+"""The dimensions of a feature map: numbers, or how they grow with the image along each axis that they hold."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,13 +26,16 @@ class Positions:
     """What of a network is computed from the image's size.
 
     ``operands``: their numbers, by the name of a node's first result. ``varying`` is what follows the size, ``growths``
-    how; ``sizes_of`` tells the dimensions of feature maps.
+    how, ``in_pieces`` what is made of the pieces of operands; ``sizes_of`` tells the dimensions of feature maps,
+    ``asked`` those of the map that a Shape or Size node, given by its result, asks for.
     """
 
     operands: Mapping[str, tuple[int, ...]]
     varying: set[str]
     growths: Mapping[str, Growth]
+    in_pieces: set[str]
     sizes_of: Callable[[str], Sizes]
+    asked: Mapping[str, Sizes]
 
 
 class Extent(Protocol):
@@ -41,11 +44,17 @@ class Extent(Protocol):
     def first(self, axis: str, scale: Fraction) -> str:
         """The first row (column) of the piece in the whole map."""
 
-    def count(self, node: onnx.NodeProto, dim: int, axis: str, scale: Fraction) -> str:
+    def count(self, node: onnx.NodeProto, growth: Growth, dim: int) -> str:
         """How many there are of them along dimension ``dim`` of what ``node`` makes."""
 
     def shape(self, node: onnx.NodeProto, growth: Growth) -> str:
         """The shape of the piece of what ``node`` spreads."""
+
+
+def resized_dims(node: onnx.NodeProto, rank: int) -> list[int]:
+    """The dimensions that a Resize is told sizes of, in their order."""
+    axes = next((attribute.ints for attribute in node.attribute if attribute.name == "axes"), range(rank))
+    return [axis % rank for axis in axes]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -76,16 +85,17 @@ class Pieces:
             return self.constant(name) if name else ""
         if name not in self.whole:
             node = self.makers[name]
-            shape = node.op_type == "Shape"
-            self.whole[name] = (
-                self._shape(node) if shape else self._copy(node, [self._whole(one) for one in node.input])
-            )
+            asked = self.positions.asked.get(name)
+            if asked is None:
+                self.whole[name] = self._copy(node, [self._whole(one) for one in node.input])
+            else:
+                self.whole[name] = self._asked(node, asked)
         return self.whole[name]
 
     def _piece(self, name: str, growth: Growth) -> str:
         node = self.makers[name]
-        if node.op_type == "Range":
-            return self._counted(node, growth)
+        if name not in self.positions.in_pieces:
+            return self._of_line(node, growth)
         if node.op_type == "Resize":
             return self._resized(node, growth)
         if node.op_type == "ConstantOfShape":
@@ -98,12 +108,12 @@ class Pieces:
         """A constant, such as learned positions, resized to the size of the whole image's map."""
         constant, sizes = self._whole(node.input[0]), self._whole(node.input[SIZES])
         attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-        axes = [axis % growth.rank for axis in attributes.get("axes", range(growth.rank))]
+        axes = resized_dims(node, growth.rank)
         places = [
             Place(
                 dim=dim,
                 begin=self.extent.first(axis, scale),
-                count=self.extent.count(node, dim, axis, scale),
+                count=self.extent.count(node, growth, dim),
                 source=self.arithmetic.number(0),
                 source_size=self.arithmetic.length(constant, dim),
                 result_size=self.arithmetic.entry(sizes, axes.index(dim)),
@@ -114,30 +124,31 @@ class Pieces:
         how = Resampling.of("Resize", self.opset, attributes)
         return placed_resize(self.arithmetic.nodes, constant, growth.rank, places, how)
 
-    def _counted(self, node: onnx.NodeProto, growth: Growth) -> str:
-        """Range, from where the piece begins."""
-        nodes, ((axis, scale),) = self.arithmetic.nodes, growth.axes.values()
-        start, _, step = (self._whole(one) for one in node.input)
-        zero, one = (self._scalar(self.arithmetic.number(value)) for value in (0, 1))
-        numbers = nodes.add("Range", [zero, self._scalar(self.extent.count(node, 0, axis, scale)), one])
-        places = nodes.add("CastLike", [nodes.add("Add", [numbers, self.extent.first(axis, scale)]), step])
-        return nodes.add("Add", [nodes.add("Mul", [places, step]), start])
+    def _of_line(self, node: onnx.NodeProto, growth: Growth) -> str:
+        """The part of what is computed for the whole image."""
+        nodes, ((dim, (axis, scale)),) = self.arithmetic.nodes, growth.axes.items()
+        first, count = self.extent.first(axis, scale), self.extent.count(node, growth, dim)
+        line = self._whole(node.output[0])
+        return nodes.add("Slice", [line, first, nodes.add("Add", [first, count]), self.arithmetic.number(dim)])
 
-    def _scalar(self, value: str) -> str:
-        nodes = self.arithmetic.nodes
-        return nodes.add("Reshape", [value, nodes.constant(np.zeros(0, np.int64))])
-
-    def _shape(self, node: onnx.NodeProto) -> str:
-        """That of a feature map of the whole image."""
-        wholes, entries = iter((1, 3)), []
-        for size in self.positions.sizes_of(node.input[0]):
-            if isinstance(size, int):
-                entries.append(self.arithmetic.number(size))
-            else:
-                entries.append(self.arithmetic.size(self.arithmetic.entry(POSITION, next(wholes)), size))
+    def _asked(self, node: onnx.NodeProto, sizes: Sizes) -> str:
+        """The shape of a feature map of the whole image, or the number of its entries."""
+        nodes, entries = self.arithmetic.nodes, [self._size(size) for size in sizes]
+        if node.op_type == "Size":
+            return nodes.add("ReduceProd", [nodes.add("Concat", entries, axis=0)], keepdims=0)
         attributes = {attribute.name: attribute.i for attribute in node.attribute}
         kept = entries[attributes.get("start", 0) : attributes.get("end", len(entries))]
-        return self.arithmetic.nodes.add("Concat", kept, axis=0)
+        return nodes.add("Concat", kept, axis=0)
+
+    def _size(self, size: int | Mapping[Label, MapLine]) -> str:
+        """Of a dimension: the product of the axes that it holds."""
+        if isinstance(size, int):
+            return self.arithmetic.number(size)
+        along = [
+            self.arithmetic.size(self.arithmetic.entry(POSITION, 1 if axis == "y" else 3), line)
+            for axis, line in size.items()
+        ]
+        return along[0] if len(along) == 1 else self.arithmetic.nodes.add("Mul", along)
 
     def _copy(self, node: onnx.NodeProto, inputs: list[str]) -> str:
         attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}

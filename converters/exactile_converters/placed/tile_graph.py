@@ -22,7 +22,7 @@ from exactile_converters.geometry.node_view import SPATIAL
 from exactile_converters.geometry.position_maps import SIZES, Growth
 from exactile_converters.placed.find import PlacedAxis, PlacedNode
 from exactile_converters.placed.lines import Arithmetic
-from exactile_converters.placed.pieces import Pieces, Positions
+from exactile_converters.placed.pieces import Pieces, Positions, resized_dims
 from exactile_converters.placed.place import Place
 from exactile_converters.placed.resampling import Resampling
 from exactile_converters.placed.resize import placed_resize
@@ -80,11 +80,10 @@ class _OfTile:
     def first(self, axis: str, scale: Fraction) -> str:
         return self.arithmetic.scaled(self.arithmetic.entry(POSITION, 0 if axis == "y" else 2), scale)
 
-    def count(self, node: onnx.NodeProto, dim: int, axis: str, scale: Fraction) -> str:  # noqa: ARG002 -- strips ask
-        if node.op_type != "Resize":
-            return self.arithmetic.length(node.output[0], dim)
-        axes = next((list(each.ints) for each in node.attribute if each.name == "axes"), None)
-        return self.arithmetic.entry(node.input[SIZES], dim if axes is None else axes.index(dim))
+    def count(self, node: onnx.NodeProto, growth: Growth, dim: int) -> str:
+        if node.op_type == "Resize":
+            return self.arithmetic.entry(node.input[SIZES], resized_dims(node, growth.rank).index(dim))
+        return self.arithmetic.length(node.output[0], dim)
 
     def shape(self, node: onnx.NodeProto, growth: Growth) -> str:  # noqa: ARG002 -- strips ask for it
         return str(node.input[-1])

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from exactile_converters.geometry.node_view import SPATIAL
+from exactile_converters.geometry.node_view import SPATIAL, is_spatial
+from exactile_converters.geometry.position_maps import ASKING, Building
 from exactile_converters.geometry.trace import Traced
 from exactile_converters.placed.find import PlacedNode, line_of, placed_nodes, position_operands
 from exactile_converters.placed.pieces import Positions, Sizes
@@ -39,15 +40,28 @@ def _positions(traced: Traced) -> Positions | None:
     operands = position_operands(traced)
     if not operands:
         return None
-    image = next(iter(traced.features))
+    walk = traced.walk
 
     def sizes_of(name: str) -> Sizes:
-        """The image itself has another name in finished graphs than in the network."""
-        feature = traced.features.get(name) or traced.features[image]
+        feature = traced.features[name]
         return [
-            line_of(traced, feature.name, label) if label in SPATIAL else size
+            {axis: line_of(traced, name, axis) for axis in SPATIAL if axis in label} if is_spatial(label) else size
             for label, size in zip(feature.labels, feature.shape, strict=True)
         ]
 
-    walk = traced.walk
-    return Positions(operands=operands, varying=walk.varying, growths=walk.growths, sizes_of=sizes_of)
+    building = Building(
+        growth_of=lambda value: walk.growths.get(value.name or ""), varies=lambda value: value.name in walk.varying
+    )
+    asking = {
+        node.outputs[0].name or "": node.inputs[0].name or ""
+        for node in traced.nodes
+        if node.op_type in ASKING and node.inputs[0] is not None
+    }
+    return Positions(
+        operands=operands,
+        varying=walk.varying,
+        growths=walk.growths,
+        in_pieces={value.name or "" for node in traced.nodes for value in node.outputs if building.in_pieces(value)},
+        sizes_of=sizes_of,
+        asked={result: sizes_of(asked) for result, asked in asking.items() if asked in traced.features},
+    )

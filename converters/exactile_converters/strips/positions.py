@@ -26,12 +26,12 @@ def piece(name: str, work: Work, at: Rewriter) -> str:
     """What of ``name`` belongs to the rows of ``work``."""
     positions = at.told.positions
     assert positions is not None
-    lines = [size for size in positions.sizes_of(work.result.name) if isinstance(size, MapLine)]
+    lines = [size for size in positions.sizes_of(work.result.name) if not isinstance(size, int)]
     pieces = Pieces(
         arithmetic=at.arithmetic,
         positions=positions,
         makers=at.makers,
-        extent=_OfRows(work, at, dict(zip(("y", "x"), lines, strict=True))),
+        extent=_OfRows(work, at, {axis: line for size in lines for axis, line in size.items()}),
         constant=lambda one: _constant(one, at),
         opset=at.opset,
         whole=at.wholes,
@@ -66,7 +66,8 @@ class _OfRows:
             return sizes.scaled(sizes.entry(POSITION, 2), scale)
         return sizes.plus(sizes.scaled(sizes.entry(POSITION, 0), scale), self.work.start - int(self._above * scale))
 
-    def count(self, _node: onnx.NodeProto, _dim: int, axis: str, scale: Fraction) -> str:
+    def count(self, _node: onnx.NodeProto, growth: Growth, dim: int) -> str:
+        axis, scale = growth.axes[dim]
         sizes, work, at = self.at.arithmetic, self.work, self.at
         self._check(axis, scale)
         if axis == "x":
@@ -82,7 +83,7 @@ class _OfRows:
         if fact is None or fact.shape is None:
             raise StripError(f"the shape of {node.output[0]} is not known")
         entries = [
-            self.count(node, dim, *growth.axes[dim]) if dim in growth.axes else self.at.arithmetic.number(size)
+            self.count(node, growth, dim) if dim in growth.axes else self.at.arithmetic.number(size)
             for dim, size in enumerate(fact.shape)
         ]
         return self.at.build.add("Concat", entries, axis=0)
