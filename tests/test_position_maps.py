@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, numpy_helper
 
 from exactile.errors import NotTileableError
 from exactile.session import Session
@@ -118,6 +118,20 @@ def with_sums() -> bytes:
     return net.model(net.conv(net.add("Add", "image", along(net, net.add("Div", counted, total), 2))))
 
 
+def with_sums_of_a_mask() -> bytes:
+    """Ones as large as a reduced map, summed up along rows and along columns, over the last of each."""
+    net = Net(seed=16)
+    half = net.conv("image", stride=2)
+    one = numpy_helper.from_array(np.ones(1, np.float32))
+    mask = net.add("ConstantOfShape", net.add("Shape", half), value=one)
+    found = [half]
+    for dim in (2, 3):
+        summed = net.add("CumSum", mask, net.constant(dim))
+        last = net.add("Slice", summed, net.constant([-1]), net.constant([1 << 40]), net.constant([dim]))
+        found.append(net.add("Div", summed, last))
+    return net.model(net.conv(net.join(*found)))
+
+
 def with_a_part_of_a_range() -> bytes:
     """Steps of a tenth from the fourth on, as single precision sums them up."""
     net = Net(seed=12)
@@ -175,6 +189,7 @@ NETWORKS = {
     "learned, of two axes": with_positions_of_two_axes(),
     "sines": with_sines(),
     "sums": with_sums(),
+    "sums of a mask": with_sums_of_a_mask(),
     "part of a range": with_a_part_of_a_range(),
     "one range for two channels": with_one_range_for_two_channels(),
     "a longer range": with_a_longer_range(),
@@ -209,11 +224,11 @@ def test_every_place_has_its_own_value(name, plan):
             assert np.abs(sink.result - expected).max() <= TOLERANCE * np.abs(expected).max()
 
 
-def test_random_numbers_and_sums_over_maps_stay_obstacles():
-    """A tile can not begin in the middle of the running sum of a whole map; random numbers are others each time."""
+def test_random_numbers_and_sums_over_uneven_maps_stay_obstacles():
+    """A tile can not begin in the middle of the running sum of a map; random numbers are others each time."""
     sums, random = Net(), Net()
-    ones = sums.add("Expand", sums.constant(1, np.float32), sums.add("Shape", "image"))
-    summed = sums.add("Add", "image", sums.add("CumSum", ones, sums.constant(2)))
+    y, x = (along(sums, count(sums, "image", dim), dim) for dim in (2, 3))
+    summed = sums.add("Add", "image", sums.add("CumSum", sums.add("Add", y, x), sums.constant(2)))
     noise = random.add("Add", "image", random.add("RandomUniformLike", random.add("Shape", "image"), dtype=1))
     for net, result in ((sums, summed), (random, noise)):
         prepared = prepare_network(onnx.load_from_string(net.model(net.conv(result))), name="no")

@@ -31,6 +31,9 @@ WHOLE = {*FOLDABLE, "ConstantOfShape", "Cos", "Expand", "Shape", "Sin", "Size", 
 LINE_ELEMENTS = 8
 """A line has no more numbers for each position: every tile computes all of it."""
 
+MEASURED = {"Cast", "ConstantOfShape", "CumSum", "Expand", "Identity"}
+"""Operators of whose results the whole length is known where they are the same all along it."""
+
 SIZES = 3
 """The operand of a Resize that holds the sizes."""
 
@@ -52,12 +55,9 @@ class Growth:
         return len(self.shape)
 
     @property
-    def line(self) -> int | None:
-        """The dimension that grows, if it is one, and each position has a few numbers only."""
-        if len(self.axes) != 1:
-            return None
-        (dim,) = self.axes
-        return dim if prod(self.shape[:dim] + self.shape[dim + 1 :]) <= LINE_ELEMENTS else None
+    def others(self) -> int:
+        """The number of entries for each position."""
+        return prod(size for dim, size in enumerate(self.shape) if dim not in self.axes)
 
     def blocks(self) -> list[tuple[int, object]]:
         """The number of entries between dimensions that grow, and these."""
@@ -81,13 +81,13 @@ class Building:
     growth_of: Callable[[ir.Value], Growth | None]
     varies: Callable[[ir.Value], bool]
     _in_pieces: dict[ir.Value, bool] = field(default_factory=dict)
-    _in_one_pass: dict[ir.Value, bool] = field(default_factory=dict)
+    _varied: dict[ir.Value, frozenset[int] | None] = field(default_factory=dict)
 
     def has_piece(self, value: ir.Value) -> bool:
         growth = self.growth_of(value)
         if growth is None:
             return False
-        return (bool(growth.axes) and self.in_pieces(value)) or self._in_one(value)
+        return (bool(growth.axes) and self.in_pieces(value)) or self.varied(value) is not None
 
     def in_pieces(self, value: ir.Value) -> bool:
         """Whether the piece is made of the operands' pieces."""
@@ -121,18 +121,71 @@ class Building:
     def _have_pieces(self, values: Sequence[ir.Value | None]) -> bool:
         return all(self.has_piece(one) for one in values if one is not None)
 
-    def _in_one(self, value: ir.Value) -> bool:
-        """Whether it is a number or a line that is computed for the whole image."""
-        if value not in self._in_one_pass:
+    def varied(self, value: ir.Value) -> frozenset[int] | None:
+        """The dimensions that grow along which a number or a line has other entries; None where it is neither.
+
+        Such values are computed for the whole image, as short as 1 along other dimensions that grow.
+        """
+        if not self.varies(value):
+            return frozenset()
+        if value not in self._varied:
             growth, node = self.growth_of(value), self._maker(value)
-            self._in_one_pass[value] = not self.varies(value) or (
-                growth is not None
-                and (not growth.axes or growth.line is not None)
-                and node is not None
-                and node.op_type in WHOLE
-                and all(self._in_one(one) for one in node.inputs if one is not None)
+            found = self._varied_by(node, growth) if growth is not None and node is not None else None
+            if found is not None and (
+                len(found) > 1 or (found and growth is not None and growth.others > LINE_ELEMENTS)
+            ):
+                found = None
+            self._varied[value] = found
+        return self._varied[value]
+
+    def _varied_by(self, node: ir.Node, growth: Growth) -> frozenset[int] | None:
+        operands = [one for one in node.inputs if one is not None]
+        varied = [dims for one in operands if (dims := self.varied(one)) is not None]
+        grown = [known for one in operands if (known := self.growth_of(one)) is not None or not self.varies(one)]
+        if node.op_type not in WHOLE or len(varied) < len(operands) or len(grown) < len(operands):
+            return None
+        if node.op_type == "ConstantOfShape":
+            return frozenset()
+        if node.op_type in ELEMENTWISE or node.op_type == "Expand":
+            count = 1 if node.op_type == "Expand" else len(operands)
+            return frozenset(
+                dim + growth.rank - known.rank
+                for one, dims in zip(operands[:count], varied[:count], strict=True)
+                if (known := self.growth_of(one)) is not None
+                for dim in dims
             )
-        return self._in_one_pass[value]
+        if node.op_type in {"CumSum", "Slice"}:
+            return self._varied_along(node, growth, varied[0])
+        of_all = all(
+            not self.varies(one) or dims == self._grows(one) for one, dims in zip(operands, varied, strict=True)
+        )
+        return frozenset(growth.axes) if of_all else None
+
+    def _varied_along(self, node: ir.Node, growth: Growth, varied: frozenset[int]) -> frozenset[int] | None:
+        """Of an operator along axes: a sum, or a part."""
+        source = node.inputs[0]
+        axes = self._axes(node, 1 if node.op_type == "CumSum" else 3, growth.rank)
+        if source is None or axes is None:
+            return None
+        along = axes & self._grows(source)
+        if node.op_type == "Slice":
+            return varied & frozenset(growth.axes) if along <= varied else None
+        maker = source.producer()
+        known = along <= varied or (maker is not None and maker.op_type in MEASURED)
+        return varied | along if known else None
+
+    def _grows(self, value: ir.Value) -> frozenset[int]:
+        growth = self.growth_of(value)
+        return frozenset(growth.axes if growth is not None else ())
+
+    def _axes(self, node: ir.Node, operand: int, rank: int) -> frozenset[int] | None:
+        """Of an operator that is given them as a constant; a Slice without is of the first ones."""
+        given = node.inputs[operand] if len(node.inputs) > operand else None
+        if given is None:
+            starts = self.growth_of(node.inputs[1]) if node.inputs[1] is not None else None
+            return frozenset(range(starts.shape[0])) if starts is not None else None
+        known = ir.convenience.get_const_tensor(given)
+        return None if known is None else frozenset(int(axis) % rank for axis in known.numpy().ravel())
 
     def _keeps_order(self, operand: ir.Value | None, result: Growth) -> bool:
         """Whether a Reshape leaves the dimensions that grow as they are, and as many entries between them."""
@@ -141,17 +194,14 @@ class Building:
 
     def _slices_others(self, node: ir.Node) -> bool:
         """Whether a Slice is of dimensions that do not grow."""
-        operand, axes = node.inputs[0], node.inputs[3] if len(node.inputs) > 3 else None
-        growth = self.growth_of(operand) if operand is not None else None
-        known = ir.convenience.get_const_tensor(axes) if axes is not None else None
-        if growth is None or known is None:
-            return False
-        return not any(int(axis) % growth.rank in growth.axes for axis in known.numpy().ravel())
+        growth = self.growth_of(node.inputs[0]) if node.inputs[0] is not None else None
+        axes = self._axes(node, 3, growth.rank) if growth is not None else None
+        return growth is not None and axes is not None and axes.isdisjoint(growth.axes)
 
     def _resizes_a_constant(self, node: ir.Node, growth: Growth) -> bool:
         """Such as learned positions, to sizes."""
         constant, sizes = node.inputs[0], node.inputs[SIZES] if len(node.inputs) > SIZES else None
-        if constant is None or sizes is None or self.varies(constant) or not self._in_one(sizes):
+        if constant is None or sizes is None or self.varies(constant) or self.varied(sizes) is None:
             return False
         given = self.growth_of(constant)
         return (

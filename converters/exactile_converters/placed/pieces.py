@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Protocol
 
+import numpy as np
 import onnx
 
 from exactile.contract import POSITION
@@ -26,14 +27,16 @@ class Positions:
     """What of a network is computed from the image's size.
 
     ``operands``: their numbers, by the name of a node's first result. ``varying`` is what follows the size, ``growths``
-    how, ``in_pieces`` what is made of the pieces of operands; ``sizes_of`` tells the dimensions of feature maps,
-    ``asked`` those of the map that a Shape or Size node, given by its result, asks for.
+    how, ``in_pieces`` what is made of the pieces of operands; numbers and lines have other entries along the dimensions
+    ``varied``. ``sizes_of`` tells the dimensions of feature maps, ``asked`` those of the map that a Shape or Size node,
+    given by its result, asks for.
     """
 
     operands: Mapping[str, tuple[int, ...]]
     varying: set[str]
     growths: Mapping[str, Growth]
     in_pieces: set[str]
+    varied: Mapping[str, frozenset[int]]
     sizes_of: Callable[[str], Sizes]
     asked: Mapping[str, Sizes]
 
@@ -68,7 +71,7 @@ class Pieces:
     constant: Callable[[str], str]
     opset: int
     whole: dict[str, str]
-    """What was computed for the whole image, by name."""
+    """What was computed for the whole image, by name: of length 1 along dimensions that it does not vary along."""
     _made: dict[str, str] = field(default_factory=dict)
 
     def of(self, name: str) -> str:
@@ -87,10 +90,40 @@ class Pieces:
             node = self.makers[name]
             asked = self.positions.asked.get(name)
             if asked is None:
-                self.whole[name] = self._copy(node, [self._whole(one) for one in node.input])
+                self.whole[name] = self._copy(node, self._whole_operands(node))
             else:
                 self.whole[name] = self._asked(node, asked)
         return self.whole[name]
+
+    def _whole_operands(self, node: onnx.NodeProto) -> list[str]:
+        growth = self.positions.growths[node.output[0]]
+        if growth.axes and node.op_type in {"ConstantOfShape", "Expand"}:
+            short = np.array([1 if dim in growth.axes else size for dim, size in enumerate(growth.shape)], np.int64)
+            return [*map(self._whole, node.input[:-1]), self.arithmetic.nodes.constant(short)]
+        operands = [self._whole(one) for one in node.input]
+        if node.op_type == "CumSum":
+            for dim in self.positions.varied[node.output[0]] - self.positions.varied.get(node.input[0], frozenset()):
+                operands[0] = self._spread(operands[0], growth.rank, {dim: self._length(node.input[0], dim)})
+        return operands
+
+    def _spread(self, value: str, rank: int, lengths: Mapping[int, str]) -> str:
+        one = self.arithmetic.number(1)
+        shape = self.arithmetic.nodes.add("Concat", [lengths.get(dim, one) for dim in range(rank)], axis=0)
+        return self.arithmetic.nodes.add("Expand", [value, shape])
+
+    def _length(self, name: str, dim: int) -> str:
+        """The whole length of what is the same all along ``dim``; see ``position_maps.MEASURED``."""
+        node, growths = self.makers[name], self.positions.growths
+        source = growths.get(node.input[0])
+        if node.op_type == "ConstantOfShape":
+            return self.arithmetic.entry(self._whole(node.input[0]), dim)
+        if node.op_type == "Expand":
+            missing = growths[name].rank - (source.rank if source is not None else 0)
+            if source is None or dim - missing not in source.axes:
+                skipped = growths[name].rank - growths[node.input[1]].shape[0]
+                return self.arithmetic.entry(self._whole(node.input[1]), dim - skipped)
+            dim -= missing
+        return self._length(node.input[0], dim)
 
     def _piece(self, name: str, growth: Growth) -> str:
         node = self.makers[name]
@@ -126,10 +159,15 @@ class Pieces:
 
     def _of_line(self, node: onnx.NodeProto, growth: Growth) -> str:
         """The part of what is computed for the whole image."""
-        nodes, ((dim, (axis, scale)),) = self.arithmetic.nodes, growth.axes.items()
-        first, count = self.extent.first(axis, scale), self.extent.count(node, growth, dim)
-        line = self._whole(node.output[0])
-        return nodes.add("Slice", [line, first, nodes.add("Add", [first, count]), self.arithmetic.number(dim)])
+        nodes, name = self.arithmetic.nodes, node.output[0]
+        found = self._whole(name)
+        for dim in self.positions.varied[name]:
+            first, count = self.extent.first(*growth.axes[dim]), self.extent.count(node, growth, dim)
+            found = nodes.add("Slice", [found, first, nodes.add("Add", [first, count]), self.arithmetic.number(dim)])
+        others = [dim for dim in growth.axes if dim not in self.positions.varied[name]]
+        if not others:
+            return found
+        return self._spread(found, growth.rank, {dim: self.extent.count(node, growth, dim) for dim in others})
 
     def _asked(self, node: onnx.NodeProto, sizes: Sizes) -> str:
         """The shape of a feature map of the whole image, or the number of its entries."""

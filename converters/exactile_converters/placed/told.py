@@ -57,11 +57,14 @@ def _positions(traced: Traced) -> Positions | None:
         for node in traced.nodes
         if node.op_type in ASKING and node.inputs[0] is not None
     }
+    made = [value for node in traced.nodes for value in node.outputs if value.name in walk.growths]
+    varied = {value.name or "": building.varied(value) for value in made}
     return Positions(
         operands=operands,
         varying=walk.varying,
         growths=walk.growths,
-        in_pieces={value.name or "" for node in traced.nodes for value in node.outputs if building.in_pieces(value)},
+        in_pieces={value.name or "" for value in made if building.in_pieces(value)},
+        varied={name: dims for name, dims in varied.items() if dims is not None},
         sizes_of=sizes_of,
         asked={result: sizes_of(asked) for result, asked in asking.items() if asked in traced.features},
     )
