@@ -22,8 +22,8 @@ from exactile_converters.convert import convert
 from exactile_converters.deploy import load_network
 from exactile_converters.verify.claim_check import check_claim
 from exactile_converters.verify.verdicts import FOLDER_VARIABLE
+from tests import whole_nets
 from tests.nets import onnx_file
-from tests.test_cli_failures import squeeze_and_excite
 
 NAME = "unet_d2"
 
@@ -184,8 +184,8 @@ def test_a_check_that_does_not_fit_the_memory_is_not_made(model):
 
 
 def test_a_network_that_is_not_tileable_is_refused_for_that(tmp_path):
-    path = tmp_path / "se.onnx"
-    onnx.save(squeeze_and_excite(), path)
+    path = tmp_path / "attention.onnx"
+    path.write_bytes(whole_nets.attention())
     with pytest.raises(NotTileableError):
         check_claim(load_network(path))
 

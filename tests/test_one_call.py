@@ -91,7 +91,10 @@ def test_a_network_with_obstacles(tmp_path, image):
     pixels = np.ascontiguousarray(image.transpose(2, 0, 1)[None].astype(np.float32))
     (whole,) = ort.InferenceSession(whole_nets.pooled()).run(None, {"image": pixels})
     assert np.array_equal(exactile.segment(path, image), whole[0].argmax(0))
-    with pytest.raises(NotTileableError, match="GlobalAveragePool_g"):
+    assert np.array_equal(exactile.segment(path, image, plan="tile"), whole[0].argmax(0))
+    path = tmp_path / "attention.onnx"
+    path.write_bytes(whole_nets.attention())
+    with pytest.raises(NotTileableError, match="MatMul"):
         exactile.segment(path, image, plan="tile")
 
 

@@ -69,18 +69,6 @@ CASES: dict[str, tuple[list[tuple], dict, str, str]] = {
         "LayerNormalization",
         "over x",
     ),
-    "coordinates as a channel": (
-        [
-            *sizes_of("a"),
-            node("Concat", "one one h w_", "full", axis=0),
-            node("ConstantOfShape", "full", "ones", value=ONES),
-            node("CumSum", "ones two_", "y"),
-            node("Concat", "a y", "out", axis=1),
-        ],
-        {**SIZE_CONSTANTS, "two_": np.int64(2)},
-        "Concat",
-        "constant map",
-    ),
     "positions of the maximum": (
         [
             node("MaxPool", "a", "p where", kernel_shape=[2, 2], strides=[2, 2]),
