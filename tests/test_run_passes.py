@@ -249,3 +249,25 @@ def test_fixed_statistics_make_a_network_local(folder):
     assert with_fixed_statistics(network, values).trace().geometry is not None
     with pytest.raises(OptionError, match="statistics of another network"):
         with_fixed_statistics(network, {"other": np.zeros(3, np.float32)})
+
+
+def test_a_scratch_folder_that_is_missing_is_told(folder, tmp_path):
+    """Before anything is computed; one that is there is empty afterwards."""
+    image, target = folder / "in" / "0.tif", tmp_path / "labels.tif"
+    words = [
+        "run",
+        str(folder / "instance_norm.onnx"),
+        str(image),
+        "-o",
+        str(target),
+        "--plan",
+        "tile",
+        "--no-progress",
+    ]
+    found = CliRunner().invoke(app, [*words, "--scratch", str(tmp_path / "none")])
+    assert found.exit_code != 0
+    assert "there is no such folder" in found.output
+    (tmp_path / "scratch").mkdir()
+    found = CliRunner().invoke(app, [*words, "--scratch", str(tmp_path / "scratch")])
+    assert found.exit_code == 0, found.output
+    assert not list((tmp_path / "scratch").iterdir())

@@ -76,6 +76,8 @@ class Session:
             raise OptionError(f"at least one thread is needed, got {threads}")
         self._threads = threads
         self._scratch = scratch or Path(tempfile.gettempdir())
+        if not self._scratch.is_dir():
+            raise OptionError(f"--scratch {self._scratch}: there is no such folder")
         self._processor = open_processor(
             model,
             device=device,

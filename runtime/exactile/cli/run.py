@@ -217,6 +217,14 @@ def run(
         typer.Option(metavar="SIZE", help="Of each GPU, e.g. 8GiB. [default: nearly all that is free]"),
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads on a CPU. [default: all cores]")] = None,
+    scratch: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="For maps that are kept between passes and do not fit into --memory. [default: for temporary files]",
+            show_default=False,
+        ),
+    ] = None,
     trace: Annotated[
         Path | None,
         typer.Option(
@@ -287,6 +295,7 @@ def run(
             device=device,
             engine=engine,
             device_memory_bytes=parse_bytes(device_memory),
+            scratch=scratch,
             trace=trace,
             resume=resume,
             pictures={"preview": preview, "overlay": overlay},

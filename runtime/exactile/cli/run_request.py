@@ -51,6 +51,7 @@ class RunRequest:
     device: str
     engine: str
     device_memory_bytes: int | None
+    scratch: Path | None
     trace: Path | None
     resume: bool
     pictures: Mapping[str, bool]
@@ -164,6 +165,7 @@ class RunRequest:
             device=self.device,
             engine=self.engine,
             device_memory_bytes=self.device_memory_bytes,
+            scratch=self.scratch,
         )
 
     def _fits(self, model: DeployedModel, source: Source, sink: Sink) -> bool:
