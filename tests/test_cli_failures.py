@@ -10,6 +10,7 @@ import pytest
 import tifffile
 from onnx import TensorProto, helper
 
+from tests import whole_nets
 from tests.command import exactile
 from tests.nets import onnx_file
 
@@ -31,7 +32,7 @@ def place(tmp_path_factory):
     (folder / "text.onnx").write_text("this is not a network")
     np.save(folder / "image.npy", image)
     (folder / "cut.npy").write_bytes((folder / "image.npy").read_bytes()[:5000])
-    onnx.save(squeeze_and_excite(), folder / "pooled.onnx")
+    (folder / "attention.onnx").write_bytes(whole_nets.attention())
     (folder / "folder").mkdir()
     return folder
 
@@ -64,8 +65,8 @@ CASES = {
     "wrong channels": (("unet.onnx", "grey.tif"), "1 channel"),
     "channel out of range": (("unet.onnx", "slide.tif", "--channels", "0,1,7"), "7"),
     "not ONNX": (("text.onnx", "slide.tif"), "text.onnx"),
-    "not tileable": (("pooled.onnx", "slide.tif", "--plan", "tile"), "squeeze"),
-    "not tileable, and too large": (("pooled.onnx", "slide.tif", "--memory", "60MiB"), "squeeze"),
+    "not tileable": (("attention.onnx", "slide.tif", "--plan", "tile"), "MatMul"),
+    "not tileable, and too large": (("attention.onnx", "slide.tif", "--memory", "60MiB"), "MatMul"),
     "budget too small": (("unet.onnx", "slide.tif", "--memory", "20MiB"), "--memory"),
     "budget is no amount": (("unet.onnx", "slide.tif", "--memory", "lots"), "--memory"),
     "budget too small for the tile": (

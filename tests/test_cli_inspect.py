@@ -9,6 +9,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from tests.command import exactile
+from tests.global_nets import chain
 from tests.nets import onnx_file
 from tests.test_cli_failures import squeeze_and_excite
 
@@ -80,3 +81,16 @@ def test_a_missing_model_is_refused():
     done = exactile("inspect", "nowhere.onnx")
     assert done.returncode >= 2
     assert done.stderr.startswith("error: ")
+
+
+def test_passes_of_a_network_that_takes_statistics_of_the_whole_image(tmp_path):
+    """Two levels; how far each looks, and that the obstacles are none to passes."""
+    path = tmp_path / "chain.onnx"
+    path.write_bytes(chain("excitation"))
+    found = json.loads(exactile("inspect", path, "--json").stdout)
+    assert [[one["kind"] for one in each["statistics"]] for each in found["passes"]["before"]] == [["mean"], ["mean"]]
+    assert found["passes"]["before"][0]["halo"]["top"] < found["passes"]["halo"]["top"]
+    assert 1 < found["passes"]["times"] < 3
+    told = exactile("inspect", path).stdout
+    assert "yes, exactly, in 3 passes: 2 for statistics of the whole image" in told
+    assert "obstacle" not in told

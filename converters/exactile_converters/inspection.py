@@ -20,6 +20,7 @@ from exactile_converters.geometry.trace import Traced
 from exactile_converters.graphs.image_in import fitting_image_type
 from exactile_converters.graphs.io import Normalization, ResultWish, Wrapped, wrap
 from exactile_converters.graphs.memory_records import wrapped_memory
+from exactile_converters.passes.told import PassesTold, passes_of
 from exactile_converters.placed.told import Told, told_of
 from exactile_converters.strips.build import build_strips
 from exactile_converters.strips.refusal import StripError
@@ -48,6 +49,7 @@ class Inspection:
     ``result`` is what ``run`` makes of its output when nothing else is asked for: None where that cannot be labels.
     ``strips`` is None where the network cannot be run in strips; ``no_strips_reason`` then says why.
     ``no_one_pass_reason`` says why a network with obstacles is not run in one pass, either; empty where it is.
+    ``passes`` are those of a network whose obstacles are nothing but statistics of the whole image.
     """
 
     geometry: Geometry | None
@@ -61,6 +63,7 @@ class Inspection:
     no_strips_reason: str
     no_one_pass_reason: str
     result: ResultOutput | None
+    passes: PassesTold | None = None
 
     def plot(self, path: Path, *, title: str, overwrite: bool = False) -> None:
         """Draw where the halo comes from. Raises NotTileableError, OptionError without matplotlib, and SinkError."""
@@ -89,6 +92,7 @@ def inspect_network(network: Network) -> Inspection:
         no_strips_reason=reason,
         no_one_pass_reason="" if tileable else no_one_pass_reason(network, (COST_SIZE_PX, COST_SIZE_PX)),
         result=wrapped.result if wrapped is not None else None,
+        passes=None if tileable else passes_of(network),
     )
 
 

@@ -42,6 +42,7 @@ def inspection_object(inspection: Any, model: Path, known: Verification | None) 
             {"node": step.node, "op": step.op, "adds": number(step.adds), "cumulative": number(step.cumulative)}
             for step in (inspection.profile.steps if inspection.profile else ())
         ],
+        "passes": passes_object(inspection.passes) if inspection.passes is not None else None,
         "obstacles": [
             {"node": found.node, "op": found.op, "reason": found.reason, "remedy": found.remedy}
             for found in inspection.obstacles
@@ -51,6 +52,21 @@ def inspection_object(inspection: Any, model: Path, known: Verification | None) 
         ],
         "outputs": [_tensor(tensor) for tensor in inspection.outputs],
         "labels": labels_object(inspection.result) if inspection.result is not None else None,
+    }
+
+
+def passes_object(passes: Any) -> dict[str, Any]:
+    """The passes before that of the result; ``times`` is the work of all by that of one, each from the image."""
+    return {
+        "before": [
+            {
+                "statistics": [{"kind": found.kind, "of": found.of} for found in one.statistics],
+                "halo": halo_object(one.geometry),
+            }
+            for one in passes.passes
+        ],
+        "halo": halo_object(passes.geometry),
+        "times": float(passes.times) if passes.times is not None else None,
     }
 
 

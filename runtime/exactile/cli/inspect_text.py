@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from exactile.contract import Verification
     from exactile.geometry import Geometry
 
+MOST_LISTED = 4
+"""Statistics of a pass that are named."""
+
 
 def print_inspection(inspection: Any, model: Path, known: Verification | None) -> None:
     """``Inspection`` of the converter on stdout, as tables; ``known``: how its claim is known to hold."""
@@ -35,6 +38,9 @@ def print_inspection(inspection: Any, model: Path, known: Verification | None) -
         if inspection.strips is not None:
             console.print(_strip_table(inspection))
         console.print(_path_table(inspection.profile))
+    if inspection.passes is not None:
+        console.print(_passes_table(inspection.passes))
+        return
     for found in inspection.obstacles:
         console.print(f"\nobstacle  {found.op} '{found.node}'", markup=False)
         console.print(f"  reason  {found.reason}", markup=False)
@@ -49,7 +55,7 @@ def _rows(inspection: Any, model: Path, known: Verification | None) -> Iterator[
         for tensor in tensors:
             dealt = f"  channels {_channels(tensor)} of the image" if title == "input" and several else ""
             yield title, f"{tensor.name}  {tensor.dtype}  {tuple(tensor.shape)}{dealt}"
-    yield "tileable", "yes, exactly" if geometry else "no"
+    yield "tileable", "yes, exactly" if geometry else _passes_in_words(inspection.passes)
     if known is not None:
         yield "known", known.sentence
     if geometry is None:
@@ -71,6 +77,33 @@ def _rows(inspection: Any, model: Path, known: Verification | None) -> Iterator[
         yield "strips", _strips_in_words(inspection)
     yield "cost", _cost_in_words(inspection.cost)
     yield "weights", f"{inspection.cost.parameters:,} parameters"
+
+
+def _passes_in_words(passes: Any) -> str:
+    if passes is None:
+        return "no"
+    before, times = len(passes.passes), passes.times
+    work = f"; each from the image, {float(times):.1f} times the work of one" if times is not None else ""
+    return (
+        f"yes, exactly, in {before + 1} passes: {before} for statistics of the whole image, then the result{work}, "
+        "less with maps that are kept between them"
+    )
+
+
+def _passes_table(passes: Any) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("pass", justify="right")
+    table.add_column("finds", overflow="fold")
+    table.add_column("halo: top, bottom, left, right", justify="right")
+    each = [(one.geometry, [f"{found.kind} of {found.of}" for found in one.statistics]) for one in passes.passes]
+    for number, (geometry, found) in enumerate([*each, (passes.geometry, ["the result"])], start=1):
+        y, x = geometry.y, geometry.x
+        listed = ", ".join(found[:MOST_LISTED]) + (
+            f" and {len(found) - MOST_LISTED} more" if found[MOST_LISTED:] else ""
+        )
+        halo = f"{y.halo_before}, {y.halo_after}, {x.halo_before}, {x.halo_after}"
+        table.add_row(str(number), escape(listed), halo)
+    return table
 
 
 def _channels(tensor: Any) -> str:

@@ -1,0 +1,65 @@
+"""What passes a network takes, for people who look at it before they run it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from exactile.geometry import Geometry
+from exactile_converters.from_onnx import Network
+from exactile_converters.geometry.cost import cost_per_pixel
+from exactile_converters.geometry.trace import Traced, ancestors
+from exactile_converters.passes.deploy import without_statistics
+from exactile_converters.passes.levels import level_geometry, levels_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatisticTold:
+    """A statistic of ``kind`` that is taken of the feature map ``of``."""
+
+    kind: str
+    of: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PassTold:
+    """A pass before that of the result: what it finds, and how far its tiles look."""
+
+    statistics: tuple[StatisticTold, ...]
+    geometry: Geometry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PassesTold:
+    """``passes`` come before that of the result, of ``geometry``.
+
+    ``times`` is the work of all, each begun at the image, by that of one pass; None where it is not known.
+    """
+
+    passes: tuple[PassTold, ...]
+    geometry: Geometry
+    times: Fraction | None
+
+
+def passes_of(network: Network) -> PassesTold | None:
+    """The passes of a network that takes statistics of the whole image; None where something else is in the way."""
+    local, reductions = without_statistics(network.copy())
+    traced = local.trace()
+    if traced.geometry is None or not reductions:
+        return None
+    found = []
+    for level in levels_of(local.model, reductions):
+        maps = [one.of for one in level.reductions]
+        told = tuple(StatisticTold(kind=one.kind, of=one.of.name or "") for one in level.reductions)
+        found.append((maps, PassTold(statistics=told, geometry=level_geometry(traced, local.model, maps))))
+    costs = [
+        cost_per_pixel(tuple(ancestors(local.model, *maps)), traced.features).mac_per_pixel
+        for maps in (*(maps for maps, _ in found), [local.result])
+    ]
+    return PassesTold(passes=tuple(told for _, told in found), geometry=traced.geometry, times=_times(costs, traced))
+
+
+def _times(costs: list[Fraction | None], traced: Traced) -> Fraction | None:
+    known = [cost for cost in costs if cost is not None]
+    whole = cost_per_pixel(traced.nodes, traced.features).mac_per_pixel
+    return sum(known, Fraction(0)) / whole if len(known) == len(costs) and whole else None
