@@ -238,7 +238,8 @@ class _Walker:
             if len(shapes) < len(facts) or len({len(shape) for shape in shapes}) != 1:
                 return None
             growth = _growth_by(shapes, self._sizes)
-            if growth is None or (not growth.axes and any(fact is None or fact.value is None for fact in facts)):
+            known = name not in self._varying or all(fact is not None and fact.value is not None for fact in facts)
+            if growth is None or not (growth.axes or known):
                 return None
             self.found.growths[name] = growth
         return self.found.growths[name]
