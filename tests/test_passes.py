@@ -22,7 +22,7 @@ from exactile.passes.zones import TO_THE_END
 from exactile.session import Session
 from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource
-from exactile_converters.deploy import deploy, deploy_in_passes
+from exactile_converters.deploy import Normalization, deploy, deploy_in_passes
 from exactile_converters.from_onnx import prepare_network
 from exactile_converters.passes.reductions import take_out
 from tests.global_nets import BLOCKS, GlobalNet, chain, integers
@@ -116,6 +116,25 @@ def test_what_is_found(block):
 @pytest.mark.parametrize("size", [(24, 31), (33, 40), (64, 9)])
 def test_integers_are_equal_bit_for_bit(size):
     check(integers(), size, tolerance=0)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_statistic_of_the_image_itself(size):
+    """Of the samples as the network takes them, not as they are stored."""
+    net = GlobalNet(seed=6)
+    scaled = net.add("Mul", "image", net.add("GlobalAveragePool", "image"))
+    model = net.model(net.layer(scaled, 1, 2))
+    check(model, size)
+    network = prepare_network(onnx.load_from_string(model), name="global.onnx")
+    found = deploy_in_passes(
+        network, image_dtype="uint8", output="raw", image_size=size, normalization=Normalization(scale=(7.0,))
+    )
+    image = image_of(size)
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    values = image.transpose(2, 0, 1)[None].astype(np.float32) / np.float32(7)
+    expected = session.run(None, {"image": values})[0][0]
+    result, _ = segment(found, image, "tile", small_tile(found.keeping or found, size))
+    np.testing.assert_allclose(result, expected, rtol=0, atol=TOLERANCE * np.abs(expected).max())
 
 
 def test_levels_follow_from_what_depends_on_what():

@@ -44,15 +44,18 @@ def wrap_partials(
     Raises OptionError, ModelError, ChannelError.
     """
     copy = network.copy()
-    image = prepend_image(copy, image_dtype, normalization)
     graph = copy.model.graph
+    itself = ir.node("Identity", [copy.image], name="exactile_image_itself")
+    itself.outputs[0].name = "exactile_image_itself"
+    graph.append(itself)  # the image as the network takes it
+    name = copy.image.name
+    image = prepend_image(copy, image_dtype, normalization)
     values = {value.name: value for node in graph for value in node.outputs}
+    values[name] = itself.outputs[0]
     build = Builder(graph, "exactile_partial")
     zone = ir.Value(name=ZONE, shape=ir.Shape([4]), type=ir.TensorType(ir.DataType.INT64))
     tail = _Tail(build, zone, int(graph.opset_imports.get("", 0)))
-    parts = [
-        part for one in reductions for part in tail.of(one, values.get(one.of.name, image), features[one.of.name or ""])
-    ]
+    parts = [part for one in reductions for part in tail.of(one, values[one.of.name], features[one.of.name or ""])]
     result = build.add("Concat", *parts, name=PARTIALS, axis=0)
     result.type = ir.TensorType(DOUBLE)
     result.shape = ir.Shape([None])
