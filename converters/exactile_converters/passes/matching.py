@@ -74,6 +74,8 @@ def global_operator(node: ir.Node, features: Mapping[str, FeatureMap], shape_of:
         return _grouped_by_reshape(node, features, shape_of)
     if feature is None or feature.dtype != FLOAT.value or not all(axis in feature.labels for axis in SPATIAL):
         return None
+    if feature.labels.count("c") > 1:  # its channels are no longer one axis, of which groups are neighbours
+        return None
     found = _MATCHERS.get(node.op_type, _reduced if node.op_type in KINDS else None)
     return found(node, value, feature) if found is not None else None
 

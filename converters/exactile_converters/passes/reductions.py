@@ -134,7 +134,8 @@ class _Search:
     def _mean_of(self, made: Taking) -> int | None:
         """The reduction whose mean ``made`` takes the distance from, by its place."""
         for index, one in enumerate(self._found):
-            if one.placeholders[0] is made.mean and one.of is made.of and one.groups == made.groups:
+            same = one.placeholders[0] is made.mean and one.of is made.of and one.groups == made.groups
+            if same and one.kind in {"mean", "moments"}:
                 return index
         return None
 
