@@ -12,13 +12,15 @@ import onnxruntime
 import pytest
 
 import exactile.session
-from exactile.contract import DeployedModel, KeptMap
+from exactile.contract import DeployedModel
 from exactile.errors import NotTileableError, OptionError, PlanError
 from exactile.geometry import Box, Span
+from exactile.passes.kept_map import KeptMap
 from exactile.passes.merge import Merged
 from exactile.passes.statistic import Statistic
 from exactile.passes.store import MapStore, most_kept_bytes
 from exactile.passes.zones import TO_THE_END
+from exactile.planning import Wish
 from exactile.session import Session
 from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource
@@ -210,6 +212,24 @@ def test_maps_that_memory_has_no_room_for_go_to_the_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(exactile.session, "free_bytes", lambda _folder: 0)
     again = segment(found, image, "tile", small_tile(found, size))[0]
     np.testing.assert_allclose(again, in_memory, rtol=0, atol=TOLERANCE * np.abs(in_memory).max())
+
+
+def test_a_resumed_run_keeps_the_statistics_of_the_first():
+    """What was written by them stands: maps are made again by them, whatever this grid of tiles would find."""
+    size = (96, 96)
+    found = deployed(chain("instance_norm", times=3), size)
+    source, sink = ArraySource(image_of(size)), ArraySink()
+    run = Session(found).image_run(source, sink, Wish(plan="tile", tile=small_tile(found.keeping, size)))
+    plan = run.planner.choose(source, sink, run.wish).plan
+    passes = [run._passes(), run._passes()]
+    first = passes[0].run(plan, {})
+    recorded = {name: values + np.float32(0.5) for name, values in first.items()}
+    again = passes[1].run(plan, {}, recorded)
+    assert all(again[name] is values for name, values in recorded.items())
+    reads = run.model.reads
+    whole = Box(Span(0, size[0]), Span(0, size[1]))
+    one, other = (each.maps.read(reads, whole) for each in passes)
+    assert any(not np.array_equal(one[name], other[name]) for name in one)
 
 
 def test_statistics_do_not_depend_on_the_grid():

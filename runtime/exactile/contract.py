@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from exactile.built_engine import BuiltEngine
 from exactile.geometry import Geometry
+from exactile.passes.kept_map import KeptMap
 from exactile.passes.statistic import Statistic
 
 OutputKind = Literal["labels", "multilabel", "probabilities", "raw"]
@@ -291,57 +292,8 @@ class PlacedModel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KeptMap:
-    """A feature map that one pass makes, and later ones begin at: graph output ``output``, graph input ``input``.
-
-    ``shape`` has None where rows and columns are: ``size * scale + constant`` of them, for images of ``size`` pixels
-    along the axis; rows come first, or columns. A tile has its part of them, those that its own size makes.
-    """
-
-    output: str
-    input: str
-    dtype: str
-    shape: tuple[int | None, ...]
-    scale: tuple[Fraction, Fraction]
-    constant: tuple[Fraction, Fraction]
-    rows_first: bool = True
-
-    @property
-    def axes(self) -> tuple[int, int]:
-        """The dimensions of rows and of columns."""
-        first, second = (dim for dim, size in enumerate(self.shape) if size is None)
-        return (first, second) if self.rows_first else (second, first)
-
-    @property
-    def names(self) -> tuple[str, str]:
-        """What the numbers of rows and of columns are called in graphs."""
-        return f"{self.input}_rows", f"{self.input}_columns"
-
-    @property
-    def dims(self) -> tuple[int | str, ...]:
-        """The shape of the input, with names."""
-        named = dict(zip(self.axes, self.names, strict=True))
-        return tuple(named[dim] if size is None else size for dim, size in enumerate(self.shape))
-
-    def sizes_at(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Rows and columns, for an image or tile of ``size``, (height, width)."""
-        rows, columns = (
-            int(px * scale + more) for px, scale, more in zip(size, self.scale, self.constant, strict=True)
-        )
-        return rows, columns
-
-    def shape_at(self, size: tuple[int, int]) -> tuple[int, ...]:
-        """The shape for an image or tile of ``size``, (height, width)."""
-        found = dict(zip(self.axes, self.sizes_at(size), strict=True))
-        return tuple(found[dim] if size is None else size for dim, size in enumerate(self.shape))
-
-    def bytes_at(self, size: tuple[int, int]) -> int:
-        return math.prod(self.shape_at(size)) * np.dtype(self.dtype).itemsize
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Level:
-    """A pass over the image that finds ``statistics`` of it, where those that ``takes`` names are known.
+    """A pass over the image that finds ``statistics`` of it, where those of earlier levels are known.
 
     ``model`` has the geometry of zones of the image: its scale is 1. Its graphs give partial statistics of a zone; see
     ``exactile.passes.statistic``.
@@ -349,7 +301,6 @@ class Level:
 
     model: DeployedModel
     statistics: tuple[Statistic, ...]
-    takes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -114,7 +114,7 @@ class ImageRun:
         passes = self._found = self._passes()
         statistics = earlier.statistics if earlier is not None else {}
         if earlier is None or self.model.reads:  # what was kept is gone
-            statistics = passes.run(plan, constants)
+            statistics = passes.run(plan, constants, None if earlier is None else earlier.statistics)
         measured_s = time.perf_counter() - begin
         constants = {**constants, **statistics}
         self.record = complete_record(asked, plan, normalizers, statistics)
@@ -221,7 +221,7 @@ class ImageRun:
             plan=plan,
             contract=self.model.contract,
             source=self.source if looked_at else Unread(self.source),
-            compute=self.processor.compute(plan, need, constants, self.cancellation, *([maps] if maps else [])),
+            compute=self.processor.compute(plan, need, constants, self.cancellation, maps),
             sink=self.sink,
             progress=self.watcher.progress,
             is_done=is_done,

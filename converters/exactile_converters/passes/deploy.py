@@ -64,10 +64,10 @@ def _level(
     normalization: Normalization,
     weights: Weights,
 ) -> Level:
+    taken: Weights = {}
+
     def wrapped() -> Wrapped:
-        made = wrap_partials(
-            network, traced.features, level.reductions, image_dtype=image_dtype, normalization=normalization
-        )
+        made = wrap_partials(network, traced.features, level, image_dtype=image_dtype, normalization=normalization)
         write_for_provider(made.model)
         return made
 
@@ -82,9 +82,7 @@ def _level(
         graph: bytes = proto.SerializeToString()
         return graph
 
-    taken: Weights = {}
-
-    geometry = level_geometry(traced, network.model, [one.of for one in level.reductions])
+    geometry = level_geometry(traced, network.model, [one.of for one in level])
     sizes = [geometry.y, geometry.x, *(geometry.y.others or ()), *(geometry.x.others or ())]
     placed = None
     if any(one.placed for one in sizes):
@@ -106,6 +104,5 @@ def _level(
     )
     return Level(
         model=model,
-        statistics=tuple(statistic_of(one, traced) for one in level.reductions),
-        takes=level.takes,
+        statistics=tuple(statistic_of(one, traced) for one in level),
     )

@@ -9,8 +9,9 @@ from typing import Any
 import onnx
 from numpy.typing import NDArray
 
-from exactile.contract import Contract, DeployedModel, KeptMap, Level, MemoryModel
+from exactile.contract import Contract, DeployedModel, Level, MemoryModel
 from exactile.geometry import AxisGeometry, Geometry
+from exactile.passes.kept_map import KeptMap
 from exactile_converters.cuda_kernels.write import write_for_provider
 from exactile_converters.deploy_graphs import finished_graph, sizes_looked_at
 from exactile_converters.from_onnx import Network
@@ -60,7 +61,7 @@ def keeping(
         return wrap_partials(
             network,
             traced.features,
-            level.reductions,
+            level,
             image_dtype=image_dtype,
             normalization=normalization,
             also=segment.writes,
@@ -91,13 +92,12 @@ class _Making:
         self._image = next(iter(traced.features))
 
     def level(self, level: LevelOf, segment: Segment, wrapped: Callable[[], Wrapped]) -> Level:
-        targets = [one.of.name or "" for one in level.reductions]
+        targets = [one.of.name or "" for one in level]
         geometry = self._geometry(segment, [*targets, *segment.writes])
         model = self._model(segment, geometry, wrapped, zoned=True)
         return Level(
             model=model,
-            statistics=tuple(statistic_of(one, self._traced) for one in level.reductions),
-            takes=level.takes,
+            statistics=tuple(statistic_of(one, self._traced) for one in level),
         )
 
     def result(self, segment: Segment, wrapped: Callable[[], Wrapped]) -> DeployedModel:

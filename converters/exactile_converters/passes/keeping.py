@@ -54,7 +54,7 @@ class Cuts:
             for value in node.outputs
             if value.name in traced.features
         }
-        self._targets = [tuple(one.of.name or "" for one in level.reductions) for level in levels]
+        self._targets = [tuple(one.of.name or "" for one in level) for level in levels]
         self._targets.append((result.name or "",))
         self._levels = self._found_at(levels)
         self._seconds = {node: self._time(node) for node in dict.fromkeys(self._makers.values())}
@@ -145,7 +145,7 @@ class Cuts:
         found = {
             value.name or "": index + 1
             for index, level in enumerate(levels)
-            for one in level.reductions
+            for one in level
             for value in one.placeholders
         }
         found[self._image] = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 
 import onnx_ir as ir
@@ -14,13 +14,8 @@ from exactile_converters.geometry.node_view import Label
 from exactile_converters.geometry.trace import Traced, ancestors, axis_geometry
 from exactile_converters.passes.reductions import Reduction
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LevelOf:
-    """``reductions`` of one level, and the placeholders of lower ones that they depend on, by name."""
-
-    reductions: tuple[Reduction, ...]
-    takes: tuple[str, ...]
+LevelOf = tuple[Reduction, ...]
+"""The reductions of one level."""
 
 
 def levels_of(model: ir.Model, reductions: Sequence[Reduction]) -> tuple[LevelOf, ...]:
@@ -37,13 +32,7 @@ def levels_of(model: ir.Model, reductions: Sequence[Reduction]) -> tuple[LevelOf
     found: dict[int, list[int]] = {}
     for index in range(len(reductions)):
         found.setdefault(of(index), []).append(index)
-    return tuple(
-        LevelOf(
-            reductions=tuple(reductions[index] for index in members),
-            takes=tuple(sorted({name for index in members for name in read[index]})),
-        )
-        for _, members in sorted(found.items())
-    )
+    return tuple(tuple(reductions[index] for index in members) for _, members in sorted(found.items()))
 
 
 def _placeholders(model: ir.Model, value: ir.Value, known: Mapping[str, int]) -> set[str]:

@@ -49,8 +49,8 @@ def passes_of(network: Network) -> PassesTold | None:
         return None
     found = []
     for level in levels_of(local.model, reductions):
-        maps = [one.of for one in level.reductions]
-        told = tuple(StatisticTold(kind=one.kind, of=one.of.name or "") for one in level.reductions)
+        maps = [one.of for one in level]
+        told = tuple(StatisticTold(kind=one.kind, of=one.of.name or "") for one in level)
         found.append((maps, PassTold(statistics=told, geometry=level_geometry(traced, local.model, maps))))
     costs = [
         cost_per_pixel(tuple(ancestors(local.model, *maps)), traced.features).mac_per_pixel

@@ -9,7 +9,8 @@ import numpy as np
 import onnx_ir as ir
 from onnx import ModelProto, TensorProto, helper, shape_inference
 
-from exactile.contract import POSITION, Carry, KeptMap
+from exactile.contract import POSITION, Carry
+from exactile.passes.kept_map import KeptMap
 from exactile_converters.geometry.probe import SMALL_VALUE_ELEMENTS, Fact, Memory, Probe
 from exactile_converters.strips.refusal import StripError
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,12 +80,17 @@ class Passes:
                 "whole image has a halo for each pass: leave it out"
             )
 
-    def run(self, plan: Plan, constants: Constants) -> dict[str, NDArray[Any]]:
+    def run(
+        self, plan: Plan, constants: Constants, recorded: Mapping[str, NDArray[Any]] | None = None
+    ) -> dict[str, NDArray[Any]]:
         """Every statistic, by the name of the input that takes it; ``plan`` is that of the result.
+
+        With those ``recorded`` by an earlier run, passes make kept maps alone: another grid of tiles would change the
+        last digits of what is found.
 
         Raises BudgetError, PlanError, SourceError, EngineError, CancelledError.
         """
-        found: dict[str, NDArray[Any]] = {}
+        found = dict(recorded or {})
         lives = lifetimes(self.model)
         if self.model.reads:
             size = self.source.height, self.source.width
@@ -94,9 +99,9 @@ class Passes:
             begin = time.perf_counter()
             if self.maps is not None:
                 self.maps.open(opened)
-            known = {**constants, **{name: found[name] for name in level.takes}}
-            chosen, merged = self._run_level(level, plan, known)
-            found.update(merged.values())
+            chosen, merged = self._run_level(level, plan, {**constants, **found})
+            if recorded is None:
+                found.update(merged.values())
             if self.maps is not None:
                 self.maps.drop(dropped)
             self.reports.append(

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exactile.contract import DeployedModel, KeptMap
+from exactile.contract import DeployedModel
 from exactile.geometry import Box, Span
+from exactile.passes.kept_map import KeptMap
 from exactile.passes.scratch import ScratchMap
 from exactile.passes.zones import TO_THE_END
 
