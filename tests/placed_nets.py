@@ -58,21 +58,23 @@ class Net:
         like: str | None = None,
         scale: float | tuple[float, float] | None = None,
         minus: int = 0,
+        region: tuple[float, ...] = (),
         **attributes: Any,
     ) -> str:
-        """To the height and width of ``like`` less ``minus`` pixels, or by ``scale``."""
+        """To the height and width of ``like`` less ``minus`` pixels, or by ``scale``; ``region`` is the operand roi."""
+        roi = self.constant(region, np.float32) if region else ""
         channels = self.channels[source]
         if like is None:
             assert scale is not None
             y, x = scale if isinstance(scale, tuple) else (scale, scale)
             return self.add(
-                "Resize", source, "", self.constant([1, 1, y, x], np.float32), channels=channels, **attributes
+                "Resize", source, roi, self.constant([1, 1, y, x], np.float32), channels=channels, **attributes
             )
         size = self.add("Slice", self.add("Shape", like), self.constant([2]), self.constant([4]))
         if minus:
             size = self.add("Sub", size, self.constant([minus]))
         whole = self.add("Concat", self.constant([1, channels]), size, axis=0)
-        return self.add("Resize", source, "", "", whole, channels=channels, **attributes)
+        return self.add("Resize", source, roi, "", whole, channels=channels, **attributes)
 
     def join(self, *sources: str) -> str:
         return self.add("Concat", *sources, axis=1, channels=sum(self.channels[source] for source in sources))

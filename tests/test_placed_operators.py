@@ -28,6 +28,8 @@ LINEAR = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
 ALIGNED = {"mode": "linear", "coordinate_transformation_mode": "align_corners"}
 NEAREST = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
 
+REGION = {"coordinate_transformation_mode": "tf_crop_and_resize", "region": (0.0,) * 4 + (1.0,) * 4}
+
 NETWORKS: dict[str, tuple[bytes, int]] = {
     "to the skip, linear": (placed_nets.two_levels(**LINEAR), 4),
     "to the skip, nearest": (placed_nets.two_levels(**NEAREST), 4),
@@ -40,6 +42,9 @@ NETWORKS: dict[str, tuple[bytes, int]] = {
     "by 1.5, nearest": (placed_nets.by_scale(1.5, **NEAREST), 2),
     "by 0.75": (placed_nets.by_scale(0.75, **LINEAR), 4),
     "by 2 and 1.5": (placed_nets.by_scale((2.0, 1.5), **LINEAR), 2),
+    "to the skip, tf_crop_and_resize": (placed_nets.two_levels(mode="linear", **REGION), 4),
+    "pyramid, nearest by tf_crop_and_resize": (placed_nets.pyramid(mode="nearest", **REGION), 8),
+    "by 1.5, cubic by tf_crop_and_resize": (placed_nets.by_scale(1.5, mode="cubic", **REGION), 2),
     "by a half, antialiased": (placed_nets.by_scale(0.5, mode="linear", antialias=1), 2),
     "by 1.5, cubic, antialiased": (placed_nets.by_scale(1.5, mode="cubic", antialias=1), 2),
     "by 0.75, symmetric": (

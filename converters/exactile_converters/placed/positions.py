@@ -26,6 +26,8 @@ class Positions:
     """(1,) int64: the last index of the whole operand."""
     copied: str
     """(1,) bool: ONNX Runtime copies along this axis, whatever the scale is."""
+    outside: str
+    """(n,) bool: these entries are the extrapolation value; empty where the coordinate mode has none."""
 
 
 def positions(formula: Formula, place: Place, places: Sequence[Place], how: Resampling) -> Positions:
@@ -44,7 +46,10 @@ def positions(formula: Formula, place: Place, places: Sequence[Place], how: Resa
         kept = formula.either(copied, formula.equal(scale, formula.real(1)))
     found = formula.choose(kept, real, _moved(formula, how.coordinates, real, scale, *lengths))
     last = formula.minus(place.source_size, formula.whole(1))
-    return Positions(index=index, position=found, scale=scale, last=last, copied=copied)
+    outside = ""
+    if how.coordinates == "tf_crop_and_resize":  # float32 may put the last entry beyond the last one of the operand
+        outside = formula.less(formula.as_real(last), found)
+    return Positions(index=index, position=found, scale=scale, last=last, copied=copied, outside=outside)
 
 
 def _copied(formula: Formula, places: Sequence[Place]) -> str:
@@ -68,10 +73,11 @@ def _moved(formula: Formula, mode: str, index: str, scale: str, source_size: str
         case "pytorch_half_pixel":
             moved = formula.minus(formula.over(formula.plus(index, half), scale), half)
             return formula.choose(formula.less(one, result_size), moved, zero)
-        case "align_corners":
+        case "align_corners" | "tf_crop_and_resize":
             grown = formula.times(index, formula.minus(source_size, one))
             moved = formula.over(grown, formula.minus(result_size, one))
-            return formula.choose(formula.equal(result_size, one), zero, moved)
+            single = zero if mode == "align_corners" else formula.times(half, formula.minus(source_size, one))
+            return formula.choose(formula.equal(result_size, one), single, moved)
         case "half_pixel_symmetric":
             return _symmetric(formula, index, scale, source_size, result_size)
     raise ValueError(f"coordinate mode {mode} is not known")

@@ -16,6 +16,7 @@ COORDINATES = (
     "asymmetric",
     "align_corners",
     "tf_half_pixel_for_nn",
+    "tf_crop_and_resize",
 )
 ROUNDINGS = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
 FIRST_OPSET_WITH_MODES = 11
@@ -29,12 +30,14 @@ class Resampling:
     kind: str = "nearest"
     """nearest, linear or cubic."""
     coordinates: str = "half_pixel"
-    """The coordinate transformation mode."""
+    """The coordinate transformation mode; ``tf_crop_and_resize`` is that of the whole: a region from 0 to 1."""
     rounding: str = "round_prefer_floor"
     """The nearest mode; ``simple`` is that of opset 10 and older: above along axes that shrink, below along others."""
     cubic_coefficient: float = DEFAULT_CUBIC_COEFFICIENT
     exclude_outside: bool = False
     antialias: bool = False
+    extrapolation: float = 0.0
+    """The value where ``tf_crop_and_resize`` lands outside of the operand, be it by rounding."""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS.values():
@@ -52,8 +55,8 @@ class Resampling:
     def of(cls, op_type: str, opset: int, attributes: Mapping[str, Any]) -> Resampling:
         """What a node says. ``attributes`` are as ``onnx.helper.get_attribute_value`` gives them (text or bytes).
 
-        Raises ValueError for what no piece can be computed of: ``tf_crop_and_resize``, and sizes that an aspect ratio
-        policy changes.
+        The region of ``tf_crop_and_resize`` must be the whole; see ``rules.placed_resampling``. Raises ValueError for
+        what no piece can be computed of: sizes that an aspect ratio policy changes.
         """
         given = {name: value.decode() if isinstance(value, bytes) else value for name, value in attributes.items()}
         mode = given.get("mode", "nearest")
@@ -71,4 +74,5 @@ class Resampling:
             cubic_coefficient=float(np.float32(given.get("cubic_coeff_a", DEFAULT_CUBIC_COEFFICIENT))),
             exclude_outside=bool(given.get("exclude_outside", 0)),
             antialias=bool(given.get("antialias", 0)),
+            extrapolation=float(np.float32(given.get("extrapolation_value", 0.0))),
         )

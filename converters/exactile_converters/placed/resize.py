@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 from exactile_converters.placed.formula import Formula
 from exactile_converters.placed.place import Nodes, Place
@@ -43,21 +43,31 @@ def placed_resize(
     if not dims or len(set(dims)) < len(dims) or not all(0 <= dim < rank for dim in dims):
         raise ValueError(f"dimensions {dims} of a tensor of rank {rank} cannot be resized: name each once")
     if how.kind == "nearest":
-        return _each_axis(nodes, operand, rank, places, how)
+        return _each_axis(nodes, operand, rank, places, how, element_type)
     if element_type not in REAL_TYPES:
         raise ValueError(f"{how.kind} of {TensorProto.DataType.Name(element_type)}: only float32 and float16 are taken")
     if element_type == TensorProto.FLOAT:
-        return _each_axis(nodes, operand, rank, places, how)
-    found = _each_axis(nodes, nodes.add("Cast", [operand], to=TensorProto.FLOAT), rank, places, how)
+        return _each_axis(nodes, operand, rank, places, how, element_type)
+    found = _each_axis(nodes, nodes.add("Cast", [operand], to=TensorProto.FLOAT), rank, places, how, TensorProto.FLOAT)
     return nodes.add("Cast", [found], to=element_type)
 
 
-def _each_axis(nodes: Nodes, operand: str, rank: int, places: Sequence[Place], how: Resampling) -> str:
+def _each_axis(
+    nodes: Nodes, operand: str, rank: int, places: Sequence[Place], how: Resampling, element_type: int
+) -> str:
     formula = Formula(nodes)
+    outside = []
     for place in sorted(places, key=lambda place: -place.dim):
         at = positions(formula, place, places, how)
         axis = _Axis(formula=formula, operand=operand, rank=rank, place=place)
         operand = axis.resized(at, how)
+        if at.outside:
+            outside.append(axis.along(at.outside))
+    if not outside:
+        return operand
+    value = nodes.constant(np.array([how.extrapolation]).astype(helper.tensor_dtype_to_np_dtype(element_type)))
+    for entries in outside:
+        operand = formula.choose(entries, value, operand)
     return operand
 
 
@@ -107,6 +117,11 @@ class _Axis:
 
     def _gathered(self, operand: str, index: str) -> str:
         return self.formula.nodes.add("Gather", [operand, index], axis=self.outer)
+
+    def along(self, entries: str) -> str:
+        """A vector of (n,) in a shape that spreads over all other dimensions."""
+        shape = [-1] + [1] * (self.rank - 1 - self.place.dim)
+        return self.formula.nodes.add("Reshape", [entries, self.formula.nodes.constant(np.array(shape, np.int64))])
 
     def _broadcast(self, weight: str) -> str:
         """Weights in a shape that multiplies along the axis."""

@@ -12,6 +12,8 @@ align_corners     0                   r + e - 1
 asymmetric        0                   e - e/n2
 ================  ==================  ==========================
 
+``tf_crop_and_resize`` of the whole lies as align_corners does, but a single pixel lies in the middle.
+
 Where the scale is given, and is not 1/r to the last digit, what it drifts over the longest map comes on top.
 """
 
@@ -36,7 +38,7 @@ MOST_DRIFT_PX = 2
 """A scale that drifts further from what sizes say is another one."""
 
 SIZES = {"half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "tf_half_pixel_for_nn", "asymmetric"}
-MODES = {*SIZES, "align_corners"}
+MODES = {*SIZES, "align_corners", "tf_crop_and_resize"}
 TYPES: dict[str, set[int]] = {
     "nearest": set(),
     "linear": {TensorProto.FLOAT, TensorProto.FLOAT16},
@@ -55,9 +57,7 @@ def placed(node: NodeView, *, old: bool, given: dict[int, float]) -> Transfer | 
     mode = node.text("coordinate_transformation_mode", "asymmetric" if old else "half_pixel")
     kind = {"bilinear": "linear"}.get(found := node.text("mode", "nearest"), found)
     operand, labels = node.feature()
-    if mode not in MODES or kind not in TYPES or (TYPES[kind] and operand.small.dtype not in TYPES[kind]):
-        return None
-    if node.text("keep_aspect_ratio_policy", "stretch") != "stretch":
+    if not _is_covered(node, mode, kind):
         return None
     result = node.result()
     rounding: NearestMode = "floor" if old else node.text("nearest_mode", "round_prefer_floor")  # type: ignore[assignment]
@@ -99,6 +99,27 @@ def placed(node: NodeView, *, old: bool, given: dict[int, float]) -> Transfer | 
     return Transfer(labels=(labels,), flows=(Flow(operand=0, reach=reach),))
 
 
+def _is_covered(node: NodeView, mode: str, kind: str) -> bool:
+    operand, labels = node.feature()
+    if mode == "tf_crop_and_resize":
+        _check_region(node, rank=len(labels))
+    if mode not in MODES or kind not in TYPES or (TYPES[kind] and operand.small.dtype not in TYPES[kind]):
+        return False
+    return node.text("keep_aspect_ratio_policy", "stretch") == "stretch"
+
+
+def _check_region(node: NodeView, rank: int) -> None:
+    """Raise where a part of the operand is resized, or one that the image decides."""
+    region = node.operand(1)
+    advice = "Resize the whole map, or crop it by Slice before"
+    if region is None:
+        raise ObstacleError("it has no region to resize (roi)", advice)
+    values = region.constant("region (roi)").ravel()
+    axes = len(node.integers("axes", range(rank)))
+    if not np.array_equal(values, [0.0] * axes + [1.0] * axes):
+        raise ObstacleError(f"it resizes a part of its operand: the region (roi) {values.tolist()}", advice)
+
+
 def _drift_of(given: float, ratio: Fraction) -> Fraction:
     """How far the last pixel of the longest map lies from its share by a scale that is not quite 1 / ratio."""
     return (1 / Fraction(float(np.float32(given))) - ratio) * LARGEST_SIDE_PX
@@ -130,7 +151,7 @@ class _Line:
     def drift(self, mode: str, given: float | None) -> tuple[Fraction, Fraction]:
         """The least and the greatest distance of a position from its share, for all sizes."""
         ratio, excess = self.ratio, self.excess
-        if mode == "align_corners":
+        if mode in {"align_corners", "tf_crop_and_resize"}:
             return min(Fraction(0), ratio + excess - 1), max(Fraction(0), ratio + excess - 1)
         more = Fraction(0)
         if given is not None:  # then excess does not stretch anything, but a scale that is not quite the ratio does
