@@ -32,7 +32,7 @@ COLUMNS = (
     "mode", "channels", "side", "threads", "Resize ns|.2f", "placed ns|.2f", "placed by Resize|.2f", "rounds",
     "largest difference|.1e",
 )  # fmt: skip
-PLACE_NAMES = ("begin", "end", "source", "source_size", "result_size")
+PLACE_NAMES = ("begin", "count", "source", "source_size", "result_size")
 
 Run = Callable[[], np.ndarray]
 

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
+from benchmarks import placed_resize as benchmark
 from exactile_converters.placed.place import Place
 from exactile_converters.placed.resampling import Resampling
 from exactile_converters.placed.resize import placed_resize
@@ -378,3 +379,10 @@ def test_attributes_are_taken_as_onnx_gives_them():
     node = helper.make_node("Resize", ["x"], ["y"], mode="cubic", cubic_coeff_a=-0.5, exclude_outside=1)
     given = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
     assert Resampling.of("Resize", 13, given) == Resampling(kind="cubic", cubic_coefficient=-0.5, exclude_outside=True)
+
+
+def test_the_benchmark_compares_equal_results():
+    x = random_map((1, 2, 8, 8))
+    attributes = {"mode": "nearest", "coordinate_transformation_mode": "align_corners"}
+    found, expected = (make(attributes, x, 16, 1)() for make in (benchmark.placed, benchmark.native))
+    np.testing.assert_array_equal(found, expected)
