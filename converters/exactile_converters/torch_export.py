@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from exactile_converters.quiet import quiet
+from exactile_converters.torch_bins import bins_of_any_size
 
 Exporter = Literal["torchscript", "dynamo"]
 
@@ -49,7 +50,7 @@ def export_onnx(
     was_training = module.training
     module.eval()
     try:
-        with quiet():
+        with quiet(), bins_of_any_size():
             if exporter == "torchscript":
                 axes = AXES if dynamic else None
                 export_torchscript(module, example if dynamic else example[:1], path_or_buffer, opset, axes)
