@@ -187,9 +187,9 @@ def test_a_bundle_of_version_1_is_still_read(made, bundle):
 
 def test_a_newer_version_asks_for_an_update(bundle):
     def newer(contract):
-        contract.update(version=4, surprising={"new": "field"})
+        contract.update(version=5, surprising={"new": "field"})
 
-    with pytest.raises(BundleError, match="version 4 and this exactile reads up to 3: update exactile"):
+    with pytest.raises(BundleError, match="version 5 and this exactile reads up to 4: update exactile"):
         exactile.open_bundle(edited(bundle, newer))
 
 

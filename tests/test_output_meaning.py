@@ -261,7 +261,7 @@ def test_a_bundle_keeps_threshold_rule_and_planes(tmp_path):
     done = exactile("convert", tmp_path / "m.onnx", "-o", bundle, *asked)
     assert done.returncode == 0, done.stderr
     contract = json.loads((bundle / "contract.json").read_text())
-    assert contract["version"] == 3
+    assert contract["version"] == 4
     assert contract["result"]["threshold"] == 0.4
     assert "0.4" in contract["result"]["rule"]
     np.save(tmp_path / "i.npy", IMAGE)

@@ -29,6 +29,7 @@ from exactile.bundle.contract_file import (
     ContractFile,
     FilePart,
     GraphPart,
+    LevelPart,
     NormalizationPart,
     OtherStripsPart,
     PlacedPart,
@@ -39,6 +40,7 @@ from exactile.bundle.contract_file import (
     WeightPart,
     encode_contract,
 )
+from exactile.bundle.levels import level_part
 from exactile.bundle.translation import (
     ROLES,
     claims_of,
@@ -49,7 +51,7 @@ from exactile.bundle.translation import (
     result_part,
     strips_part,
 )
-from exactile.contract import Contract, DeployedModel, PlacedModel, StripModel, StripRole
+from exactile.contract import Contract, DeployedModel, Level, PlacedModel, StripModel, StripRole
 from exactile.errors import NotTileableError, OutputExistsError, SinkError
 from exactile_converters.cuda_kernels.doubts import mark_doubt
 from exactile_converters.graphs.io import Normalization
@@ -143,14 +145,16 @@ def _files(content: BundleContent) -> tuple[dict[str, bytes], ContractFile]:
     store = _Graphs(graphs)
     strips, others = store.strips_of(model.strips, model.other_strips)
     placed = None if model.placed is None else store.placed_of(model.placed, same=model.graph)
+    levels = [store.level_of(number, level) for number, level in enumerate(model.levels, 1)]
     for name, proto in graphs.items():
         weights.move(proto, store.outside.get(name, {}))
-    layout = layout_claims(weights.parts, strips, others, placed)
+    layout = layout_claims(weights.parts, strips, others, placed, levels)
     metadata = {**content.metadata, **claims_of(model.contract), **layout}
     files = {}
     for name, proto in graphs.items():
         del proto.metadata_props[:]
-        onnx.helper.set_model_props(proto, {**metadata, "exactile.role": name.removesuffix(".onnx")})
+        own = store.claims.get(name, {})
+        onnx.helper.set_model_props(proto, {**metadata, **own, "exactile.role": name.removesuffix(".onnx")})
         mark_doubt(proto)
         proto.producer_name, proto.producer_version = "exactile", exactile.__version__
         files[name] = proto.SerializeToString()
@@ -187,17 +191,22 @@ def _files(content: BundleContent) -> tuple[dict[str, bytes], ContractFile]:
         ),
         other_strips=others,
         placed=placed,
+        levels=tuple(levels),
     )
     return {**files, CONTRACT_NAME: encode_contract(contract)}, contract
 
 
 class _Graphs:
-    """Graphs by the name of their file, equal ones once; ``outside`` are the constants outside of one, by name."""
+    """Graphs by the name of their file, equal ones once.
+
+    ``outside`` are the constants outside of one, by name; ``claims`` what one's metadata says that others' do not.
+    """
 
     def __init__(self, graphs: dict[str, onnx.ModelProto]) -> None:
         self._graphs = graphs
         self._known: dict[bytes, str] = {}
         self.outside: dict[str, Mapping[str, NDArray[Any]]] = {}
+        self.claims: dict[str, Mapping[str, str]] = {}
 
     def strips_of(
         self, strips: StripModel | None, others: Mapping[tuple[int, int], StripModel], prefix: str = ""
@@ -223,6 +232,22 @@ class _Graphs:
             no_strips_reason=placed.no_strips_reason,
             other_strips=others,
         )
+
+    def level_of(self, number: int, level: Level) -> LevelPart:
+        """The graphs of a pass that finds statistics."""
+        model, name = level.model, f"statistics-{number}.onnx"
+        self._add_level(name, model.graph, model)
+        other = None
+        if model.placed is not None:
+            other = name if model.placed.graph == model.graph else f"placed-statistics-{number}.onnx"
+            if other != name:
+                self._add_level(other, model.placed.graph, model)
+        return level_part(level, name, other)
+
+    def _add_level(self, name: str, graph: bytes, model: DeployedModel) -> None:
+        self._graphs[name] = onnx.load_from_string(graph)
+        self.outside[name] = model.weights
+        self.claims[name] = claims_of(model.contract)
 
     def _strips(self, strips: StripModel, prefix: str, suffix: str) -> StripsPart:
         names: dict[StripRole, str] = {}

@@ -21,13 +21,15 @@ from exactile.sources.protocol import Source
 from exactile_converters.agreement import Agreement
 from exactile_converters.bundle import BundleContent, conventional_metadata, write_bundle
 from exactile_converters.cuda_kernels.check import cuda_note
-from exactile_converters.deploy import deploy
+from exactile_converters.deploy import deploy, deploy_in_passes
 from exactile_converters.entries import Entry, load_entry, load_factory
 from exactile_converters.explicit_windows import write_windows
 from exactile_converters.from_onnx import Network
+from exactile_converters.geometry.trace import Traced
 from exactile_converters.graphs.image_in import fitting_image_type
 from exactile_converters.graphs.io import MapDtype, Normalization
 from exactile_converters.inspection import not_tileable
+from exactile_converters.passes.deploy import without_statistics
 from exactile_converters.precision import Calibration, Crop, Precision, at_precision, compare_labels, crops_of
 from exactile_converters.proven import proven
 from exactile_converters.simplify_checked import simplify_checked
@@ -150,12 +152,12 @@ def convert_entry(
     output = output or ("raw" if package is not None else "labels")
     if classes is None and package is not None and package.classes:
         classes = package.classes
-    traced = network.trace()
-    if traced.geometry is None:
-        raise not_tileable(network.name, traced.obstacles, way_out=ANY_SIZE)
+    traced, in_passes = _traced(network, precision)
+    assert traced.geometry is not None
     shape = padded_tile(traced.geometry, tile)
-    write_windows(traced)
-    simplify_checked(network, traced)
+    if not in_passes:
+        write_windows(traced)
+        simplify_checked(network, traced)
     crops = []
     if precision != "fp32" and (calibration_images or precision == "int8"):
         crops = crops_of(calibration_images, network, normalization)
@@ -167,7 +169,7 @@ def convert_entry(
     checked = check_claim(network, progress=progress) if verify else None
 
     def deployed(strips: bool) -> DeployedModel:
-        return deploy(
+        return (deploy_in_passes if in_passes else deploy)(
             network,
             image_dtype=image_dtype,
             normalization=normalization,
@@ -201,6 +203,24 @@ def convert_entry(
     file = write_bundle(content, target, overwrite=overwrite)
     untried = checked.untried if checked is not None else ""
     return Converted(path=Path(target), file=file, agreement=entry.agreement, untried=untried)
+
+
+def _traced(network: Network, precision: Precision) -> tuple[Traced, bool]:
+    """The trace; or, and True, that of the network without the statistics that it takes of the whole image.
+
+    Raises NotTileableError, and OptionError for statistics where bits are fewer.
+    """
+    traced = network.trace()
+    if traced.geometry is not None:
+        return traced, False
+    traced = without_statistics(network.copy())[0].trace()
+    if traced.geometry is None:
+        raise not_tileable(network.name, traced.obstacles, way_out=ANY_SIZE)
+    if precision != "fp32":
+        raise OptionError(
+            f"{network.name} takes statistics of the whole image, which are found at fp32 alone; leave --precision out"
+        )
+    return traced, True
 
 
 def _accuracy(

@@ -7,6 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from exactile.bundle.levels import NO_STRIPS
 from exactile.contract import Contract, DeployedModel, Level, PlacedModel
 from exactile_converters.cuda_kernels.write import write_for_provider
 from exactile_converters.deploy_graphs import finished_graph, sizes_looked_at
@@ -100,7 +101,7 @@ def _level(
         graph=placed.graph if placed is not None and geometry.placed else graph_of(None),
         weights=taken,
         placed=placed,
-        no_strips_reason="statistics are found in tiles",
+        no_strips_reason=NO_STRIPS,
     )
     return Level(
         model=model,

@@ -77,17 +77,25 @@ def build_engines(
     Raises EngineBuildError, ModelError, OptionError, BundleError, SinkError; CancelledError once ``cancellation``
     is set. Engines that were written before remain.
     """
+    opened = open_bundle(bundle)
+    if reason := _no_engines_reason(opened):
+        raise OptionError(f"no engine can be built of {opened.file.model}: {reason}")
     library = load_library(settings.backend)
     capabilities = resolve(library, settings.compute_capabilities)
-    opened = open_bundle(bundle)
-    if opened.model.contract.geometry.placed:
-        raise OptionError(
-            f"no engine can be built of {opened.file.model}: some of its operators depend on the position in the "
-            "image, and graphs with such operators run on the CPU only"
-        )
     opened = replace(opened, model=opened.model.without_placed)
     work = _Work(opened, library, settings, capabilities, watcher or SilentWatcher(), cancellation or Cancellation())
     return tuple(work.run(wanted) for wanted in tuple(_wanted(opened, settings)))
+
+
+def _no_engines_reason(opened: Bundle) -> str:
+    if opened.model.contract.geometry.placed:
+        return (
+            "some of its operators depend on the position in the image, and graphs with such operators run on the CPU "
+            "only"
+        )
+    if opened.model.levels:
+        return "it takes statistics of the whole image, and such networks run on the CPU only"
+    return ""
 
 
 def check_settings(settings: EngineSettings) -> None:

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 FORMAT = "exactile.bundle"
-VERSION: Literal[3] = 3
+VERSION: Literal[4] = 4
 """Raised whenever an older runtime would misread what a newer converter writes."""
 
 CONTRACT_NAME = "contract.json"
@@ -227,6 +227,30 @@ class PlacedPart(Part, frozen=True, kw_only=True):
     other_strips: tuple[OtherStripsPart, ...] = ()
 
 
+class StatisticPart(Part, frozen=True, kw_only=True):
+    """A statistic of a feature map over the whole image; see ``exactile.passes.statistic.Statistic``."""
+
+    kind: Literal["mean", "moments", "sum", "maximum", "minimum"]
+    channels: Channels
+    groups: Channels
+    inputs: Annotated[tuple[str, ...], Meta(min_length=1, max_length=2)]
+    shapes: Annotated[tuple[tuple[Positive, ...], ...], Meta(min_length=1, max_length=2)]
+
+
+class LevelPart(Part, frozen=True, kw_only=True, omit_defaults=True):
+    """A pass over the image that finds statistics of it; see ``exactile.contract.Level``.
+
+    ``placed_graph`` is the one for sizes at which operators depend on the position.
+    """
+
+    geometry: GeometryPart
+    memory: MemoryPart
+    graph: GraphPart
+    statistics: Annotated[tuple[StatisticPart, ...], Meta(min_length=1)]
+    placed_graph: GraphPart | None = None
+    placed_memory: MemoryPart | None = None
+
+
 class WeightPart(Part, frozen=True, kw_only=True):
     """An array in ``weights.bin``, little-endian, C order, from byte ``offset`` on."""
 
@@ -269,11 +293,11 @@ class ContractFile(Part, frozen=True, kw_only=True):
     """All of ``contract.json``. ``files`` lists every other file of the bundle.
 
     ``verification`` is null in bundles that were made before models were run for it, ``other_strips`` and ``placed``
-    came with version 3.
+    came with version 3, ``levels`` with version 4.
     """
 
     format: Literal["exactile.bundle"]
-    version: Literal[1, 2, 3]
+    version: Literal[1, 2, 3, 4]
     made_by: str
     model: str
     source: str
@@ -296,6 +320,7 @@ class ContractFile(Part, frozen=True, kw_only=True):
     verification: VerificationPart | None = None
     other_strips: tuple[OtherStripsPart, ...] = ()
     placed: PlacedPart | None = None
+    levels: tuple[LevelPart, ...] = ()
 
 
 class Header(Struct, frozen=True, kw_only=True):

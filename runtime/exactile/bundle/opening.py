@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from exactile.bundle.contract_file import CONTRACT_NAME, FORMAT, VERSION, WEIGHTS_NAME, ContractFile, FilePart, Header
 from exactile.bundle.engine_files import read_engines
+from exactile.bundle.levels import levels_from
 from exactile.bundle.translation import (
     ROLES,
     claims_of,
@@ -65,10 +66,12 @@ def open_bundle(path: str | Path) -> Bundle:
         if name not in contents:
             raise BundleError(f"{folder}: {CONTRACT_NAME} uses {name} and does not list it under files; convert again")
     weights = _weights(folder, file, contents.get(WEIGHTS_NAME, b""))
+    layout = layout_claims(file.weights, file.strips, file.other_strips, file.placed, file.levels)
     try:
         contract = contract_from(file)
+        levels = levels_from(file, contents, weights, layout)
     except (ValueError, ZeroDivisionError) as error:
-        raise BundleError(f"{folder}: the geometry in {CONTRACT_NAME} contradicts itself: {error}") from error
+        raise BundleError(f"{folder}: what {CONTRACT_NAME} says contradicts itself: {error}") from error
     strips = strips_from(file.strips, contents, weights) if file.strips is not None else None
     model = DeployedModel(
         contract=contract,
@@ -76,9 +79,10 @@ def open_bundle(path: str | Path) -> Bundle:
         weights=weights,
         strips=strips,
         no_strips_reason=file.no_strips_reason,
-        claims={**claims_of(contract), **layout_claims(file.weights, file.strips, file.other_strips, file.placed)},
+        claims={**claims_of(contract), **layout},
         other_strips=other_strips_from(file.other_strips, contents, weights),
         placed=placed_from(file.placed, contents, weights) if file.placed is not None else None,
+        levels=levels,
     )
     engines, refused = read_engines(folder, file, model)
     model = replace(model, engines=engines, engines_refused=refused)
@@ -152,6 +156,8 @@ def _needed(file: ContractFile) -> list[str]:
     if file.placed is not None:
         names.append(file.placed.graph.file)
         all_strips += [file.placed.strips, *(other.strips for other in file.placed.other_strips)]
+    for level in file.levels:
+        names += [part.file for part in (level.graph, level.placed_graph) if part is not None]
     for strips in all_strips:
         names += [getattr(strips.graphs, role).file for role in ROLES] if strips is not None else []
     return names + ([WEIGHTS_NAME] if file.weights else [])

@@ -17,6 +17,7 @@ from exactile.bundle.contract_file import (
     ContractFile,
     GeometryPart,
     ImagePart,
+    LevelPart,
     MemoryPart,
     OtherStripsPart,
     OwnSizePart,
@@ -59,8 +60,8 @@ def contract_from(file: ContractFile) -> Contract:
     """Raises ValueError where numbers contradict each other."""
     return Contract(
         model_name=file.model,
-        geometry=Geometry(y=_axis_from(file.geometry.y), x=_axis_from(file.geometry.x)),
-        image=_image_from(file.image),
+        geometry=geometry_from(file.geometry),
+        image=image_from(file.image),
         result=ResultOutput(
             name=file.result.name,
             kind=file.result.kind,
@@ -72,7 +73,7 @@ def contract_from(file: ContractFile) -> Contract:
             ),
             **{name: getattr(file.result, name) for name in MEANING},
         ),
-        memory=_memory_from(file.memory),
+        memory=memory_from(file.memory),
         verification=_verification_from(file.verification),
     )
 
@@ -97,7 +98,7 @@ def strips_from(part: StripsPart, graphs: Mapping[str, bytes], weights: Mapping[
         lag=part.lag,
         carries=tuple(_carry_from(carry) for carry in part.carries),
         graphs={
-            role: StripGraph(graph=graphs[found.file], memory=_memory_from(found.memory))
+            role: StripGraph(graph=graphs[found.file], memory=memory_from(found.memory))
             for role, found in parts.items()
         },
         weights=weights,
@@ -123,6 +124,7 @@ def layout_claims(
     strips: StripsPart | None,
     others: Sequence[OtherStripsPart],
     placed: PlacedPart | None,
+    levels: Sequence[LevelPart] = (),
 ) -> dict[str, str]:
     """The same for the numbers by which weights are found and strips are cut, as SHA-256: they are many."""
     parts: dict[str, object] = {"exactile.weights": weights, "exactile.strips": strips}
@@ -130,8 +132,15 @@ def layout_claims(
         parts["exactile.other_strips"] = others
     if placed is not None:
         parts["exactile.placed"] = placed
+    if levels:
+        parts["exactile.levels"] = levels
     encode = msgspec.json.Encoder(order="deterministic").encode
     return {key: hashlib.sha256(encode(part)).hexdigest() for key, part in parts.items()}
+
+
+def geometry_from(part: GeometryPart) -> Geometry:
+    """Raises ValueError where numbers contradict each other."""
+    return Geometry(y=_axis_from(part.y), x=_axis_from(part.x))
 
 
 def geometry_part(geometry: Geometry) -> GeometryPart:
@@ -182,7 +191,7 @@ def placed_from(part: PlacedPart, graphs: Mapping[str, bytes], weights: Mapping[
     """``graphs``: the bytes of each file."""
     return PlacedModel(
         graph=graphs[part.graph.file],
-        memory=_memory_from(part.memory),
+        memory=memory_from(part.memory),
         strips=strips_from(part.strips, graphs, weights) if part.strips is not None else None,
         no_strips_reason=part.no_strips_reason,
         other_strips=other_strips_from(part.other_strips, graphs, weights),
@@ -205,7 +214,7 @@ def strips_part(strips: StripModel, files: Mapping[StripRole, str]) -> StripsPar
     )
 
 
-def _image_from(part: ImagePart) -> ImageInput:
+def image_from(part: ImagePart) -> ImageInput:
     statistics = ImageStatistics(**msgspec.structs.asdict(part.statistics)) if part.statistics is not None else None
     return ImageInput(name=part.name, dtype=part.dtype, channels=part.channels, statistics=statistics)
 
@@ -254,7 +263,7 @@ def _axis_part(axis: AxisGeometry) -> AxisPart:
     )
 
 
-def _memory_from(part: MemoryPart) -> MemoryModel:
+def memory_from(part: MemoryPart) -> MemoryModel:
     steps, elements = (tuple(BytesForShape(*each) for each in sizes) for sizes in (part.steps, part.elements or ()))
     return MemoryModel(weights_bytes=part.weights_bytes, steps=steps, elements=elements)
 

@@ -78,6 +78,11 @@ def _rows(path: Path, file: ContractFile) -> list[tuple[str, str]]:
     ]
     if (y.scale, x.scale) != ("1", "1"):
         rows.append(("scale", f"{y.scale} x {x.scale} (output size / input size)"))
+    if file.levels:
+        count = sum(len(level.statistics) for level in file.levels)
+        rows.append(
+            ("passes", f"{len(file.levels)} over the image for {count} statistics of all of it, then the result")
+        )
     rows.append(("sizes", sizes_in_words(contract_from(file).geometry)))
     rows.append(("tile", f"{file.tile.shape[0]} x {file.tile.shape[1]} pixels, fixed in {file.tile.file}"))
     if file.strips is None:

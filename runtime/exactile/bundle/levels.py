@@ -1,0 +1,85 @@
+"""Between what ``contract.json`` says of passes over the image and the levels that the runtime works with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from math import prod
+from typing import Any
+
+import msgspec
+from numpy.typing import NDArray
+
+from exactile.bundle.contract_file import ContractFile, GraphPart, LevelPart, StatisticPart
+from exactile.bundle.translation import (
+    claims_of,
+    geometry_from,
+    geometry_part,
+    image_from,
+    memory_from,
+    memory_part,
+)
+from exactile.contract import Contract, DeployedModel, Level, PlacedModel, ResultOutput
+from exactile.passes.statistic import PARTIALS, Statistic
+
+NO_STRIPS = "statistics are found in tiles"
+
+MOST_ENTRIES = 1 << 24
+"""Of an input that takes a statistic."""
+
+
+def levels_from(
+    file: ContractFile, graphs: Mapping[str, bytes], weights: Mapping[str, NDArray[Any]], layout: Mapping[str, str]
+) -> tuple[Level, ...]:
+    """The passes that find statistics; ``layout`` are what ``layout_claims`` gives. Raises ValueError."""
+    return tuple(_level_from(file, part, graphs, weights, layout) for part in file.levels)
+
+
+def _level_from(
+    file: ContractFile,
+    part: LevelPart,
+    graphs: Mapping[str, bytes],
+    weights: Mapping[str, NDArray[Any]],
+    layout: Mapping[str, str],
+) -> Level:
+    contract = Contract(
+        model_name=file.model,
+        geometry=geometry_from(part.geometry),
+        image=image_from(file.image),
+        result=ResultOutput(name=PARTIALS, kind="raw", dtype="float64", channels=0),
+        memory=memory_from(part.memory),
+    )
+    placed = None
+    if part.placed_graph is not None:
+        memory = memory_from(part.placed_memory or part.memory)
+        placed = PlacedModel(graph=graphs[part.placed_graph.file], memory=memory)
+    statistics = tuple(map(_statistic_from, part.statistics))
+    model = DeployedModel(
+        contract=contract,
+        graph=graphs[part.graph.file],
+        weights=weights,
+        claims={**claims_of(contract), **layout},
+        placed=placed,
+        no_strips_reason=NO_STRIPS,
+    )
+    return Level(model=model, statistics=statistics)
+
+
+def _statistic_from(part: StatisticPart) -> Statistic:
+    entries = [prod(shape) for shape in part.shapes]
+    if len(part.inputs) != len(part.shapes) or any(one % part.groups or one > MOST_ENTRIES for one in entries):
+        raise ValueError(f"statistic {part.inputs[0]} has shapes {part.shapes} for {part.groups} entries")
+    return Statistic(**msgspec.structs.asdict(part))
+
+
+def level_part(level: Level, graph: str, placed_graph: str | None) -> LevelPart:
+    """``graph``, ``placed_graph``: the names of their files."""
+    placed = level.model.placed
+    return LevelPart(
+        geometry=geometry_part(level.model.contract.geometry),
+        memory=memory_part(level.model.contract.memory),
+        graph=GraphPart(file=graph),
+        statistics=tuple(StatisticPart(**asdict(one)) for one in level.statistics),
+        placed_graph=GraphPart(file=placed_graph) if placed_graph is not None else None,
+        placed_memory=memory_part(placed.memory) if placed is not None else None,
+    )

@@ -1,0 +1,141 @@
+"""Bundles of networks that take statistics of the whole image, against plain ONNX Runtime on the whole image."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import pytest
+from typer.testing import CliRunner
+
+import exactile
+from exactile.cli.main import app
+from exactile.errors import BundleError, NotTileableError, OptionError
+from exactile.session import Session
+from exactile.sinks.array import ArraySink
+from exactile.sources.array import ArraySource
+from exactile_converters.convert import convert
+from exactile_converters.tensorrt_engine.engines import EngineSettings, build_engines
+from tests import global_nets, whole_nets
+from tests.test_passes import TOLERANCE, image_of, one_pass
+
+BLOCKS = ("excitation", "instance_norm", "largest")
+SIZES = ((77, 90), (64, 83))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("bundles")
+
+
+@pytest.fixture(scope="module")
+def bundles(folder):
+    """By the block that looks at the whole image; all grow from one ONNX file each."""
+    found = {}
+    for block in BLOCKS:
+        path = folder / f"{block}.onnx"
+        path.write_bytes(global_nets.chain(block))
+        convert(path, folder / f"{block}.bundle", output="raw", tile=(64, 64))
+        found[block] = folder / f"{block}.bundle"
+    return found
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("block", BLOCKS)
+def test_a_bundle_gives_what_one_pass_gives(bundles, block, size):
+    image, model = image_of(size), exactile.open_bundle(bundles[block]).model
+    expected = one_pass(global_nets.chain(block), image)
+    for plan, tile in (("whole", None), ("tile", (64, 64)), ("strip", None)):
+        sink = ArraySink()
+        summary = Session(model).segment(ArraySource(image), sink, plan=plan, tile=tile)
+        assert len(summary.passes) == len(model.levels) > 0
+        assert sink.result.shape == expected.shape
+        assert np.abs(sink.result - expected).max() <= TOLERANCE * np.abs(expected).max(), plan
+    assert model.contract.verification.by == "running"
+
+
+def test_it_runs_without_onnx(bundles, tmp_path):
+    """In a process where neither onnx nor the converter can be imported."""
+    np.save(tmp_path / "image.npy", image_of(SIZES[0]))
+    script = f"""
+import sys
+sys.modules.update(dict.fromkeys(("onnx", "onnx_ir", "exactile_converters", "torch")))
+import numpy as np, exactile
+result = exactile.segment({str(bundles["excitation"])!r}, np.load({str(tmp_path / "image.npy")!r}), plan="tile")
+np.save({str(tmp_path / "result.npy")!r}, result)
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+    expected = one_pass(global_nets.chain("excitation"), image_of(SIZES[0]))
+    assert np.abs(np.load(tmp_path / "result.npy") - expected).max() <= TOLERANCE * np.abs(expected).max()
+
+
+def test_info_tells_passes_and_runs_the_sample(bundles):
+    done = CliRunner().invoke(app, ["info", str(bundles["instance_norm"]), "--test"])
+    assert done.exit_code == 0, done.output
+    assert "over the image for" in done.output
+    assert "passed" in done.output
+    done = CliRunner().invoke(app, ["info", str(bundles["instance_norm"]), "--json"])
+    contract = json.loads(done.stdout)
+    assert contract["version"] == 4
+    assert contract["levels"][0]["statistics"][0]["kind"] == "moments"
+
+
+def copy_of(bundle, target, change) -> None:
+    shutil.copytree(bundle, target)
+    contract = json.loads((target / "contract.json").read_text())
+    change(contract["levels"])
+    (target / "contract.json").write_text(json.dumps(contract))
+
+
+def test_a_graph_of_statistics_that_is_another_is_refused(bundles, tmp_path):
+    """By the contract that every graph carries, where hashes cannot tell."""
+
+    def narrower(levels):
+        levels[0]["geometry"]["y"]["before"] -= 1
+
+    copy_of(bundles["excitation"], tmp_path / "narrow.bundle", narrower)
+    model = exactile.open_bundle(tmp_path / "narrow.bundle").model
+    with pytest.raises(Exception, match="convert"):
+        Session(model).segment(ArraySource(image_of(SIZES[0])), ArraySink(), plan="tile")
+
+
+def test_statistics_that_contradict_themselves_are_refused(bundles, tmp_path):
+    def shapes(levels):
+        levels[0]["statistics"][0]["shapes"][0] = [1, 7, 1, 1]
+
+    copy_of(bundles["excitation"], tmp_path / "shapes.bundle", shapes)
+    with pytest.raises(BundleError, match="contradicts itself"):
+        exactile.open_bundle(tmp_path / "shapes.bundle")
+
+    def unlisted(levels):
+        levels[0]["graph"]["file"] = "other.onnx"
+
+    copy_of(bundles["excitation"], tmp_path / "unlisted.bundle", unlisted)
+    with pytest.raises(BundleError, match="does not list it"):
+        exactile.open_bundle(tmp_path / "unlisted.bundle")
+
+
+def test_what_is_refused(bundles, folder):
+    """Fewer bits, engines, and what no statistics explain: then the obstacles that are left are named, no others."""
+    with pytest.raises(OptionError, match="found at fp32 alone"):
+        convert(folder / "excitation.onnx", folder / "half.bundle", precision="fp16")
+    with pytest.raises(OptionError, match="run on the CPU only"):
+        build_engines(bundles["excitation"], EngineSettings(backend="tensorrt"))
+    (folder / "attention.onnx").write_bytes(whole_nets.attention())
+    with pytest.raises(NotTileableError) as caught:
+        convert(folder / "attention.onnx", folder / "attention.bundle")
+    assert "MatMul_scores" in str(caught.value)
+    assert "GlobalAveragePool" not in str(caught.value)
+
+
+def test_weights_are_stored_once(bundles):
+    """The graphs of statistics refer to the same arrays as that of the result."""
+    folder = bundles["excitation"]
+    for name in ("graph.onnx", "statistics-1.onnx"):
+        graph = onnx.load(folder / name, load_external_data=False).graph
+        large = [one for one in graph.initializer if one.data_location == onnx.TensorProto.EXTERNAL]
+        assert all(one.external_data[0].value == "weights.bin" for one in large)
