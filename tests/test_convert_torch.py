@@ -22,7 +22,7 @@ from models.segnet import SegNet
 from models.unet import UNet
 from tests.command import exactile as command
 from tests.nets import random_weights
-from tests.torch_factories import InTraining, Pooled, SeveralOutputs, WithDropout, unet
+from tests.torch_factories import AddedUp, InTraining, Pooled, SeveralOutputs, WithDropout, unet
 
 ENTRIES = {
     "U-Net": lambda: UNet(3, 3, features=4, depth=3),
@@ -181,9 +181,16 @@ def test_what_cannot_be_checked_is_refused_before_anything_is_written(tmp_path):
 
 
 def test_an_untileable_module_lists_its_obstacles(tmp_path):
-    with pytest.raises(NotTileableError, match="ReduceMean"):
-        convert(Pooled(), tmp_path / "b")
+    with pytest.raises(NotTileableError, match="CumSum"):
+        convert(AddedUp(), tmp_path / "b")
     assert not (tmp_path / "b").exists()
+
+
+def test_a_module_that_takes_a_mean_of_the_whole_image_becomes_a_bundle(tmp_path):
+    module = random_weights(Pooled(), 0)
+    convert(module, tmp_path / "b", normalization=Normalization(scale=(255.0,)), output="raw")
+    assert len(exactile.open_bundle(tmp_path / "b").model.levels) == 1
+    check(tmp_path / "b", module)
 
 
 @pytest.mark.parametrize(

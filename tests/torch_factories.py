@@ -53,7 +53,7 @@ class WithDropout(nn.Module):
 
 
 class Pooled(nn.Module):
-    """Not tileable."""
+    """Takes the mean of the whole image."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,6 +62,18 @@ class Pooled(nn.Module):
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         x = self.conv(image)
         return x * x.mean((2, 3), keepdim=True)
+
+
+class AddedUp(nn.Module):
+    """Not tileable: each column is the sum of all columns before it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 2, 3, padding=1)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        added: torch.Tensor = self.conv(image).cumsum(3)
+        return added
 
 
 def broken() -> nn.Module:
