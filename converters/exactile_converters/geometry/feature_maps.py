@@ -13,6 +13,7 @@ import onnx_ir as ir
 import exactile_converters.geometry.rules  # noqa: F401 - registers the rules
 from exactile_converters.geometry.node_view import REPORT_OPERATOR, SPATIAL, Label, Labels, NodeView, Operand
 from exactile_converters.geometry.obstacle import Obstacle, ObstacleError, ShapesDoNotFitError
+from exactile_converters.geometry.own_numbers import OwnNumbers, asks_other_axes
 from exactile_converters.geometry.position_maps import Building, Growth
 from exactile_converters.geometry.probe import Fact, Memory, Probe
 from exactile_converters.geometry.registry import Transfer, find_rule
@@ -130,6 +131,8 @@ class _Walker:
         self._tall: Callable[[], Probe] = cache(lambda: Probe(model, name, tall, memory=memory))
         self._unknown: set[str] = set()
         self._varying = self.found.varying
+        self._numbers = OwnNumbers()
+        self._labels: dict[str, Labels] = {}
         self._building = Building(growth_of=self._growth_of, varies=lambda value: value.name in self._varying)
         self._add(image, labels)
 
@@ -140,8 +143,7 @@ class _Walker:
             return
         asks_size = node.op_type in {"Shape", "Size"}
         if not any(name in self.found.features for name in names) or asks_size:
-            if asks_size or node.op_type in RANDOM or any(name in self._varying for name in names):
-                self._varying.update(value.name for value in node.outputs if value.name)
+            self._visit_constant(node, names, asks_size=asks_size)
             if node.op_type not in CONTROL_FLOW:
                 return
         try:
@@ -162,6 +164,15 @@ class _Walker:
             self._lose(node)
         else:
             self.found.transfers[node] = transfer
+
+    def _visit_constant(self, node: ir.Node, names: list[str], *, asks_size: bool) -> None:
+        """What is computed without the image's pixels, from its size, at random, or from constants alone."""
+        asked = asks_size and any(name in self.found.features or name in self._varying for name in names)
+        begins = (asked or node.op_type in RANDOM) and not asks_other_axes(node, self._labels)
+        follows = any(name in self._varying for name in names) and not asks_other_axes(node, self._labels)
+        if begins or follows:
+            self._varying.update(value.name for value in node.outputs if value.name)
+        self._numbers.visit(node, asks=begins)
 
     def _apply(self, node: ir.Node) -> Transfer:
         rule = find_rule(node.domain, node.op_type)
@@ -216,6 +227,8 @@ class _Walker:
             large=self._large.of(value) or missing,
             labels=feature.labels if feature else None,
             varies=value.name in self._varying,
+            by_statistics=self._numbers.of_statistics(value.name),
+            unsure=self._numbers.of_both(value.name),
             space=self._space(feature) if feature else None,
         )
         if feature is None and operand.varies and self._is_position(value, operand):
@@ -238,7 +251,8 @@ class _Walker:
             if len(shapes) < len(facts) or len({len(shape) for shape in shapes}) != 1:
                 return None
             growth = _growth_by(shapes, self._sizes)
-            known = name not in self._varying or all(fact is not None and fact.value is not None for fact in facts)
+            told = all(fact is not None and fact.value is not None for fact in facts)
+            known = told or name not in self._varying or name in self._numbers.by_statistics
             if growth is None or not (growth.axes or known):
                 return None
             self.found.growths[name] = growth
@@ -270,6 +284,7 @@ class _Walker:
                     "the image's size moves into a channel axis", "Keep height and width as axes of their own"
                 )
         name = value.name or ""
+        self._labels[name] = labels
         self.found.features[name] = FeatureMap(
             name=name, labels=labels, dtype=small.dtype, shape=small.shape, scale=scale, constant=constant
         )

@@ -43,8 +43,9 @@ class Operand:
 
     ``labels`` names each dimension of a feature map (a tensor computed from the image); None for constants.
     ``varies`` says that a constant is computed from the image's size, or at random; ``position`` that a tile's piece of
-    it can be computed from where the tile lies. ``space`` gives the size of a
-    feature map along (y, x), at both probes, where it has both.
+    it can be computed from where the tile lies; ``by_statistics`` that it is computed from statistics of the whole
+    image, ``unsure`` that from the image's size, too, so that values at the probes say nothing of other sizes.
+    ``space`` gives the size of a feature map along (y, x), at both probes, where it has both.
     """
 
     name: str
@@ -53,6 +54,8 @@ class Operand:
     labels: Labels | None
     varies: bool = False
     position: bool = False
+    by_statistics: bool = False
+    unsure: bool = False
     space: tuple[tuple[int, int], tuple[int, int]] | None = None
 
     @property
@@ -76,8 +79,8 @@ class Operand:
     @property
     def is_steady(self) -> bool:
         """Whether a constant is the same for all image sizes, but for how often a value is repeated."""
-        if not self.varies:
-            return True
+        if not self.varies or self.unsure:
+            return not self.varies
         first, second = self.small.value, self.large.value
         return (
             first is not None and second is not None and np.array_equal(without_repeats(first), without_repeats(second))
@@ -95,7 +98,7 @@ class Operand:
     def constant(self, what: str) -> NDArray[Any]:
         """The value, which must be the same at both probes."""
         first, second = self.small.value, self.large.value
-        if first is None or second is None or first.size > MOST_ELEMENTS:
+        if first is None or second is None or first.size > MOST_ELEMENTS or self.by_statistics:
             raise ObstacleError(f"its {what} is not a constant", f"Export the network with a constant {what}")
         if not np.array_equal(first, second):
             raise ObstacleError(f"its {what} changes with the image size", f"Export with a constant {what}")

@@ -28,6 +28,12 @@ ASKING = {"Shape", "Size"}
 WHOLE = {*FOLDABLE, "ConstantOfShape", "Cos", "Expand", "Shape", "Sin", "Size", "Tan"}
 """Operators that are computed for the whole image, where what they make is a number or a line."""
 
+NUMBERS = set(
+    "BatchNormalization Celu Conv Elu Gelu Gemm HardSigmoid HardSwish LayerNormalization LeakyRelu LogSoftmax MatMul "
+    "Mish PRelu Selu Softmax Softplus Softsign Swish ThresholdedRelu".split()
+)
+"""Further operators that are computed for the whole image, where what they read and make are numbers, not lines."""
+
 LINE_ELEMENTS = 8
 """A line has no more numbers for each position: every tile computes all of it."""
 
@@ -142,6 +148,8 @@ class Building:
         operands = [one for one in node.inputs if one is not None]
         varied = [dims for one in operands if (dims := self.varied(one)) is not None]
         grown = [known for one in operands if (known := self.growth_of(one)) is not None or not self.varies(one)]
+        if node.op_type in NUMBERS and len(varied) == len(operands) and not any(map(self._grows, operands)):
+            return frozenset() if not growth.axes else None
         if node.op_type not in WHOLE or len(varied) < len(operands) or len(grown) < len(operands):
             return None
         if node.op_type == "ConstantOfShape":

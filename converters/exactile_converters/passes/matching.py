@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from math import prod
-from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -13,10 +11,8 @@ import onnx_ir as ir
 from exactile.passes.statistic import StatisticKind
 from exactile_converters.geometry.feature_maps import FeatureMap
 from exactile_converters.geometry.node_view import SPATIAL, Labels
-
-Shape = tuple[int, ...]
-ShapeOf = Callable[[ir.Value], "tuple[Shape, Shape] | None"]
-After = Callable[[tuple[ir.Value, ...]], "tuple[list[ir.Node], ir.Value]"]
+from exactile_converters.passes.norms import layer_normalized
+from exactile_converters.passes.taking import Shape, ShapeOf, Taking, Written
 
 FLOAT = ir.DataType.FLOAT
 KINDS: Mapping[str, StatisticKind] = {
@@ -41,26 +37,6 @@ MVN_EPSILON = 1e-9
 """Added to the standard deviation; from the definition of MeanVarianceNormalization."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Taking:
-    """What an operator takes of the map ``of``: ``result`` is to be what ``after`` makes of placeholders of ``shapes``.
-
-    ``names`` are those of placeholders. ``before`` are nodes that make ``of``. The ``variance`` is one about a ``mean``
-    that is known.
-    """
-
-    kind: StatisticKind | Literal["variance"]
-    of: ir.Value
-    labels: Labels
-    groups: int
-    names: tuple[str, ...]
-    shapes: tuple[Shape, ...]
-    result: ir.Value
-    after: After
-    before: Sequence[ir.Node] = field(default_factory=tuple)
-    mean: ir.Value | None = None
-
-
 def global_operator(node: ir.Node, features: Mapping[str, FeatureMap], shape_of: ShapeOf) -> Taking | None:
     """What ``node`` takes of a whole map that is among ``features``; None for other operators.
 
@@ -70,7 +46,7 @@ def global_operator(node: ir.Node, features: Mapping[str, FeatureMap], shape_of:
         return None
     value = node.inputs[0]
     feature = features.get(value.name or "")
-    if node.op_type == "InstanceNormalization" and feature is None:
+    if node.op_type == "InstanceNormalization" and (feature is None or "yx" in feature.labels):
         return _grouped_by_reshape(node, features, shape_of)
     if feature is None or feature.dtype != FLOAT.value or not all(axis in feature.labels for axis in SPATIAL):
         return None
@@ -280,27 +256,11 @@ def _mean_variance(node: ir.Node, value: ir.Value, feature: FeatureMap) -> Takin
         1 if dim in axes or label == "n" else size
         for dim, (label, size) in enumerate(zip(labels, feature.shape, strict=True))
     )
-    name = node.outputs[0].name
 
     def after(placeholders: tuple[ir.Value, ...]) -> tuple[list[ir.Node], ir.Value]:
-        graph = node.graph
-        assert isinstance(graph, ir.Graph)
-        small = ir.Value(
-            name=f"{name}_epsilon", const_value=ir.tensor(np.array(MVN_EPSILON, np.float32), name=f"{name}_epsilon")
-        )
-        graph.register_initializer(small)
-        nodes: list[ir.Node] = []
-
-        def add(op: str, *inputs: ir.Value) -> ir.Value:
-            made = ir.node(op, inputs, name=f"{name}_{op}_by_moments")
-            made.outputs[0].name = f"{name}_{op}_by_moments"
-            nodes.append(made)
-            return made.outputs[0]
-
-        apart = add("Sub", value, placeholders[0])
-        made = add("Div", apart, add("Add", add("Sqrt", placeholders[1]), small))
-        made.type = node.outputs[0].type
-        return nodes, made
+        written = Written(node)
+        deviation = written.add("Add", written.add("Sqrt", placeholders[1]), written.constant(MVN_EPSILON))
+        return written.nodes, written.add("Div", written.add("Sub", value, placeholders[0]), deviation)
 
     return Taking(
         kind="moments",
@@ -318,5 +278,6 @@ _MATCHERS: Mapping[str, Callable[[ir.Node, ir.Value, FeatureMap], Taking | None]
     "BatchNormalization": _normalized,
     "GroupNormalization": _normalized,
     "InstanceNormalization": _normalized,
+    "LayerNormalization": layer_normalized,
     "MeanVarianceNormalization": _mean_variance,
 }

@@ -22,7 +22,8 @@ from exactile_converters.geometry.probe import Memory, Probe
 from exactile_converters.geometry.rules.barriers import CONTROL_FLOW
 from exactile_converters.geometry.steps import stride_by_operators, written_steps
 from exactile_converters.geometry.trace import FIRST_BASE_PX, LARGEST_STRIDE, ancestors, probed_sizes
-from exactile_converters.passes.matching import Shape, Taking, global_operator
+from exactile_converters.passes.matching import global_operator
+from exactile_converters.passes.taking import Shape, Taking
 
 MOST_LEVELS = 400
 """A network with more statistics that depend on each other is not looked at further."""
@@ -90,7 +91,7 @@ class _Search:
         network, taken = self._network, False
         probe: Probe | None = None
 
-        def shape_of(value: ir.Value) -> tuple[Shape, Shape] | None:
+        def shapes_of(value: ir.Value) -> tuple[Shape, Shape] | None:
             """At two image sizes."""
             nonlocal probe
             sizes = probed_sizes(self._base, 0)
@@ -108,7 +109,7 @@ class _Search:
             return None if small is None or large is None else (small, large)
 
         for node in nodes:
-            made = global_operator(node, walk.features, shape_of)
+            made = global_operator(node, walk.features, shapes_of)
             if made is not None and self._replace(node, made):
                 taken = True
         return taken
@@ -119,6 +120,10 @@ class _Search:
             if earlier is None:
                 return False
             return self._add_variance(node, made, earlier)
+        known = self._found_before(made)
+        if known is not None:
+            self._answer(made, made.after(known), node)
+            return True
         for one in made.before:
             self._graph.insert_before(node, one)
         placeholders = tuple(
@@ -130,6 +135,16 @@ class _Search:
         )
         self._answer(made, made.after(placeholders), node)
         return True
+
+    def _found_before(self, made: Taking) -> tuple[ir.Value, ...] | None:
+        """The placeholders of a statistic that was found already, of the same map, and of the same shapes."""
+        for one in self._found:
+            same = one.of is made.of and (one.labels, one.groups) == (made.labels, made.groups)
+            mean = made.kind == "mean" and one.kind == "moments"
+            known = one.placeholders[: len(made.shapes)]
+            if same and (one.kind == made.kind or mean) and tuple(map(shape_of, known)) == made.shapes:
+                return known
+        return None
 
     def _mean_of(self, made: Taking) -> int | None:
         """The reduction whose mean ``made`` takes the distance from, by its place."""
@@ -144,7 +159,7 @@ class _Search:
         one = self._found[index]
         if one.kind == "moments":
             variance = one.placeholders[1]
-            if tuple(variance.const_value.shape) != made.shapes[0]:  # type: ignore[union-attr]
+            if shape_of(variance) != made.shapes[0]:
                 return False
         else:
             variance = self._placeholder(f"{index}_variance", made.shapes[0])
@@ -185,3 +200,9 @@ class _Search:
         if not any(node.op_type in CONTROL_FLOW for node in kept):  # their subgraphs read what they do not name
             self._graph.remove([node for node in self._graph if node not in kept], safe=True)
         self._graph.sort()
+
+
+def shape_of(placeholder: ir.Value) -> Shape:
+    """That of what is to be put in its place."""
+    assert placeholder.const_value is not None
+    return tuple(int(str(dim)) for dim in placeholder.const_value.shape)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import onnx_ir as ir
-
 from exactile.passes.statistic import Statistic
 from exactile_converters.geometry.trace import Traced
-from exactile_converters.passes.reductions import Reduction
+from exactile_converters.passes.reductions import Reduction, shape_of
 
 
 def statistic_of(reduction: Reduction, traced: Traced) -> Statistic:
@@ -17,10 +15,5 @@ def statistic_of(reduction: Reduction, traced: Traced) -> Statistic:
         channels=feature.shape[reduction.labels.index("c")] if "c" in reduction.labels else 1,
         groups=reduction.groups,
         inputs=tuple(value.name or "" for value in reduction.placeholders),
-        shapes=tuple(_shape(value) for value in reduction.placeholders),
+        shapes=tuple(shape_of(value) for value in reduction.placeholders),
     )
-
-
-def _shape(placeholder: ir.Value) -> tuple[int, ...]:
-    assert placeholder.const_value is not None
-    return tuple(int(str(dim)) for dim in placeholder.const_value.shape)

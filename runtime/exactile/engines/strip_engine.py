@@ -60,6 +60,7 @@ class StripEngine:
         self._share = activation_bytes is not None
         self._session: Any = None
         self._open_for: tuple[StripRole, int] | None = None
+        self._asked: set[str] = set()
         self._run_options = self._ort.RunOptions()
         self._cancelled = self._closed = False
         self.opening_s = 0.0
@@ -109,7 +110,8 @@ class StripEngine:
         binding = self._session.io_binding()
         bind(binding.bind_input, self._contract.image.name, tile)
         for name, array in self._constants.items():
-            bind(binding.bind_input, name, array)
+            if name in self._asked:
+                bind(binding.bind_input, name, array)
         bind(binding.bind_output, self._contract.result.name, out)
         if role != "first":
             for name, array in pair.current.items():
@@ -136,6 +138,7 @@ class StripEngine:
         add_weights(self._ort, options, self._strips.weights)
         self._session = open_session(self._ort, graph, options)
         check_claims(self._session, self._claims, f"the graph of {role} strips")
+        self._asked = {argument.name for argument in self._session.get_inputs()}
         return_freed_memory()
         self._open_for = role, height
         self.opening_s += time.perf_counter() - begin

@@ -1,0 +1,62 @@
+"""Normalisations by the mean and variance of a whole map, over any of its axes."""
+
+from __future__ import annotations
+
+from math import prod
+
+import onnx_ir as ir
+
+from exactile_converters.geometry.feature_maps import FeatureMap
+from exactile_converters.geometry.node_view import SPATIAL, is_spatial
+from exactile_converters.passes.taking import Taking, Written
+
+LAYER_EPSILON = 1e-5
+"""From the definition of LayerNormalization."""
+
+
+def layer_normalized(node: ir.Node, value: ir.Value, feature: FeatureMap) -> Taking | None:
+    """Over the last axes, rows and columns among them. Scale and bias are multiplied and added as they are.
+
+    None where these are stored for each place, or where mean or deviation are results, too.
+    """
+    labels = feature.labels
+    axes = range(node.attributes.get_int("axis", -1) % len(labels), len(labels))
+    if not {labels.index(axis) for axis in SPATIAL} <= set(axes) or any(one.uses() for one in node.outputs[1:]):
+        return None
+    affine = [one for one in node.inputs[1:] if one is not None]
+    if any(_is_stored_for_places(one, feature) for one in affine):
+        return None
+    shape = tuple(
+        1 if dim in axes or label == "n" else size
+        for dim, (label, size) in enumerate(zip(labels, feature.shape, strict=True))
+    )
+
+    def after(placeholders: tuple[ir.Value, ...]) -> tuple[list[ir.Node], ir.Value]:
+        written = Written(node)
+        epsilon = written.constant(node.attributes.get_float("epsilon", LAYER_EPSILON))
+        apart = written.add("Sub", value, placeholders[0])
+        made = written.add("Div", apart, written.add("Sqrt", written.add("Add", placeholders[1], epsilon)))
+        for op, operand in zip(("Mul", "Add"), affine, strict=False):
+            made = written.add(op, made, operand)
+        return written.nodes, made
+
+    return Taking(
+        kind="moments",
+        of=value,
+        labels=labels,
+        groups=prod(shape),
+        names=("mean", "variance"),
+        shapes=(shape, shape),
+        result=node.outputs[0],
+        after=after,
+    )
+
+
+def _is_stored_for_places(value: ir.Value, feature: FeatureMap) -> bool:
+    """Whether a constant has an entry for each row or column."""
+    if value.const_value is None:
+        return False
+    sizes = [int(str(size)) for size in value.const_value.shape]
+    return any(
+        size != 1 and is_spatial(label) for size, label in zip(reversed(sizes), reversed(feature.labels), strict=False)
+    )
