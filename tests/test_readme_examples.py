@@ -15,6 +15,7 @@ import pytest
 import tifffile
 import zarr
 
+from tests import whole_nets
 from tests.command import exactile as exactile_command
 
 README = Path(__file__).parent.parent / "README.md"
@@ -50,6 +51,7 @@ def place(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("readme")
     shutil.copy(MODEL, folder / "unet.onnx")
+    (folder / "norms.onnx").write_bytes(whole_nets.instance_norm())
     rng = np.random.default_rng(0)
     picture = np.kron(rng.integers(0, 256, (20, 24, 3), dtype=np.uint8), np.ones((14, 18, 1), np.uint8))
     tifffile.imwrite(folder / "slide.tif", picture, tile=(128, 128), photometric="rgb")

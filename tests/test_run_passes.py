@@ -217,7 +217,7 @@ def test_a_run_is_gone_on_with_in_the_same_way(folder, tmp_path, monkeypatch):
         stopped = CliRunner().invoke(app, ["run", str(path), str(image), "-o", str(tmp_path / "labels.tif")])
         assert "what is done of" in stopped.stderr
     with monkeypatch.context() as after:
-        after.setattr(Passes, "_run_level", stop)
+        after.setattr(Passes, "run_level", stop)
         summary = run(path, image, "-o", tmp_path / "labels.tif", "--resume")
     assert summary["kept_pixels"] == SIZE[0] * SIZE[1]
     assert (tmp_path / "labels.tif").read_bytes() == (tmp_path / "straight.tif").read_bytes()

@@ -192,6 +192,7 @@ def _files(content: BundleContent) -> tuple[dict[str, bytes], ContractFile]:
         other_strips=others,
         placed=placed,
         levels=tuple(levels),
+        statistics_key=model.statistics_key or None,
     )
     return {**files, CONTRACT_NAME: encode_contract(contract)}, contract
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from exactile.contract import Activation, Contract, DeployedModel, OutputKind
 from exactile_converters.cuda_kernels.write import write_for_provider
 from exactile_converters.deploy_graphs import finished_graph, made_strips, placed_model
@@ -15,6 +17,7 @@ from exactile_converters.graphs.memory_records import wrapped_memory
 from exactile_converters.inspection import Inspection, inspect_network, not_tileable
 from exactile_converters.passes.deploy import deployed_levels, obstacles_left, without_statistics
 from exactile_converters.passes.keep import keeping
+from exactile_converters.passes.key import statistics_key
 from exactile_converters.passes.levels import levels_of
 from exactile_converters.passes.reductions import Reduction
 from exactile_converters.placed.told import told_of
@@ -85,15 +88,18 @@ def deploy_in_passes(
     wish = ResultWish(kind=output, map_dtype=map_dtype, threshold=threshold, activation=activation)
     with understood(network.name):
         local, reductions = without_statistics(network.copy())
-        return _deployed(
+        normalization = normalization or Normalization()
+        key = statistics_key(local, reductions, image_dtype=image_dtype, normalization=normalization)
+        found = _deployed(
             local,
             image_dtype,
-            normalization or Normalization(),
+            normalization,
             wish,
             strips=strips,
             image_size=image_size,
             reductions=reductions,
         )
+        return replace(found, statistics_key=key)
 
 
 def _deployed(

@@ -4,7 +4,7 @@ Shape letters used throughout: H, W image or tile rows and columns; C channels; 
 Coordinates are (y, x), boxes half-open.
 
 Public names: ``segment``, ``open_bundle``, ``Session``, ``Summary``, ``open_source``, ``open_sink``, ``ArraySource``,
-``ArraySink`` and the errors.
+``ArraySink``, ``FixedStatistics``, ``read_statistics`` and the errors.
 They are loaded when first used: importing the package costs numpy and the standard library.
 """
 
@@ -16,6 +16,7 @@ from exactile.errors import ExactileError
 if TYPE_CHECKING:
     from exactile.bundle.opening import open_bundle
     from exactile.one_call import segment
+    from exactile.passes.fixed import FixedStatistics, read_statistics
     from exactile.session import Session
     from exactile.sinks.array import ArraySink
     from exactile.sinks.open import open_sink
@@ -28,11 +29,13 @@ __all__ = [
     "ArraySink",
     "ArraySource",
     "ExactileError",
+    "FixedStatistics",
     "Session",
     "Summary",
     "open_bundle",
     "open_sink",
     "open_source",
+    "read_statistics",
     "segment",
 ]
 
@@ -45,6 +48,8 @@ _HOMES = {
     "ArraySource": "exactile.sources.array",
     "open_source": "exactile.sources.open",
     "open_bundle": "exactile.bundle.opening",
+    "FixedStatistics": "exactile.passes.fixed",
+    "read_statistics": "exactile.passes.fixed",
 }
 
 

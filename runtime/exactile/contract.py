@@ -314,7 +314,7 @@ class DeployedModel:
     used. ``image_size``, (height, width), is that of the images that it was deployed for; None where it is for all.
     ``placed`` are the graphs for sizes of which the geometry says so; those of the model itself are for all
     others, and where there are no others, they are the same. ``levels`` are the passes that find the statistics which
-    its graphs take of the whole image, in order.
+    its graphs take of the whole image, in order; ``statistics_key`` is a SHA-256 of all that these depend on.
 
     Passes may begin at maps that earlier ones kept: this one ``reads`` such, and as one of the levels ``writes`` them;
     it reads pixels only where it is said so. ``keeping`` is the same network with kept maps, for images of one size.
@@ -332,6 +332,7 @@ class DeployedModel:
     placed: PlacedModel | None = None
     image_size: tuple[int, int] | None = None
     levels: tuple[Level, ...] = ()
+    statistics_key: str = ""
     reads: tuple[KeptMap, ...] = ()
     writes: tuple[KeptMap, ...] = ()
     reads_image: bool = True

@@ -16,6 +16,7 @@ from exactile.geometry import Box
 from exactile.input_protection import check_source_kept
 from exactile.memory import peak_resident_bytes, settled_resident_bytes
 from exactile.nodata import NodataRule, nodata_rule
+from exactile.passes.fixed import FixedStatistics
 from exactile.passes.run import Passes
 from exactile.passes.store import MapStore
 from exactile.passes.unread import Unread
@@ -59,7 +60,8 @@ class ImageRun:
 
     ``afterwards`` is called when the result is complete, with the bytes beyond ``wish.apart_bytes`` that it may take.
     With ``release_early`` decoded chunks are dropped once the last tile was read; ``held_bytes`` is what buffers and
-    sink then still hold. ``record`` is what is run, as plain data, from when it is planned.
+    sink then still hold. ``statistics`` are for a model whose passes, which would find them, were left out. ``record``
+    is what is run, as plain data, from when it is planned.
     """
 
     model: DeployedModel
@@ -79,6 +81,7 @@ class ImageRun:
     nodata_label: int | None = None
     afterwards: Callable[[int], None] | None = None
     scratch: Path = field(default_factory=lambda: Path(tempfile.gettempdir()))
+    statistics: FixedStatistics | None = None
     held_bytes: int = 0
     record: dict[str, Any] = field(default_factory=dict)
     _chunks: ReadCount | None = None
@@ -113,7 +116,9 @@ class ImageRun:
         constants = constants_of(self.model.contract.image, normalizers)
         passes = self._found = self._passes()
         statistics = earlier.statistics if earlier is not None else {}
-        if earlier is None or self.model.reads:  # what was kept is gone
+        if self.statistics is not None:
+            statistics = self.statistics.values
+        elif earlier is None or self.model.reads:  # what was kept is gone
             statistics = passes.run(plan, constants, None if earlier is None else earlier.statistics)
         measured_s = time.perf_counter() - begin
         constants = {**constants, **statistics}
@@ -157,6 +162,8 @@ class ImageRun:
         arguments = {**self.arguments}
         if self.nodata_label is not None:
             arguments["nodata_label"] = self.nodata_label
+        if self.statistics is not None:
+            arguments["statistics"] = self.statistics.identity
         return asked_record(self.model, self.source, self.wish, arguments, self.processor.identity)
 
     def _find_nodata(self) -> None:
@@ -277,6 +284,7 @@ class ImageRun:
             rule=self.model.contract.result.rule,
             verification=self.model.contract.verification,
             notes=metadata_of(self.source).told,
+            statistics=self.statistics,
             damage=report_damage(
                 self.source,
                 self.model.contract.geometry,

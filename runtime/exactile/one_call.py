@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from exactile.contract import Activation, DeployedModel, ImageStatistics, OutputKind, StatisticsKind
 from exactile.errors import BudgetError, OptionError
+from exactile.passes.fixed import FixedStatistics, read_statistics
 from exactile.plan.border import Border
 from exactile.plan.budget import parse_bytes
 from exactile.planning import PlanName
@@ -51,6 +52,7 @@ def segment(
     threads: int | None = None,
     device: str = "auto",
     engine: str = "auto",
+    statistics: str | os.PathLike[str] | FixedStatistics | None = None,
     verify: bool = True,
     progress: bool = True,
     **image_options: Any,
@@ -61,12 +63,14 @@ def segment(
     ``image`` is all that ``open_source`` takes, and ``image_options`` are its options (``axes``, ``channels``, ...).
     Other options are those of ``exactile run`` under the same names: the network sees ``(sample / scale - mean) /
     std``, each one number or one for each channel; ``memory``, in bytes or as ``"2GiB"``, bounds the resident memory of
-    the whole process, the result included; ``tile`` is (height, width). Models that were deployed before, and bundles,
-    have their ``output`` and normalisation, and take no others.
+    the whole process, the result included; ``tile`` is (height, width); ``statistics``, a file of ``exactile measure``
+    or what it holds, are taken in place of the image's own. Models that were deployed before, and bundles, have their
+    ``output`` and normalisation, and take no others.
 
     With ``progress``, a bar is drawn in terminals and notebooks. Notes and warnings go to stderr, as those of the
     command. Raises what the command reports: ``ExactileError``.
     """
+    fixed = read_statistics(statistics) if isinstance(statistics, str | os.PathLike) else statistics
     memory_bytes = parse_bytes(memory) if isinstance(memory, str) else memory
     name = model.contract.model_name if isinstance(model, DeployedModel) else model
     choice = ModelChoice(
@@ -79,8 +83,8 @@ def segment(
         activation=activation,
         output_name=output_name,
         strips=plan in ("auto", "strip"),
-        whole=when_whole(plan, tiles=tile is not None),
-        unverified=why_not_run_before(plan, no_verify=not verify),
+        whole=when_whole(plan, tiles=tile is not None, fixed=statistics is not None),
+        unverified=why_not_run_before(plan, no_verify=not verify, fixed=statistics is not None),
         memory_bytes=memory_bytes,
         progress=progress,
     )
@@ -93,7 +97,16 @@ def segment(
 
         session = opened(_deployed(deploy, source, lambda model: _fits(opened(model), source, border)))
         try:
-            return _run(session, source, _name(image), plan=plan, tile=tile, border=border, progress=progress)
+            return _run(
+                session,
+                source,
+                _name(image),
+                plan=plan,
+                tile=tile,
+                border=border,
+                statistics=fixed,
+                progress=progress,
+            )
         finally:
             session.close()
     finally:
@@ -125,6 +138,7 @@ def _run(
     plan: PlanName,
     tile: tuple[int, int] | None,
     border: Border,
+    statistics: FixedStatistics | None,
     progress: bool,
 ) -> NDArray[Any]:
     sink = ArraySink()
@@ -135,6 +149,7 @@ def _run(
             plan=plan,
             tile=tile,
             border=border,
+            statistics=statistics,
             planned=bar.start,
             progress=bar.advance,
             measuring=bar.measure,

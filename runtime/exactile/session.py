@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,36 +13,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exactile.background import Background
-from exactile.contract import Contract, DeployedModel, StripModel
-from exactile.errors import OptionError, PlanError, StreamError
+from exactile.contract import Contract, DeployedModel
+from exactile.errors import OptionError, PlanError
 from exactile.image_run import ImageRun, Watcher
 from exactile.memory import default_budget_bytes, return_large_blocks_at_once, settled_resident_bytes
 from exactile.nodata import nodata_rule
+from exactile.passes.fixed import WAY_OUT, FixedStatistics
 from exactile.passes.scratch import free_bytes
 from exactile.passes.store import most_kept_bytes
 from exactile.pipeline.run import Timed
-from exactile.plan.arriving import ArrivingRows
-from exactile.plan.arriving_strips import strips_for_stream
 from exactile.plan.border import Border
 from exactile.plan.budget import MemoryNeed
-from exactile.plan.built import check_strips
 from exactile.plan.choice import Choice, Plan
-from exactile.plan.strips import StripPlan, least_rows, with_highest_last
 from exactile.planning import PlanName, Planner, Wish
 from exactile.processors.choice import open_processor
 from exactile.processors.host import HostProcessor
 from exactile.processors.protocol import Processor
-from exactile.sinks.nothing import NoSink
 from exactile.sinks.protocol import Sink
 from exactile.sources.alpha import leave_out_alpha
-from exactile.sources.protocol import Source
+from exactile.sources.protocol import Source, StoredSource
 from exactile.statistics import Normalizers, constants_of, measure, passes
-from exactile.stream import KeptRows, RowStream
+from exactile.statistics_run import ImageOpening, MeasuredImage, StatisticsRun
+from exactile.stream import RowStream
+from exactile.stream_plan import plan_stream
 from exactile.summary import Summary
-
-NOMINAL_STREAM_ROWS = 4096
-"""A stream's memory is predicted for an image of so many rows; more rows take no more memory."""
-
 
 MOST_KEPT_SHARE = 0.5
 """Of the memory that a run may take, for maps that are kept between passes; others go to the disk."""
@@ -93,13 +89,19 @@ class Session:
             return_large_blocks_at_once()
         process_bytes = settled_resident_bytes()
         budget_bytes = memory_bytes if memory_bytes is not None else default_budget_bytes()
-        self._planner = Planner(
-            model,
-            budget_bytes=budget_bytes,
-            process_bytes=process_bytes,
-            space=self._processor.space,
-            engine_stays=keep_engine,
-        )
+
+        def planner(model: DeployedModel) -> Planner:
+            return Planner(
+                model,
+                budget_bytes=budget_bytes,
+                process_bytes=process_bytes,
+                space=self._processor.space,
+                engine_stays=keep_engine,
+            )
+
+        self._planner = planner(model)
+        self._without_passes = replace(model, levels=(), keeping=None)
+        self._planner_without_passes = planner(self._without_passes)
 
     @property
     def contract(self) -> Contract:
@@ -156,6 +158,7 @@ class Session:
         trace: Timed | None = None,
         nodata: float | None = None,
         nodata_label: int | None = None,
+        statistics: FixedStatistics | None = None,
     ) -> Summary:
         """Segment ``source`` into ``sink``: equal to one pass over the whole image.
 
@@ -166,6 +169,9 @@ class Session:
         the plan, ``progress`` with the number of result pixels of each write.
         Pixels that are ``nodata`` in every channel (default: what the file says), or by the file's mask or alpha
         channel, are left out of these statistics; labels of such pixels are ``nodata_label``, where it is given.
+        With ``statistics``, a network that takes statistics of the whole image takes these, and there are no passes
+        before: the result is equal to one pass with them, not with the image's own. Raises OptionError where they are
+        those of another network.
         On any failure the sink is aborted and the first error raised.
 
         With ``resume``, an unfinished run that ``sink`` kept is gone on with, by the same plan, to the same bytes;
@@ -194,6 +200,7 @@ class Session:
             trace=trace,
             nodata=nodata,
             nodata_label=nodata_label,
+            statistics=statistics,
         ).run()
 
     def image_run(
@@ -211,6 +218,7 @@ class Session:
         nodata: float | None = None,
         nodata_label: int | None = None,
         afterwards: Callable[[int], None] | None = None,
+        statistics: FixedStatistics | None = None,
     ) -> ImageRun:
         """As ``segment``, for who wants to run and cancel it in threads of his own.
 
@@ -219,8 +227,7 @@ class Session:
         """
         watcher = watcher or Watcher()
         leave_out_alpha(source, self.contract.image.channels)
-        keeping = self._keeping(source, wish)
-        model, planner, processor = keeping or (self._model, self._planner, self._processor)
+        model, planner, processor = self._way(source, sink, wish, statistics)
         return ImageRun(
             model=model,
             planner=planner,
@@ -238,7 +245,21 @@ class Session:
             nodata=nodata,
             nodata_label=nodata_label,
             afterwards=afterwards,
+            statistics=statistics,
         )
+
+    def _way(
+        self, source: Source, sink: Sink, wish: Wish, statistics: FixedStatistics | None
+    ) -> tuple[DeployedModel, Planner, Processor]:
+        """Without passes, or with passes over kept maps, or over the image. Raises OptionError, the sink aborted."""
+        if statistics is None:
+            return self._keeping(source, wish) or (self._model, self._planner, self._processor)
+        try:
+            statistics.check(self._model)
+        except OptionError:
+            sink.abort()
+            raise
+        return self._without_passes, self._planner_without_passes, self._processor
 
     def _keeping(self, source: Source, wish: Wish) -> tuple[DeployedModel, Planner, Processor] | None:
         """The way over maps that are kept between passes, where memory and disk have room for them."""
@@ -292,6 +313,46 @@ class Session:
             if rule is not None:
                 rule.close()
 
+    def measure_statistics(
+        self,
+        sources: Sequence[Source],
+        *,
+        tile: tuple[int, int] | None = None,
+        progress: Callable[[int, int], None] | None = None,
+        nodata: float | None = None,
+    ) -> FixedStatistics:
+        """What the network takes for statistics of the whole image, of all pixels of ``sources`` together.
+
+        One pass over all of them for each level of statistics, in tiles (default: by cost; ``tile`` is (height,
+        width)). ``progress`` is called with image pixels done of all passes, and how many there are. ``nodata`` is as
+        for ``measure``, where the model normalises by statistics of each image.
+
+        Raises OptionError where the model takes no such statistics or ``sources`` are of several types, ChannelError,
+        PlanError, SourceError.
+        """
+        return StatisticsRun(
+            images=[
+                ImageOpening(
+                    name=str(source.stored_path) if isinstance(source, StoredSource) else f"image {number}",
+                    open=lambda source=source: nullcontext(self.measured_image(source, nodata)),  # type: ignore[misc]
+                )
+                for number, source in enumerate(sources, 1)
+            ],
+            tile=tile,
+            progress=progress or (lambda _done, _total: None),
+        ).run()
+
+    def measured_image(self, source: Source, nodata: float | None = None) -> MeasuredImage:
+        """``source`` for a ``StatisticsRun``."""
+        leave_out_alpha(source, self.contract.image.channels)
+        return MeasuredImage(
+            model=self._model,
+            planner=self._planner,
+            processor=self._processor,
+            source=source,
+            normalizers=lambda: self._normalizers(source, None, None, nodata),
+        )
+
     def _normalizers(
         self,
         source: Source,
@@ -313,6 +374,7 @@ class Session:
         height: int | None = None,
         sink: Sink | None = None,
         normalizers: Normalizers | None = None,
+        statistics: FixedStatistics | None = None,
     ) -> RowStream:
         """A stream for an image of ``width`` pixels and samples of ``dtype`` that arrives in rows.
 
@@ -321,59 +383,49 @@ class Session:
         more. A ``sink`` is written as results come if ``height``, the number of rows to come, is given; else results
         are kept in a temporary file beside the output until the height is known. Where a network's strips depend on the
         height, modulo the stride, it must be given. A model that normalises by statistics
-        of the whole image needs them beforehand: ``normalizers``, by ``measure`` of an overview, or from a scan before.
+        of the whole image needs them beforehand: ``normalizers``, by ``measure`` of an overview, or from a scan before;
+        a network that takes statistics of the whole image needs ``statistics``, by ``measure_statistics``.
 
         Raises PlanError where the network does not allow strips, BudgetError, StreamError.
         """
-        if self._model.levels:
+        model, planner = self._model, self._planner
+        if statistics is not None:
+            statistics.check(model)
+            model, planner = self._without_passes, self._planner_without_passes
+        if model.levels:
             raise PlanError(
                 f"{self.contract.model_name} takes statistics of the whole image, which rows that are still to come "
-                "are part of: run it over the complete image"
+                f"are part of. What to do: run it over the complete image, or give statistics: {WAY_OUT}"
             )
-        wish = Wish(plan="strip", border=border)
-        along, strips = strips_for_stream(self._model, width, height, border)
-        if np.dtype(dtype) != np.dtype(self.contract.image.dtype):
-            raise StreamError(
-                f"rows of {dtype} are announced and the model was deployed for {self.contract.image.dtype}"
-            )
+        planned = plan_stream(
+            model,
+            planner,
+            self._processor.space,
+            width=width,
+            dtype=dtype,
+            rows=rows,
+            border=border,
+            height=height,
+            sink=sink,
+        )
         constants = constants_of(self.contract.image, normalizers)
-        image = self.contract.image
-        kept = KeptRows(width=width, channels=image.channels, dtype=np.dtype(image.dtype))
-        nominal = NOMINAL_STREAM_ROWS + 4 * least_rows(strips)
-        last = along.others[0] if along.others and height is not None else along
-        kept.height = nominal + (last.remainder - nominal) % last.stride
-        output: Sink = sink if sink is not None else NoSink()
-        if rows is None:
-            plan = self._planner.choose(kept, output, wish).plan
-        else:
-            plan = self._planner.widest_band(kept, output, rows, border)
-        if not isinstance(plan, StripPlan):
-            raise PlanError(f"{kept.height} rows are too few for strips of this network")
-        plan = with_highest_last(plan, strips, along)
-        space = self._processor.space
-        if space is not None and space.engines is not None:
-            check_strips(plan, space.engines)
-        need = self.memory_need(plan, kept, output)
-        self._planner.save(plan, kept, output, need)
+        constants.update(statistics.values if statistics is not None else {})
         return RowStream(
             contract=self.contract,
-            rows=ArrivingRows(along, strips, plan.rows, border, first_rows=self._first_rows(strips, plan)),
-            columns=plan.x,
+            rows=planned.rows,
+            columns=planned.plan.x,
             border=border,
-            engine=lambda: self._processor.strip_engine(plan, need, constants),
-            whole=lambda source: self._whole_array(source, border, normalizers),
+            engine=lambda: self._processor.strip_engine(planned.plan, planned.need, constants),
+            whole=lambda source: self._whole_array(source, border, normalizers, statistics),
             sink=sink,
             height=height,
         )
 
-    def _whole_array(self, source: Source, border: Border, normalizers: Normalizers | None) -> NDArray[Any]:
+    def _whole_array(
+        self, source: Source, border: Border, normalizers: Normalizers | None, statistics: FixedStatistics | None
+    ) -> NDArray[Any]:
         from exactile.sinks.array import ArraySink
 
         sink = ArraySink()
-        self.segment(source, sink, plan="strip", border=border, normalizers=normalizers)
+        self.segment(source, sink, plan="strip", border=border, normalizers=normalizers, statistics=statistics)
         return sink.result
-
-    def _first_rows(self, strips: StripModel, plan: StripPlan) -> int:
-        """Rows of a stream's first strip: as few as can be, but where engines were built for those of the plan."""
-        space = self._processor.space
-        return strips.startup_rows if space is None or space.engines is None else plan.y.heights[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from exactile.contract import BY_RULES, Verification
+from exactile.passes.fixed import FixedStatistics
 from exactile.passes.report import PassReport
 from exactile.pipeline.run import StageSeconds
 from exactile.plan.border import Border
@@ -21,7 +22,8 @@ class Summary:
     ``kept_pixels`` of the result were there from an earlier run that this one went on with, ``skipped_pixels``
     were background. ``nan`` tells of scores that are not numbers, ``rule`` how numbers became the result,
     ``verification`` how it is known that it equals one pass, ``notes`` how the image was read. ``processor`` is what
-    computed: the CPU, or GPUs, and the engine. ``passes`` found statistics of the whole image before.
+    computed: the CPU, or GPUs, and the engine. ``passes`` found statistics of the whole image before; in their place
+    ``statistics`` were taken, where they are given: the result is that of these.
     """
 
     plan: str
@@ -52,6 +54,7 @@ class Summary:
     verification: Verification = BY_RULES
     notes: tuple[str, ...] = ()
     passes: tuple[PassReport, ...] = ()
+    statistics: FixedStatistics | None = None
 
     @property
     def megapixels_per_second(self) -> float:

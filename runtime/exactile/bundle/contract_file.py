@@ -293,7 +293,8 @@ class ContractFile(Part, frozen=True, kw_only=True):
     """All of ``contract.json``. ``files`` lists every other file of the bundle.
 
     ``verification`` is null in bundles that were made before models were run for it, ``other_strips`` and ``placed``
-    came with version 3, ``levels`` with version 4.
+    came with version 3, ``levels`` and ``statistics_key`` (what their
+    statistics depend on) with version 4.
     """
 
     format: Literal["exactile.bundle"]
@@ -321,6 +322,7 @@ class ContractFile(Part, frozen=True, kw_only=True):
     other_strips: tuple[OtherStripsPart, ...] = ()
     placed: PlacedPart | None = None
     levels: tuple[LevelPart, ...] = ()
+    statistics_key: Sha256 | None = None
 
 
 class Header(Struct, frozen=True, kw_only=True):

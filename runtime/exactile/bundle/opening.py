@@ -83,6 +83,7 @@ def open_bundle(path: str | Path) -> Bundle:
         other_strips=other_strips_from(file.other_strips, contents, weights),
         placed=placed_from(file.placed, contents, weights) if file.placed is not None else None,
         levels=levels,
+        statistics_key=file.statistics_key or "",
     )
     engines, refused = read_engines(folder, file, model)
     model = replace(model, engines=engines, engines_refused=refused)

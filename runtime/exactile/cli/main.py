@@ -12,6 +12,7 @@ from exactile.cli import convert as convert_command
 from exactile.cli import doctor as doctor_command
 from exactile.cli import info as info_command
 from exactile.cli import inspect as inspect_command
+from exactile.cli import measure as measure_command
 from exactile.cli import run as run_command
 from exactile.cli import verify as verify_command
 from exactile.errors import CancelledError
@@ -56,6 +57,7 @@ def main(
 
 
 app.command("run", epilog=run_command.EXAMPLES)(run_command.run)
+app.command("measure", epilog=measure_command.EXAMPLES)(measure_command.measure)
 app.command("inspect", epilog=inspect_command.EXAMPLES)(inspect_command.inspect)
 app.command("convert", epilog=convert_command.EXAMPLES)(convert_command.convert)
 app.command("info", epilog=info_command.EXAMPLES)(info_command.info)

@@ -20,6 +20,8 @@ def protect_run(request: RunRequest, images: Sequence[Path | str], targets: Sequ
     inputs = [found for image in images for found in image_inputs(image)]
     if request.skip_background not in (None, "nodata"):
         inputs += image_inputs(request.skip_background, "mask")
+    if request.statistics is not None:
+        inputs += image_inputs(request.statistics, "statistics")
     outputs = [output for target in targets for output in _run_outputs(request, target)]
     if request.trace is not None:
         outputs += _replaced(request.trace, "--trace")

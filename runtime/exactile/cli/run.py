@@ -67,6 +67,8 @@ EXAMPLES = """
 `exactile run unet.bundle slide.svs -o labels.tif --device cuda:0 --trace trace.json`
 
 `exactile run unet.onnx slide.svs -o labels.tif --level 1 --channels 0,1,2 --json > summary.json`
+
+`exactile run norms.onnx slides/ -o labels/ --scale 255 --statistics statistics.json`
 """
 
 
@@ -171,6 +173,15 @@ def run(
         int | None,
         typer.Option(min=0, help="The label of pixels without data. [default: what the network makes of them]"),
     ] = None,
+    statistics: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.json",
+            help="For a network that takes statistics of the whole image: take these, which exactile measure found, "
+            "not those of the image itself. One pass, any plan and border.",
+            show_default=False,
+        ),
+    ] = None,
     preview: Annotated[
         bool,
         typer.Option("--preview", help="Also write RESULT.preview.png, the labels in colour, small."),
@@ -259,8 +270,8 @@ def run(
                 activation=activation.value if activation is not None else None,
                 output_name=output_name,
                 strips=plan.value in ("auto", "strip") and skip_background is None,
-                whole=when_whole(plan.value, tiles=tile is not None or skip_background is not None),
-                unverified=why_not_run_before(plan.value, no_verify=no_verify),
+                whole=when_whole(plan.value, tiles=_in_tiles(tile, skip_background), fixed=statistics is not None),
+                unverified=why_not_run_before(plan.value, no_verify=no_verify, fixed=statistics is not None),
                 memory_bytes=parse_bytes(memory),
                 progress=not no_progress,
             ),
@@ -296,6 +307,7 @@ def run(
             engine=engine,
             device_memory_bytes=parse_bytes(device_memory),
             scratch=scratch,
+            statistics=statistics,
             trace=trace,
             resume=resume,
             pictures={"preview": preview, "overlay": overlay},
@@ -373,6 +385,11 @@ def run_many(
             raise
         typer.echo(f"error: {error}", err=True)
     tell_failures(failed, len(images))
+
+
+def _in_tiles(tile: str | None, skip_background: str | None) -> bool:
+    """Whether something is asked for that only tiles have."""
+    return tile is not None or skip_background is not None
 
 
 def _is_folder(target: Path) -> bool:

@@ -16,6 +16,7 @@ from exactile.contract import DeployedModel
 from exactile.errors import BudgetError, OptionError
 from exactile.image_run import ImageRun, Watcher
 from exactile.memory import default_budget_bytes
+from exactile.passes.fixed import FixedStatistics, read_statistics
 from exactile.plan.border import Border
 from exactile.planning import PlanName, Wish
 from exactile.preview import pictures_bytes, write_pictures
@@ -55,9 +56,11 @@ class RunRequest:
     trace: Path | None
     resume: bool
     pictures: Mapping[str, bool]
+    statistics: Path | None = None
     keep_engine: bool = False
     _deploy: Deploy | None = None
     _told: bool = False
+    _fixed: FixedStatistics | None = None
     _trace: Trace = field(default_factory=Trace)
     _sessions: dict[tuple[str, tuple[int, int] | None], Session] = field(default_factory=dict)
 
@@ -65,6 +68,8 @@ class RunRequest:
         """Read the model, before any image is opened."""
         if self.trace is not None:
             check_trace_target(self.trace)
+        if self.statistics is not None:
+            self._fixed = read_statistics(self.statistics)
         self._deploy = self.model.load()
 
     def open_source(self, image: str | Path) -> Source:
@@ -104,6 +109,7 @@ class RunRequest:
             release_early=self.keep_engine,
             trace=self._trace.of(str(image)) if self.trace is not None else None,
             afterwards=self._pictures_of(session, image, target),
+            statistics=self._fixed,
         )
         self.check_pictures(run)
         return run

@@ -19,6 +19,7 @@ from exactile.request.meaning import nan_object
 from exactile.sources.address import shown_name
 
 if TYPE_CHECKING:
+    from exactile.passes.fixed import FixedStatistics
     from exactile.summary import Summary
 
 
@@ -92,6 +93,7 @@ def summary_object(summary: Summary, *, model: Path, image: Path | str, target: 
         "skipped_tiles": summary.skipped_tiles,
         "skipped_pixels": summary.skipped_pixels,
         "passes": [asdict(one) for one in summary.passes],
+        "statistics": _statistics_object(summary.statistics),
         "computed_over_wanted": round(summary.computed_pixels / summary.wanted_pixels, 4),
         "seconds": {
             "total": round(seconds.total, 4),
@@ -109,6 +111,19 @@ def summary_object(summary: Summary, *, model: Path, image: Path | str, target: 
         "peak_memory_bytes": summary.peak_memory_bytes,
         "exactile": exactile.__version__,
         "python": platform.python_version(),
+    }
+
+
+def _statistics_object(statistics: FixedStatistics | None) -> dict[str, Any] | None:
+    """Those that were given; None where the result is that of the image's own, or takes none."""
+    if statistics is None:
+        return None
+    return {
+        "file": statistics.file,
+        "images": len(statistics.images),
+        "pixels": statistics.pixels,
+        "sha256": statistics.identity,
+        "of_this_image": False,
     }
 
 
@@ -142,6 +157,8 @@ def _rows(summary: Summary, target: Path) -> list[tuple[str, str]]:
         computed_before = sum(one.computed_pixels for one in summary.passes)
         found = f"{len(summary.passes)} before the result's, for statistics of the whole image"
         rows.append(("passes", f"{found}; {computed_before / 1e6:.2f} M pixels computed in {seconds.measure:.2f} s"))
+    if summary.statistics is not None:
+        rows.append(("statistics", f"of {summary.statistics.told}; not of this image"))
     if summary.kept_pixels:
         rows.append(("kept", f"{summary.kept_pixels / 1e6:.2f} M pixels of the run that was gone on with"))
     if summary.skipped_tiles:

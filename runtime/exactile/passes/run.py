@@ -99,7 +99,9 @@ class Passes:
             begin = time.perf_counter()
             if self.maps is not None:
                 self.maps.open(opened)
-            chosen, merged = self._run_level(level, plan, {**constants, **found})
+            merged = Merged(level.statistics)
+            size = plan.y.domain.size, plan.x.domain.size
+            chosen = self.run_level(level, merged, size, {**constants, **found})
             if recorded is None:
                 found.update(merged.values())
             if self.maps is not None:
@@ -115,12 +117,13 @@ class Passes:
             )
         return found
 
-    def _run_level(self, level: Level, final: Plan, constants: Constants) -> tuple[TilePlan, Merged]:
-        planner = PassPlanner(
-            level.model, budget_bytes=self.planner.budget_bytes, process_bytes=self.planner.process_bytes
-        )
-        merged = Merged(level.statistics)
-        plan, need = self._plan(planner, final)
+    def run_level(self, level: Level, merged: Merged, size: tuple[int, int], constants: Constants) -> TilePlan:
+        """Add this image to ``merged``; the pass of the result runs over ``size``, (height, width). The plan of it.
+
+        Raises BudgetError, PlanError, SourceError, EngineError, CancelledError.
+        """
+        planner = self._level_planner(level)
+        plan, need = self._plan(planner, size)
         sink = MergingSink(plan, merged)
         granted = need.decoding_bytes + need.granted_cache(planner.budget_bytes)
         self.source.prepare(read_plan(plan), cache_bytes=granted)
@@ -135,7 +138,12 @@ class Passes:
                 cancellation=cancellation,
             ).run()
         sink.finish()
-        return plan, merged
+        return plan
+
+    def _level_planner(self, level: Level) -> PassPlanner:
+        return PassPlanner(
+            level.model, budget_bytes=self.planner.budget_bytes, process_bytes=self.planner.process_bytes
+        )
 
     @contextmanager
     def _own_cancellation(self) -> Iterator[Cancellation]:
@@ -152,7 +160,7 @@ class Passes:
         finally:
             self.cancellation.forget(stop)
 
-    def _plan(self, planner: PassPlanner, final: Plan) -> tuple[TilePlan, MemoryNeed]:
+    def _plan(self, planner: PassPlanner, size: tuple[int, int]) -> tuple[TilePlan, MemoryNeed]:
         """As the result's where that was asked for and can be, else by cost. Raises BudgetError, PlanError."""
         sink = NoSink()
         wishes = [Wish(plan="whole" if self.wish.plan == "whole" else "tile")]
@@ -163,9 +171,9 @@ class Passes:
                 plan = planner.choose(self.source, sink, wish).plan
                 break
         assert isinstance(plan, TilePlan)
-        sizes = (plan.y.domain.size, plan.x.domain.size), (final.y.domain.size, final.x.domain.size)
-        if sizes[0] != sizes[1]:
-            raise PlanError(f"the image is too small: passes run over {sizes[0]} pixels, and the last over {sizes[1]}")
+        own = plan.y.domain.size, plan.x.domain.size
+        if own != size:
+            raise PlanError(f"the image is too small: passes run over {own} pixels, and the last over {size}")
         return plan, planner.memory_need(plan, self.source, sink)
 
     def _advance(self, pixels: int) -> None:

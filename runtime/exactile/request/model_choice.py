@@ -19,9 +19,12 @@ or does better where the size is known. It is asked whether a model for one pass
 """
 
 
-def why_not_run_before(plan: str, *, no_verify: bool) -> str:
-    """Why a network is not run to check its claim before it is used; empty where it is."""
-    if plan == "whole":
+def why_not_run_before(plan: str, *, no_verify: bool, fixed: bool = False) -> str:
+    """Why a network is not run to check its claim before it is used; empty where it is.
+
+    With ``fixed`` statistics, one pass is not that of the network as it was given.
+    """
+    if plan == "whole" and not fixed:
         return "one pass needs no proof"
     return "--no-verify" if no_verify else ""
 

@@ -23,8 +23,13 @@ WhenWhole = Literal["first", "only", "last"]
 the memory; the only one; or the last, where passes for statistics are none."""
 
 
-def when_whole(plan: str, *, tiles: bool) -> WhenWhole:
-    """For the ``plan`` that is asked for; ``tiles``: something else is asked for that only tiles have."""
+def when_whole(plan: str, *, tiles: bool, fixed: bool = False) -> WhenWhole:
+    """For the ``plan`` that is asked for; ``tiles``: something else is asked for that only tiles have.
+
+    ``fixed``: statistics are given; one pass in which the network finds its own takes none.
+    """
+    if fixed:
+        return "last"
     if plan == "whole":
         return "only"
     return "last" if plan in {"tile", "strip"} or tiles else "first"

@@ -94,6 +94,18 @@ class Bar(Bars):
         self._progress.update(self._task, advance=pixels)
 
 
+class MeasuringBar(Bars):
+    """One bar for all passes over all images that statistics are taken of."""
+
+    def __init__(self, name: str, *, enabled: bool) -> None:
+        super().__init__(_bars(TextColumn(name, markup=False), enabled=enabled))
+        self._task = self._progress.add_task("measure", total=None)
+
+    def update(self, pixels: int, total: int) -> None:
+        """``pixels`` of ``total`` are done."""
+        self._progress.update(self._task, completed=pixels, total=total)
+
+
 class ManyBars(Bars):
     """One bar for all images and one for each that is under way."""
 

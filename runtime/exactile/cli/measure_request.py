@@ -1,0 +1,78 @@
+"""What ``exactile measure`` was asked for, the same for all images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from exactile.passes.fixed import FixedStatistics, check_takes_statistics
+from exactile.request.model_choice import Deploy, ModelChoice
+from exactile.session import Session
+from exactile.sources.address import shown_name
+from exactile.sources.listing import describe_passed_over, find_images
+from exactile.sources.open import open_source
+from exactile.sources.protocol import Source
+from exactile.statistics_run import ImageOpening, MeasuredImage, StatisticsRun
+
+
+@dataclass(slots=True, kw_only=True)
+class MeasureRequest:
+    """Options as typed, checked where they are used. ``sources`` are open_source's."""
+
+    model: ModelChoice
+    sources: Mapping[str, Any]
+    nodata: float | None
+    tile: tuple[int, int] | None
+    memory_bytes: int | None
+    threads: int | None
+    _deploy: Deploy | None = None
+    _sessions: dict[tuple[str, tuple[int, int] | None], Session] = field(default_factory=dict)
+
+    def find(self, paths: Sequence[str], *, recursive: bool) -> tuple[Path | str, ...]:
+        """The images; what is passed over goes to stderr. Raises SourceError."""
+        found = find_images(paths, recursive=recursive)
+        if found.passed_over:
+            typer.echo(f"note: passed over: {describe_passed_over(found.passed_over)}", err=True)
+        return found.images
+
+    def run(self, images: Sequence[Path | str], progress: Callable[[int, int], None]) -> tuple[FixedStatistics, int]:
+        """The statistics of ``images``, and how many passes over each it took."""
+        self._deploy = self.model.load()
+        run = StatisticsRun(
+            images=[ImageOpening(name=shown_name(image), open=partial(self._opened, image)) for image in images],
+            tile=self.tile,
+            progress=progress,
+        )
+        try:
+            return run.run(), run.passes
+        finally:
+            for session in self._sessions.values():
+                session.close()
+
+    @contextmanager
+    def _opened(self, image: Path | str) -> Iterator[MeasuredImage]:
+        source = open_source(image, **self.sources)
+        try:
+            yield self._session(source).measured_image(source, self.nodata)
+        finally:
+            source.close()
+
+    def _session(self, source: Source) -> Session:
+        """One for each type of samples, and for each image size where the model is for one."""
+        assert self._deploy is not None
+        dtype, size = str(source.dtype), (source.height, source.width)
+        for known in ((dtype, size), (dtype, None)):
+            kept = self._sessions.get(known)
+            if kept is not None and not kept.lacks(size):
+                return kept
+        model = self._deploy(dtype, size, lambda _model: False)
+        check_takes_statistics(model)
+        session = Session(model, memory_bytes=self.memory_bytes, threads=self.threads)
+        self._sessions[dtype, size if model.image_size is not None else None] = session
+        return session

@@ -1,0 +1,79 @@
+"""How an image that arrives in rows is cut, before any row of it is there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from exactile.contract import DeployedModel, StripModel
+from exactile.errors import PlanError, StreamError
+from exactile.plan.arriving import ArrivingRows
+from exactile.plan.arriving_strips import strips_for_stream
+from exactile.plan.border import Border
+from exactile.plan.budget import MemoryNeed
+from exactile.plan.built import check_strips
+from exactile.plan.strips import StripPlan, least_rows, with_highest_last
+from exactile.planning import Planner, Wish
+from exactile.processors.protocol import DeviceSpace
+from exactile.sinks.nothing import NoSink
+from exactile.sinks.protocol import Sink
+from exactile.stream import KeptRows
+
+NOMINAL_STREAM_ROWS = 4096
+"""A stream's memory is predicted for an image of so many rows; more rows take no more memory."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedStream:
+    """The plan for an image of a nominal height, what it takes, and the strips of the rows that will come."""
+
+    plan: StripPlan
+    need: MemoryNeed
+    rows: ArrivingRows
+
+
+def plan_stream(
+    model: DeployedModel,
+    planner: Planner,
+    space: DeviceSpace | None,
+    *,
+    width: int,
+    dtype: str | np.dtype[Any],
+    rows: int | None,
+    border: Border,
+    height: int | None,
+    sink: Sink | None,
+) -> PlannedStream:
+    """Arguments are those of ``Session.stream``; ``sink`` is told what it must do without.
+
+    Raises PlanError where the network does not allow strips, BudgetError, StreamError.
+    """
+    along, strips = strips_for_stream(model, width, height, border)
+    image = model.contract.image
+    if np.dtype(dtype) != np.dtype(image.dtype):
+        raise StreamError(f"rows of {dtype} are announced and the model was deployed for {image.dtype}")
+    kept = KeptRows(width=width, channels=image.channels, dtype=np.dtype(image.dtype))
+    nominal = NOMINAL_STREAM_ROWS + 4 * least_rows(strips)
+    last = along.others[0] if along.others and height is not None else along
+    kept.height = nominal + (last.remainder - nominal) % last.stride
+    output: Sink = sink if sink is not None else NoSink()
+    if rows is None:
+        plan = planner.choose(kept, output, Wish(plan="strip", border=border)).plan
+    else:
+        plan = planner.widest_band(kept, output, rows, border)
+    if not isinstance(plan, StripPlan):
+        raise PlanError(f"{kept.height} rows are too few for strips of this network")
+    plan = with_highest_last(plan, strips, along)
+    if space is not None and space.engines is not None:
+        check_strips(plan, space.engines)
+    need = planner.memory_need(plan, kept, output)
+    planner.save(plan, kept, output, need)
+    arriving = ArrivingRows(along, strips, plan.rows, border, first_rows=_first_rows(strips, plan, space))
+    return PlannedStream(plan=plan, need=need, rows=arriving)
+
+
+def _first_rows(strips: StripModel, plan: StripPlan, space: DeviceSpace | None) -> int:
+    """Rows of the first strip: as few as can be, but where engines were built for those of the plan."""
+    return strips.startup_rows if space is None or space.engines is None else plan.y.heights[0]
