@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import exactile
 from exactile.errors import ModelError
 from exactile_converters.convert import convert
+from exactile_converters.deploy import Normalization, deploy_in_passes
 from tests.command import exactile as command
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
@@ -19,6 +21,9 @@ keras = pytest.importorskip("keras")
 sys.path.insert(0, str(Path(__file__).parent / "exports"))
 
 from nets_keras import build  # noqa: E402
+
+from exactile_converters.from_keras import from_keras_model  # noqa: E402
+from tests import normed_keras  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -72,3 +77,33 @@ def test_a_saved_model_becomes_a_bundle(tmp_path):
     made = convert(tmp_path / "saved", tmp_path / "b", output="raw")
     assert made.file.source == "TensorFlow SavedModel"
     check(tmp_path / "b", model)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "groups",
+        pytest.param("group_of_all", marks=pytest.mark.slow),
+        "group_for_each_channel",
+        "excited",
+        pytest.param("excited_vector", marks=pytest.mark.slow),
+        pytest.param("largest", marks=pytest.mark.slow),
+    ],
+)
+def test_statistics_of_the_whole_image(name):
+    """Found in passes: the result is that of Keras on the whole image."""
+    keras.utils.set_random_seed(5)
+    model = normed_keras.build(name)
+    network = from_keras_model(model, name=name).network
+    image = np.random.default_rng(0).integers(0, 256, (60, 76, 3), dtype=np.uint8)
+    image[30:] //= 4
+    scaled = Normalization(scale=(255.0,))
+    found = deploy_in_passes(network, image_dtype="uint8", output="raw", image_size=(60, 76), normalization=scaled)
+    values = image[None].astype(np.float32) / np.float32(255)
+    expected = keras.ops.convert_to_numpy(model(values, training=False))[0].transpose(2, 0, 1)
+    for way in (replace(found, keeping=None), found):
+        for plan, tile in (("tile", (32, 32)), ("strip", None)):
+            sink = exactile.ArraySink()
+            summary = exactile.Session(way).segment(exactile.ArraySource(image), sink, plan=plan, tile=tile)
+            assert plan != "tile" or max(one.tiles for one in summary.passes) > 1
+            assert np.abs(sink.result - expected).max() <= 1e-5 * np.abs(expected).max()

@@ -269,24 +269,6 @@ def test_any_size_without_knowing_it_beforehand():
         np.testing.assert_allclose(result, expected, rtol=0, atol=TOLERANCE * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("about", ["GlobalMaxPool", "five axes"])
-def test_what_is_no_statistic_stays_an_obstacle(about):
-    """A mean of squares about the maximum is no variance; channels in two axes are not counted as one."""
-    net = GlobalNet(seed=8)
-    value = net.layer("image", 1)
-    if about == "five axes":
-        shape = net.add("Concat", net.constant([1, 2, 2]), net.add("Slice", net.add("Shape", value),
-                        net.constant([2]), net.constant([4])), axis=0)  # fmt: skip
-        split = net.add("Reshape", value, shape)
-        apart = net.add("Sub", split, net.add("ReduceMean", split, net.constant([2, 3, 4])))
-        value = net.add("Reshape", apart, net.add("Shape", value))
-    else:
-        apart = net.add("Sub", value, net.add("GlobalMaxPool", value))
-        value = net.add("Mul", value, net.add("ReduceMean", net.add("Mul", apart, apart), net.constant([2, 3])))
-    with pytest.raises(NotTileableError, match="ReduceMean"):
-        deployed(net.model(net.layer(value, 4, 2)), (40, 52))
-
-
 def test_merged_numbers_are_those_of_numpy():
     """A large mean and a small deviation, in zones of very different size."""
     values = np.random.default_rng(1).normal(1e4, 1e-2, (3, 100, 70)).astype(np.float32)

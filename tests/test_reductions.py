@@ -26,6 +26,7 @@ from tests.global_nets import GlobalNet
 from tests.normed_modules import NETWORKS
 from tests.test_passes import check as check_in_passes
 from tests.test_passes import small_tile
+from tests.torchvision_operators import torchvision_declared
 
 SIZE = (68, 92)
 STRIDE = 4
@@ -86,29 +87,29 @@ def one_pass(model: bytes, image: np.ndarray, taken: str = "image") -> np.ndarra
     return session.run(None, {taken: scaled})[0][0]
 
 
-def in_float64(name: str, image: np.ndarray) -> np.ndarray:
+def in_float64(module: torch.nn.Module, image: np.ndarray) -> np.ndarray:
     """As PyTorch computes it, with the weights and samples of float32."""
     scaled = image.transpose(2, 0, 1)[None].astype(np.float32) / np.float32(255)
     with torch.no_grad():
-        return module_of(name).double()(torch.from_numpy(scaled.astype(np.float64)))[0].numpy()
+        return module.double()(torch.from_numpy(scaled.astype(np.float64)))[0].numpy()
 
 
 def ways_of(found: DeployedModel, size: tuple[int, int]) -> list[tuple[DeployedModel, str, tuple[int, int]]]:
     """Tiles and strips without kept maps, tiles with them."""
-    again = replace(found, keeping=None)
-    ways = [(again, "tile", tile_of(again, size))]
+    again, stride = replace(found, keeping=None), found.contract.geometry.y.stride
+    ways = [(again, "tile", tile_of(again, size, stride))]
     if again.strips is not None:
         ways.append((again, "strip", (again.strips.startup_rows, size[1])))
     if found.keeping is not None:
-        ways.append((found, "tile", tile_of(found.keeping, size)))
+        ways.append((found, "tile", tile_of(found.keeping, size, stride)))
     return ways
 
 
-def tile_of(model: DeployedModel, size: tuple[int, int]) -> tuple[int, int]:
-    """One that advances in every pass, by two strides or more in the last one."""
+def tile_of(model: DeployedModel, size: tuple[int, int], stride: int) -> tuple[int, int]:
+    """One that advances in every pass, by two strides of the network or more in the last one."""
     tiles = [small_tile(one, size) for one in (*(level.model for level in model.levels), model)]
     rows, columns = (max(sides) for sides in zip(*tiles, strict=True))
-    return min(size[0], rows + 2 * STRIDE), min(size[1], columns + 2 * STRIDE)
+    return min(size[0], rows + 2 * stride), min(size[1], columns + 2 * stride)
 
 
 def results_of(model: bytes, image: np.ndarray) -> list[tuple[str, np.ndarray]]:
@@ -145,7 +146,35 @@ def test_exported_networks(name, exporter):
     """No obstacle is left, and the result is that of one pass."""
     model, image = exported(name, exporter), picture(SIZE)
     assert not obstacles_left(network_of(model))
-    check(model, in_float64(name, image), image)
+    check(model, in_float64(module_of(name), image), image)
+
+
+class OfTorchvision(torch.nn.Module):
+    """The scores of a segmentation network of torchvision."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.network(x)["out"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("family", "size"), [("lraspp_mobilenet_v3_large", (420, 500)), ("deeplabv3_mobilenet_v3_large", (84, 2900))]
+)
+def test_networks_of_torchvision(family, size):
+    """Squeeze-and-excitation in the backbone; global pooling in the head, resized or multiplied."""
+    with torchvision_declared():
+        segmentation = pytest.importorskip("torchvision.models.segmentation", exc_type=ImportError)
+        torch.manual_seed(0)
+        module = OfTorchvision(getattr(segmentation, family)(weights=None, weights_backbone=None, num_classes=3)).eval()
+        buffer = io.BytesIO()
+        export_onnx(module, buffer, 3, (96, 128))
+        assert not obstacles_left(network_of(buffer.getvalue()))
+        image = picture(size)
+        check(buffer.getvalue(), in_float64(module, image), image)
 
 
 def divided_by_pixels(net: GlobalNet, value: str) -> str:
@@ -225,3 +254,106 @@ def test_layer_normalisation_that_is_refused(axis, last, scale):
     """Along rows alone, or with a scale for each place."""
     model = normalized_over_layers(axis, last=last, scale=scale)
     assert [one.op for one in obstacles_left(network_of(model))] == ["LayerNormalization"]
+
+
+def normalized_by_keras(net: GlobalNet, value: str, *, groups: int, interleaved: bool = False) -> str:
+    """As Keras normalises groups: channels last, in two axes, by the mean of squares less the squared mean."""
+    last = net.add("Transpose", value, perm=[0, 2, 3, 1])
+    size = net.add("Slice", net.add("Shape", last), net.constant([1]), net.constant([3]))
+    between = [4 // groups, groups] if interleaved else [groups, 4 // groups]
+    split = net.add("Reshape", last, net.add("Concat", net.constant([1]), size, net.constant(between), axis=0))
+    axes = net.constant([1, 2, 3] if interleaved else [1, 2, 4])
+    mean = net.add("ReduceMean", split, axes)
+    squares = net.add("ReduceMean", net.add("Mul", split, split), axes)
+    variance = net.add("Sub", squares, net.add("Mul", mean, mean))
+    factor = net.add("Reciprocal", net.add("Sqrt", net.add("Add", variance, net.constant(1e-3, np.float32))))
+    normal = net.add("Mul", net.add("Sub", split, mean), factor)
+    return net.add("Transpose", net.add("Reshape", normal, net.add("Shape", last)), perm=[0, 3, 1, 2])
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_groups_of_channels_in_an_axis_of_their_own(groups):
+    net = GlobalNet(seed=8)
+    model = net.model(net.layer(normalized_by_keras(net, net.layer("image", 1), groups=groups), 4, 2))
+    _, reductions = take_out(network_of(model))
+    assert [(one.kind, one.groups) for one in reductions] == [("moments", groups)]
+    check_in_passes(model, (40, 52), tolerance=2e-5)  # one pass loses digits
+
+
+def test_groups_whose_channels_are_not_neighbours_are_refused():
+    net = GlobalNet(seed=8)
+    value = normalized_by_keras(net, net.layer("image", 1), groups=2, interleaved=True)
+    assert {one.op for one in obstacles_left(network_of(net.model(net.layer(value, 4, 2))))} == {"ReduceMean"}
+
+
+def less_another_square(net: GlobalNet, value: str, about: str) -> str:
+    """Almost a variance, by means of ``value``, of ``about`` or over channels, too."""
+    over, other = net.constant([2, 3]), net.layer("image", 1)
+    mean = net.add("ReduceMean", value, over)
+    squares = net.add("ReduceMean", net.add("Mul", value, value), over)
+    if about == "other map":
+        mean = net.add("ReduceMean", other, over)
+    if about == "other product":
+        squares = net.add("ReduceMean", net.add("Mul", value, other), over)
+    if about == "all channels":
+        mean = net.add("ReduceMean", value, net.constant([1, 2, 3]))
+    if about == "cube":
+        squares = net.add("ReduceMean", net.add("Pow", value, net.constant(3, np.float32)), over)
+    if about == "not squared":
+        return net.add("Sub", squares, mean)
+    square = net.add("Mul", mean, mean)
+    if about == "two means":
+        square = net.add("Mul", mean, net.add("ReduceMean", other, over))
+    return net.add("Sub", square, squares) if about == "reversed" else net.add("Sub", squares, square)
+
+
+@pytest.mark.parametrize(
+    "about",
+    ["other map", "other product", "all channels", "cube", "not squared", "two means", "reversed"],
+)
+def test_what_is_almost_a_variance_is_computed_as_it_stands(about):
+    net = GlobalNet(seed=9)
+    value = net.layer("image", 1)
+    factor = net.add("Sigmoid", less_another_square(net, value, about))
+    model = net.model(net.layer(net.add("Mul", value, factor), 4, 2))
+    _, reductions = take_out(network_of(model))
+    assert {one.kind for one in reductions} == {"mean"}
+    check_in_passes(model, (40, 52))
+
+
+def test_a_mean_of_squares_that_serves_twice():
+    """Of a variance, and alone: both are found."""
+    net = GlobalNet(seed=9)
+    value, over = net.layer("image", 1), net.constant([2, 3])
+    mean, squares = net.add("ReduceMean", value, over), net.add("ReduceMean", net.add("Mul", value, value), over)
+    variance = net.add("Sub", squares, net.add("Pow", mean, net.constant(2, np.float32)))
+    factor = net.add("Sigmoid", net.add("Add", variance, net.add("Sqrt", squares)))
+    model = net.model(net.layer(net.add("Mul", value, factor), 4, 2))
+    _, reductions = take_out(network_of(model))
+    assert {one.kind for one in reductions} == {"mean", "moments"}
+    check_in_passes(model, (40, 52))
+
+
+def test_a_mean_of_squares_about_a_maximum():
+    """It is found after the maximum, in a pass of its own."""
+    net = GlobalNet(seed=8)
+    value = net.layer("image", 1)
+    apart = net.add("Sub", value, net.add("GlobalMaxPool", value))
+    spread = net.add("ReduceMean", net.add("Mul", apart, apart), net.constant([2, 3]))
+    model = net.model(net.layer(net.add("Div", value, spread), 4, 2))
+    _, reductions = take_out(network_of(model))
+    assert [one.kind for one in reductions] == ["maximum", "mean"]
+    check_in_passes(model, (40, 52))
+
+
+def test_a_variance_by_squares_loses_no_digits():
+    """A mean far from 0: what float32 loses in one pass is not lost in passes."""
+    torch.manual_seed(3)
+    module = NETWORKS["decomposed"]().eval()
+    torch.nn.init.constant_(module.enter.bias, 40.0)
+    buffer, image = io.BytesIO(), picture(SIZE)
+    export_onnx(module, buffer, 3, (32, 48))
+    exact = in_float64(module, image)
+    of_whole = np.abs(one_pass(buffer.getvalue(), image) - exact).max()
+    for way, result in results_of(buffer.getvalue(), image):
+        assert np.abs(result - exact).max() < of_whole / 4, way

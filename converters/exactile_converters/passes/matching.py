@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from math import prod
 
 import numpy as np
@@ -12,7 +13,8 @@ from exactile.passes.statistic import StatisticKind
 from exactile_converters.geometry.feature_maps import FeatureMap
 from exactile_converters.geometry.node_view import SPATIAL, Labels
 from exactile_converters.passes.norms import layer_normalized
-from exactile_converters.passes.taking import Shape, ShapeOf, Taking, Written
+from exactile_converters.passes.taking import Shape, ShapeOf, Taking, Written, kept_shape, shape_of
+from exactile_converters.passes.variance import variance_about_mean
 
 FLOAT = ir.DataType.FLOAT
 KINDS: Mapping[str, StatisticKind] = {
@@ -50,8 +52,6 @@ def global_operator(node: ir.Node, features: Mapping[str, FeatureMap], shape_of:
         return _grouped_by_reshape(node, features, shape_of)
     if feature is None or feature.dtype != FLOAT.value or not all(axis in feature.labels for axis in SPATIAL):
         return None
-    if feature.labels.count("c") > 1:  # its channels are no longer one axis, of which groups are neighbours
-        return None
     found = _MATCHERS.get(node.op_type, _reduced if node.op_type in KINDS else None)
     return found(node, value, feature) if found is not None else None
 
@@ -60,55 +60,59 @@ def _reduced(node: ir.Node, value: ir.Value, feature: FeatureMap) -> Taking | No
     """A global pool, or a reduction over both axes of the image."""
     labels = feature.labels
     axes = _axes(node, labels)
-    if axes is None or not {labels.index(axis) for axis in SPATIAL} <= set(axes):
+    sizes = kept_shape(feature, set(axes)) if axes is not None else None
+    if axes is None or sizes is None:
         return None
     kept = bool(node.attributes.get_int("keepdims", 1)) or node.op_type.startswith("Global")
-    sizes = [
-        1 if dim in axes or label == "n" else size
-        for dim, (label, size) in enumerate(zip(labels, feature.shape, strict=True))
-    ]
     shape = tuple(size for dim, size in enumerate(sizes) if kept or dim not in axes)
-    groups = prod(sizes)
     kind = KINDS[node.op_type]
-    about = _squared_distance(value, kind)
-    if about is not None:
-        return Taking(
-            kind="variance",
-            of=about[0],
-            labels=labels,
-            groups=groups,
-            names=("variance",),
-            shapes=(shape,),
-            result=node.outputs[0],
-            after=lambda placeholders: ([], placeholders[0]),
-            mean=about[1],
-        )
     before: list[ir.Node] = []
     of = value
     if node.op_type in BEFORE:
         square = BEFORE[node.op_type] == "Square"
-        made = ir.node("Mul" if square else "Abs", [value, value] if square else [value], name=f"{node.name}_before")
-        of = made.outputs[0]
+        first = ir.node("Mul" if square else "Abs", [value, value] if square else [value], name=f"{node.name}_before")
+        of = first.outputs[0]
         of.name, of.type = f"{node.outputs[0].name}_before", value.type
-        before.append(made)
+        before.append(first)
 
     def after(placeholders: tuple[ir.Value, ...]) -> tuple[list[ir.Node], ir.Value]:
         if node.op_type not in AFTER:
             return [], placeholders[0]
-        made = ir.node(AFTER[node.op_type], [placeholders[0]], name=f"{node.name}_after")
-        made.outputs[0].name = f"{node.outputs[0].name}_after"
-        return [made], made.outputs[0]
+        last = ir.node(AFTER[node.op_type], [placeholders[0]], name=f"{node.name}_after")
+        last.outputs[0].name = f"{node.outputs[0].name}_after"
+        return [last], last.outputs[0]
 
-    return Taking(
+    made = Taking(
         kind=kind,
         of=of,
         labels=labels,
-        groups=groups,
+        groups=prod(sizes),
         names=(kind,),
         shapes=(shape,),
         result=node.outputs[0],
         after=after,
         before=before,
+    )
+    return _variance_or(made, node) if kind == "mean" else made
+
+
+def _variance_or(made: Taking, node: ir.Node) -> Taking | None:
+    """The variance that the mean ``made`` is part of; itself where it is of none, None where that is not known yet."""
+    about = variance_about_mean(node)
+    if about is None:
+        return made
+    if about.mean is None:
+        return None
+    if about.less and shape_of(about.mean) != made.shapes[0]:
+        return made
+    return replace(
+        made,
+        kind="variance",
+        of=about.of,
+        names=("variance",),
+        result=about.result,
+        mean=about.mean,
+        otherwise=made,
     )
 
 
@@ -126,32 +130,6 @@ def _axes(node: ir.Node, labels: Labels) -> tuple[int, ...] | None:
             return None
         given = range(len(labels))
     return tuple(sorted(axis % len(labels) for axis in given))
-
-
-def _squared_distance(value: ir.Value, kind: str) -> tuple[ir.Value, ir.Value] | None:
-    """The map x and the value m, where ``value`` is ``(x - m)^2`` and its mean is taken."""
-    maker = value.producer()
-    if kind != "mean" or maker is None:
-        return None
-    first = maker.inputs[0]
-    squared = (maker.op_type == "Mul" and maker.inputs[1] is first) or (
-        maker.op_type == "Pow" and _number(maker.inputs[1]) == 2
-    )
-    distance = first.producer() if squared and first is not None else None
-    if distance is None or distance.op_type != "Sub":
-        return None
-    left, right = distance.inputs
-    if left is None or right is None:
-        return None
-    return (left, right) if right.const_value is not None else (right, left)
-
-
-def _number(value: ir.Value | None) -> float | None:
-    constant = value.const_value if value is not None else None
-    if constant is None:
-        return None
-    array = constant.numpy()
-    return float(array.ravel()[0]) if array.size == 1 else None
 
 
 def _normalized(node: ir.Node, value: ir.Value, feature: FeatureMap) -> Taking | None:
@@ -249,13 +227,9 @@ def _groups(between: tuple[Shape, Shape] | None, channels: int) -> int:
 
 def _mean_variance(node: ir.Node, value: ir.Value, feature: FeatureMap) -> Taking | None:
     labels = feature.labels
-    axes = {axis % len(labels) for axis in node.attributes.get_ints("axes", (0, 2, 3))}
-    if not {labels.index(axis) for axis in SPATIAL} <= axes:
+    shape = kept_shape(feature, {axis % len(labels) for axis in node.attributes.get_ints("axes", (0, 2, 3))})
+    if shape is None:
         return None
-    shape = tuple(
-        1 if dim in axes or label == "n" else size
-        for dim, (label, size) in enumerate(zip(labels, feature.shape, strict=True))
-    )
 
     def after(placeholders: tuple[ir.Value, ...]) -> tuple[list[ir.Node], ir.Value]:
         written = Written(node)

@@ -7,8 +7,8 @@ from math import prod
 import onnx_ir as ir
 
 from exactile_converters.geometry.feature_maps import FeatureMap
-from exactile_converters.geometry.node_view import SPATIAL, is_spatial
-from exactile_converters.passes.taking import Taking, Written
+from exactile_converters.geometry.node_view import is_spatial
+from exactile_converters.passes.taking import Taking, Written, kept_shape
 
 LAYER_EPSILON = 1e-5
 """From the definition of LayerNormalization."""
@@ -21,15 +21,12 @@ def layer_normalized(node: ir.Node, value: ir.Value, feature: FeatureMap) -> Tak
     """
     labels = feature.labels
     axes = range(node.attributes.get_int("axis", -1) % len(labels), len(labels))
-    if not {labels.index(axis) for axis in SPATIAL} <= set(axes) or any(one.uses() for one in node.outputs[1:]):
+    shape = kept_shape(feature, set(axes))
+    if shape is None or any(one.uses() for one in node.outputs[1:]):
         return None
     affine = [one for one in node.inputs[1:] if one is not None]
     if any(_is_stored_for_places(one, feature) for one in affine):
         return None
-    shape = tuple(
-        1 if dim in axes or label == "n" else size
-        for dim, (label, size) in enumerate(zip(labels, feature.shape, strict=True))
-    )
 
     def after(placeholders: tuple[ir.Value, ...]) -> tuple[list[ir.Node], ir.Value]:
         written = Written(node)

@@ -7,6 +7,7 @@ distance from the zone's own mean.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import prod
 
 import numpy as np
 import onnx_ir as ir
@@ -99,7 +100,7 @@ class _Tail:
         part = self._part(value, feature, labels)
         if feature.dtype != FLOAT.value:
             part = build.add("Cast", part, to=FLOAT.value)
-        channels = feature.shape[labels.index("c")] if "c" in labels else 1
+        channels = prod(size for size, label in zip(feature.shape, labels, strict=True) if label == "c")
         pixels = build.add("Cast", build.add("Size", part), to=DOUBLE.value)
         pixels = build.add("Div", pixels, build.constant(np.array([channels], np.float64)))
         if reduction.kind in ("mean", "sum"):

@@ -23,7 +23,7 @@ from exactile_converters.geometry.rules.barriers import CONTROL_FLOW
 from exactile_converters.geometry.steps import stride_by_operators, written_steps
 from exactile_converters.geometry.trace import FIRST_BASE_PX, LARGEST_STRIDE, ancestors, probed_sizes
 from exactile_converters.passes.matching import global_operator
-from exactile_converters.passes.taking import Shape, Taking
+from exactile_converters.passes.taking import Shape, Taking, shape_of
 
 MOST_LEVELS = 400
 """A network with more statistics that depend on each other is not looked at further."""
@@ -117,9 +117,9 @@ class _Search:
     def _replace(self, node: ir.Node, made: Taking) -> bool:
         earlier = self._mean_of(made)
         if made.kind == "variance":
-            if earlier is None:
-                return False
-            return self._add_variance(node, made, earlier)
+            if earlier is not None and self._add_variance(node, made, earlier):
+                return True
+            return made.otherwise is not None and self._replace(node, made.otherwise)
         known = self._found_before(made)
         if known is not None:
             self._answer(made, made.after(known), node)
@@ -200,9 +200,3 @@ class _Search:
         if not any(node.op_type in CONTROL_FLOW for node in kept):  # their subgraphs read what they do not name
             self._graph.remove([node for node in self._graph if node not in kept], safe=True)
         self._graph.sort()
-
-
-def shape_of(placeholder: ir.Value) -> Shape:
-    """That of what is to be put in its place."""
-    assert placeholder.const_value is not None
-    return tuple(int(str(dim)) for dim in placeholder.const_value.shape)

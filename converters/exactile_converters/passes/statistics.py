@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from math import prod
+
 from exactile.passes.statistic import Statistic
 from exactile_converters.geometry.trace import Traced
-from exactile_converters.passes.reductions import Reduction, shape_of
+from exactile_converters.passes.reductions import Reduction
+from exactile_converters.passes.taking import shape_of
 
 
 def statistic_of(reduction: Reduction, traced: Traced) -> Statistic:
@@ -12,7 +15,7 @@ def statistic_of(reduction: Reduction, traced: Traced) -> Statistic:
     feature = traced.features[reduction.of.name or ""]
     return Statistic(
         kind=reduction.kind,
-        channels=feature.shape[reduction.labels.index("c")] if "c" in reduction.labels else 1,
+        channels=prod(size for size, label in zip(feature.shape, feature.labels, strict=True) if label == "c"),
         groups=reduction.groups,
         inputs=tuple(value.name or "" for value in reduction.placeholders),
         shapes=tuple(shape_of(value) for value in reduction.placeholders),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -10,7 +11,8 @@ import numpy as np
 import onnx_ir as ir
 
 from exactile.passes.statistic import StatisticKind
-from exactile_converters.geometry.node_view import Labels
+from exactile_converters.geometry.feature_maps import FeatureMap
+from exactile_converters.geometry.node_view import Labels, is_spatial
 
 Shape = tuple[int, ...]
 ShapeOf = Callable[[ir.Value], "tuple[Shape, Shape] | None"]
@@ -22,7 +24,7 @@ class Taking:
     """What an operator takes of the map ``of``: ``result`` is to be what ``after`` makes of placeholders of ``shapes``.
 
     ``names`` are those of placeholders. ``before`` are nodes that make ``of``. The ``variance`` is one about a ``mean``
-    that is known.
+    that is known; ``otherwise`` it is what it is where that mean is one of something else.
     """
 
     kind: StatisticKind | Literal["variance"]
@@ -35,6 +37,27 @@ class Taking:
     after: After
     before: Sequence[ir.Node] = field(default_factory=tuple)
     mean: ir.Value | None = None
+    otherwise: Taking | None = None
+
+
+def kept_shape(feature: FeatureMap, axes: AbstractSet[int]) -> Shape | None:
+    """What is left of a map that is reduced over ``axes``, with 1 in their place.
+
+    None where rows or columns are left, or where entries left are no groups of neighbouring channels: channels in
+    several axes are counted one axis after the other, and those of the first ones are to be left.
+    """
+    labels, sizes = feature.labels, feature.shape
+    if any(is_spatial(label) and dim not in axes for dim, label in enumerate(labels)):
+        return None
+    shape = tuple(1 if dim in axes or label == "n" else sizes[dim] for dim, label in enumerate(labels))
+    gone = [dim in axes for dim, label in enumerate(labels) if label == "c" and sizes[dim] > 1]
+    return shape if gone == sorted(gone) else None
+
+
+def shape_of(placeholder: ir.Value) -> Shape:
+    """That of what is to be put in its place."""
+    assert placeholder.const_value is not None
+    return tuple(int(str(dim)) for dim in placeholder.const_value.shape)
 
 
 class Written:
