@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from exactile.bundle.contract_file import AccuracyPart, ClassPart, ContractFile
 from exactile.contract import Activation, DeployedModel, OutputKind
 from exactile.errors import ModelError, OptionError
+from exactile.passes.fixed import FixedStatistics
 from exactile.session import Session
 from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource
@@ -30,8 +31,9 @@ from exactile_converters.graphs.image_in import fitting_image_type
 from exactile_converters.graphs.io import MapDtype, Normalization
 from exactile_converters.inspection import not_tileable
 from exactile_converters.passes.deploy import without_statistics
+from exactile_converters.passes.fixed import fixed_note, freeze
 from exactile_converters.precision import Calibration, Crop, Precision, at_precision, compare_labels, crops_of
-from exactile_converters.proven import proven
+from exactile_converters.proven import proven, refusal
 from exactile_converters.simplify_checked import simplify_checked
 from exactile_converters.tile_shape import padded_tile
 from exactile_converters.verify.claim_check import Progress, check_claim
@@ -80,6 +82,7 @@ def convert(
     classes: Sequence[str] | None = None,
     colors: Sequence[str] | None = None,
     example_shape: tuple[int, int, int, int] | None = None,
+    statistics: FixedStatistics | None = None,
     overwrite: bool = False,
     verify: bool = True,
 ) -> Converted:
@@ -93,8 +96,9 @@ def convert(
     the probability) and ``activation`` (what the output still needs to be probabilities) are as for ``deploy``.
     ``example_shape`` (N, C, H, W) is the image that a PyTorch module is traced with (default: 256 x 256 pixels and the
     channels of its first convolution). ``precision`` is that inside the network; int8 is calibrated on
-    ``calibration_images``, and labels compared on them. Unless ``verify`` is False, the network is run at small sizes
-    in tiles, strips and one pass; strips that differ are left out.
+    ``calibration_images``, and labels compared on them. ``statistics`` of the whole image, measured with this network
+    before, are written into it, and a note of it into the bundle. Unless ``verify`` is False, the network is run at
+    small sizes in tiles, strips and one pass; strips that differ are left out.
 
     Raises ModelError, NotTileableError that lists the obstacles, VerificationError where tiles differ from one pass,
     OptionError, SinkError.
@@ -116,6 +120,7 @@ def convert(
         tile=tile,
         classes=classes,
         colors=colors,
+        statistics=statistics,
         overwrite=overwrite,
         verify=verify,
     )
@@ -137,6 +142,7 @@ def convert_entry(
     tile: tuple[int, int] | None = None,
     classes: Sequence[str] | None = None,
     colors: Sequence[str] | None = None,
+    statistics: FixedStatistics | None = None,
     overwrite: bool = False,
     verify: bool = True,
     progress: Progress = lambda _done, _steps: None,
@@ -152,6 +158,13 @@ def convert_entry(
     output = output or ("raw" if package is not None else "labels")
     if classes is None and package is not None and package.classes:
         classes = package.classes
+    fixed: tuple[str, ...] = ()
+    if statistics is not None:
+        proof = check_claim(network, strips=False, progress=progress) if verify else None
+        network = freeze(network, statistics, image_dtype=image_dtype, normalization=normalization)
+        if proof is not None and proof.tiles:
+            raise refusal(network.name, proof)
+        fixed = (fixed_note(statistics),)
     traced, in_passes = _traced(network, precision)
     assert traced.geometry is not None
     shape = padded_tile(traced.geometry, tile)
@@ -196,7 +209,7 @@ def convert_entry(
         sample_image=image,
         sample_result=result,
         metadata=conventional_metadata(model.contract, named, normalization),
-        notes=(*(package.notes if package is not None else ()), *noted, *filter(None, [cuda_note(model)])),
+        notes=(*(package.notes if package is not None else ()), *fixed, *noted, *filter(None, [cuda_note(model)])),
         precision=precision,
         accuracy=accuracy,
     )

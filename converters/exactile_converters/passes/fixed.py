@@ -14,8 +14,11 @@ from onnx import helper
 
 from exactile.engines.onnx_runtime import load_library
 from exactile.errors import OptionError
+from exactile.passes.fixed import FixedStatistics, check_names
 from exactile.passes.statistic import PREFIX
 from exactile_converters.from_onnx import Network
+from exactile_converters.graphs.normalization import Normalization
+from exactile_converters.passes.key import statistics_key
 from exactile_converters.passes.reductions import take_out
 
 FIXED = "exactile_fixed_"
@@ -34,7 +37,8 @@ def with_fixed_statistics(network: Network, values: Mapping[str, Array] | None =
     graph = local.model.graph
     wanted = [name for name in graph.initializers if name.startswith(PREFIX)]
     if values is not None:
-        _check(network.name, {name: _shape(graph.initializers[name]) for name in wanted}, values)
+        shapes = {name: _shape(graph.initializers[name]) for name in wanted}
+        check_names(network.name, shapes, values, measured_with="unknown")
     for name in wanted:
         placeholder = graph.initializers.pop(name)
         array = np.ones(_shape(placeholder), np.float32) if values is None else values[name]
@@ -46,20 +50,32 @@ def with_fixed_statistics(network: Network, values: Mapping[str, Array] | None =
     return replace(local, also=())
 
 
+def freeze(network: Network, statistics: FixedStatistics, *, image_dtype: str, normalization: Normalization) -> Network:
+    """A copy of ``network`` with ``statistics`` for constants; as it was read, it is what they were measured with.
+
+    Raises OptionError where it takes none, and where they are those of another network.
+    """
+    local, reductions = take_out(network.copy())
+    if not reductions:
+        raise OptionError(f"{network.name} takes no statistics of the whole image that could be fixed")
+    shapes = {value.name or "": _shape(value) for one in reductions for value in one.placeholders}
+    statistics.check_names(network.name, shapes)
+    key = statistics_key(local, reductions, image_dtype=image_dtype, normalization=normalization)
+    statistics.check_key(network.name, key)
+    return with_fixed_statistics(network, statistics.values)
+
+
+def fixed_note(statistics: FixedStatistics) -> str:
+    """For a bundle that holds them."""
+    return (
+        f"statistics of the whole image are fixed, to those of {statistics.told}, measured with {statistics.model}; "
+        "the result is not that of each image's own"
+    )
+
+
 def _shape(value: ir.Value) -> tuple[int, ...]:
     assert value.const_value is not None
     return tuple(int(str(dim)) for dim in value.const_value.shape)
-
-
-def _check(name: str, wanted: Mapping[str, tuple[int, ...]], values: Mapping[str, Array]) -> None:
-    given = {key: value.shape for key, value in values.items()}
-    if given == dict(wanted):
-        return
-    missing, other = sorted(wanted.keys() - given.keys()), sorted(given.keys() - wanted.keys())
-    differs = "their shapes differ"
-    if missing or other:
-        differs = f"missing: {', '.join(missing[:3])}" if missing else f"unknown: {', '.join(other[:3])}"
-    raise OptionError(f"these are statistics of another network than {name} ({differs}); measure them again")
 
 
 def _fold(model: ir.Model) -> None:

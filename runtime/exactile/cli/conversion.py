@@ -14,6 +14,7 @@ from exactile.cli.normalization import NormalizationOptions
 from exactile.cli.options import ActivationChoice, OutputChoice
 from exactile.cli.values import parse_names, parse_tile
 from exactile.errors import OptionError
+from exactile.passes.fixed import read_statistics
 from exactile.request.stages import Stages
 
 
@@ -64,6 +65,7 @@ class Conversion:
     tile: str | None
     classes: str | None
     colors: str | None
+    freeze_statistics: Path | None
     overwrite: bool
     verify: bool
     progress: bool
@@ -107,6 +109,7 @@ class Conversion:
     def run(self, maker: ModuleType) -> Any:
         """Convert by ``maker``, which is ``exactile_converters.convert``; what it made."""
         tile_shape = self.tile_shape
+        statistics = read_statistics(self.freeze_statistics) if self.freeze_statistics is not None else None
         normalization = self.normalization.build(maker)
         names = {"output_name": self.output_name, "input_channels": self.input_channels}
         if self.torch is not None:
@@ -136,6 +139,7 @@ class Conversion:
                 tile=tile_shape,
                 classes=parse_names(self.classes),
                 colors=parse_names(self.colors),
+                statistics=statistics,
                 overwrite=self.overwrite,
                 verify=self.verify,
                 progress=lambda done, steps: stages.update("checking tiles and strips", done, steps),
@@ -158,4 +162,5 @@ class Conversion:
             "--output-name": self.output_name,
             "--classes": self.classes,
             "--colors": self.colors,
+            "--freeze-statistics": self.freeze_statistics,
         }

@@ -59,6 +59,8 @@ EXAMPLES = """
 
 `exactile convert unet.onnx -o unet.bundle --scale 255 --precision int8 --calibrate slide1.tif --calibrate slide2.tif`
 
+`exactile convert norms.onnx -o norms.bundle --scale 255 --freeze-statistics statistics.json`
+
 `exactile convert affable-shark.zip -o shark.bundle`
 
 `exactile convert unet.onnx -o unet.bundle --scale 255 --engine tensorrt-rtx --compute-capability 8.6,8.9`
@@ -133,6 +135,15 @@ def convert(
     ] = None,
     classes: Annotated[str | None, typer.Option(metavar="NAMES", help="Class names, separated by commas.")] = None,
     colors: Annotated[str | None, typer.Option(metavar="COLORS", help="Class colours: #rrggbb,#rrggbb,...")] = None,
+    freeze_statistics: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.json",
+            help="Of a network that takes statistics of the whole image: write these, which exactile measure found, "
+            "into it. The bundle is then one of a network that takes none.",
+            show_default=False,
+        ),
+    ] = None,
     engine: EngineOption = None,
     engine_precision: EnginePrecisionOption = None,
     compute_capability: CapabilityOption = None,
@@ -181,6 +192,7 @@ def convert(
         tile=tile,
         classes=classes,
         colors=colors,
+        freeze_statistics=freeze_statistics,
         overwrite=overwrite,
         verify=not no_verify,
         progress=not no_progress,
@@ -210,7 +222,8 @@ def convert(
 def _convert(conversion: Conversion, engines: EngineOptions, *, as_json: bool, progress: bool) -> None:
     """Convert, and build engines where they were asked for; whether they can be built here is looked at before."""
     folder = conversion.check()
-    reads = [path for path in (conversion.source, conversion.weights) if path is not None]
+    given = (conversion.source, conversion.weights, conversion.freeze_statistics)
+    reads = [path for path in given if path is not None]
     writes = [(folder, "-o"), *([(engines.timing_cache, "--timing-cache")] if engines.timing_cache else [])]
     protect_files(reads, conversion.calibrate or (), files=writes)
     maker = load_bundle_maker()

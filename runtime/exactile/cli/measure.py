@@ -46,6 +46,8 @@ EXAMPLES = """
 
 `exactile measure unet.onnx monday.tif tuesday.tif -o statistics.json --scale 255 --memory 4GiB`
 
+`exactile convert unet.onnx -o unet.bundle --scale 255 --freeze-statistics statistics.json`
+
 `exactile run unet.onnx wednesday.tif -o labels.tif --scale 255 --statistics statistics.json`
 """
 
@@ -98,8 +100,8 @@ def measure(
 ) -> None:
     """Find what a network takes for statistics of the whole image, of all pixels of many images together.
 
-    With `exactile run --statistics` every image is then run with these, in one pass. Options of the model and of images
-    are those of `run`.
+    With `exactile run --statistics` every image is then run with these, in one pass; `exactile convert
+    --freeze-statistics` writes them into a bundle. Options of the model and of images are those of `run`.
     """
     with reported():
         from exactile.passes.statistics_file import check_target

@@ -82,16 +82,7 @@ class FixedStatistics:
 
     def check_names(self, name: str, wanted: Mapping[str, tuple[int, ...]]) -> None:
         """Raises OptionError where the network ``name`` takes other ones: ``wanted`` are their shapes."""
-        given = {one: array.shape for one, array in self.values.items()}
-        if given == dict(wanted):
-            return
-        missing, other = sorted(wanted.keys() - given.keys()), sorted(given.keys() - wanted.keys())
-        differs = "their shapes differ"
-        if missing or other:
-            differs = f"missing: {', '.join(missing[:3])}" if missing else f"unknown: {', '.join(other[:3])}"
-        raise OptionError(
-            f"these are statistics of another network, {self.model}, and not of {name} ({differs}); measure them again"
-        )
+        check_names(name, wanted, self.values, measured_with=self.model)
 
     def check_key(self, name: str, key: str) -> None:
         """Raises OptionError where statistics of the network ``name`` belong to another ``key``."""
@@ -101,6 +92,26 @@ class FixedStatistics:
                 "its normalisation (--scale, --mean, --std, --normalize) or the type of the images' samples are "
                 "others; measure them again, with the same options"
             )
+
+
+def check_names(
+    name: str,
+    wanted: Mapping[str, tuple[int, ...]],
+    values: Mapping[str, NDArray[np.float32]],
+    *,
+    measured_with: str,
+) -> None:
+    """Raises OptionError where the network ``name`` takes others than ``values``: ``wanted`` are their shapes."""
+    given = {key: array.shape for key, array in values.items()}
+    if given == dict(wanted):
+        return
+    missing, other = sorted(wanted.keys() - given.keys()), sorted(given.keys() - wanted.keys())
+    differs = "their shapes differ"
+    if missing or other:
+        differs = f"missing: {', '.join(missing[:3])}" if missing else f"unknown: {', '.join(other[:3])}"
+    raise OptionError(
+        f"these are statistics of another network, {measured_with}, and not of {name} ({differs}); measure them again"
+    )
 
 
 def check_takes_statistics(model: DeployedModel) -> None:
