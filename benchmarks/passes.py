@@ -110,7 +110,7 @@ def measure(options: argparse.Namespace) -> Iterator[Record]:
             "again": lambda again=again: run("again", again, settled_resident_bytes() + budget),
         }
         seconds = in_turn(ways, rounds, say=name)
-        kept = model.keeping
+        kept = model.keeping.at(size) if model.keeping is not None else None
         assert kept is not None
         by_one = seconds["kept"], seconds["one pass"]
         table.add(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 
+import pytest
 from hypothesis import settings
 
 # Verdicts on networks are kept where no user's are; processes that tests start inherit it.
@@ -14,3 +15,19 @@ os.environ["EXACTILE_CACHE_DIR"] = _CACHE.name
 settings.register_profile("ci", derandomize=True, print_blob=True)
 if os.environ.get("CI"):
     settings.load_profile("ci")
+
+
+@pytest.fixture
+def kept_maps(monkeypatch):
+    """The stores that runs made."""
+    from exactile.passes import run, store
+
+    made: list[store.MapStore] = []
+
+    class Noted(store.MapStore):
+        def __init__(self, *args, **options) -> None:
+            made.append(self)
+            super().__init__(*args, **options)
+
+    monkeypatch.setattr(run, "MapStore", Noted)
+    return made

@@ -21,7 +21,7 @@ from exactile.sources.array import ArraySource
 from exactile_converters.convert import convert
 from exactile_converters.tensorrt_engine.engines import EngineSettings, build_engines
 from tests import global_nets, whole_nets
-from tests.test_passes import TOLERANCE, image_of, one_pass
+from tests.test_passes import TOLERANCE, deployed, image_of, one_pass, segment, small_tile
 
 BLOCKS = ("excitation", "instance_norm", "largest")
 SIZES = ((77, 90), (64, 83))
@@ -139,3 +139,38 @@ def test_weights_are_stored_once(bundles):
         graph = onnx.load(folder / name, load_external_data=False).graph
         large = [one for one in graph.initializer if one.data_location == onnx.TensorProto.EXTERNAL]
         assert all(one.external_data[0].value == "weights.bin" for one in large)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("block", BLOCKS)
+def test_a_bundle_keeps_maps_between_passes(bundles, block, size, kept_maps):
+    """At sizes that nobody knew when it was made: the same passes as of a model that is deployed for the size."""
+    found = exactile.open_bundle(bundles[block]).model
+    keeping = found.keeping
+    assert keeping is not None
+    tile = small_tile(keeping.at(size), size)
+    result, summary = segment(found, image_of(size), "tile", tile)
+    assert summary.verification.by == "running"
+    assert len(kept_maps) == 1
+    expected, other = segment(deployed(global_nets.chain(block), size), image_of(size), "tile", tile)
+    assert np.array_equal(result, expected)
+    assert [one.computed_pixels for one in summary.passes] == [one.computed_pixels for one in other.passes]
+
+
+def test_kept_maps_that_contradict_themselves_are_refused(bundles, tmp_path):
+    for index, change in enumerate(
+        (
+            lambda keeping: keeping["passes"].pop(),
+            lambda keeping: keeping["passes"][0]["writes"].append(99),
+            lambda keeping: keeping["y"][0]["geometry"].pop(),
+            lambda keeping: keeping["x"][0]["geometry"].append(0),
+            lambda keeping: keeping["maps"][0]["shape"].insert(0, None),
+        )
+    ):
+        target = tmp_path / f"{index}.bundle"
+        shutil.copytree(bundles["excitation"], target)
+        contract = json.loads((target / "contract.json").read_text())
+        change(contract["keeping"])
+        (target / "contract.json").write_text(json.dumps(contract))
+        with pytest.raises(BundleError, match="contradicts itself"):
+            exactile.open_bundle(target)

@@ -89,7 +89,7 @@ def check(model: bytes, size: tuple[int, int], tolerance: float = TOLERANCE) -> 
     if found.strips is not None:
         ways.append((again, "strip", (found.strips.startup_rows, size[1])))
     if found.keeping is not None:
-        ways.append((found, "tile", small_tile(found.keeping, size)))
+        ways.append((found, "tile", small_tile(found.keeping.at(size), size)))
     for way, plan, tile in ways:
         result, summary = segment(way, image, plan, tile)
         assert result.shape == expected.shape
@@ -135,7 +135,7 @@ def test_a_statistic_of_the_image_itself(size):
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     values = image.transpose(2, 0, 1)[None].astype(np.float32) / np.float32(7)
     expected = session.run(None, {"image": values})[0][0]
-    result, _ = segment(found, image, "tile", small_tile(found.keeping or found, size))
+    result, _ = segment(found, image, "tile", small_tile(found.keeping.at(size) if found.keeping else found, size))
     np.testing.assert_allclose(result, expected, rtol=0, atol=TOLERANCE * np.abs(expected).max())
 
 
@@ -155,12 +155,12 @@ def test_kept_maps_save_work_and_are_dropped_again():
     size = (96, 96)
     found = deployed(chain("instance_norm", times=3), size)
     assert found.keeping is not None
-    read = [level.model.reads_image for level in found.keeping.levels]
+    read = [level.model.reads_image for level in found.keeping.model.levels]
     assert read[0]
     assert not all(read)
-    maps = {one.output: one for level in found.keeping.levels for one in level.model.writes}
+    maps = {one.output: one for level in found.keeping.model.levels for one in level.model.writes}
     together = sum(one.bytes_at(size) for one in maps.values())
-    assert 0 < most_kept_bytes(found.keeping, size) <= together
+    assert 0 < most_kept_bytes(found.keeping.at(size), size) <= together
 
 
 @pytest.mark.parametrize("rows_first", [True, False])
@@ -202,7 +202,7 @@ def test_maps_that_memory_has_no_room_for_go_to_the_disk(tmp_path, monkeypatch):
     """The same bytes; without room on the disk, passes begin at the image."""
     size = (96, 96)
     found, image = deployed(chain("instance_norm", times=3), size), image_of(size)
-    tile = small_tile(found.keeping, size)
+    tile = small_tile(found.keeping.at(size), size)
     in_memory, _ = segment(found, image, "tile", tile)
     monkeypatch.setattr(exactile.session, "MOST_KEPT_SHARE", 0.0)
     sink = ArraySink()
@@ -219,7 +219,7 @@ def test_a_resumed_run_keeps_the_statistics_of_the_first():
     size = (96, 96)
     found = deployed(chain("instance_norm", times=3), size)
     source, sink = ArraySource(image_of(size)), ArraySink()
-    run = Session(found).image_run(source, sink, Wish(plan="tile", tile=small_tile(found.keeping, size)))
+    run = Session(found).image_run(source, sink, Wish(plan="tile", tile=small_tile(found.keeping.at(size), size)))
     plan = run.planner.choose(source, sink, run.wish).plan
     passes = [run._passes(), run._passes()]
     first = passes[0].run(plan, {})
@@ -241,27 +241,43 @@ def test_statistics_do_not_depend_on_the_grid():
         np.testing.assert_allclose(other, results[0], rtol=0, atol=1e-6 * np.abs(results[0]).max())
 
 
-def test_a_size_that_is_refused_is_extended():
-    """Statistics are those of the extended image, as in one pass over it."""
+@pytest.mark.parametrize("known", [True, False])
+def test_a_size_that_is_refused_is_extended(kept_maps, known):
+    """Statistics are those of the extended image, as in one pass over it, and maps are kept of it."""
     net = GlobalNet(seed=1)
     half = net.add("MaxPool", "image", kernel_shape=[2, 2], strides=[2, 2])
-    normal = BLOCKS["instance_norm"](net, net.layer(half, 1), 4)
+    deep = net.layer(net.layer(net.layer(half, 1), 4, kernel=5), 4, kernel=5)
+    normal = BLOCKS["instance_norm"](net, deep, 4)
     scales = net.constant([1, 1, 2, 2], np.float32)
     whole = net.add("Resize", normal, "", scales, mode="nearest", coordinate_transformation_mode="asymmetric",
                     nearest_mode="floor")  # fmt: skip
     model = net.model(net.layer(net.add("Concat", "image", whole, axis=1), 5, 2))
     image = image_of((31, 45))
-    found = deployed(model, (31, 45))
+    found = deployed(model, (31, 45) if known else None)
+    assert found.keeping is not None
+    assert found.keeping.model.reads
     expected = one_pass(model, np.pad(image, ((0, 1), (0, 1), (0, 0)), mode="reflect"))[:, :31, :45]
-    for plan, tile in (("whole", None), ("tile", (16, 16))):
-        result, _ = segment(found, image, plan, tile)
+    for plan, tile in (("whole", None), ("tile", (24, 24))):
+        result, summary = segment(found, image, plan, tile)
+        assert summary.domain == (32, 46)
         np.testing.assert_allclose(result, expected, rtol=0, atol=TOLERANCE * np.abs(expected).max())
+    assert len(kept_maps) == 1
+    assert summary.tiles > 1
 
 
-def test_any_size_without_knowing_it_beforehand():
-    """As for bundles: one deployed model for images of every size."""
-    model = chain("excitation")
+@pytest.mark.parametrize("block", ["excitation", "decomposed_norm", "image_pooling"])
+def test_any_size_without_knowing_it_beforehand(kept_maps, block):
+    """As for bundles: one deployed model for images of every size, its maps kept."""
+    model = chain(block)
     found = deployed(model, None)
+    for count, size in enumerate(((33, 47), (64, 64), (41, 38)), 1):
+        tile = small_tile(found.keeping.at(size), size)
+        result, summary = segment(found, image_of(size), "tile", tile)
+        assert len(kept_maps) == count
+        assert summary.tiles > 1
+        expected = one_pass(model, image_of(size))
+        np.testing.assert_allclose(result, expected, rtol=0, atol=TOLERANCE * np.abs(expected).max())
+    found = replace(found, keeping=None)
     for size in ((33, 47), (64, 64)):
         image = image_of(size)
         result, _ = segment(found, image, "tile", small_tile(found, size))

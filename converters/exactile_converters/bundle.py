@@ -29,6 +29,7 @@ from exactile.bundle.contract_file import (
     ContractFile,
     FilePart,
     GraphPart,
+    KeepingPart,
     LevelPart,
     NormalizationPart,
     OtherStripsPart,
@@ -40,6 +41,7 @@ from exactile.bundle.contract_file import (
     WeightPart,
     encode_contract,
 )
+from exactile.bundle.kept_passes import keeping_part
 from exactile.bundle.levels import level_part
 from exactile.bundle.translation import (
     ROLES,
@@ -51,7 +53,7 @@ from exactile.bundle.translation import (
     result_part,
     strips_part,
 )
-from exactile.contract import Contract, DeployedModel, Level, PlacedModel, StripModel, StripRole
+from exactile.contract import Contract, DeployedModel, KeptPasses, Level, PlacedModel, StripModel, StripRole
 from exactile.errors import NotTileableError, OutputExistsError, SinkError
 from exactile_converters.cuda_kernels.doubts import mark_doubt
 from exactile_converters.graphs.io import Normalization
@@ -146,9 +148,10 @@ def _files(content: BundleContent) -> tuple[dict[str, bytes], ContractFile]:
     strips, others = store.strips_of(model.strips, model.other_strips)
     placed = None if model.placed is None else store.placed_of(model.placed, same=model.graph)
     levels = [store.level_of(number, level) for number, level in enumerate(model.levels, 1)]
+    keeping = store.keeping_of(model.keeping) if model.keeping is not None else None
     for name, proto in graphs.items():
         weights.move(proto, store.outside.get(name, {}))
-    layout = layout_claims(weights.parts, strips, others, placed, levels)
+    layout = layout_claims(weights.parts, strips, others, placed, levels, keeping)
     metadata = {**content.metadata, **claims_of(model.contract), **layout}
     files = {}
     for name, proto in graphs.items():
@@ -193,6 +196,7 @@ def _files(content: BundleContent) -> tuple[dict[str, bytes], ContractFile]:
         placed=placed,
         levels=tuple(levels),
         statistics_key=model.statistics_key or None,
+        keeping=keeping,
     )
     return {**files, CONTRACT_NAME: encode_contract(contract)}, contract
 
@@ -236,16 +240,25 @@ class _Graphs:
 
     def level_of(self, number: int, level: Level) -> LevelPart:
         """The graphs of a pass that finds statistics."""
-        model, name = level.model, f"statistics-{number}.onnx"
-        self._add_level(name, model.graph, model)
-        other = None
-        if model.placed is not None:
-            other = name if model.placed.graph == model.graph else f"placed-statistics-{number}.onnx"
-            if other != name:
-                self._add_level(other, model.placed.graph, model)
-        return level_part(level, name, other)
+        return level_part(level, *self._pass(f"statistics-{number}.onnx", level.model))
 
-    def _add_level(self, name: str, graph: bytes, model: DeployedModel) -> None:
+    def keeping_of(self, keeping: KeptPasses) -> KeepingPart:
+        """The graphs of passes that begin at kept maps."""
+        names = [
+            self._pass(f"kept-statistics-{number}.onnx", level.model)
+            for number, level in enumerate(keeping.model.levels, 1)
+        ]
+        return keeping_part(keeping, [*names, self._pass("kept-graph.onnx", keeping.model)])
+
+    def _pass(self, name: str, model: DeployedModel) -> tuple[str, str | None]:
+        """The names of a pass's graph, and of that for sizes at which operators depend on the position."""
+        self._add_pass(name, model.graph, model)
+        if model.placed is None or model.placed.graph == model.graph:
+            return name, None if model.placed is None else name
+        self._add_pass(f"placed-{name}", model.placed.graph, model)
+        return name, f"placed-{name}"
+
+    def _add_pass(self, name: str, graph: bytes, model: DeployedModel) -> None:
         self._graphs[name] = onnx.load_from_string(graph)
         self.outside[name] = model.weights
         self.claims[name] = claims_of(model.contract)

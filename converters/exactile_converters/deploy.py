@@ -120,7 +120,7 @@ def _deployed(
     write_zero_points(traced.nodes, {name: feature.dtype for name, feature in traced.features.items()})
     levels = deployed_levels(network, traced, reductions, asking, image_dtype=image_dtype, normalization=normalization)
     kept = None
-    if reductions and image_size is not None:
+    if reductions:
         kept = keeping(
             network,
             traced,

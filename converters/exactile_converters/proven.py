@@ -36,7 +36,10 @@ def proven(
 
 
 def _with(model: DeployedModel, verification: Verification) -> DeployedModel:
-    return replace(model, contract=replace(model.contract, verification=verification))
+    keeping = model.keeping
+    if keeping is not None:
+        keeping = replace(keeping, model=_with(keeping.model, verification))
+    return replace(model, contract=replace(model.contract, verification=verification), keeping=keeping)
 
 
 def refusal(name: str, found: ClaimCheck) -> VerificationError:

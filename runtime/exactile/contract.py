@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any, Literal
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from exactile.built_engine import BuiltEngine
 from exactile.geometry import Geometry
-from exactile.passes.kept_map import KeptMap
+from exactile.passes.kept_map import KeptAlong, KeptMap
 from exactile.passes.statistic import Statistic
 
 OutputKind = Literal["labels", "multilabel", "probabilities", "raw"]
@@ -317,7 +317,7 @@ class DeployedModel:
     its graphs take of the whole image, in order; ``statistics_key`` is a SHA-256 of all that these depend on.
 
     Passes may begin at maps that earlier ones kept: this one ``reads`` such, and as one of the levels ``writes`` them;
-    it reads pixels only where it is said so. ``keeping`` is the same network with kept maps, for images of one size.
+    it reads pixels only where it is said so. ``keeping`` is the same network with kept maps.
     """
 
     contract: Contract
@@ -336,7 +336,7 @@ class DeployedModel:
     reads: tuple[KeptMap, ...] = ()
     writes: tuple[KeptMap, ...] = ()
     reads_image: bool = True
-    keeping: DeployedModel | None = None
+    keeping: KeptPasses | None = None
 
     def lacks(self, size: tuple[int, int]) -> bool:
         """Whether more is known, or strips are built, where it is deployed for images of ``size``, (height, width)."""
@@ -398,3 +398,49 @@ class DeployedModel:
     @property
     def _remainders(self) -> tuple[int, int]:
         return self.contract.geometry.y.remainder, self.contract.geometry.x.remainder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptPasses:
+    """The passes of a network that begin at kept maps, for images that can be cut.
+
+    ``model`` has the graphs, levels included; what it says of sizes holds for images of one remainder. ``geometry`` is
+    the network's; ``y`` and ``x`` tell what holds by the remainder of height and width modulo its stride.
+    """
+
+    model: DeployedModel
+    geometry: Geometry
+    y: Mapping[int, KeptAlong]
+    x: Mapping[int, KeptAlong]
+
+    def at(self, size: tuple[int, int]) -> DeployedModel | None:
+        """The model for images of ``size``, (height, width); None where nothing is kept."""
+        axes = []
+        for axis, known, px in zip((self.geometry.y, self.geometry.x), (self.y, self.x), size, strict=True):
+            found = axis.of_size(px)
+            if found.one_pass or found.remainder not in known:
+                return None
+            along = known[found.remainder]
+            axes.append(along if axis.takes(px) else along.extended(found.stride, found.remainder))
+        levels = tuple(
+            replace(level, model=_kept_at(level.model, index, axes, size))
+            for index, level in enumerate(self.model.levels)
+        )
+        return replace(_kept_at(self.model, len(levels), axes, size), levels=levels)
+
+
+def _kept_at(model: DeployedModel, index: int, axes: Sequence[KeptAlong], size: tuple[int, int]) -> DeployedModel:
+    """The ``index``-th pass for images of ``size``."""
+    y, x = axes
+
+    def maps(found: tuple[KeptMap, ...]) -> tuple[KeptMap, ...]:
+        return tuple(replace(one, constant=(y.constants[one.output], x.constants[one.output])) for one in found)
+
+    geometry = Geometry(y=y.geometry[index], x=x.geometry[index])
+    return replace(
+        model,
+        contract=replace(model.contract, geometry=geometry),
+        image_size=size,
+        reads=maps(model.reads),
+        writes=maps(model.writes),
+    )

@@ -25,6 +25,7 @@ from exactile.pipeline.run import Timed
 from exactile.plan.border import Border
 from exactile.plan.budget import MemoryNeed
 from exactile.plan.choice import Choice, Plan
+from exactile.plan.tiles import suiting_tile
 from exactile.planning import PlanName, Planner, Wish
 from exactile.processors.choice import open_processor
 from exactile.processors.host import HostProcessor
@@ -227,7 +228,7 @@ class Session:
         """
         watcher = watcher or Watcher()
         leave_out_alpha(source, self.contract.image.channels)
-        model, planner, processor = self._way(source, sink, wish, statistics)
+        model, planner, processor, wish = self._way(source, sink, wish, statistics)
         return ImageRun(
             model=model,
             planner=planner,
@@ -250,30 +251,36 @@ class Session:
 
     def _way(
         self, source: Source, sink: Sink, wish: Wish, statistics: FixedStatistics | None
-    ) -> tuple[DeployedModel, Planner, Processor]:
+    ) -> tuple[DeployedModel, Planner, Processor, Wish]:
         """Without passes, or with passes over kept maps, or over the image. Raises OptionError, the sink aborted."""
         if statistics is None:
-            return self._keeping(source, wish) or (self._model, self._planner, self._processor)
+            return self._keeping(source, wish) or (self._model, self._planner, self._processor, wish)
         try:
             statistics.check(self._model)
         except OptionError:
             sink.abort()
             raise
-        return self._without_passes, self._planner_without_passes, self._processor
+        return self._without_passes, self._planner_without_passes, self._processor, wish
 
-    def _keeping(self, source: Source, wish: Wish) -> tuple[DeployedModel, Planner, Processor] | None:
+    def _keeping(self, source: Source, wish: Wish) -> tuple[DeployedModel, Planner, Processor, Wish] | None:
         """The way over maps that are kept between passes, where memory and disk have room for them."""
-        model = self._model.keeping
-        if model is None or wish.plan in {"strip", "whole"} or model.image_size != (source.height, source.width):
+        size = source.height, source.width
+        kept = self._model.keeping
+        model = kept.at(size) if kept is not None and wish.plan not in {"strip", "whole"} else None
+        if model is None:
             return None
-        process_bytes, wanted = self._planner.process_bytes, most_kept_bytes(model, model.image_size)
+        geometry = self._model.contract.geometry.of_size(size)
+        domain = geometry.y.accepted_size(size[0]), geometry.x.accepted_size(size[1])
+        process_bytes, wanted = self._planner.process_bytes, most_kept_bytes(model, domain)
         most = max(0, int((self.budget_bytes - process_bytes) * MOST_KEPT_SHARE))
         if wanted > most + free_bytes(self._scratch):
             return None
         planner = Planner(
             model, budget_bytes=self.budget_bytes, process_bytes=process_bytes, kept_bytes=min(wanted, most)
         )
-        return model, planner, HostProcessor(model, threads=self._threads, keep=False)
+        if wish.tile is not None:
+            wish = replace(wish, tile=suiting_tile(self.contract.geometry, size, wish.border, wish.tile))
+        return model, planner, HostProcessor(model, threads=self._threads, keep=False), wish
 
     def close(self) -> None:
         """Release what is kept for the next image, and the GPUs; safe to call twice."""

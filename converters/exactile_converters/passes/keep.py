@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import onnx
 from numpy.typing import NDArray
 
-from exactile.contract import Contract, DeployedModel, Level, MemoryModel
+from exactile.bundle.kept_passes import NO_STRIPS
+from exactile.contract import Contract, DeployedModel, KeptPasses, Level, MemoryModel, PlacedModel
 from exactile.geometry import AxisGeometry, Geometry
-from exactile.passes.kept_map import KeptMap
+from exactile.passes.kept_map import KeptAlong, KeptMap
 from exactile_converters.cuda_kernels.write import write_for_provider
 from exactile_converters.deploy_graphs import finished_graph, sizes_looked_at
 from exactile_converters.from_onnx import Network
-from exactile_converters.geometry.node_view import SPATIAL
+from exactile_converters.geometry.feature_maps import ForwardWalk
+from exactile_converters.geometry.node_view import SPATIAL, Label
 from exactile_converters.geometry.trace import Traced
 from exactile_converters.graphs.io import Wrapped
 from exactile_converters.graphs.normalization import Normalization
 from exactile_converters.passes.keeping import Cuts, Segment
 from exactile_converters.passes.levels import LevelOf
 from exactile_converters.passes.partials import over_everything, wrap_partials
-from exactile_converters.passes.segments import AtSize, begin_at, pass_geometry
+from exactile_converters.passes.segments import begin_at, pass_geometry
 from exactile_converters.passes.statistics import statistic_of
+from exactile_converters.passes.walks import Walks
 from exactile_converters.placed.told import Told
 from exactile_converters.strips.build import share_weights
 from exactile_converters.strips.memory import graph_memory
@@ -37,25 +40,25 @@ def keeping(
     levels: tuple[LevelOf, ...],
     told: Told,
     *,
-    image_size: tuple[int, int],
+    image_size: tuple[int, int] | None,
     image_dtype: str,
     normalization: Normalization,
     wrapped: Callable[[], Wrapped],
-) -> DeployedModel | None:
-    """For images of ``image_size``, (height, width); None where they are extended, cut nowhere, or nothing is kept.
+) -> KeptPasses | None:
+    """For images of all sizes, or of the remainders of ``image_size``, (height, width); None where nothing is kept.
 
     ``wrapped`` makes the whole network anew, with its result; ``network`` is traced, its windows written, and stays as
     it is.
     """
-    at = AtSize.of(traced, image_size)
-    if at is None:
+    walks = Walks.of(traced, image_size)
+    if walks is None:
         return None
     segments = Cuts(traced, levels, network.result).best()
     names = sorted({name for segment in segments for name in segment.writes})
     if not names:
         return None
-    maps = {name: at.kept(name, index) for index, name in enumerate(names)}
-    making = _Making(network, traced, at, maps, told, {})
+    maps = {name: walks.kept(name, index) for index, name in enumerate(names)}
+    making = _Making(network, traced, walks, maps, told, segments, levels)
 
     def partials(level: LevelOf, segment: Segment) -> Wrapped:
         return wrap_partials(
@@ -67,12 +70,17 @@ def keeping(
             also=segment.writes,
         )
 
-    found = [
-        making.level(level, segment, lambda level=level, segment=segment: partials(level, segment))  # type: ignore[misc]
-        for level, segment in zip(levels, segments, strict=False)
-    ]
-    result = making.result(segments[-1], wrapped)
-    return replace(result, levels=tuple(found))
+    found = tuple(
+        Level(
+            model=making.model(index, lambda level=level, segment=segment: partials(level, segment), zoned=True),  # type: ignore[misc]
+            statistics=tuple(statistic_of(one, traced) for one in level),
+        )
+        for index, (level, segment) in enumerate(zip(levels, segments, strict=False))
+    )
+    result = replace(making.model(len(levels), wrapped, zoned=False), levels=found)
+    assert traced.geometry is not None
+    y, x = (making.along(axis) for axis in SPATIAL)
+    return KeptPasses(model=result, geometry=traced.geometry, y=y, x=x)
 
 
 class _Making:
@@ -82,72 +90,87 @@ class _Making:
         self,
         network: Network,
         traced: Traced,
-        at: AtSize,
+        walks: Walks,
         maps: dict[str, KeptMap],
         told: Told,
-        weights: Weights,
+        segments: Sequence[Segment],
+        levels: Sequence[LevelOf],
     ) -> None:
-        self._network, self._traced, self._at, self._maps = network, traced, at, maps
-        self._told, self._weights = told, weights
+        self._network, self._traced, self._walks, self._maps, self._told = network, traced, walks, maps, told
+        self._segments = segments
         self._image = next(iter(traced.features))
+        self._weights: Weights = {}
+        self._asked: set[str] = set()
+        targets = [[*(one.of.name or "" for one in level)] for level in levels]
+        self._geometry = {
+            axis: {remainder: tuple(self._passes(axis, remainder, walk, targets)) for remainder, walk in known.items()}
+            for axis, known in walks.along.items()
+        }
 
-    def level(self, level: LevelOf, segment: Segment, wrapped: Callable[[], Wrapped]) -> Level:
-        targets = [one.of.name or "" for one in level]
-        geometry = self._geometry(segment, [*targets, *segment.writes])
-        model = self._model(segment, geometry, wrapped, zoned=True)
-        return Level(
-            model=model,
-            statistics=tuple(statistic_of(one, self._traced) for one in level),
-        )
+    def along(self, axis: Label) -> dict[int, KeptAlong]:
+        """By remainder. Where graphs ask for sizes of maps, those of the first remainder are written in them."""
+        return {
+            remainder: KeptAlong(
+                geometry=geometry,
+                constants={name: self._walks.constant(name, axis, remainder) for name in self._maps},
+            )
+            for remainder, geometry in self._geometry[axis].items()
+            if all(
+                self._walks.constant(name, axis, remainder) == self._walks.constant(name, axis) for name in self._asked
+            )
+        }
 
-    def result(self, segment: Segment, wrapped: Callable[[], Wrapped]) -> DeployedModel:
+    def _passes(
+        self, axis: Label, remainder: int, walk: ForwardWalk, targets: Sequence[Sequence[str]]
+    ) -> Iterator[AxisGeometry]:
+        """The geometry of each pass, that of the result the last."""
+        for segment, reduced in zip(self._segments, targets, strict=False):
+            yield pass_geometry(walk, segment, [*reduced, *segment.writes], self._image, axis, remainder)
         name, base = self._network.result.name or "", self._traced.geometry
         assert base is not None
-        zones = self._geometry(segment, [name])
-        y, x = (
-            self._of_result(name, index, zone, of_image)
-            for index, (zone, of_image) in enumerate(((zones.y, base.y), (zones.x, base.x)))
-        )
-        return self._model(segment, Geometry(y=y, x=x), wrapped, zoned=False)
+        zone = pass_geometry(walk, self._segments[-1], [name], self._image, axis, remainder)
+        feature, origin = walk.features[name], (base.y if axis == "y" else base.x).origin
+        yield replace(zone, scale=feature.scale[axis], origin=origin, size_constant=feature.constant[axis])
 
-    def _of_result(self, name: str, index: int, zone: AxisGeometry, of_image: AxisGeometry) -> AxisGeometry:
-        axis = SPATIAL[index]
-        feature = self._at.feature(name, axis)
-        return replace(zone, scale=feature.scale[axis], origin=of_image.origin, size_constant=feature.constant[axis])
-
-    def _geometry(self, segment: Segment, targets: list[str]) -> Geometry:
-        y, x = (pass_geometry(self._at, segment, targets, self._image, axis) for axis in SPATIAL)
-        return Geometry(y=y, x=x)
-
-    def _model(
-        self, segment: Segment, geometry: Geometry, wrapped: Callable[[], Wrapped], *, zoned: bool
-    ) -> DeployedModel:
+    def model(self, index: int, wrapped: Callable[[], Wrapped], *, zoned: bool) -> DeployedModel:
+        """The ``index``-th pass; ``zoned``: its zone is an input."""
+        segment = self._segments[index]
         reads = tuple(self._maps[name] for name in segment.reads)
         writes = tuple(self._maps[name] for name in segment.writes)
-        asking = self._told if geometry.placed else None
+        taken: Weights = {}
 
         def made() -> Wrapped:
             found = wrapped()
             write_for_provider(found.model)
-            begin_at(found.model, reads, writes, self._at, self._image)
+            self._asked |= begin_at(found.model, reads, writes, self._walks, self._image)
             return found
 
-        made_once = made()
-        proto = finished_graph(made_once, asking)
-        taken = share_weights(proto, self._weights, self._network.model.graph.initializers)
+        def graph_of(asking: Told | None) -> tuple[bytes, MemoryModel]:
+            proto = finished_graph(made(), asking)
+            taken.update(share_weights(proto, self._weights, self._network.model.graph.initializers))
+            return proto.SerializeToString(), self._memory(made(), asking, reads, zoned=zoned)
+
+        y, x = (self._geometry[axis][first][index] for axis, first in zip(SPATIAL, self._walks.first, strict=True))
+        placed = None
+        if any(one[index].placed for known in self._geometry.values() for one in known.values()):
+            graph, memory = graph_of(self._told)
+            placed = PlacedModel(graph=graph, memory=memory)
+        if placed is None or not (y.placed or x.placed):
+            graph, memory = graph_of(None)
+        once = made()
         contract = Contract(
             model_name=self._network.name,
-            geometry=geometry,
-            image=made_once.image,
-            result=made_once.result,
-            memory=self._memory(made(), asking, reads, zoned=zoned),
+            geometry=Geometry(y=y, x=x),
+            image=once.image,
+            result=once.result,
+            memory=memory,
         )
         return DeployedModel(
             contract=contract,
-            graph=proto.SerializeToString(),
+            graph=graph,
             weights=taken,
-            no_strips_reason="passes over kept maps run in tiles",
-            image_size=self._at.size,
+            placed=placed,
+            no_strips_reason=NO_STRIPS,
             reads=reads,
             writes=writes,
             reads_image=segment.image,
@@ -157,4 +180,4 @@ class _Making:
         if zoned:
             over_everything(found.model)
         proto: onnx.ModelProto = finished_graph(found, asking)
-        return graph_memory(proto, *sizes_looked_at(self._traced, self._at.size), kept=reads)
+        return graph_memory(proto, *sizes_looked_at(self._traced, self._walks.first), kept=reads)

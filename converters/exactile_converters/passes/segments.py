@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -11,58 +10,22 @@ import onnx_ir as ir
 
 from exactile.geometry import AxisGeometry
 from exactile.passes.kept_map import KeptMap
-from exactile_converters.geometry.feature_maps import FeatureMap, ForwardWalk
+from exactile_converters.geometry.feature_maps import ForwardWalk
 from exactile_converters.geometry.node_view import SPATIAL, Label
-from exactile_converters.geometry.trace import FAR_PX, Traced, ancestors, has_placed, margins, needed_spans
+from exactile_converters.geometry.trace import FAR_PX, ancestors, has_placed, margins, needed_spans
 from exactile_converters.graphs.builder import Builder
 from exactile_converters.passes.keeping import Segment
+from exactile_converters.passes.walks import Walks
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AtSize:
-    """A traced network at one image size, (height, width): what holds along each axis there."""
+def pass_geometry(
+    walk: ForwardWalk, segment: Segment, targets: Iterable[str], image: str, axis: Label, remainder: int
+) -> AxisGeometry:
+    """How far zones of the image look in what a pass reads, for its ``targets``; of the stride of its own maps.
 
-    size: tuple[int, int]
-    walks: Mapping[Label, ForwardWalk]
-
-    @classmethod
-    def of(cls, traced: Traced, size: tuple[int, int]) -> AtSize | None:
-        """None where images of this size are extended, or cannot be cut."""
-        assert traced.geometry is not None
-        walks: dict[Label, ForwardWalk] = {}
-        for axis, base, px in zip(SPATIAL, (traced.geometry.y, traced.geometry.x), size, strict=True):
-            found = base.of_size(px)
-            walk = traced.walk if found.remainder == base.remainder else traced.own.get((axis, found.remainder))
-            if walk is None or found.one_pass or not base.takes(px):
-                return None
-            walks[axis] = walk
-        return cls(size=size, walks=walks)
-
-    def pixels(self, axis: Label) -> int:
-        return self.size[SPATIAL.index(axis)]
-
-    def feature(self, name: str, axis: Label) -> FeatureMap:
-        return self.walks[axis].features[name]
-
-    def kept(self, name: str, index: int) -> KeptMap:
-        """The map ``name``, kept as the ``index``-th."""
-        feature = self.feature(name, "y")
-        return KeptMap(
-            output=name,
-            input=f"exactile_kept_{index}",
-            dtype=ir.DataType(feature.dtype).numpy().name,
-            shape=tuple(
-                None if label in SPATIAL else size for label, size in zip(feature.labels, feature.shape, strict=True)
-            ),
-            rows_first=feature.labels.index("y") < feature.labels.index("x"),
-            scale=(self.feature(name, "y").scale["y"], self.feature(name, "x").scale["x"]),
-            constant=(self.feature(name, "y").constant["y"], self.feature(name, "x").constant["x"]),
-        )
-
-
-def pass_geometry(at: AtSize, segment: Segment, targets: Iterable[str], image: str, axis: Label) -> AxisGeometry:
-    """How far zones of the image look in what a pass reads, for its ``targets``; of the stride of its own maps."""
-    walk, nodes = at.walks[axis], list(segment.nodes)
+    ``walk`` is that for images of ``remainder`` modulo the network's stride.
+    """
+    nodes = list(segment.nodes)
     names = [*segment.reads, *(value.name or "" for node in nodes for value in node.outputs), image]
     own = ForwardWalk(
         features={name: walk.features[name] for name in names if name in walk.features},
@@ -82,16 +45,19 @@ def pass_geometry(at: AtSize, segment: Segment, targets: Iterable[str], image: s
         after=after,
         scale=Fraction(1),
         size_constant=Fraction(stride),  # zones are to reach the end of every map
-        remainder=at.pixels(axis) % stride,
+        remainder=remainder % stride,
         placed=has_placed(own, nodes, axis),
         others=(),
     )
 
 
-def begin_at(model: ir.Model, reads: Sequence[KeptMap], writes: Sequence[KeptMap], at: AtSize, image: str) -> None:
+def begin_at(
+    model: ir.Model, reads: Sequence[KeptMap], writes: Sequence[KeptMap], walks: Walks, image: str
+) -> set[str]:
     """Have a wrapped graph take the maps that it ``reads`` by inputs, and give those that it ``writes``, in place.
 
-    ``image`` is the name of the image's map in the network.
+    ``image`` is the name of the image's map in the network. Returns the maps that it does not compute and asks for the
+    size of: these are written for images of the first remainder.
     """
     graph = model.graph
     values = {value.name: value for node in graph for value in node.outputs}
@@ -101,7 +67,7 @@ def begin_at(model: ir.Model, reads: Sequence[KeptMap], writes: Sequence[KeptMap
         old.replace_all_uses_with(new)
         graph.inputs.append(new)
     made_here = set(_computed(model, writes))
-    _write_sizes(model, at, made_here, {one.output for one in reads}, image)
+    asked = _write_sizes(model, walks, made_here, {one.output for one in reads}, image)
     for one in writes:
         value = values[one.output]
         value.type = ir.TensorType(_type(one))
@@ -111,6 +77,7 @@ def begin_at(model: ir.Model, reads: Sequence[KeptMap], writes: Sequence[KeptMap
     for name in [name for name, value in graph.initializers.items() if not value.uses()]:
         del graph.initializers[name]
     graph.sort()
+    return asked
 
 
 def _type(one: KeptMap) -> ir.DataType:
@@ -133,25 +100,28 @@ def _computed(model: ir.Model, writes: Sequence[KeptMap]) -> Iterable[ir.Node]:
     return found
 
 
-def _write_sizes(model: ir.Model, at: AtSize, made: set[ir.Node], read: set[str], image: str) -> None:
+def _write_sizes(model: ir.Model, walks: Walks, made: set[ir.Node], read: set[str], image: str) -> set[str]:
     """Where a pass asks for the size of a map that it does not compute, the size follows from the tile's."""
     graph = model.graph
     build = Builder(graph, "exactile_size")
     lengths = None
+    asked: set[str] = set()
+    known = walks.along["y"][walks.first[0]].features
     for node in [node for node in graph if node.op_type == "Shape" and node in made]:
         value = node.inputs[0]
         name = (value.name or "") if value is not None else ""
         maker = value.producer() if value is not None else None
-        if maker is None or maker in made or name in read or name not in at.walks["y"].features or name == image:
+        if maker is None or maker in made or name in read or name not in known or name == image:
             continue
         lengths = lengths or build.add("Shape", graph.inputs[0])
-        feature = at.feature(name, "y")
+        asked.add(name)
+        feature = known[name]
         entries = []
         for label, size in zip(feature.labels, feature.shape, strict=True):
             if label not in SPATIAL:
                 entries.append(build.constant(np.array([size], np.int64)))
                 continue
-            own = at.feature(name, label)
+            own = walks.feature(name, label)
             scale, constant = own.scale[label], own.constant[label]
             length = build.add("Gather", lengths, build.constant(np.array([SPATIAL.index(label)], np.int64)), axis=0)
             length = build.add("Mul", length, build.constant(np.array([scale.numerator], np.int64)))
@@ -160,3 +130,4 @@ def _write_sizes(model: ir.Model, at: AtSize, made: set[ir.Node], read: set[str]
             entries.append(build.add("Div", length, build.constant(np.array([scale.denominator], np.int64))))
         wanted = entries[node.attributes.get_int("start", 0) : node.attributes.get_int("end", len(entries))]
         node.outputs[0].replace_all_uses_with(build.add("Concat", *wanted, axis=0))
+    return asked

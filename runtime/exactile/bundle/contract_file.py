@@ -251,6 +251,54 @@ class LevelPart(Part, frozen=True, kw_only=True, omit_defaults=True):
     placed_memory: MemoryPart | None = None
 
 
+class KeptMapPart(Part, frozen=True, kw_only=True, omit_defaults=True):
+    """A map that is kept between passes; see ``exactile.passes.kept_map.KeptMap``. ``shape`` has null where rows and
+    columns are, ``scale`` is that of (rows, columns).
+    """
+
+    output: str
+    input: str
+    dtype: WeightType
+    shape: tuple[Positive | None, ...]
+    scale: tuple[Rational, Rational]
+    rows_first: bool = True
+
+
+class KeptPassPart(Part, frozen=True, kw_only=True, omit_defaults=True):
+    """A pass that begins at kept maps; ``reads`` and ``writes`` are positions in the list of maps."""
+
+    graph: GraphPart
+    memory: MemoryPart
+    reads: tuple[Count, ...]
+    writes: tuple[Count, ...]
+    reads_image: bool
+    placed_graph: GraphPart | None = None
+    placed_memory: MemoryPart | None = None
+
+
+class KeptAlongPart(Part, frozen=True, kw_only=True):
+    """What holds for images of a ``remainder`` modulo the network's stride: of each pass the position of its geometry
+    in the list of axes, and of each map the rows or columns beyond its share of the image.
+    """
+
+    remainder: Count
+    geometry: tuple[Count, ...]
+    constants: tuple[Rational, ...]
+
+
+class KeepingPart(Part, frozen=True, kw_only=True):
+    """Passes that begin at kept maps, that of the result the last; see ``exactile.contract.KeptPasses``.
+
+    The graphs are those for images of the first remainders.
+    """
+
+    maps: Annotated[tuple[KeptMapPart, ...], Meta(min_length=1)]
+    passes: Annotated[tuple[KeptPassPart, ...], Meta(min_length=2)]
+    axes: tuple[AxisPart, ...]
+    y: Annotated[tuple[KeptAlongPart, ...], Meta(min_length=1)]
+    x: Annotated[tuple[KeptAlongPart, ...], Meta(min_length=1)]
+
+
 class WeightPart(Part, frozen=True, kw_only=True):
     """An array in ``weights.bin``, little-endian, C order, from byte ``offset`` on."""
 
@@ -293,8 +341,7 @@ class ContractFile(Part, frozen=True, kw_only=True):
     """All of ``contract.json``. ``files`` lists every other file of the bundle.
 
     ``verification`` is null in bundles that were made before models were run for it, ``other_strips`` and ``placed``
-    came with version 3, ``levels`` and ``statistics_key`` (what their
-    statistics depend on) with version 4.
+    came with version 3, ``levels``, ``keeping`` and ``statistics_key`` (what their statistics depend on) with version 4.
     """
 
     format: Literal["exactile.bundle"]
@@ -323,6 +370,7 @@ class ContractFile(Part, frozen=True, kw_only=True):
     placed: PlacedPart | None = None
     levels: tuple[LevelPart, ...] = ()
     statistics_key: Sha256 | None = None
+    keeping: KeepingPart | None = None
 
 
 class Header(Struct, frozen=True, kw_only=True):

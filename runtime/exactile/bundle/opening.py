@@ -14,8 +14,19 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from exactile.bundle.contract_file import CONTRACT_NAME, FORMAT, VERSION, WEIGHTS_NAME, ContractFile, FilePart, Header
+from exactile.bundle.contract_file import (
+    CONTRACT_NAME,
+    FORMAT,
+    VERSION,
+    WEIGHTS_NAME,
+    ContractFile,
+    FilePart,
+    Header,
+    KeptPassPart,
+    LevelPart,
+)
 from exactile.bundle.engine_files import read_engines
+from exactile.bundle.kept_passes import keeping_from
 from exactile.bundle.levels import levels_from
 from exactile.bundle.translation import (
     ROLES,
@@ -66,11 +77,12 @@ def open_bundle(path: str | Path) -> Bundle:
         if name not in contents:
             raise BundleError(f"{folder}: {CONTRACT_NAME} uses {name} and does not list it under files; convert again")
     weights = _weights(folder, file, contents.get(WEIGHTS_NAME, b""))
-    layout = layout_claims(file.weights, file.strips, file.other_strips, file.placed, file.levels)
+    layout = layout_claims(file.weights, file.strips, file.other_strips, file.placed, file.levels, file.keeping)
     try:
         contract = contract_from(file)
         levels = levels_from(file, contents, weights, layout)
-    except (ValueError, ZeroDivisionError) as error:
+        keeping = keeping_from(file, contents, weights, layout, contract, levels)
+    except (ValueError, IndexError, ZeroDivisionError) as error:
         raise BundleError(f"{folder}: what {CONTRACT_NAME} says contradicts itself: {error}") from error
     strips = strips_from(file.strips, contents, weights) if file.strips is not None else None
     model = DeployedModel(
@@ -84,6 +96,7 @@ def open_bundle(path: str | Path) -> Bundle:
         placed=placed_from(file.placed, contents, weights) if file.placed is not None else None,
         levels=levels,
         statistics_key=file.statistics_key or "",
+        keeping=keeping,
     )
     engines, refused = read_engines(folder, file, model)
     model = replace(model, engines=engines, engines_refused=refused)
@@ -157,8 +170,10 @@ def _needed(file: ContractFile) -> list[str]:
     if file.placed is not None:
         names.append(file.placed.graph.file)
         all_strips += [file.placed.strips, *(other.strips for other in file.placed.other_strips)]
-    for level in file.levels:
-        names += [part.file for part in (level.graph, level.placed_graph) if part is not None]
+    passes: list[LevelPart | KeptPassPart] = [*file.levels]
+    passes += file.keeping.passes if file.keeping is not None else ()
+    for one in passes:
+        names += [part.file for part in (one.graph, one.placed_graph) if part is not None]
     for strips in all_strips:
         names += [getattr(strips.graphs, role).file for role in ROLES] if strips is not None else []
     return names + ([WEIGHTS_NAME] if file.weights else [])

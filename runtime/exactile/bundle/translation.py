@@ -17,6 +17,7 @@ from exactile.bundle.contract_file import (
     ContractFile,
     GeometryPart,
     ImagePart,
+    KeepingPart,
     LevelPart,
     MemoryPart,
     OtherStripsPart,
@@ -125,6 +126,7 @@ def layout_claims(
     others: Sequence[OtherStripsPart],
     placed: PlacedPart | None,
     levels: Sequence[LevelPart] = (),
+    keeping: KeepingPart | None = None,
 ) -> dict[str, str]:
     """The same for the numbers by which weights are found and strips are cut, as SHA-256: they are many."""
     parts: dict[str, object] = {"exactile.weights": weights, "exactile.strips": strips}
@@ -134,17 +136,19 @@ def layout_claims(
         parts["exactile.placed"] = placed
     if levels:
         parts["exactile.levels"] = levels
+    if keeping is not None:
+        parts["exactile.keeping"] = keeping
     encode = msgspec.json.Encoder(order="deterministic").encode
     return {key: hashlib.sha256(encode(part)).hexdigest() for key, part in parts.items()}
 
 
 def geometry_from(part: GeometryPart) -> Geometry:
     """Raises ValueError where numbers contradict each other."""
-    return Geometry(y=_axis_from(part.y), x=_axis_from(part.x))
+    return Geometry(y=axis_from(part.y), x=axis_from(part.x))
 
 
 def geometry_part(geometry: Geometry) -> GeometryPart:
-    return GeometryPart(y=_axis_part(geometry.y), x=_axis_part(geometry.x))
+    return GeometryPart(y=axis_part(geometry.y), x=axis_part(geometry.x))
 
 
 def image_part(image: ImageInput) -> ImagePart:
@@ -219,7 +223,7 @@ def image_from(part: ImagePart) -> ImageInput:
     return ImageInput(name=part.name, dtype=part.dtype, channels=part.channels, statistics=statistics)
 
 
-def _axis_from(part: AxisPart) -> AxisGeometry:
+def axis_from(part: AxisPart) -> AxisGeometry:
     axis = AxisGeometry(
         stride=part.stride,
         before=part.before,
@@ -247,7 +251,7 @@ def _other_part(axis: AxisGeometry) -> OwnSizePart:
     return OwnSizePart(size_constant=str(axis.size_constant), **own)
 
 
-def _axis_part(axis: AxisGeometry) -> AxisPart:
+def axis_part(axis: AxisGeometry) -> AxisPart:
     return AxisPart(
         stride=axis.stride,
         before=axis.before,

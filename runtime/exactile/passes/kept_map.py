@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
+
+from exactile.geometry import AxisGeometry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,3 +59,23 @@ class KeptMap:
 
     def bytes_at(self, size: tuple[int, int]) -> int:
         return math.prod(self.shape_at(size)) * np.dtype(self.dtype).itemsize
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptAlong:
+    """What holds along one axis for images of one remainder modulo the network's stride.
+
+    ``geometry`` is that of each pass, that of the result the last; ``constants`` are those of kept maps, by output.
+    """
+
+    geometry: tuple[AxisGeometry, ...]
+    constants: Mapping[str, Fraction]
+
+    def extended(self, stride: int, remainder: int) -> KeptAlong:
+        """For images that are extended to a size of ``remainder`` modulo the network's ``stride``.
+
+        The pass of a shorter stride would extend them to another size.
+        """
+        *zones, result = self.geometry
+        longer = [replace(one, stride=stride, remainder=remainder, size_constant=Fraction(stride)) for one in zones]
+        return replace(self, geometry=(*longer, replace(result, stride=stride, remainder=remainder)))

@@ -93,7 +93,7 @@ class Passes:
         found = dict(recorded or {})
         lives = lifetimes(self.model)
         if self.model.reads:
-            size = self.source.height, self.source.width
+            size = plan.y.domain.size, plan.x.domain.size
             self.maps = MapStore(size, memory_bytes=self.planner.kept_bytes, folder=self.scratch)
         for level, (opened, dropped) in zip(self.model.levels, lives, strict=False):
             begin = time.perf_counter()

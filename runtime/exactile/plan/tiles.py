@@ -225,11 +225,8 @@ class TilePlan:
         Tiles are larger by less than a stride where the image's own size asks for it.
         """
         y, x = AxisDomain.of(geometry.y, image[0], border), AxisDomain.of(geometry.x, image[1], border)
-        return cls(
-            y=AxisTiles.of(y, y.tile_for(tile[0], geometry.y)),
-            x=AxisTiles.of(x, x.tile_for(tile[1], geometry.x)),
-            border=border,
-        )
+        height, width = suiting_tile(geometry, image, border, tile)
+        return cls(y=AxisTiles.of(y, height), x=AxisTiles.of(x, width), border=border)
 
     @property
     def name(self) -> str:
@@ -286,3 +283,9 @@ class TilePlan:
                     Box(zor_y, zor_x),
                     Box(Span(crop_y, crop_y + zor_y.length), Span(crop_x, crop_x + zor_x.length)),
                 )
+
+
+def suiting_tile(geometry: Geometry, image: tuple[int, int], border: Border, tile: tuple[int, int]) -> tuple[int, int]:
+    """The ``tile`` that ``TilePlan.of`` makes of one that suits images of another remainder."""
+    y, x = AxisDomain.of(geometry.y, image[0], border), AxisDomain.of(geometry.x, image[1], border)
+    return y.tile_for(tile[0], geometry.y), x.tile_for(tile[1], geometry.x)
