@@ -341,7 +341,7 @@ class ContractFile(Part, frozen=True, kw_only=True):
     """All of ``contract.json``. ``files`` lists every other file of the bundle.
 
     ``verification`` is null in bundles that were made before models were run for it, ``other_strips`` and ``placed``
-    came with version 3, ``levels``, ``keeping`` and ``statistics_key`` (what their statistics depend on) with version 4.
+    came with version 3, ``levels``, ``keeping``, ``statistics_key`` (what statistics depend on) with version 4.
     """
 
     format: Literal["exactile.bundle"]
