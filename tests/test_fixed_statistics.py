@@ -258,6 +258,20 @@ def test_what_cannot_be_measured_is_said(tmp_path):
         measured(deploy(network(without_statistics()), image_dtype="uint8"), image_of(SIZE))
 
 
+def test_an_image_that_is_too_small_is_named():
+    """Before anything is computed, as a run would refuse it; the least size that the network takes is measured."""
+    net = GlobalNet(seed=1)
+    half = net.add("MaxPool", "image", kernel_shape=[6, 6], strides=[2, 2])
+    model = deployed(net.model(net.layer(global_nets.instance_norm(net, half, 1), 1, 2)))
+
+    def never(_done: int, _total: int) -> None:
+        pytest.fail("something was computed")
+
+    with pytest.raises(PlanError, match=r"image 2: .* needs at least 6"):
+        measured(model, image_of(SIZE), image_of((3, 30)), progress=never)
+    assert measured(model, image_of((6, 30))).pixels == 180
+
+
 def test_an_image_that_changes_between_passes_is_told(tmp_path):
     images = [image_of(SIZE), image_of(OTHER_SIZE)]
 

@@ -90,7 +90,10 @@ def _family(model: DeployedModel, name: str, precision: str, infos: tuple[Device
             "operators of this network depend on the position in the image, and run on the CPU only: --device cpu"
         )
     if model.levels:
-        raise DeviceError("a network that takes statistics of the whole image runs on the CPU only: --device cpu")
+        raise DeviceError(
+            "a network that takes statistics of the whole image runs on the CPU only: --device cpu, or freeze those of "
+            "other images (exactile measure, exactile convert --freeze-statistics)"
+        )
     built: list[Callable[[], EngineFamily]] = [
         lambda backend=backend: TensorRTFamily(model, backend, precision, infos)  # type: ignore[misc]
         for backend in BACKENDS
