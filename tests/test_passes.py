@@ -232,6 +232,25 @@ def test_a_resumed_run_keeps_the_statistics_of_the_first():
     assert any(not np.array_equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.parametrize("start", [None, 2])
+def test_sizes_of_a_map_that_a_pass_does_not_compute(start):
+    """Positions are resized to the size of a convolution, of whose result alone a later pass begins at a function."""
+    net = GlobalNet(seed=3)
+    made = net.layer(net.layer(net.layer("image", 1, 16), 16, 16), 16, stride=2)
+    normal = BLOCKS["instance_norm"](net, net.add("Relu", made), 4)
+    if start is None:
+        size = net.add("Slice", net.add("Shape", made), net.constant([2]), net.constant([4]))
+    else:
+        size = net.add("Shape", made, start=start)
+    places = net.constant(np.random.default_rng(0).normal(size=(1, 4, 5, 7)), np.float32)
+    grown = net.add("Resize", places, "", "", net.add("Concat", net.constant([1, 4]), size, axis=0), mode="linear")
+    model = net.model(net.layer(net.add("Add", normal, grown), 4, 2))
+    found = deployed(model, (60, 44))
+    assert found.keeping is not None
+    assert not found.keeping.reads_image
+    check(model, (60, 44))
+
+
 def test_statistics_do_not_depend_on_the_grid():
     """Another grid of tiles changes the result by rounding alone."""
     model, image = chain("instance_norm"), image_of((60, 44))

@@ -101,7 +101,10 @@ def _computed(model: ir.Model, writes: Sequence[KeptMap]) -> Iterable[ir.Node]:
 
 
 def _write_sizes(model: ir.Model, walks: Walks, made: set[ir.Node], read: set[str], image: str) -> set[str]:
-    """Where a pass asks for the size of a map that it does not compute, the size follows from the tile's."""
+    """Where a pass asks for the size of a map that it does not compute, the size follows from the tile's.
+
+    It keeps its name: what is computed from the whole image's size is found by it.
+    """
     graph = model.graph
     build = Builder(graph, "exactile_size")
     lengths = None
@@ -129,5 +132,8 @@ def _write_sizes(model: ir.Model, walks: Walks, made: set[ir.Node], read: set[st
             length = build.add("Add", length, build.constant(np.array([more], np.int64)))
             entries.append(build.add("Div", length, build.constant(np.array([scale.denominator], np.int64))))
         wanted = entries[node.attributes.get_int("start", 0) : node.attributes.get_int("end", len(entries))]
-        node.outputs[0].replace_all_uses_with(build.add("Concat", *wanted, axis=0))
+        found = node.outputs[0]
+        asked_as = found.name
+        found.name = f"{asked_as}_of_tile"
+        found.replace_all_uses_with(build.add("Concat", *wanted, name=asked_as, axis=0))
     return asked

@@ -28,8 +28,8 @@ class Positions:
 
     ``operands``: their numbers, by the name of a node's first result. ``varying`` is what follows the size, ``growths``
     how, ``in_pieces`` what is made of the pieces of operands; numbers and lines have other entries along the dimensions
-    ``varied``. ``sizes_of`` tells the dimensions of feature maps, ``asked`` those of the map that a Shape or Size node,
-    given by its result, asks for.
+    ``varied``. ``sizes_of`` tells the dimensions of feature maps, ``asked`` those that Shape and Size nodes ask for, by
+    their results.
     """
 
     operands: Mapping[str, tuple[int, ...]]
@@ -174,9 +174,7 @@ class Pieces:
         nodes, entries = self.arithmetic.nodes, [self._size(size) for size in sizes]
         if node.op_type == "Size":
             return nodes.add("ReduceProd", [nodes.add("Concat", entries, axis=0)], keepdims=0)
-        attributes = {attribute.name: attribute.i for attribute in node.attribute}
-        kept = entries[attributes.get("start", 0) : attributes.get("end", len(entries))]
-        return nodes.add("Concat", kept, axis=0)
+        return nodes.add("Concat", entries, axis=0)
 
     def _size(self, size: int | Mapping[Label, MapLine]) -> str:
         """Of a dimension: the product of the axes that it holds."""

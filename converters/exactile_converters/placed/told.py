@@ -52,11 +52,6 @@ def _positions(traced: Traced) -> Positions | None:
     building = Building(
         growth_of=lambda value: walk.growths.get(value.name or ""), varies=lambda value: value.name in walk.varying
     )
-    asking = {
-        node.outputs[0].name or "": node.inputs[0].name or ""
-        for node in traced.nodes
-        if node.op_type in ASKING and node.inputs[0] is not None
-    }
     made = [value for node in traced.nodes for value in node.outputs if value.name in walk.growths]
     varied = {value.name or "": building.varied(value) for value in made}
     return Positions(
@@ -66,5 +61,14 @@ def _positions(traced: Traced) -> Positions | None:
         in_pieces={value.name or "" for value in made if building.in_pieces(value)},
         varied={name: dims for name, dims in varied.items() if dims is not None},
         sizes_of=sizes_of,
-        asked={result: sizes_of(asked) for result, asked in asking.items() if asked in traced.features},
+        asked={
+            node.outputs[0].name or "": _asked_for(node, sizes_of(node.inputs[0].name or ""))
+            for node in traced.nodes
+            if node.op_type in ASKING and node.inputs[0] is not None and node.inputs[0].name in traced.features
+        },
     )
+
+
+def _asked_for(node: ir.Node, sizes: Sizes) -> Sizes:
+    """The dimensions that a Shape node gives, or whose product a Size node does."""
+    return sizes[node.attributes.get_int("start", 0) : node.attributes.get_int("end", len(sizes))]
