@@ -68,7 +68,7 @@ def _level(
     taken: Weights = {}
 
     def wrapped() -> Wrapped:
-        made = wrap_partials(network, traced.features, level, image_dtype=image_dtype, normalization=normalization)
+        made = wrap_partials(network, traced, level, image_dtype=image_dtype, normalization=normalization)
         write_for_provider(made.model)
         return made
 

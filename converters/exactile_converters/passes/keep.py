@@ -63,7 +63,7 @@ def keeping(
     def partials(level: LevelOf, segment: Segment) -> Wrapped:
         return wrap_partials(
             network,
-            traced.features,
+            traced,
             level,
             image_dtype=image_dtype,
             normalization=normalization,

@@ -29,7 +29,7 @@ def statistics_key(
 
     add(image_dtype, local.channels, local.labels, normalization, sorted(local.model.opset_imports.items()))
     for one in reductions:
-        add(one.kind, one.groups, one.labels, one.of.name, [value.name for value in one.placeholders])
+        add(one.kind, one.groups, one.grid, one.labels, one.of.name, [value.name for value in one.placeholders])
     for node in local.model.graph:
         add(
             node.domain, node.op_type, [_name(value) for value in node.inputs], [_name(value) for value in node.outputs]

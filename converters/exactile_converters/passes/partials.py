@@ -6,33 +6,33 @@ distance from the zone's own mean.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import prod
 
 import numpy as np
 import onnx_ir as ir
 
-from exactile.contract import ImageInput, ResultOutput
-from exactile.passes.statistic import PARTIALS, ZONE
+from exactile.contract import POSITION, ImageInput, ResultOutput
+from exactile.passes.statistic import PARTIALS, WHOLE_MAP, ZONE
 from exactile.passes.zones import TO_THE_END
 from exactile_converters.from_onnx import Network
 from exactile_converters.geometry.feature_maps import FeatureMap
-from exactile_converters.geometry.node_view import SPATIAL, Labels
-from exactile_converters.geometry.trace import ancestors
+from exactile_converters.geometry.node_view import SPATIAL, Label, Labels
+from exactile_converters.geometry.trace import Traced, ancestors
 from exactile_converters.graphs.builder import Builder
 from exactile_converters.graphs.image_in import IMAGE, prepend_image
 from exactile_converters.graphs.io import Wrapped
 from exactile_converters.graphs.normalization import Normalization
+from exactile_converters.passes.bin_partials import AXES_BY_INPUT, Within, bin_parts
 from exactile_converters.passes.reductions import Reduction
+from exactile_converters.placed.find import line_of
 
 FLOAT, DOUBLE = ir.DataType.FLOAT, ir.DataType.DOUBLE
-AXES_BY_INPUT = 18
-"""From this opset on all reductions take their axes by an input."""
 
 
 def wrap_partials(
     network: Network,
-    features: Mapping[str, FeatureMap],
+    traced: Traced,
     reductions: Sequence[Reduction],
     *,
     image_dtype: str,
@@ -41,7 +41,8 @@ def wrap_partials(
 ) -> Wrapped:
     """Wrap a copy of ``network``: stored samples go in, partial statistics for ``reductions`` come out.
 
-    What the maps ``also`` are computed from is left in. ``features`` are the traced feature maps.
+    What the maps ``also`` are computed from is left in. With bins, the graph is told where its tile lies, by
+    ``exactile.contract.POSITION``.
     Raises OptionError, ModelError, ChannelError.
     """
     copy = network.copy()
@@ -55,12 +56,13 @@ def wrap_partials(
     values[name] = itself.outputs[0]
     build = Builder(graph, "exactile_partial")
     zone = ir.Value(name=ZONE, shape=ir.Shape([4]), type=ir.TensorType(ir.DataType.INT64))
-    tail = _Tail(build, zone, int(graph.opset_imports.get("", 0)))
-    parts = [part for one in reductions for part in tail.of(one, values[one.of.name], features[one.of.name or ""])]
+    position = ir.Value(name=POSITION, shape=ir.Shape([4]), type=ir.TensorType(ir.DataType.INT64))
+    tail = _Tail(build, zone, position, traced, int(graph.opset_imports.get("", 0)))
+    parts = [part for one in reductions for part in tail.of(one, values[one.of.name])]
     result = build.add("Concat", *parts, name=PARTIALS, axis=0)
     result.type = ir.TensorType(DOUBLE)
     result.shape = ir.Shape([None])
-    graph.inputs[:] = [image, zone]
+    graph.inputs[:] = [image, zone, *([position] if position.uses() else [])]
     graph.outputs[:] = [result]
     for node in graph:
         for value in node.outputs:
@@ -91,15 +93,19 @@ def over_everything(model: ir.Model) -> None:
 class _Tail:
     """Adds what reduces a zone of a map."""
 
-    def __init__(self, build: Builder, zone: ir.Value, opset: int) -> None:
-        self._build, self._zone, self._opset = build, zone, opset
+    def __init__(self, build: Builder, zone: ir.Value, position: ir.Value, traced: Traced, opset: int) -> None:
+        self._build, self._zone, self._position = build, zone, position
+        self._traced, self._opset = traced, opset
 
-    def of(self, reduction: Reduction, value: ir.Value, feature: FeatureMap) -> list[ir.Value]:
+    def of(self, reduction: Reduction, value: ir.Value) -> list[ir.Value]:
         """The numbers of a statistic, float64: each a vector."""
         build, labels = self._build, reduction.labels
+        feature = self._traced.features[reduction.of.name or ""]
         part = self._part(value, feature, labels)
         if feature.dtype != FLOAT.value:
             part = build.add("Cast", part, to=FLOAT.value)
+        if reduction.grid != WHOLE_MAP:
+            return bin_parts(build, reduction, part, self._within(feature), self._opset)
         channels = prod(size for size, label in zip(feature.shape, labels, strict=True) if label == "c")
         pixels = build.add("Cast", build.add("Size", part), to=DOUBLE.value)
         pixels = build.add("Div", pixels, build.constant(np.array([channels], np.float64)))
@@ -121,14 +127,28 @@ class _Tail:
 
     def _part(self, value: ir.Value, feature: FeatureMap, labels: Labels) -> ir.Value:
         """The zone's part of a map."""
+        bounds = self._bound(feature, 0), self._bound(feature, 1)
+        axes = self._build.axes(*(labels.index(axis) for axis in SPATIAL))
+        return self._build.add("Slice", value, *bounds, axes)
+
+    def _bound(self, feature: FeatureMap, which: int) -> ir.Value:
+        """The zone's first row and column in the tile's map, or those behind its last ones."""
         build = self._build
-        bounds = []
-        for which in (0, 1):
-            found = build.add("Gather", self._zone, build.constant(np.array([which, 2 + which], np.int64)), axis=0)
-            numerators, denominators = zip(*(feature.scale[axis].as_integer_ratio() for axis in SPATIAL), strict=True)
-            found = build.add("Mul", found, build.constant(np.array(numerators, np.int64)))
-            bounds.append(build.add("Div", found, build.constant(np.array(denominators, np.int64))))
-        return build.add("Slice", value, *bounds, build.axes(*(labels.index(axis) for axis in SPATIAL)))
+        found = build.add("Gather", self._zone, build.constant(np.array([which, 2 + which], np.int64)), axis=0)
+        numerators, denominators = zip(*(feature.scale[axis].as_integer_ratio() for axis in SPATIAL), strict=True)
+        found = build.add("Mul", found, build.constant(np.array(numerators, np.int64)))
+        return build.add("Div", found, build.constant(np.array(denominators, np.int64)))
+
+    def _within(self, feature: FeatureMap) -> dict[Label, Within]:
+        first = self._bound(feature, 0)
+        return {
+            axis: Within(
+                first=self._build.add("Gather", first, self._build.axes(index), axis=0),
+                position=self._position,
+                line=line_of(self._traced, feature.name, axis),
+            )
+            for index, axis in enumerate(SPATIAL)
+        }
 
     def _over(self, labels: Labels) -> tuple[int, ...]:
         return tuple(dim for dim, label in enumerate(labels) if label != "c")

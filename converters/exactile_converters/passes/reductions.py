@@ -14,7 +14,7 @@ from math import lcm
 import numpy as np
 import onnx_ir as ir
 
-from exactile.passes.statistic import PREFIX, StatisticKind
+from exactile.passes.statistic import PREFIX, WHOLE_MAP, Grid, StatisticKind
 from exactile_converters.from_onnx import Network
 from exactile_converters.geometry.feature_maps import ForwardWalk, image_shape, walk_forward
 from exactile_converters.geometry.node_view import Labels
@@ -22,6 +22,7 @@ from exactile_converters.geometry.probe import Memory, Probe
 from exactile_converters.geometry.rules.barriers import CONTROL_FLOW
 from exactile_converters.geometry.steps import stride_by_operators, written_steps
 from exactile_converters.geometry.trace import FIRST_BASE_PX, LARGEST_STRIDE, ancestors, probed_sizes
+from exactile_converters.passes.bins import binned
 from exactile_converters.passes.matching import global_operator
 from exactile_converters.passes.taking import Shape, Taking, shape_of
 
@@ -35,7 +36,8 @@ class Reduction:
 
     ``groups`` are its entries: one for each channel, one for each group of neighbouring channels, or 1 for all.
     ``placeholders`` stand for it in the graph: constants of float32, named as the inputs of graphs that take it. They
-    are the number, or for ``moments`` the mean and the biased variance.
+    are the number, or for ``moments`` the mean and the biased variance. ``grid`` are the bins of adaptive pooling: the
+    entries are then those of each bin.
     """
 
     kind: StatisticKind
@@ -43,6 +45,7 @@ class Reduction:
     labels: Labels
     groups: int
     placeholders: tuple[ir.Value, ...]
+    grid: Grid = WHOLE_MAP
 
 
 def take_out(network: Network) -> tuple[Network, tuple[Reduction, ...]]:
@@ -110,6 +113,7 @@ class _Search:
 
         for node in nodes:
             made = global_operator(node, walk.features, shapes_of)
+            made = made or binned(node, walk.features, network.image, network.labels)
             if made is not None and self._replace(node, made):
                 taken = True
         return taken
@@ -131,7 +135,14 @@ class _Search:
             for name, shape in zip(made.names, made.shapes, strict=True)
         )
         self._found.append(
-            Reduction(kind=made.kind, of=made.of, labels=made.labels, groups=made.groups, placeholders=placeholders)
+            Reduction(
+                kind=made.kind,
+                of=made.of,
+                labels=made.labels,
+                groups=made.groups,
+                placeholders=placeholders,
+                grid=made.grid,
+            )
         )
         self._answer(made, made.after(placeholders), node)
         return True
@@ -139,7 +150,7 @@ class _Search:
     def _found_before(self, made: Taking) -> tuple[ir.Value, ...] | None:
         """The placeholders of a statistic that was found already, of the same map, and of the same shapes."""
         for one in self._found:
-            same = one.of is made.of and (one.labels, one.groups) == (made.labels, made.groups)
+            same = one.of is made.of and (one.labels, one.groups, one.grid) == (made.labels, made.groups, made.grid)
             mean = made.kind == "mean" and one.kind == "moments"
             known = one.placeholders[: len(made.shapes)]
             if same and (one.kind == made.kind or mean) and tuple(map(shape_of, known)) == made.shapes:
@@ -150,7 +161,7 @@ class _Search:
         """The reduction whose mean ``made`` takes the distance from, by its place."""
         for index, one in enumerate(self._found):
             same = one.placeholders[0] is made.mean and one.of is made.of and one.groups == made.groups
-            if same and one.kind in {"mean", "moments"}:
+            if same and one.grid == WHOLE_MAP and one.kind in {"mean", "moments"}:
                 return index
         return None
 

@@ -19,4 +19,5 @@ def statistic_of(reduction: Reduction, traced: Traced) -> Statistic:
         groups=reduction.groups,
         inputs=tuple(value.name or "" for value in reduction.placeholders),
         shapes=tuple(shape_of(value) for value in reduction.placeholders),
+        grid=reduction.grid,
     )

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import onnx_ir as ir
 
-from exactile.passes.statistic import StatisticKind
+from exactile.passes.statistic import WHOLE_MAP, Grid, StatisticKind
 from exactile_converters.geometry.feature_maps import FeatureMap
 from exactile_converters.geometry.node_view import Labels, is_spatial
 
@@ -24,7 +24,8 @@ class Taking:
     """What an operator takes of the map ``of``: ``result`` is to be what ``after`` makes of placeholders of ``shapes``.
 
     ``names`` are those of placeholders. ``before`` are nodes that make ``of``. The ``variance`` is one about a ``mean``
-    that is known; ``otherwise`` it is what it is where that mean is one of something else.
+    that is known; ``otherwise`` it is what it is where that mean is one of something else. ``grid`` are
+    the bins that the map is divided into.
     """
 
     kind: StatisticKind | Literal["variance"]
@@ -37,6 +38,7 @@ class Taking:
     after: After
     before: Sequence[ir.Node] = field(default_factory=tuple)
     mean: ir.Value | None = None
+    grid: Grid = WHOLE_MAP
     otherwise: Taking | None = None
 
 

@@ -125,7 +125,8 @@ def finish(graph: onnx.GraphProto, nodes: Added) -> None:
         graph.initializer.remove(tensor)
     for value in [value for value in graph.value_info if value.name not in read]:
         graph.value_info.remove(value)
-    graph.input.append(position_input())
+    if all(value.name != POSITION for value in graph.input):
+        graph.input.append(position_input())
 
 
 def position_input() -> onnx.ValueInfoProto:

@@ -227,7 +227,7 @@ class PlacedPart(Part, frozen=True, kw_only=True):
     other_strips: tuple[OtherStripsPart, ...] = ()
 
 
-class StatisticPart(Part, frozen=True, kw_only=True):
+class StatisticPart(Part, frozen=True, kw_only=True, omit_defaults=True):
     """A statistic of a feature map over the whole image; see ``exactile.passes.statistic.Statistic``."""
 
     kind: Literal["mean", "moments", "sum", "maximum", "minimum"]
@@ -235,6 +235,7 @@ class StatisticPart(Part, frozen=True, kw_only=True):
     groups: Channels
     inputs: Annotated[tuple[str, ...], Meta(min_length=1, max_length=2)]
     shapes: Annotated[tuple[tuple[Positive, ...], ...], Meta(min_length=1, max_length=2)]
+    grid: tuple[Positive, Positive] = (1, 1)
 
 
 class LevelPart(Part, frozen=True, kw_only=True, omit_defaults=True):

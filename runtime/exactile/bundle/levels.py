@@ -66,9 +66,9 @@ def _level_from(
 
 
 def _statistic_from(part: StatisticPart) -> Statistic:
-    entries = [prod(shape) for shape in part.shapes]
-    if len(part.inputs) != len(part.shapes) or any(one % part.groups or one > MOST_ENTRIES for one in entries):
-        raise ValueError(f"statistic {part.inputs[0]} has shapes {part.shapes} for {part.groups} entries")
+    entries, numbers = [prod(shape) for shape in part.shapes], part.groups * prod(part.grid)
+    if len(part.inputs) != len(part.shapes) or any(one % numbers or one > MOST_ENTRIES for one in entries):
+        raise ValueError(f"statistic {part.inputs[0]} has shapes {part.shapes} for {numbers} entries")
     return Statistic(**msgspec.structs.asdict(part))
 
 

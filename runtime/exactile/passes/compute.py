@@ -36,6 +36,8 @@ class PartialsCompute:
     model: DeployedModel
     opening: Open
     numbers: int
+    told: bool = False
+    """Graphs are told where their tile lies, whether operators of the network depend on it or not."""
     maps: MapStore | None = None
     lanes: int = 1
     batch: int = 1
@@ -74,7 +76,7 @@ class PartialsLane:
         self.engine.infer(
             load.staged[: prod(shape)].reshape(shape),
             found,
-            position=position_of(plan.y.domain, plan.x.domain, step.tile) if plan.placed else None,
+            position=position_of(plan.y.domain, plan.x.domain, step.tile) if plan.placed or self.compute.told else None,
             inputs={ZONE: zone} | (maps.read(model.reads, step.tile) if maps is not None else {}),
             outputs=made,
         )

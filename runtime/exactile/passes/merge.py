@@ -30,7 +30,8 @@ class Merged:
         start = 0
         for merging in self._merging:
             stop = start + merging.statistic.numbers
-            merging.add(partials[start], partials[start + 1 : stop])
+            numbers = start + merging.statistic.bins
+            merging.add(partials[start:numbers], partials[numbers:stop])
             start = stop
 
     def values(self) -> dict[str, NDArray[np.float32]]:
@@ -50,37 +51,46 @@ def _shaped(value: Array, shape: tuple[int, ...]) -> NDArray[np.float32]:
 
 
 class _Sums:
+    """Of each bin; there is one where the map is not divided."""
+
     def __init__(self, statistic: Statistic) -> None:
         self.statistic = statistic
-        self._pixels = 0.0
-        self._sums = np.zeros(statistic.channels)
+        self._pixels = np.zeros(statistic.bins)
+        self._sums = np.zeros((statistic.channels, statistic.bins))
 
-    def add(self, pixels: float, numbers: Array) -> None:
+    def add(self, pixels: Array, numbers: Array) -> None:
         self._pixels += pixels
-        self._sums += numbers
+        self._sums += numbers.reshape(self._sums.shape)
 
     def values(self) -> tuple[Array, ...]:
-        sums = self._sums.reshape(self.statistic.groups, -1)
+        statistic = self.statistic
+        sums = self._sums.reshape(statistic.groups, -1, statistic.bins)
         total = sums.sum(1)
-        if self.statistic.kind == "mean":
+        if statistic.kind == "mean":
             with np.errstate(invalid="ignore", divide="ignore"):
                 total = total / (self._pixels * sums.shape[1])
-        return (total,)
+        return (total.ravel(),)
 
 
 class _Extremes:
+    """Of each bin; there is one where the map is not divided."""
+
     def __init__(self, statistic: Statistic) -> None:
         self.statistic = statistic
         self._best = np.maximum if statistic.kind == "maximum" else np.minimum
-        self._found: Array | None = None
+        nothing = -np.inf if statistic.kind == "maximum" else np.inf
+        self._found = np.full((statistic.channels, statistic.bins), nothing)
+        self._pixels = np.zeros(statistic.bins)
 
-    def add(self, pixels: float, numbers: Array) -> None:
-        if pixels:
-            self._found = numbers.copy() if self._found is None else self._best(self._found, numbers)
+    def add(self, pixels: Array, numbers: Array) -> None:
+        better = self._best(self._found, numbers.reshape(self._found.shape))
+        self._found = np.where(pixels > 0, better, self._found)
+        self._pixels += pixels
 
     def values(self) -> tuple[Array, ...]:
-        found = self._found if self._found is not None else np.full(self.statistic.channels, np.nan)
-        return (self._best.reduce(found.reshape(self.statistic.groups, -1), axis=1),)
+        found = np.where(self._pixels > 0, self._found, np.nan)
+        best = self._best.reduce(found.reshape(self.statistic.groups, -1, self.statistic.bins), axis=1)
+        return (best.ravel(),)
 
 
 class _Moments:
@@ -89,7 +99,8 @@ class _Moments:
         self._pixels = 0.0
         self._mean, self._spread = np.zeros(statistic.channels), np.zeros(statistic.channels)
 
-    def add(self, pixels: float, numbers: Array) -> None:
+    def add(self, pixels_of_bins: Array, numbers: Array) -> None:
+        (pixels,) = pixels_of_bins
         if not pixels:
             return
         near, first, second = numbers.reshape(3, -1)

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import Literal
 
 StatisticKind = Literal["mean", "moments", "sum", "maximum", "minimum"]
+
+Grid = tuple[int, int]
+"""Rows and columns of the bins that a map is divided into."""
+
+WHOLE_MAP: Grid = (1, 1)
+"""One bin: all of it."""
 
 PREFIX = "exactile_statistic_"
 """Graph inputs that take statistics are called so."""
@@ -26,6 +33,10 @@ class Statistic:
     ``groups`` are its entries: one for each channel, one for each group of neighbouring channels, or 1 for all.
     Further graphs take it by ``inputs``, float32 of ``shapes``: the number, or for ``moments`` the mean and the biased
     variance. Where a shape has more entries than there are groups, each number is repeated for its share of them.
+
+    With a ``grid``, a mean or maximum is taken of each bin, as of adaptive pooling: along an axis of n pixels, bin i of
+    k holds ``floor(i*n/k)`` and following, before ``ceil((i+1)*n/k)``. Graphs of such a pass are told where tiles lie
+    (``exactile.contract.POSITION``). Shapes are then (1, C, rows, columns).
     """
 
     kind: StatisticKind
@@ -33,11 +44,24 @@ class Statistic:
     groups: int
     inputs: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
+    grid: Grid = WHOLE_MAP
+
+    def __post_init__(self) -> None:
+        if self.grid != WHOLE_MAP and (self.kind not in ("mean", "maximum") or self.groups != self.channels):
+            raise ValueError(
+                f"a grid is for the mean or maximum of each channel, got {self.grid} for the {self.kind} of "
+                f"{self.groups} groups of {self.channels} channels"
+            )
+
+    @property
+    def bins(self) -> int:
+        return prod(self.grid)
 
     @property
     def numbers(self) -> int:
         """How many numbers a tile gives: its pixels n, and for each channel sum, maximum or minimum.
 
-        For moments: a number m near the mean, the sum of x - m, and that of (x - m)^2.
+        For moments: a number m near the mean, the sum of x - m, and that of (x - m)^2. With a grid, the pixels of each
+        bin, and for each channel the sum or maximum of each bin.
         """
-        return 1 + self.channels * (3 if self.kind == "moments" else 1)
+        return self.bins * (1 + self.channels * (3 if self.kind == "moments" else 1))

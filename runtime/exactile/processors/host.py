@@ -13,6 +13,7 @@ from exactile.engines.lease import EngineLease, open_engine, open_tile_engine
 from exactile.engines.onnx_runtime import OnnxRuntimeEngine, load_library
 from exactile.engines.protocol import Engine
 from exactile.passes.compute import PartialsCompute
+from exactile.passes.statistic import WHOLE_MAP
 from exactile.passes.store import MapStore
 from exactile.pipeline.cancellation import Cancellation
 from exactile.pipeline.host_compute import HostCompute
@@ -79,6 +80,7 @@ class HostProcessor:
             contract=level.model.contract,
             opening=lambda check: self.lease.other(opened, check=check),
             numbers=sum(statistic.numbers for statistic in level.statistics),
+            told=any(statistic.grid != WHOLE_MAP for statistic in level.statistics),
             maps=maps,
         )
 
