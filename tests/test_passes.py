@@ -247,7 +247,7 @@ def test_sizes_of_a_map_that_a_pass_does_not_compute(start):
     model = net.model(net.layer(net.add("Add", normal, grown), 4, 2))
     found = deployed(model, (60, 44))
     assert found.keeping is not None
-    assert not found.keeping.reads_image
+    assert not found.keeping.model.reads_image
     check(model, (60, 44))
 
 
