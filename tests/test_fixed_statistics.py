@@ -20,6 +20,7 @@ from exactile.errors import OptionError, PlanError, SourceError
 from exactile.passes.fixed import FixedStatistics, read_statistics
 from exactile.session import Session
 from exactile.sinks.array import ArraySink
+from exactile.sinks.tiff import TiffSink
 from exactile.sources.array import ArraySource
 from exactile_converters.convert import convert
 from exactile_converters.deploy import Normalization, deploy, deploy_in_passes, deploy_whole
@@ -28,6 +29,7 @@ from exactile_converters.verify.verdicts import FOLDER_VARIABLE
 from tests import global_nets, whole_nets
 from tests.global_nets import GlobalNet, affine, chain
 from tests.test_passes import image_of, one_pass, small_tile
+from tests.test_run_passes import stop
 
 SIZE = (40, 52)
 OTHER_SIZE = (41, 57)
@@ -254,6 +256,8 @@ def test_what_cannot_be_measured_is_said(tmp_path):
     broken[3, 4] = np.nan
     with pytest.raises(OptionError, match="not a finite number"):
         measured(floats, broken)
+    with pytest.raises(OptionError, match="convert the model again"):
+        measured(replace(found, statistics_key=""), image_of(SIZE))
     with pytest.raises(OptionError, match="takes no statistics"):
         measured(deploy(network(without_statistics()), image_dtype="uint8"), image_of(SIZE))
 
@@ -345,6 +349,23 @@ def test_a_run_with_other_statistics_is_another_run(folder, tmp_path):
     assert all(entry["complete"] for entry in command(*run, "--statistics", tmp_path / "0.json", "--resume"))
     for options in (["--statistics", tmp_path / "1.json"], []):
         command(*run, *options, "--resume", fails="statistics: was")
+
+
+def test_an_unfinished_run_is_gone_on_with_by_the_same_statistics(folder, tmp_path, monkeypatch):
+    """To the same bytes; with others, or the image's own, it is another one."""
+    model, image, target = folder / "net.onnx", folder / "in" / "0.tif", tmp_path / "labels.tif"
+    for number in (0, 1):
+        command("measure", model, folder / "in" / f"{number}.tif", "-o", tmp_path / f"{number}.json", "--no-verify")
+    run = ("run", model, image, "--no-verify", "--tile", 24, "-o")
+    fixed = ("--statistics", tmp_path / "1.json")
+    command(*run, tmp_path / "straight.tif", *fixed)
+    with monkeypatch.context() as before:
+        before.setattr(TiffSink, "finish", stop)
+        command(*run, target, *fixed, fails="what is done of")
+    for options in (["--statistics", tmp_path / "0.json"], []):
+        command(*run, target, *options, "--resume", fails="the unfinished run is another one")
+    assert command(*run, target, *fixed, "--resume")["kept_pixels"] == 77 * 58
+    assert target.read_bytes() == (tmp_path / "straight.tif").read_bytes()
 
 
 def test_what_the_commands_refuse(folder, tmp_path):
