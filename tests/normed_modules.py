@@ -238,6 +238,15 @@ def spatial_softmax(x: Tensor) -> Tensor:
     return (weights * (height * width)).reshape(batch, channels, height, width)
 
 
+def flattened(x: Tensor) -> Tensor:
+    """Standardised, with rows and columns in one axis; by the mean of magnitudes, too."""
+    batch, channels, height, width = x.shape
+    flat = x.reshape(batch, channels, height * width)
+    variance, mean = torch.var_mean(flat, dim=2, keepdim=True, unbiased=False)
+    normal = (flat - mean) / torch.sqrt(variance + 1e-5) * (1 + flat.abs().mean(2, keepdim=True))
+    return normal.reshape(batch, channels, height, width)
+
+
 class TrainingNorm(nn.BatchNorm2d):
     """Batch normalisation that takes the statistics of the image at hand, whatever the mode."""
 
@@ -258,6 +267,9 @@ BLOCKS: Mapping[str, Callable[[int], nn.Module]] = {
     "standardised_unbiased": lambda _: Called(standardised_unbiased),
     "variance_mean": lambda _: Called(variance_mean),
     "decomposed": lambda _: Called(decomposed),
+    "context": lambda _: Called(context),
+    "spatial_softmax": lambda _: Called(spatial_softmax),
+    "flattened": lambda _: Called(flattened),
     "response_normed": lambda _: Called(response_normed),
 }
 

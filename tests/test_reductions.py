@@ -100,16 +100,18 @@ def ways_of(found: DeployedModel, size: tuple[int, int]) -> list[tuple[DeployedM
     ways = [(again, "tile", tile_of(again, size, stride))]
     if again.strips is not None:
         ways.append((again, "strip", (again.strips.startup_rows, size[1])))
-    if found.keeping is not None:
-        ways.append((found, "tile", tile_of(found.keeping, size, stride)))
+    kept = found.keeping.at(size) if found.keeping is not None else None
+    if kept is not None:
+        ways.append((found, "tile", tile_of(kept, size, stride)))
     return ways
 
 
 def tile_of(model: DeployedModel, size: tuple[int, int], stride: int) -> tuple[int, int]:
     """One that advances in every pass, by two strides of the network or more in the last one."""
     tiles = [small_tile(one, size) for one in (*(level.model for level in model.levels), model)]
-    rows, columns = (max(sides) for sides in zip(*tiles, strict=True))
-    return min(size[0], rows + 2 * stride), min(size[1], columns + 2 * stride)
+    least = (max(sides) for sides in zip(*tiles, strict=True))
+    rows, columns = (min(px, side + (px - side) % stride + 2 * stride) for px, side in zip(size, least, strict=True))
+    return rows, columns
 
 
 def results_of(model: bytes, image: np.ndarray) -> list[tuple[str, np.ndarray]]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from exactile.passes.statistic import PREFIX
+from exactile.passes.statistic import FIXED, PREFIX
 from exactile_converters.geometry.node_view import Labels, is_spatial
 from exactile_converters.geometry.position_maps import SPREADING
 
@@ -39,8 +39,8 @@ class OwnNumbers:
             self.by_size.update(made)
 
     def of_statistics(self, name: str) -> bool:
-        """Whether it is a statistic, or computed from one."""
-        return name in self.by_statistics or name.startswith(PREFIX)
+        """Whether it is a statistic, or computed from one; a fixed one is as unlike those of the walk's sizes."""
+        return name in self.by_statistics or name.startswith((PREFIX, FIXED))
 
     def of_both(self, name: str) -> bool:
         """Whether its numbers follow size and statistics: what they are at two sizes says nothing of others."""

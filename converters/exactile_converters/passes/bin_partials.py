@@ -15,12 +15,11 @@ import onnx_ir as ir
 from exactile_converters.geometry.node_view import SPATIAL, Label
 from exactile_converters.graphs.builder import Builder
 from exactile_converters.passes.reductions import Reduction
+from exactile_converters.passes.taking import AXES_BY_INPUT
 from exactile_converters.placed.lines import MapLine
 
 FLOAT, DOUBLE = ir.DataType.FLOAT, ir.DataType.DOUBLE
 ROWS, COLUMNS = 2, 3
-AXES_BY_INPUT = 18
-"""From this opset on all reductions take their axes by an input."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,8 +19,7 @@ from exactile.passes.statistic import Grid
 from exactile_converters.geometry.feature_maps import FeatureMap
 from exactile_converters.geometry.node_view import Labels
 from exactile_converters.passes.bin_masks import MaskedBins, are_bins
-from exactile_converters.passes.matching import FLOAT
-from exactile_converters.passes.taking import Taking
+from exactile_converters.passes.taking import FLOAT, Taking
 
 ROWS, COLUMNS = 2, 3
 NOTHING = {"ReduceSum": 0.0, "ReduceMax": float("-inf")}

@@ -15,14 +15,11 @@ from onnx import helper
 from exactile.engines.onnx_runtime import load_library
 from exactile.errors import OptionError
 from exactile.passes.fixed import FixedStatistics, check_names
-from exactile.passes.statistic import PREFIX
+from exactile.passes.statistic import FIXED, PREFIX
 from exactile_converters.from_onnx import Network
 from exactile_converters.graphs.normalization import Normalization
 from exactile_converters.passes.key import statistics_key
 from exactile_converters.passes.reductions import take_out
-
-FIXED = "exactile_fixed_"
-"""Constants that stand for statistics are called so."""
 
 ERRORS_ONLY = 4
 Array = NDArray[Any]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from math import prod
 
 import numpy as np
@@ -12,11 +11,13 @@ import onnx_ir as ir
 from exactile.passes.statistic import StatisticKind
 from exactile_converters.geometry.feature_maps import FeatureMap
 from exactile_converters.geometry.node_view import SPATIAL, Labels
+from exactile_converters.passes.flattened import in_rows, rows_of, with_two_axes
 from exactile_converters.passes.norms import layer_normalized
-from exactile_converters.passes.taking import Shape, ShapeOf, Taking, Written, kept_shape, shape_of
+from exactile_converters.passes.taking import FLOAT, Shape, ShapeOf, Taking, Written, kept_shape, reduced_axes, shape_of
 from exactile_converters.passes.variance import variance_about_mean
 
-FLOAT = ir.DataType.FLOAT
+Features = Mapping[str, FeatureMap]
+
 KINDS: Mapping[str, StatisticKind] = {
     "ReduceMean": "mean",
     "ReduceSum": "sum",
@@ -39,25 +40,27 @@ MVN_EPSILON = 1e-9
 """Added to the standard deviation; from the definition of MeanVarianceNormalization."""
 
 
-def global_operator(node: ir.Node, features: Mapping[str, FeatureMap], shape_of: ShapeOf) -> Taking | None:
+def global_operator(node: ir.Node, features: Features, shapes_of: ShapeOf) -> Taking | None:
     """What ``node`` takes of a whole map that is among ``features``; None for other operators.
 
-    ``shape_of`` tells the shapes of values at two image sizes.
+    ``shapes_of`` tells the shapes of values at two image sizes.
     """
     if node.domain not in ("", "ai.onnx") or not node.inputs or node.inputs[0] is None:
         return None
     value = node.inputs[0]
     feature = features.get(value.name or "")
     if node.op_type == "InstanceNormalization" and (feature is None or "yx" in feature.labels):
-        return _grouped_by_reshape(node, features, shape_of)
-    if feature is None or feature.dtype != FLOAT.value or not all(axis in feature.labels for axis in SPATIAL):
+        return _grouped_by_reshape(node, features, shapes_of)
+    if feature is None or feature.dtype != FLOAT.value:
         return None
-    found = _MATCHERS.get(node.op_type, _reduced if node.op_type in KINDS else None)
-    return found(node, value, feature) if found is not None else None
+    if node.op_type in KINDS and ("yx" in feature.labels or all(axis in feature.labels for axis in SPATIAL)):
+        return _reduced(node, value, feature, features)
+    found = _MATCHERS.get(node.op_type)
+    return found(node, value, feature) if found is not None and "yx" not in feature.labels else None
 
 
-def _reduced(node: ir.Node, value: ir.Value, feature: FeatureMap) -> Taking | None:
-    """A global pool, or a reduction over both axes of the image."""
+def _reduced(node: ir.Node, value: ir.Value, feature: FeatureMap, features: Features) -> Taking | None:
+    """A global pool, or a reduction over both axes of the image, or over one that holds both."""
     labels = feature.labels
     axes = _axes(node, labels)
     sizes = kept_shape(feature, set(axes)) if axes is not None else None
@@ -65,12 +68,40 @@ def _reduced(node: ir.Node, value: ir.Value, feature: FeatureMap) -> Taking | No
         return None
     kept = bool(node.attributes.get_int("keepdims", 1)) or node.op_type.startswith("Global")
     shape = tuple(size for dim, size in enumerate(sizes) if kept or dim not in axes)
-    kind = KINDS[node.op_type]
-    before: list[ir.Node] = []
-    of = value
+
+    def plain() -> Taking | None:
+        return _plain(node, value, feature, features, prod(sizes), shape)
+
+    about = variance_about_mean(node) if KINDS[node.op_type] == "mean" else None
+    if about is None or (about.less and about.mean is not None and shape_of(about.mean) != shape):
+        return plain()
+    if about.mean is None:
+        return None
+    return Taking(
+        kind="variance",
+        of=rows_of(about.of) or about.of,
+        labels=with_two_axes(labels),
+        groups=prod(sizes),
+        names=("variance",),
+        shapes=(shape,),
+        result=about.result,
+        after=lambda placeholders: ([], placeholders[0]),
+        mean=about.mean,
+        otherwise=plain,
+    )
+
+
+def _plain(
+    node: ir.Node, value: ir.Value, feature: FeatureMap, features: Features, groups: int, shape: Shape
+) -> Taking | None:
+    """A reduction that is part of nothing else."""
+    rows = in_rows(node, value, feature, features) if "yx" in feature.labels else ([], value)
+    if rows is None:
+        return None
+    before, of = rows
     if node.op_type in BEFORE:
         square = BEFORE[node.op_type] == "Square"
-        first = ir.node("Mul" if square else "Abs", [value, value] if square else [value], name=f"{node.name}_before")
+        first = ir.node("Mul" if square else "Abs", [of, of] if square else [of], name=f"{node.name}_before")
         of = first.outputs[0]
         of.name, of.type = f"{node.outputs[0].name}_before", value.type
         before.append(first)
@@ -82,54 +113,24 @@ def _reduced(node: ir.Node, value: ir.Value, feature: FeatureMap) -> Taking | No
         last.outputs[0].name = f"{node.outputs[0].name}_after"
         return [last], last.outputs[0]
 
-    made = Taking(
+    kind = KINDS[node.op_type]
+    return Taking(
         kind=kind,
         of=of,
-        labels=labels,
-        groups=prod(sizes),
+        labels=with_two_axes(feature.labels),
+        groups=groups,
         names=(kind,),
         shapes=(shape,),
         result=node.outputs[0],
         after=after,
         before=before,
     )
-    return _variance_or(made, node) if kind == "mean" else made
-
-
-def _variance_or(made: Taking, node: ir.Node) -> Taking | None:
-    """The variance that the mean ``made`` is part of; itself where it is of none, None where that is not known yet."""
-    about = variance_about_mean(node)
-    if about is None:
-        return made
-    if about.mean is None:
-        return None
-    if about.less and shape_of(about.mean) != made.shapes[0]:
-        return made
-    return replace(
-        made,
-        kind="variance",
-        of=about.of,
-        names=("variance",),
-        result=about.result,
-        mean=about.mean,
-        otherwise=made,
-    )
 
 
 def _axes(node: ir.Node, labels: Labels) -> tuple[int, ...] | None:
     if node.op_type.startswith("Global"):
         return tuple(range(2, len(labels))) if labels[:2] == ("n", "c") else None
-    given: Sequence[int] | None = node.attributes.get_ints("axes", None) if "axes" in node.attributes else None
-    if len(node.inputs) > 1 and node.inputs[1] is not None:
-        constant = node.inputs[1].const_value
-        if constant is None:
-            return None
-        given = [int(axis) for axis in constant.numpy().ravel()]
-    if not given:
-        if node.attributes.get_int("noop_with_empty_axes", 0):
-            return None
-        given = range(len(labels))
-    return tuple(sorted(axis % len(labels) for axis in given))
+    return reduced_axes(node, labels)
 
 
 def _normalized(node: ir.Node, value: ir.Value, feature: FeatureMap) -> Taking | None:
@@ -198,7 +199,7 @@ def _by_moments(
     )
 
 
-def _grouped_by_reshape(node: ir.Node, features: Mapping[str, FeatureMap], shape_of: ShapeOf) -> Taking | None:
+def _grouped_by_reshape(node: ir.Node, features: Features, shapes_of: ShapeOf) -> Taking | None:
     """Group normalisation as PyTorch exports it: ``Reshape`` to (1, groups, -1), instance normalisation, and back."""
     grouped = node.inputs[0].producer() if node.inputs[0] is not None else None
     value = grouped.inputs[0] if grouped is not None and grouped.op_type == "Reshape" else None
@@ -208,10 +209,10 @@ def _grouped_by_reshape(node: ir.Node, features: Mapping[str, FeatureMap], shape
     if value is None or feature is None or feature.labels != ("n", "c", "y", "x") or not back:
         return None
     result, channels = users[0].outputs[0], feature.shape[1]
-    groups = _groups(shape_of(grouped.outputs[0]), channels) if grouped is not None else 0
+    groups = _groups(shapes_of(grouped.outputs[0]), channels) if grouped is not None else 0
     affine = [_for_channels(node.inputs[index], channels) for index in (1, 2)]
     scale, bias = affine
-    known = feature.dtype == FLOAT.value and shape_of(value) is not None and shape_of(value) == shape_of(result)
+    known = feature.dtype == FLOAT.value and shapes_of(value) is not None and shapes_of(value) == shapes_of(result)
     if not known or not groups or scale is None or bias is None:
         return None
     return _by_moments(node, value, feature.labels, groups, (scale, bias), result)

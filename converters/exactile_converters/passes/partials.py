@@ -23,8 +23,9 @@ from exactile_converters.graphs.builder import Builder
 from exactile_converters.graphs.image_in import IMAGE, prepend_image
 from exactile_converters.graphs.io import Wrapped
 from exactile_converters.graphs.normalization import Normalization
-from exactile_converters.passes.bin_partials import AXES_BY_INPUT, Within, bin_parts
+from exactile_converters.passes.bin_partials import Within, bin_parts
 from exactile_converters.passes.reductions import Reduction
+from exactile_converters.passes.taking import AXES_BY_INPUT
 from exactile_converters.placed.find import line_of
 
 FLOAT, DOUBLE = ir.DataType.FLOAT, ir.DataType.DOUBLE

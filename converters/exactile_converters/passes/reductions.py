@@ -23,6 +23,7 @@ from exactile_converters.geometry.rules.barriers import CONTROL_FLOW
 from exactile_converters.geometry.steps import stride_by_operators, written_steps
 from exactile_converters.geometry.trace import FIRST_BASE_PX, LARGEST_STRIDE, ancestors, probed_sizes
 from exactile_converters.passes.bins import binned
+from exactile_converters.passes.decomposition import decomposed
 from exactile_converters.passes.matching import global_operator
 from exactile_converters.passes.taking import Shape, Taking, shape_of
 
@@ -112,6 +113,11 @@ class _Search:
             return None if small is None or large is None else (small, large)
 
         for node in nodes:
+            steps = decomposed(node, walk.features)
+            if steps is not None:
+                self._answer(node.outputs[0], steps, node)
+                taken = True
+                continue
             made = global_operator(node, walk.features, shapes_of)
             made = made or binned(node, walk.features, network.image, network.labels)
             if made is not None and self._replace(node, made):
@@ -123,10 +129,11 @@ class _Search:
         if made.kind == "variance":
             if earlier is not None and self._add_variance(node, made, earlier):
                 return True
-            return made.otherwise is not None and self._replace(node, made.otherwise)
+            other = made.otherwise()
+            return other is not None and self._replace(node, other)
         known = self._found_before(made)
         if known is not None:
-            self._answer(made, made.after(known), node)
+            self._answer(made.result, made.after(known), node)
             return True
         for one in made.before:
             self._graph.insert_before(node, one)
@@ -144,7 +151,7 @@ class _Search:
                 grid=made.grid,
             )
         )
-        self._answer(made, made.after(placeholders), node)
+        self._answer(made.result, made.after(placeholders), node)
         return True
 
     def _found_before(self, made: Taking) -> tuple[ir.Value, ...] | None:
@@ -175,7 +182,7 @@ class _Search:
         else:
             variance = self._placeholder(f"{index}_variance", made.shapes[0])
             self._found[index] = replace(one, kind="moments", placeholders=(*one.placeholders, variance))
-        self._answer(made, ([], variance), node)
+        self._answer(made.result, ([], variance), node)
         return True
 
     def _placeholder(self, name: str, shape: Shape) -> ir.Value:
@@ -184,12 +191,11 @@ class _Search:
         self._graph.register_initializer(value)
         return value
 
-    def _answer(self, made: Taking, after: tuple[list[ir.Node], ir.Value], node: ir.Node) -> None:
-        """Put ``after``'s value in the place of what was made."""
+    def _answer(self, old: ir.Value, after: tuple[list[ir.Node], ir.Value], node: ir.Node) -> None:
+        """Put ``after``'s value in the place of ``old``, its nodes before ``node``."""
         nodes, value = after
         for one in nodes:
             self._graph.insert_before(node, one)
-        old = made.result
         if not nodes and old is self._result:  # a result is made by a node
             identity = ir.node("Identity", [value], name=f"{old.name}_statistic")
             identity.outputs[0].name = f"{old.name}_statistic"

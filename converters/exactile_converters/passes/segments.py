@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from exactile.geometry import AxisGeometry
 from exactile.passes.kept_map import KeptMap
-from exactile_converters.geometry.feature_maps import ForwardWalk
+from exactile_converters.geometry.feature_maps import FeatureMap, ForwardWalk
 from exactile_converters.geometry.node_view import SPATIAL, Label
 from exactile_converters.geometry.trace import FAR_PX, ancestors, has_placed, margins, needed_spans
 from exactile_converters.graphs.builder import Builder
@@ -121,19 +121,22 @@ def _write_sizes(model: ir.Model, walks: Walks, made: set[ir.Node], read: set[st
         feature = known[name]
         entries = []
         for label, size in zip(feature.labels, feature.shape, strict=True):
-            if label not in SPATIAL:
-                entries.append(build.constant(np.array([size], np.int64)))
-                continue
-            own = walks.feature(name, label)
-            scale, constant = own.scale[label], own.constant[label]
-            length = build.add("Gather", lengths, build.constant(np.array([SPATIAL.index(label)], np.int64)), axis=0)
-            length = build.add("Mul", length, build.constant(np.array([scale.numerator], np.int64)))
-            more = int(constant * scale.denominator)
-            length = build.add("Add", length, build.constant(np.array([more], np.int64)))
-            entries.append(build.add("Div", length, build.constant(np.array([scale.denominator], np.int64))))
+            along = [_length(build, lengths, walks.feature(name, axis), axis) for axis in SPATIAL if axis in label]
+            entries.append(along[0] if along else build.constant(np.array([size], np.int64)))
+            if len(along) > 1:
+                entries[-1] = build.add("Mul", *along)
         wanted = entries[node.attributes.get_int("start", 0) : node.attributes.get_int("end", len(entries))]
         found = node.outputs[0]
         asked_as = found.name
         found.name = f"{asked_as}_of_tile"
         found.replace_all_uses_with(build.add("Concat", *wanted, name=asked_as, axis=0))
     return asked
+
+
+def _length(build: Builder, lengths: ir.Value, feature: FeatureMap, axis: Label) -> ir.Value:
+    """The rows or columns of a map, by those of the image."""
+    scale, constant = feature.scale[axis], feature.constant[axis]
+    length = build.add("Gather", lengths, build.constant(np.array([SPATIAL.index(axis)], np.int64)), axis=0)
+    length = build.add("Mul", length, build.constant(np.array([scale.numerator], np.int64)))
+    length = build.add("Add", length, build.constant(np.array([int(constant * scale.denominator)], np.int64)))
+    return build.add("Div", length, build.constant(np.array([scale.denominator], np.int64)))

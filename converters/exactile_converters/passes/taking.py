@@ -14,6 +14,10 @@ from exactile.passes.statistic import WHOLE_MAP, Grid, StatisticKind
 from exactile_converters.geometry.feature_maps import FeatureMap
 from exactile_converters.geometry.node_view import Labels, is_spatial
 
+FLOAT = ir.DataType.FLOAT
+AXES_BY_INPUT = 18
+"""From this opset on all reductions take their axes by an input."""
+
 Shape = tuple[int, ...]
 ShapeOf = Callable[[ir.Value], "tuple[Shape, Shape] | None"]
 After = Callable[[tuple[ir.Value, ...]], "tuple[list[ir.Node], ir.Value]"]
@@ -39,7 +43,7 @@ class Taking:
     before: Sequence[ir.Node] = field(default_factory=tuple)
     mean: ir.Value | None = None
     grid: Grid = WHOLE_MAP
-    otherwise: Taking | None = None
+    otherwise: Callable[[], Taking | None] = lambda: None
 
 
 def kept_shape(feature: FeatureMap, axes: AbstractSet[int]) -> Shape | None:
@@ -54,6 +58,21 @@ def kept_shape(feature: FeatureMap, axes: AbstractSet[int]) -> Shape | None:
     shape = tuple(1 if dim in axes or label == "n" else sizes[dim] for dim, label in enumerate(labels))
     gone = [dim in axes for dim, label in enumerate(labels) if label == "c" and sizes[dim] > 1]
     return shape if gone == sorted(gone) else None
+
+
+def reduced_axes(node: ir.Node, labels: Labels) -> tuple[int, ...] | None:
+    """The axes that a reduction is over; None where they are not known, or it is over none."""
+    given: Sequence[int] | None = node.attributes.get_ints("axes", None) if "axes" in node.attributes else None
+    if len(node.inputs) > 1 and node.inputs[1] is not None:
+        constant = node.inputs[1].const_value
+        if constant is None:
+            return None
+        given = [int(axis) for axis in constant.numpy().ravel()]
+    if not given:
+        if node.attributes.get_int("noop_with_empty_axes", 0):
+            return None
+        given = range(len(labels))
+    return tuple(sorted(axis % len(labels) for axis in given))
 
 
 def shape_of(placeholder: ir.Value) -> Shape:
@@ -76,6 +95,13 @@ class Written:
         made.outputs[0].name = name
         self.nodes.append(made)
         return made.outputs[0]
+
+    def reduced(self, op: str, value: ir.Value, axes: Sequence[int], *, keep: int = 1) -> ir.Value:
+        graph = self._node.graph
+        assert isinstance(graph, ir.Graph)
+        if op == "ReduceSum" or int(graph.opset_imports.get("", 0)) >= AXES_BY_INPUT:
+            return self.add(op, value, self.constant(axes, np.int64), keepdims=keep)
+        return self.add(op, value, axes=list(axes), keepdims=keep)
 
     def constant(self, array: Any, dtype: Any = np.float32) -> ir.Value:
         graph = self._node.graph

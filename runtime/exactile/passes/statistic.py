@@ -17,6 +17,9 @@ WHOLE_MAP: Grid = (1, 1)
 PREFIX = "exactile_statistic_"
 """Graph inputs that take statistics are called so."""
 
+FIXED = "exactile_fixed_"
+"""Constants that stand for statistics, and those that follow from them, are called so."""
+
 ZONE = "exactile_zone"
 """A further input of graphs that find statistics, int64 (4,): first row and the one past the last, first column and the
 one past the last, of the part of the tile that partial statistics are taken of; in pixels of the tile, multiples of the

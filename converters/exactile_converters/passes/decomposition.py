@@ -1,0 +1,104 @@
+"""Operators that look at the whole image in several steps, written as these: reductions, and what is local.
+
+A softmax over the image, for example, is ``exp(x - max) / sum(exp(x - max))``: the maximum is a statistic, and the sum
+is one that depends on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import onnx_ir as ir
+
+from exactile_converters.geometry.feature_maps import FeatureMap
+from exactile_converters.geometry.node_view import SPATIAL, is_spatial
+from exactile_converters.passes.taking import FLOAT, Written, kept_shape, reduced_axes
+
+Features = Mapping[str, FeatureMap]
+Steps = tuple[list[ir.Node], ir.Value]
+
+MOST_PRODUCTS = 64
+"""A product of maps over all positions has no more entries: so many maps are as large as one of its operands."""
+
+
+def decomposed(node: ir.Node, features: Features) -> Steps | None:
+    """Nodes in the place of ``node``, and what they make; None for operators that are no such, or local."""
+    if node.domain not in ("", "ai.onnx") or node.op_type not in _STEPS or node.inputs[0] is None:
+        return None
+    feature = features.get(node.inputs[0].name or "")
+    if feature is None or feature.dtype != FLOAT.value:
+        return None
+    return _STEPS[node.op_type](node, feature, features)
+
+
+def _softmax(node: ir.Node, feature: FeatureMap, _features: Features) -> Steps | None:
+    """Over rows and columns that are one axis."""
+    value, axis = node.inputs[0], node.attributes.get_int("axis", -1) % len(feature.labels)
+    if value is None or feature.labels[axis] != "yx":
+        return None
+    written = Written(node)
+    apart = written.add("Sub", value, written.reduced("ReduceMax", value, [axis]))
+    exponential = written.add("Exp", apart)
+    total = written.reduced("ReduceSum", exponential, [axis])
+    if node.op_type == "LogSoftmax":
+        return written.nodes, written.add("Sub", apart, written.add("Log", total))
+    return written.nodes, written.add("Div", exponential, total)
+
+
+def _log_of_exponentials(node: ir.Node, feature: FeatureMap, _features: Features) -> Steps | None:
+    """The logarithm of a sum of exponentials, which may be larger than any number."""
+    value, axes = node.inputs[0], reduced_axes(node, feature.labels)
+    if value is None or axes is None or kept_shape(feature, set(axes)) is None:
+        return None
+    keep = node.attributes.get_int("keepdims", 1)
+    written = Written(node)
+    apart = written.add("Sub", value, written.reduced("ReduceMax", value, axes))
+    total = written.reduced("ReduceSum", written.add("Exp", apart), axes, keep=keep)
+    return written.nodes, written.add(
+        "Add", written.add("Log", total), written.reduced("ReduceMax", value, axes, keep=keep)
+    )
+
+
+def _power_mean(node: ir.Node, feature: FeatureMap, _features: Features) -> Steps | None:
+    """GlobalLpPool: the p-th root of the sum of p-th powers."""
+    value, power = node.inputs[0], node.attributes.get_int("p", 2)
+    if value is None or feature.labels != ("n", "c", *SPATIAL) or power < 1:
+        return None
+    written, axes = Written(node), (2, 3)
+    if power <= len(("ReduceL1", "ReduceL2")):
+        return written.nodes, written.reduced(f"ReduceL{power}", value, axes)
+    powers = written.add("Pow", written.add("Abs", value), written.constant(power))
+    return written.nodes, written.add("Pow", written.reduced("ReduceSum", powers, axes), written.constant(1 / power))
+
+
+def _product(node: ir.Node, feature: FeatureMap, features: Features) -> Steps | None:
+    """(..., i, p) times (..., p, j), where p are all positions: for each i and j the sum of a product of maps."""
+    first, second = node.inputs
+    other = features.get(second.name or "") if second is not None else None
+    if first is None or second is None or other is None or other.dtype != FLOAT.value:
+        return None
+    rank = len(feature.labels)
+    if rank < 3 or len(other.labels) != rank or feature.shape[:-2] != other.shape[:-2]:
+        return None
+    alike = (feature.scale, feature.constant) == (other.scale, other.constant)
+    if feature.labels[-1] != "yx" or other.labels[-2] != "yx" or not alike:
+        return None
+    if any(is_spatial(label) for label in (*feature.labels[:-1], *other.labels[:-2], other.labels[-1])):
+        return None
+    if feature.shape[-2] * other.shape[-1] > MOST_PRODUCTS:
+        return None
+    written = Written(node)
+    turned = written.add("Transpose", second, perm=[*range(rank - 2), rank - 1, rank - 2])
+    left = written.add("Unsqueeze", first, written.constant([rank - 1], np.int64))
+    right = written.add("Unsqueeze", turned, written.constant([rank - 2], np.int64))
+    return written.nodes, written.reduced("ReduceSum", written.add("Mul", left, right), [rank], keep=0)
+
+
+_STEPS: Mapping[str, Callable[[ir.Node, FeatureMap, Features], Steps | None]] = {
+    "Softmax": _softmax,
+    "LogSoftmax": _softmax,
+    "ReduceLogSumExp": _log_of_exponentials,
+    "GlobalLpPool": _power_mean,
+    "MatMul": _product,
+}
