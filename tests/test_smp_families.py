@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import torch
 from exactile.session import Session
 from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource
-from exactile_converters.deploy import Normalization, deploy_whole
+from exactile_converters.deploy import Normalization, deploy_in_passes, deploy_whole
 from exactile_converters.from_onnx import prepare_network
 from exactile_converters.torch_export import export_onnx
 from exactile_converters.verify.probe import Subjects, probe_axis
@@ -39,17 +40,16 @@ OBSTACLES = {
     "DeepLabV3Plus": {"GlobalAveragePool", "ReduceMean"},
     "PAN": {"GlobalAveragePool", "ReduceMean", "Resize"},
     "MAnet": {"MatMul", "GlobalAveragePool", "ReduceMean"},
-    "UPerNet": {"GlobalAveragePool", "ReduceMean", "GatherND"},
+    "UPerNet": {"GlobalAveragePool", "ReduceMean", "ReduceSum"},
 }
 GLOBAL = {"GlobalAveragePool", "ReduceMean"}
 
 SCALED = Normalization(scale=(255.0,))
 
-# What the exporter cannot write with free height and width: adaptive pooling to more than one bin. At one size it can.
-FIXED_SIZE = {("PSPNet", "torchscript"), ("UPerNet", "torchscript")}
-
-# Nor does it find the size to pool behind the activations of this encoder, at any size.
-NOT_EXPORTED = {("PSPNet", "efficientnet-b0", "torchscript"), ("UPerNet", "efficientnet-b0", "torchscript")}
+# Images that tiles of the smallest size cut, of no stride's multiple, and such a tile.
+PYRAMIDS = {"PSPNet": ((203, 181), (163, 165)), "UPerNet": ((203, 821), (203, 693))}
+ONLY_MULTIPLES = {("UPerNet", "dynamo"): ((224, 832), (224, 704))}
+"""As dynamo writes it, where it is told the stride."""
 
 
 @pytest.fixture(scope="module")
@@ -65,10 +65,8 @@ def exported(smp, family: str, encoder: str, exporter: str) -> bytes:
         warnings.simplefilter("ignore")
         network = getattr(smp, family)(encoder, encoder_weights=None, classes=3).eval()
         buffer = io.BytesIO()
-        fixed = (family, exporter) in FIXED_SIZE
-        # PAN's attention pools the smallest map three times more; pooling to 6 bins needs a multiple of 6 there.
-        side = 256 if family == "PAN" else 192 if fixed else 64
-        export_onnx(network, buffer, 3, (side, side), exporter=exporter, stride=32, dynamic=not fixed)
+        side = 256 if family == "PAN" else 64  # its attention pools the smallest map three times more
+        export_onnx(network, buffer, 3, (side, side), exporter=exporter, stride=32)
     return buffer.getvalue()
 
 
@@ -141,10 +139,7 @@ def test_a_small_family_with_obstacles_runs_in_one_pass(smp):
 @pytest.mark.parametrize("encoder", ENCODERS)
 @pytest.mark.parametrize("family", OBSTACLES)
 def test_families_with_obstacles_run_in_one_pass(smp, family, encoder, exporter):
-    if (family, encoder, exporter) in NOT_EXPORTED:
-        pytest.skip("the exporter does not write this network")
-    size = (192, 192) if (family, exporter) in FIXED_SIZE else (256, 512)
-    check_one_pass(exported(smp, family, encoder, exporter), size, size)
+    check_one_pass(exported(smp, family, encoder, exporter), (256, 512), (256, 512))
 
 
 @pytest.mark.slow
@@ -170,6 +165,30 @@ def test_tileable_families_tile(smp, family, encoder, exporter):
 @pytest.mark.parametrize("encoder", ENCODERS)
 @pytest.mark.parametrize("family", OBSTACLES)
 def test_families_with_obstacles_are_refused(smp, family, encoder, exporter):
-    if (family, encoder, exporter) in NOT_EXPORTED:
-        pytest.skip("the exporter does not write this network")
     check_obstacles(exported(smp, family, encoder, exporter), OBSTACLES[family] | GLOBAL)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("exporter", EXPORTERS)
+@pytest.mark.parametrize("family", PYRAMIDS)
+def test_pyramid_pooling_runs_in_passes(smp, family, exporter):
+    """Bins of 1, 2, 3 and 6: tiles and strips give the labels of one pass."""
+    model = exported(smp, family, "resnet18", exporter)
+    size, tile = ONLY_MULTIPLES.get((family, exporter), PYRAMIDS[family])
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    image[:, size[1] // 2 :] //= 2
+    network = prepare_network(onnx.load_from_string(model), name="smp")
+    deployed = deploy_in_passes(network, image_size=size, image_dtype="uint8", output="raw", normalization=SCALED)
+    (whole,) = ort.InferenceSession(model).run(
+        None, {"image": (image.astype(np.float32) / 255).transpose(2, 0, 1)[None]}
+    )
+    for found, plan, cut in (
+        (replace(deployed, keeping=None), "tile", tile),
+        (deployed, "tile", None),
+        (deployed, "strip", None),
+    ):
+        sink = ArraySink()
+        summary = Session(found).segment(ArraySource(image), sink, plan=plan, tile=cut)
+        assert cut is None or (summary.tiles > 1 and max(one.tiles for one in summary.passes) > 1)
+        assert np.abs(sink.result - whole[0]).max() <= 3e-6 * np.abs(whole).max()
+        assert np.array_equal(sink.result.argmax(0), whole[0].argmax(0))
