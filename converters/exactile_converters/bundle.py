@@ -197,6 +197,7 @@ def _files(content: BundleContent) -> tuple[dict[str, bytes], ContractFile]:
         levels=tuple(levels),
         statistics_key=model.statistics_key or None,
         keeping=keeping,
+        work=model.work,
     )
     return {**files, CONTRACT_NAME: encode_contract(contract)}, contract
 

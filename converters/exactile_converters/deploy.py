@@ -15,7 +15,7 @@ from exactile_converters.from_onnx import Network, load_network
 from exactile_converters.graphs.io import MapDtype, Normalization, ResultWish, wrap
 from exactile_converters.graphs.memory_records import wrapped_memory
 from exactile_converters.inspection import Inspection, inspect_network, not_tileable
-from exactile_converters.passes.deploy import deployed_levels, obstacles_left, without_statistics
+from exactile_converters.passes.deploy import deployed_levels, obstacles_left, without_statistics, work_from_the_image
 from exactile_converters.passes.keep import keeping
 from exactile_converters.passes.key import statistics_key
 from exactile_converters.passes.levels import levels_of
@@ -119,6 +119,7 @@ def _deployed(
     write_windows(traced)
     write_zero_points(traced.nodes, {name: feature.dtype for name, feature in traced.features.items()})
     levels = deployed_levels(network, traced, reductions, asking, image_dtype=image_dtype, normalization=normalization)
+    work = work_from_the_image(network, traced, reductions)[-1]
     kept = None
     if reductions:
         kept = keeping(
@@ -170,4 +171,5 @@ def _deployed(
         image_size=image_size,
         levels=levels,
         keeping=kept,
+        work=work,
     )

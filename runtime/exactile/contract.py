@@ -317,7 +317,8 @@ class DeployedModel:
     its graphs take of the whole image, in order; ``statistics_key`` is a SHA-256 of all that these depend on.
 
     Passes may begin at maps that earlier ones kept: this one ``reads`` such, and as one of the levels ``writes`` them;
-    it reads pixels only where it is said so. ``keeping`` is the same network with kept maps.
+    it reads pixels only where it is said so. ``keeping`` is the same network with kept maps. ``work`` is the predicted
+    time of this pass for a pixel, without halo, by that of one pass of the whole network.
     """
 
     contract: Contract
@@ -336,6 +337,7 @@ class DeployedModel:
     reads: tuple[KeptMap, ...] = ()
     writes: tuple[KeptMap, ...] = ()
     reads_image: bool = True
+    work: float = 1.0
     keeping: KeptPasses | None = None
 
     def lacks(self, size: tuple[int, int]) -> bool:

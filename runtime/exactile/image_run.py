@@ -143,7 +143,9 @@ class ImageRun:
         pipeline.seconds.measure = measured_s
         pipeline.seconds.total += measured_s
         summary = self._summary(choice, pipeline, need, kept_pixels, computed=left is not None)
-        return replace(summary, passes=tuple(passes.reports))
+        before = sum(one.work for one in passes.reports)
+        last = self.model.work * plan.computed_pixels / (self.source.height * self.source.width)
+        return replace(summary, passes=tuple(passes.reports), predicted_work=before + last)
 
     def _passes(self) -> Passes:
         return Passes(

@@ -23,7 +23,8 @@ class Summary:
     were background. ``nan`` tells of scores that are not numbers, ``rule`` how numbers became the result,
     ``verification`` how it is known that it equals one pass, ``notes`` how the image was read. ``processor`` is what
     computed: the CPU, or GPUs, and the engine. ``passes`` found statistics of the whole image before; in their place
-    ``statistics`` were taken, where they are given: the result is that of these.
+    ``statistics`` were taken, where they are given: the result is that of these. ``predicted_work`` is that of all
+    passes, halo included, by one pass of the whole network over the image.
     """
 
     plan: str
@@ -54,6 +55,7 @@ class Summary:
     verification: Verification = BY_RULES
     notes: tuple[str, ...] = ()
     passes: tuple[PassReport, ...] = ()
+    predicted_work: float = 1.0
     statistics: FixedStatistics | None = None
 
     @property

@@ -16,7 +16,8 @@ from exactile_converters.geometry.obstacle import Obstacle
 from exactile_converters.geometry.trace import Traced
 from exactile_converters.graphs.io import Wrapped
 from exactile_converters.graphs.normalization import Normalization
-from exactile_converters.passes.levels import LevelOf, level_geometry, levels_of
+from exactile_converters.passes.keeping import Cuts
+from exactile_converters.passes.levels import LevelOf, level_geometry, levels_of, with_work
 from exactile_converters.passes.partials import over_everything, wrap_partials
 from exactile_converters.passes.reductions import Reduction, take_out
 from exactile_converters.passes.statistics import statistic_of
@@ -50,10 +51,17 @@ def deployed_levels(
 ) -> tuple[Level, ...]:
     """The passes before that of the result. ``network`` is traced, its windows written, and stays as it is."""
     weights: Weights = {}
-    return tuple(
-        _level(network, traced, level, told, image_dtype, normalization, weights)
-        for level in levels_of(network.model, reductions)
-    )
+    levels = levels_of(network.model, reductions)
+    made = [_level(network, traced, level, told, image_dtype, normalization, weights) for level in levels]
+    return with_work(made, work_from_the_image(network, traced, reductions))
+
+
+def work_from_the_image(network: Network, traced: Traced, reductions: tuple[Reduction, ...]) -> tuple[float, ...]:
+    """The predicted time of each pass by that of one pass, where nothing is kept; the result's is the last."""
+    if not reductions:
+        return (1.0,)
+    cuts = Cuts(traced, levels_of(network.model, reductions), network.result)
+    return cuts.work(cuts.segments(frozenset()))
 
 
 def _level(

@@ -22,7 +22,7 @@ from exactile_converters.geometry.trace import Traced
 from exactile_converters.graphs.io import Wrapped
 from exactile_converters.graphs.normalization import Normalization
 from exactile_converters.passes.keeping import Cuts, Segment
-from exactile_converters.passes.levels import LevelOf
+from exactile_converters.passes.levels import LevelOf, with_work
 from exactile_converters.passes.partials import over_everything, wrap_partials
 from exactile_converters.passes.segments import begin_at, pass_geometry
 from exactile_converters.passes.statistics import statistic_of
@@ -53,7 +53,8 @@ def keeping(
     walks = Walks.of(traced, image_size)
     if walks is None:
         return None
-    segments = Cuts(traced, levels, network.result).best()
+    cuts = Cuts(traced, levels, network.result)
+    segments = cuts.best()
     names = sorted({name for segment in segments for name in segment.writes})
     if not names:
         return None
@@ -77,7 +78,8 @@ def keeping(
         )
         for index, (level, segment) in enumerate(zip(levels, segments, strict=False))
     )
-    result = replace(making.model(len(levels), wrapped, zoned=False), levels=found)
+    works = cuts.work(segments)
+    result = replace(making.model(len(levels), wrapped, zoned=False), levels=with_work(found, works), work=works[-1])
     assert traced.geometry is not None
     y, x = (making.along(axis) for axis in SPATIAL)
     return KeptPasses(model=result, geometry=traced.geometry, y=y, x=x)

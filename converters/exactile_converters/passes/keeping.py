@@ -26,6 +26,9 @@ MAC_S = 1 / 40e9
 MADE_BYTE_S = 1 / 6e9
 """Seconds that an operator takes for each byte that it makes."""
 
+REDUCED_BYTES = {"moments": 6, "mean": 2, "sum": 2, "maximum": 2, "minimum": 2}
+"""Bytes that are read or made for each byte of a map of which a statistic is taken: its zone, rows, squares."""
+
 KEPT_BYTE_S = 1 / 2.5e9
 """Seconds that a byte takes to be written to a kept map, or read."""
 
@@ -56,6 +59,10 @@ class Cuts:
         }
         self._targets = [tuple(one.of.name or "" for one in level) for level in levels]
         self._targets.append((result.name or "",))
+        self._reducing = [
+            MADE_BYTE_S * sum(REDUCED_BYTES.get(one.kind, 2) * self.bytes_of(one.of.name or "") for one in level)
+            for level in levels
+        ]
         self._levels = self._found_at(levels)
         self._seconds = {node: self._time(node) for node in dict.fromkeys(self._makers.values())}
 
@@ -97,11 +104,20 @@ class Cuts:
 
     def seconds(self, kept: AbstractSet[str]) -> float:
         """Predicted seconds for each pixel of the image."""
-        return sum(
-            sum(self._seconds[node] for node in segment.nodes)
-            + KEPT_BYTE_S * sum(self.bytes_of(name) for name in (*segment.reads, *segment.writes))
-            for segment in self.segments(kept)
-        )
+        return sum(map(self._seconds_of, self.segments(kept))) + sum(self._reducing)
+
+    def work(self, segments: Sequence[Segment]) -> tuple[float, ...]:
+        """The predicted time of each pass by that of one pass of the whole network."""
+        whole = sum(self._seconds.values())
+        seconds = [
+            self._seconds_of(segment) + reducing
+            for segment, reducing in zip(segments, [*self._reducing, 0.0], strict=True)
+        ]
+        return tuple(each / whole if whole else 1.0 for each in seconds)
+
+    def _seconds_of(self, segment: Segment) -> float:
+        kept = KEPT_BYTE_S * sum(self.bytes_of(name) for name in (*segment.reads, *segment.writes))
+        return sum(self._seconds[node] for node in segment.nodes) + kept
 
     def bytes_of(self, name: str) -> float:
         """Bytes of a map for each pixel of the image."""

@@ -8,6 +8,7 @@ from fractions import Fraction
 
 import onnx_ir as ir
 
+from exactile.contract import Level
 from exactile.geometry import AxisGeometry, Geometry
 from exactile_converters.geometry.feature_maps import ForwardWalk
 from exactile_converters.geometry.node_view import Label
@@ -83,4 +84,11 @@ def _joined(
         remainder=base.remainder,
         least=base.least,
         placed=any(one.placed for one in each),
+    )
+
+
+def with_work(levels: Sequence[Level], works: Sequence[float]) -> tuple[Level, ...]:
+    """``levels`` with the predicted time of each; see ``DeployedModel.work``."""
+    return tuple(
+        replace(level, model=replace(level.model, work=work)) for level, work in zip(levels, works, strict=False)
     )

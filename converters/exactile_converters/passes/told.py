@@ -10,6 +10,7 @@ from exactile_converters.from_onnx import Network
 from exactile_converters.geometry.cost import cost_per_pixel
 from exactile_converters.geometry.trace import Traced, ancestors
 from exactile_converters.passes.deploy import without_statistics
+from exactile_converters.passes.keeping import Cuts
 from exactile_converters.passes.levels import level_geometry, levels_of
 
 
@@ -34,11 +35,15 @@ class PassesTold:
     """``passes`` come before that of the result, of ``geometry``.
 
     ``times`` is the work of all, each begun at the image, by that of one pass; None where it is not known.
+    ``kept_times`` is their predicted time where maps are kept, by that of one pass, and ``kept_bytes`` the bytes of all
+    kept maps together, for a pixel of the image.
     """
 
     passes: tuple[PassTold, ...]
     geometry: Geometry
     times: Fraction | None
+    kept_times: float
+    kept_bytes: float
 
 
 def passes_of(network: Network) -> PassesTold | None:
@@ -56,7 +61,15 @@ def passes_of(network: Network) -> PassesTold | None:
         cost_per_pixel(tuple(ancestors(local.model, *maps)), traced.features).mac_per_pixel
         for maps in (*(maps for maps, _ in found), [local.result])
     ]
-    return PassesTold(passes=tuple(told for _, told in found), geometry=traced.geometry, times=_times(costs, traced))
+    cuts = Cuts(traced, levels_of(local.model, reductions), local.result)
+    segments = cuts.best()
+    return PassesTold(
+        passes=tuple(told for _, told in found),
+        geometry=traced.geometry,
+        times=_times(costs, traced),
+        kept_times=sum(cuts.work(segments)),
+        kept_bytes=sum(cuts.bytes_of(name) for name in {name for one in segments for name in one.writes}),
+    )
 
 
 def _times(costs: list[Fraction | None], traced: Traced) -> Fraction | None:

@@ -16,6 +16,7 @@ WEIGHTS_NAME = "weights.bin"
 
 Count = Annotated[int, Meta(ge=0, le=1 << 53)]
 Positive = Annotated[int, Meta(ge=1, le=1 << 31)]
+Work = Annotated[float, Meta(ge=0, description="Predicted time of a pass, by that of one pass of the whole network")]
 Stride = Annotated[int, Meta(ge=1, le=1 << 20)]
 Margin = Annotated[int, Meta(ge=-(1 << 31), le=1 << 31)]
 Channels = Annotated[int, Meta(ge=1, le=1 << 16)]
@@ -248,6 +249,7 @@ class LevelPart(Part, frozen=True, kw_only=True, omit_defaults=True):
     memory: MemoryPart
     graph: GraphPart
     statistics: Annotated[tuple[StatisticPart, ...], Meta(min_length=1)]
+    work: Work = 1.0
     placed_graph: GraphPart | None = None
     placed_memory: MemoryPart | None = None
 
@@ -273,6 +275,7 @@ class KeptPassPart(Part, frozen=True, kw_only=True, omit_defaults=True):
     reads: tuple[Count, ...]
     writes: tuple[Count, ...]
     reads_image: bool
+    work: Work = 1.0
     placed_graph: GraphPart | None = None
     placed_memory: MemoryPart | None = None
 
@@ -342,7 +345,8 @@ class ContractFile(Part, frozen=True, kw_only=True):
     """All of ``contract.json``. ``files`` lists every other file of the bundle.
 
     ``verification`` is null in bundles that were made before models were run for it, ``other_strips`` and ``placed``
-    came with version 3, ``levels``, ``keeping``, ``statistics_key`` (what statistics depend on) with version 4.
+    came with version 3, ``levels``, ``keeping``, ``statistics_key`` (what statistics depend on) and ``work`` with
+    version 4.
     """
 
     format: Literal["exactile.bundle"]
@@ -372,6 +376,7 @@ class ContractFile(Part, frozen=True, kw_only=True):
     levels: tuple[LevelPart, ...] = ()
     statistics_key: Sha256 | None = None
     keeping: KeepingPart | None = None
+    work: Work = 1.0
 
 
 class Header(Struct, frozen=True, kw_only=True):

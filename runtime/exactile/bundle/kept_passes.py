@@ -106,6 +106,7 @@ def _pass_from(
         reads=tuple(maps[index] for index in part.reads),
         writes=tuple(maps[index] for index in part.writes),
         reads_image=part.reads_image,
+        work=part.work,
     )
 
 
@@ -153,6 +154,7 @@ def _pass_part(model: DeployedModel, order: Sequence[str], graph: str, placed_gr
         reads=tuple(order.index(one.output) for one in model.reads),
         writes=tuple(order.index(one.output) for one in model.writes),
         reads_image=model.reads_image,
+        work=model.work,
         placed_graph=GraphPart(file=placed_graph) if placed_graph is not None else None,
         placed_memory=memory_part(model.placed.memory) if model.placed is not None else None,
     )

@@ -61,6 +61,7 @@ def _level_from(
         claims={**claims_of(contract), **layout},
         placed=placed,
         no_strips_reason=NO_STRIPS,
+        work=part.work,
     )
     return Level(model=model, statistics=statistics)
 
@@ -76,6 +77,7 @@ def level_part(level: Level, graph: str, placed_graph: str | None) -> LevelPart:
     """``graph``, ``placed_graph``: the names of their files."""
     placed = level.model.placed
     return LevelPart(
+        work=level.model.work,
         geometry=geometry_part(level.model.contract.geometry),
         memory=memory_part(level.model.contract.memory),
         graph=GraphPart(file=graph),

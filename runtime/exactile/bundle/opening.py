@@ -97,6 +97,7 @@ def open_bundle(path: str | Path) -> Bundle:
         levels=levels,
         statistics_key=file.statistics_key or "",
         keeping=keeping,
+        work=file.work,
     )
     engines, refused = read_engines(folder, file, model)
     model = replace(model, engines=engines, engines_refused=refused)

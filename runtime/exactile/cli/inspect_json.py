@@ -56,7 +56,10 @@ def inspection_object(inspection: Any, model: Path, known: Verification | None) 
 
 
 def passes_object(passes: Any) -> dict[str, Any]:
-    """The passes before that of the result; ``times`` is the work of all by that of one, each from the image."""
+    """The passes before that of the result; ``times`` is the work of all by that of one, each from the image.
+
+    ``kept_times`` is their predicted time where maps are kept.
+    """
     return {
         "before": [
             {
@@ -67,6 +70,8 @@ def passes_object(passes: Any) -> dict[str, Any]:
         ],
         "halo": halo_object(passes.geometry),
         "times": float(passes.times) if passes.times is not None else None,
+        "kept_times": passes.kept_times,
+        "kept_bytes_per_pixel": passes.kept_bytes,
     }
 
 

@@ -85,8 +85,9 @@ def _passes_in_words(passes: Any) -> str:
     before, times = len(passes.passes), passes.times
     work = f"; each from the image, {float(times):.1f} times the work of one" if times is not None else ""
     return (
-        f"yes, exactly, in {before + 1} passes: {before} for statistics of the whole image, then the result{work}, "
-        "less with maps that are kept between them"
+        f"yes, exactly, in {before + 1} passes: {before} for statistics of the whole image, then the result{work}; "
+        f"with maps that are kept between them, {passes.kept_times:.1f} times (predicted, without halo; "
+        f"{passes.kept_bytes:.0f} bytes a pixel)"
     )
 
 

@@ -93,6 +93,7 @@ def summary_object(summary: Summary, *, model: Path, image: Path | str, target: 
         "skipped_tiles": summary.skipped_tiles,
         "skipped_pixels": summary.skipped_pixels,
         "passes": [asdict(one) for one in summary.passes],
+        "predicted_work": round(summary.predicted_work, 4),
         "statistics": _statistics_object(summary.statistics),
         "computed_over_wanted": round(summary.computed_pixels / summary.wanted_pixels, 4),
         "seconds": {
@@ -154,9 +155,9 @@ def _rows(summary: Summary, target: Path) -> list[tuple[str, str]]:
         )
         rows.insert(2, ("padded", padded))
     if summary.passes:
-        computed_before = sum(one.computed_pixels for one in summary.passes)
         found = f"{len(summary.passes)} before the result's, for statistics of the whole image"
-        rows.append(("passes", f"{found}; {computed_before / 1e6:.2f} M pixels computed in {seconds.measure:.2f} s"))
+        work = f"{summary.predicted_work:.2f} times the work of one pass predicted, with the result"
+        rows.append(("passes", f"{found}, in {seconds.measure:.2f} s; {work}"))
     if summary.statistics is not None:
         rows.append(("statistics", f"of {summary.statistics.told}; not of this image"))
     if summary.kept_pixels:

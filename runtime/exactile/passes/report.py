@@ -7,10 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PassReport:
-    """What one pass did: ``statistics`` that it found, its tiles and the pixels that these computed."""
+    """What one pass did: ``statistics`` that it found, its tiles and the pixels that these computed.
+
+    ``work`` was predicted: its time by that of one pass of the whole network over the image, halo included.
+    """
 
     statistics: int
     tile: tuple[int, int]
     tiles: int
     computed_pixels: int
     seconds: float
+    work: float

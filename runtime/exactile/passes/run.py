@@ -70,7 +70,7 @@ class Passes:
     scratch: Path = field(default_factory=lambda: Path(tempfile.gettempdir()))
     reports: list[PassReport] = field(default_factory=list)
     maps: MapStore | None = None
-    _done: int = 0
+    _done: float = 0.0
 
     def check(self) -> None:
         """Raises OptionError for borders that extend the image by the halo: that of each pass is another one."""
@@ -113,6 +113,7 @@ class Passes:
                     tiles=len(chosen),
                     computed_pixels=chosen.computed_pixels,
                     seconds=time.perf_counter() - begin,
+                    work=level.model.work * chosen.computed_pixels / (self.source.height * self.source.width),
                 )
             )
         return found
@@ -134,7 +135,7 @@ class Passes:
                 source=self.source if level.model.reads_image else Unread(self.source),
                 compute=self.processor.partials(level, plan, need, constants, self.maps),
                 sink=sink,
-                progress=self._advance,
+                progress=lambda pixels: self._advance(pixels, level.model.work),
                 cancellation=cancellation,
             ).run()
         sink.finish()
@@ -176,7 +177,10 @@ class Passes:
             raise PlanError(f"the image is too small: passes run over {own} pixels, and the last over {size}")
         return plan, planner.memory_need(plan, self.source, sink)
 
-    def _advance(self, pixels: int) -> None:
-        self._done += pixels
-        total = len(self.model.levels) * self.source.height * self.source.width
-        self.progress(min(self._done, total), total)
+    def _advance(self, pixels: int, work: float) -> None:
+        """A pass counts as much as it is predicted to take."""
+        works = [level.model.work for level in self.model.levels]
+        mean = sum(works) / len(works)
+        self._done += pixels * (work / mean if mean > 0 else 1)
+        total = len(works) * self.source.height * self.source.width
+        self.progress(min(round(self._done), total), total)
