@@ -18,6 +18,7 @@ from exactile_converters.geometry.period import settle_period
 from exactile_converters.geometry.probe import Probe
 from exactile_converters.geometry.reach import Placed
 from exactile_converters.geometry.size_decisions import check_size_decisions
+from exactile_converters.geometry.steady_numbers import check_steady_numbers
 from exactile_converters.geometry.steps import check_scales, stride_by_operators, written_steps
 
 FIRST_BASE_PX = 2880
@@ -83,13 +84,15 @@ def trace(
                 break
     check_scales(walk, nodes, LARGEST_STRIDE)
     settle_period(walk, nodes, more=lambda y, x: forward(remainder, base, (y, x)), base=base, largest=LARGEST_STRIDE)
-    check_size_decisions(
-        walk,
-        nodes,
-        lambda place: Probe(model, image.name or "", image_shape(labels, channels, place)),
-        base=base,
-        smallest=(remainder % walk.stride("y") or walk.stride("y"), remainder % walk.stride("x") or walk.stride("x")),
-    )
+    smallest = remainder % walk.stride("y") or walk.stride("y"), remainder % walk.stride("x") or walk.stride("x")
+    for check in (check_size_decisions, check_steady_numbers):
+        check(
+            walk,
+            nodes,
+            lambda place: Probe(model, image.name or "", image_shape(labels, channels, place)),
+            base=base,
+            smallest=smallest,
+        )
     return _conclude(walk, nodes, output, remainder, probed_sizes(base, remainder))
 
 

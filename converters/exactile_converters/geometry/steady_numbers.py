@@ -1,0 +1,76 @@
+"""Numbers that are equal at the two sizes of the walk, and not at all sizes.
+
+The walk's images are large: what is computed from their sizes may be rounded to the same number at both, as
+``1 + 1 / (height * width)`` is to 1 in float32. So constants by which maps are multiplied, shifted and the like are
+looked at for small images and for very large ones, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from exactile_converters.geometry.feature_maps import FREE_OF_SIZE, SIZES_MAY_VARY, VARYING, ForwardWalk
+from exactile_converters.geometry.obstacle import Obstacle
+from exactile_converters.geometry.probe import Fact, Probe, without_repeats
+from exactile_converters.geometry.rules.pixelwise import BROADCASTING
+
+MULTIPLES = (1, 2, 4, 16)
+"""Of the smallest image that is looked at; a network may need more pixels than the smallest has."""
+
+LARGEST_PX = 1 << 20
+
+Place = tuple[int, int]
+ProbeAt = Callable[[Place], Probe]
+
+
+def check_steady_numbers(
+    walk: ForwardWalk, nodes: Sequence[ir.Node], probe_at: ProbeAt, *, base: int, smallest: Place
+) -> None:
+    """Add an obstacle for every node that takes a constant which changes with the size, but not between the walk's.
+
+    ``smallest`` is the (height, width) of the smallest image, of the walk's remainders modulo ``base``.
+    """
+    suspects = list(_suspects(walk, nodes))
+    if not suspects or walk.obstacles:
+        return
+    y, x = smallest[0] % base, smallest[1] % base
+    places = [(multiple * smallest[0], multiple * smallest[1]) for multiple in MULTIPLES]
+    far = LARGEST_PX // base * base
+    places += [(2 * base + y, 3 * base + x), (far + y, far + x)]
+    probes = [probe_at(place) for place in places]
+    for node, index in suspects:
+        value = node.inputs[index]
+        assert value is not None
+        if not _alike([probe.of(value) for probe in probes]):
+            walk.obstacles.append(
+                Obstacle(
+                    node=node.name or node.outputs[0].name or "?",
+                    op=node.op_type,
+                    reason=VARYING.format(index),
+                    remedy=FREE_OF_SIZE,
+                )
+            )
+
+
+def _suspects(walk: ForwardWalk, nodes: Sequence[ir.Node]) -> Iterator[tuple[ir.Node, int]]:
+    """Nodes that make maps, and which of their operands are constants that follow the size and are no positions."""
+    for node in nodes:
+        transfer = walk.transfers.get(node)
+        if transfer is None or (node.op_type in SIZES_MAY_VARY and node.op_type not in BROADCASTING):
+            continue
+        for index, value in enumerate(node.inputs):
+            if value is not None and value.name in walk.varying and index not in transfer.positions:
+                yield node, index
+
+
+def _alike(facts: Sequence[Fact | None]) -> bool:
+    """Whether all known values of one shape are the same, but for how often they are repeated."""
+    known = [without_repeats(fact.value) for fact in facts if fact is not None and fact.value is not None]
+    return all(
+        np.array_equal(known[0], other, equal_nan=other.dtype.kind == "f")
+        for other in known[1:]
+        if other.shape == known[0].shape
+    )
