@@ -13,7 +13,7 @@ import pytest
 import exactile
 from benchmarks.networks import deployed, unet
 from exactile import open_bundle
-from exactile.bundle.translation import _memory_from, memory_part
+from exactile.bundle.translation import memory_from, memory_part
 from exactile.errors import BudgetError
 from exactile.planning import Planner, Wish
 from exactile.processors.protocol import DeviceSpace
@@ -82,7 +82,7 @@ def test_every_recorded_count_is_that_of_the_graph(model):
     for graph, memory, sizes in runs:
         largest = largest_tensor(graph, (640, 480), sizes)
         assert memory.largest_tensor(640, 480) == largest
-        assert _memory_from(memory_part(memory)) == memory
+        assert memory_from(memory_part(memory)) == memory
         assert replace(memory, elements=()).largest_tensor(640, 480) > largest
 
 

@@ -338,7 +338,8 @@ def test_inspect_and_convert_say_what_can_be_done(files, tmp_path):
         "is no map"
         in json.loads(command("inspect", tmp_path / "classifier.onnx", "--json").stdout)["no_one_pass_reason"]
     )
-    converted = command("convert", files / "pooled.onnx", "-o", tmp_path / "pooled.bundle")
+    (tmp_path / "attention.onnx").write_bytes(whole_nets.attention())
+    converted = command("convert", tmp_path / "attention.onnx", "-o", tmp_path / "attention.bundle")
     assert converted.returncode == NotTileableError.exit_status
     assert "exactile run MODEL.onnx IMAGE runs this network in one pass" in converted.stderr
 

@@ -25,6 +25,7 @@ from exactile_converters.from_onnx import prepare_network
 from tests.command import exactile as command
 from tests.nets import onnx_bytes, onnx_file
 from tests.test_exactness import image_for
+from tests.test_reductions import exported
 
 MEMORY = 8 << 30
 
@@ -155,12 +156,20 @@ def content(path: Path) -> dict[str, bytes]:
     return {str(file.relative_to(path)): file.read_bytes() for file in files if file.is_file()}
 
 
-def killed_and_resumed(tmp_path: Path, plan: list[str], suffix: str, kills: int, seed: int) -> None:
+def killed_and_resumed(
+    tmp_path: Path,
+    plan: list[str],
+    suffix: str,
+    kills: int,
+    seed: int,
+    *,
+    model: Path | None = None,
+    size: tuple[int, int] = (1500, 1100),
+) -> None:
     """Runs of the command line are killed at random moments, until one gets through."""
-    image = np.random.default_rng(0).integers(0, 256, (1500, 1100, 3), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
     tifffile.imwrite(tmp_path / "image.tif", image, tile=(256, 256), compression="zlib", photometric="rgb")
-    model = onnx_file(tmp_path, "unet_d2")
-    run = ["run", model, tmp_path / "image.tif", *plan, "--scale", "255"]
+    run = ["run", model or onnx_file(tmp_path, "unet_d2"), tmp_path / "image.tif", *plan, "--scale", "255"]
     begin = time.monotonic()
     whole = command(*run, "-o", tmp_path / f"whole{suffix}")
     seconds = time.monotonic() - begin
@@ -198,3 +207,11 @@ def test_killed_processes_are_gone_on_with(tmp_path, plan, suffix):
 @pytest.mark.parametrize("suffix", [".ome.tif", ".zarr"])
 def test_twenty_kills_of_twenty(tmp_path, plan, suffix):
     killed_and_resumed(tmp_path, plan, suffix, kills=20, seed=2)
+
+
+@pytest.mark.slow
+def test_twenty_kills_in_passes_for_statistics(tmp_path):
+    """In whichever pass: those that find statistics are run again, what is done of the result is kept."""
+    model = tmp_path / "normed.onnx"
+    model.write_bytes(exported("nnunet_plain", "torchscript"))
+    killed_and_resumed(tmp_path, ["--tile", "128"], ".tif", kills=20, seed=3, model=model, size=(700, 600))
