@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 import exactile
 from exactile.cli.main import app
-from exactile.errors import BundleError, NotTileableError, OptionError
+from exactile.errors import BundleError, ExactileError, NotTileableError, OptionError
 from exactile.session import Session
 from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource
@@ -99,7 +99,7 @@ def test_a_graph_of_statistics_that_is_another_is_refused(bundles, tmp_path):
 
     copy_of(bundles["excitation"], tmp_path / "narrow.bundle", narrower)
     model = exactile.open_bundle(tmp_path / "narrow.bundle").model
-    with pytest.raises(Exception, match="convert"):
+    with pytest.raises(ExactileError, match="convert"):
         Session(model).segment(ArraySource(image_of(SIZES[0])), ArraySink(), plan="tile")
 
 

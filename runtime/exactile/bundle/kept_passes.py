@@ -17,8 +17,9 @@ from exactile.bundle.contract_file import (
     KeptMapPart,
     KeptPassPart,
 )
-from exactile.bundle.translation import axis_from, axis_part, claims_of, memory_from, memory_part
-from exactile.contract import Contract, DeployedModel, KeptPasses, Level, PlacedModel
+from exactile.bundle.levels import pass_from
+from exactile.bundle.translation import axis_from, axis_part, memory_from, memory_part
+from exactile.contract import Contract, DeployedModel, KeptPasses, Level
 from exactile.geometry import AxisGeometry, Geometry
 from exactile.passes.kept_map import KeptAlong, KeptMap
 
@@ -92,21 +93,11 @@ def _pass_from(
     layout: Mapping[str, str],
 ) -> DeployedModel:
     contract = replace(contract, memory=memory_from(part.memory))
-    placed = None
-    if part.placed_graph is not None:
-        memory = memory_from(part.placed_memory or part.memory)
-        placed = PlacedModel(graph=graphs[part.placed_graph.file], memory=memory)
-    return DeployedModel(
-        contract=contract,
-        graph=graphs[part.graph.file],
-        weights=weights,
-        claims={**claims_of(contract), **layout},
-        placed=placed,
-        no_strips_reason=NO_STRIPS,
+    return replace(
+        pass_from(part, contract, graphs, weights, layout, no_strips_reason=NO_STRIPS),
         reads=tuple(maps[index] for index in part.reads),
         writes=tuple(maps[index] for index in part.writes),
         reads_image=part.reads_image,
-        work=part.work,
     )
 
 

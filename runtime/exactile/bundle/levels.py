@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from numpy.typing import NDArray
 
-from exactile.bundle.contract_file import ContractFile, GraphPart, LevelPart, StatisticPart
+from exactile.bundle.contract_file import ContractFile, GraphPart, KeptPassPart, LevelPart, StatisticPart
 from exactile.bundle.translation import (
     claims_of,
     geometry_from,
@@ -49,21 +49,33 @@ def _level_from(
         result=ResultOutput(name=PARTIALS, kind="raw", dtype="float64", channels=0),
         memory=memory_from(part.memory),
     )
+    model = pass_from(part, contract, graphs, weights, layout, no_strips_reason=NO_STRIPS)
+    return Level(model=model, statistics=tuple(map(_statistic_from, part.statistics)))
+
+
+def pass_from(
+    part: LevelPart | KeptPassPart,
+    contract: Contract,
+    graphs: Mapping[str, bytes],
+    weights: Mapping[str, NDArray[Any]],
+    layout: Mapping[str, str],
+    *,
+    no_strips_reason: str,
+) -> DeployedModel:
+    """The graphs of one pass, under its ``contract``."""
     placed = None
     if part.placed_graph is not None:
         memory = memory_from(part.placed_memory or part.memory)
         placed = PlacedModel(graph=graphs[part.placed_graph.file], memory=memory)
-    statistics = tuple(map(_statistic_from, part.statistics))
-    model = DeployedModel(
+    return DeployedModel(
         contract=contract,
         graph=graphs[part.graph.file],
         weights=weights,
         claims={**claims_of(contract), **layout},
         placed=placed,
-        no_strips_reason=NO_STRIPS,
+        no_strips_reason=no_strips_reason,
         work=part.work,
     )
-    return Level(model=model, statistics=statistics)
 
 
 def _statistic_from(part: StatisticPart) -> Statistic:
