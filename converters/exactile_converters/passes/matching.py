@@ -13,7 +13,17 @@ from exactile_converters.geometry.feature_maps import FeatureMap
 from exactile_converters.geometry.node_view import SPATIAL, Labels
 from exactile_converters.passes.flattened import in_rows, rows_of, with_two_axes
 from exactile_converters.passes.norms import layer_normalized
-from exactile_converters.passes.taking import FLOAT, Shape, ShapeOf, Taking, Written, kept_shape, reduced_axes, shape_of
+from exactile_converters.passes.taking import (
+    FLOAT,
+    Shape,
+    ShapeOf,
+    Taking,
+    Written,
+    kept_shape,
+    moments,
+    reduced_axes,
+    shape_of,
+)
 from exactile_converters.passes.variance import variance_about_mean
 
 Features = Mapping[str, FeatureMap]
@@ -237,16 +247,7 @@ def _mean_variance(node: ir.Node, value: ir.Value, feature: FeatureMap) -> Takin
         deviation = written.add("Add", written.add("Sqrt", placeholders[1]), written.constant(MVN_EPSILON))
         return written.nodes, written.add("Div", written.add("Sub", value, placeholders[0]), deviation)
 
-    return Taking(
-        kind="moments",
-        of=value,
-        labels=labels,
-        groups=prod(shape),
-        names=("mean", "variance"),
-        shapes=(shape, shape),
-        result=node.outputs[0],
-        after=after,
-    )
+    return moments(value, labels, shape, node.outputs[0], after)
 
 
 _MATCHERS: Mapping[str, Callable[[ir.Node, ir.Value, FeatureMap], Taking | None]] = {

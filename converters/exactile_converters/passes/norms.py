@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from math import prod
-
 import onnx_ir as ir
 
 from exactile_converters.geometry.feature_maps import FeatureMap
 from exactile_converters.geometry.node_view import is_spatial
-from exactile_converters.passes.taking import Taking, Written, kept_shape
+from exactile_converters.passes.taking import Taking, Written, kept_shape, moments
 
 LAYER_EPSILON = 1e-5
 """From the definition of LayerNormalization."""
@@ -37,16 +35,7 @@ def layer_normalized(node: ir.Node, value: ir.Value, feature: FeatureMap) -> Tak
             made = written.add(op, made, operand)
         return written.nodes, made
 
-    return Taking(
-        kind="moments",
-        of=value,
-        labels=labels,
-        groups=prod(shape),
-        names=("mean", "variance"),
-        shapes=(shape, shape),
-        result=node.outputs[0],
-        after=after,
-    )
+    return moments(value, labels, shape, node.outputs[0], after)
 
 
 def _is_stored_for_places(value: ir.Value, feature: FeatureMap) -> bool:

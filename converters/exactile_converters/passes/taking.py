@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any, Literal
 
 import numpy as np
@@ -44,6 +45,20 @@ class Taking:
     mean: ir.Value | None = None
     grid: Grid = WHOLE_MAP
     otherwise: Callable[[], Taking | None] = lambda: None
+
+
+def moments(of: ir.Value, labels: Labels, shape: Shape, result: ir.Value, after: After) -> Taking:
+    """Mean and variance, each of ``shape``."""
+    return Taking(
+        kind="moments",
+        of=of,
+        labels=labels,
+        groups=prod(shape),
+        names=("mean", "variance"),
+        shapes=(shape, shape),
+        result=result,
+        after=after,
+    )
 
 
 def kept_shape(feature: FeatureMap, axes: AbstractSet[int]) -> Shape | None:
