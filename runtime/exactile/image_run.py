@@ -96,8 +96,8 @@ class ImageRun:
             self.sink.abort()
             raise
         finally:
-            if self._found is not None and self._found.maps is not None:
-                self._found.maps.close()
+            if self._found is not None:
+                self._found.close()
             for rule in (self._rule, self.wish.background):
                 if rule is not None:
                     rule.close()
@@ -137,6 +137,8 @@ class ImageRun:
         if left is not None:
             granted = need.decoding_bytes + need.granted_cache(self.planner.budget_bytes)
             self.source.prepare(read_plan(left), cache_bytes=granted)
+            if self.model.levels:
+                passes.opening(need)
             pipeline.run()
         self.sink.finish()
         self._do_afterwards()

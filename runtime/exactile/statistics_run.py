@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -139,7 +139,7 @@ class StatisticsRun:
                 self._normalizers[index] = image.normalizers()
             constants = constants_of(image.model.contract.image, self._normalizers[index])
             before = self._done
-            Passes(
+            passes = Passes(
                 model=image.model,
                 planner=image.planner,
                 processor=image.processor,
@@ -147,7 +147,9 @@ class StatisticsRun:
                 wish=Wish(plan="tile", tile=self.tile),
                 cancellation=self.cancellation,
                 progress=lambda done, _total: self._advance(before + done),
-            ).run_level(image.model.levels[number], merged, image.domain, {**constants, **found})
+            )
+            with closing(passes):
+                passes.run_level(image.model.levels[number], merged, image.domain, {**constants, **found})
             self._done = before + image.source.height * image.source.width
 
     def _advance(self, done: int) -> None:

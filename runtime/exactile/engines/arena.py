@@ -120,3 +120,25 @@ def _open_reserving_session() -> Any:
 
 
 SHARED_ARENA = SharedArena()
+
+
+class HeldRegion:
+    """Keeps the region of the arena from one engine to the next, so that its pages are touched once."""
+
+    def __init__(self) -> None:
+        self._held_bytes = 0
+
+    def before(self, activation_bytes: int, most_bytes: int) -> None:
+        """An engine that needs ``activation_bytes`` is opened next, and activations may take ``most_bytes``.
+
+        Raises EngineError when the system refuses the address space.
+        """
+        if self._held_bytes > most_bytes:
+            self.release()
+        self._held_bytes = max(self._held_bytes, activation_bytes)
+        SHARED_ARENA.reserve(self, self._held_bytes)
+
+    def release(self) -> None:
+        """Give the region back, unless an engine uses it; safe to call twice."""
+        SHARED_ARENA.release(self)
+        self._held_bytes = 0

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from exactile.contract import Contract, DeployedModel
 from exactile.engines.onnx_runtime import OnnxRuntimeEngine
 from exactile.passes.statistic import ZONE
-from exactile.passes.store import MapStore, empty_parts
+from exactile.passes.store import MapStore
 from exactile.passes.zones import zone_of
 from exactile.pipeline.compute import Free, Load
 from exactile.pipeline.host_compute import TRACK, HostTicket, staging_buffers
@@ -72,7 +72,7 @@ class PartialsLane:
         shape = (*step.tile.shape, self.compute.contract.image.channels)
         found: NDArray[Any] = np.empty(self.compute.numbers, np.float64)
         model, maps, zone = self.compute.model, self.compute.maps, zone_of(plan, step)
-        made = empty_parts(model.writes, step.tile.shape)
+        made = maps.parts(model.writes, step.tile, zone) if maps is not None else {}
         self.engine.infer(
             load.staged[: prod(shape)].reshape(shape),
             found,

@@ -13,6 +13,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from exactile.contract import DeployedModel, Level
+from exactile.engines.arena import HeldRegion
 from exactile.errors import BudgetError, OptionError, PlanError
 from exactile.geometry import Box
 from exactile.passes.merge import Merged
@@ -70,6 +71,7 @@ class Passes:
     scratch: Path = field(default_factory=lambda: Path(tempfile.gettempdir()))
     reports: list[PassReport] = field(default_factory=list)
     maps: MapStore | None = None
+    _held: HeldRegion = field(default_factory=HeldRegion)
     _done: float = 0.0
 
     def check(self) -> None:
@@ -106,6 +108,7 @@ class Passes:
                 found.update(merged.values())
             if self.maps is not None:
                 self.maps.drop(dropped)
+                self.maps.end_pass()
             self.reports.append(
                 PassReport(
                     statistics=len(level.statistics),
@@ -128,6 +131,7 @@ class Passes:
         sink = MergingSink(plan, merged)
         granted = need.decoding_bytes + need.granted_cache(planner.budget_bytes)
         self.source.prepare(read_plan(plan), cache_bytes=granted)
+        self.opening(need)
         with self._own_cancellation() as cancellation:
             Pipeline(
                 plan=plan,
@@ -140,6 +144,19 @@ class Passes:
             ).run()
         sink.finish()
         return plan
+
+    def opening(self, need: MemoryNeed) -> None:
+        """The engine of a plan that needs this is opened next."""
+        if self.processor.space is None:
+            activations = need.activation_bytes
+            others = need.needed_bytes - activations + need.granted_cache(self.planner.budget_bytes)
+            self._held.before(activations, self.planner.budget_bytes - others)
+
+    def close(self) -> None:
+        """Release what is kept; safe to call twice."""
+        self._held.release()
+        if self.maps is not None:
+            self.maps.close()
 
     def _level_planner(self, level: Level) -> PassPlanner:
         return PassPlanner(

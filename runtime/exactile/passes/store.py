@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ class MapStore:
     """Keeps whole maps of an image of ``size``, (height, width), from the pass that makes them to the last that reads
     them.
 
-    At most ``memory_bytes`` of them are in memory; others are in files in ``folder``.
+    At most ``memory_bytes`` of them are in memory; others are in files in ``folder``. Memory of maps that were dropped
+    is taken for others of the same size: pages that are touched for the first time cost more than their samples.
     """
 
     def __init__(self, size: tuple[int, int], *, memory_bytes: int, folder: Path) -> None:
@@ -31,17 +33,30 @@ class MapStore:
         self._left_bytes = memory_bytes
         self._folder = folder
         self._maps: dict[str, Array | ScratchMap] = {}
+        self._dropped: list[Array] = []
+        self._buffers: dict[str, NDArray[np.uint8]] = {}
 
     def open(self, maps: Sequence[KeptMap]) -> None:
         """Make room for ``maps``. Raises MemoryError, and SinkError where the disk has no room."""
         for one in maps:
-            shape, size = one.shape_at(self._size), one.bytes_at(self._size)
-            if size <= self._left_bytes:
-                self._maps[one.output] = np.empty(shape, one.dtype)
-                self._left_bytes -= size
-            else:
-                rows, columns = one.axes
-                self._maps[one.output] = ScratchMap(shape, one.dtype, rows=rows, columns=columns, folder=self._folder)
+            found: Array | ScratchMap | None = self._in_memory(one)
+            if found is None:
+                shape, (rows, columns) = one.shape_at(self._size), one.axes
+                found = ScratchMap(shape, one.dtype, rows=rows, columns=columns, folder=self._folder)
+            self._maps[one.output] = found
+
+    def _in_memory(self, one: KeptMap) -> Array | None:
+        """Room for a map, None where there is none."""
+        size, shape = one.bytes_at(self._size), one.shape_at(self._size)
+        for index, old in enumerate(self._dropped):
+            if old.nbytes == size:
+                return self._dropped.pop(index).view(one.dtype).reshape(shape)
+        while size > self._left_bytes and self._dropped:
+            self._left_bytes += self._dropped.pop(0).nbytes
+        if size > self._left_bytes:
+            return None
+        self._left_bytes -= size
+        return np.empty(shape, one.dtype)
 
     def drop(self, names: Sequence[str]) -> None:
         """Nothing reads these any more."""
@@ -50,24 +65,59 @@ class MapStore:
             if isinstance(kept, ScratchMap):
                 kept.close()
             elif kept is not None:
-                self._left_bytes += kept.nbytes
+                self._dropped.append(kept.reshape(-1).view(np.uint8))
+
+    def end_pass(self) -> None:
+        """Release what ``read`` and ``parts`` gave."""
+        self._buffers.clear()
 
     def close(self) -> None:
         """Drop all; safe to call twice."""
         self.drop(list(self._maps))
+        self._dropped.clear()
+        self._buffers.clear()
 
     def read(self, maps: Sequence[KeptMap], tile: Box) -> dict[str, Array]:
-        """The parts of ``maps`` that belong to ``tile``, in image pixels, by the names of graph inputs."""
+        """The parts of ``maps`` that belong to ``tile``, in image pixels, by the names of graph inputs.
+
+        They are not to be written, and hold until the next call.
+        """
         return {one.input: self._read(one, *_of_tile(one, tile)) for one in maps}
+
+    def parts(self, maps: Sequence[KeptMap], tile: Box, zone: NDArray[np.int64]) -> dict[str, Array]:
+        """Arrays for what ``tile`` makes of ``maps``, for ``write``, by the names of graph outputs.
+
+        They hold until the next call.
+        """
+        found = {}
+        for one in maps:
+            kept, (rows, columns) = self._maps[one.output], _of_tile(one, tile)
+            shape = one.shape_at(tile.shape)
+            within = _of_zone(one, zone, rows.length, columns.length)
+            alone = within == (Span(0, rows.length), Span(0, columns.length))
+            if alone and not isinstance(kept, ScratchMap) and kept.shape == shape:
+                found[one.output] = kept
+            else:
+                found[one.output] = self._buffer(one.output, shape, one.dtype)
+        return found
+
+    def _buffer(self, name: str, shape: tuple[int, ...], dtype: str) -> Array:
+        """The same memory each time, as large as was asked for."""
+        size = prod(shape) * np.dtype(dtype).itemsize
+        known = self._buffers.get(name)
+        if known is None or known.nbytes < size:
+            known = self._buffers[name] = np.empty(size, np.uint8)
+        return known[:size].view(dtype).reshape(shape)
 
     def write(self, maps: Sequence[KeptMap], tile: Box, zone: NDArray[np.int64], made: Mapping[str, Array]) -> None:
         """Take ``made``, the parts of ``maps`` that belong to ``tile``, as far as they lie in its zone."""
         for one in maps:
-            rows, columns = _of_tile(one, tile)
+            kept, (rows, columns) = self._maps[one.output], _of_tile(one, tile)
+            if made[one.output] is kept:
+                continue
             within = _of_zone(one, zone, rows.length, columns.length)
             part = made[one.output][_slices(one, *within)]
             rows, columns = within[0].shift(rows.start), within[1].shift(columns.start)
-            kept = self._maps[one.output]
             if isinstance(kept, ScratchMap):
                 kept.write(rows, columns, part)
             else:
@@ -79,12 +129,12 @@ class MapStore:
             found = dict(zip(one.axes, (rows.length, columns.length), strict=True))
             shape = tuple(found[dim] if size is None else size for dim, size in enumerate(one.shape))
             return kept.read(rows, columns, shape)
-        return np.ascontiguousarray(kept[_slices(one, rows, columns)])
-
-
-def empty_parts(maps: Sequence[KeptMap], shape: tuple[int, int]) -> dict[str, Array]:
-    """Arrays for what a tile of ``shape``, (height, width), makes of ``maps``, by the names of graph outputs."""
-    return {one.output: np.empty(one.shape_at(shape), one.dtype) for one in maps}
+        part: Array = kept[_slices(one, rows, columns)]
+        if part.flags.c_contiguous:
+            return part
+        buffer = self._buffer(one.input, part.shape, one.dtype)
+        np.copyto(buffer, part)
+        return buffer
 
 
 def part_bytes(maps: Sequence[KeptMap], shape: tuple[int, int]) -> int:
