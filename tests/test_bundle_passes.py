@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 import exactile
 from exactile.cli.main import app
 from exactile.errors import BundleError, ExactileError, NotTileableError, OptionError
+from exactile.planning import Wish
 from exactile.session import Session
 from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource
@@ -52,10 +53,34 @@ def test_a_bundle_gives_what_one_pass_gives(bundles, block, size):
     for plan, tile in (("whole", None), ("tile", (64, 64)), ("strip", None)):
         sink = ArraySink()
         summary = Session(model).segment(ArraySource(image), sink, plan=plan, tile=tile)
-        assert len(summary.passes) == len(model.levels) > 0
+        assert len(summary.passes) == (0 if plan == "whole" else len(model.levels))
         assert sink.result.shape == expected.shape
         assert np.abs(sink.result - expected).max() <= TOLERANCE * np.abs(expected).max(), plan
     assert model.contract.verification.by == "running"
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("block", BLOCKS)
+def test_an_image_that_fits_the_memory_is_run_in_one_pass(bundles, block, size):
+    image, model = image_of(size), exactile.open_bundle(bundles[block]).model
+    sink = ArraySink()
+    summary = Session(model).segment(ArraySource(image), sink)
+    assert summary.passes == ()
+    assert "one pass over the whole image" in summary.reason
+    expected = one_pass(global_nets.chain(block), image)
+    assert np.abs(sink.result - expected).max() <= 1e-6 * np.abs(expected).max()
+
+
+def test_an_image_that_does_not_fit_is_run_in_passes(bundles):
+    """Of 16 GiB of pixels nothing is read: the plan alone is chosen."""
+    model = exactile.open_bundle(bundles["excitation"]).model
+    session = Session(model, memory_bytes=4 << 30)
+
+    source = ArraySource(np.zeros((8, 8, 1), np.uint8))
+    source.height = source.width = 1 << 17
+    run = session.image_run(source, ArraySink(), Wish())
+    assert run.model.levels
+    assert run.model.contract.obstacles == ()
 
 
 def test_it_runs_without_onnx(bundles, tmp_path):

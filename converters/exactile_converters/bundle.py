@@ -39,10 +39,11 @@ from exactile.bundle.contract_file import (
     TilePart,
     VerificationPart,
     WeightPart,
+    WholePart,
     encode_contract,
 )
 from exactile.bundle.kept_passes import keeping_part
-from exactile.bundle.levels import level_part
+from exactile.bundle.levels import level_part, whole_part
 from exactile.bundle.translation import (
     ROLES,
     claims_of,
@@ -53,7 +54,16 @@ from exactile.bundle.translation import (
     result_part,
     strips_part,
 )
-from exactile.contract import Contract, DeployedModel, KeptPasses, Level, PlacedModel, StripModel, StripRole
+from exactile.contract import (
+    Contract,
+    DeployedModel,
+    KeptPasses,
+    Level,
+    PlacedModel,
+    StripModel,
+    StripRole,
+    WholeGraph,
+)
 from exactile.errors import NotTileableError, OutputExistsError, SinkError
 from exactile_converters.cuda_kernels.doubts import mark_doubt
 from exactile_converters.graphs.io import Normalization
@@ -149,9 +159,10 @@ def _files(content: BundleContent) -> tuple[dict[str, bytes], ContractFile]:
     placed = None if model.placed is None else store.placed_of(model.placed, same=model.graph)
     levels = [store.level_of(number, level) for number, level in enumerate(model.levels, 1)]
     keeping = store.keeping_of(model.keeping) if model.keeping is not None else None
+    whole = store.whole_of(model.whole) if model.whole is not None else None
     for name, proto in graphs.items():
         weights.move(proto, store.outside.get(name, {}))
-    layout = layout_claims(weights.parts, strips, others, placed, levels, keeping)
+    layout = layout_claims(weights.parts, strips, others, placed, levels, keeping, whole)
     metadata = {**content.metadata, **claims_of(model.contract), **layout}
     files = {}
     for name, proto in graphs.items():
@@ -197,6 +208,7 @@ def _files(content: BundleContent) -> tuple[dict[str, bytes], ContractFile]:
         levels=tuple(levels),
         statistics_key=model.statistics_key or None,
         keeping=keeping,
+        whole=whole,
         work=model.work,
     )
     return {**files, CONTRACT_NAME: encode_contract(contract)}, contract
@@ -250,6 +262,11 @@ class _Graphs:
             for number, level in enumerate(keeping.model.levels, 1)
         ]
         return keeping_part(keeping, [*names, self._pass("kept-graph.onnx", keeping.model)])
+
+    def whole_of(self, whole: WholeGraph) -> WholePart:
+        """The graph that takes one pass over the whole image."""
+        self._graphs["whole-graph.onnx"] = onnx.load_from_string(whole.graph)
+        return whole_part(whole, "whole-graph.onnx")
 
     def _pass(self, name: str, model: DeployedModel) -> tuple[str, str | None]:
         """The names of a pass's graph, and of that for sizes at which operators depend on the position."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import colorsys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -182,7 +183,7 @@ def convert_entry(
     checked = check_claim(network, progress=progress) if verify else None
 
     def deployed(strips: bool) -> DeployedModel:
-        return (deploy_in_passes if in_passes else deploy)(
+        return (partial(deploy_in_passes, one_pass=True) if in_passes else deploy)(
             network,
             image_dtype=image_dtype,
             normalization=normalization,

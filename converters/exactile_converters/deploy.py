@@ -20,6 +20,7 @@ from exactile_converters.passes.keep import keeping
 from exactile_converters.passes.key import statistics_key
 from exactile_converters.passes.levels import levels_of
 from exactile_converters.passes.reductions import Reduction
+from exactile_converters.passes.whole import whole_graph
 from exactile_converters.placed.told import told_of
 from exactile_converters.untrusted import understood
 
@@ -77,11 +78,12 @@ def deploy_in_passes(
     activation: Activation | None = None,
     strips: bool = True,
     image_size: tuple[int, int] | None = None,
+    one_pass: bool = False,
 ) -> DeployedModel:
     """Deploy a ``network`` that takes statistics of the whole image, which stays as it is.
 
     Passes over the image find the statistics, then one more gives the result: in tiles and strips, equal to one pass.
-    Options are those of ``deploy``.
+    With ``one_pass``, images that fit the memory as a whole are run in that. Other options are those of ``deploy``.
 
     Raises NotTileableError listing the obstacles that are left, ChannelError, OptionError.
     """
@@ -98,6 +100,7 @@ def deploy_in_passes(
             strips=strips,
             image_size=image_size,
             reductions=reductions,
+            whole=network if one_pass else None,
         )
         return replace(found, statistics_key=key)
 
@@ -111,6 +114,7 @@ def _deployed(
     strips: bool,
     image_size: tuple[int, int] | None,
     reductions: tuple[Reduction, ...] = (),
+    whole: Network | None = None,
 ) -> DeployedModel:
     traced = network.with_own_sizes(network.trace(), image_size)
     if traced.geometry is None:
@@ -141,6 +145,9 @@ def _deployed(
         normalization=normalization,
         wish=wish,
     )
+    found_whole = None
+    if whole is not None:
+        found_whole = whole_graph(whole, traced, wrapped, normalization=normalization, wish=wish)
     write_for_provider(wrapped.model)
     told = placed_model(wrapped, traced, asking, image_size, strips=strips) if asking else None
     if told is not None and traced.geometry.placed:
@@ -171,5 +178,6 @@ def _deployed(
         image_size=image_size,
         levels=levels,
         keeping=kept,
+        whole=found_whole,
         work=work,
     )

@@ -304,6 +304,15 @@ class Level:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WholeGraph:
+    """A network that finds statistics of the whole image by itself, in one pass; ``obstacles`` to tiles, in words."""
+
+    graph: bytes
+    memory: MemoryModel
+    obstacles: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeployedModel:
     """A contract and the ONNX graph it speaks about; dimensions ``height`` and ``width`` are symbolic.
 
@@ -317,8 +326,9 @@ class DeployedModel:
     its graphs take of the whole image, in order; ``statistics_key`` is a SHA-256 of all that these depend on.
 
     Passes may begin at maps that earlier ones kept: this one ``reads`` such, and as one of the levels ``writes`` them;
-    it reads pixels only where it is said so. ``keeping`` is the same network with kept maps. ``work`` is the predicted
-    time of this pass for a pixel, without halo, by that of one pass of the whole network.
+    it reads pixels only where it is said so. ``keeping`` is the same network with kept maps, ``whole`` the one that
+    takes one pass over the whole image. ``work`` is the predicted time of this pass for a pixel, without halo, by that
+    of one pass of the whole network.
     """
 
     contract: Contract
@@ -339,6 +349,7 @@ class DeployedModel:
     reads_image: bool = True
     work: float = 1.0
     keeping: KeptPasses | None = None
+    whole: WholeGraph | None = None
 
     def lacks(self, size: tuple[int, int]) -> bool:
         """Whether more is known, or strips are built, where it is deployed for images of ``size``, (height, width)."""

@@ -143,6 +143,20 @@ class AxisGeometry:
                     return other
         return self
 
+    def alone(self, size: int) -> AxisGeometry:
+        """What holds for images of ``size`` pixels, an accepted size, in one piece: the halo is the image itself."""
+        stride = size * self.scale.denominator
+        return AxisGeometry(
+            stride=stride,
+            before=size,
+            after=size,
+            scale=self.scale,
+            origin=self.origin,
+            size_constant=self.output_size(size) - size * self.scale,
+            remainder=size % stride,
+            others=(),
+        )
+
     @property
     def without_others(self) -> AxisGeometry:
         """The same with all sizes of other remainders extended."""

@@ -2,12 +2,42 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from exactile.background import Background
-from exactile.contract import Contract
+from exactile.contract import Contract, DeployedModel, Verification
 from exactile.errors import NotTileableError, OptionError, PlanError
+from exactile.geometry import Geometry
 from exactile.plan.border import Border
 
 MOST_LISTED = 10
+
+
+def model_in_one_pass(model: DeployedModel, size: tuple[int, int]) -> DeployedModel | None:
+    """``model`` for images of ``size``, (height, width), in one pass instead of several; None where it has no graph."""
+    whole = model.whole
+    if whole is None:
+        return None
+    axes = (
+        axis.of_size(px) for axis, px in zip((model.contract.geometry.y, model.contract.geometry.x), size, strict=True)
+    )
+    y, x = (axis.alone(axis.accepted_size(px)) for axis, px in zip(axes, size, strict=True))
+    contract = replace(
+        model.contract,
+        geometry=Geometry(y=y, x=x),
+        memory=whole.memory,
+        verification=Verification(by="one pass"),
+        obstacles=whole.obstacles,
+        only_size=size,
+        in_passes=True,
+    )
+    return DeployedModel(
+        contract=contract,
+        graph=whole.graph,
+        weights=model.weights,
+        claims=model.claims,
+        no_strips_reason=f"it runs in one pass, because of {whole.obstacles[0]}",
+    )
 
 
 def pass_size(contract: Contract) -> tuple[int, int]:

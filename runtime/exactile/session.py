@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from exactile.background import Background
 from exactile.contract import Contract, DeployedModel
-from exactile.errors import OptionError, PlanError
+from exactile.errors import ExactileError, OptionError, PlanError
 from exactile.image_run import ImageRun, Watcher
 from exactile.memory import default_budget_bytes, return_large_blocks_at_once, settled_resident_bytes
 from exactile.nodata import nodata_rule
+from exactile.one_pass import model_in_one_pass
 from exactile.passes.fixed import WAY_OUT, FixedStatistics
 from exactile.passes.scratch import free_bytes
 from exactile.passes.store import most_kept_bytes
@@ -101,7 +102,7 @@ class Session:
             )
 
         self._planner = planner(model)
-        self._without_passes = replace(model, levels=(), keeping=None)
+        self._without_passes = replace(model, levels=(), keeping=None, whole=None)
         self._planner_without_passes = planner(self._without_passes)
 
     @property
@@ -252,15 +253,33 @@ class Session:
     def _way(
         self, source: Source, sink: Sink, wish: Wish, statistics: FixedStatistics | None
     ) -> tuple[DeployedModel, Planner, Processor, Wish]:
-        """Without passes, or with passes over kept maps, or over the image. Raises OptionError, the sink aborted."""
+        """In one pass, or with passes over kept maps, or over the image. Raises OptionError, the sink aborted."""
         if statistics is None:
-            return self._keeping(source, wish) or (self._model, self._planner, self._processor, wish)
+            found = self._in_one_pass(source, sink, wish) or self._keeping(source, wish)
+            return found or (self._model, self._planner, self._processor, wish)
         try:
             statistics.check(self._model)
         except OptionError:
             sink.abort()
             raise
         return self._without_passes, self._planner_without_passes, self._processor, wish
+
+    def _in_one_pass(
+        self, source: Source, sink: Sink, wish: Wish
+    ) -> tuple[DeployedModel, Planner, Processor, Wish] | None:
+        """One pass instead of several, where it fits the memory: it is faster."""
+        asked = wish.plan in {"auto", "whole"} and wish.tile is None
+        if not asked or wish.background is not None or wish.border != "model" or self._processor.space is not None:
+            return None
+        model = model_in_one_pass(self._model, (source.height, source.width))
+        if model is None:
+            return None
+        planner = Planner(model, budget_bytes=self.budget_bytes, process_bytes=self._planner.process_bytes)
+        try:
+            planner.choose(source, sink, wish)
+        except ExactileError:  # too little memory, or what the other ways refuse as well
+            return None
+        return model, planner, HostProcessor(model, threads=self._threads, keep=False), wish
 
     def _keeping(self, source: Source, wish: Wish) -> tuple[DeployedModel, Planner, Processor, Wish] | None:
         """The way over maps that are kept between passes, where memory and disk have room for them."""

@@ -10,7 +10,8 @@ Where the normalisation needs statistics of the whole image, it is ``(sample - o
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import onnx
 import onnx_ir as ir
@@ -21,7 +22,7 @@ from exactile_converters.from_onnx import Network
 from exactile_converters.geometry.feature_maps import FeatureMap
 from exactile_converters.geometry.trace import ancestors
 from exactile_converters.graphs.image_in import IMAGE, IMAGE_TYPES, image_ranges, prepend_image
-from exactile_converters.graphs.interval import UNKNOWN
+from exactile_converters.graphs.interval import UNKNOWN, Interval
 from exactile_converters.graphs.normalization import Normalization
 from exactile_converters.graphs.ranges import find_ranges
 from exactile_converters.graphs.result_out import RESULT, MapDtype, ResultTail, ResultWish
@@ -31,11 +32,15 @@ __all__ = ["IMAGE", "IMAGE_TYPES", "RESULT", "MapDtype", "Normalization", "Resul
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wrapped:
-    """A network with its input and output inside: its graph, and what goes in and comes out."""
+    """A network with its input and output inside: its graph, and what goes in and comes out.
+
+    ``ranges`` are those of its values, by name, as far as they were looked at.
+    """
 
     model: ir.Model
     image: ImageInput
     result: ResultOutput
+    ranges: Mapping[str, Interval] = field(default_factory=dict)
 
 
 def wrap(
@@ -45,8 +50,9 @@ def wrap(
     image_dtype: str,
     normalization: Normalization,
     wish: ResultWish,
+    ranges: Mapping[str, Interval] = MappingProxyType({}),
 ) -> Wrapped:
-    """Wrap ``network`` in place. ``features`` are its traced feature maps.
+    """Wrap ``network`` in place. ``features`` are its traced feature maps, ``ranges`` those that are known by name.
 
     Raises OptionError, ModelError, ChannelError.
     """
@@ -57,8 +63,8 @@ def wrap(
     nodes = ancestors(network.model, network.result)
     known = image_ranges(image_dtype, normalization.statistics)
     known |= {name: UNKNOWN for name in graph.initializers if name.startswith(PREFIX)}
-    ranges = find_ranges(nodes, known, features)
-    result, spec = ResultTail(network, features, ranges, wish).append()
+    found = find_ranges(nodes, {**known, **ranges}, features)
+    result, spec = ResultTail(network, features, found, wish).append()
     graph.inputs[:] = [image]
     graph.outputs[:] = [result]
     for node in graph:
@@ -72,6 +78,7 @@ def wrap(
         model=network.model,
         image=ImageInput(name=IMAGE, dtype=image_dtype, channels=network.channels, statistics=normalization.statistics),
         result=spec,
+        ranges=found,
     )
 
 

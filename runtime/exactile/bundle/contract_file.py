@@ -303,6 +303,14 @@ class KeepingPart(Part, frozen=True, kw_only=True):
     x: Annotated[tuple[KeptAlongPart, ...], Meta(min_length=1)]
 
 
+class WholePart(Part, frozen=True, kw_only=True):
+    """The graph that takes one pass over the whole image; see ``exactile.contract.WholeGraph``."""
+
+    graph: GraphPart
+    memory: MemoryPart
+    obstacles: Annotated[tuple[str, ...], Meta(min_length=1)]
+
+
 class WeightPart(Part, frozen=True, kw_only=True):
     """An array in ``weights.bin``, little-endian, C order, from byte ``offset`` on."""
 
@@ -345,8 +353,8 @@ class ContractFile(Part, frozen=True, kw_only=True):
     """All of ``contract.json``. ``files`` lists every other file of the bundle.
 
     ``verification`` is null in bundles that were made before models were run for it, ``other_strips`` and ``placed``
-    came with version 3, ``levels``, ``keeping``, ``statistics_key`` (what statistics depend on) and ``work`` with
-    version 4.
+    came with version 3, ``levels``, ``keeping``, ``whole``, ``statistics_key`` (what statistics depend on) and ``work``
+    with version 4.
     """
 
     format: Literal["exactile.bundle"]
@@ -376,6 +384,7 @@ class ContractFile(Part, frozen=True, kw_only=True):
     levels: tuple[LevelPart, ...] = ()
     statistics_key: Sha256 | None = None
     keeping: KeepingPart | None = None
+    whole: WholePart | None = None
     work: Work = 1.0
 
 

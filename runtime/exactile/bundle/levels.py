@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from numpy.typing import NDArray
 
-from exactile.bundle.contract_file import ContractFile, GraphPart, KeptPassPart, LevelPart, StatisticPart
+from exactile.bundle.contract_file import ContractFile, GraphPart, KeptPassPart, LevelPart, StatisticPart, WholePart
 from exactile.bundle.translation import (
     claims_of,
     geometry_from,
@@ -19,7 +19,7 @@ from exactile.bundle.translation import (
     memory_from,
     memory_part,
 )
-from exactile.contract import Contract, DeployedModel, Level, PlacedModel, ResultOutput
+from exactile.contract import Contract, DeployedModel, Level, PlacedModel, ResultOutput, WholeGraph
 from exactile.passes.statistic import PARTIALS, Statistic
 
 NO_STRIPS = "statistics are found in tiles"
@@ -83,6 +83,19 @@ def _statistic_from(part: StatisticPart) -> Statistic:
     if len(part.inputs) != len(part.shapes) or any(one % numbers or one > MOST_ENTRIES for one in entries):
         raise ValueError(f"statistic {part.inputs[0]} has shapes {part.shapes} for {numbers} entries")
     return Statistic(**msgspec.structs.asdict(part))
+
+
+def whole_from(file: ContractFile, graphs: Mapping[str, bytes]) -> WholeGraph | None:
+    """The graph that takes one pass over the whole image."""
+    part = file.whole
+    if part is None:
+        return None
+    return WholeGraph(graph=graphs[part.graph.file], memory=memory_from(part.memory), obstacles=part.obstacles)
+
+
+def whole_part(whole: WholeGraph, graph: str) -> WholePart:
+    """``graph``: the name of its file."""
+    return WholePart(graph=GraphPart(file=graph), memory=memory_part(whole.memory), obstacles=whole.obstacles)
 
 
 def level_part(level: Level, graph: str, placed_graph: str | None) -> LevelPart:

@@ -27,7 +27,7 @@ from exactile.bundle.contract_file import (
 )
 from exactile.bundle.engine_files import read_engines
 from exactile.bundle.kept_passes import keeping_from
-from exactile.bundle.levels import levels_from
+from exactile.bundle.levels import levels_from, whole_from
 from exactile.bundle.translation import (
     ROLES,
     claims_of,
@@ -77,7 +77,9 @@ def open_bundle(path: str | Path) -> Bundle:
         if name not in contents:
             raise BundleError(f"{folder}: {CONTRACT_NAME} uses {name} and does not list it under files; convert again")
     weights = _weights(folder, file, contents.get(WEIGHTS_NAME, b""))
-    layout = layout_claims(file.weights, file.strips, file.other_strips, file.placed, file.levels, file.keeping)
+    layout = layout_claims(
+        file.weights, file.strips, file.other_strips, file.placed, file.levels, file.keeping, file.whole
+    )
     try:
         contract = contract_from(file)
         levels = levels_from(file, contents, weights, layout)
@@ -97,6 +99,7 @@ def open_bundle(path: str | Path) -> Bundle:
         levels=levels,
         statistics_key=file.statistics_key or "",
         keeping=keeping,
+        whole=whole_from(file, contents),
         work=file.work,
     )
     engines, refused = read_engines(folder, file, model)
@@ -175,6 +178,7 @@ def _needed(file: ContractFile) -> list[str]:
     passes += file.keeping.passes if file.keeping is not None else ()
     for one in passes:
         names += [part.file for part in (one.graph, one.placed_graph) if part is not None]
+    names += [file.whole.graph.file] if file.whole is not None else []
     for strips in all_strips:
         names += [getattr(strips.graphs, role).file for role in ROLES] if strips is not None else []
     return names + ([WEIGHTS_NAME] if file.weights else [])

@@ -30,6 +30,7 @@ from exactile.bundle.contract_file import (
     StripsPart,
     VerificationPart,
     WeightPart,
+    WholePart,
 )
 from exactile.contract import (
     BytesForShape,
@@ -127,6 +128,7 @@ def layout_claims(
     placed: PlacedPart | None,
     levels: Sequence[LevelPart] = (),
     keeping: KeepingPart | None = None,
+    whole: WholePart | None = None,
 ) -> dict[str, str]:
     """The same for the numbers by which weights are found and strips are cut, as SHA-256: they are many."""
     parts: dict[str, object] = {"exactile.weights": weights, "exactile.strips": strips}
@@ -138,6 +140,8 @@ def layout_claims(
         parts["exactile.levels"] = levels
     if keeping is not None:
         parts["exactile.keeping"] = keeping
+    if whole is not None:
+        parts["exactile.whole"] = whole
     encode = msgspec.json.Encoder(order="deterministic").encode
     return {key: hashlib.sha256(encode(part)).hexdigest() for key, part in parts.items()}
 

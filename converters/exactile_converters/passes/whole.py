@@ -1,0 +1,45 @@
+"""The graph of a network that finds statistics of the whole image by itself: for images that fit the memory."""
+
+from __future__ import annotations
+
+from exactile.contract import WholeGraph
+from exactile.errors import ExactileError
+from exactile_converters.cuda_kernels.write import write_for_provider
+from exactile_converters.deploy_graphs import finished_graph, sizes_looked_at
+from exactile_converters.explicit_zero_points import write_zero_points
+from exactile_converters.from_onnx import Network
+from exactile_converters.geometry.trace import Traced
+from exactile_converters.graphs.io import ResultWish, Wrapped, wrap
+from exactile_converters.graphs.normalization import Normalization
+from exactile_converters.strips.memory import graph_memory
+from exactile_converters.strips.refusal import StripError
+
+
+def whole_graph(
+    network: Network, traced: Traced, wrapped: Wrapped, *, normalization: Normalization, wish: ResultWish
+) -> WholeGraph | None:
+    """The graph of ``network``, of which ``traced`` and ``wrapped`` is what is left without statistics.
+
+    None where its memory is not known before it runs, or where more is known of one result than of the other.
+    """
+    copy, features = network.copy(), traced.features
+    obstacles = network.trace().obstacles
+    write_zero_points(list(copy.model.graph), {name: feature.dtype for name, feature in features.items()})
+    try:
+        found = wrap(
+            copy,
+            features,
+            image_dtype=wrapped.image.dtype,
+            normalization=normalization,
+            wish=wish,
+            ranges=wrapped.ranges,
+        )
+        write_for_provider(found.model)
+        proto = finished_graph(found)
+        memory = graph_memory(proto, *sizes_looked_at(traced))
+    except (StripError, ExactileError):
+        return None
+    if (found.image, found.result) != (wrapped.image, wrapped.result):
+        return None
+    short = tuple(f"{one.op} {one.node!r}: {one.reason}" for one in obstacles)
+    return WholeGraph(graph=proto.SerializeToString(), memory=memory, obstacles=short)
