@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 
 import torch
@@ -40,13 +40,18 @@ class NormedResidual(nn.Module):
 class EncoderDecoder(nn.Module):
     """nnU-Net: halved by strides, doubled by transposed convolutions of 2 x 2, joined with what was as large."""
 
-    def __init__(self, block: Callable[[int, int, int], nn.Module], up: Callable[[int, int], nn.Module]) -> None:
+    def __init__(
+        self,
+        block: Callable[[int, int, int], nn.Module],
+        up: Callable[[int, int], nn.Module],
+        widths: Sequence[int] = WIDTHS,
+    ) -> None:
         super().__init__()
-        levels = list(zip((3, *WIDTHS), WIDTHS, strict=False))
+        levels = list(zip((3, *widths), widths, strict=False))
         self.down = nn.ModuleList(block(a, b, 2 if index else 1) for index, (a, b) in enumerate(levels))
-        self.up = nn.ModuleList(up(b, a) for a, b in pairwise(WIDTHS))
-        self.join = nn.ModuleList(block(2 * a, a, 1) for a in WIDTHS[:-1])
-        self.head = nn.Conv2d(WIDTHS[0], CLASSES, 1)
+        self.up = nn.ModuleList(up(b, a) for a, b in pairwise(widths))
+        self.join = nn.ModuleList(block(2 * a, a, 1) for a in widths[:-1])
+        self.head = nn.Conv2d(widths[0], CLASSES, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         kept = []

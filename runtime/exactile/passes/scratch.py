@@ -31,52 +31,66 @@ def free_bytes(folder: Path) -> int:
 class ScratchMap:
     """An array of ``shape`` in a file in ``folder``; ``rows`` and ``columns`` are its dimensions of these.
 
+    In the file, what lies before rows and columns comes first (channels, most often), then rows, columns and the rest.
     Raises SinkError where there is no room for it.
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: str, *, rows: int, columns: int, folder: Path) -> None:
-        self._order = (rows, *(dim for dim in range(len(shape)) if dim not in {rows, columns}), columns)
-        self._back = tuple(self._order.index(dim) for dim in range(len(shape)))
-        self._width = shape[columns]
-        self._between = prod(shape) // (shape[rows] * shape[columns])
+        before = min(rows, columns)
+        behind = (dim for dim in range(before, len(shape)) if dim not in {rows, columns})
+        self._order = (*range(before), rows, columns, *behind)
+        self._before = before
         self._dtype = np.dtype(dtype)
+        self._height, self._width, self._planes = shape[rows], shape[columns], prod(shape[:before])
         total = prod(shape) * self._dtype.itemsize
+        self._pixel_bytes = total // max(1, self._planes * self._height * self._width)
+        file = None
         try:
-            self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 -- closed by close
-            os.posix_fallocate(self._file.fileno(), 0, max(1, total))
+            file = self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 -- closed by close
+            os.posix_fallocate(file.fileno(), 0, max(1, total))
         except OSError as error:
+            if file is not None:
+                file.close()
             raise SinkError(
                 f"{folder} has no room for {total} bytes of maps that are kept between passes ({error.strerror}); what "
                 "to do: --scratch another folder, or more --memory"
             ) from error
 
-    def read(self, rows: Span, columns: Span, shape: tuple[int, ...]) -> NDArray[Any]:
-        """The part of ``shape`` that lies there, contiguous."""
-        found = np.empty((rows.length, self._between, columns.length), self._dtype)
-        for offset, part in self._parts(rows, columns, found):
-            self._whole(os.preadv, part, offset)
-        ordered = found.reshape([shape[dim] for dim in self._order])
-        return np.ascontiguousarray(ordered.transpose(self._back))
+    def read(self, rows: Span, columns: Span, out: NDArray[Any]) -> None:
+        """Fill ``out``, C-contiguous, with the part that lies there."""
+        for number, plane in enumerate(self._planes_of(out)):
+            straight = plane.flags.c_contiguous
+            found = plane if straight else np.empty_like(plane, order="C")
+            for offset, piece in self._pieces(number, rows, columns, found):
+                self._whole(os.preadv, piece, offset)
+            if not straight:
+                plane[...] = found
 
     def write(self, rows: Span, columns: Span, part: NDArray[Any]) -> None:
-        ordered = np.ascontiguousarray(part.transpose(self._order)).reshape(rows.length, self._between, columns.length)
-        for offset, piece in self._parts(rows, columns, ordered):
-            self._whole(os.pwritev, piece, offset)
+        for number, plane in enumerate(self._planes_of(part)):
+            for offset, piece in self._pieces(number, rows, columns, np.ascontiguousarray(plane)):
+                self._whole(os.pwritev, piece, offset)
 
     def close(self) -> None:
         """Give the room back."""
         self._file.close()
 
-    def _parts(self, rows: Span, columns: Span, array: NDArray[Any]) -> Iterator[tuple[int, NDArray[Any]]]:
-        """Pieces that lie together in the file, and where: all rows, or one row of one channel each."""
-        item, line = self._dtype.itemsize, self._between * self._width
+    def _planes_of(self, part: NDArray[Any]) -> Iterator[NDArray[Any]]:
+        """Views of (rows, columns, ...), in the order of the file."""
+        ordered = part.transpose(self._order)
+        for index in np.ndindex(ordered.shape[: self._before]):
+            yield ordered[index]
+
+    def _pieces(self, plane: int, rows: Span, columns: Span, array: NDArray[Any]) -> Iterator[tuple[int, NDArray[Any]]]:
+        """What lies together in the file, and where: all rows of a plane, or one."""
+        line = self._width * self._pixel_bytes
+        first = (plane * self._height + rows.start) * line
         if columns.length == self._width:
-            yield rows.start * line * item, array
+            yield first, array
             return
+        first += columns.start * self._pixel_bytes
         for row in range(rows.length):
-            for between in range(self._between):
-                place = (rows.start + row) * line + between * self._width + columns.start
-                yield place * item, array[row, between]
+            yield first + row * line, array[row]
 
     def _whole(self, transfer: Any, array: NDArray[Any], offset: int) -> None:
         left = array.reshape(-1).view(np.uint8).data

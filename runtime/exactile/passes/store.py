@@ -128,7 +128,9 @@ class MapStore:
         if isinstance(kept, ScratchMap):
             found = dict(zip(one.axes, (rows.length, columns.length), strict=True))
             shape = tuple(found[dim] if size is None else size for dim, size in enumerate(one.shape))
-            return kept.read(rows, columns, shape)
+            buffer = self._buffer(one.input, shape, one.dtype)
+            kept.read(rows, columns, buffer)
+            return buffer
         part: Array = kept[_slices(one, rows, columns)]
         if part.flags.c_contiguous:
             return part
