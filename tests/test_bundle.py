@@ -339,9 +339,16 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("output", "dtype"), [("probabilities", "uint8"), ("probabilities", "float16"), ("raw", "float16")]
+    ("output", "dtype", "plan"),
+    [
+        ("probabilities", "uint8", "tile"),
+        ("probabilities", "float16", "strip"),
+        ("raw", "float16", "tile"),
+        pytest.param("probabilities", "uint8", "strip", marks=pytest.mark.slow),
+        pytest.param("probabilities", "float16", "tile", marks=pytest.mark.slow),
+        pytest.param("raw", "float16", "strip", marks=pytest.mark.slow),
+    ],
 )
-@pytest.mark.parametrize("plan", ["tile", "strip"])
 def test_maps_of_fewer_bits_are_the_float_maps_rounded(tmp_path, output, dtype, plan):
     model = onnx_file(tmp_path, "unet_d2")
     image = np.random.default_rng(4).integers(0, 256, (150, 170, 3), dtype=np.uint8)

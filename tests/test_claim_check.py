@@ -70,10 +70,17 @@ def plant_carry(monkeypatch) -> None:
     monkeypatch.setattr(deploy_graphs, "build_strips", lying)
 
 
+HELD = ("unet_d3", "unet_bilinear_skip_d2", "segnet", "asymmetric", "valid", "super_resolution", "low_resolution")
+
+
 @pytest.mark.parametrize(
-    "name", ["unet_d3", "unet_bilinear_skip_d2", "segnet", "asymmetric", "valid", "super_resolution", "low_resolution"]
+    ("name", "weights"),
+    [
+        pytest.param(name, weights, marks=pytest.mark.slow if (first + second) % 2 else ())
+        for first, name in enumerate(HELD)
+        for second, weights in enumerate(("random", "integer"))
+    ],
 )
-@pytest.mark.parametrize("weights", ["random", "integer"])
 def test_what_holds_is_found_to_hold(tmp_path, name, weights):
     found = check_claim(load_network(onnx_file(tmp_path, name, weights)))
     assert (found.tiles, found.strips, found.untried, found.with_strips) == ("", "", "", True)
@@ -234,7 +241,10 @@ def test_other_rules_check_again(model, image, tmp_path, monkeypatch):
     assert "by rules only" in called("inspect", model).stdout
 
 
-@pytest.mark.parametrize("damage", [b"", b"{", b'{"tiles": 5}', b"\xff\xfe", b"[]"])
+@pytest.mark.parametrize(
+    "damage",
+    [b"{", b'{"tiles": 5}', *(pytest.param(one, marks=pytest.mark.slow) for one in (b"", b"\xff\xfe", b"[]"))],
+)
 def test_a_damaged_cache_is_made_again(model, image, cache, tmp_path, damage):
     summary(model, image, "-o", tmp_path / "labels.tif")
     (kept,) = (cache / "verdicts").iterdir()

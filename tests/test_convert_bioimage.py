@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import warnings
 import zipfile
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -138,8 +139,18 @@ def zipped(folder: Path) -> Path:
     return Path(shutil.make_archive(str(folder), "zip", folder))
 
 
-@pytest.mark.parametrize("post", POST)
-@pytest.mark.parametrize("pre", PRE)
+def each_once(pre: str, post: str) -> bool:
+    """Every step before and every one after the network is in one of these pairs; all pairs are ``slow``."""
+    return list(PRE).index(pre) == list(POST).index(post)
+
+
+@pytest.mark.parametrize(
+    ("pre", "post"),
+    [
+        pytest.param(pre, post, marks=() if each_once(pre, post) else pytest.mark.slow)
+        for pre, post in product(PRE, POST)
+    ],
+)
 def test_a_package_gives_its_test_result_in_every_plan(tmp_path, pre, post):
     made = convert(package(tmp_path / "net", pre, post), tmp_path / "b")
     assert made.agreement.max_abs <= made.agreement.tolerance

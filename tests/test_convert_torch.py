@@ -56,7 +56,9 @@ def check(bundle, module, size=(256, 224)) -> None:
     assert "tile" in results
 
 
-@pytest.mark.parametrize("name", ENTRIES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "FC-DenseNet-56" else name for name in ENTRIES]
+)
 def test_a_module_becomes_a_bundle(name, tmp_path):
     module = random_weights(ENTRIES[name](), 0)
     made = convert(module, tmp_path / "b", normalization=Normalization(scale=(255.0,)), output="raw")

@@ -26,6 +26,9 @@ LARGE_NETS = {
     "unet_bilinear_d4",
     "unet_nearest_d4",
 }
+LARGEST, SLOW = "fc_densenet56_transpose2", pytest.mark.slow
+"""Its like, fc_densenet56, is not slow."""
+
 INTEGER_CASES = [
     (name, border)
     for name in INTEGER_NETS
@@ -71,7 +74,7 @@ def image_size(name: str, tile: tuple[int, int]) -> tuple[int, int]:
     return tile[0] + steps * stride - stride // 2 + 1, tile[1] + (steps + 1) * stride - 1
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=SLOW if name == LARGEST else ()) for name in NETS])
 def test_tiled_labels_equal_whole_labels(name):
     """Zero different labels with smallest tiles on random weights, and raw outputs to re-association."""
     tile = smallest_tile(name)
@@ -90,7 +93,9 @@ def test_tiled_labels_equal_whole_labels(name):
     assert np.count_nonzero(labels != reference.argmax(0)) == 0
 
 
-@pytest.mark.parametrize(("name", "border"), INTEGER_CASES)
+@pytest.mark.parametrize(
+    ("name", "border"), [pytest.param(*case, marks=SLOW if case[0] == LARGEST else ()) for case in INTEGER_CASES]
+)
 def test_integer_weights_agree_bit_for_bit(name, border):
     """With exact arithmetic a single wrong border pixel would show."""
     tile = smallest_tile(name)

@@ -45,7 +45,7 @@ def test_the_result_is_that_of_the_cpu(binding, engines, output, monkeypatch, tm
         assert clean(emulation)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 4))])
 @pytest.mark.parametrize("engines", PLANS)
 def test_random_delays_change_nothing(binding, engines, seed, monkeypatch, tmp_path):
     """Whatever a copy or an inference is delayed by, the labels are the same."""

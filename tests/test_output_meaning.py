@@ -272,7 +272,9 @@ def test_a_bundle_keeps_threshold_rule_and_planes(tmp_path):
     assert "--threshold: fixed in the bundle" in refused.stderr
 
 
-@pytest.mark.parametrize("output", ["labels", "probabilities", "multilabel"])
+@pytest.mark.parametrize(
+    "output", ["labels", *(pytest.param(one, marks=pytest.mark.slow) for one in ("probabilities", "multilabel"))]
+)
 def test_a_conversion_that_writes_something_else_than_the_output_means_is_refused(tmp_path, monkeypatch, output):
     """The two bugs planted: a threshold of scores for probabilities, and a second sigmoid."""
     from exactile_converters import convert as conversion

@@ -185,7 +185,7 @@ LAYERS = st.one_of(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     layers=st.lists(LAYERS, min_size=1, max_size=3),
     height=st.integers(40, 90),

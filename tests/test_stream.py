@@ -67,7 +67,7 @@ def test_a_stream_gives_the_whole_pass(name, border):
     assert np.array_equal(streamed(name, image, [7], rows=8, border=border), whole(name, image, border))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     st.sampled_from(["unet_d2", "valid", "super_resolution", "asymmetric"]),
     st.integers(12, 90),
