@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tests import attention_modules
+
 WIDTHS = (6, 8, 12)
 CLASSES = 3
 
@@ -276,6 +278,7 @@ BLOCKS: Mapping[str, Callable[[int], nn.Module]] = {
     "spatial_softmax": lambda _: Called(spatial_softmax),
     "flattened": lambda _: Called(flattened),
     "response_normed": lambda _: Called(response_normed),
+    **{name: (lambda _, block=block: Called(block)) for name, block in attention_modules.BLOCKS.items()},  # type: ignore[misc]
 }
 
 NETWORKS: Mapping[str, Callable[[], nn.Module]] = {

@@ -8,18 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-import numpy as np
 import onnx_ir as ir
 
 from exactile_converters.geometry.feature_maps import FeatureMap
-from exactile_converters.geometry.node_view import SPATIAL, is_spatial
+from exactile_converters.geometry.node_view import SPATIAL
+from exactile_converters.passes.contraction import contracted
+from exactile_converters.passes.products import product
 from exactile_converters.passes.taking import FLOAT, Written, kept_shape, reduced_axes
 
 Features = Mapping[str, FeatureMap]
 Steps = tuple[list[ir.Node], ir.Value]
-
-MOST_PRODUCTS = 64
-"""A product of maps over all positions has no more entries: so many maps are as large as one of its operands."""
 
 
 def decomposed(node: ir.Node, features: Features) -> Steps | None:
@@ -73,26 +71,10 @@ def _power_mean(node: ir.Node, feature: FeatureMap, _features: Features) -> Step
 
 
 def _product(node: ir.Node, feature: FeatureMap, features: Features) -> Steps | None:
-    """(..., i, p) times (..., p, j), where p are all positions: for each i and j the sum of a product of maps."""
-    first, second = node.inputs
+    """(..., i, p) times (..., p, j), where p are all positions."""
+    second = node.inputs[1]
     other = features.get(second.name or "") if second is not None else None
-    if first is None or second is None or other is None or other.dtype != FLOAT.value:
-        return None
-    rank = len(feature.labels)
-    if rank < 3 or len(other.labels) != rank or feature.shape[:-2] != other.shape[:-2]:
-        return None
-    alike = (feature.scale, feature.constant) == (other.scale, other.constant)
-    if feature.labels[-1] != "yx" or other.labels[-2] != "yx" or not alike:
-        return None
-    if any(is_spatial(label) for label in (*feature.labels[:-1], *other.labels[:-2], other.labels[-1])):
-        return None
-    if feature.shape[-2] * other.shape[-1] > MOST_PRODUCTS:
-        return None
-    written = Written(node)
-    turned = written.add("Transpose", second, perm=[*range(rank - 2), rank - 1, rank - 2])
-    left = written.add("Unsqueeze", first, written.constant([rank - 1], np.int64))
-    right = written.add("Unsqueeze", turned, written.constant([rank - 2], np.int64))
-    return written.nodes, written.reduced("ReduceSum", written.add("Mul", left, right), [rank], keep=0)
+    return product(node, feature, other) if other is not None else None
 
 
 _STEPS: Mapping[str, Callable[[ir.Node, FeatureMap, Features], Steps | None]] = {
@@ -101,4 +83,5 @@ _STEPS: Mapping[str, Callable[[ir.Node, FeatureMap, Features], Steps | None]] = 
     "ReduceLogSumExp": _log_of_exponentials,
     "GlobalLpPool": _power_mean,
     "MatMul": _product,
+    "Einsum": lambda node, _feature, features: contracted(node, features),
 }

@@ -19,6 +19,8 @@ from exactile_converters.geometry.cost import cost_per_pixel
 from exactile_converters.geometry.node_view import SPATIAL, is_spatial
 from exactile_converters.geometry.trace import Traced
 from exactile_converters.passes.levels import LevelOf
+from exactile_converters.passes.products import computed_as_one, factors_of
+from exactile_converters.passes.reductions import Reduction
 
 MAC_S = 1 / 40e9
 """Seconds of a multiply-accumulate, on few cores."""
@@ -28,6 +30,8 @@ MADE_BYTE_S = 1 / 6e9
 
 REDUCED_BYTES = {"moments": 6, "mean": 2, "sum": 2, "maximum": 2, "minimum": 2}
 """Bytes that are read or made for each byte of a map of which a statistic is taken: its zone, rows, squares."""
+
+FLOAT_BYTES = 4
 
 KEPT_BYTE_S = 1 / 2.5e9
 """Seconds that a byte takes to be written to a kept map, or read."""
@@ -59,10 +63,7 @@ class Cuts:
         }
         self._targets = [tuple(one.of.name or "" for one in level) for level in levels]
         self._targets.append((result.name or "",))
-        self._reducing = [
-            MADE_BYTE_S * sum(REDUCED_BYTES.get(one.kind, 2) * self.bytes_of(one.of.name or "") for one in level)
-            for level in levels
-        ]
+        self._reducing = [sum(map(self._reducing_time, level)) for level in levels]
         self._levels = self._found_at(levels)
         self._seconds = {node: self._time(node) for node in dict.fromkeys(self._makers.values())}
 
@@ -173,7 +174,16 @@ class Cuts:
             found.update((value.name, at) for value in node.outputs if value.name)
         return found
 
+    def _reducing_time(self, one: Reduction) -> float:
+        """Of taking a statistic, for each pixel of the image."""
+        made = self.bytes_of(one.of.name or "")
+        if factors_of(one.of) is not None:
+            return made / FLOAT_BYTES * MAC_S
+        return MADE_BYTE_S * REDUCED_BYTES.get(one.kind, 2) * made
+
     def _time(self, node: ir.Node) -> float:
+        if computed_as_one(node):
+            return 0.0
         made = [value.name for value in node.outputs if value.name and value.name in self._features]
         macs = cost_per_pixel((node,), self._features).mac_per_pixel or 0
         return float(macs) * MAC_S + MADE_BYTE_S * sum(self.bytes_of(name) for name in made)

@@ -24,6 +24,7 @@ from exactile_converters.graphs.image_in import IMAGE, prepend_image
 from exactile_converters.graphs.io import Wrapped
 from exactile_converters.graphs.normalization import Normalization
 from exactile_converters.passes.bin_partials import Within, bin_parts
+from exactile_converters.passes.products import Factors, factors_of, lengths_of
 from exactile_converters.passes.reductions import Reduction
 from exactile_converters.passes.taking import AXES_BY_INPUT
 from exactile_converters.placed.find import line_of
@@ -102,6 +103,9 @@ class _Tail:
         """The numbers of a statistic, float64: each a vector."""
         build, labels = self._build, reduction.labels
         feature = self._traced.features[reduction.of.name or ""]
+        factors = factors_of(value) if reduction.kind == "sum" else None
+        if factors is not None:
+            return self._products(factors, lengths_of(value), feature)
         part = self._part(value, feature, labels)
         if feature.dtype != FLOAT.value:
             part = build.add("Cast", part, to=FLOAT.value)
@@ -125,6 +129,23 @@ class _Tail:
             self._sum("ReduceSum", apart, labels),
             self._sum("ReduceSumSquare", apart, labels),
         ]
+
+    def _products(self, factors: Factors, lengths: ir.Value, feature: FeatureMap) -> list[ir.Value]:
+        """The zone's pixels, and the products of ``factors``: of each row in float32, of all in float64."""
+        build = self._build
+        *lead, first, second = feature.shape[:-2]
+        at, parts = len(lead), []
+        channels_first: Label = "c"
+        channelled: Labels = (*[channels_first] * (at + 1), *SPATIAL)
+        for value, channels in zip(factors, (first, second), strict=True):
+            sizes = build.add("Concat", build.constant(np.array([*lead, channels], np.int64)), lengths, axis=0)
+            parts.append(self._part(build.add("Reshape", value, sizes), feature, channelled))
+        pixels = build.add("Cast", build.add("Size", parts[0]), to=DOUBLE.value)
+        pixels = build.add("Div", pixels, build.constant(np.array([prod(lead) * first], np.float64)))
+        left = build.add("Transpose", parts[0], perm=[*range(at), at + 1, at, at + 2])
+        right = build.add("Transpose", parts[1], perm=[*range(at), at + 1, at + 2, at])
+        rows = build.add("Cast", build.add("MatMul", left, right), to=DOUBLE.value)
+        return [pixels, self._vector(self._reduced("ReduceSum", rows, (at,)))]
 
     def _part(self, value: ir.Value, feature: FeatureMap, labels: Labels) -> ir.Value:
         """The zone's part of a map."""
