@@ -253,7 +253,12 @@ class _Graphs:
 
     def level_of(self, number: int, level: Level) -> LevelPart:
         """The graphs of a pass that finds statistics."""
-        return level_part(level, *self._pass(f"statistics-{number}.onnx", level.model))
+        name = f"statistics-{number}.onnx"
+        on_device = None
+        if level.on_device is not None:
+            on_device = f"device-{name}"
+            self._add_pass(on_device, level.on_device.graph, level.model)
+        return level_part(level, *self._pass(name, level.model), on_device)
 
     def keeping_of(self, keeping: KeptPasses) -> KeepingPart:
         """The graphs of passes that begin at kept maps."""

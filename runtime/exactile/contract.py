@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from exactile.built_engine import BuiltEngine
 from exactile.geometry import Geometry
+from exactile.passes.device_graph import DevicePass
 from exactile.passes.kept_map import KeptAlong, KeptMap
 from exactile.passes.statistic import Statistic
 
@@ -296,11 +297,18 @@ class Level:
     """A pass over the image that finds ``statistics`` of it, where those of earlier levels are known.
 
     ``model`` has the geometry of zones of the image: its scale is 1. Its graphs give partial statistics of a zone; see
-    ``exactile.passes.statistic``.
+    ``exactile.passes.statistic``. ``on_device`` is the same for GPUs; None where there is no such graph.
     """
 
     model: DeployedModel
     statistics: tuple[Statistic, ...]
+    on_device: DevicePass | None = None
+
+    @property
+    def device_model(self) -> DeployedModel:
+        """``model`` with the graph for GPUs, which there must be."""
+        assert self.on_device is not None
+        return replace(self.model, graph=self.on_device.graph)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

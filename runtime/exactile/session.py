@@ -84,8 +84,11 @@ class Session:
             threads=threads,
             keep=keep_engine,
         )
+        of_images = model
         if self._processor.space is not None:  # graphs on GPUs are not told where a tile lies
-            model = model.without_placed
+            of_images = model.without_placed
+        if not model.levels:  # their statistics are those of an image that is not extended
+            model = of_images
         self._model = model
         if memory_bytes is not None:
             return_large_blocks_at_once()
@@ -102,7 +105,7 @@ class Session:
             )
 
         self._planner = planner(model)
-        self._without_passes = replace(model, levels=(), keeping=None, whole=None)
+        self._without_passes = replace(of_images, levels=(), keeping=None, whole=None)
         self._planner_without_passes = planner(self._without_passes)
 
     @property
@@ -284,7 +287,7 @@ class Session:
     def _keeping(self, source: Source, wish: Wish) -> tuple[DeployedModel, Planner, Processor, Wish] | None:
         """The way over maps that are kept between passes, where memory and disk have room for them."""
         size = source.height, source.width
-        kept = self._model.keeping
+        kept = self._model.keeping if self._processor.space is None else None  # GPUs compute all passes from the image
         model = kept.at(size) if kept is not None and wish.plan not in {"strip", "whole"} else None
         if model is None:
             return None

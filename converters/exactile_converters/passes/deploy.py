@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +17,7 @@ from exactile_converters.geometry.obstacle import Obstacle
 from exactile_converters.geometry.trace import Traced
 from exactile_converters.graphs.io import Wrapped
 from exactile_converters.graphs.normalization import Normalization
+from exactile_converters.passes.device_tail import device_pass, wrap_device_partials
 from exactile_converters.passes.keeping import Cuts
 from exactile_converters.passes.levels import LevelOf, level_geometry, levels_of, with_work
 from exactile_converters.passes.partials import over_everything, wrap_partials
@@ -75,8 +77,8 @@ def _level(
 ) -> Level:
     taken: Weights = {}
 
-    def wrapped() -> Wrapped:
-        made = wrap_partials(network, traced, level, image_dtype=image_dtype, normalization=normalization)
+    def wrapped(wrap: Callable[..., Wrapped] = wrap_partials) -> Wrapped:
+        made = wrap(network, traced, level, image_dtype=image_dtype, normalization=normalization)
         write_for_provider(made.model)
         return made
 
@@ -85,8 +87,8 @@ def _level(
         over_everything(fixed.model)
         return graph_memory(finished_graph(fixed, asking), *sizes_looked_at(traced))
 
-    def graph_of(asking: Told | None) -> bytes:
-        proto = finished_graph(wrapped(), asking)
+    def graph_of(asking: Told | None, wrap: Callable[..., Wrapped] = wrap_partials) -> bytes:
+        proto = finished_graph(wrapped(wrap), asking)
         taken.update(share_weights(proto, weights, network.model.graph.initializers))
         graph: bytes = proto.SerializeToString()
         return graph
@@ -111,7 +113,8 @@ def _level(
         placed=placed,
         no_strips_reason=NO_STRIPS,
     )
-    return Level(
-        model=model,
-        statistics=tuple(statistic_of(one, traced) for one in level),
-    )
+    statistics = tuple(statistic_of(one, traced) for one in level)
+    on_device = None
+    if not geometry.placed:  # graphs on GPUs are not told where a tile lies
+        on_device = device_pass(graph_of(None, wrap_device_partials), traced, level)
+    return Level(model=model, statistics=statistics, on_device=on_device)

@@ -6,7 +6,7 @@ distance from the zone's own mean.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 
 import numpy as np
@@ -31,6 +31,10 @@ from exactile_converters.placed.find import line_of
 
 FLOAT, DOUBLE = ir.DataType.FLOAT, ir.DataType.DOUBLE
 
+Values = Mapping[str | None, ir.Value]
+Added = tuple[list[ir.Value], list[ir.Value]]
+"""Vectors, and further inputs of the graph."""
+
 
 def wrap_partials(
     network: Network,
@@ -47,6 +51,30 @@ def wrap_partials(
     ``exactile.contract.POSITION``.
     Raises OptionError, ModelError, ChannelError.
     """
+
+    def added(build: Builder, values: Values) -> Added:
+        zone = ir.Value(name=ZONE, shape=ir.Shape([4]), type=ir.TensorType(ir.DataType.INT64))
+        position = ir.Value(name=POSITION, shape=ir.Shape([4]), type=ir.TensorType(ir.DataType.INT64))
+        tail = _Tail(build, zone, position, traced, int(network.model.graph.opset_imports.get("", 0)))
+        parts = [part for one in reductions for part in tail.of(one, values[one.of.name])]
+        return parts, [zone, *([position] if position.uses() else [])]
+
+    return wrap_tail(network, added, image_dtype=image_dtype, normalization=normalization, also=also)
+
+
+def wrap_tail(
+    network: Network,
+    added: Callable[[Builder, Values], Added],
+    *,
+    image_dtype: str,
+    normalization: Normalization,
+    also: Sequence[str] = (),
+    dtype: ir.DataType = DOUBLE,
+) -> Wrapped:
+    """Wrap a copy of ``network``: stored samples go in, vectors of ``dtype`` come out, one after the other.
+
+    ``added`` makes them of the network's values, by name, and tells which inputs they need.
+    """
     copy = network.copy()
     graph = copy.model.graph
     itself = ir.node("Identity", [copy.image], name="exactile_image_itself")
@@ -57,14 +85,11 @@ def wrap_partials(
     values = {value.name: value for node in graph for value in node.outputs}
     values[name] = itself.outputs[0]
     build = Builder(graph, "exactile_partial")
-    zone = ir.Value(name=ZONE, shape=ir.Shape([4]), type=ir.TensorType(ir.DataType.INT64))
-    position = ir.Value(name=POSITION, shape=ir.Shape([4]), type=ir.TensorType(ir.DataType.INT64))
-    tail = _Tail(build, zone, position, traced, int(graph.opset_imports.get("", 0)))
-    parts = [part for one in reductions for part in tail.of(one, values[one.of.name])]
+    parts, further = added(build, values)
     result = build.add("Concat", *parts, name=PARTIALS, axis=0)
-    result.type = ir.TensorType(DOUBLE)
+    result.type = ir.TensorType(dtype)
     result.shape = ir.Shape([None])
-    graph.inputs[:] = [image, zone, *([position] if position.uses() else [])]
+    graph.inputs[:] = [image, *further]
     graph.outputs[:] = [result]
     for node in graph:
         for value in node.outputs:

@@ -239,10 +239,29 @@ class StatisticPart(Part, frozen=True, kw_only=True, omit_defaults=True):
     grid: tuple[Positive, Positive] = (1, 1)
 
 
+class MapLinePart(Part, frozen=True, kw_only=True):
+    """How a map grows along an axis; see ``exactile.passes.device_graph.MapLine``."""
+
+    scale: Rational
+    stride: Stride
+    constants: Annotated[tuple[tuple[Count, Rational], ...], Meta(min_length=1)]
+
+
+class DevicePassPart(Part, frozen=True, kw_only=True):
+    """The graph of a pass for GPUs; ``rows`` and ``columns`` are those of the map of each statistic.
+
+    See ``exactile.passes.device_graph.DevicePass``.
+    """
+
+    graph: GraphPart
+    rows: tuple[MapLinePart, ...]
+    columns: tuple[MapLinePart, ...]
+
+
 class LevelPart(Part, frozen=True, kw_only=True, omit_defaults=True):
     """A pass over the image that finds statistics of it; see ``exactile.contract.Level``.
 
-    ``placed_graph`` is the one for sizes at which operators depend on the position.
+    ``placed_graph`` is the one for sizes at which operators depend on the position, ``on_device`` the one for GPUs.
     """
 
     geometry: GeometryPart
@@ -252,6 +271,7 @@ class LevelPart(Part, frozen=True, kw_only=True, omit_defaults=True):
     work: Work = 1.0
     placed_graph: GraphPart | None = None
     placed_memory: MemoryPart | None = None
+    on_device: DevicePassPart | None = None
 
 
 class KeptMapPart(Part, frozen=True, kw_only=True, omit_defaults=True):

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from fractions import Fraction
 from math import prod
 from typing import Any
 
 import msgspec
 from numpy.typing import NDArray
 
-from exactile.bundle.contract_file import ContractFile, GraphPart, KeptPassPart, LevelPart, StatisticPart, WholePart
+from exactile.bundle.contract_file import (
+    ContractFile,
+    DevicePassPart,
+    GraphPart,
+    KeptPassPart,
+    LevelPart,
+    MapLinePart,
+    StatisticPart,
+    WholePart,
+)
 from exactile.bundle.translation import (
     claims_of,
     geometry_from,
@@ -20,6 +30,7 @@ from exactile.bundle.translation import (
     memory_part,
 )
 from exactile.contract import Contract, DeployedModel, Level, PlacedModel, ResultOutput, WholeGraph
+from exactile.passes.device_graph import DevicePass, MapLine
 from exactile.passes.statistic import PARTIALS, Statistic
 
 NO_STRIPS = "statistics are found in tiles"
@@ -50,7 +61,32 @@ def _level_from(
         memory=memory_from(part.memory),
     )
     model = pass_from(part, contract, graphs, weights, layout, no_strips_reason=NO_STRIPS)
-    return Level(model=model, statistics=tuple(map(_statistic_from, part.statistics)))
+    statistics = tuple(map(_statistic_from, part.statistics))
+    return Level(model=model, statistics=statistics, on_device=_on_device_from(part, graphs))
+
+
+def _on_device_from(part: LevelPart, graphs: Mapping[str, bytes]) -> DevicePass | None:
+    """The graph for GPUs. Raises ValueError where it speaks of other maps than there are statistics."""
+    device = part.on_device
+    if device is None:
+        return None
+    if not len(device.rows) == len(device.columns) == len(part.statistics):
+        raise ValueError(
+            f"a graph for GPUs speaks of {len(device.rows)} and {len(device.columns)} maps, and its pass finds "
+            f"{len(part.statistics)} statistics"
+        )
+    lines = zip(map(_line_from, device.rows), map(_line_from, device.columns), strict=True)
+    return DevicePass(graph=graphs[device.graph.file], maps=tuple(lines))
+
+
+def _line_from(part: MapLinePart) -> MapLine:
+    constants = tuple((remainder, Fraction(constant)) for remainder, constant in part.constants)
+    return MapLine(Fraction(part.scale), part.stride, constants)
+
+
+def _line_part(line: MapLine) -> MapLinePart:
+    constants = tuple((remainder, str(constant)) for remainder, constant in line.constants)
+    return MapLinePart(scale=str(line.scale), stride=line.stride, constants=constants)
 
 
 def pass_from(
@@ -98,8 +134,8 @@ def whole_part(whole: WholeGraph, graph: str) -> WholePart:
     return WholePart(graph=GraphPart(file=graph), memory=memory_part(whole.memory), obstacles=whole.obstacles)
 
 
-def level_part(level: Level, graph: str, placed_graph: str | None) -> LevelPart:
-    """``graph``, ``placed_graph``: the names of their files."""
+def level_part(level: Level, graph: str, placed_graph: str | None, device_graph: str | None) -> LevelPart:
+    """``graph``, ``placed_graph``, ``device_graph``: the names of their files."""
     placed = level.model.placed
     return LevelPart(
         work=level.model.work,
@@ -109,4 +145,12 @@ def level_part(level: Level, graph: str, placed_graph: str | None) -> LevelPart:
         statistics=tuple(StatisticPart(**asdict(one)) for one in level.statistics),
         placed_graph=GraphPart(file=placed_graph) if placed_graph is not None else None,
         placed_memory=memory_part(placed.memory) if placed is not None else None,
+        on_device=_device_part(level.on_device, device_graph),
     )
+
+
+def _device_part(on_device: DevicePass | None, graph: str | None) -> DevicePassPart | None:
+    if on_device is None or graph is None:
+        return None
+    rows, columns = (tuple(_line_part(lines[index]) for lines in on_device.maps) for index in (0, 1))
+    return DevicePassPart(graph=GraphPart(file=graph), rows=rows, columns=columns)

@@ -178,6 +178,7 @@ def _needed(file: ContractFile) -> list[str]:
     passes += file.keeping.passes if file.keeping is not None else ()
     for one in passes:
         names += [part.file for part in (one.graph, one.placed_graph) if part is not None]
+    names += [level.on_device.graph.file for level in file.levels if level.on_device is not None]
     names += [file.whole.graph.file] if file.whole is not None else []
     for strips in all_strips:
         names += [getattr(strips.graphs, role).file for role in ROLES] if strips is not None else []

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Protocol
+
+from exactile.passes.statistic import PREFIX
 
 
 class DeviceNetwork(Protocol):
@@ -20,8 +22,14 @@ class DeviceNetwork(Protocol):
         """Put one inference over ``rows`` image rows on ``stream`` (a CUstream), and return.
 
         ``addresses`` are device addresses of every input and output by name; they stay valid until the work is done.
+        Statistics of the whole image that it does not take may be among them.
         Raises EngineError, DeviceMemoryError.
         """
 
     def close(self) -> None:
         """Release it, once its work is done; safe to call twice."""
+
+
+def taken(addresses: Mapping[str, int], tensors: Collection[str]) -> dict[str, int]:
+    """``addresses`` without statistics that a network of these ``tensors`` does not take."""
+    return {name: address for name, address in addresses.items() if name in tensors or not name.startswith(PREFIX)}

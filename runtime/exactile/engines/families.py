@@ -15,6 +15,7 @@ from exactile.engines.rtx_gpus import capability_text, rtx_refusal
 from exactile.engines.tensorrt import TensorRTNetwork
 from exactile.engines.tensorrt_library import load_tensorrt
 from exactile.errors import DeviceError
+from exactile.passes.device_partials import DevicePartials
 from exactile.plan.built import matching
 from exactile.plan.choice import Plan
 from exactile.plan.strips import StripPlan
@@ -89,12 +90,15 @@ class TensorRTFamily:
 
 
 class OnnxRuntimeCudaFamily:
-    """Implements ``EngineFamily`` with ONNX Runtime's CUDA provider. Raises DeviceError where it cannot be used."""
+    """Implements ``EngineFamily`` with ONNX Runtime's CUDA provider. Raises DeviceError where it cannot be used.
+
+    With ``partials``, ``model`` is a pass that finds statistics, with its graph for GPUs.
+    """
 
     engines = None
 
-    def __init__(self, model: DeployedModel) -> None:
-        self._model = model
+    def __init__(self, model: DeployedModel, partials: DevicePartials | None = None) -> None:
+        self._model, self._partials = model, partials
         self._version = load_cuda_library().__version__
 
     @property
@@ -110,7 +114,9 @@ class OnnxRuntimeCudaFamily:
 
     def open(self, device: DeviceInfo, plan: Plan, role: EngineRole, rows: int, *, stream: int) -> DeviceNetwork:
         model, width = self._model, plan.x.tile
-        graph, weights, dimensions, outputs = model.graph, model.weights, {}, {}
+        graph, weights = model.graph, model.weights
+        dimensions: dict[str, int] = {}
+        outputs: dict[str, tuple[int, ...]] = {}
         if isinstance(plan, StripPlan) and role != "tile":
             strips = plan.strips
             graph, weights = strips.graphs[role].graph, strips.weights
@@ -118,8 +124,12 @@ class OnnxRuntimeCudaFamily:
             if role != "last":
                 outputs = {f"{carry.name}_out": carry.shape_at(width) for carry in strips.carries}
         result = model.contract.result
-        front = (result.channels,) if result.channels else ()
-        outputs[result.name] = (*front, self._output_rows(plan, role, rows), plan.x.tile_output)
+        if self._partials is not None:
+            dimensions = self._partials.dims_at(width)
+            outputs[result.name] = (self._partials.numbers_at(rows),)
+        else:
+            front = (result.channels,) if result.channels else ()
+            outputs[result.name] = (*front, self._output_rows(plan, role, rows), plan.x.tile_output)
         return OnnxRuntimeCudaNetwork(
             graph,
             tile_shape=(rows, width),

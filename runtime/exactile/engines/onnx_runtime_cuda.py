@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from exactile.engines.cuda_placement import left_to_the_cpu
 from exactile.engines.cuda_provider import PROVIDER, check_provider, fail_on_device, load_cuda_library, quiet
+from exactile.engines.device_network import taken
 from exactile.engines.onnx_runtime import add_weights, check_claims, declared, session_options
 from exactile.errors import DeviceError, EngineError
 
@@ -102,7 +103,7 @@ class OnnxRuntimeCudaNetwork:
                 f"the network was made for {self._rows} rows on stream {self._stream:#x}, not for {rows} rows on "
                 f"stream {stream:#x}; make another one"
             )
-        binding = self._bound(addresses)
+        binding = self._bound(taken(addresses, self._tensors))
         try:
             self._session.run_with_iobinding(binding, self._run_options)
         except Exception as error:  # noqa: BLE001  # its exceptions share no base class

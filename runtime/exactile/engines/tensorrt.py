@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from exactile.built_engine import BuiltEngine, TensorSpec
+from exactile.engines.device_network import taken
 from exactile.engines.rtx_gpus import capability_text, rtx_refusal
 from exactile.engines.tensorrt_library import TensorRTLibrary, load_tensorrt
 from exactile.errors import BundleError, DeviceError, DeviceMemoryError, EngineError
@@ -80,6 +81,7 @@ class TensorRTNetwork:
         Raises EngineError, DeviceError, DeviceMemoryError.
         """
         self._opened(self._context)  # no name for it here: an error's traceback would keep it after ``close``
+        addresses = taken(addresses, self._built.inputs)
         self._check_addresses(addresses)
         self._set_rows(rows)
         with self._library.doing(f"running {self._name()} on {rows} rows") as call:

@@ -2,25 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 
-from exactile.contract import DeployedModel
+from exactile.contract import Level
+from exactile.passes.device_partials import DevicePartials
 from exactile.passes.store import part_bytes
+from exactile.pipeline.device_ring import LoadBytes
 from exactile.plan.budget import INPUT_SLOTS, MemoryNeed
 from exactile.plan.choice import Plan
+from exactile.plan.tiles import TilePlan
 from exactile.planning import Planner
+from exactile.processors.planning import DevicePlanner
+from exactile.processors.protocol import DeviceSpace
 
 
 class PassPlanner(Planner):
-    """Plans for ``model``, a level of another one, within ``budget_bytes`` of resident memory."""
+    """Plans for a ``level`` of another model, within ``budget_bytes`` of resident memory.
 
-    def __init__(self, model: DeployedModel, *, budget_bytes: int, process_bytes: int) -> None:
-        super().__init__(model, budget_bytes=budget_bytes, process_bytes=process_bytes)
+    With ``space``, on GPUs.
+    """
+
+    def __init__(
+        self, level: Level, *, budget_bytes: int, process_bytes: int, space: DeviceSpace | None = None
+    ) -> None:
+        super().__init__(level.model, budget_bytes=budget_bytes, process_bytes=process_bytes)
+        if space is not None:
+            self._devices = DevicePlanner(level.model, space, _load_of(level))
 
     def _host_need(self, plan: Plan, need: MemoryNeed) -> MemoryNeed:
         found, image = super()._host_need(plan, need), self._contract.image
         tile_bytes = plan.tile_shape[0] * plan.tile_shape[1] * image.channels * np.dtype(image.dtype).itemsize
         parts = part_bytes((*self._model.reads, *self._model.writes), plan.tile_shape)
         return replace(found, buffer_bytes=min(len(plan), INPUT_SLOTS) * tile_bytes + parts)
+
+
+def _load_of(level: Level) -> Callable[[Plan, int], LoadBytes]:
+    partials = DevicePartials.of(level)
+
+    def load(plan: Plan, _batch: int) -> LoadBytes:
+        assert isinstance(plan, TilePlan)
+        return LoadBytes.of_partials(level.model.contract, plan, partials)
+
+    return load

@@ -14,14 +14,16 @@ from numpy.typing import NDArray
 
 from exactile.contract import DeployedModel, Level
 from exactile.engines.arena import HeldRegion
-from exactile.errors import BudgetError, OptionError, PlanError
+from exactile.errors import BudgetError, DeviceError, DeviceMemoryError, OptionError, PlanError
 from exactile.geometry import Box
+from exactile.passes.device_partials import WITHOUT_GPU_PASSES
 from exactile.passes.merge import Merged
 from exactile.passes.planner import PassPlanner
 from exactile.passes.report import PassReport
 from exactile.passes.store import MapStore, lifetimes
 from exactile.passes.unread import Unread
 from exactile.pipeline.cancellation import Cancellation
+from exactile.pipeline.compute import Compute
 from exactile.pipeline.run import Pipeline
 from exactile.pipeline.staging import read_plan
 from exactile.plan.budget import MemoryNeed
@@ -75,11 +77,27 @@ class Passes:
     _done: float = 0.0
 
     def check(self) -> None:
-        """Raises OptionError for borders that extend the image by the halo: that of each pass is another one."""
+        """Raises OptionError for borders that extend the image by the halo: that of each pass is another one.
+
+        Raises DeviceError for images that GPUs do not take in passes.
+        """
+        self._check_size()
         if self.model.levels and self.wish.border != "model":
             raise OptionError(
                 f"--border {self.wish.border} extends the image by the halo; a network that takes statistics of the "
                 "whole image has a halo for each pass: leave it out"
+            )
+
+    def _check_size(self) -> None:
+        """Graphs on GPUs are not told where a tile lies, and an image that is extended has other statistics."""
+        size = self.source.height, self.source.width
+        models = [self.model, *(level.model for level in self.model.levels)]
+        if self.processor.space is None or not self.model.levels:
+            return
+        if any(one.contract.geometry.of_size(size).placed for one in models):
+            raise DeviceError(
+                f"for images of {size[0]} x {size[1]} pixels operators of this network depend on the position, and it "
+                f"takes statistics of the whole image: such run on the CPU only. What to do: {WITHOUT_GPU_PASSES}"
             )
 
     def run(
@@ -126,18 +144,19 @@ class Passes:
 
         Raises BudgetError, PlanError, SourceError, EngineError, CancelledError.
         """
+        self._check_size()
         planner = self._level_planner(level)
-        plan, need = self._plan(planner, size)
-        sink = MergingSink(plan, merged)
-        granted = need.decoding_bytes + need.granted_cache(planner.budget_bytes)
-        self.source.prepare(read_plan(plan), cache_bytes=granted)
-        self.opening(need)
         with self._own_cancellation() as cancellation:
+            plan, need, compute = self._ready(planner, level, size, constants, cancellation)
+            sink = MergingSink(plan, merged)
+            granted = need.decoding_bytes + need.granted_cache(planner.budget_bytes)
+            self.source.prepare(read_plan(plan), cache_bytes=granted)
+            self.opening(need)
             Pipeline(
                 plan=plan,
                 contract=level.model.contract,
                 source=self.source if level.model.reads_image else Unread(self.source),
-                compute=self.processor.partials(level, plan, need, constants, self.maps),
+                compute=compute,
                 sink=sink,
                 progress=lambda pixels: self._advance(pixels, level.model.work),
                 cancellation=cancellation,
@@ -160,8 +179,27 @@ class Passes:
 
     def _level_planner(self, level: Level) -> PassPlanner:
         return PassPlanner(
-            level.model, budget_bytes=self.planner.budget_bytes, process_bytes=self.planner.process_bytes
+            level,
+            budget_bytes=self.planner.budget_bytes,
+            process_bytes=self.planner.process_bytes,
+            space=self.processor.level_space(level),
         )
+
+    def _ready(
+        self,
+        planner: PassPlanner,
+        level: Level,
+        size: tuple[int, int],
+        constants: Constants,
+        cancellation: Cancellation,
+    ) -> tuple[TilePlan, MemoryNeed, Compute]:
+        """A plan that the processor has room for, and what computes it."""
+        while True:
+            plan, need = self._plan(planner, size)
+            try:
+                return plan, need, self.processor.partials(level, plan, need, constants, cancellation, self.maps)
+            except DeviceMemoryError as error:
+                planner.refuse(plan, need, error)
 
     @contextmanager
     def _own_cancellation(self) -> Iterator[Cancellation]:

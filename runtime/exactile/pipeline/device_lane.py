@@ -14,6 +14,7 @@ from exactile.built_engine import EngineRole
 from exactile.contract import Contract
 from exactile.cuda.protocol import Bytes, Device, Stream, Window
 from exactile.engines.device_network import DeviceNetwork
+from exactile.passes.device_partials import DevicePartials
 from exactile.pipeline.cancellation import Cancellation
 from exactile.pipeline.channel import Channel
 from exactile.pipeline.compute import Array, Free, Load
@@ -23,7 +24,7 @@ from exactile.pipeline.device_ring import Marks, Ring, Slot
 from exactile.pipeline.timing import INFER, TimeSpan
 from exactile.plan.choice import Plan
 from exactile.plan.strips import StripPlace, StripStep
-from exactile.plan.tiles import Step
+from exactile.plan.tiles import Step, TilePlan
 
 
 class Networks(Protocol):
@@ -41,7 +42,8 @@ class Networks(Protocol):
 class DeviceLane:
     """Implements ``Lane`` on one device; the device's context is current in the lane's thread.
 
-    Everything it works with is lent by the station; ``constants`` are device addresses of further inputs.
+    Everything it works with is lent by the station; ``constants`` are device addresses of further inputs. With
+    ``partials`` results are partial statistics of zones, float64.
     """
 
     device: Device
@@ -54,6 +56,7 @@ class DeviceLane:
     contract: Contract
     cancellation: Cancellation
     free: Free
+    partials: DevicePartials | None = None
     _base_s: float = 0.0
     _opened_before_s: float = 0.0
     _slots: Channel[Slot] | None = None
@@ -81,6 +84,7 @@ class DeviceLane:
         network = self.networks.take(first.place.role if isinstance(first, StripStep) else "tile", rows)
         with _Timed(ring.copy_in, slot.copied_in):
             ring.copy_in.copy_in(slot.input, self._used(load))
+            self._tell(slot, first)
         ring.compute.wait(slot.copied_in.end)
         with _Timed(ring.compute, slot.computed):
             self.replays.enqueue(network, self._addresses(slot, first), rows)
@@ -106,6 +110,8 @@ class DeviceLane:
 
     def results(self, slot: Slot, load: Load) -> list[Array]:
         """The zones of a load whose copies out are done."""
+        if self.partials is not None:
+            return [self._partials_of(self.partials, slot, load.steps[0])]
         found, start = [], 0
         for step in load.steps:
             shape = self._zone_shape(step)
@@ -129,6 +135,19 @@ class DeviceLane:
                 for work, marks in works
             ]
 
+    def _tell(self, slot: Slot, step: Step) -> None:
+        """Bring what goes in beside the image; the slot's work before is done."""
+        if self.partials is not None and slot.told is not None:
+            pinned, buffer = slot.told
+            assert isinstance(self.plan, TilePlan)
+            self.partials.tell(self.plan, step, pinned.array)
+            self.ring.copy_in.copy_in(buffer, pinned.array)
+
+    def _partials_of(self, partials: DevicePartials, slot: Slot, step: Step) -> Array:
+        assert isinstance(self.plan, TilePlan)
+        numbers = partials.numbers_at(self.plan.y.tile)
+        return partials.of_zone(self.plan, step, slot.result.array[: numbers * 4].view(np.float32))
+
     @property
     def _itemsize(self) -> int:
         return np.dtype(self.contract.result.dtype).itemsize
@@ -142,7 +161,10 @@ class DeviceLane:
 
     def _addresses(self, slot: Slot, step: Step) -> dict[str, int]:
         place = step.place if isinstance(step, StripStep) else None
-        return addresses(self.contract, slot, self.carries, place, self.constants)
+        return addresses(self.contract, slot, self.carries, place, {**self.constants, **self._masks(slot)})
+
+    def _masks(self, slot: Slot) -> Mapping[str, int]:
+        return masks_at(slot, self.partials, self.plan)
 
     def _zone_shape(self, step: Step) -> tuple[int, ...]:
         channels = self.contract.result.channels
@@ -150,6 +172,10 @@ class DeviceLane:
 
     def _copies_out(self, slot: Slot, load: Load) -> Iterator[tuple[Bytes, Window]]:
         """Each plane of each zone: where it goes, and where it lies in the device's output."""
+        if self.partials is not None:
+            size = self.partials.numbers_at(self.plan.y.tile) * 4
+            yield slot.result.array[:size], Window(offset_bytes=0, rows=1, row_bytes=size, pitch_bytes=size)
+            return
         itemsize, start = self._itemsize, 0
         for place, step in enumerate(load.steps):
             height, width = self.plan.output_shape(step)
@@ -202,6 +228,14 @@ class DeviceTicket:
 
     def release(self) -> None:
         self.lane.finish(self.slot, self.load)
+
+
+def masks_at(slot: Slot, partials: DevicePartials | None, plan: Plan) -> dict[str, int]:
+    """Where the graph of a pass finds its masks of columns."""
+    if partials is None or slot.told is None:
+        return {}
+    start = slot.told[1].address
+    return {name: start + offset for name, offset in partials.offsets_at(plan.x.tile).items()}
 
 
 def addresses(

@@ -25,7 +25,9 @@ import numpy as np
 from exactile.contract import Contract
 from exactile.cuda.protocol import Device, DeviceBuffer, Event, PinnedBuffer, Stream
 from exactile.errors import DeviceError
+from exactile.passes.device_partials import DevicePartials
 from exactile.plan.choice import Plan
+from exactile.plan.tiles import TilePlan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +38,8 @@ class LoadBytes:
     input_bytes: int
     output_bytes: int
     result_bytes: int
+    told_bytes: int = 0
+    """What else a load takes in, beside the image: see ``exactile.passes.device_partials``."""
 
     @classmethod
     def of(cls, contract: Contract, plan: Plan, batch: int) -> LoadBytes:
@@ -49,10 +53,28 @@ class LoadBytes:
             result_bytes=batch * zone * pixel,
         )
 
+    @classmethod
+    def of_partials(cls, contract: Contract, plan: TilePlan, partials: DevicePartials) -> LoadBytes:
+        """Of a pass that finds statistics; tiles go in one by one."""
+        given = partials.numbers_at(plan.y.tile) * np.dtype(np.float32).itemsize
+        image = contract.image
+        return cls(
+            batch=1,
+            input_bytes=prod(plan.tile_shape) * image.channels * np.dtype(image.dtype).itemsize,
+            output_bytes=given,
+            result_bytes=given,
+            told_bytes=partials.mask_bytes(plan.x.tile),
+        )
+
     @property
     def device_bytes(self) -> int:
         """Of one slot, on the GPU."""
-        return self.input_bytes + self.output_bytes
+        return self.input_bytes + self.output_bytes + self.told_bytes
+
+    @property
+    def pinned_bytes(self) -> int:
+        """Of one slot, on the host."""
+        return self.result_bytes + self.told_bytes
 
 
 class Closes(Protocol):
@@ -74,11 +96,15 @@ class Marks:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slot:
-    """Memory for one load under way, and the events of its three pieces of work."""
+    """Memory for one load under way, and the events of its three pieces of work.
+
+    ``told`` is what goes in beside the image, on the host and on the device; None where nothing does.
+    """
 
     input: DeviceBuffer
     output: DeviceBuffer
     result: PinnedBuffer
+    told: tuple[PinnedBuffer, DeviceBuffer] | None
     copied_in: Marks
     computed: Marks
     copied_out: Marks
@@ -143,6 +169,7 @@ class Ring:
             input=self.buffer(sizes.input_bytes),
             output=self.buffer(sizes.output_bytes),
             result=self.pinned(max(1, sizes.result_bytes)),
+            told=(self.pinned(sizes.told_bytes), self.buffer(sizes.told_bytes)) if sizes.told_bytes else None,
             copied_in=self._marks(),
             computed=self._marks(),
             copied_out=self._marks(),

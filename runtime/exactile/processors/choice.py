@@ -11,12 +11,15 @@ from exactile.cuda.choice import chosen_devices, open_driver, parse_devices
 from exactile.cuda.protocol import DeviceInfo
 from exactile.engines.families import EngineFamily, OnnxRuntimeCudaFamily, TensorRTFamily
 from exactile.errors import DeviceError, OptionError
+from exactile.passes.device_partials import WITHOUT_GPU_PASSES, DevicePartials
 from exactile.processors.gpu import GpuProcessor
 from exactile.processors.host import HostProcessor
 from exactile.processors.protocol import Processor
 
 EngineName = Literal["auto", "onnxruntime", "tensorrt", "tensorrt-rtx"]
 ENGINE_NAMES: tuple[EngineName, ...] = get_args(EngineName)
+Engines = tuple[EngineFamily, tuple[EngineFamily, ...]]
+"""Of the result, and of each pass before it."""
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
 
 
@@ -59,12 +62,14 @@ def open_processor(
             raise
         return HostProcessor(model, threads=threads, keep=keep)
     try:
-        family = _family(model, name, precision, infos)
+        if asked == "auto" and name not in BACKENDS:
+            _check_all_sizes(model)
+        family, levels = _engines(model, name, precision, infos)
     except DeviceError as error:
         if asked != "auto" or name in BACKENDS:
             raise
         return HostProcessor(model, threads=threads, keep=keep, reason=f"not {infos[0].name}: {error}")
-    return GpuProcessor(model, driver, infos, family, memory_bytes=device_memory_bytes)
+    return GpuProcessor(model, driver, infos, family, levels=levels, memory_bytes=device_memory_bytes)
 
 
 def check_one_kind(infos: tuple[DeviceInfo, ...]) -> None:
@@ -81,7 +86,7 @@ def _kind(info: DeviceInfo) -> tuple[str, tuple[int, int]]:
     return info.name, info.compute_capability
 
 
-def _family(model: DeployedModel, name: str, precision: str, infos: tuple[DeviceInfo, ...]) -> EngineFamily:
+def _engines(model: DeployedModel, name: str, precision: str, infos: tuple[DeviceInfo, ...]) -> Engines:
     """The engines that ``name`` stands for. Raises DeviceError that says of each why not."""
     if model.contract.obstacles:
         raise DeviceError("a network that cannot be tiled exactly runs on the CPU only: --device cpu")
@@ -89,18 +94,14 @@ def _family(model: DeployedModel, name: str, precision: str, infos: tuple[Device
         raise DeviceError(
             "operators of this network depend on the position in the image, and run on the CPU only: --device cpu"
         )
-    if model.levels:
-        raise DeviceError(
-            "a network that takes statistics of the whole image runs on the CPU only: --device cpu, or freeze those of "
-            "other images (exactile measure, exactile convert --freeze-statistics)"
-        )
-    built: list[Callable[[], EngineFamily]] = [
-        lambda backend=backend: TensorRTFamily(model, backend, precision, infos)  # type: ignore[misc]
+    _check_levels(model)
+    built: list[Callable[[], Engines]] = [
+        lambda backend=backend: _tensorrt(model, backend, precision, infos)  # type: ignore[misc]
         for backend in BACKENDS
         if name == backend or (name == "auto" and any(e.backend == backend for e in model.engines))
     ]
     if name in {"auto", "onnxruntime"}:
-        built.append(lambda: OnnxRuntimeCudaFamily(model))
+        built.append(lambda: _onnx_runtime(model))
     reasons = []
     for make in built:
         try:
@@ -108,3 +109,37 @@ def _family(model: DeployedModel, name: str, precision: str, infos: tuple[Device
         except DeviceError as error:
             reasons.append(str(error))
     raise DeviceError(". ".join(reasons))
+
+
+def _check_levels(model: DeployedModel) -> None:
+    """Raises DeviceError where passes over the image cannot be run on a GPU."""
+    if any(level.on_device is None for level in model.levels):
+        raise DeviceError(
+            "this network takes statistics of the whole image, and was deployed without graphs that find them on a "
+            f"GPU. What to do: convert the model again, or {WITHOUT_GPU_PASSES}"
+        )
+
+
+def _check_all_sizes(model: DeployedModel) -> None:
+    """Raises DeviceError where GPUs would refuse images of some sizes, which the CPU takes."""
+    if model.levels and any(one.placed is not None for one in (model, *(level.model for level in model.levels))):
+        raise DeviceError(
+            "a network that takes statistics of the whole image, and has operators that depend on the position at some "
+            "sizes, takes all sizes on the CPU alone"
+        )
+
+
+def _onnx_runtime(model: DeployedModel) -> Engines:
+    levels = [OnnxRuntimeCudaFamily(level.device_model, DevicePartials.of(level)) for level in model.levels]
+    return OnnxRuntimeCudaFamily(model), tuple(levels)
+
+
+def _tensorrt(model: DeployedModel, backend: Backend, precision: str, infos: tuple[DeviceInfo, ...]) -> Engines:
+    family = TensorRTFamily(model, backend, precision, infos)
+    levels = []
+    for number, level in enumerate(model.levels, 1):
+        try:
+            levels.append(TensorRTFamily(level.device_model, backend, family.precision, infos))
+        except DeviceError as error:
+            raise DeviceError(f"pass {number} of {len(model.levels)} over the image: {error}") from error
+    return family, tuple(levels)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 from exactile.contract import DeployedModel, Level
 from exactile.cuda.protocol import Device, DeviceInfo, Driver
 from exactile.engines.families import EngineFamily
 from exactile.errors import DeviceError
+from exactile.passes.device_partials import DevicePartials
 from exactile.passes.store import MapStore
 from exactile.pipeline.cancellation import Cancellation
-from exactile.pipeline.compute import Compute, Free
+from exactile.pipeline.compute import Free
 from exactile.pipeline.device_compute import DeviceCompute
 from exactile.pipeline.device_lane import DeviceLane
 from exactile.pipeline.device_staging import Staging
@@ -23,7 +25,7 @@ from exactile.plan.strips import StripPlan
 from exactile.plan.tiles import TilePlan
 from exactile.processors.device_strip_engine import DeviceStripEngine
 from exactile.processors.protocol import Constants, DeviceSpace
-from exactile.processors.station import SLOTS, Station
+from exactile.processors.station import SLOTS, DeviceWork, Station, statistic_bytes
 
 SAFE_SHARE = 0.9
 """Share of a GPU's free memory that a session takes when nobody said how much."""
@@ -32,7 +34,8 @@ SAFE_SHARE = 0.9
 class GpuProcessor:
     """Implements ``Processor``. Owns the devices and everything on them.
 
-    ``memory_bytes`` bounds what is planned for each GPU (default: a safe share of what is free on the fullest).
+    ``levels`` are the engines of the passes before the result, in their order. ``memory_bytes`` bounds what is planned
+    for each GPU (default: a safe share of what is free on the fullest).
     """
 
     def __init__(
@@ -42,9 +45,20 @@ class GpuProcessor:
         infos: Sequence[DeviceInfo],
         family: EngineFamily,
         *,
+        levels: Sequence[EngineFamily] = (),
         memory_bytes: int | None = None,
     ) -> None:
         self._model, self._family = model, family
+        self._levels = {
+            level.statistics: DeviceWork(
+                model=level.device_model,
+                family=of_level,
+                statistics=statistic_bytes(model),
+                level=number,
+                partials=DevicePartials.of(level),
+            )
+            for number, (level, of_level) in enumerate(zip(model.levels, levels, strict=True))
+        }
         self._owned = ExitStack()
         self._infos = tuple(infos)
         try:
@@ -104,16 +118,35 @@ class GpuProcessor:
             batch=batch,
         )
 
+    def level_space(self, level: Level) -> DeviceSpace:
+        return replace(self.space, engines=self._levels[level.statistics].family.engines)
+
     def partials(
         self,
-        level: Level,  # noqa: ARG002 -- the seam's signature
-        plan: TilePlan,  # noqa: ARG002
-        need: MemoryNeed,  # noqa: ARG002
-        constants: Constants,  # noqa: ARG002
-        maps: MapStore | None = None,  # noqa: ARG002
-    ) -> Compute:
-        """Models that ask for it run on the CPU."""
-        raise DeviceError("statistics of the whole image are found on the CPU only: --device cpu")
+        level: Level,
+        plan: TilePlan,
+        need: MemoryNeed,  # noqa: ARG002 -- the seam's signature
+        constants: Constants,
+        cancellation: Cancellation,
+        maps: MapStore | None = None,  # noqa: ARG002 -- nothing is kept between passes on GPUs
+    ) -> DeviceCompute:
+        """Each GPU opens the pass's network in the place of the one before."""
+        work = self._levels[level.statistics]
+        for station in self.stations:
+            station.ready(plan, 1, cancellation, work)
+
+        def open_lane(index: int, free: Free) -> DeviceLane:
+            return self.stations[index].lane(plan, 1, constants, cancellation, free, work)
+
+        return DeviceCompute(
+            plan=plan,
+            contract=level.model.contract,
+            posts=self.stations,
+            open=open_lane,
+            pinned=self._staging,
+            slots=SLOTS,
+            batch=1,
+        )
 
     def strip_engine(self, plan: StripPlan, need: MemoryNeed, constants: Constants) -> DeviceStripEngine:  # noqa: ARG002 -- the seam's signature
         """On the first of the GPUs: strips that are given one by one follow each other.

@@ -62,8 +62,17 @@ class HostProcessor:
 
         return HostCompute(plan, self._model.contract, lease, cancellation, kept if maps is not None else None)
 
+    def level_space(self, level: Level) -> None:
+        """A CPU has none."""
+
     def partials(
-        self, level: Level, plan: TilePlan, need: MemoryNeed, constants: Constants, maps: MapStore | None = None
+        self,
+        level: Level,
+        plan: TilePlan,
+        need: MemoryNeed,
+        constants: Constants,
+        cancellation: Cancellation,  # noqa: ARG002 -- the seam's signature
+        maps: MapStore | None = None,
     ) -> PartialsCompute:
         def opened() -> OnnxRuntimeEngine:
             return open_tile_engine(

@@ -30,10 +30,16 @@ Measure = Callable[[Plan], MemoryNeed]
 
 
 class DevicePlanner:
-    """Knows what the GPUs of a session allow; what turned out not to fit is not planned again."""
+    """Knows what the GPUs of a session allow; what turned out not to fit is not planned again.
 
-    def __init__(self, model: DeployedModel, space: DeviceSpace) -> None:
+    ``load`` tells what a load of so many steps takes, where it is not that of a result.
+    """
+
+    def __init__(
+        self, model: DeployedModel, space: DeviceSpace, load: Callable[[Plan, int], LoadBytes] | None = None
+    ) -> None:
         self._model = model
+        self._load = load or (lambda plan, batch: LoadBytes.of(model.contract, plan, batch))
         self.space = space
         self._refused: list[str] = []
         self._last: DeviceMemoryError | None = None
@@ -44,15 +50,15 @@ class DevicePlanner:
         Activations are those that the memory model predicts for ONNX Runtime on a CPU; what TensorRT needs shows when
         an engine is opened.
         """
-        space, contract = self.space, self._model.contract
-        load = LoadBytes.of(contract, plan, batch_of(plan, space.engines))
+        space = self.space
+        load = self._load(plan, batch_of(plan, space.engines))
         loads = -(-len(plan) // load.batch)
         staging = min(loads, staging_buffers(space.devices, space.slots)) * load.input_bytes
         elements = self._largest_tensor(plan, load.batch)
         return replace(
             need,
             device_refusal=_too_large(elements) if elements >= INDEXED_ELEMENTS else "",
-            buffer_bytes=staging + space.devices * space.slots * load.result_bytes,
+            buffer_bytes=staging + space.devices * space.slots * load.pinned_bytes,
             device_bytes=space.slots * load.device_bytes + self._carries(plan) + self._network(plan, load.batch),
             most_device_bytes=space.memory_bytes,
         )

@@ -64,10 +64,19 @@ class Processor(Protocol):
     ) -> Compute:
         """What computes one run of ``plan``, from ``maps`` where the model reads such."""
 
+    def level_space(self, level: Level) -> DeviceSpace | None:
+        """As ``space``, for a pass that finds statistics."""
+
     def partials(
-        self, level: Level, plan: TilePlan, need: MemoryNeed, constants: Constants, maps: MapStore | None = None
+        self,
+        level: Level,
+        plan: TilePlan,
+        need: MemoryNeed,
+        constants: Constants,
+        cancellation: Cancellation,
+        maps: MapStore | None = None,
     ) -> Compute:
-        """What computes partial statistics of one pass over an image. Raises DeviceError where nothing does."""
+        """What computes partial statistics of one pass over an image. Raises DeviceMemoryError, EngineError."""
 
     def strip_engine(self, plan: StripPlan, need: MemoryNeed, constants: Constants) -> Engine:
         """An engine for strips that are given one by one; owned by the caller. Raises EngineError."""

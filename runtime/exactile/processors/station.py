@@ -5,20 +5,24 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
 
 from exactile.built_engine import EngineRole
-from exactile.contract import Contract, DeployedModel
+from exactile.contract import DeployedModel
 from exactile.cuda.protocol import Device
 from exactile.engines.device_network import DeviceNetwork
 from exactile.engines.families import EngineFamily
+from exactile.passes.device_partials import DevicePartials
 from exactile.pipeline.cancellation import Cancellation
 from exactile.pipeline.compute import Free
 from exactile.pipeline.device_carries import DeviceCarries
-from exactile.pipeline.device_lane import DeviceLane, addresses
+from exactile.pipeline.device_lane import DeviceLane, addresses, masks_at
 from exactile.pipeline.device_replays import Replays, replays_of
 from exactile.pipeline.device_ring import LoadBytes, Ring
 from exactile.plan.choice import Plan
 from exactile.plan.strips import StripPlace, StripPlan
+from exactile.plan.tiles import TilePlan
 from exactile.processors.protocol import Constants
 
 SLOTS = 4
@@ -27,31 +31,47 @@ SLOTS = 4
 _WAIT_S = 0.05
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceWork:
+    """What a station does: run the graphs of ``model``; those of the ``level``-th pass give ``partials``.
+
+    ``statistics`` are what graphs may take of the whole image: bytes by the name of the input.
+    """
+
+    model: DeployedModel
+    family: EngineFamily
+    statistics: Mapping[str, int]
+    level: int | None = None
+    partials: DevicePartials | None = None
+
+
 class Station:
     """Owns what it opens on ``device``, not the device. One run has it at a time.
 
-    ``bands`` of a strip plan that are this station's are every ``of``-th, from ``index`` on.
+    Its ``work`` is that of the result, where no other is given. ``bands`` of a strip plan that are this station's are
+    every ``of``-th, from ``index`` on.
     """
 
     def __init__(self, model: DeployedModel, device: Device, family: EngineFamily, *, index: int, of: int) -> None:
         self.device = device
-        self._model, self._family = model, family
+        self._work = DeviceWork(model=model, family=family, statistics=statistic_bytes(model))
         self._index, self._of = index, of
         self._lock = threading.Lock()
         self._key: Hashable = None
         self._opened: _Opened | None = None
 
-    def ready(self, plan: Plan, batch: int, cancellation: Cancellation) -> None:
+    def ready(self, plan: Plan, batch: int, cancellation: Cancellation, work: DeviceWork | None = None) -> None:
         """Open what ``plan`` needs and run each network once, so that memory runs out here or not at all.
 
         Waits for a run that has the station, but where it works on the same shape. Raises DeviceMemoryError.
         """
-        if self._key == _shape(plan, batch):
+        work = work or self._work
+        if self._key == (work.level, _shape(plan, batch)):
             return
         self.take(cancellation.check)
         try:
             with self.device.current():
-                self._open(plan, batch)
+                self._open(plan, batch, work)
         finally:
             self.give_back()
 
@@ -64,12 +84,21 @@ class Station:
         """For who has taken it, in any thread."""
         self._lock.release()
 
-    def lane(self, plan: Plan, batch: int, constants: Constants, cancellation: Cancellation, free: Free) -> DeviceLane:
+    def lane(
+        self,
+        plan: Plan,
+        batch: int,
+        constants: Constants,
+        cancellation: Cancellation,
+        free: Free,
+        work: DeviceWork | None = None,
+    ) -> DeviceLane:
         """Put up a lane for one run, by who has taken the station, with the device's context current."""
-        if self._key != _shape(plan, batch):  # another run was quicker
-            self._open(plan, batch)
+        work = work or self._work
+        if self._key != (work.level, _shape(plan, batch)):  # another run was quicker
+            self._open(plan, batch, work)
         assert self._opened is not None
-        return self._opened.lane(constants, cancellation, free)
+        return self._opened.lane(plan, constants, cancellation, free)
 
     def let_go(self) -> None:
         """Release what is kept for the next run; not what a run has."""
@@ -86,28 +115,26 @@ class Station:
             with self.device.current():
                 opened.close()
 
-    def _open(self, plan: Plan, batch: int) -> None:
+    def _open(self, plan: Plan, batch: int, work: DeviceWork) -> None:
         self.drop()
         # Where there are fewer bands than GPUs, one without a band runs nothing, but is opened all the same.
         bands = (range(self._index, plan.bands, self._of) or range(1)) if isinstance(plan, StripPlan) else range(0)
-        self._opened = _Opened(self._model, self.device, self._family, plan, batch, bands)
-        self._key = _shape(plan, batch)
+        self._opened = _Opened(work, self.device, plan, batch, bands)
+        self._key = work.level, _shape(plan, batch)
 
 
 class _Opened:
     """Ring, network and carries for plans of one shape. Owns them."""
 
-    def __init__(
-        self, model: DeployedModel, device: Device, family: EngineFamily, plan: Plan, batch: int, bands: Sequence[int]
-    ) -> None:
-        contract = model.contract
-        self._device, self._contract, self._plan = device, contract, plan
-        self._ring = Ring(device, LoadBytes.of(contract, plan, batch), SLOTS)
+    def __init__(self, work: DeviceWork, device: Device, plan: Plan, batch: int, bands: Sequence[int]) -> None:
+        contract, family = work.model.contract, work.family
+        self._device, self._contract, self._plan, self._partials = device, contract, plan, work.partials
+        self._ring = Ring(device, load_bytes(work, plan, batch), SLOTS)
         self._replays = Replays(self._ring.compute, most=replays_of(SLOTS, len(bands)))
         self._networks = _CurrentNetwork(device, family, plan, self._ring, self._replays)
         self._carries: DeviceCarries | None = None
         try:
-            self._constants = _ConstantBuffers(contract, self._ring)
+            self._constants = _ConstantBuffers(work, self._ring)
             if isinstance(plan, StripPlan):
                 self._carries = DeviceCarries(self._ring, plan.strips, width=plan.x.tile, bands=bands)
             self._warm_up(bands)
@@ -115,7 +142,8 @@ class _Opened:
             self.close()
             raise
 
-    def lane(self, constants: Constants, cancellation: Cancellation, free: Free) -> DeviceLane:
+    def lane(self, plan: Plan, constants: Constants, cancellation: Cancellation, free: Free) -> DeviceLane:
+        """For ``plan``, of the shape of the one that this was opened for."""
         self._constants.fill(constants)
         return DeviceLane(
             device=self._device,
@@ -124,10 +152,11 @@ class _Opened:
             replays=self._replays,
             carries=self._carries,
             constants=self._constants.addresses,
-            plan=self._plan,
+            plan=plan,
             contract=self._contract,
             cancellation=cancellation,
             free=free,
+            partials=self._partials,
         )
 
     def close(self) -> None:
@@ -141,7 +170,10 @@ class _Opened:
         for role, rows in reversed(_networks_of(self._plan)):
             place = StripPlace(role, bands[0]) if role != "tile" and len(bands) else None
             network = self._networks.take(role, rows)
-            where = addresses(self._contract, self._ring.slots[0], self._carries, place, self._constants.addresses)
+            slot, told = self._ring.slots[0], self._constants.addresses
+            where = addresses(
+                self._contract, slot, self._carries, place, {**told, **masks_at(slot, self._partials, self._plan)}
+            )
             network.enqueue(where, rows=rows, stream=self._ring.compute.handle)
             self._ring.compute.synchronize()
 
@@ -179,25 +211,43 @@ class _CurrentNetwork:
 
 
 class _ConstantBuffers:
-    """Statistics of the whole image on the device, where the model normalises by them."""
+    """Statistics of the whole image on the device: those that the model normalises by, and those that it takes."""
 
-    def __init__(self, contract: Contract, ring: Ring) -> None:
-        statistics = contract.image.statistics
-        names = (statistics.offset_name, statistics.scale_name) if statistics is not None else ()
+    def __init__(self, work: DeviceWork, ring: Ring) -> None:
+        image = work.model.contract.image
+        sizes = dict(work.statistics)
+        if image.statistics is not None:
+            of_image = image.channels * 4  # (1, C, 1, 1) float32
+            sizes |= dict.fromkeys((image.statistics.offset_name, image.statistics.scale_name), of_image)
         self._ring = ring
-        size = contract.image.channels * 4  # (1, C, 1, 1) float32
-        self._buffers = {name: (ring.buffer(size), ring.pinned(size)) for name in names}
+        self._buffers = {name: (ring.buffer(size), ring.pinned(size)) for name, size in sizes.items()}
 
     @property
     def addresses(self) -> Mapping[str, int]:
         return {name: buffer.address for name, (buffer, _) in self._buffers.items()}
 
     def fill(self, constants: Constants) -> None:
-        """Bring values to the device, on the stream that uses them."""
+        """Bring values to the device, on the stream that uses them. What a pass is to find is not known to it."""
         for name, (buffer, pinned) in self._buffers.items():
+            if name not in constants:
+                continue
             pinned.array[:] = constants[name].reshape(-1).view("uint8")
             self._ring.compute.copy_in(buffer, pinned.array)
         self._ring.compute.synchronize()
+
+
+def load_bytes(work: DeviceWork, plan: Plan, batch: int) -> LoadBytes:
+    """What a load of ``work`` takes."""
+    if work.partials is None:
+        return LoadBytes.of(work.model.contract, plan, batch)
+    assert isinstance(plan, TilePlan)
+    return LoadBytes.of_partials(work.model.contract, plan, work.partials)
+
+
+def statistic_bytes(model: DeployedModel) -> dict[str, int]:
+    """Of all inputs that take statistics of the whole image, by name: float32."""
+    found = [one for level in model.levels for one in level.statistics]
+    return {name: 4 * prod(shape) for one in found for name, shape in zip(one.inputs, one.shapes, strict=True)}
 
 
 def _networks_of(plan: Plan) -> list[tuple[EngineRole, int]]:
