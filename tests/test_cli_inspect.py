@@ -8,6 +8,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from exactile.passes.store import most_kept_bytes
+from exactile_converters.deploy import deploy_in_passes, load_network
 from tests.command import exactile
 from tests.global_nets import chain
 from tests.nets import onnx_file
@@ -94,3 +96,27 @@ def test_passes_of_a_network_that_takes_statistics_of_the_whole_image(tmp_path):
     told = exactile("inspect", path).stdout
     assert "yes, exactly, in 3 passes: 2 for statistics of the whole image" in told
     assert "obstacle" not in told
+
+
+def test_what_an_image_of_one_size_takes(tmp_path):
+    """Kept maps as many bytes as a run keeps; one pass of twice the height about twice as many."""
+    path, size = tmp_path / "chain.onnx", (640, 512)
+    path.write_bytes(chain("instance_norm"))
+    deployed = deploy_in_passes(load_network(path), image_dtype="uint8", image_size=size)
+    found = json.loads(exactile("inspect", path, "--json", "--size", "640x512").stdout)["at_size"]
+    assert (found["height"], found["width"]) == size
+    assert found["kept_bytes"] == most_kept_bytes(deployed.keeping.at(size), size) > 0
+    larger = json.loads(exactile("inspect", path, "--json", "--size", "1280x512").stdout)["at_size"]
+    assert 1.5 < larger["one_pass_bytes"] / found["one_pass_bytes"] < 2.1
+    told = " ".join(exactile("inspect", path, "--size", "640x512").stdout.split())
+    assert "at 640 x 512 pixels, one pass over the whole image takes" in told
+    assert "kept maps take up to" in told
+
+
+def test_the_memory_of_one_pass_of_a_network_that_is_tiled(tmp_path):
+    found = json.loads(exactile("inspect", onnx_file(tmp_path, "unet_d2"), "--json", "--size", "801").stdout)["at_size"]
+    assert found["one_pass_bytes"] > 801 * 801 * 4
+    assert found["kept_bytes"] is None
+    refused = exactile("inspect", onnx_file(tmp_path, "unet_d2"), "--size", "large")
+    assert refused.returncode == 2
+    assert "--size takes a size such as" in refused.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -10,7 +11,7 @@ from exactile_converters.from_onnx import Network
 from exactile_converters.geometry.cost import cost_per_pixel
 from exactile_converters.geometry.trace import Traced, ancestors
 from exactile_converters.passes.deploy import without_statistics
-from exactile_converters.passes.keeping import Cuts
+from exactile_converters.passes.keeping import Cuts, Segment
 from exactile_converters.passes.levels import level_geometry, levels_of
 
 
@@ -35,8 +36,8 @@ class PassesTold:
     """``passes`` come before that of the result, of ``geometry``.
 
     ``times`` is the work of all, each begun at the image, by that of one pass; None where it is not known.
-    ``kept_times`` is their predicted time where maps are kept, by that of one pass, and ``kept_bytes`` the bytes of all
-    kept maps together, for a pixel of the image.
+    ``kept_times`` is their predicted time where maps are kept, by that of one pass, and ``kept_bytes`` the most bytes
+    of kept maps at any time, for a pixel of the image.
     """
 
     passes: tuple[PassTold, ...]
@@ -68,8 +69,20 @@ def passes_of(network: Network) -> PassesTold | None:
         geometry=traced.geometry,
         times=_times(costs, traced),
         kept_times=sum(cuts.work(segments)),
-        kept_bytes=sum(cuts.bytes_of(name) for name in {name for one in segments for name in one.writes}),
+        kept_bytes=_most_kept(cuts, segments),
     )
+
+
+def _most_kept(cuts: Cuts, segments: Sequence[Segment]) -> float:
+    """Maps are kept from the pass that makes them to the last that reads them."""
+    last = {name: index for index, one in enumerate(segments) for name in one.reads}
+    kept: dict[str, float] = {}
+    most = 0.0
+    for index, one in enumerate(segments):
+        kept.update((name, cuts.bytes_of(name)) for name in one.writes)
+        most = max(most, sum(kept.values()))
+        kept = {name: size for name, size in kept.items() if last[name] > index}
+    return most
 
 
 def _times(costs: list[Fraction | None], traced: Traced) -> Fraction | None:

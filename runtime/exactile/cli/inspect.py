@@ -13,6 +13,8 @@ from exactile.cli.inspect_json import inspection_object
 from exactile.cli.inspect_text import print_inspection
 from exactile.cli.options import ModelArgument, OutputNameOption
 from exactile.cli.protection import protect_files
+from exactile.cli.size_memory import size_memory, whole_memory
+from exactile.cli.values import parse_tile
 from exactile.request.converter import load_converter, load_prover
 
 EXAMPLES = """
@@ -23,6 +25,8 @@ EXAMPLES = """
 `exactile inspect unet.onnx --json | jq .halo`
 
 `exactile inspect unet.onnx --plot halo.png`
+
+`exactile inspect efficientnet_unet.onnx --size 20000x20000`
 """
 
 
@@ -35,6 +39,14 @@ def inspect(
             metavar="FILE.png", help="Draw how the needed interval widens, layer by layer.", show_default=False
         ),
     ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HxW",
+            help="Tell the memory that an image of this height and width takes in one pass, and what passes keep.",
+            show_default=False,
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing picture.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
@@ -42,12 +54,15 @@ def inspect(
     with reported():
         if plot is not None:
             protect_files([model], files=[(plot, "--plot")])
+        wanted = parse_tile(size, "--size")
         converter = load_converter()
-        inspection = converter.inspect_network(converter.load_network(model, output_name=output_name))
+        network = converter.load_network(model, output_name=output_name)
+        inspection = converter.inspect_network(network)
+        at = size_memory(inspection, wanted, lambda: whole_memory(converter, network, wanted)) if wanted else None
         if plot is not None:
             inspection.plot(plot, title=model.name, overwrite=overwrite)
         known = load_prover().kept_verification(model, output_name=output_name) if inspection.geometry else None
         if as_json:
-            typer.echo(json.dumps(inspection_object(inspection, model, known), indent=2))
+            typer.echo(json.dumps(inspection_object(inspection, model, known, at), indent=2))
         else:
-            print_inspection(inspection, model, known)
+            print_inspection(inspection, model, known, at)

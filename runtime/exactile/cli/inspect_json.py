@@ -7,6 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from exactile.cli.size_memory import SizeMemory
 from exactile.cli.size_text import remainders
 from exactile.plan.strip_costs import strip_costs
 from exactile.plan.tile_costs import TileCost, tile_costs
@@ -16,10 +17,12 @@ if TYPE_CHECKING:
     from exactile.geometry import AxisGeometry, Geometry
 
 
-def inspection_object(inspection: Any, model: Path, known: Verification | None) -> dict[str, Any]:
+def inspection_object(
+    inspection: Any, model: Path, known: Verification | None, at: SizeMemory | None = None
+) -> dict[str, Any]:
     """``Inspection`` of the converter; pairs of axes are objects with ``y`` and ``x``, sizes are in pixels.
 
-    ``known`` says how the claim is known to hold.
+    ``known`` says how the claim is known to hold; ``at`` what an image of one size takes.
     """
     geometry: Geometry | None = inspection.geometry
     both = {"y": geometry.y, "x": geometry.x} if geometry else {}
@@ -42,6 +45,7 @@ def inspection_object(inspection: Any, model: Path, known: Verification | None) 
             {"node": step.node, "op": step.op, "adds": number(step.adds), "cumulative": number(step.cumulative)}
             for step in (inspection.profile.steps if inspection.profile else ())
         ],
+        "at_size": asdict(at) if at is not None else None,
         "passes": passes_object(inspection.passes) if inspection.passes is not None else None,
         "obstacles": [
             {"node": found.node, "op": found.op, "reason": found.reason, "remedy": found.remedy}

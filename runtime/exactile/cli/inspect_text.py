@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from exactile.cli.size_memory import SizeMemory
 from exactile.cli.size_text import sizes_in_words
 from exactile.plan.budget import format_bytes
 from exactile.plan.strip_costs import strip_costs
@@ -26,12 +27,17 @@ MOST_LISTED = 4
 """Statistics of a pass that are named."""
 
 
-def print_inspection(inspection: Any, model: Path, known: Verification | None) -> None:
-    """``Inspection`` of the converter on stdout, as tables; ``known``: how its claim is known to hold."""
+def print_inspection(inspection: Any, model: Path, known: Verification | None, at: SizeMemory | None = None) -> None:
+    """``Inspection`` of the converter on stdout, as tables.
+
+    ``known``: how its claim is known to hold; ``at``: what an image of one size takes.
+    """
     console = Console(highlight=False, soft_wrap=True)
     table = Table.grid(padding=(0, 2))
     for name, value in _rows(inspection, model, known):
         table.add_row(name, escape(value))
+    if at is not None:
+        table.add_row("memory", escape(at.sentence))
     console.print(table)
     if inspection.geometry is not None:
         console.print(_tile_table(inspection))
@@ -87,7 +93,7 @@ def _passes_in_words(passes: Any) -> str:
     return (
         f"yes, exactly, in {before + 1} passes: {before} for statistics of the whole image, then the result{work}; "
         f"with maps that are kept between them, {passes.kept_times:.1f} times (predicted, without halo; "
-        f"{passes.kept_bytes:.0f} bytes a pixel)"
+        f"up to {passes.kept_bytes:.0f} bytes a pixel are kept)"
     )
 
 

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from exactile.errors import OptionError
 
 
-def parse_tile(text: str | None) -> tuple[int, int] | None:
+def parse_tile(text: str | None, option: str = "--tile") -> tuple[int, int] | None:
     """``512`` or ``512x768`` (height x width)."""
     if text is None:
         return None
     match = re.fullmatch(r"\s*(\d+)(?:\s*[xX]\s*(\d+))?\s*", text)
     if not match or int(match[1]) < 1 or int(match[2] or 1) < 1:
-        raise OptionError(f"--tile takes a size such as 512 or 512x768 (height x width), got {text!r}")
+        raise OptionError(f"{option} takes a size such as 512 or 512x768 (height x width), got {text!r}")
     return int(match[1]), int(match[2] or match[1])
 
 
