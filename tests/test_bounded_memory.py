@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import tifffile
 
+from exactile_converters.torch_export import export_onnx
 from tests.command import run_json
 from tests.nets import onnx_file
+from tests.normed_modules import EncoderDecoder, normed, transposed
 
 SIDE_PX = 256
 
@@ -76,6 +78,17 @@ def test_strips_take_no_more_than_predicted(tmp_path):
     options = ("--memory", "400MiB", "--plan", "strip", "--tile", "128x4096", "--scale", "255")
     summary = run_json(model, tmp_path / "image.npy", "-o", tmp_path / "labels.npy", *options)
     assert summary["peak_memory_bytes"] <= summary["predicted_memory_bytes"]
+
+
+def test_passes_over_kept_maps_take_no_more_than_predicted(tmp_path):
+    """Maps that are kept, the parts of tiles and the region of activations, which stays from pass to pass."""
+    np.save(tmp_path / "image.npy", np.random.default_rng(0).integers(0, 256, (1500, 1500, 3), dtype=np.uint8))
+    model = tmp_path / "normed.onnx"
+    export_onnx(EncoderDecoder(normed, transposed, (16, 16, 32)).eval(), model, 3, (64, 64), stride=4)
+    options = ("--plan", "tile", "--memory", "600MiB", "--scale", "255", "--no-verify")
+    summary = run_json(model, tmp_path / "image.npy", "-o", tmp_path / "labels.npy", *options)
+    assert max(one["tiles"] for one in summary["passes"]) > 1
+    assert summary["peak_memory_bytes"] <= summary["predicted_memory_bytes"] <= 600 << 20
 
 
 @pytest.mark.slow

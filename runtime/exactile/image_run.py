@@ -280,9 +280,10 @@ class ImageRun:
             skipped_pixels=skipped.pixels,
             processor=self.processor.name,
             budget_bytes=budget_bytes,
-            predicted_memory_bytes=need.needed_bytes
-            + need.granted_cache(budget_bytes)
-            + need.granted_spare(budget_bytes),
+            predicted_memory_bytes=max(
+                need.needed_bytes + need.granted_cache(budget_bytes) + need.granted_spare(budget_bytes),
+                self._found.predicted_bytes if self._found is not None else 0,
+            ),
             peak_memory_bytes=peak_resident_bytes(),
             nan=pipeline.values.nan,
             rule=self.model.contract.result.rule,

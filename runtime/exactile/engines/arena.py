@@ -128,8 +128,8 @@ class HeldRegion:
     def __init__(self) -> None:
         self._held_bytes = 0
 
-    def before(self, activation_bytes: int, most_bytes: int) -> None:
-        """An engine that needs ``activation_bytes`` is opened next, and activations may take ``most_bytes``.
+    def before(self, activation_bytes: int, most_bytes: int) -> int:
+        """An engine that needs ``activation_bytes`` is opened next; the region may take ``most_bytes``. What it takes.
 
         Raises EngineError when the system refuses the address space.
         """
@@ -137,6 +137,7 @@ class HeldRegion:
             self.release()
         self._held_bytes = max(self._held_bytes, activation_bytes)
         SHARED_ARENA.reserve(self, self._held_bytes)
+        return self._held_bytes
 
     def release(self) -> None:
         """Give the region back, unless an engine uses it; safe to call twice."""

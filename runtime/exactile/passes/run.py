@@ -61,7 +61,10 @@ class MergingSink(NoSink):
 
 @dataclass(slots=True, kw_only=True)
 class Passes:
-    """Finds the statistics that ``model`` asks for, of ``source``."""
+    """Finds the statistics that ``model`` asks for, of ``source``.
+
+    ``predicted_bytes`` is the most memory that any pass so far was predicted to take.
+    """
 
     model: DeployedModel
     planner: Planner
@@ -73,6 +76,7 @@ class Passes:
     scratch: Path = field(default_factory=lambda: Path(tempfile.gettempdir()))
     reports: list[PassReport] = field(default_factory=list)
     maps: MapStore | None = None
+    predicted_bytes: int = 0
     _held: HeldRegion = field(default_factory=HeldRegion)
     _done: float = 0.0
 
@@ -166,10 +170,11 @@ class Passes:
 
     def opening(self, need: MemoryNeed) -> None:
         """The engine of a plan that needs this is opened next."""
+        budget_bytes, activations = self.planner.budget_bytes, need.activation_bytes
+        others = need.needed_bytes - activations + need.granted_cache(budget_bytes)
         if self.processor.space is None:
-            activations = need.activation_bytes
-            others = need.needed_bytes - activations + need.granted_cache(self.planner.budget_bytes)
-            self._held.before(activations, self.planner.budget_bytes - others)
+            activations = self._held.before(activations, budget_bytes - others)
+        self.predicted_bytes = max(self.predicted_bytes, others + activations)
 
     def close(self) -> None:
         """Release what is kept; safe to call twice."""
