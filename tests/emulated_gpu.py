@@ -20,7 +20,7 @@ from exactile.session import Session
 from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource
 from exactile_converters.deploy import deploy
-from exactile_converters.device.form import DeviceForm, DevicePrecision, strip_form, tile_form
+from exactile_converters.device.form import DeviceForm, DevicePrecision, pass_form, strip_form, tile_form
 from exactile_converters.from_onnx import prepare_network
 from exactile_converters.graphs.io import Normalization
 from tests import tensorrt_stand_in
@@ -82,6 +82,11 @@ def with_engines(
 ) -> DeployedModel:
     """``model`` with engines for tiles of (height, width) and strips of (rows, band width)."""
     engines = [_built(tile_form(model, tile, batch=batch, precision=precision), folder) for tile in tiles]
+    engines += [
+        replace(_built(pass_form(model, number, tile), folder / f"pass{number}"), level=number)
+        for tile in tiles
+        for number in range(1, len(model.levels) + 1)
+    ]
     for rows, width in strips:
         assert model.strips is not None
         first = round_up(model.strips.startup_rows, rows)

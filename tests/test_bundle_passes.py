@@ -14,14 +14,17 @@ from typer.testing import CliRunner
 
 import exactile
 from exactile.cli.main import app
-from exactile.errors import BundleError, ExactileError, NotTileableError, OptionError
+from exactile.errors import BundleError, ExactileError, ModelError, NotTileableError, OptionError
 from exactile.planning import Wish
 from exactile.session import Session
 from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource
 from exactile_converters.convert import convert
-from exactile_converters.tensorrt_engine.engines import EngineSettings, build_engines
+from exactile_converters.device.form import pass_form
+from exactile_converters.device.pass_agreement import check_pass
+from exactile_converters.tensorrt_engine.engines import build_engines
 from tests import global_nets, whole_nets
+from tests.rtx_builds import settings
 from tests.test_passes import TOLERANCE, deployed, image_of, one_pass, segment, small_tile
 
 BLOCKS = ("excitation", "instance_norm", "largest")
@@ -148,13 +151,42 @@ def test_what_is_refused(bundles, folder):
     """Fewer bits, engines, and what no statistics explain: then the obstacles that are left are named, no others."""
     with pytest.raises(OptionError, match="found at fp32 alone"):
         convert(folder / "excitation.onnx", folder / "half.bundle", precision="fp16")
-    with pytest.raises(OptionError, match="run on the CPU only"):
-        build_engines(bundles["excitation"], EngineSettings(backend="tensorrt"))
+    with pytest.raises(OptionError, match="half precision cannot sum up"):
+        build_engines(bundles["excitation"], settings(precision="fp16"))
     (folder / "attention.onnx").write_bytes(whole_nets.attention())
     with pytest.raises(NotTileableError) as caught:
         convert(folder / "attention.onnx", folder / "attention.bundle")
     assert "MatMul_scores" in str(caught.value)
     assert "GlobalAveragePool" not in str(caught.value)
+
+
+def test_engines_are_built_for_each_pass(bundles, tmp_path):
+    """By the real TensorRT for RTX; they are read back with the bundle, and built again where one is another's."""
+    shutil.copytree(bundles["instance_norm"], tmp_path / "net.bundle")
+    made = build_engines(tmp_path / "net.bundle", settings())
+    assert [one.engine.level for one in made] == [None, 1, 2]
+    assert all("max-abs" in one.agreement for one in made)
+    model = exactile.open_bundle(tmp_path / "net.bundle").model
+    assert model.engines_refused == ()
+    assert {one.level for one in model.engines} == {None, 1, 2}
+    assert [one.state for one in build_engines(tmp_path / "net.bundle", settings())] == ["up to date"] * 3
+    shown = CliRunner().invoke(app, ["info", str(tmp_path / "net.bundle")])
+    assert "fp32 tile of pass 2, 64 x 64 pixels" in shown.output.replace("\n", " ")
+    record = next((tmp_path / "net.bundle" / "engines").glob("pass2-*.json"))
+    record.write_text(record.read_text().replace('"level": 2', '"level": 3'))
+    (refused,) = exactile.open_bundle(tmp_path / "net.bundle").model.engines_refused
+    assert "no pass 3" in refused
+
+
+def test_a_form_that_finds_other_statistics_is_refused(bundles):
+    """Planted: the squares of distances left out, columns beyond the zone counted."""
+    model = exactile.open_bundle(bundles["instance_norm"]).model
+    for operator, change in (("Mul", "Add"), ("Greater", "Less")):
+        form = pass_form(model, 2, (64, 64))
+        ours = [node for node in form.model.graph.node if node.name.startswith("exactile_partial")]
+        next(node for node in ours if node.op_type == operator).op_type = change
+        with pytest.raises(ModelError, match="does not give what the bundle's graph gives"):
+            check_pass(model, form, "fp32")
 
 
 def test_weights_are_stored_once(bundles):

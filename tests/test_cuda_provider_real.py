@@ -17,14 +17,16 @@ import pytest
 from onnx import TensorProto
 from onnx.backend.test.loader import load_model_tests
 
+from exactile.passes.device_partials import DevicePartials
 from exactile.sources.array import ArraySource
 from exactile_converters.cuda_kernels.check import missing_kernels
-from exactile_converters.deploy import Normalization, deploy
+from exactile_converters.deploy import Normalization, deploy, deploy_in_passes
 from exactile_converters.device.form import embedded
 from exactile_converters.from_onnx import prepare_network
 from exactile_converters.precision import at_precision, crops_of
 from tests.cuda_runtime.kernels import TARGET, kernels_of
 from tests.cuda_runtime.library import WHEEL, build, run, wheel
+from tests.global_nets import chain
 from tests.nets import NETS, onnx_bytes
 
 SITE = wheel()
@@ -77,6 +79,21 @@ def test_the_table_is_the_one_that_the_library_lists(libraries):
 
 def test_nothing_of_any_graph_of_the_test_networks_is_left_to_the_cpu(libraries):
     graphs = [graph for name in NETS for graph in graphs_of(name)]
+    assert placed(graphs, libraries) == [[]] * len(graphs)
+
+
+def test_nothing_of_a_pass_that_finds_statistics_is_left_to_the_cpu(libraries):
+    """Of the graphs for GPUs: numbers of rows, told by masks; and of the result, which takes what was found."""
+    graphs = []
+    for block in ("instance_norm", "excitation", "largest", "smallest", "root_of_squares"):
+        network = prepare_network(onnx.load_from_string(chain(block)), name=block)
+        model = deploy_in_passes(network, image_dtype="uint8", strips=False)
+        sizes = {"height": 64, "width": 96}
+        graphs.append((embedded(model.graph, model.weights).SerializeToString(), sizes))
+        for level in model.levels:
+            found = level.device_model
+            graph = embedded(found.graph, found.weights).SerializeToString()
+            graphs.append((graph, {**sizes, **DevicePartials.of(level).dims_at(96)}))
     assert placed(graphs, libraries) == [[]] * len(graphs)
 
 

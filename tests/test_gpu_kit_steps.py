@@ -204,7 +204,14 @@ def test_a_rehearsal_of_some_checks(step, tmp_path, monkeypatch):
     pytest.importorskip("pycuda")
     monkeypatch.setenv(VARIABLE, "1")
     some = {
-        "b": ("U-Net 32, FC-DenseNet-56", "U-Net 16, pycuda", "killed, strips", "memory runs out", "command line"),
+        "b": (
+            "U-Net 32, FC-DenseNet-56",
+            "U-Net 16, pycuda",
+            "U-Net with statistics, pycuda",
+            "killed, strips",
+            "memory runs out",
+            "command line",
+        ),
         "c": ("slides", "file to file, U-Net 16", "one pass", "peers, U-Net 16"),
     }
     module = {"b": step_b, "c": step_c}[step]

@@ -14,7 +14,7 @@ import pytest
 
 import exactile
 from exactile.contract import POSITION, DeployedModel
-from exactile.errors import DeviceError, DeviceMemoryError
+from exactile.errors import DeviceError, DeviceMemoryError, PlanError
 from exactile.passes.device_partials import DevicePartials
 from exactile.passes.merge import Merged
 from exactile.passes.statistic import ZONE
@@ -29,7 +29,7 @@ from exactile.sources.array import ArraySource
 from exactile_converters.convert import convert
 from exactile_converters.deploy import deploy_in_passes
 from exactile_converters.from_onnx import prepare_network
-from tests.emulated_gpu import BINDINGS, emulated
+from tests.emulated_gpu import BINDINGS, emulated, with_engines
 from tests.global_nets import chain, integers
 from tests.test_bins import Pyramid, seeded
 from tests.test_gpu_sessions import cuda_provider
@@ -64,7 +64,7 @@ def one_pass(name: str, image: np.ndarray) -> np.ndarray:
 
 
 def in_passes(model: DeployedModel, image: np.ndarray, **options):
-    session, sink = Session(model, engine="onnxruntime", **options), ArraySink()
+    session, sink = Session(model, **{"engine": "onnxruntime", **options}), ArraySink()
     summary = session.segment(ArraySource(image), sink, plan="tile", tile=TILE)
     session.close()
     return sink.result, summary
@@ -84,6 +84,30 @@ def test_passes_on_cuda_equal_one_pass(name, binding, monkeypatch, tmp_path):
         assert emulation.violations() == []
         assert emulation.leaks() == []
     assert np.abs(found - expected).max() <= (0 if name == "integers" else TOLERANCE * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(("name", "binding"), [*zip(NAMES, cycle(BINDINGS), strict=False)])
+def test_passes_in_tensorrt_equal_one_pass(name, binding, monkeypatch, tmp_path):
+    """Of engines for the tiles of each pass, whose work is captured where the binding can."""
+    image = picture()
+    model, expected = with_engines(deployed(name), tmp_path, tiles=[TILE]), one_pass(name, image)
+    with emulated(monkeypatch, binding, max_delay_s=0.001) as (emulation, _):
+        found, summary = in_passes(model, image, device="cuda:0", engine="tensorrt")
+        assert [one.tile for one in summary.passes] == [TILE] * len(model.levels)
+        assert emulation.violations() == []
+        assert emulation.leaks() == []
+    assert np.abs(found - expected).max() <= (0 if name == "integers" else TOLERANCE * np.abs(expected).max())
+
+
+def test_an_engine_of_a_pass_that_is_missing_is_told(monkeypatch, tmp_path):
+    """With the command that builds it. An image of another remainder is not extended: its statistics would change."""
+    model = with_engines(deployed("integers"), tmp_path, tiles=[TILE])
+    without = replace(model, engines=tuple(one for one in model.engines if one.level != 1))
+    with emulated(monkeypatch, "cuda.bindings") as _:
+        with pytest.raises(DeviceError, match=r"pass 1 of \d+ over the image: no tensorrt engine.*exactile convert"):
+            in_passes(without, picture(), device="cuda:0", engine="tensorrt")
+        with pytest.raises(PlanError, match="no engine was built"):
+            in_passes(model, picture((41, 57)), device="cuda:0", engine="tensorrt")
 
 
 @pytest.mark.parametrize("name", ["image", "maxima", "means"])

@@ -18,10 +18,10 @@ from typing import Any, Literal
 
 import onnx
 
-from benchmarks.gpu_kit.network_names import TRAINED, is_integer
+from benchmarks.gpu_kit.network_names import IN_PASSES, TRAINED, is_integer
 from benchmarks.harness.worker import ROOT
 from exactile.contract import DeployedModel
-from exactile_converters.deploy import Normalization, deploy
+from exactile_converters.deploy import Normalization, deploy, deploy_in_passes
 from exactile_converters.from_onnx import Network, prepare_network
 from exactile_converters.precision import at_precision
 
@@ -91,7 +91,8 @@ def _make(name: str, outputs: Sequence[Output], folder: Path) -> dict[str, Any]:
 
 
 def _deployed(network: Network, name: str, output: Output) -> DeployedModel:
-    return deploy(network, image_dtype="uint8", normalization=normalization(name), output=output)
+    making = deploy_in_passes if name == IN_PASSES else deploy
+    return making(network, image_dtype="uint8", normalization=normalization(name), output=output)
 
 
 def _place(folder: Path) -> Path:

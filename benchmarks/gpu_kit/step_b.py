@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.gpu_kit.harness import Check
-from benchmarks.gpu_kit.network_names import FLOATING, INTEGER, TRAINED
+from benchmarks.gpu_kit.network_names import FLOATING, IN_PASSES, INTEGER, TRAINED
 
 ROOM = "benchmarks.gpu_kit.correctness"
 PYCUDA, BINDINGS = "pycuda", "cuda.bindings"
@@ -18,11 +18,12 @@ def checks() -> list[Check]:
         Check(
             name="networks",
             function="benchmarks.gpu_kit.networks:make_all",
-            arguments={"names": [*NETWORKS, *INTEGER], "outputs": ["raw", "labels"]},
+            arguments={"names": [*NETWORKS, IN_PASSES, *INTEGER], "outputs": ["raw", "labels"]},
             seconds=60,
         ),
         *(_plans(PYCUDA, [name]) for name in NETWORKS),
         _plans(PYCUDA, INTEGER),
+        _plans(PYCUDA, [IN_PASSES]),
         _check("seams", "seams:other_tiles", 40, networks=["U-Net 16", "FC-DenseNet-56", *INTEGER], binding=PYCUDA),
         _check("operators", "operators:alone", 40, binding=PYCUDA),
         _check("command line", "command_line:run", 30),

@@ -28,7 +28,8 @@ class BuiltEngine:
     """One serialised engine (``plan``) beside a bundle, for one fixed shape.
 
     ``rows`` are the image rows that it takes, (least, most): the same number but for ``last`` strips. ``columns`` are
-    those of the padded tile or band; ``batch`` tiles go in together, as the first axis where it is not 1.
+    those of the padded tile or band; ``batch`` tiles go in together, as the first axis where it is not 1. ``level`` is
+    the number of the pass that it finds statistics in, from 1 on; None for engines that give the result.
     """
 
     backend: Backend
@@ -44,3 +45,4 @@ class BuiltEngine:
     plan: Path
     plan_bytes: int
     plan_sha256: str
+    level: int | None = None

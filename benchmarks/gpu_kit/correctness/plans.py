@@ -43,7 +43,8 @@ def ways(deployed: DeployedModel, width: int) -> list[Way]:
     if deployed.strips is not None:
         found.append(Way(name="strips", plan="strip", tile=(rows, width)))
         found.append(Way(name="bands", plan="strip", tile=(rows, side)))
-        found.append(Way(name=STREAM, plan="stream", tile=(rows, width)))
+        if not deployed.levels:  # rows that are still to come would be part of their statistics
+            found.append(Way(name=STREAM, plan="stream", tile=(rows, width)))
     return found
 
 

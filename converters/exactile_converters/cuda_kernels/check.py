@@ -47,6 +47,7 @@ def cuda_note(model: DeployedModel) -> str:
     graphs = [model.graph]
     if model.strips is not None:
         graphs += [strip.graph for strip in model.strips.graphs.values()]
+    graphs += [level.on_device.graph for level in model.levels if level.on_device is not None]
     missing = {found.node: found for graph in graphs for found in missing_kernels(onnx.load_from_string(graph))}
     if not missing:
         doubts = filter(None, (doubt(onnx.load_from_string(graph)) for graph in graphs))

@@ -70,15 +70,15 @@ def check_tile(model: DeployedModel, form: DeviceForm, precision: DevicePrecisio
     name = model.contract.result.name
     images = [noise(model, form.rows[0], form.columns, seed=seed) for seed in range(form.batch)]
     values = statistics(model, images[0])
-    reference = _Session.of_bundle(model, "tile", form.rows[0], form.columns)
+    reference = GraphSession.of_bundle(model, "tile", form.rows[0], form.columns)
     expected = [reference.run({model.contract.image.name: image, **values})[name] for image in images]
     del reference
     image = np.stack(images) if form.batch > 1 else images[0]
-    found = _run(form, form.rows[0], {model.contract.image.name: image, **values})[name]
+    found = run_form(form, form.rows[0], {model.contract.image.name: image, **values})[name]
     agreement = FormAgreement()
     wanted = np.stack(expected) if form.batch > 1 else expected[0]
     _compare(agreement, form, name, wanted, found)
-    return _checked(agreement, form, precision)
+    return checked(agreement, form, precision)
 
 
 def check_strip(
@@ -94,18 +94,18 @@ def check_strip(
         feeds = {model.contract.image.name: image, **statistics(model, image)}
         if form.role != "first":
             feeds |= {f"{name}_in": array for name, array in carried.items()}
-        expected = _Session.of_bundle(model, form.role, rows, form.columns).run(feeds)
-        found = _run(form, rows, feeds)
+        expected = GraphSession.of_bundle(model, form.role, rows, form.columns).run(feeds)
+        found = run_form(form, rows, feeds)
         for name, array in expected.items():
             _compare(agreement, form, name, array, found[name], exactly=name != model.contract.result.name)
-    return _checked(agreement, form, precision)
+    return checked(agreement, form, precision)
 
 
 def carried_rows(model: DeployedModel, rows: int, width: int) -> Arrays:
     """What the bundle's ``first`` strip graph hands on of ``rows`` rows of noise, by the carries' names."""
     image = noise(model, rows, width, seed=0)
     feeds = {model.contract.image.name: image, **statistics(model, image)}
-    found = _Session.of_bundle(model, "first", rows, width).run(feeds)
+    found = GraphSession.of_bundle(model, "first", rows, width).run(feeds)
     return {name.removesuffix("_out"): array for name, array in found.items() if name != model.contract.result.name}
 
 
@@ -120,15 +120,27 @@ def noise(model: DeployedModel, height: int, width: int, *, seed: int) -> Array:
 
 
 def statistics(model: DeployedModel, image: Array) -> Arrays:
-    """Offset and scale of ``image``, where the graphs take them as inputs."""
+    """Offset and scale of ``image``, where the graphs take them as inputs; and numbers for what passes find."""
+    found = found_statistics(model)
     asked = model.contract.image.statistics
     if asked is None:
-        return {}
+        return found
     samples = image.astype(np.float64).reshape(-1, image.shape[-1])
     shape = (1, -1, 1, 1)
-    return {
+    return found | {
         asked.offset_name: samples.mean(0).astype(np.float32).reshape(shape),
         asked.scale_name: (samples.std(0) + asked.epsilon).astype(np.float32).reshape(shape),
+    }
+
+
+def found_statistics(model: DeployedModel) -> Arrays:
+    """Numbers, positive as variances are, for the inputs that take statistics of the whole image."""
+    generator = np.random.default_rng(2)
+    asked = [one for level in model.levels for one in level.statistics]
+    return {
+        name: generator.uniform(0.5, 1.5, shape).astype(np.float32)
+        for one in asked
+        for name, shape in zip(one.inputs, one.shapes, strict=True)
     }
 
 
@@ -139,10 +151,10 @@ def as_device_bytes(array: Array) -> Array:
     return np.ascontiguousarray(array).astype("<u2").view(np.uint8).reshape(*array.shape, 2)
 
 
-def _run(form: DeviceForm, rows: int, feeds: Mapping[str, Array]) -> Arrays:
+def run_form(form: DeviceForm, rows: int, feeds: Mapping[str, Array]) -> Arrays:
     given = {name: as_device_bytes(feeds[name]).astype(spec.dtype) for name, spec in form.inputs.items()}
     try:
-        return _Session.of_form(form, rows).run(given)
+        return GraphSession.of_form(form, rows).run(given)
     except EngineError as error:
         raise ModelError(f"the {form.role} graph for TensorRT cannot be run{_hint(form)}: {error}") from error
 
@@ -164,7 +176,7 @@ def _compare(
         )
 
 
-def _checked(agreement: FormAgreement, form: DeviceForm, precision: DevicePrecision) -> FormAgreement:
+def checked(agreement: FormAgreement, form: DeviceForm, precision: DevicePrecision) -> FormAgreement:
     if agreement.holds(precision):
         return agreement
     reason = _hint(form)
@@ -181,14 +193,14 @@ def _hint(form: DeviceForm) -> str:
     return "; the network may have a batch of 1 written into it: build with --batch 1" if form.batch > 1 else ""
 
 
-class _Session:
+class GraphSession:
     """A graph in ONNX Runtime that is run once."""
 
     def __init__(self, session: Any) -> None:
         self._session = session
 
     @classmethod
-    def of_form(cls, form: DeviceForm, rows: int) -> _Session:
+    def of_form(cls, form: DeviceForm, rows: int) -> GraphSession:
         ort = load_library()
         with stored(form.model) as given:
             options = session_options(ort, (rows, form.columns), compute_threads(None))
@@ -196,7 +208,7 @@ class _Session:
             return cls(open_session(ort, source, options))
 
     @classmethod
-    def of_bundle(cls, model: DeployedModel, role: str, rows: int, width: int) -> _Session:
+    def of_bundle(cls, model: DeployedModel, role: str, rows: int, width: int) -> GraphSession:
         ort = load_library()
         options = session_options(ort, (rows, width), compute_threads(None))
         graph, weights = model.graph, model.weights
@@ -211,8 +223,9 @@ class _Session:
 
     def run(self, feeds: Mapping[str, Array]) -> Arrays:
         names = [output.name for output in self._session.get_outputs()]
+        asked = {argument.name for argument in self._session.get_inputs()}
         try:
-            found = self._session.run(names, dict(feeds))
+            found = self._session.run(names, {name: feed for name, feed in feeds.items() if name in asked})
         except Exception as error:  # noqa: BLE001  # its exceptions share no base class
             fail(error, "running the graph")
         return dict(zip(names, found, strict=True))

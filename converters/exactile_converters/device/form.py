@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
 from exactile.built_engine import EngineRole, TensorSpec
-from exactile.bundle.engine_tensors import differences, engine_tensors
+from exactile.bundle.engine_tensors import differences, engine_tensors, pass_tensors
 from exactile.contract import DeployedModel, StripModel, StripRole
 from exactile.errors import ModelError, OptionError
+from exactile.passes.device_partials import DevicePartials
 from exactile_converters.device.batch import batched
 from exactile_converters.device.half import in_half_precision
 from exactile_converters.device.plain import without_layout_nodes
@@ -29,7 +30,7 @@ DTYPES = ("uint8", "float16", "float32")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceForm:
-    """A graph with all weights inside, for one fixed shape.
+    """A graph with all weights inside, for one fixed shape; of the pass number ``level``, where it finds statistics.
 
     ``rows`` are the image rows that it takes, (least, most): the same but for ``last`` strips, whose dimension
     ``height`` stays free. Specs have -1 there.
@@ -42,6 +43,7 @@ class DeviceForm:
     columns: int
     inputs: Mapping[str, TensorSpec]
     outputs: Mapping[str, TensorSpec]
+    level: int | None = None
 
     @property
     def sha256(self) -> str:
@@ -62,6 +64,33 @@ def tile_form(
         batched(proto, contract.image.name, contract.result.name, batch)
     _fix(proto, {"height": height, "width": width})
     return _form(model, proto, "tile", batch, (height, height), width, precision)
+
+
+def pass_form(model: DeployedModel, number: int, shape: tuple[int, int]) -> DeviceForm:
+    """The graph of the ``number``-th pass that finds statistics, for tiles of ``shape`` (height, width).
+
+    In single precision. Raises ModelError, OptionError, PlanError.
+    """
+    height, width = shape
+    try:
+        inputs, outputs = pass_tensors(model, number, shape)
+    except ValueError as error:
+        raise OptionError(str(error)) from error
+    level = model.levels[number - 1]
+    deployed = level.device_model
+    proto = embedded(deployed.graph, deployed.weights)
+    bytes_at_both_ends(proto)
+    _fix(proto, {"height": height, "width": width, **DevicePartials.of(level).dims_at(width)})
+    return _finished(
+        proto,
+        model.contract.model_name,
+        inputs,
+        outputs,
+        role="tile",
+        rows=(height, height),
+        columns=width,
+        level=number,
+    )
 
 
 def strip_form(
@@ -119,6 +148,22 @@ def _form(
     if precision == "fp16":
         carried = frozenset(f"{carry.name}_in" for carry in model.strips.carries) if model.strips else frozenset()
         proto = in_half_precision(proto, contract.result.name, carried)
+    return _finished(proto, contract.model_name, inputs, outputs, role=role, batch=batch, rows=rows, columns=columns)
+
+
+def _finished(
+    proto: onnx.ModelProto,
+    name: str,
+    inputs: Mapping[str, TensorSpec],
+    outputs: Mapping[str, TensorSpec],
+    *,
+    role: EngineRole,
+    rows: tuple[int, int],
+    columns: int,
+    batch: int = 1,
+    level: int | None = None,
+) -> DeviceForm:
+    """``inputs`` and ``outputs`` are what the contract of the model ``name`` asks for."""
     _drop_unused(proto)
     del proto.metadata_props[:]
     return DeviceForm(
@@ -127,8 +172,9 @@ def _form(
         batch=batch,
         rows=rows,
         columns=columns,
-        inputs=_specs(proto.graph.input, inputs, contract.model_name),
-        outputs=_specs(proto.graph.output, outputs, contract.model_name),
+        inputs=_specs(proto.graph.input, inputs, name),
+        outputs=_specs(proto.graph.output, outputs, name),
+        level=level,
     )
 
 

@@ -19,7 +19,8 @@ from exactile.geometry import round_up
 from exactile.memory import free_bytes
 from exactile.plan.strips import last_rows
 from exactile_converters.device.agreement import FormAgreement, carried_rows, check_strip, check_tile
-from exactile_converters.device.form import DeviceForm, DevicePrecision, strip_form, tile_form
+from exactile_converters.device.form import DeviceForm, DevicePrecision, pass_form, strip_form, tile_form
+from exactile_converters.device.pass_agreement import check_pass
 from exactile_converters.tensorrt_engine.capability import Capabilities, resolve
 from exactile_converters.tensorrt_engine.monitor import BuildWatcher, Cancellation, SilentWatcher
 from exactile_converters.tensorrt_engine.plan import PlanSettings, build_plan, load_library
@@ -48,17 +49,20 @@ class EngineOutcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """An engine to be: ``rows`` are (least, most) image rows."""
+    """An engine to be: ``rows`` are (least, most) image rows; ``level`` the number of a pass that finds statistics."""
 
     role: EngineRole
     rows: tuple[int, int]
     columns: int
     batch: int = 1
+    level: int | None = None
 
     def __str__(self) -> str:
         least, most = self.rows
         rows = str(least) if least == most else f"{least} to {most}"
         batch = f"{self.batch} x " if self.batch > 1 else ""
+        if self.level is not None:
+            return f"tile {rows} x {self.columns} of pass {self.level}"
         return f"{self.role if self.role == 'tile' else f'{self.role} strip'} {batch}{rows} x {self.columns}"
 
 
@@ -93,8 +97,11 @@ def _no_engines_reason(opened: Bundle) -> str:
             "some of its operators depend on the position in the image, and graphs with such operators run on the CPU "
             "only"
         )
-    if opened.model.levels:
-        return "it takes statistics of the whole image, and such networks run on the CPU only"
+    if any(level.on_device is None for level in opened.model.levels):
+        return (
+            "it takes statistics of the whole image, and the bundle has no graphs that find them on a GPU; convert the "
+            "model again"
+        )
     return ""
 
 
@@ -107,6 +114,8 @@ def _wanted(opened: Bundle, settings: EngineSettings) -> Iterator[Wanted]:
     model, geometry = opened.model, opened.model.contract.geometry
     height, width = padded_tile(geometry, settings.tile or opened.file.tile.shape)
     yield Wanted(role="tile", rows=(height, height), columns=width, batch=settings.batch)
+    for number in range(1, len(model.levels) + 1):
+        yield Wanted(role="tile", rows=(height, height), columns=width, level=number)
     rows, stride = settings.strip_rows, geometry.y.stride
     if rows is None:
         return
@@ -137,6 +146,11 @@ class _Work:
         self._opened, self._library, self._settings = opened, library, settings
         self._capabilities, self._watcher, self._cancellation = capabilities, watcher, cancellation
         self._precision, self._arithmetic = _precision(opened, settings.precision)
+        if opened.model.levels and self._precision == "fp16":
+            raise OptionError(
+                f"{opened.file.model} takes statistics of the whole image, which half precision cannot sum up: leave "
+                "--engine-precision out, or say fp32 or tf32"
+            )
         if settings.timing_cache is not None and settings.backend == "tensorrt-rtx":
             watcher.note(
                 f"tensorrt-rtx measures nothing when it builds, so {settings.timing_cache} is left as it is; it "
@@ -195,6 +209,8 @@ class _Work:
         if affordable != wanted:
             self._watcher.note(f"checked as {affordable}: running a {wanted} on the CPU would need too much memory")
             form = _form(model, affordable, self._arithmetic)
+        if wanted.level is not None:
+            return check_pass(model, form, self._precision)
         if form.role == "tile":
             return check_tile(model, form, self._precision)
         strips = model.strips
@@ -227,6 +243,8 @@ def _precision(opened: Bundle, asked: DevicePrecision | None) -> tuple[DevicePre
 
 
 def _form(model: DeployedModel, wanted: Wanted, precision: DevicePrecision) -> DeviceForm:
+    if wanted.level is not None:
+        return pass_form(model, wanted.level, (wanted.rows[0], wanted.columns))
     if wanted.role == "tile":
         return tile_form(model, (wanted.rows[0], wanted.columns), batch=wanted.batch, precision=precision)
     return strip_form(model, wanted.role, wanted.rows, wanted.columns, precision=precision)
@@ -247,6 +265,8 @@ def _affordable(model: DeployedModel, wanted: Wanted) -> Wanted:
 
 def _needed_bytes(model: DeployedModel, wanted: Wanted) -> int:
     memory = model.contract.memory
+    if wanted.level is not None:
+        memory = model.levels[wanted.level - 1].model.contract.memory
     if wanted.role != "tile" and model.strips is not None:
         memory = model.strips.graphs[wanted.role].memory
     return memory.activation_bytes(wanted.rows[1], wanted.columns) * wanted.batch + memory.weights_bytes

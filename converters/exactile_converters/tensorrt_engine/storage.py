@@ -51,7 +51,8 @@ class Purpose:
         gpus = "+".join(f"sm{major}{minor}" for major, minor in self.compute_capabilities)
         library = f"{SHORT_NAMES[self.backend]}{self.backend_version}"
         shape = f"{batch}{rows}x{form.columns}"
-        return "-".join((form.role, shape, self.precision, gpus, library, self.onnx_sha256[:12]))
+        role = form.role if form.level is None else f"pass{form.level}"
+        return "-".join((role, shape, self.precision, gpus, library, self.onnx_sha256[:12]))
 
     def file(self, plan: memoryview) -> EngineFile:
         form = self.form
@@ -76,6 +77,7 @@ class Purpose:
             model_sha256=self.model_sha256,
             workspace_bytes=self.workspace_bytes,
             optimization_level=self.optimization_level,
+            level=form.level,
         )
 
     def same_use(self, other: EngineFile) -> bool:
@@ -83,8 +85,8 @@ class Purpose:
         return (
             (self.backend, self.precision, self.compute_capabilities)
             == (other.backend, other.precision, other.compute_capabilities)
-            and (self.form.role, self.form.batch, self.form.rows, self.form.columns)
-            == (other.role, other.batch, other.rows, other.columns)
+            and (self.form.role, self.form.batch, self.form.rows, self.form.columns, self.form.level)
+            == (other.role, other.batch, other.rows, other.columns, other.level)
         )  # fmt: skip
 
     def same_build(self, other: EngineFile) -> bool:

@@ -40,11 +40,12 @@ class TensorPart(Part, frozen=True, kw_only=True):
 Tensors = Annotated[dict[TensorName, TensorPart], Meta(min_length=1, max_length=1000)]
 
 
-class EngineFile(Part, frozen=True, kw_only=True):
+class EngineFile(Part, frozen=True, kw_only=True, omit_defaults=True):
     """All of a sidecar; see ``exactile.built_engine.BuiltEngine``.
 
     ``onnx_sha256`` is that of the graph that TensorRT was given; ``model_sha256`` that of the bundle's own graphs and
     weights, see ``model_digest``. ``workspace_bytes`` and ``optimization_level`` are null where TensorRT chose.
+    ``level`` is there for engines of passes that find statistics.
     """
 
     format: Literal["exactile.engine"]
@@ -67,6 +68,7 @@ class EngineFile(Part, frozen=True, kw_only=True):
     model_sha256: Sha256
     workspace_bytes: Count | None
     optimization_level: Annotated[int, Meta(ge=0, le=100)] | None
+    level: Positive | None = None
 
 
 def encode_engine_file(file: EngineFile) -> bytes:
@@ -80,5 +82,6 @@ def model_digest(file: ContractFile) -> str:
     if file.strips is not None:
         graphs = file.strips.graphs
         names += [graphs.first.file, graphs.body.file, graphs.last.file]
+    names += [level.on_device.graph.file for level in file.levels if level.on_device is not None]
     parts = {name: file.files[name].sha256 for name in names if name in file.files}
     return hashlib.sha256(msgspec.json.encode(parts, order="deterministic")).hexdigest()

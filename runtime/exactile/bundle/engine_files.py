@@ -21,8 +21,9 @@ from exactile.bundle.engine_file import (
     TensorPart,
     model_digest,
 )
-from exactile.bundle.engine_tensors import differences, engine_tensors
+from exactile.bundle.engine_tensors import differences, engine_tensors, pass_tensors
 from exactile.contract import DeployedModel
+from exactile.errors import PlanError
 
 LARGEST_SIDECAR_BYTES = 1 << 20
 MOST_FILES = 4096
@@ -139,6 +140,7 @@ def _engine(place: Path, name: str, file: ContractFile, model: DeployedModel) ->
         plan=place / sidecar.plan,
         plan_bytes=sidecar.plan_bytes,
         plan_sha256=sidecar.plan_sha256,
+        level=sidecar.level,
     )
 
 
@@ -157,15 +159,24 @@ def _check_plan(plan: Path, size: int) -> None:
 
 def _check_tensors(sidecar: EngineFile, model: DeployedModel) -> None:
     try:
-        inputs, outputs = engine_tensors(
-            model, sidecar.role, batch=sidecar.batch, rows=sidecar.rows, columns=sidecar.columns
-        )
-    except ValueError as error:
+        if sidecar.level is None:
+            inputs, outputs = engine_tensors(
+                model, sidecar.role, batch=sidecar.batch, rows=sidecar.rows, columns=sidecar.columns
+            )
+        else:
+            _check_pass(sidecar)
+            inputs, outputs = pass_tensors(model, sidecar.level, (sidecar.rows[0], sidecar.columns))
+    except (ValueError, PlanError) as error:
         raise UnfitError(str(error)) from error
     found = _specs(sidecar.inputs), _specs(sidecar.outputs)
     for expected, specs in zip((inputs, outputs), found, strict=True):
         for difference in differences(expected, specs):
             raise UnfitError(_printable(difference))
+
+
+def _check_pass(sidecar: EngineFile) -> None:
+    if sidecar.role != "tile" or sidecar.batch != 1 or sidecar.rows[0] != sidecar.rows[1]:
+        raise UnfitError("statistics are found in tiles of one shape, one by one")
 
 
 def _specs(parts: dict[str, TensorPart]) -> dict[str, TensorSpec]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from exactile.built_engine import EngineRole, TensorSpec
-from exactile.contract import Contract, DeployedModel, StripModel
+from exactile.contract import Contract, DeployedModel, Level, StripModel
+from exactile.passes.device_partials import DevicePartials
+from exactile.passes.statistic import PREFIX
 
 Specs = dict[str, TensorSpec]
 
@@ -23,7 +25,7 @@ def engine_tensors(
     fixed = rows[0] == rows[1]
     lead = (batch,) if batch > 1 else ()
     image = _as_bytes((*lead, rows[0] if fixed else -1, columns, contract.image.channels), contract.image.dtype)
-    inputs = {contract.image.name: image, **_statistics(contract)}
+    inputs = {contract.image.name: image, **_statistics(contract), **_found(model.levels)}
     width = contract.geometry.x.output_size(columns)
     height = _result_rows(model, role, rows[0]) if fixed else -1
     channels = (contract.result.channels,) if contract.result.channels else ()
@@ -38,9 +40,31 @@ def engine_tensors(
     return inputs, outputs
 
 
+def pass_tensors(model: DeployedModel, number: int, shape: tuple[int, int]) -> tuple[Specs, Specs]:
+    """Inputs and outputs of the ``number``-th pass that finds statistics, for tiles of ``shape``, (height, width).
+
+    Raises ValueError where there is no such pass for GPUs, or the network does not accept the shape; PlanError.
+    """
+    if not 1 <= number <= len(model.levels) or model.levels[number - 1].on_device is None:
+        raise ValueError(f"the model has no pass {number} for GPUs, of {len(model.levels)} that find statistics")
+    level, (height, width) = model.levels[number - 1], shape
+    _check_shape(level.model, "tile", 1, (height, height), width)
+    contract, partials = level.model.contract, DevicePartials.of(level)
+    image = _as_bytes((height, width, contract.image.channels), contract.image.dtype)
+    masks = {name: TensorSpec(shape=one, dtype="float32") for name, one in partials.shapes_at(width).items()}
+    inputs = {contract.image.name: image, **_statistics(contract), **_found(model.levels[: number - 1]), **masks}
+    given = TensorSpec(shape=(partials.numbers_at(height),), dtype="float32")
+    return inputs, {contract.result.name: given}
+
+
 def differences(expected: Mapping[str, TensorSpec], found: Mapping[str, TensorSpec]) -> Iterator[str]:
-    """Where an engine's tensors are not what the contract says. Carried rows of float32 may be float16."""
+    """Where an engine's tensors are not what the contract says.
+
+    Carried rows of float32 may be float16. Statistics of the whole image that nothing depends on are not there.
+    """
     for name in sorted(expected.keys() | found.keys()):
+        if name not in found and name.startswith(PREFIX):
+            continue
         if name not in found:
             yield f"it has no {name}"
         elif name not in expected:
@@ -69,6 +93,16 @@ def _statistics(contract: Contract) -> Specs:
         return {}
     spec = TensorSpec(shape=(1, contract.image.channels, 1, 1), dtype="float32")
     return {statistics.offset_name: spec, statistics.scale_name: spec}
+
+
+def _found(levels: Sequence[Level]) -> Specs:
+    """The inputs that take what passes find."""
+    return {
+        name: TensorSpec(shape=shape, dtype="float32")
+        for level in levels
+        for one in level.statistics
+        for name, shape in zip(one.inputs, one.shapes, strict=True)
+    }
 
 
 def _check_shape(model: DeployedModel, role: EngineRole, batch: int, rows: tuple[int, int], columns: int) -> None:

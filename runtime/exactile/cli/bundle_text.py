@@ -156,6 +156,7 @@ def engine_text(engine: BuiltEngine) -> str:
     least, most = engine.rows
     rows = str(least) if least == most else f"{least} to {most}"
     what = "tile" if engine.role == "tile" else f"{engine.role} strip"
+    what += f" of pass {engine.level}" if engine.level is not None else ""
     batch = f"{engine.batch} x " if engine.batch > 1 else ""
     gpus = ", ".join(f"{major}.{minor}" for major, minor in engine.compute_capabilities)
     return (

@@ -92,7 +92,7 @@ def _engines(telling: Telling, bundle: Bundle, gpu: DeviceInfo) -> None:
         fitting += [] if reason else [built]
         telling.found(_fits(bundle, built, gpu, reason))
     for engine in dict.fromkeys((built.backend, built.precision) for built in fitting):
-        same = [built for built in fitting if (built.backend, built.precision) == engine]
+        same = [one for one in fitting if (one.backend, one.precision) == engine and one.level is None]
         for plan, shape, size in _runs(bundle.model, same):
             _run_engines(telling, bundle.model, gpu, ":".join(engine), plan, shape, size)
 
@@ -101,7 +101,7 @@ def why_unfit(model: DeployedModel, built: BuiltEngine, gpu: DeviceInfo) -> str:
     """Why ``built`` cannot run on ``gpu`` here; "" where it can."""
     alone = replace(model, engines=(built,), engines_refused=())
     try:
-        TensorRTFamily(alone, built.backend, built.precision, (gpu,))
+        TensorRTFamily(alone, built.backend, built.precision, (gpu,), built.level)
     except DeviceError as error:
         text = one_line(str(error))
         _, found, reason = text.partition(f"{built.plan.name}: ")
@@ -111,6 +111,7 @@ def why_unfit(model: DeployedModel, built: BuiltEngine, gpu: DeviceInfo) -> str:
 
 def _fits(bundle: Bundle, built: BuiltEngine, gpu: DeviceInfo, reason: str) -> Finding:
     kind = "tiles" if built.role == "tile" else f"{built.role} strips"
+    kind += f" of pass {built.level}," if built.level is not None else ""
     rows = str(built.rows[0]) if built.rows[0] == built.rows[1] else f"{built.rows[0]} to {built.rows[1]}"
     batch = f", {built.batch} at a time" if built.batch > 1 else ""
     which = f"{built.backend}:{built.precision} for {kind} of {rows} x {built.columns}{batch} ({built.plan.name})"

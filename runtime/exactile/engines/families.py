@@ -46,17 +46,25 @@ class EngineFamily(Protocol):
 class TensorRTFamily:
     """Implements ``EngineFamily`` with the engines of ``model`` that fit the library and all ``devices``.
 
-    Raises DeviceError that says of each engine why it does not fit.
+    They give its result, or find the statistics of the pass number ``level``. Raises DeviceError that says of each
+    engine why it does not fit.
     """
 
-    def __init__(self, model: DeployedModel, backend: Backend, precision: str, devices: tuple[DeviceInfo, ...]) -> None:
+    def __init__(
+        self,
+        model: DeployedModel,
+        backend: Backend,
+        precision: str,
+        devices: tuple[DeviceInfo, ...],
+        level: int | None = None,
+    ) -> None:
         self._backend = backend
         for device in devices:
             if reason := rtx_refusal(backend, device.compute_capability, f"cuda:{device.ordinal} ({device.name})"):
                 raise DeviceError(reason)
         self._version = load_tensorrt(backend).version
         fitting, refused = [], list(model.engines_refused)
-        for engine in model.engines:
+        for engine in (one for one in model.engines if one.level == level):
             reason = _unfit(engine, backend, self._version, devices)
             if reason:
                 refused.append(f"{engine.plan.name}: {reason}")

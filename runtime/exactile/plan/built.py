@@ -19,10 +19,11 @@ def built_plans(
 ) -> Iterator[Plan]:
     """Every plan for an ``image`` of (height, width) pixels that ``engines`` can run.
 
-    Where none was built for its size modulo the stride, the image is extended to one that they were built for.
+    Where none was built for its size modulo the stride, the image is extended to one that they were built for; not
+    where the network takes statistics of it, which would be others.
     """
     found = list(_built_plans(model, image, border, engines))
-    if not found:
+    if not found and not model.levels:
         contract = replace(model.contract, geometry=model.contract.geometry.without_others)
         found = list(_built_plans(replace(model, contract=contract), image, border, engines))
     yield from found

@@ -137,9 +137,9 @@ def _onnx_runtime(model: DeployedModel) -> Engines:
 def _tensorrt(model: DeployedModel, backend: Backend, precision: str, infos: tuple[DeviceInfo, ...]) -> Engines:
     family = TensorRTFamily(model, backend, precision, infos)
     levels = []
-    for number, level in enumerate(model.levels, 1):
+    for number in range(1, len(model.levels) + 1):
         try:
-            levels.append(TensorRTFamily(level.device_model, backend, family.precision, infos))
+            levels.append(TensorRTFamily(model, backend, family.precision, infos, number))
         except DeviceError as error:
             raise DeviceError(f"pass {number} of {len(model.levels)} over the image: {error}") from error
     return family, tuple(levels)
