@@ -139,6 +139,13 @@ def test_statistics_that_contradict_themselves_are_refused(bundles, tmp_path):
     with pytest.raises(BundleError, match="contradicts itself"):
         exactile.open_bundle(tmp_path / "shapes.bundle")
 
+    def maps(levels):
+        levels[0]["on_device"]["rows"] = []
+
+    copy_of(bundles["excitation"], tmp_path / "maps.bundle", maps)
+    with pytest.raises(BundleError, match="contradicts itself: a graph for GPUs speaks of 0 and 1 maps"):
+        exactile.open_bundle(tmp_path / "maps.bundle")
+
     def unlisted(levels):
         levels[0]["graph"]["file"] = "other.onnx"
 

@@ -234,7 +234,10 @@ class Passes:
         assert isinstance(plan, TilePlan)
         own = plan.y.domain.size, plan.x.domain.size
         if own != size:
-            raise PlanError(f"the image is too small: passes run over {own} pixels, and the last over {size}")
+            why = "the image is too small"
+            if self.processor.space is not None and self.processor.space.engines is not None:
+                why = "no engines of passes were built for images of this size modulo the stride"
+            raise PlanError(f"{why}: passes run over {own} pixels, and the last over {size}")
         return plan, planner.memory_need(plan, self.source, sink)
 
     def _advance(self, pixels: int, work: float) -> None:
