@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from functools import cache
 from itertools import cycle
@@ -11,6 +13,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import tifffile
 
 import exactile
 from exactile.contract import POSITION, DeployedModel
@@ -25,7 +28,9 @@ from exactile.plan.tiles import TilePlan
 from exactile.processors.station import Station
 from exactile.session import Session
 from exactile.sinks.array import ArraySink
+from exactile.sinks.tiff import TiffSink
 from exactile.sources.array import ArraySource
+from exactile.sources.open import open_source
 from exactile_converters.convert import convert
 from exactile_converters.deploy import deploy_in_passes
 from exactile_converters.from_onnx import prepare_network
@@ -174,6 +179,29 @@ def test_a_bundle_runs_in_passes_on_a_gpu(monkeypatch, tmp_path):
         assert emulation.leaks() == []
     assert np.abs(found - expected).max() <= TOLERANCE * np.abs(expected).max()
     assert np.array_equal(sink.result, found)
+
+
+def test_images_at_once_take_turns_between_passes(monkeypatch, tmp_path):
+    """Of one session, from and into TIFF: the GPU goes from one image's pass to another's, and bits stay the same."""
+    image, model = picture((90, 74)), deployed("excitation")
+    tifffile.imwrite(tmp_path / "image.tif", image[..., 0], tile=(32, 32))
+    with emulated(monkeypatch, "cuda.bindings", max_delay_s=0.001) as (emulation, _):
+        cuda_provider(monkeypatch, emulation, tmp_path)
+        expected, _ = in_passes(model, image, device="cuda:0")
+        session = Session(model, device="cuda:0", engine="onnxruntime")
+
+        def run(number: int) -> np.ndarray:
+            source, path = open_source(tmp_path / "image.tif"), tmp_path / f"{number}.tif"
+            with closing(source):
+                session.segment(source, TiffSink(path), plan="tile", tile=TILE)
+            return tifffile.imread(path)
+
+        with ThreadPoolExecutor(3) as pool:
+            found = list(pool.map(run, range(4)))
+        session.close()
+        assert all(np.array_equal(one, expected) for one in found)
+        assert emulation.violations() == []
+        assert emulation.leaks() == []
 
 
 def test_an_image_at_whose_size_operators_depend_on_the_position_is_refused(monkeypatch, tmp_path):
