@@ -22,7 +22,7 @@ from exactile_converters.deploy import deploy, load_network
 from exactile_converters.deploy_whole import deploy_whole
 from exactile_converters.from_onnx import prepare_network
 from exactile_converters.precision import at_precision
-from exactile_converters.verify.verification import verify
+from exactile_converters.verify import verify
 from tests.optimized_models import (
     ALL,
     EXTENDED,

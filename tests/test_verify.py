@@ -24,8 +24,8 @@ from exactile_converters.verify.subject import scores_of
 from exactile_converters.verify.sweep import halo_steps, offset_steps
 from tests import placed_nets
 from tests.nets import NETS, onnx_bytes
-from tests.test_cli_failures import squeeze_and_excite
 from tests.test_graph_io import model_of, weights
+from tests.whole_nets import attention
 
 ALIGNED = {"coordinate_transformation_mode": "align_corners"}
 SIDES = {"top": ("y", "before"), "bottom": ("y", "after"), "left": ("x", "before"), "right": ("x", "after")}
@@ -404,8 +404,8 @@ def test_a_quantised_network_is_probed_without_its_quantisation():
 
 
 def test_an_untileable_network_is_an_error_that_lists_the_obstacles():
-    with pytest.raises(NotTileableError, match="GlobalAveragePool"):
-        verify(prepare_network(squeeze_and_excite(), name="pooled"))
+    with pytest.raises(NotTileableError, match="MatMul"):
+        verify(prepare_network(onnx.load_from_string(attention()), name="attention"))
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
@@ -423,7 +423,7 @@ def test_the_users_image_is_compared_with_its_normalisation(dtype):
 
 def test_an_image_too_large_for_one_pass_is_cropped_in_the_middle(monkeypatch):
     """The crop is within what fits, and its pixels are the image's."""
-    monkeypatch.setattr(verification_module, "_fits", lambda _model, height, width: height * width <= 120 * 140)
+    monkeypatch.setattr(verification_module, "fits_one_pass", lambda _model, height, width: height * width <= 120 * 140)
     image = np.random.default_rng(0).integers(0, 256, (200, 180, 3), dtype=np.uint8)
     found = verify(network("unet_d2"), source=ArraySource(image), tile=(64, 64))
     pixels = found.comparison.pixels

@@ -9,7 +9,6 @@ import re
 from dataclasses import replace
 
 import numpy as np
-import onnx
 import pytest
 import tifffile
 from typer.testing import CliRunner
@@ -21,7 +20,7 @@ from exactile.geometry import Geometry
 from exactile_converters.verify import pictures
 from tests.command import exactile
 from tests.nets import onnx_file
-from tests.test_cli_failures import squeeze_and_excite
+from tests.whole_nets import attention
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -103,11 +102,11 @@ def test_a_claim_that_fails_exits_with_1_and_says_where(model):
 
 
 def test_an_untileable_model_is_refused_with_its_obstacles(tmp_path):
-    onnx.save(squeeze_and_excite(), tmp_path / "pooled.onnx")
-    done = exactile("verify", tmp_path / "pooled.onnx")
+    (tmp_path / "attention.onnx").write_bytes(attention())
+    done = exactile("verify", tmp_path / "attention.onnx")
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
-    assert "GlobalAveragePool" in done.stderr
+    assert "cannot be tiled exactly" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -1,7 +1,8 @@
 """Proof of a network's geometry that does not use the rules it was derived with."""
 
+from exactile_converters.verify.in_passes import verify
 from exactile_converters.verify.plain_data import verification_object
 from exactile_converters.verify.report import PAGE, check_directory, write_report
-from exactile_converters.verify.verification import Verification, verify
+from exactile_converters.verify.verification import Verification
 
 __all__ = ["PAGE", "Verification", "check_directory", "verification_object", "verify", "write_report"]

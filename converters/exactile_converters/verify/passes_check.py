@@ -50,39 +50,26 @@ class PassesCheck:
         for along in (0, 1):
             axes = geometry.y, geometry.x
             axis, other = axes[along], axes[1 - along]
-            tile = self._tile(along)
+            tile = tile_along(self.model, along)
             breadth = other.accepted_size(max(BREADTH_PX, other.stride))
             size = axis.accepted_size(tile + 2 * axis.stride)
-            found = self.plans.difference("tile", _pair(along, size, breadth), _pair(along, tile, breadth))
+            found = self.plans.difference("tile", pair(along, size, breadth), pair(along, tile, breadth))
             found = found or self._at_own_size(along, size, breadth, tile)
             step()
             if found:
                 return found
         return ""
 
-    def _tile(self, along: int) -> int:
-        """Pixels of a tile that cuts the image in several, in all passes."""
-        axes = [
-            (one.contract.geometry.y, one.contract.geometry.x)[along]
-            for one in (self.model, *(level.model for level in self.model.levels))
-        ]
-        axis = axes[0]
-        return axis.accepted_size(
-            max(one.margin_before + one.margin_after for one in axes) + max(LEAST_ZONE_PX, 2 * axis.stride)
-        )
-
     def _at_own_size(self, along: int, size: int, breadth: int, tile: int) -> str:
         """At a size of another remainder, where there is one, deployed for it: maps are kept between passes."""
         geometry = self.model.contract.geometry
         axis: AxisGeometry = (geometry.y, geometry.x)[along]
-        others = [other for other in axis.others or () if not other.one_pass]
-        if others:
-            other = others[len(others) // 2]
-            size = max(other.least, size + (other.remainder - size) % other.stride)
-            tile += (other.remainder - tile) % other.stride
-        extent = _pair(along, size, breadth)
+        own = other_size(axis, size)
+        if own != size:
+            size, tile = own, tile + (own - tile) % axis.stride
+        extent = pair(along, size, breadth)
         plans = PlanCheck(self._deployed(extent), self._bounded, stepping=self._stepping)
-        found = plans.difference("tile", extent, _pair(along, tile, breadth))
+        found = plans.difference("tile", extent, pair(along, tile, breadth))
         self.plans.max_abs, self.plans.largest = max(
             (self.plans.max_abs, self.plans.largest), (plans.max_abs, plans.largest)
         )
@@ -99,5 +86,28 @@ class PassesCheck:
         return self.plans.difference("strip", (height, breadth), (rows, breadth))
 
 
-def _pair(along: int, one: int, other: int) -> tuple[int, int]:
+def tile_along(model: DeployedModel, along: int) -> int:
+    """Pixels of a tile that cuts the image in several, in all passes."""
+    passes = [(one.contract.geometry.y, one.contract.geometry.x)[along] for one in (model, *_levels(model))]
+    axis = passes[0]
+    return axis.accepted_size(
+        max(one.margin_before + one.margin_after for one in passes) + max(LEAST_ZONE_PX, 2 * axis.stride)
+    )
+
+
+def _levels(model: DeployedModel) -> list[DeployedModel]:
+    return [level.model for level in model.levels]
+
+
+def other_size(axis: AxisGeometry, size: int) -> int:
+    """The next size of another remainder that can be cut, where there is one."""
+    others = [other for other in axis.others or () if not other.one_pass]
+    if not others:
+        return size
+    other = others[len(others) // 2]
+    return max(other.least, size + (other.remainder - size) % other.stride)
+
+
+def pair(along: int, one: int, other: int) -> tuple[int, int]:
+    """(height, width) of ``one`` along the axis, ``other`` across."""
     return (one, other) if along == 0 else (other, one)

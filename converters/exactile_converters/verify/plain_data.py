@@ -6,8 +6,10 @@ from dataclasses import asdict
 from typing import Any
 
 from exactile_converters.verify.claim import AxisProbe, IntegerProbe
+from exactile_converters.verify.comparison import Comparison, DoubleError
 from exactile_converters.verify.sweep import Sweep, SweepPoint
-from exactile_converters.verify.verification import Comparison, Verification
+from exactile_converters.verify.verification import Verification
+from exactile_converters.verify.ways import PassesProof
 
 
 def verification_object(found: Verification) -> dict[str, Any]:
@@ -28,6 +30,7 @@ def verification_object(found: Verification) -> dict[str, Any]:
         "probe": {"tensor": found.probed_tensor, **{probe.axis: _probe(probe) for probe in found.probes}},
         "tiled_against_whole": _comparison(found.comparison) if found.comparison is not None else None,
         "refusal": found.refusal or None,
+        "passes": _passes(found.passes) if found.passes is not None else None,
         "sweep": _sweep(found.sweep) if found.sweep is not None else None,
     }
 
@@ -61,6 +64,25 @@ def _integers(probe: IntegerProbe | None) -> dict[str, Any] | None:
     }
 
 
+def _passes(proof: PassesProof) -> dict[str, Any]:
+    return {
+        "holds": proof.holds,
+        "levels": proof.levels,
+        "statistics": proof.statistics,
+        "ways": [_comparison(way) for way in proof.ways],
+        "with_fixed_statistics": _comparison(proof.fixed) if proof.fixed is not None else None,
+        "no_float64": proof.no_float64 or None,
+        "untried": list(proof.untried),
+    }
+
+
+def _float64(error: DoubleError | None) -> dict[str, Any] | None:
+    if error is None:
+        return None
+    numbers = {name: finite(value) for name, value in asdict(error).items()}
+    return {**numbers, "holds": error.holds}
+
+
 def _comparison(comparison: Comparison) -> dict[str, Any]:
     pixels, difference = comparison.pixels, comparison.difference
     crop = pixels.crop
@@ -69,6 +91,7 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
         "size": list(pixels.size),
         "image_size": list(pixels.image_size) if pixels.image_size else None,
         "crop_origin": [crop.y.start, crop.x.start] if crop is not None else None,
+        "plan": comparison.plan,
         "tile": list(comparison.tile),
         "tiles": comparison.tiles,
         "output_shape": list(comparison.output_shape),
@@ -80,7 +103,10 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
         "different_values": difference.different_values,
         "bit_identical": difference.bit_identical,
         "first_different_pixel": list(difference.first) if difference.first else None,
-        "holds": difference.holds,
+        "kept_maps": comparison.kept_maps,
+        "tiles_of_passes": list(comparison.pass_tiles),
+        "against_float64": _float64(comparison.float64),
+        "holds": comparison.holds,
     }
 
 

@@ -9,9 +9,11 @@ from pathlib import Path
 from string import Template
 
 from exactile.errors import OutputExistsError, SinkError
+from exactile_converters.verify.comparison import DoubleError
 from exactile_converters.verify.pictures import curve_png, map_png, require_matplotlib
 from exactile_converters.verify.sweep import SweepPoint
 from exactile_converters.verify.verification import Verification
+from exactile_converters.verify.ways import PassesProof
 
 PAGE = "index.html"
 MARK = '<meta name="generator" content="exactile verify">'
@@ -64,6 +66,7 @@ def write_report(directory: Path, found: Verification, facts: Mapping[str, str])
         f"<h1>{_text(found.model_name)}: the claim <span class={verdict}>{verdict}</span></h1>",
         _probe_part(found),
         _comparison_part(found),
+        _passes_part(found.passes),
         _sweep_part(found),
         "<h2>How this was made</h2>",
         _table(["what", "value"], facts.items()),
@@ -161,6 +164,41 @@ def _comparison_part(found: Verification) -> str:
     ]
     shown = map_png(difference.error_map, "Difference of tiled and whole, claimed halo")
     return "\n".join(["<h2>Tiled against one whole pass</h2>", _table(["what", "value"], rows), _image(shown)])
+
+
+def _passes_part(proof: PassesProof | None) -> str:
+    if proof is None:
+        return ""
+    rows = [
+        (
+            way.plan,
+            f"{way.pixels.size[0]} x {way.pixels.size[1]}",
+            way.tiles,
+            ", ".join(map(str, way.pass_tiles)),
+            "yes" if way.kept_maps else "no",
+            f"{way.difference.max_abs:.3g}",
+            way.difference.different_labels,
+            *_float64_cells(way.float64),
+            "holds" if way.holds else "FAILS",
+        )
+        for way in proof.ways
+    ]
+    head = ["plan", "image", "pieces", "pieces of passes", "maps kept", "differs from one pass by", "different labels"]
+    head += ["error against float64", "of one pass", "allowed", "verdict"]
+    explained = (
+        f"<p>The network takes {proof.statistics} statistics of the whole image; {proof.levels} passes over it find "
+        "them, and one more gives the result. What is said of the halo above holds with these statistics known. Each "
+        "way to run the passes, against one pass in ONNX Runtime and, where there is one, a pass in float64.</p>"
+    )
+    reasons = [f"not compared with float64: {proof.no_float64}"] if proof.no_float64 else []
+    notes = "".join(f"<p>{_text(note)}</p>" for note in [*reasons, *(f"not tried: {one}" for one in proof.untried)])
+    return f"<h2>Passes</h2>\n{explained}\n{_table(head, rows)}\n{notes}"
+
+
+def _float64_cells(error: DoubleError | None) -> tuple[str, str, str]:
+    if error is None:
+        return "-", "-", "-"
+    return f"{error.max_abs:.3g}", f"{error.one_pass_max_abs:.3g}", f"{error.allowed:.3g}"
 
 
 def _sweep_part(found: Verification) -> str:

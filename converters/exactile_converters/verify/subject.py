@@ -77,7 +77,7 @@ class Subject:
         ort = load_library()
         options = ort.SessionOptions()
         options.log_severity_level = ERRORS_ONLY
-        graph = _graph(network, output, feature)
+        graph = plain_graph(network, output, feature)
         try:
             self._session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         except Exception as error:
@@ -93,10 +93,10 @@ class Subject:
         except Exception as error:
             height, width = image.shape[:2]
             raise EngineError(f"{self._name} failed on an image of {height} x {width} pixels: {error}") from error
-        return _channels_first(output, self._output_labels)
+        return channels_first(output, self._output_labels)
 
 
-def _channels_first(output: NDArray[Any], labels: Labels) -> NDArray[Any]:
+def channels_first(output: NDArray[Any], labels: Labels) -> NDArray[Any]:
     """Any order of axes -> (C, H, W); axes that are neither have size 1."""
     dims = {label: dim for dim, label in enumerate(labels) if label in {"y", "x"}}
     others = [dim for dim in range(output.ndim) if dim not in dims.values()]
@@ -104,7 +104,8 @@ def _channels_first(output: NDArray[Any], labels: Labels) -> NDArray[Any]:
     return np.ascontiguousarray(moved.reshape(-1, *moved.shape[-2:]))
 
 
-def _graph(network: Network, output: ir.Value, feature: FeatureMap) -> bytes:
+def plain_graph(network: Network, output: ir.Value, feature: FeatureMap) -> bytes:
+    """The model up to ``output``, of any height and width; ``network`` is consumed."""
     graph = network.model.graph
     sizes: dict[str, int | str] = {"n": 1, "c": network.channels, "y": "height", "x": "width"}
     network.image.shape = ir.Shape([sizes[label] for label in network.labels])

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exactile.contract import DeployedModel
-from exactile.errors import EngineError, OptionError, PlanError
+from exactile.errors import EngineError, PlanError
 from exactile.geometry import Geometry
 from exactile.memory import default_budget_bytes, resident_bytes
 from exactile.plan.tiles import TilePlan
@@ -25,23 +25,14 @@ from exactile_converters.graphs.io import Normalization
 from exactile_converters.inspection import not_tileable
 from exactile_converters.verify.bounded import WHOLE_PASS_FACTOR
 from exactile_converters.verify.claim import AxisProbe
-from exactile_converters.verify.difference import Difference, compare
+from exactile_converters.verify.comparison import Comparison
+from exactile_converters.verify.difference import compare
 from exactile_converters.verify.pixels import Pixels, image_pixels, noise_pixels, suitable_tile
 from exactile_converters.verify.probe import Progress, Subjects, probe_axis
 from exactile_converters.verify.subject import Subject, ends_in_probability, private_copy, scores_of
 from exactile_converters.verify.sweep import Sweep, sweep
+from exactile_converters.verify.ways import PassesProof
 from exactile_converters.verify.whole import WholePass, whole_pass
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
-    """Tiled, by the runtime, against one whole pass, by plain ONNX Runtime, on ``pixels``."""
-
-    pixels: Pixels
-    tile: tuple[int, int]
-    tiles: int
-    output_shape: tuple[int, ...]
-    difference: Difference
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +40,8 @@ class Verification:
     """What was claimed and what was found. ``probed_tensor`` is the map at which influences were looked for.
 
     ``comparison`` is None where the network does not run at sizes that the claim accepts; ``refusal`` is what it said.
+    Of a network that takes statistics of the whole image, the claim is that of the network with these statistics
+    fixed; ``passes`` is what every way to run it showed, statistics of the image itself.
     """
 
     model_name: str
@@ -59,51 +52,50 @@ class Verification:
     comparison: Comparison | None
     sweep: Sweep | None
     refusal: str = ""
+    passes: PassesProof | None = None
 
     @property
     def holds(self) -> bool:
-        """Whether the claimed geometry is large enough, by the probe and by tiling."""
-        tiled = self.comparison is not None and self.comparison.difference.holds
-        return tiled and all(probe.holds for probe in self.probes)
+        """Whether the claimed geometry is large enough, by the probe and by tiling, and passes give what one does."""
+        tiled = self.comparison is not None and self.comparison.holds
+        return tiled and all(probe.holds for probe in self.probes) and (self.passes is None or self.passes.holds)
 
 
-def verify(
+def verify_local(
     network: Network,
     *,
-    geometry: Geometry | None = None,
-    source: Source | None = None,
-    normalization: Normalization | None = None,
-    tile: tuple[int, int] | None = None,
-    with_sweep: bool = False,
-    seed: int = 0,
-    progress: Progress = lambda _stage, _done, _steps: None,
+    geometry: Geometry | None,
+    source: Source | None,
+    normalization: Normalization,
+    tile: tuple[int, int] | None,
+    with_sweep: bool,
+    seed: int,
+    progress: Progress,
+    with_tiles: bool = True,
 ) -> Verification:
-    """Prove, or refute, ``geometry`` (default: what the graph's walk claims) by running ``network``.
+    """The proof for a network that takes no statistics of the whole image; arguments are those of ``verify``.
 
-    ``source`` is the image to compare on (default: noise), ``tile`` the (height, width) of the tiles.
-    Raises NotTileableError where nothing is claimed, PlanError where image and tile leave no seam to look at,
-    ChannelError, BudgetError, EngineError.
+    Without ``with_tiles`` or a sweep, it is probed alone.
     """
     traced = network.trace()
     if traced.geometry is None:
         raise not_tileable(network.name, traced.obstacles)
-    if seed < 0:
-        raise OptionError(f"--seed must not be negative, got {seed}")
     claimed = geometry or traced.geometry
     scores = scores_of(network, traced.features).name or ""
     subject = _plain(network, traced)
     compared, error = None, None
     try:
-        compared = _compare(
-            network,
-            subject,
-            geometry,
-            source=source,
-            normalization=normalization or Normalization(),
-            tile=tile,
-            seed=seed,
-            progress=progress,
-        )
+        if with_tiles or with_sweep:
+            compared = _compare(
+                network,
+                subject,
+                geometry,
+                source=source,
+                normalization=normalization,
+                tile=tile,
+                seed=seed,
+                progress=progress,
+            )
     except EngineError as refusal:
         error = refusal
     subjects = Subjects.of(network, scores, traced.features[scores])
@@ -143,7 +135,7 @@ def _compare(
     seed: int,
     progress: Progress,
 ) -> tuple[Comparison, WholePass]:
-    dtype = str(source.dtype) if source is not None else _noise_dtype(network, normalization)
+    dtype = str(source.dtype) if source is not None else noise_dtype(network, normalization)
     deployed = deploy(private_copy(network), image_dtype=dtype, normalization=normalization, output="raw", strips=False)
     claimed = given or deployed.contract.geometry
     tile = tile or suitable_tile(claimed)
@@ -152,12 +144,11 @@ def _compare(
         pixels = noise_pixels(claimed, tile, channels=network.channels, dtype=dtype, generator=generator)
     else:
         leave_out_alpha(source, network.channels)
-        pixels = image_pixels(source, claimed, lambda height, width: _fits(deployed, height, width))
+        pixels = image_pixels(source, claimed, lambda height, width: fits_one_pass(deployed, height, width))
     if any(axis.one_pass for axis in (claimed.of_size(pixels.size).y, claimed.of_size(pixels.size).x)):
         claimed = claimed.without_others  # no tiles at this size: they are compared on the image as it is extended
     model = replace(deployed, contract=replace(deployed.contract, geometry=claimed))
-    if pixels.array.shape[2] != network.channels:
-        Session(model).plan(ArraySource(pixels.array), ArraySink())  # raises the runtime's own ChannelError
+    check_channels(model, pixels, network.channels)
     plan = TilePlan.of(claimed, pixels.size, "model", tile)
     if len(plan) == 1:
         raise PlanError(
@@ -178,18 +169,25 @@ def _compare(
     return comparison, whole
 
 
+def check_channels(model: DeployedModel, pixels: Pixels, channels: int) -> None:
+    """Raises ChannelError where ``pixels`` have others than the ``channels`` of the network."""
+    if pixels.array.shape[2] != channels:
+        Session(model).plan(ArraySource(pixels.array), ArraySink())  # raises the runtime's own ChannelError
+
+
 def _like(tiled: NDArray[Any], whole: NDArray[Any]) -> NDArray[Any]:
     """The runtime gives every map as float32."""
     return tiled.astype(whole.dtype) if whole.dtype.kind != "f" else tiled
 
 
-def _noise_dtype(network: Network, normalization: Normalization) -> str:
+def noise_dtype(network: Network, normalization: Normalization) -> str:
     """Bytes where the network, or the normalisation, is made for them."""
     integers = network.image.dtype is not None and not network.image.dtype.is_floating_point()
     return "uint8" if integers or normalization != Normalization() else "float32"
 
 
-def _fits(model: DeployedModel, height: int, width: int) -> bool:
+def fits_one_pass(model: DeployedModel, height: int, width: int) -> bool:
+    """Whether plain ONNX Runtime has memory for one pass."""
     memory = model.contract.memory
     need = memory.activation_bytes(height, width) * WHOLE_PASS_FACTOR + memory.weights_bytes * 3
     return resident_bytes() + need <= default_budget_bytes()

@@ -15,6 +15,8 @@ def print_verdict(found: dict[str, Any]) -> None:
     parts += [Text(f"along {axis}: {note}") for axis in ("y", "x") if (note := found["probe"][axis]["note"])]
     compared = found["tiled_against_whole"]
     parts += ["", *(_comparison(compared) if compared else [Text(f"tiled against whole: {found['refusal']}")])]
+    if found["passes"]:
+        parts += ["", *_passes(found["passes"])]
     if found["sweep"]:
         parts += ["", _points("halo, px", "halo_px", found["sweep"]["halos"])]
         if found["sweep"]["offsets"]:
@@ -86,9 +88,43 @@ def _comparison(found: dict[str, Any]) -> list[Text]:
         f"  {found['different_labels']} different labels ({found['of_these_ties']} of them ties), {same}",
         f"  largest difference {largest} (tolerated {tolerance}), RMSE {rmse}",
     ]
+    if found["against_float64"]:
+        ours, one_pass, allowed = _errors(found["against_float64"])
+        lines.append(f"  largest error against float64 {ours}, of one pass {one_pass} (allowed {allowed})")
     if found["first_different_pixel"]:
         lines.append(f"  first different pixel (y, x): {tuple(found['first_different_pixel'])}")
     return [Text(line) for line in lines]
+
+
+def _errors(found: dict[str, Any] | None, spec: str = ".3g") -> tuple[str, str, str]:
+    """The largest error against float64, that of one pass, and what is allowed."""
+    if found is None:
+        return "-", "-", "-"
+    a, b, c = (_number(found[name], spec) for name in ("max_abs", "one_pass_max_abs", "allowed"))
+    return a, b, c
+
+
+def _passes(found: dict[str, Any]) -> list[Any]:
+    """All ways to run a network that takes statistics of the whole image."""
+    title = (
+        f"{found['statistics']} statistics of the whole image, in {found['levels']} passes before that of the result"
+    )
+    table = _table("image", "cut in", "kept", "apart", "labels", "error", "one pass", "allowed", "")
+    for way in found["ways"]:
+        table.add_row(
+            " x ".join(map(str, way["size"])),
+            f"{way['tiles']} {way['plan']}s",
+            "yes" if way["kept_maps"] else "no",
+            _number(way["max_abs"], ".1e"),
+            str(way["different_labels"]),
+            *_errors(way["against_float64"], ".1e"),
+            "holds" if way["holds"] else "FAILS",
+        )
+    notes = [f"not compared with float64: {found['no_float64']}"] if found["no_float64"] else []
+    if any(way["against_float64"] for way in found["ways"]):
+        notes.append("error: against a pass in float64, and that of one pass; apart, labels: against one pass")
+    notes += [f"not tried: {reason}" for reason in found["untried"]]
+    return [Text(title), table, *(Text(f"  {note}") for note in notes)]
 
 
 def _points(title: str, key: str, points: list[dict[str, Any]]) -> Table:
@@ -113,5 +149,5 @@ def _table(first: str, *others: str) -> Table:
     return table
 
 
-def _number(value: float | str) -> str:
-    return value if isinstance(value, str) else f"{value:.3g}"
+def _number(value: float | str, spec: str = ".3g") -> str:
+    return value if isinstance(value, str) else format(value, spec)

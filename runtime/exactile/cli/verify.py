@@ -84,7 +84,8 @@ def verify(
     """Prove the stride and halo that `inspect` claims, without the rules it used: by running the network.
 
     Pixels inside and outside the halo are changed to see which outputs follow; the image is segmented tile by
-    tile and in one whole pass, and both are compared.
+    tile and in one whole pass, and both are compared. A network that takes statistics of the whole image is run in
+    passes, in every way there is, and compared with one pass and with one in float64.
     """
     with reported():
         from exactile.sources.open import open_source
