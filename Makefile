@@ -31,7 +31,8 @@ $(VENV)/check.stamp: $(VENV)/python.stamp pyproject.toml
 # The families of networks that users bring. torchvision's own dependency pin would replace the torch of the tests.
 $(VENV)/families.stamp: $(VENV)/test.stamp
 	$(BIN)/python -m pip install --quiet --editable '.[families]'
-	$(BIN)/python -m pip install --quiet --no-deps 'torchvision==0.28.0' 'timm>=1.0.15' 'segmentation-models-pytorch>=0.6,<0.7'
+	$(BIN)/python -m pip install --quiet --no-deps 'torchvision==0.28.0' 'timm>=1.0.15' 'segmentation-models-pytorch>=0.6,<0.7' \
+		'monai>=1.6,<1.7' 'dynamic-network-architectures>=0.4.4,<0.5'
 	touch $@
 
 # The bindings of the CUDA driver and of TensorRT. The tests run them without a GPU, on an emulation of the driver.

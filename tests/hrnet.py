@@ -1,4 +1,4 @@
-"""HRNet for segmentation (Sun et al. 2019, arXiv 1904.04514), without object context: HRNetV2 and its plain head.
+"""HRNet for segmentation (Sun et al. 2019, arXiv 1904.04514): HRNetV2 and its plain head, and one with object context.
 
 ``H`` and ``W`` are those of the image. Maps of 1/4, 1/8, 1/16 and 1/32 of its size are kept side by side and exchanged;
 a map is brought to the size of a larger one by interpolation *to that size*, so that images of any size go through.
@@ -81,6 +81,40 @@ def resized(x: Tensor, like: Tensor, *, align_corners: bool) -> Tensor:
     return interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=align_corners)
 
 
+class ObjectContext(nn.Module):
+    """A head with object context (Yuan et al. 2020, arXiv 1909.11065): (N, C, H, W) -> logits (N, K, H, W).
+
+    Each class is the mean of all pixels, weighted by a softmax of its scores over them; each pixel is joined with the
+    classes that it is like.
+    """
+
+    def __init__(self, channels: int, classes: int, inner: int) -> None:
+        super().__init__()
+        self.inner = inner
+        self.regions = nn.Sequential(convolved(channels, channels, 1), nn.Conv2d(channels, classes, 1))
+        self.pixels = convolved(channels, 2 * inner)
+        self.query = nn.Sequential(convolved(2 * inner, inner, 1), convolved(inner, inner, 1))
+        self.key = nn.Sequential(convolved(2 * inner, inner, 1), convolved(inner, inner, 1))
+        self.value = convolved(2 * inner, inner, 1)
+        self.enlarge = convolved(inner, 2 * inner, 1)
+        self.join = convolved(4 * inner, 2 * inner, 1)
+        self.head = nn.Conv2d(2 * inner, classes, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        regions, pixels = self.regions(x), self.pixels(x)
+        batch, classes, height, width = regions.shape
+        weights = torch.softmax(regions.view(batch, classes, -1), dim=2)
+        means = torch.matmul(weights, pixels.view(batch, pixels.size(1), -1).permute(0, 2, 1))
+        objects = means.permute(0, 2, 1).unsqueeze(3)
+        query = self.query(pixels).view(batch, self.inner, -1).permute(0, 2, 1)
+        key = self.key(objects).view(batch, self.inner, -1)
+        value = self.value(objects).view(batch, self.inner, -1).permute(0, 2, 1)
+        alike = torch.softmax(torch.matmul(query, key) * self.inner**-0.5, dim=-1)
+        context = torch.matmul(alike, value).permute(0, 2, 1).contiguous().view(batch, self.inner, height, width)
+        logits: Tensor = self.head(self.join(torch.cat([self.enlarge(context), pixels], dim=1)))
+        return logits
+
+
 class HRNet(nn.Module):
     """(N, 3, H, W) float32 -> logits (N, K, H, W); H and W are free.
 
@@ -116,7 +150,7 @@ class HRNet(nn.Module):
             nn.ModuleList(Exchange(widths[: level + 2], blocks, align_corners=align_corners) for _ in range(count))
             for level, count in enumerate(modules)
         )
-        self.head = nn.Sequential(convolved(sum(widths), sum(widths), 1), nn.Conv2d(sum(widths), classes, 1))
+        self.head: nn.Module = nn.Sequential(convolved(sum(widths), sum(widths), 1), nn.Conv2d(sum(widths), classes, 1))
 
     def forward(self, image: Tensor) -> Tensor:
         x = self.first(self.stem(image))

@@ -25,7 +25,7 @@ from exactile_converters.geometry.feature_maps import FeatureMap, ForwardWalk, I
 from exactile_converters.geometry.node_view import SPATIAL, Label, Labels
 from exactile_converters.geometry.obstacle import Obstacle
 from exactile_converters.geometry.period import ASKING, first_difference
-from exactile_converters.geometry.probe import Memory, Probe
+from exactile_converters.geometry.probe import Memory, Probe, not_regrouped
 from exactile_converters.geometry.size_decisions import check_size_decisions
 from exactile_converters.geometry.trace import Traced, axis_geometry
 
@@ -236,7 +236,11 @@ class _Search:
         for place in (sizes.small, sizes.large):
             probe = self._probe(place)
             fact = probe.of(self._output)
-            if fact is None or fact.shape is None or any(node in probe.failures for node in self._nodes):
+            if (
+                fact is None
+                or fact.shape is None
+                or any(node in probe.failures or not_regrouped(node, probe) for node in self._nodes)
+            ):
                 return None
             made = dict(zip(labels, fact.shape, strict=True))
             size = dict(zip(SPATIAL, place, strict=True))

@@ -287,6 +287,19 @@ class Probe:
         return ReferenceEvaluator(helper.make_model(graph, opset_imports=self._opsets))
 
 
+def not_regrouped(node: ir.Node, probe: Probe) -> str:
+    """Why a Reshape fails, of which shape inference does not say so: it makes more or fewer values; empty where not."""
+    if node.op_type != "Reshape" or node.domain not in ("", "ai.onnx"):
+        return ""
+    shapes = [
+        fact.shape if (fact := probe.of(value)) is not None else None for value in (*node.inputs[:1], *node.outputs)
+    ]
+    before, after = shapes
+    if before is None or after is None or math.prod(before) == math.prod(after):
+        return ""
+    return f"the values of {list(before)} cannot be regrouped as {list(after)}"
+
+
 def without_repeats(array: NDArray[Any]) -> NDArray[Any]:
     """One entry along each dimension in which a broadcast view repeats the same values."""
     return array[tuple(slice(0, 1) if step == 0 else slice(None) for step in array.strides)]

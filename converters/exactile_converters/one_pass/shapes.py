@@ -11,7 +11,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 
-from exactile_converters.geometry.probe import Fact, Probe
+from exactile_converters.geometry.probe import Fact, Probe, not_regrouped
 from exactile_converters.geometry.rules.barriers import CONTROL_FLOW
 from exactile_converters.one_pass.refusal import OnePassError
 from exactile_converters.untrusted import one_line
@@ -66,6 +66,8 @@ def first_unknown(probe: Probe, nodes: Sequence[ir.Node]) -> tuple[ir.Node, str]
                 return node, ""
             if min(fact.shape, default=0) < 0:
                 return node, f"it would give {list(fact.shape)}"
+        if refused := not_regrouped(node, probe):
+            return node, refused
     return None
 
 
