@@ -86,6 +86,14 @@ def test_an_image_that_does_not_fit_is_run_in_passes(bundles):
     assert run.model.contract.obstacles == ()
 
 
+def test_why_nothing_else_computes_is_said_in_every_way(bundles):
+    session = Session(exactile.open_bundle(bundles["instance_norm"]).model)
+    session._processor.reason = "not another one"
+    for plan, tile in (("whole", None), ("tile", (64, 64)), ("strip", None)):
+        summary = session.segment(ArraySource(image_of(SIZES[0])), ArraySink(), plan=plan, tile=tile)
+        assert summary.processor.endswith("(not another one)"), plan
+
+
 def test_it_runs_without_onnx(bundles, tmp_path):
     """In a process where neither onnx nor the converter can be imported."""
     np.save(tmp_path / "image.npy", image_of(SIZES[0]))

@@ -282,7 +282,7 @@ class Session:
             planner.choose(source, sink, wish)
         except ExactileError:  # too little memory, or what the other ways refuse as well
             return None
-        return model, planner, HostProcessor(model, threads=self._threads, keep=False), wish
+        return model, planner, self._host(model), wish
 
     def _keeping(self, source: Source, wish: Wish) -> tuple[DeployedModel, Planner, Processor, Wish] | None:
         """The way over maps that are kept between passes, where memory and disk have room for them."""
@@ -302,7 +302,12 @@ class Session:
         )
         if wish.tile is not None:
             wish = replace(wish, tile=suiting_tile(self.contract.geometry, size, wish.border, wish.tile))
-        return model, planner, HostProcessor(model, threads=self._threads, keep=False), wish
+        return model, planner, self._host(model), wish
+
+    def _host(self, model: DeployedModel) -> HostProcessor:
+        """The CPU for another form of the model."""
+        reason = self._processor.reason if isinstance(self._processor, HostProcessor) else ""
+        return HostProcessor(model, threads=self._threads, keep=False, reason=reason)
 
     def close(self) -> None:
         """Release what is kept for the next image, and the GPUs; safe to call twice."""

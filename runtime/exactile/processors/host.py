@@ -25,19 +25,22 @@ from exactile.processors.protocol import Constants
 
 
 class HostProcessor:
-    """Implements ``Processor``. With ``keep`` the engine stays open for a run that needs the same."""
+    """Implements ``Processor``. With ``keep`` the engine stays open for a run that needs the same.
+
+    ``reason`` says why nothing else computes, where something else was tried.
+    """
 
     space = None
 
     def __init__(self, model: DeployedModel, *, threads: int | None, keep: bool, reason: str = "") -> None:
         self._version = load_library().__version__
         self._model, self._threads = model, threads
-        self._reason = reason
+        self.reason = reason
         self.lease = EngineLease(model, threads=threads, keep=keep)
 
     @property
     def name(self) -> str:
-        return f"cpu, onnxruntime {self._version}" + (f" ({self._reason})" if self._reason else "")
+        return f"cpu, onnxruntime {self._version}" + (f" ({self.reason})" if self.reason else "")
 
     @property
     def identity(self) -> Mapping[str, Any]:
