@@ -221,8 +221,8 @@ def beyond_one_pass(paths: Mapping[str, Path], px: int, budget: int, rounds: int
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("networks", nargs="*", choices=[*NETWORKS, []], metavar="NETWORK")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[2048, 8192], metavar="PX")
+    parser.add_argument("networks", nargs="*", default=[], choices=[*NETWORKS, []], metavar="NETWORK")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[2048], metavar="PX")
     parser.add_argument("--memory", default="1GiB")
     parser.add_argument("--rounds", type=int)
     run_part(measure, parser)
