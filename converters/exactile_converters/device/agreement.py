@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
 from exactile.contract import DeployedModel, StripRole
@@ -217,8 +216,7 @@ class GraphSession:
             graph, weights = model.strips.graphs[strip_role].graph, model.strips.weights
             for carry in model.strips.carries:
                 options.add_free_dimension_override_by_name(carry.width_name, carry.columns_at(width))
-        used = {tensor.name for tensor in onnx.load_from_string(graph).graph.initializer}
-        add_weights(ort, options, {name: array for name, array in weights.items() if name in used})
+        add_weights(ort, options, weights, graph)
         return cls(open_session(ort, graph, options))
 
     def run(self, feeds: Mapping[str, Array]) -> Arrays:

@@ -60,7 +60,7 @@ def _session_providers(ordinal: int) -> tuple[list[str], str]:
     model = open_small("labels").model
     options = session_options(ort, (64, 64), 1)
     options.add_session_config_entry("session.disable_cpu_ep_fallback", "0")  # what it takes of itself is the question
-    add_weights(ort, options, model.weights)
+    add_weights(ort, options, model.weights, model.graph)
     with quiet(ort):
         try:
             asked = [(PROVIDER, {"device_id": str(ordinal)})]

@@ -33,6 +33,9 @@ _DTYPES = {
 LONGEST_DETAIL = 400
 """Characters of ONNX Runtime's message that are passed on; it repeats whatever a graph holds."""
 
+_NAME_OF_TENSOR = 8 << 3 | 2
+_VARINT_REST = 0x7F
+
 _OUT_OF_MEMORY = ("bad_alloc", "Failed to allocate memory", "Available memory of")
 
 
@@ -77,7 +80,7 @@ class OnnxRuntimeEngine:
             share_allocator(options)
             SHARED_ARENA.reserve(self, activation_bytes)
         try:
-            add_weights(ort, options, weights or {})
+            add_weights(ort, options, weights or {}, graph)
             self._session = open_session(ort, graph, options)
             check_claims(self._session, claims or {}, "the graph")
             asked = {argument.name for argument in self._session.get_inputs()}
@@ -181,11 +184,25 @@ def open_session(ort: Any, graph: bytes, options: Any) -> Any:
         fail(error, "loading the graph")
 
 
-def add_weights(ort: Any, options: Any, weights: Mapping[str, NDArray[Any]]) -> None:
-    """Give a session the constants that its graph leaves outside, read where they are."""
-    if weights:
-        values = [ort.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
-        options.add_external_initializers(list(weights), values)
+def add_weights(ort: Any, options: Any, weights: Mapping[str, NDArray[Any]], graph: bytes) -> None:
+    """Give a session those ``weights`` that its ``graph`` leaves outside, read where they are.
+
+    Graphs share their weights, and ONNX Runtime refuses a graph that does not have all that it is given.
+    """
+    held = {name: array for name, array in weights.items() if _tensor_name(name) in graph}
+    if held:
+        values = [ort.OrtValue.ortvalue_from_numpy(array) for array in held.values()]
+        options.add_external_initializers(list(held), values)
+
+
+def _tensor_name(name: str) -> bytes:
+    """How a serialised graph holds the name of a tensor: field 8 of TensorProto, its length as a varint, the text."""
+    text = name.encode()
+    length, size = bytearray(), len(text)
+    while size > _VARINT_REST:
+        length.append(size & _VARINT_REST | _VARINT_REST + 1)
+        size >>= 7
+    return bytes((_NAME_OF_TENSOR, *length, size)) + text
 
 
 def bind(bind_one: Any, name: str, array: NDArray[Any]) -> None:

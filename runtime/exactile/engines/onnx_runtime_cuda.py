@@ -69,7 +69,7 @@ class OnnxRuntimeCudaNetwork:
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         for name, size in (dimensions or {}).items():
             options.add_free_dimension_override_by_name(name, size)
-        add_weights(self._ort, options, weights or {})
+        add_weights(self._ort, options, weights or {}, graph)
         self._run_options = self._ort.RunOptions()
         self._run_options.add_run_config_entry("disable_synchronize_execution_providers", "1")
         asked = provider_options(ordinal, stream, memory_limit_bytes, tf32=tf32)

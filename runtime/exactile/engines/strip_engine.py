@@ -135,7 +135,7 @@ class StripEngine:
         if self._share:
             share_allocator(options)
         graph = self._strips.graphs[role].graph
-        add_weights(self._ort, options, self._strips.weights)
+        add_weights(self._ort, options, self._strips.weights, graph)
         self._session = open_session(self._ort, graph, options)
         check_claims(self._session, self._claims, f"the graph of {role} strips")
         self._asked = {argument.name for argument in self._session.get_inputs()}
