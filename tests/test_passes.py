@@ -11,14 +11,15 @@ import onnx
 import onnxruntime
 import pytest
 
-import exactile.session
+import exactile.ways
 from exactile.contract import DeployedModel
 from exactile.errors import NotTileableError, OptionError, PlanError
 from exactile.geometry import Box, Span
 from exactile.passes.kept_map import KeptMap
 from exactile.passes.merge import Merged
+from exactile.passes.scratch import ScratchMap
 from exactile.passes.statistic import Statistic
-from exactile.passes.store import MapStore, most_kept_bytes
+from exactile.passes.store import MapStore, lifetimes, most_kept_bytes, most_on_disk
 from exactile.passes.zones import TO_THE_END
 from exactile.planning import Wish
 from exactile.session import Session
@@ -204,14 +205,51 @@ def test_maps_that_memory_has_no_room_for_go_to_the_disk(tmp_path, monkeypatch):
     found, image = deployed(chain("instance_norm", times=3), size), image_of(size)
     tile = small_tile(found.keeping.at(size), size)
     in_memory, _ = segment(found, image, "tile", tile)
-    monkeypatch.setattr(exactile.session, "MOST_KEPT_SHARE", 0.0)
+    monkeypatch.setattr(exactile.ways, "MOST_KEPT_SHARE", 0.0)
     sink = ArraySink()
     Session(found, scratch=tmp_path).segment(ArraySource(image), sink, plan="tile", tile=tile)
     np.testing.assert_array_equal(sink.result, in_memory)
     assert not list(tmp_path.iterdir())
-    monkeypatch.setattr(exactile.session, "free_bytes", lambda _folder: 0)
+    monkeypatch.setattr(exactile.ways, "free_bytes", lambda _folder: 0)
     again = segment(found, image, "tile", small_tile(found, size))[0]
     np.testing.assert_allclose(again, in_memory, rtol=0, atol=TOLERANCE * np.abs(in_memory).max())
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 0.9])
+def test_what_goes_to_the_disk_is_known_beforehand(tmp_path, monkeypatch, share):
+    size = (96, 96)
+    model = deployed(chain("instance_norm", times=3), size).keeping.at(size)
+    memory_bytes = int(most_kept_bytes(model, size) * share)
+    written: dict[ScratchMap, int] = {}
+    most = 0
+    made, closed = ScratchMap.__init__, ScratchMap.close
+
+    def opened(kept, shape, dtype, **where):
+        made(kept, shape, dtype, **where)
+        written[kept] = int(np.prod(shape)) * np.dtype(dtype).itemsize
+
+    monkeypatch.setattr(ScratchMap, "__init__", opened)
+    monkeypatch.setattr(ScratchMap, "close", lambda kept: (closed(kept), written.pop(kept)))
+    store = MapStore(size, memory_bytes=memory_bytes, folder=tmp_path)
+    for maps, dropped in lifetimes(model):
+        store.open(maps)
+        most = max(most, sum(written.values()))
+        store.drop(dropped)
+    assert most == most_on_disk(model, size, memory_bytes)
+    assert most > 0 or share > 0.5
+
+
+def test_scratch_files_take_no_more_than_is_allowed(monkeypatch):
+    """One byte less than they need: passes begin at the image."""
+    size = (96, 96)
+    found, source = deployed(chain("instance_norm", times=3), size), ArraySource(image_of(size))
+    monkeypatch.setattr(exactile.ways, "MOST_KEPT_SHARE", 0.0)
+    wanted = most_on_disk(found.keeping.at(size), size, 0)
+    for scratch_bytes, kept in ((wanted, True), (wanted - 1, False), (0, False), (None, True)):
+        run = Session(found, scratch_bytes=scratch_bytes).image_run(source, ArraySink(), Wish(plan="tile"))
+        assert bool(run.model.reads) == kept, scratch_bytes
+    with pytest.raises(OptionError, match="--scratch-size"):
+        Session(found, scratch_bytes=-1)
 
 
 def test_a_resumed_run_keeps_the_statistics_of_the_first():

@@ -12,6 +12,7 @@ import tifffile
 from typer.testing import CliRunner
 
 import exactile
+import exactile.ways
 from exactile.cli.main import app
 from exactile.cli.run_request import RunRequest
 from exactile.contract import DeployedModel
@@ -21,6 +22,7 @@ from exactile.request.onnx_models import OnnxModels, when_whole
 from exactile.session import Session
 from exactile.sinks.tiff import TiffSink
 from exactile_converters import deploy as converter
+from exactile_converters.convert import convert
 from exactile_converters.from_onnx import prepare_network
 from exactile_converters.passes import deploy as passes_deploy
 from exactile_converters.passes.fixed import with_fixed_statistics
@@ -219,6 +221,26 @@ def test_a_run_is_gone_on_with_in_the_same_way(folder, tmp_path, monkeypatch):
     with monkeypatch.context() as after:
         after.setattr(Passes, "run_level", stop)
         summary = run(path, image, "-o", tmp_path / "labels.tif", "--resume")
+    assert summary["kept_pixels"] == SIZE[0] * SIZE[1]
+    assert (tmp_path / "labels.tif").read_bytes() == (tmp_path / "straight.tif").read_bytes()
+    assert run(path, image, "-o", tmp_path / "other.tif")["passes"] == []
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_bundle_is_resumed_in_the_same_way(folder, tmp_path, monkeypatch, kept):
+    """With maps that were kept, and without, where one pass over the whole image would fit by now."""
+    image, path = tmp_path / "image.tif", tmp_path / "bundle"
+    tifffile.imwrite(image, picture(), photometric="rgb")
+    convert(folder / "instance_norm.onnx", path, tile=TILE, verify=False)
+    with monkeypatch.context() as before:
+        before.setattr(exactile.ways, "_has_plan", lambda *_: False)
+        if not kept:
+            before.setattr(exactile.ways.Ways, "_has_room", lambda *_: False)
+        assert run(path, image, "-o", tmp_path / "straight.tif")["passes"]
+        before.setattr(TiffSink, "finish", stop)
+        stopped = CliRunner().invoke(app, ["run", str(path), str(image), "-o", str(tmp_path / "labels.tif")])
+        assert "what is done of" in stopped.stderr
+    summary = run(path, image, "-o", tmp_path / "labels.tif", "--resume")
     assert summary["kept_pixels"] == SIZE[0] * SIZE[1]
     assert (tmp_path / "labels.tif").read_bytes() == (tmp_path / "straight.tif").read_bytes()
     assert run(path, image, "-o", tmp_path / "other.tif")["passes"] == []

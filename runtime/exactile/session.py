@@ -18,19 +18,13 @@ from exactile.errors import ExactileError, OptionError, PlanError
 from exactile.image_run import ImageRun, Watcher
 from exactile.memory import default_budget_bytes, return_large_blocks_at_once, settled_resident_bytes
 from exactile.nodata import nodata_rule
-from exactile.one_pass import model_in_one_pass
 from exactile.passes.fixed import WAY_OUT, FixedStatistics
-from exactile.passes.scratch import free_bytes
-from exactile.passes.store import most_kept_bytes
 from exactile.pipeline.run import Timed
 from exactile.plan.border import Border
 from exactile.plan.budget import MemoryNeed
 from exactile.plan.choice import Choice, Plan
-from exactile.plan.tiles import suiting_tile
 from exactile.planning import PlanName, Planner, Wish
 from exactile.processors.choice import open_processor
-from exactile.processors.host import HostProcessor
-from exactile.processors.protocol import Processor
 from exactile.sinks.protocol import Sink
 from exactile.sources.alpha import leave_out_alpha
 from exactile.sources.protocol import Source, StoredSource
@@ -39,9 +33,7 @@ from exactile.statistics_run import ImageOpening, MeasuredImage, StatisticsRun
 from exactile.stream import RowStream
 from exactile.stream_plan import plan_stream
 from exactile.summary import Summary
-
-MOST_KEPT_SHARE = 0.5
-"""Of the memory that a run may take, for maps that are kept between passes; others go to the disk."""
+from exactile.ways import Way, Ways
 
 
 class Session:
@@ -53,7 +45,8 @@ class Session:
     always does. ``device`` and ``engine`` are those of ``exactile.processors.choice.open_processor``: what is asked for
     is what runs, or a DeviceError says why not. ``device_memory_bytes`` bounds what is planned for each GPU (default:
     a safe share of what is free). ``scratch`` is the folder for maps that are kept between passes and do not fit into
-    memory (default: that for temporary files).
+    memory (default: that for temporary files), ``scratch_bytes`` the most that they may take there (default: what is
+    free but 1 GiB); where they do not fit either, all passes begin at the image.
     """
 
     def __init__(
@@ -67,6 +60,7 @@ class Session:
         engine: str = "auto",
         device_memory_bytes: int | None = None,
         scratch: Path | None = None,
+        scratch_bytes: int | None = None,
     ) -> None:
         if memory_bytes is not None and memory_bytes < 1:
             raise OptionError(f"the memory budget must be positive, got {memory_bytes} bytes")
@@ -76,6 +70,8 @@ class Session:
         self._scratch = scratch or Path(tempfile.gettempdir())
         if not self._scratch.is_dir():
             raise OptionError(f"--scratch {self._scratch}: there is no such folder")
+        if scratch_bytes is not None and scratch_bytes < 0:
+            raise OptionError(f"--scratch-size must not be negative, got {scratch_bytes} bytes")
         self._processor = open_processor(
             model,
             device=device,
@@ -107,6 +103,14 @@ class Session:
         self._planner = planner(model)
         self._without_passes = replace(of_images, levels=(), keeping=None, whole=None)
         self._planner_without_passes = planner(self._without_passes)
+        self._ways = Ways(
+            model=model,
+            planner=self._planner,
+            processor=self._processor,
+            threads=threads,
+            scratch=self._scratch,
+            scratch_bytes=scratch_bytes,
+        )
 
     @property
     def contract(self) -> Contract:
@@ -232,15 +236,15 @@ class Session:
         """
         watcher = watcher or Watcher()
         leave_out_alpha(source, self.contract.image.channels)
-        model, planner, processor, wish = self._way(source, sink, wish, statistics)
+        way = self._way(source, sink, wish, statistics, resume=resume)
         return ImageRun(
-            model=model,
-            planner=planner,
-            processor=processor,
+            model=way.model,
+            planner=way.planner,
+            processor=way.processor,
             scratch=self._scratch,
             source=source,
             sink=sink,
-            wish=wish,
+            wish=way.wish,
             measure=lambda: self._normalizers(source, normalizers, watcher.measuring, nodata),
             watcher=watcher,
             resume=resume,
@@ -253,61 +257,18 @@ class Session:
             statistics=statistics,
         )
 
-    def _way(
-        self, source: Source, sink: Sink, wish: Wish, statistics: FixedStatistics | None
-    ) -> tuple[DeployedModel, Planner, Processor, Wish]:
-        """In one pass, or with passes over kept maps, or over the image. Raises OptionError, the sink aborted."""
-        if statistics is None:
-            found = self._in_one_pass(source, sink, wish) or self._keeping(source, wish)
-            return found or (self._model, self._planner, self._processor, wish)
+    def _way(self, source: Source, sink: Sink, wish: Wish, statistics: FixedStatistics | None, *, resume: bool) -> Way:
+        """How the image is run. Raises OptionError and SinkError, the sink aborted."""
         try:
+            if statistics is None:
+                return self._ways.choose(source, sink, wish, resume=resume)
             statistics.check(self._model)
-        except OptionError:
+        except ExactileError:
             sink.abort()
             raise
-        return self._without_passes, self._planner_without_passes, self._processor, wish
-
-    def _in_one_pass(
-        self, source: Source, sink: Sink, wish: Wish
-    ) -> tuple[DeployedModel, Planner, Processor, Wish] | None:
-        """One pass instead of several, where it fits the memory: it is faster."""
-        asked = wish.plan in {"auto", "whole"} and wish.tile is None
-        if not asked or wish.background is not None or wish.border != "model" or self._processor.space is not None:
-            return None
-        model = model_in_one_pass(self._model, (source.height, source.width))
-        if model is None:
-            return None
-        planner = Planner(model, budget_bytes=self.budget_bytes, process_bytes=self._planner.process_bytes)
-        try:
-            planner.choose(source, sink, wish)
-        except ExactileError:  # too little memory, or what the other ways refuse as well
-            return None
-        return model, planner, self._host(model), wish
-
-    def _keeping(self, source: Source, wish: Wish) -> tuple[DeployedModel, Planner, Processor, Wish] | None:
-        """The way over maps that are kept between passes, where memory and disk have room for them."""
-        size = source.height, source.width
-        kept = self._model.keeping if self._processor.space is None else None  # GPUs compute all passes from the image
-        model = kept.at(size) if kept is not None and wish.plan not in {"strip", "whole"} else None
-        if model is None:
-            return None
-        geometry = self._model.contract.geometry.of_size(size)
-        domain = geometry.y.accepted_size(size[0]), geometry.x.accepted_size(size[1])
-        process_bytes, wanted = self._planner.process_bytes, most_kept_bytes(model, domain)
-        most = max(0, int((self.budget_bytes - process_bytes) * MOST_KEPT_SHARE))
-        if wanted > most + free_bytes(self._scratch):
-            return None
-        planner = Planner(
-            model, budget_bytes=self.budget_bytes, process_bytes=process_bytes, kept_bytes=min(wanted, most)
+        return Way(
+            model=self._without_passes, planner=self._planner_without_passes, processor=self._processor, wish=wish
         )
-        if wish.tile is not None:
-            wish = replace(wish, tile=suiting_tile(self.contract.geometry, size, wish.border, wish.tile))
-        return model, planner, self._host(model), wish
-
-    def _host(self, model: DeployedModel) -> HostProcessor:
-        """The CPU for another form of the model."""
-        reason = self._processor.reason if isinstance(self._processor, HostProcessor) else ""
-        return HostProcessor(model, threads=self._threads, keep=False, reason=reason)
 
     def close(self) -> None:
         """Release what is kept for the next image, and the GPUs; safe to call twice."""

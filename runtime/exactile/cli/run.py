@@ -236,6 +236,10 @@ def run(
             show_default=False,
         ),
     ] = None,
+    scratch_size: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="At most so much there, e.g. 50GiB. [default: what is free but 1 GiB]"),
+    ] = None,
     trace: Annotated[
         Path | None,
         typer.Option(
@@ -307,6 +311,7 @@ def run(
             engine=engine,
             device_memory_bytes=parse_bytes(device_memory),
             scratch=scratch,
+            scratch_bytes=parse_bytes(scratch_size, "--scratch-size"),
             statistics=statistics,
             trace=trace,
             resume=resume,

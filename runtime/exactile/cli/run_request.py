@@ -53,6 +53,7 @@ class RunRequest:
     engine: str
     device_memory_bytes: int | None
     scratch: Path | None
+    scratch_bytes: int | None
     trace: Path | None
     resume: bool
     pictures: Mapping[str, bool]
@@ -172,6 +173,7 @@ class RunRequest:
             engine=self.engine,
             device_memory_bytes=self.device_memory_bytes,
             scratch=self.scratch,
+            scratch_bytes=self.scratch_bytes,
         )
 
     def _fits(self, model: DeployedModel, source: Source, sink: Sink) -> bool:

@@ -30,7 +30,7 @@ class MapStore:
 
     def __init__(self, size: tuple[int, int], *, memory_bytes: int, folder: Path) -> None:
         self._size = size
-        self._left_bytes = memory_bytes
+        self._room = _Room(memory_bytes)
         self._folder = folder
         self._maps: dict[str, Array | ScratchMap] = {}
         self._dropped: list[Array] = []
@@ -48,15 +48,13 @@ class MapStore:
     def _in_memory(self, one: KeptMap) -> Array | None:
         """Room for a map, None where there is none."""
         size, shape = one.bytes_at(self._size), one.shape_at(self._size)
-        for index, old in enumerate(self._dropped):
-            if old.nbytes == size:
-                return self._dropped.pop(index).view(one.dtype).reshape(shape)
-        while size > self._left_bytes and self._dropped:
-            self._left_bytes += self._dropped.pop(0).nbytes
-        if size > self._left_bytes:
-            return None
-        self._left_bytes -= size
-        return np.empty(shape, one.dtype)
+        again = next((index for index, old in enumerate(self._dropped) if old.nbytes == size), None)
+        found = self._room.take(size)
+        if again is not None:
+            return self._dropped.pop(again).view(one.dtype).reshape(shape)
+        while len(self._dropped) > len(self._room.free):
+            self._dropped.pop(0)
+        return np.empty(shape, one.dtype) if found else None
 
     def drop(self, names: Sequence[str]) -> None:
         """Nothing reads these any more."""
@@ -66,6 +64,7 @@ class MapStore:
                 kept.close()
             elif kept is not None:
                 self._dropped.append(kept.reshape(-1).view(np.uint8))
+                self._room.give(kept.nbytes)
 
     def end_pass(self) -> None:
         """Release what ``read`` and ``parts`` gave."""
@@ -139,6 +138,29 @@ class MapStore:
         return buffer
 
 
+class _Room:
+    """Counts memory of kept maps: ``left`` bytes, and the sizes in ``free`` that were given back and are held."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+        self.free: list[int] = []
+
+    def take(self, size: int) -> bool:
+        """Room for a map; whether there is. What is held is released where it stands in the way, the oldest first."""
+        if size in self.free:
+            self.free.remove(size)
+            return True
+        while size > self.left and self.free:
+            self.left += self.free.pop(0)
+        if size > self.left:
+            return False
+        self.left -= size
+        return True
+
+    def give(self, size: int) -> None:
+        self.free.append(size)
+
+
 def part_bytes(maps: Sequence[KeptMap], shape: tuple[int, int]) -> int:
     """What the parts of ``maps`` take that belong to a tile of ``shape``."""
     return sum(one.bytes_at(shape) for one in maps)
@@ -152,6 +174,21 @@ def most_kept_bytes(model: DeployedModel, size: tuple[int, int]) -> int:
         most = max(most, sum(kept.values()))
         for name in dropped:
             kept.pop(name)
+    return most
+
+
+def most_on_disk(model: DeployedModel, size: tuple[int, int], memory_bytes: int) -> int:
+    """The most bytes of scratch files at any time, where ``memory_bytes`` of kept maps are in memory."""
+    room, most = _Room(memory_bytes), 0
+    held: dict[str, tuple[int, bool]] = {}
+    for opened, dropped in lifetimes(model):
+        for one in opened:
+            held[one.output] = one.bytes_at(size), room.take(one.bytes_at(size))
+        most = max(most, sum(each for each, in_memory in held.values() if not in_memory))
+        for name in dropped:
+            each, in_memory = held.pop(name)
+            if in_memory:
+                room.give(each)
     return most
 
 

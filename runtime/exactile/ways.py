@@ -1,0 +1,122 @@
+"""The ways in which a network that takes statistics of the whole image is run on a CPU.
+
+In one pass, in passes that begin at maps kept between them, or in passes that each begin at the image. The first that
+memory and disk have room for is the fastest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from exactile.contract import DeployedModel
+from exactile.errors import ExactileError
+from exactile.one_pass import model_in_one_pass
+from exactile.passes.scratch import free_bytes
+from exactile.passes.store import most_kept_bytes, most_on_disk
+from exactile.plan.tiles import suiting_tile
+from exactile.planning import Planner, Wish
+from exactile.processors.host import HostProcessor
+from exactile.processors.protocol import Processor
+from exactile.run_record import graph_hash
+from exactile.sinks.protocol import ResumableSink, Sink
+from exactile.sources.protocol import Source
+
+MOST_KEPT_SHARE = 0.5
+"""Of the memory that a run may take, for maps that are kept between passes; others go to the disk."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """A form of a model, what plans for it, what computes it, and what is asked of its plan."""
+
+    model: DeployedModel
+    planner: Planner
+    processor: Processor
+    wish: Wish
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ways:
+    """Those of ``model``, within the budget of ``planner``, which is for the passes that each begin at the image.
+
+    Kept maps that do not fit into memory go to the folder ``scratch``, ``scratch_bytes`` of them at most.
+    """
+
+    model: DeployedModel
+    planner: Planner
+    processor: Processor
+    threads: int | None
+    scratch: Path
+    scratch_bytes: int | None
+
+    def choose(self, source: Source, sink: Sink, wish: Wish, *, resume: bool) -> Way:
+        """The fastest; with ``resume``, that of the unfinished run in ``sink``. Raises SinkError."""
+        plain = Way(model=self.model, planner=self.planner, processor=self.processor, wish=wish)
+        if not self.model.levels or not isinstance(self.processor, HostProcessor):
+            return plain
+        if resume and (begun := _begun(sink)) is not None:
+            found = (self._in_one_pass(source, wish), self._keeping(source, wish), plain)
+            return next((way for way in found if way is not None and graph_hash(way.model) == begun), plain)
+        one = self._in_one_pass(source, wish)
+        if one is not None and _has_plan(one, source, sink):
+            return one
+        kept = self._keeping(source, wish)
+        return kept if kept is not None and self._has_room(kept, source) else plain
+
+    def _in_one_pass(self, source: Source, wish: Wish) -> Way | None:
+        asked = wish.plan in {"auto", "whole"} and wish.tile is None
+        if not asked or wish.background is not None or wish.border != "model":
+            return None
+        model = model_in_one_pass(self.model, (source.height, source.width))
+        if model is None:
+            return None
+        planner = Planner(model, budget_bytes=self.planner.budget_bytes, process_bytes=self.planner.process_bytes)
+        return Way(model=model, planner=planner, processor=self._host(model), wish=wish)
+
+    def _keeping(self, source: Source, wish: Wish) -> Way | None:
+        size = source.height, source.width
+        kept = self.model.keeping
+        model = kept.at(size) if kept is not None and wish.plan not in {"strip", "whole"} else None
+        if model is None:
+            return None
+        process_bytes, budget_bytes = self.planner.process_bytes, self.planner.budget_bytes
+        most = max(0, int((budget_bytes - process_bytes) * MOST_KEPT_SHARE))
+        planner = Planner(
+            model,
+            budget_bytes=budget_bytes,
+            process_bytes=process_bytes,
+            kept_bytes=min(most_kept_bytes(model, self._domain(size)), most),
+        )
+        if wish.tile is not None:
+            wish = replace(wish, tile=suiting_tile(self.model.contract.geometry, size, wish.border, wish.tile))
+        return Way(model=model, planner=planner, processor=self._host(model), wish=wish)
+
+    def _has_room(self, way: Way, source: Source) -> bool:
+        """Whether the disk takes the kept maps that memory does not."""
+        wanted = most_on_disk(way.model, self._domain((source.height, source.width)), way.planner.kept_bytes)
+        allowed = free_bytes(self.scratch) if wanted else 0
+        return wanted <= (allowed if self.scratch_bytes is None else min(allowed, self.scratch_bytes))
+
+    def _domain(self, size: tuple[int, int]) -> tuple[int, int]:
+        """What the network runs over for an image of ``size``."""
+        geometry = self.model.contract.geometry.of_size(size)
+        return geometry.y.accepted_size(size[0]), geometry.x.accepted_size(size[1])
+
+    def _host(self, model: DeployedModel) -> HostProcessor:
+        assert isinstance(self.processor, HostProcessor)
+        return HostProcessor(model, threads=self.threads, keep=False, reason=self.processor.reason)
+
+
+def _begun(sink: Sink) -> str | None:
+    """The hash of the graphs of an unfinished run."""
+    record = sink.unfinished() if isinstance(sink, ResumableSink) else None
+    return None if record is None else record["model"]["graph"]
+
+
+def _has_plan(way: Way, source: Source, sink: Sink) -> bool:
+    try:
+        way.planner.choose(source, sink, way.wish)
+    except ExactileError:  # too little memory, or what the other ways refuse as well
+        return False
+    return True
