@@ -359,4 +359,4 @@ def test_gpus_are_refused(session):
     from exactile.processors import choice
 
     with pytest.raises(ExactileError, match="cannot be tiled exactly runs on the CPU only"):
-        choice._family(session._model, "auto", "", ())
+        choice._engines(session._model, "auto", "", ())
