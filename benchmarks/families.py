@@ -71,6 +71,12 @@ def one_pass(path: Path, image: np.ndarray, domain: tuple[int, int]) -> np.ndarr
 
 
 def row(family: str, encoder: str, image: np.ndarray) -> tuple[Any, ...]:
+    with tempfile.TemporaryDirectory() as folder:
+        return (family, encoder, *compared(exported(family, encoder, Path(folder)), image))
+
+
+def compared(path: Path, image: np.ndarray) -> tuple[Any, ...]:
+    """The columns behind the names of a network."""
     from exactile.errors import BudgetError, NotTileableError
     from exactile.memory import settled_resident_bytes
     from exactile.passes.store import most_kept_bytes
@@ -79,37 +85,33 @@ def row(family: str, encoder: str, image: np.ndarray) -> tuple[Any, ...]:
     from exactile.sources.array import ArraySource
     from exactile_converters.deploy import Normalization, deploy, deploy_in_passes, load_network
 
-    with tempfile.TemporaryDirectory() as folder:
-        path = exported(family, encoder, Path(folder))
-        options: dict[str, Any] = {
-            "image_dtype": "uint8", "output": "raw", "normalization": Normalization(scale=(255.0,)), "strips": False,
-            "image_size": image.shape[:2],
-        }  # fmt: skip
-        network = load_network(path)
-        try:
-            make = deploy_in_passes if network.trace().obstacles else deploy
-            model = make(network, **options)
-        except NotTileableError as error:
-            obstacle = str(error).splitlines()[1].strip().partition(", so ")[0]
-            return (family, encoder, *["-"] * 10, f"no: {obstacle}")
-        summary = None
-        for mib in MEMORY_MIB:
-            sink = ArraySink()
-            with suppress(BudgetError):
-                summary = Session(model, memory_bytes=settled_resident_bytes() + (mib << 20)).segment(
-                    ArraySource(image), sink, plan="tile"
-                )
-                break
-        assert summary is not None
-        expected = one_pass(path, image, summary.domain)[:, : summary.result[-2], : summary.result[-1]]
+    options: dict[str, Any] = {
+        "image_dtype": "uint8", "output": "raw", "normalization": Normalization(scale=(255.0,)), "strips": False,
+        "image_size": image.shape[:2],
+    }  # fmt: skip
+    network = load_network(path)
+    try:
+        make = deploy_in_passes if network.trace().obstacles else deploy
+        model = make(network, **options)
+    except NotTileableError as error:
+        obstacle = str(error).splitlines()[1].strip().partition(", so ")[0]
+        return (*["-"] * 10, f"no: {obstacle}")
+    summary = None
+    for mib in MEMORY_MIB:
+        sink = ArraySink()
+        with suppress(BudgetError):
+            summary = Session(model, memory_bytes=settled_resident_bytes() + (mib << 20)).segment(
+                ArraySource(image), sink, plan="tile"
+            )
+            break
+    assert summary is not None
+    expected = one_pass(path, image, summary.domain)[:, : summary.result[-2], : summary.result[-1]]
     scores = np.sort(expected, axis=0)
     apart = sink.result.argmax(0) != expected.argmax(0)
     close = scores[-1] - scores[-2] <= 2 * np.abs(sink.result - expected).max()
     kept = model.keeping.at(image.shape[:2]) if model.keeping is not None else None
     passes = [*summary.passes, summary]
     return (
-        family,
-        encoder,
         len(model.levels),
         sum(len(level.statistics) for level in model.levels),
         len({one.output for level in kept.levels for one in level.model.writes}) if kept is not None else 0,
