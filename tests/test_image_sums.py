@@ -140,8 +140,8 @@ def between_all_pixels(net: GlobalNet, value: str) -> str:
 
 
 def of_many_products(net: GlobalNet, value: str) -> str:
-    keys = net.layer(value, 4, 16)
-    product = net.add("MatMul", flat(net, keys, 16), net.add("Transpose", flat(net, keys, 16), perm=[0, 2, 1]))
+    keys = net.layer(value, 4, 260)
+    product = net.add("MatMul", flat(net, keys, 260), net.add("Transpose", flat(net, keys, 260), perm=[0, 2, 1]))
     return net.add("Add", value, net.add("ReduceMax", product, net.constant([1, 2])))
 
 
