@@ -66,7 +66,6 @@ class Session:
             raise OptionError(f"the memory budget must be positive, got {memory_bytes} bytes")
         if threads is not None and threads < 1:
             raise OptionError(f"at least one thread is needed, got {threads}")
-        self._threads = threads
         self._scratch = scratch or Path(tempfile.gettempdir())
         if not self._scratch.is_dir():
             raise OptionError(f"--scratch {self._scratch}: there is no such folder")

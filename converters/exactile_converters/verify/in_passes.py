@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,6 @@ from exactile.contract import DeployedModel
 from exactile.errors import OptionError, PlanError
 from exactile.geometry import Box, Geometry, Span
 from exactile.planning import Wish
-from exactile.sources.alpha import leave_out_alpha
 from exactile.sources.array import ArraySource
 from exactile.sources.protocol import Source
 from exactile_converters.deploy import deploy_in_passes
@@ -26,7 +26,7 @@ from exactile_converters.passes.fixed import with_fixed_statistics
 from exactile_converters.verify.comparison import Comparison
 from exactile_converters.verify.double import DoublePass, NoDoubleError
 from exactile_converters.verify.passes_check import tile_along
-from exactile_converters.verify.pixels import Pixels, image_pixels, noise_pixels
+from exactile_converters.verify.pixels import Pixels, chosen_pixels
 from exactile_converters.verify.probe import Progress
 from exactile_converters.verify.subject import Subject, ends_in_probability, private_copy, value_named
 from exactile_converters.verify.verification import (
@@ -143,12 +143,9 @@ def _pixels(
 ) -> Pixels:
     """The user's image, or noise; of a size that can be cut along both axes."""
     geometry = model.contract.geometry
-    if source is None:
-        generator = np.random.default_rng(seed)
-        found = noise_pixels(geometry, tile, channels=network.channels, dtype=dtype, generator=generator)
-    else:
-        leave_out_alpha(source, network.channels)
-        found = image_pixels(source, geometry, lambda height, width: fits_one_pass(model, height, width))
+    found = chosen_pixels(
+        source, geometry, tile, partial(fits_one_pass, model), channels=network.channels, dtype=dtype, seed=seed
+    )
     of_size = geometry.of_size(found.size)
     axes = zip((geometry.y, geometry.x), (of_size.y, of_size.x), found.size, strict=True)
     height, width = (px if not own.one_pass else px - (px - axis.remainder) % axis.stride for axis, own, px in axes)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from exactile.errors import BudgetError
 from exactile.geometry import AxisGeometry, Box, Geometry, Span, round_down, round_up
+from exactile.sources.alpha import leave_out_alpha
 from exactile.sources.protocol import ReadPlan, Source
 
 LARGEST_PIXELS = 1 << 24
@@ -56,6 +57,24 @@ def _three_tiles(axis: AxisGeometry, tile: int) -> int:
     halo = round_up(max(0, axis.margin_before), axis.stride) + max(0, axis.margin_after)
     advance = max(axis.stride, round_down(tile - halo, axis.stride))
     return tile + 2 * advance - axis.stride // 2 - 1
+
+
+def chosen_pixels(
+    source: Source | None,
+    geometry: Geometry,
+    tile: tuple[int, int],
+    fits: Callable[[int, int], bool],
+    *,
+    channels: int,
+    dtype: str,
+    seed: int,
+) -> Pixels:
+    """Those of the user's image, or noise where there is none. Raises ChannelError, BudgetError."""
+    if source is None:
+        generator = np.random.default_rng(seed)
+        return noise_pixels(geometry, tile, channels=channels, dtype=dtype, generator=generator)
+    leave_out_alpha(source, channels)
+    return image_pixels(source, geometry, fits)
 
 
 def image_pixels(source: Source, geometry: Geometry, fits: Callable[[int, int], bool]) -> Pixels:

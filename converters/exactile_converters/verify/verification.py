@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from exactile.contract import DeployedModel
@@ -15,7 +15,6 @@ from exactile.memory import default_budget_bytes, resident_bytes
 from exactile.plan.tiles import TilePlan
 from exactile.session import Session
 from exactile.sinks.array import ArraySink
-from exactile.sources.alpha import leave_out_alpha
 from exactile.sources.array import ArraySource
 from exactile.sources.protocol import Source
 from exactile_converters.deploy import deploy
@@ -27,7 +26,7 @@ from exactile_converters.verify.bounded import WHOLE_PASS_FACTOR
 from exactile_converters.verify.claim import AxisProbe
 from exactile_converters.verify.comparison import Comparison
 from exactile_converters.verify.difference import compare
-from exactile_converters.verify.pixels import Pixels, image_pixels, noise_pixels, suitable_tile
+from exactile_converters.verify.pixels import Pixels, chosen_pixels, suitable_tile
 from exactile_converters.verify.probe import Progress, Subjects, probe_axis
 from exactile_converters.verify.subject import Subject, ends_in_probability, private_copy, scores_of
 from exactile_converters.verify.sweep import Sweep, sweep
@@ -139,12 +138,9 @@ def _compare(
     deployed = deploy(private_copy(network), image_dtype=dtype, normalization=normalization, output="raw", strips=False)
     claimed = given or deployed.contract.geometry
     tile = tile or suitable_tile(claimed)
-    if source is None:
-        generator = np.random.default_rng(seed)
-        pixels = noise_pixels(claimed, tile, channels=network.channels, dtype=dtype, generator=generator)
-    else:
-        leave_out_alpha(source, network.channels)
-        pixels = image_pixels(source, claimed, lambda height, width: fits_one_pass(deployed, height, width))
+    pixels = chosen_pixels(
+        source, claimed, tile, partial(fits_one_pass, deployed), channels=network.channels, dtype=dtype, seed=seed
+    )
     if any(axis.one_pass for axis in (claimed.of_size(pixels.size).y, claimed.of_size(pixels.size).x)):
         claimed = claimed.without_others  # no tiles at this size: they are compared on the image as it is extended
     model = replace(deployed, contract=replace(deployed.contract, geometry=claimed))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
@@ -108,15 +108,7 @@ class GpuProcessor:
         def open_lane(index: int, free: Free) -> DeviceLane:
             return self.stations[index].lane(plan, batch, constants, cancellation, free)
 
-        return DeviceCompute(
-            plan=plan,
-            contract=self._model.contract,
-            posts=self.stations,
-            open=open_lane,
-            pinned=self._staging,
-            slots=SLOTS,
-            batch=batch,
-        )
+        return self._over_stations(plan, self._model, open_lane, batch)
 
     def level_space(self, level: Level) -> DeviceSpace:
         return replace(self.space, engines=self._levels[level.statistics].family.engines)
@@ -138,14 +130,19 @@ class GpuProcessor:
         def open_lane(index: int, free: Free) -> DeviceLane:
             return self.stations[index].lane(plan, 1, constants, cancellation, free, work)
 
+        return self._over_stations(plan, level.model, open_lane, 1)
+
+    def _over_stations(
+        self, plan: Plan, model: DeployedModel, open_lane: Callable[[int, Free], DeviceLane], batch: int
+    ) -> DeviceCompute:
         return DeviceCompute(
             plan=plan,
-            contract=level.model.contract,
+            contract=model.contract,
             posts=self.stations,
             open=open_lane,
             pinned=self._staging,
             slots=SLOTS,
-            batch=1,
+            batch=batch,
         )
 
     def strip_engine(self, plan: StripPlan, need: MemoryNeed, constants: Constants) -> DeviceStripEngine:  # noqa: ARG002 -- the seam's signature
