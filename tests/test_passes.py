@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -17,14 +18,18 @@ from exactile.errors import NotTileableError, OptionError, PlanError
 from exactile.geometry import Box, Span
 from exactile.passes.kept_map import KeptMap
 from exactile.passes.merge import Merged
+from exactile.passes.planner import PassPlanner
 from exactile.passes.scratch import ScratchMap
 from exactile.passes.statistic import Statistic
 from exactile.passes.store import MapStore, lifetimes, most_kept_bytes, most_on_disk
 from exactile.passes.zones import TO_THE_END
-from exactile.planning import Wish
+from exactile.planning import Planner, Wish
+from exactile.processors.host import HostProcessor
 from exactile.session import Session
 from exactile.sinks.array import ArraySink
+from exactile.sinks.nothing import NoSink
 from exactile.sources.array import ArraySource
+from exactile.ways import Ways
 from exactile_converters.deploy import Normalization, deploy, deploy_in_passes
 from exactile_converters.from_onnx import prepare_network
 from exactile_converters.passes.reductions import take_out
@@ -205,7 +210,7 @@ def test_maps_that_memory_has_no_room_for_go_to_the_disk(tmp_path, monkeypatch):
     found, image = deployed(chain("instance_norm", times=3), size), image_of(size)
     tile = small_tile(found.keeping.at(size), size)
     in_memory, _ = segment(found, image, "tile", tile)
-    monkeypatch.setattr(exactile.ways, "MOST_KEPT_SHARE", 0.0)
+    monkeypatch.setattr(exactile.ways, "KEPT_SHARES", (0.0,))
     sink = ArraySink()
     Session(found, scratch=tmp_path).segment(ArraySource(image), sink, plan="tile", tile=tile)
     np.testing.assert_array_equal(sink.result, in_memory)
@@ -213,6 +218,28 @@ def test_maps_that_memory_has_no_room_for_go_to_the_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(exactile.ways, "free_bytes", lambda _folder: 0)
     again = segment(found, image, "tile", small_tile(found, size))[0]
     np.testing.assert_allclose(again, in_memory, rtol=0, atol=TOLERANCE * np.abs(in_memory).max())
+
+
+def test_kept_maps_leave_memory_for_a_tile_of_every_pass():
+    """Within any budget that has room for passes at all; what is then too much goes to the disk."""
+    size = (1024, 1024)
+    found, source, sink = deployed(chain("instance_norm", times=3), size), ArraySource(image_of(size)), NoSink()
+    kept_bytes = set()
+    for budget_bytes in range(42 << 20, 200 << 20, 2 << 20):
+        planner = Planner(found, budget_bytes=budget_bytes, process_bytes=0)
+        processor = HostProcessor(found, threads=1, keep=False)
+        ways = Ways(
+            model=found, planner=planner, processor=processor, threads=1, scratch=Path("/tmp"), scratch_bytes=None
+        )
+        way = ways.choose(source, sink, Wish(plan="tile"), resume=False)
+        if not way.model.reads:
+            continue
+        kept_bytes.add(way.planner.kept_bytes)
+        way.planner.choose(source, sink, way.wish)
+        for level in way.model.levels:
+            passes = PassPlanner(level, budget_bytes=budget_bytes, process_bytes=way.planner.process_bytes)
+            passes.choose(source, sink, Wish(plan="tile"))
+    assert min(kept_bytes) < max(kept_bytes) == most_kept_bytes(found.keeping.at(size), size)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 0.9])
@@ -243,7 +270,7 @@ def test_scratch_files_take_no_more_than_is_allowed(monkeypatch):
     """One byte less than they need: passes begin at the image."""
     size = (96, 96)
     found, source = deployed(chain("instance_norm", times=3), size), ArraySource(image_of(size))
-    monkeypatch.setattr(exactile.ways, "MOST_KEPT_SHARE", 0.0)
+    monkeypatch.setattr(exactile.ways, "KEPT_SHARES", (0.0,))
     wanted = most_on_disk(found.keeping.at(size), size, 0)
     for scratch_bytes, kept in ((wanted, True), (wanted - 1, False), (0, False), (None, True)):
         run = Session(found, scratch_bytes=scratch_bytes).image_run(source, ArraySink(), Wish(plan="tile"))

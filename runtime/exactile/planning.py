@@ -74,7 +74,8 @@ class Planner:
     """Plans for one model within ``budget_bytes`` of resident memory, of which ``process_bytes`` are in use already.
 
     With ``space``, plans for GPUs, by what they allow. With ``engine_stays``, engines stay open for further runs.
-    ``kept_bytes`` more are taken by maps that are kept between passes.
+    ``kept_bytes`` more are taken by maps that are kept between passes. Of its attributes, ``used_bytes`` are those in
+    use, ``process_bytes`` those with kept maps and what passes leave behind.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class Planner:
         self._model = model
         self._contract = model.contract
         self.budget_bytes = budget_bytes
+        self.used_bytes = process_bytes
         self.process_bytes = process_bytes + kept_bytes + (PASSES_MARGIN_BYTES if model.levels else 0)
         self.kept_bytes = kept_bytes
 
@@ -242,6 +244,13 @@ class Planner:
             activation_bytes=int(activations * ACTIVATION_MARGIN),
             buffer_bytes=slot_bytes(self._contract, plan) + carries + part_bytes(self._model.reads, plan.tile_shape),
         )
+
+    def smallest_fits(self, source: Source, sink: Sink, border: Border) -> bool:
+        """Whether the budget has room for the smallest tile."""
+        geometry, image = self._contract.geometry, (source.height, source.width)
+        sides = AxisDomain.of(geometry.y, image[0], border), AxisDomain.of(geometry.x, image[1], border)
+        plan = TilePlan.of(geometry, image, border, (sides[0].smallest_tile, sides[1].smallest_tile))
+        return self.memory_need(plan, source, sink).fits(self.budget_bytes)
 
     def widest_band(self, source: Source, sink: Sink, rows: int, border: Border) -> Plan:
         """Strips of ``rows`` rows in as few bands as fit the budget."""

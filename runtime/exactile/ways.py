@@ -12,6 +12,7 @@ from pathlib import Path
 from exactile.contract import DeployedModel
 from exactile.errors import ExactileError
 from exactile.one_pass import model_in_one_pass
+from exactile.passes.planner import PassPlanner
 from exactile.passes.scratch import free_bytes
 from exactile.passes.store import most_kept_bytes, most_on_disk
 from exactile.plan.tiles import suiting_tile
@@ -19,11 +20,15 @@ from exactile.planning import Planner, Wish
 from exactile.processors.host import HostProcessor
 from exactile.processors.protocol import Processor
 from exactile.run_record import graph_hash
+from exactile.sinks.nothing import NoSink
 from exactile.sinks.protocol import ResumableSink, Sink
 from exactile.sources.protocol import Source
 
-MOST_KEPT_SHARE = 0.5
-"""Of the memory that a run may take, for maps that are kept between passes; others go to the disk."""
+KEPT_SHARES = (0.5, 0.25, 0.125, 0.0)
+"""Of the memory that a run may take, for maps that are kept between passes; others go to the disk.
+
+The first that leaves enough for a tile of every pass is taken.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,12 +61,12 @@ class Ways:
         if not self.model.levels or not isinstance(self.processor, HostProcessor):
             return plain
         if resume and (begun := _begun(sink)) is not None:
-            found = (self._in_one_pass(source, wish), self._keeping(source, wish), plain)
+            found = (self._in_one_pass(source, wish), self._keeping(source, sink, wish), plain)
             return next((way for way in found if way is not None and graph_hash(way.model) == begun), plain)
         one = self._in_one_pass(source, wish)
         if one is not None and _has_plan(one, source, sink):
             return one
-        kept = self._keeping(source, wish)
+        kept = self._keeping(source, sink, wish)
         return kept if kept is not None and self._has_room(kept, source) else plain
 
     def _in_one_pass(self, source: Source, wish: Wish) -> Way | None:
@@ -71,26 +76,33 @@ class Ways:
         model = model_in_one_pass(self.model, (source.height, source.width))
         if model is None:
             return None
-        planner = Planner(model, budget_bytes=self.planner.budget_bytes, process_bytes=self.planner.process_bytes)
+        planner = Planner(model, budget_bytes=self.planner.budget_bytes, process_bytes=self.planner.used_bytes)
         return Way(model=model, planner=planner, processor=self._host(model), wish=wish)
 
-    def _keeping(self, source: Source, wish: Wish) -> Way | None:
+    def _keeping(self, source: Source, sink: Sink, wish: Wish) -> Way | None:
         size = source.height, source.width
         kept = self.model.keeping
         model = kept.at(size) if kept is not None and wish.plan not in {"strip", "whole"} else None
         if model is None:
             return None
-        process_bytes, budget_bytes = self.planner.process_bytes, self.planner.budget_bytes
-        most = max(0, int((budget_bytes - process_bytes) * MOST_KEPT_SHARE))
-        planner = Planner(
+        if wish.tile is not None:
+            wish = replace(wish, tile=suiting_tile(self.model.contract.geometry, size, wish.border, wish.tile))
+        planners = (self._planner_keeping(model, size, share) for share in KEPT_SHARES)
+        planner = next((one for one in planners if _passes_fit(model, one, source, sink, wish)), None)
+        if planner is None:
+            return None
+        return Way(model=model, planner=planner, processor=self._host(model), wish=wish)
+
+    def _planner_keeping(self, model: DeployedModel, size: tuple[int, int], share: float) -> Planner:
+        """With kept maps in ``share`` of the memory at most."""
+        process_bytes, budget_bytes = self.planner.used_bytes, self.planner.budget_bytes
+        most = max(0, int((budget_bytes - process_bytes) * share))
+        return Planner(
             model,
             budget_bytes=budget_bytes,
             process_bytes=process_bytes,
             kept_bytes=min(most_kept_bytes(model, self._domain(size)), most),
         )
-        if wish.tile is not None:
-            wish = replace(wish, tile=suiting_tile(self.model.contract.geometry, size, wish.border, wish.tile))
-        return Way(model=model, planner=planner, processor=self._host(model), wish=wish)
 
     def _has_room(self, way: Way, source: Source) -> bool:
         """Whether the disk takes the kept maps that memory does not."""
@@ -112,6 +124,17 @@ def _begun(sink: Sink) -> str | None:
     """The hash of the graphs of an unfinished run."""
     record = sink.unfinished() if isinstance(sink, ResumableSink) else None
     return None if record is None else record["model"]["graph"]
+
+
+def _passes_fit(model: DeployedModel, planner: Planner, source: Source, sink: Sink, wish: Wish) -> bool:
+    """Whether there is memory for a tile of every pass, the smallest at least."""
+    levels = (
+        PassPlanner(level, budget_bytes=planner.budget_bytes, process_bytes=planner.process_bytes)
+        for level in model.levels
+    )
+    return planner.smallest_fits(source, sink, wish.border) and all(
+        one.smallest_fits(source, NoSink(), wish.border) for one in levels
+    )
 
 
 def _has_plan(way: Way, source: Source, sink: Sink) -> bool:
