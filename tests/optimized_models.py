@@ -62,11 +62,30 @@ class _Noise(CalibrationDataReader):
         return None if image is None else {"x": image}
 
 
-def quantized(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
-    """``model`` of operators that compute with 8 bits, by ONNX Runtime's own quantiser."""
+def quantized(
+    model: onnx.ModelProto, folder: Path, form: QuantFormat = QuantFormat.QOperator, *, per_channel: bool = False
+) -> onnx.ModelProto:
+    """``model`` in 8 bits, by ONNX Runtime's own quantiser: as operators that compute with integers, or in pairs."""
     onnx.save(model, folder / "float.onnx")
-    quantize_static(folder / "float.onnx", folder / "q.onnx", _Noise(), quant_format=QuantFormat.QOperator)
+    quantize_static(folder / "float.onnx", folder / "q.onnx", _Noise(), quant_format=form, per_channel=per_channel)
     return onnx.load(folder / "q.onnx")
+
+
+def in_pairs(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
+    """``model`` with a pair of QuantizeLinear and DequantizeLinear around everything, and a scale for each channel."""
+    return quantized(model, folder, QuantFormat.QDQ, per_channel=True)
+
+
+def without_dead_nodes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """``model`` without what nothing reads, which would decide about what ONNX Runtime puts together."""
+    wanted, kept = {value.name for value in model.graph.output}, []
+    for node in reversed(model.graph.node):
+        if wanted & set(node.output):
+            kept.insert(0, node)
+            wanted |= set(node.input)
+    constants = [tensor for tensor in model.graph.initializer if tensor.name in wanted]
+    graph = helper.make_graph(kept, model.graph.name, model.graph.input, model.graph.output, constants)
+    return helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
 
 
 def gelu(source: str, target: str) -> list[onnx.NodeProto]:

@@ -284,7 +284,10 @@ def test_strips_of_a_model_without_them_are_refused(made, tmp_path):
     body = described(made, "body", rows=(32, 32))
     body["model_sha256"] = model_digest(exactile.open_bundle(tmp_path / "half.bundle").file)
     put(tmp_path / "half.bundle", body)
-    assert "body.json: the model has no strips: it is of half precision" in found(tmp_path / "half.bundle")[1][0]
+    assert (
+        "body.json: the model has no strips: of fewer bits, its strips hold the arithmetic of"
+        in found(tmp_path / "half.bundle")[1][0]
+    )
 
 
 def test_a_model_converted_again_in_another_way_has_no_engines_any_more(made, bundle, tmp_path):

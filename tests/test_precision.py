@@ -10,6 +10,7 @@ import pytest
 from skimage import data
 
 import exactile
+from exactile.architecture import architecture
 from exactile.contract import ImageStatistics
 from exactile.errors import ChannelError, OptionError
 from exactile.sources.array import ArraySource
@@ -61,22 +62,26 @@ def test_labels_hardly_change_and_the_contract_says_how_much(tmp_path, slide, pr
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
-def test_tiles_of_fewer_bits_are_one_pass_of_fewer_bits(tmp_path, slide, precision):
+def test_tiles_and_strips_of_fewer_bits_are_one_pass_of_fewer_bits(tmp_path, slide, precision):
     images = [ArraySource(slide)]
-    convert(
+    made = convert(
         MODEL, tmp_path / "b", normalization=NORMALIZATION, precision=precision, calibration_images=images, output="raw"
     )
+    assert made.file.strips is not None
+    assert made.file.strips.processor == architecture()
     image = slide[:400, :360].copy()
     whole = run(tmp_path / "b", image, "whole")
     assert np.array_equal(run(tmp_path / "b", image, "tile", (160, 192)), whole)
+    assert np.array_equal(run(tmp_path / "b", image, "strip", (64, 360)), whole)
+    assert np.array_equal(run(tmp_path / "b", image, "strip", (48, 200)), whole)
 
 
-@pytest.mark.parametrize(("precision", "says"), [("fp16", "half precision"), ("int8", "quantised")])
-def test_strips_are_refused_with_the_reason(tmp_path, slide, precision, says):
-    images = [ArraySource(slide)]
-    made = convert(MODEL, tmp_path / "b", precision=precision, calibration_images=images)
-    assert made.file.strips is None
-    assert says in made.file.no_strips_reason
+def test_half_precision_halves_the_bundle(tmp_path):
+    """Weights of strips are those of the graph: stored once, in half precision."""
+    for precision in ("fp16", "fp32"):
+        convert(MODEL, tmp_path / precision, precision=precision)
+    sizes = [(tmp_path / name / "weights.bin").stat().st_size for name in ("fp16", "fp32")]
+    assert sizes[0] < 0.55 * sizes[1]
 
 
 def test_int8_weights_are_int8_in_the_file(tmp_path, slide):

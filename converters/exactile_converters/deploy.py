@@ -8,6 +8,8 @@ from exactile.contract import Activation, Contract, DeployedModel, OutputKind
 from exactile_converters.cuda_kernels.write import write_for_provider
 from exactile_converters.deploy_graphs import finished_graph, made_strips, placed_model
 from exactile_converters.deploy_whole import deploy_whole
+from exactile_converters.executed import is_of_fewer_bits
+from exactile_converters.executed_strips import executed_strips
 from exactile_converters.explicit_windows import write_windows
 from exactile_converters.explicit_zero_points import write_zero_points
 from exactile_converters.external_files import external_files
@@ -138,6 +140,7 @@ def _deployed(
                 network.copy(), traced.features, image_dtype=image_dtype, normalization=normalization, wish=wish
             ),
         )
+    of_fewer_bits = network.copy() if strips and not reductions and is_of_fewer_bits(network.model) else None
     wrapped = wrap(
         network,
         traced.features,
@@ -160,7 +163,12 @@ def _deployed(
         )
     else:
         memory, graph = wrapped_memory(wrapped, traced.sizes), finished_graph(wrapped).SerializeToString()
-        model, reason, others = made_strips(wrapped, traced, image_size, wanted=strips)
+        if of_fewer_bits is not None:
+            model, reason, others = executed_strips(
+                of_fewer_bits, wrapped, traced, image_size, normalization=normalization, wish=wish
+            )
+        else:
+            model, reason, others = made_strips(wrapped, traced, image_size, wanted=strips)
     contract = Contract(
         model_name=network.name,
         geometry=traced.geometry,

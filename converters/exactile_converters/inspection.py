@@ -11,6 +11,8 @@ from exactile.contract import MemoryModel, ResultOutput, StripModel
 from exactile.errors import ChannelError, ModelError, NotTileableError, OptionError
 from exactile.geometry import Geometry
 from exactile_converters.deploy_whole import no_one_pass_reason
+from exactile_converters.executed import is_of_fewer_bits
+from exactile_converters.executed_strips import executed_strips
 from exactile_converters.from_onnx import Network
 from exactile_converters.geometry.cost import Cost, cost_at, cost_per_pixel
 from exactile_converters.geometry.halo_path import HaloProfile, halo_profile
@@ -79,7 +81,7 @@ def inspect_network(network: Network) -> Inspection:
     traced = network.with_own_sizes(network.trace())
     tileable = traced.geometry is not None
     wrapped = _wrapped(network, traced) if tileable else None
-    strips, reason = _strips(wrapped, traced)
+    strips, reason = _strips(network, wrapped, traced)
     return Inspection(
         geometry=traced.geometry,
         obstacles=traced.obstacles,
@@ -125,10 +127,13 @@ def _cost_of_one_pass(network: Network, traced: Traced) -> Cost:
     return cost_at(network.model, traced.nodes, network.image.name or "", shape, (height, width))
 
 
-def _strips(wrapped: Wrapped | None, traced: Traced) -> tuple[StripModel | None, str]:
+def _strips(network: Network, wrapped: Wrapped | None, traced: Traced) -> tuple[StripModel | None, str]:
     """The strip model, or why there is none."""
     if wrapped is None or traced.geometry is None:
         return None, "the network cannot be tiled exactly" if traced.geometry is None else "its output is not a map"
+    if is_of_fewer_bits(network.model) and not traced.geometry.placed:
+        found = executed_strips(network, wrapped, traced, None, normalization=Normalization(), wish=ResultWish())
+        return found[0], found[1]
     try:
         remainder, told = traced.geometry.y.remainder, _told(wrapped, traced) if traced.geometry.placed else None
         return build_strips(wrapped, traced.sizes, remainder, period=traced.walk.period, told=told), ""

@@ -237,6 +237,10 @@ class StripModel:
 
     The same graphs may serve images of other remainders: ``own_rows`` holds ``least_last_rows`` by that of the height,
     ``own_columns`` the carries' ``width_constant`` by that of the width.
+
+    ``processor`` is empty where the graphs compute what one pass does on whatever runs both. Else they hold the
+    arithmetic of one pass on CPUs of this architecture, and serve those alone: a network of fewer bits is computed in
+    other types elsewhere.
     """
 
     startup_rows: int
@@ -249,6 +253,7 @@ class StripModel:
     recomputed_rows: float
     own_rows: Mapping[int, int] = field(default_factory=dict)
     own_columns: Mapping[int, tuple[Fraction, ...]] = field(default_factory=dict)
+    processor: str = ""
 
     def at(self, rows: int | None, columns: int | None) -> StripModel | None:
         """For images of other remainders, None along an axis where it is not another; None where there are none."""
@@ -392,6 +397,17 @@ class DeployedModel:
             return self
         contract = replace(self.contract, geometry=self.contract.geometry.without_placed)
         return replace(self, contract=contract, placed=None)
+
+    def on(self, processor: str) -> DeployedModel:
+        """The same without strips that hold the arithmetic of another processor than ``processor``.
+
+        That is a CPU's architecture, as ``exactile.architecture`` names it, or "gpu".
+        """
+        made_for = self.strips.processor if self.strips is not None else ""
+        if made_for in ("", processor):
+            return self
+        reason = f"of fewer bits, its strips hold the arithmetic of {made_for} CPUs, and are for those alone"
+        return replace(self, strips=None, other_strips={}, no_strips_reason=reason)
 
     def strips_at(self, geometry: Geometry) -> StripModel | None:
         """The strips for images of this remainder: ``geometry`` is the contract's ``of_size``."""

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from exactile.architecture import GPU, architecture
 from exactile.background import Background
 from exactile.contract import Contract, DeployedModel
 from exactile.errors import ExactileError, OptionError, PlanError
@@ -79,9 +80,11 @@ class Session:
             threads=threads,
             keep=keep_engine,
         )
-        of_images = model
         if self._processor.space is not None:  # graphs on GPUs are not told where a tile lies
+            model = model.on(GPU)
             of_images = model.without_placed
+        else:
+            model = of_images = model.on(architecture())
         if not model.levels:  # their statistics are those of an image that is not extended
             model = of_images
         self._model = model
@@ -114,6 +117,11 @@ class Session:
     @property
     def contract(self) -> Contract:
         return self._model.contract
+
+    @property
+    def has_strips(self) -> bool:
+        """Whether there are strips for what computes."""
+        return self._model.strips is not None
 
     def lacks(self, size: tuple[int, int]) -> bool:
         """Whether the model would do better if it were deployed for images of ``size``, (height, width)."""

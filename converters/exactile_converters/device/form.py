@@ -11,6 +11,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
+from exactile.architecture import GPU
 from exactile.built_engine import EngineRole, TensorSpec
 from exactile.bundle.engine_tensors import differences, engine_tensors, pass_tensors
 from exactile.contract import DeployedModel, StripModel, StripRole
@@ -118,6 +119,7 @@ def embedded(graph: bytes, weights: Mapping[str, NDArray[Any]]) -> onnx.ModelPro
 
 
 def _strips(model: DeployedModel) -> StripModel:
+    model = model.on(GPU)
     if model.strips is None:
         raise OptionError(f"{model.contract.model_name} has no strips: {model.no_strips_reason}")
     return model.strips

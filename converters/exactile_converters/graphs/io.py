@@ -34,13 +34,15 @@ __all__ = ["IMAGE", "IMAGE_TYPES", "RESULT", "MapDtype", "Normalization", "Resul
 class Wrapped:
     """A network with its input and output inside: its graph, and what goes in and comes out.
 
-    ``ranges`` are those of its values, by name, as far as they were looked at.
+    ``ranges`` are those of its values, by name, as far as they were looked at. ``processor`` is the architecture of the
+    CPUs whose arithmetic the graph holds, empty where it is not of fewer bits.
     """
 
     model: ir.Model
     image: ImageInput
     result: ResultOutput
     ranges: Mapping[str, Interval] = field(default_factory=dict)
+    processor: str = ""
 
 
 def wrap(

@@ -12,6 +12,7 @@ from onnx import ModelProto, TensorProto, numpy_helper
 
 from exactile.contract import StripGraph, StripModel, StripRole
 from exactile_converters.cuda_kernels.doubts import mark_doubt
+from exactile_converters.executed import is_of_fewer_bits, store_in_half_precision
 from exactile_converters.geometry.feature_maps import ImageSizes, walk_forward
 from exactile_converters.graphs.io import Wrapped, statistics_as_inputs
 from exactile_converters.placed.told import Told
@@ -51,7 +52,10 @@ def build_strips(
     graphs are shared.
     Raises StripError saying why there is none.
     """
-    _check_precision(wrapped)
+    if not wrapped.processor and is_of_fewer_bits(wrapped.model):
+        raise StripError(
+            "it is of fewer bits, and what ONNX Runtime makes of a part of it depends on what stands beside it"
+        )
     source = _source(wrapped, sizes, remainder, period, told)
     carry = place(source, strip_rows=USUAL_STRIP_ROWS) if like is None else {one.of for one in like.carries}
     need = demand(source.frontiers, carry)
@@ -65,6 +69,7 @@ def build_strips(
         statistics_as_inputs(model, wrapped.image.statistics)
         mark_doubt(model)
         memory = strip_memory(model, source, carried, role)
+        store_in_half_precision(model, SHARED_FROM_BYTES)
         share_weights(model, weights)
         graphs[role] = StripGraph(graph=model.SerializeToString(), memory=memory)
         if like is not None and graphs[role].graph == like.graphs[role].graph:
@@ -78,22 +83,8 @@ def build_strips(
         weights=weights,
         copied_passes=growing / costs.whole(1),
         recomputed_rows=fixed / costs.whole(1),
+        processor=wrapped.processor,
     )
-
-
-def _check_precision(wrapped: Wrapped) -> None:
-    """Strips of fewer bits would not be one pass of fewer bits."""
-    for node in wrapped.model.graph:
-        if node.op_type == "DequantizeLinear" and node.inputs[0] is not None and node.inputs[0].producer() is None:
-            raise StripError(
-                "its weights are quantised, and where rows are cut or joined ONNX Runtime computes in floating point"
-            )
-    for value in wrapped.model.graph.initializers.values():
-        if value.const_value is not None and value.const_value.dtype == ir.DataType.FLOAT16 and value.uses():
-            raise StripError(
-                "it is of half precision, which ONNX Runtime on a CPU keeps in single precision between operators, "
-                "but not where rows are carried"
-            )
 
 
 def _source(wrapped: Wrapped, sizes: ImageSizes, remainder: int, period: int, told: Told | None) -> StripSource:

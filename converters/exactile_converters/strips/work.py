@@ -80,12 +80,20 @@ class Rewriter:
         if value.name in self.constants:
             self.build.constants[value.name] = self.constants[value.name]
             return value.name
-        if value.name in self.found:
+        if value.name in self.found or self._is_dequantized(value.name):
             return self._computed(value.name)
         return self.build.constant(without_repeats(self.value(value)))
 
+    def _is_dequantized(self, name: str) -> bool:
+        """Whether it is a quantised weight of an operator of floating point.
+
+        ONNX Runtime dequantises such weights in each run, and takes other kernels for weights that are constants.
+        """
+        maker = self.makers.get(name)
+        return maker is not None and maker.op_type == "DequantizeLinear" and set(maker.input) <= self.constants.keys()
+
     def _computed(self, name: str) -> str:
-        """What follows from statistics of the whole image: computed in each strip, from a few numbers."""
+        """What is computed anew in each strip: what follows from statistics of the whole image, quantised weights."""
         if name not in self.wholes:
             node = self.makers[name]
             copied = onnx.NodeProto()

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from exactile.architecture import GPU
 from exactile.built_engine import BuiltEngine, EngineRole
 from exactile.bundle.engine_file import model_digest
 from exactile.bundle.engine_files import read_engines
@@ -119,6 +120,7 @@ def _wanted(opened: Bundle, settings: EngineSettings) -> Iterator[Wanted]:
     rows, stride = settings.strip_rows, geometry.y.stride
     if rows is None:
         return
+    model = model.on(GPU)
     if model.strips is None:
         raise OptionError(f"{model.contract.model_name} has no strips: {model.no_strips_reason}")
     if rows < 1 or rows % stride:

@@ -26,6 +26,7 @@ FileName = Annotated[
     str,
     Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="A file in the bundle's folder itself"),
 ]
+Architecture = Annotated[str, Meta(pattern=r"^[a-z0-9_]{0,32}$", description="Of a CPU: x86_64, arm64; or empty")]
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 Color = Annotated[str, Meta(pattern=r"^#[0-9a-f]{6}$")]
 ImageType = Literal["uint8", "uint16", "float32"]
@@ -197,7 +198,7 @@ class StripGraphsPart(Part, frozen=True, kw_only=True):
 class StripsPart(Part, frozen=True, kw_only=True, omit_defaults=True):
     """How the network takes an image in strips; see ``exactile.contract.StripModel``.
 
-    ``own_rows`` and ``own_columns`` came with version 3.
+    ``own_rows`` and ``own_columns`` came with version 3, ``processor`` with version 4.
     """
 
     startup_rows: Positive
@@ -209,6 +210,7 @@ class StripsPart(Part, frozen=True, kw_only=True, omit_defaults=True):
     recomputed_rows: float
     own_rows: tuple[tuple[Count, Positive], ...] = ()
     own_columns: tuple[tuple[Count, tuple[Rational, ...]], ...] = ()
+    processor: Architecture = ""
 
 
 class OtherStripsPart(Part, frozen=True, kw_only=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from exactile.architecture import GPU
 from exactile.built_engine import EngineRole, TensorSpec
 from exactile.contract import Contract, DeployedModel, Level, StripModel
 from exactile.passes.device_partials import DevicePartials
@@ -140,6 +141,7 @@ def _result_rows(model: DeployedModel, role: EngineRole, rows: int) -> int:
 
 
 def _strips(model: DeployedModel) -> StripModel:
+    model = model.on(GPU)
     if model.strips is None:
         raise ValueError(f"the model has no strips: {model.no_strips_reason}")
     return model.strips

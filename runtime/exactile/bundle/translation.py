@@ -108,6 +108,7 @@ def strips_from(part: StripsPart, graphs: Mapping[str, bytes], weights: Mapping[
         recomputed_rows=part.recomputed_rows,
         own_rows=dict(part.own_rows),
         own_columns={remainder: tuple(map(Fraction, own)) for remainder, own in part.own_columns},
+        processor=part.processor,
     )
 
 
@@ -219,6 +220,7 @@ def strips_part(strips: StripModel, files: Mapping[StripRole, str]) -> StripsPar
         recomputed_rows=strips.recomputed_rows,
         own_rows=tuple(strips.own_rows.items()),
         own_columns=tuple((remainder, tuple(map(str, own))) for remainder, own in strips.own_columns.items()),
+        processor=strips.processor,
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from exactile.architecture import GPU, architecture
 from exactile.built_engine import BuiltEngine
 from exactile.bundle.opening import Bundle, open_bundle
 from exactile.bundle.sample import TOLERATED_DIFFERENCE, TOLERATED_LABELS
@@ -71,12 +72,13 @@ def _opened(bundle: Bundle) -> Finding:
 
 def _sample(telling: Telling, bundle: Bundle, device: str, engine: str) -> None:
     """The sample that lies in the bundle, in every plan."""
-    plans: tuple[PlanName, ...] = ("whole",) if bundle.model.strips is None else ("whole", "strip")
+    model = bundle.model.on(architecture() if device == "cpu" else GPU)
+    plans: tuple[PlanName, ...] = ("whole",) if model.strips is None else ("whole", "strip")
     for plan in plans:
         check = f"{device} sample in {'one pass' if plan == 'whole' else 'strips'}"
         telling.doing(f"running the bundle's sample on {device}, plan {plan}")
         try:
-            found, processor = _run(bundle.model, bundle.sample_image, device, engine, plan, None)
+            found, processor = _run(model, bundle.sample_image, device, engine, plan, None)
         except ExactileError as error:
             telling.found(of_error(GROUP, check, error))
             continue

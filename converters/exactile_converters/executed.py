@@ -1,0 +1,138 @@
+"""A network of fewer bits as ONNX Runtime computes it on this CPU: every rounding is an operator of its own.
+
+A graph of quantised pairs, or of half precision, does not say where numbers are rounded: ONNX Runtime puts operators of
+integers together from the pairs around them, and computes in single precision what it has no half-precision kernel for.
+What it makes of a part of such a graph depends on what stands beside it. So it is asked for the whole graph, which it
+saves after these decisions; in that one, rows can be cut and joined.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from onnx import helper, numpy_helper
+
+from exactile.engines.onnx_runtime import load_library, one_line
+from exactile.errors import ExactileError
+from exactile_converters.cuda_kernels.symmetric_padding import write_symmetric_padding
+from exactile_converters.from_onnx import Network, prepare_network
+from exactile_converters.strips.refusal import StripError
+
+DEQUANTIZES = "DequantizeLinear"
+FREE_CAST, OWN_CAST = "InsertedPrecisionFreeCast_", "exactile_cast_"
+"""Prefixes of nodes: ONNX Runtime takes casts of the first name for its own, and leaves them out again."""
+
+FLOAT_OF = "exactile_float_of_"
+"""Prefix of a weight in single precision; the rest is the name of the same one in half precision."""
+
+ERRORS_ONLY = 4
+
+
+def is_of_fewer_bits(model: ir.Model) -> bool:
+    """Whether weights are quantised, or of half precision, so that ONNX Runtime decides where numbers are rounded."""
+    for node in model.graph:
+        if node.op_type == DEQUANTIZES and node.inputs[0] is not None and node.inputs[0].producer() is None:
+            return True
+    return any(
+        value.const_value is not None and value.const_value.dtype == ir.DataType.FLOAT16 and value.uses()
+        for value in model.graph.initializers.values()
+    )
+
+
+def executed(network: Network) -> Network:
+    """What ``network``, which stays as it is, becomes on a CPU. Raises StripError."""
+    try:
+        saved = _saved(_as_one_pass(network))
+        found = prepare_network(saved, name=network.name, output_name=network.result.name)
+        _cast_constants(found.model)
+    except ExactileError as error:
+        raise StripError(f"of fewer bits, ONNX Runtime computes it in a form that has no strips: {error}") from error
+    return found
+
+
+def _as_one_pass(network: Network) -> onnx.ModelProto:
+    """The graph of which one pass is made, without shapes that were written for one size."""
+    copy = network.copy()
+    write_symmetric_padding(copy.model.graph)
+    sizes: dict[str, int | str] = {"n": 1, "c": copy.channels, "y": "height", "x": "width"}
+    copy.image.shape = ir.Shape([sizes[label] for label in copy.labels])
+    copy.model.graph.outputs[:] = [copy.result]
+    for node in copy.model.graph:
+        for value in node.outputs:
+            value.shape = None
+    proto: onnx.ModelProto = ir.to_proto(copy.model)
+    return proto
+
+
+def _saved(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """``proto`` after ONNX Runtime's optimisations that hold on all CPUs of this architecture."""
+    ort = load_library()
+    options = ort.SessionOptions()
+    options.log_severity_level = ERRORS_ONLY
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    with tempfile.TemporaryDirectory(prefix="exactile-") as folder:
+        path = Path(folder) / "executed.onnx"
+        options.optimized_model_filepath = str(path)
+        try:
+            ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+            found = onnx.load(str(path))
+        except Exception as error:
+            raise StripError(
+                f"of fewer bits, ONNX Runtime does not tell how it computes it: {one_line(error)}"
+            ) from error
+    for node in found.graph.node:
+        if node.name.startswith(FREE_CAST):
+            node.name = OWN_CAST + node.name.removeprefix(FREE_CAST)
+    used = {node.domain for node in found.graph.node}
+    opsets = [opset for opset in found.opset_import if opset.domain in used | {""}]
+    del found.opset_import[:]
+    found.opset_import.extend(opsets)
+    return found
+
+
+def _cast_constants(model: ir.Model) -> None:
+    """Weights of half precision as they enter operators; ONNX Runtime casts them when it opens the graph."""
+    graph = model.graph
+    for node in list(graph):
+        source = node.inputs[0] if node.inputs else None
+        if node.op_type != "Cast" or node.domain or source is None or source.const_value is None:
+            continue
+        old = node.outputs[0]
+        array = source.const_value.numpy().astype(
+            ir.DataType(node.attributes.get_int("to", ir.DataType.FLOAT.value)).numpy()
+        )
+        name = f"{FLOAT_OF}{source.name}"
+        made = graph.initializers.get(name)
+        if made is None:
+            made = ir.Value(name=name, const_value=ir.tensor(array, name=name))
+            graph.register_initializer(made)
+        old.replace_all_uses_with(made)
+        graph.remove(node, safe=True)
+    for value in list(graph.initializers.values()):
+        if not value.uses():
+            del graph.initializers[value.name or ""]
+
+
+def store_in_half_precision(model: onnx.ModelProto, from_bytes: int) -> None:
+    """Write weights that were cast from half precision as they were, from this size on; ``model`` computes the same.
+
+    ONNX Runtime casts them when it opens the graph, before it chooses kernels.
+    """
+    casts = []
+    for tensor in model.graph.initializer:
+        if not tensor.name.startswith(FLOAT_OF):
+            continue
+        array = numpy_helper.to_array(tensor)
+        half = array.astype(np.float16)
+        if half.nbytes < from_bytes or not np.array_equal(half.astype(array.dtype), array):
+            continue
+        name, to = tensor.name, tensor.data_type
+        tensor.CopyFrom(numpy_helper.from_array(half, name.removeprefix(FLOAT_OF)))
+        casts.append(helper.make_node("Cast", [tensor.name], [name], name=f"{name}_node", to=to))
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
