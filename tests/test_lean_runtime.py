@@ -25,6 +25,7 @@ ROOMS = [
     "statistics",
     "session",
     "bundle",
+    "cache",
     "doctor",
     "request",
     "one_call",

@@ -13,21 +13,22 @@ from typer.testing import CliRunner
 
 import exactile
 import exactile.ways
+from exactile.cache.folder import FOLDER_VARIABLE
 from exactile.cli.main import app
 from exactile.cli.run_request import RunRequest
 from exactile.contract import DeployedModel
 from exactile.errors import BudgetError, NotTileableError, OptionError, VerificationError
 from exactile.passes.run import Passes
+from exactile.request.kept_models import KeptModels
+from exactile.request.normalization import NormalizationNumbers
 from exactile.request.onnx_models import OnnxModels, when_whole
 from exactile.session import Session
 from exactile.sinks.tiff import TiffSink
-from exactile_converters import deploy as converter
 from exactile_converters.convert import convert
 from exactile_converters.from_onnx import prepare_network
 from exactile_converters.passes import deploy as passes_deploy
 from exactile_converters.passes.fixed import with_fixed_statistics
 from exactile_converters.verify.claim_check import check_claim
-from exactile_converters.verify.verdicts import FOLDER_VARIABLE
 from tests import whole_nets
 
 SIZE = (77, 58)
@@ -94,9 +95,9 @@ def test_samples_are_normalised_by_statistics_of_the_image_before(folder):
 
 
 def models(path, **options) -> OnnxModels:
-    wish = {"normalization": None, "output": "raw", "threshold": None, "activation": None}
-    found = OnnxModels(path=path, converter=converter, wish=wish, output_name=None, strips=True, unverified="no",
-                       **options)  # fmt: skip
+    wish = {"output": "raw", "threshold": None, "activation": None}
+    found = OnnxModels(path=path, normalization=NormalizationNumbers(), wish=wish, output_name=None, strips=True,
+                       kept=KeptModels(path, "", None), unverified="no", **options)  # fmt: skip
     found.read()
     return found
 

@@ -54,6 +54,7 @@ def segment(
     engine: str = "auto",
     statistics: str | os.PathLike[str] | FixedStatistics | None = None,
     verify: bool = True,
+    cache: bool = True,
     progress: bool = True,
     **image_options: Any,
 ) -> NDArray[Any]:
@@ -67,6 +68,7 @@ def segment(
     or what it holds, are taken in place of the image's own. Models that were deployed before, and bundles, have their
     ``output`` and normalisation, and take no others.
 
+    With ``cache``, what an ONNX file is deployed to is kept in the user's cache folder, and found there by later calls.
     With ``progress``, a bar is drawn in terminals and notebooks. Notes and warnings go to stderr, as those of the
     command. Raises what the command reports: ``ExactileError``.
     """
@@ -87,6 +89,7 @@ def segment(
         unverified=why_not_run_before(plan, no_verify=not verify, fixed=statistics is not None),
         memory_bytes=memory_bytes,
         progress=progress,
+        cache=cache,
     )
     deploy = choice.of(model) if isinstance(model, DeployedModel) else choice.load()
     source = open_source(image, **image_options)

@@ -7,30 +7,16 @@ cannot be read or written costs time, nothing else.
 from __future__ import annotations
 
 import hashlib
-import os
 import secrets
 from contextlib import suppress
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import msgspec
-from platformdirs import user_cache_path
 
-import exactile
-import exactile_converters
+from exactile.cache.folder import cache_folder
+from exactile.cache.rules import rules_digest
 from exactile_converters.external_files import external_files
 from exactile_converters.verify.claim_check import ClaimCheck
-
-FOLDER_VARIABLE = "EXACTILE_CACHE_DIR"
-ENGINES = ("onnxruntime", "onnx", "onnx-ir", "numpy")
-"""Packages whose releases decide what is claimed and what is computed."""
-
-
-def cache_folder() -> Path:
-    """``$EXACTILE_CACHE_DIR``, or the user's cache folder, as the system has it."""
-    named = os.environ.get(FOLDER_VARIABLE)
-    return Path(named) if named else user_cache_path("exactile", appauthor=False)
 
 
 def verdict_key(model: Path, *, output_name: str | None, strips: bool) -> str:
@@ -40,29 +26,6 @@ def verdict_key(model: Path, *, output_name: str | None, strips: bool) -> str:
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
-
-
-@cache
-def rules_digest() -> str:
-    """SHA-256 of the code that claims and runs, and of the versions of what it stands on."""
-    digest = hashlib.sha256("".join(f"{name}={_version(name)} " for name in ENGINES).encode())
-    for package in (exactile_converters, exactile):
-        folder = Path(str(package.__file__)).parent
-        for path in sorted(folder.rglob("*.py")):
-            digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
-
-
-def _version(name: str) -> str:
-    """Of onnxruntime by the module: its packages have several names."""
-    with suppress(ImportError, AttributeError):
-        if name == "onnxruntime":
-            import onnxruntime
-
-            return str(onnxruntime.__version__)
-    with suppress(PackageNotFoundError):
-        return version(name)
-    return "unknown"
 
 
 def kept_verdict(key: str) -> ClaimCheck | None:

@@ -19,6 +19,7 @@ from exactile.cli.options import (
     LevelOption,
     MeanOption,
     MppOption,
+    NoCacheOption,
     NoProgressOption,
     NormalizeOption,
     NoVerifyOption,
@@ -95,6 +96,7 @@ def measure(
     recursive: Annotated[bool, typer.Option("--recursive", help="Enter the folders in folders of images.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing statistics, once complete.")] = False,
     no_verify: NoVerifyOption = False,
+    no_cache: NoCacheOption = False,
     no_progress: NoProgressOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a summary as one JSON object on stdout.")] = False,
 ) -> None:
@@ -127,6 +129,7 @@ def measure(
                 unverified=why_not_run_before("tile", no_verify=no_verify),
                 memory_bytes=parse_bytes(memory),
                 progress=not no_progress,
+                cache=not no_cache,
             ),
             sources={
                 "axes": axes,

@@ -40,12 +40,17 @@ class NormalizationOptions:
 
     def build(self, converter: ModuleType) -> Any:
         """The converter's ``Normalization``. Raises OptionError where options contradict each other."""
+        return self.numbers.build(converter)
+
+    @property
+    def numbers(self) -> NormalizationNumbers:
+        """What was typed, in numbers. Raises OptionError."""
         return NormalizationNumbers(
             scale=parse_numbers("scale", self.scale, 1.0) if self.scale else None,
             mean=parse_numbers("mean", self.mean, 0.0) if self.mean else None,
             std=parse_numbers("std", self.std, 1.0) if self.std else None,
             statistics=self._statistics(),
-        ).build(converter)
+        )
 
     def _statistics(self) -> ImageStatistics | None:
         kind = self.normalize or NormalizeChoice.fixed

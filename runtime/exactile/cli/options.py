@@ -114,4 +114,11 @@ NoVerifyOption = Annotated[
         help="Do not run the network at small sizes, in tiles, strips and one pass, to check what its graph promises.",
     ),
 ]
+NoCacheOption = Annotated[
+    bool,
+    typer.Option(
+        "--no-cache",
+        help="Of an ONNX file: deploy it anew, and do not keep in the user's cache folder what is deployed.",
+    ),
+]
 NoProgressOption = Annotated[bool, typer.Option("--no-progress", help="No progress bar.")]

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from exactile.bundle.contract_file import CONTRACT_NAME
+from exactile.cache.models import ModelCache
 from exactile.cli.run_request import RunRequest
 from exactile.input_protection import Output, ProtectedInputs, image_inputs, model_inputs, result_outputs
 from exactile.preview import picture_paths
-from exactile.request.converter import load_converter
+from exactile.request.kept_models import external_files
 
 
 def protect_run(request: RunRequest, images: Sequence[Path | str], targets: Sequence[Path]) -> None:
@@ -25,7 +26,7 @@ def protect_run(request: RunRequest, images: Sequence[Path | str], targets: Sequ
     outputs = [output for target in targets for output in _run_outputs(request, target)]
     if request.trace is not None:
         outputs += _replaced(request.trace, "--trace")
-    inputs += model_inputs(request.model.path, _external(request.model.path, outputs))
+    inputs += model_inputs(request.model.path, _external(request.model.path, outputs, request.model.model_cache))
     ProtectedInputs(inputs).check(outputs)
 
 
@@ -42,16 +43,15 @@ def protect_files(
     outputs = [output for path, option in files for output in _replaced(path, option)]
     inputs = [found for image in images for found in image_inputs(image)]
     for model in models:
-        inputs += model_inputs(model, _external(model, outputs))
+        inputs += model_inputs(model, _external(model, outputs, ModelCache.of_user()))
     ProtectedInputs(inputs).check(outputs)
 
 
-def _external(model: Path, outputs: Iterable[Output]) -> tuple[Path, ...]:
+def _external(model: Path, outputs: Iterable[Output], cache: ModelCache | None) -> tuple[Path, ...]:
     """Files that hold an ONNX file's weights; looked up only where some output exists and could be one."""
     if not model.is_file() or model.name == CONTRACT_NAME or not any(output.path.is_file() for output in outputs):
         return ()
-    found: tuple[Path, ...] = load_converter().external_files(model)
-    return found
+    return external_files(model, cache)
 
 
 def _run_outputs(request: RunRequest, target: Path) -> Iterator[Output]:

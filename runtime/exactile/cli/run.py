@@ -22,6 +22,7 @@ from exactile.cli.options import (
     LevelOption,
     MeanOption,
     MppOption,
+    NoCacheOption,
     NoProgressOption,
     NormalizeOption,
     NoVerifyOption,
@@ -250,6 +251,7 @@ def run(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output, once complete.")] = False,
     no_verify: NoVerifyOption = False,
+    no_cache: NoCacheOption = False,
     no_progress: NoProgressOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object on stdout.")] = False,
 ) -> None:
@@ -278,6 +280,7 @@ def run(
                 unverified=why_not_run_before(plan.value, no_verify=no_verify, fixed=statistics is not None),
                 memory_bytes=parse_bytes(memory),
                 progress=not no_progress,
+                cache=not no_cache,
             ),
             sources={
                 "axes": axes,

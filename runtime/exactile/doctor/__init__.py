@@ -4,6 +4,7 @@
 
     finding.py        what one check found
     machine.py        exactile, Python, system, CPU, memory
+    cache.py          the user's cache folder
     packages.py       the packages that exactile reads and computes with
     driver.py         the NVIDIA driver, its bindings, the GPUs
     providers.py      ONNX Runtime: what it was built with, and what a session gets

@@ -1,4 +1,4 @@
-"""exactile, Python, the system, the CPU and the memory. Nothing is imported that could be broken."""
+"""exactile, Python, the system, the CPU, the memory, the cache folder. Nothing is imported that could be broken."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import exactile
+from exactile.doctor.cache import CHECK, cache
 from exactile.doctor.finding import Finding, of_error
 from exactile.engines.threads import compute_threads
 from exactile.memory import CGROUP_LIMITS, free_bytes
@@ -23,7 +24,12 @@ NO_LIMIT_FROM_BYTES = 1 << 60
 
 
 def machine_findings() -> Iterator[Finding]:
-    checks: tuple[tuple[str, Callable[[], Finding]], ...] = (("system", system), ("cpu", cpu), ("memory", memory))
+    checks: tuple[tuple[str, Callable[[], Finding]], ...] = (
+        ("system", system),
+        ("cpu", cpu),
+        ("memory", memory),
+        (CHECK, cache),
+    )
     for name, check in checks:
         try:
             yield check()

@@ -1,4 +1,4 @@
-"""The network that a run was given: a bundle as it is, or an ONNX file that is converted in memory."""
+"""The network that a run was given: a bundle as it is, or an ONNX file that is converted in memory, or was before."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
 
+from exactile.cache.models import ModelCache
 from exactile.contract import Activation, DeployedModel, OutputKind
 from exactile.errors import OptionError
-from exactile.request.converter import load_converter
+from exactile.request.kept_models import KeptModels
+from exactile.request.normalization import NormalizationNumbers
 from exactile.request.onnx_models import Fits, OnnxModels, WhenWhole
 
 Deploy = Callable[[str, tuple[int, int], Fits], DeployedModel]
@@ -36,6 +38,10 @@ class NormalizationChoice(Protocol):
     def given(self) -> Sequence[str]:
         """The options that were used."""
 
+    @property
+    def numbers(self) -> NormalizationNumbers:
+        """The same in numbers. Raises OptionError."""
+
     def build(self, converter: ModuleType) -> Any:
         """The converter's ``Normalization``. Raises OptionError where options contradict each other."""
 
@@ -45,7 +51,8 @@ class ModelChoice:
     """The model and the options that go with it.
 
     ``unverified`` says why a network is not run to check its claim before it is used; empty where it is, within
-    ``memory_bytes``. ``whole`` says when a network that takes statistics of the whole image runs in one pass.
+    ``memory_bytes``. ``whole`` says when a network that takes statistics of the whole image runs in one pass. With
+    ``cache``, what an ONNX file is deployed to is kept for later runs.
     """
 
     path: Path
@@ -59,6 +66,12 @@ class ModelChoice:
     unverified: str = ""
     memory_bytes: int | None = None
     progress: bool = False
+    cache: bool = True
+
+    @property
+    def model_cache(self) -> ModelCache | None:
+        """Where models that were deployed before are looked for. Raises OptionError."""
+        return ModelCache.of_user() if self.cache else None
 
     def load(self) -> Deploy:
         """Read the model. Raises ModelError, and OptionError for what is fixed in a bundle."""
@@ -91,19 +104,16 @@ class ModelChoice:
             raise OptionError(f"{', '.join(fixed)}: fixed in {where}")
 
     def _onnx(self) -> Deploy:
-        converter = load_converter()
+        wish = {"output": self.output or "labels", "threshold": self.threshold, "activation": self.activation}
+        options = (self.normalization.numbers, wish, self.output_name, self.strips, self.unverified)
         models = OnnxModels(
             path=self.path,
-            converter=converter,
-            wish={
-                "normalization": self.normalization.build(converter),
-                "output": self.output or "labels",
-                "threshold": self.threshold,
-                "activation": self.activation,
-            },
+            normalization=self.normalization,
+            wish=wish,
             output_name=self.output_name,
             strips=self.strips,
             whole=self.whole,
+            kept=KeptModels.of(self.path, repr(options), self.model_cache),
             unverified=self.unverified,
             memory_bytes=self.memory_bytes,
             progress=self.progress,

@@ -21,6 +21,11 @@ class NormalizationNumbers:
     statistics: ImageStatistics | None = None
 
     @property
+    def numbers(self) -> NormalizationNumbers:
+        """These."""
+        return self
+
+    @property
     def given(self) -> list[str]:
         """What was said, by the names of the command line's options."""
         statistics = ["--normalize"] if self.statistics is not None else []

@@ -1,4 +1,7 @@
-"""An ONNX file, deployed in memory for the images that come: the way that suits each is chosen here."""
+"""An ONNX file, deployed in memory for the images that come: the way that suits each is chosen here.
+
+What was deployed before is taken as it was kept: then the file is not read, and the converter not imported.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from exactile.contract import DeployedModel
 from exactile.errors import NotTileableError, PlanError
-from exactile.request.converter import load_prover
+from exactile.request.converter import load_converter, load_prover
+from exactile.request.kept_models import KeptModels
 from exactile.request.meaning import tell_unverified
-from exactile.request.stages import Stages
 
 Fits = Callable[[DeployedModel], bool]
 """Whether there is a plan for a model within the memory, and nothing speaks against it."""
@@ -21,6 +24,13 @@ Fits = Callable[[DeployedModel], bool]
 WhenWhole = Literal["first", "only", "last"]
 """Of a network that takes statistics of the whole image, one pass over it is the way that is tried first, where it fits
 the memory; the only one; or the last, where passes for statistics are none."""
+
+
+class Normalizing(Protocol):
+    """How samples are normalised."""
+
+    def build(self, converter: ModuleType) -> Any:
+        """The converter's ``Normalization``. Raises OptionError where options contradict each other."""
 
 
 def when_whole(plan: str, *, tiles: bool, fixed: bool = False) -> WhenWhole:
@@ -35,77 +45,148 @@ def when_whole(plan: str, *, tiles: bool, fixed: bool = False) -> WhenWhole:
     return "last" if plan in {"tile", "strip"} or tiles else "first"
 
 
+LOCAL, IN_PASSES, OBSTACLES = "local", "in passes", "obstacles"
+"""Networks that run in tiles; those that do so after passes that find statistics of the whole image; others."""
+
+WHOLE = "whole"
+
+
 @dataclass(slots=True, kw_only=True)
 class OnnxModels:
-    """The ONNX file ``path``; ``wish`` are the options of ``deploy`` beside the dtype of samples.
+    """The ONNX file ``path``; ``wish`` are the options of ``deploy`` beside normalisation and the dtype of samples.
 
-    ``unverified`` says why its claim is not checked before it is used; empty where it is.
+    ``unverified`` says why its claim is not checked before it is used; empty where it is. ``kept`` has what was
+    deployed before.
     """
 
     path: Path
-    converter: ModuleType
+    normalization: Normalizing
     wish: Mapping[str, Any]
     output_name: str | None
     strips: bool
     whole: WhenWhole
+    kept: KeptModels
     unverified: str = ""
     memory_bytes: int | None = None
     progress: bool = False
+    _nature: str | None = None
     _read: list[Any] = field(default_factory=list)
+    _whole_wish: Mapping[str, Any] | None = None
     _verdict: Any = None
     _sized: bool = False
     _global: Any = None
-    _left: tuple[Any, ...] = ()
 
     def read(self) -> None:
-        """Read the file, and run the network where its claim is to be checked. Raises ModelError."""
-        self._read.append(self._network())
-        if not self.unverified:
+        """Read the file, and run the network where its claim is to be checked; neither where it was deployed before.
+
+        Raises ModelError, and OptionError where options contradict each other.
+        """
+        self._nature = self.kept.nature()
+        if self._nature is None:
+            self._wished()
+            self._read.append(self._network())
             with suppress(NotTileableError):
-                self._verdict = self._checked(self._read[0])
+                self._proof(self._read[0])
 
     def model_for(self, dtype: str, size: tuple[int, int], fits: Fits) -> DeployedModel:
         """For images of ``dtype`` and ``size``, (height, width)."""
-        wish = {"image_dtype": dtype, **self.wish}
-        if self._global is None:
-            network = self._read.pop() if self._read else self._network()
-            try:
-                return self._tileable(network, wish, size)
-            except NotTileableError:
-                self._global = network  # as it was
-                self._left = self.converter.obstacles_left(network)
-        return self._of_global(wish, size, fits)
+        if self._nature in (None, LOCAL):
+            with suppress(NotTileableError):
+                return self._local(dtype, size)
+            self._nature = OBSTACLES if load_converter().obstacles_left(self._global) else IN_PASSES
+            self._keep_nature()
+        return self._of_global(dtype, size, fits)
 
-    def _network(self) -> Any:
-        return self.converter.load_network(self.path, output_name=self.output_name)
-
-    def _tileable(self, network: Any, wish: Mapping[str, Any], size: tuple[int, int]) -> DeployedModel:
-        """Of any size, or of this one where more is known then; a network is used up when it is deployed."""
+    def _local(self, dtype: str, size: tuple[int, int]) -> DeployedModel:
+        """Of any size, or of this one where more is known then."""
         if not self._sized:
-            model = self._proven(lambda strips: self.converter.deploy(network, strips=strips, **wish), self._verdict)
+            model = self._kept_or_deployed(dtype, None)
             if not model.lacks(size):
                 return model
-            self._sized, network = True, self._network()
-        return self._proven(
-            lambda strips: self.converter.deploy(network, strips=strips, image_size=size, **wish), self._verdict
-        )
+            self._sized = True
+        return self._kept_or_deployed(dtype, size)
 
-    def _of_global(self, wish: Mapping[str, Any], size: tuple[int, int], fits: Fits) -> DeployedModel:
+    def _kept_or_deployed(self, dtype: str, size: tuple[int, int] | None) -> DeployedModel:
+        """A network is used up when it is deployed. Raises NotTileableError, and remembers the network as it was."""
+        known = self.kept.model(LOCAL, dtype, size)
+        if known is not None:
+            return known
+        network, verdict, converter = self._taken(), None, load_converter()
+        with suppress(NotTileableError):
+            verdict = self._proof(network)
+        wish = {"image_dtype": dtype, "image_size": size, **self._wished()}
+        try:
+            model = self._proven(lambda strips: converter.deploy(network, strips=strips, **wish), verdict)
+        except NotTileableError:
+            self._global = network
+            raise
+        if self._keep(model, LOCAL, dtype, size):
+            self._nature = LOCAL
+            self._keep_nature()
+        return model
+
+    def _of_global(self, dtype: str, size: tuple[int, int], fits: Fits) -> DeployedModel:
         """Of a network that is more than local: in one pass, or in passes where these are exact."""
-        if self._left or self.whole != "last":
-            try:
-                whole: DeployedModel = self.converter.deploy_whole(self._global, image_size=size, **wish)
-            except PlanError:
-                if self._left:
-                    raise
-            else:
-                if self._left or self.whole == "only" or fits(whole):
-                    return whole
-        verdict = None if self.unverified else self._checked(self._global)
-        return self._proven(
-            lambda strips: self.converter.deploy_in_passes(self._global, strips=strips, image_size=size, **wish),
-            verdict,
-        )
+        only = self._nature == OBSTACLES
+        if only or self.whole != "last":
+            whole = self._in_one_pass(dtype, size)
+            if whole is not None and (only or self.whole == "only" or fits(whole)):
+                return whole
+        known = self.kept.model(IN_PASSES, dtype, size)
+        if known is not None:
+            return known
+        network, converter = self._global_network(), load_converter()
+        wish = {"image_dtype": dtype, "image_size": size, **self._wished()}
+        verdict = self._proof(network)
+        model = self._proven(lambda strips: converter.deploy_in_passes(network, strips=strips, **wish), verdict)
+        self._keep(model, IN_PASSES, dtype, size)
+        return model
+
+    def _in_one_pass(self, dtype: str, size: tuple[int, int]) -> DeployedModel | None:
+        """None where there is no such model, and passes are left. Raises PlanError where they are not."""
+        only = self._nature == OBSTACLES
+        known = self.kept.model(WHOLE, dtype, size)
+        if known is not None or (not only and self.kept.refused(WHOLE, dtype, size)):
+            return known
+        wish = {"image_dtype": dtype, "image_size": size, **self._wished()}
+        try:
+            model: DeployedModel = load_converter().deploy_whole(self._global_network(), **wish)
+        except PlanError as error:
+            if only:
+                raise
+            self.kept.keep(str(error), WHOLE, dtype, size)
+            return None
+        self.kept.keep(model, WHOLE, dtype, size)
+        return model
+
+    def _wished(self) -> Mapping[str, Any]:
+        """Options of ``deploy``, in the converter's words."""
+        if self._whole_wish is None:
+            self._whole_wish = {"normalization": self.normalization.build(load_converter()), **self.wish}
+        return self._whole_wish
+
+    def _network(self) -> Any:
+        network = load_converter().load_network(self.path, output_name=self.output_name)
+        self.kept.check_same()
+        return network
+
+    def _taken(self) -> Any:
+        return self._read.pop() if self._read else self._network()
+
+    def _global_network(self) -> Any:
+        """One that is not used up."""
+        if self._global is None:
+            self._global = self._taken()
+        return self._global
+
+    def _keep(self, model: DeployedModel, kind: str, dtype: str, size: tuple[int, int] | None) -> bool:
+        """Unless its claim could not be tried this time."""
+        untried = self._verdict is not None and self._verdict.untried
+        return not untried and self.kept.keep(model, kind, dtype, size)
+
+    def _keep_nature(self) -> None:
+        if self._nature is not None:
+            self.kept.keep_nature(self._nature)
 
     def _proven(self, deploy: Callable[[bool], DeployedModel], verdict: Any) -> DeployedModel:
         model: DeployedModel = load_prover().proven(
@@ -113,10 +194,17 @@ class OnnxModels:
         )
         return model
 
-    def _checked(self, network: Any) -> Any:
-        """What running ``network`` shows, now or when it was run before. Raises NotTileableError."""
-        with Stages(enabled=self.progress) as stages:
-            found = load_prover().check_once(
+    def _proof(self, network: Any) -> Any:
+        """What running ``network`` shows, now or when it was run before; None where it is not to be run.
+
+        Raises NotTileableError.
+        """
+        if self.unverified or self._verdict is not None:
+            return self._verdict
+        from exactile.request.stages import Stages
+
+        with Stages(enabled=self.progress and self._nature is None) as stages:
+            self._verdict = load_prover().check_once(
                 self.path,
                 network,
                 output_name=self.output_name,
@@ -124,6 +212,6 @@ class OnnxModels:
                 memory_bytes=self.memory_bytes,
                 progress=lambda done, steps: stages.update(f"checking {self.path.name}", done, steps),
             )
-            if found.untried:
-                tell_unverified(self.path.name, found.untried)
-            return found
+            if self._verdict.untried:
+                tell_unverified(self.path.name, self._verdict.untried)
+        return self._verdict
