@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
 from typer.testing import CliRunner
 
+from exactile.cache.folder import FOLDER_VARIABLE
 from exactile.cli.main import app
 from exactile.contract import StripGraph
 from exactile.errors import NotTileableError, VerificationError
@@ -21,7 +22,6 @@ from exactile_converters import deploy_graphs, from_onnx, proven
 from exactile_converters.convert import convert
 from exactile_converters.deploy import load_network
 from exactile_converters.verify.claim_check import check_claim
-from exactile_converters.verify.verdicts import FOLDER_VARIABLE
 from tests import whole_nets
 from tests.nets import onnx_file
 

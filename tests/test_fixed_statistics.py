@@ -14,6 +14,7 @@ from onnx import numpy_helper
 from typer.testing import CliRunner
 
 import exactile
+from exactile.cache.folder import FOLDER_VARIABLE
 from exactile.cli.main import app
 from exactile.contract import DeployedModel, ImageStatistics
 from exactile.errors import OptionError, PlanError, SourceError
@@ -25,7 +26,6 @@ from exactile.sources.array import ArraySource
 from exactile_converters.convert import convert
 from exactile_converters.deploy import Normalization, deploy, deploy_in_passes, deploy_whole
 from exactile_converters.from_onnx import prepare_network
-from exactile_converters.verify.verdicts import FOLDER_VARIABLE
 from tests import global_nets, whole_nets
 from tests.global_nets import GlobalNet, affine, chain
 from tests.test_passes import image_of, one_pass, small_tile
