@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from functools import cache
 from itertools import cycle
@@ -17,7 +18,7 @@ import tifffile
 
 import exactile
 from exactile.contract import POSITION, DeployedModel
-from exactile.errors import DeviceError, DeviceMemoryError, PlanError
+from exactile.errors import DeviceError, DeviceMemoryError, PlanError, SourceError
 from exactile.passes.device_partials import DevicePartials
 from exactile.passes.merge import Merged
 from exactile.passes.statistic import ZONE
@@ -102,6 +103,38 @@ def test_passes_in_tensorrt_equal_one_pass(name, binding, monkeypatch, tmp_path)
         assert emulation.violations() == []
         assert emulation.leaks() == []
     assert np.abs(found - expected).max() <= (0 if name == "integers" else TOLERANCE * np.abs(expected).max())
+
+
+class Stopping(ArraySource):
+    """Fails after ``left`` reads."""
+
+    left = 1 << 30
+
+    def read(self, box, out) -> None:
+        self.left -= 1
+        if self.left < 0:
+            time.sleep(0.2)  # what was read is computed meanwhile
+            raise SourceError("the disk is gone")
+        super().read(box, out)
+
+
+def test_a_pass_on_a_gpu_goes_on_where_it_was(monkeypatch, tmp_path):
+    """Several GPUs finish tiles in any order; statistics are merged in that of the plan, to the same bytes."""
+    image, model, reads = picture((140, 58)), deployed("instance_norm"), []
+    with emulated(monkeypatch, "cuda.bindings", devices=2, max_delay_s=0.001) as (emulation, _):
+        cuda_provider(monkeypatch, emulation, tmp_path)
+        for name, left, resume in (("whole", 1 << 30, False), ("a", 13, False), ("a", 1 << 30, True)):
+            source, session = Stopping(image), Session(model, engine="onnxruntime", device="cuda:all")
+            source.left = left
+            sink = TiffSink(tmp_path / f"{name}.tif", resumable=True)
+            with pytest.raises(SourceError) if left == 13 else nullcontext():
+                session.segment(source, sink, plan="tile", tile=TILE, resume=resume)
+            reads.append(left - source.left)
+            session.close()
+        assert emulation.violations() == []
+        assert emulation.leaks() == []
+    assert reads[2] <= reads[0] - 6
+    assert (tmp_path / "a.tif").read_bytes() == (tmp_path / "whole.tif").read_bytes()
 
 
 def test_an_engine_of_a_pass_that_is_missing_is_told(monkeypatch, tmp_path):

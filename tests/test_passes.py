@@ -16,6 +16,7 @@ import exactile.ways
 from exactile.contract import DeployedModel
 from exactile.errors import NotTileableError, OptionError, PlanError
 from exactile.geometry import Box, Span
+from exactile.passes.found import Found
 from exactile.passes.kept_map import KeptMap
 from exactile.passes.merge import Merged
 from exactile.passes.planner import PassPlanner
@@ -289,7 +290,7 @@ def test_a_resumed_run_keeps_the_statistics_of_the_first():
     passes = [run._passes(), run._passes()]
     first = passes[0].run(plan, {})
     recorded = {name: values + np.float32(0.5) for name, values in first.items()}
-    again = passes[1].run(plan, {}, recorded)
+    again = passes[1].run(plan, {}, Found(statistics=recorded))
     assert all(again[name] is values for name, values in recorded.items())
     reads = run.model.reads
     whole = Box(Span(0, size[0]), Span(0, size[1]))

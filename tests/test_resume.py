@@ -150,6 +150,15 @@ def test_resume_with_nothing_to_resume_is_a_run(tmp_path):
         session.segment(ArraySource(image), NpySink(tmp_path / "a.npy"), resume=True)
 
 
+OFTEN = """
+import exactile.passes.found as found
+found.KEEP_SECONDS, found.REST_SHARE = 0.05, 1
+from exactile.cli.main import run
+run()
+"""
+"""The command, which keeps what passes find more often than users' runs do, which take longer."""
+
+
 def content(path: Path) -> dict[str, bytes]:
     """All bytes of a file, or of a folder."""
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
@@ -179,7 +188,7 @@ def killed_and_resumed(
         shutil.rmtree(target, ignore_errors=True)
         target.unlink(missing_ok=True)
         process = subprocess.Popen(
-            [sys.executable, "-m", "exactile", *map(str, run), "-o", str(target), "--resume"],
+            [sys.executable, "-c", OFTEN, *map(str, run), "-o", str(target), "--resume"],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
@@ -210,8 +219,9 @@ def test_twenty_kills_of_twenty(tmp_path, plan, suffix):
 
 
 @pytest.mark.slow
-def test_twenty_kills_in_passes_for_statistics(tmp_path):
-    """In whichever pass: those that find statistics are run again, what is done of the result is kept."""
+@pytest.mark.parametrize("plan", [["--tile", "128"], ["--plan", "strip", "--memory", "500MiB"]])
+def test_twenty_kills_in_passes_for_statistics(tmp_path, plan):
+    """In whichever pass, with maps that are kept between them, and where all of them begin at the image."""
     model = tmp_path / "normed.onnx"
     model.write_bytes(exported("nnunet_plain", "torchscript"))
-    killed_and_resumed(tmp_path, ["--tile", "128"], ".tif", kills=20, seed=3, model=model, size=(700, 600))
+    killed_and_resumed(tmp_path, plan, ".tif", kills=20, seed=3, model=model, size=(700, 600))

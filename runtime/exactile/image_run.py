@@ -5,18 +5,20 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 from typing import Any
 
 from exactile.contract import DeployedModel
-from exactile.errors import DeviceMemoryError, OptionError
+from exactile.errors import DeviceMemoryError, OptionError, SinkError
 from exactile.geometry import Box
 from exactile.input_protection import check_source_kept
 from exactile.memory import peak_resident_bytes, settled_resident_bytes
 from exactile.nodata import NodataRule, nodata_rule
 from exactile.passes.fixed import FixedStatistics
+from exactile.passes.found import NOTHING, Keeping
 from exactile.passes.run import Passes
 from exactile.passes.store import MapStore
 from exactile.passes.unread import Unread
@@ -31,8 +33,8 @@ from exactile.plan.remaining import remaining
 from exactile.plan.strips import StripPlan
 from exactile.planning import PROCESS_MARGIN_BYTES, Planner, Wish
 from exactile.processors.protocol import Processor
-from exactile.run_record import Earlier, asked_record, complete_record, take_over
-from exactile.sinks.protocol import ResumableSink, Sink
+from exactile.run_record import Earlier, asked_record, complete_record, found_record, take_over
+from exactile.sinks.protocol import FindingsSink, ResumableSink, Sink
 from exactile.sources.damage import report_damage
 from exactile.sources.metadata import metadata_of
 from exactile.sources.protocol import ReadCount, ReadPlan, Source
@@ -87,12 +89,15 @@ class ImageRun:
     _chunks: ReadCount | None = None
     _rule: NodataRule | None = None
     _found: Passes | None = None
+    _keeping: Keeping = field(default_factory=Keeping)
 
     def run(self) -> Summary:
         """On any failure the sink is aborted and the first error raised."""
         try:
             return self._run()
         except BaseException:
+            with suppress(SinkError):
+                self._keeping.flush()
             self.sink.abort()
             raise
         finally:
@@ -111,15 +116,20 @@ class ImageRun:
         choice = self._choice(earlier)
         plan = choice.plan
         self.watcher.planned(plan)
+        if isinstance(self.sink, FindingsSink):
+            self.sink.reserve(resume=self.resume)
         begin = time.perf_counter()
-        normalizers = self.measure() if earlier is None else earlier.normalizers
-        constants = constants_of(self.model.contract.image, normalizers)
         passes = self._found = self._passes()
-        statistics = earlier.statistics if earlier is not None else {}
+        found = passes.planned(plan, NOTHING if earlier is None else earlier.found)
+        normalizers = self.measure() if earlier is None else earlier.normalizers
+        self._keeping = self._keeper(asked, plan, normalizers, seconds=time.perf_counter() - begin)
+        if earlier is None and normalizers is not None:
+            self._keeping.note(lambda: found)
+        constants = constants_of(self.model.contract.image, normalizers)
         if self.statistics is not None:
             statistics = self.statistics.values
-        elif earlier is None or self.model.reads:  # what was kept is gone
-            statistics = passes.run(plan, constants, None if earlier is None else earlier.statistics)
+        else:
+            statistics = passes.run(plan, constants, found, self._keeping)
         measured_s = time.perf_counter() - begin
         constants = {**constants, **statistics}
         self.record = complete_record(asked, plan, normalizers, statistics)
@@ -148,6 +158,15 @@ class ImageRun:
         before = sum(one.work for one in passes.reports)
         last = self.model.work * plan.computed_pixels / (self.source.height * self.source.width)
         return replace(summary, passes=tuple(passes.reports), predicted_work=before + last)
+
+    def _keeper(
+        self, asked: Mapping[str, Any], plan: Plan, normalizers: Normalizers | None, *, seconds: float
+    ) -> Keeping:
+        """What is found survives an early end, where the sink keeps it. Finding began ``seconds`` ago."""
+        sink = self.sink
+        if not isinstance(sink, FindingsSink):
+            return Keeping()
+        return Keeping(lambda found: sink.keep_found(found_record(asked, plan, normalizers, found)), seconds=seconds)
 
     def _passes(self) -> Passes:
         return Passes(
@@ -288,7 +307,7 @@ class ImageRun:
             nan=pipeline.values.nan,
             rule=self.model.contract.result.rule,
             verification=self.model.contract.verification,
-            notes=metadata_of(self.source).told,
+            notes=(*metadata_of(self.source).told, *(self.sink.notes if isinstance(self.sink, FindingsSink) else ())),
             statistics=self.statistics,
             damage=report_damage(
                 self.source,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from exactile.bundle.contract_file import CONTRACT_NAME
 from exactile.errors import InputOverwrittenError
+from exactile.sinks.found_file import found_path, new_found_path
 from exactile.sinks.journal import journal_path
 from exactile.sinks.part_file import part_path
 from exactile.sinks.protocol import Sink, StoredSink
@@ -76,6 +77,8 @@ def result_outputs(path: Path, option: str = "-o") -> Iterator[Output]:
     yield Output(path=path, option=option)
     yield Output(path=part_path(path), option=f"the unfinished part of {option}")
     yield Output(path=journal_path(path), option=f"the journal of {option}")
+    for kept in (found_path(path), new_found_path(path)):
+        yield Output(path=kept, option=f"the statistics of {option}")
 
 
 def check_source_kept(source: Source, sink: Sink) -> None:

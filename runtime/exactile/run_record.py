@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 import exactile
 from exactile.contract import DeployedModel
 from exactile.errors import ResumeError
+from exactile.passes.found import NOTHING, BegunLevel, Found
 from exactile.plan.choice import Plan
 from exactile.plan.strips import StripPlan
 from exactile.planning import Wish
@@ -20,7 +22,7 @@ from exactile.sinks.restoration import differences
 from exactile.sources.protocol import Source
 from exactile.statistics import Normalizers
 
-FOUND = ("plan", "normalizers", "statistics", "output")
+FOUND = ("plan", "normalizers", "statistics", "passes", "output")
 """What the earlier run found out and a later one takes over: not asked for, so not compared with what is asked."""
 
 
@@ -72,6 +74,16 @@ def complete_record(
     }
 
 
+def found_record(asked: Mapping[str, Any], plan: Plan, normalizers: Normalizers | None, found: Found) -> dict[str, Any]:
+    """With what was found out before the result is begun: as ``complete_record``, and how far the passes are."""
+    begun = None
+    if found.begun is not None:
+        state = base64.b64encode(found.begun.state.astype("<f8").tobytes()).decode()
+        begun = {"zones": found.begun.zones, "state": state}
+    passes = {"tiles": [list(tile) for tile in found.tiles], "begun": begun}
+    return {**complete_record(asked, plan, normalizers, found.statistics), "passes": passes}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Earlier:
     """What a run that goes on takes over from the one that ended early."""
@@ -79,7 +91,7 @@ class Earlier:
     plan: str
     shape: tuple[int, int]
     normalizers: Normalizers | None
-    statistics: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    found: Found = NOTHING
 
 
 def take_over(record: Mapping[str, Any], asked: Mapping[str, Any]) -> Earlier:
@@ -99,7 +111,20 @@ def take_over(record: Mapping[str, Any], asked: Mapping[str, Any]) -> Earlier:
         name: np.array(found["values"], np.float32).reshape(found["shape"])
         for name, found in record.get("statistics", {}).items()
     }
-    return Earlier(plan=plan["name"], shape=(height, width), normalizers=normalizers, statistics=statistics)
+    return Earlier(
+        plan=plan["name"],
+        shape=(height, width),
+        normalizers=normalizers,
+        found=_found(statistics, record.get("passes", {"tiles": [], "begun": None})),
+    )
+
+
+def _found(statistics: Mapping[str, NDArray[Any]], passes: Mapping[str, Any]) -> Found:
+    begun = None
+    if passes["begun"] is not None:
+        state = np.frombuffer(base64.b64decode(passes["begun"]["state"]), "<f8")
+        begun = BegunLevel(zones=passes["begun"]["zones"], state=state)
+    return Found(statistics=statistics, tiles=tuple((h, w) for h, w in passes["tiles"]), begun=begun)
 
 
 def graph_hash(model: DeployedModel) -> str:

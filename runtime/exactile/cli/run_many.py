@@ -21,6 +21,7 @@ from exactile.request.meaning import warn_of_nan
 from exactile.request.progress import ManyBars
 from exactile.sinks.failures import os_errors_as_sink_errors
 from exactile.sinks.restoration import differences
+from exactile.sinks.unfinished import is_something_left
 from exactile.sources.listing import FoundImages, describe_passed_over, find_images
 from exactile.sources.protocol import Source
 
@@ -102,7 +103,7 @@ class ManyImages:
     def _told(self, outcome: Outcome[Path | str], run: ImageRun | None) -> dict[str, Any]:
         target = self.target(outcome.name)
         if outcome.error is not None:
-            if not _kept(target):
+            if not is_something_left(target):
                 pending_path(target).unlink(missing_ok=True)
             return {"image": str(outcome.name), "output": str(target), "error": str(outcome.error)}
         if outcome.summary is None:
@@ -121,12 +122,6 @@ class ManyImages:
         with os_errors_as_sink_errors(path):
             new.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
             new.replace(path)
-
-
-def _kept(target: Path) -> bool:
-    from exactile.sinks.journal import journal_path
-
-    return journal_path(target).exists()
 
 
 def stem(image: Path | str) -> str:

@@ -157,7 +157,9 @@ def _rows(summary: Summary, target: Path) -> list[tuple[str, str]]:
     if summary.passes:
         found = f"{len(summary.passes)} before the result's, for statistics of the whole image"
         work = f"{summary.predicted_work:.2f} times the work of one pass predicted, with the result"
-        rows.append(("passes", f"{found}, in {seconds.measure:.2f} s; {work}"))
+        kept = sum(one.kept_tiles for one in summary.passes)
+        gone_on = f"; {kept} of their tiles are those of the run that was gone on with" if kept else ""
+        rows.append(("passes", f"{found}, in {seconds.measure:.2f} s; {work}{gone_on}"))
     if summary.statistics is not None:
         rows.append(("statistics", f"of {summary.statistics.told}; not of this image"))
     if summary.kept_pixels:

@@ -17,6 +17,9 @@ from exactile.passes.statistic import Statistic
 
 Array = NDArray[np.float64]
 
+Parts = tuple[Array, ...]
+"""All that is known of a statistic so far: the same arrays for as long as it is merged."""
+
 
 class Merged:
     """Partial statistics, merged in the order in which they are added."""
@@ -33,6 +36,21 @@ class Merged:
             numbers = start + merging.statistic.bins
             merging.add(partials[start:numbers], partials[numbers:stop])
             start = stop
+
+    def state(self) -> NDArray[np.float64]:
+        """All that is known so far, (S,), a copy; ``restore`` goes on from there, to the same bits."""
+        return np.concatenate([part.ravel() for merging in self._merging for part in merging.parts])
+
+    def restore(self, state: NDArray[np.float64]) -> None:
+        """Begin with what ``state`` gave of the same statistics. Raises ValueError where it is that of others."""
+        parts = [part for merging in self._merging for part in merging.parts]
+        size = sum(part.size for part in parts)
+        if state.shape != (size,):
+            raise ValueError(f"the state of these statistics is {size} numbers, got an array of {state.shape}")
+        start = 0
+        for part in parts:
+            part[...] = state[start : start + part.size].reshape(part.shape)
+            start += part.size
 
     def values(self) -> dict[str, NDArray[np.float32]]:
         """The inputs of further graphs, by name."""
@@ -57,6 +75,7 @@ class _Sums:
         self.statistic = statistic
         self._pixels = np.zeros(statistic.bins)
         self._sums = np.zeros((statistic.channels, statistic.bins))
+        self.parts: Parts = (self._pixels, self._sums)
 
     def add(self, pixels: Array, numbers: Array) -> None:
         self._pixels += pixels
@@ -81,10 +100,11 @@ class _Extremes:
         nothing = -np.inf if statistic.kind == "maximum" else np.inf
         self._found = np.full((statistic.channels, statistic.bins), nothing)
         self._pixels = np.zeros(statistic.bins)
+        self.parts: Parts = (self._pixels, self._found)
 
     def add(self, pixels: Array, numbers: Array) -> None:
         better = self._best(self._found, numbers.reshape(self._found.shape))
-        self._found = np.where(pixels > 0, better, self._found)
+        np.copyto(self._found, better, where=pixels > 0)
         self._pixels += pixels
 
     def values(self) -> tuple[Array, ...]:
@@ -96,8 +116,9 @@ class _Extremes:
 class _Moments:
     def __init__(self, statistic: Statistic) -> None:
         self.statistic = statistic
-        self._pixels = 0.0
+        self._pixels = np.zeros(1)
         self._mean, self._spread = np.zeros(statistic.channels), np.zeros(statistic.channels)
+        self.parts: Parts = (self._pixels, self._mean, self._spread)
 
     def add(self, pixels_of_bins: Array, numbers: Array) -> None:
         (pixels,) = pixels_of_bins
@@ -110,7 +131,7 @@ class _Moments:
             delta, total = mean - self._mean, self._pixels + pixels
             self._spread += spread + delta * delta * (self._pixels * pixels / total)
             self._mean += delta * (pixels / total)
-        self._pixels = total
+        self._pixels[:] = total
 
     def values(self) -> tuple[Array, ...]:
         """Channels of a group have the same number of pixels."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 class PassReport:
     """What one pass did: ``statistics`` that it found, its tiles and the pixels that these computed.
 
+    ``kept_tiles`` of the tiles are those of the run that was gone on with, and were not computed.
     ``work`` was predicted: its time by that of one pass of the whole network over the image, halo included.
     """
 
@@ -18,3 +19,4 @@ class PassReport:
     computed_pixels: int
     seconds: float
     work: float
+    kept_tiles: int = 0

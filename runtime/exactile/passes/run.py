@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,10 @@ from numpy.typing import NDArray
 from exactile.contract import DeployedModel, Level
 from exactile.engines.arena import HeldRegion
 from exactile.errors import BudgetError, DeviceError, DeviceMemoryError, OptionError, PlanError
-from exactile.geometry import Box
 from exactile.passes.device_partials import WITHOUT_GPU_PASSES
+from exactile.passes.found import NOTHING, Found, Keeping, LevelKeeping, is_finished, passes_to_run
 from exactile.passes.merge import Merged
+from exactile.passes.merging_sink import MergingSink
 from exactile.passes.planner import PassPlanner
 from exactile.passes.report import PassReport
 from exactile.passes.store import MapStore, lifetimes
@@ -28,6 +31,7 @@ from exactile.pipeline.run import Pipeline
 from exactile.pipeline.staging import read_plan
 from exactile.plan.budget import MemoryNeed
 from exactile.plan.choice import Plan
+from exactile.plan.remaining import remaining
 from exactile.plan.tiles import TilePlan
 from exactile.planning import Planner, Wish
 from exactile.processors.protocol import Constants, Processor
@@ -36,27 +40,6 @@ from exactile.sources.protocol import Source
 
 Progress = Callable[[int, int], None]
 """Called with image pixels done of all passes, and how many there are."""
-
-
-class MergingSink(NoSink):
-    """Takes the partial statistics of zones, and merges them in the order of the plan."""
-
-    def __init__(self, plan: TilePlan, merged: Merged) -> None:
-        self._merged = merged
-        self._order: Iterator[Box] = (step.zor for step in plan)
-        self._next = next(self._order, None)
-        self._waiting: dict[Box, NDArray[Any]] = {}
-
-    def write(self, box: Box, block: NDArray[Any]) -> None:
-        self._waiting[box] = block
-        while self._next in self._waiting:
-            assert self._next is not None
-            self._merged.add(self._waiting.pop(self._next))
-            self._next = next(self._order, None)
-
-    def finish(self) -> None:
-        """Everything was merged when the last zone came."""
-        assert self._next is None, "a zone has no partial statistics"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -104,65 +87,127 @@ class Passes:
                 f"takes statistics of the whole image: such run on the CPU only. What to do: {WITHOUT_GPU_PASSES}"
             )
 
+    def planned(self, plan: Plan, found: Found) -> Found:
+        """``found``, with the tiles of passes that are still to be run; ``plan`` is that of the result.
+
+        Raises BudgetError, PlanError.
+        """
+        if found.tiles or not any(passes_to_run(self.model, found.statistics)):
+            return found
+        size = plan.y.domain.size, plan.x.domain.size
+        levels = self.model.levels
+        return replace(
+            found, tiles=tuple(self._plan(self._level_planner(level), size)[0].tile_shape for level in levels)
+        )
+
     def run(
-        self, plan: Plan, constants: Constants, recorded: Mapping[str, NDArray[Any]] | None = None
+        self, plan: Plan, constants: Constants, found: Found = NOTHING, keeping: Keeping | None = None
     ) -> dict[str, NDArray[Any]]:
         """Every statistic, by the name of the input that takes it; ``plan`` is that of the result.
 
-        With those ``recorded`` by an earlier run, passes make kept maps alone: another grid of tiles would change the
-        last digits of what is found.
+        What an earlier run has ``found`` stays as it is, as another grid of tiles would change its last digits: such
+        passes are run only where maps that they make are needed. ``keeping`` is told what is found.
 
-        Raises BudgetError, PlanError, SourceError, EngineError, CancelledError.
+        Raises BudgetError, PlanError, SourceError, EngineError, SinkError, CancelledError.
         """
-        found = dict(recorded or {})
-        lives = lifetimes(self.model)
+        found, size = self.planned(plan, found), (plan.y.domain.size, plan.x.domain.size)
+        keeping = keeping or Keeping()
+        runs = passes_to_run(self.model, found.statistics)
+        if not any(runs):
+            return dict(found.statistics)
         if self.model.reads:
-            size = plan.y.domain.size, plan.x.domain.size
             self.maps = MapStore(size, memory_bytes=self.planner.kept_bytes, folder=self.scratch)
-        for level, (opened, dropped) in zip(self.model.levels, lives, strict=False):
-            begin = time.perf_counter()
-            if self.maps is not None:
-                self.maps.open(opened)
-            merged = Merged(level.statistics)
-            size = plan.y.domain.size, plan.x.domain.size
-            chosen = self.run_level(level, merged, size, {**constants, **found})
-            if recorded is None:
-                found.update(merged.values())
+        for index, (level, (opened, dropped)) in enumerate(zip(self.model.levels, lifetimes(self.model), strict=False)):
+            if runs[index]:
+                if self.maps is not None:
+                    self.maps.open(opened)
+                found = self._run_one(index, found, size, constants, keeping)
+            else:
+                self._advance(self.source.height * self.source.width, level.model.work)
             if self.maps is not None:
                 self.maps.drop(dropped)
                 self.maps.end_pass()
-            self.reports.append(
-                PassReport(
-                    statistics=len(level.statistics),
-                    tile=chosen.tile_shape,
-                    tiles=len(chosen),
-                    computed_pixels=chosen.computed_pixels,
-                    seconds=time.perf_counter() - begin,
-                    work=level.model.work * chosen.computed_pixels / (self.source.height * self.source.width),
-                )
+        return dict(found.statistics)
+
+    def _run_one(
+        self, index: int, found: Found, size: tuple[int, int], constants: Constants, keeping: Keeping
+    ) -> Found:
+        """Run pass ``index``; what is known then."""
+        begin, level = time.perf_counter(), self.model.levels[index]
+        merged, known = Merged(level.statistics), is_finished(level, found.statistics)
+        goes_on = not known and not level.model.writes  # maps went with the process: all of them are made again
+        zones = 0
+        if goes_on and found.begun is not None:
+            merged.restore(found.begun.state)
+            zones = found.begun.zones
+        chosen = self.run_level(
+            level,
+            merged,
+            size,
+            {**constants, **found.statistics},
+            tile=found.tiles[index] if found.tiles else None,
+            zones=zones,
+            keeping=LevelKeeping(keeping=keeping, found=found, index=index, merged=merged) if goes_on else None,
+        )
+        computed = chosen.computed_pixels - zones * prod(chosen.tile_shape)
+        self.reports.append(
+            PassReport(
+                statistics=len(level.statistics),
+                tile=chosen.tile_shape,
+                tiles=len(chosen),
+                computed_pixels=computed,
+                seconds=time.perf_counter() - begin,
+                work=level.model.work * computed / (self.source.height * self.source.width),
+                kept_tiles=zones,
             )
+        )
+        if known:
+            return found
+        statistics = {**found.statistics, **merged.values()}
+        found = replace(found.with_tile(index, chosen.tile_shape), statistics=statistics, begun=None)
+        keeping.note(lambda: found)
         return found
 
-    def run_level(self, level: Level, merged: Merged, size: tuple[int, int], constants: Constants) -> TilePlan:
+    def run_level(
+        self,
+        level: Level,
+        merged: Merged,
+        size: tuple[int, int],
+        constants: Constants,
+        *,
+        tile: tuple[int, int] | None = None,
+        zones: int = 0,
+        keeping: LevelKeeping | None = None,
+    ) -> TilePlan:
         """Add this image to ``merged``; the pass of the result runs over ``size``, (height, width). The plan of it.
 
-        Raises BudgetError, PlanError, SourceError, EngineError, CancelledError.
+        ``tile`` is (height, width), by default by cost. The first ``zones`` of the plan are merged already.
+
+        Raises BudgetError, PlanError, SourceError, EngineError, SinkError, CancelledError.
         """
         self._check_size()
         planner = self._level_planner(level)
         with self._own_cancellation() as cancellation:
-            plan, need, compute = self._ready(planner, level, size, constants, cancellation)
-            sink = MergingSink(plan, merged)
+            plan, need, compute = self._ready(planner, level, size, constants, cancellation, tile, exactly=zones > 0)
+            done = frozenset(step.zor for step in islice(plan, zones))
+            left = remaining(plan, done.__contains__)
+            sink = MergingSink(plan, merged, zones=zones, keeping=keeping)
+            if zones:
+                self._advance(sum(zone.area for zone in done), level.model.work)
+            if left is None:
+                compute.close()
+                return plan
             granted = need.decoding_bytes + need.granted_cache(planner.budget_bytes)
-            self.source.prepare(read_plan(plan), cache_bytes=granted)
+            self.source.prepare(read_plan(left), cache_bytes=granted)
             self.opening(need)
             Pipeline(
-                plan=plan,
+                plan=left,
                 contract=level.model.contract,
                 source=self.source if level.model.reads_image else Unread(self.source),
                 compute=compute,
                 sink=sink,
                 progress=lambda pixels: self._advance(pixels, level.model.work),
+                is_done=done.__contains__,
                 cancellation=cancellation,
             ).run()
         sink.finish()
@@ -197,14 +242,18 @@ class Passes:
         size: tuple[int, int],
         constants: Constants,
         cancellation: Cancellation,
+        tile: tuple[int, int] | None,
+        *,
+        exactly: bool,
     ) -> tuple[TilePlan, MemoryNeed, Compute]:
-        """A plan that the processor has room for, and what computes it."""
+        """A plan that the processor has room for, and what computes it; one of ``tile``, if need be ``exactly``."""
         while True:
-            plan, need = self._plan(planner, size)
+            plan, need = self._plan(planner, size, tile)
             try:
                 return plan, need, self.processor.partials(level, plan, need, constants, cancellation, self.maps)
             except DeviceMemoryError as error:
                 planner.refuse(plan, need, error)
+                tile = tile if exactly else None
 
     @contextmanager
     def _own_cancellation(self) -> Iterator[Cancellation]:
@@ -221,17 +270,15 @@ class Passes:
         finally:
             self.cancellation.forget(stop)
 
-    def _plan(self, planner: PassPlanner, size: tuple[int, int]) -> tuple[TilePlan, MemoryNeed]:
-        """As the result's where that was asked for and can be, else by cost. Raises BudgetError, PlanError."""
+    def _plan(
+        self, planner: PassPlanner, size: tuple[int, int], tile: tuple[int, int] | None = None
+    ) -> tuple[TilePlan, MemoryNeed]:
+        """Of ``tile``; without it as the result's where that was asked for and can be, else by cost.
+
+        Raises BudgetError, PlanError.
+        """
         sink = NoSink()
-        wishes = [Wish(plan="whole" if self.wish.plan == "whole" else "tile")]
-        if self.wish.plan != "strip" and self.wish.tile is not None:
-            wishes.insert(0, Wish(plan="tile", tile=self.wish.tile))
-        for wish in wishes:
-            with suppress(*((BudgetError, PlanError) if wish is not wishes[-1] else ())):
-                plan = planner.choose(self.source, sink, wish).plan
-                break
-        assert isinstance(plan, TilePlan)
+        plan = self._by_wish(planner, sink) if tile is None else _of_tile(planner, self.source, sink, tile)
         own = plan.y.domain.size, plan.x.domain.size
         if own != size:
             why = "the image is too small"
@@ -240,6 +287,17 @@ class Passes:
             raise PlanError(f"{why}: passes run over {own} pixels, and the last over {size}")
         return plan, planner.memory_need(plan, self.source, sink)
 
+    def _by_wish(self, planner: PassPlanner, sink: NoSink) -> TilePlan:
+        wishes = [Wish(plan="whole" if self.wish.plan == "whole" else "tile")]
+        if self.wish.plan != "strip" and self.wish.tile is not None:
+            wishes.insert(0, Wish(plan="tile", tile=self.wish.tile))
+        for wish in wishes:
+            with suppress(*((BudgetError, PlanError) if wish is not wishes[-1] else ())):
+                plan = planner.choose(self.source, sink, wish).plan
+                break
+        assert isinstance(plan, TilePlan)
+        return plan
+
     def _advance(self, pixels: int, work: float) -> None:
         """A pass counts as much as it is predicted to take."""
         works = [level.model.work for level in self.model.levels]
@@ -247,3 +305,18 @@ class Passes:
         self._done += pixels * (work / mean if mean > 0 else 1)
         total = len(works) * self.source.height * self.source.width
         self.progress(min(round(self._done), total), total)
+
+
+def _of_tile(planner: PassPlanner, source: Source, sink: NoSink, tile: tuple[int, int]) -> TilePlan:
+    """Raises BudgetError where it does not fit any more."""
+    try:
+        plan = planner.choose(source, sink, Wish(plan="tile", tile=tile)).plan
+    except BudgetError as error:
+        raise BudgetError(
+            f"{error}. These are the tiles of the run that is gone on with, and others would change the last digits of "
+            "its statistics. What to do: give it as much memory as before, or start anew with --overwrite, without "
+            "--resume",
+            least_bytes=error.least_bytes,
+        ) from error
+    assert isinstance(plan, TilePlan)
+    return plan

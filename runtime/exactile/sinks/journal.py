@@ -87,22 +87,38 @@ class Journal:
         """Open or create the journal of the output ``path``. Raises SinkError where another run holds it."""
         self._output = path
         self.path = journal_path(path)
-        with os_errors_as_sink_errors(path):
+        self._descriptor = -1
+        self._end_bytes = 0
+        while not self._opened():
+            self.close()
+
+    def _opened(self) -> bool:
+        """Open and lock; False where the run that held it has removed the file meanwhile."""
+        with os_errors_as_sink_errors(self._output):
             self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             self.close()
             raise SinkError(
-                f"cannot write {path}: another run is writing it. What to do: wait for it, or choose another name"
+                f"cannot write {self._output}: another run is writing it. "
+                "What to do: wait for it, or choose another name"
             ) from error
+        try:
+            return os.path.samestat(os.fstat(self._descriptor), self.path.stat())
+        except OSError:
+            return False
+
+    def clear(self) -> None:
+        """What was in it is gone."""
+        with os_errors_as_sink_errors(self._output):
+            os.ftruncate(self._descriptor, 0)
         self._end_bytes = 0
 
     def start(self, run: Mapping[str, Any]) -> None:
         """Begin anew: what was in it is gone."""
+        self.clear()
         with os_errors_as_sink_errors(self._output):
-            os.ftruncate(self._descriptor, 0)
-            self._end_bytes = 0
             self._write(_MAGIC + _framed(Kind.RUN, json.dumps(run, sort_keys=True).encode()))
 
     def run(self) -> dict[str, Any] | None:
@@ -143,8 +159,20 @@ class Journal:
 
     def remove(self) -> None:
         """Delete the file; safe to call twice."""
-        with suppress(OSError):
-            self.path.unlink(missing_ok=True)
+        if self._descriptor >= 0:  # else it may be another run's by now
+            with suppress(OSError):
+                self.path.unlink(missing_ok=True)
+        self.close()
+
+    @property
+    def held(self) -> bool:
+        """Whether the lock is held: neither left, nor removed, nor closed."""
+        return self._descriptor >= 0
+
+    def leave(self) -> None:
+        """Release the lock, and keep the file if there is anything in it; safe to call twice."""
+        if self._descriptor >= 0 and not os.fstat(self._descriptor).st_size:
+            self.remove()
         self.close()
 
     def close(self) -> None:

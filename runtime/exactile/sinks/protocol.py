@@ -87,8 +87,9 @@ class ResumableSink(Sink, Protocol):
     """A sink that keeps what is done when a run ends early, for a later run to go on."""
 
     def unfinished(self) -> Mapping[str, Any] | None:
-        """What an earlier run that did not finish was (``describe``); None where nothing of one is left.
+        """What an earlier run that did not finish was (``describe``, or what it had found before its result).
 
+        None where nothing of one is left.
         Raises SinkError while another run is writing this output.
         """
 
@@ -104,3 +105,25 @@ class ResumableSink(Sink, Protocol):
     @property
     def keeps(self) -> bool:
         """Whether ``abort`` leaves behind what a later run can go on with."""
+
+
+@runtime_checkable
+class FindingsSink(Protocol):
+    """A sink that also keeps what a run finds out before the first box of its result, for a later run to go on."""
+
+    def reserve(self, *, resume: bool) -> None:
+        """Take the place of the output, before anything is found; what an earlier run left is removed, unless resumed.
+
+        Raises SinkError while another run writes it, OutputExistsError where an unfinished run is neither to be gone on
+        with nor to be overwritten.
+        """
+
+    def keep_found(self, found: Mapping[str, Any]) -> None:
+        """Keep ``found``, plain data, in place of what was kept before; ``unfinished`` gives it to a later run.
+
+        Raises SinkError.
+        """
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is to be said of what an earlier run left."""

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from exactile.geometry import Box
 from exactile.sinks.journal import Journal, PartialTile
 from exactile.sinks.tile_store import StoredTile, TileKey, TileStore
@@ -60,6 +63,22 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "
         elif a != b:
             found.append(f"{prefix}{key}: was {_short(a)}, is {_short(b)}")
     return found
+
+
+def packed(planes: NDArray[Any]) -> bytes:
+    """The ``data`` of a part whose pixels are ``planes``, (C, H, W)."""
+    import imagecodecs
+
+    codecs: Any = imagecodecs  # its type stubs know bytes only; arrays are taken as they are
+    # The fastest there is: nobody keeps it for long.
+    return bytes(codecs.lz4_encode(np.ascontiguousarray(planes).data, header=True))
+
+
+def unpacked(part: PartialTile, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """The pixels of a part, (C, H, W)."""
+    import imagecodecs
+
+    return np.frombuffer(imagecodecs.lz4_decode(part.data, header=True), dtype).reshape(-1, *part.part.shape)
 
 
 def _short(value: Any) -> str:

@@ -11,22 +11,23 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from exactile.errors import OptionError, OutputExistsError, ResumeError, SinkError
+from exactile.errors import OptionError, ResumeError, SinkError
 from exactile.geometry import Box
 from exactile.sinks.blocks import plane_count
 from exactile.sinks.encode_queue import LEAST_WORKERS, EncodeQueue, encode_workers, queue_tiles
 from exactile.sinks.file_sink import FileSink, Part
-from exactile.sinks.journal import Journal, PartialTile, framed, journal_path
-from exactile.sinks.part_file import part_path
+from exactile.sinks.found_file import FoundFile
+from exactile.sinks.journal import Journal, PartialTile, framed
 from exactile.sinks.protocol import ResultSpec, WritePlan
 from exactile.sinks.pyramid import LevelTile, Pyramid, Reduce, level_grids, mean, nearest, parent
-from exactile.sinks.restoration import Restored, differences, restore
+from exactile.sinks.restoration import Restored, differences, packed, restore, unpacked
 from exactile.sinks.safekeeping import Safekeeping
 from exactile.sinks.target import check_writable
 from exactile.sinks.tile_assembly import Placed, most_open_tiles
 from exactile.sinks.tile_codec import most_encoded_bytes
 from exactile.sinks.tile_grid import TileGrid
 from exactile.sinks.tile_store import MOST_WAITING_BYTES, EncodedTile, TileKey, TileStore
+from exactile.sinks.unfinished import left_in_journal, take_place, unfinished_run
 
 TILE_PX_LABELS = 512
 TILE_PX_CHANNELS = 256  # halves the raw pixels held for tiles that straddle boxes
@@ -79,6 +80,9 @@ class TiledSink(FileSink[KeptPartT]):
         self._run: dict[str, Any] = {}
         self._done: set[Box] = set()
         self._keep = False
+        self._found = FoundFile(self.path)
+        self._notes: tuple[str, ...] = ()
+        self._reserved = False
         self._journal: Journal | None = None
         self._queue: EncodeQueue | None = None
         self._store: TileStore | None = None
@@ -137,14 +141,30 @@ class TiledSink(FileSink[KeptPartT]):
         return queued_all_planes * planes * tile_bytes + encoded_bytes + workers * max(_CODEC_STATE_BYTES, mean_bytes)
 
     def unfinished(self) -> Mapping[str, Any] | None:
-        """What the run was whose unfinished output lies beside ``path``. Raises SinkError while it still runs."""
-        if not self._resumable or not journal_path(self.path).exists():
-            return None
-        journal = Journal(self.path)
-        try:
-            return self._left(journal)
-        finally:
-            journal.close()
+        """What the run was that left something to go on with. Raises SinkError while it still runs."""
+        return unfinished_run(self.path, self._journal) if self._resumable else None
+
+    def reserve(self, *, resume: bool) -> None:
+        """Lock the place of the output. Raises SinkError, OutputExistsError."""
+        with self._lock:
+            if not self._resumable:
+                return
+            if self._found.damaged:
+                self._notes = (f"{self._found.path.name} is damaged: statistics of the image are found anew",)
+            self._check_place(overwrite=self._overwrite)
+            self._take(resume=resume)
+            self._reserved = True
+
+    def keep_found(self, found: Mapping[str, Any]) -> None:
+        """Keep what was found before the result, until this is complete. Raises SinkError."""
+        with self._lock:
+            if self._reserved:
+                self._found.write(found)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is to be said of what an earlier run left."""
+        return self._notes
 
     def describe(self, run: Mapping[str, Any], *, resume: bool) -> None:
         """What is run, as plain data, and whether an unfinished run is gone on with."""
@@ -157,50 +177,42 @@ class TiledSink(FileSink[KeptPartT]):
     @property
     def keeps(self) -> bool:
         """Whether an early end leaves what a later run can go on with."""
-        return self._keep
+        return self._keep or (self._reserved and self._found.exists)
 
-    def _check_place(self) -> None:
-        """Whether the folder takes a journal. Raises SinkError."""
-        check_writable(self.path, overwrite=True)
+    def _check_place(self, *, overwrite: bool = True) -> None:
+        """Whether the folder takes a journal. Raises SinkError, and OutputExistsError for what must not be lost."""
+        check_writable(self.path, overwrite=overwrite)
 
-    def _left(self, journal: Journal) -> Mapping[str, Any] | None:
-        """What the run was that left ``journal``, if it also left pixels that are done."""
-        run = journal.run()
-        if run is None or not part_path(self.path).exists():
-            return None
-        return run if any(isinstance(record, Box) for record, _ in journal.read()) else None
+    def _take(self, *, resume: bool) -> Journal:
+        """The journal, locked. Raises OutputExistsError, SinkError."""
+        if self._journal is None:
+            self._check_place()
+            self._journal = take_place(self.path, resume=resume, overwrite=self._overwrite)
+        return self._journal
 
     def _open_part(self, spec: ResultSpec) -> KeptPartT:
         if not self._resumable:
             return self._make_part(spec, kept_name=False, resumed=False)
-        self._check_place()
-        journal = Journal(self.path)
-        then = self._left(journal)
+        journal = self._take(resume=self._resume)
         try:
-            self._keep = then is not None and self._goes_on(then, spec)
-            part = self._make_part(spec, kept_name=True, resumed=self._keep)
+            then = left_in_journal(self.path, journal)
+            if then is not None:
+                self._check_same(then, spec)
+            self._keep = then is not None
+            return self._make_part(spec, kept_name=True, resumed=self._keep)
         except BaseException:
-            journal.remove() if then is None else journal.close()
+            journal.leave()
+            self._journal = None
             raise
-        self._journal = journal
-        return part
 
-    def _goes_on(self, then: Mapping[str, Any], spec: ResultSpec) -> bool:
-        """Whether what lies there is gone on with. Raises OutputExistsError, ResumeError."""
-        if self._resume:
-            found = differences(then, self._described(spec))
-            if found:
-                raise ResumeError(
-                    f"{self.path}: the unfinished run is another one: {'; '.join(found)}. "
-                    "What to do: run it as before, or start anew with --overwrite, without --resume"
-                )
-            return True
-        if not self._overwrite:
-            raise OutputExistsError(
-                f"an unfinished run of {self.path} lies beside it ({journal_path(self.path).name}). "
-                "What to do: go on with --resume, or start anew with --overwrite"
+    def _check_same(self, then: Mapping[str, Any], spec: ResultSpec) -> None:
+        """Raises ResumeError where what lies there is another run."""
+        found = differences(then, self._described(spec))
+        if found:
+            raise ResumeError(
+                f"{self.path}: the unfinished run is another one: {'; '.join(found)}. "
+                "What to do: run it as before, or start anew with --overwrite, without --resume"
             )
-        return False
 
     def _described(self, spec: ResultSpec) -> dict[str, Any]:
         import imagecodecs
@@ -248,7 +260,7 @@ class TiledSink(FileSink[KeptPartT]):
         self._done |= set(found.boxes)
         planes = plane_count(self._spec)
         for part in found.parts:
-            for placed in self._pyramid.put(part.part, _unpacked(part, dtype)):
+            for placed in self._pyramid.put(part.part, unpacked(part, dtype)):
                 self._submit_complete(placed)
         for key in sorted((key for key in found.tiles if not key.plane), key=lambda key: (key.level, key.tile)):
             level, tile = key.level, key.tile
@@ -302,7 +314,7 @@ class TiledSink(FileSink[KeptPartT]):
         pixels = placed.pixels[(slice(None), *placed.inside)]
 
         def work() -> bytes:
-            return framed(PartialTile(box=box, part=placed.part, tile=placed.tile, data=_packed(pixels)))
+            return framed(PartialTile(box=box, part=placed.part, tile=placed.tile, data=packed(pixels)))
 
         self._queue.submit(work, safekeeping.note, tiles=len(pixels))
 
@@ -348,6 +360,11 @@ class TiledSink(FileSink[KeptPartT]):
             self._safekeeping.close()
         self._pyramid = self._store = None
 
+    def _discard(self) -> None:
+        super()._discard()
+        if self._journal is not None:  # of a run that ended before the result began
+            self._journal.leave()
+
     def _drop(self, part: KeptPartT) -> None:
         journal = self._journal
         self._keep = self._keep and not part.published
@@ -357,6 +374,9 @@ class TiledSink(FileSink[KeptPartT]):
             return
         part.discard()
         if journal is not None:
+            if part.published:
+                self._found.remove()
+                self._reserved = False
             journal.remove()
 
     def _grids(self, spec: ResultSpec) -> tuple[TileGrid, ...]:
@@ -370,18 +390,3 @@ class TiledSink(FileSink[KeptPartT]):
 def _tile_bytes(spec: ResultSpec, grid: TileGrid) -> int:
     """Of one plane of one tile."""
     return int(grid.tile_px**2 * np.dtype(spec.dtype).itemsize)
-
-
-def _packed(planes: NDArray[Any]) -> bytes:
-    import imagecodecs
-
-    codecs: Any = imagecodecs  # its type stubs know bytes only; arrays are taken as they are
-    # The fastest there is: nobody keeps it for long.
-    return bytes(codecs.lz4_encode(np.ascontiguousarray(planes).data, header=True))
-
-
-def _unpacked(part: PartialTile, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """The pixels of a part, (C, H, W)."""
-    import imagecodecs
-
-    return np.frombuffer(imagecodecs.lz4_decode(part.data, header=True), dtype).reshape(-1, *part.part.shape)

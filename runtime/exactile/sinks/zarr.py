@@ -68,11 +68,11 @@ class ZarrSink(TiledSink[PartFolder]):
             )
         return PartFolder(self.path, overwrite=self._overwrite, kept_name=kept_name, resumed=resumed)
 
-    def _check_place(self) -> None:
+    def _check_place(self, *, overwrite: bool = True) -> None:
         if self._in_image:
             with os_errors_as_sink_errors(self.path):
                 self.path.parent.mkdir(exist_ok=True)
-        check_folder_writable(self.path, overwrite=True)
+        check_folder_writable(self.path, overwrite=overwrite)
 
     def _make_store(self, part: PartFolder, spec: ResultSpec, grids: Sequence[TileGrid], *, resumed: bool) -> TileStore:
         import zarr
