@@ -108,7 +108,7 @@ class Case:
 
         scaled = Normalization(scale=(255.0,))
         self.model = deploy_in_passes(
-            load_network(path), image_dtype="uint8", image_size=size, normalization=scaled, strips=False
+            load_network(path), image_dtype="uint8", image_size=size, normalization=scaled
         )
         self.one = None
         if whole:

@@ -162,3 +162,13 @@ def integers() -> bytes:
     second = net.conv(net.add("Add", first, offset), stride=2)
     most = net.add("GlobalMaxPool", second)
     return net.model(net.conv(net.add("Sub", second, most)))
+
+
+def pyramid() -> bytes:
+    """Beside the mean of a small map, branches that look far: they need not be made in the pass that finds the mean."""
+    net = GlobalNet(seed=4)
+    small = net.add("Relu", net.layer(net.layer("image", 1, stride=2), CHANNELS, stride=2))
+    far = [net.add("Relu", net.layer(small, CHANNELS, 2 * CHANNELS, kernel=15)) for _ in range(2)]
+    pooled = net.layer(net.add("GlobalAveragePool", small), CHANNELS, CHANNELS, kernel=1)
+    joined = net.add("Concat", *far, net.add("Mul", small, pooled), axis=1)
+    return net.model(net.layer(joined, 5 * CHANNELS, 3))

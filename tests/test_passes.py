@@ -34,7 +34,7 @@ from exactile.ways import Ways
 from exactile_converters.deploy import Normalization, deploy, deploy_in_passes
 from exactile_converters.from_onnx import prepare_network
 from exactile_converters.passes.reductions import take_out
-from tests.global_nets import BLOCKS, GlobalNet, chain, integers
+from tests.global_nets import BLOCKS, CHANNELS, GlobalNet, chain, integers, pyramid
 
 SIZES = ((40, 52), (41, 57))
 TOLERANCE = 3e-6
@@ -111,6 +111,20 @@ def check(model: bytes, size: tuple[int, int], tolerance: float = TOLERANCE) -> 
 @pytest.mark.parametrize("block", BLOCKS)
 def test_every_operator_that_looks_at_the_whole_image(block, size):
     check(chain(block), size)
+
+
+@pytest.mark.parametrize("size", [(120, 132), (121, 135)])
+def test_a_pass_does_not_look_farther_than_its_statistics(size):
+    """Branches of kernels of 15 are made by the pass that reads them, from the map that the mean is taken of."""
+    model = pyramid()
+    check(model, size)
+    kept = deployed(model, size).keeping.at(size)
+    (level,) = kept.levels
+    assert level.model.contract.geometry.y.before <= 4
+    assert kept.contract.geometry.y.before >= 4 * 7
+    (one,) = kept.reads
+    assert one.shape.count(None) == 2
+    assert np.prod([length for length in one.shape if length]) == CHANNELS
 
 
 @pytest.mark.parametrize("block", BLOCKS)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exactile.contract import BytesForShape, Contract, ImageInput, MemoryModel, ResultOutput
+from exactile.contract import BytesForShape, Contract, DeployedModel, ImageInput, MemoryModel, ResultOutput
 from exactile.errors import BudgetError
 from exactile.geometry import AxisGeometry, Geometry
 from exactile.plan.budget import MemoryNeed, choose_tiles, format_bytes, slot_bytes
@@ -22,6 +22,10 @@ def contract(stride: int, halo: int) -> Contract:
         result=ResultOutput(name="result", kind="labels", dtype="uint8", channels=0),
         memory=MemoryModel(weights_bytes=1000, steps=(BytesForShape(40.0), BytesForShape(10.0, row=900.0))),
     )
+
+
+def model_of(net: Contract) -> DeployedModel:
+    return DeployedModel(contract=net, graph=b"")
 
 
 def need_of(net: Contract, plan: TilePlan) -> MemoryNeed:
@@ -68,9 +72,9 @@ def test_no_other_tile_within_the_budget_costs_less(stride, halo, image, budget)
     best = brute_force(net, image, budget)
     if best is None:
         with pytest.raises(BudgetError, match="--memory"):
-            choose_tiles(net, image, "model", budget_bytes=budget, measure=lambda plan: need_of(net, plan))
+            choose_tiles(model_of(net), image, "model", budget_bytes=budget, measure=lambda plan: need_of(net, plan))
         return
-    plan = choose_tiles(net, image, "model", budget_bytes=budget, measure=lambda plan: need_of(net, plan))
+    plan = choose_tiles(model_of(net), image, "model", budget_bytes=budget, measure=lambda plan: need_of(net, plan))
     assert best <= cost(plan) <= best * 1.01 * 1.0001
     assert need_of(net, plan).fits(budget)
 
@@ -79,14 +83,16 @@ def test_no_other_tile_within_the_budget_costs_less(stride, halo, image, budget)
 def test_a_network_without_halo_gets_few_tiles(image, most):
     """Tiles of one pixel compute no pixel twice, and take minutes."""
     net = contract(1, 0)
-    plan = choose_tiles(net, image, "model", budget_bytes=1 << 40, measure=lambda plan: need_of(net, plan))
+    plan = choose_tiles(model_of(net), image, "model", budget_bytes=1 << 40, measure=lambda plan: need_of(net, plan))
     assert len(plan) <= most
 
 
 def test_a_large_image_is_planned_quickly_enough_to_be_interactive():
     """100000 x 100000 pixels at stride 4: candidates are few, one for each number of tiles."""
     net = contract(4, 22)
-    plan = choose_tiles(net, (100_000, 100_000), "model", budget_bytes=2 << 30, measure=lambda plan: need_of(net, plan))
+    plan = choose_tiles(
+        model_of(net), (100_000, 100_000), "model", budget_bytes=2 << 30, measure=lambda plan: need_of(net, plan)
+    )
     assert plan.computed_pixels / plan.wanted_pixels < 1.05
 
 

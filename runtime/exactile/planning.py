@@ -193,7 +193,7 @@ class Planner:
             return strip_plan(self._model, image, border, rows=wish.tile[0], band=wish.tile[1])
         if wish.tile is None:
             model = model_at(self._model, image, border)
-            return choose_tiles(model.contract, image, border, budget_bytes=budget_bytes, measure=measure)
+            return choose_tiles(model, image, border, budget_bytes=budget_bytes, measure=measure)
         return TilePlan.of(geometry, image, border, wish.tile)
 
     def memory_need(self, plan: Plan, source: Source, sink: Sink, *, apart_bytes: int = 0) -> MemoryNeed:
@@ -244,13 +244,6 @@ class Planner:
             activation_bytes=int(activations * ACTIVATION_MARGIN),
             buffer_bytes=slot_bytes(self._contract, plan) + carries + part_bytes(self._model.reads, plan.tile_shape),
         )
-
-    def smallest_fits(self, source: Source, sink: Sink, border: Border) -> bool:
-        """Whether the budget has room for the smallest tile."""
-        geometry, image = self._contract.geometry, (source.height, source.width)
-        sides = AxisDomain.of(geometry.y, image[0], border), AxisDomain.of(geometry.x, image[1], border)
-        plan = TilePlan.of(geometry, image, border, (sides[0].smallest_tile, sides[1].smallest_tile))
-        return self.memory_need(plan, source, sink).fits(self.budget_bytes)
 
     def widest_band(self, source: Source, sink: Sink, rows: int, border: Border) -> Plan:
         """Strips of ``rows`` rows in as few bands as fit the budget."""

@@ -1,12 +1,13 @@
 """The ways in which a network that takes statistics of the whole image is run on a CPU.
 
-In one pass, in passes that begin at maps kept between them, or in passes that each begin at the image. The first that
-memory and disk have room for is the fastest.
+In one pass, in passes that begin at maps kept between them, or in passes that each begin at the image. One pass is the
+fastest where it fits; of passes, those that are predicted to compute less are taken.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 
 from exactile.contract import DeployedModel
@@ -27,8 +28,14 @@ from exactile.sources.protocol import Source
 KEPT_SHARES = (0.5, 0.25, 0.125, 0.0)
 """Of the memory that a run may take, for maps that are kept between passes; others go to the disk.
 
-The first that leaves enough for a tile of every pass is taken.
+What they take, tiles lack: the first is taken that leaves enough for tiles that compute little twice.
 """
+
+LITTLE_MORE = 1.25
+"""Passes that compute so many times what they must are not compared with others."""
+
+WORTH = 0.8
+"""Another way is taken if it computes so much of what the one before it computes: maps on the disk cost time, too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +74,12 @@ class Ways:
         if one is not None and _has_plan(one, source, sink):
             return one
         kept = self._keeping(source, sink, wish)
-        return kept if kept is not None and self._has_room(kept, source) else plain
+        if kept is None or not self._has_room(kept, source):
+            return plain
+        work = _work(kept, source, sink)
+        if work <= LITTLE_MORE * _least_work(kept.model) or _work(plain, source, sink) > WORTH * work:
+            return kept
+        return plain
 
     def _in_one_pass(self, source: Source, wish: Wish) -> Way | None:
         asked = wish.plan in {"auto", "whole"} and wish.tile is None
@@ -87,11 +99,17 @@ class Ways:
             return None
         if wish.tile is not None:
             wish = replace(wish, tile=suiting_tile(self.model.contract.geometry, size, wish.border, wish.tile))
-        planners = (self._planner_keeping(model, size, share) for share in KEPT_SHARES)
-        planner = next((one for one in planners if _passes_fit(model, one, source, sink, wish)), None)
-        if planner is None:
-            return None
-        return Way(model=model, planner=planner, processor=self._host(model), wish=wish)
+        found: Way | None = None
+        least = inf
+        for share in KEPT_SHARES:
+            planner = self._planner_keeping(model, size, share)
+            way = Way(model=model, planner=planner, processor=self._host(model), wish=wish)
+            work = _work(way, source, sink)
+            if work < least * WORTH:
+                found, least = way, work
+            if work <= LITTLE_MORE * _least_work(model):
+                break
+        return found
 
     def _planner_keeping(self, model: DeployedModel, size: tuple[int, int], share: float) -> Planner:
         """With kept maps in ``share`` of the memory at most."""
@@ -126,15 +144,21 @@ def _begun(sink: Sink) -> str | None:
     return None if record is None else record["model"]["graph"]
 
 
-def _passes_fit(model: DeployedModel, planner: Planner, source: Source, sink: Sink, wish: Wish) -> bool:
-    """Whether there is memory for a tile of every pass, the smallest at least."""
-    levels = (
-        PassPlanner(level, budget_bytes=planner.budget_bytes, process_bytes=planner.process_bytes)
-        for level in model.levels
-    )
-    return planner.smallest_fits(source, sink, wish.border) and all(
-        one.smallest_fits(source, NoSink(), wish.border) for one in levels
-    )
+def _work(way: Way, source: Source, sink: Sink) -> float:
+    """The predicted time of all passes by that of one pass of the whole network; infinite where one does not fit."""
+    planner, total = way.planner, 0.0
+    try:
+        for level in way.model.levels:
+            passes = PassPlanner(level, budget_bytes=planner.budget_bytes, process_bytes=planner.process_bytes)
+            total += level.model.work * passes.choose(source, NoSink(), Wish(plan="tile")).passes
+        return total + way.model.work * planner.choose(source, sink, way.wish).passes
+    except ExactileError:
+        return inf
+
+
+def _least_work(model: DeployedModel) -> float:
+    """That of passes without halo."""
+    return sum(level.model.work for level in model.levels) + model.work
 
 
 def _has_plan(way: Way, source: Source, sink: Sink) -> bool:

@@ -4,13 +4,20 @@ A map that a later pass reads can be kept, or computed again. Kept are those for
 what is computed again costs its operators, what is kept its bytes, written once and read in each pass that begins
 there. The search begins with every map that crosses from one level to another, and leaves out one after the other as
 long as this saves time.
+
+Where a map crosses is a choice, too: each pass can compute all that it can, or only what its statistics are taken of::
+
+    image -- encoder --+-- pooled: a statistic            early: the first pass makes and keeps the branches
+                       |-- branches ------ result         late: it keeps the encoder's map, the second makes them
+
+Late, a pass looks less far, and computes less twice at the edges of its tiles; early, fewer maps may cross. The one
+that takes less time in tiles is taken.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 from math import prod
 
 import onnx_ir as ir
@@ -21,6 +28,7 @@ from exactile_converters.geometry.trace import Traced
 from exactile_converters.passes.levels import LevelOf
 from exactile_converters.passes.products import computed_as_one, factors_of
 from exactile_converters.passes.reductions import Reduction
+from exactile_converters.passes.segments import Segment, pass_geometry
 
 MAC_S = 1 / 40e9
 """Seconds of a multiply-accumulate, on few cores."""
@@ -36,15 +44,8 @@ FLOAT_BYTES = 4
 KEPT_BYTE_S = 1 / 2.5e9
 """Seconds that a byte takes to be written to a kept map, or read."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Segment:
-    """What one pass computes: ``nodes``, from the maps that it ``reads`` (and the ``image``); it ``writes`` others."""
-
-    nodes: tuple[ir.Node, ...]
-    reads: tuple[str, ...]
-    writes: tuple[str, ...]
-    image: bool
+USUAL_ZONE_PX = 1024
+"""Zones of tiles that the time of a pass is compared for: its halo is computed beside them."""
 
 
 class Cuts:
@@ -65,10 +66,28 @@ class Cuts:
         self._targets.append((result.name or "",))
         self._reducing = [sum(map(self._reducing_time, level)) for level in levels]
         self._levels = self._found_at(levels)
+        self._crossing = self._levels
         self._seconds = {node: self._time(node) for node in dict.fromkeys(self._makers.values())}
 
     def best(self) -> tuple[Segment, ...]:
         """The passes in order, that of the result the last."""
+        early = self._best()
+        self._crossing = self._needed_at()
+        late = self._best()
+        self._crossing = self._levels
+        return min((early, late), key=self._in_tiles)
+
+    def _in_tiles(self, segments: Sequence[Segment]) -> float:
+        """Predicted seconds for each pixel of the image, in tiles of a usual size."""
+        total = 0.0
+        for segment, targets, reducing in zip(segments, self._targets, [*self._reducing, 0.0], strict=True):
+            names = [*targets, *segment.writes]
+            halo = (pass_geometry(self._walk, segment, names, self._image, axis, 0) for axis in SPATIAL)
+            computed = prod(1 + (one.before + one.after) / USUAL_ZONE_PX for one in halo)
+            total += (self._seconds_of(segment) + reducing) * computed
+        return total
+
+    def _best(self) -> tuple[Segment, ...]:
         kept = self.candidates()
         least = self.seconds(kept)
         found = True
@@ -85,10 +104,10 @@ class Cuts:
         """Maps that are computed in one pass and read by an operator of a later one."""
         found = set()
         for node in self._seconds:
-            at = max(self._levels[value.name or ""] for value in node.outputs if value.name in self._levels)
+            at = max(self._crossing[value.name or ""] for value in node.outputs if value.name in self._crossing)
             for name in self._read(node):
                 labels = self._features[name].labels
-                if name != self._image and self._levels[name] < at and all(axis in labels for axis in SPATIAL):
+                if name != self._image and self._crossing[name] < at and all(axis in labels for axis in SPATIAL):
                     found.add(name)
         return frozenset(found)
 
@@ -97,7 +116,7 @@ class Cuts:
         wanted: set[str] = set()
         found: list[Segment] = []
         for index in reversed(range(len(self._targets))):
-            writes = tuple(sorted(name for name in wanted if self._levels[name] == index))
+            writes = tuple(sorted(name for name in wanted if self._crossing[name] == index))
             segment = self._segment(index, writes, kept)
             wanted.update(segment.reads)
             found.append(segment)
@@ -137,7 +156,7 @@ class Cuts:
             if name in seen:
                 continue
             seen.add(name)
-            if name in kept and self._levels[name] < index:
+            if name in kept and self._crossing[name] < index:
                 reads.add(name)
             elif name == self._image:
                 image = True
@@ -172,6 +191,15 @@ class Cuts:
             else:
                 at = 0
             found.update((value.name, at) for value in node.outputs if value.name)
+        return found
+
+    def _needed_at(self) -> Mapping[str, int]:
+        """The first pass whose statistics, or result, each map is needed for, by name."""
+        found = dict.fromkeys(self._levels, len(self._targets))
+        for index in reversed(range(len(self._targets))):
+            for node in self._segment(index, (), frozenset()).nodes:
+                found.update((value.name, index) for value in node.outputs if value.name)
+        found[self._image] = 0
         return found
 
     def _reducing_time(self, one: Reduction) -> float:

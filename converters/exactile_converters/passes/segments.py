@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
@@ -14,8 +15,17 @@ from exactile_converters.geometry.feature_maps import FeatureMap, ForwardWalk
 from exactile_converters.geometry.node_view import SPATIAL, Label
 from exactile_converters.geometry.trace import FAR_PX, ancestors, has_placed, margins, needed_spans
 from exactile_converters.graphs.builder import Builder
-from exactile_converters.passes.keeping import Segment
 from exactile_converters.passes.walks import Walks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """What one pass computes: ``nodes``, from the maps that it ``reads`` (and the ``image``); it ``writes`` others."""
+
+    nodes: tuple[ir.Node, ...]
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    image: bool
 
 
 def pass_geometry(

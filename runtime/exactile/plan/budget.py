@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exactile.contract import Contract
+from exactile.contract import Contract, DeployedModel
 from exactile.errors import BudgetError, OptionError
 from exactile.geometry import Geometry, round_up
 from exactile.plan.border import Border
@@ -40,6 +40,9 @@ SPREAD_BYTES = 256 << 10
 
 TILE_OVERHEAD_PX = 64 * 64
 """What a tile costs by itself (reading, a call of the engine, writing), in computed pixels."""
+
+KEPT_ROW_PX = 64
+"""What a row of a tile costs besides, in computed pixels, where maps are kept on the disk: a call for each channel."""
 
 NEGLIGIBLE = 0.01
 """A tile that takes less memory is preferred when its plan is predicted to be slower by no more than this."""
@@ -123,24 +126,27 @@ def slot_bytes(contract: Contract, plan: TilePlan | StripPlan) -> int:
 
 
 def choose_tiles(
-    contract: Contract, image: tuple[int, int], border: Border, *, budget_bytes: int, measure: Measure
+    model: DeployedModel, image: tuple[int, int], border: Border, *, budget_bytes: int, measure: Measure
 ) -> TilePlan:
     """The plan of least predicted cost whose need fits ``budget_bytes``: pixels computed, and each tile by itself.
 
+    Where maps are kept between passes, each row of a tile by itself, too.
+
     Raises BudgetError that states the least that would do.
     """
-    geometry = contract.geometry
+    contract, geometry = model.contract, model.contract.geometry
+    row_px = KEPT_ROW_PX if model.reads or model.writes else 0
     y, x = AxisDomain.of(geometry.y, image[0], border), AxisDomain.of(geometry.x, image[1], border)
     rows, columns = axis_candidates(y), axis_candidates(x)
-    smallest = TilePlan.of(geometry, image, border, (y.smallest_tile, x.smallest_tile))
-    need = measure(smallest)
+    need = measure(TilePlan.of(geometry, image, border, (y.size, x.size)))
     fixed = need.process_bytes if need.activation_bytes else 0  # on a GPU, activations are not the host's
     rough = budget_bytes - contract.memory.weights_bytes - fixed
-    for height, width in _cheapest_first(contract, rows, columns, rough):
+    for height, width in _cheapest_first(contract, rows, columns, rough, row_px):
         plan = TilePlan.of(geometry, image, border, (height, width))
         if measure(plan).fits(budget_bytes):
             return plan
-    if need.fits(budget_bytes):
+    smallest = TilePlan.of(geometry, image, border, (y.smallest_tile, x.smallest_tile))
+    if measure(smallest).fits(budget_bytes):
         return smallest
     small = [(plan, measure(plan)) for plan in _small_plans(smallest, rows, columns, contract.geometry)]
     least_bytes = min(least_budget(need) for _, need in small)
@@ -188,13 +194,13 @@ def axis_candidates(domain: AxisDomain) -> list[tuple[int, int]]:
 
 
 def _cheapest_first(
-    contract: Contract, rows: list[tuple[int, int]], columns: list[tuple[int, int]], rough_bytes: int
+    contract: Contract, rows: list[tuple[int, int]], columns: list[tuple[int, int]], rough_bytes: int, row_px: int
 ) -> Iterator[tuple[int, int]]:
     """Tile shapes whose activations alone fit, cheapest first; of those that cost hardly more, the smaller tile."""
     heights, row_counts = np.array(rows, np.float64).T[:, :, None]
     widths, column_counts = np.array(columns, np.float64).T[:, None, :]
     tiles = row_counts * column_counts
-    cost = tiles * (heights * widths + TILE_OVERHEAD_PX)
+    cost = tiles * (heights * (widths + row_px) + TILE_OVERHEAD_PX)
     steps = np.floor(np.log(cost / cost.min()) / np.log1p(NEGLIGIBLE))
     bytes_needed = _activation_bytes(contract, heights, widths)
     fitting = np.flatnonzero(bytes_needed.ravel() <= rough_bytes)

@@ -41,7 +41,7 @@ def choose(
     found: list[tuple[float, Plan]] = []
     refusals: list[BudgetError] = []
     try:
-        tiles = choose_tiles(model.contract, image, border, budget_bytes=budget_bytes, measure=measure)
+        tiles = choose_tiles(model, image, border, budget_bytes=budget_bytes, measure=measure)
         found.append((predicted_passes(tiles), tiles))
     except BudgetError as error:
         refusals.append(error)
