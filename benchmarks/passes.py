@@ -107,9 +107,7 @@ class Case:
         from exactile_converters.deploy import Normalization, deploy_in_passes, deploy_whole, load_network
 
         scaled = Normalization(scale=(255.0,))
-        self.model = deploy_in_passes(
-            load_network(path), image_dtype="uint8", image_size=size, normalization=scaled
-        )
+        self.model = deploy_in_passes(load_network(path), image_dtype="uint8", image_size=size, normalization=scaled)
         self.one = None
         if whole:
             self.one = deploy_whole(load_network(path), image_dtype="uint8", image_size=size, normalization=scaled)
