@@ -83,6 +83,7 @@ RUNS = {
     "the preview": "run m.onnx o.tif.preview.png.tif -o o.tif --preview --skip-background o.tif.preview.png",
     "the part file": "run m.onnx .o.tif.part -o o.tif",
     "the journal": "run m.onnx .o.tif.journal -o o.tif",
+    "the statistics": "run m.onnx .o.tif.statistics -o o.tif",
     "a record": "run m.onnx slides/b.tif slides -o out --skip-background out/b.tif.json",
     "the plot": "inspect plot.png --plot plot.png",
     "the report": "verify report/index.html --report report",
@@ -97,7 +98,14 @@ def test_an_output_that_is_an_input_is_refused_and_nothing_is_written(
     place: Path, monkeypatch: pytest.MonkeyPatch, words: str
 ) -> None:
     """With --overwrite, too, and every file is what it was."""
-    for name in ("o.tif.preview.png", "o.tif.preview.png.tif", ".o.tif.part", ".o.tif.journal", "z.zarr/inner.tif"):
+    for name in (
+        "o.tif.preview.png",
+        "o.tif.preview.png.tif",
+        ".o.tif.part",
+        ".o.tif.journal",
+        ".o.tif.statistics",
+        "z.zarr/inner.tif",
+    ):
         (place / name).write_bytes((place / "mask.tif").read_bytes())
     for name in ("out/b.tif.json", "plot.png", "report/index.html", "b/m.onnx", "b/i.tif"):
         (place / name).parent.mkdir(exist_ok=True)
