@@ -214,7 +214,7 @@ def test_kept_maps_are_what_was_written(tmp_path, memory_bytes, rows_first):
         rows, columns = one.sizes_at(tile.shape)
         expected = whole.take(range(tile.y.start // 2, tile.y.start // 2 + rows), axis=y)
         expected = expected.take(range(tile.x.start // 2, tile.x.start // 2 + columns), axis=x)
-        np.testing.assert_array_equal(store.read([one], tile)["map_in"], expected)
+        np.testing.assert_array_equal(store.read([one], tile, store.buffers())["map_in"], expected)
     store.close()
     assert not list(tmp_path.iterdir())
 
@@ -252,7 +252,12 @@ def test_kept_maps_leave_memory_for_a_tile_of_every_pass():
         kept_bytes.add(way.planner.kept_bytes)
         way.planner.choose(source, sink, way.wish)
         for level in way.model.levels:
-            passes = PassPlanner(level, budget_bytes=budget_bytes, process_bytes=way.planner.process_bytes)
+            passes = PassPlanner(
+                level,
+                budget_bytes=budget_bytes,
+                process_bytes=way.planner.process_bytes,
+                on_disk=way.planner.maps_on_disk(*size),
+            )
             passes.choose(source, sink, Wish(plan="tile"))
     assert min(kept_bytes) < max(kept_bytes) == most_kept_bytes(found.keeping.at(size), size)
 
@@ -308,7 +313,7 @@ def test_a_resumed_run_keeps_the_statistics_of_the_first():
     assert all(again[name] is values for name, values in recorded.items())
     reads = run.model.reads
     whole = Box(Span(0, size[0]), Span(0, size[1]))
-    one, other = (each.maps.read(reads, whole) for each in passes)
+    one, other = (each.maps.read(reads, whole, each.maps.buffers()) for each in passes)
     assert any(not np.array_equal(one[name], other[name]) for name in one)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+from unittest.mock import patch
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,6 +12,7 @@ from hypothesis import strategies as st
 
 from exactile.errors import SinkError
 from exactile.geometry import Span
+from exactile.passes import scratch
 from exactile.passes.scratch import ScratchMap
 
 
@@ -27,12 +31,24 @@ def cases(draw):
     return shape, rows, columns, boxes
 
 
-@settings(max_examples=150, deadline=None)
-@given(cases(), st.sampled_from(["float32", "uint8", "float64"]))
-def test_what_is_read_is_what_was_written(tmp_path_factory, case, dtype):
+@settings(max_examples=200, deadline=None)
+@given(cases(), st.sampled_from(["float32", "uint8", "float64"]), st.data())
+def test_what_is_read_is_what_was_written(tmp_path_factory, case, dtype, data):
+    """Strips and blocks of any size; zones that strips begin with, or other ones."""
+    with (
+        patch.object(scratch, "STRIP_COLUMNS", data.draw(st.integers(1, 4))),
+        patch.object(scratch, "BLOCK_BYTES", data.draw(st.integers(1, 400))),
+    ):
+        check(tmp_path_factory.getbasetemp(), case, dtype, data)
+
+
+def check(folder, case, dtype, data):
     shape, rows, columns, boxes = case
     generator, held = np.random.default_rng(0), np.zeros(shape, dtype)
-    kept = ScratchMap(shape, dtype, rows=rows, columns=columns, folder=tmp_path_factory.getbasetemp())
+    width = shape[columns]
+    edges = sorted({0, width, *data.draw(st.lists(st.integers(0, width)))})
+    kept = ScratchMap(shape, dtype, rows=rows, columns=columns, folder=folder)
+    kept.lay_out([Span(*pair) for pair in pairwise(edges)])
 
     def view(box):
         found = [slice(None)] * len(shape)

@@ -101,8 +101,8 @@ def round_statistics(monkeypatch) -> None:
 def spoil_kept_maps(monkeypatch) -> None:
     read = MapStore.read
 
-    def shifted(self, maps, tile):
-        return {name: np.roll(part, 1, axis=-1) for name, part in read(self, maps, tile).items()}
+    def shifted(self, maps, tile, buffers):
+        return {name: np.roll(part, 1, axis=-1) for name, part in read(self, maps, tile, buffers).items()}
 
     monkeypatch.setattr(MapStore, "read", shifted)
 

@@ -12,7 +12,7 @@ from exactile.background import Background
 from exactile.contract import DeployedModel
 from exactile.errors import BudgetError, ChannelError, DeviceMemoryError, OptionError, PlanError
 from exactile.one_pass import check_one_pass, pass_size, reason, refused_tiles
-from exactile.passes.store import part_bytes
+from exactile.passes.store import maps_on_disk, part_bytes
 from exactile.pipeline.staging import read_plan
 from exactile.plan.border import BORDERS, Border
 from exactile.plan.budget import MemoryNeed, axis_candidates, choose_tiles, least_budget, slot_bytes
@@ -96,6 +96,7 @@ class Planner:
         self.used_bytes = process_bytes
         self.process_bytes = process_bytes + kept_bytes + (PASSES_MARGIN_BYTES if model.levels else 0)
         self.kept_bytes = kept_bytes
+        self._on_disk: dict[tuple[int, int], frozenset[str]] = {}
 
     def refuse(self, plan: Plan, need: MemoryNeed, error: DeviceMemoryError) -> None:
         """Choose something smaller than ``plan`` from now on. Raises the error where that is no way out."""
@@ -242,8 +243,20 @@ class Planner:
             need,
             weights_bytes=weights_bytes,
             activation_bytes=int(activations * ACTIVATION_MARGIN),
-            buffer_bytes=slot_bytes(self._contract, plan) + carries + part_bytes(self._model.reads, plan.tile_shape),
+            buffer_bytes=slot_bytes(self._contract, plan) + carries + self._part_bytes(plan),
         )
+
+    def _part_bytes(self, plan: Plan) -> int:
+        """What the parts of kept maps take that the pass of the result reads."""
+        reads = self._model.reads
+        return part_bytes(reads, plan, self.maps_on_disk(plan.y.domain.size, plan.x.domain.size)) if reads else 0
+
+    def maps_on_disk(self, height: int, width: int) -> frozenset[str]:
+        """The kept maps that are in scratch files, by output, where the network runs over so many pixels."""
+        size = height, width
+        if size not in self._on_disk:
+            self._on_disk[size] = maps_on_disk(self._model, size, self.kept_bytes)
+        return self._on_disk[size]
 
     def widest_band(self, source: Source, sink: Sink, rows: int, border: Border) -> Plan:
         """Strips of ``rows`` rows in as few bands as fit the budget."""

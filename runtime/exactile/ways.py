@@ -146,14 +146,19 @@ def _begun(sink: Sink) -> str | None:
 
 def _work(way: Way, source: Source, sink: Sink) -> float:
     """The predicted time of all passes by that of one pass of the whole network; infinite where one does not fit."""
-    planner, total = way.planner, 0.0
+    planner = way.planner
     try:
+        last = planner.choose(source, sink, way.wish)
+        total = way.model.work * last.passes
+        on_disk = planner.maps_on_disk(last.plan.y.domain.size, last.plan.x.domain.size)
         for level in way.model.levels:
-            passes = PassPlanner(level, budget_bytes=planner.budget_bytes, process_bytes=planner.process_bytes)
+            passes = PassPlanner(
+                level, budget_bytes=planner.budget_bytes, process_bytes=planner.process_bytes, on_disk=on_disk
+            )
             total += level.model.work * passes.choose(source, NoSink(), Wish(plan="tile")).passes
-        return total + way.model.work * planner.choose(source, sink, way.wish).passes
     except ExactileError:
         return inf
+    return total
 
 
 def _least_work(model: DeployedModel) -> float:

@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exactile.contract import Contract, DeployedModel
+from exactile.contract import Contract
 from exactile.engines.onnx_runtime import OnnxRuntimeEngine
+from exactile.passes.parts import Made, PartsMade, PartsRead
 from exactile.passes.statistic import ZONE
-from exactile.passes.store import MapStore
 from exactile.passes.zones import zone_of
 from exactile.pipeline.compute import Free, Load
-from exactile.pipeline.host_compute import TRACK, HostTicket, staging_buffers
+from exactile.pipeline.host_compute import TRACK, staging_buffers
 from exactile.pipeline.timing import INFER, TimeSpan
 from exactile.plan.position import position_of
-from exactile.plan.tiles import TilePlan
+from exactile.plan.tiles import Step, TilePlan
 
 Open = Callable[[Callable[[], None]], AbstractContextManager[tuple[OnnxRuntimeEngine, float]]]
 """Waits for the CPU, calling what it is given meanwhile; an engine and the seconds that opening it took."""
@@ -33,12 +33,12 @@ class PartialsCompute:
 
     plan: TilePlan
     contract: Contract
-    model: DeployedModel
     opening: Open
     numbers: int
     told: bool = False
     """Graphs are told where their tile lies, whether operators of the network depend on it or not."""
-    maps: MapStore | None = None
+    read: PartsRead | None = None
+    made: PartsMade | None = None
     lanes: int = 1
     batch: int = 1
 
@@ -51,40 +51,66 @@ class PartialsCompute:
         with self.opening(check) as (engine, opening_s):
             yield PartialsLane(self, engine, free, opening_s)
 
+    def read_ahead(self, step: Step) -> TimeSpan | None:
+        """Implements ``ReadsAhead``."""
+        return self.read.ahead(step.tile) if self.read is not None else None
+
     def close(self) -> None:
-        """The engine was closed by the lane's thread."""
+        """The engine was closed by the lane's thread; buffers are those of ``MapStore``."""
 
 
 @dataclass(slots=True)
 class PartialsLane:
-    """Implements ``Lane``: a load is done when ``start`` returns."""
+    """Implements ``Lane``: a load is computed when ``start`` returns."""
 
     compute: PartialsCompute
     engine: OnnxRuntimeEngine
     free: Free
     opening_s: float
 
-    def start(self, load: Load) -> HostTicket:
+    def start(self, load: Load) -> PartialsTicket:
         assert load.staged is not None
-        plan = self.compute.plan
+        compute, plan = self.compute, self.compute.plan
         (step,) = load.steps
+        zone = zone_of(plan, step)
+        read = compute.read.take(step.tile) if compute.read is not None else {}
+        made = compute.made.take(step.tile, zone) if compute.made is not None else None
         begin = time.perf_counter()
-        shape = (*step.tile.shape, self.compute.contract.image.channels)
-        found: NDArray[Any] = np.empty(self.compute.numbers, np.float64)
-        model, maps, zone = self.compute.model, self.compute.maps, zone_of(plan, step)
-        made = maps.parts(model.writes, step.tile, zone) if maps is not None else {}
+        shape = (*step.tile.shape, compute.contract.image.channels)
+        found: NDArray[Any] = np.empty(compute.numbers, np.float64)
         self.engine.infer(
             load.staged[: prod(shape)].reshape(shape),
             found,
-            position=position_of(plan.y.domain, plan.x.domain, step.tile) if plan.placed or self.compute.told else None,
-            inputs={ZONE: zone} | (maps.read(model.reads, step.tile) if maps is not None else {}),
-            outputs=made,
+            position=position_of(plan.y.domain, plan.x.domain, step.tile) if plan.placed or compute.told else None,
+            inputs={ZONE: zone, **read},
+            outputs=made.arrays if made is not None else {},
         )
-        if maps is not None:
-            maps.write(model.writes, step.tile, zone, made)
+        if made is not None:
+            made.keep()
         end = time.perf_counter()
         self.free(load.staged)
-        return HostTicket(pixels=found, span=TimeSpan(TRACK, INFER, begin, end), done=lambda: None)
+        return PartialsTicket(found, TimeSpan(TRACK, INFER, begin, end), made)
 
     def cancel(self) -> None:
         self.engine.cancel()
+
+
+@dataclass(slots=True)
+class PartialsTicket:
+    """Implements ``Ticket``: the thread that writes puts parts of kept maps into their files."""
+
+    found: NDArray[Any]
+    inferred: TimeSpan
+    made: Made | None
+    _written: TimeSpan | None = None
+
+    def results(self) -> Sequence[NDArray[Any]]:
+        """The partial statistics. Raises SinkError where a part cannot be written."""
+        self._written = self.made.write() if self.made is not None else None
+        return (self.found,)
+
+    def spans(self) -> Sequence[TimeSpan]:
+        return (self.inferred,) if self._written is None else (self.inferred, self._written)
+
+    def release(self) -> None:
+        """Buffers were given back when they were written."""

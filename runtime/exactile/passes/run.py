@@ -97,7 +97,7 @@ class Passes:
         size = plan.y.domain.size, plan.x.domain.size
         levels = self.model.levels
         return replace(
-            found, tiles=tuple(self._plan(self._level_planner(level), size)[0].tile_shape for level in levels)
+            found, tiles=tuple(self._plan(self._level_planner(level, size), size)[0].tile_shape for level in levels)
         )
 
     def run(
@@ -186,7 +186,7 @@ class Passes:
         Raises BudgetError, PlanError, SourceError, EngineError, SinkError, CancelledError.
         """
         self._check_size()
-        planner = self._level_planner(level)
+        planner = self._level_planner(level, size)
         with self._own_cancellation() as cancellation:
             plan, need, compute = self._ready(planner, level, size, constants, cancellation, tile, exactly=zones > 0)
             done = frozenset(step.zor for step in islice(plan, zones))
@@ -227,12 +227,13 @@ class Passes:
         if self.maps is not None:
             self.maps.close()
 
-    def _level_planner(self, level: Level) -> PassPlanner:
+    def _level_planner(self, level: Level, size: tuple[int, int]) -> PassPlanner:
         return PassPlanner(
             level,
             budget_bytes=self.planner.budget_bytes,
             process_bytes=self.planner.process_bytes,
             space=self.processor.level_space(level),
+            on_disk=self.planner.maps_on_disk(*size) if self.maps is None else self.maps.on_disk,
         )
 
     def _ready(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -28,22 +30,33 @@ def free_bytes(folder: Path) -> int:
         return 0
 
 
+STRIP_COLUMNS = 64
+"""About so many columns lie together in a file: rows of them are long enough to be copied at the speed of memory."""
+
+BLOCK_BYTES = 1 << 20
+"""What is read or written at a time: some rows of a strip."""
+
+
 class ScratchMap:
     """An array of ``shape`` in a file in ``folder``; ``rows`` and ``columns`` are its dimensions of these.
 
-    In the file, what lies before rows and columns comes first (channels, most often), then rows, columns and the rest.
+    The file holds strips of columns, one after the other, and each of them row by row. A row of a strip is what lies
+    before rows and columns (channels, most often), then its columns and the rest: so some rows of a strip are one piece
+    of the file, whatever the number of channels. One thread may read while another writes elsewhere in it.
     Raises SinkError where there is no room for it.
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: str, *, rows: int, columns: int, folder: Path) -> None:
-        before = min(rows, columns)
-        behind = (dim for dim in range(before, len(shape)) if dim not in {rows, columns})
-        self._order = (*range(before), rows, columns, *behind)
-        self._before = before
+        before = range(min(rows, columns))
+        behind = (dim for dim in range(len(before), len(shape)) if dim not in {rows, columns})
+        self._order = (rows, *before, columns, *behind)
+        self._in_row = len(before)
         self._dtype = np.dtype(dtype)
-        self._height, self._width, self._planes = shape[rows], shape[columns], prod(shape[:before])
+        self._height, self._width = shape[rows], shape[columns]
         total = prod(shape) * self._dtype.itemsize
-        self._pixel_bytes = total // max(1, self._planes * self._height * self._width)
+        self._column_bytes = total // max(1, self._height * self._width)
+        self._written = False
+        self.lay_out([Span(0, self._width)])
         file = None
         try:
             file = self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 -- closed by close
@@ -56,41 +69,71 @@ class ScratchMap:
                 "to do: --scratch another folder, or more --memory"
             ) from error
 
+    def lay_out(self, zones: Sequence[Span]) -> None:
+        """Let strips begin where ``zones`` do, which partition the columns: what is then written is whole strips.
+
+        To be called before anything is written; what is written in parts of strips is written correctly, but slowly.
+        """
+        assert not self._written, "a map that was written is not laid out anew"
+        bounds = {0, self._width}
+        for zone in zones:
+            count = max(1, round(zone.length / STRIP_COLUMNS))
+            bounds.update(zone.start + index * zone.length // count for index in range(count))
+        self._bounds = sorted(bounds)
+
     def read(self, rows: Span, columns: Span, out: NDArray[Any]) -> None:
-        """Fill ``out``, C-contiguous, with the part that lies there."""
-        for number, plane in enumerate(self._planes_of(out)):
-            straight = plane.flags.c_contiguous
-            found = plane if straight else np.empty_like(plane, order="C")
-            for offset, piece in self._pieces(number, rows, columns, found):
-                self._whole(os.preadv, piece, offset)
-            if not straight:
-                plane[...] = found
+        """Fill ``out`` with the part that lies there."""
+        part, memory = out.transpose(self._order), self._memory(rows)
+        for block in self._blocks(rows, columns):
+            held = self._shaped(memory, block, part)
+            self._whole(os.preadv, held, block.offset)
+            part[block.in_part(self._in_row)] = held[block.in_file(self._in_row)]
 
     def write(self, rows: Span, columns: Span, part: NDArray[Any]) -> None:
-        for number, plane in enumerate(self._planes_of(part)):
-            for offset, piece in self._pieces(number, rows, columns, np.ascontiguousarray(plane)):
-                self._whole(os.pwritev, piece, offset)
+        """Put ``part`` there."""
+        self._written = True
+        part, memory = part.transpose(self._order), self._memory(rows)
+        for block in self._blocks(rows, columns):
+            held = self._shaped(memory, block, part)
+            if block.inside.length < block.strip.length:
+                self._whole(os.preadv, held, block.offset)
+            held[block.in_file(self._in_row)] = part[block.in_part(self._in_row)]
+            self._whole(os.pwritev, held, block.offset)
 
     def close(self) -> None:
         """Give the room back."""
         self._file.close()
 
-    def _planes_of(self, part: NDArray[Any]) -> Iterator[NDArray[Any]]:
-        """Views of (rows, columns, ...), in the order of the file."""
-        ordered = part.transpose(self._order)
-        for index in np.ndindex(ordered.shape[: self._before]):
-            yield ordered[index]
+    def _blocks(self, rows: Span, columns: Span) -> Iterator[_Block]:
+        """What lies together in the file, of all strips that hold some of ``columns``."""
+        for bounds in pairwise(self._bounds):
+            strip = Span(*bounds)
+            inside = strip.intersect(columns)
+            if not inside.length:
+                continue
+            row_bytes = strip.length * self._column_bytes
+            count = max(1, BLOCK_BYTES // max(1, row_bytes))
+            begin = strip.start * self._height * self._column_bytes
+            for start in range(rows.start, rows.stop, count):
+                some = Span(start, min(rows.stop, start + count))
+                yield _Block(
+                    offset=begin + start * row_bytes,
+                    strip=strip,
+                    rows=some.shift(-rows.start),
+                    inside=inside,
+                    first_column=columns.start,
+                )
 
-    def _pieces(self, plane: int, rows: Span, columns: Span, array: NDArray[Any]) -> Iterator[tuple[int, NDArray[Any]]]:
-        """What lies together in the file, and where: all rows of a plane, or one."""
-        line = self._width * self._pixel_bytes
-        first = (plane * self._height + rows.start) * line
-        if columns.length == self._width:
-            yield first, array
-            return
-        first += columns.start * self._pixel_bytes
-        for row in range(rows.length):
-            yield first + row * line, array[row]
+    def _memory(self, rows: Span) -> NDArray[np.uint8]:
+        """For one block after the other."""
+        row_bytes = max(stop - start for start, stop in pairwise(self._bounds)) * self._column_bytes
+        return np.empty(max(row_bytes, min(BLOCK_BYTES, rows.length * row_bytes)), np.uint8)
+
+    def _shaped(self, memory: NDArray[np.uint8], block: _Block, part: NDArray[Any]) -> NDArray[Any]:
+        """``memory`` as a block of the file; ``part`` is in the order of the file."""
+        behind = self._in_row + 1
+        shape = (block.rows.length, *part.shape[1:behind], block.strip.length, *part.shape[behind + 1 :])
+        return memory[: prod(shape) * self._dtype.itemsize].view(self._dtype).reshape(shape)
 
     def _whole(self, transfer: Any, array: NDArray[Any], offset: int) -> None:
         left = array.reshape(-1).view(np.uint8).data
@@ -102,3 +145,26 @@ class ScratchMap:
             if done == 0:
                 raise SinkError("the maps that are kept between passes are cut short")
             left, offset = left[done:], offset + done
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Block:
+    """Rows of a strip, from ``offset`` in the file.
+
+    ``rows`` of the part that is read or written, whose first column is ``first_column`` of the map; ``inside`` are
+    those columns of the ``strip`` that the part has.
+    """
+
+    offset: int
+    strip: Span
+    rows: Span
+    inside: Span
+    first_column: int
+
+    def in_part(self, in_row: int) -> tuple[slice, ...]:
+        columns = self.inside.shift(-self.first_column)
+        return slice(self.rows.start, self.rows.stop), *[slice(None)] * in_row, slice(columns.start, columns.stop)
+
+    def in_file(self, in_row: int) -> tuple[slice, ...]:
+        columns = self.inside.shift(-self.strip.start)
+        return slice(None), *[slice(None)] * in_row, slice(columns.start, columns.stop)

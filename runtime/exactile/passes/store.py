@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from fractions import Fraction
+from itertools import islice
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,32 @@ from exactile.contract import DeployedModel
 from exactile.geometry import Box, Span
 from exactile.passes.kept_map import KeptMap
 from exactile.passes.scratch import ScratchMap
-from exactile.passes.zones import TO_THE_END
+from exactile.passes.zones import TO_THE_END, zone_of
+from exactile.plan.choice import Plan
+from exactile.plan.tiles import TilePlan
 
 Array = NDArray[Any]
+
+SETS = 2
+"""Of parts of maps in files: one is read or written while the network has the other."""
+
+
+class Buffers:
+    """Memory for the parts of a tile: the same each time, as large as was asked for."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, NDArray[np.uint8]] = {}
+
+    def array(self, name: str, shape: tuple[int, ...], dtype: str) -> Array:
+        """For the part called ``name``; what was given for it before is overwritten."""
+        size = prod(shape) * np.dtype(dtype).itemsize
+        known = self._held.get(name)
+        if known is None or known.nbytes < size:
+            known = self._held[name] = np.empty(size, np.uint8)
+        return known[:size].view(dtype).reshape(shape)
+
+    def clear(self) -> None:
+        self._held.clear()
 
 
 class MapStore:
@@ -26,6 +50,7 @@ class MapStore:
 
     At most ``memory_bytes`` of them are in memory; others are in files in ``folder``. Memory of maps that were dropped
     is taken for others of the same size: pages that are touched for the first time cost more than their samples.
+    Several threads may read and write parts, each with buffers of its own; maps are opened and dropped between passes.
     """
 
     def __init__(self, size: tuple[int, int], *, memory_bytes: int, folder: Path) -> None:
@@ -34,7 +59,7 @@ class MapStore:
         self._folder = folder
         self._maps: dict[str, Array | ScratchMap] = {}
         self._dropped: list[Array] = []
-        self._buffers: dict[str, NDArray[np.uint8]] = {}
+        self._buffers: list[Buffers] = []
 
     def open(self, maps: Sequence[KeptMap]) -> None:
         """Make room for ``maps``. Raises MemoryError, and SinkError where the disk has no room."""
@@ -66,27 +91,59 @@ class MapStore:
                 self._dropped.append(kept.reshape(-1).view(np.uint8))
                 self._room.give(kept.nbytes)
 
+    def lay_out(self, maps: Sequence[KeptMap], plan: TilePlan) -> None:
+        """The tiles of ``plan`` are going to write ``maps``."""
+        first_row = tuple(islice(plan, len(plan.x.starts)))
+        for one in self.divided(maps)[1]:
+            kept = self._maps[one.output]
+            assert isinstance(kept, ScratchMap)
+            zones = []
+            for step in first_row:
+                rows, columns = _of_tile(one, step.tile)
+                within = _of_zone(one, zone_of(plan, step), rows.length, columns.length)[1]
+                zones.append(within.shift(columns.start))
+            kept.lay_out(zones)
+
+    def divided(self, maps: Sequence[KeptMap]) -> tuple[tuple[KeptMap, ...], tuple[KeptMap, ...]]:
+        """Those of ``maps`` that are in memory, and those in files."""
+        on_disk = self.on_disk
+        return (
+            tuple(one for one in maps if one.output not in on_disk),
+            tuple(one for one in maps if one.output in on_disk),
+        )
+
+    @property
+    def on_disk(self) -> frozenset[str]:
+        """Of the maps that are open, those in files."""
+        return frozenset(name for name, kept in self._maps.items() if isinstance(kept, ScratchMap))
+
+    def buffers(self) -> Buffers:
+        """Memory for what ``read`` and ``parts`` give, until the pass ends."""
+        self._buffers.append(Buffers())
+        return self._buffers[-1]
+
     def end_pass(self) -> None:
-        """Release what ``read`` and ``parts`` gave."""
-        self._buffers.clear()
+        """Release all buffers; no thread reads or writes any more."""
+        while self._buffers:
+            self._buffers.pop().clear()
 
     def close(self) -> None:
         """Drop all; safe to call twice."""
         self.drop(list(self._maps))
         self._dropped.clear()
-        self._buffers.clear()
+        self.end_pass()
 
-    def read(self, maps: Sequence[KeptMap], tile: Box) -> dict[str, Array]:
+    def read(self, maps: Sequence[KeptMap], tile: Box, buffers: Buffers) -> dict[str, Array]:
         """The parts of ``maps`` that belong to ``tile``, in image pixels, by the names of graph inputs.
 
-        They are not to be written, and hold until the next call.
+        They are not to be written, and hold until ``buffers`` are used again. Raises SinkError.
         """
-        return {one.input: self._read(one, *_of_tile(one, tile)) for one in maps}
+        return {one.input: self._read(one, *_of_tile(one, tile), buffers) for one in maps}
 
-    def parts(self, maps: Sequence[KeptMap], tile: Box, zone: NDArray[np.int64]) -> dict[str, Array]:
+    def parts(self, maps: Sequence[KeptMap], tile: Box, zone: NDArray[np.int64], buffers: Buffers) -> dict[str, Array]:
         """Arrays for what ``tile`` makes of ``maps``, for ``write``, by the names of graph outputs.
 
-        They hold until the next call.
+        They hold until ``buffers`` are used again.
         """
         found = {}
         for one in maps:
@@ -97,19 +154,14 @@ class MapStore:
             if alone and not isinstance(kept, ScratchMap) and kept.shape == shape:
                 found[one.output] = kept
             else:
-                found[one.output] = self._buffer(one.output, shape, one.dtype)
+                found[one.output] = buffers.array(one.output, shape, one.dtype)
         return found
 
-    def _buffer(self, name: str, shape: tuple[int, ...], dtype: str) -> Array:
-        """The same memory each time, as large as was asked for."""
-        size = prod(shape) * np.dtype(dtype).itemsize
-        known = self._buffers.get(name)
-        if known is None or known.nbytes < size:
-            known = self._buffers[name] = np.empty(size, np.uint8)
-        return known[:size].view(dtype).reshape(shape)
-
     def write(self, maps: Sequence[KeptMap], tile: Box, zone: NDArray[np.int64], made: Mapping[str, Array]) -> None:
-        """Take ``made``, the parts of ``maps`` that belong to ``tile``, as far as they lie in its zone."""
+        """Take ``made``, the parts of ``maps`` that belong to ``tile``, as far as they lie in its zone.
+
+        Raises SinkError.
+        """
         for one in maps:
             kept, (rows, columns) = self._maps[one.output], _of_tile(one, tile)
             if made[one.output] is kept:
@@ -122,18 +174,18 @@ class MapStore:
             else:
                 kept[_slices(one, rows, columns)] = part
 
-    def _read(self, one: KeptMap, rows: Span, columns: Span) -> Array:
+    def _read(self, one: KeptMap, rows: Span, columns: Span, buffers: Buffers) -> Array:
         kept = self._maps[one.output]
         if isinstance(kept, ScratchMap):
             found = dict(zip(one.axes, (rows.length, columns.length), strict=True))
             shape = tuple(found[dim] if size is None else size for dim, size in enumerate(one.shape))
-            buffer = self._buffer(one.input, shape, one.dtype)
+            buffer = buffers.array(one.input, shape, one.dtype)
             kept.read(rows, columns, buffer)
             return buffer
         part: Array = kept[_slices(one, rows, columns)]
         if part.flags.c_contiguous:
             return part
-        buffer = self._buffer(one.input, part.shape, one.dtype)
+        buffer = buffers.array(one.input, part.shape, one.dtype)
         np.copyto(buffer, part)
         return buffer
 
@@ -161,9 +213,12 @@ class _Room:
         self.free.append(size)
 
 
-def part_bytes(maps: Sequence[KeptMap], shape: tuple[int, int]) -> int:
-    """What the parts of ``maps`` take that belong to a tile of ``shape``."""
-    return sum(one.bytes_at(shape) for one in maps)
+def part_bytes(maps: Sequence[KeptMap], plan: Plan, on_disk: Container[str] | None) -> int:
+    """What the parts of ``maps`` take that belong to tiles of ``plan``; ``on_disk`` are maps in files, None: all."""
+    sets = min(len(plan), SETS)
+    return sum(
+        one.bytes_at(plan.tile_shape) * (sets if on_disk is None or one.output in on_disk else 1) for one in maps
+    )
 
 
 def most_kept_bytes(model: DeployedModel, size: tuple[int, int]) -> int:
@@ -179,17 +234,27 @@ def most_kept_bytes(model: DeployedModel, size: tuple[int, int]) -> int:
 
 def most_on_disk(model: DeployedModel, size: tuple[int, int], memory_bytes: int) -> int:
     """The most bytes of scratch files at any time, where ``memory_bytes`` of kept maps are in memory."""
-    room, most = _Room(memory_bytes), 0
-    held: dict[str, tuple[int, bool]] = {}
+    return max((sum(held.values()) for held in _on_disk(model, size, memory_bytes)), default=0)
+
+
+def maps_on_disk(model: DeployedModel, size: tuple[int, int], memory_bytes: int) -> frozenset[str]:
+    """The maps that are then in scratch files, by output."""
+    return frozenset(name for held in _on_disk(model, size, memory_bytes) for name in held)
+
+
+def _on_disk(model: DeployedModel, size: tuple[int, int], memory_bytes: int) -> Iterator[Mapping[str, int]]:
+    """The bytes of maps in scratch files while each pass runs, by output."""
+    room = _Room(memory_bytes)
+    in_memory, on_disk = dict[str, int](), dict[str, int]()
     for opened, dropped in lifetimes(model):
         for one in opened:
-            held[one.output] = one.bytes_at(size), room.take(one.bytes_at(size))
-        most = max(most, sum(each for each, in_memory in held.values() if not in_memory))
+            held = in_memory if room.take(one.bytes_at(size)) else on_disk
+            held[one.output] = one.bytes_at(size)
+        yield dict(on_disk)
         for name in dropped:
-            each, in_memory = held.pop(name)
-            if in_memory:
-                room.give(each)
-    return most
+            on_disk.pop(name, None)
+            if name in in_memory:
+                room.give(in_memory.pop(name))
 
 
 def lifetimes(model: DeployedModel) -> list[tuple[tuple[KeptMap, ...], tuple[str, ...]]]:

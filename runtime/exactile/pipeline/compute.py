@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
@@ -81,3 +81,14 @@ class Compute(Protocol):
 
     def close(self) -> None:
         """Every thread of the run has ended; safe to call twice."""
+
+
+@runtime_checkable
+class ReadsAhead(Protocol):
+    """A ``Compute`` that reads more than the image for a step."""
+
+    def read_ahead(self, step: Step | StripStep) -> TimeSpan | None:
+        """Read for ``step``, waiting where too much was read; when that was done, None where there is nothing to read.
+
+        Called by the thread that reads, in the order of the loads. Raises SinkError, CancelledError.
+        """

@@ -41,6 +41,8 @@ class HostCompute:
     cancellation: Cancellation
     further: Callable[[Step], Mapping[str, Array]] | None = None
     """Further inputs of the graph for a step, by name."""
+    ahead: Callable[[Step], TimeSpan | None] | None = None
+    """Reads them, as ``read_ahead`` does."""
     lanes: int = 1
     batch: int = 1
 
@@ -52,6 +54,10 @@ class HostCompute:
     def lane(self, _index: int, *, free: Free, check: Callable[[], None]) -> Iterator[HostLane]:
         with self.lease(check) as (engine, opening_s):
             yield HostLane(self, engine, free, opening_s)
+
+    def read_ahead(self, step: Step) -> TimeSpan | None:
+        """Implements ``ReadsAhead``."""
+        return self.ahead(step) if self.ahead is not None else None
 
     def close(self) -> None:
         """Results are plain arrays; the lease was left by the lane's thread."""

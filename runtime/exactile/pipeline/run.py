@@ -18,7 +18,7 @@ from exactile.errors import CancelledError, ExactileError
 from exactile.geometry import Box
 from exactile.pipeline.cancellation import Cancellation
 from exactile.pipeline.channel import Channel
-from exactile.pipeline.compute import Compute, Lane, Load, Ticket
+from exactile.pipeline.compute import Compute, Lane, Load, ReadsAhead, Ticket
 from exactile.pipeline.nodata_marks import NodataMarks
 from exactile.pipeline.staging import stage_tile
 from exactile.pipeline.timing import INFER, TimeSpan
@@ -177,6 +177,7 @@ class Pipeline:
             if self._stage(step, buffer, len(steps)):
                 yield Load((step,), None)
                 continue
+            self._read_ahead(step)
             steps.append(step)
             if len(steps) == self.compute.batch:
                 yield Load(tuple(steps), buffer)
@@ -198,6 +199,13 @@ class Pipeline:
         self.seconds.read += end - begin
         self._tell(TimeSpan("read", "read", begin, end), (step,))
         return empty
+
+    def _read_ahead(self, step: Step) -> None:
+        """What the network takes beside the image."""
+        span = self.compute.read_ahead(step) if isinstance(self.compute, ReadsAhead) else None
+        if span is not None:
+            self.seconds.read += span.seconds
+            self._tell(span, (step,))
 
     def _is_background(self, step: Step, pixels: Array) -> bool:
         """Whether nothing but background lies in the image where ``step`` gives the result."""

@@ -42,7 +42,7 @@ TILE_OVERHEAD_PX = 64 * 64
 """What a tile costs by itself (reading, a call of the engine, writing), in computed pixels."""
 
 KEPT_ROW_PX = 64
-"""What a row of a tile costs besides, in computed pixels, where maps are kept on the disk: a call for each channel."""
+"""What a row of a tile costs besides, in computed pixels, where maps are kept: files are read in strips of columns."""
 
 NEGLIGIBLE = 0.01
 """A tile that takes less memory is preferred when its plan is predicted to be slower by no more than this."""

@@ -6,13 +6,12 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
-from numpy.typing import NDArray
-
 from exactile.contract import DeployedModel, Level
 from exactile.engines.lease import EngineLease, open_engine, open_tile_engine
 from exactile.engines.onnx_runtime import OnnxRuntimeEngine, load_library
 from exactile.engines.protocol import Engine
 from exactile.passes.compute import PartialsCompute
+from exactile.passes.parts import PartsMade, PartsRead
 from exactile.passes.statistic import WHOLE_MAP
 from exactile.passes.store import MapStore
 from exactile.pipeline.cancellation import Cancellation
@@ -20,7 +19,7 @@ from exactile.pipeline.host_compute import HostCompute
 from exactile.plan.budget import MemoryNeed
 from exactile.plan.choice import Plan
 from exactile.plan.strips import StripPlan
-from exactile.plan.tiles import Step, TilePlan
+from exactile.plan.tiles import TilePlan
 from exactile.processors.protocol import Constants
 
 
@@ -60,10 +59,17 @@ class HostProcessor:
         def lease(check: Callable[[], None]) -> AbstractContextManager[tuple[Engine, float]]:
             return self.lease.engine(plan, activation_bytes=need.activation_bytes, constants=constants, check=check)
 
-        def kept(step: Step) -> Mapping[str, NDArray[Any]]:
-            return maps.read(self._model.reads, step.tile) if maps is not None else {}
-
-        return HostCompute(plan, self._model.contract, lease, cancellation, kept if maps is not None else None)
+        if maps is None:
+            return HostCompute(plan, self._model.contract, lease, cancellation)
+        parts = PartsRead(maps, self._model.reads, cancellation)
+        return HostCompute(
+            plan,
+            self._model.contract,
+            lease,
+            cancellation,
+            further=lambda step: parts.take(step.tile),
+            ahead=lambda step: parts.ahead(step.tile),
+        )
 
     def level_space(self, level: Level) -> None:
         """A CPU has none."""
@@ -74,7 +80,7 @@ class HostProcessor:
         plan: TilePlan,
         need: MemoryNeed,
         constants: Constants,
-        cancellation: Cancellation,  # noqa: ARG002 -- the seam's signature
+        cancellation: Cancellation,
         maps: MapStore | None = None,
     ) -> PartialsCompute:
         def opened() -> OnnxRuntimeEngine:
@@ -86,14 +92,19 @@ class HostProcessor:
                 threads=self._threads,
             )
 
+        read, made = None, None
+        if maps is not None:
+            maps.lay_out(level.model.writes, plan)
+            read = PartsRead(maps, level.model.reads, cancellation)
+            made = PartsMade(maps, level.model.writes, cancellation)
         return PartialsCompute(
             plan=plan,
-            model=level.model,
             contract=level.model.contract,
             opening=lambda check: self.lease.other(opened, check=check),
             numbers=sum(statistic.numbers for statistic in level.statistics),
             told=any(statistic.grid != WHOLE_MAP for statistic in level.statistics),
-            maps=maps,
+            read=read,
+            made=made,
         )
 
     def strip_engine(self, plan: StripPlan, need: MemoryNeed, constants: Constants) -> Engine:
