@@ -19,11 +19,12 @@ from onnx.backend.test.loader import load_model_tests
 
 from exactile.passes.device_partials import DevicePartials
 from exactile.sources.array import ArraySource
+from exactile_converters.calibration_crops import crops_of
 from exactile_converters.cuda_kernels.check import missing_kernels
 from exactile_converters.deploy import Normalization, deploy, deploy_in_passes
 from exactile_converters.device.form import embedded
 from exactile_converters.from_onnx import prepare_network
-from exactile_converters.precision import at_precision, crops_of
+from exactile_converters.precision import at_precision
 from tests.cuda_runtime.kernels import TARGET, kernels_of
 from tests.cuda_runtime.library import WHEEL, build, run, wheel
 from tests.global_nets import chain
@@ -103,7 +104,7 @@ def test_networks_of_fewer_bits_are_left_to_the_cpu_nowhere(libraries):
     graphs = []
     for precision in ("fp16", "int8"):
         network = prepare_network(onnx.load_from_string(onnx_bytes("unet_d2", "random")), name="net")
-        crops = crops_of([ArraySource(image)], network, Normalization()) if precision == "int8" else []
+        crops = crops_of([ArraySource(image)], network, Normalization()).calibration if precision == "int8" else ()
         model = deploy(at_precision(network, precision, crops, "percentile"), image_dtype="uint8", strips=False)
         graphs.append((model.graph, {"height": 64, "width": 96}))
     assert placed(graphs, libraries) == [[], []]

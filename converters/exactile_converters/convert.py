@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exactile.bundle.contract_file import AccuracyPart, ClassPart, ContractFile
+from exactile.bundle.contract_file import AccuracyPart, ClassPart, ContractFile, TrialPart
 from exactile.contract import Activation, DeployedModel, OutputKind
 from exactile.errors import ModelError, OptionError
 from exactile.passes.fixed import FixedStatistics
@@ -22,6 +22,8 @@ from exactile.sources.array import ArraySource
 from exactile.sources.protocol import Source
 from exactile_converters.agreement import Agreement
 from exactile_converters.bundle import BundleContent, conventional_metadata, write_bundle
+from exactile_converters.calibration import Chosen, Reference, Trial, choose
+from exactile_converters.calibration_crops import Crops, crops_of
 from exactile_converters.cuda_kernels.check import cuda_note
 from exactile_converters.deploy import deploy, deploy_in_passes
 from exactile_converters.entries import Entry, load_entry, load_factory
@@ -33,8 +35,9 @@ from exactile_converters.graphs.io import MapDtype, Normalization
 from exactile_converters.inspection import not_tileable
 from exactile_converters.passes.deploy import without_statistics
 from exactile_converters.passes.fixed import fixed_note, freeze
-from exactile_converters.precision import Calibration, Crop, Precision, at_precision, compare_labels, crops_of
+from exactile_converters.precision import Precision, in_half_precision, refuse_integers
 from exactile_converters.proven import proven, refusal
+from exactile_converters.quantize import Calibration
 from exactile_converters.simplify_checked import simplify_checked
 from exactile_converters.tile_shape import padded_tile
 from exactile_converters.verify.claim_check import Progress, check_claim
@@ -76,7 +79,7 @@ def convert(
     threshold: float | None = None,
     activation: Activation | None = None,
     precision: Precision = "fp32",
-    calibration: Calibration = "percentile",
+    calibration: Calibration | None = None,
     calibration_images: Sequence[Source] = (),
     output_name: str | None = None,
     tile: tuple[int, int] | None = None,
@@ -96,10 +99,11 @@ def convert(
     ``map_dtype`` is the type of probabilities (float32, float16, uint8: round(255 p)) and raw maps. ``threshold`` (of
     the probability) and ``activation`` (what the output still needs to be probabilities) are as for ``deploy``.
     ``example_shape`` (N, C, H, W) is the image that a PyTorch module is traced with (default: 256 x 256 pixels and the
-    channels of its first convolution). ``precision`` is that inside the network; int8 is calibrated on
-    ``calibration_images``, and labels compared on them. ``statistics`` of the whole image, measured with this network
-    before, are written into it, and a note of it into the bundle. Unless ``verify`` is False, the network is run at
-    small sizes in tiles, strips and one pass; strips that differ are left out.
+    channels of its first convolution). ``precision`` is that inside the network. int8 is calibrated on
+    some of ``calibration_images``, and labels compared on others; of several ways to find ranges (or ``calibration``
+    alone) and of layers that stay in FP32, the best is taken. ``statistics`` of the whole image, measured with this
+    network before, are written into it, and a note of it into the bundle. Unless ``verify`` is False, the network is
+    run at small sizes in tiles, strips and one pass; strips that differ are left out.
 
     Raises ModelError, NotTileableError that lists the obstacles, VerificationError where tiles differ from one pass,
     OptionError, SinkError.
@@ -138,7 +142,7 @@ def convert_entry(
     threshold: float | None = None,
     activation: Activation | None = None,
     precision: Precision = "fp32",
-    calibration: Calibration = "percentile",
+    calibration: Calibration | None = None,
     calibration_images: Sequence[Source] = (),
     tile: tuple[int, int] | None = None,
     classes: Sequence[str] | None = None,
@@ -147,8 +151,12 @@ def convert_entry(
     overwrite: bool = False,
     verify: bool = True,
     progress: Progress = lambda _done, _steps: None,
+    calibrating: Progress = lambda _done, _steps: None,
 ) -> Converted:
-    """The same for a network that was read before; ``progress`` gets steps done, and in all, of running it to check."""
+    """The same for a network that was read before.
+
+    ``progress`` gets steps done, and in all, of running it to check, ``calibrating`` those of comparing forms of int8.
+    """
     network, package = entry.network, entry.package
     if package is not None and normalization not in (None, Normalization()):
         raise OptionError(
@@ -172,13 +180,12 @@ def convert_entry(
     if not in_passes:
         write_windows(traced)
         simplify_checked(network, traced)
-    crops = []
-    if precision != "fp32" and (calibration_images or precision == "int8"):
-        crops = crops_of(calibration_images, network, normalization)
-    full, network = network, at_precision(network, precision, crops, calibration) if precision != "fp32" else network
+    full, network, accuracy = (
+        network,
+        *_of_precision(network, precision, calibration_images, normalization, calibration, calibrating),
+    )
     if network is not full and network.trace().geometry != traced.geometry:
         raise ModelError(f"{network.name}: {precision} changed the geometry; please report this model")
-    accuracy = _accuracy(full, network, normalization, crops, calibration) if crops else None
     own = OwnOutput.of(network, traced.features[full.result.name or ""].labels)
     checked = check_claim(network, progress=progress) if verify else None
 
@@ -237,21 +244,58 @@ def _traced(network: Network, precision: Precision) -> tuple[Traced, bool]:
     return traced, True
 
 
-def _accuracy(
-    full: Network, changed: Network, normalization: Normalization, crops: Sequence[Crop], calibration: Calibration
-) -> AccuracyPart | None:
-    """What fewer bits do to labels, on the calibration crops; None where the result has no labels."""
-    dtype = crops[0].samples.dtype.name
-    try:
-        models = [
-            deploy(copy, image_dtype=dtype, normalization=normalization, strips=False)
-            for copy in (at_precision(full, "fp32", (), calibration), at_precision(changed, "fp32", (), calibration))
-        ]
-    except OptionError:
-        return None
-    found = compare_labels(models[0], models[1], crops)
+def _of_precision(
+    network: Network,
+    precision: Precision,
+    images: Sequence[Source],
+    normalization: Normalization,
+    calibration: Calibration | None,
+    progress: Progress,
+) -> tuple[Network, AccuracyPart | None]:
+    """``network`` itself in FP32, else another one; and what fewer bits do to labels, where there are images."""
+    refuse_integers(network, precision)
+    if precision == "fp32":
+        return network, None
+    crops = crops_of(images, network, normalization) if images or precision == "int8" else None
+    if precision == "int8" and crops is not None:
+        chosen = choose(network, normalization, crops, calibration=calibration, progress=progress)
+        return chosen.network, _accuracy_of(chosen, crops)
+    half = in_half_precision(network)
+    if crops is None:
+        return half, None
+    found, _, _ = Reference(network, normalization, crops.held_out).compare(half)
+    if found is None:
+        return half, None
+    part = AccuracyPart(calibration=None, pixels=found.pixels, different_labels=found.different_labels, iou=found.iou)
+    return half, part
+
+
+def _accuracy_of(chosen: Chosen, crops: Crops) -> AccuracyPart:
+    best = chosen.trial
+    found = best.accuracy
     return AccuracyPart(
-        calibration=calibration, pixels=found.pixels, different_labels=found.different_labels, iou=found.iou
+        calibration=best.method.calibration,
+        percentile=best.method.percentile,
+        float_layers=best.float_layers,
+        pixels=found.pixels if found is not None else 0,
+        different_labels=found.different_labels if found is not None else 0,
+        iou=found.iou if found is not None else (),
+        error=best.error if found is None else None,
+        time=best.time,
+        held_out=crops.apart,
+        tried=tuple(map(_trial_part, chosen.tried)),
+    )
+
+
+def _trial_part(trial: Trial) -> TrialPart:
+    return TrialPart(
+        calibration=trial.method.calibration,
+        percentile=trial.method.percentile,
+        float_layers=trial.float_layers,
+        share=trial.error if trial.accuracy is not None else None,
+        error=trial.error if trial.accuracy is None else None,
+        iou=trial.accuracy.iou if trial.accuracy is not None else (),
+        time=trial.time,
     )
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import onnx
 from onnx import helper, shape_inference
 
+from exactile.architecture import GPU
 from exactile.contract import DeployedModel
 from exactile_converters.cuda_kernels.doubts import doubt
 from exactile_converters.cuda_kernels.table import OWN_DOMAIN, Kernel, kernel_table
@@ -44,6 +45,7 @@ def missing_kernels(model: onnx.ModelProto) -> tuple[MissingKernel, ...]:
 
 def cuda_note(model: DeployedModel) -> str:
     """What ONNX Runtime on a GPU would refuse of a deployed model's graphs, and what runs it; "" where it takes all."""
+    model = model.on(GPU)
     graphs = [model.graph]
     if model.strips is not None:
         graphs += [strip.graph for strip in model.strips.graphs.values()]

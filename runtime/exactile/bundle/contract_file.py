@@ -26,6 +26,8 @@ FileName = Annotated[
     str,
     Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="A file in the bundle's folder itself"),
 ]
+CalibrationName = Literal["percentile", "entropy", "minmax"]
+FloatLayers = Literal["none", "first", "last", "first and last"]
 Architecture = Annotated[str, Meta(pattern=r"^[a-z0-9_]{0,32}$", description="Of a CPU: x86_64, arm64; or empty")]
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 Color = Annotated[str, Meta(pattern=r"^#[0-9a-f]{6}$")]
@@ -348,13 +350,39 @@ class FilePart(Part, frozen=True, kw_only=True):
     sha256: Sha256
 
 
-class AccuracyPart(Part, frozen=True, kw_only=True):
-    """Labels of fewer bits against those of FP32, on the calibration images; ``iou`` by class, null if it has none."""
+class TrialPart(Part, frozen=True, kw_only=True, omit_defaults=True):
+    """One form of int8 that was compared: how ranges were found, and which layers stayed in FP32.
 
-    calibration: Literal["percentile", "entropy", "minmax"] | None
+    ``share`` of labels differ from FP32's; where results are no labels, ``error`` is the root mean square of the
+    differences by that of the values. ``time`` of one pass by FP32's.
+    """
+
+    calibration: CalibrationName
+    percentile: float | None = None
+    float_layers: FloatLayers
+    share: float | None = None
+    error: float | None = None
+    iou: tuple[float | None, ...] = ()
+    time: float | None = None
+
+
+class AccuracyPart(Part, frozen=True, kw_only=True, omit_defaults=True):
+    """Labels of fewer bits against those of FP32; ``iou`` by class, null if it has none.
+
+    Compared on images, or parts of an image, that it was not calibrated on where ``held_out``. ``tried`` are all forms
+    of int8 that were compared; this is the one that was taken. Other members are as there; they came with version 4.
+    """
+
+    calibration: CalibrationName | None
     pixels: Count
     different_labels: Count
     iou: tuple[float | None, ...]
+    percentile: float | None = None
+    float_layers: FloatLayers = "none"
+    error: float | None = None
+    time: float | None = None
+    held_out: bool = False
+    tried: tuple[TrialPart, ...] = ()
 
 
 class SamplePart(Part, frozen=True, kw_only=True):

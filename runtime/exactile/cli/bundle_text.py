@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from exactile.bundle.translation import contract_from
+from exactile.cli.accuracy_text import accuracy_rows
 from exactile.cli.size_text import sizes_in_words
 from exactile.plan.budget import format_bytes
 
@@ -93,9 +94,7 @@ def _rows(path: Path, file: ContractFile) -> list[tuple[str, str]]:
     if file.classes:
         rows.append(("classes", ", ".join(f"{index} {part.name}" for index, part in enumerate(file.classes))))
     if file.accuracy is not None:
-        share = file.accuracy.different_labels / max(1, file.accuracy.pixels)
-        iou = ", ".join("-" if value is None else f"{value:.4f}" for value in file.accuracy.iou)
-        rows.append(("accuracy", f"{share:.3%} of the labels differ from FP32 on the calibration images; IoU {iou}"))
+        rows += accuracy_rows(file.accuracy)
     rows += [("note", note) for note in (*file.notes, file.result.doubt) if note]
     return rows
 

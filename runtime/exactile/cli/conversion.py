@@ -37,6 +37,7 @@ class PrecisionChoice(StrEnum):
 
 
 class CalibrationChoice(StrEnum):
+    best = "best"
     percentile = "percentile"
     entropy = "entropy"
     minmax = "minmax"
@@ -134,7 +135,7 @@ class Conversion:
                 threshold=self.threshold,
                 activation=self.activation.value if self.activation is not None else None,
                 precision=(self.precision or PrecisionChoice.fp32).value,
-                calibration=(self.calibration or CalibrationChoice.percentile).value,
+                calibration=None if self.calibration in (None, CalibrationChoice.best) else self.calibration.value,
                 calibration_images=images,
                 tile=tile_shape,
                 classes=parse_names(self.classes),
@@ -143,6 +144,7 @@ class Conversion:
                 overwrite=self.overwrite,
                 verify=self.verify,
                 progress=lambda done, steps: stages.update("checking tiles and strips", done, steps),
+                calibrating=lambda done, steps: stages.update("comparing forms of int8", done, steps),
             )
 
     def _of_networks(self) -> dict[str, object]:

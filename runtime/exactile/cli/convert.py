@@ -120,13 +120,18 @@ def convert(
     ] = None,
     calibrate: Annotated[
         list[Path] | None,
-        typer.Option(metavar="IMAGE", help="An image to calibrate int8 on and to compare labels on; may be repeated."),
+        typer.Option(
+            metavar="IMAGE",
+            help="An image to calibrate int8 on, or to compare labels on: one in three is held out for that. Repeat it "
+            "for more images; ten or more serve best.",
+        ),
     ] = None,
     calibration_page: Annotated[
         int | None, typer.Option("--page", min=0, help="Of --calibrate: one page of a TIFF file by its number.")
     ] = None,
     calibration: Annotated[
-        CalibrationChoice | None, typer.Option(help="How int8 ranges are chosen. [default: percentile]")
+        CalibrationChoice | None,
+        typer.Option(help="How int8 ranges are chosen. [default: best, of all that are compared]"),
     ] = None,
     output_name: OutputNameOption = None,
     tile: Annotated[
