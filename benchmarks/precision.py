@@ -1,6 +1,6 @@
 """What fewer bits bring on this CPU: time, labels that change and weights, for the trained U-Net and a larger one.
 
-``python -m benchmarks.precision [--quick]``: one pass over 2048 x 2048 pixels, and strips of 128 rows, in FP32, FP16 and
+``python -m benchmarks.precision [--quick]``: one pass over 1024 x 1024 pixels and strips of 128 rows in FP32, FP16 and
 INT8 (the best form of those that ``exactile convert --precision int8`` compares, on half the image), in turn in one
 process; ratios are medians over rounds of the time by that of FP32's one pass in the same round.
 """
@@ -32,7 +32,7 @@ from exactile_converters.precision import in_half_precision
 from exactile_converters.simplify import simplify
 
 NORMALIZATION = Normalization(scale=(255.0,), mean=(0.5,), std=(0.25,))
-SIDE, STRIP_ROWS = 2048, 128
+SIDE, STRIP_ROWS = 1024, 128
 COLUMNS = (
     "network", "precision", "one pass, s|.2f", "by FP32|.2f", "strips by FP32's one pass|.2f", "labels that differ|.3%",
     "IoU by class", "graph KiB|.0f",
