@@ -85,10 +85,11 @@ class KeptModels:
         if self.cache is None or not _keepable(self.cache, self.path):
             return ""
         try:
-            weights = external_files(self.path, self.cache)
+            model = file_digest(self.path)
+            weights = _weight_files(self.path, model, self.cache)
             if not _keepable(self.cache, self.path, *weights):
                 return ""
-            return _digest_of(*map(file_digest, (self.path, *weights)))
+            return _digest_of(model, *map(file_digest, weights))
         except OSError:
             return ""
 
@@ -101,9 +102,15 @@ def external_files(model: Path, cache: ModelCache | None) -> tuple[Path, ...]:
     if cache is None or not _keepable(cache, model):
         return _looked_up(model)
     try:
-        key = _digest_of(rules_digest(), "external files", file_digest(model))
+        digest = file_digest(model)
     except OSError:
         return _looked_up(model)
+    return _weight_files(model, digest, cache)
+
+
+def _weight_files(model: Path, digest: str, cache: ModelCache) -> tuple[Path, ...]:
+    """The same of a file whose SHA-256 is known."""
+    key = _digest_of(rules_digest(), "external files", digest)
     known = cache.kept(key)
     if isinstance(known, str):
         return tuple(model.parent / name for name in json.loads(known))
