@@ -15,7 +15,8 @@ from exactile.contract import BytesForShape, Carry, DeployedModel, MemoryModel, 
 from exactile.errors import BudgetError, EngineError, OptionError, PlanError
 from exactile.geometry import AxisGeometry, Span
 from exactile.plan.border import BORDERS
-from exactile.plan.choice import choose, choose_strips, predicted_passes
+from exactile.plan.choice import choose, choose_strips
+from exactile.plan.prediction import predicted_passes
 from exactile.plan.strips import AxisStrips, StripPlace, StripPlan, least_rows
 from exactile.plan.tiles import AxisDomain, TilePlan
 from exactile.session import Session

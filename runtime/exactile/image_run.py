@@ -27,8 +27,9 @@ from exactile.pipeline.nodata_marks import NodataMarks
 from exactile.pipeline.run import Pipeline, Timed
 from exactile.pipeline.staging import read_plan
 from exactile.plan.budget import MemoryNeed
-from exactile.plan.choice import Choice, Plan
+from exactile.plan.choice import Choice
 from exactile.plan.extension import why_extended
+from exactile.plan.prediction import Plan
 from exactile.plan.remaining import remaining
 from exactile.plan.strips import StripPlan
 from exactile.planning import PROCESS_MARGIN_BYTES, Planner, Wish

@@ -16,7 +16,8 @@ from exactile.passes.store import maps_on_disk, part_bytes
 from exactile.pipeline.staging import read_plan
 from exactile.plan.border import BORDERS, Border
 from exactile.plan.budget import MemoryNeed, axis_candidates, choose_tiles, least_budget, slot_bytes
-from exactile.plan.choice import MOST_BANDS, Choice, Plan, choose, choose_strips, model_at, predicted_passes, strip_plan
+from exactile.plan.choice import MOST_BANDS, Choice, choose, choose_strips, model_at, strip_plan
+from exactile.plan.prediction import Plan, predicted_passes
 from exactile.plan.strips import StripPlan
 from exactile.plan.tiles import AxisDomain, TilePlan
 from exactile.processors.planning import DevicePlanner

@@ -15,7 +15,7 @@ import exactile
 from exactile.contract import DeployedModel
 from exactile.errors import ResumeError
 from exactile.passes.found import NOTHING, BegunLevel, Found
-from exactile.plan.choice import Plan
+from exactile.plan.prediction import Plan
 from exactile.plan.strips import StripPlan
 from exactile.planning import Wish
 from exactile.sinks.restoration import differences

@@ -23,7 +23,8 @@ from exactile.passes.fixed import WAY_OUT, FixedStatistics
 from exactile.pipeline.run import Timed
 from exactile.plan.border import Border
 from exactile.plan.budget import MemoryNeed
-from exactile.plan.choice import Choice, Plan
+from exactile.plan.choice import Choice
+from exactile.plan.prediction import Plan
 from exactile.planning import PlanName, Planner, Wish
 from exactile.processors.choice import open_processor
 from exactile.sinks.protocol import Sink

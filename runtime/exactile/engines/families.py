@@ -17,7 +17,7 @@ from exactile.engines.tensorrt_library import load_tensorrt
 from exactile.errors import DeviceError
 from exactile.passes.device_partials import DevicePartials
 from exactile.plan.built import matching
-from exactile.plan.choice import Plan
+from exactile.plan.prediction import Plan
 from exactile.plan.strips import StripPlan
 
 

@@ -14,7 +14,7 @@ from exactile.contract import DeployedModel
 from exactile.engines.onnx_runtime import OnnxRuntimeEngine
 from exactile.engines.protocol import Engine
 from exactile.engines.strip_engine import StripEngine
-from exactile.plan.choice import Plan
+from exactile.plan.prediction import Plan
 from exactile.plan.strips import StripPlan
 from exactile.plan.tiles import TilePlan
 

@@ -12,7 +12,7 @@ from exactile.passes.device_partials import DevicePartials
 from exactile.passes.store import part_bytes
 from exactile.pipeline.device_ring import LoadBytes
 from exactile.plan.budget import INPUT_SLOTS, MemoryNeed
-from exactile.plan.choice import Plan
+from exactile.plan.prediction import Plan
 from exactile.plan.tiles import TilePlan
 from exactile.planning import Planner
 from exactile.processors.planning import DevicePlanner

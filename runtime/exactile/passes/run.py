@@ -30,7 +30,7 @@ from exactile.pipeline.compute import Compute
 from exactile.pipeline.run import Pipeline
 from exactile.pipeline.staging import read_plan
 from exactile.plan.budget import MemoryNeed
-from exactile.plan.choice import Plan
+from exactile.plan.prediction import Plan
 from exactile.plan.remaining import remaining
 from exactile.plan.tiles import TilePlan
 from exactile.planning import Planner, Wish

@@ -16,7 +16,7 @@ from exactile.errors import ExactileError
 from exactile.pipeline.compute import Array, Free
 from exactile.pipeline.device_lane import DeviceLane
 from exactile.pipeline.device_staging import Staging
-from exactile.plan.choice import Plan
+from exactile.plan.prediction import Plan
 
 BEING_STAGED = 2
 """Buffers beside those of loads under way on a GPU: one that is read into, and one that waits."""

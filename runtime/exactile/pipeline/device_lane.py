@@ -22,7 +22,7 @@ from exactile.pipeline.device_carries import DeviceCarries
 from exactile.pipeline.device_replays import Replays
 from exactile.pipeline.device_ring import Marks, Ring, Slot
 from exactile.pipeline.timing import INFER, TimeSpan
-from exactile.plan.choice import Plan
+from exactile.plan.prediction import Plan
 from exactile.plan.strips import StripPlace, StripStep
 from exactile.plan.tiles import Step, TilePlan
 

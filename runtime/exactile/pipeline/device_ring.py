@@ -26,7 +26,7 @@ from exactile.contract import Contract
 from exactile.cuda.protocol import Device, DeviceBuffer, Event, PinnedBuffer, Stream
 from exactile.errors import DeviceError
 from exactile.passes.device_partials import DevicePartials
-from exactile.plan.choice import Plan
+from exactile.plan.prediction import Plan
 from exactile.plan.tiles import TilePlan
 
 

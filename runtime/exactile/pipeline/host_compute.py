@@ -20,8 +20,8 @@ from exactile.pipeline.channel import Channel
 from exactile.pipeline.compute import Array, Free, Load
 from exactile.pipeline.timing import INFER, TimeSpan
 from exactile.plan.budget import INPUT_SLOTS, OUTPUT_SLOTS
-from exactile.plan.choice import Plan
 from exactile.plan.position import position_of
+from exactile.plan.prediction import Plan
 from exactile.plan.strips import StripStep
 from exactile.plan.tiles import Step
 

@@ -22,7 +22,7 @@ from exactile.pipeline.compute import Compute, Lane, Load, ReadsAhead, Ticket
 from exactile.pipeline.nodata_marks import NodataMarks
 from exactile.pipeline.staging import stage_tile
 from exactile.pipeline.timing import INFER, TimeSpan
-from exactile.plan.choice import Plan
+from exactile.plan.prediction import Plan
 from exactile.plan.strips import StripPlan, StripStep
 from exactile.plan.tiles import Step
 from exactile.sinks.protocol import Sink

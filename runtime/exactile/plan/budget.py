@@ -15,6 +15,7 @@ from exactile.contract import Contract, DeployedModel
 from exactile.errors import BudgetError, OptionError
 from exactile.geometry import Geometry, round_up
 from exactile.plan.border import Border
+from exactile.plan.prediction import slowed
 from exactile.plan.strips import StripPlan
 from exactile.plan.tiles import AxisDomain, TilePlan
 
@@ -130,6 +131,8 @@ def choose_tiles(
 ) -> TilePlan:
     """The plan of least predicted cost whose need fits ``budget_bytes``: pixels computed, and each tile by itself.
 
+    On a CPU, large tiles cost more for a pixel.
+
     Where maps are kept between passes, each row of a tile by itself, too.
 
     Raises BudgetError that states the least that would do.
@@ -141,7 +144,8 @@ def choose_tiles(
     need = measure(TilePlan.of(geometry, image, border, (y.size, x.size)))
     fixed = need.process_bytes if need.activation_bytes else 0  # on a GPU, activations are not the host's
     rough = budget_bytes - contract.memory.weights_bytes - fixed
-    for height, width in _cheapest_first(contract, rows, columns, rough, row_px):
+    on_cpu = need.activation_bytes > 0
+    for height, width in _cheapest_first(contract, rows, columns, rough, row_px, on_cpu=on_cpu):
         plan = TilePlan.of(geometry, image, border, (height, width))
         if measure(plan).fits(budget_bytes):
             return plan
@@ -194,15 +198,23 @@ def axis_candidates(domain: AxisDomain) -> list[tuple[int, int]]:
 
 
 def _cheapest_first(
-    contract: Contract, rows: list[tuple[int, int]], columns: list[tuple[int, int]], rough_bytes: int, row_px: int
+    contract: Contract,
+    rows: list[tuple[int, int]],
+    columns: list[tuple[int, int]],
+    rough_bytes: int,
+    row_px: int,
+    *,
+    on_cpu: bool,
 ) -> Iterator[tuple[int, int]]:
     """Tile shapes whose activations alone fit, cheapest first; of those that cost hardly more, the smaller tile."""
     heights, row_counts = np.array(rows, np.float64).T[:, :, None]
     widths, column_counts = np.array(columns, np.float64).T[:, None, :]
     tiles = row_counts * column_counts
     cost = tiles * (heights * (widths + row_px) + TILE_OVERHEAD_PX)
-    steps = np.floor(np.log(cost / cost.min()) / np.log1p(NEGLIGIBLE))
     bytes_needed = _activation_bytes(contract, heights, widths)
+    if on_cpu:
+        cost = cost * slowed(bytes_needed)
+    steps = np.floor(np.log(cost / cost.min()) / np.log1p(NEGLIGIBLE))
     fitting = np.flatnonzero(bytes_needed.ravel() <= rough_bytes)
     area = (heights * widths).ravel()
     order = fitting[np.lexsort((area[fitting], steps.ravel()[fitting]))]

@@ -9,7 +9,8 @@ from exactile.built_engine import BuiltEngine, EngineRole
 from exactile.contract import DeployedModel, StripModel
 from exactile.errors import PlanError
 from exactile.plan.border import Border
-from exactile.plan.choice import Plan, strip_plan
+from exactile.plan.choice import strip_plan
+from exactile.plan.prediction import Plan
 from exactile.plan.strips import StripPlan
 from exactile.plan.tiles import TilePlan
 

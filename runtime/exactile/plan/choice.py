@@ -1,8 +1,4 @@
-"""Which plan to run: whole, tile or strip, by predicted time within the memory budget.
-
-Time is predicted in passes: 1 is the time of the network over every wanted pixel once. A whole pass costs the padding
-to an accepted size, tiles cost all the pixels they compute, strips what the carries copy and recompute on top.
-"""
+"""Which plan to run: whole, tile or strip, by predicted time within the memory budget."""
 
 from __future__ import annotations
 
@@ -14,19 +10,21 @@ from exactile.errors import BudgetError, PlanError
 from exactile.geometry import Geometry, round_up
 from exactile.plan.border import Border
 from exactile.plan.budget import NEGLIGIBLE, MemoryNeed, axis_candidates, choose_tiles, least_budget
+from exactile.plan.prediction import Plan, Predicted, frugal, predicted, predicted_passes
 from exactile.plan.strips import StripPlan, least_rows
 from exactile.plan.tiles import AxisDomain, TilePlan
 
-Plan = TilePlan | StripPlan
 Measure = Callable[[Plan], MemoryNeed]
 
 USUAL_STRIP_ROWS = (32, 64, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 MOST_BANDS = 64
+BANDS_COMPARED = 4
+"""Widths of bands, from the widest that fits on: narrower ones compute more, with smaller maps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """A plan, its predicted time in passes over the image, and why it was taken."""
+    """A plan, what it computes in passes over the image, and why it was taken."""
 
     plan: Plan
     passes: float
@@ -36,13 +34,16 @@ class Choice:
 def choose(
     model: DeployedModel, image: tuple[int, int], border: Border, *, budget_bytes: int, measure: Measure
 ) -> Choice:
-    """The plan that is predicted to be the fastest of those that fit ``budget_bytes``. Raises BudgetError."""
+    """The plan that is predicted to be the fastest of those that fit ``budget_bytes``.
+
+    Of plans that take about the same time, one that needs much less memory. Raises BudgetError.
+    """
     model = model_at(model, image, border)
-    found: list[tuple[float, Plan]] = []
+    found: list[Predicted] = []
     refusals: list[BudgetError] = []
     try:
         tiles = choose_tiles(model, image, border, budget_bytes=budget_bytes, measure=measure)
-        found.append((predicted_passes(tiles), tiles))
+        found.append(_predicted(tiles, measure(tiles)))
     except BudgetError as error:
         refusals.append(error)
     domains = _domains(model, image, border)
@@ -50,24 +51,28 @@ def choose(
     if made is not None and domains.y.size >= least_rows(made):
         try:
             strips = choose_strips(model, image, border, budget_bytes=budget_bytes, measure=measure)
-            found.append((predicted_passes(strips), strips))
+            found.append(_predicted(strips, measure(strips)))
         except (BudgetError, PlanError) as error:
             obstacle = str(error)
             refusals += [error] if isinstance(error, BudgetError) else []
     if not found:
         raise min(refusals, key=lambda error: error.least_bytes or 1 << 62)
-    passes, plan = min(found, key=lambda entry: entry[0])
-    others = [f"{other.name} {cost:.2f}" for cost, other in found if other is not plan]
-    reason = f"predicted {passes:.2f} passes over the image" + (f" ({', '.join(others)})" if others else "")
-    if strips is None and plan.name == "tile" and obstacle:
+    best = frugal(found)
+    others = [f"{other.plan.name} {other.time:.2f}" for other in found if other is not best]
+    reason = f"predicted {best.time:.2f} passes over the image" + (f" ({', '.join(others)})" if others else "")
+    if strips is None and best.plan.name == "tile" and obstacle:
         reason += f"; no strips: {obstacle}"
-    return Choice(plan=plan, passes=passes, reason=reason)
+    return Choice(plan=best.plan, passes=predicted_passes(best.plan), reason=reason)
+
+
+def _predicted(plan: Plan, need: MemoryNeed) -> Predicted:
+    return predicted(plan, activation_bytes=need.activation_bytes, needed_bytes=need.needed_bytes)
 
 
 def choose_strips(
     model: DeployedModel, image: tuple[int, int], border: Border, *, budget_bytes: int, measure: Measure
 ) -> Plan:
-    """The cheapest strips that fit: the fewest bands, and the lowest strips that cost hardly more than the best.
+    """The fastest strips that fit; of those that take hardly longer, the fewest bands, and the lowest strips.
 
     Raises PlanError where the network does not allow strips, BudgetError where nothing fits.
     """
@@ -86,8 +91,8 @@ def choose_strips(
             need = measure(plan)
             least = need if least is None or least_budget(need) < least_budget(least) else least
             if need.fits(budget_bytes):
-                fitting.append((predicted_passes(plan), plan))
-        if fitting:
+                fitting.append((_predicted(plan, need).time, plan))
+        if len({plan.x.tile for _, plan in fitting}) == BANDS_COMPARED:
             break
     if not fitting:
         assert least is not None
@@ -120,12 +125,6 @@ def strip_plan(model: DeployedModel, image: tuple[int, int], border: Border, *, 
 def model_at(model: DeployedModel, image: tuple[int, int], border: Border) -> DeployedModel:
     """``model`` with the graphs for an ``image`` of (height, width) pixels."""
     return model.at(_domains(model, image, border).geometry)
-
-
-def predicted_passes(plan: Plan) -> float:
-    """Predicted time in passes over the wanted pixels."""
-    share = plan.computed_pixels / plan.wanted_pixels
-    return share if isinstance(plan, TilePlan) else share * plan.strips.passes(plan.rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

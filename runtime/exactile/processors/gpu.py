@@ -20,7 +20,7 @@ from exactile.pipeline.device_lane import DeviceLane
 from exactile.pipeline.device_staging import Staging
 from exactile.plan.budget import MemoryNeed
 from exactile.plan.built import batch_of
-from exactile.plan.choice import Plan
+from exactile.plan.prediction import Plan
 from exactile.plan.strips import StripPlan
 from exactile.plan.tiles import TilePlan
 from exactile.processors.device_strip_engine import DeviceStripEngine

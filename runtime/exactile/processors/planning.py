@@ -12,7 +12,8 @@ from exactile.pipeline.device_ring import LoadBytes
 from exactile.plan.border import Border
 from exactile.plan.budget import MemoryNeed
 from exactile.plan.built import batch_of, built_plans
-from exactile.plan.choice import Choice, Plan, predicted_passes
+from exactile.plan.choice import Choice
+from exactile.plan.prediction import Plan, predicted_passes
 from exactile.plan.strips import StripPlan
 from exactile.processors.protocol import DeviceSpace
 

@@ -15,7 +15,7 @@ from exactile.passes.store import MapStore
 from exactile.pipeline.cancellation import Cancellation
 from exactile.pipeline.compute import Compute
 from exactile.plan.budget import MemoryNeed
-from exactile.plan.choice import Plan
+from exactile.plan.prediction import Plan
 from exactile.plan.strips import StripPlan
 from exactile.plan.tiles import TilePlan
 

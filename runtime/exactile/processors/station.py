@@ -20,7 +20,7 @@ from exactile.pipeline.device_carries import DeviceCarries
 from exactile.pipeline.device_lane import DeviceLane, addresses, masks_at
 from exactile.pipeline.device_replays import Replays, replays_of
 from exactile.pipeline.device_ring import LoadBytes, Ring
-from exactile.plan.choice import Plan
+from exactile.plan.prediction import Plan
 from exactile.plan.strips import StripPlace, StripPlan
 from exactile.plan.tiles import TilePlan
 from exactile.processors.protocol import Constants

@@ -22,7 +22,7 @@ from rich.progress import (
 from rich.text import Text
 
 from exactile.image_run import Watcher
-from exactile.plan.choice import Plan
+from exactile.plan.prediction import Plan
 
 
 class _Rate(ProgressColumn):
