@@ -17,7 +17,7 @@ from exactile.geometry import Box, Span
 from exactile.passes.kept_map import KeptMap
 from exactile.passes.scratch import ScratchMap
 from exactile.passes.zones import TO_THE_END, zone_of
-from exactile.plan.choice import Plan
+from exactile.plan.prediction import Plan
 from exactile.plan.tiles import TilePlan
 
 Array = NDArray[Any]
