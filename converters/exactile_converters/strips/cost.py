@@ -39,6 +39,10 @@ Measured by benchmarks/carry_placement.py, whose result names the machine; the c
 multiply-accumulates there, whatever it reads and writes.
 """
 
+INTEGERS = frozenset(("QLinearConv", "ConvInteger", "QLinearMatMul", "MatMulInteger"))
+INTEGER_MACS = 0.3
+"""How long a multiply-accumulate of 8-bit integers takes, by one in float32 (benchmarks/precision.py, 32 features)."""
+
 COPY = 2
 """Bytes that a copy moves for each byte copied: one read, one written."""
 
@@ -161,6 +165,7 @@ class StripCosts:
         """For one row of the result. A row of the result stands for 1 / scale rows of the image."""
         result = _result(node, maps)
         macs = float(cost_per_pixel((node,), maps).mac_per_pixel or 0)
+        macs *= INTEGER_MACS if node.op_type in INTEGERS else 1.0
         if node.op_type in FREE or self._in_one_kernel(node, makers):
             return 0.0
         names = {value.name or "" for value in (*node.inputs, *node.outputs) if value is not None}
