@@ -246,7 +246,9 @@ def test_maps_that_were_kept_are_made_again(tmp_path, monkeypatch, stop):
     runs.stopped("a", straight_reads - straight.tiles if stop == finished[2] else 1 << 30)
     record = FoundFile(tmp_path / "a.tif").read()
     monkeypatch.undo()
-    assert len(record["statistics"]) == sum(2 for upto in finished if upto <= stop)  # a mean and a variance each
+    assert len(record["passes"]["statistics"]) == sum(
+        2 for upto in finished if upto <= stop
+    )  # a mean and a variance each
     assert (record["passes"]["begun"] is not None) == (stop < finished[0])  # the others make maps
     begun: list[Merged] = []
     values = Merged.values
@@ -526,7 +528,8 @@ def test_the_command_says_that_resume_goes_on(tmp_path, monkeypatch):
 
 def test_what_was_begun_is_recorded_to_the_last_bit():
     state = np.array([np.pi, -0.0, np.inf, np.nan, 5e-324])
-    found = Found(begun=BegunLevel(zones=3, state=state), tiles=((8, 16),))
+    values = np.array([[0.1, -0.0, np.nan], [np.inf, 1e-45, 3]], np.float32)
+    found = Found(statistics={"mean": values}, begun=BegunLevel(zones=3, state=state), tiles=((8, 16),))
     assert found.with_tile(0, (4, 4)).tiles == ((4, 4),)
     from exactile.plan.tiles import TilePlan
     from exactile.run_record import found_record, take_over
@@ -538,6 +541,8 @@ def test_what_was_begun_is_recorded_to_the_last_bit():
     assert again.found.begun.zones == 3
     assert again.found.begun.state.tobytes() == state.tobytes()
     assert again.found.tiles == ((8, 16),)
+    assert again.found.statistics["mean"].shape == values.shape
+    assert again.found.statistics["mean"].tobytes() == values.tobytes()
     with pytest.raises(ResumeError, match="image"):
         take_over(record, {"image": 2})
 
