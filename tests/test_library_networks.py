@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -42,7 +43,7 @@ EXTENT = {"monai_basic_unet": (203, 170), "monai_basic_unet_shuffled": (203, 170
 """Images that are larger than the tiles of a network."""
 
 MULTIPLES = {"monai_unet": 4, "monai_unet_grouped": 4}
-"""Of other sizes the result is larger than the image, and they are extended, though ONNX Runtime runs them."""
+"""Images of sizes that ONNX Runtime refuses are extended to these, not to the next size that it runs."""
 
 STRIDES = {"monai_basic_unet": 16, "monai_basic_unet_shuffled": 16, "hrnet_ocr": 32, "torchvision_deeplabv3": 8,
            "torchvision_lraspp": 8}  # fmt: skip
@@ -78,9 +79,7 @@ def extended(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def taken(model: bytes, size: tuple[int, int], multiple: int | None) -> tuple[int, int]:
-    """The next multiples of ``multiple``, or the next height and width that ONNX Runtime runs the network at."""
-    if multiple is not None:
-        return -(-size[0] // multiple) * multiple, -(-size[1] // multiple) * multiple
+    """``size`` as far as ONNX Runtime runs the network at it, else the next multiples, or the next that it runs."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
@@ -93,9 +92,16 @@ def taken(model: bytes, size: tuple[int, int], multiple: int | None) -> tuple[in
         return True
 
     most = -(-size[0] // MULTIPLE) * MULTIPLE, -(-size[1] // MULTIPLE) * MULTIPLE
-    height = next(height for height in range(size[0], most[0] + 1) if runs(height, most[1]))
-    width = next(width for width in range(size[1], most[1] + 1) if runs(height, width))
+    step = multiple or 1
+    height = next(px for px in tried(size[0], most[0], step) if runs(px, most[1]))
+    width = next(px for px in tried(size[1], most[1], step) if runs(height, px))
     return height, width
+
+
+def tried(px: int, most: int, step: int) -> Iterator[int]:
+    """``px``, and then multiples of ``step``."""
+    yield px
+    yield from range(px + -px % step, most + 1, step)
 
 
 def enlarged(model: DeployedModel, size: tuple[int, int], tile: tuple[int, int], least: int) -> tuple[int, int]:
