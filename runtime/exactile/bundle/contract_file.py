@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from inspect import cleandoc
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
+
+from exactile.json_schema import schema_of
 
 FORMAT = "exactile.bundle"
 VERSION: Literal[4] = 4
@@ -453,8 +454,4 @@ def encode_contract(contract: ContractFile) -> bytes:
 
 def contract_schema() -> dict[str, Any]:
     """The JSON Schema of ``contract.json`` (draft 2020-12)."""
-    schema: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(msgspec.json.schema(ContractFile)))
-    for part in schema["$defs"].values():  # docstrings: msgspec before 0.23 and Python before 3.13 leave them indented
-        if "description" in part:
-            part["description"] = cleandoc(part["description"])
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    return schema_of(ContractFile)

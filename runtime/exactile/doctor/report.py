@@ -10,6 +10,7 @@ from typing import Any, Literal
 import exactile
 from exactile.doctor.finding import Finding, Status
 from exactile.doctor.privacy import Redaction
+from exactile.json_schema import schema_of
 
 FORMAT, VERSION = "exactile.doctor", 1
 WIDTH = 110
@@ -66,10 +67,7 @@ def as_text(report: Report) -> str:
 
 
 def report_schema() -> dict[str, Any]:
-    import msgspec
-
-    schema = msgspec.json.schema(Report)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": FORMAT, **schema}
+    return {**schema_of(Report), "title": FORMAT}
 
 
 def _lines(finding: Finding, width: int) -> list[str]:
