@@ -8,9 +8,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,6 +46,19 @@ LEVELS = 2
 
 class StoppedError(Exception):
     """Somebody pulled the plug."""
+
+
+def failing_after(loads: int, error: type[BaseException]) -> Callable[..., Any]:
+    """``PartialsLane.start`` that raises ``error`` after so many loads, when what came before has been merged."""
+    started, done = PartialsLane.start, count()
+
+    def start(lane, load):
+        if next(done) >= loads:
+            time.sleep(0.2)
+            raise error
+        return started(lane, load)
+
+    return start
 
 
 class StoppingSource(ArraySource):
@@ -231,18 +247,7 @@ def test_maps_that_were_kept_are_made_again(tmp_path, monkeypatch, stop):
     tiles = [one.tiles for one in straight.passes]
     finished = [*np.cumsum(tiles)]
     stop = {"first": tiles[0] - 1, "second": finished[0] + 3, "third": finished[1] + 3, "result": finished[2]}[stop]
-    started = PartialsLane.start
-    left = stop
-
-    def start(lane, load):
-        nonlocal left
-        left -= 1
-        if left < 0:
-            time.sleep(0.1)
-            raise StoppedError
-        return started(lane, load)
-
-    monkeypatch.setattr(PartialsLane, "start", start)
+    monkeypatch.setattr(PartialsLane, "start", failing_after(stop, StoppedError))
     runs.stopped("a", straight_reads - straight.tiles if stop == finished[2] else 1 << 30)
     record = FoundFile(tmp_path / "a.tif").read()
     monkeypatch.undo()
@@ -481,7 +486,7 @@ def test_sinks_that_keep_nothing_are_left_alone(tmp_path):
 
 
 def test_the_command_says_that_resume_goes_on(tmp_path, monkeypatch):
-    """For one image and for many; the record of an image that is gone on with stays."""
+    """For one image and for many; the record of an image that is to be resumed stays."""
     (tmp_path / "in").mkdir()
     for name in ("a", "b"):
         tifffile.imwrite(tmp_path / "in" / f"{name}.tif", image_of(SIZE)[..., 0], tile=(32, 32))
@@ -494,21 +499,11 @@ def test_the_command_says_that_resume_goes_on(tmp_path, monkeypatch):
     assert straight.exit_code == 0, straight.output
     assert len(json.loads(straight.stdout)["passes"]) == LEVELS
     expected = (tmp_path / "out.tif").read_bytes()
-    started, left = PartialsLane.start, 0
-
-    def start(lane, load):
-        nonlocal left
-        left -= 1
-        if left < 0:
-            time.sleep(0.2)
-            raise MemoryError
-        return started(lane, load)
-
     for arguments, target in ((one, tmp_path / "out.tif"), (many, tmp_path / "out" / "a.tif")):
         target.unlink(missing_ok=True)
-        left = json.loads(straight.stdout)["passes"][0]["tiles"] + 1
+        tiles = json.loads(straight.stdout)["passes"][0]["tiles"] + 1
         with monkeypatch.context() as broken:
-            broken.setattr(PartialsLane, "start", start)
+            broken.setattr(PartialsLane, "start", failing_after(tiles, MemoryError))
             stopped = CliRunner().invoke(app, arguments)
         assert stopped.exit_code != 0
         assert target.with_name(f".{target.name}.statistics").exists()

@@ -1,7 +1,7 @@
 """Files of deployed models, by a key each; those that were not used for the longest time go first.
 
-Processes share the folder without locks: a file appears complete under its name, and whoever loses a race has lost
-nothing but time. A folder that cannot be read or written costs time, nothing else.
+Processes share the folder without locks: a file appears under its name when it is complete, and the last of several
+that were written stays. A folder that cannot be read or written only costs time.
 """
 
 from __future__ import annotations

@@ -158,8 +158,8 @@ def _rows(summary: Summary, target: Path) -> list[tuple[str, str]]:
         found = f"{len(summary.passes)} before the result's, for statistics of the whole image"
         work = f"{summary.predicted_work:.2f} times the work of one pass predicted, with the result"
         kept = sum(one.kept_tiles for one in summary.passes)
-        gone_on = f"; {kept} of their tiles are those of the run that was gone on with" if kept else ""
-        rows.append(("passes", f"{found}, in {seconds.measure:.2f} s; {work}{gone_on}"))
+        resumed = f"; {kept} of their tiles were kept by the run that this one resumed" if kept else ""
+        rows.append(("passes", f"{found}, in {seconds.measure:.2f} s; {work}{resumed}"))
     if summary.statistics is not None:
         rows.append(("statistics", f"of {summary.statistics.told}; not of this image"))
     if summary.kept_pixels:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class PassReport:
     """What one pass did: ``statistics`` that it found, its tiles and the pixels that these computed.
 
-    ``kept_tiles`` of the tiles are those of the run that was gone on with, and were not computed.
+    ``kept_tiles`` of the tiles were kept by the run that this one resumed, and not computed again.
     ``work`` was predicted: its time by that of one pass of the whole network over the image, halo included.
     """
 

@@ -314,7 +314,7 @@ def _of_tile(planner: PassPlanner, source: Source, sink: NoSink, tile: tuple[int
         plan = planner.choose(source, sink, Wish(plan="tile", tile=tile)).plan
     except BudgetError as error:
         raise BudgetError(
-            f"{error}. These are the tiles of the run that is gone on with, and others would change the last digits of "
+            f"{error}. These are the tiles of the run to resume, and others would change the last digits of "
             "its statistics. What to do: give it as much memory as before, or start anew with --overwrite, without "
             "--resume",
             least_bytes=error.least_bytes,

@@ -141,7 +141,7 @@ class TiledSink(FileSink[KeptPartT]):
         return queued_all_planes * planes * tile_bytes + encoded_bytes + workers * max(_CODEC_STATE_BYTES, mean_bytes)
 
     def unfinished(self) -> Mapping[str, Any] | None:
-        """What the run was that left something to go on with. Raises SinkError while it still runs."""
+        """What the run was that left something to resume. Raises SinkError while it still runs."""
         return unfinished_run(self.path, self._journal) if self._resumable else None
 
     def reserve(self, *, resume: bool) -> None:

@@ -29,7 +29,7 @@ def left_in_journal(path: Path, journal: Journal) -> Mapping[str, Any] | None:
 
 
 def unfinished_run(path: Path, held: Journal | None) -> Mapping[str, Any] | None:
-    """What the run was that left something to go on with: pixels that are done, or what it had found before.
+    """What the run was that left something to resume: pixels that are done, or what it had found before.
 
     ``held`` is the journal where this run has it already. Raises SinkError while another run writes the output.
     """
@@ -45,7 +45,7 @@ def unfinished_run(path: Path, held: Journal | None) -> Mapping[str, Any] | None
 
 
 def take_place(path: Path, *, resume: bool, overwrite: bool) -> Journal:
-    """Lock the output for this run; unless what lies there is gone on with, it is removed.
+    """Lock the output for this run; what lies there is removed, unless it is resumed.
 
     Raises SinkError while another run writes it, OutputExistsError where an unfinished run is neither to be gone on
     with nor to be overwritten.
