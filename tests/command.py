@@ -1,4 +1,4 @@
-"""The real command line in a process of its own."""
+"""The real command line, in a process of its own or in that of the tests."""
 
 from __future__ import annotations
 
@@ -7,6 +7,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+
+from typer.testing import CliRunner
+
+from exactile.cli.main import app
+
+SHOWN = {"COLUMNS": "120", "NO_COLOR": "1"}
 
 
 def exactile(*arguments: object, cwd: Path | None = None, **options) -> subprocess.CompletedProcess[str]:
@@ -18,9 +24,18 @@ def exactile(*arguments: object, cwd: Path | None = None, **options) -> subproce
         cwd=cwd,
         timeout=3600,
         check=False,
-        env={**os.environ, "COLUMNS": "120", "NO_COLOR": "1"},
+        env={**os.environ, **SHOWN},
         **options,
     )
+
+
+def within(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """The same in this process, whose frameworks are imported already: for what is told of options and models."""
+    words = [*map(str, arguments)]
+    outcome = CliRunner().invoke(app, words, env=SHOWN)
+    if outcome.exception is not None and not isinstance(outcome.exception, SystemExit):
+        raise outcome.exception
+    return subprocess.CompletedProcess(words, outcome.exit_code, outcome.stdout, outcome.stderr)
 
 
 def run_json(*arguments: object, **options) -> dict:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import tempfile
 
@@ -17,6 +18,12 @@ os.environ.setdefault("EXACTILE_CACHE_SIZE", "0")
 settings.register_profile("ci", derandomize=True, print_blob=True)
 if os.environ.get("CI"):
     settings.load_profile("ci")
+
+
+def pytest_collection_finish() -> None:
+    """Spare collections of garbage, one for each session, what torch and the tests' modules hold for good."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from models.resnet_unet import ResNetUNet
 from models.segnet import SegNet
 from models.unet import UNet
 from tests.command import exactile as command
+from tests.command import within
 from tests.nets import random_weights
 from tests.torch_factories import AddedUp, InTraining, Pooled, SeveralOutputs, WithDropout, unet
 
@@ -209,7 +210,7 @@ def test_a_module_that_takes_a_mean_of_the_whole_image_becomes_a_bundle(tmp_path
     ],
 )
 def test_wrong_options_are_told(tmp_path, options, says):
-    done = command("convert", *options, "-o", tmp_path / "b")
+    done = within("convert", *options, "-o", tmp_path / "b")
     assert done.returncode == 2
     assert says in " ".join(done.stderr.split())
     assert not (tmp_path / "b").exists()
@@ -217,7 +218,7 @@ def test_wrong_options_are_told(tmp_path, options, says):
 
 def test_weights_of_another_network_are_told(tmp_path):
     torch.save(UNet(3, 3, features=8, depth=1).state_dict(), tmp_path / "other.pth")
-    done = command(
+    done = within(
         "convert", "--torch", "tests.torch_factories:unet", "--weights", tmp_path / "other.pth", "-o", tmp_path / "b"
     )
     assert done.returncode == 2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import onnx
 import pytest
@@ -42,15 +44,21 @@ def image_for(name: str, height: int, width: int, largest: int = 255) -> np.ndar
     return generator.integers(0, largest + 1, (height, width, NETS[name].channels), dtype=np.uint8)
 
 
-def segment(model: bytes, image: np.ndarray, *, output="raw", normalization=None, memory=MEMORY, **options):
+@lru_cache(maxsize=2)  # of a network that several cases in turn run
+def converted(model: bytes, image_dtype: str, normalization: Normalization | None, output: str):
     network = prepare_network(onnx.load_from_string(model), name="net")
     geometry = network.trace().geometry
-    deployed = deploy(network, image_dtype=str(image.dtype), normalization=normalization, output=output)
+    return geometry, deploy(network, image_dtype=image_dtype, normalization=normalization, output=output)
+
+
+def segment(model: bytes, image: np.ndarray, *, output="raw", normalization=None, memory=MEMORY, **options):
+    geometry, deployed = converted(model, str(image.dtype), normalization, output)
     sink = ArraySink()
     summary = Session(deployed, memory_bytes=memory).segment(ArraySource(image), sink, **options)
     return sink.result, summary, geometry
 
 
+@lru_cache(maxsize=2)
 def smallest_tile(name: str, extra: int = 1) -> tuple[int, int]:
     """The least tile that advances, and a little more: the most seams."""
     geometry = prepare_network(onnx.load_from_string(onnx_bytes(name)), name=name).trace().geometry

@@ -133,6 +133,8 @@ class _Walker:
         self._varying = self.found.varying
         self._numbers = OwnNumbers()
         self._labels: dict[str, Labels] = {}
+        self._spaces: dict[str, tuple[tuple[int, int], tuple[int, int]]] = {}
+        self._grown: dict[tuple[Label, tuple[int, int]], tuple[Fraction, Fraction]] = {}
         self._building = Building(growth_of=self._growth_of, varies=lambda value: value.name in self._varying)
         self._add(image, labels)
 
@@ -229,7 +231,7 @@ class _Walker:
             varies=value.name in self._varying,
             by_statistics=self._numbers.of_statistics(value.name),
             unsure=self._numbers.of_both(value.name),
-            space=self._space(feature) if feature else None,
+            space=self._spaces.get(value.name),
         )
         if feature is None and operand.varies and self._is_position(value, operand):
             return replace(operand, position=True)
@@ -258,23 +260,16 @@ class _Walker:
             self.found.growths[name] = growth
         return self.found.growths[name]
 
-    def _space(self, feature: FeatureMap) -> tuple[tuple[int, int], tuple[int, int]] | None:
-        if len(feature.scale) < 2:
-            return None
-        first, second = (
-            [int(image * feature.scale[axis] + feature.constant[axis]) for image in self._sizes.along(axis)]
-            for axis in SPATIAL
-        )
-        return (first[0], first[1]), (second[0], second[1])
-
     def _add(self, value: ir.Value, labels: Labels) -> None:
         small, large = self._small.of(value), self._large.of(value)
         if small is None or large is None or small.shape is None or large.shape is None:
             raise ObstacleError("its output shape depends on the data", "Make it depend on the image size alone")
         scale: dict[Label, Fraction] = {}
         constant: dict[Label, Fraction] = {}
+        name, along = value.name or "", {}
         for dim, label in enumerate(labels):
             sizes = small.shape[dim], large.shape[dim]
+            along[label] = sizes
             if label == "yx":
                 scale, constant = self._of_flattened(value, sizes)
             elif label in SPATIAL:
@@ -283,13 +278,17 @@ class _Walker:
                 raise ObstacleError(
                     "the image's size moves into a channel axis", "Keep height and width as axes of their own"
                 )
-        name = value.name or ""
         self._labels[name] = labels
+        if "y" in along and "x" in along:
+            self._spaces[name] = along["y"], along["x"]
         self.found.features[name] = FeatureMap(
             name=name, labels=labels, dtype=small.dtype, shape=small.shape, scale=scale, constant=constant
         )
 
     def _growth(self, label: Label, sizes: tuple[int, int]) -> tuple[Fraction, Fraction]:
+        known = self._grown.get((label, sizes))
+        if known is not None:
+            return known
         image = self._sizes.along(label)
         scale = Fraction(sizes[1] - sizes[0], image[1] - image[0])
         if scale <= 0:
@@ -297,7 +296,8 @@ class _Walker:
                 f"its output size along {label} ({sizes[0]}) does not follow the image's",
                 "Export with dynamic height and width",
             )
-        return scale, sizes[0] - image[0] * scale
+        self._grown[label, sizes] = scale, sizes[0] - image[0] * scale
+        return self._grown[label, sizes]
 
     def _of_flattened(
         self, value: ir.Value, sizes: tuple[int, int]
@@ -306,12 +306,13 @@ class _Walker:
         node = value.producer()
         for source in node.inputs if node is not None else ():
             feature = self.found.features.get(source.name or "") if source is not None else None
-            space = self._space(feature) if feature is not None else None
+            space = self._spaces.get(feature.name) if feature is not None else None
             if (
                 feature is not None
                 and space is not None
                 and sizes == (space[0][0] * space[1][0], space[0][1] * space[1][1])
             ):
+                self._spaces[value.name or ""] = space
                 return dict(feature.scale), dict(feature.constant)
         raise ObstacleError("it mixes the rows and columns of the image", "Keep height and width as axes of their own")
 

@@ -145,7 +145,7 @@ class Probe:
         return tuple(read)
 
     def _visit(self, node: ir.Node, inputs: Mapping[str, Fact]) -> None:
-        proto = self._kept(("proto", node), lambda: ir.to_proto(node))
+        proto = self._kept(("proto", node), lambda: ir.serde.serialize_node(node))
         try:
             types = self._of_runtime(node)
             if types is None:

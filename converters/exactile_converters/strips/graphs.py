@@ -66,7 +66,7 @@ class _Assembly:
         height, width = source.sizes.small
         shape = tuple({"y": height, "x": width, "c": size, "n": 1}[label] for label, size in self._image_axes())
         constants = {
-            name: _named(ir.to_proto(value.const_value), name)
+            name: _named(ir.serde.serialize_tensor(value.const_value), name)
             for name, value in source.model.graph.initializers.items()
             if value.const_value is not None
         }
@@ -82,7 +82,7 @@ class _Assembly:
             image=source.image.name or "",
             opset=int(source.model.graph.opset_imports.get("", 0)),
             told=source.told,
-            makers={name: node for node in map(ir.to_proto, source.model.graph) for name in node.output},
+            makers={name: node for node in map(ir.serde.serialize_node, source.model.graph) for name in node.output},
             wholes={},
             found=_from_statistics(source.model.graph, set(self._frontiers.maps())),
         )

@@ -23,7 +23,7 @@ def placed(work: Work, at: Rewriter, found: PlacedNode) -> str:
         rows = at.build.rows(chunk, work.start, work.stop)
     if "x" in found.axes:
         places.append(_columns(at, found.axes["x"]))
-    how = resampling_of(ir.to_proto(work.node), at.opset)
+    how = resampling_of(ir.serde.serialize_node(work.node), at.opset)
     return placed_resize(at.build, rows, found.rank, places, how, element_type=found.dtype)
 
 

@@ -146,7 +146,7 @@ class Work:
 
 def copy(work: Work, at: Rewriter, inputs: list[str], **changes: Any) -> list[str]:
     """The node itself with other inputs and some attributes changed (None removes one)."""
-    proto = ir.to_proto(work.node)
+    proto = ir.serde.serialize_node(work.node)
     names = [at.build.fresh(value.name) if value.name else "" for value in work.node.outputs]
     kept = [attribute for attribute in proto.attribute if attribute.name not in changes]
     copy = onnx.NodeProto(op_type=proto.op_type, domain=proto.domain, name=f"{names[0]}_node")
