@@ -13,6 +13,7 @@ from onnx import TensorProto, helper
 from exactile.errors import ChannelError, NotTileableError, PlanError
 from exactile.geometry import Geometry, Span
 from exactile.sources.array import ArraySource
+from exactile.tolerance.halos import halo_steps
 from exactile_converters.deploy import Normalization
 from exactile_converters.from_onnx import prepare_network
 from exactile_converters.verify import verification as verification_module
@@ -21,7 +22,7 @@ from exactile_converters.verify.dependency import Lane, impulse_spans, reach_of
 from exactile_converters.verify.difference import compare, probabilities
 from exactile_converters.verify.probe import Subjects, probe_axis
 from exactile_converters.verify.subject import scores_of
-from exactile_converters.verify.sweep import halo_steps, offset_steps
+from exactile_converters.verify.sweep import offset_steps
 from tests import placed_nets
 from tests.nets import NETS, onnx_bytes
 from tests.test_graph_io import model_of, weights

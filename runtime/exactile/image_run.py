@@ -41,6 +41,8 @@ from exactile.sources.metadata import metadata_of
 from exactile.sources.protocol import ReadCount, ReadPlan, Source
 from exactile.statistics import Normalizers, constants_of
 from exactile.summary import Summary
+from exactile.tolerance.narrowing import Narrowing
+from exactile.tolerance.report import ToleranceReport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +66,8 @@ class ImageRun:
     ``afterwards`` is called when the result is complete, with the bytes beyond ``wish.apart_bytes`` that it may take.
     With ``release_early`` decoded chunks are dropped once the last tile was read; ``held_bytes`` is what buffers and
     sink then still hold. ``statistics`` are for a model whose passes, which would find them, were left out. ``record``
-    is what is run, as plain data, from when it is planned.
+    is what is run, as plain data, from when it is planned. With ``narrowing`` tiles are run that need not be exact, if
+    they do; ``tolerance`` then tells of it.
     """
 
     model: DeployedModel
@@ -85,6 +88,8 @@ class ImageRun:
     afterwards: Callable[[int], None] | None = None
     scratch: Path = field(default_factory=lambda: Path(tempfile.gettempdir()))
     statistics: FixedStatistics | None = None
+    narrowing: Narrowing | None = None
+    tolerance: ToleranceReport | None = None
     held_bytes: int = 0
     record: dict[str, Any] = field(default_factory=dict)
     _chunks: ReadCount | None = None
@@ -114,6 +119,7 @@ class ImageRun:
         self._find_nodata()
         asked = self.asked()
         earlier = self._earlier(asked) if self.resume else None
+        narrowing_s = self._narrow(earlier)
         choice = self._choice(earlier)
         plan = choice.plan
         self.watcher.planned(plan)
@@ -131,9 +137,9 @@ class ImageRun:
             statistics = self.statistics.values
         else:
             statistics = passes.run(plan, constants, found, self._keeping)
-        measured_s = time.perf_counter() - begin
+        measured_s = time.perf_counter() - begin + narrowing_s
         constants = {**constants, **statistics}
-        self.record = complete_record(asked, plan, normalizers, statistics)
+        self.record = complete_record(asked, plan, normalizers, statistics, self.tolerance)
         if isinstance(self.sink, ResumableSink):
             self.sink.describe(self.record, resume=self.resume)
         self.planner.save(plan, self.source, self.sink, self._need(plan))
@@ -167,7 +173,27 @@ class ImageRun:
         sink = self.sink
         if not isinstance(sink, FindingsSink):
             return Keeping()
-        return Keeping(lambda found: sink.keep_found(found_record(asked, plan, normalizers, found)), seconds=seconds)
+        return Keeping(
+            lambda found: sink.keep_found(found_record(asked, plan, normalizers, found, self.tolerance)),
+            seconds=seconds,
+        )
+
+    def _narrow(self, earlier: Earlier | None) -> float:
+        """Run tiles that need not be exact, if that is asked for and they do. Returns the seconds that it took.
+
+        Statistics of the image are found first.
+        """
+        begin, narrowing = time.perf_counter(), self.narrowing
+        if narrowing is None:
+            return 0.0
+        if earlier is not None and earlier.tolerance is not None:
+            taken = narrowing.taken_over(earlier.tolerance, earlier.shape)
+        else:
+            normalizers = self.measure()
+            self.measure = lambda: normalizers
+            taken = narrowing.find(constants_of(self.model.contract.image, normalizers), self.cancellation.check)
+        self.model, self.planner, self.wish, self.tolerance = taken.model, taken.planner, taken.wish, taken.report
+        return time.perf_counter() - begin
 
     def _passes(self) -> Passes:
         return Passes(
@@ -279,9 +305,10 @@ class ImageRun:
         domain = plan.y.domain.size, plan.x.domain.size
         shape = self.planner.result_spec(plan, self.source).shape
         left_out = skipped.tiles * prod(plan.tile_shape)
+        exact = self.tolerance is None or self.tolerance.exact
         return Summary(
             plan=plan.name,
-            reason=choice.reason,
+            reason=choice.reason if exact else "the smallest halo within the tolerance",
             predicted_passes=choice.passes,
             bands=plan.bands if isinstance(plan, StripPlan) else 1,
             border=plan.border,
@@ -310,6 +337,7 @@ class ImageRun:
             verification=self.model.contract.verification,
             notes=(*metadata_of(self.source).told, *(self.sink.notes if isinstance(self.sink, FindingsSink) else ())),
             statistics=self.statistics,
+            tolerance=self.tolerance,
             damage=report_damage(
                 self.source,
                 self.model.contract.geometry,

@@ -53,6 +53,7 @@ def segment(
     device: str = "auto",
     engine: str = "auto",
     statistics: str | os.PathLike[str] | FixedStatistics | None = None,
+    tolerance: str | None = None,
     verify: bool = True,
     cache: bool = True,
     progress: bool = True,
@@ -65,8 +66,9 @@ def segment(
     Other options are those of ``exactile run`` under the same names: the network sees ``(sample / scale - mean) /
     std``, each one number or one for each channel; ``memory``, in bytes or as ``"2GiB"``, bounds the resident memory of
     the whole process, the result included; ``tile`` is (height, width); ``statistics``, a file of ``exactile measure``
-    or what it holds, are taken in place of the image's own. Models that were deployed before, and bundles, have their
-    ``output`` and normalisation, and take no others.
+    or what it holds, are taken in place of the image's own; with a ``tolerance``, ``"1e-4"`` or ``"labels:1e-5"``, the
+    result is not exact, and what error was found is told on stderr. Models that were deployed before, and bundles, have
+    their ``output`` and normalisation, and take no others.
 
     With ``cache``, what an ONNX file is deployed to is kept in the user's cache folder, and found there by later calls.
     With ``progress``, a bar is drawn in terminals and notebooks. Notes and warnings go to stderr, as those of the
@@ -108,6 +110,7 @@ def segment(
                 tile=tile,
                 border=border,
                 statistics=fixed,
+                tolerance=tolerance,
                 progress=progress,
             )
         finally:
@@ -142,6 +145,7 @@ def _run(
     tile: tuple[int, int] | None,
     border: Border,
     statistics: FixedStatistics | None,
+    tolerance: str | None,
     progress: bool,
 ) -> NDArray[Any]:
     sink = ArraySink()
@@ -153,10 +157,13 @@ def _run(
             tile=tile,
             border=border,
             statistics=statistics,
+            tolerance=tolerance,
             planned=bar.start,
             progress=bar.advance,
             measuring=bar.measure,
         )
+    if summary.tolerance is not None:
+        sys.stderr.write(f"note: {name}: exact: {summary.tolerance.sentence}\n")
     for note in summary.notes:
         sys.stderr.write(f"note: {name}: {note}\n")
     warn_of_damage(summary.damage, name)

@@ -27,6 +27,7 @@ from exactile.sources.metadata import metadata_of
 from exactile.sources.protocol import DecodedInParts, DecodedWhole, Source
 from exactile.sources.sample_types import stored_type
 from exactile.statistics import measuring_bytes
+from exactile.tolerance.tolerance import Tolerance
 
 PlanName = Literal["auto", "whole", "tile", "strip"]
 PLAN_NAMES: tuple[PlanName, ...] = get_args(PlanName)
@@ -49,7 +50,8 @@ SKIPPING_TILE_PX = 1024
 class Wish:
     """What is asked of a plan. ``tile`` forces its shape: (height, width), or strip rows and band width.
 
-    ``apart_bytes``: what is done with the result afterwards takes so much, when the engine is closed.
+    ``apart_bytes``: what is done with the result afterwards takes so much, when the engine is closed. ``tolerance``
+    is the most error of tiles that need not be exact; None for exact ones.
     """
 
     plan: PlanName = "auto"
@@ -57,6 +59,7 @@ class Wish:
     border: Border = "model"
     background: Background | None = None
     apart_bytes: int = 0
+    tolerance: Tolerance | None = None
 
     def __post_init__(self) -> None:
         if self.plan not in PLAN_NAMES:
@@ -69,6 +72,10 @@ class Wish:
             raise OptionError(f"a tile needs a positive height and width, got {self.tile[0]}x{self.tile[1]}")
         if self.background is not None and self.plan == "strip":
             raise OptionError("strips go over everything; to skip background, use --plan tile")
+        if self.tolerance is not None and self.plan in {"whole", "strip"}:
+            raise OptionError(f"--plan {self.plan} is exact; a --tolerance is for tiles")
+        if self.tolerance is not None and self.border != "model":
+            raise OptionError(f"a --tolerance goes with --border model, not {self.border}")
 
 
 class Planner:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 import exactile
 from exactile.contract import DeployedModel
 from exactile.errors import ResumeError
+from exactile.graph_hash import graph_hash
 from exactile.passes.found import NOTHING, BegunLevel, Found
 from exactile.plan.prediction import Plan
 from exactile.plan.strips import StripPlan
@@ -21,8 +21,9 @@ from exactile.planning import Wish
 from exactile.sinks.restoration import differences
 from exactile.sources.protocol import Source
 from exactile.statistics import Normalizers
+from exactile.tolerance.report import ToleranceReport
 
-FOUND = ("plan", "normalizers", "statistics", "passes", "output")
+FOUND = ("plan", "normalizers", "statistics", "passes", "output", "exact", "tolerance")
 """What the earlier run found out and a later one takes over: not asked for, so not compared with what is asked."""
 
 
@@ -47,6 +48,7 @@ def asked_record(
             "tile": None if wish.tile is None else list(wish.tile),
             "border": wish.border,
             "background": None if wish.background is None else wish.background.describe(),
+            "tolerance": None if wish.tolerance is None else wish.tolerance.text,
         },
         "arguments": dict(arguments),
     }
@@ -57,8 +59,9 @@ def complete_record(
     plan: Plan,
     normalizers: Normalizers | None,
     statistics: Mapping[str, NDArray[Any]] | None = None,
+    tolerance: ToleranceReport | None = None,
 ) -> dict[str, Any]:
-    """With what was found out: the plan, and the statistics of the image and of its feature maps."""
+    """With what was found out: the plan, the statistics of the image and of its feature maps, and the error."""
     shape = (plan.rows, plan.x.tile) if isinstance(plan, StripPlan) else plan.tile_shape
     found = None
     if normalizers is not None:
@@ -71,10 +74,18 @@ def complete_record(
             name: {"shape": list(array.shape), "values": array.ravel().tolist()}
             for name, array in (statistics or {}).items()
         },
+        "exact": tolerance is None or tolerance.exact,
+        "tolerance": None if tolerance is None else tolerance.plain,
     }
 
 
-def found_record(asked: Mapping[str, Any], plan: Plan, normalizers: Normalizers | None, found: Found) -> dict[str, Any]:
+def found_record(
+    asked: Mapping[str, Any],
+    plan: Plan,
+    normalizers: Normalizers | None,
+    found: Found,
+    tolerance: ToleranceReport | None = None,
+) -> dict[str, Any]:
     """With what was found out before the result is begun: as ``complete_record``, and how far the passes are."""
     passes = {
         "tiles": [list(tile) for tile in found.tiles],
@@ -86,7 +97,7 @@ def found_record(asked: Mapping[str, Any], plan: Plan, normalizers: Normalizers 
             for name, array in found.statistics.items()
         },
     }
-    return {**complete_record(asked, plan, normalizers), "passes": passes}
+    return {**complete_record(asked, plan, normalizers, tolerance=tolerance), "passes": passes}
 
 
 def _text(array: NDArray[Any], dtype: str) -> str:
@@ -106,6 +117,7 @@ class Earlier:
     shape: tuple[int, int]
     normalizers: Normalizers | None
     found: Found = NOTHING
+    tolerance: ToleranceReport | None = None
 
 
 def take_over(record: Mapping[str, Any], asked: Mapping[str, Any]) -> Earlier:
@@ -121,7 +133,14 @@ def take_over(record: Mapping[str, Any], asked: Mapping[str, Any]) -> Earlier:
     normalizers = None
     if measured is not None:
         normalizers = Normalizers(offset=np.array(measured["offset"]), scale=np.array(measured["scale"]))
-    return Earlier(plan=plan["name"], shape=(height, width), normalizers=normalizers, found=_found(record))
+    told = record.get("tolerance")
+    return Earlier(
+        plan=plan["name"],
+        shape=(height, width),
+        normalizers=normalizers,
+        found=_found(record),
+        tolerance=None if told is None else ToleranceReport.of_record(told),
+    )
 
 
 def _found(record: Mapping[str, Any]) -> Found:
@@ -144,14 +163,3 @@ def _found(record: Mapping[str, Any]) -> Found:
         if begun is None
         else BegunLevel(zones=begun["zones"], state=_array(begun["state"], "<f8").astype(np.float64)),
     )
-
-
-def graph_hash(model: DeployedModel) -> str:
-    """SHA-256 of the graphs and their weights."""
-    found = hashlib.sha256()
-    for one in (model, *(level.model for level in model.levels)):
-        found.update(one.graph)
-        for name in sorted(one.weights):
-            found.update(name.encode())
-            found.update(np.ascontiguousarray(one.weights[name]).data)
-    return found.hexdigest()

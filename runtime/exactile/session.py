@@ -27,6 +27,7 @@ from exactile.plan.choice import Choice
 from exactile.plan.prediction import Plan
 from exactile.planning import PlanName, Planner, Wish
 from exactile.processors.choice import open_processor
+from exactile.sinks.nothing import NoSink
 from exactile.sinks.protocol import Sink
 from exactile.sources.alpha import leave_out_alpha
 from exactile.sources.protocol import Source, StoredSource
@@ -35,6 +36,12 @@ from exactile.statistics_run import ImageOpening, MeasuredImage, StatisticsRun
 from exactile.stream import RowStream
 from exactile.stream_plan import plan_stream
 from exactile.summary import Summary
+from exactile.tolerance.curve import ErrorCurve
+from exactile.tolerance.local import check_measurable, check_tolerance
+from exactile.tolerance.measure import CurveWish, measure_curve
+from exactile.tolerance.narrowing import Narrowing
+from exactile.tolerance.tile_runs import TileRuns
+from exactile.tolerance.tolerance import Tolerance
 from exactile.ways import Way, Ways
 
 
@@ -103,6 +110,7 @@ class Session:
                 engine_stays=keep_engine,
             )
 
+        self._planner_of = planner
         self._planner = planner(model)
         self._without_passes = replace(of_images, levels=(), keeping=None, whole=None)
         self._planner_without_passes = planner(self._without_passes)
@@ -176,6 +184,7 @@ class Session:
         nodata: float | None = None,
         nodata_label: int | None = None,
         statistics: FixedStatistics | None = None,
+        tolerance: Tolerance | str | None = None,
     ) -> Summary:
         """Segment ``source`` into ``sink``: equal to one pass over the whole image.
 
@@ -189,6 +198,10 @@ class Session:
         With ``statistics``, a network that takes statistics of the whole image takes these, and there are no passes
         before: the result is equal to one pass with them, not with the image's own. Raises OptionError where they are
         those of another network.
+        With a ``tolerance``, ``"1e-4"`` of the range of scores or ``"labels:1e-5"`` of all labels, tiles with the
+        smallest halo are run whose error in a sample of tiles stays within it: the result is not exact, and the summary
+        tells what was found. Where it is exceeded, the exact plan is run. For networks without statistics of the whole
+        image, on a CPU.
         On any failure the sink is aborted and the first error raised.
 
         With ``resume``, an unfinished run that ``sink`` kept is gone on with, by the same plan, to the same bytes;
@@ -202,7 +215,8 @@ class Session:
             progress=progress or (lambda _pixels: None),
         )
         try:
-            wish = Wish(plan=plan, tile=tile, border=border, background=background)
+            allowed = Tolerance.parse(tolerance) if isinstance(tolerance, str) else tolerance
+            wish = Wish(plan=plan, tile=tile, border=border, background=background, tolerance=allowed)
         except BaseException:
             sink.abort()
             raise
@@ -263,7 +277,59 @@ class Session:
             nodata_label=nodata_label,
             afterwards=afterwards,
             statistics=statistics,
+            narrowing=self._narrowing(way, source, sink),
         )
+
+    def _narrowing(self, way: Way, source: Source, sink: Sink) -> Narrowing | None:
+        """What makes the halo smaller, where that is asked for. Raises OptionError, the sink aborted."""
+        if way.wish.tolerance is None:
+            return None
+        try:
+            processor = check_tolerance(way.model, way.processor, (source.height, source.width), way.wish.tolerance)
+        except ExactileError:
+            sink.abort()
+            raise
+        return Narrowing(
+            model=way.model,
+            planner=way.planner,
+            planner_of=self._planner_of,
+            processor=processor,
+            source=source,
+            sink=sink,
+            wish=way.wish,
+        )
+
+    def error_curve(
+        self,
+        images: Mapping[str, Source],
+        wish: CurveWish | None = None,
+        *,
+        progress: Callable[[str, int, int], None] | None = None,
+        nodata: float | None = None,
+    ) -> ErrorCurve:
+        """What error halos make that are smaller than the exact one, on ``images`` by name.
+
+        Tiles with each halo are compared with exact ones at some zones of each image; and what changes when all pixels
+        farther than that are others. For networks without statistics of the whole image, on a CPU.
+
+        Raises OptionError, PlanError where an image has no seam, BudgetError, SourceError.
+        """
+        found = []
+        for name, source in images.items():
+            leave_out_alpha(source, self.contract.image.channels)
+            self._planner.check_source(source)
+            processor = check_measurable(self._model, self._processor, (source.height, source.width))
+            normalizers = self._normalizers(source, None, None, nodata)
+            runs = TileRuns(
+                model=self._model,
+                planner=self._planner,
+                processor=processor,
+                source=source,
+                sink=NoSink(),
+                constants=constants_of(self.contract.image, normalizers),
+            )
+            found.append((name, runs))
+        return measure_curve(self._model, found, wish or CurveWish(), progress or (lambda _what, _done, _total: None))
 
     def _way(self, source: Source, sink: Sink, wish: Wish, statistics: FixedStatistics | None, *, resume: bool) -> Way:
         """How the image is run. Raises OptionError and SinkError, the sink aborted."""

@@ -12,6 +12,7 @@ from exactile.plan.border import Border
 from exactile.sources.damage import NO_DAMAGE, DamageReport
 from exactile.sources.protocol import ReadCount
 from exactile.stored_values import NO_NAN, NanReport
+from exactile.tolerance.report import ToleranceReport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +25,8 @@ class Summary:
     ``verification`` how it is known that it equals one pass, ``notes`` how the image was read. ``processor`` is what
     computed: the CPU, or GPUs, and the engine. ``passes`` found statistics of the whole image before; in their place
     ``statistics`` were taken, where they are given: the result is that of these. ``predicted_work`` is that of all
-    passes, halo included, by one pass of the whole network over the image.
+    passes, halo included, by one pass of the whole network over the image. ``tolerance`` tells of the error that was
+    allowed and found; where there is none, or it says so, the result is exact.
     """
 
     plan: str
@@ -57,6 +59,12 @@ class Summary:
     passes: tuple[PassReport, ...] = ()
     predicted_work: float = 1.0
     statistics: FixedStatistics | None = None
+    tolerance: ToleranceReport | None = None
+
+    @property
+    def exact(self) -> bool:
+        """Whether the result equals one pass."""
+        return self.tolerance is None or self.tolerance.exact
 
     @property
     def megapixels_per_second(self) -> float:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from exactile.contract import DeployedModel
 from exactile.errors import ExactileError
+from exactile.graph_hash import graph_hash
 from exactile.one_pass import model_in_one_pass
 from exactile.passes.planner import PassPlanner
 from exactile.passes.scratch import free_bytes
@@ -20,7 +21,6 @@ from exactile.plan.tiles import suiting_tile
 from exactile.planning import Planner, Wish
 from exactile.processors.host import HostProcessor
 from exactile.processors.protocol import Processor
-from exactile.run_record import graph_hash
 from exactile.sinks.nothing import NoSink
 from exactile.sinks.protocol import ResumableSink, Sink
 from exactile.sources.protocol import Source

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from exactile.errors import PlanError
 from exactile.geometry import AxisGeometry, Box, Geometry, Span, round_down, round_up
+from exactile.tolerance.halos import halo_steps
 from exactile_converters.verify.dependency import Runs
 from exactile_converters.verify.difference import compare, probabilities
 from exactile_converters.verify.whole import WholePass
 
 Array = NDArray[Any]
 
-MOST_STEPS = 12
 MOST_OFFSETS = 8
 
 
@@ -103,20 +103,6 @@ def claimed_margins(axis: AxisGeometry) -> Margins:
     return Margins(
         before=round_up(max(0, axis.margin_before), axis.stride), after=round_up(max(0, axis.margin_after), axis.stride)
     )
-
-
-def halo_steps(geometry: Geometry) -> tuple[int, ...]:
-    """Multiples of the stride from 0 to the claimed halo, some twelve of them, the last two among them."""
-    stride = max(geometry.y.stride, geometry.x.stride)
-    sides = [side for axis in (geometry.y, geometry.x) for side in _sides(axis)]
-    last = round_up(max(sides), stride)
-    step = max(stride, round_up(ceil(last / MOST_STEPS), stride))
-    return tuple(sorted({*range(0, last + 1, step), max(0, last - stride), last}))
-
-
-def _sides(axis: AxisGeometry) -> tuple[int, int]:
-    margins = claimed_margins(axis)
-    return margins.before, margins.after
 
 
 def offset_steps(stride: int) -> tuple[int, ...]:

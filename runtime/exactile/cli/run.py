@@ -49,6 +49,7 @@ from exactile.request.meaning import warn_of_nan
 from exactile.request.model_choice import ModelChoice, why_not_run_before
 from exactile.request.onnx_models import when_whole
 from exactile.request.progress import Bar, ManyBars
+from exactile.tolerance.tolerance import Tolerance
 
 EXAMPLES = """
 **Examples**
@@ -70,6 +71,8 @@ EXAMPLES = """
 `exactile run unet.onnx slide.svs -o labels.tif --level 1 --channels 0,1,2 --json > summary.json`
 
 `exactile run norms.onnx slides/ -o labels/ --scale 255 --statistics statistics.json`
+
+`exactile run unet.bundle slide.tif -o labels.tif --tolerance labels:1e-5`
 """
 
 
@@ -173,6 +176,15 @@ def run(
     nodata_label: Annotated[
         int | None,
         typer.Option(min=0, help="The label of pixels without data. [default: what the network makes of them]"),
+    ] = None,
+    tolerance: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHARE|labels:SHARE",
+            help="Not exact: tiles with a smaller halo, within this error (1e-4 of the range of scores, or labels:1e-5 "
+            "of all labels), checked on a sample of tiles; exact where it is exceeded. On a CPU.",
+            show_default=False,
+        ),
     ] = None,
     statistics: Annotated[
         Path | None,
@@ -316,6 +328,7 @@ def run(
             scratch=scratch,
             scratch_bytes=parse_bytes(scratch_size, "--scratch-size"),
             statistics=statistics,
+            tolerance=None if tolerance is None else Tolerance.parse(tolerance),
             trace=trace,
             resume=resume,
             pictures={"preview": preview, "overlay": overlay},

@@ -14,6 +14,7 @@ from exactile.batch import OVERLAP_SHARE
 from exactile.cli.background import parse_background
 from exactile.contract import DeployedModel
 from exactile.errors import BudgetError, OptionError
+from exactile.graph_hash import graph_hash
 from exactile.image_run import ImageRun, Watcher
 from exactile.memory import default_budget_bytes
 from exactile.passes.fixed import FixedStatistics, read_statistics
@@ -22,7 +23,6 @@ from exactile.planning import PlanName, Wish
 from exactile.preview import pictures_bytes, write_pictures
 from exactile.request.meaning import tell_doubt
 from exactile.request.model_choice import Deploy, ModelChoice
-from exactile.run_record import graph_hash
 from exactile.session import Session
 from exactile.sinks.open import open_sink
 from exactile.sinks.protocol import ResumableSink, Sink
@@ -30,6 +30,7 @@ from exactile.sinks.zarr import labels_folder
 from exactile.sources.alpha import leave_out_alpha
 from exactile.sources.open import open_source
 from exactile.sources.protocol import Source
+from exactile.tolerance.tolerance import Tolerance
 from exactile.trace import Trace, check_trace_target
 
 
@@ -58,6 +59,7 @@ class RunRequest:
     resume: bool
     pictures: Mapping[str, bool]
     statistics: Path | None = None
+    tolerance: Tolerance | None = None
     keep_engine: bool = False
     _deploy: Deploy | None = None
     _told: bool = False
@@ -94,6 +96,7 @@ class RunRequest:
             border=self.border,
             background=background,
             apart_bytes=pictures_bytes(source, label_bytes, self.pictures),
+            tolerance=self.tolerance,
         )
         run = session.image_run(
             source,

@@ -43,7 +43,10 @@ def print_line(told: dict[str, Any]) -> None:
         return
     height, width = told["image_size"]
     seconds, speed = told["seconds"]["total"], told["megapixels_per_second"]
-    typer.echo(f"{told['output']}  {height} x {width} pixels, {told['plan']}, {seconds:.1f} s, {speed:.2f} Mpx/s")
+    error = "" if told["exact"] else f", not exact: error {told['tolerance']['found']:.2g} found"
+    typer.echo(
+        f"{told['output']}  {height} x {width} pixels, {told['plan']}, {seconds:.1f} s, {speed:.2f} Mpx/s{error}"
+    )
 
 
 def versions() -> dict[str, str]:
@@ -87,6 +90,8 @@ def summary_object(summary: Summary, *, model: Path, image: Path | str, target: 
         "nan": nan_object(summary.nan),
         "rule": summary.rule,
         "verification": asdict(summary.verification),
+        "exact": summary.exact,
+        "tolerance": None if summary.tolerance is None else summary.tolerance.plain,
         "wanted_pixels": summary.wanted_pixels,
         "computed_pixels": summary.computed_pixels,
         "kept_pixels": summary.kept_pixels,
@@ -141,7 +146,7 @@ def _rows(summary: Summary, target: Path) -> list[tuple[str, str]]:
         ("plan", f"{summary.plan}: {_pieces(summary)}, border {summary.border}"),
         ("why", summary.reason),
         ("rule", summary.rule),
-        ("exact", summary.verification.sentence),
+        ("exact", summary.verification.sentence if summary.tolerance is None else summary.tolerance.sentence),
         ("device", summary.processor),
         ("pixels", pixels),
         ("seconds", f"{seconds.total:.2f} total; busy: {busy}"),

@@ -14,13 +14,14 @@ from typing import Annotated, Any
 import typer
 
 import exactile
+from exactile.bundle.opening import is_bundle
+from exactile.cli.error_curve import CurveRequest, curve_object, print_curve
 from exactile.cli.failures import reported
 from exactile.cli.options import (
     AxesOption,
     ChannelsOption,
     LevelOption,
     MeanOption,
-    ModelArgument,
     MppOption,
     NoProgressOption,
     OutputNameOption,
@@ -34,9 +35,11 @@ from exactile.cli.options import (
 from exactile.cli.protection import protect_files
 from exactile.cli.values import parse_channels, parse_numbers, parse_tile
 from exactile.cli.verdict import print_verdict
+from exactile.errors import OptionError
 from exactile.request.converter import load_converter, load_verifier
 from exactile.request.stages import Stages
 from exactile.sources.address import shown_name
+from exactile.tolerance.measure import CurveWish
 
 EXAMPLES = """
 **Examples**
@@ -45,6 +48,8 @@ EXAMPLES = """
 
 `exactile verify unet.onnx --image slide.tif --scale 255 --sweep --report proof/`
 
+`exactile verify unet.bundle --erf --image monday.tif --image tuesday.tif`
+
 `exactile verify unet.onnx --tile 256x320 --seed 7 --json | jq .tiled_against_whole`
 
 **Exit status**: 0 the claim holds, 1 it fails, 2 or more: it could not be tried.
@@ -52,16 +57,33 @@ EXAMPLES = """
 
 CLAIM_FAILS = 1
 
+VerifiedArgument = Annotated[
+    Path,
+    typer.Argument(metavar="MODEL", help="The network: an ONNX file; for --erf also a bundle.", show_default=False),
+]
+
 
 def verify(
-    model: ModelArgument,
-    image: Annotated[Path | None, typer.Option(help="Compare on this image. [default: seeded noise]")] = None,
+    model: VerifiedArgument,
+    image: Annotated[
+        list[Path] | None,
+        typer.Option(help="Compare on this image; several, each with --image, for --erf. [default: seeded noise]"),
+    ] = None,
     tile: Annotated[
         str | None, typer.Option(metavar="H[xW]", help="Tiles to compare with. [default: small, for many seams]")
     ] = None,
     sweep: Annotated[
         bool, typer.Option("--sweep", help="Also the error against halo size and against tile alignment.")
     ] = False,
+    erf: Annotated[
+        bool,
+        typer.Option(
+            "--erf",
+            help="Also what error smaller halos make on these images, and how far off pixels still change results. Of "
+            "a bundle this alone; it is kept in it, for run --tolerance.",
+        ),
+    ] = False,
+    zones: Annotated[int, typer.Option(min=1, help="Of each image, that --erf looks at.")] = 8,
     report: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write index.html with tables and pictures to this folder.")
     ] = None,
@@ -90,8 +112,24 @@ def verify(
     with reported():
         from exactile.sources.open import open_source
 
-        converter, verifier = load_converter(), load_verifier()
         tile_shape, chosen = parse_tile(tile), parse_channels(channels)
+        images = list(image or ())
+        opening = {"axes": axes, "channels": chosen, "level": level, "mpp": mpp, "series": series, "z": z, "t": t}
+        curve = CurveRequest(
+            images=[str(one) for one in images],
+            options={**opening, "page": page},
+            wish=CurveWish(tile=tile_shape, zones=zones, seed=seed),
+        )
+        if is_bundle(model):
+            given = {"--scale": scale, "--mean": mean, "--std": std, "--output-name": output_name, "--report": report}
+            _of_bundle(model, curve, [name for name, one in given.items() if one is not None], erf=erf,
+                       progress=not no_progress, as_json=as_json)  # fmt: skip
+            return
+        if erf:
+            curve.check()
+        elif len(images) > 1:
+            raise OptionError("one --image is compared; several are for --erf")
+        converter, verifier = load_converter(), load_verifier()
         normalization = converter.Normalization(
             scale=parse_numbers("scale", scale, 1.0),
             mean=parse_numbers("mean", mean, 0.0),
@@ -99,14 +137,10 @@ def verify(
         )
         if report is not None:
             report_page = report / verifier.PAGE
-            protect_files([model], [image] if image is not None else [], files=[(report_page, "--report")])
+            protect_files([model], images, files=[(report_page, "--report")])
             verifier.check_directory(report)
         network = converter.load_network(model, output_name=output_name)
-        source = (
-            open_source(image, axes=axes, channels=chosen, level=level, mpp=mpp, series=series, z=z, t=t, page=page)
-            if image is not None
-            else None
-        )
+        source = open_source(images[0], **curve.options) if images else None
         try:
             with Stages(enabled=not no_progress) as stages:
                 found = verifier.verify(
@@ -118,21 +152,53 @@ def verify(
                     seed=seed,
                     progress=stages.update,
                 )
+                measured = None
+                if erf:
+                    network = converter.load_network(model, output_name=output_name)
+                    measured = curve.of(
+                        lambda dtype: converter.deploy(
+                            network, image_dtype=dtype, normalization=normalization, output="raw", strips=False
+                        ),
+                        stages.update,
+                    )
         finally:
             if source is not None:
                 source.close()
-        facts = _facts(model, image)
+        facts = _facts(model, images)
         written = verifier.write_report(report, found, facts) if report is not None else None
         stated = {**verifier.verification_object(found), "made": facts, "report": str(written) if written else None}
+        stated["error_curve"] = None if measured is None else curve_object(measured)
         if as_json:
             typer.echo(json.dumps(stated, indent=2))
         else:
             print_verdict(stated)
+            if measured is not None:
+                print_curve(stated["error_curve"])
         if not found.holds:
             raise typer.Exit(CLAIM_FAILS)
 
 
-def _facts(model: Path, image: Path | None) -> dict[str, Any]:
+def _of_bundle(model: Path, curve: CurveRequest, fixed: list[str], *, erf: bool, progress: bool, as_json: bool) -> None:
+    """Measure what error smaller halos make, and keep it in the bundle."""
+    folder = model if model.is_dir() else model.parent
+    if not erf:
+        raise OptionError(
+            f"{model} is a bundle, which holds no network to prove anything of: give the ONNX file that it was "
+            "converted from; or --erf --image IMAGE, to measure what error smaller halos make"
+        )
+    if fixed:
+        raise OptionError(f"{', '.join(fixed)}: not for the bundle {model}; leave it out")
+    with Stages(enabled=progress) as stages:
+        measured, path = curve.of_bundle(folder, stages.update)
+    told: dict[str, Any] = {"model": str(model), "error_curve": curve_object(measured), "kept": str(path)}
+    if as_json:
+        typer.echo(json.dumps(told, indent=2))
+    else:
+        print_curve(told["error_curve"])
+        typer.echo(f"kept in {path}, for exactile run {model} IMAGE -o RESULT --tolerance ...")
+
+
+def _facts(model: Path, images: list[Path]) -> dict[str, Any]:
     """What it takes to make the same again."""
     with model.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -140,7 +206,7 @@ def _facts(model: Path, image: Path | None) -> dict[str, Any]:
         "command": shlex.join(["exactile", *sys.argv[1:]]),
         "model": str(model),
         "model_sha256": digest,
-        "image": shown_name(image) if image is not None else "noise",
+        "image": ", ".join(shown_name(one) for one in images) if images else "noise",
         "exactile": exactile.__version__,
         "python": platform.python_version(),
         **{name: _version(name) for name in ("onnxruntime", "onnx", "onnx-ir", "numpy")},

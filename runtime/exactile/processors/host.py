@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from exactile.contract import DeployedModel, Level
@@ -70,6 +70,24 @@ class HostProcessor:
             further=lambda step: parts.take(step.tile),
             ahead=lambda step: parts.ahead(step.tile),
         )
+
+    @contextmanager
+    def tile_engine(
+        self, plan: TilePlan, need: MemoryNeed, constants: Constants, check: Callable[[], None]
+    ) -> Iterator[OnnxRuntimeEngine]:
+        """An engine for single tiles of ``plan``; no other is open meanwhile. Raises EngineError."""
+
+        def opened() -> OnnxRuntimeEngine:
+            return open_tile_engine(
+                self._model,
+                plan,
+                activation_bytes=need.activation_bytes,
+                constants=constants,
+                threads=self._threads,
+            )
+
+        with self.lease.other(opened, check=check) as (engine, _seconds):
+            yield engine
 
     def level_space(self, level: Level) -> None:
         """A CPU has none."""

@@ -1,0 +1,94 @@
+"""``exactile verify --erf``: error against halo on images, for people and as JSON; beside a bundle it is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from exactile.contract import DeployedModel
+from exactile.errors import OptionError
+from exactile.session import Session
+from exactile.sources.address import shown_name
+from exactile.sources.open import open_source
+from exactile.sources.protocol import Source
+from exactile.tolerance.curve import ErrorCurve
+from exactile.tolerance.measure import CurveWish
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CurveRequest:
+    """``images`` are opened with ``options``; ``wish`` says where they are looked at."""
+
+    images: Sequence[str]
+    options: Mapping[str, Any]
+    wish: CurveWish
+
+    def check(self) -> None:
+        """Raises OptionError where there is nothing to measure on."""
+        if not self.images:
+            raise OptionError("--erf is measured on images: give one with --image, or several, each with --image")
+
+    def of_bundle(self, folder: Path, progress: Progress) -> tuple[ErrorCurve, Path]:
+        """Measure it for the bundle ``folder``, and keep it there. Raises BundleError, SinkError."""
+        from exactile.bundle.opening import open_bundle
+        from exactile.tolerance.curve_file import write_curve
+
+        self.check()
+        model = open_bundle(folder, error_curve=False).model  # that may be damaged
+        curve = self.of(lambda _dtype: model, progress)
+        return curve, write_curve(folder, curve)
+
+    def of(self, model_for: Callable[[str], DeployedModel], progress: Progress) -> ErrorCurve:
+        """Measure it for the model for samples of one type."""
+        self.check()
+        with ExitStack() as stack:
+            sources: dict[str, Source] = {}
+            for image in self.images:
+                name = Path(shown_name(image)).name
+                while name in sources:
+                    name += "'"
+                sources[name] = stack.enter_context(closing(open_source(image, **self.options)))
+            session = stack.enter_context(
+                closing(Session(model_for(str(next(iter(sources.values())).dtype)), device="cpu"))
+            )
+            return session.error_curve(sources, self.wish, progress=progress)
+
+
+def curve_object(curve: ErrorCurve) -> dict[str, Any]:
+    """As plain data; the same as the file beside a bundle."""
+    import msgspec
+
+    from exactile.tolerance.curve_file import curve_file
+
+    found: dict[str, Any] = msgspec.to_builtins(curve_file(curve))
+    return found
+
+
+def print_curve(told: dict[str, Any]) -> None:
+    """Print the plain data of a curve on stdout, as a table."""
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    heads = ("halo, px", "scores, of their range", "other labels", "far pixels others: scores", "other labels")
+    for number, head in enumerate(heads):
+        table.add_column(head, justify="left" if number == 0 else "right")
+    for point in told["points"]:
+        shares = (point[name] for name in ("scores", "labels", "far_scores", "far_labels"))
+        table.add_row(str(point["halo_px"]), *map(_share, shares))
+    console = Console(highlight=False, soft_wrap=True)
+    for image in told["images"]:
+        height, width = image["size"]
+        console.print(f"{image['name']}: {height} x {width} pixels, {image['zones']} zones", markup=False)
+    height, width = told["tile"]
+    console.print(f"error against halo, exact tiles of {height} x {width}:")
+    console.print(table)
+
+
+def _share(value: float | str | None) -> str:
+    return "-" if value is None else value if isinstance(value, str) else f"{value:.2e}" if value else "0"

@@ -1,0 +1,148 @@
+"""The file of an error curve beside a bundle: JSON, decoded strictly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+import exactile
+from exactile.errors import BundleError
+from exactile.sinks.failures import os_errors_as_sink_errors
+from exactile.tolerance.curve import CurveImage, ErrorCurve, ErrorPoint
+
+CURVE_NAME = "error_curve.json"
+FORMAT: Literal["exactile.error_curve"] = "exactile.error_curve"
+VERSION: Literal[1] = 1
+MOST_BYTES = 16 << 20
+LONGEST_DETAIL = 300
+
+Size = Annotated[int, Meta(ge=1, le=1 << 31)]
+Share = Annotated[float, Meta(ge=0)] | Literal["infinite"] | None
+
+
+class _Part(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Unknown fields are an error."""
+
+
+class ImagePart(_Part, frozen=True, kw_only=True):
+    """See ``CurveImage``."""
+
+    name: str
+    size: tuple[Size, Size]
+    zones: Size
+    pixels: Annotated[int, Meta(ge=1, le=1 << 60)]
+
+
+class PointPart(_Part, frozen=True, kw_only=True):
+    """See ``ErrorPoint``."""
+
+    halo_px: Annotated[int, Meta(ge=0, le=1 << 31)]
+    scores: Share
+    labels: Share
+    far_scores: Share
+    far_labels: Share
+
+
+class CurveFile(_Part, frozen=True, kw_only=True):
+    """All of the file. See ``ErrorCurve``."""
+
+    format: Literal["exactile.error_curve"]
+    version: Literal[1]
+    made_by: str
+    belongs_to: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+    tile: tuple[Size, Size]
+    seed: Annotated[int, Meta(ge=0)]
+    images: Annotated[tuple[ImagePart, ...], Meta(min_length=1)]
+    points: Annotated[tuple[PointPart, ...], Meta(min_length=1)]
+
+
+def curve_file(curve: ErrorCurve) -> CurveFile:
+    """``curve`` as it is written."""
+    return CurveFile(
+        format=FORMAT,
+        version=VERSION,
+        made_by=f"exactile {exactile.__version__}",
+        belongs_to=curve.belongs_to,
+        tile=curve.tile,
+        seed=curve.seed,
+        images=tuple(ImagePart(name=i.name, size=i.size, zones=i.zones, pixels=i.pixels) for i in curve.images),
+        points=tuple(
+            PointPart(
+                halo_px=point.halo_px,
+                scores=_written(point.scores),
+                labels=_written(point.labels),
+                far_scores=_written(point.far_scores),
+                far_labels=_written(point.far_labels),
+            )
+            for point in curve.points
+        ),
+    )
+
+
+def write_curve(folder: Path, curve: ErrorCurve) -> Path:
+    """Write it into the bundle ``folder``, complete or not at all. Raises SinkError."""
+    path = folder / CURVE_NAME
+    new = path.with_name(f".{path.name}.new")
+    with os_errors_as_sink_errors(path):
+        try:
+            new.write_bytes(msgspec.json.format(msgspec.json.encode(curve_file(curve)), indent=1) + b"\n")
+            new.replace(path)
+        finally:
+            new.unlink(missing_ok=True)
+    return path
+
+
+def read_curve(folder: Path, belongs_to: Callable[[], str]) -> ErrorCurve | None:
+    """That of the bundle ``folder``, whose graphs have the SHA-256 that is asked for; None where none was measured.
+
+    Raises BundleError where it is damaged, or another model's.
+    """
+    path = folder / CURVE_NAME
+    remedy = "delete it, or measure it again with exactile verify BUNDLE --erf --image IMAGE"
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise BundleError(f"{path} has more than {MOST_BYTES} bytes: it is no error curve; {remedy}")
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror}") from error
+    try:
+        file = msgspec.json.decode(content, type=CurveFile)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        detail = "".join(letter if letter.isprintable() else "?" for letter in str(error)[:LONGEST_DETAIL])
+        raise BundleError(f"{path} is damaged, or of another version ({detail}); {remedy}") from error
+    halos = [point.halo_px for point in file.points]
+    if halos != sorted(set(halos)):
+        raise BundleError(f"{path} is damaged: its halos do not rise; {remedy}")
+    if file.belongs_to != belongs_to():
+        raise BundleError(f"{path} was measured with another model than this bundle's; {remedy}")
+    return ErrorCurve(
+        belongs_to=file.belongs_to,
+        tile=file.tile,
+        seed=file.seed,
+        images=tuple(CurveImage(name=i.name, size=i.size, zones=i.zones, pixels=i.pixels) for i in file.images),
+        points=tuple(
+            ErrorPoint(
+                halo_px=point.halo_px,
+                scores=_read(point.scores),
+                labels=_read(point.labels),
+                far_scores=_read(point.far_scores),
+                far_labels=_read(point.far_labels),
+            )
+            for point in file.points
+        ),
+    )
+
+
+def _written(value: float | None) -> float | Literal["infinite"] | None:
+    return "infinite" if value == inf else value
+
+
+def _read(value: float | Literal["infinite"] | None) -> float | None:
+    return inf if value == "infinite" else value

@@ -1,0 +1,68 @@
+"""How far results are from the exact ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exactile.contract import ResultOutput
+from exactile.tolerance.tolerance import Tolerance
+
+LABEL_KINDS = {"labels", "multilabel"}
+
+
+@dataclass(slots=True)
+class Difference:
+    """What is seen so far. Scores that are not numbers are equal to each other, and infinitely far from others."""
+
+    largest: float = 0.0
+    lowest: float = inf
+    highest: float = -inf
+    differing: int = 0
+    labels_seen: int = 0
+    scores_seen: int = 0
+
+    def add(self, result: ResultOutput, exact: NDArray[Any], other: NDArray[Any]) -> None:
+        """Two results of the same zone, (H, W) or (C, H, W)."""
+        if result.kind in LABEL_KINDS:
+            self._add_labels(exact, other)
+            return
+        if exact.shape[0] > 1:
+            self._add_labels(exact.argmax(0), other.argmax(0))
+        here, there = exact.astype(np.float64), other.astype(np.float64)
+        same = (here == there) | (np.isnan(here) & np.isnan(there))
+        with np.errstate(invalid="ignore"):
+            gap = np.where(same, 0.0, np.abs(here - there))
+        self.largest = max(self.largest, float(np.nan_to_num(gap, nan=inf).max(initial=0.0)))
+        finite = here[np.isfinite(here)]
+        self.lowest = min(self.lowest, float(finite.min(initial=inf)))
+        self.highest = max(self.highest, float(finite.max(initial=-inf)))
+        self.scores_seen += here.size
+
+    def _add_labels(self, exact: NDArray[Any], other: NDArray[Any]) -> None:
+        self.differing += int(np.count_nonzero(exact != other))
+        self.labels_seen += exact.size
+
+    @property
+    def scores(self) -> float | None:
+        """The largest difference relative to the range of exact scores; None where there are none."""
+        if not self.scores_seen:
+            return None
+        if self.largest == 0:
+            return 0.0
+        return self.largest / (self.highest - self.lowest) if self.highest > self.lowest else inf
+
+    @property
+    def labels(self) -> float | None:
+        """The share of labels that differ; None where there are none."""
+        return self.differing / self.labels_seen if self.labels_seen else None
+
+    def by(self, tolerance: Tolerance) -> float:
+        """The error of the kind that ``tolerance`` is of, which there must be."""
+        found = self.scores if tolerance.kind == "scores" else self.labels
+        assert found is not None
+        return found
