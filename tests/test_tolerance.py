@@ -22,6 +22,7 @@ from exactile.tolerance.compared import compared
 from exactile.tolerance.curve import ErrorCurve, ErrorPoint
 from exactile.tolerance.difference import Difference
 from exactile.tolerance.halos import exact_halo, halo_steps, narrowed
+from exactile.tolerance.local import check_tolerance
 from exactile.tolerance.measure import CurveWish
 from exactile.tolerance.narrow import NarrowPlan
 from exactile.tolerance.narrowing import Narrowing
@@ -293,10 +294,21 @@ def test_statistics_of_the_whole_image_are_found_once_and_before(image):
 
 def test_networks_that_look_at_the_whole_image_are_refused(image):
     model = deploy_in_passes(network_of(exported("nnunet_plain", "torchscript")), image_dtype="uint8", output="raw")
+    colours = np.repeat(image, 3, 2)
     with pytest.raises(OptionError, match="statistics of the whole image"):
-        run(model, np.repeat(image, 3, 2), "0.1")
+        run(model, colours, "0.1")
     with pytest.raises(OptionError, match="statistics of the whole image"):
-        Session(model).error_curve({"a": ArraySource(np.repeat(image, 3, 2))})
+        Session(model).error_curve({"a": ArraySource(colours)})
+    statistics = Session(model).measure_statistics([ArraySource(colours)])  # fixed ones are no obstacle
+    _, exact = run(model, colours, None, statistics=statistics)
+    summary, result = run(model, colours, "0.2", statistics=statistics, tile=(48, 40))
+    assert not summary.exact
+    assert 0 < np.abs(result - exact).max() < 0.5 * np.ptp(exact)
+
+
+def test_gpus_are_refused(image):
+    with pytest.raises(OptionError, match="--device cpu"):
+        check_tolerance(deployed(taps()), object(), image.shape[:2], Tolerance.parse("0.1"))
 
 
 def test_an_exact_tile_that_does_not_fit_is_a_budget_error(image):

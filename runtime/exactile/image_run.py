@@ -191,7 +191,9 @@ class ImageRun:
         else:
             normalizers = self.measure()
             self.measure = lambda: normalizers
-            taken = narrowing.find(constants_of(self.model.contract.image, normalizers), self.cancellation.check)
+            constants = constants_of(self.model.contract.image, normalizers)
+            constants.update(self.statistics.values if self.statistics is not None else {})
+            taken = narrowing.find(constants, self.cancellation.check)
         self.model, self.planner, self.wish, self.tolerance = taken.model, taken.planner, taken.wish, taken.report
         return time.perf_counter() - begin
 

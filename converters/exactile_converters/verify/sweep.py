@@ -75,7 +75,6 @@ def sweep(
 ) -> Sweep:
     """Tile the reference's own padded image again and again, with ``tile`` (height, width) throughout."""
     axes = geometry.y, geometry.x
-    stride = max(axis.stride for axis in axes)
     halos, steps = [], halo_steps(geometry)
     shown = steps[len(steps) // 2]
     error_map = np.zeros(whole.result, np.float32)
@@ -86,16 +85,32 @@ def sweep(
         halos.append(measured)
         error_map = errors if halo == shown else error_map
         progress("halo sweep", done, len(steps))
+    offsets = offset_sweep(subject, whole, geometry, tile, probability=probability, progress=progress)
+    return Sweep(halos=tuple(halos), offsets=offsets, map_halo_px=shown, error_map=error_map)
+
+
+def offset_sweep(
+    subject: Runs,
+    whole: WholePass,
+    geometry: Geometry,
+    tile: tuple[int, int],
+    *,
+    probability: bool,
+    progress: Callable[[str, int, int], None],
+) -> tuple[SweepPoint, ...]:
+    """Tiles of the claimed halo that start off the stride; ``tile`` is larger by two strides throughout."""
+    axes = geometry.y, geometry.x
+    stride = max(axis.stride for axis in axes)
     offsets, shifts = [], offset_steps(stride)
     roomy = tile[0] + 2 * axes[0].stride, tile[1] + 2 * axes[1].stride
     for done, shift in enumerate(shifts, 1):
         moved = [_moved(claimed_margins(axis), axis, shift) for axis in axes]
         if all((axis.scale * margin.offset).denominator == 1 for axis, margin in zip(axes, moved, strict=True)):
             tiled, tiles = run_tiles(subject, whole.padded, geometry, roomy, (moved[0], moved[1]))
-            halo = max(steps) + stride
+            halo = max(halo_steps(geometry)) + stride
             offsets.append(_point(tiled, tiles, roomy, whole, halo=halo, offset=shift, probability=probability)[0])
         progress("alignment sweep", done, len(shifts))
-    return Sweep(halos=tuple(halos), offsets=tuple(offsets), map_halo_px=shown, error_map=error_map)
+    return tuple(offsets)
 
 
 def claimed_margins(axis: AxisGeometry) -> Margins:

@@ -12,7 +12,7 @@ from exactile.plan.tiles import Step
 from exactile.tolerance.narrow import NarrowPlan
 from exactile.tolerance.tile_runs import TileRuns
 
-HELD_BYTES = 64 << 20
+HELD_BYTES = 16 << 20
 """Of results that wait for the exact ones: only one engine is open at a time."""
 
 
