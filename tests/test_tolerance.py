@@ -134,6 +134,16 @@ def test_where_the_tolerance_is_exceeded_the_result_is_the_exact_one_bit_for_bit
     np.testing.assert_array_equal(result, plain)
 
 
+def test_the_bound_is_the_bound(image):
+    """The same error is within a tolerance as large as it, and beyond one that is a little smaller."""
+    points = (ErrorPoint(halo_px=NEAR, scores=0.0, labels=0.0), ErrorPoint(halo_px=FAR, scores=0.0, labels=0.0))
+    curve = ErrorCurve(belongs_to="0" * 64, tile=(32, 40), seed=0, images=(), points=points)
+    model = replace(deployed(taps()), error_curve=curve)
+    found = run(model, image, "0.02", tile=(32, 40))[0].tolerance.found
+    assert not run(model, image, repr(found), tile=(32, 40))[0].exact
+    assert run(model, image, repr(found * 0.999), tile=(32, 40))[0].exact
+
+
 def test_one_bad_tile_among_those_that_are_checked_is_found(image):
     """The far tap sees something at one seam only."""
     model, quiet = deployed(taps(far=1.0)), np.zeros_like(image)
