@@ -70,6 +70,7 @@ def test_a_curve_is_kept_in_the_bundle_and_used_by_run(files, bundle, tmp_path):
     assert shares == sorted(shares, reverse=True)
     assert shares[0] > shares[-1] == 0
     assert {point["scores"] for point in kept["points"]} == {None}
+    assert "7 halos to 24 pixels, on slide.tif" in called("info", bundle).stdout
     allowed = 2 * shares[2]
     summary = summary_of(bundle, slide, "-o", tmp_path / "a.tif", "--tolerance", f"labels:{allowed}", "--tile", 96)
     found = summary["tolerance"]
@@ -96,7 +97,7 @@ def test_the_summary_says_that_the_result_is_not_exact(files, tmp_path):
     assert done.exit_code == 0, done.output
     text = " ".join(done.stdout.split())
     assert "exact no: halo" in text
-    assert "by the tolerance of labels:0.2" in text
+    assert "with a tolerance of labels:0.2" in text
     plain = called("run", bundle, slide, "-o", tmp_path / "b.tif", "--tile", 96, "--json")
     assert json.loads(plain.stdout)["exact"] is True
     assert json.loads(plain.stdout)["tolerance"] is None

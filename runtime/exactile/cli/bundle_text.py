@@ -59,6 +59,10 @@ def print_bundle(bundle: Bundle, found: SampleRun | None, *, as_json: bool) -> N
     rows = [*_rows(bundle.path, bundle.file), ("hashes", f"{len(bundle.file.files)} files are what was converted")]
     rows += [("engine" if is_intact(engine) else "CHANGED", engine_text(engine)) for engine in model.engines]
     rows += [("not used", reason) for reason in model.engines_refused]
+    if model.error_curve is not None:
+        curve = model.error_curve
+        names = ", ".join(image.name for image in curve.images)
+        rows.append(("error curve", f"{len(curve.points)} halos to {curve.points[-1].halo_px} pixels, on {names}"))
     if found is not None:
         rows += [("test", _test_line(plan, found)) for plan in found.differing]
         rows.append(("", "passed" if found.holds else "FAILED: this machine computes something else"))

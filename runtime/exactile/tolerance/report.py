@@ -45,9 +45,9 @@ class ToleranceReport:
     def sentence(self) -> str:
         """For people."""
         if self.exact:
-            return f"yes, whatever the tolerance of {self.tolerance}: {self.reason}"
+            return f"yes, with a tolerance of {self.tolerance}: {self.reason}"
         return (
-            f"no: halo {self.halo_px} of {self.exact_halo_px} px, by the tolerance of {self.tolerance}; "
+            f"no: halo {self.halo_px} of {self.exact_halo_px} px, with a tolerance of {self.tolerance}; "
             f"{self._error} {_number(self.found)} in {self.checked} of {self.tiles} tiles that were checked, "
             f"{_number(self.expected)} expected by {self.source}"
         )
