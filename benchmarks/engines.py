@@ -1,9 +1,11 @@
 """What computes tiles and strips fastest on this CPU: ONNX Runtime, OpenVINO, torch. ``python -m benchmarks.engines``
 
 The same graphs (uint8 tile in, labels out) at the same fixed shapes with 2 threads, in turn in one process: tiles of
-1024 x 1024 and body strips of 128 x 1024 of U-Nets of depth 4. Torch computes the tile from the module that the graph
-was exported from, in channels-last memory, with the division by 255 and the arg max; it has no strip graphs. OpenVINO
-runs at float32, and at the precision that it chooses by itself, which on a CPU with bfloat16 is not float32.
+512 x 512 and, of the smallest network, 1024 x 1024, and body strips of 128 x 1024. Torch computes that network's tile
+of 512 from the module that the graph was exported from, in channels-last memory, with the division by 255 and the arg
+max; it has no strip graphs. OpenVINO runs at float32 and, on a CPU that has bfloat16, at the precision that it chooses
+by itself. INT8 is calibrated on an image of random samples (min-max). Labels are compared with those of ONNX Runtime
+at the same precision.
 """
 
 from __future__ import annotations
@@ -24,19 +26,39 @@ from benchmarks.harness.machine import versions
 from benchmarks.harness.part import run_part
 from benchmarks.harness.record import Record, Table
 from benchmarks.harness.turns import in_turn, median_ratio, ratios, spread
-from benchmarks.networks import deployed, unet
+from benchmarks.networks import CHANNELS, CLASSES, SCALE, balanced, deployed, prepared, unet
 from exactile.contract import DeployedModel
 from exactile.engines.onnx_runtime import OnnxRuntimeEngine
 from exactile.engines.strip_engine import StripEngine
 from exactile.plan.strips import StripPlace, least_rows
+from exactile.sources.array import ArraySource
+from exactile_converters.calibration_crops import crops_of
+from exactile_converters.deploy import deploy
+from exactile_converters.precision import at_precision
+from models.fc_densenet import LAYERS, FCDenseNet
 
-TILE = (1024, 1024)
-STRIP = (128, 1024)
+SMALL_TILE, LARGE_TILE, STRIP = (512, 512), (1024, 1024), (128, 1024)
+FLOAT32 = {"INFERENCE_PRECISION_HINT": "f32"}
 COLUMNS = (
     "network", "work", "engine", "ms|.0f", "ONNX Runtime by it|.2f", "rounds", "open s|.2f", "different labels|,d",
 )  # fmt: skip
 
 Labels = np.ndarray
+
+
+def fc_densenet() -> nn.Module:
+    torch.manual_seed(0)
+    return balanced(FCDenseNet(CHANNELS, CLASSES, layers=LAYERS[56]))
+
+
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "U-Net, 16 features": lambda: unet(16),
+    "U-Net, 64 features": lambda: unet(64),
+    "FC-DenseNet-56": fc_densenet,
+    "U-Net, 16 features, INT8": lambda: unet(16),
+}
+LARGE = {"U-Net, 64 features", "FC-DenseNet-56"}
+"""Networks whose tiles of 1024 x 1024, and torch's of 512, take longer than a table should."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,35 +177,65 @@ def _tensor(array: np.ndarray) -> Any:
     return openvino.Tensor(array, shared_memory=True)
 
 
-def ways(model: DeployedModel, module: nn.Module, work: str, threads: int) -> dict[str, Way]:
-    random = np.random.default_rng(0)
-    exact = {"INFERENCE_PRECISION_HINT": "f32"}
-    if work == "tile":
-        tile = random.integers(0, 256, (*TILE, 3), dtype=np.uint8)
-        return {
-            "ONNX Runtime": timed(lambda: onnx_tile(model, tile, threads)),
-            "OpenVINO": timed(lambda: openvino_tile(model, tile, threads, **exact)),
-            "OpenVINO, its own precision": timed(lambda: openvino_tile(model, tile, threads)),
-            "torch": timed(lambda: torch_tile(module, tile, threads)),
-        }
-    strip = random.integers(0, 256, (*STRIP, 3), dtype=np.uint8)
-    return {
-        "ONNX Runtime": timed(lambda: onnx_strip(model, strip, threads)),
-        "OpenVINO": timed(lambda: openvino_strip(model, strip, threads, **exact)),
-        "OpenVINO, its own precision": timed(lambda: openvino_strip(model, strip, threads)),
+def has_bfloat16() -> bool:
+    import openvino
+
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def in_int8(module: nn.Module, name: str) -> DeployedModel:
+    samples = np.random.default_rng(1).integers(0, 256, (512, 512, CHANNELS), dtype=np.uint8)
+    network = prepared(module, name)
+    crops = crops_of([ArraySource(samples)], network, SCALE).calibration
+    return deploy(at_precision(network, "int8", crops, "minmax"), image_dtype="uint8", normalization=SCALE)
+
+
+def tile_ways(model: DeployedModel, module: nn.Module | None, side: tuple[int, int], threads: int) -> dict[str, Way]:
+    """Without torch where there is no ``module``."""
+    tile = np.random.default_rng(0).integers(0, 256, (*side, CHANNELS), dtype=np.uint8)
+    found = {
+        "ONNX Runtime": timed(lambda: onnx_tile(model, tile, threads)),
+        "OpenVINO": timed(lambda: openvino_tile(model, tile, threads, **FLOAT32)),
     }
+    if has_bfloat16():
+        found["OpenVINO, its own precision"] = timed(lambda: openvino_tile(model, tile, threads))
+    if module is not None:
+        found["torch"] = timed(lambda: torch_tile(module, tile, threads))
+    return found
+
+
+def strip_ways(model: DeployedModel, threads: int) -> dict[str, Way]:
+    strip = np.random.default_rng(0).integers(0, 256, (*STRIP, CHANNELS), dtype=np.uint8)
+    found = {
+        "ONNX Runtime": timed(lambda: onnx_strip(model, strip, threads)),
+        "OpenVINO": timed(lambda: openvino_strip(model, strip, threads, **FLOAT32)),
+    }
+    if has_bfloat16():
+        found["OpenVINO, its own precision"] = timed(lambda: openvino_strip(model, strip, threads))
+    return found
+
+
+def works(network: str, threads: int) -> Iterator[tuple[str, dict[str, Way]]]:
+    """Strips in INT8 are ``QLinearConv`` of ONNX Runtime, which OpenVINO does not read."""
+    module = NETWORKS[network]()
+    if network.endswith("INT8"):
+        model = in_int8(module, network)
+        yield "512x512 tile", tile_ways(model, None, SMALL_TILE, threads)
+        yield "1024x1024 tile", tile_ways(model, None, LARGE_TILE, threads)
+        return
+    model = deployed(NETWORKS[network](), network)
+    yield "512x512 tile", tile_ways(model, None if network in LARGE else module, SMALL_TILE, threads)
+    if network not in LARGE:
+        yield "1024x1024 tile", tile_ways(model, None, LARGE_TILE, threads)
+    yield "128x1024 body strip", strip_ways(model, threads)
 
 
 def measure(options: argparse.Namespace) -> Iterator[Record]:
     rounds = options.rounds or (3 if options.quick else 5)
     table = Table(title=f"Engines, {options.threads} threads", columns=COLUMNS)
-    for features in options.features or ([16] if options.quick else [16, 32, 64]):
-        module = unet(features)
-        model = deployed(unet(features), f"U-Net {features}")
-        for work in ("tile", "strip"):
-            name = f"{'x'.join(map(str, TILE))} tile" if work == "tile" else f"{STRIP[0]}x{STRIP[1]} body strip"
-            found = ways(model, module, work, options.threads)
-            add_rows(table, f"U-Net, {features} features", name, found, min(rounds, 3) if features > 32 else rounds)
+    for network in options.networks or list(NETWORKS)[: 1 if options.quick else None]:
+        for work, ways in works(network, options.threads):
+            add_rows(table, network, work, ways, min(rounds, 3) if network in LARGE else rounds)
     described = ", ".join(f"{name} {number}" for name, number in versions(("onnxruntime", "openvino", "torch")).items())
     yield Record(
         part="engines",
@@ -211,7 +263,7 @@ def add_rows(table: Table, network: str, work: str, found: dict[str, Way], round
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--features", type=int, nargs="+")
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS)
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--threads", type=int, default=2)
     run_part(measure, parser)
