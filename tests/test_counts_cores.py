@@ -24,7 +24,7 @@ import exactile
 from exactile.geometry import Box, Span
 from exactile.plan.tiles import TilePlan
 from exactile.session import Session
-from exactile.sinks import safekeeping
+from exactile.sinks import safekeeping, tiff_store
 from exactile.sinks.open import open_sink
 from exactile.sinks.tiff import TiffSink
 from exactile.sources import chunk_reader
@@ -209,39 +209,40 @@ def write_all(path: Path, side: int, **options) -> tuple[int, int, int]:
 
 
 @pytest.fixture
-def no_sync_meanwhile(monkeypatch):
-    monkeypatch.setattr(safekeeping, "SYNC_SECONDS", 1e9)
+def no_claims_meanwhile(monkeypatch):
+    monkeypatch.setattr(safekeeping, "COMMIT_SECONDS", 1e9)
 
 
-@pytest.mark.usefixtures("no_sync_meanwhile")
-def test_a_box_is_two_writes_and_the_disk_is_waited_for_at_the_end(tmp_path, monkeypatch):
-    """Its tiles and what the journal says of it. Beside them: head and tables of the file, begin of the journal."""
+@pytest.mark.usefixtures("no_claims_meanwhile")
+def test_a_box_is_one_write_and_the_disk_is_waited_for_at_the_end(tmp_path, monkeypatch):
+    """Its tiles. Beside them: head and tables of the file, begin of the journal."""
     with counted(monkeypatch, os, "pwrite", "pwritev", "fsync", "fdatasync") as found:
         boxes, _, _ = write_all(tmp_path / "a.tif", 1024, pyramid=False)
-    assert found["pwrite"] == boxes + 2
+    assert found["pwrite"] == 2
     assert found["pwritev"] <= boxes + 1
     assert found["fsync"] + found["fdatasync"] == 2
-    # Planted: every record in a write of its own.
-    append = safekeeping.Journal.append
-
-    def append_one_by_one(journal, records) -> None:
-        for record in records:
-            append(journal, [record])
-
-    monkeypatch.setattr(safekeeping.Journal, "append", append_one_by_one)
-    with counted(monkeypatch, os, "pwrite") as more:
-        write_all(tmp_path / "b.tif", 1024, pyramid=False)
-    assert more["pwrite"] > found["pwrite"]
+    # Planted: every tile in a write of its own.
+    monkeypatch.setattr(tiff_store, "MOST_WAITING_BYTES", 0)
+    with counted(monkeypatch, os, "pwritev") as more:
+        _, tiles, _ = write_all(tmp_path / "b.tif", 1024, pyramid=False)
+    assert more["pwritev"] >= tiles > boxes + 1
 
 
-@pytest.mark.usefixtures("no_sync_meanwhile")
-def test_a_tile_is_handed_to_another_thread_once_and_so_is_each_piece_for_the_journal(tmp_path, monkeypatch):
+@pytest.mark.usefixtures("no_claims_meanwhile")
+def test_a_tile_is_handed_to_another_thread_once_and_its_pieces_are_not(tmp_path, monkeypatch):
     with counted(monkeypatch, Workers, "begin") as found:
-        _, tiles, pieces = write_all(tmp_path / "a.tif", 1024, pyramid=False)
-    assert found["begin"] == tiles + pieces
+        _, tiles, _ = write_all(tmp_path / "a.tif", 1024, pyramid=False)
+    assert found["begin"] == tiles
     with counted(monkeypatch, Workers, "begin") as levels:
         write_all(tmp_path / "b.tif", 1024)
     assert levels["begin"] == found["begin"] + 64 + 16 + 4 + 1
+
+
+def test_a_piece_is_handed_over_once_however_often_boxes_are_claimed(tmp_path, monkeypatch):
+    monkeypatch.setattr(safekeeping, "COMMIT_SECONDS", 0)
+    with counted(monkeypatch, Workers, "begin") as found:
+        _, tiles, pieces = write_all(tmp_path / "a.tif", 1024, pyramid=False)
+    assert tiles < found["begin"] <= tiles + pieces
 
 
 def test_a_read_asks_each_helper_once(tmp_path, monkeypatch):

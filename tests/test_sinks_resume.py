@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from exactile.errors import OutputExistsError, ResumeError, SinkError
 from exactile.geometry import Box
-from exactile.sinks import tiff, tiff_store
+from exactile.sinks import open_pieces, part_file, safekeeping, tiff, tiff_store
 from exactile.sinks.journal import Journal
 from exactile.sinks.tiff import TiffSink
 from exactile.sinks.tiff_tables import TileTable
@@ -52,11 +53,17 @@ def as_killed(path: Path, target: Path) -> Path:
     dtype=st.sampled_from(DTYPES),
     compression=st.sampled_from(("zlib", "zstd", "lzw", "none")),
     suffix=st.sampled_from((".tif", ".ome.tif")),
+    every=st.sampled_from((0, 0.002, 1)),
     data=st.data(),
 )
 def test_killed_anywhere_and_resumed_gives_the_same_bytes(
-    tmp_path_factory, partition, channels, dtype, compression, suffix, data
+    tmp_path_factory, partition, channels, dtype, compression, suffix, every, data
 ):
+    with mock.patch.object(safekeeping, "COMMIT_SECONDS", every):
+        check_killed_anywhere(tmp_path_factory, partition, channels, dtype, compression, suffix, data)
+
+
+def check_killed_anywhere(tmp_path_factory, partition, channels, dtype, compression, suffix, data) -> None:
     height, width, boxes = partition
     folder = tmp_path_factory.mktemp("kill")
     pixels = noise((channels, height, width) if channels else (height, width), dtype)
@@ -82,6 +89,105 @@ def test_killed_anywhere_and_resumed_gives_the_same_bytes(
     assert killed.read_bytes() == (folder / f"a{suffix}").read_bytes()
     assert [path.name for path in killed.parent.iterdir()] == [killed.name]
     shutil.rmtree(folder)
+
+
+@pytest.fixture
+def claimed_at_once(monkeypatch):
+    """Every box is claimed before the next one comes."""
+    monkeypatch.setattr(safekeeping, "COMMIT_SECONDS", 0)
+    put_one = TiffSink._put
+
+    def put_and_wait(sink, *arguments) -> None:
+        put_one(sink, *arguments)
+        sink._queue.drain()
+        if sink._safekeeping is not None:
+            sink._safekeeping.check()
+
+    monkeypatch.setattr(TiffSink, "_put", put_and_wait)
+
+
+def after_power_cuts(path: Path, folder: Path, monkeypatch) -> list[Path]:
+    """Grows with every write to the journal: what would be found if the power went then.
+
+    The worst that a disk may do: of the output only what was synced, of the journal all.
+    """
+    found: list[Path] = []
+    synced = [b""]
+    sync, append = part_file.PartFile.sync, Journal.append
+
+    def syncing(part) -> None:
+        content = part.part_path.read_bytes()
+        sync(part)
+        synced[0] = content
+
+    def appending(journal, records) -> None:
+        append(journal, records)
+        target = folder / str(len(found))
+        target.mkdir()
+        (target / f".{path.name}.part").write_bytes(synced[0])
+        shutil.copy(journal.path, target / journal.path.name)
+        found.append(target / path.name)
+
+    monkeypatch.setattr(part_file.PartFile, "sync", syncing)
+    monkeypatch.setattr(Journal, "append", appending)
+    return found
+
+
+@pytest.mark.usefixtures("claimed_at_once")
+def test_after_a_power_cut_the_journal_claims_nothing_that_is_not_on_the_disk(tmp_path, monkeypatch):
+    pixels, boxes = noise((200, 170), "uint8"), row_major(200, 170, 40, 60)
+    with monkeypatch.context() as patched:
+        cuts = after_power_cuts(tmp_path / "a.tif", tmp_path, patched)
+        sink = begun(tmp_path / "a.tif", pixels, tile=32)
+        put(sink, pixels, boxes)
+        sink.finish()
+    assert len(cuts) >= len(boxes)
+    for cut in cuts[:: len(boxes) // 4]:
+        journal = Journal(cut)
+        claimed = [record for record, _ in journal.read() if isinstance(record, Box)]
+        journal.close()
+        again = begun(cut, pixels, resume=True, tile=32)
+        assert [box for box in boxes if again.is_done(box)] == claimed
+        put(again, pixels, boxes)
+        again.finish()
+        assert cut.read_bytes() == (tmp_path / "a.tif").read_bytes()
+
+
+def test_what_waits_for_a_claim_is_bounded_by_pieces_and_bytes(tmp_path, monkeypatch):
+    """Rows of one pixel leave many pieces in each tile; they are noted before a second is over, in small writes."""
+    monkeypatch.setattr(open_pieces, "MOST_PIECES", 16)
+    monkeypatch.setattr(safekeeping, "MOST_NOTED_BYTES", 256)
+    pixels, boxes = noise((100, 80), "uint8"), row_major(100, 80, 1, 80)
+    write(TiffSink(tmp_path / "whole.tif", tile=32), pixels, boxes)
+    sink = begun(tmp_path / "a.tif", pixels, tile=32)
+    put(sink, pixels, boxes[:50])
+    killed = as_killed(tmp_path / "a.tif", tmp_path / "killed")
+    sink.abort()
+    again = begun(killed, pixels, resume=True, tile=32)
+    assert sum(map(again.is_done, boxes)) > 20
+    put(again, pixels, boxes)
+    again.finish()
+    assert killed.read_bytes() == (tmp_path / "whole.tif").read_bytes()
+
+
+def test_a_tile_that_was_lost_on_the_way_is_told_and_nothing_appears(tmp_path, monkeypatch):
+    """Planted: a tile is counted as complete, and never stored."""
+    pixels = noise((90, 80), "uint8")
+    sink = begun(tmp_path / "a.tif", pixels, tile=16)
+    submit, lost = TiffSink._submit_complete, []
+
+    def losing(sink, placed) -> None:
+        if placed.complete and not lost:
+            lost.append(placed.tile)
+        else:
+            submit(sink, placed)
+
+    monkeypatch.setattr(TiffSink, "_submit_complete", losing)
+    put(sink, pixels, row_major(90, 80, 33, 80))
+    with pytest.raises(SinkError, match="tiles were stored"):
+        sink.finish()
+    sink.abort()
+    assert not (tmp_path / "a.tif").exists()
 
 
 def test_what_is_done_is_not_written_again(tmp_path):
@@ -171,6 +277,7 @@ def test_two_runs_at_once_are_refused(tmp_path):
     first.abort()
 
 
+@pytest.mark.usefixtures("claimed_at_once")
 def test_killed_between_the_name_and_the_end_is_complete(tmp_path):
     pixels, boxes = noise((90, 80), "uint8"), row_major(90, 80, 33, 40)
     sink = begun(tmp_path / "a.tif", pixels, tile=16)
@@ -184,6 +291,7 @@ def test_killed_between_the_name_and_the_end_is_complete(tmp_path):
     assert [left.name for left in tmp_path.iterdir()] == ["a.tif"]
 
 
+@pytest.mark.usefixtures("claimed_at_once")
 @pytest.mark.parametrize("moment", ["before the tables", "within the tables", "after the tables"])
 def test_killed_while_the_file_is_completed_it_is_completed_again(tmp_path, monkeypatch, moment):
     pixels, boxes = noise((90, 80), "uint8"), row_major(90, 80, 33, 40)
@@ -200,13 +308,14 @@ def test_killed_while_the_file_is_completed_it_is_completed_again(tmp_path, monk
     sink = begun(tmp_path / "a.tif", pixels, tile=16)
     put(sink, pixels, boxes)
     sink.finish()
-    monkeypatch.undo()
+    monkeypatch.setattr(tiff_store, "fill_tile_tables", fill)
     again = begun(tmp_path / "killed" / "a.tif", pixels, resume=True, tile=16)
     assert all(again.is_done(box) for box in boxes)
     again.finish()
     assert (tmp_path / "killed" / "a.tif").read_bytes() == (tmp_path / "a.tif").read_bytes()
 
 
+@pytest.mark.usefixtures("claimed_at_once")
 def test_a_full_disk_keeps_what_is_done(tmp_path, monkeypatch):
     pixels, boxes = noise((400, 80), "uint8"), row_major(400, 80, 33, 80)
     write(TiffSink(tmp_path / "whole.tif", tile=16), pixels, boxes)
@@ -253,6 +362,7 @@ def test_a_damaged_gap_before_the_first_tile_is_written_again(tmp_path):
 
 def test_killed_twice_while_tiles_are_being_compressed(tmp_path, monkeypatch):
     """Pieces of a box that is not done yet are not counted twice when it comes again."""
+    monkeypatch.setattr(safekeeping, "COMMIT_SECONDS", 0)
     encoder = tiff.tile_encoder
 
     def slow(*options):

@@ -80,7 +80,7 @@ def journal_path(path: Path) -> Path:
 class Journal:
     """Owns the file and a lock on it: one run at a time writes an output.
 
-    One thread uses it, but that ``sync`` may be called in another.
+    One thread uses it at a time.
     """
 
     def __init__(self, path: Path) -> None:

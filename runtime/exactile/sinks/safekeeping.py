@@ -1,4 +1,10 @@
-"""What a run that goes on later is not to do again: noted in the journal box by box, brought to the disk meanwhile."""
+"""What a run that goes on later is not to do again: boxes are noted as they are done, and claimed once a second.
+
+::
+
+    note, reached   a tile or a piece of one is ready; all of a box is
+    commit          in a thread of its own: pixels to the disk, then what the journal claims of them, then that
+"""
 
 from __future__ import annotations
 
@@ -9,49 +15,86 @@ from exactile.geometry import Box
 from exactile.sinks.journal import Journal, framed
 from exactile.sinks.tile_store import TileStore
 
-SYNC_SECONDS = 5.0
-"""What a power cut may cost: done boxes are brought to the disk so often. A killed process loses none of them."""
+COMMIT_SECONDS = 1.0
+"""What a killed process or a power cut may cost: done boxes are claimed so often."""
+
+MOST_NOTED_BYTES = 1 << 20
+"""More of what is noted goes to the file before it is claimed."""
 
 
 class Safekeeping:
-    """Notes tiles and pieces of tiles, and with the box that they belong to writes them down, in one write each.
+    """The journal never claims a box whose pixels are not on the disk.
 
-    Used by one thread; owns a second one, which waits for the disk. Neither journal nor store are its own.
+    Used by one thread; owns a second one, which alone writes the journal and waits for the disk. Neither journal nor
+    store are its own.
     """
 
     def __init__(self, journal: Journal, store: TileStore) -> None:
         self._journal, self._store = journal, store
         self._records: list[bytes] = []
+        self._records_bytes = 0
+        self._boxes: list[Box] = []
         self._disk = ThreadPoolExecutor(1, "exactile-sync")
-        self._syncing: Future[None] | None = None
-        self._synced_s = time.monotonic()
+        self._writing: Future[None] | None = None
+        self._asked = False
+        self._committed_s = time.monotonic()
+        self.kept = False
+        """Whether the journal claims anything."""
 
     def note(self, record: bytes) -> None:
-        """A tile or a piece of one, ``framed``; it counts with the next box that is ``safe``."""
+        """A tile or a piece of one, ``framed``. It counts with the boxes of the next ``commit``. Raises SinkError."""
         self._records.append(record)
+        self._records_bytes += len(record)
+        if self._records_bytes >= MOST_NOTED_BYTES:
+            self._hand_over(())
 
-    def safe(self, box: Box) -> None:
-        """All that was noted and ``box`` need not be done again, even if the process ends now. Raises SinkError."""
-        self._store.flush()
-        self._journal.append([*self._records, framed(box)])
-        self._records.clear()
-        if time.monotonic() - self._synced_s >= SYNC_SECONDS and (self._syncing is None or self._syncing.done()):
-            self.check()
-            self._syncing = self._disk.submit(self._sync)
-            self._synced_s = time.monotonic()
+    def reached(self, box: Box) -> None:
+        """All tiles of ``box`` that are complete are noted and flushed to the store."""
+        self._boxes.append(box)
+
+    def due(self, *, now: bool = False) -> bool:
+        """Whether ``commit`` is to be called once everything until here is noted; if so, the caller does.
+
+        Not while the disk is busy, but with ``now``. Raises SinkError if the disk did not take what came before.
+        """
+        if self._asked:
+            return False
+        if not now:
+            if time.monotonic() - self._committed_s < COMMIT_SECONDS:
+                return False
+            if self._writing is not None and not self._writing.done():
+                return False
+        self.check()
+        self._asked = True
+        return True
+
+    def commit(self) -> None:
+        """Claim the boxes that were reached, pieces of whose incomplete tiles are noted."""
+        self._hand_over(self._boxes)
+        self._boxes = []
+        self._asked, self._committed_s = False, time.monotonic()
 
     def check(self) -> None:
         """Wait for what is being brought to the disk. Raises SinkError if the disk did not take it."""
-        syncing, self._syncing = self._syncing, None
-        if syncing is not None:
-            syncing.result()
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
 
     def close(self) -> None:
-        """Wait for the disk; what was noted for no box is dropped. Safe to call twice."""
+        """Wait for the disk; what was not committed is dropped. Safe to call twice."""
         self._disk.shutdown()
         self._records.clear()
 
-    def _sync(self) -> None:
-        # What the journal gets meanwhile may reach the disk before its tiles; a later run looks at each of them.
+    def _hand_over(self, boxes: list[Box] | tuple[()]) -> None:
+        self.check()
+        records, self._records, self._records_bytes = self._records, [], 0
+        self._writing = self._disk.submit(self._write, records, boxes)
+
+    def _write(self, records: list[bytes], boxes: list[Box] | tuple[()]) -> None:
+        if not boxes:
+            self._journal.append(records)
+            return
         self._store.sync()
+        self._journal.append([*records, *map(framed, boxes)])
+        self.kept = True
         self._journal.sync()

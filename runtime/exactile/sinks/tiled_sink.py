@@ -18,10 +18,11 @@ from exactile.sinks.encode_queue import LEAST_WORKERS, EncodeQueue, encode_worke
 from exactile.sinks.file_sink import FileSink, Part
 from exactile.sinks.found_file import FoundFile
 from exactile.sinks.journal import Journal, PartialTile, framed
+from exactile.sinks.open_pieces import OpenPieces, Piece
 from exactile.sinks.protocol import ResultSpec, WritePlan
 from exactile.sinks.pyramid import LevelTile, Pyramid, Reduce, level_grids, mean, nearest, parent
 from exactile.sinks.restoration import Restored, differences, packed, restore, unpacked
-from exactile.sinks.safekeeping import Safekeeping
+from exactile.sinks.safekeeping import MOST_NOTED_BYTES, Safekeeping
 from exactile.sinks.target import check_writable
 from exactile.sinks.tile_assembly import Placed, most_open_tiles
 from exactile.sinks.tile_codec import most_encoded_bytes
@@ -89,6 +90,8 @@ class TiledSink(FileSink[KeptPartT]):
         self._pyramid: Pyramid | None = None
         self._reduce: Reduce = nearest
         self._safekeeping: Safekeeping | None = None
+        self._pieces = OpenPieces()
+        self._stored_tiles = 0
 
     @abstractmethod
     def _make_part(self, spec: ResultSpec, *, kept_name: bool, resumed: bool) -> KeptPartT:
@@ -136,7 +139,7 @@ class TiledSink(FileSink[KeptPartT]):
         queued_all_planes = (queued + planes - 2) // planes + 1  # tiles of whose planes some are queued
         encoded_bytes = (queued + workers) * most_encoded_bytes(tile_bytes) + MOST_WAITING_BYTES
         if self._resumable:  # a piece of a tile, for the journal, is one of all planes
-            encoded_bytes += 2 * max(workers, planes) * tile_bytes
+            encoded_bytes += 2 * max(workers, planes) * tile_bytes + 2 * MOST_NOTED_BYTES
         mean_bytes = grid.tile_px**2 * _MEAN_BYTES_PER_PX if self._has_levels(spec) and spec.channels else 0
         return queued_all_planes * planes * tile_bytes + encoded_bytes + workers * max(_CODEC_STATE_BYTES, mean_bytes)
 
@@ -258,6 +261,7 @@ class TiledSink(FileSink[KeptPartT]):
         for box in found.boxes:
             self._coverage.add(box)
         self._done |= set(found.boxes)
+        self._stored_tiles = len(found.tiles)
         planes = plane_count(self._spec)
         for part in found.parts:
             for placed in self._pyramid.put(part.part, unpacked(part, dtype)):
@@ -280,10 +284,15 @@ class TiledSink(FileSink[KeptPartT]):
         assert self._pyramid is not None
         assert self._queue is not None
         for placed in self._pyramid.put(box, planes):
-            if self._safekeeping is not None and not placed.complete:
-                self._note_part(self._safekeeping, box, placed)
+            if self._safekeeping is not None:
+                self._pieces.came(box, placed)
             self._submit_complete(placed)
         self._queue.mark(lambda: self._delivered(box))
+        if self._safekeeping is not None:
+            if self._pieces.many:
+                self._queue.drain()  # the claim before this one may still be under way
+            if self._safekeeping.due(now=self._pieces.many):
+                self._commit(self._queue, self._safekeeping)
 
     def _submit_complete(self, placed: Placed) -> None:
         assert self._pyramid is not None
@@ -308,21 +317,18 @@ class TiledSink(FileSink[KeptPartT]):
         tile.reduce(key.plane, self._reduce)
         return self._store.encode(key, tile.pixels[key.plane])
 
-    def _note_part(self, safekeeping: Safekeeping, box: Box, placed: Placed) -> None:
-        """A tile that ``box`` leaves incomplete: the pixels that it brings must not be lost with the process."""
-        assert self._queue is not None
-        pixels = placed.pixels[(slice(None), *placed.inside)]
-
-        def work() -> bytes:
-            return framed(PartialTile(box=box, part=placed.part, tile=placed.tile, data=packed(pixels)))
-
-        self._queue.submit(work, safekeeping.note, tiles=len(pixels))
+    def _commit(self, queue: EncodeQueue, safekeeping: Safekeeping) -> None:
+        """Have the boxes until here claimed, once their tiles and the pieces of incomplete ones are noted."""
+        for piece in self._pieces.take():
+            queue.submit(partial(_framed_piece, piece), safekeeping.note, tiles=len(piece.placed.pixels))
+        queue.mark(safekeeping.commit)
 
     def _deliver(self, tile: LevelTile, key: TileKey, encoded: EncodedTile) -> None:
-        """A plane of a tile is compressed, and so is every piece of it: they were queued before."""
+        """A plane of a tile is compressed, and so is every piece of it that was queued: that was before."""
         assert self._store is not None
         assert self._pyramid is not None
         stored = self._store.append(key, encoded)
+        self._stored_tiles += 1
         # Uncompressed, what is stored is the pixels themselves, and waits to be written.
         if key.plane == len(tile.pixels) - 1 and isinstance(encoded.data, bytes):
             self._pyramid.stored(tile)
@@ -332,11 +338,9 @@ class TiledSink(FileSink[KeptPartT]):
     def _delivered(self, box: Box) -> None:
         """Nothing of ``box`` is in the queue any more."""
         assert self._store is not None
-        if self._safekeeping is None:
-            self._store.flush()
-            return
-        self._safekeeping.safe(box)
-        self._keep = True
+        self._store.flush()
+        if self._safekeeping is not None:
+            self._safekeeping.reached(box)
 
     def _complete(self, part: KeptPartT) -> None:  # noqa: ARG002 -- the store has the part
         assert self._queue is not None
@@ -344,21 +348,47 @@ class TiledSink(FileSink[KeptPartT]):
         self._queue.drain()
         if self._safekeeping is not None:
             self._safekeeping.check()
+            if self._safekeeping.kept:  # a short run is as soon done again
+                self._claim_all(self._queue, self._safekeeping)
+        self._check_all_stored()
         self._store.complete()
+
+    def _check_all_stored(self) -> None:
+        """A tile that is missing would read as zeros. Raises SinkError."""
+        assert self._spec is not None
+        tiles = plane_count(self._spec) * sum(grid.count for grid in self._grids(self._spec))
+        if self._stored_tiles != tiles:
+            raise SinkError(
+                f"{self.path}: {self._stored_tiles} of {tiles} tiles were stored; the output is incomplete and was not "
+                "kept. What to do: run it anew with --overwrite, without --resume, and report this"
+            )
 
     def _release(self) -> None:
         queue, self._queue = self._queue, None
         if queue is not None:
             try:
-                if self._journal is not None and self._failure is None:
-                    queue.drain()  # what was computed is not thrown away
+                if self._safekeeping is not None and self._failure is None and not self._is_published():
+                    self._claim_all(queue, self._safekeeping)  # what was computed is not thrown away
             except SinkError as error:
                 self._failure = error
             finally:
                 queue.close()
         if self._safekeeping is not None:
             self._safekeeping.close()
+            self._keep = self._keep or self._safekeeping.kept
         self._pyramid = self._store = None
+        self._pieces = OpenPieces()
+
+    def _is_published(self) -> bool:
+        return self._part is not None and self._part.published
+
+    def _claim_all(self, queue: EncodeQueue, safekeeping: Safekeeping) -> None:
+        """Before an early end. Raises SinkError."""
+        queue.drain()
+        if safekeeping.due(now=True):
+            self._commit(queue, safekeeping)
+        queue.drain()
+        safekeeping.check()
 
     def _discard(self) -> None:
         super()._discard()
@@ -385,6 +415,13 @@ class TiledSink(FileSink[KeptPartT]):
 
     def _has_levels(self, spec: ResultSpec) -> bool:  # noqa: ARG002 -- for sinks where it depends
         return self._pyramid_wanted
+
+
+def _framed_piece(piece: Piece) -> bytes:
+    """For the journal, in a thread that compresses."""
+    box, placed = piece
+    pixels = placed.pixels[(slice(None), *placed.inside)]
+    return framed(PartialTile(box=box, part=placed.part, tile=placed.tile, data=packed(pixels)))
 
 
 def _tile_bytes(spec: ResultSpec, grid: TileGrid) -> int:
