@@ -152,11 +152,13 @@ def test_resume_with_nothing_to_resume_is_a_run(tmp_path):
 
 OFTEN = """
 import exactile.passes.found as found
+import exactile.sinks.safekeeping as safekeeping
 found.KEEP_SECONDS, found.REST_SHARE = 0.05, 1
+safekeeping.COMMIT_SECONDS = 0.01
 from exactile.cli.main import run
 run()
 """
-"""The command, which keeps what passes find more often than users' runs do, which take longer."""
+"""The command, which keeps what is found and done more often than users' runs do, which take longer."""
 
 
 def content(path: Path) -> dict[str, bytes]:

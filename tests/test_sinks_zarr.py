@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from exactile.contract import LabelClass
 from exactile.errors import OptionError, OutputExistsError, ResumeError, SinkError
+from exactile.sinks import safekeeping
 from exactile.sinks.open import open_sink
 from exactile.sinks.part_folder import PartFolder
 from exactile.sinks.zarr import ZarrSink
@@ -166,6 +167,7 @@ def test_a_label_goes_beside_those_that_are_there(image):
 
 @pytest.mark.parametrize("moment", ["before its name", "with its name"])
 def test_a_label_killed_on_the_way_to_its_name_is_completed(image, monkeypatch, moment):
+    monkeypatch.setattr(safekeeping, "COMMIT_SECONDS", 0)
     pixels, boxes = noise((60, 50), "uint8"), row_major(60, 50, 33, 40)
     publish = PartFolder.publish
 
