@@ -143,7 +143,7 @@ def onnx_strip(model: DeployedModel, strip: np.ndarray, threads: int):
     """Body strips, whose carries go round; the first strip comes before them, untimed."""
     strips, contract = model.strips, model.contract
     engine = StripEngine(
-        strips, contract, band_width=strip.shape[1], bands=1, threads=threads,
+        strips, contract, band_width=strip.shape[1], bands=range(1), threads=threads,
         activation_bytes=contract.memory.activation_bytes(least_rows(strips), strip.shape[1]),
     )  # fmt: skip
     first = np.zeros((least_rows(strips), *strip.shape[1:]), strip.dtype)

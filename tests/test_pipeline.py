@@ -89,7 +89,7 @@ def pipeline(image, *, source=None, engine=None, sink=None, progress=None) -> Pi
     sink = sink or ArraySink()
     sink.begin(ResultSpec(height=image.shape[0], width=image.shape[1], channels=0, dtype="uint8"))
     cancellation = Cancellation()
-    lease = lambda _check: nullcontext((engine or Copy(), 0.0))  # noqa: E731
+    lease = lambda _lane, _check: nullcontext((engine or Copy(), 0.0))  # noqa: E731
     return Pipeline(
         plan,
         CONTRACT,

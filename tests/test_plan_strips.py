@@ -188,7 +188,7 @@ def test_engines_refuse_what_they_were_not_opened_for():
     from exactile.engines.strip_engine import StripEngine
 
     model = deployed("unet_d2")
-    engine = StripEngine(model.strips, model.contract, band_width=64, bands=1)
+    engine = StripEngine(model.strips, model.contract, band_width=64, bands=range(1))
     with pytest.raises(EngineError, match="tile"):
         engine.infer(np.zeros((24, 64, 3), np.uint8), np.zeros((3, 2, 64), np.float32))
     engine.close()

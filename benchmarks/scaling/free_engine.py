@@ -42,8 +42,11 @@ class FreeEngine:
 
 
 class FreeLease:
+    def engines(self, _plan, **_options) -> FreeLease:
+        return self
+
     @contextmanager
-    def engine(self, _plan, **_options) -> Iterator[tuple[FreeEngine, float]]:
+    def lane(self, _index, _check) -> Iterator[tuple[FreeEngine, float]]:
         engine = FreeEngine(len(os.sched_getaffinity(0)))
         yield engine, 0.0
         engine.close()
@@ -60,7 +63,7 @@ def run(request: dict) -> dict:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: request["cores"]])
     meter = SerialMeter() if request.get("metered") else None
     network = prepare_network(onnx.load_from_string(onnx_bytes("unet_d2")), name="network")
-    session = Session(deploy(network, image_dtype="uint8"), memory_bytes=request["memory_bytes"])
+    session = Session(deploy(network, image_dtype="uint8"), memory_bytes=request["memory_bytes"], lanes=1)
     session._processor.lease = FreeLease()  # noqa: SLF001
     source = open_source(Path(request["image"]))
     compression = request.get("compression")

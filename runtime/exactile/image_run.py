@@ -139,7 +139,8 @@ class ImageRun:
             statistics = passes.run(plan, constants, found, self._keeping)
         measured_s = time.perf_counter() - begin + narrowing_s
         constants = {**constants, **statistics}
-        self.record = complete_record(asked, plan, normalizers, statistics, self.tolerance)
+        lanes = plan.lanes if earlier is None else earlier.lanes
+        self.record = complete_record(asked, plan, normalizers, statistics, self.tolerance, lanes=lanes)
         if isinstance(self.sink, ResumableSink):
             self.sink.describe(self.record, resume=self.resume)
         self.planner.save(plan, self.source, self.sink, self._need(plan))
@@ -263,7 +264,12 @@ class ImageRun:
 
     def _resumed(self, earlier: Earlier) -> Choice:
         """The plan of the earlier run. Raises BudgetError where it does not fit the memory budget any more."""
-        wish = replace(self.wish, plan="strip" if earlier.plan == "strip" else "tile", tile=earlier.shape)
+        wish = replace(
+            self.wish,
+            plan="strip" if earlier.plan == "strip" else "tile",
+            tile=earlier.shape,
+            lanes=min(earlier.lanes, self.planner.threads),
+        )
         choice = self.planner.choose(self.source, self.sink, wish)
         return replace(choice, reason="that of the run that is gone on with")
 
@@ -340,6 +346,7 @@ class ImageRun:
             notes=(*metadata_of(self.source).told, *(self.sink.notes if isinstance(self.sink, FindingsSink) else ())),
             statistics=self.statistics,
             tolerance=self.tolerance,
+            lanes=plan.lanes,
             damage=report_damage(
                 self.source,
                 self.model.contract.geometry,

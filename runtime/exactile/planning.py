@@ -15,8 +15,17 @@ from exactile.one_pass import check_one_pass, pass_size, reason, refused_tiles
 from exactile.passes.store import maps_on_disk, part_bytes
 from exactile.pipeline.staging import read_plan
 from exactile.plan.border import BORDERS, Border
-from exactile.plan.budget import MemoryNeed, axis_candidates, choose_tiles, least_budget, slot_bytes
-from exactile.plan.choice import MOST_BANDS, Choice, choose, choose_strips, model_at, strip_plan
+from exactile.plan.budget import MemoryNeed, axis_candidates, least_budget, slot_bytes
+from exactile.plan.choice import (
+    MOST_BANDS,
+    Choice,
+    choose,
+    choose_strips,
+    choose_tiles_in_lanes,
+    lanes_for,
+    strip_plan,
+)
+from exactile.plan.lanes import LaneChoice
 from exactile.plan.prediction import Plan, predicted_passes
 from exactile.plan.strips import StripPlan
 from exactile.plan.tiles import AxisDomain, TilePlan
@@ -51,7 +60,8 @@ class Wish:
     """What is asked of a plan. ``tile`` forces its shape: (height, width), or strip rows and band width.
 
     ``apart_bytes``: what is done with the result afterwards takes so much, when the engine is closed. ``tolerance``
-    is the most error of tiles that need not be exact; None for exact ones.
+    is the most error of tiles that need not be exact; None for exact ones. ``lanes``, on a CPU: so many engines side by
+    side (default: as many as pay).
     """
 
     plan: PlanName = "auto"
@@ -60,6 +70,7 @@ class Wish:
     background: Background | None = None
     apart_bytes: int = 0
     tolerance: Tolerance | None = None
+    lanes: int | None = None
 
     def __post_init__(self) -> None:
         if self.plan not in PLAN_NAMES:
@@ -70,6 +81,8 @@ class Wish:
             raise OptionError("--plan whole makes one pass; it takes no --tile")
         if self.tile is not None and min(self.tile) < 1:
             raise OptionError(f"a tile needs a positive height and width, got {self.tile[0]}x{self.tile[1]}")
+        if self.lanes is not None and self.lanes < 1:
+            raise OptionError(f"at least one lane is needed, got {self.lanes}")
         if self.background is not None and self.plan == "strip":
             raise OptionError("strips go over everything; to skip background, use --plan tile")
         if self.tolerance is not None and self.plan in {"whole", "strip"}:
@@ -82,7 +95,8 @@ class Planner:
     """Plans for one model within ``budget_bytes`` of resident memory, of which ``process_bytes`` are in use already.
 
     With ``space``, plans for GPUs, by what they allow. With ``engine_stays``, engines stay open for further runs.
-    ``kept_bytes`` more are taken by maps that are kept between passes. Of its attributes, ``used_bytes`` are those in
+    ``kept_bytes`` more are taken by maps that are kept between passes. On a CPU, the network may use so many
+    ``threads``, in so many ``lanes`` where a wish says nothing of them. Of its attributes, ``used_bytes`` are those in
     use, ``process_bytes`` those with kept maps and what passes leave behind.
     """
 
@@ -95,7 +109,10 @@ class Planner:
         space: DeviceSpace | None = None,
         engine_stays: bool = False,
         kept_bytes: int = 0,
+        threads: int = 1,
+        lanes: int | None = None,
     ) -> None:
+        self.threads, self._lanes = threads, lanes
         self._engine_stays = engine_stays
         self._devices = DevicePlanner(model, space) if space is not None else None
         self._model = model
@@ -116,6 +133,7 @@ class Planner:
         """The plan for ``source``. Raises ChannelError, PlanError, and BudgetError when nothing fits the budget."""
         self.check_source(source)
         background = wish.background
+        self.lane_choice(wish)
         if self._contract.obstacles:
             return self._one_pass(source, sink, wish)
         if background is None or wish.plan == "whole" or wish.tile is not None:
@@ -179,7 +197,14 @@ class Planner:
 
     def _choose_by(self, image: tuple[int, int], wish: Wish, measure: Callable[[Plan], MemoryNeed]) -> Choice:
         if wish.plan == "auto" and wish.tile is None:
-            return choose(self._model, image, wish.border, budget_bytes=self.budget_bytes, measure=measure)
+            return choose(
+                self._model,
+                image,
+                wish.border,
+                budget_bytes=self.budget_bytes,
+                measure=measure,
+                lanes=self.lane_choice(wish),
+            )
         chosen = self._asked(image, wish, measure)
         need = measure(chosen)
         if not need.fits(self.budget_bytes):
@@ -192,18 +217,40 @@ class Planner:
         return Choice(plan=chosen, passes=predicted_passes(chosen), reason="as asked for")
 
     def _asked(self, image: tuple[int, int], wish: Wish, measure: Callable[[Plan], MemoryNeed]) -> Plan:
-        geometry, border, budget_bytes = self._contract.geometry, wish.border, self.budget_bytes
+        border, budget_bytes, lanes = wish.border, self.budget_bytes, self.lane_choice(wish)
+        if wish.tile is None and wish.plan != "whole":
+            made = choose_strips if wish.plan == "strip" else choose_tiles_in_lanes
+            return made(self._model, image, border, budget_bytes=budget_bytes, measure=measure, lanes=lanes)
+        return lanes_for(self._shaped(image, wish), lanes, budget_bytes=budget_bytes, measure=measure)
+
+    def _shaped(self, image: tuple[int, int], wish: Wish) -> Plan:
+        """The plan whose shape is given, in one lane."""
+        geometry, border = self._contract.geometry, wish.border
         if wish.plan == "whole":
             domains = AxisDomain.of(geometry.y, image[0], border), AxisDomain.of(geometry.x, image[1], border)
             return TilePlan.of(geometry, image, border, (domains[0].size, domains[1].size))
+        assert wish.tile is not None
         if wish.plan == "strip":
-            if wish.tile is None:
-                return choose_strips(self._model, image, border, budget_bytes=budget_bytes, measure=measure)
             return strip_plan(self._model, image, border, rows=wish.tile[0], band=wish.tile[1])
-        if wish.tile is None:
-            model = model_at(self._model, image, border)
-            return choose_tiles(model, image, border, budget_bytes=budget_bytes, measure=measure)
         return TilePlan.of(geometry, image, border, wish.tile)
+
+    def lane_choice(self, wish: Wish) -> LaneChoice:
+        """The numbers of lanes to choose from. Raises OptionError where another is asked for than can be."""
+        asked, model = wish.lanes or self._lanes, self._model
+        reason = ""
+        if self._devices is not None:
+            reason = "a GPU is one lane, and its plans have no others"
+        elif model.contract.obstacles:
+            reason = "a network that cannot be tiled exactly runs in one pass"
+        elif model.levels or model.reads or model.writes:
+            reason = "a network that takes statistics of the whole image runs in one lane"
+        elif asked is not None and asked > self.threads:
+            reason = f"each needs a thread, and there are {self.threads}; raise --threads"
+        if reason and asked not in {None, 1}:
+            raise OptionError(f"{asked} lanes were asked for: {reason}")
+        if reason:
+            return LaneChoice()
+        return LaneChoice.up_to(self.threads) if asked is None else LaneChoice(threads=self.threads, counts=(asked,))
 
     def memory_need(self, plan: Plan, source: Source, sink: Sink, *, apart_bytes: int = 0) -> MemoryNeed:
         """Predicted peak memory of running ``plan``, by purpose; ``apart_bytes`` as in ``Wish``."""
@@ -247,10 +294,11 @@ class Planner:
             activations = max(run.activation_bytes(rows, plan.x.tile) for run, rows in runs)
             weights_bytes = max(run.weights_bytes for run, _ in runs)
             carries = 2 * plan.bands * strips.carry_bytes(plan.x.tile)
+        # Engines keep the weights in a layout of their own, each in memory of its own.
         return replace(
             need,
-            weights_bytes=weights_bytes,
-            activation_bytes=int(activations * ACTIVATION_MARGIN),
+            weights_bytes=plan.lanes * weights_bytes,
+            activation_bytes=plan.lanes * int(activations * ACTIVATION_MARGIN),
             buffer_bytes=slot_bytes(self._contract, plan) + carries + self._part_bytes(plan),
         )
 

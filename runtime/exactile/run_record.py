@@ -36,7 +36,7 @@ def asked_record(
 ) -> dict[str, Any]:
     """What was asked for; ``processor`` is what of it decides about the last digits of results.
 
-    The memory budget and threads are not part of it: they do not change results.
+    The memory budget, threads and lanes are not part of it: they do not change results.
     """
     return {
         "exactile": exactile.__version__,
@@ -60,15 +60,21 @@ def complete_record(
     normalizers: Normalizers | None,
     statistics: Mapping[str, NDArray[Any]] | None = None,
     tolerance: ToleranceReport | None = None,
+    *,
+    lanes: int | None = None,
 ) -> dict[str, Any]:
-    """With what was found out: the plan, the statistics of the image and of its feature maps, and the error."""
+    """With what was found out: the plan, the statistics of the image and of its feature maps, and the error.
+
+    ``lanes`` are those that the run was begun with, where the plan has others by now.
+    """
+    lanes = plan.lanes if lanes is None else lanes
     shape = (plan.rows, plan.x.tile) if isinstance(plan, StripPlan) else plan.tile_shape
     found = None
     if normalizers is not None:
         found = {"offset": np.ravel(normalizers.offset).tolist(), "scale": np.ravel(normalizers.scale).tolist()}
     return {
         **asked,
-        "plan": {"name": plan.name, "shape": list(shape)},
+        "plan": {"name": plan.name, "shape": list(shape), **({"lanes": lanes} if lanes > 1 else {})},
         "normalizers": found,
         "statistics": {
             name: {"shape": list(array.shape), "values": array.ravel().tolist()}
@@ -118,6 +124,7 @@ class Earlier:
     normalizers: Normalizers | None
     found: Found = NOTHING
     tolerance: ToleranceReport | None = None
+    lanes: int = 1
 
 
 def take_over(record: Mapping[str, Any], asked: Mapping[str, Any]) -> Earlier:
@@ -140,6 +147,7 @@ def take_over(record: Mapping[str, Any], asked: Mapping[str, Any]) -> Earlier:
         normalizers=normalizers,
         found=_found(record),
         tolerance=None if told is None else ToleranceReport.of_record(told),
+        lanes=plan.get("lanes", 1),
     )
 
 

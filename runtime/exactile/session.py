@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from exactile.architecture import GPU, architecture
 from exactile.background import Background
 from exactile.contract import Contract, DeployedModel
+from exactile.engines.threads import compute_threads
 from exactile.errors import ExactileError, OptionError, PlanError
 from exactile.image_run import ImageRun, Watcher
 from exactile.memory import default_budget_bytes, return_large_blocks_at_once, settled_resident_bytes
@@ -53,9 +54,10 @@ class Session:
     With ``keep_engine`` the engine stays open for the next image that needs the same, until ``close``; on a GPU it
     always does. ``device`` and ``engine`` are those of ``exactile.processors.choice.open_processor``: what is asked for
     is what runs, or a DeviceError says why not. ``device_memory_bytes`` bounds what is planned for each GPU (default:
-    a safe share of what is free). ``scratch`` is the folder for maps that are kept between passes and do not fit into
-    memory (default: that for temporary files), ``scratch_bytes`` the most that they may take there (default: what is
-    free but 1 GiB); where they do not fit either, all passes begin at the image.
+    a safe share of what is free). On a CPU, ``lanes`` engines with a share of the ``threads`` each work side by side
+    (default: as many as are predicted to pay). ``scratch`` is the folder for maps that are kept between passes and do
+    not fit into memory (default: that for temporary files), ``scratch_bytes`` the most that they may take there
+    (default: what is free but 1 GiB); where they do not fit either, all passes begin at the image.
     """
 
     def __init__(
@@ -70,11 +72,14 @@ class Session:
         device_memory_bytes: int | None = None,
         scratch: Path | None = None,
         scratch_bytes: int | None = None,
+        lanes: int | None = None,
     ) -> None:
         if memory_bytes is not None and memory_bytes < 1:
             raise OptionError(f"the memory budget must be positive, got {memory_bytes} bytes")
         if threads is not None and threads < 1:
             raise OptionError(f"at least one thread is needed, got {threads}")
+        if lanes is not None and lanes < 1:
+            raise OptionError(f"at least one lane is needed, got {lanes}")
         self._scratch = scratch or Path(tempfile.gettempdir())
         if not self._scratch.is_dir():
             raise OptionError(f"--scratch {self._scratch}: there is no such folder")
@@ -108,6 +113,8 @@ class Session:
                 process_bytes=process_bytes,
                 space=self._processor.space,
                 engine_stays=keep_engine,
+                threads=compute_threads(threads),
+                lanes=lanes,
             )
 
         self._planner_of = planner
@@ -335,6 +342,7 @@ class Session:
         """How the image is run. Raises OptionError and SinkError, the sink aborted."""
         try:
             if statistics is None:
+                self._planner.lane_choice(wish)
                 return self._ways.choose(source, sink, wish, resume=resume)
             statistics.check(self._model)
         except ExactileError:

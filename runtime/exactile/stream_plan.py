@@ -60,7 +60,7 @@ def plan_stream(
     kept.height = nominal + (last.remainder - nominal) % last.stride
     output: Sink = sink if sink is not None else NoSink()
     if rows is None:
-        plan = planner.choose(kept, output, Wish(plan="strip", border=border)).plan
+        plan = planner.choose(kept, output, Wish(plan="strip", border=border, lanes=1)).plan
     else:
         plan = planner.widest_band(kept, output, rows, border)
     if not isinstance(plan, StripPlan):

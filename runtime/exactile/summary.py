@@ -23,10 +23,10 @@ class Summary:
     ``kept_pixels`` of the result were there from an earlier run that this one went on with, ``skipped_pixels``
     were background. ``nan`` tells of scores that are not numbers, ``rule`` how numbers became the result,
     ``verification`` how it is known that it equals one pass, ``notes`` how the image was read. ``processor`` is what
-    computed: the CPU, or GPUs, and the engine. ``passes`` found statistics of the whole image before; in their place
-    ``statistics`` were taken, where they are given: the result is that of these. ``predicted_work`` is that of all
-    passes, halo included, by one pass of the whole network over the image. ``tolerance`` tells of the error that was
-    allowed and found; where there is none, or it says so, the result is exact.
+    computed: the CPU, or GPUs, and the engine; on a CPU, ``lanes`` engines side by side. ``passes`` found statistics of
+    the whole image before; in their place ``statistics`` were taken, where they are given: the result is that of these.
+    ``predicted_work`` is that of all passes, halo included, by one pass of the whole network over the image.
+    ``tolerance`` tells of the error that was allowed and found; where there is none, or it says so, the result is exact.
     """
 
     plan: str
@@ -65,6 +65,7 @@ class Summary:
     def exact(self) -> bool:
         """Whether the result equals one pass."""
         return self.tolerance is None or self.tolerance.exact
+    lanes: int = 1
 
     @property
     def megapixels_per_second(self) -> float:

@@ -40,7 +40,7 @@ from exactile.cli.options import (
 )
 from exactile.cli.run_request import RunRequest
 from exactile.cli.summary import print_line, print_summary
-from exactile.cli.values import parse_channels, parse_tile
+from exactile.cli.values import parse_channels, parse_lanes, parse_tile
 from exactile.errors import SinkError
 from exactile.image_run import Watcher
 from exactile.plan.budget import parse_bytes
@@ -241,6 +241,14 @@ def run(
         typer.Option(metavar="SIZE", help="Of each GPU, e.g. 8GiB. [default: nearly all that is free]"),
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads on a CPU. [default: all cores]")] = None,
+    lanes: Annotated[
+        str,
+        typer.Option(
+            metavar="N|auto",
+            help="On a CPU: so many engines side by side, each with a share of the threads, on bands or tiles of its "
+            "own; of many images, on images of its own. auto: as many as pay.",
+        ),
+    ] = "auto",
     scratch: Annotated[
         Path | None,
         typer.Option(
@@ -322,6 +330,7 @@ def run(
             nodata_label=nodata_label,
             memory_bytes=parse_bytes(memory),
             threads=threads,
+            lanes=parse_lanes(lanes),
             device=device,
             engine=engine,
             device_memory_bytes=parse_bytes(device_memory),

@@ -50,6 +50,7 @@ class RunRequest:
     nodata_label: int | None
     memory_bytes: int | None
     threads: int | None
+    lanes: int | None
     device: str
     engine: str
     device_memory_bytes: int | None
@@ -171,6 +172,7 @@ class RunRequest:
             model,
             memory_bytes=self._budget(),
             threads=self.threads,
+            lanes=self.lanes,
             keep_engine=self.keep_engine,
             device=self.device,
             engine=self.engine,

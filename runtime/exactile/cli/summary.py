@@ -77,6 +77,7 @@ def summary_object(summary: Summary, *, model: Path, image: Path | str, target: 
         "reason": summary.reason,
         "predicted_passes": round(summary.predicted_passes, 4),
         "bands": summary.bands,
+        "lanes": summary.lanes,
         "processor": summary.processor,
         "border": summary.border,
         "tile": list(summary.tile),
@@ -185,8 +186,9 @@ def _rows(summary: Summary, target: Path) -> list[tuple[str, str]]:
 
 def _pieces(summary: Summary) -> str:
     height, width = summary.tile
+    lanes = f" in {summary.lanes} lanes" if summary.lanes > 1 else ""
     if summary.plan != "strip":
-        return f"{summary.tiles} tile(s) of {height} x {width}"
+        return f"{summary.tiles} tile(s) of {height} x {width}{lanes}"
     strips = summary.tiles // summary.bands
     bands = f" in {summary.bands} bands" if summary.bands > 1 else ""
-    return f"{strips} strips of up to {height} x {width}{bands}"
+    return f"{strips} strips of up to {height} x {width}{bands}{',' if lanes else ''}{lanes}"

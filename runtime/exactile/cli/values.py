@@ -18,6 +18,15 @@ def parse_tile(text: str | None, option: str = "--tile") -> tuple[int, int] | No
     return int(match[1]), int(match[2] or match[1])
 
 
+def parse_lanes(text: str) -> int | None:
+    """``auto`` or a number."""
+    if text == "auto":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise OptionError(f"--lanes takes a number, or auto, got {text!r}")
+    return int(text)
+
+
 def parse_numbers(option: str, texts: Sequence[str] | None, default: float) -> tuple[float, ...]:
     """``0.5``, ``0.4,0.5,0.6``, or the option repeated."""
     if not texts:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -30,10 +30,10 @@ Array = NDArray[Any]
 
 
 class StripEngine:
-    """Runs the strips of all bands in order; implements ``exactile.engines.protocol.Engine``.
+    """Runs the strips of ``bands`` in order; implements ``exactile.engines.protocol.Engine``.
 
     Each band has two sets of carries; a strip reads one and writes the other, by I/O binding: no row is copied in
-    Python. One graph is open at a time: all bands run their first strip, then all body strips, then the last.
+    Python. One graph is open at a time: all of these bands run their first strip, then all body strips, then the last.
     ``activation_bytes`` is the most that any of the strips needs. ``opening_s`` is the time spent on opening graphs.
     ``claims`` and ``constants`` as in ``OnnxRuntimeEngine``.
 
@@ -46,7 +46,7 @@ class StripEngine:
         contract: Contract,
         *,
         band_width: int,
-        bands: int,
+        bands: Iterable[int],
         threads: int | None = None,
         activation_bytes: int | None = None,
         claims: Mapping[str, str] | None = None,
@@ -64,7 +64,7 @@ class StripEngine:
         self._run_options = self._ort.RunOptions()
         self._cancelled = self._closed = False
         self.opening_s = 0.0
-        self._carries = [_Pair(strips, band_width) for _ in range(bands)]
+        self._carries = {band: _Pair(strips, band_width) for band in bands}
         if activation_bytes is not None:
             SHARED_ARENA.reserve(self, activation_bytes)
 
@@ -102,7 +102,7 @@ class StripEngine:
         """Release the session, the carries and their memory; safe to call twice."""
         self._closed = True
         self._session = None
-        self._carries = []
+        self._carries = {}
         SHARED_ARENA.release(self)
 
     def _bound(self, tile: Array, out: Array, role: StripRole, pair: _Pair) -> Any:

@@ -18,3 +18,8 @@ def compute_threads(asked: int | None) -> int:
     if asked < 1:
         raise OptionError(f"cannot compute with {asked} threads; ask for 1 or more, or for none to use all CPUs")
     return asked
+
+
+def threads_of_lane(asked: int | None, lanes: int) -> int:
+    """The share of each of ``lanes`` engines that work side by side; ``asked`` is for all of them together."""
+    return max(1, compute_threads(asked) // lanes)

@@ -22,11 +22,12 @@ Free = Callable[[Array], None]
 class Load:
     """Steps that go in together, their inputs one after the other in a staging buffer.
 
-    The buffer is None where there is nothing but background.
+    The buffer is None where there is nothing but background. Loads of a run are numbered in its plan's order.
     """
 
     steps: tuple[Step | StripStep, ...]
     staged: Array | None
+    number: int = 0
 
 
 class Ticket(Protocol):

@@ -1,4 +1,4 @@
-"""The CPU computes: one lane, the engine in the lane's thread, results in buffers that go round."""
+"""The CPU computes: an engine in the thread of each lane, results in buffers that go round."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from exactile.pipeline.cancellation import Cancellation
 from exactile.pipeline.channel import Channel
 from exactile.pipeline.compute import Array, Free, Load
 from exactile.pipeline.timing import INFER, TimeSpan
-from exactile.plan.budget import INPUT_SLOTS, OUTPUT_SLOTS
+from exactile.plan.budget import OUTPUT_SLOTS, input_slots
 from exactile.plan.position import position_of
 from exactile.plan.prediction import Plan
 from exactile.plan.strips import StripStep
 from exactile.plan.tiles import Step
 
-Lease = Callable[[Callable[[], None]], AbstractContextManager[tuple[Engine, float]]]
-"""Waits for the engine, calling what it is given meanwhile; the engine and the seconds that opening it took."""
+Lease = Callable[[int, Callable[[], None]], AbstractContextManager[tuple[Engine, float]]]
+"""Waits for the engine of a lane, calling what it is given meanwhile; it, and the seconds that opening it took."""
 
 TRACK = "cpu"
 
 
 @dataclass(slots=True)
 class HostCompute:
-    """Implements ``Compute`` with an engine on the CPU."""
+    """Implements ``Compute`` with an engine on the CPU for each lane of the plan."""
 
     plan: Plan
     contract: Contract
@@ -43,17 +43,21 @@ class HostCompute:
     """Further inputs of the graph for a step, by name."""
     ahead: Callable[[Step], TimeSpan | None] | None = None
     """Reads them, as ``read_ahead`` does."""
-    lanes: int = 1
     batch: int = 1
+
+    @property
+    def lanes(self) -> int:
+        return self.plan.lanes
 
     @contextmanager
     def staging(self, loads: int) -> Iterator[Sequence[Array]]:
         yield staging_buffers(self.plan, self.contract.image, loads)
 
     @contextmanager
-    def lane(self, _index: int, *, free: Free, check: Callable[[], None]) -> Iterator[HostLane]:
-        with self.lease(check) as (engine, opening_s):
-            yield HostLane(self, engine, free, opening_s)
+    def lane(self, index: int, *, free: Free, check: Callable[[], None]) -> Iterator[HostLane]:
+        track = TRACK if self.lanes == 1 else f"{TRACK} {index}"
+        with self.lease(index, check) as (engine, opening_s):
+            yield HostLane(self, engine, free, opening_s, track)
 
     def read_ahead(self, step: Step) -> TimeSpan | None:
         """Implements ``ReadsAhead``."""
@@ -66,7 +70,8 @@ class HostCompute:
 class HostLane:
     """Implements ``Lane``: a load is done when ``start`` returns."""
 
-    def __init__(self, compute: HostCompute, engine: Engine, free: Free, opening_s: float) -> None:
+    def __init__(self, compute: HostCompute, engine: Engine, free: Free, opening_s: float, track: str) -> None:
+        self._track = track
         self._plan, self._contract = compute.plan, compute.contract
         self._engine = engine
         self._free = free
@@ -102,7 +107,7 @@ class HostLane:
         y, x = step.crop.slices()
         return HostTicket(
             pixels=out[..., y, x],
-            span=TimeSpan(TRACK, INFER, begin, end),
+            span=TimeSpan(self._track, INFER, begin, end),
             done=lambda: self._results.put(result),
         )
 
@@ -141,7 +146,7 @@ class HostTicket:
 
 def staging_buffers(plan: Plan, image: ImageInput, loads: int) -> list[Array]:
     """As many as are read, wait and are inferred. Raises EngineError."""
-    return _buffers(min(loads, INPUT_SLOTS), prod(plan.tile_shape) * image.channels, image.dtype)
+    return _buffers(min(loads, input_slots(plan.lanes)), prod(plan.tile_shape) * image.channels, image.dtype)
 
 
 def _buffers(count: int, size: int, dtype: str) -> list[Array]:

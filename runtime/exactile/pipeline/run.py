@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
@@ -56,7 +56,7 @@ class StageSeconds:
 
     ``open`` is the time that opening the engine took, while the first tiles are read; for the three graphs of a strip
     plan it is within ``infer``. ``total`` holds it, and ``measure``, the time that statistics of the whole image took.
-    ``infer`` adds up over all GPUs.
+    ``infer`` adds up over all lanes and GPUs.
     """
 
     measure: float = 0.0
@@ -159,8 +159,9 @@ class Pipeline:
             raise
 
     def _read(self, free: Channel[Array], staged: list[Channel[Load]]) -> None:
-        for load in self._loads(free):
+        for number, load in enumerate(self._loads(free)):
             first = load.steps[0]
+            load = replace(load, number=number)  # noqa: PLW2901 -- the same load
             staged[first.place.band % len(staged) if isinstance(first, StripStep) else 0].put(load)
         for queue in staged:
             queue.close()
@@ -247,7 +248,7 @@ class Pipeline:
             inferred.close()
 
     def _write(self, inferred: Channel[tuple[Load, Ticket | None]]) -> None:
-        for load, ticket in inferred:
+        for load, ticket in self._in_order(inferred):
             if ticket is None:
                 (step,) = load.steps
                 self._write_one(step, self._background_of(step))
@@ -258,6 +259,22 @@ class Pipeline:
                 self.seconds.infer += span.seconds if span.work == INFER else 0.0
                 self._tell(span, load.steps)
             ticket.release()
+
+    def _in_order(self, inferred: Channel[tuple[Load, Ticket | None]]) -> Iterator[tuple[Load, Ticket | None]]:
+        """On a CPU, in the plan's order, so that no lane gets further ahead than its results have room.
+
+        What a sink holds until its neighbours come is then the same in any number of lanes.
+        """
+        if self.plan.lanes == 1:
+            yield from inferred
+            return
+        waiting: dict[int, tuple[Load, Ticket | None]] = {}
+        following = 0
+        for one in inferred:
+            waiting[one[0].number] = one
+            while following in waiting:
+                yield waiting.pop(following)
+                following += 1
 
     def _write_one(self, step: Step, pixels: Array, *, computed: bool = False) -> None:
         # Strips over rows that only the border needs, or that only warm up the carries, give nothing.

@@ -15,15 +15,16 @@ from exactile.contract import Contract, DeployedModel
 from exactile.errors import BudgetError, OptionError
 from exactile.geometry import Geometry, round_up
 from exactile.plan.border import Border
+from exactile.plan.lanes import in_lanes
 from exactile.plan.prediction import slowed
 from exactile.plan.strips import StripPlan
 from exactile.plan.tiles import AxisDomain, TilePlan
 
 INPUT_SLOTS = 3
-"""Tiles being read, waiting and being inferred."""
+"""Tiles being read, waiting and being inferred, in one lane."""
 
 OUTPUT_SLOTS = 2
-"""Results being inferred and being written."""
+"""Results being inferred and being written, of each lane."""
 
 LARGEST_CACHE_SHARE = 0.25
 """Decoded chunks kept for the next row of tiles may take this share of the budget before tiles shrink."""
@@ -116,6 +117,11 @@ class MemoryNeed:
 Measure = Callable[[TilePlan], MemoryNeed]
 
 
+def input_slots(lanes: int) -> int:
+    """One tile is read; of each lane, one waits and one is inferred."""
+    return (INPUT_SLOTS - 1) * lanes + 1
+
+
 def slot_bytes(contract: Contract, plan: TilePlan | StripPlan) -> int:
     """Bytes of the staging buffers for input tiles and results."""
     image, result = contract.image, contract.result
@@ -123,19 +129,20 @@ def slot_bytes(contract: Contract, plan: TilePlan | StripPlan) -> int:
     values = prod(plan.tile_output_shape) * max(1, result.channels)
     result_bytes = values * np.dtype(result.dtype).itemsize
     narrowed_bytes = values * np.dtype(result.stored).itemsize if result.stored else 0
-    return min(len(plan), INPUT_SLOTS) * tile_bytes + min(len(plan), OUTPUT_SLOTS) * result_bytes + narrowed_bytes
+    inputs, results = min(len(plan), input_slots(plan.lanes)), plan.lanes * min(len(plan), OUTPUT_SLOTS)
+    return inputs * tile_bytes + results * result_bytes + narrowed_bytes
 
 
 def choose_tiles(
-    model: DeployedModel, image: tuple[int, int], border: Border, *, budget_bytes: int, measure: Measure
+    model: DeployedModel, image: tuple[int, int], border: Border, *, budget_bytes: int, measure: Measure, lanes: int = 1
 ) -> TilePlan:
     """The plan of least predicted cost whose need fits ``budget_bytes``: pixels computed, and each tile by itself.
 
-    On a CPU, large tiles cost more for a pixel.
+    On a CPU, large tiles cost more for a pixel. ``lanes`` are those of the plan.
 
     Where maps are kept between passes, each row of a tile by itself, too.
 
-    Raises BudgetError that states the least that would do.
+    Raises BudgetError that states the least that would do, PlanError where there are fewer tiles than lanes.
     """
     contract, geometry = model.contract, model.contract.geometry
     row_px = KEPT_ROW_PX if model.reads or model.writes else 0
@@ -145,11 +152,11 @@ def choose_tiles(
     fixed = need.process_bytes if need.activation_bytes else 0  # on a GPU, activations are not the host's
     rough = budget_bytes - contract.memory.weights_bytes - fixed
     on_cpu = need.activation_bytes > 0
-    for height, width in _cheapest_first(contract, rows, columns, rough, row_px, on_cpu=on_cpu):
-        plan = TilePlan.of(geometry, image, border, (height, width))
+    for height, width in _cheapest_first(contract, rows, columns, rough // lanes, row_px, lanes, on_cpu=on_cpu):
+        plan = in_lanes(TilePlan.of(geometry, image, border, (height, width)), lanes)
         if measure(plan).fits(budget_bytes):
             return plan
-    smallest = TilePlan.of(geometry, image, border, (y.smallest_tile, x.smallest_tile))
+    smallest = in_lanes(TilePlan.of(geometry, image, border, (y.smallest_tile, x.smallest_tile)), lanes)
     if measure(smallest).fits(budget_bytes):
         return smallest
     small = [(plan, measure(plan)) for plan in _small_plans(smallest, rows, columns, contract.geometry)]
@@ -177,7 +184,9 @@ def _small_plans(
         )
         shapes += [(height, width), (height, columns[0][0])]
     for shape in dict.fromkeys(shapes):
-        yield TilePlan.of(geometry, smallest.image_shape, smallest.border, shape)
+        plan = TilePlan.of(geometry, smallest.image_shape, smallest.border, shape)
+        if len(plan) >= smallest.lanes:
+            yield in_lanes(plan, smallest.lanes)
 
 
 def least_budget(need: MemoryNeed) -> int:
@@ -203,19 +212,23 @@ def _cheapest_first(
     columns: list[tuple[int, int]],
     rough_bytes: int,
     row_px: int,
+    lanes: int,
     *,
     on_cpu: bool,
 ) -> Iterator[tuple[int, int]]:
-    """Tile shapes whose activations alone fit, cheapest first; of those that cost hardly more, the smaller tile."""
+    """Tile shapes whose activations alone fit, cheapest first; of those that cost hardly more, the smaller tile.
+
+    ``lanes`` wait for the one that has most tiles; shapes with fewer tiles than lanes are left out.
+    """
     heights, row_counts = np.array(rows, np.float64).T[:, :, None]
     widths, column_counts = np.array(columns, np.float64).T[:, None, :]
     tiles = row_counts * column_counts
-    cost = tiles * (heights * (widths + row_px) + TILE_OVERHEAD_PX)
+    cost = np.ceil(tiles / lanes) * (heights * (widths + row_px) + TILE_OVERHEAD_PX)
     bytes_needed = _activation_bytes(contract, heights, widths)
     if on_cpu:
-        cost = cost * slowed(bytes_needed)
+        cost = cost * slowed(lanes * bytes_needed)
     steps = np.floor(np.log(cost / cost.min()) / np.log1p(NEGLIGIBLE))
-    fitting = np.flatnonzero(bytes_needed.ravel() <= rough_bytes)
+    fitting = np.flatnonzero((bytes_needed <= rough_bytes) & (tiles >= lanes))
     area = (heights * widths).ravel()
     order = fitting[np.lexsort((area[fitting], steps.ravel()[fitting]))]
     for index in order[:CHECKED_CANDIDATES]:

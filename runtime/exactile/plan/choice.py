@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from exactile.contract import DeployedModel, StripModel
 from exactile.errors import BudgetError, PlanError
 from exactile.geometry import Geometry, round_up
 from exactile.plan.border import Border
 from exactile.plan.budget import NEGLIGIBLE, MemoryNeed, axis_candidates, choose_tiles, least_budget
-from exactile.plan.prediction import Plan, Predicted, frugal, predicted, predicted_passes
+from exactile.plan.lanes import LaneChoice, in_lanes, pieces
+from exactile.plan.prediction import Plan, Predicted, frugal, predicted, predicted_passes, worthwhile
 from exactile.plan.strips import StripPlan, least_rows
 from exactile.plan.tiles import AxisDomain, TilePlan
 
@@ -20,6 +21,9 @@ USUAL_STRIP_ROWS = (32, 64, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 MOST_BANDS = 64
 BANDS_COMPARED = 4
 """Widths of bands, from the widest that fits on: narrower ones compute more, with smaller maps."""
+
+
+ONE_LANE = LaneChoice()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,31 +36,37 @@ class Choice:
 
 
 def choose(
-    model: DeployedModel, image: tuple[int, int], border: Border, *, budget_bytes: int, measure: Measure
+    model: DeployedModel,
+    image: tuple[int, int],
+    border: Border,
+    *,
+    budget_bytes: int,
+    measure: Measure,
+    lanes: LaneChoice = ONE_LANE,
 ) -> Choice:
     """The plan that is predicted to be the fastest of those that fit ``budget_bytes``.
 
-    Of plans that take about the same time, one that needs much less memory. Raises BudgetError.
+    Of plans that take about the same time, one that needs much less memory. Raises BudgetError, and PlanError where
+    the image has too few tiles for the ``lanes``.
     """
     model = model_at(model, image, border)
     found: list[Predicted] = []
-    refusals: list[BudgetError] = []
+    refusals: list[PlanError] = []
     try:
-        tiles = choose_tiles(model, image, border, budget_bytes=budget_bytes, measure=measure)
-        found.append(_predicted(tiles, measure(tiles)))
-    except BudgetError as error:
+        found.append(_tiles_in_lanes(model, image, border, budget_bytes, measure, lanes))
+    except PlanError as error:
         refusals.append(error)
     domains = _domains(model, image, border)
     made, strips, obstacle = model.strips_at(domains.geometry), None, model.no_strips_at(domains.geometry)
     if made is not None and domains.y.size >= least_rows(made):
         try:
-            strips = choose_strips(model, image, border, budget_bytes=budget_bytes, measure=measure)
-            found.append(_predicted(strips, measure(strips)))
+            strips = _strips_in_lanes(model, image, border, budget_bytes, measure, lanes)
+            found.append(strips)
         except (BudgetError, PlanError) as error:
             obstacle = str(error)
             refusals += [error] if isinstance(error, BudgetError) else []
     if not found:
-        raise min(refusals, key=lambda error: error.least_bytes or 1 << 62)
+        raise min(refusals, key=lambda error: getattr(error, "least_bytes", None) or 1 << 62)
     best = frugal(found)
     others = [f"{other.plan.name} {other.time:.2f}" for other in found if other is not best]
     reason = f"predicted {best.time:.2f} passes over the image" + (f" ({', '.join(others)})" if others else "")
@@ -65,17 +75,108 @@ def choose(
     return Choice(plan=best.plan, passes=predicted_passes(best.plan), reason=reason)
 
 
-def _predicted(plan: Plan, need: MemoryNeed) -> Predicted:
-    return predicted(plan, activation_bytes=need.activation_bytes, needed_bytes=need.needed_bytes)
+def choose_tiles_in_lanes(
+    model: DeployedModel,
+    image: tuple[int, int],
+    border: Border,
+    *,
+    budget_bytes: int,
+    measure: Measure,
+    lanes: LaneChoice,
+) -> Plan:
+    """The fastest tiles that fit, in more lanes where that is worth it. Raises PlanError, BudgetError."""
+    return _tiles_in_lanes(model_at(model, image, border), image, border, budget_bytes, measure, lanes).plan
+
+
+def lanes_for(plan: Plan, lanes: LaneChoice, *, budget_bytes: int, measure: Measure) -> Plan:
+    """``plan``, whose shape is given, in as many lanes as are worth it. Raises PlanError where none of them can be."""
+    counts = [count for count in lanes.counts if count <= pieces(plan)]
+    if not counts:
+        return in_lanes(plan, lanes.counts[0])
+    made = [in_lanes(plan, count) for count in counts]
+    fitting = [one for one in made if measure(one).fits(budget_bytes)]
+    return worthwhile([_predicted(one, measure(one), lanes) for one in fitting or made[:1]]).plan
+
+
+def _tiles_in_lanes(
+    model: DeployedModel,
+    image: tuple[int, int],
+    border: Border,
+    budget_bytes: int,
+    measure: Measure,
+    lanes: LaneChoice,
+) -> Predicted:
+    def tiles(count: int) -> Plan:
+        return choose_tiles(model, image, border, budget_bytes=budget_bytes, measure=measure, lanes=count)
+
+    return _of_all_counts(tiles, measure, lanes)
+
+
+def _strips_in_lanes(
+    model: DeployedModel,
+    image: tuple[int, int],
+    border: Border,
+    budget_bytes: int,
+    measure: Measure,
+    lanes: LaneChoice,
+) -> Predicted:
+    def strips(count: int) -> Plan:
+        return _strips_of(model, image, border, budget_bytes, measure, replace(lanes, counts=(count,)))
+
+    return _of_all_counts(strips, measure, lanes)
+
+
+def _of_all_counts(make: Callable[[int], Plan], measure: Measure, lanes: LaneChoice) -> Predicted:
+    """The plan whose number of lanes is worth it. Raises what the first number raised, where none can be."""
+    found: list[Predicted] = []
+    first: PlanError | None = None
+    for count in lanes.counts:
+        try:
+            plan = make(count)
+        except PlanError as error:
+            first = first or error
+        else:
+            found.append(_predicted(plan, measure(plan), lanes))
+    if not found:
+        assert first is not None
+        raise first
+    return worthwhile(found)
+
+
+def _predicted(plan: Plan, need: MemoryNeed, lanes: LaneChoice) -> Predicted:
+    return predicted(
+        plan, activation_bytes=need.activation_bytes, needed_bytes=need.needed_bytes, threads=lanes.threads
+    )
 
 
 def choose_strips(
-    model: DeployedModel, image: tuple[int, int], border: Border, *, budget_bytes: int, measure: Measure
+    model: DeployedModel,
+    image: tuple[int, int],
+    border: Border,
+    *,
+    budget_bytes: int,
+    measure: Measure,
+    lanes: LaneChoice = ONE_LANE,
 ) -> Plan:
     """The fastest strips that fit; of those that take hardly longer, the fewest bands, and the lowest strips.
 
+    In more lanes where that is worth it.
+
     Raises PlanError where the network does not allow strips, BudgetError where nothing fits.
     """
+    return _strips_in_lanes(model, image, border, budget_bytes, measure, lanes).plan
+
+
+def _strips_of(
+    model: DeployedModel,
+    image: tuple[int, int],
+    border: Border,
+    budget_bytes: int,
+    measure: Measure,
+    lanes: LaneChoice,
+) -> Plan:
+    """The fastest strips in the one number of ``lanes``, by bands that can be dealt to them evenly."""
+    (count,) = lanes.counts
     model = model_at(model, image, border)
     domains = _domains(model, image, border)
     strips = model.strips_at(domains.geometry)
@@ -85,17 +186,21 @@ def choose_strips(
         )
     fitting: list[tuple[float, Plan]] = []
     least: MemoryNeed | None = None
-    for band in _bands(domains.x):
+    for band in _bands(domains.x, count):
         for rows in _rows(domains.y, strips):
-            plan = strip_plan(model, image, border, rows=rows, band=band)
+            plan = in_lanes(strip_plan(model, image, border, rows=rows, band=band), count)
             need = measure(plan)
             least = need if least is None or least_budget(need) < least_budget(least) else least
             if need.fits(budget_bytes):
-                fitting.append((_predicted(plan, need).time, plan))
+                fitting.append((_predicted(plan, need, lanes).time, plan))
         if len({plan.x.tile for _, plan in fitting}) == BANDS_COMPARED:
             break
+    if least is None:
+        raise PlanError(
+            f"{image[1]} columns cannot be divided into bands for {count} lanes. What to do: fewer --lanes, or "
+            "--plan tile"
+        )
     if not fitting:
-        assert least is not None
         raise BudgetError(
             f"even the smallest strips {least.shortage(budget_bytes)}; or use --plan tile",
             least_bytes=least_budget(least),
@@ -153,6 +258,6 @@ def _rows(domain: AxisDomain, strips: StripModel | None) -> Iterator[int]:
     yield from [rows for rows in usual if rows < domain.size] or [stride]
 
 
-def _bands(domain: AxisDomain) -> list[int]:
-    """Band widths, the widest (all columns) first."""
-    return [band for band, _ in axis_candidates(domain)][:MOST_BANDS]
+def _bands(domain: AxisDomain, lanes: int) -> list[int]:
+    """Band widths, the widest first, of which each lane gets as many."""
+    return [band for band, bands in axis_candidates(domain) if bands % lanes == 0][:MOST_BANDS]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from exactile.plan.lanes import lane_time
 from exactile.plan.strips import StripPlan
 from exactile.plan.tiles import TilePlan
 
@@ -48,9 +49,9 @@ def predicted_passes(plan: Plan) -> float:
     return share if isinstance(plan, TilePlan) else share * plan.strips.passes(plan.rows)
 
 
-def predicted(plan: Plan, *, activation_bytes: int, needed_bytes: int) -> Predicted:
-    """The time of ``plan``, whose inferences take ``activation_bytes`` of the bytes that it needs."""
-    time = predicted_passes(plan) * float(slowed(activation_bytes))
+def predicted(plan: Plan, *, activation_bytes: int, needed_bytes: int, threads: int = 1) -> Predicted:
+    """The time of ``plan`` with ``threads``, whose inferences take ``activation_bytes`` of the bytes that it needs."""
+    time = predicted_passes(plan) * float(slowed(activation_bytes)) * lane_time(plan, threads)
     return Predicted(plan=plan, time=time, needed_bytes=needed_bytes)
 
 
@@ -58,6 +59,15 @@ def slowed(activation_bytes: ArrayLike) -> NDArray[np.float64]:
     """By what inferences that take so many bytes are slower than small ones."""
     doublings = np.log2(np.maximum(activation_bytes, LARGE_BYTES) / LARGE_BYTES)
     return np.asarray(1 + LARGE_MAPS * doublings, np.float64)
+
+
+def worthwhile(found: Sequence[Predicted]) -> Predicted:
+    """The fastest of plans in a rising number of lanes; not one that gains too little for the memory of its engines."""
+    best = found[0]
+    for other in found[1:]:
+        if other.time < best.time * (1 - ABOUT_THE_SAME):
+            best = other
+    return best
 
 
 def frugal(found: Sequence[Predicted]) -> Predicted:

@@ -136,13 +136,14 @@ def _multiple_within(domain: AxisDomain, strips: StripModel) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StripPlan:
-    """Strips of all bands, row by row."""
+    """Strips of all bands, row by row. Band ``i`` is run by lane ``i`` modulo ``lanes``."""
 
     y: AxisStrips
     x: AxisTiles
     border: Border
     rows: int
     strips: StripModel
+    lanes: int = 1
 
     @classmethod
     def of(

@@ -212,11 +212,12 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TilePlan:
-    """Rows of tiles, row by row. One tile alone is the whole plan."""
+    """Rows of tiles, row by row, each run by whichever of ``lanes`` is free. One tile alone is the whole plan."""
 
     y: AxisTiles
     x: AxisTiles
     border: Border
+    lanes: int = 1
 
     @classmethod
     def of(cls, geometry: Geometry, image: tuple[int, int], border: Border, tile: tuple[int, int]) -> TilePlan:

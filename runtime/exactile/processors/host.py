@@ -1,4 +1,4 @@
-"""A session on the CPU: ONNX Runtime, one engine at a time."""
+"""A session on the CPU: ONNX Runtime, one engine for each lane of a run, one run at a time."""
 
 from __future__ import annotations
 
@@ -56,8 +56,10 @@ class HostProcessor:
         cancellation: Cancellation,
         maps: MapStore | None = None,
     ) -> HostCompute:
-        def lease(check: Callable[[], None]) -> AbstractContextManager[tuple[Engine, float]]:
-            return self.lease.engine(plan, activation_bytes=need.activation_bytes, constants=constants, check=check)
+        engines = self.lease.engines(plan, activation_bytes=need.activation_bytes, constants=constants)
+
+        def lease(index: int, check: Callable[[], None]) -> AbstractContextManager[tuple[Engine, float]]:
+            return engines.lane(index, check)
 
         if maps is None:
             return HostCompute(plan, self._model.contract, lease, cancellation)

@@ -1,0 +1,66 @@
+"""Lanes on a CPU: engines side by side, each with a share of the threads, on bands or tiles of its own.
+
+One engine with all threads waits for the slowest of them after every operator. With several lanes, fewer threads wait
+for each other; the price is the halo between bands, and memory for the weights of every engine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from exactile.errors import PlanError
+from exactile.plan.strips import StripPlan
+from exactile.plan.tiles import TilePlan
+
+AnyPlan = TypeVar("AnyPlan", TilePlan, StripPlan, TilePlan | StripPlan)
+
+STRIP_WAITING = 0.07
+"""What each thread but the first costs an engine that runs strips, of the time that it would take without waiting."""
+
+TILE_WAITING = 0.03
+"""As much for tiles, whose operators are larger."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaneChoice:
+    """The numbers of lanes that a plan may have, rising, where the network may use so many ``threads``."""
+
+    threads: int = 1
+    counts: tuple[int, ...] = (1,)
+
+    @classmethod
+    def up_to(cls, threads: int) -> LaneChoice:
+        """1, 2, 4, ... and one lane for each thread."""
+        powers = [1 << power for power in range(threads.bit_length()) if 1 << power <= threads]
+        return cls(threads=threads, counts=tuple(dict.fromkeys([*powers, threads])))
+
+
+def pieces(plan: TilePlan | StripPlan) -> int:
+    """What can be run side by side: bands, or tiles."""
+    return plan.bands if isinstance(plan, StripPlan) else len(plan)
+
+
+def in_lanes(plan: AnyPlan, lanes: int) -> AnyPlan:
+    """``plan`` in so many lanes. Raises PlanError where some would have nothing to do."""
+    if lanes > pieces(plan):
+        what = "band(s)" if isinstance(plan, StripPlan) else "tile(s)"
+        height, width = plan.tile_shape
+        raise PlanError(
+            f"{lanes} lanes need as many bands or tiles, and a {plan.name} plan of {height} x {width} has "
+            f"{pieces(plan)} {what}. What to do: fewer --lanes, or a smaller --tile"
+        )
+    return replace(plan, lanes=lanes)
+
+
+def lane_time(plan: TilePlan | StripPlan, threads: int) -> float:
+    """The time that ``plan`` takes in its lanes, by that of one lane with all ``threads``.
+
+    A lane's threads wait for each other; lanes wait for the one that has most to do.
+    """
+    lanes, count = plan.lanes, pieces(plan)
+    if lanes == 1:
+        return 1.0
+    waiting = STRIP_WAITING if isinstance(plan, StripPlan) else TILE_WAITING
+    gained = (1 + waiting * (max(1, threads // lanes) - 1)) / (1 + waiting * (threads - 1))
+    return gained * -(-count // lanes) * lanes / count
