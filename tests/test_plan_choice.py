@@ -73,3 +73,36 @@ def test_large_maps_cost_more():
     found = slowed(np.array([0, 1 << 20, 512 << 20, 1 << 30, 8 << 30]))
     assert (found[:3] == 1).all()
     assert (np.diff(found[2:]) > 0).all()
+
+
+def test_images_of_one_size_are_planned_once_unless_they_take_other_memory(model, monkeypatch):
+    from exactile import planning
+
+    looked, original = [], planning.choose
+    monkeypatch.setattr(planning, "choose", lambda *args, **named: looked.append(1) or original(*args, **named))
+    planner, sinks = Planner(model, budget_bytes=AMPLE, process_bytes=0), [NoSink(), NoSink(), NoSink()]
+    sinks[2].buffer_bytes = lambda _spec, _write: 1 << 20
+    plans = [planner.choose(image_of(model, 256), sink, Wish()).plan for sink in sinks]
+    assert plans[0] is plans[1]
+    assert len(looked) == 2
+    planner.choose(image_of(model, 272), sinks[2], Wish())
+    planner.choose(image_of(model, 272), sinks[2], Wish(border="reflect"))
+    assert len(looked) == 4
+
+
+def test_more_lanes_only_where_they_gain(model):
+    """More than what is not told apart, and with the halo of the bands counted."""
+    source = image_of(model, 16_384)
+    plans = {
+        threads: Planner(model, budget_bytes=AMPLE, process_bytes=0, threads=threads)
+        .choose(source, NoSink(), Wish(plan="strip"))
+        .plan
+        for threads in (1, 2, 16)
+    }
+    assert plans[1].lanes == 1
+    assert plans[16].lanes > 1
+    assert plans[16].bands % plans[16].lanes == 0
+    small = Planner(model, budget_bytes=AMPLE, process_bytes=0, threads=2).choose(
+        image_of(model, 512), NoSink(), Wish()
+    )
+    assert small.plan.lanes == 1

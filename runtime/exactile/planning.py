@@ -121,12 +121,14 @@ class Planner:
         self.used_bytes = process_bytes
         self.process_bytes = process_bytes + kept_bytes + (PASSES_MARGIN_BYTES if model.levels else 0)
         self.kept_bytes = kept_bytes
+        self._known: _Known | None = None
         self._on_disk: dict[tuple[int, int], frozenset[str]] = {}
 
     def refuse(self, plan: Plan, need: MemoryNeed, error: DeviceMemoryError) -> None:
         """Choose something smaller than ``plan`` from now on. Raises the error where that is no way out."""
         if self._devices is None:
             raise error
+        self._known = None
         self._devices.refuse(plan, need, error)
 
     def choose(self, source: Source, sink: Sink, wish: Wish) -> Choice:
@@ -188,6 +190,15 @@ class Planner:
         def measure(candidate: Plan) -> MemoryNeed:
             return self.memory_need(candidate, source, sink, apart_bytes=wish.apart_bytes)
 
+        asked, known = replace(wish, background=None), self._known
+        same = known is not None and (known.image, known.wish) == (image, asked)
+        if known is not None and same and measure(known.choice.plan) == known.need:
+            return known.choice
+        choice = self._chosen(image, wish, measure)
+        self._known = _Known(image=image, wish=asked, choice=choice, need=measure(choice.plan))
+        return choice
+
+    def _chosen(self, image: tuple[int, int], wish: Wish, measure: Callable[[Plan], MemoryNeed]) -> Choice:
         devices = self._devices
         if devices is None:
             return self._choose_by(image, wish, measure)
@@ -364,6 +375,18 @@ class Planner:
             if stored != source.dtype:
                 read = f", which are read as {source.dtype},"
             raise PlanError(f"the image holds {stored} samples{read} and the model was deployed for {image.dtype}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Known:
+    """The last choice. An image of the same size whose plan takes the same memory gets the same: choosing takes as long
+    as reading a small image.
+    """
+
+    image: tuple[int, int]
+    wish: Wish
+    choice: Choice
+    need: MemoryNeed
 
 
 def _channel_remedy(source: Source, wanted: int) -> str:

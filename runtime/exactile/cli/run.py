@@ -246,7 +246,7 @@ def run(
         typer.Option(
             metavar="N|auto",
             help="On a CPU: so many engines side by side, each with a share of the threads, on bands or tiles of its "
-            "own; of many images, on images of its own. auto: as many as pay.",
+            "own. auto: as many as pay.",
         ),
     ] = "auto",
     scratch: Annotated[
