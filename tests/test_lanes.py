@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -15,7 +16,8 @@ from exactile.engines.threads import threads_of_lane
 from exactile.errors import BudgetError, CancelledError, EngineError, OptionError, PlanError
 from exactile.plan.lanes import LaneChoice, in_lanes, lane_time
 from exactile.plan.tiles import TilePlan
-from exactile.planning import Wish
+from exactile.planning import Planner, Wish
+from exactile.processors.protocol import DeviceSpace
 from exactile.session import Session
 from exactile.sinks.array import ArraySink
 from exactile.sinks.tiff import TiffSink
@@ -229,3 +231,17 @@ def test_lanes_pay_by_what_threads_wait_and_cost_where_they_are_uneven():
     assert LaneChoice.up_to(6).counts == (1, 2, 4, 6)
     assert LaneChoice.up_to(1).counts == (1,)
     assert [threads_of_lane(7, lanes) for lanes in (1, 2, 3, 8)] == [7, 3, 2, 1]
+
+
+def test_networks_and_devices_of_one_lane_refuse_others():
+    model, size = deployed("unet_d2"), {"budget_bytes": 1 << 40, "process_bytes": 0, "threads": 4}
+    space = DeviceSpace(devices=1, slots=4, memory_bytes=1 << 40, engines=None)
+    blocked = replace(model, contract=replace(model.contract, obstacles=("a: Softmax over all positions",)))
+    for planner, why in (
+        (Planner(model, space=space, **size), "a GPU"),
+        (Planner(blocked, **size), "one pass"),
+        (Planner(replace(model, levels=("a pass over the image",)), **size), "statistics of the whole image"),
+    ):
+        assert planner.lane_choice(Wish()).counts == planner.lane_choice(Wish(lanes=1)).counts == (1,)
+        with pytest.raises(OptionError, match=why):
+            planner.lane_choice(Wish(lanes=2))

@@ -25,7 +25,7 @@ from exactile.plan.choice import (
     lanes_for,
     strip_plan,
 )
-from exactile.plan.lanes import LaneChoice
+from exactile.plan.lanes import LaneChoice, lane_choice
 from exactile.plan.prediction import Plan, predicted_passes
 from exactile.plan.strips import StripPlan
 from exactile.plan.tiles import AxisDomain, TilePlan
@@ -247,21 +247,8 @@ class Planner:
 
     def lane_choice(self, wish: Wish) -> LaneChoice:
         """The numbers of lanes to choose from. Raises OptionError where another is asked for than can be."""
-        asked, model = wish.lanes or self._lanes, self._model
-        reason = ""
-        if self._devices is not None:
-            reason = "a GPU is one lane, and its plans have no others"
-        elif model.contract.obstacles:
-            reason = "a network that cannot be tiled exactly runs in one pass"
-        elif model.levels or model.reads or model.writes:
-            reason = "a network that takes statistics of the whole image runs in one lane"
-        elif asked is not None and asked > self.threads:
-            reason = f"each needs a thread, and there are {self.threads}; raise --threads"
-        if reason and asked not in {None, 1}:
-            raise OptionError(f"{asked} lanes were asked for: {reason}")
-        if reason:
-            return LaneChoice()
-        return LaneChoice.up_to(self.threads) if asked is None else LaneChoice(threads=self.threads, counts=(asked,))
+        asked = wish.lanes or self._lanes
+        return lane_choice(self._model, asked, threads=self.threads, on_gpu=self._devices is not None)
 
     def memory_need(self, plan: Plan, source: Source, sink: Sink, *, apart_bytes: int = 0) -> MemoryNeed:
         """Predicted peak memory of running ``plan``, by purpose; ``apart_bytes`` as in ``Wish``."""

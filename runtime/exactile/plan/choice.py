@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from math import inf
 
 from exactile.contract import DeployedModel, StripModel
 from exactile.errors import BudgetError, PlanError
 from exactile.geometry import Geometry, round_up
 from exactile.plan.border import Border
 from exactile.plan.budget import NEGLIGIBLE, MemoryNeed, axis_candidates, choose_tiles, least_budget
-from exactile.plan.lanes import LaneChoice, in_lanes, pieces
+from exactile.plan.lanes import STRIP_WAITING, LaneChoice, in_lanes, less_waiting, pieces
 from exactile.plan.prediction import Plan, Predicted, frugal, predicted, predicted_passes, worthwhile
 from exactile.plan.strips import StripPlan, least_rows
 from exactile.plan.tiles import AxisDomain, TilePlan
@@ -106,7 +107,7 @@ def _tiles_in_lanes(
     measure: Measure,
     lanes: LaneChoice,
 ) -> Predicted:
-    def tiles(count: int) -> Plan:
+    def tiles(count: int, _limit: float) -> Plan:
         return choose_tiles(model, image, border, budget_bytes=budget_bytes, measure=measure, lanes=count)
 
     return _of_all_counts(tiles, measure, lanes)
@@ -120,19 +121,22 @@ def _strips_in_lanes(
     measure: Measure,
     lanes: LaneChoice,
 ) -> Predicted:
-    def strips(count: int) -> Plan:
-        return _strips_of(model, image, border, budget_bytes, measure, replace(lanes, counts=(count,)))
+    def strips(count: int, limit: float) -> Plan:
+        return _strips_of(model, image, border, budget_bytes, measure, replace(lanes, counts=(count,)), limit)
 
     return _of_all_counts(strips, measure, lanes)
 
 
-def _of_all_counts(make: Callable[[int], Plan], measure: Measure, lanes: LaneChoice) -> Predicted:
-    """The plan whose number of lanes is worth it. Raises what the first number raised, where none can be."""
+def _of_all_counts(make: Callable[[int, float], Plan], measure: Measure, lanes: LaneChoice) -> Predicted:
+    """The plan whose number of lanes is worth it. Raises what the first number raised, where none can be.
+
+    ``make`` is told the time that is good enough already, and raises PlanError where its plans all take longer.
+    """
     found: list[Predicted] = []
     first: PlanError | None = None
     for count in lanes.counts:
         try:
-            plan = make(count)
+            plan = make(count, min((one.time for one in found), default=inf))
         except PlanError as error:
             first = first or error
         else:
@@ -174,8 +178,12 @@ def _strips_of(
     budget_bytes: int,
     measure: Measure,
     lanes: LaneChoice,
+    limit: float,
 ) -> Plan:
-    """The fastest strips in the one number of ``lanes``, by bands that can be dealt to them evenly."""
+    """The fastest strips in the one number of ``lanes``, by bands that can be dealt to them evenly.
+
+    Bands whose halo alone makes them slower than ``limit`` are not looked at.
+    """
     (count,) = lanes.counts
     model = model_at(model, image, border)
     domains = _domains(model, image, border)
@@ -186,7 +194,8 @@ def _strips_of(
         )
     fitting: list[tuple[float, Plan]] = []
     least: MemoryNeed | None = None
-    for band in _bands(domains.x, count):
+    most = limit / less_waiting(STRIP_WAITING, count, lanes.threads) * domains.x.size
+    for band in _bands(domains.x, count, most):
         for rows in _rows(domains.y, strips):
             plan = in_lanes(strip_plan(model, image, border, rows=rows, band=band), count)
             need = measure(plan)
@@ -197,7 +206,7 @@ def _strips_of(
             break
     if least is None:
         raise PlanError(
-            f"{image[1]} columns cannot be divided into bands for {count} lanes. What to do: fewer --lanes, or "
+            f"{image[1]} columns are not divided into bands for {count} lanes. What to do: fewer --lanes, or "
             "--plan tile"
         )
     if not fitting:
@@ -258,6 +267,7 @@ def _rows(domain: AxisDomain, strips: StripModel | None) -> Iterator[int]:
     yield from [rows for rows in usual if rows < domain.size] or [stride]
 
 
-def _bands(domain: AxisDomain, lanes: int) -> list[int]:
-    """Band widths, the widest first, of which each lane gets as many."""
-    return [band for band, bands in axis_candidates(domain) if bands % lanes == 0][:MOST_BANDS]
+def _bands(domain: AxisDomain, lanes: int, most_columns: float) -> list[int]:
+    """Band widths, the widest first, of which each lane gets as many, and all together no more columns."""
+    found = [(band, bands) for band, bands in axis_candidates(domain) if bands % lanes == 0]
+    return [band for band, bands in found if band * bands <= most_columns][:MOST_BANDS]

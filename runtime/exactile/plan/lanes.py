@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from exactile.errors import PlanError
+from exactile.contract import DeployedModel
+from exactile.errors import OptionError, PlanError
 from exactile.plan.strips import StripPlan
 from exactile.plan.tiles import TilePlan
 
@@ -34,6 +35,24 @@ class LaneChoice:
         """1, 2, 4, ... and one lane for each thread."""
         powers = [1 << power for power in range(threads.bit_length()) if 1 << power <= threads]
         return cls(threads=threads, counts=tuple(dict.fromkeys([*powers, threads])))
+
+
+def lane_choice(model: DeployedModel, asked: int | None, *, threads: int, on_gpu: bool) -> LaneChoice:
+    """The numbers of lanes that plans of ``model`` may have; where one is ``asked`` for, that. Raises OptionError."""
+    reason = ""
+    if on_gpu:
+        reason = "a GPU is one lane, and its plans have no others"
+    elif model.contract.obstacles:
+        reason = "a network that cannot be tiled exactly runs in one pass"
+    elif model.levels or model.reads or model.writes:
+        reason = "a network that takes statistics of the whole image runs in one lane"
+    elif asked is not None and asked > threads:
+        reason = f"each needs a thread, and there are {threads}; raise --threads"
+    if reason and asked not in {None, 1}:
+        raise OptionError(f"{asked} lanes were asked for: {reason}")
+    if reason:
+        return LaneChoice()
+    return LaneChoice.up_to(threads) if asked is None else LaneChoice(threads=threads, counts=(asked,))
 
 
 def pieces(plan: TilePlan | StripPlan) -> int:
@@ -62,5 +81,9 @@ def lane_time(plan: TilePlan | StripPlan, threads: int) -> float:
     if lanes == 1:
         return 1.0
     waiting = STRIP_WAITING if isinstance(plan, StripPlan) else TILE_WAITING
-    gained = (1 + waiting * (max(1, threads // lanes) - 1)) / (1 + waiting * (threads - 1))
-    return gained * -(-count // lanes) * lanes / count
+    return less_waiting(waiting, lanes, threads) * -(-count // lanes) * lanes / count
+
+
+def less_waiting(waiting: float, lanes: int, threads: int) -> float:
+    """The time of lanes that have as much to do as each other, by that of one lane."""
+    return (1 + waiting * (max(1, threads // lanes) - 1)) / (1 + waiting * (threads - 1))
