@@ -139,8 +139,9 @@ class ImageRun:
             statistics = passes.run(plan, constants, found, self._keeping)
         measured_s = time.perf_counter() - begin + narrowing_s
         constants = {**constants, **statistics}
-        lanes = plan.lanes if earlier is None else earlier.lanes
-        self.record = complete_record(asked, plan, normalizers, statistics, self.tolerance, lanes=lanes)
+        self.record = complete_record(
+            asked, plan, normalizers, statistics, self.tolerance, lanes=None if earlier is None else earlier.lanes
+        )
         if isinstance(self.sink, ResumableSink):
             self.sink.describe(self.record, resume=self.resume)
         self.planner.save(plan, self.source, self.sink, self._need(plan))

@@ -26,7 +26,8 @@ class Summary:
     computed: the CPU, or GPUs, and the engine; on a CPU, ``lanes`` engines side by side. ``passes`` found statistics of
     the whole image before; in their place ``statistics`` were taken, where they are given: the result is that of these.
     ``predicted_work`` is that of all passes, halo included, by one pass of the whole network over the image.
-    ``tolerance`` tells of the error that was allowed and found; where there is none, or it says so, the result is exact.
+    ``tolerance`` tells of the error that was allowed and found; where there is none, or it says so, the result is
+    exact.
     """
 
     plan: str
@@ -65,6 +66,7 @@ class Summary:
     def exact(self) -> bool:
         """Whether the result equals one pass."""
         return self.tolerance is None or self.tolerance.exact
+
     lanes: int = 1
 
     @property
