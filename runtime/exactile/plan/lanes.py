@@ -17,7 +17,10 @@ from exactile.plan.tiles import TilePlan
 AnyPlan = TypeVar("AnyPlan", TilePlan, StripPlan, TilePlan | StripPlan)
 
 STRIP_WAITING = 0.07
-"""What each thread but the first costs an engine that runs strips, of the time that it would take without waiting."""
+"""What each thread but the first costs an engine that runs strips, of the time that it would take without waiting.
+
+By runs on two cores; that further threads cost as much each is an assumption.
+"""
 
 TILE_WAITING = 0.03
 """As much for tiles, whose operators are larger."""
