@@ -88,7 +88,7 @@ def measure(options: argparse.Namespace) -> Iterator[Record]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--side", type=int, default=3072)
+    parser.add_argument("--side", type=int, default=2048)
     run_part(measure, parser)
 
 
