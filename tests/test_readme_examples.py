@@ -55,6 +55,8 @@ def place(tmp_path_factory):
     rng = np.random.default_rng(0)
     picture = np.kron(rng.integers(0, 256, (20, 24, 3), dtype=np.uint8), np.ones((14, 18, 1), np.uint8))
     tifffile.imwrite(folder / "slide.tif", picture, tile=(128, 128), photometric="rgb")
+    for day in ("monday", "tuesday"):
+        tifffile.imwrite(folder / f"{day}.tif", picture, photometric="rgb")
     (folder / "slides").mkdir()
     for name in ("a", "b"):
         tifffile.imwrite(folder / "slides" / f"{name}.tif", picture[:160, :176], photometric="rgb")

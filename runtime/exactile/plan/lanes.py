@@ -7,6 +7,7 @@ for each other; the price is the halo between bands, and memory for the weights 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import log2
 from typing import TypeVar
 
 from exactile.contract import DeployedModel
@@ -17,9 +18,9 @@ from exactile.plan.tiles import TilePlan
 AnyPlan = TypeVar("AnyPlan", TilePlan, StripPlan, TilePlan | StripPlan)
 
 STRIP_WAITING = 0.07
-"""What each thread but the first costs an engine that runs strips, of the time that it would take without waiting.
+"""What each doubling of its threads costs an engine that runs strips, of the time that it would take without waiting.
 
-By runs on two cores; that further threads cost as much each is an assumption.
+By runs on two cores; that each further doubling costs as much is an assumption, and a careful one.
 """
 
 TILE_WAITING = 0.03
@@ -89,4 +90,4 @@ def lane_time(plan: TilePlan | StripPlan, threads: int) -> float:
 
 def less_waiting(waiting: float, lanes: int, threads: int) -> float:
     """The time of lanes that have as much to do as each other, by that of one lane."""
-    return (1 + waiting * (max(1, threads // lanes) - 1)) / (1 + waiting * (threads - 1))
+    return (1 + waiting * log2(max(1, threads // lanes))) / (1 + waiting * log2(threads))
