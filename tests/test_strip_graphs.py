@@ -20,7 +20,7 @@ from exactile_converters.strips.heights import least_last_rows, startup_rows
 from exactile_converters.strips.placement import place
 from exactile_converters.strips.refusal import StripError
 from exactile_converters.strips.source import StripSource
-from tests.nets import NETS, onnx_bytes
+from tests.nets import INTEGER_NETS, NETS, onnx_bytes
 from tests.test_graph_io import model_of, weights
 
 ROLES = ("first", "body", "last")
@@ -108,8 +108,11 @@ def loaded(model: bytes) -> Network:
     return prepare_network(onnx.load_from_string(model), name="net")
 
 
-def check(model: bytes, choose, extra: tuple[int, ...] = (0, 1, 3), body: int = 1) -> Strips:
-    """Equal at the least height, one stride more and some; with body strips of ``body`` strides."""
+def check(model: bytes, choose, extra: tuple[int, ...] = (0, 1, 3), body: int = 1, rounded: float = 0.0) -> Strips:
+    """Equal at the least height, one stride more and some; with body strips of ``body`` strides.
+
+    Values may differ by ``rounded`` of the largest one.
+    """
     network = loaded(model)
     strips = Strips(network, choose)
     stride = strips.source.frontiers.stride
@@ -117,7 +120,11 @@ def check(model: bytes, choose, extra: tuple[int, ...] = (0, 1, 3), body: int = 
         heights = [strips.startup, *[stride * body] * (strides // body), strips.least_last]
         heights[-1] += stride * (strides % body)
         pixels = pixels_for(strips, sum(heights))
-        assert np.array_equal(strips.run(pixels, heights), whole(model, network, pixels), equal_nan=True)
+        found, expected = strips.run(pixels, heights), whole(model, network, pixels)
+        if rounded:
+            assert np.abs(found - expected).max() <= rounded * np.abs(expected).max()
+        else:
+            assert np.array_equal(found, expected, equal_nan=True)
     return strips
 
 
@@ -145,7 +152,11 @@ def test_strips_are_the_whole_pass_bit_for_bit(name, choice):
 
 @pytest.mark.parametrize("name", sorted(LARGE))
 def test_large_networks_too_with_the_chosen_carries(name):
-    check(onnx_bytes(name), chosen, extra=(1,))
+    """On a CPU without AVX-512, kernels of ONNX Runtime for other sizes sum in another order, in some networks."""
+    rounded = name.startswith(("fc_", "resnet"))
+    check(onnx_bytes(name), chosen, extra=(1,), rounded=4e-6 if rounded else 0.0)
+    if rounded and name in INTEGER_NETS:
+        check(onnx_bytes(name, weights="integer"), chosen, extra=(1,))
 
 
 @pytest.mark.parametrize("name", ["unet_d2", "unet_transpose3_d2", "low_resolution"])

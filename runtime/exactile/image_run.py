@@ -32,7 +32,7 @@ from exactile.plan.extension import why_extended
 from exactile.plan.prediction import Plan
 from exactile.plan.remaining import remaining
 from exactile.plan.strips import StripPlan
-from exactile.planning import PROCESS_MARGIN_BYTES, Planner, Wish
+from exactile.planning import PASSES_MARGIN_BYTES, PROCESS_MARGIN_BYTES, Planner, Wish
 from exactile.processors.protocol import Processor
 from exactile.run_record import Earlier, asked_record, complete_record, found_record, take_over
 from exactile.sinks.protocol import FindingsSink, ResumableSink, Sink
@@ -43,6 +43,9 @@ from exactile.statistics import Normalizers, constants_of
 from exactile.summary import Summary
 from exactile.tolerance.narrowing import Narrowing
 from exactile.tolerance.report import ToleranceReport
+from exactile.trial.candidates import Candidates
+from exactile.trial.prefix import Prefix
+from exactile.trial.trial import choose_by_trial
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,9 +245,7 @@ class ImageRun:
     def _choice(self, earlier: Earlier | None) -> Choice:
         """A plan that the processor has room for: the next smaller one, as long as a GPU's memory runs out."""
         while True:
-            choice = (
-                self.planner.choose(self.source, self.sink, self.wish) if earlier is None else self._resumed(earlier)
-            )
+            choice = self._chosen() if earlier is None else self._resumed(earlier)
             need = self._need(choice.plan)
             try:
                 self.processor.ready(choice.plan, need, self.cancellation)
@@ -252,6 +253,21 @@ class ImageRun:
                 self.planner.refuse(choice.plan, need, error)
             else:
                 return choice
+
+    def _chosen(self) -> Choice:
+        """By prediction; where the run will be long, by trial."""
+        choice = self.planner.choose(self.source, self.sink, self.wish)
+        if self.resume or self.statistics is not None or not self.planner.may_try(self.wish):
+            return choice
+        candidates = Candidates(
+            planner=self.planner,
+            source=self.source,
+            sink=self.sink,
+            wish=self.wish,
+            margin_bytes=PASSES_MARGIN_BYTES,
+        )
+        prefix = Prefix(contract=self.model.contract, processor=self.processor, cancellation=self.cancellation)
+        return choose_by_trial(choice, candidates, lambda one: prefix.pixel_s(one, self.planner.budget_bytes))
 
     def _need(self, plan: Plan) -> MemoryNeed:
         return self.planner.memory_need(plan, self.source, self.sink, apart_bytes=self.wish.apart_bytes)

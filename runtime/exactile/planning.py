@@ -61,7 +61,8 @@ class Wish:
 
     ``apart_bytes``: what is done with the result afterwards takes so much, when the engine is closed. ``tolerance``
     is the most error of tiles that need not be exact; None for exact ones. ``lanes``, on a CPU: so many engines side by
-    side (default: as many as pay).
+    side (default: as many as pay). ``trial``: where the choice is left to the planner and the run will be long, a CPU
+    tries the best plans on the first steps.
     """
 
     plan: PlanName = "auto"
@@ -71,6 +72,7 @@ class Wish:
     apart_bytes: int = 0
     tolerance: Tolerance | None = None
     lanes: int | None = None
+    trial: bool = False
 
     def __post_init__(self) -> None:
         if self.plan not in PLAN_NAMES:
@@ -130,6 +132,13 @@ class Planner:
             raise error
         self._known = None
         self._devices.refuse(plan, need, error)
+
+    def may_try(self, wish: Wish) -> bool:
+        """Whether the fastest plan can be found by trying: it is left open, and nothing must be known beforehand."""
+        contract, model = self._contract, self._model
+        free = wish.trial and wish.plan == "auto" and not (wish.tile or wish.background or wish.tolerance)
+        plain = not (contract.obstacles or model.levels or model.reads or contract.image.statistics)
+        return free and plain and self._devices is None and not self._engine_stays
 
     def choose(self, source: Source, sink: Sink, wish: Wish) -> Choice:
         """The plan for ``source``. Raises ChannelError, PlanError, and BudgetError when nothing fits the budget."""

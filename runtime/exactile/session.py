@@ -192,6 +192,7 @@ class Session:
         nodata_label: int | None = None,
         statistics: FixedStatistics | None = None,
         tolerance: Tolerance | str | None = None,
+        trial: bool = False,
     ) -> Summary:
         """Segment ``source`` into ``sink``: equal to one pass over the whole image.
 
@@ -211,6 +212,10 @@ class Session:
         image, on a CPU.
         On any failure the sink is aborted and the first error raised.
 
+        With ``trial``, where the plan is left open and the run will take more than 20 s on a CPU, the most promising
+        plans are timed on the image's first steps, for 5 % of the run at most, and the fastest is taken; without it,
+        the one that is predicted to be the fastest.
+
         With ``resume``, an unfinished run that ``sink`` kept is gone on with, by the same plan, to the same bytes;
         ``arguments`` (plain data) is what it must have been called with, beside image, model, plan, tile and border.
         Raises ResumeError where it was another one. ``trace`` is told when every piece of work was done:
@@ -223,7 +228,7 @@ class Session:
         )
         try:
             allowed = Tolerance.parse(tolerance) if isinstance(tolerance, str) else tolerance
-            wish = Wish(plan=plan, tile=tile, border=border, background=background, tolerance=allowed)
+            wish = Wish(plan=plan, tile=tile, border=border, background=background, tolerance=allowed, trial=trial)
         except BaseException:
             sink.abort()
             raise

@@ -128,6 +128,14 @@ def run(
             help="Force the tile: the padded input shape, height x width; of strips: rows x band width.",
         ),
     ] = None,
+    trial: Annotated[
+        bool,
+        typer.Option(
+            "--trial",
+            help="On a CPU, where the run will take longer than 20 s: time the most promising plans on the first "
+            "steps, for 5 % of the run at most, and take the fastest.",
+        ),
+    ] = False,
     memory: Annotated[
         str | None,
         typer.Option(metavar="SIZE", help="Resident memory of the process, e.g. 2GiB. [default: half of what is free]"),
@@ -323,6 +331,7 @@ def run(
             },
             plan=plan.value,
             tile=parse_tile(tile),
+            trial=trial,
             border=border.value,
             skip_background=skip_background,
             background_label=background_label,

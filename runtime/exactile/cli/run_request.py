@@ -43,6 +43,7 @@ class RunRequest:
     sinks: Mapping[str, Any]
     plan: PlanName
     tile: tuple[int, int] | None
+    trial: bool
     border: Border
     skip_background: str | None
     background_label: int | None
@@ -94,6 +95,7 @@ class RunRequest:
         wish = Wish(
             plan=self.plan,
             tile=self.tile,
+            trial=self.trial,
             border=self.border,
             background=background,
             apart_bytes=pictures_bytes(source, label_bytes, self.pictures),

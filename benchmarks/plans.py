@@ -1,0 +1,195 @@
+"""Is the plan that ``auto`` takes the fastest? A sweep over plans and shapes, beside it.
+
+``python -m benchmarks.plans [--networks unet-16 ...] [--sizes 512 2048] [--rounds 3] [--minutes 4]``. Each run is a
+session of its own, its engine opened and closed, that segments an array of random samples: one whole pass, square
+tiles, strips of several heights and band widths, and what ``auto`` takes without a limit and with 1 GiB beside what the
+process has. Runs take turns. Seconds are kept in ``benchmarks/results/plans-cells.json`` as they come, and a later call
+measures what is missing there; ``--minutes`` ends a call early. A plan that fits 1 GiB is not run again with that
+limit. Seconds are medians; "auto by best" is the time of the plan that auto takes now by that of the fastest of all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+from torch import nn
+
+from benchmarks.harness.machine import machine
+from benchmarks.harness.part import RESULTS, run_part
+from benchmarks.harness.record import Record, Table
+from benchmarks.networks import balanced, deployed, unet
+from exactile.contract import DeployedModel
+from exactile.memory import settled_resident_bytes
+from exactile.plan.prediction import Plan
+from exactile.plan.strips import StripPlan
+from exactile.planning import PlanName
+from exactile.session import Session
+from exactile.sinks.array import ArraySink
+from exactile.sources.array import ArraySource
+from models.fc_densenet import fc_densenet
+from models.resnet_unet import ResNetUNet
+
+CELLS = RESULTS / "plans-cells.json"
+TILES = (256, 384, 512, 1024, 2048)
+STRIPS = (64, 128, 256, 512)
+BANDS = (1, 2, 4)
+LIMIT_BYTES = 1 << 30
+SMALL, LARGE = 512, 4096
+COLUMNS = (
+    "network", "pixels", "limit", "auto takes", "s|.2f", "MiB|.0f", "auto by best|.2f", "best", "s|.2f", "MiB|.0f",
+    "whole s|.2f", "best tiles s|.2f", "best strips s|.2f", "cells", "rounds",
+)  # fmt: skip
+
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "unet-8": lambda: unet(8),
+    "unet-16": lambda: unet(16),
+    "unet-64": lambda: unet(64),
+    "fc-densenet-56": lambda: balanced(fc_densenet(56, 3, 3)),
+    "resnet-unet": lambda: balanced(ResNetUNet(3, 3)),
+}
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Cell:
+    """A plan and its shape: (height, width), or strip rows and band width."""
+
+    plan: PlanName
+    height: int
+    width: int
+
+    @classmethod
+    def of(cls, plan: Plan) -> Cell:
+        if isinstance(plan, StripPlan):
+            return cls("strip", plan.rows, plan.x.tile)
+        return cls("whole" if len(plan) == 1 else "tile", *plan.tile_shape)
+
+    def __str__(self) -> str:
+        return f"{self.plan} {self.height}x{self.width}"
+
+
+class Case:
+    """A network and a square image of ``px`` pixels."""
+
+    def __init__(self, model: DeployedModel, px: int) -> None:
+        self.model = model
+        samples = np.random.default_rng(0).integers(0, 256, (px, px, model.contract.image.channels), np.uint8)
+        self.source, self.px = ArraySource(samples), px
+        free = Session(model)
+        self.limited = Session(model, memory_bytes=settled_resident_bytes() + LIMIT_BYTES)
+        self.taken = {
+            limit: Cell.of(session.plan(self.source, ArraySink()).plan)
+            for limit, session in (("none", free), ("1 GiB", self.limited))
+        }
+        self.cells = sorted({*self.taken.values(), *(Cell.of(plan) for plan in self._plans(free))})
+
+    def _plans(self, session: Session) -> Iterator[Plan]:
+        px, wide = self.px, self.px > LARGE
+        if not wide:
+            yield self._plan(session, "whole", None)
+        for side in TILES[2:] if wide else TILES:
+            if side < px:
+                yield self._plan(session, "tile", (side, side))
+        for rows, bands in product(STRIPS[1:] if wide else STRIPS, BANDS[:1] if px <= SMALL else BANDS):
+            if rows < px and session.has_strips:
+                halo = 0 if bands == 1 else 256
+                yield self._plan(session, "strip", (rows, -(-px // bands // 64) * 64 + halo))
+
+    def _plan(self, session: Session, plan: PlanName, tile: tuple[int, int] | None) -> Plan:
+        return session.plan(self.source, ArraySink(), plan=plan, tile=tile).plan
+
+    def run(self, cell: Cell) -> float:
+        session, shape = Session(self.model), None if cell.plan == "whole" else (cell.height, cell.width)
+        gc.collect()
+        begin = time.perf_counter()
+        session.segment(self.source, ArraySink(), plan=cell.plan, tile=shape)
+        return time.perf_counter() - begin
+
+    def memory(self, cell: Cell) -> tuple[float, bool]:
+        """MiB that the cell takes beside the process, predicted, and whether that is within the limit."""
+        shape = None if cell.plan == "whole" else (cell.height, cell.width)
+        plan = Session(self.model).plan(self.source, ArraySink(), plan=cell.plan, tile=shape).plan
+        need = self.limited.memory_need(plan, self.source, ArraySink())
+        return (need.needed_bytes - need.process_bytes) / 2**20, need.fits(self.limited.budget_bytes)
+
+
+def key_of(name: str, px: int) -> str:
+    return f"{name} {px}"
+
+
+def sweep(options: argparse.Namespace) -> tuple[dict[str, Case], dict[str, dict[str, list[float]]]]:
+    """Measure what is missing, round by round, until the time is up."""
+    end = time.monotonic() + options.minutes * 60
+    kept = json.loads(CELLS.read_text()) if CELLS.exists() and not options.quick else {}
+    found: dict[str, dict[str, list[float]]] = kept.get("seconds", {})
+    cases = {}
+    for name in options.networks:
+        model = deployed(NETWORKS[name](), name)
+        for px in [SMALL] if options.quick else options.sizes:
+            case = cases[key_of(name, px)] = Case(model, px)
+            seconds = found.setdefault(key_of(name, px), {})
+            for cell in case.cells:
+                seconds.setdefault(str(cell), [])
+            done = min(len(seconds[str(cell)]) for cell in case.cells)
+            if done < options.rounds and time.monotonic() < end:
+                case.run(case.cells[-1])  # code that is used for the first time
+            for turn in range(done, options.rounds):
+                for cell in case.cells:
+                    if len(seconds[str(cell)]) > turn or time.monotonic() > end:
+                        continue
+                    taken = case.run(cell)
+                    seconds[str(cell)].append(taken)
+                    print(f"{name} {px}, round {turn + 1}: {cell}: {taken:.2f} s", file=sys.stderr, flush=True)
+                    if not options.quick:
+                        CELLS.write_text(json.dumps({"machine": machine(), "seconds": found}, indent=1) + "\n")
+    return cases, found
+
+
+def measure(options: argparse.Namespace) -> Iterator[Record]:
+    cases, found = sweep(options)
+    table = Table(title="auto beside the best of the sweep", columns=COLUMNS)
+    for key, case in cases.items():
+        medians = {cell: statistics.median(found[key][str(cell)]) for cell in case.cells if found[key][str(cell)]}
+        rounds = min((len(found[key][str(cell)]) for cell in case.cells), default=0)
+        memory = {cell: case.memory(cell) for cell in medians}
+        for limit, taken in case.taken.items():
+            fitting = {cell: s for cell, s in medians.items() if limit == "none" or memory[cell][1]}
+            if taken not in fitting:
+                continue
+            best = min(fitting, key=fitting.__getitem__)
+            by_plan = [
+                min((s for cell, s in fitting.items() if cell.plan == plan), default=None)
+                for plan in ("whole", "tile", "strip")
+            ]
+            name, px = key.split()
+            table.add(
+                name, int(px), limit, str(taken), fitting[taken], memory[taken][0], fitting[taken] / fitting[best],
+                str(best), fitting[best], memory[best][0], *by_plan, len(fitting), rounds,
+            )  # fmt: skip
+    yield Record(
+        part="plans",
+        title="Plans: auto beside a sweep",
+        tables=[table],
+        remarks=__doc__.split("\n\n", 1)[1].strip(),
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS), metavar="NETWORK")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[512, 2048], metavar="PX")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--minutes", type=float, default=600)
+    run_part(measure, parser)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,7 @@
+"""Plans tried on the machine: each runs the first steps of the image, and the fastest is taken.
+
+::
+
+    trial  -->  prefix  -->  pace
+           -->  candidates
+"""

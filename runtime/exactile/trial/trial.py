@@ -1,0 +1,86 @@
+"""The plan of a long run, chosen by what the best candidates take on this machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from exactile.errors import EngineError
+from exactile.plan.choice import Choice
+from exactile.plan.prediction import Predicted, frugal, predicted_passes
+from exactile.trial.candidates import Candidate, Candidates, shape_of
+from exactile.trial.pace import prefix_pixels
+
+LEAST_PIXELS = 16_000_000
+"""Runs over smaller images are not tried: opening engines alone would take a share of them that shows."""
+
+LONG_S = 20.0
+"""Runs that will be shorter are left at the predicted plan, once that was timed."""
+
+SHARE = 0.05
+"""Of the run, for all that is tried."""
+
+PaceOf = Callable[[Candidate], float | None]
+"""Seconds for each computed pixel, where the plan has enough steps."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tried:
+    """A plan, and the seconds that the whole run will take by what its first steps took."""
+
+    candidate: Candidate
+    seconds: float
+
+    @property
+    def text(self) -> str:
+        plan = self.candidate.predicted.plan
+        height, width = shape_of(plan)
+        return f"{plan.name} {height}x{width} {self.seconds:.0f} s"
+
+
+def choose_by_trial(
+    choice: Choice, candidates: Candidates, pace_of: PaceOf, *, clock: Callable[[], float] = time.perf_counter
+) -> Choice:
+    """``choice``, or what is measured to be faster, and why. All that is tried takes ``SHARE`` of the run at most."""
+    plan = choice.plan
+    if plan.wanted_pixels < LEAST_PIXELS:
+        return choice
+    tried: list[Tried] = []
+    left, begin = SHARE * plan.computed_pixels, clock()
+    for candidate in candidates.beside(plan):
+        cost = prefix_pixels(candidate.plan)
+        late = bool(tried) and clock() - begin > SHARE / 2 * tried[0].seconds
+        if cost <= left and not late:
+            left -= cost
+            tried += _tried(candidate, pace_of, first=not tried)
+        if not tried or tried[0].seconds < LONG_S:  # of the predicted plan nothing is known, or enough
+            return choice
+    return _fastest(choice, tried) if len(tried) > 1 else choice
+
+
+def _tried(candidate: Candidate, pace_of: PaceOf, *, first: bool) -> list[Tried]:
+    """A plan that fails is none to take; where the predicted one fails, so would the run."""
+    try:
+        pixel_s = pace_of(candidate)
+    except EngineError:
+        if first:
+            raise
+        return []
+    if pixel_s is None:
+        return []
+    return [Tried(candidate=candidate, seconds=pixel_s * candidate.predicted.plan.computed_pixels)]
+
+
+def _fastest(choice: Choice, tried: list[Tried]) -> Choice:
+    found = [
+        Predicted(
+            plan=one.candidate.predicted.plan, time=one.seconds, needed_bytes=one.candidate.predicted.needed_bytes
+        )
+        for one in tried
+    ]
+    plan = frugal(found).plan
+    texts = {id(one.candidate.predicted.plan): one.text for one in tried}
+    others = ", ".join(text for key, text in texts.items() if key != id(plan))
+    reason = f"measured on the first steps: {texts[id(plan)]} ({others}); before that, {choice.plan.name} was "
+    return replace(choice, plan=plan, passes=predicted_passes(plan), reason=reason + choice.reason)
