@@ -157,8 +157,10 @@ def measure(options: argparse.Namespace) -> Iterator[Record]:
     cases, found = sweep(options)
     table = Table(title="auto beside the best of the sweep", columns=COLUMNS)
     for key, case in cases.items():
-        medians = {cell: statistics.median(found[key][str(cell)]) for cell in case.cells if found[key][str(cell)]}
         rounds = min((len(found[key][str(cell)]) for cell in case.cells), default=0)
+        if not rounds:  # plans are compared within rounds in which all of them ran
+            continue
+        medians = {cell: statistics.median(found[key][str(cell)][:rounds]) for cell in case.cells}
         memory = {cell: case.memory(cell) for cell in medians}
         for limit, taken in case.taken.items():
             fitting = {cell: s for cell, s in medians.items() if limit == "none" or memory[cell][1]}

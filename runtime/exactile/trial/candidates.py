@@ -48,10 +48,10 @@ class Candidates:
 
     def beside(self, chosen: Plan) -> list[Candidate]:
         """``chosen`` first, if it can be tried, then the best plan of the other kind, then others by predicted time."""
-        plans: dict[tuple[str, tuple[int, int]], Plan] = {}
+        plans: dict[tuple[str, tuple[int, int], int], Plan] = {}
         for plan in (chosen, *self._plans()):
             if len(plan) > 1:
-                plans.setdefault((plan.name, shape_of(plan)), plan)
+                plans.setdefault((plan.name, shape_of(plan), plan.lanes), plan)
         found = [candidate for plan in plans.values() if (candidate := self._candidate(plan)) is not None]
         first = [one for one in found if one.predicted.plan is chosen]
         if not first:
@@ -75,8 +75,13 @@ class Candidates:
         need = self.planner.memory_need(plan, self.source, self.sink, apart_bytes=self.wish.apart_bytes)
         if need.needed_bytes + self.margin_bytes > self.planner.budget_bytes:
             return None
-        guess = predicted(plan, activation_bytes=need.activation_bytes, needed_bytes=need.needed_bytes)
-        if not isinstance(plan, StripPlan) or plan.x.tile <= WIDEST_PX:
+        guess = predicted(
+            plan,
+            activation_bytes=need.activation_bytes,
+            needed_bytes=need.needed_bytes,
+            threads=self.planner.threads,
+        )
+        if not isinstance(plan, StripPlan) or plan.x.tile <= WIDEST_PX or plan.lanes > 1:
             return Candidate(predicted=guess, plan=plan, need=need, source=self.source)
         corner = Corner(self.source, WIDEST_PX)
         wish = replace(self.wish, plan="strip", tile=(plan.rows, WIDEST_PX))
