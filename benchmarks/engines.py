@@ -192,27 +192,31 @@ def in_int8(module: nn.Module, name: str) -> DeployedModel:
 
 def tile_ways(model: DeployedModel, module: nn.Module | None, side: tuple[int, int], threads: int) -> dict[str, Way]:
     """Without torch where there is no ``module``."""
-    tile = np.random.default_rng(0).integers(0, 256, (*side, CHANNELS), dtype=np.uint8)
-    found = {
-        "ONNX Runtime": timed(lambda: onnx_tile(model, tile, threads)),
-        "OpenVINO": timed(lambda: openvino_tile(model, tile, threads, **FLOAT32)),
-    }
-    if has_bfloat16():
-        found["OpenVINO, its own precision"] = timed(lambda: openvino_tile(model, tile, threads))
+    tile = samples_of(side)
+    found = both_ways(onnx_tile, openvino_tile, model, tile, threads)
     if module is not None:
         found["torch"] = timed(lambda: torch_tile(module, tile, threads))
     return found
 
 
 def strip_ways(model: DeployedModel, threads: int) -> dict[str, Way]:
-    strip = np.random.default_rng(0).integers(0, 256, (*STRIP, CHANNELS), dtype=np.uint8)
+    return both_ways(onnx_strip, openvino_strip, model, samples_of(STRIP), threads)
+
+
+def both_ways(
+    onnx: Callable[..., Any], openvino: Callable[..., Any], model: DeployedModel, samples: np.ndarray, threads: int
+) -> dict[str, Way]:
     found = {
-        "ONNX Runtime": timed(lambda: onnx_strip(model, strip, threads)),
-        "OpenVINO": timed(lambda: openvino_strip(model, strip, threads, **FLOAT32)),
+        "ONNX Runtime": timed(lambda: onnx(model, samples, threads)),
+        "OpenVINO": timed(lambda: openvino(model, samples, threads, **FLOAT32)),
     }
     if has_bfloat16():
-        found["OpenVINO, its own precision"] = timed(lambda: openvino_strip(model, strip, threads))
+        found["OpenVINO, its own precision"] = timed(lambda: openvino(model, samples, threads))
     return found
+
+
+def samples_of(shape: tuple[int, int]) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (*shape, CHANNELS), dtype=np.uint8)
 
 
 def works(network: str, threads: int) -> Iterator[tuple[str, dict[str, Way]]]:

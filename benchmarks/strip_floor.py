@@ -32,7 +32,7 @@ from benchmarks.harness.record import Record, Table
 from benchmarks.harness.turns import spread
 from benchmarks.networks import CHANNELS, CLASSES, balanced, deployed, unet
 from exactile.contract import DeployedModel
-from exactile.engines.onnx_runtime import add_weights
+from exactile.engines.onnx_runtime import add_weights, session_options
 from models.fc_densenet import LAYERS, FCDenseNet
 
 COPIES = ("Concat", "Slice", "ReorderInput", "ReorderOutput")
@@ -110,14 +110,11 @@ def profiled(work: Work, threads: int) -> Times:
 
 def open_session(work: Work, threads: int, folder: Path) -> ort.InferenceSession:
     """As exactile opens it, with the profiler on and an arena of its own."""
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = threads
-    options.enable_mem_pattern = False
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    carried = dict(work.sizes)
+    options = session_options(ort, (carried.pop("height"), carried.pop("width")), threads)
     if work.by_priority:
         options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
-    for name, size in work.sizes.items():
+    for name, size in carried.items():
         options.add_free_dimension_override_by_name(name, size)
     add_weights(ort, options, work.weights, work.graph)
     options.enable_profiling = True

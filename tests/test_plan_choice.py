@@ -9,6 +9,7 @@ import onnx
 import pytest
 
 from exactile.contract import DeployedModel
+from exactile.plan.choice import PlanSearch
 from exactile.plan.prediction import Predicted, frugal, slowed
 from exactile.planning import Planner, Wish
 from exactile.sinks.nothing import NoSink
@@ -76,10 +77,8 @@ def test_large_maps_cost_more():
 
 
 def test_images_of_one_size_are_planned_once_unless_they_take_other_memory(model, monkeypatch):
-    from exactile import planning
-
-    looked, original = [], planning.choose
-    monkeypatch.setattr(planning, "choose", lambda *args, **named: looked.append(1) or original(*args, **named))
+    looked, original = [], PlanSearch.best
+    monkeypatch.setattr(PlanSearch, "best", lambda search: looked.append(1) or original(search))
     planner, sinks = Planner(model, budget_bytes=AMPLE, process_bytes=0), [NoSink(), NoSink(), NoSink()]
     sinks[2].buffer_bytes = lambda _spec, _write: 1 << 20
     plans = [planner.choose(image_of(model, 256), sink, Wish()).plan for sink in sinks]

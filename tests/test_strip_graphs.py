@@ -152,7 +152,7 @@ def test_strips_are_the_whole_pass_bit_for_bit(name, choice):
 
 @pytest.mark.parametrize("name", sorted(LARGE))
 def test_large_networks_too_with_the_chosen_carries(name):
-    """On a CPU without AVX-512, kernels of ONNX Runtime for other sizes sum in another order, in some networks."""
+    """On a CPU without AVX-512, last digits differ in some networks."""
     rounded = name.startswith(("fc_", "resnet"))
     check(onnx_bytes(name), chosen, extra=(1,), rounded=4e-6 if rounded else 0.0)
     if rounded and name in INTEGER_NETS:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
+import tifffile
 
 from exactile.contract import DeployedModel
 from exactile.errors import EngineError
@@ -14,14 +15,17 @@ from exactile.planning import Planner, Wish
 from exactile.session import Session
 from exactile.sinks.array import ArraySink
 from exactile.sinks.nothing import NoSink
+from exactile.sinks.tiff import TiffSink
 from exactile.sources.array import ArraySource
 from exactile.trial import trial
 from exactile.trial.candidates import Candidate, Candidates
 from exactile.trial.pace import Pace, prefix_pixels
+from exactile.trial.prefix import Prefix
 from exactile.trial.trial import SHARE, choose_by_trial
 from exactile_converters.deploy import deploy
 from exactile_converters.from_onnx import prepare_network
 from tests.nets import onnx_bytes
+from tests.test_resume import stopped
 
 PX = 20_000
 AMPLE = 1 << 40
@@ -80,14 +84,16 @@ def test_all_that_is_tried_is_a_small_share_of_the_run(model):
 def test_a_run_that_will_be_short_keeps_its_plan_after_one_look(model):
     paces = Paces(tile=1e-9, strip=1e-9)
     choice, taken = tried(model, paces)
-    assert taken is choice
+    assert taken.plan is choice.plan
+    assert "no trial: the run takes about" in taken.reason
     assert len(paces.tried) == 1
 
 
 def test_a_small_image_is_not_tried_at_all(model):
     paces = Paces(tile=1.0, strip=1.0)
     choice, taken = tried(model, paces, px=2048)
-    assert taken is choice
+    assert taken.plan is choice.plan
+    assert "no trial: the image has fewer" in taken.reason
     assert not paces.tried
 
 
@@ -109,7 +115,8 @@ def test_a_candidate_that_fails_is_left_out_and_the_predicted_one_says_why(model
     paces = Failing(tile=1e-6, strip=1e-6)
     paces.first_fails = False
     choice, taken = tried(model, paces)
-    assert taken is choice
+    assert taken.plan is choice.plan
+    assert "no trial: no other plan" in taken.reason
     paces.tried.clear()
     paces.first_fails = True
     with pytest.raises(EngineError):
@@ -147,6 +154,33 @@ def test_a_trial_changes_no_label_and_is_left_out_where_the_plan_is_given(model,
     for options in ({"trial": True, "plan": "tile"}, {}):
         summary, _ = run(**options)
         assert "measured" not in summary.reason
+        assert ("no trial" in summary.reason) == ("trial" in options)
     summary, found = run(trial=True)
     assert "measured on the first steps" in summary.reason
     np.testing.assert_array_equal(found, expected)
+
+
+def test_a_run_whose_plan_came_from_a_trial_is_resumed_by_that_plan(model, tmp_path, monkeypatch):
+    """The trial says that the other kind of plan is faster, whatever the machine; the resumed run tries nothing."""
+    monkeypatch.setattr(trial, "LEAST_PIXELS", 0)
+    monkeypatch.setattr(trial, "LONG_S", 0.0)
+    monkeypatch.setattr(trial, "SHARE", 1e9)
+    image = np.random.default_rng(0).integers(0, 256, (6000, 300, model.contract.image.channels), np.uint8)
+    free, source = Session(model), ArraySource(image)
+    whole = free.memory_need(free.plan(source, ArraySink(), plan="whole").plan, source, ArraySink())
+    budget = whole.needed_bytes - 1
+    session, calls = Session(model, memory_bytes=budget), []
+    other = "tile" if session.plan(source, ArraySink()).plan.name == "strip" else "strip"
+    monkeypatch.setattr(
+        Prefix, "pixel_s", lambda _prefix, one, _budget: calls.append(1) or (1.0 if one.plan.name == other else 9.0)
+    )
+    stopped(session, image, tmp_path / "a.tif", 3, trial=True)
+    assert len(calls) > 1
+    calls.clear()
+    sink = TiffSink(tmp_path / "a.tif", tile=32, resumable=True)
+    summary = Session(model, memory_bytes=budget).segment(ArraySource(image), sink, resume=True)
+    assert summary.plan == other
+    assert not calls
+    expected = ArraySink()
+    free.segment(source, expected, plan="whole")
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "a.tif"), expected.result)

@@ -45,7 +45,7 @@ from exactile.tolerance.narrowing import Narrowing
 from exactile.tolerance.report import ToleranceReport
 from exactile.trial.candidates import Candidates
 from exactile.trial.prefix import Prefix
-from exactile.trial.trial import choose_by_trial
+from exactile.trial.trial import choose_by_trial, untried
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -257,8 +257,10 @@ class ImageRun:
     def _chosen(self) -> Choice:
         """By prediction; where the run will be long, by trial."""
         choice = self.planner.choose(self.source, self.sink, self.wish)
-        if self.resume or self.statistics is not None or not self.planner.may_try(self.wish):
+        if not self.wish.trial:
             return choice
+        if self.resume or self.statistics is not None or not self.planner.may_try(self.wish):
+            return untried(choice, "only new runs whose plan is left open, of networks without statistics, on a CPU")
         candidates = Candidates(
             planner=self.planner,
             source=self.source,

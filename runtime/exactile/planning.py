@@ -16,15 +16,7 @@ from exactile.passes.store import maps_on_disk, part_bytes
 from exactile.pipeline.staging import read_plan
 from exactile.plan.border import BORDERS, Border
 from exactile.plan.budget import MemoryNeed, axis_candidates, least_budget, slot_bytes
-from exactile.plan.choice import (
-    MOST_BANDS,
-    Choice,
-    choose,
-    choose_strips,
-    choose_tiles_in_lanes,
-    lanes_for,
-    strip_plan,
-)
+from exactile.plan.choice import MOST_BANDS, Choice, PlanSearch, strip_plan
 from exactile.plan.lanes import LaneChoice, lane_choice
 from exactile.plan.prediction import Plan, predicted_passes
 from exactile.plan.strips import StripPlan
@@ -136,7 +128,7 @@ class Planner:
     def may_try(self, wish: Wish) -> bool:
         """Whether the fastest plan can be found by trying: it is left open, and nothing must be known beforehand."""
         contract, model = self._contract, self._model
-        free = wish.trial and wish.plan == "auto" and not (wish.tile or wish.background or wish.tolerance)
+        free = wish.plan == "auto" and not (wish.tile or wish.background or wish.tolerance)
         plain = not (contract.obstacles or model.levels or model.reads or contract.image.statistics)
         return free and plain and self._devices is None and not self._engine_stays
 
@@ -216,16 +208,17 @@ class Planner:
         return devices.explained(lambda suited: self._choose_by(image, wish, suited), measure)
 
     def _choose_by(self, image: tuple[int, int], wish: Wish, measure: Callable[[Plan], MemoryNeed]) -> Choice:
+        search = PlanSearch(
+            model=self._model,
+            image=image,
+            border=wish.border,
+            budget_bytes=self.budget_bytes,
+            measure=measure,
+            lanes=self.lane_choice(wish),
+        )
         if wish.plan == "auto" and wish.tile is None:
-            return choose(
-                self._model,
-                image,
-                wish.border,
-                budget_bytes=self.budget_bytes,
-                measure=measure,
-                lanes=self.lane_choice(wish),
-            )
-        chosen = self._asked(image, wish, measure)
+            return search.best()
+        chosen = self._asked(search, wish)
         need = measure(chosen)
         if not need.fits(self.budget_bytes):
             height, width = chosen.tile_shape
@@ -236,12 +229,10 @@ class Planner:
             )
         return Choice(plan=chosen, passes=predicted_passes(chosen), reason="as asked for")
 
-    def _asked(self, image: tuple[int, int], wish: Wish, measure: Callable[[Plan], MemoryNeed]) -> Plan:
-        border, budget_bytes, lanes = wish.border, self.budget_bytes, self.lane_choice(wish)
+    def _asked(self, search: PlanSearch, wish: Wish) -> Plan:
         if wish.tile is None and wish.plan != "whole":
-            made = choose_strips if wish.plan == "strip" else choose_tiles_in_lanes
-            return made(self._model, image, border, budget_bytes=budget_bytes, measure=measure, lanes=lanes)
-        return lanes_for(self._shaped(image, wish), lanes, budget_bytes=budget_bytes, measure=measure)
+            return search.strips() if wish.plan == "strip" else search.tiles()
+        return search.shaped(self._shaped(search.image, wish))
 
     def _shaped(self, image: tuple[int, int], wish: Wish) -> Plan:
         """The plan whose shape is given, in one lane."""

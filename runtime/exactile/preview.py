@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from exactile.contract import LabelClass
 from exactile.errors import OptionError
 from exactile.geometry import Box
-from exactile.sinks.failures import os_errors_as_sink_errors
+from exactile.sinks.whole_file import replace_file
 from exactile.sources.protocol import Source, least_reading_bytes
 from exactile.sources.sweep import sweep_plan
 
@@ -160,10 +160,7 @@ def write_png(path: Path, pixels: RGB) -> None:
     """Replaces what is there. Raises SinkError."""
     import imagecodecs
 
-    new = path.with_name(f".{path.name}.new")
-    with os_errors_as_sink_errors(path):
-        new.write_bytes(imagecodecs.png_encode(np.ascontiguousarray(pixels)))
-        new.replace(path)
+    replace_file(path, imagecodecs.png_encode(np.ascontiguousarray(pixels)))
 
 
 def picture_paths(target: Path, wanted: Mapping[str, bool]) -> dict[str, Path]:

@@ -213,8 +213,8 @@ class Session:
         On any failure the sink is aborted and the first error raised.
 
         With ``trial``, where the plan is left open and the run will take more than 20 s on a CPU, the most promising
-        plans are timed on the image's first steps, for 5 % of the run at most, and the fastest is taken; without it,
-        the one that is predicted to be the fastest.
+        plans are timed on the image's first steps, over 5 % of its pixels at most, and the fastest is taken; without
+        it, the one that is predicted to be the fastest.
 
         With ``resume``, an unfinished run that ``sink`` kept is gone on with, by the same plan, to the same bytes;
         ``arguments`` (plain data) is what it must have been called with, beside image, model, plan, tile and border.

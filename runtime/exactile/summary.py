@@ -61,13 +61,12 @@ class Summary:
     predicted_work: float = 1.0
     statistics: FixedStatistics | None = None
     tolerance: ToleranceReport | None = None
+    lanes: int = 1
 
     @property
     def exact(self) -> bool:
         """Whether the result equals one pass."""
         return self.tolerance is None or self.tolerance.exact
-
-    lanes: int = 1
 
     @property
     def megapixels_per_second(self) -> float:

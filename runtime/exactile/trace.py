@@ -17,7 +17,7 @@ from exactile.pipeline.run import Timed
 from exactile.pipeline.timing import TimeSpan
 from exactile.plan.strips import StripStep
 from exactile.plan.tiles import Step
-from exactile.sinks.failures import os_errors_as_sink_errors
+from exactile.sinks.whole_file import replace_file
 
 MICROSECONDS = 1e6
 SUFFIX = ".json"
@@ -59,14 +59,7 @@ class Trace:
 
     def write(self, path: str | Path) -> None:
         """Write all of it. Raises SinkError."""
-        path = Path(path)
-        new = path.with_name(f".{path.name}.new")
-        with os_errors_as_sink_errors(path):
-            try:
-                new.write_text(json.dumps(self.as_object()), encoding="utf-8")
-                new.replace(path)
-            finally:
-                new.unlink(missing_ok=True)
+        replace_file(Path(path), json.dumps(self.as_object()).encode())
 
     def as_object(self) -> dict[str, Any]:
         """The trace as plain data: complete events ("ph": "X"), times in microseconds from the first on."""

@@ -74,12 +74,14 @@ def curve_object(curve: ErrorCurve) -> dict[str, Any]:
 
 def print_curve(told: dict[str, Any]) -> None:
     """Print the plain data of a curve on stdout, as a table."""
+    from exactile.tolerance.curve_file import SHARES
+
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
     heads = ("halo, px", "scores, of their range", "other labels", "far pixels others: scores", "other labels")
     for number, head in enumerate(heads):
         table.add_column(head, justify="left" if number == 0 else "right")
     for point in told["points"]:
-        shares = (point[name] for name in ("scores", "labels", "far_scores", "far_labels"))
+        shares = (point[name] for name in SHARES)
         table.add_row(str(point["halo_px"]), *map(_share, shares))
     console = Console(highlight=False, soft_wrap=True)
     for image in told["images"]:

@@ -133,7 +133,7 @@ def run(
         typer.Option(
             "--trial",
             help="On a CPU, where the run will take longer than 20 s: time the most promising plans on the first "
-            "steps, for 5 % of the run at most, and take the fastest.",
+            "steps, over 5 % of the image's pixels at most, and take the fastest.",
         ),
     ] = False,
     memory: Annotated[

@@ -22,6 +22,7 @@ from exactile.request.progress import ManyBars
 from exactile.sinks.failures import os_errors_as_sink_errors
 from exactile.sinks.restoration import differences
 from exactile.sinks.unfinished import is_something_left
+from exactile.sinks.whole_file import replace_file
 from exactile.sources.listing import FoundImages, describe_passed_over, find_images
 from exactile.sources.protocol import Source
 
@@ -118,10 +119,7 @@ class ManyImages:
         return told
 
     def _write(self, path: Path, record: dict[str, Any]) -> None:
-        new = path.with_name(f".{path.name}.new")
-        with os_errors_as_sink_errors(path):
-            new.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-            new.replace(path)
+        replace_file(path, (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def stem(image: Path | str) -> str:

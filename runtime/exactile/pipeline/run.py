@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from itertools import count
 from math import prod
 from typing import Any
 
@@ -159,9 +160,8 @@ class Pipeline:
             raise
 
     def _read(self, free: Channel[Array], staged: list[Channel[Load]]) -> None:
-        for number, load in enumerate(self._loads(free)):
+        for load in self._loads(free):
             first = load.steps[0]
-            load = replace(load, number=number)  # noqa: PLW2901 -- the same load
             staged[first.place.band % len(staged) if isinstance(first, StripStep) else 0].put(load)
         for queue in staged:
             queue.close()
@@ -171,20 +171,21 @@ class Pipeline:
         """Every step that is to be computed, staged, and those that are background."""
         steps: list[Step] = []
         buffer: Array | None = None
+        number = count()
         for step in self.plan:
             if not isinstance(step, StripStep) and self.is_done(step.zor):
                 continue
             buffer = free.get() if buffer is None else buffer
             if self._stage(step, buffer, len(steps)):
-                yield Load((step,), None)
+                yield Load((step,), None, next(number))
                 continue
             self._read_ahead(step)
             steps.append(step)
             if len(steps) == self.compute.batch:
-                yield Load(tuple(steps), buffer)
+                yield Load(tuple(steps), buffer, next(number))
                 steps, buffer = [], None
         if steps:
-            yield Load(tuple(steps), buffer)
+            yield Load(tuple(steps), buffer, next(number))
 
     def _stage(self, step: Step, buffer: Array, place: int) -> bool:
         """Stage a step as the ``place``-th of its load; whether it is nothing but background."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import inf
 
 from exactile.contract import DeployedModel, StripModel
@@ -23,7 +23,6 @@ MOST_BANDS = 64
 BANDS_COMPARED = 4
 """Widths of bands, from the widest that fits on: narrower ones compute more, with smaller maps."""
 
-
 ONE_LANE = LaneChoice()
 
 
@@ -36,186 +35,140 @@ class Choice:
     reason: str
 
 
-def choose(
-    model: DeployedModel,
-    image: tuple[int, int],
-    border: Border,
-    *,
-    budget_bytes: int,
-    measure: Measure,
-    lanes: LaneChoice = ONE_LANE,
-) -> Choice:
-    """The plan that is predicted to be the fastest of those that fit ``budget_bytes``.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanSearch:
+    """Plans of ``model`` for an ``image`` of (height, width) pixels that fit ``budget_bytes`` by ``measure``.
 
-    Of plans that take about the same time, one that needs much less memory. Raises BudgetError, and PlanError where
-    the image has too few tiles for the ``lanes``.
+    In one of the numbers of ``lanes``: in more where that is worth it.
     """
-    model = model_at(model, image, border)
-    found: list[Predicted] = []
-    refusals: list[PlanError] = []
-    try:
-        found.append(_tiles_in_lanes(model, image, border, budget_bytes, measure, lanes))
-    except PlanError as error:
-        refusals.append(error)
-    domains = _domains(model, image, border)
-    made, strips, obstacle = model.strips_at(domains.geometry), None, model.no_strips_at(domains.geometry)
-    if made is not None and domains.y.size >= least_rows(made):
+
+    model: DeployedModel
+    image: tuple[int, int]
+    border: Border
+    budget_bytes: int
+    measure: Measure
+    lanes: LaneChoice = ONE_LANE
+
+    def best(self) -> Choice:
+        """The plan that is predicted to be the fastest; of those that take about the same time, a much smaller one.
+
+        Raises BudgetError, and PlanError where the image has too few tiles for the lanes.
+        """
+        found: list[Predicted] = []
+        refusals: list[PlanError] = []
         try:
-            strips = _strips_in_lanes(model, image, border, budget_bytes, measure, lanes)
-            found.append(strips)
-        except (BudgetError, PlanError) as error:
-            obstacle = str(error)
-            refusals += [error] if isinstance(error, BudgetError) else []
-    if not found:
-        raise min(refusals, key=lambda error: getattr(error, "least_bytes", None) or 1 << 62)
-    best = frugal(found)
-    others = [f"{other.plan.name} {other.time:.2f}" for other in found if other is not best]
-    reason = f"predicted {best.time:.2f} passes over the image" + (f" ({', '.join(others)})" if others else "")
-    if strips is None and best.plan.name == "tile" and obstacle:
-        reason += f"; no strips: {obstacle}"
-    return Choice(plan=best.plan, passes=predicted_passes(best.plan), reason=reason)
-
-
-def choose_tiles_in_lanes(
-    model: DeployedModel,
-    image: tuple[int, int],
-    border: Border,
-    *,
-    budget_bytes: int,
-    measure: Measure,
-    lanes: LaneChoice,
-) -> Plan:
-    """The fastest tiles that fit, in more lanes where that is worth it. Raises PlanError, BudgetError."""
-    return _tiles_in_lanes(model_at(model, image, border), image, border, budget_bytes, measure, lanes).plan
-
-
-def lanes_for(plan: Plan, lanes: LaneChoice, *, budget_bytes: int, measure: Measure) -> Plan:
-    """``plan``, whose shape is given, in as many lanes as are worth it. Raises PlanError where none of them can be."""
-    counts = [count for count in lanes.counts if count <= pieces(plan)]
-    if not counts:
-        return in_lanes(plan, lanes.counts[0])
-    made = [in_lanes(plan, count) for count in counts]
-    fitting = [one for one in made if measure(one).fits(budget_bytes)]
-    return worthwhile([_predicted(one, measure(one), lanes) for one in fitting or made[:1]]).plan
-
-
-def _tiles_in_lanes(
-    model: DeployedModel,
-    image: tuple[int, int],
-    border: Border,
-    budget_bytes: int,
-    measure: Measure,
-    lanes: LaneChoice,
-) -> Predicted:
-    def tiles(count: int, _limit: float) -> Plan:
-        return choose_tiles(model, image, border, budget_bytes=budget_bytes, measure=measure, lanes=count)
-
-    return _of_all_counts(tiles, measure, lanes)
-
-
-def _strips_in_lanes(
-    model: DeployedModel,
-    image: tuple[int, int],
-    border: Border,
-    budget_bytes: int,
-    measure: Measure,
-    lanes: LaneChoice,
-) -> Predicted:
-    def strips(count: int, limit: float) -> Plan:
-        return _strips_of(model, image, border, budget_bytes, measure, replace(lanes, counts=(count,)), limit)
-
-    return _of_all_counts(strips, measure, lanes)
-
-
-def _of_all_counts(make: Callable[[int, float], Plan], measure: Measure, lanes: LaneChoice) -> Predicted:
-    """The plan whose number of lanes is worth it. Raises what the first number raised, where none can be.
-
-    ``make`` is told the time that is good enough already, and raises PlanError where its plans all take longer.
-    """
-    found: list[Predicted] = []
-    first: PlanError | None = None
-    for count in lanes.counts:
-        try:
-            plan = make(count, min((one.time for one in found), default=inf))
+            found.append(self._tiles())
         except PlanError as error:
-            first = first or error
-        else:
-            found.append(_predicted(plan, measure(plan), lanes))
-    if not found:
-        assert first is not None
-        raise first
-    return worthwhile(found)
+            refusals.append(error)
+        domains = _domains(self.model, self.image, self.border)
+        model = self.model.at(domains.geometry)
+        made, strips, obstacle = model.strips_at(domains.geometry), None, model.no_strips_at(domains.geometry)
+        if made is not None and domains.y.size >= least_rows(made):
+            try:
+                strips = self._strips()
+                found.append(strips)
+            except (BudgetError, PlanError) as error:
+                obstacle = str(error)
+                refusals += [error] if isinstance(error, BudgetError) else []
+        if not found:
+            raise min(refusals, key=lambda error: getattr(error, "least_bytes", None) or 1 << 62)
+        best = frugal(found)
+        others = [f"{other.plan.name} {other.time:.2f}" for other in found if other is not best]
+        reason = f"predicted {best.time:.2f} passes over the image" + (f" ({', '.join(others)})" if others else "")
+        if strips is None and best.plan.name == "tile" and obstacle:
+            reason += f"; no strips: {obstacle}"
+        return Choice(plan=best.plan, passes=predicted_passes(best.plan), reason=reason)
 
+    def tiles(self) -> Plan:
+        """The fastest tiles. Raises PlanError, BudgetError."""
+        return self._tiles().plan
 
-def _predicted(plan: Plan, need: MemoryNeed, lanes: LaneChoice) -> Predicted:
-    return predicted(
-        plan, activation_bytes=need.activation_bytes, needed_bytes=need.needed_bytes, threads=lanes.threads
-    )
+    def strips(self) -> Plan:
+        """The fastest strips; of those that take hardly longer, the fewest bands, and the lowest strips.
 
+        Raises PlanError where the network does not allow strips, BudgetError where nothing fits.
+        """
+        return self._strips().plan
 
-def choose_strips(
-    model: DeployedModel,
-    image: tuple[int, int],
-    border: Border,
-    *,
-    budget_bytes: int,
-    measure: Measure,
-    lanes: LaneChoice = ONE_LANE,
-) -> Plan:
-    """The fastest strips that fit; of those that take hardly longer, the fewest bands, and the lowest strips.
+    def shaped(self, plan: Plan) -> Plan:
+        """``plan``, whose shape is given, in its lanes. Raises PlanError where none of their numbers can be."""
+        counts = [count for count in self.lanes.counts if count <= pieces(plan)]
+        if not counts:
+            return in_lanes(plan, self.lanes.counts[0])
+        made = [in_lanes(plan, count) for count in counts]
+        fitting = [one for one in made if self.measure(one).fits(self.budget_bytes)]
+        return worthwhile([self._predicted(one) for one in fitting or made[:1]]).plan
 
-    In more lanes where that is worth it.
+    def _tiles(self) -> Predicted:
+        model = model_at(self.model, self.image, self.border)
 
-    Raises PlanError where the network does not allow strips, BudgetError where nothing fits.
-    """
-    return _strips_in_lanes(model, image, border, budget_bytes, measure, lanes).plan
+        def tiles(count: int, _limit: float) -> Plan:
+            return choose_tiles(
+                model, self.image, self.border, budget_bytes=self.budget_bytes, measure=self.measure, lanes=count
+            )
 
+        return self._of_all_counts(tiles)
 
-def _strips_of(
-    model: DeployedModel,
-    image: tuple[int, int],
-    border: Border,
-    budget_bytes: int,
-    measure: Measure,
-    lanes: LaneChoice,
-    limit: float,
-) -> Plan:
-    """The fastest strips in the one number of ``lanes``, by bands that can be dealt to them evenly.
+    def _strips(self) -> Predicted:
+        return self._of_all_counts(self._strips_in)
 
-    Bands whose halo alone makes them slower than ``limit`` are not looked at.
-    """
-    (count,) = lanes.counts
-    model = model_at(model, image, border)
-    domains = _domains(model, image, border)
-    strips = model.strips_at(domains.geometry)
-    if strips is None and (model.strips is None or not domains.geometry.y.one_pass):
-        raise PlanError(
-            f"this network cannot be run in strips: {model.no_strips_at(domains.geometry)}; use --plan tile"
+    def _of_all_counts(self, make: Callable[[int, float], Plan]) -> Predicted:
+        """The plan whose number of lanes is worth it. Raises what the first number raised, where none can be.
+
+        ``make`` is given the time of the fastest plan so far, and raises PlanError where all of its plans take longer.
+        """
+        found: list[Predicted] = []
+        first: PlanError | None = None
+        for count in self.lanes.counts:
+            try:
+                found.append(self._predicted(make(count, min((one.time for one in found), default=inf))))
+            except PlanError as error:
+                first = first or error
+        if not found:
+            assert first is not None
+            raise first
+        return worthwhile(found)
+
+    def _predicted(self, plan: Plan) -> Predicted:
+        need = self.measure(plan)
+        return predicted(
+            plan,
+            activation_bytes=need.activation_bytes,
+            needed_bytes=need.needed_bytes,
+            threads=self.lanes.threads,
         )
-    fitting: list[tuple[float, Plan]] = []
-    least: MemoryNeed | None = None
-    most = limit / less_waiting(STRIP_WAITING, count, lanes.threads) * domains.x.size
-    for band in _bands(domains.x, count, most):
-        for rows in _rows(domains.y, strips):
-            plan = in_lanes(strip_plan(model, image, border, rows=rows, band=band), count)
-            need = measure(plan)
-            least = need if least is None or least_budget(need) < least_budget(least) else least
-            if need.fits(budget_bytes):
-                fitting.append((_predicted(plan, need, lanes).time, plan))
-        if len({plan.x.tile for _, plan in fitting}) == BANDS_COMPARED:
-            break
-    if least is None:
-        raise PlanError(
-            f"{image[1]} columns are not divided into bands for {count} lanes. What to do: fewer --lanes, or "
-            "--plan tile"
-        )
-    if not fitting:
-        raise BudgetError(
-            f"even the smallest strips {least.shortage(budget_bytes)}; or use --plan tile",
-            least_bytes=least_budget(least),
-        )
-    best = min(cost for cost, _ in fitting)
-    return next(plan for cost, plan in fitting if cost <= best + NEGLIGIBLE)
+
+    def _strips_in(self, count: int, limit: float) -> Plan:
+        """The fastest strips in ``count`` lanes, by bands that can be dealt to them evenly.
+
+        Bands whose halo alone makes them slower than ``limit`` are not looked at.
+        """
+        domains = _domains(self.model, self.image, self.border)
+        strips = _strips_or_refuse(self.model.at(domains.geometry), domains.geometry)
+        fitting: list[Predicted] = []
+        least: MemoryNeed | None = None
+        most = limit / less_waiting(STRIP_WAITING, count, self.lanes.threads) * domains.x.size
+        for band in _bands(domains.x, count, most):
+            for rows in _rows(domains.y, strips):
+                plan = in_lanes(strip_plan(self.model, self.image, self.border, rows=rows, band=band), count)
+                need = self.measure(plan)
+                least = need if least is None or least_budget(need) < least_budget(least) else least
+                if need.fits(self.budget_bytes):
+                    fitting.append(self._predicted(plan))
+            if len({one.plan.x.tile for one in fitting}) == BANDS_COMPARED:
+                break
+        if least is None:
+            raise PlanError(
+                f"{self.image[1]} columns are not divided into bands for {count} lanes. What to do: fewer --lanes, or "
+                "--plan tile"
+            )
+        if not fitting:
+            raise BudgetError(
+                f"even the smallest strips {least.shortage(self.budget_bytes)}; or use --plan tile",
+                least_bytes=least_budget(least),
+            )
+        best = min(one.time for one in fitting)
+        return next(one.plan for one in fitting if one.time <= best + NEGLIGIBLE)
 
 
 def strip_plan(model: DeployedModel, image: tuple[int, int], border: Border, *, rows: int, band: int) -> Plan:
@@ -226,14 +179,18 @@ def strip_plan(model: DeployedModel, image: tuple[int, int], border: Border, *, 
     """
     model = model_at(model, image, border)
     geometry, domains = model.contract.geometry, _domains(model, image, border)
-    strips = model.strips_at(domains.geometry)
-    if strips is None and (model.strips is None or not domains.geometry.y.one_pass):
-        raise PlanError(
-            f"this network cannot be run in strips: {model.no_strips_at(domains.geometry)}; use --plan tile"
-        )
+    strips = _strips_or_refuse(model, domains.geometry)
     if strips is None or domains.y.size < least_rows(strips):
         return TilePlan.of(geometry, image, border, (domains.y.size, band))
     return StripPlan.of(geometry, strips, image, border, rows=rows, band=band)
+
+
+def _strips_or_refuse(model: DeployedModel, geometry: Geometry) -> StripModel | None:
+    """The strips for images of ``geometry``; None where such images go through in one piece. Raises PlanError."""
+    strips = model.strips_at(geometry)
+    if strips is None and (model.strips is None or not geometry.y.one_pass):
+        raise PlanError(f"this network cannot be run in strips: {model.no_strips_at(geometry)}; use --plan tile")
+    return strips
 
 
 def model_at(model: DeployedModel, image: tuple[int, int], border: Border) -> DeployedModel:

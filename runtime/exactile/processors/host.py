@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from exactile.contract import DeployedModel, Level
@@ -56,11 +57,7 @@ class HostProcessor:
         cancellation: Cancellation,
         maps: MapStore | None = None,
     ) -> HostCompute:
-        engines = self.lease.engines(plan, activation_bytes=need.activation_bytes, constants=constants)
-
-        def lease(index: int, check: Callable[[], None]) -> AbstractContextManager[tuple[Engine, float]]:
-            return engines.lane(index, check)
-
+        lease = self.lease.engines(plan, activation_bytes=need.activation_bytes, constants=constants).lane
         if maps is None:
             return HostCompute(plan, self._model.contract, lease, cancellation)
         parts = PartsRead(maps, self._model.reads, cancellation)
@@ -78,18 +75,20 @@ class HostProcessor:
         self, plan: TilePlan, need: MemoryNeed, constants: Constants, check: Callable[[], None]
     ) -> Iterator[OnnxRuntimeEngine]:
         """An engine for single tiles of ``plan``; no other is open meanwhile. Raises EngineError."""
-
-        def opened() -> OnnxRuntimeEngine:
-            return open_tile_engine(
-                self._model,
-                plan,
-                activation_bytes=need.activation_bytes,
-                constants=constants,
-                threads=self._threads,
-            )
-
-        with self.lease.other(opened, check=check) as (engine, _seconds):
+        with self.lease.other(self._opening(self._model, plan, need, constants), check=check) as (engine, _seconds):
             yield engine
+
+    def _opening(
+        self, model: DeployedModel, plan: TilePlan, need: MemoryNeed, constants: Constants
+    ) -> Callable[[], OnnxRuntimeEngine]:
+        return partial(
+            open_tile_engine,
+            model,
+            plan,
+            activation_bytes=need.activation_bytes,
+            constants=constants,
+            threads=self._threads,
+        )
 
     def level_space(self, level: Level) -> None:
         """A CPU has none."""
@@ -103,15 +102,7 @@ class HostProcessor:
         cancellation: Cancellation,
         maps: MapStore | None = None,
     ) -> PartialsCompute:
-        def opened() -> OnnxRuntimeEngine:
-            return open_tile_engine(
-                level.model,
-                plan,
-                activation_bytes=need.activation_bytes,
-                constants=constants,
-                threads=self._threads,
-            )
-
+        opened = self._opening(level.model, plan, need, constants)
         read, made = None, None
         if maps is not None:
             maps.lay_out(level.model.writes, plan)

@@ -36,7 +36,7 @@ class OpenPieces:
 
     @property
     def many(self) -> bool:
-        """Whether so many wait that they are felt in memory."""
+        """Whether they take too much memory, and should be written to the journal."""
         return self._count >= MOST_PIECES
 
     def take(self) -> Iterator[Piece]:

@@ -12,7 +12,7 @@ from msgspec import Meta, Struct
 
 import exactile
 from exactile.errors import BundleError
-from exactile.sinks.failures import os_errors_as_sink_errors
+from exactile.sinks.whole_file import replace_file
 from exactile.tolerance.curve import CurveImage, ErrorCurve, ErrorPoint
 
 CURVE_NAME = "error_curve.json"
@@ -20,6 +20,8 @@ FORMAT: Literal["exactile.error_curve"] = "exactile.error_curve"
 VERSION: Literal[1] = 1
 MOST_BYTES = 16 << 20
 LONGEST_DETAIL = 300
+SHARES = ("scores", "labels", "far_scores", "far_labels")
+"""Fields of a point that are shares, or infinite."""
 
 Size = Annotated[int, Meta(ge=1, le=1 << 31)]
 Share = Annotated[float, Meta(ge=0)] | Literal["infinite"] | None
@@ -72,13 +74,7 @@ def curve_file(curve: ErrorCurve) -> CurveFile:
         seed=curve.seed,
         images=tuple(ImagePart(name=i.name, size=i.size, zones=i.zones, pixels=i.pixels) for i in curve.images),
         points=tuple(
-            PointPart(
-                halo_px=point.halo_px,
-                scores=_written(point.scores),
-                labels=_written(point.labels),
-                far_scores=_written(point.far_scores),
-                far_labels=_written(point.far_labels),
-            )
+            PointPart(halo_px=point.halo_px, **{name: _written(getattr(point, name)) for name in SHARES})
             for point in curve.points
         ),
     )
@@ -87,13 +83,7 @@ def curve_file(curve: ErrorCurve) -> CurveFile:
 def write_curve(folder: Path, curve: ErrorCurve) -> Path:
     """Write it into the bundle ``folder``, complete or not at all. Raises SinkError."""
     path = folder / CURVE_NAME
-    new = path.with_name(f".{path.name}.new")
-    with os_errors_as_sink_errors(path):
-        try:
-            new.write_bytes(msgspec.json.format(msgspec.json.encode(curve_file(curve)), indent=1) + b"\n")
-            new.replace(path)
-        finally:
-            new.unlink(missing_ok=True)
+    replace_file(path, msgspec.json.format(msgspec.json.encode(curve_file(curve)), indent=1) + b"\n")
     return path
 
 
@@ -128,13 +118,7 @@ def read_curve(folder: Path, belongs_to: Callable[[], str]) -> ErrorCurve | None
         seed=file.seed,
         images=tuple(CurveImage(name=i.name, size=i.size, zones=i.zones, pixels=i.pixels) for i in file.images),
         points=tuple(
-            ErrorPoint(
-                halo_px=point.halo_px,
-                scores=_read(point.scores),
-                labels=_read(point.labels),
-                far_scores=_read(point.far_scores),
-                far_labels=_read(point.far_labels),
-            )
+            ErrorPoint(halo_px=point.halo_px, **{name: _read(getattr(point, name)) for name in SHARES})
             for point in file.points
         ),
     )

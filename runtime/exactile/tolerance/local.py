@@ -23,14 +23,13 @@ def _check_shown(tolerance: Tolerance, result: ResultOutput) -> None:
     """Raises OptionError where ``result`` does not show such an error."""
     if tolerance.kind == "scores" and result.kind in LABEL_KINDS:
         raise OptionError(
-            f"--tolerance {tolerance.text} is one of scores, and the result holds {result.kind}, whose scores nobody "
-            "sees. What to do: --tolerance labels:1e-5, the share of labels that may differ; or --output "
-            "probabilities or raw"
+            f"--tolerance {tolerance.text} bounds the error of scores, and the result holds {result.kind}. What to do: "
+            "--tolerance labels:1e-5, the share of labels that may differ; or --output probabilities or raw"
         )
     if tolerance.kind == "labels" and result.kind not in LABEL_KINDS and result.channels == 1:
         raise OptionError(
-            f"--tolerance {tolerance.text} is one of labels, and the result is one map of scores. What to do: "
-            "--tolerance 1e-4, relative to their range"
+            f"--tolerance {tolerance.text} bounds the share of other labels, and the result is one map of scores. "
+            "What to do: --tolerance 1e-4, relative to their range"
         )
 
 

@@ -1,4 +1,4 @@
-"""Measure error against halo on images, and how far the network's eye reaches on them."""
+"""Measure error against halo, and the effective receptive field, on images."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ COUNTED_STEPS = 2
 
 
 class Pace:
-    """Told of each step's inference; knows when it was told enough. Used by one thread.
+    """Collects the times of inferences, and says when there are enough. Used by one thread.
 
     The first step of tiles, and of strips all up to the first body strip, open graphs and touch memory for the first
     time: they are left out. So is the last strip, whose graph is a third one.

@@ -19,7 +19,7 @@ LONG_S = 20.0
 """Runs that will be shorter are left at the predicted plan, once that was timed."""
 
 SHARE = 0.05
-"""Of the run, for all that is tried."""
+"""Of the run's computed pixels, for all trials together; opening engines comes on top."""
 
 PaceOf = Callable[[Candidate], float | None]
 """Seconds for each computed pixel, where the plan has enough steps."""
@@ -42,10 +42,13 @@ class Tried:
 def choose_by_trial(
     choice: Choice, candidates: Candidates, pace_of: PaceOf, *, clock: Callable[[], float] = time.perf_counter
 ) -> Choice:
-    """``choice``, or what is measured to be faster, and why. All that is tried takes ``SHARE`` of the run at most."""
+    """``choice``, or what is measured to be faster, and why; or why nothing was tried.
+
+    All that is tried takes ``SHARE`` of the run at most.
+    """
     plan = choice.plan
     if plan.wanted_pixels < LEAST_PIXELS:
-        return choice
+        return untried(choice, f"the image has fewer than {LEAST_PIXELS / 1e6:.0f} million pixels")
     tried: list[Tried] = []
     left, begin = SHARE * plan.computed_pixels, clock()
     for candidate in candidates.beside(plan):
@@ -54,13 +57,22 @@ def choose_by_trial(
         if cost <= left and not late:
             left -= cost
             tried += _tried(candidate, pace_of, first=not tried)
-        if not tried or tried[0].seconds < LONG_S:  # of the predicted plan nothing is known, or enough
-            return choice
-    return _fastest(choice, tried) if len(tried) > 1 else choice
+        if not tried:
+            break
+        if tried[0].seconds < LONG_S:
+            return untried(choice, f"the run takes about {tried[0].seconds:.0f} s")
+    if not tried:
+        return untried(choice, "too few steps, or too little memory, to time the predicted plan beside others")
+    return _fastest(choice, tried) if len(tried) > 1 else untried(choice, "no other plan within its share of the run")
+
+
+def untried(choice: Choice, why: str) -> Choice:
+    """``choice``, whose reason says why no other plan was tried, though that was asked for."""
+    return replace(choice, reason=f"{choice.reason}; no trial: {why}")
 
 
 def _tried(candidate: Candidate, pace_of: PaceOf, *, first: bool) -> list[Tried]:
-    """A plan that fails is none to take; where the predicted one fails, so would the run."""
+    """Leave out a plan that fails. Raises EngineError where the predicted plan does: the run would fail, too."""
     try:
         pixel_s = pace_of(candidate)
     except EngineError:
