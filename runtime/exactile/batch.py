@@ -3,6 +3,8 @@
 image 1   read ======== infer ========== write ==
 image 2              open read ====|wait| infer ============= write ==
 image 3                                             open read ===|wait| infer ...
+
+Small images go side by side: as many as have an engine, with a share of the threads each, and one more that is read.
 """
 
 from __future__ import annotations
@@ -20,7 +22,18 @@ from exactile.summary import Summary
 OVERLAP_SHARE = 8
 """One in so many bytes of the memory budget is for what the image before still holds."""
 
+MOST_SIDE_BY_SIDE = 4
+"""Two were measured to gain (benchmarks/many_images), more were not measured."""
+
+MANY = 10
+"""For so many images one more goes side by side: those at the end have no others beside them, and not all threads."""
+
 Name = TypeVar("Name")
+
+
+def worth_side_by_side(images: int) -> int:
+    """How many of so many small images are to be computed side by side."""
+    return min(MOST_SIDE_BY_SIDE, max(1, images // MANY))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +51,7 @@ class _Running(Generic[Name]):
 
     name: Name
     prepare: Callable[[Name, Callable[[], None]], ImageRun | None]
+    changed: threading.Event
     outcome: Outcome[Name] | None = None
     run: ImageRun | None = None
     stopped: BaseException | None = None
@@ -67,30 +81,36 @@ class _Running(Generic[Name]):
             self.outcome = Outcome(name=self.name, error=CancelledError("the run was stopped"))
         finally:
             self.may_follow.set()
+            self.changed.set()
 
     def _read(self) -> None:
         """The last tile was read: the next image may begin, if what this one still holds is little."""
         run = self.run
         if run is not None and run.afterwards is None and run.held_bytes <= run.planner.budget_bytes // OVERLAP_SHARE:
             self.may_follow.set()
+            self.changed.set()
 
 
 def run_all(
     names: Iterable[Name], prepare: Callable[[Name, Callable[[], None]], ImageRun | None]
 ) -> Iterator[Outcome[Name]]:
-    """Run the images in order, two at most at a time, and yield what became of each, in order.
+    """Run the images in order, and yield what became of each, in order.
 
-    ``prepare`` opens one, in a thread of its own; the run is to call what it is given once the last tile was read. It
-    returns None where nothing is to be done. KeyboardInterrupt stops what is under way, and is raised.
+    One more than go side by side is under way, most often two. ``prepare`` opens one, in a thread of its own; the run
+    is to call what it is given once the last tile was read. It returns None where nothing is to be done.
+    KeyboardInterrupt stops what is under way, and is raised.
     """
     running: deque[_Running[Name]] = deque()
+    changed = threading.Event()
     try:
         for name in names:
-            if len(running) == 2:
-                yield _finished(running)
-            if running:
-                _wait(running[-1].may_follow)
-            running.append(_Running(name, prepare))
+            while running and not _another_may_start(running):
+                if running[0].outcome is not None:
+                    yield _finished(running)
+                    continue
+                changed.wait(0.2)  # without a limit, some systems do not heed Ctrl-C here
+                changed.clear()
+            running.append(_Running(name, prepare, changed))
             running[-1].start()
         while running:
             yield _finished(running)
@@ -113,6 +133,6 @@ def _finished(running: deque[_Running[Name]]) -> Outcome[Name]:
     return first.outcome
 
 
-def _wait(event: threading.Event) -> None:
-    while not event.wait(0.2):  # without a limit, some systems do not heed Ctrl-C here
-        pass
+def _another_may_start(running: deque[_Running[Name]]) -> bool:
+    last = running[-1]
+    return last.may_follow.is_set() and len(running) <= (last.run.beside if last.run is not None else 1)

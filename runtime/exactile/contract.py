@@ -326,7 +326,7 @@ class WholeGraph:
     obstacles: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
 class DeployedModel:
     """A contract and the ONNX graph it speaks about; dimensions ``height`` and ``width`` are symbolic.
 

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from exactile.contract import DeployedModel
 
+_known: WeakKeyDictionary[DeployedModel, str] = WeakKeyDictionary()
+"""Hashing weights takes as long as a small image."""
+
 
 def graph_hash(model: DeployedModel) -> str:
-    """SHA-256 of the graphs and their weights."""
+    """SHA-256 of the graphs and their weights; computed once for each model."""
+    known = _known.get(model)
+    if known is None:
+        known = _known[model] = _hash(model)
+    return known
+
+
+def _hash(model: DeployedModel) -> str:
     found = hashlib.sha256()
     for one in (model, *(level.model for level in model.levels)):
         found.update(one.graph)

@@ -68,9 +68,10 @@ class ImageRun:
 
     ``afterwards`` is called when the result is complete, with the bytes beyond ``wish.apart_bytes`` that it may take.
     With ``release_early`` decoded chunks are dropped once the last tile was read; ``held_bytes`` is what buffers and
-    sink then still hold. ``statistics`` are for a model whose passes, which would find them, were left out. ``record``
-    is what is run, as plain data, from when it is planned. With ``narrowing`` tiles are run that need not be exact, if
-    they do; ``tolerance`` then tells of it.
+    sink then still hold, and ``beside`` how many runs like this one may be under way, each with an engine.
+    ``statistics`` are for a model whose passes, which would find them, were left out. ``record`` is what is run, as
+    plain data, from when it is planned. With ``narrowing`` tiles are run that need not be exact, if they do;
+    ``tolerance`` then tells of it.
     """
 
     model: DeployedModel
@@ -94,6 +95,7 @@ class ImageRun:
     narrowing: Narrowing | None = None
     tolerance: ToleranceReport | None = None
     held_bytes: int = 0
+    beside: int = 1
     record: dict[str, Any] = field(default_factory=dict)
     _chunks: ReadCount | None = None
     _rule: NodataRule | None = None
@@ -154,8 +156,8 @@ class ImageRun:
         self.watcher.progress(kept_pixels)
         left = remaining(plan, is_done)
         need = self._need(left or plan)
-        self.held_bytes = need.buffer_bytes + need.sink_bytes + need.spare_bytes
-        pipeline = self._pipeline(left or plan, need, constants, is_done, passes.maps)
+        together = self._with_runs_beside(left or plan, need)
+        pipeline = self._pipeline(left or plan, together, constants, is_done, passes.maps)
         if left is not None:
             granted = need.decoding_bytes + need.granted_cache(self.planner.budget_bytes)
             self.source.prepare(read_plan(left), cache_bytes=granted)
@@ -166,7 +168,7 @@ class ImageRun:
         self._do_afterwards()
         pipeline.seconds.measure = measured_s
         pipeline.seconds.total += measured_s
-        summary = self._summary(choice, pipeline, need, kept_pixels, computed=left is not None)
+        summary = self._summary(choice, pipeline, together, kept_pixels, computed=left is not None)
         before = sum(one.work for one in passes.reports)
         last = self.model.work * plan.computed_pixels / (self.source.height * self.source.width)
         return replace(summary, passes=tuple(passes.reports), predicted_work=before + last)
@@ -273,6 +275,12 @@ class ImageRun:
 
     def _need(self, plan: Plan) -> MemoryNeed:
         return self.planner.memory_need(plan, self.source, self.sink, apart_bytes=self.wish.apart_bytes)
+
+    def _with_runs_beside(self, plan: Plan, need: MemoryNeed) -> MemoryNeed:
+        together = self.planner.side_by_side(plan, need)
+        self.beside = together.beside
+        self.held_bytes = together.buffer_bytes + together.sink_bytes + together.spare_bytes
+        return together
 
     def _do_afterwards(self) -> None:
         if self.afterwards is None:

@@ -18,7 +18,7 @@ from exactile.plan.border import BORDERS, Border
 from exactile.plan.budget import MemoryNeed, axis_candidates, least_budget, slot_bytes
 from exactile.plan.choice import MOST_BANDS, Choice, PlanSearch, strip_plan
 from exactile.plan.lanes import LaneChoice, lane_choice
-from exactile.plan.prediction import Plan, predicted_passes
+from exactile.plan.prediction import LARGE_BYTES, Plan, predicted_passes
 from exactile.plan.strips import StripPlan
 from exactile.plan.tiles import AxisDomain, TilePlan
 from exactile.processors.planning import DevicePlanner
@@ -90,8 +90,9 @@ class Planner:
 
     With ``space``, plans for GPUs, by what they allow. With ``engine_stays``, engines stay open for further runs.
     ``kept_bytes`` more are taken by maps that are kept between passes. On a CPU, the network may use so many
-    ``threads``, in so many ``lanes`` where a wish says nothing of them. Of its attributes, ``used_bytes`` are those in
-    use, ``process_bytes`` those with kept maps and what passes leave behind.
+    ``threads``, in so many ``lanes`` where a wish says nothing of them, or for as many as ``images`` side by side that
+    are each one tile. Of its attributes, ``used_bytes`` are those in use, ``process_bytes`` those with kept maps and
+    what passes leave behind.
     """
 
     def __init__(
@@ -105,8 +106,9 @@ class Planner:
         kept_bytes: int = 0,
         threads: int = 1,
         lanes: int | None = None,
+        images: int = 1,
     ) -> None:
-        self.threads, self._lanes = threads, lanes
+        self.threads, self._lanes, self._images = threads, lanes, images
         self._engine_stays = engine_stays
         self._devices = DevicePlanner(model, space) if space is not None else None
         self._model = model
@@ -271,6 +273,19 @@ class Planner:
             spare_bytes=spare_bytes,
         )
         return self._host_need(plan, need) if self._devices is None else self._devices.need(plan, need)
+
+    def side_by_side(self, plan: Plan, need: MemoryNeed) -> MemoryNeed:
+        """``need``, or that of as many runs of ``plan`` as can go side by side, each with a share of the threads.
+
+        They are those of small images: one tile each, and not so many that their maps get slower.
+        """
+        one_tile = isinstance(plan, TilePlan) and len(plan) == plan.lanes == 1
+        plain = self._devices is None and not (self._model.reads or self._contract.obstacles or need.apart_bytes)
+        for runs in range(min(self._images, self.threads) if one_tile and plain else 1, 1, -1):
+            together = need.times(runs)
+            if together.activation_bytes <= LARGE_BYTES and together.fits(self.budget_bytes):
+                return together
+        return need
 
     def _measuring_bytes(self, source: Source) -> int:
         """What finding statistics of the whole image takes, beside the process."""

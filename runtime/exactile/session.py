@@ -55,9 +55,11 @@ class Session:
     always does. ``device`` and ``engine`` are those of ``exactile.processors.choice.open_processor``: what is asked for
     is what runs, or a DeviceError says why not. ``device_memory_bytes`` bounds what is planned for each GPU (default:
     a safe share of what is free). On a CPU, ``lanes`` engines with a share of the ``threads`` each work side by side
-    (default: as many as are predicted to pay). ``scratch`` is the folder for maps that are kept between passes and do
-    not fit into memory (default: that for temporary files), ``scratch_bytes`` the most that they may take there
-    (default: what is free but 1 GiB); where they do not fit either, all passes begin at the image.
+    (default: as many as are predicted to pay). Of images that are one tile each, and are run in threads of the caller's
+    own, up to ``images`` are computed side by side, each with a share of the threads, where the memory allows it.
+    ``scratch`` is the folder for maps that are kept between passes and do not fit into memory (default: that for
+    temporary files), ``scratch_bytes`` the most that they may take there (default: what is free but 1 GiB); where they
+    do not fit either, all passes begin at the image.
     """
 
     def __init__(
@@ -73,13 +75,13 @@ class Session:
         scratch: Path | None = None,
         scratch_bytes: int | None = None,
         lanes: int | None = None,
+        images: int = 1,
     ) -> None:
         if memory_bytes is not None and memory_bytes < 1:
             raise OptionError(f"the memory budget must be positive, got {memory_bytes} bytes")
-        if threads is not None and threads < 1:
-            raise OptionError(f"at least one thread is needed, got {threads}")
-        if lanes is not None and lanes < 1:
-            raise OptionError(f"at least one lane is needed, got {lanes}")
+        for what, asked in (("thread", threads), ("lane", lanes), ("image", images)):
+            if asked is not None and asked < 1:
+                raise OptionError(f"at least one {what} is needed, got {asked}")
         self._scratch = scratch or Path(tempfile.gettempdir())
         if not self._scratch.is_dir():
             raise OptionError(f"--scratch {self._scratch}: there is no such folder")
@@ -115,6 +117,7 @@ class Session:
                 engine_stays=keep_engine,
                 threads=compute_threads(threads),
                 lanes=lanes,
+                images=images,
             )
 
         self._planner_of = planner

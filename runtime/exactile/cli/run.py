@@ -254,7 +254,7 @@ def run(
         typer.Option(
             metavar="N|auto",
             help="On a CPU: so many engines side by side, each with a share of the threads, on bands or tiles of its "
-            "own. auto: as many as pay.",
+            "own. auto: as many as pay; of many small images, up to four are computed side by side.",
         ),
     ] = "auto",
     scratch: Annotated[
@@ -399,13 +399,14 @@ def run_many(
     as_json: bool,
 ) -> None:
     """Many images, into ``folder``; what failed is told at the end."""
+    from exactile.batch import worth_side_by_side
     from exactile.cli.protection import protect_run
     from exactile.cli.run_many import ManyImages, prepare_folder, tell_failures
 
     suffix = suffix if suffix.startswith(".") else f".{suffix}"
     found = prepare_folder(paths, folder, suffix, recursive=recursive)
     images = found.images
-    request.keep_engine = True
+    request.keep_engine, request.side_by_side = True, worth_side_by_side(len(images))
     bars = ManyBars(len(images), enabled=progress)
     many = ManyImages(request=request, found=found, folder=folder, suffix=suffix, overwrite=overwrite, bars=bars)
     protect_run(request, images, [many.target(image) for image in images])

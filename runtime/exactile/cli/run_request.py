@@ -63,6 +63,7 @@ class RunRequest:
     statistics: Path | None = None
     tolerance: Tolerance | None = None
     keep_engine: bool = False
+    side_by_side: int = 1
     _deploy: Deploy | None = None
     _told: bool = False
     _fixed: FixedStatistics | None = None
@@ -175,6 +176,7 @@ class RunRequest:
             memory_bytes=self._budget(),
             threads=self.threads,
             lanes=self.lanes,
+            images=self.side_by_side if self.lanes is None else 1,
             keep_engine=self.keep_engine,
             device=self.device,
             engine=self.engine,

@@ -1,10 +1,10 @@
-"""Engines for the runs of a session: one for each lane of a run, of one run at a time."""
+"""Engines for the runs of a session: one for each lane of a run, or one for each of several runs side by side."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,18 +16,22 @@ from exactile.engines.onnx_runtime import OnnxRuntimeEngine
 from exactile.engines.protocol import Engine
 from exactile.engines.strip_engine import StripEngine
 from exactile.engines.threads import threads_of_lane
+from exactile.plan.budget import MemoryNeed
 from exactile.plan.prediction import Plan
 from exactile.plan.strips import StripPlan
 from exactile.plan.tiles import TilePlan
 
 Constants = Mapping[str, NDArray[Any]]
+Kind = tuple[Any, ...]
 _WAIT_S = 0.05
 
 
 class EngineLease:
-    """Opens engines for plans, of one run at a time; with ``keep`` the last stay open for a run that needs the same.
+    """Opens engines for plans; with ``keep`` the last stay open for a run that needs the same.
 
-    A run holds an engine from its first tile to its last, so that strips of one image follow each other. Owns them.
+    A run holds an engine from its first tile to its last, so that strips of one image follow each other. Runs side by
+    side each hold one engine, of which none needs more activations than the first; any other run is alone. Owns the
+    engines.
     """
 
     def __init__(self, model: DeployedModel, *, threads: int | None, keep: bool) -> None:
@@ -35,14 +39,13 @@ class EngineLease:
         self._threads = threads
         self._keep = keep
         self._free = threading.Condition()
-        self._holder: object | None = None
-        self._lanes_in = 0
-        self._engines: dict[int, Engine] = {}
-        self._key: tuple[Any, ...] = ()
+        self._slots: dict[object, set[int]] = {}
+        self._beside, self._activation_bytes = 1, 0
+        self._engines: dict[int, tuple[Kind, Engine]] = {}
 
-    def engines(self, plan: Plan, *, activation_bytes: int, constants: Constants) -> RunEngines:
-        """Those of one run of ``plan``; ``activation_bytes`` are for all of its lanes together."""
-        return RunEngines(self, plan, activation_bytes, constants)
+    def engines(self, plan: Plan, need: MemoryNeed, constants: Constants) -> RunEngines:
+        """Those of one run of ``plan``; ``need`` is for all of its lanes, and for all runs beside it, together."""
+        return RunEngines(self, plan, need, constants)
 
     @contextmanager
     def other(
@@ -62,66 +65,80 @@ class EngineLease:
                 engine.close()
 
     @contextmanager
-    def held(self, run: object, check: Callable[[], None]) -> Iterator[None]:
-        """Until the last lane of ``run`` has left, no other run has an engine."""
+    def held(
+        self, run: object, check: Callable[[], None], *, index: int = 0, beside: int = 1, activation_bytes: int = 0
+    ) -> Iterator[int]:
+        """The slot of a lane of ``run``; until the last is given back, no other run has any.
+
+        But so many runs as are ``beside`` each other have one each, where none needs more ``activation_bytes`` than the
+        first: the region of the arena cannot grow while it is used. Waits, calling ``check``, until there is one.
+        """
+        slots = range(beside) if beside > 1 else (index,)
         with self._free:
-            while self._holder is not None and self._holder is not run:
+            while (slot := self._free_slot(run, slots, beside, activation_bytes)) is None:
                 self._free.wait(_WAIT_S)
                 check()
-            self._holder = run
-            self._lanes_in += 1
+            if beside != self._beside or activation_bytes > self._activation_bytes:
+                self._beside, self._activation_bytes = beside, activation_bytes
+                if beside > 1:
+                    self.drop()
+            self._slots.setdefault(run, set()).add(slot)
         try:
-            yield
+            yield slot
         finally:
             with self._free:
-                self._lanes_in -= 1
-                if not self._lanes_in:
-                    self._holder = None
-                    self._free.notify_all()
+                self._slots[run].remove(slot)
+                if not self._slots[run]:
+                    del self._slots[run]
+                self._free.notify_all()
+
+    def _free_slot(self, run: object, slots: Iterable[int], beside: int, activation_bytes: int) -> int | None:
+        alike = 1 < beside == self._beside and activation_bytes <= self._activation_bytes
+        if not alike and any(other is not run for other in self._slots):
+            return None
+        taken = set().union(*self._slots.values())
+        return next((slot for slot in slots if slot not in taken), None)
 
     def close(self) -> None:
         """Close the engines that were kept; safe to call twice. Not while a run holds one."""
         with self.held(object(), lambda: None):
             self.drop()
 
-    def take(self, lane: int, plan: Plan, activation_bytes: int, constants: Constants) -> Engine:
-        """The engine of a lane of the run that holds the lease. Raises EngineError."""
-        shape = (plan.x.tile, plan.bands, plan.strips.key) if isinstance(plan, StripPlan) else plan.tile_shape
-        values = tuple((name, constants[name].tobytes()) for name in sorted(constants))
-        key = (type(plan), plan.placed, shape, plan.lanes, activation_bytes, values)
+    def take(self, slot: int, engines: RunEngines) -> Engine:
+        """The engine of a slot of a run that holds it. Raises EngineError."""
+        plan, need, alone = engines.plan, engines.need, engines.need.beside == 1
         with self._free:
-            if key != self._key:
+            known = self._engines.get(slot)
+            if known is not None and known[0] == engines.kind:
+                return known[1]
+            if alone and any(kind != engines.kind for kind, _ in self._engines.values()):
                 self.drop()
-                self._key = key
-            known = self._engines.get(lane)
-        if known is not None:
-            return known
+        self.left(slot, failed=True)
         engine = open_engine(
             self._model,
             plan,
-            activation_bytes=activation_bytes,
-            constants=constants,
-            threads=threads_of_lane(self._threads, plan.lanes),
-            lane=lane,
+            activation_bytes=need.activation_bytes if alone else self._activation_bytes,
+            constants=engines.constants,
+            threads=threads_of_lane(self._threads, plan.lanes * need.beside),
+            lane=slot if alone else None,
         )
         with self._free:
-            self._engines[lane] = engine
+            self._engines[slot] = engines.kind, engine
         return engine
 
-    def left(self, lane: int, *, failed: bool) -> None:
-        """A lane of the run that holds the lease is done with its engine."""
+    def left(self, slot: int, *, failed: bool) -> None:
+        """A run that holds a slot is done with its engine."""
         if failed or not self._keep:
             with self._free:
-                engine = self._engines.pop(lane, None)
-            if engine is not None:
-                engine.close()
+                known = self._engines.pop(slot, None)
+            if known is not None:
+                known[1].close()
 
     def drop(self) -> None:
         """Close all engines, for who holds the lease."""
         with self._free:
             engines, self._engines = self._engines, {}
-            self._key = ()
-        for engine in engines.values():
+        for _kind, engine in engines.values():
             engine.close()
 
 
@@ -131,24 +148,35 @@ class RunEngines:
 
     lease: EngineLease
     plan: Plan
-    activation_bytes: int
+    need: MemoryNeed
     constants: Constants
+
+    @property
+    def kind(self) -> Kind:
+        """Runs of equal kinds can use each other's engines."""
+        plan, constants = self.plan, self.constants
+        shape = (plan.x.tile, plan.bands, plan.strips.key) if isinstance(plan, StripPlan) else plan.tile_shape
+        values = tuple((name, constants[name].tobytes()) for name in sorted(constants))
+        return type(plan), plan.placed, shape, plan.lanes, self.need.beside, self.need.activation_bytes, values
 
     @contextmanager
     def lane(self, index: int, check: Callable[[], None]) -> Iterator[tuple[Engine, float]]:
         """The engine of a lane and the seconds that opening it took, 0 where it was open.
 
-        Waits until no other run has engines; ``check`` is called meanwhile, and may raise. Raises EngineError.
+        Waits until there is one; ``check`` is called meanwhile, and may raise. Raises EngineError.
         """
-        with self.lease.held(self, check):
+        need = self.need
+        with self.lease.held(
+            self, check, index=index, beside=need.beside, activation_bytes=need.activation_bytes
+        ) as slot:
             begin = time.perf_counter()
-            opened = self.lease.take(index, self.plan, self.activation_bytes, self.constants)
+            opened = self.lease.take(slot, self)
             try:
                 yield opened, time.perf_counter() - begin
             except BaseException:
-                self.lease.left(index, failed=True)
+                self.lease.left(slot, failed=True)
                 raise
-            self.lease.left(index, failed=False)
+            self.lease.left(slot, failed=False)
 
 
 def open_engine(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -58,7 +58,8 @@ class MemoryNeed:
     takes, ``spare_bytes`` those that a sink can do without. ``apart_bytes`` is what is taken before or after the
     network runs (statistics, small pictures), in place of all the rest but the process's own; with ``engine_stays``,
     beside it. ``device_bytes`` are those on each GPU, of which there may be no more than ``most_device_bytes``;
-    ``device_refusal`` says what else keeps the plan off them.
+    ``device_refusal`` says what else keeps the plan off them. ``beside`` runs like this one go side by side, and what
+    is needed is needed for all of them.
     """
 
     process_bytes: int
@@ -75,6 +76,23 @@ class MemoryNeed:
     most_device_bytes: int = 0
     device_refusal: str = ""
     spare_bytes: int = 0
+    beside: int = 1
+
+    def times(self, runs: int) -> MemoryNeed:
+        """What so many runs side by side need; nothing is wished for."""
+        return replace(
+            self,
+            weights_bytes=runs * self.weights_bytes,
+            activation_bytes=runs * self.activation_bytes,
+            buffer_bytes=runs * self.buffer_bytes,
+            sink_bytes=runs * (self.sink_bytes + self.spare_bytes),
+            cache_bytes=0,
+            source_bytes=runs * (self.source_bytes + self.cache_bytes),
+            decoding_bytes=runs * self.decoding_bytes,
+            apart_bytes=runs * self.apart_bytes,
+            spare_bytes=0,
+            beside=runs,
+        )
 
     @property
     def needed_bytes(self) -> int:

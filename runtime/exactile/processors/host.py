@@ -57,7 +57,7 @@ class HostProcessor:
         cancellation: Cancellation,
         maps: MapStore | None = None,
     ) -> HostCompute:
-        lease = self.lease.engines(plan, activation_bytes=need.activation_bytes, constants=constants).lane
+        lease = self.lease.engines(plan, need, constants).lane
         if maps is None:
             return HostCompute(plan, self._model.contract, lease, cancellation)
         parts = PartsRead(maps, self._model.reads, cancellation)

@@ -1,0 +1,1 @@
+"""Many small images: ``exactile run FOLDER`` beside a plain loop."""
