@@ -48,7 +48,7 @@ PARTS = (
     Part(module="files", quick_minutes=1, full_minutes=2.5),
     Part(module="startup", quick_minutes=1.5, full_minutes=3.5),
     Part(module="start", arguments=("--case", "16"), quick_minutes=0.5, full_minutes=2),
-    Part(module="many_images", quick_minutes=0.5, full_minutes=6),
+    Part(module="many_images", quick_minutes=0.5, full_minutes=4.5),
     Part(module="engines", quick_minutes=0.5, full_minutes=3.5),
     Part(module="strip_floor", quick_minutes=0.5, full_minutes=2.5),
     Part(module="carry_placement", quick_minutes=0.3, full_minutes=2.5),

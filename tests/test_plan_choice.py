@@ -80,7 +80,8 @@ def test_images_of_one_size_are_planned_once_unless_they_take_other_memory(model
     looked, original = [], PlanSearch.best
     monkeypatch.setattr(PlanSearch, "best", lambda search: looked.append(1) or original(search))
     planner, sinks = Planner(model, budget_bytes=AMPLE, process_bytes=0), [NoSink(), NoSink(), NoSink()]
-    sinks[2].buffer_bytes = lambda _spec, _write: 1 << 20
+    sinks[1].buffer_bytes = lambda _spec, _write: AMPLE // 128
+    sinks[2].buffer_bytes = lambda _spec, _write: AMPLE // 32
     plans = [planner.choose(image_of(model, 256), sink, Wish()).plan for sink in sinks]
     assert plans[0] is plans[1]
     assert len(looked) == 2

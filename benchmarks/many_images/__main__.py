@@ -27,7 +27,7 @@ from benchmarks.harness.turns import in_turn, median_ratio, ratios, spread
 from benchmarks.harness.worker import ROOT
 from benchmarks.side_by_side.subject import tissue, write_network
 
-SIDES = {256: 200, 512: 60}
+SIDES = {256: 100, 512: 40}
 """Side in pixels, and how many images."""
 
 PLAIN, OURS = "plain loop", "exactile run"

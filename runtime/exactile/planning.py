@@ -43,6 +43,9 @@ PASSES_MARGIN_BYTES = 32 << 20
 ACTIVATION_MARGIN = 1.03
 """The memory model's predictions lie within this factor of what was measured (benchmarks/memory_model.py)."""
 
+LITTLE = 1 / 64
+"""Of the memory budget: images of one size whose plan takes so much more, or less, are not planned anew."""
+
 SKIPPING_TILE_PX = 1024
 """Tiles where background is skipped: larger ones are hardly ever empty."""
 
@@ -195,11 +198,16 @@ class Planner:
 
         asked, known = replace(wish, background=None), self._known
         same = known is not None and (known.image, known.wish) == (image, asked)
-        if known is not None and same and measure(known.choice.plan) == known.need:
+        if known is not None and same and self._as_before(measure(known.choice.plan), known.need):
             return known.choice
         choice = self._chosen(image, wish, measure)
         self._known = _Known(image=image, wish=asked, choice=choice, need=measure(choice.plan))
         return choice
+
+    def _as_before(self, need: MemoryNeed, known: MemoryNeed) -> bool:
+        """Whether a plan takes about what it took: compressed chunks differ from image to image."""
+        here, before = (one.needed_bytes + one.cache_bytes + one.spare_bytes for one in (need, known))
+        return need.fits(self.budget_bytes) and abs(here - before) <= self.budget_bytes * LITTLE
 
     def _chosen(self, image: tuple[int, int], wish: Wish, measure: Callable[[Plan], MemoryNeed]) -> Choice:
         devices = self._devices
@@ -381,8 +389,8 @@ class Planner:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Known:
-    """The last choice. An image of the same size whose plan takes the same memory gets the same: choosing takes as long
-    as reading a small image.
+    """The last choice. An image of the same size whose plan takes about the same memory gets the same: choosing takes as
+    long as reading a small image.
     """
 
     image: tuple[int, int]
