@@ -389,8 +389,9 @@ class Planner:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Known:
-    """The last choice. An image of the same size whose plan takes about the same memory gets the same: choosing takes as
-    long as reading a small image.
+    """The last choice. An image of the same size whose plan takes about the same memory gets the same.
+
+    Choosing takes as long as computing a small image.
     """
 
     image: tuple[int, int]
