@@ -14,7 +14,8 @@ from exactile.background import Threshold
 from exactile.engines import lease
 from exactile.engines.threads import threads_of_lane
 from exactile.errors import BudgetError, CancelledError, EngineError, OptionError, PlanError
-from exactile.plan.lanes import LaneChoice, in_lanes, lane_time
+from exactile.plan.lanes import LaneChoice, in_lanes, unevenness
+from exactile.plan.speed import Speed
 from exactile.plan.tiles import TilePlan
 from exactile.planning import Planner, Wish
 from exactile.processors.protocol import DeviceSpace
@@ -223,11 +224,12 @@ def test_every_lane_counts_in_the_memory_that_is_predicted():
 def test_lanes_pay_by_what_threads_wait_and_cost_where_they_are_uneven():
     geometry = deployed("unet_d2").contract.geometry
     plan = TilePlan.of(geometry, (600, 600), "model", (64, 64))
-    assert lane_time(plan, 16) == 1
-    assert lane_time(in_lanes(plan, 16), 16) < lane_time(in_lanes(plan, 4), 16) < 1
+    assert unevenness(plan) == 1
+    speed = Speed(threads=16)
+    assert speed.of("tile", 16, 0) < speed.of("tile", 4, 0) < speed.of("tile", 1, 0) == 1
     three = TilePlan.of(geometry, (64, 96), "model", (64, 64))
     assert len(three) == 3
-    assert lane_time(in_lanes(three, 2), 2) > 1  # one lane has two tiles, the other one
+    assert unevenness(in_lanes(three, 2)) == 4 / 3  # one lane has two tiles, the other one
     assert LaneChoice.up_to(6).counts == (1, 2, 4, 6)
     assert LaneChoice.up_to(1).counts == (1,)
     assert [threads_of_lane(7, lanes) for lanes in (1, 2, 3, 8)] == [7, 3, 2, 1]

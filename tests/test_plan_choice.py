@@ -10,7 +10,8 @@ import pytest
 
 from exactile.contract import DeployedModel
 from exactile.plan.choice import PlanSearch
-from exactile.plan.prediction import Predicted, frugal, slowed
+from exactile.plan.prediction import Predicted, frugal
+from exactile.plan.speed import slowed
 from exactile.planning import Planner, Wish
 from exactile.sinks.nothing import NoSink
 from exactile.sources.array import ArraySource

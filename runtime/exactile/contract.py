@@ -17,6 +17,7 @@ from exactile.passes.device_graph import DevicePass
 from exactile.passes.kept_map import KeptAlong, KeptMap
 from exactile.passes.statistic import Statistic
 from exactile.tolerance.curve import ErrorCurve
+from exactile.tuning.tuning import Tuning
 
 OutputKind = Literal["labels", "multilabel", "probabilities", "raw"]
 Activation = Literal["none", "sigmoid", "softmax"]
@@ -342,7 +343,8 @@ class DeployedModel:
     Passes may begin at maps that earlier ones kept: this one ``reads`` such, and as one of the levels ``writes`` them;
     it reads pixels only where it is said so. ``keeping`` is the same network with kept maps, ``whole`` the one that
     takes one pass over the whole image. ``work`` is the predicted time of this pass for a pixel, without halo, by that
-    of one pass of the whole network. ``error_curve`` tells what error smaller halos make, where it was measured.
+    of one pass of the whole network. ``error_curve`` tells what error smaller halos make, where it was
+    measured, ``tuning`` how fast tiles and strips were on some machine.
     """
 
     contract: Contract
@@ -365,6 +367,7 @@ class DeployedModel:
     keeping: KeptPasses | None = None
     whole: WholeGraph | None = None
     error_curve: ErrorCurve | None = None
+    tuning: Tuning | None = None
 
     def lacks(self, size: tuple[int, int]) -> bool:
         """Whether more is known, or strips are built, where it is deployed for images of ``size``, (height, width)."""

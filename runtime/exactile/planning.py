@@ -18,7 +18,8 @@ from exactile.plan.border import BORDERS, Border
 from exactile.plan.budget import MemoryNeed, axis_candidates, least_budget, slot_bytes
 from exactile.plan.choice import MOST_BANDS, Choice, PlanSearch, strip_plan
 from exactile.plan.lanes import LaneChoice, lane_choice
-from exactile.plan.prediction import LARGE_BYTES, Plan, predicted_passes
+from exactile.plan.prediction import Plan, predicted_passes
+from exactile.plan.speed import LARGE_BYTES, Speed
 from exactile.plan.strips import StripPlan
 from exactile.plan.tiles import AxisDomain, TilePlan
 from exactile.processors.planning import DevicePlanner
@@ -29,6 +30,7 @@ from exactile.sources.protocol import DecodedInParts, DecodedWhole, Source
 from exactile.sources.sample_types import stored_type
 from exactile.statistics import measuring_bytes
 from exactile.tolerance.tolerance import Tolerance
+from exactile.tuning.machine import machine_name
 
 PlanName = Literal["auto", "whole", "tile", "strip"]
 PLAN_NAMES: tuple[PlanName, ...] = get_args(PlanName)
@@ -132,10 +134,15 @@ class Planner:
 
     def may_try(self, wish: Wish) -> bool:
         """Whether the fastest plan can be found by trying: it is left open, and nothing must be known beforehand."""
-        contract, model = self._contract, self._model
         free = wish.plan == "auto" and not (wish.tile or wish.background or wish.tolerance)
+        return free and self.may_time and not self._engine_stays
+
+    @property
+    def may_time(self) -> bool:
+        """Whether tiles and strips can be timed on samples that are made up, on a CPU."""
+        contract, model = self._contract, self._model
         plain = not (contract.obstacles or model.levels or model.reads or contract.image.statistics)
-        return free and plain and self._devices is None and not self._engine_stays
+        return plain and self._devices is None
 
     def choose(self, source: Source, sink: Sink, wish: Wish) -> Choice:
         """The plan for ``source``. Raises ChannelError, PlanError, and BudgetError when nothing fits the budget."""
@@ -225,6 +232,7 @@ class Planner:
             budget_bytes=self.budget_bytes,
             measure=measure,
             lanes=self.lane_choice(wish),
+            tuned=self.tuned,
         )
         if wish.plan == "auto" and wish.tile is None:
             return search.best()
@@ -281,6 +289,19 @@ class Planner:
             spare_bytes=spare_bytes,
         )
         return self._host_need(plan, need) if self._devices is None else self._devices.need(plan, need)
+
+    @property
+    def tuned(self) -> Speed | None:
+        """What was measured of the network on this machine, with so many threads."""
+        tuning = self._model.tuning
+        if tuning is None or self._devices is not None or not tuning.holds(machine_name(), self.threads):
+            return None
+        return Speed(threads=self.threads, points=tuning.shapes)
+
+    @property
+    def speed(self) -> Speed:
+        """By which times of plans are predicted."""
+        return self.tuned or Speed(threads=self.threads)
 
     def side_by_side(self, plan: Plan, need: MemoryNeed) -> MemoryNeed:
         """``need``, or that of as many runs of ``plan`` as can go side by side, each with a share of the threads.

@@ -43,6 +43,9 @@ from exactile.tolerance.measure import CurveWish, measure_curve
 from exactile.tolerance.narrowing import Narrowing
 from exactile.tolerance.tile_runs import TileRuns
 from exactile.tolerance.tolerance import Tolerance
+from exactile.tuning.machine import machine_name
+from exactile.tuning.measure import Tuner
+from exactile.tuning.tuning import Tuning
 from exactile.ways import Way, Ways
 
 
@@ -345,6 +348,25 @@ class Session:
             )
             found.append((name, runs))
         return measure_curve(self._model, found, wish or CurveWish(), progress or (lambda _what, _done, _total: None))
+
+    def tune(self, *, seconds: float = 120.0, progress: Callable[[int, int], None] | None = None) -> Tuning:
+        """Time tiles and strips of usual shapes on this machine, for ``seconds`` or a little longer.
+
+        With ``dataclasses.replace(model, tuning=...)`` plans are chosen by it, where the processor, the version of ONNX
+        Runtime and the number of threads are the same. ``progress`` is called with shapes measured so far, and how many
+        there are.
+
+        Raises OptionError on a GPU, and for networks that take statistics of the whole image or cannot be tiled.
+        """
+        tuner = Tuner(
+            model=self._model,
+            planner=self._planner,
+            processor=self._processor,
+            machine=machine_name(),
+            seconds=seconds,
+            progress=progress or (lambda _done, _total: None),
+        )
+        return tuner.run()
 
     def _way(self, source: Source, sink: Sink, wish: Wish, statistics: FixedStatistics | None, *, resume: bool) -> Way:
         """How the image is run. Raises OptionError and SinkError, the sink aborted."""

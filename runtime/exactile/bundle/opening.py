@@ -41,6 +41,7 @@ from exactile.contract import DeployedModel
 from exactile.errors import BundleError
 from exactile.graph_hash import graph_hash
 from exactile.tolerance.curve_file import read_curve
+from exactile.tuning.tuning_file import read_tuning
 
 LARGEST_CONTRACT_BYTES = 64 << 20
 LONGEST_DETAIL = 300
@@ -64,14 +65,14 @@ class Bundle:
     sample_result: NDArray[Any]
 
 
-def open_bundle(path: str | Path, *, error_curve: bool = True) -> Bundle:
+def open_bundle(path: str | Path, *, error_curve: bool = True, tuning: bool = True) -> Bundle:
     """Read the bundle in the folder ``path``, and check the size and SHA-256 of each of its files.
 
     Engines beside it that do not fit are left out, and told in ``model.engines_refused``. ``error_curve=False`` leaves
-    out what error smaller halos make, which may be measured anew.
+    out what error smaller halos make, ``tuning=False`` how fast it was on some machine: both may be measured anew.
 
     Raises BundleError: no bundle, a newer version, a damaged contract, a missing or changed file,
-    a link that leads out of the folder, an error curve that is damaged or another model's.
+    a link that leads out of the folder, an error curve or a tuning that is damaged or another model's.
     """
     folder = Path(path)
     file = _read_contract(folder)
@@ -107,7 +108,8 @@ def open_bundle(path: str | Path, *, error_curve: bool = True) -> Bundle:
     )
     engines, refused = read_engines(folder, file, model)
     curve = read_curve(folder, lambda: graph_hash(model)) if error_curve else None
-    model = replace(model, engines=engines, engines_refused=refused, error_curve=curve)
+    tuned = read_tuning(folder, lambda: graph_hash(model)) if tuning else None
+    model = replace(model, engines=engines, engines_refused=refused, error_curve=curve, tuning=tuned)
     image, result = (_array(folder, name, contents[name]) for name in (file.sample.image, file.sample.result))
     return Bundle(path=folder, file=file, model=model, sample_image=image, sample_result=result)
 

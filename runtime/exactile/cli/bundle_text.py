@@ -63,6 +63,9 @@ def print_bundle(bundle: Bundle, found: SampleRun | None, *, as_json: bool) -> N
         curve = model.error_curve
         names = ", ".join(image.name for image in curve.images)
         rows.append(("error curve", f"{len(curve.points)} halos to {curve.points[-1].halo_px} pixels, on {names}"))
+    if model.tuning is not None:
+        tuned = model.tuning
+        rows.append(("tuned", f"{len(tuned.shapes)} shapes, on {tuned.machine}, {tuned.threads} threads"))
     if found is not None:
         rows += [("test", _test_line(plan, found)) for plan in found.differing]
         rows.append(("", "passed" if found.holds else "FAILED: this machine computes something else"))

@@ -14,6 +14,7 @@ from exactile.cli import info as info_command
 from exactile.cli import inspect as inspect_command
 from exactile.cli import measure as measure_command
 from exactile.cli import run as run_command
+from exactile.cli import tune as tune_command
 from exactile.cli import verify as verify_command
 from exactile.errors import CancelledError
 
@@ -61,6 +62,7 @@ app.command("measure", epilog=measure_command.EXAMPLES)(measure_command.measure)
 app.command("inspect", epilog=inspect_command.EXAMPLES)(inspect_command.inspect)
 app.command("convert", epilog=convert_command.EXAMPLES)(convert_command.convert)
 app.command("info", epilog=info_command.EXAMPLES)(info_command.info)
+app.command("tune", epilog=tune_command.EXAMPLES)(tune_command.tune)
 app.command("verify", epilog=verify_command.EXAMPLES)(verify_command.verify)
 app.command("doctor", epilog=doctor_command.EXAMPLES)(doctor_command.doctor)
 

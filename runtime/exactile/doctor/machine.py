@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import exactile
+from exactile.architecture import processor_name, vector_instructions
 from exactile.doctor.cache import CHECK, cache
 from exactile.doctor.finding import Finding, of_error
 from exactile.engines.threads import compute_threads
@@ -17,7 +18,6 @@ from exactile.plan.budget import format_bytes
 
 GROUP = "machine"
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
-CPU_INFO = Path("/proc/cpuinfo")
 LITTLE_MEMORY_BYTES = 1 << 30
 NO_LIMIT_FROM_BYTES = 1 << 60
 """Version 1 of control groups says a number of this size where there is no limit."""
@@ -60,11 +60,11 @@ def system() -> Finding:
 def cpu() -> Finding:
     usable, cores, quota = compute_threads(None), os.cpu_count() or 1, _quota()
     facts = {
-        "model": _cpu_model(),
+        "model": processor_name(),
         "cores": cores,
         "usable_cores": usable,
         "quota_cores": quota,
-        "vector_instructions": _vector_instructions(),
+        "vector_instructions": vector_instructions(),
     }
     vectors = f", {facts['vector_instructions']}" if facts["vector_instructions"] else ""
     says = f"{facts['model']}{vectors}; this process may use {usable} of {cores} cores."
@@ -97,24 +97,6 @@ def _system() -> str:
     with contextlib.suppress(OSError):
         return platform.freedesktop_os_release()["PRETTY_NAME"]
     return f"{platform.system()} {platform.version()}"
-
-
-def _cpu_model() -> str:
-    return _cpu_info("model name") or platform.processor() or f"{platform.machine()} CPU"
-
-
-def _vector_instructions() -> str:
-    flags = (_cpu_info("flags") or _cpu_info("Features")).split()
-    return ", ".join(name for name in ("avx2", "avx512f", "asimd", "sve") if name in flags)
-
-
-def _cpu_info(name: str) -> str:
-    with contextlib.suppress(OSError):
-        for line in CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == name:
-                return " ".join(value.split())
-    return ""
 
 
 def _quota() -> float | None:

@@ -16,7 +16,7 @@ from exactile.errors import BudgetError, OptionError
 from exactile.geometry import Geometry, round_up
 from exactile.plan.border import Border
 from exactile.plan.lanes import in_lanes
-from exactile.plan.prediction import slowed
+from exactile.plan.speed import USUAL, Speed
 from exactile.plan.strips import StripPlan
 from exactile.plan.tiles import AxisDomain, TilePlan
 
@@ -152,11 +152,18 @@ def slot_bytes(contract: Contract, plan: TilePlan | StripPlan) -> int:
 
 
 def choose_tiles(
-    model: DeployedModel, image: tuple[int, int], border: Border, *, budget_bytes: int, measure: Measure, lanes: int = 1
+    model: DeployedModel,
+    image: tuple[int, int],
+    border: Border,
+    *,
+    budget_bytes: int,
+    measure: Measure,
+    lanes: int = 1,
+    speed: Speed = USUAL,
 ) -> TilePlan:
     """The plan of least predicted cost whose need fits ``budget_bytes``: pixels computed, and each tile by itself.
 
-    On a CPU, large tiles cost more for a pixel. ``lanes`` are those of the plan.
+    On a CPU, what a pixel costs depends on the memory of a tile, by ``speed``. ``lanes`` are those of the plan.
 
     Where maps are kept between passes, each row of a tile by itself, too.
 
@@ -169,8 +176,8 @@ def choose_tiles(
     need = measure(TilePlan.of(geometry, image, border, (y.size, x.size)))
     fixed = need.process_bytes if need.activation_bytes else 0  # on a GPU, activations are not the host's
     rough = budget_bytes - contract.memory.weights_bytes - fixed
-    on_cpu = need.activation_bytes > 0
-    for height, width in _cheapest_first(contract, rows, columns, rough // lanes, row_px, lanes, on_cpu=on_cpu):
+    speed_on_cpu = speed if need.activation_bytes > 0 else None
+    for height, width in _cheapest_first(contract, rows, columns, rough // lanes, row_px, lanes, speed_on_cpu):
         plan = in_lanes(TilePlan.of(geometry, image, border, (height, width)), lanes)
         if measure(plan).fits(budget_bytes):
             return plan
@@ -231,8 +238,7 @@ def _cheapest_first(
     rough_bytes: int,
     row_px: int,
     lanes: int,
-    *,
-    on_cpu: bool,
+    speed: Speed | None,
 ) -> Iterator[tuple[int, int]]:
     """Tile shapes whose activations alone fit, cheapest first; of those that cost hardly more, the smaller tile.
 
@@ -243,8 +249,8 @@ def _cheapest_first(
     tiles = row_counts * column_counts
     cost = np.ceil(tiles / lanes) * (heights * (widths + row_px) + TILE_OVERHEAD_PX)
     bytes_needed = _activation_bytes(contract, heights, widths)
-    if on_cpu:
-        cost = cost * slowed(lanes * bytes_needed)
+    if speed is not None:
+        cost = cost * speed.of("tile", lanes, lanes * bytes_needed)
     steps = np.floor(np.log(cost / cost.min()) / np.log1p(NEGLIGIBLE))
     fitting = np.flatnonzero((bytes_needed <= rough_bytes) & (tiles >= lanes))
     area = (heights * widths).ravel()

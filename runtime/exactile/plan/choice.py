@@ -11,8 +11,9 @@ from exactile.errors import BudgetError, PlanError
 from exactile.geometry import Geometry, round_up
 from exactile.plan.border import Border
 from exactile.plan.budget import NEGLIGIBLE, MemoryNeed, axis_candidates, choose_tiles, least_budget
-from exactile.plan.lanes import STRIP_WAITING, LaneChoice, in_lanes, less_waiting, pieces
+from exactile.plan.lanes import LaneChoice, in_lanes, pieces
 from exactile.plan.prediction import Plan, Predicted, frugal, predicted, predicted_passes, worthwhile
+from exactile.plan.speed import Speed
 from exactile.plan.strips import StripPlan, least_rows
 from exactile.plan.tiles import AxisDomain, TilePlan
 
@@ -39,7 +40,8 @@ class Choice:
 class PlanSearch:
     """Plans of ``model`` for an ``image`` of (height, width) pixels that fit ``budget_bytes`` by ``measure``.
 
-    In one of the numbers of ``lanes``: in more where that is worth it.
+    In one of the numbers of ``lanes``: in more where that is worth it. Times are predicted by rules, or by what was
+    ``tuned`` on this machine.
     """
 
     model: DeployedModel
@@ -48,6 +50,12 @@ class PlanSearch:
     budget_bytes: int
     measure: Measure
     lanes: LaneChoice = ONE_LANE
+    tuned: Speed | None = None
+
+    @property
+    def speed(self) -> Speed:
+        """Of inferences, as it was measured, or by rules."""
+        return self.tuned or Speed(threads=self.lanes.threads)
 
     def best(self) -> Choice:
         """The plan that is predicted to be the fastest; of those that take about the same time, a much smaller one.
@@ -74,7 +82,8 @@ class PlanSearch:
             raise min(refusals, key=lambda error: getattr(error, "least_bytes", None) or 1 << 62)
         best = frugal(found)
         others = [f"{other.plan.name} {other.time:.2f}" for other in found if other is not best]
-        reason = f"predicted {best.time:.2f} passes over the image" + (f" ({', '.join(others)})" if others else "")
+        by = "predicted" if self.tuned is None else "by what was tuned on this machine"
+        reason = f"{by} {best.time:.2f} passes over the image" + (f" ({', '.join(others)})" if others else "")
         if strips is None and best.plan.name == "tile" and obstacle:
             reason += f"; no strips: {obstacle}"
         return Choice(plan=best.plan, passes=predicted_passes(best.plan), reason=reason)
@@ -104,7 +113,13 @@ class PlanSearch:
 
         def tiles(count: int, _limit: float) -> Plan:
             return choose_tiles(
-                model, self.image, self.border, budget_bytes=self.budget_bytes, measure=self.measure, lanes=count
+                model,
+                self.image,
+                self.border,
+                budget_bytes=self.budget_bytes,
+                measure=self.measure,
+                lanes=count,
+                speed=self.speed,
             )
 
         return self._of_all_counts(tiles)
@@ -135,7 +150,7 @@ class PlanSearch:
             plan,
             activation_bytes=need.activation_bytes,
             needed_bytes=need.needed_bytes,
-            threads=self.lanes.threads,
+            speed=self.speed,
         )
 
     def _strips_in(self, count: int, limit: float) -> Plan:
@@ -147,7 +162,7 @@ class PlanSearch:
         strips = _strips_or_refuse(self.model.at(domains.geometry), domains.geometry)
         fitting: list[Predicted] = []
         least: MemoryNeed | None = None
-        most = limit / less_waiting(STRIP_WAITING, count, self.lanes.threads) * domains.x.size
+        most = limit / self.speed.least("strip", count) * domains.x.size
         for band in _bands(domains.x, count, most):
             for rows in _rows(domains.y, strips):
                 plan = in_lanes(strip_plan(self.model, self.image, self.border, rows=rows, band=band), count)

@@ -76,16 +76,10 @@ def in_lanes(plan: AnyPlan, lanes: int) -> AnyPlan:
     return replace(plan, lanes=lanes)
 
 
-def lane_time(plan: TilePlan | StripPlan, threads: int) -> float:
-    """The time that ``plan`` takes in its lanes, by that of one lane with all ``threads``.
-
-    A lane's threads wait for each other; lanes wait for the one that has most to do.
-    """
+def unevenness(plan: TilePlan | StripPlan) -> float:
+    """The time of the lane that has most to do, by that of lanes that have as much as each other."""
     lanes, count = plan.lanes, pieces(plan)
-    if lanes == 1:
-        return 1.0
-    waiting = STRIP_WAITING if isinstance(plan, StripPlan) else TILE_WAITING
-    return less_waiting(waiting, lanes, threads) * -(-count // lanes) * lanes / count
+    return -(-count // lanes) * lanes / count
 
 
 def less_waiting(waiting: float, lanes: int, threads: int) -> float:

@@ -10,22 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
-
-from exactile.plan.lanes import lane_time
+from exactile.plan.lanes import unevenness
+from exactile.plan.speed import USUAL, Speed
 from exactile.plan.strips import StripPlan
 from exactile.plan.tiles import TilePlan
+from exactile.tuning.tuning import PlanKind
 
 Plan = TilePlan | StripPlan
-
-LARGE_BYTES = 512 << 20
-LARGE_MAPS = 0.1
-"""What each doubling of the memory of an inference costs beyond ``LARGE_BYTES``, of its time.
-
-Measured with U-Nets of 16 and 64 features on two cores, one pass beside strips: 1.11 to 1.4 times for 1.4 GiB, 1.29 and
-1.31 for 5.7 GiB.
-"""
 
 ABOUT_THE_SAME = 0.03
 """Times that differ by so much are not told apart by what is predicted."""
@@ -49,16 +40,12 @@ def predicted_passes(plan: Plan) -> float:
     return share if isinstance(plan, TilePlan) else share * plan.strips.passes(plan.rows)
 
 
-def predicted(plan: Plan, *, activation_bytes: int, needed_bytes: int, threads: int = 1) -> Predicted:
-    """The time of ``plan`` with ``threads``, whose inferences take ``activation_bytes`` of the bytes that it needs."""
-    time = predicted_passes(plan) * float(slowed(activation_bytes)) * lane_time(plan, threads)
+def predicted(plan: Plan, *, activation_bytes: int, needed_bytes: int, speed: Speed = USUAL) -> Predicted:
+    """The time of ``plan``, whose inferences take ``activation_bytes`` of the bytes that it needs."""
+    kind: PlanKind = "strip" if isinstance(plan, StripPlan) else "tile"
+    inference = float(speed.of(kind, plan.lanes, activation_bytes))
+    time = predicted_passes(plan) * inference * unevenness(plan)
     return Predicted(plan=plan, time=time, needed_bytes=needed_bytes)
-
-
-def slowed(activation_bytes: ArrayLike) -> NDArray[np.float64]:
-    """By what inferences that take so many bytes are slower than small ones."""
-    doublings = np.log2(np.maximum(activation_bytes, LARGE_BYTES) / LARGE_BYTES)
-    return np.asarray(1 + LARGE_MAPS * doublings, np.float64)
 
 
 def worthwhile(found: Sequence[Predicted]) -> Predicted:

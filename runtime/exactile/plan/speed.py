@@ -1,0 +1,81 @@
+"""How long inferences take on a CPU: by rules for all machines, or as it was measured on this one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from exactile.plan.lanes import STRIP_WAITING, TILE_WAITING, less_waiting
+from exactile.tuning.tuning import PlanKind, TunedShape
+
+LARGE_BYTES = 512 << 20
+LARGE_MAPS = 0.1
+"""What each doubling of the memory of an inference costs beyond ``LARGE_BYTES``, of its time.
+
+Measured with U-Nets of 16 and 64 features on two cores, one pass beside strips: 1.11 to 1.4 times for 1.4 GiB, 1.29 and
+1.31 for 5.7 GiB.
+"""
+
+WAITING: Mapping[PlanKind, float] = {"tile": TILE_WAITING, "strip": STRIP_WAITING}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Speed:
+    """Times of inferences with ``threads``: relative ones, of which the fastest is about 1.
+
+    ``points`` were measured; between them times follow the logarithm of the memory, and beyond the largest the rules.
+    Where there are none for a kind of plan in so many lanes, the rules hold, in the unit of what was measured.
+    """
+
+    threads: int = 1
+    points: tuple[TunedShape, ...] = ()
+    _curves: dict[tuple[PlanKind, int], tuple[NDArray[np.float64], NDArray[np.float64]]] = field(
+        init=False, repr=False, compare=False, default_factory=dict
+    )
+    _scale: float = field(init=False, repr=False, compare=False, default=1.0)
+
+    def __post_init__(self) -> None:
+        if not self.points:
+            return
+        fastest = min(point.seconds for point in self.points)
+        found: dict[tuple[PlanKind, int], dict[int, float]] = {}
+        for point in self.points:
+            found.setdefault((point.kind, point.lanes), {})[point.activation_bytes] = point.seconds / fastest
+        for key, curve in found.items():
+            sizes = sorted(curve)
+            self._curves[key] = np.log2(sizes), np.array([curve[size] for size in sizes])
+        by_rule = [
+            point.seconds / fastest / float(self._by_rule(point.kind, point.lanes, point.activation_bytes))
+            for point in self.points
+        ]
+        object.__setattr__(self, "_scale", float(np.median(by_rule)))
+
+    def of(self, kind: PlanKind, lanes: int, activation_bytes: ArrayLike) -> NDArray[np.float64]:
+        """Times of inferences in ``lanes`` that take so many bytes together."""
+        curve = self._curves.get((kind, lanes))
+        if curve is None:
+            return self._scale * self._by_rule(kind, lanes, activation_bytes)
+        sizes = np.log2(np.maximum(activation_bytes, 1))
+        beyond = slowed(activation_bytes) / slowed(np.exp2(np.clip(sizes, curve[0][0], curve[0][-1])))
+        return np.interp(sizes, *curve) * beyond
+
+    def least(self, kind: PlanKind, lanes: int) -> float:
+        """The time that no inference falls below."""
+        curve = self._curves.get((kind, lanes))
+        return float(self.of(kind, lanes, 0)) if curve is None else float(curve[1].min())
+
+    def _by_rule(self, kind: PlanKind, lanes: int, activation_bytes: ArrayLike) -> NDArray[np.float64]:
+        return slowed(activation_bytes) * less_waiting(WAITING[kind], lanes, self.threads)
+
+
+USUAL = Speed()
+"""By the rules, with one thread."""
+
+
+def slowed(activation_bytes: ArrayLike) -> NDArray[np.float64]:
+    """By what inferences that take so many bytes are slower than small ones."""
+    doublings = np.log2(np.maximum(activation_bytes, LARGE_BYTES) / LARGE_BYTES)
+    return np.asarray(1 + LARGE_MAPS * doublings, np.float64)

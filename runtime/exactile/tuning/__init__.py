@@ -1,0 +1,1 @@
+"""How fast a network's tiles and strips are on this machine, measured beforehand."""
