@@ -255,7 +255,7 @@ def test_closing_early_stops_what_is_under_way(session):
         time.sleep(0.01)
     assert starter.is_alive()  # the first image is long
     begin = time.monotonic()
-    session._processor.lease._engines[0].cancel()
+    session._processor.lease._engines[0][1].cancel()
     starter.join(30)
     assert time.monotonic() - begin < 20
     outcomes.close()
