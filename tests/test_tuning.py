@@ -6,6 +6,7 @@ import json
 import shutil
 from contextlib import closing
 from dataclasses import replace
+from itertools import count
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ MIB = 1 << 20
 
 
 def shape_of(kind="tile", lanes=1, mib=100, seconds=1e-7) -> TunedShape:
-    return TunedShape(kind=kind, shape=(256, 256), lanes=lanes, activation_bytes=mib * MIB, seconds=seconds)
+    return TunedShape(kind=kind, shape=(256, 256), lanes=lanes, activation_bytes=mib * MIB, seconds_per_pixel=seconds)
 
 
 def tuning_of(*shapes: TunedShape, machine: str | None = None, threads: int = 2) -> Tuning:
@@ -126,14 +127,14 @@ def test_shapes_are_measured_in_every_number_of_lanes(monkeypatch):
         for kind, shape in (("tile", (64, 64)), ("strip", (32, 128)), ("tile", (104, 104)))
         for lanes in (1, 2)
     ]
-    assert all(1e-10 < one.seconds < 1e-3 for one in found.shapes)
+    assert all(1e-10 < one.seconds_per_pixel < 1e-3 for one in found.shapes)
     assert told == [(done, 6) for done in range(7)]
     assert (found.machine, found.threads) == (machine_name(), 2)
     one, two = (shape.activation_bytes for shape in found.shapes[:2])
     assert two == 2 * one
 
 
-def test_what_takes_too_long_or_too_much_memory_is_left_out(monkeypatch):
+def test_what_takes_too_much_memory_is_left_out(monkeypatch):
     monkeypatch.setattr(measure, "TILES_PX", (64, 128, 4096))
     monkeypatch.setattr(measure, "STRIPS_PX", ())
     with closing(session_of(None, memory_bytes=700 << 20, threads=1)) as session:
@@ -217,3 +218,16 @@ def test_a_damaged_tuning_is_measured_anew(bundle):
     done = command("tune", bundle, "--seconds", "1", "--threads", "1")
     assert done.returncode == 0, done.stderr
     assert open_bundle(bundle).model.tuning is not None
+
+
+def test_shapes_that_would_take_too_long_are_left_out(monkeypatch):
+    """By a clock that goes on a second each time that it is looked at."""
+    monkeypatch.setattr(measure, "TILES_PX", (64, 96, 128))
+    monkeypatch.setattr(measure, "STRIPS_PX", ())
+    ticks = count()
+    with closing(session_of(None, threads=1)) as session:
+        tuner = measure.Tuner(
+            model=session._model, planner=session._planner, processor=session._processor, machine="m",
+            seconds=2.5, progress=lambda _done, _total: None, clock=lambda: float(next(ticks)),
+        )  # fmt: skip
+        assert [one.shape for one in tuner.run().shapes] == [(64, 64), (96, 96)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 PACKAGES = ("numpy", "onnxruntime", "torch", "tifffile", "imagecodecs", "zarr")
 
@@ -23,8 +22,10 @@ def versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:
 
 def machine() -> dict[str, object]:
     """Processor, cores that this process may use, memory, kernel, Python, packages."""
+    from exactile.architecture import processor_name  # peers' environments, which ask for versions, lack it
+
     return {
-        "processor": processor(),
+        "processor": processor_name(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
         "system": f"{platform.system()} {platform.machine()}",
@@ -40,12 +41,3 @@ def describe_machine(found: dict[str, object]) -> str:
         f"{found['processor']}, {found['cores']} cores, {found['memory_gib']} GiB; {found['system']}; "
         f"Python {found['python']}, {packages}"
     )
-
-
-def processor() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()

@@ -232,7 +232,7 @@ class Planner:
             budget_bytes=self.budget_bytes,
             measure=measure,
             lanes=self.lane_choice(wish),
-            tuned=self.tuned,
+            speed=self.speed,
         )
         if wish.plan == "auto" and wish.tile is None:
             return search.best()
@@ -291,17 +291,11 @@ class Planner:
         return self._host_need(plan, need) if self._devices is None else self._devices.need(plan, need)
 
     @property
-    def tuned(self) -> Speed | None:
-        """What was measured of the network on this machine, with so many threads."""
-        tuning = self._model.tuning
-        if tuning is None or self._devices is not None or not tuning.holds(machine_name(), self.threads):
-            return None
-        return Speed(threads=self.threads, points=tuning.shapes)
-
-    @property
     def speed(self) -> Speed:
-        """By which times of plans are predicted."""
-        return self.tuned or Speed(threads=self.threads)
+        """By which times of plans are predicted: as tuned on this machine with so many threads, or by rules."""
+        tuning = self._model.tuning
+        holds = tuning is not None and self._devices is None and tuning.holds(machine_name(), self.threads)
+        return Speed(threads=self.threads, points=tuning.shapes if tuning is not None and holds else ())
 
     def side_by_side(self, plan: Plan, need: MemoryNeed) -> MemoryNeed:
         """``need``, or that of as many runs of ``plan`` as can go side by side, each with a share of the threads.

@@ -69,7 +69,12 @@ def _tell(found: Tuning, path: Path, *, as_json: bool) -> None:
         table.add_column(head, justify="left" if number == 0 else "right")
     for one in found.shapes:
         height, width = one.shape
-        cells = (f"{height} x {width}", str(one.lanes), format_bytes(one.activation_bytes), f"{1e-6 / one.seconds:.2f}")
+        cells = (
+            f"{height} x {width}",
+            str(one.lanes),
+            format_bytes(one.activation_bytes),
+            f"{1e-6 / one.seconds_per_pixel:.2f}",
+        )
         table.add_row(one.kind, *cells)
     Console(highlight=False, soft_wrap=True).print(table)
     typer.echo(f"{path}  {found.machine}, {found.threads} threads")

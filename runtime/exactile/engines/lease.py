@@ -113,7 +113,7 @@ class EngineLease:
                 return known[1]
             if alone and any(kind != engines.kind for kind, _ in self._engines.values()):
                 self.drop()
-        self.left(slot, failed=True)
+        self._close(slot)
         engine = open_engine(
             self._model,
             plan,
@@ -129,10 +129,13 @@ class EngineLease:
     def left(self, slot: int, *, failed: bool) -> None:
         """A run that holds a slot is done with its engine."""
         if failed or not self._keep:
-            with self._free:
-                known = self._engines.pop(slot, None)
-            if known is not None:
-                known[1].close()
+            self._close(slot)
+
+    def _close(self, slot: int) -> None:
+        with self._free:
+            known = self._engines.pop(slot, None)
+        if known is not None:
+            known[1].close()
 
     def drop(self) -> None:
         """Close all engines, for who holds the lease."""

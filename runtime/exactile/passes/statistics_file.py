@@ -13,7 +13,7 @@ from msgspec import Meta, Struct
 import exactile
 from exactile.errors import OptionError, OutputExistsError, SinkError
 from exactile.passes.fixed import FixedStatistics
-from exactile.sinks.failures import os_errors_as_sink_errors
+from exactile.sinks.whole_file import replace_file
 
 FORMAT: Literal["exactile.statistics"] = "exactile.statistics"
 VERSION: Literal[1] = 1
@@ -73,13 +73,7 @@ def check_target(path: Path, *, overwrite: bool) -> None:
 def write(statistics: FixedStatistics, path: Path, *, overwrite: bool) -> None:
     """See ``FixedStatistics.write``."""
     check_target(path, overwrite=overwrite)
-    new = path.with_name(f".{path.name}.new")
-    with os_errors_as_sink_errors(path):
-        try:
-            new.write_bytes(_encode(statistics))
-            new.replace(path)
-        finally:
-            new.unlink(missing_ok=True)
+    replace_file(path, _encode(statistics))
 
 
 def _encode(statistics: FixedStatistics) -> bytes:

@@ -13,7 +13,7 @@ from exactile.plan.border import Border
 from exactile.plan.budget import NEGLIGIBLE, MemoryNeed, axis_candidates, choose_tiles, least_budget
 from exactile.plan.lanes import LaneChoice, in_lanes, pieces
 from exactile.plan.prediction import Plan, Predicted, frugal, predicted, predicted_passes, worthwhile
-from exactile.plan.speed import Speed
+from exactile.plan.speed import USUAL, Speed
 from exactile.plan.strips import StripPlan, least_rows
 from exactile.plan.tiles import AxisDomain, TilePlan
 
@@ -40,8 +40,7 @@ class Choice:
 class PlanSearch:
     """Plans of ``model`` for an ``image`` of (height, width) pixels that fit ``budget_bytes`` by ``measure``.
 
-    In one of the numbers of ``lanes``: in more where that is worth it. Times are predicted by rules, or by what was
-    ``tuned`` on this machine.
+    In one of the numbers of ``lanes``: in more where that is worth it. Times are predicted by ``speed``.
     """
 
     model: DeployedModel
@@ -50,12 +49,7 @@ class PlanSearch:
     budget_bytes: int
     measure: Measure
     lanes: LaneChoice = ONE_LANE
-    tuned: Speed | None = None
-
-    @property
-    def speed(self) -> Speed:
-        """Of inferences, as it was measured, or by rules."""
-        return self.tuned or Speed(threads=self.lanes.threads)
+    speed: Speed = USUAL
 
     def best(self) -> Choice:
         """The plan that is predicted to be the fastest; of those that take about the same time, a much smaller one.
@@ -82,7 +76,7 @@ class PlanSearch:
             raise min(refusals, key=lambda error: getattr(error, "least_bytes", None) or 1 << 62)
         best = frugal(found)
         others = [f"{other.plan.name} {other.time:.2f}" for other in found if other is not best]
-        by = "predicted" if self.tuned is None else "by what was tuned on this machine"
+        by = "by what was tuned on this machine" if self.speed.points else "predicted"
         reason = f"{by} {best.time:.2f} passes over the image" + (f" ({', '.join(others)})" if others else "")
         if strips is None and best.plan.name == "tile" and obstacle:
             reason += f"; no strips: {obstacle}"

@@ -29,16 +29,15 @@ TILE_WAITING = 0.03
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaneChoice:
-    """The numbers of lanes that a plan may have, rising, where the network may use so many ``threads``."""
+    """The numbers of lanes that a plan may have, rising."""
 
-    threads: int = 1
     counts: tuple[int, ...] = (1,)
 
     @classmethod
     def up_to(cls, threads: int) -> LaneChoice:
         """1, 2, 4, ... and one lane for each thread."""
         powers = [1 << power for power in range(threads.bit_length()) if 1 << power <= threads]
-        return cls(threads=threads, counts=tuple(dict.fromkeys([*powers, threads])))
+        return cls(counts=tuple(dict.fromkeys([*powers, threads])))
 
 
 def lane_choice(model: DeployedModel, asked: int | None, *, threads: int, on_gpu: bool) -> LaneChoice:
@@ -56,7 +55,7 @@ def lane_choice(model: DeployedModel, asked: int | None, *, threads: int, on_gpu
         raise OptionError(f"{asked} lanes were asked for: {reason}")
     if reason:
         return LaneChoice()
-    return LaneChoice.up_to(threads) if asked is None else LaneChoice(threads=threads, counts=(asked,))
+    return LaneChoice.up_to(threads) if asked is None else LaneChoice(counts=(asked,))
 
 
 def pieces(plan: TilePlan | StripPlan) -> int:

@@ -40,15 +40,15 @@ class Speed:
     def __post_init__(self) -> None:
         if not self.points:
             return
-        fastest = min(point.seconds for point in self.points)
+        fastest = min(point.seconds_per_pixel for point in self.points)
         found: dict[tuple[PlanKind, int], dict[int, float]] = {}
         for point in self.points:
-            found.setdefault((point.kind, point.lanes), {})[point.activation_bytes] = point.seconds / fastest
+            found.setdefault((point.kind, point.lanes), {})[point.activation_bytes] = point.seconds_per_pixel / fastest
         for key, curve in found.items():
             sizes = sorted(curve)
             self._curves[key] = np.log2(sizes), np.array([curve[size] for size in sizes])
         by_rule = [
-            point.seconds / fastest / float(self._by_rule(point.kind, point.lanes, point.activation_bytes))
+            point.seconds_per_pixel / fastest / float(self._by_rule(point.kind, point.lanes, point.activation_bytes))
             for point in self.points
         ]
         object.__setattr__(self, "_scale", float(np.median(by_rule)))

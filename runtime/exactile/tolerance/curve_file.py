@@ -1,4 +1,4 @@
-"""The file of an error curve beside a bundle: JSON, decoded strictly."""
+"""The file of an error curve in a bundle."""
 
 from __future__ import annotations
 
@@ -7,19 +7,17 @@ from math import inf
 from pathlib import Path
 from typing import Annotated, Literal
 
-import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta
 
 import exactile
 from exactile.errors import BundleError
-from exactile.sinks.whole_file import replace_file
+from exactile.measured_file import MeasuredFile, Part, read_measured, write_measured
 from exactile.tolerance.curve import CurveImage, ErrorCurve, ErrorPoint
 
 CURVE_NAME = "error_curve.json"
 FORMAT: Literal["exactile.error_curve"] = "exactile.error_curve"
 VERSION: Literal[1] = 1
 MOST_BYTES = 16 << 20
-LONGEST_DETAIL = 300
 SHARES = ("scores", "labels", "far_scores", "far_labels")
 """Fields of a point that are shares, or infinite."""
 
@@ -27,11 +25,7 @@ Size = Annotated[int, Meta(ge=1, le=1 << 31)]
 Share = Annotated[float, Meta(ge=0)] | Literal["infinite"] | None
 
 
-class _Part(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Unknown fields are an error."""
-
-
-class ImagePart(_Part, frozen=True, kw_only=True):
+class ImagePart(Part, frozen=True, kw_only=True):
     """See ``CurveImage``."""
 
     name: str
@@ -40,7 +34,7 @@ class ImagePart(_Part, frozen=True, kw_only=True):
     pixels: Annotated[int, Meta(ge=1, le=1 << 60)]
 
 
-class PointPart(_Part, frozen=True, kw_only=True):
+class PointPart(Part, frozen=True, kw_only=True):
     """See ``ErrorPoint``."""
 
     halo_px: Annotated[int, Meta(ge=0, le=1 << 31)]
@@ -50,13 +44,11 @@ class PointPart(_Part, frozen=True, kw_only=True):
     far_labels: Share
 
 
-class CurveFile(_Part, frozen=True, kw_only=True):
+class CurveFile(MeasuredFile, frozen=True, kw_only=True):
     """All of the file. See ``ErrorCurve``."""
 
     format: Literal["exactile.error_curve"]
     version: Literal[1]
-    made_by: str
-    belongs_to: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
     tile: tuple[Size, Size]
     seed: Annotated[int, Meta(ge=0)]
     images: Annotated[tuple[ImagePart, ...], Meta(min_length=1)]
@@ -83,7 +75,7 @@ def curve_file(curve: ErrorCurve) -> CurveFile:
 def write_curve(folder: Path, curve: ErrorCurve) -> Path:
     """Write it into the bundle ``folder``, complete or not at all. Raises SinkError."""
     path = folder / CURVE_NAME
-    replace_file(path, msgspec.json.format(msgspec.json.encode(curve_file(curve)), indent=1) + b"\n")
+    write_measured(path, curve_file(curve))
     return path
 
 
@@ -94,24 +86,12 @@ def read_curve(folder: Path, belongs_to: Callable[[], str]) -> ErrorCurve | None
     """
     path = folder / CURVE_NAME
     remedy = "delete it, or measure it again with exactile verify BUNDLE --erf --image IMAGE"
-    try:
-        if path.stat().st_size > MOST_BYTES:
-            raise BundleError(f"{path} has more than {MOST_BYTES} bytes: it is no error curve; {remedy}")
-        content = path.read_bytes()
-    except FileNotFoundError:
+    file = read_measured(path, CurveFile, belongs_to, what="error curve", most_bytes=MOST_BYTES, remedy=remedy)
+    if file is None:
         return None
-    except OSError as error:
-        raise BundleError(f"{path} cannot be read: {error.strerror}") from error
-    try:
-        file = msgspec.json.decode(content, type=CurveFile)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        detail = "".join(letter if letter.isprintable() else "?" for letter in str(error)[:LONGEST_DETAIL])
-        raise BundleError(f"{path} is damaged, or of another version ({detail}); {remedy}") from error
     halos = [point.halo_px for point in file.points]
     if halos != sorted(set(halos)):
         raise BundleError(f"{path} is damaged: its halos do not rise; {remedy}")
-    if file.belongs_to != belongs_to():
-        raise BundleError(f"{path} was measured with another model than this bundle's; {remedy}")
     return ErrorCurve(
         belongs_to=file.belongs_to,
         tile=file.tile,

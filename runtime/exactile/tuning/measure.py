@@ -66,7 +66,7 @@ class Tuner:
             one = self._measured(kind, lanes, shape)
             if one is not None:
                 found.append(one)
-                pixel_s[kind, lanes] = one.seconds
+                pixel_s[kind, lanes] = one.seconds_per_pixel
         self.progress(len(shapes), len(shapes))
         if not found:
             raise OptionError(f"in {self.seconds:.0f} s no tile was measured; give it longer")
@@ -110,7 +110,7 @@ class Tuner:
                 shape=shape,
                 lanes=lanes,
                 activation_bytes=max(1, need.activation_bytes),
-                seconds=min(times) / computed,
+                seconds_per_pixel=min(times) / computed,
             )
         return None
 

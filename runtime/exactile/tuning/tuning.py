@@ -13,14 +13,14 @@ class TunedShape:
     """How fast inferences of tiles, or strips, of one ``shape`` were, in so many ``lanes``.
 
     ``shape`` is (height, width), or strip rows and band width. ``activation_bytes`` are those of all lanes together,
-    ``seconds`` for each pixel that one pass over the image would compute.
+    ``seconds_per_pixel`` those of each pixel that one pass over the image would compute.
     """
 
     kind: PlanKind
     shape: tuple[int, int]
     lanes: int
     activation_bytes: int
-    seconds: float
+    seconds_per_pixel: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
