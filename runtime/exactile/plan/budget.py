@@ -250,7 +250,7 @@ def _cheapest_first(
     cost = np.ceil(tiles / lanes) * (heights * (widths + row_px) + TILE_OVERHEAD_PX)
     bytes_needed = _activation_bytes(contract, heights, widths)
     if speed is not None:
-        cost = cost * speed.of("tile", lanes, lanes * bytes_needed)
+        cost = cost * speed.of("tile", lanes, lanes * bytes_needed) + speed.once(lanes * bytes_needed) / lanes
     steps = np.floor(np.log(cost / cost.min()) / np.log1p(NEGLIGIBLE))
     fitting = np.flatnonzero((bytes_needed <= rough_bytes) & (tiles >= lanes))
     area = (heights * widths).ravel()
