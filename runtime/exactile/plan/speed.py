@@ -18,6 +18,9 @@ LARGE_MAPS = 0.06
 Measured with U-Nets of 8, 16 and 32 features on two cores, one pass of 2048 x 2048 pixels beside strips of it.
 """
 
+TILE_OVERHEAD_PX = 64 * 64
+"""What a tile or strip costs by itself (reading, a call of the engine, writing), in computed pixels."""
+
 WAITING: Mapping[PlanKind, float] = {"tile": TILE_WAITING, "strip": STRIP_WAITING}
 
 
@@ -66,7 +69,7 @@ class Speed:
         return np.interp(sizes, *curve) * beyond
 
     def once(self, activation_bytes: ArrayLike) -> NDArray[np.float64]:
-        """What is done once, whatever the image: pixels that could be computed meanwhile."""
+        """Pixels that could be computed while the memory of inferences in all lanes is touched for the first time."""
         return np.asarray(activation_bytes, np.float64) * self.touching
 
     def least(self, kind: PlanKind, lanes: int) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-REACHED = 0.65
+REACHED = 0.5
 """What whole networks reach of the speed of plain convolutions.
 
 Measured on two cores: 0.41 to 0.96, with U-Nets of 8 to 64 features, a ResNet U-Net, and FC-DenseNet-56.
