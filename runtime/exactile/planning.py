@@ -17,6 +17,7 @@ from exactile.pipeline.staging import read_plan
 from exactile.plan.border import BORDERS, Border
 from exactile.plan.budget import MemoryNeed, axis_candidates, least_budget, slot_bytes
 from exactile.plan.choice import MOST_BANDS, Choice, PlanSearch, strip_plan
+from exactile.plan.engine_memory import ONNX_RUNTIME_MEMORY, EngineMemory
 from exactile.plan.lanes import LaneChoice, lane_choice
 from exactile.plan.prediction import Plan, predicted_passes
 from exactile.plan.speed import LARGE_BYTES, Speed
@@ -41,9 +42,6 @@ PROCESS_MARGIN_BYTES = 8 << 20
 
 PASSES_MARGIN_BYTES = 32 << 20
 """What engines that were opened one after the other leave behind."""
-
-ACTIVATION_MARGIN = 1.03
-"""The memory model's predictions lie within this factor of what was measured (benchmarks/memory_model.py)."""
 
 LITTLE = 1 / 64
 """Of the memory budget: images of one size whose plan takes so much more, or less, are not planned anew."""
@@ -112,7 +110,10 @@ class Planner:
         threads: int = 1,
         lanes: int | None = None,
         images: int = 1,
+        engine_memory: EngineMemory = ONNX_RUNTIME_MEMORY,
+        engine_name: str = "",
     ) -> None:
+        self._engine_memory, self._engine_name = engine_memory, engine_name
         self.threads, self._lanes, self._images = threads, lanes, images
         self._engine_stays = engine_stays
         self._devices = DevicePlanner(model, space) if space is not None else None
@@ -274,7 +275,7 @@ class Planner:
         spare_bytes = sink.spare_bytes(spec) if isinstance(sink, SavingSink) else 0
         decoding_bytes = source.decoding_bytes(reads) if isinstance(source, DecodedInParts) else 0
         if apart_bytes and not self._engine_stays:  # of what it was, code and tables stay
-            apart_bytes += self._contract.memory.weights_bytes
+            apart_bytes += self._engine_memory.weights(self._contract.memory.weights_bytes)
         need = MemoryNeed(
             process_bytes=self.process_bytes + PROCESS_MARGIN_BYTES,
             weights_bytes=0,
@@ -294,7 +295,9 @@ class Planner:
     def speed(self) -> Speed:
         """By which times of plans are predicted: as tuned on this machine with so many threads, or by rules."""
         tuning = self._model.tuning
-        holds = tuning is not None and self._devices is None and tuning.holds(machine_name(), self.threads)
+        holds = (
+            tuning is not None and self._devices is None and tuning.holds(machine_name(self._engine_name), self.threads)
+        )
         return Speed(threads=self.threads, points=tuning.shapes if tuning is not None and holds else ())
 
     def side_by_side(self, plan: Plan, need: MemoryNeed) -> MemoryNeed:
@@ -316,7 +319,7 @@ class Planner:
 
     def measuring_cache(self, source: Source) -> int:
         """Bytes of decoded chunks that may be kept while statistics are found."""
-        memory = self._contract.memory.weights_bytes if self._engine_stays else 0
+        memory = self._engine_memory.weights(self._contract.memory.weights_bytes) if self._engine_stays else 0
         used = self.process_bytes + PROCESS_MARGIN_BYTES + memory + self._measuring_bytes(source)
         return max(0, self.budget_bytes - used)
 
@@ -333,8 +336,8 @@ class Planner:
         # Engines keep the weights in a layout of their own, each in memory of its own.
         return replace(
             need,
-            weights_bytes=plan.lanes * weights_bytes,
-            activation_bytes=plan.lanes * int(activations * ACTIVATION_MARGIN),
+            weights_bytes=plan.lanes * self._engine_memory.weights(weights_bytes),
+            activation_bytes=plan.lanes * self._engine_memory.activations(activations),
             buffer_bytes=slot_bytes(self._contract, plan) + carries + self._part_bytes(plan),
         )
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exactile.architecture import GPU, architecture
+from exactile.architecture import GPU
 from exactile.background import Background
 from exactile.contract import Contract, DeployedModel
 from exactile.engines.threads import compute_threads
@@ -28,6 +28,7 @@ from exactile.plan.choice import Choice
 from exactile.plan.prediction import Plan
 from exactile.planning import PlanName, Planner, Wish
 from exactile.processors.choice import open_processor
+from exactile.processors.host import HostProcessor
 from exactile.sinks.nothing import NoSink
 from exactile.sinks.protocol import Sink
 from exactile.sources.alpha import leave_out_alpha
@@ -102,7 +103,8 @@ class Session:
             model = model.on(GPU)
             of_images = model.without_placed
         else:
-            model = of_images = model.on(architecture())
+            assert isinstance(self._processor, HostProcessor)
+            model = of_images = self._processor.family.suited(model)
         if not model.levels:  # their statistics are those of an image that is not extended
             model = of_images
         self._model = model
@@ -110,6 +112,13 @@ class Session:
             return_large_blocks_at_once()
         process_bytes = settled_resident_bytes()
         budget_bytes = memory_bytes if memory_bytes is not None else default_budget_bytes()
+
+        self._engine_name = ""
+        on_cpu: dict[str, Any] = {}
+        if isinstance(self._processor, HostProcessor):
+            family = self._processor.family
+            self._engine_name = family.name
+            on_cpu = {"engine_memory": family.memory, "engine_name": family.name}
 
         def planner(model: DeployedModel) -> Planner:
             return Planner(
@@ -121,6 +130,7 @@ class Session:
                 threads=compute_threads(threads),
                 lanes=lanes,
                 images=images,
+                **on_cpu,
             )
 
         self._planner_of = planner
@@ -362,7 +372,7 @@ class Session:
             model=self._model,
             planner=self._planner,
             processor=self._processor,
-            machine=machine_name(),
+            machine=machine_name(self._engine_name),
             seconds=seconds,
             progress=progress or (lambda _done, _total: None),
         )
