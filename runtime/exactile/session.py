@@ -25,6 +25,7 @@ from exactile.pipeline.run import Timed
 from exactile.plan.border import Border
 from exactile.plan.budget import MemoryNeed
 from exactile.plan.choice import Choice
+from exactile.plan.engine_memory import ONNX_RUNTIME_MEMORY
 from exactile.plan.prediction import Plan
 from exactile.planning import PlanName, Planner, Wish
 from exactile.processors.choice import open_processor
@@ -99,26 +100,15 @@ class Session:
             threads=threads,
             keep=keep_engine,
         )
-        if self._processor.space is not None:  # graphs on GPUs are not told where a tile lies
-            model = model.on(GPU)
-            of_images = model.without_placed
-        else:
-            assert isinstance(self._processor, HostProcessor)
-            model = of_images = self._processor.family.suited(model)
-        if not model.levels:  # their statistics are those of an image that is not extended
-            model = of_images
+        model, of_images = self._suited(model)
         self._model = model
         if memory_bytes is not None:
             return_large_blocks_at_once()
         process_bytes = settled_resident_bytes()
         budget_bytes = memory_bytes if memory_bytes is not None else default_budget_bytes()
 
-        self._engine_name = ""
-        on_cpu: dict[str, Any] = {}
-        if isinstance(self._processor, HostProcessor):
-            family = self._processor.family
-            self._engine_name = family.name
-            on_cpu = {"engine_memory": family.memory, "engine_name": family.name}
+        family = self._processor.family if isinstance(self._processor, HostProcessor) else None
+        self._engine_name = family.name if family is not None else ""
 
         def planner(model: DeployedModel) -> Planner:
             return Planner(
@@ -130,7 +120,8 @@ class Session:
                 threads=compute_threads(threads),
                 lanes=lanes,
                 images=images,
-                **on_cpu,
+                engine_memory=family.memory if family is not None else ONNX_RUNTIME_MEMORY,
+                engine_name=self._engine_name,
             )
 
         self._planner_of = planner
@@ -145,6 +136,16 @@ class Session:
             scratch=self._scratch,
             scratch_bytes=scratch_bytes,
         )
+
+    def _suited(self, model: DeployedModel) -> tuple[DeployedModel, DeployedModel]:
+        """``model`` for what computes; and that for images whose statistics are known, or not asked for."""
+        if isinstance(self._processor, HostProcessor):
+            model = of_images = self._processor.family.suited(model)
+        else:  # graphs on GPUs are not told where a tile lies
+            model = model.on(GPU)
+            of_images = model.without_placed
+        # Statistics are those of an image that is not extended.
+        return (model if model.levels else of_images), of_images
 
     @property
     def contract(self) -> Contract:

@@ -22,7 +22,7 @@ from exactile.plan.tiles import TilePlan
 
 Constants = Mapping[str, NDArray[Any]]
 
-OPENVINO_MEMORY = EngineMemory(opening_bytes=40 << 20, weights_factor=1.5)
+OPENVINO_MEMORY = EngineMemory(opening_bytes=48 << 20, weights_factor=1.5, activations_factor=1.1)
 """By measurements of peaks, see benchmarks/results/openvino_memory.md. XXX"""
 
 
@@ -63,13 +63,13 @@ class OnnxRuntimeFamily:
     ``activation_bytes`` are those of all engines that are open side by side: they share one region.
     """
 
-    memory = ONNX_RUNTIME_MEMORY
+    memory: EngineMemory = ONNX_RUNTIME_MEMORY
     no_statistics = ""
 
     def __init__(self) -> None:
-        version = load_library().__version__
+        version = str(load_library().__version__)
         self.name = f"onnxruntime {version}"
-        self.identity = {"onnxruntime": version}
+        self.identity: Mapping[str, Any] = {"onnxruntime": version}
 
     def suited(self, model: DeployedModel) -> DeployedModel:
         """Strips may hold the arithmetic of another architecture."""
@@ -128,7 +128,7 @@ class OpenVinoFamily:
     that find statistics of the whole image, are refused. Raises EngineError where openvino is missing, OptionError.
     """
 
-    memory = OPENVINO_MEMORY
+    memory: EngineMemory = OPENVINO_MEMORY
     no_statistics = (
         "OpenVINO computes in float32 what passes over the image find in float64. What to do: "
         f"{WAY_OUT}, or give statistics that were found before (--statistics)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,10 @@ from exactile.memory import return_freed_memory
 DEVICE = "CPU"
 LONGEST_DETAIL = 400
 """Characters of OpenVINO's message that are passed on."""
+
+NO_CACHE = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "0")
+"""Compiled code is released with its engine. By default the library for CPUs keeps that of the last 1024 operators, and
+engines of 30 tile shapes, opened one after the other, left 40 MiB behind; so 5."""
 
 WAY_OUT = "run it with --engine onnxruntime"
 Precision = Literal["f32", "bf16"]
@@ -50,6 +55,7 @@ _loaded: list[OpenVino] = []
 def load_openvino() -> OpenVino:
     """OpenVINO, imported at the first call. Raises EngineError that says how to install it where it is missing."""
     if not _loaded:
+        os.environ.setdefault(*NO_CACHE)
         try:
             import openvino
 

@@ -45,14 +45,10 @@ def open_processor(
 
     Raises OptionError, EngineError where a package is missing, and DeviceError with the reasons.
     """
-    name, _, precision = engine.partition(":")
-    if name not in ENGINE_NAMES or (precision and name not in (*BACKENDS, OPENVINO)):
-        raise OptionError(f"an engine is one of {', '.join(ENGINE_NAMES)}, or tensorrt:fp16; got {engine!r}")
+    name, precision = _parse_engine(engine)
     asked = parse_devices(device)
     if name == OPENVINO:
-        if asked not in {"auto", "cpu"}:
-            raise OptionError(f"--engine {name} runs on the CPU; with --device {device}, leave it out")
-        return HostProcessor(model, threads=threads, keep=keep, family=OpenVinoFamily(precision))
+        return _openvino(model, precision, device, threads=threads, keep=keep)
     if asked == "cpu":
         if name in BACKENDS:
             raise OptionError(f"--engine {name} runs on GPUs; with --device cpu, leave it out")
@@ -76,6 +72,20 @@ def open_processor(
             raise
         return HostProcessor(model, threads=threads, keep=keep, reason=f"not {infos[0].name}: {error}")
     return GpuProcessor(model, driver, infos, family, levels=levels, memory_bytes=device_memory_bytes)
+
+
+def _parse_engine(engine: str) -> tuple[str, str]:
+    """Its name and precision. Raises OptionError."""
+    name, _, precision = engine.partition(":")
+    if name not in ENGINE_NAMES or (precision and name not in (*BACKENDS, OPENVINO)):
+        raise OptionError(f"an engine is one of {', '.join(ENGINE_NAMES)}, or tensorrt:fp16; got {engine!r}")
+    return name, precision
+
+
+def _openvino(model: DeployedModel, precision: str, device: str, *, threads: int | None, keep: bool) -> HostProcessor:
+    if parse_devices(device) not in {"auto", "cpu"}:
+        raise OptionError(f"--engine {OPENVINO} runs on the CPU; with --device {device}, leave it out")
+    return HostProcessor(model, threads=threads, keep=keep, family=OpenVinoFamily(precision))
 
 
 def check_one_kind(infos: tuple[DeviceInfo, ...]) -> None:

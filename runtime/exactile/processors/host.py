@@ -28,8 +28,8 @@ from exactile.processors.protocol import Constants
 class HostProcessor:
     """Implements ``Processor``. With ``keep`` the engine stays open for a run that needs the same.
 
-    ``family`` says which engines (default: ONNX Runtime), ``reason`` why nothing else computes, where something else was
-    tried. Raises EngineError where onnxruntime is missing.
+    ``family`` says which engines (default: ONNX Runtime), ``reason`` why nothing else computes, where something else
+    was tried. Raises EngineError where onnxruntime is missing.
     """
 
     space = None
