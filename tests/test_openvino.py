@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import tifffile
 from onnx import TensorProto, helper
 
 from exactile.bundle.opening import open_bundle
@@ -69,7 +70,7 @@ def image_of(name: str, size: tuple[int, int], dtype: str = "uint8", largest: in
     return generator.integers(0, largest + 1, (*size, NETS[name].channels)).astype(dtype)
 
 
-def run(model, image: np.ndarray, *, engine: str = ENGINE, lanes: int | None = None, threads: int = 2, **options):
+def run(model, image: np.ndarray, *, engine: str = ENGINE, lanes: int = 1, threads: int = 2, **options):
     session = Session(model, engine=engine, memory_bytes=8 << 30, threads=threads, lanes=lanes)
     sink = ArraySink()
     try:
@@ -130,7 +131,7 @@ def test_borders_agree_bit_for_bit(border, way):
 @pytest.mark.parametrize("name", ["unet_d3", "unet_bilinear_d2", "dilated", "resnet_unet_bilinear"])
 def test_no_label_of_random_weights_differs_and_scores_are_those_of_one_pass(name):
     stride = NETS[name].stride
-    size, tile = ((416, 448), (416, 384)) if stride == 32 else ((211, 245), (128, 136))
+    size, tile = ((512, 480), (448, 448)) if stride == 32 else ((211, 245), (128, 136))
     image = image_of(name, size)
     plain = whole_pass(onnx_bytes(name), image, deployed(name).contract.geometry, scale=255.0, runs=plain_pass())
     for way in ("tiles", "strips"):
@@ -148,7 +149,7 @@ def test_every_type_of_samples(dtype):
     name, image = "unet_d2", image_of("unet_d2", (83, 90), dtype, 255 if dtype == "uint8" else 60000)
     model = deployed(name, dtype=dtype, scale=1000.0)
     plain = whole_pass(onnx_bytes(name), image, model.contract.geometry, scale=1000.0, runs=plain_pass())
-    for options in ({"plan": "tile", "tile": (64, 64)}, {"plan": "strip", "tile": (24, 90)}):
+    for options in ({"plan": "tile", "tile": (64, 64)}, {"plan": "strip", "tile": (24, 92)}):
         _, found = run(model, image, **options)
         assert np.abs(found - plain).max() <= 1e-5 * np.abs(plain).max()
 
@@ -239,7 +240,7 @@ def test_the_engine_is_named_and_an_unfinished_run_of_another_is_not_gone_on_wit
             raise KeyboardInterrupt
 
     def onto(engine: str, **more):
-        sink = open_sink(tmp_path / "labels.npy", resumable=True)
+        sink = open_sink(tmp_path / "labels.tif", resumable=True)
         return Session(model, engine=engine).segment(ArraySource(image), sink, **options, **more)
 
     with pytest.raises(KeyboardInterrupt):
@@ -249,7 +250,7 @@ def test_the_engine_is_named_and_an_unfinished_run_of_another_is_not_gone_on_wit
     summary = onto(ENGINE, resume=True)
     assert summary.kept_pixels > 0
     assert summary.processor == f"cpu, openvino {openvino.__version__.partition('-')[0]}"
-    assert np.array_equal(np.load(tmp_path / "labels.npy"), run(model, image, plan="whole")[1])
+    assert np.array_equal(tifffile.imread(tmp_path / "labels.tif"), run(model, image, plan="whole")[1])
 
 
 def test_a_tuning_of_one_engine_says_nothing_of_the_other():
@@ -324,7 +325,7 @@ def test_arrays_that_do_not_fit_are_refused_with_both_values(tile, out, message)
         ({"output_name": "other"}, "has no output 'other'; it has"),
         ({"claims": {"exactile.stride": "3"}}, "and the contract disagree about exactile.stride"),
         ({"graph": b"\x08\x0a\xff\xff\xff"}, "the graph is damaged"),
-        ({"graph": b""}, "OpenVINO failed while reading the graph; run it with --engine onnxruntime"),
+        ({"graph": b"\x08\x0a"}, "OpenVINO failed while reading the graph; run it with --engine onnxruntime"),
         ({"tile_shape": (0, 40)}, "a tile of 0 x 40 pixels is empty"),
         ({"tile_shape": (33, 40)}, "OpenVINO failed while compiling the graph"),
     ],
@@ -397,6 +398,7 @@ def test_a_network_that_takes_statistics_of_the_whole_image_is_refused_with_a_wa
     export_onnx(EncoderDecoder(normed, transposed, (8, 8, 8)).eval(), path, 3, (64, 64), stride=4)
     np.save(tmp_path / "image.npy", np.zeros((96, 96, 3), np.uint8))
     words = (path, tmp_path / "image.npy", "-o", tmp_path / "labels.npy", "--scale", "255", "--no-verify")
+    words = (*words, "--plan", "tile")
     refused = within("run", *words, "--engine", ENGINE)
     assert refused.returncode != 0
     assert "statistics of the whole image" in refused.stderr
@@ -445,10 +447,8 @@ def test_openvino_is_imported_where_it_is_asked_for_alone():
 @pytest.mark.parametrize(
     "options",
     [
-        ("--plan", "tile", "--tile", "512"),
         ("--plan", "tile", "--tile", "256", "--lanes", "2"),
         ("--plan", "strip", "--tile", "128x1400"),
-        ("--plan", "whole"),
     ],
     ids=" ".join,
 )
@@ -463,7 +463,7 @@ def test_a_run_takes_no_more_memory_than_predicted(tmp_path, options):
     assert summary["peak_memory_bytes"] <= summary["predicted_memory_bytes"] <= 1500 << 20
 
 
-@pytest.mark.parametrize("name", ["unet_d4", "fc_densenet56"])
+@pytest.mark.parametrize("name", ["unet_d4", "resnet_unet"])
 def test_an_engine_takes_no_more_than_the_rule_says(tmp_path, name):
     from benchmarks.memory_model import measure
 
@@ -479,17 +479,19 @@ def test_an_engine_takes_no_more_than_the_rule_says(tmp_path, name):
 def test_engines_of_many_shapes_leave_little_behind():
     """Each opened and closed in turn, in a process of their own: 20 shapes leave no more than 10 MiB."""
     code = (
-        "import numpy as np, sys; from tests.test_openvino import small_engine; from exactile.memory import *\n"
+        "import sys; from pathlib import Path; import numpy as np\n"
+        "from exactile.bundle.opening import open_bundle; from exactile.engines.openvino import OpenVinoEngine\n"
+        "from exactile.memory import settled_resident_bytes\n"
+        "model = open_bundle(Path(sys.argv[1])).model; image, result = model.contract.image, model.contract.result\n"
         "def one(side):\n"
-        "    small_engine(tile_shape=(side, side)).infer(np.zeros((side, side, 3), 'u1'), np.empty((side, side), 'u1'))\n"
+        "    told = {'input_name': image.name, 'output_name': result.name, 'weights': model.weights}\n"
+        "    engine = OpenVinoEngine(model.graph, tile_shape=(side, side), channels=3, **told)\n"
+        "    engine.infer(np.zeros((side, side, 3), 'u1'), np.empty((side, side), 'u1'))\n"
         "one(64); first = settled_resident_bytes()\n"
-        "for number in range(20): one(68 + 4 * number)\n"
+        "for number in range(20): one(96 + 16 * number)\n"
         "print(settled_resident_bytes() - first)"
     )
-    root = Path(__file__).parents[1]
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, cwd=root, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", code, str(SMALL)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 10 << 20
 
