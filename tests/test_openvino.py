@@ -1,4 +1,4 @@
-"""OpenVINO as the engine on a CPU: the same pixels as one pass of plain OpenVINO, within the memory that is predicted."""
+"""OpenVINO as the engine on a CPU: the pixels of one pass of plain OpenVINO, within the memory that is predicted."""
 
 from __future__ import annotations
 
@@ -209,7 +209,7 @@ def test_bfloat16_is_another_result_that_tiles_share_with_one_pass():
 
 def test_bfloat16_is_refused_where_the_cpu_does_not_have_it(monkeypatch):
     monkeypatch.setattr(openvino_library.OpenVino, "has_bfloat16", False)
-    with pytest.raises(OptionError, match="needs a CPU that computes in bfloat16.*--engine openvino, in float32"):
+    with pytest.raises(OptionError, match=r"needs a CPU that computes in bfloat16.*--engine openvino, in float32"):
         Session(deployed("unet_d2"), engine="openvino:bf16")
 
 
@@ -259,7 +259,7 @@ def test_a_tuning_of_one_engine_says_nothing_of_the_other():
     model, source = deployed("unet_d2", "labels"), ArraySource(image_of("unet_d2", (400, 400)))
     shapes = (TunedShape(kind="tile", shape=(256, 256), lanes=1, activation_bytes=1, seconds_per_pixel=1e-3),)
     tuned = replace(model, tuning=Tuning(belongs_to="0" * 64, machine=machine_name(), threads=2, shapes=shapes))
-    speeds = [Session(tuned, engine=engine, threads=2)._planner.speed.points for engine in ("onnxruntime", ENGINE)]  # noqa: SLF001
+    speeds = [Session(tuned, engine=engine, threads=2)._planner.speed.points for engine in ("onnxruntime", ENGINE)]
     assert speeds == [shapes, ()]
     found = Session(model, engine=ENGINE, threads=2).tune(seconds=0.5)
     assert found.machine.endswith(f"CPUs; openvino {openvino.__version__.partition('-')[0]}")
@@ -386,7 +386,7 @@ def test_a_network_that_depends_on_the_position_is_refused_with_a_way_out():
     name = "unet_bilinear_skip_d2"
     model, image = deployed(name), image_of(name, (121, 133))
     assert model.contract.geometry.of_size((121, 133)).placed
-    with pytest.raises(EngineError, match="depend on the position .*121 x 133.*--engine onnxruntime"):
+    with pytest.raises(EngineError, match=r"depend on the position .*121 x 133.*--engine onnxruntime"):
         run(model, image, plan="tile", tile=(80, 84))
 
 
@@ -413,7 +413,10 @@ def test_without_the_package_the_message_says_how_to_install_it(monkeypatch):
         Session(deployed("unet_d2"), engine=ENGINE)
 
 
-BLOCKED = "import sys; sys.modules[{!r}] = None\nfrom exactile.cli.main import run\nsys.argv = ['exactile', *sys.argv[1:]]\nrun()"
+BLOCKED = (
+    "import sys; sys.modules[{!r}] = None; from exactile.cli.main import run; "
+    "sys.argv = ['exactile', *sys.argv[1:]]; run()"
+)
 
 
 @pytest.mark.parametrize(("without", "engine"), [("onnxruntime", ENGINE), ("openvino", "onnxruntime")])

@@ -243,8 +243,8 @@ def run(
         str,
         typer.Option(
             metavar="NAME",
-            help="onnxruntime; openvino, on a CPU (:bf16 is faster, and not the float32 labels); tensorrt or tensorrt-rtx "
-            "(:fp16 ...), for which engines were built; or auto.",
+            help="onnxruntime; openvino, on a CPU (:bf16 is faster, and not the float32 labels); tensorrt or "
+            "tensorrt-rtx (:fp16 ...), for which engines were built; or auto.",
         ),
     ] = "auto",
     device_memory: Annotated[
