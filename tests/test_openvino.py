@@ -18,12 +18,13 @@ import pytest
 import tifffile
 from onnx import TensorProto, helper
 
+from exactile.architecture import architecture
 from exactile.bundle.opening import open_bundle
 from exactile.engines import openvino_library
 from exactile.engines.graph_weights import addressed
 from exactile.engines.host_families import OPENVINO_MEMORY
 from exactile.engines.openvino import OpenVinoEngine
-from exactile.errors import CancelledError, EngineError, OptionError, ResumeError
+from exactile.errors import CancelledError, EngineError, OptionError, PlanError, ResumeError
 from exactile.plan.strips import StripPlace
 from exactile.session import Session
 from exactile.sinks.array import ArraySink
@@ -404,6 +405,31 @@ def test_a_network_that_takes_statistics_of_the_whole_image_is_refused_with_a_wa
     assert "statistics of the whole image" in refused.stderr
     assert "--engine onnxruntime" in " ".join(refused.stderr.split())
     assert within("run", *words, "--engine", "onnxruntime").returncode == 0
+
+
+def test_statistics_that_are_given_are_taken_and_finding_them_is_refused():
+    """Found by ONNX Runtime, they are inputs of the graph; the result is that of ONNX Runtime to re-association."""
+    from exactile_converters.deploy import deploy_in_passes
+    from tests.global_nets import chain
+
+    network = prepare_network(onnx.load_from_string(chain("instance_norm", times=2)), name="normed")
+    model = deploy_in_passes(network, image_dtype="uint8", output="raw")
+    image = np.random.default_rng(0).integers(0, 256, (40, 52, model.contract.image.channels), dtype=np.uint8)
+    statistics = Session(model).measure_statistics([ArraySource(image)])
+    (_, found), (_, expected) = (
+        run(model, image, engine=engine, plan="tile", statistics=statistics) for engine in (ENGINE, "onnxruntime")
+    )
+    assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
+    with pytest.raises(EngineError, match="in float64.*--engine onnxruntime"):
+        Session(model, engine=ENGINE).measure_statistics([ArraySource(image)])
+
+
+def test_strips_that_hold_the_arithmetic_of_onnx_runtime_are_left_out():
+    model = deployed("unet_d2", "labels")
+    fewer_bits = replace(model, strips=replace(model.strips, processor=architecture()))
+    assert Session(fewer_bits, engine="onnxruntime").has_strips
+    with pytest.raises(PlanError, match="its strips hold the arithmetic of ONNX Runtime"):
+        run(fewer_bits, image_of("unet_d2", (205, 331)), plan="strip")
 
 
 def test_without_the_package_the_message_says_how_to_install_it(monkeypatch):
