@@ -1,8 +1,9 @@
-"""Does the memory model predict what ONNX Runtime takes? Predicted against measured peak memory of a fresh process.
+"""Does the memory model predict what an engine takes? Predicted against measured peak memory of a fresh process.
 
-``python -m benchmarks.memory_model [--quick] [--all]`` deploys networks of several families and runs each tile shape
-in a process of its own (``memory_run.py``). Both figures are beyond what a process has that imported the
-libraries, and without the arrays for tile and result. ``measured / predicted`` must not exceed 1.
+``python -m benchmarks.memory_model [--quick] [--all] [--engine openvino]`` deploys networks of several families and
+runs each tile shape in a process of its own (``memory_run.py``). Both figures are beyond what a process has that
+imported the engine and read the graph, and without the arrays for tile and result. ``measured / predicted`` must not
+exceed 1.
 """
 
 from __future__ import annotations
@@ -22,12 +23,16 @@ import numpy as np
 from benchmarks.harness.part import run_part
 from benchmarks.harness.record import Record, Table
 from benchmarks.harness.worker import run_worker
+from exactile.engines.host_families import OPENVINO_MEMORY
+from exactile.plan.engine_memory import ONNX_RUNTIME_MEMORY
 
 MIB = 1 << 20
 COLUMNS = (
     "network", "tile", "weights MiB|.0f", "activations MiB|.0f", "predicted MiB|.0f", "measured MiB|.0f",
     "predicted / measured|.2f",
 )  # fmt: skip
+MEMORY = {"onnxruntime": ONNX_RUNTIME_MEMORY, "openvino": OPENVINO_MEMORY}
+PARTS = {"onnxruntime": "memory_model", "openvino": "memory_openvino"}
 FAMILIES = 4
 """Networks of a quick run."""
 
@@ -94,7 +99,9 @@ def deploy_case(case: Case) -> Any:
     return deploy(network, image_dtype="uint8")
 
 
-def measure(model: Any, graph: Path, tile: tuple[int, int], *, runs: int, threads: int | None) -> int:
+def measure(
+    model: Any, graph: Path, tile: tuple[int, int], *, runs: int, threads: int | None, engine: str = "onnxruntime"
+) -> int:
     """Peak bytes beyond the base of a fresh process that opens the graph and runs it ``runs`` times."""
     contract = model.contract
     request = {
@@ -104,6 +111,7 @@ def measure(model: Any, graph: Path, tile: tuple[int, int], *, runs: int, thread
         "activations": contract.memory.activation_bytes(*tile),
         "runs": runs,
         "threads": threads,
+        "engine": engine,
     }
     return run_worker("benchmarks.memory_run", request)
 
@@ -118,14 +126,14 @@ def compare(options: argparse.Namespace) -> Iterator[Record]:
             memory = model.contract.memory
             for tile in case.tiles:
                 activations = memory.activation_bytes(*tile)
-                predicted = memory.weights_bytes + activations
-                measured = measure(model, path, tile, runs=options.runs, threads=options.threads)
+                predicted = MEMORY[options.engine].weights(memory.weights_bytes) + activations
+                measured = measure(model, path, tile, runs=options.runs, threads=options.threads, engine=options.engine)
                 ratios.append(predicted / measured)
                 sizes = (size / MIB for size in (memory.weights_bytes, activations, predicted, measured))
                 table.add(case.name, f"{tile[0]} x {tile[1]}", *sizes, ratios[-1])
                 print(f"{case.name}, {tile}: {ratios[-1]:.2f}", file=sys.stderr)
     remarks = f"Predicted / measured: {min(ratios):.2f} to {max(ratios):.2f}, median {np.median(ratios):.2f}."
-    yield Record(part="memory_model", title="The memory model", tables=[table], remarks=remarks)
+    yield Record(part=PARTS[options.engine], title="The memory model", tables=[table], remarks=remarks)
 
 
 def main() -> None:
@@ -133,6 +141,7 @@ def main() -> None:
     parser.add_argument("--all", action="store_true", help="more networks and larger tiles")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--engine", choices=MEMORY, default="onnxruntime")
     run_part(compare, parser)
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from benchmarks.memory_model import Case, deploy_case, measure
 from exactile.contract import BytesForShape
-from exactile.planning import ACTIVATION_MARGIN
+from exactile.plan.engine_memory import ACTIVATION_MARGIN
 from exactile_converters.graphs.arena import footprints
 from exactile_converters.graphs.kernels import lower
 from exactile_converters.graphs.liveness import Allocation, Release, allocation_events

@@ -14,7 +14,7 @@ from onnx import helper
 
 from benchmarks.memory_model import measure
 from exactile.errors import ModelError, OptionError
-from exactile.planning import ACTIVATION_MARGIN
+from exactile.plan.engine_memory import ACTIVATION_MARGIN
 from exactile.session import Session
 from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource

@@ -414,8 +414,16 @@ class DeployedModel:
         made_for = self.strips.processor if self.strips is not None else ""
         if made_for in ("", processor):
             return self
-        reason = f"of fewer bits, its strips hold the arithmetic of {made_for} CPUs, and are for those alone"
-        return replace(self, strips=None, other_strips={}, no_strips_reason=reason)
+        return self.without_strips(
+            f"of fewer bits, its strips hold the arithmetic of {made_for} CPUs, and are for those alone"
+        )
+
+    def without_strips(self, reason: str) -> DeployedModel:
+        """The same without any strips, for ``reason``."""
+        placed = self.placed
+        if placed is not None:
+            placed = replace(placed, strips=None, other_strips={}, no_strips_reason=reason)
+        return replace(self, strips=None, other_strips={}, no_strips_reason=reason, placed=placed)
 
     def strips_at(self, geometry: Geometry) -> StripModel | None:
         """The strips for images of this remainder: ``geometry`` is the contract's ``of_size``."""

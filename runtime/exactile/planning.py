@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -10,13 +11,14 @@ import numpy as np
 
 from exactile.background import Background
 from exactile.contract import DeployedModel
-from exactile.errors import BudgetError, ChannelError, DeviceMemoryError, OptionError, PlanError
+from exactile.errors import BudgetError, ChannelError, DeviceMemoryError, EngineError, OptionError, PlanError
 from exactile.one_pass import check_one_pass, pass_size, reason, refused_tiles
 from exactile.passes.store import maps_on_disk, part_bytes
 from exactile.pipeline.staging import read_plan
 from exactile.plan.border import BORDERS, Border
 from exactile.plan.budget import MemoryNeed, axis_candidates, least_budget, slot_bytes
 from exactile.plan.choice import MOST_BANDS, Choice, PlanSearch, strip_plan
+from exactile.plan.engine_memory import ONNX_RUNTIME_MEMORY, EngineMemory
 from exactile.plan.lanes import LaneChoice, lane_choice
 from exactile.plan.prediction import Plan, predicted_passes
 from exactile.plan.speed import LARGE_BYTES, Speed
@@ -43,9 +45,6 @@ PROCESS_MARGIN_BYTES = 8 << 20
 
 PASSES_MARGIN_BYTES = 32 << 20
 """What engines that were opened one after the other leave behind."""
-
-ACTIVATION_MARGIN = 1.03
-"""The memory model's predictions lie within this factor of what was measured (benchmarks/memory_model.py)."""
 
 LITTLE = 1 / 64
 """Of the memory budget: images of one size whose plan takes so much more, or less, are not planned anew."""
@@ -117,7 +116,10 @@ class Planner:
         threads: int = 1,
         lanes: int | None = None,
         images: int = 1,
+        engine_memory: EngineMemory = ONNX_RUNTIME_MEMORY,
+        engine_name: str = "",
     ) -> None:
+        self._engine_memory, self._engine_name = engine_memory, engine_name
         self.threads, self._lanes, self._images = threads, lanes, images
         self._engine_stays = engine_stays
         self._devices = DevicePlanner(model, space) if space is not None else None
@@ -279,7 +281,7 @@ class Planner:
         spare_bytes = sink.spare_bytes(spec) if isinstance(sink, SavingSink) else 0
         decoding_bytes = source.decoding_bytes(reads) if isinstance(source, DecodedInParts) else 0
         if apart_bytes and not self._engine_stays:  # of what it was, code and tables stay
-            apart_bytes += self._contract.memory.weights_bytes
+            apart_bytes += self._engine_memory.weights(self._contract.memory.weights_bytes)
         need = MemoryNeed(
             process_bytes=self.process_bytes + PROCESS_MARGIN_BYTES,
             weights_bytes=0,
@@ -303,7 +305,7 @@ class Planner:
         if self._devices is not None:
             return Speed(threads=self.threads)
         tuning, points = self._model.tuning, tuple[TunedShape, ...]()
-        if tuning is not None and tuning.holds(machine_name(), self.threads):
+        if tuning is not None and tuning.holds(machine_name(self._engine_name), self.threads):
             points = tuning.shapes
         mac = self._contract.mac_per_pixel * self._model.work
         touching = 0.0
@@ -320,7 +322,10 @@ class Planner:
             return usual
         from exactile.tuning.measured_speed import MEASURING_BYTES, machine_speed  # few runs are long
 
-        return machine_speed(self.threads) if self._left_bytes > MEASURING_BYTES else usual
+        if self._left_bytes > MEASURING_BYTES:
+            with suppress(EngineError):  # it is measured by ONNX Runtime, which another engine does not need
+                return machine_speed(self.threads)
+        return usual
 
     @property
     def _left_bytes(self) -> int:
@@ -345,7 +350,7 @@ class Planner:
 
     def measuring_cache(self, source: Source) -> int:
         """Bytes of decoded chunks that may be kept while statistics are found."""
-        memory = self._contract.memory.weights_bytes if self._engine_stays else 0
+        memory = self._engine_memory.weights(self._contract.memory.weights_bytes) if self._engine_stays else 0
         used = self.process_bytes + PROCESS_MARGIN_BYTES + memory + self._measuring_bytes(source)
         return max(0, self.budget_bytes - used)
 
@@ -362,8 +367,8 @@ class Planner:
         # Engines keep the weights in a layout of their own, each in memory of its own.
         return replace(
             need,
-            weights_bytes=plan.lanes * weights_bytes,
-            activation_bytes=plan.lanes * int(activations * ACTIVATION_MARGIN),
+            weights_bytes=plan.lanes * self._engine_memory.weights(weights_bytes),
+            activation_bytes=plan.lanes * self._engine_memory.activations(activations),
             buffer_bytes=slot_bytes(self._contract, plan) + carries + self._part_bytes(plan),
         )
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exactile.architecture import GPU, architecture
+from exactile.architecture import GPU
 from exactile.background import Background
 from exactile.contract import Contract, DeployedModel
 from exactile.engines.threads import compute_threads
@@ -25,9 +25,11 @@ from exactile.pipeline.run import Timed
 from exactile.plan.border import Border
 from exactile.plan.budget import MemoryNeed
 from exactile.plan.choice import Choice
+from exactile.plan.engine_memory import ONNX_RUNTIME_MEMORY
 from exactile.plan.prediction import Plan
 from exactile.planning import PlanName, Planner, Wish
 from exactile.processors.choice import open_processor
+from exactile.processors.host import HostProcessor
 from exactile.sinks.nothing import NoSink
 from exactile.sinks.protocol import Sink
 from exactile.sources.alpha import leave_out_alpha
@@ -98,18 +100,15 @@ class Session:
             threads=threads,
             keep=keep_engine,
         )
-        if self._processor.space is not None:  # graphs on GPUs are not told where a tile lies
-            model = model.on(GPU)
-            of_images = model.without_placed
-        else:
-            model = of_images = model.on(architecture())
-        if not model.levels:  # their statistics are those of an image that is not extended
-            model = of_images
+        model, of_images = self._suited(model)
         self._model = model
         if memory_bytes is not None:
             return_large_blocks_at_once()
         process_bytes = settled_resident_bytes()
         budget_bytes = memory_bytes if memory_bytes is not None else default_budget_bytes()
+
+        family = self._processor.family if isinstance(self._processor, HostProcessor) else None
+        self._engine_name = family.name if family is not None else ""
 
         def planner(model: DeployedModel) -> Planner:
             return Planner(
@@ -121,6 +120,8 @@ class Session:
                 threads=compute_threads(threads),
                 lanes=lanes,
                 images=images,
+                engine_memory=family.memory if family is not None else ONNX_RUNTIME_MEMORY,
+                engine_name=self._engine_name,
             )
 
         self._planner_of = planner
@@ -135,6 +136,16 @@ class Session:
             scratch=self._scratch,
             scratch_bytes=scratch_bytes,
         )
+
+    def _suited(self, model: DeployedModel) -> tuple[DeployedModel, DeployedModel]:
+        """``model`` for what computes; and that for images whose statistics are known, or not asked for."""
+        if isinstance(self._processor, HostProcessor):
+            model = of_images = self._processor.family.suited(model)
+        else:  # graphs on GPUs are not told where a tile lies
+            model = model.on(GPU)
+            of_images = model.without_placed
+        # Statistics are those of an image that is not extended.
+        return (model if model.levels else of_images), of_images
 
     @property
     def contract(self) -> Contract:
@@ -362,7 +373,7 @@ class Session:
             model=self._model,
             planner=self._planner,
             processor=self._processor,
-            machine=machine_name(),
+            machine=machine_name(self._engine_name),
             seconds=seconds,
             progress=progress or (lambda _done, _total: None),
         )

@@ -11,7 +11,7 @@ from math import inf
 from pathlib import Path
 
 from exactile.contract import DeployedModel
-from exactile.errors import ExactileError
+from exactile.errors import ExactileError, OptionError
 from exactile.graph_hash import graph_hash
 from exactile.one_pass import model_in_one_pass
 from exactile.passes.planner import PassPlanner
@@ -63,10 +63,12 @@ class Ways:
     scratch_bytes: int | None
 
     def choose(self, source: Source, sink: Sink, wish: Wish, *, resume: bool) -> Way:
-        """The fastest; with ``resume``, that of the unfinished run in ``sink``. Raises SinkError."""
+        """The fastest; with ``resume``, that of the unfinished run in ``sink``. Raises OptionError, SinkError."""
         plain = Way(model=self.model, planner=self.planner, processor=self.processor, wish=wish)
         if not self.model.levels or not isinstance(self.processor, HostProcessor):
             return plain
+        if refused := self.processor.family.no_statistics:
+            raise OptionError(f"{self.model.contract.model_name} takes statistics of the whole image: {refused}")
         if resume and (begun := _begun(sink)) is not None:
             found = (self._in_one_pass(source, wish), self._keeping(source, sink, wish), plain)
             return next((way for way in found if way is not None and graph_hash(way.model) == begun), plain)

@@ -66,6 +66,8 @@ EXAMPLES = """
 
 `exactile run unet.bundle slides/ more.svs -o labels/ --format .ome.tif --skip-background 220 --resume`
 
+`exactile run unet.bundle slide.tif -o labels.tif --engine openvino`
+
 `exactile run unet.bundle slide.svs -o labels.tif --device cuda:0 --trace trace.json`
 
 `exactile run unet.onnx slide.svs -o labels.tif --level 1 --channels 0,1,2 --json > summary.json`
@@ -241,7 +243,8 @@ def run(
         str,
         typer.Option(
             metavar="NAME",
-            help="onnxruntime; tensorrt or tensorrt-rtx (:fp16 ...), for which engines were built; or auto.",
+            help="onnxruntime; openvino, on a CPU (:bf16 is faster, and not the float32 labels); tensorrt or "
+            "tensorrt-rtx (:fp16 ...), for which engines were built; or auto.",
         ),
     ] = "auto",
     device_memory: Annotated[

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,16 +51,15 @@ def print_line(told: dict[str, Any]) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Of everything that decides about results."""
+    """Of everything that decides about results; of engines, those that were imported."""
     import imagecodecs
     import numpy as np
-    import onnxruntime
     import tifffile
 
     return {
         "exactile": exactile.__version__,
         "python": platform.python_version(),
-        "onnxruntime": onnxruntime.__version__,
+        **{name: str(sys.modules[name].__version__) for name in ("onnxruntime", "openvino") if sys.modules.get(name)},
         "numpy": np.__version__,
         "tifffile": tifffile.__version__,
         "imagecodecs": imagecodecs.__version__,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from exactile.cuda.ordinals import DeviceChoice, parse_devices
-from exactile.doctor import on_gpu, providers
+from exactile.doctor import on_cpu, on_gpu, providers
 from exactile.doctor.finding import Finding
 from exactile.doctor.isolation import Isolation
 from exactile.doctor.machine import machine_findings
@@ -67,7 +67,9 @@ class Examination:
             self.findings += self.isolation.run("driver", group=GPU_GROUP, name="driver")
             gpus = self._chosen_gpus()
         engines = self._engines(gpus) if self.choice != "cpu" else []
-        self.findings += self.isolation.run("cpu", group=RESULTS, name="cpu")
+        self.findings += self.isolation.run("cpu", group=RESULTS, name=on_cpu.CHECK)
+        if any(finding.check == "openvino" and finding.status == "ok" for finding in self.findings):
+            self.findings += self.isolation.run("cpu", group=RESULTS, name=on_cpu.OPENVINO_CHECK, engine="openvino")
         for gpu in gpus:
             self._gpu(gpu, engines, gpus[0])
         if bundle is not None:

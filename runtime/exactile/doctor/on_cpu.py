@@ -15,22 +15,27 @@ from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource
 
 GROUP = "results"
-CHECK = "cpu"
+CHECK, OPENVINO_CHECK = "cpu", "cpu openvino"
 PLANS: tuple[PlanName, ...] = ("tile", "strip")
-REMEDY = "install onnxruntime anew: pip install --force-reinstall onnxruntime; if that does not help, report it."
 
 
-def check_cpu(telling: Telling, _arguments: Mapping[str, Any]) -> None:
-    """The sample against what is recorded, then a larger image in tiles and strips against one pass."""
-    telling.doing("running the small network on the CPU")
+def check_cpu(telling: Telling, arguments: Mapping[str, Any]) -> None:
+    """The sample against what is recorded, then a larger image in tiles and strips against one pass.
+
+    ``engine`` is another than ONNX Runtime.
+    """
+    engine = arguments.get("engine", "onnxruntime")
+    check = CHECK if engine == "onnxruntime" else OPENVINO_CHECK
+    remedy = f"install {engine} anew: pip install --force-reinstall {engine}; if that does not help, report it."
+    telling.doing(f"running the small network on the CPU, by {engine}")
     bundle = open_small("labels")
     sink = ArraySink()
-    session = Session(bundle.model, device="cpu")
+    session = Session(bundle.model, device="cpu", engine=engine)
     session.segment(ArraySource(bundle.sample_image), sink, plan="whole")
     differing = difference(bundle.sample_result, sink.result).differing
     image = noise_image()
-    whole = run(bundle.model, image, plan="whole")
-    ran = {plan: run(bundle.model, image, plan=plan) for plan in PLANS}
+    whole = run(bundle.model, image, plan="whole", engine=engine)
+    ran = {plan: run(bundle.model, image, plan=plan, engine=engine) for plan in PLANS}
     unlike = {plan: int(np.count_nonzero(each.result != whole.result)) for plan, each in ran.items()}
     speed = image.shape[0] * image.shape[1] / 1e6 / max(whole.seconds, 1e-9)
     facts = {
@@ -45,7 +50,7 @@ def check_cpu(telling: Telling, _arguments: Mapping[str, Any]) -> None:
             f"{said} wrong labels: {differing} of {sink.result.size} are not those recorded, and of {whole.result.size}"
             f" {unlike['tile']} in tiles and {unlike['strip']} in strips are not those of one pass."
         )
-        telling.found(Finding(group=GROUP, check=CHECK, status="failed", says=says, remedy=REMEDY, facts=facts))
+        telling.found(Finding(group=GROUP, check=check, status="failed", says=says, remedy=remedy, facts=facts))
         return
     says = f"{said} the recorded labels, and the same in tiles and strips as in one pass, at {speed:.1f} Mpx/s."
-    telling.found(Finding(group=GROUP, check=CHECK, status="ok", says=says, facts=facts))
+    telling.found(Finding(group=GROUP, check=check, status="ok", says=says, facts=facts))

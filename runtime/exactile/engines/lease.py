@@ -7,34 +7,34 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
 from exactile.contract import DeployedModel
-from exactile.engines.onnx_runtime import OnnxRuntimeEngine
+from exactile.engines.host_families import HostFamily
 from exactile.engines.protocol import Engine
-from exactile.engines.strip_engine import StripEngine
 from exactile.engines.threads import threads_of_lane
 from exactile.plan.budget import MemoryNeed
 from exactile.plan.prediction import Plan
 from exactile.plan.strips import StripPlan
-from exactile.plan.tiles import TilePlan
 
 Constants = Mapping[str, NDArray[Any]]
 Kind = tuple[Any, ...]
+AnyEngine = TypeVar("AnyEngine", bound=Engine)
 _WAIT_S = 0.05
 
 
 class EngineLease:
-    """Opens engines for plans; with ``keep`` the last stay open for a run that needs the same.
+    """Opens engines of ``family`` for plans; with ``keep`` the last stay open for a run that needs the same.
 
     A run holds an engine from its first tile to its last, so that strips of one image follow each other. Runs side by
     side each hold one engine, of which none needs more activations than the first; any other run is alone. Owns the
     engines.
     """
 
-    def __init__(self, model: DeployedModel, *, threads: int | None, keep: bool) -> None:
+    def __init__(self, family: HostFamily, model: DeployedModel, *, threads: int | None, keep: bool) -> None:
+        self._family = family
         self._model = model
         self._threads = threads
         self._keep = keep
@@ -48,9 +48,7 @@ class EngineLease:
         return RunEngines(self, plan, need, constants)
 
     @contextmanager
-    def other(
-        self, opened: Callable[[], OnnxRuntimeEngine], *, check: Callable[[], None]
-    ) -> Iterator[tuple[OnnxRuntimeEngine, float]]:
+    def other(self, opened: Callable[[], AnyEngine], *, check: Callable[[], None]) -> Iterator[tuple[AnyEngine, float]]:
         """What ``opened`` gives, and the seconds that this took; no other engine is open meanwhile.
 
         Waits, calling ``check``, until no other run has an engine. Raises EngineError.
@@ -115,6 +113,7 @@ class EngineLease:
                 self.drop()
         self._close(slot)
         engine = open_engine(
+            self._family,
             self._model,
             plan,
             activation_bytes=need.activation_bytes if alone else self._activation_bytes,
@@ -183,6 +182,7 @@ class RunEngines:
 
 
 def open_engine(
+    family: HostFamily,
     model: DeployedModel,
     plan: Plan,
     *,
@@ -193,42 +193,10 @@ def open_engine(
 ) -> Engine:
     """The engine with ``threads`` that runs ``plan``, or a ``lane`` of it. Raises EngineError.
 
-    ``activation_bytes`` are those of all engines that are open side by side: they share one region.
+    ``activation_bytes`` are those of all engines that are open side by side.
     """
-    model = model.at(plan.geometry)
+    told: dict[str, Any] = {"activation_bytes": activation_bytes, "constants": constants, "threads": threads}
     if isinstance(plan, StripPlan):
-        contract = model.contract
-        return StripEngine(
-            plan.strips,
-            contract,
-            band_width=plan.x.tile,
-            bands=range(plan.bands) if lane is None else range(lane, plan.bands, plan.lanes),
-            threads=threads,
-            activation_bytes=activation_bytes,
-            claims=model.claims,
-            constants=constants,
-        )
-    return open_tile_engine(model, plan, activation_bytes=activation_bytes, constants=constants, threads=threads)
-
-
-def open_tile_engine(
-    model: DeployedModel, plan: TilePlan, *, activation_bytes: int, constants: Constants, threads: int | None
-) -> OnnxRuntimeEngine:
-    """The engine for tiles of ``plan``. Raises EngineError."""
-    model = model.at(plan.geometry)
-    contract = model.contract
-    sizes = {
-        name: size for one in model.reads for name, size in zip(one.names, one.sizes_at(plan.tile_shape), strict=True)
-    }
-    return OnnxRuntimeEngine(
-        model.graph,
-        dims=sizes,
-        input_name=contract.image.name,
-        output_name=contract.result.name,
-        tile_shape=plan.tile_shape,
-        threads=threads,
-        activation_bytes=activation_bytes,
-        weights=model.weights,
-        claims=model.claims,
-        constants=constants,
-    )
+        bands = range(plan.bands) if lane is None else range(lane, plan.bands, plan.lanes)
+        return family.open_strips(model, plan, bands=bands, **told)
+    return family.open_tiles(model, plan, **told)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
@@ -33,3 +33,10 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Release the engine; safe to call twice."""
+
+
+@runtime_checkable
+class OpensGraphs(Protocol):
+    """An engine that opens graphs while it runs; ``opening_s`` are the seconds that this took so far."""
+
+    opening_s: float

@@ -6,11 +6,11 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from exactile.contract import POSITION, Contract, StripModel, StripRole
 from exactile.engines.arena import SHARED_ARENA, share_allocator
+from exactile.engines.carries import CarryPair
 from exactile.engines.onnx_runtime import (
     add_weights,
     bind,
@@ -64,7 +64,7 @@ class StripEngine:
         self._run_options = self._ort.RunOptions()
         self._cancelled = self._closed = False
         self.opening_s = 0.0
-        self._carries = {band: _Pair(strips, band_width) for band in bands}
+        self._carries = {band: CarryPair(strips, band_width) for band in bands}
         if activation_bytes is not None:
             SHARED_ARENA.reserve(self, activation_bytes)
 
@@ -105,7 +105,7 @@ class StripEngine:
         self._carries = {}
         SHARED_ARENA.release(self)
 
-    def _bound(self, tile: Array, out: Array, role: StripRole, pair: _Pair) -> Any:
+    def _bound(self, tile: Array, out: Array, role: StripRole, pair: CarryPair) -> Any:
         """Everything that a strip reads and writes, where it is."""
         binding = self._session.io_binding()
         bind(binding.bind_input, self._contract.image.name, tile)
@@ -142,18 +142,3 @@ class StripEngine:
         return_freed_memory()
         self._open_for = role, height
         self.opening_s += time.perf_counter() - begin
-
-
-class _Pair:
-    """Two sets of carries of one band, which take turns."""
-
-    def __init__(self, strips: StripModel, width: int) -> None:
-        try:
-            self.current, self.next = (
-                {carry.name: np.empty(carry.shape_at(width), carry.dtype) for carry in strips.carries} for _ in range(2)
-            )
-        except MemoryError as error:
-            raise EngineError("out of memory while making the carries; use a smaller --memory") from error
-
-    def swap(self) -> None:
-        self.current, self.next = self.next, self.current

@@ -12,8 +12,7 @@ import numpy as np
 
 from exactile.contract import Contract, ImageInput
 from exactile.engines.onnx_runtime import OnnxRuntimeEngine
-from exactile.engines.protocol import Engine
-from exactile.engines.strip_engine import StripEngine
+from exactile.engines.protocol import Engine, OpensGraphs
 from exactile.errors import EngineError
 from exactile.pipeline.cancellation import Cancellation
 from exactile.pipeline.channel import Channel
@@ -157,4 +156,4 @@ def _buffers(count: int, size: int, dtype: str) -> list[Array]:
 
 
 def _opened_s(engine: Engine) -> float:
-    return engine.opening_s if isinstance(engine, StripEngine) else 0.0
+    return engine.opening_s if isinstance(engine, OpensGraphs) else 0.0

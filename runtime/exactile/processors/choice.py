@@ -10,17 +10,19 @@ from exactile.contract import DeployedModel
 from exactile.cuda.choice import chosen_devices, open_driver, parse_devices
 from exactile.cuda.protocol import DeviceInfo
 from exactile.engines.families import EngineFamily, OnnxRuntimeCudaFamily, TensorRTFamily
+from exactile.engines.host_families import OpenVinoFamily
 from exactile.errors import DeviceError, OptionError
 from exactile.passes.device_partials import WITHOUT_GPU_PASSES, DevicePartials
 from exactile.processors.gpu import GpuProcessor
 from exactile.processors.host import HostProcessor
 from exactile.processors.protocol import Processor
 
-EngineName = Literal["auto", "onnxruntime", "tensorrt", "tensorrt-rtx"]
+EngineName = Literal["auto", "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"]
 ENGINE_NAMES: tuple[EngineName, ...] = get_args(EngineName)
 Engines = tuple[EngineFamily, tuple[EngineFamily, ...]]
 """Of the result, and of each pass before it."""
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
+OPENVINO = "openvino"
 
 
 def open_processor(
@@ -37,16 +39,16 @@ def open_processor(
     ``device``: ``cpu``; ``cuda:0``, ``cuda:0,cuda:1``, ``cuda:all``: these GPUs or an error; ``auto``: all GPUs of the
     first one's kind if there are any that can run the model, else the CPU.
 
-    ``engine``: ``onnxruntime``, ``tensorrt`` or ``tensorrt-rtx``, the latter two with ``:fp16`` or the like for the
-    precision of the engines that were built; ``auto``: on GPUs TensorRT where engines that fit were built, else ONNX
-    Runtime.
+    ``engine``: ``onnxruntime``; ``openvino``, which runs on CPUs, with ``:bf16`` in bfloat16; ``tensorrt`` or
+    ``tensorrt-rtx``, which run on GPUs, with ``:fp16`` or the like for the precision of the engines that were built;
+    ``auto``: on GPUs TensorRT where engines that fit were built, else ONNX Runtime.
 
-    Raises OptionError, and DeviceError with the reasons.
+    Raises OptionError, EngineError where a package is missing, and DeviceError with the reasons.
     """
-    name, _, precision = engine.partition(":")
-    if name not in ENGINE_NAMES or (precision and name not in BACKENDS):
-        raise OptionError(f"an engine is one of {', '.join(ENGINE_NAMES)}, or tensorrt:fp16; got {engine!r}")
+    name, precision = _parse_engine(engine)
     asked = parse_devices(device)
+    if name == OPENVINO:
+        return _openvino(model, precision, device, threads=threads, keep=keep)
     if asked == "cpu":
         if name in BACKENDS:
             raise OptionError(f"--engine {name} runs on GPUs; with --device cpu, leave it out")
@@ -70,6 +72,20 @@ def open_processor(
             raise
         return HostProcessor(model, threads=threads, keep=keep, reason=f"not {infos[0].name}: {error}")
     return GpuProcessor(model, driver, infos, family, levels=levels, memory_bytes=device_memory_bytes)
+
+
+def _parse_engine(engine: str) -> tuple[str, str]:
+    """Its name and precision. Raises OptionError."""
+    name, _, precision = engine.partition(":")
+    if name not in ENGINE_NAMES or (precision and name not in (*BACKENDS, OPENVINO)):
+        raise OptionError(f"an engine is one of {', '.join(ENGINE_NAMES)}, or tensorrt:fp16; got {engine!r}")
+    return name, precision
+
+
+def _openvino(model: DeployedModel, precision: str, device: str, *, threads: int | None, keep: bool) -> HostProcessor:
+    if parse_devices(device) not in {"auto", "cpu"}:
+        raise OptionError(f"--engine {OPENVINO} runs on the CPU; with --device {device}, leave it out")
+    return HostProcessor(model, threads=threads, keep=keep, family=OpenVinoFamily(precision))
 
 
 def check_one_kind(infos: tuple[DeviceInfo, ...]) -> None:

@@ -1,4 +1,4 @@
-"""A session on the CPU: ONNX Runtime, one engine for each lane of a run, one run at a time."""
+"""A session on the CPU: one engine for each lane of a run, one run at a time."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from functools import partial
 from typing import Any
 
 from exactile.contract import DeployedModel, Level
-from exactile.engines.lease import EngineLease, open_engine, open_tile_engine
-from exactile.engines.onnx_runtime import OnnxRuntimeEngine, load_library
+from exactile.engines.host_families import HostFamily, OnnxRuntimeFamily
+from exactile.engines.lease import EngineLease, open_engine
 from exactile.engines.protocol import Engine
+from exactile.errors import EngineError
 from exactile.passes.compute import PartialsCompute
 from exactile.passes.parts import PartsMade, PartsRead
 from exactile.passes.statistic import WHOLE_MAP
@@ -27,24 +28,33 @@ from exactile.processors.protocol import Constants
 class HostProcessor:
     """Implements ``Processor``. With ``keep`` the engine stays open for a run that needs the same.
 
-    ``reason`` says why nothing else computes, where something else was tried.
+    ``family`` says which engines (default: ONNX Runtime), ``reason`` why nothing else computes, where something else
+    was tried. Raises EngineError where onnxruntime is missing.
     """
 
     space = None
 
-    def __init__(self, model: DeployedModel, *, threads: int | None, keep: bool, reason: str = "") -> None:
-        self._version = load_library().__version__
+    def __init__(
+        self,
+        model: DeployedModel,
+        *,
+        threads: int | None,
+        keep: bool,
+        reason: str = "",
+        family: HostFamily | None = None,
+    ) -> None:
+        self.family: HostFamily = family or OnnxRuntimeFamily()
         self._model, self._threads = model, threads
         self.reason = reason
-        self.lease = EngineLease(model, threads=threads, keep=keep)
+        self.lease = EngineLease(self.family, model, threads=threads, keep=keep)
 
     @property
     def name(self) -> str:
-        return f"cpu, onnxruntime {self._version}" + (f" ({self.reason})" if self.reason else "")
+        return f"cpu, {self.family.name}" + (f" ({self.reason})" if self.reason else "")
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        return {"onnxruntime": self._version}
+        return self.family.identity
 
     def ready(self, plan: Plan, need: MemoryNeed, cancellation: Cancellation) -> None:
         """Engines are opened when they are wanted."""
@@ -73,22 +83,18 @@ class HostProcessor:
     @contextmanager
     def tile_engine(
         self, plan: TilePlan, need: MemoryNeed, constants: Constants, check: Callable[[], None]
-    ) -> Iterator[OnnxRuntimeEngine]:
+    ) -> Iterator[Engine]:
         """An engine for single tiles of ``plan``; no other is open meanwhile. Raises EngineError."""
-        with self.lease.other(self._opening(self._model, plan, need, constants), check=check) as (engine, _seconds):
-            yield engine
-
-    def _opening(
-        self, model: DeployedModel, plan: TilePlan, need: MemoryNeed, constants: Constants
-    ) -> Callable[[], OnnxRuntimeEngine]:
-        return partial(
-            open_tile_engine,
-            model,
+        opened = partial(
+            self.family.open_tiles,
+            self._model,
             plan,
             activation_bytes=need.activation_bytes,
             constants=constants,
             threads=self._threads,
         )
+        with self.lease.other(opened, check=check) as (engine, _seconds):
+            yield engine
 
     def level_space(self, level: Level) -> None:
         """A CPU has none."""
@@ -102,7 +108,16 @@ class HostProcessor:
         cancellation: Cancellation,
         maps: MapStore | None = None,
     ) -> PartialsCompute:
-        opened = self._opening(level.model, plan, need, constants)
+        if not isinstance(self.family, OnnxRuntimeFamily):
+            raise EngineError(f"{self._model.contract.model_name}: {self.family.no_statistics}")
+        opened = partial(
+            self.family.open_tiles,
+            level.model,
+            plan,
+            activation_bytes=need.activation_bytes,
+            constants=constants,
+            threads=self._threads,
+        )
         read, made = None, None
         if maps is not None:
             maps.lay_out(level.model.writes, plan)
@@ -120,7 +135,12 @@ class HostProcessor:
 
     def strip_engine(self, plan: StripPlan, need: MemoryNeed, constants: Constants) -> Engine:
         return open_engine(
-            self._model, plan, activation_bytes=need.activation_bytes, constants=constants, threads=self._threads
+            self.family,
+            self._model,
+            plan,
+            activation_bytes=need.activation_bytes,
+            constants=constants,
+            threads=self._threads,
         )
 
     def close(self) -> None:

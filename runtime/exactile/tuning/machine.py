@@ -10,7 +10,10 @@ from exactile.engines.onnx_runtime import load_library
 
 
 @cache
-def machine_name() -> str:
-    """The processor and what computes on it: ``AMD EPYC 9554 (avx2, avx512f), 64 CPUs; onnxruntime 1.32.0``."""
-    version = load_library().__version__
-    return f"{processor_name()} ({vector_instructions()}), {os.cpu_count()} CPUs; onnxruntime {version}"
+def machine_name(engine: str = "") -> str:
+    """The processor and what computes on it: ``AMD EPYC 9554 (avx2, avx512f), 64 CPUs; onnxruntime 1.32.0``.
+
+    ``engine`` is another than ONNX Runtime, with its version.
+    """
+    engine = engine or f"onnxruntime {load_library().__version__}"
+    return f"{processor_name()} ({vector_instructions()}), {os.cpu_count()} CPUs; {engine}"
