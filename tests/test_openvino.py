@@ -545,3 +545,11 @@ def test_onnx_file_and_record_of_the_run(tmp_path):
     plain = whole_pass(onnx_bytes(name), image, deployed(name).contract.geometry, scale=255.0, runs=plain_pass())
     assert np.array_equal(np.load(tmp_path / "out.npy"), plain.argmax(0))
     assert json.loads(done.stdout)["processor"].startswith("cpu, openvino 2")
+
+
+def test_an_engine_has_the_threads_that_it_is_given_bound_to_no_core_and_computes_in_float32():
+    """Bound, the threads of engines side by side would share one; by default, new CPUs compute in bfloat16."""
+    compiled, _arrays = small_engine(threads=1)._graph._kept
+    names = ("INFERENCE_NUM_THREADS", "NUM_STREAMS", "ENABLE_CPU_PINNING")
+    assert [compiled.get_property(name) for name in names] == [1, 1, False]
+    assert compiled.get_property("INFERENCE_PRECISION_HINT") == openvino.Type.f32
