@@ -116,7 +116,7 @@ def test_integer_weights_agree_bit_for_bit(name, border):
     A border adds a halo around the image: tiles that advance by one stride would be hundreds.
     """
     model = onnx_bytes(name, weights="integer")
-    tile = smallest_tile(model, extra=1 if border == "model" else 4)
+    tile = smallest_tile(model, extra=1 if border == "model" else 2)
     image = image_for(name, *image_size(name, tile), largest=7)
     raw, summary, geometry = segment(model, image, tile=tile, border=border)
     assert summary.tiles >= (2 if border == "model" else 9)
