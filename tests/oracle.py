@@ -68,6 +68,8 @@ def given_pass(model: bytes, values: np.ndarray) -> np.ndarray:
     """The output (C, H', W') for ``values`` (H, W, C) float32 as they are. Raises RUNTIME_ERRORS."""
     options = ort.SessionOptions()
     options.log_severity_level = 4
+    # Tests run beside each other: threads that wait would burn the CPUs of others.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = ort.InferenceSession(model, options)
     (output,) = session.run(None, {session.get_inputs()[0].name: np.ascontiguousarray(values.transpose(2, 0, 1)[None])})
     return np.asarray(output[0])

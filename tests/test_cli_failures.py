@@ -11,7 +11,7 @@ import tifffile
 from onnx import TensorProto, helper
 
 from tests import whole_nets
-from tests.command import exactile
+from tests.command import exactile, forked
 from tests.nets import onnx_file
 
 
@@ -87,7 +87,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_bad_input_is_refused_clearly(place, tmp_path, case):
     arguments, named = CASES[case]
-    done = exactile("run", *arguments, "-o", tmp_path / "labels.tif", cwd=place)
+    done = forked("run", *arguments, "-o", tmp_path / "labels.tif", cwd=place)
     assert done.returncode >= 2
     assert done.stderr.startswith("error: ")
     assert named in done.stderr
@@ -100,7 +100,7 @@ def test_bad_input_is_refused_clearly(place, tmp_path, case):
 @pytest.mark.parametrize("target", ["labels.png", "nowhere/labels.tif", "slide.tif/labels"])
 def test_an_output_that_cannot_be_is_refused(place, target):
     before = sorted(place.rglob("*"))
-    done = exactile("run", "unet.onnx", "slide.tif", "-o", target, cwd=place)
+    done = forked("run", "unet.onnx", "slide.tif", "-o", target, cwd=place)
     assert done.returncode >= 2
     assert done.stderr.startswith("error: ")
     assert "Traceback" not in done.stderr

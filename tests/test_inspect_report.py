@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from fractions import Fraction
+from functools import cache
 
 import numpy as np
 import onnx
@@ -15,14 +16,18 @@ from torch import nn
 from exactile_converters.deploy import deploy
 from exactile_converters.from_onnx import prepare_network
 from exactile_converters.inspection import inspect_network
-from tests.command import exactile
+from tests.command import forked
 from tests.nets import NETS, onnx_bytes, onnx_file, random_image, torch_net
 from tests.test_cli_failures import squeeze_and_excite
 
 
 def inspected(model: onnx.ModelProto | str):
-    proto = onnx.load_from_string(onnx_bytes(model)) if isinstance(model, str) else model
-    return inspect_network(prepare_network(proto, name="net"))
+    return inspected_once(model) if isinstance(model, str) else inspect_network(prepare_network(model, name="net"))
+
+
+@cache  # many tests look at the same networks
+def inspected_once(name: str):
+    return inspect_network(prepare_network(onnx.load_from_string(onnx_bytes(name)), name="net"))
 
 
 def multiplications(name: str, size: int) -> int:
@@ -185,7 +190,7 @@ def tiles_along(size: int, tile: int, before: int, after: int, stride: int) -> i
 
 
 def test_tiles_of_usual_sizes(tmp_path):
-    done = exactile("inspect", onnx_file(tmp_path, "unet_transpose3_d4"), "--json")
+    done = forked("inspect", onnx_file(tmp_path, "unet_transpose3_d4"), "--json")
     found = json.loads(done.stdout)
     memory = deploy(
         prepare_network(onnx.load_from_string(onnx_bytes("unet_transpose3_d4")), name="n"), image_dtype="uint8"
@@ -205,12 +210,12 @@ def test_tiles_of_usual_sizes(tmp_path):
 
 
 def test_a_tile_too_small_for_the_halo_has_no_ratio(tmp_path):
-    found = json.loads(exactile("inspect", onnx_file(tmp_path, "fc_densenet56"), "--json").stdout)
+    found = json.loads(forked("inspect", onnx_file(tmp_path, "fc_densenet56"), "--json").stdout)
     assert [tile["computed_over_wanted"] is None for tile in found["tiles"]] == [True, True, False, False]
 
 
 def test_people_read_geometry_cost_tiles_and_path(tmp_path):
-    said = exactile("inspect", onnx_file(tmp_path, "valid")).stdout
+    said = forked("inspect", onnx_file(tmp_path, "valid")).stdout
     for words in (
         "offset",
         "4 x 4 pixels",
@@ -226,7 +231,7 @@ def test_people_read_geometry_cost_tiles_and_path(tmp_path):
 
 def test_obstacles_keep_their_place_and_cost_is_told(tmp_path):
     onnx.save(squeeze_and_excite(), tmp_path / "pooled.onnx")
-    found = json.loads(exactile("inspect", tmp_path / "pooled.onnx", "--json").stdout)
+    found = json.loads(forked("inspect", tmp_path / "pooled.onnx", "--json").stdout)
     assert (found["offset"], found["sizes"], found["tiles"], found["halo_path"]) == (None, None, [], [])
     assert found["cost"] == {"mac_per_pixel": 0, "parameters": 0, "at": [1024, 1024]}
 
@@ -250,21 +255,21 @@ class TestPlot:
 
     def test_the_file_is_written_and_replaced_only_when_asked(self, tmp_path):
         model, picture = onnx_file(tmp_path, "unet_d2"), tmp_path / "halo.png"
-        assert exactile("inspect", model, "--plot", picture).returncode == 0
+        assert forked("inspect", model, "--plot", picture).returncode == 0
         whole = picture.read_bytes()
         assert whole.startswith(b"\x89PNG")
         picture.write_text("mine")
-        again = exactile("inspect", model, "--plot", picture)
+        again = forked("inspect", model, "--plot", picture)
         assert again.returncode == 2
         assert "--overwrite" in again.stderr
         assert picture.read_text() == "mine"
-        assert exactile("inspect", model, "--plot", picture, "--overwrite", "--json").returncode == 0
+        assert forked("inspect", model, "--plot", picture, "--overwrite", "--json").returncode == 0
         assert picture.read_bytes().startswith(b"\x89PNG")
         assert sorted(path.name for path in tmp_path.iterdir()) == ["halo.png", model.name]
 
     @pytest.mark.parametrize("target", ["nowhere/halo.png", "halo.doc"])
     def test_a_picture_that_cannot_be_is_refused(self, tmp_path, target):
-        done = exactile("inspect", onnx_file(tmp_path, "unet_d2"), "--plot", tmp_path / target)
+        done = forked("inspect", onnx_file(tmp_path, "unet_d2"), "--plot", tmp_path / target)
         assert done.returncode >= 2
         assert done.stderr.startswith("error: ")
         assert target.split("/")[-1].split(".")[-1] in done.stderr
@@ -272,7 +277,7 @@ class TestPlot:
 
     def test_no_picture_without_a_halo(self, tmp_path):
         onnx.save(squeeze_and_excite(), tmp_path / "pooled.onnx")
-        done = exactile("inspect", tmp_path / "pooled.onnx", "--plot", tmp_path / "halo.png")
+        done = forked("inspect", tmp_path / "pooled.onnx", "--plot", tmp_path / "halo.png")
         assert done.returncode == 2
         assert "squeeze" in done.stderr
         assert not (tmp_path / "halo.png").exists()

@@ -8,12 +8,14 @@ from __future__ import annotations
 import json
 import sys
 import time
+from importlib import import_module
 from typing import Any
 
 STARTED = time.time()
 
 
 def main() -> None:
+    import_module("exactile.cli.run")  # as the command does when it is named
     from exactile.cli.main import app
     from exactile.request.model_choice import ModelChoice
 

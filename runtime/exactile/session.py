@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,8 +36,6 @@ from exactile.sources.alpha import leave_out_alpha
 from exactile.sources.protocol import Source, StoredSource
 from exactile.statistics import Normalizers, constants_of, measure, passes
 from exactile.statistics_run import ImageOpening, MeasuredImage, StatisticsRun
-from exactile.stream import RowStream
-from exactile.stream_plan import plan_stream
 from exactile.summary import Summary
 from exactile.tolerance.curve import ErrorCurve
 from exactile.tolerance.local import check_measurable, check_tolerance
@@ -46,9 +44,11 @@ from exactile.tolerance.narrowing import Narrowing
 from exactile.tolerance.tile_runs import TileRuns
 from exactile.tolerance.tolerance import Tolerance
 from exactile.tuning.machine import machine_name
-from exactile.tuning.measure import Tuner
 from exactile.tuning.tuning import Tuning
 from exactile.ways import Way, Ways
+
+if TYPE_CHECKING:
+    from exactile.stream import RowStream
 
 
 class Session:
@@ -369,6 +369,8 @@ class Session:
 
         Raises OptionError on a GPU, and for networks that take statistics of the whole image or cannot be tiled.
         """
+        from exactile.tuning.measure import Tuner  # what most sessions never do is loaded when it is done
+
         tuner = Tuner(
             model=self._model,
             planner=self._planner,
@@ -506,6 +508,9 @@ class Session:
 
         Raises PlanError where the network does not allow strips, BudgetError, StreamError.
         """
+        from exactile.stream import RowStream
+        from exactile.stream_plan import plan_stream
+
         model, planner = self._model, self._planner
         if statistics is not None:
             statistics.check(model)

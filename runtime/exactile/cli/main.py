@@ -8,14 +8,7 @@ from typing import Annotated
 import typer
 
 import exactile
-from exactile.cli import convert as convert_command
-from exactile.cli import doctor as doctor_command
-from exactile.cli import info as info_command
-from exactile.cli import inspect as inspect_command
-from exactile.cli import measure as measure_command
-from exactile.cli import run as run_command
-from exactile.cli import tune as tune_command
-from exactile.cli import verify as verify_command
+from exactile.cli.commands import Commands
 from exactile.errors import CancelledError
 
 EXAMPLES = """
@@ -34,6 +27,7 @@ EXAMPLES = """
 
 app = typer.Typer(
     name="exactile",
+    cls=Commands,
     help="Exact segmentation of images larger than memory: the labels of one pass over the whole image, tile by tile.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -55,16 +49,6 @@ def main(
     ] = False,
 ) -> None:
     """Exact segmentation of images larger than memory."""
-
-
-app.command("run", epilog=run_command.EXAMPLES)(run_command.run)
-app.command("measure", epilog=measure_command.EXAMPLES)(measure_command.measure)
-app.command("inspect", epilog=inspect_command.EXAMPLES)(inspect_command.inspect)
-app.command("convert", epilog=convert_command.EXAMPLES)(convert_command.convert)
-app.command("info", epilog=info_command.EXAMPLES)(info_command.info)
-app.command("tune", epilog=tune_command.EXAMPLES)(tune_command.tune)
-app.command("verify", epilog=verify_command.EXAMPLES)(verify_command.verify)
-app.command("doctor", epilog=doctor_command.EXAMPLES)(doctor_command.doctor)
 
 
 def run() -> None:

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from exactile.built_engine import Backend
 from exactile.contract import DeployedModel
 from exactile.cuda.choice import chosen_devices, open_driver, parse_devices
 from exactile.cuda.protocol import DeviceInfo
-from exactile.engines.families import EngineFamily, OnnxRuntimeCudaFamily, TensorRTFamily
 from exactile.engines.host_families import OpenVinoFamily
 from exactile.errors import DeviceError, OptionError
 from exactile.passes.device_partials import WITHOUT_GPU_PASSES, DevicePartials
-from exactile.processors.gpu import GpuProcessor
 from exactile.processors.host import HostProcessor
 from exactile.processors.protocol import Processor
 
+if TYPE_CHECKING:
+    from exactile.engines.families import EngineFamily
+
 EngineName = Literal["auto", "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"]
 ENGINE_NAMES: tuple[EngineName, ...] = get_args(EngineName)
-Engines = tuple[EngineFamily, tuple[EngineFamily, ...]]
+Engines = tuple["EngineFamily", tuple["EngineFamily", ...]]
 """Of the result, and of each pass before it."""
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
 OPENVINO = "openvino"
@@ -71,6 +72,8 @@ def open_processor(
         if asked != "auto" or name in BACKENDS:
             raise
         return HostProcessor(model, threads=threads, keep=keep, reason=f"not {infos[0].name}: {error}")
+    from exactile.processors.gpu import GpuProcessor  # a machine without GPUs does not load what works on them
+
     return GpuProcessor(model, driver, infos, family, levels=levels, memory_bytes=device_memory_bytes)
 
 
@@ -146,11 +149,15 @@ def _check_all_sizes(model: DeployedModel) -> None:
 
 
 def _onnx_runtime(model: DeployedModel) -> Engines:
+    from exactile.engines.families import OnnxRuntimeCudaFamily
+
     levels = [OnnxRuntimeCudaFamily(level.device_model, DevicePartials.of(level)) for level in model.levels]
     return OnnxRuntimeCudaFamily(model), tuple(levels)
 
 
 def _tensorrt(model: DeployedModel, backend: Backend, precision: str, infos: tuple[DeviceInfo, ...]) -> Engines:
+    from exactile.engines.families import TensorRTFamily
+
     family = TensorRTFamily(model, backend, precision, infos)
     levels = []
     for number in range(1, len(model.levels) + 1):

@@ -1,0 +1,33 @@
+"""The commands, each imported when it is named: the start of one does not pay for the imports and options of others."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+NAMES = ("run", "measure", "inspect", "convert", "info", "tune", "verify", "doctor")
+"""As the help lists them. The module of each is named like it, and holds a function of its name, and EXAMPLES."""
+
+
+class Commands(TyperGroup):
+    """The group of all commands; ``commands`` holds those that were asked for."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002  # the signature is click's
+        return list(NAMES)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        # What a wrong name is close to is looked for in ``commands``: it has to hold all of them.
+        for name in [cmd_name] if cmd_name in NAMES else NAMES:
+            if name not in self.commands:
+                self.commands[name] = _command(name)
+        return super().get_command(ctx, cmd_name)
+
+
+def _command(name: str) -> Any:
+    module = import_module(f"exactile.cli.{name}")
+    alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
+    alone.command(name, epilog=module.EXAMPLES)(getattr(module, name))
+    return typer.main.get_command(alone)
