@@ -177,7 +177,7 @@ def test_a_run_whose_plan_came_from_a_trial_is_resumed_by_that_plan(model, tmp_p
     monkeypatch.setattr(
         Prefix, "pixel_s", lambda _prefix, one, _budget: calls.append(1) or (1.0 if one.plan.name == other else 9.0)
     )
-    stopped(session, image, tmp_path / "a.tif", 3, trial=True)
+    stopped(session, image, tmp_path / "a.tif", 1, trial=True)
     assert len(calls) > 1
     calls.clear()
     sink = TiffSink(tmp_path / "a.tif", tile=32, resumable=True)

@@ -210,6 +210,7 @@ def _files(content: BundleContent) -> tuple[dict[str, bytes], ContractFile]:
         keeping=keeping,
         whole=whole,
         work=model.work,
+        mac_per_pixel=model.contract.mac_per_pixel,
     )
     return {**files, CONTRACT_NAME: encode_contract(contract)}, contract
 

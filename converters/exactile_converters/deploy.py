@@ -14,6 +14,7 @@ from exactile_converters.explicit_windows import write_windows
 from exactile_converters.explicit_zero_points import write_zero_points
 from exactile_converters.external_files import external_files
 from exactile_converters.from_onnx import Network, load_network
+from exactile_converters.graphs.computing import mac_per_pixel
 from exactile_converters.graphs.io import MapDtype, Normalization, ResultWish, wrap
 from exactile_converters.graphs.memory_records import wrapped_memory
 from exactile_converters.inspection import Inspection, inspect_network, not_tileable
@@ -121,7 +122,7 @@ def _deployed(
     traced = network.with_own_sizes(network.trace(), image_size)
     if traced.geometry is None:
         raise not_tileable(network.name, traced.obstacles)
-    asking = told_of(traced)
+    asking, macs = told_of(traced), mac_per_pixel(traced.nodes, traced.features)
     write_windows(traced)
     write_zero_points(traced.nodes, {name: feature.dtype for name, feature in traced.features.items()})
     levels = deployed_levels(network, traced, reductions, asking, image_dtype=image_dtype, normalization=normalization)
@@ -175,6 +176,7 @@ def _deployed(
         image=wrapped.image,
         result=wrapped.result,
         memory=memory,
+        mac_per_pixel=macs,
     )
     return DeployedModel(
         contract=contract,

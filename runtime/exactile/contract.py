@@ -193,7 +193,9 @@ class Contract:
 
     ``obstacles`` to exact tiling, in words: where there are any, the model runs in one pass, over images of
     ``only_size``, (height, width). ``in_passes``: they are statistics of the whole image, and deployed in another way
-    the network runs in tiles, after passes that find them.
+    the network runs in tiles, after passes that find them. ``mac_per_pixel`` is what one pass computes for each pixel
+    of the image, in multiply-accumulates in float32; operators that memory bounds count as many as take as long. 0: not
+    known.
     """
 
     model_name: str
@@ -205,6 +207,7 @@ class Contract:
     obstacles: tuple[str, ...] = ()
     only_size: tuple[int, int] | None = None
     in_passes: bool = False
+    mac_per_pixel: float = 0.0
 
 
 StripRole = Literal["first", "body", "last"]

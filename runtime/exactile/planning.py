@@ -32,6 +32,8 @@ from exactile.sources.sample_types import stored_type
 from exactile.statistics import measuring_bytes
 from exactile.tolerance.tolerance import Tolerance
 from exactile.tuning.machine import machine_name
+from exactile.tuning.machine_speed import MachineSpeed, usual_speed
+from exactile.tuning.tuning import TunedShape
 
 PlanName = Literal["auto", "whole", "tile", "strip"]
 PLAN_NAMES: tuple[PlanName, ...] = get_args(PlanName)
@@ -45,6 +47,9 @@ PASSES_MARGIN_BYTES = 32 << 20
 
 LITTLE = 1 / 64
 """Of the memory budget: images of one size whose plan takes so much more, or less, are not planned anew."""
+
+LONG_S = 10.0
+"""Runs that take longer, by usual figures, are worth a second in which the machine is measured, once for all runs."""
 
 SKIPPING_TILE_PX = 1024
 """Tiles where background is skipped: larger ones are hardly ever empty."""
@@ -233,7 +238,7 @@ class Planner:
             budget_bytes=self.budget_bytes,
             measure=measure,
             lanes=self.lane_choice(wish),
-            speed=self.speed,
+            speed=self.speed(image),
         )
         if wish.plan == "auto" and wish.tile is None:
             return search.best()
@@ -291,14 +296,37 @@ class Planner:
         )
         return self._host_need(plan, need) if self._devices is None else self._devices.need(plan, need)
 
+    def speed(self, image: tuple[int, int]) -> Speed:
+        """By which times of plans are predicted: as tuned on this machine with so many threads, or by rules.
+
+        ``image`` is (height, width). Where it is large, how fast the machine is was measured before, or is now.
+        """
+        if self._devices is not None:
+            return Speed(threads=self.threads)
+        tuning, points = self._model.tuning, tuple[TunedShape, ...]()
+        if tuning is not None and tuning.holds(machine_name(self._engine_name), self.threads):
+            points = tuning.shapes
+        mac = self._contract.mac_per_pixel * self._model.work
+        touching = 0.0
+        if mac > 0 and not self._engine_stays:
+            machine = self._machine_speed(image[0] * image[1] * mac)
+            pixel_s = min((one.seconds_per_pixel for one in points), default=machine.pixel_s(mac))
+            touching = 1 / machine.touched_bytes_per_s / pixel_s
+        return Speed(threads=self.threads, points=points, touching=touching)
+
+    def _machine_speed(self, mac: float) -> MachineSpeed:
+        """How fast the machine is, measured where computing so much takes long, and by ONNX Runtime alone."""
+        usual = usual_speed(self.threads)
+        other_engine = self._engine_name and not self._engine_name.startswith("onnxruntime")
+        if mac < LONG_S * usual.mac_per_s or other_engine:
+            return usual
+        from exactile.tuning.measured_speed import MEASURING_BYTES, machine_speed  # few runs are long
+
+        return machine_speed(self.threads) if self._left_bytes > MEASURING_BYTES else usual
+
     @property
-    def speed(self) -> Speed:
-        """By which times of plans are predicted: as tuned on this machine with so many threads, or by rules."""
-        tuning = self._model.tuning
-        holds = (
-            tuning is not None and self._devices is None and tuning.holds(machine_name(self._engine_name), self.threads)
-        )
-        return Speed(threads=self.threads, points=tuning.shapes if tuning is not None and holds else ())
+    def _left_bytes(self) -> int:
+        return self.budget_bytes - self.process_bytes - PROCESS_MARGIN_BYTES
 
     def side_by_side(self, plan: Plan, need: MemoryNeed) -> MemoryNeed:
         """``need``, or that of as many runs of ``plan`` as can go side by side, each with a share of the threads.

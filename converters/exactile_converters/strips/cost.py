@@ -18,37 +18,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from fractions import Fraction
-from math import prod
 
 import onnx_ir as ir
 
-from exactile_converters.geometry.cost import cost_per_pixel
 from exactile_converters.geometry.feature_maps import FeatureMap
-from exactile_converters.geometry.node_view import is_spatial
 from exactile_converters.geometry.reach import Same
-from exactile_converters.graphs.kernels import ALIASES, BLOCK_CHANNELS, FUSED_WITH_CONV
+from exactile_converters.graphs.computing import (
+    COPY,
+    MAC_PER_BYTE,
+    bytes_per_pixel,
+    in_one_kernel,
+    node_mac,
+    result_of,
+)
+from exactile_converters.graphs.kernels import BLOCK_CHANNELS
 from exactile_converters.strips.demand import demand, produced_from
 from exactile_converters.strips.frontier import Reading
 from exactile_converters.strips.source import StripSource
-
-MAC_PER_BYTE = 2.7
-"""How many multiply-accumulates of a convolution take as long as reading or writing one byte in a copy.
-
-Measured by benchmarks/carry_placement.py, whose result names the machine; the cost of a convolution itself was its
-multiply-accumulates there, whatever it reads and writes.
-"""
-
-INTEGERS = frozenset(("QLinearConv", "ConvInteger", "QLinearMatMul", "MatMulInteger"))
-INTEGER_MACS = 0.3
-"""How long a multiply-accumulate of 8-bit integers takes, by one in float32 (benchmarks/precision.py, 32 features)."""
-
-COPY = 2
-"""Bytes that a copy moves for each byte copied: one read, one written."""
-
-FREE = ALIASES | {"Unsqueeze", "Shape"}
-FOLDED_INTO = {"Conv", "ConvTranspose"}
-ACTIVATED = {"Conv", "BatchNormalization", "Add", "Sum"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +80,7 @@ class StripCosts:
             for reading in source.frontiers.readings[node]:
                 self.readers[reading.name].append((node, reading))
         makers = {value.name or "": node for node in source.frontiers.nodes for value in node.outputs}
-        self._scale = {node: float(_result(node, maps).scale["y"]) for node in source.frontiers.nodes}
+        self._scale = {node: float(result_of(node, maps).scale["y"]) for node in source.frontiers.nodes}
         self._per_row = {node: self._node_cost(node, maps, makers) for node in source.frontiers.nodes}
         self._maps = {name: self._map_cost(source, name) for name in maps}
 
@@ -116,7 +102,7 @@ class StripCosts:
         """A body strip of ``rows`` image rows when the maps in ``carry`` and the image are carried."""
         need, frontiers = demand(self._frontiers, carry), self._frontiers
         again = {
-            node: frontiers.at_reference[_result(node, frontiers.maps()).name]
+            node: frontiers.at_reference[result_of(node, frontiers.maps()).name]
             - produced_from(frontiers, node, need.recomputed)
             for node in frontiers.nodes
         }
@@ -144,17 +130,17 @@ class StripCosts:
     def rows_before(self, reading: Reading, node: ir.Node, again: int) -> int:
         """Rows above the new ones that a node reads which computes ``again`` rows of its result once more."""
         known = self._frontiers.at_reference
-        start = known[_result(node, self._frontiers.maps()).name] - again
+        start = known[result_of(node, self._frontiers.maps()).name] - again
         return known[reading.name] - self._frontiers.first_read(reading, start)
 
     def _map_cost(self, source: StripSource, name: str) -> _MapCost:
         feature, known = self._frontiers.feature(name), self._frontiers.at_reference
         late = [
-            known[name] - known[_result(node, self._frontiers.maps()).name] if isinstance(reading.reach, Same) else 0
+            known[name] - known[result_of(node, self._frontiers.maps()).name] if isinstance(reading.reach, Same) else 0
             for node, reading in self.readers[name]
         ]
         return _MapCost(
-            row_cost=float(_bytes_per_pixel(feature) / feature.scale["y"]) * COPY * MAC_PER_BYTE,
+            row_cost=float(bytes_per_pixel(feature) / feature.scale["y"]) * COPY * MAC_PER_BYTE,
             scale=float(feature.scale["y"]),
             blocked=name in source.blocked,
             late=tuple(max(0, rows) for rows in late),
@@ -163,43 +149,21 @@ class StripCosts:
 
     def _node_cost(self, node: ir.Node, maps: Mapping[str, FeatureMap], makers: Mapping[str, ir.Node]) -> float:
         """For one row of the result. A row of the result stands for 1 / scale rows of the image."""
-        result = _result(node, maps)
-        macs = float(cost_per_pixel((node,), maps).mac_per_pixel or 0)
-        macs *= INTEGER_MACS if node.op_type in INTEGERS else 1.0
-        if node.op_type in FREE or self._in_one_kernel(node, makers):
+        if self._in_one_kernel(node, makers):
             return 0.0
-        names = {value.name or "" for value in (*node.inputs, *node.outputs) if value is not None}
-        moved = sum(float(_bytes_per_pixel(maps[name])) for name in names if name in maps) * MAC_PER_BYTE
-        if node.op_type == "ConvTranspose":  # its products are written to columns, and summed from there
-            return (macs + moved + COPY * MAC_PER_BYTE * float(_bytes_per_pixel(result))) / float(result.scale["y"])
-        return max(macs, moved) / float(result.scale["y"])
+        return node_mac(node, maps) / float(result_of(node, maps).scale["y"])
 
     def _in_one_kernel(self, node: ir.Node, makers: Mapping[str, ir.Node]) -> bool:
         """Whether the kernel of the node before computes this one too."""
         source = node.inputs[0].name or "" if node.inputs and node.inputs[0] is not None else ""
-        maker = makers.get(source)
-        if maker is None or len(self.readers[source]) != 1:
-            return False
-        if node.op_type == "BatchNormalization":
-            return maker.op_type in FOLDED_INTO
-        return node.op_type in FUSED_WITH_CONV and maker.op_type in ACTIVATED
-
-
-def _result(node: ir.Node, maps: Mapping[str, FeatureMap]) -> FeatureMap:
-    return next(maps[value.name or ""] for value in node.outputs if value.name in maps)
+        return len(self.readers.get(source, ())) == 1 and in_one_kernel(node, makers.get(source))
 
 
 def _reads_blocks(source: StripSource, node: ir.Node) -> bool:
     """Whether a node's kernel reads blocks; convolutions of few channels read plain and write blocks."""
-    if _result(node, source.frontiers.maps()).name not in source.blocked:
+    if result_of(node, source.frontiers.maps()).name not in source.blocked:
         return False
     weight = node.inputs[1].const_value if node.op_type == "Conv" and node.inputs[1] is not None else None
     if weight is None:
         return True
     return int(str(weight.shape[1])) >= BLOCK_CHANNELS or node.attributes.get_int("group", 1) > 1
-
-
-def _bytes_per_pixel(feature: FeatureMap) -> Fraction:
-    """Bytes of a map for each image pixel."""
-    others = prod(size for size, label in zip(feature.shape, feature.labels, strict=True) if not is_spatial(label))
-    return Fraction(others * ir.DataType(feature.dtype).itemsize) * feature.scale["y"] * feature.scale["x"]

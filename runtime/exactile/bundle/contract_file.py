@@ -19,6 +19,10 @@ WEIGHTS_NAME = "weights.bin"
 Count = Annotated[int, Meta(ge=0, le=1 << 53)]
 Positive = Annotated[int, Meta(ge=1, le=1 << 31)]
 Work = Annotated[float, Meta(ge=0, description="Predicted time of a pass, by that of one pass of the whole network")]
+MacPerPixel = Annotated[
+    float,
+    Meta(ge=0, le=1e15, description="What one pass computes, in multiply-accumulates in float32; 0: not known"),
+]
 Stride = Annotated[int, Meta(ge=1, le=1 << 20)]
 Margin = Annotated[int, Meta(ge=-(1 << 31), le=1 << 31)]
 Channels = Annotated[int, Meta(ge=1, le=1 << 16)]
@@ -405,8 +409,8 @@ class ContractFile(Part, frozen=True, kw_only=True):
     """All of ``contract.json``. ``files`` lists every other file of the bundle.
 
     ``verification`` is null in bundles that were made before models were run for it, ``other_strips`` and ``placed``
-    came with version 3, ``levels``, ``keeping``, ``whole``, ``statistics_key`` (what statistics depend on) and ``work``
-    with version 4.
+    came with version 3, ``levels``, ``keeping``, ``whole``, ``statistics_key`` (what statistics depend on), ``work``
+    and ``mac_per_pixel`` with version 4.
     """
 
     format: Literal["exactile.bundle"]
@@ -438,6 +442,7 @@ class ContractFile(Part, frozen=True, kw_only=True):
     keeping: KeepingPart | None = None
     whole: WholePart | None = None
     work: Work = 1.0
+    mac_per_pixel: MacPerPixel = 0.0
 
 
 class Header(Struct, frozen=True, kw_only=True):

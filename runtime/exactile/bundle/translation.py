@@ -77,6 +77,7 @@ def contract_from(file: ContractFile) -> Contract:
         ),
         memory=memory_from(file.memory),
         verification=_verification_from(file.verification),
+        mac_per_pixel=file.mac_per_pixel,
     )
 
 

@@ -16,7 +16,7 @@ from exactile.errors import BudgetError, OptionError
 from exactile.geometry import Geometry, round_up
 from exactile.plan.border import Border
 from exactile.plan.lanes import in_lanes
-from exactile.plan.speed import USUAL, Speed
+from exactile.plan.speed import TILE_OVERHEAD_PX, USUAL, Speed
 from exactile.plan.strips import StripPlan
 from exactile.plan.tiles import AxisDomain, TilePlan
 
@@ -39,9 +39,6 @@ SENSIBLE = 1.05
 
 SPREAD_BYTES = 256 << 10
 """By which equal processes differ."""
-
-TILE_OVERHEAD_PX = 64 * 64
-"""What a tile costs by itself (reading, a call of the engine, writing), in computed pixels."""
 
 KEPT_ROW_PX = 64
 """What a row of a tile costs besides, in computed pixels, where maps are kept: files are read in strips of columns."""
@@ -250,7 +247,7 @@ def _cheapest_first(
     cost = np.ceil(tiles / lanes) * (heights * (widths + row_px) + TILE_OVERHEAD_PX)
     bytes_needed = _activation_bytes(contract, heights, widths)
     if speed is not None:
-        cost = cost * speed.of("tile", lanes, lanes * bytes_needed)
+        cost = cost * speed.of("tile", lanes, lanes * bytes_needed) + speed.once(lanes * bytes_needed) / lanes
     steps = np.floor(np.log(cost / cost.min()) / np.log1p(NEGLIGIBLE))
     fitting = np.flatnonzero((bytes_needed <= rough_bytes) & (tiles >= lanes))
     area = (heights * widths).ravel()

@@ -1,8 +1,8 @@
 """How long a plan takes on a CPU, by one pass of the network over every wanted pixel once.
 
 A whole pass computes the padding to an accepted size, tiles all their pixels, strips what carries copy and compute
-again on top: ``predicted_passes``. Maps that are large cost more for each pixel: they leave the caches, and their pages
-are touched for the first time.
+again on top: ``predicted_passes``. Maps that are large cost more for each pixel, since they leave the caches; and
+memory is touched for the first time, once for all tiles or strips. Each of these costs something by itself.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from exactile.plan.lanes import unevenness
-from exactile.plan.speed import USUAL, Speed
+from exactile.plan.speed import TILE_OVERHEAD_PX, USUAL, Speed
 from exactile.plan.strips import StripPlan
 from exactile.plan.tiles import TilePlan
 from exactile.tuning.tuning import PlanKind
@@ -45,6 +45,7 @@ def predicted(plan: Plan, *, activation_bytes: int, needed_bytes: int, speed: Sp
     kind: PlanKind = "strip" if isinstance(plan, StripPlan) else "tile"
     inference = float(speed.of(kind, plan.lanes, activation_bytes))
     time = predicted_passes(plan) * inference * unevenness(plan)
+    time += (len(plan) * TILE_OVERHEAD_PX + float(speed.once(activation_bytes))) / plan.wanted_pixels
     return Predicted(plan=plan, time=time, needed_bytes=needed_bytes)
 
 

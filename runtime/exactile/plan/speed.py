@@ -12,12 +12,14 @@ from exactile.plan.lanes import STRIP_WAITING, TILE_WAITING, less_waiting
 from exactile.tuning.tuning import PlanKind, TunedShape
 
 LARGE_BYTES = 512 << 20
-LARGE_MAPS = 0.1
-"""What each doubling of the memory of an inference costs beyond ``LARGE_BYTES``, of its time.
+LARGE_MAPS = 0.06
+"""What each doubling of the memory of an inference costs beyond ``LARGE_BYTES``, of its time, once it was touched.
 
-Measured with U-Nets of 16 and 64 features on two cores, one pass beside strips: 1.11 to 1.4 times for 1.4 GiB, 1.29 and
-1.31 for 5.7 GiB.
+Measured with U-Nets of 8, 16 and 32 features on two cores, one pass of 2048 x 2048 pixels beside strips of it.
 """
+
+TILE_OVERHEAD_PX = 64 * 64
+"""What a tile or strip costs by itself (reading, a call of the engine, writing), in computed pixels."""
 
 WAITING: Mapping[PlanKind, float] = {"tile": TILE_WAITING, "strip": STRIP_WAITING}
 
@@ -28,10 +30,14 @@ class Speed:
 
     ``points`` were measured; between them times follow the logarithm of the memory, and beyond the largest the rules.
     Where there are none for a kind of plan in so many lanes, the rules hold, in the unit of what was measured.
+
+    An engine touches its memory for the first time, too, which takes ``touching`` for each byte, by what computing a
+    pixel of the image takes at best; 0 where it is not known, or the engine has touched it before.
     """
 
     threads: int = 1
     points: tuple[TunedShape, ...] = ()
+    touching: float = 0.0
     _curves: dict[tuple[PlanKind, int], tuple[NDArray[np.float64], NDArray[np.float64]]] = field(
         init=False, repr=False, compare=False, default_factory=dict
     )
@@ -61,6 +67,10 @@ class Speed:
         sizes = np.log2(np.maximum(activation_bytes, 1))
         beyond = slowed(activation_bytes) / slowed(np.exp2(np.clip(sizes, curve[0][0], curve[0][-1])))
         return np.interp(sizes, *curve) * beyond
+
+    def once(self, activation_bytes: ArrayLike) -> NDArray[np.float64]:
+        """Pixels that could be computed while the memory of inferences in all lanes is touched for the first time."""
+        return np.asarray(activation_bytes, np.float64) * self.touching
 
     def least(self, kind: PlanKind, lanes: int) -> float:
         """The time that no inference falls below."""

@@ -79,7 +79,7 @@ class Candidates:
             plan,
             activation_bytes=need.activation_bytes,
             needed_bytes=need.needed_bytes,
-            speed=self.planner.speed,
+            speed=self.planner.speed((self.source.height, self.source.width)),
         )
         if not isinstance(plan, StripPlan) or plan.x.tile <= WIDEST_PX or plan.lanes > 1:
             return Candidate(predicted=guess, plan=plan, need=need, source=self.source)
