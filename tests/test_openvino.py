@@ -260,7 +260,9 @@ def test_a_tuning_of_one_engine_says_nothing_of_the_other():
     model, source = deployed("unet_d2", "labels"), ArraySource(image_of("unet_d2", (400, 400)))
     shapes = (TunedShape(kind="tile", shape=(256, 256), lanes=1, activation_bytes=1, seconds_per_pixel=1e-3),)
     tuned = replace(model, tuning=Tuning(belongs_to="0" * 64, machine=machine_name(), threads=2, shapes=shapes))
-    speeds = [Session(tuned, engine=engine, threads=2)._planner.speed.points for engine in ("onnxruntime", ENGINE)]
+    speeds = [
+        Session(tuned, engine=engine, threads=2)._planner.speed((400, 400)).points for engine in ("onnxruntime", ENGINE)
+    ]
     assert speeds == [shapes, ()]
     found = Session(model, engine=ENGINE, threads=2).tune(seconds=0.5)
     assert found.machine.endswith(f"CPUs; openvino {openvino.__version__.partition('-')[0]}")

@@ -316,9 +316,10 @@ class Planner:
         return Speed(threads=self.threads, points=points, touching=touching)
 
     def _machine_speed(self, mac: float) -> MachineSpeed:
-        """How fast the machine is, measured where computing so much takes long."""
+        """How fast the machine is, measured where computing so much takes long, and by ONNX Runtime alone."""
         usual = usual_speed(self.threads)
-        if mac < LONG_S * usual.mac_per_s:
+        other_engine = self._engine_name and not self._engine_name.startswith("onnxruntime")
+        if mac < LONG_S * usual.mac_per_s or other_engine:
             return usual
         from exactile.tuning.measured_speed import MEASURING_BYTES, machine_speed  # few runs are long
 
