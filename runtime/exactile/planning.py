@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -11,7 +10,7 @@ import numpy as np
 
 from exactile.background import Background
 from exactile.contract import DeployedModel
-from exactile.errors import BudgetError, ChannelError, DeviceMemoryError, EngineError, OptionError, PlanError
+from exactile.errors import BudgetError, ChannelError, DeviceMemoryError, OptionError, PlanError
 from exactile.one_pass import check_one_pass, pass_size, reason, refused_tiles
 from exactile.passes.store import maps_on_disk, part_bytes
 from exactile.pipeline.staging import read_plan
@@ -323,10 +322,7 @@ class Planner:
             return usual
         from exactile.tuning.measured_speed import MEASURING_BYTES, machine_speed  # few runs are long
 
-        if self._left_bytes > MEASURING_BYTES:
-            with suppress(EngineError):  # it is measured by ONNX Runtime, which another engine does not need
-                return machine_speed(self.threads)
-        return usual
+        return machine_speed(self.threads) if self._left_bytes > MEASURING_BYTES else usual
 
     @property
     def _left_bytes(self) -> int:
