@@ -152,7 +152,7 @@ class OpenVinoFamily:
     def suited(self, model: DeployedModel) -> DeployedModel:
         """Strips of fewer bits hold the arithmetic of ONNX Runtime."""
         if self._precision == "bf16" and model.strips is not None:
-            return model.without_strips("in bfloat16, a strip rounds its carries where one pass does not")
+            return model.without_strips("in bfloat16, tiles were compared with one pass, strips were not")
         if model.strips is not None and model.strips.processor:
             return model.without_strips("of fewer bits, its strips hold the arithmetic of ONNX Runtime, not OpenVINO's")
         return model
