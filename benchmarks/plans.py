@@ -1,11 +1,12 @@
 """Is the plan that ``auto`` takes the fastest? A sweep over plans and shapes, beside it.
 
-``python -m benchmarks.plans [--networks unet-16 ...] [--sizes 512 2048] [--rounds 3] [--minutes 4]``. Each run is a
-session of its own, its engine opened and closed, that segments an array of random samples: one whole pass, square
+``python -m benchmarks.plans [--networks unet-16 ...] [--sizes 512 2048] [--rounds 3] [--minutes 4] [--tune 60]``. Each
+run is a session of its own, its engine opened and closed, that segments an array of random samples: one whole pass, square
 tiles, strips of several heights and band widths, and what ``auto`` takes without a limit and with 1 GiB beside what the
 process has. Runs take turns. Seconds are kept in ``benchmarks/results/plans-cells.json`` as they come, and a later call
 measures what is missing there; ``--minutes`` ends a call early. A plan that fits 1 GiB is not run again with that
 limit. Seconds are medians; "auto by best" is the time of the plan that auto takes now by that of the fastest of all.
+With ``--tune``, each network is tuned for so many seconds first, and "none, tuned" is what auto takes by that.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -60,34 +61,37 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 
 @dataclass(frozen=True, slots=True, order=True)
 class Cell:
-    """A plan and its shape: (height, width), or strip rows and band width."""
+    """A plan and its shape: (height, width), or strip rows and band width; in so many lanes."""
 
     plan: PlanName
     height: int
     width: int
+    lanes: int = 1
 
     @classmethod
     def of(cls, plan: Plan) -> Cell:
         if isinstance(plan, StripPlan):
-            return cls("strip", plan.rows, plan.x.tile)
-        return cls("whole" if len(plan) == 1 else "tile", *plan.tile_shape)
+            return cls("strip", plan.rows, plan.x.tile, plan.lanes)
+        return cls("whole" if len(plan) == 1 else "tile", *plan.tile_shape, plan.lanes)
 
     def __str__(self) -> str:
-        return f"{self.plan} {self.height}x{self.width}"
+        return f"{self.plan} {self.height}x{self.width}" + (f", {self.lanes} lanes" if self.lanes > 1 else "")
 
 
 class Case:
     """A network and a square image of ``px`` pixels."""
 
-    def __init__(self, model: DeployedModel, px: int) -> None:
+    def __init__(self, model: DeployedModel, px: int, tuned: DeployedModel | None = None) -> None:
         self.model = model
         samples = np.random.default_rng(0).integers(0, 256, (px, px, model.contract.image.channels), np.uint8)
         self.source, self.px = ArraySource(samples), px
         free = Session(model)
         self.limited = Session(model, memory_bytes=settled_resident_bytes() + LIMIT_BYTES)
+        sessions = {"none": free, "1 GiB": self.limited} | (
+            {"none, tuned": Session(tuned)} if tuned is not None else {}
+        )
         self.taken = {
-            limit: Cell.of(session.plan(self.source, ArraySink()).plan)
-            for limit, session in (("none", free), ("1 GiB", self.limited))
+            limit: Cell.of(session.plan(self.source, ArraySink()).plan) for limit, session in sessions.items()
         }
         self.cells = sorted({*self.taken.values(), *(Cell.of(plan) for plan in self._plans(free))})
 
@@ -107,7 +111,10 @@ class Case:
         return session.plan(self.source, ArraySink(), plan=plan, tile=tile).plan
 
     def run(self, cell: Cell) -> float:
-        session, shape = Session(self.model), None if cell.plan == "whole" else (cell.height, cell.width)
+        session, shape = (
+            Session(self.model, lanes=cell.lanes),
+            None if cell.plan == "whole" else (cell.height, cell.width),
+        )
         gc.collect()
         begin = time.perf_counter()
         session.segment(self.source, ArraySink(), plan=cell.plan, tile=shape)
@@ -116,7 +123,7 @@ class Case:
     def memory(self, cell: Cell) -> tuple[float, bool]:
         """MiB that the cell takes beside the process, predicted, and whether that is within the limit."""
         shape = None if cell.plan == "whole" else (cell.height, cell.width)
-        plan = Session(self.model).plan(self.source, ArraySink(), plan=cell.plan, tile=shape).plan
+        plan = Session(self.model, lanes=cell.lanes).plan(self.source, ArraySink(), plan=cell.plan, tile=shape).plan
         need = self.limited.memory_need(plan, self.source, ArraySink())
         return (need.needed_bytes - need.process_bytes) / 2**20, need.fits(self.limited.budget_bytes)
 
@@ -133,8 +140,9 @@ def sweep(options: argparse.Namespace) -> tuple[dict[str, Case], dict[str, dict[
     cases = {}
     for name in options.networks:
         model = deployed(NETWORKS[name](), name)
+        tuned = replace(model, tuning=Session(model).tune(seconds=options.tune)) if options.tune else None
         for px in [SMALL] if options.quick else options.sizes:
-            case = cases[key_of(name, px)] = Case(model, px)
+            case = cases[key_of(name, px)] = Case(model, px, tuned)
             seconds = found.setdefault(key_of(name, px), {})
             for cell in case.cells:
                 seconds.setdefault(str(cell), [])
@@ -163,7 +171,7 @@ def measure(options: argparse.Namespace) -> Iterator[Record]:
         medians = {cell: statistics.median(found[key][str(cell)][:rounds]) for cell in case.cells}
         memory = {cell: case.memory(cell) for cell in medians}
         for limit, taken in case.taken.items():
-            fitting = {cell: s for cell, s in medians.items() if limit == "none" or memory[cell][1]}
+            fitting = {cell: s for cell, s in medians.items() if limit != "1 GiB" or memory[cell][1]}
             if taken not in fitting:
                 continue
             best = min(fitting, key=fitting.__getitem__)
@@ -190,6 +198,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[512, 2048], metavar="PX")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--minutes", type=float, default=600)
+    parser.add_argument("--tune", type=float, default=0, metavar="SECONDS")
     run_part(measure, parser)
 
 
