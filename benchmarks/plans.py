@@ -1,12 +1,13 @@
 """Is the plan that ``auto`` takes the fastest? A sweep over plans and shapes, beside it.
 
-``python -m benchmarks.plans [--networks unet-16 ...] [--sizes 512 2048] [--rounds 3] [--minutes 4] [--tune 60]``. Each
-run is a session of its own, its engine opened and closed, that segments an array of random samples: one whole pass, square
-tiles, strips of several heights and band widths, and what ``auto`` takes without a limit and with 1 GiB beside what the
-process has. Runs take turns. Seconds are kept in ``benchmarks/results/plans-cells.json`` as they come, and a later call
-measures what is missing there; ``--minutes`` ends a call early. A plan that fits 1 GiB is not run again with that
-limit. Seconds are medians; "auto by best" is the time of the plan that auto takes now by that of the fastest of all.
-With ``--tune``, each network is tuned for so many seconds first, and "none, tuned" is what auto takes by that.
+``python -m benchmarks.plans [--networks unet-16 ...] [--sizes 512 2048] [--rounds 3] [--minutes 4] [--tune 60]``.
+Each run is a session of its own, its engine opened and closed, that segments an array of random samples: one whole
+pass, square tiles, strips of several heights and band widths, and what ``auto`` takes without a limit and with 1 GiB
+beside what the process has. Runs take turns. Seconds are kept in ``benchmarks/results/plans-cells.json`` as they
+come, and a later call measures what is missing there; ``--minutes`` ends a call early. A plan that fits 1 GiB is not
+run again with that limit. Seconds are medians; "auto by best" is the time of the plan that auto takes now by that of
+the fastest of all. With ``--tune``, each network is tuned for so many seconds first, and "none, tuned" is what auto
+takes by that.
 """
 
 from __future__ import annotations
