@@ -51,15 +51,17 @@ def prepared(model: bytes):
 
 
 @lru_cache(maxsize=2)
-def converted(model: bytes, image_dtype: str, normalization: Normalization | None, output: str):
-    """Without strips: they have tests of their own."""
+def converted(model: bytes, image_dtype: str, normalization: Normalization | None, output: str, *, strips: bool):
     network, geometry = prepared(model)
-    made = deploy(network.copy(), image_dtype=image_dtype, normalization=normalization, output=output, strips=False)
+    made = deploy(network.copy(), image_dtype=image_dtype, normalization=normalization, output=output, strips=strips)
     return geometry, made
 
 
 def segment(model: bytes, image: np.ndarray, *, output="raw", normalization=None, memory=MEMORY, **options):
-    geometry, deployed = converted(model, str(image.dtype), normalization, output)
+    """What ``model`` makes of ``image``. Strips are made where they may be run."""
+    plan = options.get("plan", "auto")
+    strips = plan == "strip" or (plan == "auto" and options.get("tile") is None)
+    geometry, deployed = converted(model, str(image.dtype), normalization, output, strips=strips)
     sink = ArraySink()
     summary = Session(deployed, memory_bytes=memory).segment(ArraySource(image), sink, **options)
     return sink.result, summary, geometry
