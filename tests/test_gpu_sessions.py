@@ -103,7 +103,9 @@ def test_what_was_asked_for_is_what_runs(monkeypatch, tmp_path):
         with pytest.raises(OptionError, match="runs on GPUs"):
             Session(model, device="cpu", engine="tensorrt")
         with pytest.raises(OptionError, match="an engine is one of"):
-            Session(model, engine="openvino")
+            Session(model, engine="ncnn")
+        with pytest.raises(OptionError, match="runs on the CPU"):
+            Session(model, device="cuda:0", engine="openvino")
         with pytest.raises(OptionError, match="--device takes"):
             Session(model, device="gpu")
         assert emulation.leaks() == []

@@ -17,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from exactile import planning
 from exactile.bundle.opening import open_bundle
+from exactile.plan.speed import AT_HAND_BYTES
 from exactile.planning import Planner, Wish
 from exactile.session import Session
 from exactile.sinks.array import ArraySink
@@ -190,7 +191,8 @@ def test_touching_memory_takes_as_long_as_was_measured(monkeypatch):
     monkeypatch.setattr(planning, "usual_speed", lambda _threads: machine)
     speed = planner_of(6500.0, threads=2).speed((1000, 1000))
     seconds_for_a_pixel = 6500.0 / (REACHED * 50e9)
-    assert speed.once(3e9) * seconds_for_a_pixel == pytest.approx(1.5)
+    assert speed.once(3e9 + AT_HAND_BYTES) * seconds_for_a_pixel == pytest.approx(1.5)
+    assert speed.once(AT_HAND_BYTES) == 0
     assert planner_of(0.0, threads=2).speed((1000, 1000)).once(3e9) == 0
     assert planner_of(6500.0, threads=2, engine_stays=True).speed((1000, 1000)).once(3e9) == 0
 
@@ -230,3 +232,9 @@ def test_a_run_by_what_was_measured_is_equal_to_one_pass(monkeypatch):
             results.append(sink.result)
     assert measured_speed.machine_speed.cache_info().currsize == 1
     np.testing.assert_array_equal(*results)
+
+
+def test_a_small_image_of_a_network_that_computes_hardly_anything_is_one_tile():
+    """Reading and writing a pixel takes longer than touching its memory."""
+    image = ArraySource(image_for("unet_d2", 200, 40))
+    assert len(planner_of(1.0).choose(image, NoSink(), Wish(plan="tile")).plan) == 1

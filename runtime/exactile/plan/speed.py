@@ -18,6 +18,9 @@ LARGE_MAPS = 0.06
 Measured with U-Nets of 8, 16 and 32 features on two cores, one pass of 2048 x 2048 pixels beside strips of it.
 """
 
+AT_HAND_BYTES = 16 << 20
+"""So much memory a process has touched before, whatever it runs."""
+
 TILE_OVERHEAD_PX = 64 * 64
 """What a tile or strip costs by itself (reading, a call of the engine, writing), in computed pixels."""
 
@@ -70,7 +73,7 @@ class Speed:
 
     def once(self, activation_bytes: ArrayLike) -> NDArray[np.float64]:
         """Pixels that could be computed while the memory of inferences in all lanes is touched for the first time."""
-        return np.asarray(activation_bytes, np.float64) * self.touching
+        return np.maximum(np.asarray(activation_bytes, np.float64) - AT_HAND_BYTES, 0) * self.touching
 
     def least(self, kind: PlanKind, lanes: int) -> float:
         """The time that no inference falls below."""

@@ -10,6 +10,9 @@ REACHED = 0.5
 Measured on two cores: 0.41 to 0.96, with U-Nets of 8 to 64 features, a ResNet U-Net, and FC-DenseNet-56.
 """
 
+LEAST_PIXEL_S = 2e-8
+"""However little is computed, a pixel is read, normalised and written."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MachineSpeed:
@@ -24,7 +27,7 @@ class MachineSpeed:
 
     def pixel_s(self, mac: float) -> float:
         """Seconds in which a network computes a pixel of so many multiply-accumulates."""
-        return mac / (REACHED * self.mac_per_s)
+        return max(LEAST_PIXEL_S, mac / (REACHED * self.mac_per_s))
 
 
 def usual_speed(threads: int) -> MachineSpeed:
