@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from exactile.geometry import AxisGeometry, Geometry
 from exactile.session import Session
@@ -166,3 +167,46 @@ def test_one_deployed_model_serves_every_remainder():
 def test_published_networks_at_1000_by_1003(name, exporter):
     """HRNet's halo is larger than the image: tiles are the whole of it. Fifty layers add to the rounding."""
     check_plans(positioned_onnx(name, exporter, large=True), LARGE, 14, tolerance=2 * TOLERANCE)
+
+
+def padded_then_halved() -> bytes:
+    """At even sizes, which are padded to odd ones, halving depends on the position; at odd ones it does not."""
+    nodes = [
+        helper.make_node("Relu", ["image"], ["a"]),
+        helper.make_node("Pad", ["a", "one_below_and_right"], ["b"]),
+        helper.make_node(
+            "Resize",
+            ["b", "", "half"],
+            ["y"],
+            mode="nearest",
+            nearest_mode="floor",
+            coordinate_transformation_mode="asymmetric",
+        ),
+    ]
+    constants = {
+        "one_below_and_right": np.array([0, 0, 0, 0, 0, 0, 1, 1]),
+        "half": np.array([1, 1, 0.5, 0.5], np.float32),
+    }
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 1, "h", "w"])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    opset = [helper.make_opsetid("", 18)]
+    return helper.make_model(graph, opset_imports=opset, ir_version=9).SerializeToString()
+
+
+@pytest.mark.parametrize("size", [(7, 7), (6, 7), (7, 6), (6, 6), (33, 41), (32, 41), (34, 40)])
+def test_sizes_that_do_not_ask_for_the_position_run_by_a_graph_that_is_told(size):
+    """The position is told at the first size that was looked at, and so at all."""
+    model, image = padded_then_halved(), np.random.default_rng(0).random((*size, 1), np.float32)
+    (expected,) = plain(model).run(None, {"image": image.transpose(2, 0, 1)[None]})
+    network = prepare_network(onnx.load_from_string(model), name="net")
+    session = Session(deploy(network, image_dtype="float32", output="raw"), memory_bytes=8 << 30)
+    for tile in (None, (3, 5), (8, 16)):
+        sink = ArraySink()
+        summary = session.segment(ArraySource(image), sink, plan="tile", tile=tile)
+        assert (summary.tiles > 1) == (tile is not None and (size[0] > tile[0] or size[1] > tile[1]))
+        np.testing.assert_array_equal(sink.result, expected[0])

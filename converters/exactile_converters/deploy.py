@@ -172,7 +172,7 @@ def _deployed(
             model, reason, others = made_strips(wrapped, traced, image_size, wanted=strips)
     contract = Contract(
         model_name=network.name,
-        geometry=traced.geometry,
+        geometry=traced.geometry.all_placed,  # its graph is told the position, whether or not the size asks for it
         image=wrapped.image,
         result=wrapped.result,
         memory=memory,

@@ -170,6 +170,13 @@ class AxisGeometry:
         return replace(self, others=tuple(other for other in self.others or () if not other.placed))
 
     @property
+    def all_placed(self) -> AxisGeometry:
+        """The same where graphs are told the position at sizes of every remainder, if they are at the first."""
+        if not self.placed:
+            return self
+        return replace(self, others=self.others and tuple(replace(other, placed=True) for other in self.others))
+
+    @property
     def margin_before(self) -> int:
         """Input pixels that a tile holds before the first aligned output boundary it answers for."""
         return self.before + self.extra_before
@@ -235,6 +242,11 @@ class Geometry:
     def without_placed(self) -> Geometry:
         """The same with sizes at which operators depend on the position extended."""
         return Geometry(y=self.y.without_placed, x=self.x.without_placed)
+
+    @property
+    def all_placed(self) -> Geometry:
+        """The same where graphs are told the position at sizes of every remainder, if they are at the first."""
+        return Geometry(y=self.y.all_placed, x=self.x.all_placed)
 
     @property
     def without_others(self) -> Geometry:
