@@ -42,7 +42,7 @@ class FreeEngine:
 
 
 class FreeLease:
-    def engines(self, _plan, **_options) -> FreeLease:
+    def engines(self, *_run) -> FreeLease:
         return self
 
     @contextmanager
