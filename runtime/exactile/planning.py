@@ -99,8 +99,9 @@ class Planner:
     With ``space``, plans for GPUs, by what they allow. With ``engine_stays``, engines stay open for further runs.
     ``kept_bytes`` more are taken by maps that are kept between passes. On a CPU, the network may use so many
     ``threads``, in so many ``lanes`` where a wish says nothing of them, or for as many as ``images`` side by side that
-    are each one tile. Of its attributes, ``used_bytes`` are those in use, ``process_bytes`` those with kept maps and
-    what passes leave behind.
+    are each one tile. ``engine_memory`` is what an engine takes, ``other_engine`` the name of one that is not ONNX
+    Runtime. Of its attributes, ``used_bytes`` are those in use, ``process_bytes`` those with kept maps and what passes
+    leave behind.
     """
 
     def __init__(
@@ -116,9 +117,9 @@ class Planner:
         lanes: int | None = None,
         images: int = 1,
         engine_memory: EngineMemory = ONNX_RUNTIME_MEMORY,
-        engine_name: str = "",
+        other_engine: str = "",
     ) -> None:
-        self._engine_memory, self._engine_name = engine_memory, engine_name
+        self._engine_memory, self._other_engine = engine_memory, other_engine
         self.threads, self._lanes, self._images = threads, lanes, images
         self._engine_stays = engine_stays
         self._devices = DevicePlanner(model, space) if space is not None else None
@@ -304,7 +305,7 @@ class Planner:
         if self._devices is not None:
             return Speed(threads=self.threads)
         tuning, points = self._model.tuning, tuple[TunedShape, ...]()
-        if tuning is not None and tuning.holds(machine_name(self._engine_name), self.threads):
+        if tuning is not None and tuning.holds(machine_name(self._other_engine), self.threads):
             points = tuning.shapes
         mac = self._contract.mac_per_pixel * self._model.work
         touching = 0.0
@@ -317,8 +318,7 @@ class Planner:
     def _machine_speed(self, mac: float) -> MachineSpeed:
         """How fast the machine is, measured where computing so much takes long, and by ONNX Runtime alone."""
         usual = usual_speed(self.threads)
-        other_engine = self._engine_name and not self._engine_name.startswith("onnxruntime")
-        if mac < LONG_S * usual.mac_per_s or other_engine:
+        if mac < LONG_S * usual.mac_per_s or self._other_engine:
             return usual
         from exactile.tuning.measured_speed import MEASURING_BYTES, machine_speed  # few runs are long
 

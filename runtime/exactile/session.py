@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from exactile.architecture import GPU
 from exactile.background import Background
 from exactile.contract import Contract, DeployedModel
+from exactile.engines.host_families import OnnxRuntimeFamily
 from exactile.engines.threads import compute_threads
 from exactile.errors import ExactileError, OptionError, PlanError
 from exactile.image_run import ImageRun, Watcher
@@ -108,7 +109,7 @@ class Session:
         budget_bytes = memory_bytes if memory_bytes is not None else default_budget_bytes()
 
         family = self._processor.family if isinstance(self._processor, HostProcessor) else None
-        self._engine_name = family.name if family is not None else ""
+        self._other_engine = "" if family is None or isinstance(family, OnnxRuntimeFamily) else family.name
 
         def planner(model: DeployedModel) -> Planner:
             return Planner(
@@ -121,7 +122,7 @@ class Session:
                 lanes=lanes,
                 images=images,
                 engine_memory=family.memory if family is not None else ONNX_RUNTIME_MEMORY,
-                engine_name=self._engine_name,
+                other_engine=self._other_engine,
             )
 
         self._planner_of = planner
@@ -375,7 +376,7 @@ class Session:
             model=self._model,
             planner=self._planner,
             processor=self._processor,
-            machine=machine_name(self._engine_name),
+            machine=machine_name(self._other_engine),
             seconds=seconds,
             progress=progress or (lambda _done, _total: None),
         )

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from exactile.contract import POSITION
 from exactile.engines.arena import SHARED_ARENA, share_allocator
+from exactile.engines.claims import check_claims
 from exactile.engines.threads import compute_threads
 from exactile.errors import CancelledError, EngineError
 from exactile.memory import return_freed_memory
@@ -82,7 +83,7 @@ class OnnxRuntimeEngine:
         try:
             add_weights(ort, options, weights or {}, graph)
             self._session = open_session(ort, graph, options)
-            check_claims(self._session, claims or {}, "the graph")
+            check_claims(metadata_of(self._session), claims or {}, "the graph")
             asked = {argument.name for argument in self._session.get_inputs()}
             self._constants = {name: array for name, array in (constants or {}).items() if name in asked}
             self._tile_shape, self._tile_dtype = declared(self._session.get_inputs(), input_name, "input")
@@ -210,16 +211,10 @@ def bind(bind_one: Any, name: str, array: NDArray[Any]) -> None:
     bind_one(name, "cpu", 0, array.dtype.type, list(array.shape), array.ctypes.data)
 
 
-def check_claims(session: Any, claims: Mapping[str, str], graph: str) -> None:
-    """Raise EngineError where a graph was made for another contract: its metadata says so."""
-    made_for = session.get_modelmeta().custom_metadata_map
-    for key, claim in claims.items():
-        if made_for.get(key) != claim:
-            made = made_for.get(key, "no contract at all")[:LONGEST_DETAIL]
-            raise EngineError(
-                f"{graph} and the contract disagree about {key}: the graph was made for {made}, the contract says "
-                f"{claim[:LONGEST_DETAIL]}; convert the model again"
-            )
+def metadata_of(session: Any) -> Mapping[str, str]:
+    """What the session's graph says of itself."""
+    found: Mapping[str, str] = session.get_modelmeta().custom_metadata_map
+    return found
 
 
 def declared(arguments: Any, name: str, role: str) -> tuple[tuple[int | str | None, ...], str]:

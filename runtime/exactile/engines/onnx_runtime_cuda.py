@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from exactile.engines.claims import check_claims
 from exactile.engines.cuda_placement import left_to_the_cpu
 from exactile.engines.cuda_provider import PROVIDER, check_provider, fail_on_device, load_cuda_library, quiet
 from exactile.engines.device_network import taken
-from exactile.engines.onnx_runtime import add_weights, check_claims, declared, session_options
+from exactile.engines.onnx_runtime import add_weights, declared, metadata_of, session_options
 from exactile.errors import DeviceError, EngineError
 
 NOT_ON_CUDA = "exactile.not_on_cuda"
@@ -75,7 +76,7 @@ class OnnxRuntimeCudaNetwork:
         asked = provider_options(ordinal, stream, memory_limit_bytes, tf32=tf32)
         try:
             self._session = self._open(graph, options, asked)
-            check_claims(self._session, claims or {}, "the graph")
+            check_claims(metadata_of(self._session), claims or {}, "the graph")
             _check_doubt(self._session)
             self._tensors = tensors_of(self._session, output_shapes)
         except BaseException:

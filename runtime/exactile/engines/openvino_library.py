@@ -11,6 +11,7 @@ from typing import Any, Literal, NoReturn
 
 from numpy.typing import NDArray
 
+from exactile.engines.claims import check_claims
 from exactile.engines.graph_weights import addressed
 from exactile.errors import CancelledError, EngineError, OptionError
 from exactile.memory import return_freed_memory
@@ -148,7 +149,7 @@ def compile_graph(
     ``claims`` are entries that the graph's metadata must have.
     """
     held = addressed(graph, weights)
-    _check_claims(held.metadata, claims, what)
+    check_claims(held.metadata, claims, what)
     try:
         network = library.core.read_model(io.BytesIO(held.graph))
     except Exception as error:  # noqa: BLE001  # its exceptions share no base class
@@ -194,17 +195,6 @@ def _described(ports: Any) -> dict[str, tuple[tuple[int, ...], str]]:
         for port in ports
         for name in port.get_names()
     }
-
-
-def _check_claims(made_for: Mapping[str, str], claims: Mapping[str, str], what: str) -> None:
-    """Raise EngineError where a graph was made for another contract: its metadata says so."""
-    for key, claim in claims.items():
-        if made_for.get(key) != claim:
-            made = made_for.get(key, "no contract at all")[:LONGEST_DETAIL]
-            raise EngineError(
-                f"{what} and the contract disagree about {key}: the graph was made for {made}, the contract says "
-                f"{claim[:LONGEST_DETAIL]}; convert the model again"
-            )
 
 
 def fail(error: Exception, doing: str) -> NoReturn:

@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from exactile.contract import POSITION, Contract, StripModel, StripRole
 from exactile.engines.arena import SHARED_ARENA, share_allocator
 from exactile.engines.carries import CarryPair
+from exactile.engines.claims import check_claims
 from exactile.engines.onnx_runtime import (
     add_weights,
     bind,
-    check_claims,
     fail,
     load_library,
+    metadata_of,
     open_session,
     session_options,
 )
@@ -137,7 +138,7 @@ class StripEngine:
         graph = self._strips.graphs[role].graph
         add_weights(self._ort, options, self._strips.weights, graph)
         self._session = open_session(self._ort, graph, options)
-        check_claims(self._session, self._claims, f"the graph of {role} strips")
+        check_claims(metadata_of(self._session), self._claims, f"the graph of {role} strips")
         self._asked = {argument.name for argument in self._session.get_inputs()}
         return_freed_memory()
         self._open_for = role, height
