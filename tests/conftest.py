@@ -14,6 +14,8 @@ _CACHE = tempfile.TemporaryDirectory(prefix="exactile-tests-", ignore_cleanup_er
 os.environ["EXACTILE_CACHE_DIR"] = _CACHE.name
 # Tests change the converter and count what it does: a model that an earlier one left would make them pass or fail idly.
 os.environ.setdefault("EXACTILE_CACHE_SIZE", "0")
+# ONNX Runtime is imported before exactile by some tests; its thread for usage data does not survive a fork.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 settings.register_profile("ci", derandomize=True, print_blob=True)
 if os.environ.get("CI"):

@@ -6,7 +6,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-RANDOM = np.random.default_rng(11)
+SEED = 11
+RANDOM = np.random.default_rng(SEED)
 ALL_SIDES = {"pads": [1] * 4}
 MS = "com.microsoft"
 
@@ -16,7 +17,11 @@ def floats(*shape: int) -> np.ndarray:
 
 
 def model_of(nodes, constants, *, image=("n", 3, "h", "w"), rank=4, kind=TensorProto.FLOAT, opset=17, domains=()):
-    """``nodes``: (operator, inputs, outputs, attributes), an operator of another domain as ``domain:operator``."""
+    """``nodes``: (operator, inputs, outputs, attributes), an operator of another domain as ``domain:operator``.
+
+    The weights of a network are the same whatever was made before it: `RANDOM` starts anew after each.
+    """
+    RANDOM.bit_generator.state = np.random.default_rng(SEED).bit_generator.state
     made = []
     for op, inputs, outputs, attributes in nodes:
         domain, _, name = op.rpartition(":")
@@ -35,6 +40,7 @@ def model_of(nodes, constants, *, image=("n", 3, "h", "w"), rank=4, kind=TensorP
 FIRST = ("Conv", ["image", "w0"], ["a"], ALL_SIDES)
 LAST = ("Conv", ["b", "w1"], ["out"], ALL_SIDES)
 WEIGHTS = {"w0": floats(16, 3, 3, 3), "w1": floats(5, 16, 3, 3)}
+RANDOM.bit_generator.state = np.random.default_rng(SEED).bit_generator.state
 
 
 def between(*nodes, **options) -> bytes:

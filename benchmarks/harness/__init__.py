@@ -9,3 +9,7 @@
     plot.py      pictures beside them
     part.py      the command line of one part
 """
+
+import os
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # as exactile does: peers run without ONNX Runtime's uploads, too

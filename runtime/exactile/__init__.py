@@ -6,8 +6,12 @@ Coordinates are (y, x), boxes half-open.
 Public names: ``segment``, ``open_bundle``, ``Session``, ``Summary``, ``open_source``, ``open_sink``, ``ArraySource``,
 ``ArraySink``, ``FixedStatistics``, ``read_statistics`` and the errors.
 They are loaded when first used: importing the package costs numpy and the standard library.
+
+Importing it sets ``ORT_DISABLE_TELEMETRY=1`` in the environment, unless the variable is set: ONNX Runtime from 1.29 on
+otherwise keeps usage data on disk and uploads it, from a thread of its own.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +27,8 @@ if TYPE_CHECKING:
     from exactile.sources.array import ArraySource
     from exactile.sources.open import open_source
     from exactile.summary import Summary
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read by ONNX Runtime once, when it is imported
 
 __version__ = "0.1.0"
 __all__ = [
