@@ -13,6 +13,7 @@ takes by that.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import json
 import statistics
@@ -30,6 +31,7 @@ from benchmarks.harness.part import RESULTS, run_part
 from benchmarks.harness.record import Record, Table
 from benchmarks.networks import balanced, deployed, unet
 from exactile.contract import DeployedModel
+from exactile.errors import PlanError
 from exactile.memory import settled_resident_bytes
 from exactile.plan.prediction import Plan
 from exactile.plan.strips import StripPlan
@@ -102,11 +104,13 @@ class Case:
             yield self._plan(session, "whole", None)
         for side in TILES[2:] if wide else TILES:
             if side < px:
-                yield self._plan(session, "tile", (side, side))
+                with contextlib.suppress(PlanError):  # smaller than the halo
+                    yield self._plan(session, "tile", (side, side))
         for rows, bands in product(STRIPS[1:] if wide else STRIPS, BANDS[:1] if px <= SMALL else BANDS):
             if rows < px and session.has_strips:
                 halo = 0 if bands == 1 else 256
-                yield self._plan(session, "strip", (rows, -(-px // bands // 64) * 64 + halo))
+                with contextlib.suppress(PlanError):
+                    yield self._plan(session, "strip", (rows, -(-px // bands // 64) * 64 + halo))
 
     def _plan(self, session: Session, plan: PlanName, tile: tuple[int, int] | None) -> Plan:
         return session.plan(self.source, ArraySink(), plan=plan, tile=tile).plan
