@@ -1,13 +1,13 @@
 """Is the plan that ``auto`` takes the fastest? A sweep over plans and shapes, beside it.
 
-``python -m benchmarks.plans [--networks unet-16 ...] [--sizes 512 2048] [--rounds 3] [--minutes 4] [--tune 60]``.
+``python -m benchmarks.plans [--networks unet-16 ...] [--sizes 512 2048] [--rounds 3] [--pairs 5] [--minutes 4]``.
 Each run is a session of its own, its engine opened and closed, that segments an array of random samples: one whole
-pass, square tiles, strips of several heights and band widths, and what ``auto`` takes without a limit and with 1 GiB
-beside what the process has. Runs take turns. Seconds are kept in ``benchmarks/results/plans-cells.json`` as they
+pass, square tiles, strips of several heights and band widths (none that computes more than 3 passes), and what ``auto``
+takes without a limit and with 1 GiB beside what the process has. Runs take turns. Seconds are kept in ``benchmarks/results/plans-cells.json`` as they
 come, and a later call measures what is missing there; ``--minutes`` ends a call early. A plan that fits 1 GiB is not
-run again with that limit. Seconds are medians; "auto by best" is the time of the plan that auto takes now by that of
-the fastest of all. With ``--tune``, each network is tuned for so many seconds first, and "none, tuned" is what auto
-takes by that.
+run again with that limit. Seconds are medians. The fastest of many is partly the luckiest: it and the plan that auto
+takes now are run in turn again, ``--pairs`` times, and "auto by best" is the median of the ratios of these pairs. With
+``--tune SECONDS``, each network is tuned for so long first, and "none, tuned" is what auto takes by that.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from benchmarks.networks import balanced, deployed, unet
 from exactile.contract import DeployedModel
 from exactile.errors import PlanError
 from exactile.memory import settled_resident_bytes
-from exactile.plan.prediction import Plan
+from exactile.plan.prediction import Plan, predicted_passes
 from exactile.plan.strips import StripPlan
 from exactile.planning import PlanName
 from exactile.session import Session
@@ -47,10 +47,13 @@ TILES = (256, 384, 512, 1024, 2048)
 STRIPS = (64, 128, 256, 512)
 BANDS = (1, 2, 4)
 LIMIT_BYTES = 1 << 30
+MOST_PASSES = 3.0
+"""Plans that compute more, such as small tiles with a large halo, are left out."""
+
 SMALL, LARGE = 512, 4096
 COLUMNS = (
-    "network", "pixels", "limit", "auto takes", "s|.2f", "MiB|.0f", "auto by best|.2f", "best", "s|.2f", "MiB|.0f",
-    "whole s|.2f", "best tiles s|.2f", "best strips s|.2f", "cells", "rounds",
+    "network", "pixels", "limit", "auto takes", "s|.2f", "MiB|.0f", "auto by best|.2f", "pairs", "best", "s|.2f",
+    "MiB|.0f", "whole s|.2f", "best tiles s|.2f", "best strips s|.2f", "cells", "rounds",
 )  # fmt: skip
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
@@ -96,7 +99,8 @@ class Case:
         self.taken = {
             limit: Cell.of(session.plan(self.source, ArraySink()).plan) for limit, session in sessions.items()
         }
-        self.cells = sorted({*self.taken.values(), *(Cell.of(plan) for plan in self._plans(free))})
+        plans = [plan for plan in self._plans(free) if predicted_passes(plan) <= MOST_PASSES]
+        self.cells = sorted({*self.taken.values(), *map(Cell.of, plans)})
 
     def _plans(self, session: Session) -> Iterator[Plan]:
         px, wide = self.px, self.px > LARGE
@@ -162,12 +166,38 @@ def sweep(options: argparse.Namespace) -> tuple[dict[str, Case], dict[str, dict[
                     seconds[str(cell)].append(taken)
                     print(f"{name} {px}, round {turn + 1}: {cell}: {taken:.2f} s", file=sys.stderr, flush=True)
                     if not options.quick:
-                        CELLS.write_text(json.dumps({"machine": machine(), "seconds": found}, indent=1) + "\n")
+                        CELLS.write_text(json.dumps({**kept, "machine": machine(), "seconds": found}, indent=1) + "\n")
     return cases, found
+
+
+class Duels:
+    """Two plans of a case in turn, as often as ``pairs`` says, until the time is up; kept beside the sweep."""
+
+    def __init__(self, pairs: int, minutes: float, *, keep: bool) -> None:
+        self._pairs, self._keep = pairs, keep
+        self._end = time.monotonic() + minutes * 60
+        self._kept = json.loads(CELLS.read_text()) if CELLS.exists() and keep else {}
+        self._found: dict[str, list[list[float]]] = self._kept.setdefault("duels", {})
+
+    def ratios(self, key: str, case: Case, one: Cell, other: Cell) -> list[float]:
+        """Seconds of ``one`` by those of ``other``, pair by pair."""
+        if one == other:
+            return [1.0]
+        found = self._found.setdefault(f"{key}: {one} / {other}", [])
+        while len(found) < self._pairs and time.monotonic() < self._end:
+            first, second = (one, other) if len(found) % 2 == 0 else (other, one)
+            seconds = {first: case.run(first)}
+            seconds[second] = case.run(second)
+            found.append([seconds[one], seconds[other]])
+            print(f"{key}: {one} {seconds[one]:.2f} s, {other} {seconds[other]:.2f} s", file=sys.stderr, flush=True)
+            if self._keep:
+                CELLS.write_text(json.dumps(self._kept, indent=1) + "\n")
+        return [mine / others for mine, others in found]
 
 
 def measure(options: argparse.Namespace) -> Iterator[Record]:
     cases, found = sweep(options)
+    duels = Duels(options.pairs, options.minutes, keep=not options.quick)
     table = Table(title="auto beside the best of the sweep", columns=COLUMNS)
     for key, case in cases.items():
         rounds = min((len(found[key][str(cell)]) for cell in case.cells), default=0)
@@ -180,13 +210,15 @@ def measure(options: argparse.Namespace) -> Iterator[Record]:
             if taken not in fitting:
                 continue
             best = min(fitting, key=fitting.__getitem__)
+            ratios = duels.ratios(key, case, taken, best)
             by_plan = [
                 min((s for cell, s in fitting.items() if cell.plan == plan), default=None)
                 for plan in ("whole", "tile", "strip")
             ]
             name, px = key.split()
             table.add(
-                name, int(px), limit, str(taken), fitting[taken], memory[taken][0], fitting[taken] / fitting[best],
+                name, int(px), limit, str(taken), fitting[taken], memory[taken][0],
+                statistics.median(ratios) if ratios else None, len(ratios) if taken != best else None,
                 str(best), fitting[best], memory[best][0], *by_plan, len(fitting), rounds,
             )  # fmt: skip
     yield Record(
@@ -202,7 +234,8 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS), metavar="NETWORK")
     parser.add_argument("--sizes", type=int, nargs="+", default=[512, 2048], metavar="PX")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--minutes", type=float, default=600)
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--minutes", type=float, default=600, help="for the sweep, and once more for the pairs")
     parser.add_argument("--tune", type=float, default=0, metavar="SECONDS")
     run_part(measure, parser)
 
