@@ -44,7 +44,9 @@ $(VENV)/gpu.stamp: $(VENV)/test.stamp tests/emulation/build_pycuda.py
 demo: $(VENV)/demo.stamp  ## segment a large micrograph with a trained network, and check it
 	$(BIN)/python examples/demo.py
 
+# An installation compiles what it installs; processes that tests start would compile this tree each by itself.
 test: $(VENV)/families.stamp $(VENV)/gpu.stamp  ## the tests (minutes)
+	$(BIN)/python -m compileall -q runtime converters tests
 	$(BIN)/python -m pytest -m 'not slow' --numprocesses auto --maxprocesses 4 --dist loadfile
 
 # The real CUDA provider of onnxruntime-gpu, on stand-ins for CUDA's libraries: it beside onnxruntime would break both.

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from benchmarks.harness.record import Record
+from benchmarks.harness.worker import compile_packages
 
 RESULTS = Path(__file__).parents[1] / "results"
 HARMLESS = {"quick", "case", "part", "step", "peers", "directory", "json"}
@@ -22,6 +23,7 @@ def run_part(measure: Callable[[argparse.Namespace], Iterable[Record]], parser: 
     parser.add_argument("--json", type=Path, metavar="FILE", help="a copy of what was found, as JSON")
     parser.add_argument("--quick", action="store_true", help="less of it; results go to benchmarks/results/quick")
     options = parser.parse_args()
+    compile_packages()
     for record in measure(options):
         arguments = [record.arguments, "--quick" if options.quick else "", *_others(options, parser)]
         record.arguments = " ".join(filter(None, arguments))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import json
 import os
 import subprocess
@@ -37,6 +38,12 @@ def run_worker(module: str, request: dict[str, Any], *, python: str | Path = sys
     if done.returncode or not lines:
         raise WorkerError(f"{module} ended with status {done.returncode}: {done.stderr[-LAST_WORDS:]}")
     return json.loads(lines[-1])
+
+
+def compile_packages() -> None:
+    """Compile this tree, as an installation does: processes would otherwise do it each, where none may write it."""
+    for package in ("runtime", "converters", "benchmarks"):
+        compileall.compile_dir(ROOT / package, quiet=2)
 
 
 def peak_bytes() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from importlib import import_module
 from typing import Any
 
@@ -28,6 +29,9 @@ class Commands(TyperGroup):
 
 def _command(name: str) -> Any:
     module = import_module(f"exactile.cli.{name}")
+    if not gc.isenabled():  # in a process of our own: later collections do not look at modules, which stay
+        gc.freeze()
+        gc.enable()
     alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
     alone.command(name, epilog=module.EXAMPLES)(getattr(module, name))
     return typer.main.get_command(alone)

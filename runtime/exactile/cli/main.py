@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from typing import Annotated
 
@@ -53,6 +54,7 @@ def main(
 
 def run() -> None:
     """Entry point of the console script."""
+    gc.disable()  # until the command is imported
     try:
         app()
     except KeyboardInterrupt:  # before a command was under way: there is nothing to clean up

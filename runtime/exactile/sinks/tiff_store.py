@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from exactile.geometry import round_up
 from exactile.sinks.part_file import PartFile
 from exactile.sinks.tiff_tables import TileTable, fill_tile_tables
-from exactile.sinks.tile_codec import Decoder, Encoder
+from exactile.sinks.tile_codec import Decoder, Encoder, checksum
 from exactile.sinks.tile_grid import TileGrid
 from exactile.sinks.tile_store import MOST_WAITING_BYTES, EncodedTile, StoredTile, TileKey
 
@@ -43,7 +42,7 @@ class TiffStore:
 
     def encode(self, key: TileKey, tile: NDArray[Any]) -> EncodedTile:  # noqa: ARG002 -- the seam's signature
         data = self._encode(tile)
-        return EncodedTile(data, zlib.crc32(data))
+        return EncodedTile(data, checksum(data))
 
     def append(self, key: TileKey, encoded: EncodedTile) -> StoredTile:
         size_bytes = len(encoded.data)
@@ -62,7 +61,7 @@ class TiffStore:
 
     def holds(self, stored: StoredTile) -> bool:
         data = self._part.read_at(stored.size_bytes, stored.offset_bytes)
-        return len(data) == stored.size_bytes and zlib.crc32(data) == stored.crc
+        return len(data) == stored.size_bytes and checksum(data) == stored.crc
 
     def restore(self, stored: StoredTile) -> None:
         table, key = self.tables[stored.key.level], stored.key

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from exactile.sinks.failures import os_errors_as_sink_errors
 from exactile.sinks.part_file import sync_folder
+from exactile.sinks.tile_codec import checksum
 from exactile.sinks.tile_grid import TileGrid
 from exactile.sinks.tile_store import EncodedTile, StoredTile, TileKey
 
@@ -145,4 +145,4 @@ def _sync_file(path: str) -> None:
 
 
 def _crc(tile: NDArray[Any]) -> int:
-    return zlib.crc32(np.ascontiguousarray(tile).data)
+    return checksum(np.ascontiguousarray(tile))
