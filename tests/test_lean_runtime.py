@@ -35,6 +35,7 @@ ROOMS = [
     "doctor",
     "request",
     "one_call",
+    "distributed",
     "cli",
 ]
 SAME_LEVEL = {"sources": 5, "sinks": 5}
@@ -43,6 +44,7 @@ HEAVY = {
     "onnx_ir",
     "onnxruntime",
     "openvino",
+    "dask",
     "torch",
     "msgspec",
     "tifffile",

@@ -20,6 +20,7 @@
     ├── EngineError                the engine failed while running    (exit status 4)
     │   └── DeviceError            the GPU that was asked for cannot be used, or failed
     │       └── DeviceMemoryError  ... because its memory ran out
+    ├── ClusterError               a worker of a cluster failed       (exit status 4)
     └── CancelledError             somebody stopped the run           (exit status 130)
 
 A message says what was asked, the values at odds and what to do about it.
@@ -118,6 +119,22 @@ class DeviceError(EngineError):
 
 class DeviceMemoryError(DeviceError):
     """The GPU's memory, or memory that it copies from and to, ran out."""
+
+
+class ClusterError(ExactileError):
+    """A worker of a cluster failed, or cannot take part; the message names it.
+
+    ``again`` says that the same may succeed elsewhere.
+    """
+
+    exit_status = 4
+
+    def __init__(self, message: str, again: bool = False) -> None:
+        super().__init__(message, again)
+        self.again = again
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class CancelledError(ExactileError):

@@ -71,7 +71,7 @@ class ImageRun:
     sink then still hold, and ``beside`` how many runs like this one may be under way, each with an engine.
     ``statistics`` are for a model whose passes, which would find them, were left out. ``record`` is what is run, as
     plain data, from when it is planned. With ``narrowing`` tiles are run that need not be exact, if they do;
-    ``tolerance`` then tells of it.
+    ``tolerance`` then tells of it. ``part`` is what of the plan is run, where it is not all.
     """
 
     model: DeployedModel
@@ -94,6 +94,7 @@ class ImageRun:
     statistics: FixedStatistics | None = None
     narrowing: Narrowing | None = None
     tolerance: ToleranceReport | None = None
+    part: Callable[[Plan], Plan] | None = None
     held_bytes: int = 0
     beside: int = 1
     record: dict[str, Any] = field(default_factory=dict)
@@ -248,6 +249,8 @@ class ImageRun:
         """A plan that the processor has room for: the next smaller one, as long as a GPU's memory runs out."""
         while True:
             choice = self._chosen() if earlier is None else self._resumed(earlier)
+            if self.part is not None:
+                choice = replace(choice, plan=self.part(choice.plan))
             need = self._need(choice.plan)
             try:
                 self.processor.ready(choice.plan, need, self.cancellation)

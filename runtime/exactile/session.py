@@ -32,7 +32,7 @@ from exactile.planning import PlanName, Planner, Wish
 from exactile.processors.choice import open_processor
 from exactile.processors.host import HostProcessor
 from exactile.sinks.nothing import NoSink
-from exactile.sinks.protocol import Sink
+from exactile.sinks.protocol import ResultSpec, Sink
 from exactile.sources.alpha import leave_out_alpha
 from exactile.sources.protocol import Source, StoredSource
 from exactile.statistics import Normalizers, constants_of, measure, passes
@@ -167,6 +167,11 @@ class Session:
         return self._processor.name
 
     @property
+    def processor_identity(self) -> Mapping[str, Any]:
+        """What of it decides about the last digits of results, as plain data."""
+        return self._processor.identity
+
+    @property
     def budget_bytes(self) -> int:
         return self._planner.budget_bytes
 
@@ -185,6 +190,10 @@ class Session:
         """
         leave_out_alpha(source, self.contract.image.channels)
         return self._planner.choose(source, sink, Wish(plan=plan, tile=tile, border=border))
+
+    def result_spec(self, plan: Plan, source: Source) -> ResultSpec:
+        """What ``plan`` writes of ``source``."""
+        return self._planner.result_spec(plan, source)
 
     def memory_need(self, plan: Plan, source: Source, sink: Sink) -> MemoryNeed:
         """Predicted peak memory of running ``plan``, by purpose."""
@@ -280,11 +289,12 @@ class Session:
         nodata_label: int | None = None,
         afterwards: Callable[[int], None] | None = None,
         statistics: FixedStatistics | None = None,
+        part: Callable[[Plan], Plan] | None = None,
     ) -> ImageRun:
-        """As ``segment``, for who wants to run and cancel it in threads of his own.
+        """As ``segment``, for callers that run and cancel it in their own threads.
 
         ``afterwards`` is called when the result is complete, with the bytes that it may take beyond
-        ``wish.apart_bytes``.
+        ``wish.apart_bytes``. With ``part`` only what it makes of the plan is run; ``sink`` takes the boxes of that.
         """
         watcher = watcher or Watcher()
         leave_out_alpha(source, self.contract.image.channels)
@@ -308,6 +318,7 @@ class Session:
             afterwards=afterwards,
             statistics=statistics,
             narrowing=self._narrowing(way, source, sink),
+            part=part,
         )
 
     def _narrowing(self, way: Way, source: Source, sink: Sink) -> Narrowing | None:

@@ -75,6 +75,8 @@ EXAMPLES = """
 `exactile run norms.onnx slides/ -o labels/ --scale 255 --statistics statistics.json`
 
 `exactile run unet.bundle slide.tif -o labels.tif --tolerance labels:1e-5`
+
+`exactile run unet.bundle slide.tif -o labels.zarr --cluster tcp://scheduler:8786 --memory 4GiB --threads 4`
 """
 
 
@@ -260,6 +262,21 @@ def run(
             "own. auto: as many as pay; of many small images, up to four are computed side by side.",
         ),
     ] = "auto",
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            metavar="local|ADDRESS",
+            help="Run one image in blocks on the workers of a Dask cluster, into a .zarr: processes here (local), or "
+            "those of the scheduler at tcp://HOST:8786. --memory and --threads are of each worker.",
+            show_default=False,
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes of --cluster local. [default: one for each 2 cores]")
+    ] = None,
+    block: Annotated[
+        int, typer.Option(min=1, help="Edge of a block of --cluster, in pixels of the result, rounded up.")
+    ] = 4096,
     scratch: Annotated[
         Path | None,
         typer.Option(
@@ -354,7 +371,18 @@ def run(
             resume=resume,
             pictures={"preview": preview, "overlay": overlay},
         )
-        if len(images) == 1 and not _is_folder(target) and not _is_folder_of_images(images[0]):
+        if cluster is not None:
+            from exactile.cli.run_cluster import Cluster, run_on_cluster  # Dask is imported where it is wanted
+
+            run_on_cluster(
+                request,
+                images,
+                target,
+                Cluster(address=cluster, workers=workers, block=block),
+                progress=not no_progress,
+                as_json=as_json,
+            )
+        elif len(images) == 1 and not _is_folder(target) and not _is_folder_of_images(images[0]):
             run_one(request, images[0], target, progress=not no_progress, as_json=as_json)
         else:
             run_many(request, images, target, suffix=suffix, recursive=recursive, overwrite=overwrite,

@@ -78,6 +78,15 @@ class RunRequest:
             self._fixed = read_statistics(self.statistics)
         self._deploy = self.model.load()
 
+    def deployed(self, source: Source) -> DeployedModel:
+        """The model for ``source``, in tiles or strips."""
+        if self._deploy is None:
+            self.load()
+        assert self._deploy is not None
+        model = self._deploy(str(source.dtype), (source.height, source.width), lambda _model: False)
+        tell_doubt(model.contract.result.doubt)
+        return model
+
     def open_source(self, image: str | Path) -> Source:
         return open_source(image, **self.sources)
 

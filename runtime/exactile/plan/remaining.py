@@ -28,7 +28,7 @@ def remaining(plan: TilePlan | StripPlan, done: Callable[[Box], bool]) -> TilePl
     if wanted is None:
         return None
     if isinstance(plan, StripPlan):
-        return replace(plan, y=_begun_anew(plan.y, plan.strips, wanted))
+        return replace(plan, y=begun_anew(plan.y, plan.strips, wanted))
     y = plan.y
     return replace(plan, y=replace(y, starts=y.starts[wanted:], zors=y.zors[wanted:], crops=y.crops[wanted:]))
 
@@ -37,7 +37,7 @@ def _all_done(y: Span, columns: tuple[Span, ...], done: Callable[[Box], bool]) -
     return all(done(box) for box in (Box(y, x) for x in columns) if box.area)
 
 
-def _begun_anew(axis: AxisStrips, strips: StripModel, wanted: int) -> AxisStrips:
+def begun_anew(axis: AxisStrips, strips: StripModel, wanted: int) -> AxisStrips:
     """Strips from the lowest place on that gives the rows of strip ``wanted`` right."""
     geometry = axis.domain.geometry
     row = floor((axis.zors[wanted].start + axis.domain.result_start) / geometry.scale)

@@ -16,7 +16,6 @@ from exactile.sinks.ome_zarr import VERSION, image_label, multiscales
 from exactile.sinks.part_folder import PartFolder, check_folder_writable
 from exactile.sinks.protocol import ResultSpec
 from exactile.sinks.tile_grid import TileGrid
-from exactile.sinks.tile_store import TileStore
 from exactile.sinks.tiled_sink import TiledSink
 from exactile.sinks.zarr_store import ChunkEncoder, ZarrStore
 
@@ -74,7 +73,7 @@ class ZarrSink(TiledSink[PartFolder]):
                 self.path.parent.mkdir(exist_ok=True)
         check_folder_writable(self.path, overwrite=overwrite)
 
-    def _make_store(self, part: PartFolder, spec: ResultSpec, grids: Sequence[TileGrid], *, resumed: bool) -> TileStore:
+    def _make_store(self, part: PartFolder, spec: ResultSpec, grids: Sequence[TileGrid], *, resumed: bool) -> ZarrStore:
         import zarr
 
         nested = not spec.channels and not self._in_image
@@ -98,7 +97,7 @@ class ZarrSink(TiledSink[PartFolder]):
             )
             for level, grid in enumerate(grids)
         ]
-        encode = _chunk_encoder(self._compression)
+        encode = chunk_encoder(self._compression)
         return ZarrStore(folder, arrays, grids, dtype=np.dtype(spec.dtype), encode=encode)
 
     def _metadata(self, spec: ResultSpec, levels: int) -> dict[str, Any]:
@@ -109,6 +108,10 @@ class ZarrSink(TiledSink[PartFolder]):
 
     def _complete(self, part: PartFolder) -> None:
         super()._complete(part)
+        self._register()
+
+    def _register(self) -> None:
+        """Name the label in the image that it was added to."""
         if self._in_image:
             _register(self.path.parent, self._label)
 
@@ -171,7 +174,7 @@ def _check_container(container: Path) -> None:
 
 
 def _compressors(name: str) -> Any:
-    """What the arrays say of their chunks; ``_chunk_encoder`` makes them."""
+    """What the arrays say of their chunks; ``chunk_encoder`` makes them."""
     from zarr.codecs import BloscCodec, ZstdCodec
 
     # Zarr's gzip codec writes the time of day into every chunk; Blosc's zlib gives equal bytes for equal pixels.
@@ -179,7 +182,7 @@ def _compressors(name: str) -> Any:
     return {"zstd": [ZstdCodec(level=1)], "zlib": [zlib], "none": None}[name]
 
 
-def _chunk_encoder(name: str) -> ChunkEncoder:
+def chunk_encoder(name: str) -> ChunkEncoder:
     """What ``_compressors`` does to a chunk's bytes, by the library that does it."""
     if name == "none":
         return lambda stored: stored

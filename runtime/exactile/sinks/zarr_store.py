@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ class ZarrStore:
 
     ``arrays`` are (H, W) or (C, H, W) of format 3, chunked by the tiles of ``grids``; they lie in ``folder``, and their
     chunks are what ``encode`` makes of samples of ``dtype``, lowest byte first. The files are written here and not by
-    the zarr package, whose event loop is one thread.
+    the zarr package, whose event loop is one thread. With ``held``, nothing is written once that very folder was
+    removed, though another one may have its name.
     """
 
     def __init__(
@@ -41,9 +43,12 @@ class ZarrStore:
         *,
         dtype: np.dtype[Any],
         encode: ChunkEncoder,
+        held: bool = False,
     ) -> None:
-        self._folder = folder
+        self.folder = folder
+        self._held = _HeldFolder(folder) if held else None
         self._arrays = arrays
+        self._stacked = arrays[0].ndim == 3
         self._grids = grids
         self._dtype = dtype
         self._stored_dtype = dtype.newbyteorder("<")
@@ -52,13 +57,13 @@ class ZarrStore:
 
     def encode(self, key: TileKey, tile: NDArray[Any]) -> EncodedTile:
         stored = np.ascontiguousarray(tile, self._stored_dtype).reshape(-1).view(np.uint8)
-        path = self._chunk_path(key)
-        with os_errors_as_sink_errors(self._folder):
+        path, within = self._chunk_path(key), self._within
+        with os_errors_as_sink_errors(self.folder):
             if stored.any():
-                _write_new(path, self._encode(stored))
+                _write_new(path, self._encode(stored), within)
             else:
                 with suppress(FileNotFoundError):  # an earlier run may have left a damaged one
-                    os.unlink(path)  # noqa: PTH108 - as below
+                    os.unlink(path, dir_fd=within)
         return EncodedTile(b"", _crc(tile))
 
     def append(self, key: TileKey, encoded: EncodedTile) -> StoredTile:
@@ -86,7 +91,7 @@ class ZarrStore:
 
     def settle(self) -> None:
         """Remove what a killed process was writing; other chunks are written again with the same content."""
-        for left in self._folder.rglob("*.partial"):
+        for left in self.folder.rglob("*.partial"):
             left.unlink(missing_ok=True)
 
     def sync(self) -> None:
@@ -94,10 +99,10 @@ class ZarrStore:
         unsynced = self._unsynced[:]
         del self._unsynced[: len(unsynced)]
         paths = [self._chunk_path(key) for key in unsynced]
-        with os_errors_as_sink_errors(self._folder), ThreadPoolExecutor(SYNC_THREADS, "exactile-sync") as pool:
-            list(pool.map(_sync_file, paths))
+        with os_errors_as_sink_errors(self.folder), ThreadPoolExecutor(SYNC_THREADS, "exactile-sync") as pool:
+            list(pool.map(partial(_sync_file, within=self._within), paths))
         for folder in {os.path.dirname(path) for path in paths}:  # noqa: PTH120 - as below
-            sync_folder(Path(folder))
+            sync_folder(self.folder / folder)
 
     def complete(self) -> None:
         """Chunks are found by their names; they have to be on the disk before the folder gets its own."""
@@ -105,28 +110,60 @@ class ZarrStore:
 
     def _where(self, key: TileKey) -> tuple[Any, ...]:
         slices = self._grids[key.level].tile_box(key.tile).slices()
-        return (key.plane, *slices) if self._arrays[key.level].ndim == 3 else slices
+        return (key.plane, *slices) if self._stacked else slices
+
+    def _chunk(self, key: TileKey) -> tuple[int, int]:
+        """Its row and column in the array."""
+        return divmod(key.tile, self._grids[key.level].columns)
+
+    @property
+    def _within(self) -> int | None:
+        """The descriptor of the folder that paths of chunks are relative to; None where they are absolute."""
+        return None if self._held is None else self._held.descriptor
 
     def _chunk_path(self, key: TileKey) -> str:
         """A string: paths as objects take longer than the smaller chunks."""
-        row, column = divmod(key.tile, self._grids[key.level].columns)
-        front = f"{key.plane}/" if self._arrays[key.level].ndim == 3 else ""
-        return f"{self._folder}/{key.level}/c/{front}{row}/{column}"
+        row, column = self._chunk(key)
+        front = f"{key.plane}/" if self._stacked else ""
+        path = f"{key.level}/c/{front}{row}/{column}"
+        return path if self._held is not None else f"{self.folder}/{path}"
 
 
-def _write_new(path: str, data: Any) -> None:
-    """Write a file that appears complete, in place of what is there."""
-    partial = f"{path}.partial"
+class _HeldFolder:
+    """An open descriptor of a folder: what is written by it goes to that folder, or nowhere once it was removed."""
+
+    def __init__(self, folder: Path) -> None:
+        with os_errors_as_sink_errors(folder):
+            self.descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def __del__(self) -> None:
+        with suppress(OSError, AttributeError):
+            os.close(self.descriptor)
+
+
+def _write_new(path: str, data: Any, within: int | None) -> None:
+    """Write a file that appears complete, in place of what is there; ``path`` may be relative to a descriptor."""
+    partial_path = f"{path}.partial"
     try:
-        _write(partial, data)
+        _write(partial_path, data, within)
     except FileNotFoundError:
-        os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120 - as above
-        _write(partial, data)
-    os.replace(partial, path)  # noqa: PTH105 - as above
+        _make_folders(os.path.dirname(path), within)  # noqa: PTH120 - as above
+        _write(partial_path, data, within)
+    os.replace(partial_path, path, src_dir_fd=within, dst_dir_fd=within)
 
 
-def _write(path: str, data: Any) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+def _make_folders(path: str, within: int | None) -> None:
+    if within is None:
+        os.makedirs(path, exist_ok=True)  # noqa: PTH103 - as above
+        return
+    steps = path.split("/")
+    for count in range(1, len(steps) + 1):
+        with suppress(FileExistsError):
+            os.mkdir("/".join(steps[:count]), dir_fd=within)
+
+
+def _write(path: str, data: Any, within: int | None) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666, dir_fd=within)
     try:
         left = memoryview(data).cast("B")
         while left:
@@ -135,9 +172,9 @@ def _write(path: str, data: Any) -> None:
         os.close(descriptor)
 
 
-def _sync_file(path: str) -> None:
+def _sync_file(path: str, within: int | None) -> None:
     with suppress(FileNotFoundError):  # a chunk of zeros
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=within)
         try:
             os.fdatasync(descriptor)
         finally:

@@ -1,0 +1,231 @@
+"""Images on a local Dask cluster: the files of a run on one machine, whatever happens to workers."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from functools import cache
+from pathlib import Path
+
+import pytest
+import tifffile
+
+from exactile.distributed import segment
+from exactile.errors import CancelledError, ClusterError, OutputExistsError, ResumeError
+from exactile.session import Session
+from exactile.sinks.zarr import ZarrSink
+from exactile.sources.open import open_source
+from exactile_converters.convert import convert
+from tests import whole_nets
+from tests.command import within
+from tests.nets import onnx_file
+from tests.test_blocks import files_of, model_of
+from tests.test_exactness import image_for
+
+distributed = pytest.importorskip("distributed", reason="the extra cluster is not installed")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+SIZE = (260, 230)
+OPTIONS = {"block": 64, "threads": 1, "memory_bytes": 4 << 30}
+
+
+@cache
+def place(folder: Path) -> Path:
+    image = image_for("unet_d2", *SIZE, largest=7)
+    tifffile.imwrite(folder / "image.tif", image, tile=(64, 64), photometric="rgb")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return place(tmp_path_factory.mktemp("cluster"))
+
+
+@pytest.fixture(scope="module")
+def client():
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, memory_limit=0, dashboard_address="127.0.0.1:0", silence_logs=50
+        ) as cluster,
+        distributed.Client(cluster) as found,
+    ):
+        yield found
+
+
+def alone(folder: Path, plan: str) -> dict[str, bytes]:
+    """The files of a run on this machine alone."""
+    target = folder / f"alone-{plan}.zarr"
+    if not target.exists():
+        source = open_source(folder / "image.tif")
+        Session(model_of("unet_d2", "labels"), threads=1).segment(source, ZarrSink(target, tile=64), plan=plan)
+        source.close()
+    return files_of(target)
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch):
+    """Several levels above those that blocks hold."""
+    monkeypatch.setattr("exactile.sinks.tiled_sink.TILE_PX_LABELS", 64)
+
+
+@pytest.mark.parametrize("plan", ["tile", "strip"])
+def test_the_files_are_those_of_one_machine(client, folder, tmp_path, plan):
+    told: list[tuple[int, int]] = []
+    run = segment(
+        client, model_of("unet_d2", "labels"), folder / "image.tif", tmp_path / "labels.zarr", plan=plan, **OPTIONS,
+        progress=lambda done, total: told.append((done, total)),
+    )  # fmt: skip
+    summary = run.result(120)
+    assert run.done
+    assert files_of(tmp_path / "labels.zarr") == alone(folder, plan)
+    assert summary.plan == plan
+    assert summary.blocks == (5 if plan == "strip" else 20)
+    assert sum(summary.workers.values()) == summary.blocks
+    assert told[0] == (0, SIZE[0] * SIZE[1])
+    assert told[-1] == (SIZE[0] * SIZE[1], SIZE[0] * SIZE[1])
+    assert [path.name for path in tmp_path.iterdir()] == ["labels.zarr"]
+
+
+def test_several_images_share_a_cluster(client, folder, tmp_path):
+    runs = [
+        segment(
+            client, model_of("unet_d2", "labels"), folder / "image.tif", tmp_path / f"{n}.zarr", plan="tile", **OPTIONS
+        )
+        for n in range(3)
+    ]
+    for number, run in enumerate(runs):
+        run.result(120)
+        assert files_of(tmp_path / f"{number}.zarr") == alone(folder, "tile")
+
+
+def test_workers_that_are_killed_are_replaced(folder, tmp_path):
+    """Three times one of three workers is killed while blocks run; no block is lost or written with other bytes."""
+    killed: list[int] = []
+
+    def kill(done: int, _total: int) -> None:
+        if done and len(killed) < 3:
+            pids = [pid for pid in client.run(os.getpid, on_error="ignore").values() if pid not in killed]
+            os.kill(pids[0], signal.SIGKILL)
+            killed.append(pids[0])
+
+    with (
+        distributed.LocalCluster(
+            n_workers=3, threads_per_worker=1, memory_limit=0, dashboard_address="127.0.0.1:0", silence_logs=50
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        run = segment(
+            client, model_of("unet_d2", "labels"), folder / "image.tif", tmp_path / "labels.zarr", plan="tile",
+            progress=kill, **OPTIONS,
+        )  # fmt: skip
+        summary = run.result(240)
+    assert len(set(killed)) == 3
+    assert sum(summary.workers.values()) == 20
+    assert files_of(tmp_path / "labels.zarr") == alone(folder, "tile")
+
+
+def test_a_cancelled_run_is_resumed(client, folder, tmp_path):
+    some = threading.Event()
+    model, target = model_of("unet_d2", "labels"), tmp_path / "labels.zarr"
+
+    def progress(done: int, _total: int) -> None:
+        if done:
+            some.set()
+
+    run = segment(client, model, folder / "image.tif", target, plan="tile", progress=progress, **OPTIONS)
+    assert some.wait(120)
+    run.cancel()
+    with pytest.raises(CancelledError):
+        run.result()
+    assert run.keeps
+    assert not target.exists()
+    with pytest.raises(OutputExistsError, match="an unfinished run"):
+        segment(client, model, folder / "image.tif", target, plan="tile", **OPTIONS).result(120)
+    with pytest.raises(ResumeError, match=r"asked\.plan: was tile, is strip"):
+        segment(client, model, folder / "image.tif", target, plan="strip", resume=True, **OPTIONS).result(120)
+    summary = segment(client, model, folder / "image.tif", target, plan="tile", resume=True, **OPTIONS).result(120)
+    assert summary.kept_pixels
+    assert sum(summary.workers.values()) < 20
+    assert files_of(target) == alone(folder, "tile")
+
+
+def test_a_worker_that_sees_another_image_does_not_compute(client, folder, tmp_path, monkeypatch):
+    """The image changes between the client's look at it and the workers'."""
+    path = tmp_path / "image.tif"
+    path.write_bytes((folder / "image.tif").read_bytes())
+    from exactile.distributed import segmentation
+
+    class Slow(segmentation._Work):
+        def wait_for_workers(self) -> None:
+            super().wait_for_workers()
+            os.utime(path, (1, 1))
+
+    monkeypatch.setattr(segmentation, "_Work", Slow)
+    run = segment(client, model_of("unet_d2", "labels"), path, tmp_path / "labels.zarr", plan="tile", **OPTIONS)
+    with pytest.raises(ClusterError, match=r"the image on worker .* is not the client's: mtime_ns: was \d+, is 1"):
+        run.result(120)
+    assert not (tmp_path / "labels.zarr").exists()
+
+
+def test_a_block_that_cannot_be_written_is_tried_elsewhere_and_then_told(client, folder, tmp_path):
+    """What is there already, where chunks should go, fails in every worker."""
+    target = tmp_path / "labels.zarr"
+
+    def in_the_way(done: int, _total: int) -> None:
+        if not done:
+            (part,) = tmp_path.glob(".labels.zarr*part")
+            (part / "labels" / "segmentation" / "0" / "c").write_text("in the way")
+
+    run = segment(
+        client, model_of("unet_d2", "labels"), folder / "image.tif", target, plan="tile", progress=in_the_way, **OPTIONS
+    )
+    with pytest.raises(ClusterError, match=r"block \d+ failed on worker .*: cannot write .*Not a directory"):
+        run.result(120)
+    assert not target.exists()
+
+
+def test_the_command(folder, tmp_path):
+    bundle = tmp_path / "net.bundle"
+    convert(onnx_file(tmp_path, "unet_d2", weights="integer"), bundle)
+    done = within(
+        "run", bundle, folder / "image.tif", "-o", tmp_path / "labels.zarr", "--cluster", "local", "--workers", 2,
+        "--block", 64, "--plan", "tile", "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["blocks"], told["block"]) == (20, [64, 64])
+    assert len(told["workers"]) == 2
+    alone = within("run", bundle, folder / "image.tif", "-o", tmp_path / "alone.zarr")
+    assert alone.returncode == 0, alone.stderr
+    assert files_of(tmp_path / "labels.zarr") == files_of(tmp_path / "alone.zarr")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["-o", "labels.tif", "--cluster", "local"], "--cluster runs one image, into a .zarr folder"),
+        (["-o", "labels.zarr", "--cluster", "tcp://a:1", "--workers", "2"], "--workers are those of --cluster local"),
+        (["-o", "labels.zarr", "--cluster", "local", "--preview", "--trial"],
+         "--cluster does not take --trial, --preview or --overlay"),
+        (["-o", "labels.zarr", "--cluster", "nowhere:1"], "no scheduler answers there"),
+    ],
+)  # fmt: skip
+def test_options_that_do_not_go_with_a_cluster(folder, tmp_path, options, message, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = within("run", onnx_file(tmp_path, "unet_d2", weights="integer"), folder / "image.tif", *options)
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
+def test_networks_with_statistics_of_the_image_are_refused(client, folder, tmp_path):
+    (tmp_path / "net.onnx").write_bytes(whole_nets.squeeze_and_excitation())
+    done = within(
+        "run", tmp_path / "net.onnx", folder / "image.tif", "-o", tmp_path / "labels.zarr", "--cluster",
+        client.scheduler.address,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "takes statistics of the whole image. What to do: run it on one machine, without a cluster" in done.stderr
