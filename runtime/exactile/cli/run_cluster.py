@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +15,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+import exactile
 from exactile.cli.protection import protect_run
 from exactile.cli.run_request import RunRequest
 from exactile.distributed.segmentation import ClusterSummary, Segmentation, segment
 from exactile.errors import OptionError
+from exactile.memory import default_budget_bytes
 from exactile.plan.budget import format_bytes
 from exactile.request.meaning import nan_object, warn_of_nan
 from exactile.request.progress import MeasuringBar
@@ -142,6 +145,8 @@ def _client(cluster: Cluster, request: RunRequest) -> Iterator[Client]:
     workers = cluster.workers or max(1, cores // CORES_OF_A_WORKER)
     if request.threads is None:
         request.threads = max(1, cores // workers)
+    if request.memory_bytes is None:
+        request.memory_bytes = default_budget_bytes() // workers
     # Memory is bounded by plans; a worker that Dask ends for what it holds would only begin anew.
     with (
         LocalCluster(n_workers=workers, threads_per_worker=1, memory_limit=0, dashboard_address="127.0.0.1:0") as local,
@@ -152,10 +157,7 @@ def _client(cluster: Cluster, request: RunRequest) -> Iterator[Client]:
 
 def _print(summary: ClusterSummary, model: Path, image: str, target: Path, *, as_json: bool) -> None:
     if as_json:
-        found: dict[str, Any] = {"model": str(model), "image": shown_name(image), "output": str(target)}
-        found |= asdict(summary) | {"nan": nan_object(summary.nan)}
-        found["megapixels_per_second"] = round(summary.megapixels_per_second, 4)
-        typer.echo(json.dumps(found, indent=2))
+        typer.echo(json.dumps(_plain(summary, model, image, target), indent=2))
         return
     height, width = summary.image
     rows, columns = summary.block
@@ -173,3 +175,30 @@ def _print(summary: ClusterSummary, model: Path, image: str, target: Path, *, as
     ):
         table.add_row(name, value)
     Console(highlight=False, soft_wrap=True).print(table)
+
+
+def _plain(summary: ClusterSummary, model: Path, image: str, target: Path) -> dict[str, Any]:
+    """As of other runs, as far as it is known; sizes are [height, width]."""
+    return {
+        "model": str(model),
+        "image": shown_name(image),
+        "output": str(target),
+        "plan": summary.plan,
+        "tile": list(summary.shape),
+        "image_size": list(summary.image),
+        "result_shape": list(summary.result),
+        "blocks": summary.blocks,
+        "block": list(summary.block),
+        "blocks_again": summary.again,
+        "workers": dict(summary.workers),
+        "nan": nan_object(summary.nan),
+        "wanted_pixels": summary.wanted_pixels,
+        "computed_pixels": summary.computed_pixels,
+        "kept_pixels": summary.kept_pixels,
+        "computed_over_wanted": round(summary.computed_pixels / summary.wanted_pixels, 4),
+        "seconds": {"total": round(summary.seconds, 4)},
+        "megapixels_per_second": round(summary.megapixels_per_second, 4),
+        "peak_memory_bytes": summary.peak_memory_bytes,
+        "exactile": exactile.__version__,
+        "python": platform.python_version(),
+    }

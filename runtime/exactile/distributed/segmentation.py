@@ -6,6 +6,7 @@ import os
 import secrets
 import threading
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -51,7 +52,13 @@ AHEAD = 2
 WORKERS_S = 60.0
 """How long the first worker is waited for."""
 
+KILLED = "KilledWorker"
+"""What Dask raises for a task whose workers were killed."""
+
 POLL_S = 0.2
+
+LOOK_S = 5.0
+"""How often the threads of a cluster are counted."""
 
 CANCEL_S = 60.0
 """How long a block that was cancelled is waited for: it ends with its tile."""
@@ -336,7 +343,10 @@ class _Work:
 
     def __init__(self, client: Client, job: Job, stop: threading.Event) -> None:
         self._client, self._job, self._stop = client, job, stop
-        self._given = client.submit(given, job, key=f"exactile-image-{job.key}", pure=False)
+        with warnings.catch_warnings():  # large weights are meant to be sent, once
+            warnings.filterwarnings("ignore", "Sending large graph", UserWarning)
+            self._given = client.submit(given, job, key=f"exactile-image-{job.key}", pure=False)
+        self._counted_s, self._count = -LOOK_S, 0
         self._running: dict[Future, tuple[Callable[[int], Future], int]] = {}
         self._tries: Counter[str] = Counter()
         self.again = 0
@@ -404,7 +414,7 @@ class _Work:
                     report = future.result()
                     del self._running[future]
                     yield report
-                elif tries + 1 < MOST_TRIES and (not isinstance(error, ClusterError) or error.again):
+                elif tries + 1 < MOST_TRIES and _may_succeed(error):
                     self.again += 1
                     del self._running[future]
                     self._running[one(tries + 1)] = one, tries + 1
@@ -420,8 +430,10 @@ class _Work:
         return self._client.submit(run_level, self._given, level, first, stop, key=key, pure=False)
 
     def _threads(self) -> int:
-        workers = self._client.scheduler_info(n_workers=-1)["workers"]
-        return sum(int(worker["nthreads"]) for worker in workers.values())
+        """Those of the cluster, looked at now and then: it may grow and shrink."""
+        if not self._count or time.monotonic() - self._counted_s > LOOK_S:
+            self._count, self._counted_s = sum(self._client.nthreads().values()), time.monotonic()
+        return self._count
 
     def _check(self) -> None:
         if self._stop.is_set():
@@ -445,8 +457,19 @@ def _error_of(future: Future, status: str) -> BaseException | None:
     return error
 
 
+def _may_succeed(error: BaseException) -> bool:
+    """Whether a task that ended so is to be run again. Dask itself does so where a worker was killed, a few times."""
+    return error.again if isinstance(error, ClusterError) else type(error).__name__ != KILLED
+
+
 def _as_cluster_error(error: BaseException) -> BaseException:
     """An error of ours, as it is; another, as one that says that a worker failed."""
     if isinstance(error, ExactileError):
         return error
+    if type(error).__name__ == KILLED:
+        return ClusterError(
+            f"a block was begun again and again, and each worker ended with it ({error}). What to do: look at the "
+            "workers' logs; where the system ends them for their memory, give --memory, that of each worker, or fewer "
+            "workers on a machine"
+        )
     return ClusterError(f"a worker failed: {type(error).__name__}: {error}")
