@@ -32,7 +32,7 @@ from benchmarks.harness.part import RESULTS, run_part
 from benchmarks.harness.record import Record, Table
 from benchmarks.networks import balanced, deployed, unet
 from exactile.contract import DeployedModel
-from exactile.errors import PlanError
+from exactile.errors import BudgetError, PlanError
 from exactile.memory import settled_resident_bytes
 from exactile.plan.prediction import Plan, predicted_passes
 from exactile.plan.strips import StripPlan
@@ -97,9 +97,10 @@ class Case:
         sessions = {"none": free, "1 GiB": self.limited} | (
             {"none, tuned": Session(tuned)} if tuned is not None else {}
         )
-        self.taken = {
-            limit: Cell.of(session.plan(self.source, ArraySink()).plan) for limit, session in sessions.items()
-        }
+        self.taken = {}
+        for limit, session in sessions.items():
+            with contextlib.suppress(BudgetError):
+                self.taken[limit] = Cell.of(session.plan(self.source, ArraySink()).plan)
         plans = [plan for plan in self._plans(free) if predicted_passes(plan) <= MOST_PASSES]
         self.cells = sorted({*self.taken.values(), *map(Cell.of, plans)})
 

@@ -5,22 +5,31 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
+import time
 from functools import cache
 from pathlib import Path
 
+import onnx
 import pytest
 import tifffile
 
+from exactile.contract import ImageStatistics
 from exactile.distributed import segment
 from exactile.errors import CancelledError, ClusterError, OutputExistsError, ResumeError
+from exactile.geometry import Box
 from exactile.session import Session
+from exactile.sinks.journal import Journal, journal_path
 from exactile.sinks.zarr import ZarrSink
 from exactile.sources.open import open_source
 from exactile_converters.convert import convert
+from exactile_converters.deploy import Normalization, deploy
+from exactile_converters.from_onnx import prepare_network
 from tests import whole_nets
 from tests.command import within
-from tests.nets import onnx_file
+from tests.nets import onnx_bytes, onnx_file
 from tests.test_blocks import files_of, model_of
 from tests.test_exactness import image_for
 
@@ -201,6 +210,58 @@ def test_the_command(folder, tmp_path):
     assert len(told["workers"]) == 2
     alone = within("run", bundle, folder / "image.tif", "-o", tmp_path / "alone.zarr")
     assert alone.returncode == 0, alone.stderr
+    assert files_of(tmp_path / "labels.zarr") == files_of(tmp_path / "alone.zarr")
+
+
+def test_ctrl_c_keeps_what_is_done(tmp_path):
+    """The whole process group is interrupted, as by a terminal; the second run has the rest to do."""
+    image = image_for("unet_d2", 900, 800, largest=7)
+    tifffile.imwrite(tmp_path / "image.tif", image, tile=(64, 64), photometric="rgb")
+    bundle = tmp_path / "net.bundle"
+    convert(onnx_file(tmp_path, "unet_d2", weights="integer"), bundle)
+    target = tmp_path / "labels.zarr"
+    words = ["run", bundle, tmp_path / "image.tif", "-o", target, "--plan", "tile", "--block", 512]
+    words += ["--cluster", "local", "--workers", 2, "--tile", 96]
+    command = [sys.executable, "-m", "exactile", *map(str, words)]
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    end = time.monotonic() + 120
+    while len(adopted(target)) < 1 and time.monotonic() < end and run.poll() is None:
+        time.sleep(0.05)
+    os.killpg(run.pid, signal.SIGINT)
+    _, told = run.communicate(timeout=120)
+    assert run.returncode == 130, told
+    assert "what is done of" in told
+    assert "Traceback" not in told
+    assert not target.exists()
+    done = within(*words, "--resume", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["kept_pixels"] > 0
+    assert within("run", bundle, tmp_path / "image.tif", "-o", tmp_path / "alone.zarr").returncode == 0
+    assert files_of(target) == files_of(tmp_path / "alone.zarr")
+
+
+def adopted(target: Path) -> list[Box]:
+    """Blocks that the journal of an unfinished run claims."""
+    path = journal_path(target)
+    if not path.exists():
+        return []
+    journal = Journal.__new__(Journal)
+    journal._output, journal.path, journal._end_bytes = target, path, 0
+    journal._descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return [record for record, _ in journal.read() if isinstance(record, Box)]
+    finally:
+        os.close(journal._descriptor)
+
+
+def test_samples_are_normalised_by_the_whole_image(client, folder, tmp_path):
+    network = prepare_network(onnx.load_from_string(onnx_bytes("unet_d2")), name="net")
+    zscore = Normalization(statistics=ImageStatistics(kind="zscore"))
+    model = deploy(network, image_dtype="uint8", output="labels", normalization=zscore)
+    source = open_source(folder / "image.tif")
+    Session(model, threads=1).segment(source, ZarrSink(tmp_path / "alone.zarr", tile=64), plan="tile")
+    source.close()
+    segment(client, model, folder / "image.tif", tmp_path / "labels.zarr", plan="tile", **OPTIONS).result(120)
     assert files_of(tmp_path / "labels.zarr") == files_of(tmp_path / "alone.zarr")
 
 

@@ -34,6 +34,7 @@ ROOMS = [
     "cache",
     "doctor",
     "request",
+    "export",
     "one_call",
     "distributed",
     "cli",

@@ -9,7 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-NAMES = ("run", "measure", "inspect", "convert", "info", "tune", "verify", "doctor")
+NAMES = ("run", "export", "measure", "inspect", "convert", "info", "tune", "verify", "doctor")
 """As the help lists them. The module of each is named like it, and holds a function of its name, and EXAMPLES."""
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import platform
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -147,12 +149,26 @@ def _client(cluster: Cluster, request: RunRequest) -> Iterator[Client]:
         request.threads = max(1, cores // workers)
     if request.memory_bytes is None:
         request.memory_bytes = default_budget_bytes() // workers
-    # Memory is bounded by plans; a worker that Dask ends for what it holds would only begin anew.
-    with (
-        LocalCluster(n_workers=workers, threads_per_worker=1, memory_limit=0, dashboard_address="127.0.0.1:0") as local,
-        Client(local) as client,
-    ):
-        yield client
+    with ExitStack() as stack:
+        with _interrupts_ignored():
+            # Memory is bounded by plans; a worker that Dask ends for what it holds would only begin anew.
+            local = stack.enter_context(
+                LocalCluster(n_workers=workers, threads_per_worker=1, memory_limit=0, dashboard_address="127.0.0.1:0")
+            )
+        yield stack.enter_context(Client(local))
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Processes that are started within do not see Ctrl-C: it is this one that ends them, when their blocks have."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _print(summary: ClusterSummary, model: Path, image: str, target: Path, *, as_json: bool) -> None:

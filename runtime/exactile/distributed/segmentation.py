@@ -262,6 +262,7 @@ class Segmentation:
             plan = self._without_halo_twice(session, source, plan)
         if isinstance(plan, StripPlan):
             sink.span_columns()
+        sink.reserve(resume=request.resume)  # before what takes long
         normalizers = None
         if earlier is not None:
             normalizers = earlier.normalizers

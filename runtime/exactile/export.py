@@ -1,0 +1,93 @@
+"""A result in another format: a Zarr that several machines wrote becomes one TIFF, box by box in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from exactile.errors import OptionError
+from exactile.geometry import Box, Span
+from exactile.input_protection import check_source_kept
+from exactile.sinks.open import open_sink
+from exactile.sinks.protocol import ResultSpec
+from exactile.sinks.zarr import labels_folder
+from exactile.sources.open import open_source
+from exactile.sources.protocol import ReadPlan, Source
+
+BOX_PX = 2048
+"""Edge of what is read and written at a time: whole tiles of the formats that are written."""
+
+
+def export(
+    image: str | PathLike[str],
+    target: str | PathLike[str],
+    *,
+    label: str | None = None,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+    **sink: Any,
+) -> tuple[int, ...]:
+    """Copy ``image`` to ``target``, whose suffix says the format; return its shape, (H, W) or (C, H, W).
+
+    ``image`` is all that ``open_source`` takes; of a Zarr container with labels the one named ``label`` (default: that
+    which a run writes) is taken, if it is there. ``sink`` holds options of ``open_sink``: ``compression``, ``pyramid``,
+    ``overwrite``. ``progress`` is called with pixels done and in all.
+
+    Raises SourceError, SinkError, OptionError for samples that cannot be copied as they are.
+    """
+    source = open_source(_labels_of(image, label))
+    try:
+        return _copy(source, target, progress, sink)
+    finally:
+        source.close()
+
+
+def _labels_of(image: str | PathLike[str], label: str | None) -> str | PathLike[str]:
+    if "://" in str(image):
+        return image
+    labels = labels_folder(Path(image), label)
+    if label is not None and not labels.is_dir():
+        raise OptionError(f"{image} has no label named {label!r}")
+    return labels if labels.is_dir() else image
+
+
+def _copy(
+    source: Source, target: str | PathLike[str], progress: Callable[[int, int], None], options: dict[str, Any]
+) -> tuple[int, ...]:
+    stored = getattr(source, "stored_dtype", source.dtype)
+    if stored != source.dtype:
+        raise OptionError(f"samples of {stored} are read as {source.dtype}, and would not be copied as they are")
+    channels = source.channels if source.channels > 1 else 0
+    spec = ResultSpec(
+        height=source.height,
+        width=source.width,
+        channels=channels,
+        dtype=source.dtype.name,
+        pixel_size_um=source.pixel_size_um,
+    )
+    sink, total = open_sink(target, **options), source.height * source.width
+    check_source_kept(source, sink)
+    rows, columns = _spans(source.height), _spans(source.width)
+    reads = ReadPlan(rows=rows, columns=columns)
+    try:
+        sink.begin(spec)
+        source.prepare(reads, cache_bytes=source.cache_bytes(reads))
+        done = 0
+        for y in rows:
+            for x in columns:
+                pixels = np.empty((y.length, x.length, source.channels), source.dtype)
+                source.read(Box(y, x), pixels)
+                sink.write(Box(y, x), pixels.transpose(2, 0, 1) if channels else pixels[..., 0])
+                done += y.length * x.length
+                progress(done, total)
+        sink.finish()
+    finally:
+        sink.abort()
+    return spec.shape
+
+
+def _spans(length: int) -> tuple[Span, ...]:
+    return tuple(Span(start, min(start + BOX_PX, length)) for start in range(0, length, BOX_PX))
