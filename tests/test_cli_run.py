@@ -127,7 +127,7 @@ def test_an_existing_output_is_kept_unless_told(model, slide, tmp_path):
 
 @pytest.mark.parametrize(("number", "name"), [(signal.SIGINT, "labels.tif"), (signal.SIGTERM, "labels.npy")])
 def test_stopping_keeps_what_is_done_or_leaves_nothing(model, tmp_path, number, name):
-    """Ctrl-C in the middle of a run: a message, status 130, no output; a .tif can be gone on with."""
+    """Ctrl-C in the middle of a run: a message, status 130, no output; a .tif can be resumed."""
     source = tmp_path / "image.npy"
     np.save(source, np.zeros((4000, 4000, 3), np.uint8))
     target = tmp_path / "out" / name

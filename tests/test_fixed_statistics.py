@@ -340,7 +340,7 @@ def test_measure_then_run_on_the_command_line(folder, tmp_path):
 
 
 def test_a_run_with_other_statistics_is_another_run(folder, tmp_path):
-    """It is not gone on with."""
+    """It is not resumed."""
     model, out = folder / "net.onnx", tmp_path / "out"
     for number in (0, 1):
         command("measure", model, folder / "in" / f"{number}.tif", "-o", tmp_path / f"{number}.json", "--no-verify")

@@ -177,7 +177,7 @@ def killed_and_resumed(
     model: Path | None = None,
     size: tuple[int, int] = (1500, 1100),
 ) -> int:
-    """Runs of the command line are killed at random moments, and gone on with; how many had kept something.
+    """Runs of the command line are killed at random moments, and resumed; how many had kept something.
 
     With a ``model`` that takes statistics of the whole image, most of them while these are found.
     """

@@ -515,7 +515,7 @@ def test_the_command_says_that_resume_goes_on(tmp_path, monkeypatch):
         assert len((told[0] if isinstance(told, list) else told)["passes"]) == 1
         assert target.read_bytes() == expected
         if arguments is one:
-            assert f"what is done of {target} is kept: go on with --resume" in stopped.stderr
+            assert f"what is done of {target} is kept: resume it with --resume" in stopped.stderr
         else:
             assert target.with_name("b.tif").read_bytes() == expected
     assert not list(tmp_path.rglob(".*"))

@@ -1,4 +1,4 @@
-"""A run that ended early is gone on with, and ends in the very bytes of one that did not."""
+"""A run that ended early is resumed, and ends in the very bytes of one that did not."""
 
 from __future__ import annotations
 
@@ -235,7 +235,7 @@ def unfinished(tmp_path):
 
 def test_without_resume_it_is_kept_and_told(unfinished):
     pixels, path = unfinished
-    with pytest.raises(OutputExistsError, match="go on with --resume, or start anew with --overwrite"):
+    with pytest.raises(OutputExistsError, match="resume it with --resume, or start anew with --overwrite"):
         begun(path, pixels, tile=16)
     assert TiffSink(path, resumable=True).unfinished() is not None
 

@@ -33,7 +33,7 @@ COPIES = 3
 """Images of a run of many."""
 
 JOURNAL_BYTES = 3000
-"""A run that is to be gone on with is killed when its journal is so long."""
+"""A run that is to be resumed is killed when its journal is so long."""
 
 _UNITS = {"KiB": 1 / 1024, "MiB": 1, "GiB": 1024}
 

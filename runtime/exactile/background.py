@@ -26,7 +26,7 @@ class Background(Protocol):
         """Whether all of ``box`` (image pixels), ``pixels`` (H, W, C), is background."""
 
     def describe(self) -> dict[str, Any]:
-        """What it is, as plain data: a run that is gone on with must have the same."""
+        """What it is, as plain data: a run that is resumed must have the same."""
 
     def close(self) -> None:
         """Release what it reads from, at the end of a run."""

@@ -98,7 +98,7 @@ class InputOverwrittenError(SinkError):
 
 
 class ResumeError(SinkError):
-    """An unfinished run cannot be gone on with: it was another one, or is damaged."""
+    """An unfinished run cannot be resumed: it was another one, or is damaged."""
 
     exit_status = 2
 

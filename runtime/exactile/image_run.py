@@ -50,7 +50,7 @@ from exactile.trial.trial import choose_by_trial, untried
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watcher:
-    """Who is told how a run goes on; all are called in threads of the run.
+    """Callbacks of a run; all are called in threads of the run.
 
     ``planned``: once, with the plan. ``measuring``: pixels read for statistics, and how many there are to read.
     ``progress``: result pixels just written, or kept from an earlier run. ``read``: once, when the last tile was read.
@@ -239,9 +239,9 @@ class ImageRun:
             )
 
     def _earlier(self, asked: Mapping[str, Any]) -> Earlier | None:
-        """What the unfinished run found out that this one goes on with. Raises OptionError, ResumeError."""
+        """What the unfinished run found out, which this one takes over. Raises OptionError, ResumeError."""
         if not isinstance(self.sink, ResumableSink):
-            raise OptionError("only runs into .tif files and .zarr folders can be gone on with")
+            raise OptionError("only runs into .tif files and .zarr folders can be resumed")
         record = self.sink.unfinished()
         return take_over(record, asked) if record is not None else None
 
@@ -301,7 +301,7 @@ class ImageRun:
             lanes=min(earlier.lanes, self.planner.threads),
         )
         choice = self.planner.choose(self.source, self.sink, wish)
-        return replace(choice, reason="that of the run that is gone on with")
+        return replace(choice, reason="that of the run that is resumed")
 
     def _pipeline(
         self,

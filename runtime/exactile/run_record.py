@@ -1,4 +1,4 @@
-"""What a run is, as plain data: written beside an unfinished output, and compared before it is gone on with."""
+"""What a run is, as plain data: written beside an unfinished output, and compared before it is resumed."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def _array(text: str, dtype: str) -> NDArray[Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Earlier:
-    """What a run that goes on takes over from the one that ended early."""
+    """What a resumed run takes over from the one that ended early."""
 
     plan: str
     shape: tuple[int, int]

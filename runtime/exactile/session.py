@@ -243,7 +243,7 @@ class Session:
         plans are timed on the image's first steps, over 5 % of its pixels at most, and the fastest is taken; without
         it, the one that is predicted to be the fastest.
 
-        With ``resume``, an unfinished run that ``sink`` kept is gone on with, by the same plan, to the same bytes;
+        With ``resume``, an unfinished run that ``sink`` kept is resumed, by the same plan, to the same bytes;
         ``arguments`` (plain data) is what it must have been called with, beside image, model, plan, tile and border.
         Raises ResumeError where it was another one. ``trace`` is told when every piece of work was done:
         ``exactile.trace.Trace().of(name)`` keeps it.

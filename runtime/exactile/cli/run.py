@@ -407,7 +407,7 @@ def run_one(request: RunRequest, image: str, target: Path, *, progress: bool, as
             summary = run.run()
     except BaseException:
         if isinstance(sink, ResumableSink) and sink.keeps:
-            typer.echo(f"what is done of {target} is kept: go on with --resume", err=True)
+            typer.echo(f"what is done of {target} is kept: resume it with --resume", err=True)
         raise
     finally:
         source.close()

@@ -88,7 +88,7 @@ class ManyImages:
         return run
 
     def _check_same(self, run: ImageRun, target: Path) -> None:
-        """A complete result: fine where the same run made it and is gone on with."""
+        """A complete result: fine where the same run made it and is resumed."""
         if not self.request.resume:
             raise OutputExistsError(f"{target} exists already. What to do: pass --overwrite, or --resume to leave it")
         try:

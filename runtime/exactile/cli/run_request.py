@@ -195,7 +195,7 @@ class RunRequest:
         )
 
     def _fits(self, model: DeployedModel, source: Source, sink: Sink) -> bool:
-        """Whether there is a plan for ``model``, and it is not another one that is to be gone on with."""
+        """Whether there is a plan for ``model``, and it is not another one that is to be resumed."""
         if self.resume and isinstance(sink, ResumableSink):
             begun = sink.unfinished()
             if begun is not None and begun["model"]["graph"] != graph_hash(model):

@@ -169,7 +169,7 @@ def _rows(summary: Summary, target: Path) -> list[tuple[str, str]]:
     if summary.statistics is not None:
         rows.append(("statistics", f"of {summary.statistics.told}; not of this image"))
     if summary.kept_pixels:
-        rows.append(("kept", f"{summary.kept_pixels / 1e6:.2f} M pixels of the run that was gone on with"))
+        rows.append(("kept", f"{summary.kept_pixels / 1e6:.2f} M pixels of the run that was resumed"))
     if summary.skipped_tiles:
         share = summary.skipped_pixels / (summary.result[-2] * summary.result[-1])
         rows.append(("background", f"{summary.skipped_tiles} tile(s) not computed, {share:.1%} of the result"))

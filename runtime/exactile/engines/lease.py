@@ -137,7 +137,7 @@ class EngineLease:
             known[1].close()
 
     def drop(self) -> None:
-        """Close all engines, for who holds the lease."""
+        """Close all engines; called by the holder of the lease."""
         with self._free:
             engines, self._engines = self._engines, {}
         for _kind, engine in engines.values():

@@ -109,7 +109,7 @@ class Station:
                 self._lock.release()
 
     def drop(self) -> None:
-        """Release everything, as after a failure; for who has taken it, or when nobody uses it any more."""
+        """Release everything, as after a failure; called by the run that holds it, or when it is no longer used."""
         opened, self._opened, self._key = self._opened, None, None
         if opened is not None:
             with self.device.current():

@@ -94,7 +94,7 @@ class ResumableSink(Sink, Protocol):
         """
 
     def describe(self, run: Mapping[str, Any], *, resume: bool) -> None:
-        """To be called before ``begin``: what is run, as plain data, and whether an unfinished run is gone on with.
+        """To be called before ``begin``: what is run, as plain data, and whether an unfinished run is resumed.
 
         ``begin`` then raises ResumeError where the unfinished run was another one.
         """
@@ -104,7 +104,7 @@ class ResumableSink(Sink, Protocol):
 
     @property
     def keeps(self) -> bool:
-        """Whether ``abort`` leaves behind what a later run can go on with."""
+        """Whether ``abort`` leaves behind what a later run can resume."""
 
 
 @runtime_checkable

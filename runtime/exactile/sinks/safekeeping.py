@@ -1,4 +1,4 @@
-"""What a run that goes on later is not to do again: boxes are noted as they are done, and claimed once a second.
+"""What a resumed run does not repeat: boxes are noted as they are done, and claimed once a second.
 
 ::
 

@@ -170,16 +170,16 @@ class TiledSink(FileSink[KeptPartT]):
         return self._notes
 
     def describe(self, run: Mapping[str, Any], *, resume: bool) -> None:
-        """What is run, as plain data, and whether an unfinished run is gone on with."""
+        """What is run, as plain data, and whether an unfinished run is resumed."""
         self._run, self._resume = dict(run), resume
 
     def is_done(self, box: Box) -> bool:
-        """Whether ``box`` was written by the run that is gone on with."""
+        """Whether ``box`` was written by the run that is resumed."""
         return box in self._done
 
     @property
     def keeps(self) -> bool:
-        """Whether an early end leaves what a later run can go on with."""
+        """Whether an early end leaves what a later run can resume."""
         return self._keep or (self._reserved and self._found.exists)
 
     def _check_place(self, *, overwrite: bool = True) -> None:

@@ -57,7 +57,7 @@ def take_place(path: Path, *, resume: bool, overwrite: bool) -> Journal:
             name = journal_path(path) if left_in_journal(path, journal) is not None else found_path(path)
             raise OutputExistsError(
                 f"an unfinished run of {path} lies beside it ({name.name}). "
-                "What to do: go on with --resume, or start anew with --overwrite"
+                "What to do: resume it with --resume, or start anew with --overwrite"
             )
         if left is None or not resume:
             _remove_left(path, journal)

@@ -103,7 +103,7 @@ class Narrowing:
         return self._narrow(report, narrow.plan.tile_shape)
 
     def taken_over(self, report: ToleranceReport, tile: tuple[int, int]) -> Narrowed:
-        """What an earlier run found, which this one goes on with."""
+        """What an earlier run found, which this one takes over."""
         return self._as_asked(report) if report.exact else self._narrow(report, tile)
 
     @property
