@@ -48,6 +48,7 @@ TILES = (256, 384, 512, 1024, 2048)
 STRIPS = (64, 128, 256, 512)
 BANDS = (1, 2, 4)
 LIMIT_BYTES = 1 << 30
+ANY_BYTES = 1 << 40
 MOST_PASSES = 3.0
 """Plans that compute more, such as small tiles with a large halo, are left out."""
 
@@ -134,7 +135,8 @@ class Case:
     def memory(self, cell: Cell) -> tuple[float, bool]:
         """MiB that the cell takes beside the process, predicted, and whether that is within the limit."""
         shape = None if cell.plan == "whole" else (cell.height, cell.width)
-        plan = Session(self.model, lanes=cell.lanes).plan(self.source, ArraySink(), plan=cell.plan, tile=shape).plan
+        session = Session(self.model, lanes=cell.lanes, memory_bytes=ANY_BYTES)
+        plan = session.plan(self.source, ArraySink(), plan=cell.plan, tile=shape).plan
         need = self.limited.memory_need(plan, self.source, ArraySink())
         return (need.needed_bytes - need.process_bytes) / 2**20, need.fits(self.limited.budget_bytes)
 
