@@ -107,17 +107,15 @@ class Case:
 
     def _plans(self, session: Session) -> Iterator[Plan]:
         px, wide = self.px, self.px > LARGE
-        if not wide:
-            yield self._plan(session, "whole", None)
-        for side in TILES[2:] if wide else TILES:
-            if side < px:
-                with contextlib.suppress(PlanError):  # smaller than the halo
-                    yield self._plan(session, "tile", (side, side))
+        shapes: list[tuple[PlanName, tuple[int, int] | None]] = [] if wide else [("whole", None)]
+        shapes += [("tile", (side, side)) for side in (TILES[2:] if wide else TILES) if side < px]
         for rows, bands in product(STRIPS[1:] if wide else STRIPS, BANDS[:1] if px <= SMALL else BANDS):
             if rows < px and session.has_strips:
                 halo = 0 if bands == 1 else 256
-                with contextlib.suppress(PlanError):
-                    yield self._plan(session, "strip", (rows, -(-px // bands // 64) * 64 + halo))
+                shapes.append(("strip", (rows, -(-px // bands // 64) * 64 + halo)))
+        for plan, shape in shapes:
+            with contextlib.suppress(PlanError):  # smaller than the halo, or too large for the memory
+                yield self._plan(session, plan, shape)
 
     def _plan(self, session: Session, plan: PlanName, tile: tuple[int, int] | None) -> Plan:
         return session.plan(self.source, ArraySink(), plan=plan, tile=tile).plan
