@@ -21,8 +21,12 @@ from tests.command import exactile as exactile_command
 README = Path(__file__).parent.parent / "README.md"
 MODEL = Path(__file__).parent.parent / "models" / "stain_unet.onnx"
 NEEDS_A_GPU = ("--engine tensorrt", "--device cuda")
-STAND_INS = {"https://host/embryo.ome.zarr": "embryo.ome.zarr", "slide.mrxs": "scanned.ome.tif"}
-"""What a test does not have: a web server, a scanner's slide."""
+STAND_INS = {
+    "https://host/embryo.ome.zarr": "embryo.ome.zarr",
+    "slide.mrxs": "scanned.ome.tif",
+    "tcp://scheduler:8786": "local",
+}
+"""What a test does not have: a web server, a scanner's slide, a cluster."""
 
 FACTORY = """
 import torch
