@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 
 from exactile.errors import OptionError, ResumeError, SinkError
 from exactile.geometry import Box, Span
@@ -188,6 +189,27 @@ def test_a_late_block_does_not_reach_the_next_run(tmp_path):
     late.abort()
     assert list(part.rglob("*")) == []
     sink.abort()
+
+
+def test_what_killed_processes_were_writing_is_removed(tmp_path):
+    """Each writes new chunks under names of its own; only complete ones are there at the end."""
+    spec = ResultSpec(height=32, width=32, channels=0, dtype="uint8")
+    sink = SharedZarrSink(tmp_path / "a.zarr", tile=16, edge=32)
+    sink.begin(spec)
+    target, written = sink.target, np.arange(1024, dtype=np.uint8).reshape(32, 32)
+    (Path(target.folder) / "0" / "c" / "0").mkdir(parents=True)
+    left = Path(target.folder) / "0" / "c" / "0" / "1.0123abcd.partial"
+    left.write_bytes(b"half")
+    for _ in range(2):  # the second is that of a worker that was lost and comes back
+        block = BlockSink(target, target.box(0), workers=1)
+        block.begin(spec)
+        block.write(target.box(0), written)
+        block.finish()
+    sink.adopt(target.box(0))
+    sink.finish()
+    found = zarr.open_array(tmp_path / "a.zarr" / "labels" / "segmentation" / "0", mode="r")[:]
+    assert np.array_equal(found, written)
+    assert not list(tmp_path.rglob("*.partial"))
 
 
 def test_edges_of_blocks_are_checked_and_rounded_up(tmp_path):

@@ -28,7 +28,7 @@ from exactile_converters.convert import convert
 from exactile_converters.deploy import Normalization, deploy
 from exactile_converters.from_onnx import prepare_network
 from tests import whole_nets
-from tests.command import within
+from tests.command import exactile, within
 from tests.nets import onnx_bytes, onnx_file
 from tests.test_blocks import files_of, model_of
 from tests.test_exactness import image_for
@@ -222,8 +222,13 @@ def test_ctrl_c_keeps_what_is_done(tmp_path):
     target = tmp_path / "labels.zarr"
     words = ["run", bundle, tmp_path / "image.tif", "-o", target, "--plan", "tile", "--block", 512]
     words += ["--cluster", "local", "--workers", 2, "--tile", 96]
-    command = [sys.executable, "-m", "exactile", *map(str, words)]
-    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    run = subprocess.Popen(
+        [sys.executable, "-m", "exactile", *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     end = time.monotonic() + 120
     while len(adopted(target)) < 1 and time.monotonic() < end and run.poll() is None:
         time.sleep(0.05)
@@ -233,10 +238,10 @@ def test_ctrl_c_keeps_what_is_done(tmp_path):
     assert "what is done of" in told
     assert "Traceback" not in told
     assert not target.exists()
-    done = within(*words, "--resume", "--json")
+    done = exactile(*words, "--resume", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["kept_pixels"] > 0
-    assert within("run", bundle, tmp_path / "image.tif", "-o", tmp_path / "alone.zarr").returncode == 0
+    assert exactile("run", bundle, tmp_path / "image.tif", "-o", tmp_path / "alone.zarr").returncode == 0
     assert files_of(target) == files_of(tmp_path / "alone.zarr")
 
 

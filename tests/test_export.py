@@ -75,7 +75,7 @@ def test_one_of_several_labels(tmp_path):
 def test_what_cannot_be_copied_leaves_nothing(tmp_path):
     with pytest.raises(SourceError):
         export(tmp_path / "missing.zarr", tmp_path / "a.tif")
-    array = zarr.create_array(tmp_path / "wide.zarr", shape=(20, 20), dtype="int64")
+    array = zarr.create_array(tmp_path / "wide.zarr", shape=(20, 20), dtype="float64")
     array[:] = 1
     with pytest.raises(OptionError, match="would not be copied as they are"):
         export(tmp_path / "wide.zarr", tmp_path / "a.tif")

@@ -334,7 +334,8 @@ class _Account:
         self.workers[report.worker] += 1
         self.computed_px += report.computed_pixels
         self.peak_bytes = max(self.peak_bytes, report.peak_memory_bytes)
-        self.nan = NanReport(pixels=self.nan.pixels + report.nan.pixels, first=self.nan.first or report.nan.first)
+        firsts = [first for first in (self.nan.first, report.nan.first) if first is not None]
+        self.nan = NanReport(pixels=self.nan.pixels + report.nan.pixels, first=min(firsts, default=None))
         self.done_px += report.pixels
         self.tell(self.done_px, self.total_px)
 
@@ -349,7 +350,6 @@ class _Work:
             self._given = client.submit(given, job, key=f"exactile-image-{job.key}", pure=False)
         self._counted_s, self._count = -LOOK_S, 0
         self._running: dict[Future, tuple[Callable[[int], Future], int]] = {}
-        self._tries: Counter[str] = Counter()
         self.again = 0
 
     def wait_for_workers(self) -> None:

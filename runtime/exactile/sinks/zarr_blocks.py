@@ -184,6 +184,7 @@ class SharedZarrSink(ZarrSink):
         return {**super()._options(), "block": self._edge}
 
     def _complete(self, part: PartFolder) -> None:  # noqa: ARG002 -- others have written and synced it
+        self.target.store().settle()
         self._register()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -18,6 +19,9 @@ from exactile.sinks.part_file import sync_folder
 from exactile.sinks.tile_codec import checksum
 from exactile.sinks.tile_grid import TileGrid
 from exactile.sinks.tile_store import EncodedTile, StoredTile, TileKey
+
+PARTIAL = ".partial"
+"""How the name of a chunk ends while it is written."""
 
 SYNC_THREADS = 8
 """A disk takes many small files at once in hardly more time than one."""
@@ -47,6 +51,8 @@ class ZarrStore:
     ) -> None:
         self.folder = folder
         self._held = _HeldFolder(folder) if held else None
+        # Processes that write the same chunk, one of them for a worker that was lost, do not write the same file.
+        self._new_suffix = f".{secrets.token_hex(4)}{PARTIAL}" if held else PARTIAL
         self._arrays = arrays
         self._stacked = arrays[0].ndim == 3
         self._grids = grids
@@ -60,7 +66,7 @@ class ZarrStore:
         path, within = self._chunk_path(key), self._within
         with os_errors_as_sink_errors(self.folder):
             if stored.any():
-                _write_new(path, self._encode(stored), within)
+                _write_new(path, self._encode(stored), within, self._new_suffix)
             else:
                 with suppress(FileNotFoundError):  # an earlier run may have left a damaged one
                     os.unlink(path, dir_fd=within)
@@ -91,7 +97,7 @@ class ZarrStore:
 
     def settle(self) -> None:
         """Remove what a killed process was writing; other chunks are written again with the same content."""
-        for left in self.folder.rglob("*.partial"):
+        for left in self.folder.rglob(f"*{PARTIAL}"):
             left.unlink(missing_ok=True)
 
     def sync(self) -> None:
@@ -141,9 +147,9 @@ class _HeldFolder:
             os.close(self.descriptor)
 
 
-def _write_new(path: str, data: Any, within: int | None) -> None:
+def _write_new(path: str, data: Any, within: int | None, suffix: str) -> None:
     """Write a file that appears complete, in place of what is there; ``path`` may be relative to a descriptor."""
-    partial_path = f"{path}.partial"
+    partial_path = f"{path}{suffix}"
     try:
         _write(partial_path, data, within)
     except FileNotFoundError:
