@@ -215,13 +215,13 @@ def test_the_command(folder, tmp_path):
 
 def test_ctrl_c_keeps_what_is_done(tmp_path):
     """The whole process group is interrupted, as by a terminal; the second run has the rest to do."""
-    image = image_for("unet_d2", 900, 800, largest=7)
+    image = image_for("unet_d2", 1700, 1600, largest=7)
     tifffile.imwrite(tmp_path / "image.tif", image, tile=(64, 64), photometric="rgb")
     bundle = tmp_path / "net.bundle"
     convert(onnx_file(tmp_path, "unet_d2", weights="integer"), bundle)
     target = tmp_path / "labels.zarr"
     words = ["run", bundle, tmp_path / "image.tif", "-o", target, "--plan", "tile", "--block", 512]
-    words += ["--cluster", "local", "--workers", 2, "--tile", 96]
+    words += ["--cluster", "local", "--workers", 2, "--tile", 80]
     run = subprocess.Popen(
         [sys.executable, "-m", "exactile", *map(str, words)],
         stdout=subprocess.PIPE,
