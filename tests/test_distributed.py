@@ -12,9 +12,11 @@ import time
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 import tifffile
+import zarr
 
 from exactile.contract import ImageStatistics
 from exactile.distributed import segment
@@ -30,6 +32,7 @@ from exactile_converters.from_onnx import prepare_network
 from tests import whole_nets
 from tests.command import exactile, within
 from tests.nets import onnx_bytes, onnx_file
+from tests.oracle import whole_pass
 from tests.test_blocks import files_of, model_of
 from tests.test_exactness import image_for
 
@@ -91,12 +94,26 @@ def test_the_files_are_those_of_one_machine(client, folder, tmp_path, plan):
     summary = run.result(120)
     assert run.done
     assert files_of(tmp_path / "labels.zarr") == alone(folder, plan)
+    labels = zarr.open_array(tmp_path / "labels.zarr" / "labels" / "segmentation" / "0", mode="r")[:]
+    geometry = model_of("unet_d2", "labels").contract.geometry
+    scores = whole_pass(onnx_bytes("unet_d2", weights="integer"), tifffile.imread(folder / "image.tif"), geometry)
+    assert np.array_equal(labels, scores.argmax(0))
     assert summary.plan == plan
     assert summary.blocks == (5 if plan == "strip" else 20)
     assert sum(summary.workers.values()) == summary.blocks
     assert told[0] == (0, SIZE[0] * SIZE[1])
     assert told[-1] == (SIZE[0] * SIZE[1], SIZE[0] * SIZE[1])
     assert [path.name for path in tmp_path.iterdir()] == ["labels.zarr"]
+
+
+def test_tiles_that_are_asked_for_stay(client, folder, tmp_path):
+    """They straddle blocks, and are computed for each."""
+    run = segment(
+        client, model_of("unet_d2", "labels"), folder / "image.tif", tmp_path / "labels.zarr", plan="tile",
+        tile=(120, 100), **OPTIONS,
+    )  # fmt: skip
+    assert run.result(120).shape == (120, 100)
+    assert files_of(tmp_path / "labels.zarr") == alone(folder, "tile")
 
 
 def test_several_images_share_a_cluster(client, folder, tmp_path):
@@ -168,12 +185,12 @@ def test_a_worker_that_sees_another_image_does_not_compute(client, folder, tmp_p
     path.write_bytes((folder / "image.tif").read_bytes())
     from exactile.distributed import segmentation
 
-    class Slow(segmentation._Work):
+    class Slow(segmentation.Tasks):
         def wait_for_workers(self) -> None:
             super().wait_for_workers()
             os.utime(path, (1, 1))
 
-    monkeypatch.setattr(segmentation, "_Work", Slow)
+    monkeypatch.setattr(segmentation, "Tasks", Slow)
     run = segment(client, model_of("unet_d2", "labels"), path, tmp_path / "labels.zarr", plan="tile", **OPTIONS)
     with pytest.raises(ClusterError, match=r"the image on worker .* is not the client's: mtime_ns: was \d+, is 1"):
         run.result(120)
@@ -278,6 +295,7 @@ def test_samples_are_normalised_by_the_whole_image(client, folder, tmp_path):
         (["-o", "labels.zarr", "--cluster", "local", "--preview", "--trial"],
          "--cluster does not take --trial, --preview or --overlay"),
         (["-o", "labels.zarr", "--cluster", "nowhere:1"], "no scheduler answers there"),
+        (["-o", "labels.zarr", "--cluster", "local", "--workers", 1, "--plan", "whole"], "which cannot be shared"),
     ],
 )  # fmt: skip
 def test_options_that_do_not_go_with_a_cluster(folder, tmp_path, options, message, monkeypatch):

@@ -17,6 +17,7 @@ from exactile.sinks.protocol import ResultSpec
 from exactile.sinks.zarr import labels_folder
 from exactile.sources.open import open_source
 from exactile.sources.protocol import ReadPlan, Source
+from exactile.sources.sample_types import stored_type
 
 BOX_PX = 2048
 """Edge of what is read and written at a time: whole tiles of the formats that are written."""
@@ -34,7 +35,8 @@ def export(
 
     ``image`` is all that ``open_source`` takes; of a Zarr container with labels the one named ``label`` (default: that
     which a run writes) is taken, if it is there. ``sink`` holds options of ``open_sink``: ``compression``, ``pyramid``,
-    ``overwrite``. ``progress`` is called with pixels done and in all.
+    ``overwrite``. ``progress`` is called with pixels done and in all. Pixels and their size are copied, not the names
+    and colours of classes or where the image lies on the ground.
 
     Raises SourceError, SinkError, OptionError for samples that cannot be copied as they are.
     """
@@ -57,7 +59,7 @@ def _labels_of(image: str | PathLike[str], label: str | None) -> str | PathLike[
 def _copy(
     source: Source, target: str | PathLike[str], progress: Callable[[int, int], None], options: dict[str, Any]
 ) -> tuple[int, ...]:
-    stored = getattr(source, "stored_dtype", source.dtype)
+    stored = stored_type(source)
     if stored != source.dtype:
         raise OptionError(f"samples of {stored} are read as {source.dtype}, and would not be copied as they are")
     channels = source.channels if source.channels > 1 else 0

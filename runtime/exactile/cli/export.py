@@ -50,7 +50,7 @@ def export(
 ) -> None:
     """Copy a result to another format, pixel by pixel, in bounded memory.
 
-    The output appears under its name only when it is complete.
+    Names and colours of classes are not copied. The output appears under its name only when it is complete.
     """
     with reported():
         begin = time.perf_counter()

@@ -20,7 +20,7 @@ from exactile.stored_values import NanReport
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One image, as plain data. ``shape`` is the tile, or strip rows and band width.
+    """One image, as plain data. ``shape`` is the tile, or strip rows and band width; ``fitted`` tiles end with blocks.
 
     ``image`` and ``processor`` are the identities that a worker must find: what else it reads, or computes with, would
     give other bytes.
@@ -34,6 +34,7 @@ class Job:
     processor: Mapping[str, Any]
     plan: PlanName
     shape: tuple[int, int]
+    fitted: bool
     border: Border
     normalizers: Normalizers | None
     nodata: float | None
@@ -45,7 +46,11 @@ class Job:
 
     def part(self, plan: Plan, box: Box) -> Plan:
         """What of ``plan`` gives ``box``."""
-        return part_of(fitted(plan, self.target.edge) if isinstance(plan, TilePlan) else plan, box)
+        return part_of(self.in_blocks(plan), box)
+
+    def in_blocks(self, plan: Plan) -> Plan:
+        """``plan``, in tiles that end with blocks where these are not asked for."""
+        return fitted(plan, self.target.edge) if self.fitted and isinstance(plan, TilePlan) else plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,7 @@ MOST_CANCELLED = 1000
 """Images whose end is remembered, for blocks of them that begin later."""
 
 
-class Station:
+class OpenedJob:
     """Source and session of one image in this process."""
 
     def __init__(self, job: Job) -> None:
@@ -77,19 +77,19 @@ class Worker:
 
     def __init__(self) -> None:
         self._busy = threading.Lock()
-        self._station: Station | None = None
+        self._opened: OpenedJob | None = None
         self._state = threading.Lock()
         self._cancelled: dict[str, None] = {}
         self._stop: Callable[[], None] | None = None
 
-    def station(self, job: Job) -> Station:
+    def opened(self, job: Job) -> OpenedJob:
         """That of the image; another image's is closed."""
-        if self._station is None or self._station.job.key != job.key:
-            kept, self._station = self._station, None
+        if self._opened is None or self._opened.job.key != job.key:
+            kept, self._opened = self._opened, None
             if kept is not None:
                 kept.close()
-            self._station = Station(job)
-        return self._station
+            self._opened = OpenedJob(job)
+        return self._opened
 
     @contextmanager
     def at_work(self, job: Job) -> Iterator[None]:
@@ -118,7 +118,7 @@ class Worker:
             while len(self._cancelled) > MOST_CANCELLED:
                 del self._cancelled[next(iter(self._cancelled))]
             stop = self._stop
-        if stop is not None and self._station is not None and self._station.job.key == key:
+        if stop is not None and self._opened is not None and self._opened.job.key == key:
             stop()
 
     def _check(self, job: Job) -> None:
@@ -134,8 +134,8 @@ def run_block(job: Job, number: int) -> BlockReport:
     """A task: block ``number`` of ``job``. Raises ClusterError."""
     name = worker_name()
     with _told(f"block {number}", name), _WORKER.at_work(job):
-        station = _WORKER.station(job)
-        return station.run(number, name, lambda stop: _WORKER.may_be_stopped(job, stop))
+        opened = _WORKER.opened(job)
+        return opened.run(number, name, lambda stop: _WORKER.may_be_stopped(job, stop))
 
 
 def run_level(job: Job, level: int, first: int, stop: int) -> int:

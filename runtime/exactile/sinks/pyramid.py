@@ -19,12 +19,20 @@ Reduce = Callable[[NDArray[Any]], NDArray[Any]]
 Begin = Callable[[], object]
 
 
-def level_grids(height: int, width: int, tile_px: int, *, pyramid: bool) -> tuple[TileGrid, ...]:
-    """The full resolution and, for a pyramid, halves of it down to one tile; sizes are rounded up."""
-    grids = [TileGrid(height=height, width=width, tile_px=tile_px)]
-    while pyramid and grids[-1].count > 1:
+def halved(height: int, width: int, tile_px: int) -> Iterator[TileGrid]:
+    """The full resolution, and halves of it without end; sizes are rounded up."""
+    while True:
+        yield TileGrid(height=height, width=width, tile_px=tile_px)
         height, width = -(-height // 2), -(-width // 2)
-        grids.append(TileGrid(height=height, width=width, tile_px=tile_px))
+
+
+def level_grids(height: int, width: int, tile_px: int, *, pyramid: bool) -> tuple[TileGrid, ...]:
+    """The full resolution and, for a pyramid, halves of it down to one tile."""
+    grids: list[TileGrid] = []
+    for grid in halved(height, width, tile_px):
+        grids.append(grid)
+        if not pyramid or grid.count == 1:
+            break
     return tuple(grids)
 
 

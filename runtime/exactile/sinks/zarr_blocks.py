@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from math import log2
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from exactile.sinks.blocks import plane_count
 from exactile.sinks.journal import framed
 from exactile.sinks.part_folder import PartFolder
 from exactile.sinks.protocol import ResultSpec, WritePlan
-from exactile.sinks.pyramid import level_grids, mean, nearest
+from exactile.sinks.pyramid import LevelTile, children, halved, level_grids, mean, nearest
 from exactile.sinks.tile_grid import TileGrid
 from exactile.sinks.tile_store import TileKey
 from exactile.sinks.tiled_sink import TiledSink
@@ -231,11 +232,7 @@ class BlockSink(TiledSink[_InPlace]):
 
     def _grids(self, spec: ResultSpec) -> tuple[TileGrid, ...]:  # noqa: ARG002 -- the box is that of the target
         """All levels that boxes have: those at the edges of the image may be one chunk before the last of them."""
-        height, width, found = self._box.y.length, self._box.x.length, []
-        for _ in range(self._target.box_levels + 1):
-            found.append(TileGrid(height=height, width=width, tile_px=self._target.tile_px))
-            height, width = -(-height // 2), -(-width // 2)
-        return tuple(found)
+        return tuple(islice(halved(*self._box.shape, self._target.tile_px), self._target.box_levels + 1))
 
     def _make_part(self, spec: ResultSpec, *, kept_name: bool, resumed: bool) -> _InPlace:  # noqa: ARG002
         return _InPlace()
@@ -264,20 +261,22 @@ def _written(plan: WritePlan, box: Box) -> WritePlan:
 def make_chunks(target: SharedZarr, level: int, numbers: range) -> int:
     """Make chunks of ``level``, by their ``numbers``, of those of the level before, and bring them to the disk."""
     spec, grids, store = target.spec, target.grids, target.store()
-    reduce = mean if spec.channels else nearest
-    grid, below, half = grids[level], grids[level - 1], target.tile_px // 2
+    reduce, planes = mean if spec.channels else nearest, range(plane_count(spec))
+    grid, below = grids[level], grids[level - 1]
     for number in numbers:
         row, column = divmod(number, grid.columns)
-        for plane in range(plane_count(spec)):
-            chunk = np.zeros((target.tile_px, target.tile_px), spec.dtype)
-            for y in range(2 * row, min(2 * row + 2, below.rows)):
-                for x in range(2 * column, min(2 * column + 2, below.columns)):
-                    height, width = below.tile_shape(y, x)
-                    pixels = store.pixels(TileKey(level=level - 1, plane=plane, tile=y * below.columns + x))
-                    reduced = reduce(pixels[:height, :width])
-                    top, left = y % 2 * half, x % 2 * half
-                    chunk[top : top + reduced.shape[0], left : left + reduced.shape[1]] = reduced
+        pixels = np.zeros((len(planes), target.tile_px, target.tile_px), spec.dtype)
+        made = LevelTile(grid, level, number, pixels, below=children(grids, level, number))
+        for y in range(2 * row, min(2 * row + 2, below.rows)):
+            for x in range(2 * column, min(2 * column + 2, below.columns)):
+                tile = y * below.columns + x
+                stored = [store.pixels(TileKey(level=level - 1, plane=plane, tile=tile)) for plane in planes]
+                under = LevelTile(below, level - 1, tile, np.stack(stored))
+                under.above = made
+                for plane in planes:
+                    under.reduce(plane, reduce)
+        for plane in planes:
             key = TileKey(level=level, plane=plane, tile=number)
-            store.append(key, store.encode(key, chunk))
+            store.append(key, store.encode(key, pixels[plane]))
     store.complete()
     return len(numbers)
