@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import platform
 import signal
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 LOCAL = "local"
 CORES_OF_A_WORKER = 2
 CONNECT_S = 10.0
+DASK_LOGS = ("distributed", "tornado", "asyncio")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +95,8 @@ def _waited(run: Segmentation, target: Path) -> ClusterSummary:
     try:
         return run.result()
     except BaseException:
+        for name in DASK_LOGS:  # of connections that are closed now; what went wrong is told by the error
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         run.cancel()
         if run.keeps:
             typer.echo(f"what is done of {target} is kept: resume it with --resume", err=True)
@@ -153,7 +157,13 @@ def _client(cluster: Cluster, request: RunRequest) -> Iterator[Client]:
         with _interrupts_ignored():
             # Memory is bounded by plans; a worker that Dask ends for what it holds would only begin anew.
             local = stack.enter_context(
-                LocalCluster(n_workers=workers, threads_per_worker=1, memory_limit=0, dashboard_address="127.0.0.1:0")
+                LocalCluster(
+                    n_workers=workers,
+                    threads_per_worker=1,
+                    memory_limit=0,
+                    dashboard_address="127.0.0.1:0",
+                    silence_logs=logging.CRITICAL,
+                )
             )
         yield stack.enter_context(Client(local))
 
