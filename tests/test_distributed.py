@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import tifffile
 import zarr
@@ -290,7 +291,6 @@ def test_samples_are_normalised_by_the_whole_image(client, folder, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["-o", "labels.tif", "--cluster", "local"], "--cluster runs one image, into a .zarr folder"),
         (["-o", "labels.zarr", "--cluster", "tcp://a:1", "--workers", "2"], "--workers are those of --cluster local"),
         (["-o", "labels.zarr", "--cluster", "local", "--preview", "--trial"],
          "--cluster does not take --trial, --preview or --overlay"),
@@ -305,11 +305,24 @@ def test_options_that_do_not_go_with_a_cluster(folder, tmp_path, options, messag
     assert message in done.stderr
 
 
-def test_networks_with_statistics_of_the_image_are_refused(client, folder, tmp_path):
-    (tmp_path / "net.onnx").write_bytes(whole_nets.squeeze_and_excitation())
+def test_networks_that_cannot_be_tiled_are_refused(client, folder, tmp_path):
+    (tmp_path / "net.onnx").write_bytes(whole_nets.looping())
     done = within(
         "run", tmp_path / "net.onnx", folder / "image.tif", "-o", tmp_path / "labels.zarr", "--cluster",
         client.scheduler.address,
     )  # fmt: skip
     assert done.returncode == 2
-    assert "takes statistics of the whole image. What to do: run it on one machine, without a cluster" in done.stderr
+    assert "cannot be tiled" in done.stderr
+
+
+def test_workers_with_another_engine_do_not_compute(client, folder, tmp_path, monkeypatch):
+    """As a client of another version would find; mixed, they do."""
+    monkeypatch.setattr(
+        Session, "processor_identity", property(lambda self: {**self._processor.identity, "onnxruntime": "1.0"})
+    )
+    arguments = client, model_of("unet_d2", "labels"), folder / "image.tif", tmp_path / "labels.zarr"
+    with pytest.raises(ClusterError, match=r"the engine on worker .* onnxruntime: was 1\.0, is .* or pass --mixed"):
+        segment(*arguments, plan="tile", **OPTIONS).result(120)
+    summary = segment(*arguments, plan="tile", mixed=True, **OPTIONS).result(120)
+    assert files_of(tmp_path / "labels.zarr") == alone(folder, "tile")
+    assert {machine["onnxruntime"] for machine in summary.machines.values()} == {onnxruntime.__version__}

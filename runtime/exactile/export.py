@@ -13,7 +13,7 @@ from exactile.errors import OptionError
 from exactile.geometry import Box, Span
 from exactile.input_protection import check_source_kept
 from exactile.sinks.open import open_sink
-from exactile.sinks.protocol import ResultSpec
+from exactile.sinks.protocol import ResultSpec, Sink
 from exactile.sinks.zarr import labels_folder
 from exactile.sources.open import open_source
 from exactile.sources.protocol import ReadPlan, Source
@@ -70,8 +70,15 @@ def _copy(
         dtype=source.dtype.name,
         pixel_size_um=source.pixel_size_um,
     )
-    sink, total = open_sink(target, **options), source.height * source.width
+    sink = open_sink(target, **options)
     check_source_kept(source, sink)
+    copy_pixels(source, sink, spec, progress)
+    return spec.shape
+
+
+def copy_pixels(source: Source, sink: Sink, spec: ResultSpec, progress: Callable[[int, int], None]) -> None:
+    """Write the pixels of ``source`` into ``sink``, as ``spec`` says; on any failure the sink is aborted."""
+    total, channels = source.height * source.width, spec.channels
     rows, columns = _spans(source.height), _spans(source.width)
     reads = ReadPlan(rows=rows, columns=columns)
     try:
@@ -88,7 +95,6 @@ def _copy(
         sink.finish()
     finally:
         sink.abort()
-    return spec.shape
 
 
 def _spans(length: int) -> tuple[Span, ...]:

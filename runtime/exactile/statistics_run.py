@@ -46,6 +46,23 @@ class MeasuredImage:
         """What the network runs over, (height, width)."""
         return _domain(self.model, self.size)
 
+    def passes(
+        self,
+        wish: Wish,
+        cancellation: Cancellation | None = None,
+        progress: Progress = lambda _done, _total: None,
+    ) -> Passes:
+        """Those of this image alone."""
+        return Passes(
+            model=self.model,
+            planner=self.planner,
+            processor=self.processor,
+            source=self.source,
+            wish=wish,
+            cancellation=cancellation or Cancellation(),
+            progress=progress,
+        )
+
     def check_size(self) -> None:
         """Raises PlanError where passes would run over another part of the image than the result's."""
         for level in self.model.levels:
@@ -139,15 +156,8 @@ class StatisticsRun:
                 self._normalizers[index] = image.normalizers()
             constants = constants_of(image.model.contract.image, self._normalizers[index])
             before = self._done
-            passes = Passes(
-                model=image.model,
-                planner=image.planner,
-                processor=image.processor,
-                source=image.source,
-                wish=Wish(plan="tile", tile=self.tile),
-                cancellation=self.cancellation,
-                progress=lambda done, _total: self._advance(before + done),
-            )
+            wish = Wish(plan="tile", tile=self.tile)
+            passes = image.passes(wish, self.cancellation, lambda done, _total: self._advance(before + done))
             with closing(passes):
                 passes.run_level(image.model.levels[number], merged, image.domain, {**constants, **found})
             self._done = before + image.source.height * image.source.width

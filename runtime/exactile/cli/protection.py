@@ -55,7 +55,7 @@ def _external(model: Path, outputs: Iterable[Output], cache: ModelCache | None) 
 
 
 def _run_outputs(request: RunRequest, target: Path) -> Iterator[Output]:
-    from exactile.cli.run_many import pending_path, record_path
+    from exactile.request.records import pending_path, record_path
     from exactile.sinks.protocol import StoredSink
 
     sink = request.open_sink(target)

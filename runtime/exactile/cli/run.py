@@ -266,8 +266,8 @@ def run(
         str | None,
         typer.Option(
             metavar="local|ADDRESS",
-            help="Run one image in blocks on the workers of a Dask cluster, into a .zarr: processes here (local), or "
-            "those of the scheduler at tcp://HOST:8786. --memory and --threads are of each worker.",
+            help="Run on the workers of a Dask cluster, large images in blocks: processes here (local), or those of "
+            "the scheduler at tcp://HOST:8786. --memory and --threads are of each worker.",
             show_default=False,
         ),
     ] = None,
@@ -277,6 +277,13 @@ def run(
     block: Annotated[
         int, typer.Option(min=1, help="Edge of a block of --cluster, in pixels of the result, rounded up.")
     ] = 4096,
+    mixed: Annotated[
+        bool,
+        typer.Option(
+            "--mixed",
+            help="Workers of --cluster may have other versions and processors; last digits of scores then differ.",
+        ),
+    ] = False,
     scratch: Annotated[
         Path | None,
         typer.Option(
@@ -371,22 +378,22 @@ def run(
             resume=resume,
             pictures={"preview": preview, "overlay": overlay},
         )
+        one = len(images) == 1 and not _is_folder(target) and not _is_folder_of_images(images[0])
+        progress = not no_progress
         if cluster is not None:
-            from exactile.cli.run_cluster import Cluster, run_on_cluster  # Dask is imported where it is wanted
+            from exactile.cli.run_cluster import Cluster, run_many_on_cluster, run_on_cluster  # Dask is imported there
 
-            run_on_cluster(
-                request,
-                images,
-                target,
-                Cluster(address=cluster, workers=workers, block=block),
-                progress=not no_progress,
-                as_json=as_json,
-            )
-        elif len(images) == 1 and not _is_folder(target) and not _is_folder_of_images(images[0]):
-            run_one(request, images[0], target, progress=not no_progress, as_json=as_json)
+            where = Cluster(address=cluster, workers=workers, block=block, mixed=mixed)
+            if one:
+                run_on_cluster(request, images[0], target, where, progress=progress, as_json=as_json)
+            else:
+                run_many_on_cluster(request, images, target, where, suffix=suffix, recursive=recursive,
+                                    progress=progress, as_json=as_json)  # fmt: skip
+        elif one:
+            run_one(request, images[0], target, progress=progress, as_json=as_json)
         else:
             run_many(request, images, target, suffix=suffix, recursive=recursive, overwrite=overwrite,
-                     progress=not no_progress, as_json=as_json)  # fmt: skip
+                     progress=progress, as_json=as_json)  # fmt: skip
 
 
 def run_one(request: RunRequest, image: str, target: Path, *, progress: bool, as_json: bool) -> None:

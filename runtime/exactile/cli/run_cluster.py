@@ -1,16 +1,17 @@
-"""``exactile run --cluster``: one image on the workers of a Dask cluster."""
+"""``exactile run --cluster``: images on the workers of a Dask cluster."""
 
 from __future__ import annotations
 
 import json
 import logging
 import os
-import platform
+import shutil
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,17 +19,28 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-import exactile
+from exactile.batch import Outcome
 from exactile.cli.protection import protect_run
+from exactile.cli.run_many import prepare_folder, result_path, tell_failures
 from exactile.cli.run_request import RunRequest
-from exactile.distributed.segmentation import ClusterSummary, Segmentation, segment
-from exactile.errors import OptionError
+from exactile.cli.summary import print_line
+from exactile.contract import DeployedModel
+from exactile.distributed.many import ImageOutcome, segment_many
+from exactile.distributed.segmentation import Segmentation, segment
+from exactile.distributed.summary import ClusterSummary
+from exactile.errors import OptionError, OutputExistsError, SinkError
+from exactile.export import copy_pixels
 from exactile.memory import default_budget_bytes
+from exactile.passes.fixed import FixedStatistics, read_statistics
 from exactile.plan.budget import format_bytes
-from exactile.request.meaning import nan_object, warn_of_nan
-from exactile.request.progress import MeasuringBar
-from exactile.sinks.zarr import zarr_target
-from exactile.sources.address import shown_name
+from exactile.request.damage import warn_of_damage
+from exactile.request.meaning import warn_of_nan
+from exactile.request.progress import Bar, ManyBars
+from exactile.sinks.open import check_target, open_sink
+from exactile.sinks.zarr import labels_folder, zarr_target
+from exactile.sources.open import open_source
+from exactile.sources.protocol import Source
+from exactile.summary import Summary
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -37,6 +49,8 @@ LOCAL = "local"
 CORES_OF_A_WORKER = 2
 CONNECT_S = 10.0
 DASK_LOGS = ("distributed", "tornado", "asyncio")
+MODELS_OF_ONE_SIZE = 4
+"""Kept for further images of that size."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,15 +60,19 @@ class Cluster:
     address: str
     workers: int | None
     block: int
+    mixed: bool
 
 
 def run_on_cluster(
-    request: RunRequest, images: list[str], target: Path, cluster: Cluster, *, progress: bool, as_json: bool
+    request: RunRequest, image: str, target: Path, cluster: Cluster, *, progress: bool, as_json: bool
 ) -> None:
-    """One image into the Zarr ``target``. Raises OptionError for what clusters do not do."""
-    image = _checked(request, images, target, cluster)
+    """One image, into a Zarr; another file is made of that. Raises OptionError for what clusters do not do."""
+    _check(request, cluster)
+    into = target if zarr_target(target) else _beside(target)
     protect_run(request, [image], [target])
+    check_target(target, overwrite=bool(request.sinks["overwrite"]))
     request.load()
+    statistics = _statistics(request)
     source = request.open_source(image)
     try:
         model = request.deployed(source)
@@ -62,15 +80,72 @@ def run_on_cluster(
         source.close()
     with ExitStack() as stack:
         client = stack.enter_context(_client(cluster, request))
-        bar = stack.enter_context(MeasuringBar(Path(image).name, enabled=progress))
+        bar = stack.enter_context(Bar(Path(image).name, enabled=progress))
         sinks = request.sinks
         run = segment(
             client,
             model,
             image,
-            target,
+            into,
             block=cluster.block,
-            compression=sinks["compression"] or "zstd",
+            compression=(sinks["compression"] if into == target else None) or "zstd",
+            pyramid=sinks["pyramid"] if into == target else False,
+            label=sinks["label"],
+            overwrite=sinks["overwrite"],
+            source_options=request.sources,
+            plan=request.plan,
+            tile=request.tile,
+            border=request.border,
+            memory_bytes=request.memory_bytes,
+            threads=request.threads,
+            engine=request.engine,
+            nodata=request.nodata,
+            nodata_label=request.nodata_label,
+            statistics=statistics,
+            resume=request.resume,
+            mixed=cluster.mixed,
+            progress=bar.reach,
+            measuring=bar.measure,
+        )
+        summary = _waited(run, target)
+        if into != target:
+            _copy(request, summary, into, target)
+    _print(summary, request.model.path, image, target, as_json=as_json)
+    warn_of_nan(summary.nan, model.contract.result, image)
+
+
+def run_many_on_cluster(
+    request: RunRequest,
+    images: list[str],
+    folder: Path,
+    cluster: Cluster,
+    *,
+    suffix: str,
+    recursive: bool,
+    progress: bool,
+    as_json: bool,
+) -> None:
+    """Many images, into ``folder``; what failed is told at the end."""
+    _check(request, cluster)
+    suffix = suffix if suffix.startswith(".") else f".{suffix}"
+    found = prepare_folder(images, folder, suffix, recursive=recursive)
+    request.keep_engine = True
+    pairs = [(image, result_path(image, found, folder, suffix)) for image in found.images]
+    protect_run(request, [image for image, _ in pairs], [target for _, target in pairs])
+    request.load()
+    told: list[dict[str, Any]] = []
+    failed: list[ImageOutcome] = []
+    with ExitStack() as stack:
+        client = stack.enter_context(_client(cluster, request))
+        bars = stack.enter_context(ManyBars(len(pairs), enabled=progress))
+        sinks = request.sinks
+        run = segment_many(
+            client,
+            Models(request),
+            pairs,
+            name=str(request.model.path),
+            block=cluster.block,
+            compression=sinks["compression"],
             pyramid=sinks["pyramid"],
             label=sinks["label"],
             overwrite=sinks["overwrite"],
@@ -83,36 +158,120 @@ def run_on_cluster(
             engine=request.engine,
             nodata=request.nodata,
             nodata_label=request.nodata_label,
+            statistics=_statistics(request),
             resume=request.resume,
-            progress=bar.update,
+            mixed=cluster.mixed,
         )
-        summary = _waited(run, target)
-    _print(summary, request.model.path, image, target, as_json=as_json)
-    warn_of_nan(summary.nan, model.contract.result, image)
+        try:
+            for outcome in run:
+                bars.done(outcome.image, failed=outcome.error is not None)
+                if outcome.error is not None:
+                    failed.append(outcome)
+                one = outcome.told(str(request.model.path))
+                told.append(one)
+                if not as_json:
+                    print_line(one)
+                _warn(request, outcome)
+        except BaseException:
+            _silence()
+            run.cancel()
+            typer.echo("what is done is kept: resume it with --resume", err=True)
+            raise
+    if as_json:
+        typer.echo(json.dumps(told, indent=2))
+    tell_failures([Outcome(name=one.image, error=one.error) for one in failed], len(pairs))
+
+
+@dataclass(slots=True)
+class Models:
+    """The model for each image, as few different ones as there may be."""
+
+    request: RunRequest
+    _of_all_sizes: dict[str, DeployedModel] = field(default_factory=dict)
+    _of_one_size: dict[tuple[str, tuple[int, int]], DeployedModel] = field(default_factory=dict)
+
+    def __call__(self, source: Source) -> DeployedModel:
+        dtype, size = str(source.dtype), (source.height, source.width)
+        for kept in (self._of_one_size.get((dtype, size)), self._of_all_sizes.get(dtype)):
+            if kept is not None and not kept.lacks(size):
+                return kept
+        model = self.request.deployed(source)
+        if model.contract.obstacles or model.image_size is not None:
+            while len(self._of_one_size) >= MODELS_OF_ONE_SIZE:
+                del self._of_one_size[next(iter(self._of_one_size))]
+            self._of_one_size[dtype, size] = model
+        else:
+            self._of_all_sizes[dtype] = model
+        return model
+
+
+def _warn(request: RunRequest, outcome: ImageOutcome) -> None:
+    """Of what a result lacks."""
+    if isinstance(outcome.summary, Summary):
+        warn_of_damage(outcome.summary.damage, outcome.image)
+    if outcome.summary is not None and outcome.summary.nan.pixels:
+        source = request.open_source(outcome.image)
+        try:
+            warn_of_nan(outcome.summary.nan, request.deployed(source).contract.result, outcome.image)
+        finally:
+            source.close()
+
+
+def _beside(target: Path) -> Path:
+    """The Zarr that another file is made of. Raises OutputExistsError."""
+    found = target.with_name(f".{target.name}.zarr")
+    if found.exists():
+        raise OutputExistsError(
+            f"{found} is the complete result of an earlier run, which was not copied to {target}. What to do: exactile "
+            f"export {found} -o {target}; or remove it"
+        )
+    return found
+
+
+def _copy(request: RunRequest, summary: ClusterSummary, made: Path, target: Path) -> None:
+    """The pixels of the Zarr ``made``, which is removed, to ``target``. Raises SinkError."""
+    options = {**request.sinks, "resumable": False}
+    source = open_source(labels_folder(made, request.sinks["label"]) if not summary.spec.channels else made)
+    try:
+        with Bar(target.name, enabled=request.model.progress) as bar:
+            copy_pixels(source, open_sink(target, **options), summary.spec, bar.reach)
+    except SinkError as error:
+        raise SinkError(
+            f"{error}. The result is complete in {made}. What to do: exactile export {made} -o {target}"
+        ) from error
+    finally:
+        source.close()
+    shutil.rmtree(made)
+
+
+def _statistics(request: RunRequest) -> FixedStatistics | None:
+    return None if request.statistics is None else read_statistics(request.statistics)
 
 
 def _waited(run: Segmentation, target: Path) -> ClusterSummary:
     try:
         return run.result()
     except BaseException:
-        for name in DASK_LOGS:  # of connections that are closed now; what went wrong is told by the error
-            logging.getLogger(name).setLevel(logging.CRITICAL)
+        _silence()
         run.cancel()
         if run.keeps:
             typer.echo(f"what is done of {target} is kept: resume it with --resume", err=True)
         raise
 
 
-def _checked(request: RunRequest, images: list[str], target: Path, cluster: Cluster) -> str:
-    """The image. Raises OptionError."""
-    if len(images) != 1 or not zarr_target(target):
-        raise OptionError("--cluster runs one image, into a .zarr folder; other outputs and many images run without it")
+def _silence() -> None:
+    """Connections are closed now; what went wrong is told by the error."""
+    for name in DASK_LOGS:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def _check(request: RunRequest, cluster: Cluster) -> None:
+    """Raises OptionError for what clusters do not do."""
     if cluster.workers is not None and cluster.address != LOCAL:
         raise OptionError("--workers are those of --cluster local; another cluster has its own")
     unknown = {
         "--skip-background": request.skip_background is not None,
         "--tolerance": request.tolerance is not None,
-        "--statistics": request.statistics is not None,
         "--trial": request.trial,
         "--lanes": request.lanes is not None,
         "--preview or --overlay": any(request.pictures.values()),
@@ -125,7 +284,6 @@ def _checked(request: RunRequest, images: list[str], target: Path, cluster: Clus
     }
     if given := [option for option, is_given in unknown.items() if is_given]:
         raise OptionError(f"--cluster does not take {', '.join(given)}. What to do: leave it out, or run without it")
-    return images[0]
 
 
 @contextmanager
@@ -143,8 +301,8 @@ def _client(cluster: Cluster, request: RunRequest) -> Iterator[Client]:
                 f"--cluster {cluster.address}: no scheduler answers there ({error}). What to do: start one (dask "
                 "scheduler), and give the address that it prints"
             ) from error
-        typer.echo(f"cluster: {client.dashboard_link}", err=True)
         with client:
+            _tell_dashboard(client)
             yield client
         return
     cores = len(os.sched_getaffinity(0))
@@ -165,7 +323,14 @@ def _client(cluster: Cluster, request: RunRequest) -> Iterator[Client]:
                     silence_logs=logging.CRITICAL,
                 )
             )
-        yield stack.enter_context(Client(local))
+        client = stack.enter_context(Client(local))
+        _tell_dashboard(client)
+        yield client
+
+
+def _tell_dashboard(client: Client) -> None:
+    if find_spec("bokeh") is not None:
+        typer.echo(f"cluster: {client.dashboard_link}", err=True)
 
 
 @contextmanager
@@ -183,7 +348,7 @@ def _interrupts_ignored() -> Iterator[None]:
 
 def _print(summary: ClusterSummary, model: Path, image: str, target: Path, *, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(_plain(summary, model, image, target), indent=2))
+        typer.echo(json.dumps(summary.told(model=str(model), image=image, target=target), indent=2))
         return
     height, width = summary.image
     rows, columns = summary.block
@@ -201,30 +366,3 @@ def _print(summary: ClusterSummary, model: Path, image: str, target: Path, *, as
     ):
         table.add_row(name, value)
     Console(highlight=False, soft_wrap=True).print(table)
-
-
-def _plain(summary: ClusterSummary, model: Path, image: str, target: Path) -> dict[str, Any]:
-    """As of other runs, as far as it is known; sizes are [height, width]."""
-    return {
-        "model": str(model),
-        "image": shown_name(image),
-        "output": str(target),
-        "plan": summary.plan,
-        "tile": list(summary.shape),
-        "image_size": list(summary.image),
-        "result_shape": list(summary.result),
-        "blocks": summary.blocks,
-        "block": list(summary.block),
-        "blocks_again": summary.again,
-        "workers": dict(summary.workers),
-        "nan": nan_object(summary.nan),
-        "wanted_pixels": summary.wanted_pixels,
-        "computed_pixels": summary.computed_pixels,
-        "kept_pixels": summary.kept_pixels,
-        "computed_over_wanted": round(summary.computed_pixels / summary.wanted_pixels, 4),
-        "seconds": {"total": round(summary.seconds, 4)},
-        "megapixels_per_second": round(summary.megapixels_per_second, 4),
-        "peak_memory_bytes": summary.peak_memory_bytes,
-        "exactile": exactile.__version__,
-        "python": platform.python_version(),
-    }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,16 +12,15 @@ import typer
 
 from exactile.batch import Outcome, run_all
 from exactile.cli.run_request import RunRequest
-from exactile.cli.summary import summary_object, versions
-from exactile.errors import ExactileError, OptionError, OutputExistsError, ResumeError
+from exactile.errors import ExactileError, OptionError
 from exactile.image_run import ImageRun
 from exactile.request.damage import warn_of_damage
 from exactile.request.meaning import warn_of_nan
 from exactile.request.progress import ManyBars
+from exactile.request.records import check_complete, pending_path, record_path, write_record
+from exactile.request.told import summary_object, versions
 from exactile.sinks.failures import os_errors_as_sink_errors
-from exactile.sinks.restoration import differences
 from exactile.sinks.unfinished import is_something_left
-from exactile.sinks.whole_file import replace_file
 from exactile.sources.listing import FoundImages, describe_passed_over, find_images
 from exactile.sources.protocol import Source
 
@@ -82,24 +80,10 @@ class ManyImages:
         run = self.request.image_run(source, sink, self.bars.watcher(image, read), image, target)
         self._runs[image] = run
         if target.exists() and not self.overwrite:
-            self._check_same(run, target)
+            check_complete(target, run.asked(), resume=self.request.resume)
             return None
-        self._write(pending_path(target), {"run": run.asked(), "versions": versions()})
+        write_record(pending_path(target), {"run": run.asked(), "versions": versions()})
         return run
-
-    def _check_same(self, run: ImageRun, target: Path) -> None:
-        """A complete result: fine where the same run made it and is resumed."""
-        if not self.request.resume:
-            raise OutputExistsError(f"{target} exists already. What to do: pass --overwrite, or --resume to leave it")
-        try:
-            # The pending one is of a process that was killed between the result and its record.
-            record = next(path for path in (record_path(target), pending_path(target)) if path.exists())
-            made_by = json.loads(record.read_text(encoding="utf-8"))["run"]
-        except (StopIteration, OSError, ValueError, KeyError, TypeError) as error:
-            raise ResumeError(f"{target} exists, and nothing beside it says what made it") from error
-        found = differences({key: made_by.get(key) for key in run.asked()}, run.asked())
-        if found:
-            raise ResumeError(f"{target} exists, and another run made it: {'; '.join(found)}")
 
     def _told(self, outcome: Outcome[Path | str], run: ImageRun | None) -> dict[str, Any]:
         target = self.target(outcome.name)
@@ -114,12 +98,9 @@ class ManyImages:
             warn_of_nan(outcome.summary.nan, run.model.contract.result, outcome.name)
         told = summary_object(outcome.summary, model=self.request.model.path, image=outcome.name, target=target)
         record = {"run": run.record if run is not None else {}, "versions": versions(), "summary": told}
-        self._write(record_path(target), record)
+        write_record(record_path(target), record)
         pending_path(target).unlink(missing_ok=True)
         return told
-
-    def _write(self, path: Path, record: dict[str, Any]) -> None:
-        replace_file(path, (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def stem(image: Path | str) -> str:
@@ -129,16 +110,6 @@ def stem(image: Path | str) -> str:
         if name.lower().endswith(suffix):
             return name[: -len(suffix)]
     return Path(name).stem
-
-
-def record_path(target: Path) -> Path:
-    """What was run, beside the result."""
-    return target.with_name(f"{target.name}.json")
-
-
-def pending_path(target: Path) -> Path:
-    """What is being run, until there is a result."""
-    return target.with_name(f".{target.name}.json.pending")
 
 
 def result_path(image: Path | str, found: FoundImages, folder: Path, suffix: str) -> Path:

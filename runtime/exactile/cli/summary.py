@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
-import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +10,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-import exactile
 from exactile.plan.budget import format_bytes
-from exactile.request.damage import box_list, damage_object
-from exactile.request.meaning import nan_object
-from exactile.sources.address import shown_name
+from exactile.request.damage import box_list
+from exactile.request.told import summary_object
 
 if TYPE_CHECKING:
-    from exactile.passes.fixed import FixedStatistics
     from exactile.summary import Summary
 
 
@@ -48,90 +42,6 @@ def print_line(told: dict[str, Any]) -> None:
     typer.echo(
         f"{told['output']}  {height} x {width} pixels, {told['plan']}, {seconds:.1f} s, {speed:.2f} Mpx/s{error}"
     )
-
-
-def versions() -> dict[str, str]:
-    """Of everything that decides about results; of engines, those that were imported."""
-    import imagecodecs
-    import numpy as np
-    import tifffile
-
-    return {
-        "exactile": exactile.__version__,
-        "python": platform.python_version(),
-        **{name: str(sys.modules[name].__version__) for name in ("onnxruntime", "openvino") if sys.modules.get(name)},
-        "numpy": np.__version__,
-        "tifffile": tifffile.__version__,
-        "imagecodecs": imagecodecs.__version__,
-    }
-
-
-def summary_object(summary: Summary, *, model: Path, image: Path | str, target: Path) -> dict[str, Any]:
-    """The summary as plain data; sizes are [height, width]."""
-    seconds = summary.seconds
-    return {
-        "model": str(model),
-        "image": shown_name(image),
-        "output": str(target),
-        "plan": summary.plan,
-        "reason": summary.reason,
-        "predicted_passes": round(summary.predicted_passes, 4),
-        "bands": summary.bands,
-        "lanes": summary.lanes,
-        "processor": summary.processor,
-        "border": summary.border,
-        "tile": list(summary.tile),
-        "tiles": summary.tiles,
-        "image_size": list(summary.image),
-        "padded_size": list(summary.domain),
-        "padded_because": summary.padded_because or None,
-        "result_shape": list(summary.result),
-        "damaged": damage_object(summary.damage),
-        "notes": list(summary.notes),
-        "nan": nan_object(summary.nan),
-        "rule": summary.rule,
-        "verification": asdict(summary.verification),
-        "exact": summary.exact,
-        "tolerance": None if summary.tolerance is None else summary.tolerance.plain,
-        "wanted_pixels": summary.wanted_pixels,
-        "computed_pixels": summary.computed_pixels,
-        "kept_pixels": summary.kept_pixels,
-        "skipped_tiles": summary.skipped_tiles,
-        "skipped_pixels": summary.skipped_pixels,
-        "passes": [asdict(one) for one in summary.passes],
-        "predicted_work": round(summary.predicted_work, 4),
-        "statistics": _statistics_object(summary.statistics),
-        "computed_over_wanted": round(summary.computed_pixels / summary.wanted_pixels, 4),
-        "seconds": {
-            "total": round(seconds.total, 4),
-            "measure": round(seconds.measure, 4),
-            "open": round(seconds.open, 4),
-            "read": round(seconds.read, 4),
-            "infer": round(seconds.infer, 4),
-            "write": round(seconds.write, 4),
-        },
-        "megapixels_per_second": round(summary.megapixels_per_second, 4),
-        "chunks_decoded": summary.chunks.chunks_decoded,
-        "chunks_stored": summary.chunks.chunks_stored,
-        "memory_budget_bytes": summary.budget_bytes,
-        "predicted_memory_bytes": summary.predicted_memory_bytes,
-        "peak_memory_bytes": summary.peak_memory_bytes,
-        "exactile": exactile.__version__,
-        "python": platform.python_version(),
-    }
-
-
-def _statistics_object(statistics: FixedStatistics | None) -> dict[str, Any] | None:
-    """Those that were given; None where the result is that of the image's own, or takes none."""
-    if statistics is None:
-        return None
-    return {
-        "file": statistics.file,
-        "images": len(statistics.images),
-        "pixels": statistics.pixels,
-        "sha256": statistics.identity,
-        "of_this_image": False,
-    }
 
 
 def _rows(summary: Summary, target: Path) -> list[tuple[str, str]]:

@@ -1,20 +1,35 @@
-"""One image on many machines: blocks of it are tasks of Dask, whose workers write chunks of one Zarr.
+"""Images on many machines: blocks of one, or whole small ones, are tasks of Dask.
 
 ::
 
-    client       plans, makes the Zarr, submits blocks, keeps account of them in a journal, names the Zarr
+    client       plans, merges statistics, makes the Zarr, submits blocks, keeps account of them, names the Zarr
     worker       opens source and engine once; of each block it runs the part of the plan that gives it
 
-``segment`` returns at once; its ``result`` waits. Needs the extra ``cluster``.
+    job          plain data for workers                       tasks          submitting, retrying, taking over
+    preparation  what comes before the blocks                 findings       statistics, by map and reduce
+    segmentation one image in blocks                          many           many images
+
+``segment`` and ``segment_many`` return at once; ``result`` and outcomes wait. Needs the extra ``cluster``.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from exactile.distributed.segmentation import ClusterSummary, Segmentation, segment
+    from exactile.distributed.many import ImageOutcome, ManySegmentations, segment_many
+    from exactile.distributed.segmentation import Segmentation, segment
+    from exactile.distributed.summary import ClusterSummary
 
-__all__ = ["ClusterSummary", "Segmentation", "segment"]
+__all__ = ["ClusterSummary", "ImageOutcome", "ManySegmentations", "Segmentation", "segment", "segment_many"]
+
+_ROOMS = {
+    "ClusterSummary": "summary",
+    "ImageOutcome": "many",
+    "ManySegmentations": "many",
+    "Segmentation": "segmentation",
+    "segment": "segmentation",
+    "segment_many": "many",
+}
 
 
 def __dir__() -> list[str]:
@@ -22,6 +37,6 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
-        return getattr(import_module("exactile.distributed.segmentation"), name)
+    if name in _ROOMS:
+        return getattr(import_module(f"exactile.distributed.{_ROOMS[name]}"), name)
     raise AttributeError(f"module 'exactile.distributed' has no attribute {name!r}")

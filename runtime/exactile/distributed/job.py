@@ -1,4 +1,4 @@
-"""What a worker needs to know to run any block of an image."""
+"""What a worker needs to know of an image, and of each kind of work on it."""
 
 from __future__ import annotations
 
@@ -6,24 +6,28 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from numpy.typing import NDArray
+
 from exactile.contract import DeployedModel
 from exactile.geometry import Box
+from exactile.passes.fixed import FixedStatistics
 from exactile.plan.border import Border
 from exactile.plan.part import fitted, part_of
 from exactile.plan.prediction import Plan
 from exactile.plan.tiles import TilePlan
-from exactile.planning import PlanName
+from exactile.planning import PlanName, Wish
 from exactile.sinks.zarr_blocks import SharedZarr
-from exactile.statistics import Normalizers
 from exactile.stored_values import NanReport
+from exactile.summary import Summary
+from exactile.tallies import Normalizers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One image, as plain data. ``shape`` is the tile, or strip rows and band width; ``fitted`` tiles end with blocks.
+    """One image and what computes it, as plain data: what a worker keeps open between pieces of work.
 
     ``image`` and ``processor`` are the identities that a worker must find: what else it reads, or computes with, would
-    give other bytes.
+    give other bytes. With ``mixed``, processors may differ.
     """
 
     key: str
@@ -32,16 +36,37 @@ class Job:
     source_options: Mapping[str, Any]
     image: Mapping[str, Any]
     processor: Mapping[str, Any]
+    nodata: float | None
+    memory_bytes: int | None
+    threads: int | None
+    engine: str
+    mixed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LevelWork:
+    """A pass that finds statistics: ``level`` of the model's, in tiles of (height, width), those of lower levels known.
+
+    ``size`` is what the pass of the result runs over, (height, width).
+    """
+
+    level: int
+    size: tuple[int, int]
+    tile: tuple[int, int]
+    constants: Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockWork:
+    """The pass of the result. ``shape`` is the tile, or strip rows and band width; ``fitted`` tiles end with blocks."""
+
     plan: PlanName
     shape: tuple[int, int]
     fitted: bool
     border: Border
     normalizers: Normalizers | None
-    nodata: float | None
+    statistics: FixedStatistics | None
     nodata_label: int | None
-    memory_bytes: int | None
-    threads: int | None
-    engine: str
     target: SharedZarr
 
     def part(self, plan: Plan, box: Box) -> Plan:
@@ -54,11 +79,66 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Many images."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImagesWork:
+    """What is asked of each of many images; ``arguments`` are those of ``Session.image_run``."""
+
+    wish: Wish
+    source_options: Mapping[str, Any]
+    sink_options: Mapping[str, Any]
+    arguments: Mapping[str, Any]
+    nodata: float | None
+    nodata_label: int | None
+    statistics: FixedStatistics | None
+    resume: bool
+    memory_bytes: int | None
+    threads: int | None
+    engine: str
+    mixed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OneImage:
+    """One of them, which one worker runs. ``image`` and ``processor`` are the identities that it must find."""
+
+    number: int
+    address: str
+    target: str
+    image: Mapping[str, Any]
+    processor: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelWork:
+    """The model of some of them; ``key`` names it."""
+
+    key: str
+    model: DeployedModel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageReport:
+    """What a worker says of an image that it ran; ``record`` is what was run."""
+
+    summary: Summary
+    record: Mapping[str, Any]
+    worker: str
+    machine: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BlockReport:
-    """What a worker says of a block that it wrote."""
+    """What a worker says of a block that it wrote; ``machine`` is what computed it."""
 
     number: int
     worker: str
+    machine: Mapping[str, Any]
     pixels: int
     computed_pixels: int
     seconds: float

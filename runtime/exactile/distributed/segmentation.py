@@ -3,33 +3,26 @@
 from __future__ import annotations
 
 import os
-import secrets
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from exactile.contract import DeployedModel
-from exactile.distributed.job import BlockReport, Job
+from exactile.distributed.job import BlockReport, BlockWork
+from exactile.distributed.preparation import Preparation, Request
+from exactile.distributed.summary import ClusterSummary
 from exactile.distributed.tasks import Tasks
+from exactile.distributed.worker import run_block, run_chunks
 from exactile.errors import OptionError, PlanError
-from exactile.input_protection import check_source_kept
-from exactile.plan.border import Border
-from exactile.plan.part import fitted, next_larger
-from exactile.plan.prediction import Plan
-from exactile.plan.strips import StripPlan
-from exactile.plan.tiles import TilePlan
-from exactile.planning import PlanName, Wish
-from exactile.run_record import Earlier, asked_record, complete_record, take_over
+from exactile.passes.fixed import check_takes_statistics
 from exactile.session import Session
-from exactile.sinks.zarr_blocks import SharedZarrSink
+from exactile.sinks.zarr_blocks import SharedZarr, SharedZarrSink
 from exactile.sources.alpha import leave_out_alpha
 from exactile.sources.open import open_source
-from exactile.sources.protocol import Source
 from exactile.stored_values import NO_NAN, NanReport
 
 if TYPE_CHECKING:
@@ -38,50 +31,8 @@ if TYPE_CHECKING:
 BLOCK_PX = 4096
 """Edge of a block: some seconds of work, and three levels of a pyramid."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClusterSummary:
-    """What a run on a cluster did. ``workers``: blocks by worker; ``again``: blocks that were run more than once.
-
-    ``shape`` is the tile, or strip rows and band width; ``kept_pixels`` were there from an earlier run.
-    """
-
-    plan: str
-    shape: tuple[int, int]
-    image: tuple[int, int]
-    result: tuple[int, ...]
-    blocks: int
-    block: tuple[int, int]
-    workers: Mapping[str, int]
-    again: int
-    seconds: float
-    wanted_pixels: int
-    computed_pixels: int
-    kept_pixels: int
-    peak_memory_bytes: int
-    nan: NanReport = NO_NAN
-
-    @property
-    def megapixels_per_second(self) -> float:
-        return self.wanted_pixels / 1e6 / max(self.seconds, 1e-9)
-
-
-@dataclass(slots=True, kw_only=True)
-class Request:
-    """What is asked for; ``segment`` says what each means."""
-
-    source_options: Mapping[str, Any] = field(default_factory=dict)
-    plan: PlanName = "auto"
-    tile: tuple[int, int] | None = None
-    border: Border = "model"
-    memory_bytes: int | None = None
-    threads: int | None = None
-    engine: str = "auto"
-    nodata: float | None = None
-    nodata_label: int | None = None
-    resume: bool = False
-    progress: Callable[[int, int], None] = lambda _done, _total: None
-    measuring: Callable[[int, int], None] | None = None
+CHUNKS_PER_TASK = 64
+"""Of the upper levels of a pyramid."""
 
 
 def segment(
@@ -102,12 +53,15 @@ def segment(
     ``image`` and ``target`` are paths that all workers and this process see under the same name. Returns at once:
     ``Segmentation.result`` waits. ``block`` is the edge of a block in result pixels, rounded up to the tile of the Zarr
     by a power of two. Further options, as of ``Session.segment``: ``plan``, ``tile``, ``border``, ``nodata``,
-    ``nodata_label``, ``resume``; ``source_options``, those of ``open_source``; of each worker ``memory_bytes``,
-    ``threads``, ``engine``; ``progress``, called with pixels done and in all, ``measuring`` with pixels read for
-    statistics and in all.
+    ``nodata_label``, ``statistics``, ``resume``; ``source_options``, those of ``open_source``; of each worker
+    ``memory_bytes``, ``threads``, ``engine``; ``progress``, called with pixels done and in all, ``measuring`` with
+    pixels done and in all of what is found before the result. Of several images, those with a higher ``priority`` are
+    run first. With ``mixed``, workers may have other versions and processors than this process, and the last digits of
+    scores differ.
 
-    Models that take statistics of their feature maps over the whole image are refused. Raises OptionError; what else
-    fails is raised by ``result``.
+    Statistics of the whole image are found by the workers, too: of its samples, where the model normalises by them, and
+    of feature maps, in passes that each begin at the image. Raises OptionError; what else fails is raised by
+    ``result``.
     """
     sink = SharedZarrSink(
         target, edge=block, label=label, compression=compression, pyramid=pyramid, overwrite=overwrite, resumable=True
@@ -125,9 +79,15 @@ class Segmentation:
         contract = model.contract
         if request.plan == "whole":
             raise OptionError("--plan whole is one pass, which cannot be shared. What to do: run it without a cluster")
-        if model.levels or contract.obstacles:
-            why = "takes statistics of the whole image" if model.levels else f"cannot be tiled: {contract.obstacles[0]}"
-            raise PlanError(f"{contract.model_name} {why}. What to do: run it on one machine, without a cluster")
+        if contract.obstacles:
+            raise PlanError(
+                f"{contract.model_name} cannot be tiled: {contract.obstacles[0]}. What to do: run it on one machine, "
+                "without a cluster"
+            )
+        if request.statistics is not None:
+            request.statistics.check(model)
+        elif model.levels:
+            check_takes_statistics(model)
         self._client, self._model, self._image, self._sink, self._request = client, model, image, sink, request
         self._stop = threading.Event()
         self._summary: ClusterSummary | None = None
@@ -179,134 +139,87 @@ class Segmentation:
             engine=request.engine,
         )
         try:
-            prepared = self._prepared(session, source)
+            leave_out_alpha(source, self._model.contract.image.channels)
+            preparation = Preparation(
+                model=self._model, address=self._image, request=request, sink=sink, session=session, source=source
+            )
+            tasks = Tasks(self._client, preparation.job(), self._stop, priority=request.priority)
+            try:
+                prepared = preparation.prepared(tasks)
+            except BaseException:
+                tasks.cancel()
+                raise
         finally:
             session.close()
             source.close()
-        job, target = prepared.job, prepared.job.target
-        kept = frozenset(number for number in range(target.count) if sink.is_done(target.box(number)))
-        kept_pixels = sum(target.box(number).area for number in kept)
-        account = _Account(done_px=kept_pixels, total_px=target.spec.height * target.spec.width, tell=request.progress)
-        work = Tasks(self._client, job, self._stop)
         try:
-            work.wait_for_workers()
-            left = (number for number in range(target.count) if number not in kept)
-            for report in work.blocks(left):
-                sink.adopt(target.box(report.number))
-                account.add(report)
-            for level in range(target.box_levels + 1, target.levels):
-                work.level(level)
+            account = self._blocks(tasks, prepared.work)
         except BaseException:
-            work.cancel()
+            tasks.cancel()
             raise
+        tasks.end()
         sink.finish()
-        height, width = target.box(0).shape
+        work, target = prepared.work, prepared.work.target
         return ClusterSummary(
-            plan=job.plan,
+            plan=work.plan,
             shape=prepared.shape,
             image=prepared.image,
-            result=target.spec.shape,
             blocks=target.count,
-            block=(height, width),
+            block=target.box(0).shape,
             workers=dict(account.workers),
-            again=work.again,
+            again=tasks.again,
             seconds=time.perf_counter() - begin,
             wanted_pixels=prepared.image[0] * prepared.image[1],
             computed_pixels=account.computed_px,
-            kept_pixels=kept_pixels,
+            kept_pixels=account.kept_px,
             peak_memory_bytes=account.peak_bytes,
             nan=account.nan,
+            machines=account.machines,
+            record=prepared.record,
+            spec=target.spec,
         )
 
-    def _prepared(self, session: Session, source: Source) -> _Prepared:
-        """Plan, find statistics of the samples, and begin the Zarr."""
-        request, sink = self._request, self._sink
-        check_source_kept(source, sink)
-        leave_out_alpha(source, self._model.contract.image.channels)
-        wish = Wish(plan=request.plan, tile=request.tile, border=request.border)
-        arguments = {
-            "nodata": None if request.nodata is None else str(request.nodata),
-            **({} if request.nodata_label is None else {"nodata_label": request.nodata_label}),
-        }
-        asked = asked_record(self._model, source, wish, arguments, session.processor_identity)
-        earlier = self._earlier(asked) if request.resume else None
-        if earlier is not None:
-            wish = replace(wish, plan="strip" if earlier.plan == "strip" else "tile", tile=earlier.shape)
-        if wish.plan == "strip":
-            sink.span_columns()
-        plan = session.plan(source, sink, plan=wish.plan, tile=wish.tile, border=wish.border).plan
-        if isinstance(plan, TilePlan) and wish.tile is None:
-            plan = self._without_halo_twice(session, source, plan)
-        if isinstance(plan, StripPlan):
-            sink.span_columns()
-        sink.reserve(resume=request.resume)  # before what takes long
-        normalizers = None
-        if earlier is not None:
-            normalizers = earlier.normalizers
-        elif self._model.contract.image.statistics is not None:
-            normalizers = session.measure(source, request.measuring, nodata=request.nodata)
-        sink.describe(complete_record(asked, plan, normalizers), resume=request.resume)
-        sink.begin(session.result_spec(plan, source))
-        job = Job(
-            key=secrets.token_hex(8),
-            model=self._model,
-            address=self._image,
-            source_options=dict(request.source_options),
-            image=source.identity(),
-            processor=dict(session.processor_identity),
-            plan="strip" if isinstance(plan, StripPlan) else "tile",
-            shape=_shape_of(plan),
-            fitted=request.tile is None,
-            border=request.border,
-            normalizers=normalizers,
-            nodata=request.nodata,
-            nodata_label=request.nodata_label,
-            memory_bytes=request.memory_bytes,
-            threads=request.threads,
-            engine=request.engine,
-            target=sink.target,
+    def _blocks(self, tasks: Tasks, work: BlockWork) -> _Account:
+        """Run those that are left, then make the upper levels of the pyramid."""
+        sink, target = self._sink, work.target
+        kept = frozenset(number for number in range(target.count) if sink.is_done(target.box(number)))
+        account = _Account(
+            kept_px=sum(target.box(number).area for number in kept),
+            total_px=target.spec.height * target.spec.width,
+            tell=self._request.progress,
         )
-        return _Prepared(job=job, image=(source.height, source.width), shape=_shape_of(job.in_blocks(plan)))
-
-    def _without_halo_twice(self, session: Session, source: Source, plan: TilePlan) -> TilePlan:
-        """``plan``, or the next larger tile that fits the blocks, where this computes less and the memory allows it."""
-        sink, border = self._sink, self._request.border
-        edge = sink.edge(session.result_spec(plan, source))
-        with suppress(PlanError):
-            larger = session.plan(source, sink, plan="tile", tile=next_larger(plan, edge), border=border).plan
-            assert isinstance(larger, TilePlan)
-            return min(plan, larger, key=lambda one: fitted(one, edge).computed_pixels)
-        return plan
-
-    def _earlier(self, asked: Mapping[str, Any]) -> Earlier | None:
-        record = self._sink.unfinished()
-        return take_over(record, asked) if record is not None else None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Prepared:
-    job: Job
-    image: tuple[int, int]
-    shape: tuple[int, int]
+        left = ((number,) for number in range(target.count) if number not in kept)
+        for _, report in tasks.run(run_block, work, left):
+            sink.adopt(target.box(report.number))
+            account.add(report)
+        for level in range(target.box_levels + 1, target.levels):
+            for _ in tasks.run(run_chunks, target, _chunks(target, level)):
+                pass
+        return account
 
 
 @dataclass(slots=True, kw_only=True)
 class _Account:
     """What reports add up to."""
 
-    done_px: int
+    kept_px: int
     total_px: int
     tell: Callable[[int, int], None]
+    done_px: int = 0
     computed_px: int = 0
     peak_bytes: int = 0
     workers: Counter[str] = field(default_factory=Counter)
     nan: NanReport = NO_NAN
 
+    machines: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+
     def __post_init__(self) -> None:
+        self.done_px = self.kept_px
         self.tell(self.done_px, self.total_px)
 
     def add(self, report: BlockReport) -> None:
         self.workers[report.worker] += 1
+        self.machines[report.worker] = report.machine
         self.computed_px += report.computed_pixels
         self.peak_bytes = max(self.peak_bytes, report.peak_memory_bytes)
         firsts = [first for first in (self.nan.first, report.nan.first) if first is not None]
@@ -315,6 +228,7 @@ class _Account:
         self.tell(self.done_px, self.total_px)
 
 
-def _shape_of(plan: Plan) -> tuple[int, int]:
-    """As a wish says it."""
-    return (plan.rows, plan.x.tile) if isinstance(plan, StripPlan) else plan.tile_shape
+def _chunks(target: SharedZarr, level: int) -> Iterator[tuple[int, range]]:
+    """Those of ``level``, in pieces of work."""
+    count = target.grids[level].count
+    return ((level, range(at, min(at + CHUNKS_PER_TASK, count))) for at in range(0, count, CHUNKS_PER_TASK))

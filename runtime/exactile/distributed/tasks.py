@@ -1,56 +1,98 @@
-"""Tasks of one image on a Dask cluster: submitted a few at a time, run again where another worker may succeed."""
+"""Tasks of one run on a Dask cluster: submitted a few at a time, run again where another worker may succeed.
+
+::
+
+    pieces    | done | done | runs | done | runs | submitted | not yet submitted ...
+                               ^ on a slow worker: one with nothing to do runs it, too, and the first result counts
+"""
 
 from __future__ import annotations
 
+import statistics
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from functools import partial
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from exactile.distributed.job import BlockReport, Job
-from exactile.distributed.worker import cancel_job, given, run_block, run_level
+from exactile.distributed.job import Batch, Job
+from exactile.distributed.worker import cancel_job, given
 from exactile.errors import CancelledError, ClusterError, ExactileError
 
 if TYPE_CHECKING:
     from distributed import Client, Future
 
-CHUNKS_PER_TASK = 64
-"""Of the upper levels of a pyramid."""
-
 MOST_TRIES = 4
-"""Of a block whose worker could not read or write; each may be on another worker."""
+"""Of a piece whose worker could not read or write; each may be on another worker."""
 
 AHEAD = 2
-"""Blocks that are submitted for each thread of the cluster: one that runs, and one that waits there."""
+"""Pieces that are submitted for each thread of the cluster: one that runs, and one that waits there."""
+
+MOST_AHEAD = 16
+"""Pieces for each thread of the cluster that may be done before the first that is not: their results wait for it."""
+
+SLOW_S = 30.0
+SLOW_TIMES = 4.0
+"""A piece is given to another worker, too, when it has taken so long, and so many times what others take."""
+
+REMEMBERED = 100
+"""Pieces whose seconds are remembered."""
 
 WORKERS_S = 60.0
 """How long the first worker is waited for."""
+
+LOST = "the scheduler was lost, or cancelled a task. What to do: run it again with --resume"
 
 KILLED = "KilledWorker"
 """What Dask raises for a task whose workers were killed."""
 
 POLL_S = 0.2
 
+FETCH_S = 30.0
+"""How long a worker may take to give the result of a piece."""
+
 LOOK_S = 5.0
 """How often the threads of a cluster are counted."""
 
+TELL_S = 5.0
+"""How long all workers may take to hear that an image was cancelled."""
+
 CANCEL_S = 60.0
-"""How long a block that was cancelled is waited for: it ends with its tile."""
+"""How long a piece that was cancelled is waited for: it ends with its tile."""
+
+Work = Callable[..., Any]
+"""``exactile.distributed.worker`` has them: called with the job, what all pieces share, and the piece."""
+
+
+@dataclass(slots=True, eq=False)
+class _Piece:
+    """One of them: the tasks that may give its result, and when the first of these was submitted."""
+
+    index: int
+    arguments: tuple[Any, ...]
+    futures: list[Future] = field(default_factory=list)
+    tries: int = 0
+    submitted_s: float = field(default_factory=time.monotonic)
 
 
 class Tasks:
-    """Tasks of one image. A few are submitted at a time, however many blocks there are."""
+    """Tasks of one image, or of many. A few are submitted at a time, however many pieces there are.
 
-    def __init__(self, client: Client, job: Job, stop: threading.Event) -> None:
-        self._client, self._job, self._stop = client, job, stop
-        with warnings.catch_warnings():  # large weights are meant to be sent, once
-            warnings.filterwarnings("ignore", "Sending large graph", UserWarning)
-            self._given = client.submit(given, job, key=f"exactile-image-{job.key}", pure=False)
+    Of several runs on a cluster, those with a higher ``priority`` are run first. ``again`` counts pieces that were
+    submitted more than once.
+    """
+
+    def __init__(self, client: Client, job: Job | Batch, stop: threading.Event, *, priority: int = 0) -> None:
+        self._client, self._job, self._stop, self._priority = client, job, stop, priority
+        self._given = self.share("run", job)
         self._counted_s, self._count = -LOOK_S, 0
-        self._running: dict[Future, tuple[Callable[[int], Future], int]] = {}
+        self._running: list[_Piece] = []
+        self._runs = 0
+        self._seconds: deque[float] = deque(maxlen=REMEMBERED)
+        self._abandoned = False
         self.again = 0
 
     def wait_for_workers(self) -> None:
@@ -65,71 +107,145 @@ class Tasks:
                 )
             time.sleep(POLL_S)
 
-    def blocks(self, numbers: Iterator[int]) -> Iterator[BlockReport]:
-        """Run blocks, most in order; their reports as they come. Raises ClusterError, CancelledError."""
-        return self._all(partial(self._block, number) for number in numbers)
+    def share(self, name: str, shared: Any) -> Future:
+        """``shared``, sent to each worker once."""
+        with warnings.catch_warnings():  # large weights are meant to be sent
+            warnings.filterwarnings("ignore", "Sending large graph", UserWarning)
+            return self._client.submit(given, shared, key=f"exactile-{name}-{self._job.key}", pure=False)
 
-    def level(self, level: int) -> None:
-        """Make a level of the pyramid of the one before."""
-        chunks = self._job.target.grids[level].count
-        firsts = range(0, chunks, CHUNKS_PER_TASK)
-        tasks = (partial(self._chunks, level, first, min(first + CHUNKS_PER_TASK, chunks)) for first in firsts)
-        for _ in self._all(tasks):
-            pass
+    def run(
+        self, work: Work, shared: Any, pieces: Iterable[tuple[Any, ...]], *, keep_going: bool = False
+    ) -> Iterator[tuple[tuple[Any, ...], Any]]:
+        """Have ``work(job, shared, *piece)`` done for each of ``pieces``; each with what it gave, as they come.
 
-    def cancel(self) -> None:
-        """Drop what waits, and wait until nothing of the image is written any more."""
-        with suppress(Exception):  # a scheduler that is gone has no workers either
-            self._client.run(cancel_job, self._job.key, on_error="ignore")
-        for future in self._running:
-            with suppress(Exception):
-                future.exception(timeout=CANCEL_S)
-        self._running.clear()
-
-    def _all(self, work: Iterator[Callable[[int], Future]]) -> Iterator[Any]:
+        They come nearly in order: what is done is never far from the first that is not. With ``keep_going``, a piece
+        that fails gives its error. Raises ClusterError, CancelledError.
+        """
         from distributed import wait
+        from distributed.client import FuturesCancelledError
 
+        self._runs += 1
+        self._seconds.clear()
+        sent = self.share(f"{work.__name__}-{self._runs}", shared)
+        left = enumerate(pieces)
         exhausted = False
         while True:
-            most = max(2, AHEAD * self._threads())
-            while not exhausted and len(self._running) < most:
-                one = next(work, None)
-                if one is None:
-                    exhausted = True
-                    break
-                self._running[one(0)] = one, 0
+            exhausted = exhausted or self._submit_more(left, work, sent)
             if not self._running:
                 return
             try:
-                wait(list(self._running), timeout=POLL_S, return_when="FIRST_COMPLETED")
+                wait(self._futures(), timeout=POLL_S, return_when="FIRST_COMPLETED")
             except TimeoutError:
                 self._check()
+                self._take_over_slow(work, sent)
                 continue
+            except FuturesCancelledError as error:
+                raise ClusterError(f"{LOST} ({error})") from error
             self._check()
-            for future in list(self._running):
-                status = future.status
-                if status in {"pending", "lost"}:  # also what a task gave that is lost with its worker: it is run again
-                    continue
-                one, tries = self._running[future]
-                error = _error_of(future, status)
-                if error is None:
-                    report = future.result()
-                    del self._running[future]
-                    yield report
-                elif tries + 1 < MOST_TRIES and _may_succeed(error):
-                    self.again += 1
-                    del self._running[future]
-                    self._running[one(tries + 1)] = one, tries + 1
-                else:
-                    raise _as_cluster_error(error) from error
+            for piece in list(self._running):
+                try:
+                    done, result = self._looked_at(piece, work, sent)
+                except Exception as error:
+                    if not keep_going:
+                        raise
+                    self._running.remove(piece)
+                    done, result = True, error
+                if done:
+                    yield piece.arguments, result
 
-    def _block(self, number: int, tries: int) -> Future:
-        key = f"exactile-block-{self._job.key}-{number}-{tries}"
-        return self._client.submit(run_block, self._given, number, key=key, pure=False)
+    def end(self) -> None:
+        """Have slow workers stop what others have done for them."""
+        if self._abandoned:
+            self._tell_workers()
 
-    def _chunks(self, level: int, first: int, stop: int, tries: int) -> Future:
-        key = f"exactile-level-{self._job.key}-{level}-{first}-{tries}"
-        return self._client.submit(run_level, self._given, level, first, stop, key=key, pure=False)
+    def cancel(self) -> None:
+        """Drop what waits, and wait until nothing of the image is written any more."""
+        self._tell_workers()
+        end = time.monotonic() + CANCEL_S
+        for future in self._futures():
+            with suppress(Exception):
+                future.exception(timeout=max(POLL_S, end - time.monotonic()))
+        self._running.clear()
+
+    def _tell_workers(self) -> None:
+        """Have them end what they do for the image; one that does not answer is not waited for long."""
+
+        def tell() -> None:
+            with suppress(Exception):  # a scheduler that is gone has no workers either
+                self._client.run(cancel_job, self._job.key, on_error="ignore")
+
+        thread = threading.Thread(target=tell, name="exactile-cancel", daemon=True)
+        thread.start()
+        thread.join(TELL_S)
+
+    def _looked_at(self, piece: _Piece, work: Work, sent: Future) -> tuple[bool, Any]:
+        """Whether it is done, and what it gave; submitted again where it failed and may succeed."""
+        for future in list(piece.futures):
+            status = future.status
+            if status in {"pending", "lost"}:  # also what a task gave that is lost with its worker: it is run again
+                continue
+            result, error = _outcome_of(future, status)
+            if error is None:
+                self._running.remove(piece)
+                self._seconds.append(time.monotonic() - piece.submitted_s)
+                self._abandoned = self._abandoned or len(piece.futures) > 1
+                return True, result
+            piece.futures.remove(future)
+            if piece.futures:  # another worker has it, too
+                continue
+            if piece.tries >= MOST_TRIES or not _may_succeed(error):
+                raise _as_cluster_error(error) from error
+            self.again += 1
+            self._submit(work, sent, piece)
+        return False, None
+
+    def _submit_more(self, left: Iterator[tuple[int, tuple[Any, ...]]], work: Work, sent: Future) -> bool:
+        """Whether nothing is left."""
+        while self._may_submit():
+            index, arguments = next(left, (-1, ()))
+            if index < 0:
+                return True
+            piece = _Piece(index, arguments)
+            self._running.append(piece)
+            self._submit(work, sent, piece)
+        return False
+
+    def _submit(self, work: Work, sent: Future, piece: _Piece, workers: list[str] | None = None) -> None:
+        key = f"exactile-{work.__name__}-{self._job.key}-{self._runs}-{piece.index}-{piece.tries}"
+        where = {} if workers is None else {"workers": workers}
+        piece.futures.append(
+            self._client.submit(
+                work, self._given, sent, *piece.arguments, key=key, pure=False, priority=self._priority, **where
+            )
+        )
+        piece.tries += 1
+
+    def _take_over_slow(self, work: Work, sent: Future) -> None:
+        """Give what a worker is slow with to one that has nothing to do, too."""
+        if not self._seconds:
+            return
+        allowed_s = max(SLOW_S, SLOW_TIMES * statistics.median(self._seconds))
+        now = time.monotonic()
+        slow = [piece for piece in self._running if len(piece.futures) == 1 and now - piece.submitted_s > allowed_s]
+        if not slow:
+            return
+        busy = {worker for worker, keys in self._client.processing().items() if keys}
+        free = [worker for worker in self._client.nthreads() if worker not in busy]
+        for piece in slow if free else ():
+            self.again += 1
+            self._submit(work, sent, piece, workers=free)
+
+    def _may_submit(self) -> bool:
+        threads = self._threads()
+        if len(self._running) >= max(2, AHEAD * threads):
+            return False
+        if not self._running:
+            return True
+        first, newest = self._running[0].index, max(piece.index for piece in self._running)
+        return newest - first < max(2, MOST_AHEAD * threads)
+
+    def _futures(self) -> list[Future]:
+        return [future for piece in self._running for future in piece.futures]
 
     def _threads(self) -> int:
         """Those of the cluster, looked at now and then: it may grow and shrink."""
@@ -144,19 +260,23 @@ class Tasks:
             raise ClusterError("the connection to the cluster was closed")
 
 
-def _error_of(future: Future, status: str) -> BaseException | None:
-    """What went wrong with a task that had ``status``; None where nothing did."""
+def _outcome_of(future: Future, status: str) -> tuple[Any, BaseException | None]:
+    """What a task that had ``status`` gave, or what went wrong with it."""
     if status == "finished":
-        return None
+        try:
+            return future.result(timeout=FETCH_S), None
+        except TimeoutError:
+            return None, ClusterError("a worker does not give its result", True)
     if status != "error":
-        return ClusterError("the scheduler was restarted, or cancelled a task. What to do: run it again with --resume")
-    error: BaseException = future.exception()
-    return error
+        return None, ClusterError(LOST)
+    return None, future.exception()
 
 
 def _may_succeed(error: BaseException) -> bool:
     """Whether a task that ended so is to be run again. Dask itself does so where a worker was killed, a few times."""
-    return error.again if isinstance(error, ClusterError) else type(error).__name__ != KILLED
+    if isinstance(error, ExactileError):
+        return isinstance(error, ClusterError) and error.again
+    return type(error).__name__ != KILLED
 
 
 def _as_cluster_error(error: BaseException) -> BaseException:
@@ -165,8 +285,8 @@ def _as_cluster_error(error: BaseException) -> BaseException:
         return error
     if type(error).__name__ == KILLED:
         return ClusterError(
-            f"a block was begun again and again, and each worker ended with it ({error}). What to do: look at the "
-            "workers' logs; where the system ends them for their memory, give --memory, that of each worker, or fewer "
-            "workers on a machine"
+            f"a piece of work was begun again and again, and each worker ended with it ({error}). What to do: look at "
+            "the workers' logs; where the system ends them for their memory, give --memory, that of each worker, or "
+            "fewer workers on a machine"
         )
     return ClusterError(f"a worker failed: {type(error).__name__}: {error}")

@@ -1,23 +1,47 @@
-"""What a worker does: open source and engine once for an image, then run blocks of it, one at a time."""
+"""What a worker does: open source and engine once for an image, then work on pieces of it, one at a time."""
 
 from __future__ import annotations
 
+import platform
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar, cast
 
-from exactile.distributed.job import BlockReport, Job
+import numpy as np
+from numpy.typing import NDArray
+
+import exactile
+from exactile.distributed.job import (
+    Batch,
+    BlockReport,
+    BlockWork,
+    ImageReport,
+    ImagesWork,
+    Job,
+    LevelWork,
+    ModelWork,
+    OneImage,
+)
 from exactile.errors import CancelledError, ClusterError, ExactileError, SinkError, SourceError
+from exactile.nodata import nodata_rule
+from exactile.pipeline.cancellation import Cancellation
+from exactile.plan.part import Zones
 from exactile.planning import Wish
 from exactile.session import Session
+from exactile.sinks.open import open_sink
 from exactile.sinks.restoration import differences
-from exactile.sinks.zarr_blocks import BlockSink, make_chunks
+from exactile.sinks.zarr_blocks import BlockSink, SharedZarr, make_chunks
 from exactile.sources.alpha import leave_out_alpha
 from exactile.sources.open import open_source
+from exactile.statistics import take_blocks
+from exactile.tallies import Tally
 
 MOST_CANCELLED = 1000
-"""Images whose end is remembered, for blocks of them that begin later."""
+"""Runs whose end is remembered, for pieces of them that begin later."""
+
+Begun = Callable[[Callable[[], None]], None]
+"""Given what cancels a piece of work."""
 
 
 class OpenedJob:
@@ -38,28 +62,31 @@ class OpenedJob:
                 device="cpu",
                 engine=job.engine,
             )
-            _check_same("the engine", job.processor, self.session.processor_identity)
+            if not job.mixed:
+                _check_same("the engine", job.processor, self.session.processor_identity, mixed=True)
         except BaseException:
             self.source.close()
             raise
 
-    def run(self, number: int, name: str, begun: Callable[[Callable[[], None]], None]) -> BlockReport:
-        """Run a block; ``begun`` is given what cancels it."""
-        job, box = self.job, self.job.target.box(number)
+    def block(self, work: BlockWork, number: int, begun: Begun) -> BlockReport:
+        """Run a block and write it."""
+        job, box = self.job, work.target.box(number)
         run = self.session.image_run(
             self.source,
-            BlockSink(job.target, box, workers=job.threads),
-            Wish(plan=job.plan, tile=job.shape, border=job.border),
-            normalizers=job.normalizers,
+            BlockSink(work.target, box, workers=job.threads),
+            Wish(plan=work.plan, tile=work.shape, border=work.border),
+            normalizers=work.normalizers,
+            statistics=work.statistics,
             nodata=job.nodata,
-            nodata_label=job.nodata_label,
-            part=lambda plan: job.part(plan, box),
+            nodata_label=work.nodata_label,
+            part=lambda plan: work.part(plan, box),
         )
         begun(lambda: run.cancellation.cancel(CancelledError("the run was cancelled")))
         summary = run.run()
         return BlockReport(
             number=number,
-            worker=name,
+            worker=worker_name(),
+            machine=_machine(self.session),
             pixels=box.area,
             computed_pixels=summary.computed_pixels,
             seconds=summary.seconds.total,
@@ -67,91 +94,178 @@ class OpenedJob:
             nan=summary.nan,
         )
 
+    def zones(self, work: LevelWork, zones: Zones, begun: Begun) -> NDArray[np.float64]:
+        """Partial statistics, (Z, P)."""
+        passes = self.session.measured_image(self.source).passes(Wish(plan="tile", tile=work.tile))
+        begun(lambda: passes.cancellation.cancel(CancelledError("the run was cancelled")))
+        level = passes.model.levels[work.level]
+        try:
+            return passes.run_zones(level, work.size, work.constants, tile=work.tile, part=zones.of)
+        finally:
+            passes.close()
+
+    def tally(self, tally: Tally, rows: range, begun: Begun) -> NDArray[Any]:
+        """What ``tally`` merges of some rows of blocks."""
+        cancellation = Cancellation()
+        begun(lambda: cancellation.cancel(CancelledError("the run was cancelled")))
+        part, rule = tally.apart(), nodata_rule(self.source, self.job.nodata)
+        try:
+            take_blocks(self.source, part, rows, rule=rule, progress=lambda _pixels: cancellation.check())
+        finally:
+            if rule is not None:
+                rule.close()
+        return part.parts
+
     def close(self) -> None:
         self.session.close()
         self.source.close()
 
 
+class OpenedModel:
+    """The session of a model that many images are run with."""
+
+    def __init__(self, given: ModelWork, work: ImagesWork) -> None:
+        self.session = Session(
+            given.model,
+            memory_bytes=work.memory_bytes,
+            threads=work.threads,
+            keep_engine=True,
+            device="cpu",
+            engine=work.engine,
+        )
+
+    def image(self, work: ImagesWork, one: OneImage, begun: Begun) -> ImageReport:
+        """Run an image and write its result."""
+        if not work.mixed:
+            _check_same("the engine", one.processor, self.session.processor_identity, mixed=True)
+        source = open_source(one.address, **work.source_options)
+        try:
+            leave_out_alpha(source, self.session.contract.image.channels)
+            _check_same("the image", one.image, source.identity())
+            run = self.session.image_run(
+                source,
+                open_sink(one.target, **work.sink_options),
+                work.wish,
+                resume=work.resume,
+                arguments=work.arguments,
+                nodata=work.nodata,
+                nodata_label=work.nodata_label,
+                statistics=work.statistics,
+            )
+            begun(lambda: run.cancellation.cancel(CancelledError("the run was cancelled")))
+            summary = run.run()
+        finally:
+            source.close()
+        return ImageReport(summary=summary, record=run.record, worker=worker_name(), machine=_machine(self.session))
+
+    def close(self) -> None:
+        self.session.close()
+
+
+OpenedT = TypeVar("OpenedT", OpenedJob, OpenedModel)
+
+
 class Worker:
-    """What this process keeps between blocks."""
+    """What this process keeps between pieces of work."""
 
     def __init__(self) -> None:
         self._busy = threading.Lock()
-        self._opened: OpenedJob | None = None
+        self._opened: OpenedJob | OpenedModel | None = None
+        self._opened_key = ""
+        self._working_for = ""
         self._state = threading.Lock()
         self._cancelled: dict[str, None] = {}
         self._stop: Callable[[], None] | None = None
 
-    def opened(self, job: Job) -> OpenedJob:
-        """That of the image; another image's is closed."""
-        if self._opened is None or self._opened.job.key != job.key:
+    def opened(self, key: str, make: Callable[[], OpenedT]) -> OpenedT:
+        """What was made for ``key``; another's is closed."""
+        if self._opened is None or self._opened_key != key:
             kept, self._opened = self._opened, None
             if kept is not None:
                 kept.close()
-            self._opened = OpenedJob(job)
-        return self._opened
+            self._opened, self._opened_key = make(), key
+        return cast("OpenedT", self._opened)  # a key is that of one kind
 
     @contextmanager
-    def at_work(self, job: Job) -> Iterator[None]:
-        """One piece of work at a time. Raises CancelledError where the image was cancelled."""
+    def at_work(self, key: str) -> Iterator[None]:
+        """One piece of work at a time. Raises CancelledError where its run was cancelled."""
         with self._busy:
             try:
-                self._check(job)
+                with self._state:
+                    self._working_for = key
+                self._check(key)
                 yield
             finally:
                 with self._state:
-                    self._stop = None
+                    self._stop, self._working_for = None, ""
 
-    def may_be_stopped(self, job: Job, stop: Callable[[], None]) -> None:
-        """``stop`` is called when ``job`` is cancelled, now if it was."""
+    def may_be_stopped(self, key: str, stop: Callable[[], None]) -> None:
+        """``stop`` is called when the run is cancelled, now if it was."""
         with self._state:
             self._stop = stop
         try:
-            self._check(job)
+            self._check(key)
         except CancelledError:
             stop()
 
     def cancel(self, key: str) -> None:
-        """End what is being done for the image, and begin nothing more for it."""
+        """End what is being done for the run, and begin nothing more for it."""
         with self._state:
             self._cancelled[key] = None
             while len(self._cancelled) > MOST_CANCELLED:
                 del self._cancelled[next(iter(self._cancelled))]
-            stop = self._stop
-        if stop is not None and self._opened is not None and self._opened.job.key == key:
+            stop = self._stop if self._working_for == key else None
+        if stop is not None:
             stop()
 
-    def _check(self, job: Job) -> None:
+    def _check(self, key: str) -> None:
         with self._state:
-            if job.key in self._cancelled:
+            if key in self._cancelled:
                 raise CancelledError("the run was cancelled")
 
 
 _WORKER = Worker()
 
 
-def run_block(job: Job, number: int) -> BlockReport:
-    """A task: block ``number`` of ``job``. Raises ClusterError."""
-    name = worker_name()
-    with _told(f"block {number}", name), _WORKER.at_work(job):
-        opened = _WORKER.opened(job)
-        return opened.run(number, name, lambda stop: _WORKER.may_be_stopped(job, stop))
+def run_block(job: Job, work: BlockWork, number: int) -> BlockReport:
+    """A task: block ``number`` of the result. Raises ClusterError."""
+    with _at_work(f"block {number}", job) as (opened, begun):
+        return opened.block(work, number, begun)
 
 
-def run_level(job: Job, level: int, first: int, stop: int) -> int:
-    """A task: chunks ``first`` to ``stop`` of a level of ``job``'s pyramid. Raises ClusterError."""
-    with _told(f"level {level}", worker_name()), _WORKER.at_work(job):
-        return make_chunks(job.target, level, range(first, stop))
+def run_zones(job: Job, work: LevelWork, zones: Zones) -> NDArray[np.float64]:
+    """A task: partial statistics of some zones of a pass. Raises ClusterError."""
+    with _at_work(f"pass {work.level + 1}", job) as (opened, begun):
+        return opened.zones(work, zones, begun)
+
+
+def run_tally(job: Job, tally: Tally, rows: range) -> NDArray[Any]:
+    """A task: statistics of the samples in some rows of blocks. Raises ClusterError."""
+    with _at_work("reading the image", job) as (opened, begun):
+        return opened.tally(tally, rows, begun)
+
+
+def run_chunks(job: Job, target: SharedZarr, level: int, chunks: range) -> int:
+    """A task: some chunks of a level of the pyramid. Raises ClusterError."""
+    with _told(f"level {level}"), _WORKER.at_work(job.key):
+        return make_chunks(target, level, chunks)
+
+
+def run_image(batch: Batch, work: ImagesWork, one: OneImage, given: ModelWork) -> ImageReport:
+    """A task: one of many images. Raises what went wrong with it, ClusterError."""
+    with _WORKER.at_work(batch.key):
+        opened = _WORKER.opened(given.key, lambda: OpenedModel(given, work))
+        return opened.image(work, one, lambda stop: _WORKER.may_be_stopped(batch.key, stop))
 
 
 def cancel_job(key: str) -> None:
-    """Called in every worker when an image is cancelled."""
+    """Called in workers when a run is cancelled, or complete."""
     _WORKER.cancel(key)
 
 
-def given(job: Job) -> Job:
-    """A task whose result is ``job``: sent once to a worker, and again by the scheduler where that is lost."""
-    return job
+def given(shared: Any) -> Any:
+    """A task whose result is ``shared``: sent once to a worker, and again by the scheduler where that is lost."""
+    return shared
 
 
 def worker_name() -> str:
@@ -162,22 +276,41 @@ def worker_name() -> str:
     return f"{worker.name} ({worker.address})"
 
 
+def _machine(session: Session) -> dict[str, Any]:
+    """What computes here, as plain data."""
+    return {
+        "exactile": exactile.__version__,
+        "python": platform.python_version(),
+        "host": platform.node(),
+        **session.processor_identity,
+    }
+
+
 @contextmanager
-def _told(what: str, name: str) -> Iterator[None]:
+def _at_work(what: str, job: Job) -> Iterator[tuple[OpenedJob, Begun]]:
+    with _told(what), _WORKER.at_work(job.key):
+        opened = _WORKER.opened(job.key, lambda: OpenedJob(job))
+        yield opened, lambda stop: _WORKER.may_be_stopped(job.key, stop)
+
+
+@contextmanager
+def _told(what: str) -> Iterator[None]:
     """Errors say where they happened, and whether another worker may do better."""
     try:
         yield
     except (ClusterError, CancelledError):
         raise
     except (SinkError, SourceError, OSError, MemoryError) as error:
-        raise ClusterError(f"{what} failed on worker {name}: {error or 'out of memory'}", True) from error
+        raise ClusterError(f"{what} failed on worker {worker_name()}: {error or 'out of memory'}", True) from error
     except ExactileError as error:
-        raise ClusterError(f"{what} failed on worker {name}: {error}") from error
+        raise ClusterError(f"{what} failed on worker {worker_name()}: {error}") from error
 
 
-def _check_same(what: str, asked: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+def _check_same(what: str, asked: Mapping[str, Any], found: Mapping[str, Any], *, mixed: bool = False) -> None:
     if differing := differences(asked, found):
+        way_out = "give all workers the same files and the same versions of packages"
+        if mixed:
+            way_out += ", on processors of one kind; or pass --mixed, where last digits of scores may differ by block"
         raise ClusterError(
-            f"{what} on worker {worker_name()} is not the client's: {'; '.join(differing)}. What to do: give all "
-            "workers the same files and the same versions of packages"
+            f"{what} on worker {worker_name()} is not the client's: {'; '.join(differing)}. What to do: {way_out}"
         )

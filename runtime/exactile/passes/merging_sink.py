@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from exactile.geometry import Box
@@ -52,3 +53,14 @@ class MergingSink(NoSink):
     def finish(self) -> None:
         """Everything was merged when the last zone came."""
         assert self._next is None, "a zone has no partial statistics"
+
+
+class ZonesSink(NoSink):
+    """Takes the partial statistics of the zones of ``plan``, (P,) each: ``partials``, (Z, P), in its order."""
+
+    def __init__(self, plan: TilePlan, numbers: int) -> None:
+        self._rows = {step.zor: row for row, step in enumerate(plan)}
+        self.partials = np.full((len(self._rows), numbers), np.nan)
+
+    def write(self, box: Box, block: NDArray[Any]) -> None:
+        self.partials[self._rows.pop(box)] = block

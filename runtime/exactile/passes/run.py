@@ -12,15 +12,17 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from exactile.contract import DeployedModel, Level
 from exactile.engines.arena import HeldRegion
 from exactile.errors import BudgetError, DeviceError, DeviceMemoryError, OptionError, PlanError
+from exactile.geometry import Box
 from exactile.passes.device_partials import WITHOUT_GPU_PASSES
 from exactile.passes.found import NOTHING, Found, Keeping, LevelKeeping, is_finished, passes_to_run
 from exactile.passes.merge import Merged
-from exactile.passes.merging_sink import MergingSink
+from exactile.passes.merging_sink import MergingSink, ZonesSink
 from exactile.passes.planner import PassPlanner
 from exactile.passes.report import PassReport
 from exactile.passes.store import MapStore, lifetimes
@@ -197,21 +199,60 @@ class Passes:
             if left is None:
                 compute.close()
                 return plan
-            granted = need.decoding_bytes + need.granted_cache(planner.budget_bytes)
-            self.source.prepare(read_plan(left), cache_bytes=granted)
-            self.opening(need)
-            Pipeline(
-                plan=left,
-                contract=level.model.contract,
-                source=self.source if level.model.reads_image else Unread(self.source),
-                compute=compute,
-                sink=sink,
-                progress=lambda pixels: self._advance(pixels, level.model.work),
-                is_done=done.__contains__,
-                cancellation=cancellation,
-            ).run()
+            self._compute(level, left, need, compute, sink, cancellation, done)
         sink.finish()
         return plan
+
+    def level_plan(self, level: Level, size: tuple[int, int], tile: tuple[int, int] | None) -> TilePlan:
+        """That of ``run_level``. Raises BudgetError, PlanError."""
+        self._check_size()
+        return self._plan(self._level_planner(level, size), size, tile)[0]
+
+    def run_zones(
+        self,
+        level: Level,
+        size: tuple[int, int],
+        constants: Constants,
+        *,
+        tile: tuple[int, int],
+        part: Callable[[TilePlan], TilePlan],
+    ) -> NDArray[np.float64]:
+        """The partial statistics, (Z, P), of the zones that ``part`` leaves of ``level_plan``, in its order.
+
+        ``run_level`` merges such. Raises BudgetError, PlanError, SourceError, EngineError, CancelledError.
+        """
+        plan, planner = part(self.level_plan(level, size, tile)), self._level_planner(level, size)
+        with self._own_cancellation() as cancellation:
+            need = planner.memory_need(plan, self.source, NoSink())
+            compute = self.processor.partials(level, plan, need, constants, cancellation, None)
+            sink = ZonesSink(plan, sum(statistic.numbers for statistic in level.statistics))
+            self._compute(level, plan, need, compute, sink, cancellation)
+        return sink.partials
+
+    def _compute(
+        self,
+        level: Level,
+        plan: Plan,
+        need: MemoryNeed,
+        compute: Compute,
+        sink: NoSink,
+        cancellation: Cancellation,
+        done: frozenset[Box] = frozenset(),
+    ) -> None:
+        budget_bytes = self.planner.budget_bytes
+        granted = need.decoding_bytes + need.granted_cache(budget_bytes)
+        self.source.prepare(read_plan(plan), cache_bytes=granted)
+        self.opening(need)
+        Pipeline(
+            plan=plan,
+            contract=level.model.contract,
+            source=self.source if level.model.reads_image else Unread(self.source),
+            compute=compute,
+            sink=sink,
+            progress=lambda pixels: self._advance(pixels, level.model.work),
+            is_done=done.__contains__,
+            cancellation=cancellation,
+        ).run()
 
     def opening(self, need: MemoryNeed) -> None:
         """The engine of a plan that needs this is opened next."""

@@ -10,7 +10,7 @@ they would in the whole plan, strips a halo above the rows of the box, as in a r
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from exactile.geometry import Box, Span, round_up
@@ -26,6 +26,48 @@ def part_of(plan: Plan, box: Box) -> Plan:
     if isinstance(plan, TilePlan):
         return replace(plan, x=x, y=_tiles_of(plan.y, box.y))
     return replace(plan, x=x, y=_strips_of(plan, box.y))
+
+
+@dataclass(frozen=True, slots=True)
+class Zones:
+    """Some of a plan's zones, by their rows and columns among all of them: whole rows, or a piece of one row."""
+
+    rows: range
+    columns: range
+
+    def __len__(self) -> int:
+        return len(self.rows) * len(self.columns)
+
+    def first(self, plan: TilePlan) -> int:
+        """The place of the first of them in the plan's order; the others follow it."""
+        return self.rows.start * len(plan.x.zors) + self.columns.start
+
+    def boxes(self, plan: TilePlan) -> Iterator[Box]:
+        """In the plan's order."""
+        return (Box(plan.y.zors[row], plan.x.zors[column]) for row in self.rows for column in self.columns)
+
+    def of(self, plan: TilePlan) -> TilePlan:
+        """The tiles of ``plan`` that have them."""
+        return replace(plan, y=_some(plan.y, self.rows), x=_some(plan.x, self.columns))
+
+
+def zones_of(plan: TilePlan, pixels: int) -> Iterator[Zones]:
+    """All zones of ``plan``, in pieces of about so many ``pixels`` of tiles, in its order."""
+    rows, columns = len(plan.y.zors), len(plan.x.zors)
+    count = max(1, pixels // (plan.tile_shape[0] * plan.tile_shape[1]))
+    if count >= columns:
+        step = count // columns
+        return (Zones(range(row, min(row + step, rows)), range(columns)) for row in range(0, rows, step))
+    return (
+        Zones(range(row, row + 1), range(column, min(column + count, columns)))
+        for row in range(rows)
+        for column in range(0, columns, count)
+    )
+
+
+def _some(axis: AxisTiles, indices: range) -> AxisTiles:
+    found = slice(indices.start, indices.stop)
+    return replace(axis, starts=axis.starts[found], zors=axis.zors[found], crops=axis.crops[found])
 
 
 def _tiles_of(axis: AxisTiles, span: Span) -> AxisTiles:

@@ -81,6 +81,10 @@ class Bar(Bars):
         height, width = plan.result_shape
         self._progress.update(self._task, total=height * width)
 
+    def reach(self, pixels: int, total: int) -> None:
+        """``pixels`` of ``total`` of the result are done."""
+        self._progress.update(self._task, completed=pixels, total=total)
+
     def measure(self, pixels: int, total: int) -> None:
         """The passes before: ``pixels`` of ``total`` were read for statistics of the whole image."""
         if self._measuring is None:

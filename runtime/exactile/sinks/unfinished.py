@@ -47,8 +47,8 @@ def unfinished_run(path: Path, held: Journal | None) -> Mapping[str, Any] | None
 def take_place(path: Path, *, resume: bool, overwrite: bool) -> Journal:
     """Lock the output for this run; what lies there is removed, unless it is resumed.
 
-    Raises SinkError while another run writes it, OutputExistsError where an unfinished run is neither to be gone on
-    with nor to be overwritten.
+    Raises SinkError while another run writes it, OutputExistsError where an unfinished run is neither to be
+    resumed nor to be overwritten.
     """
     journal = Journal(path)
     try:

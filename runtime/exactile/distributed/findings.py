@@ -1,0 +1,150 @@
+"""What is found of the whole image before its result, by map and reduce: the same bits as on one machine.
+
+::
+
+    workers   statistics of some rows of samples, or of the feature maps of some zones
+    client    merges them in the order of one machine, and keeps what it knows for a run that is resumed
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from numpy.typing import NDArray
+
+from exactile.contract import DeployedModel, Level
+from exactile.distributed.job import LevelWork
+from exactile.distributed.tasks import Tasks
+from exactile.distributed.worker import run_tally, run_zones
+from exactile.passes.found import Found, Keeping, LevelKeeping, is_finished
+from exactile.passes.merge import Merged
+from exactile.passes.merging_sink import MergingSink
+from exactile.plan.part import Zones, zones_of
+from exactile.plan.prediction import Plan
+from exactile.plan.tiles import TilePlan
+from exactile.planning import Wish
+from exactile.processors.protocol import Constants
+from exactile.session import Session
+from exactile.sources.protocol import Source
+from exactile.statistics import block_rows
+from exactile.statistics import passes as readings
+from exactile.tallies import Measuring, Normalizers, Tally
+
+READ_BYTES = 1 << 30
+"""Of samples, for one piece of work: rows of the file's chunks at its edges are decoded twice."""
+
+PIECE_PX = 4096 * 4096
+"""Pixels of tiles for one piece of work: some seconds of it."""
+
+MOST_PARTIALS_BYTES = 32 << 20
+"""Of the partial statistics that a piece of work gives."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Findings:
+    """Finds what ``session`` needs to know of ``source``; ``wish`` is what is asked of plans.
+
+    ``progress`` is called with pixels done, of all readings and passes, and how many there are.
+    """
+
+    session: Session
+    model: DeployedModel
+    source: Source
+    wish: Wish
+    tasks: Tasks
+    progress: Callable[[int, int], None]
+    _done: int = 0
+    _readings: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        wanted = self.model.contract.image.statistics
+        self._readings = 0 if wanted is None else readings(self.source, wanted)
+
+    def check(self) -> None:
+        """Raises OptionError, PlanError where passes cannot be run over the image."""
+        with closing(self.session.measured_image(self.source).passes(self.wish)) as passes:
+            passes.check()
+
+    def normalizers(self) -> Normalizers:
+        """Offset and scale of the samples. Raises SourceError, ClusterError, CancelledError."""
+        wanted = self.model.contract.image.statistics
+        assert wanted is not None
+        self.session.measured_image(self.source).planner.check_source(self.source)
+        measuring = Measuring(self.source.dtype, self.source.channels, wanted)
+        for tally in measuring.tallies():
+            self._tally(tally)
+        return measuring.normalizers()
+
+    def statistics(self, plan: Plan, constants: Constants, found: Found, keeping: Keeping) -> Found:
+        """``found`` with the statistics of all levels; ``plan`` is that of the result.
+
+        Raises OptionError, BudgetError, PlanError, SinkError, ClusterError, CancelledError.
+        """
+        size = plan.y.domain.size, plan.x.domain.size
+        with closing(self.session.measured_image(self.source).passes(self.wish)) as passes:
+            passes.check()
+            found = passes.planned(plan, found)
+            for index, level in enumerate(self.model.levels):
+                if not is_finished(level, found.statistics):
+                    tile = found.tiles[index]
+                    whole = passes.level_plan(level, size, tile)
+                    found = self._level(index, level, whole, size, constants, found, keeping)
+                    keeping.note(lambda found=found: found)  # type: ignore[misc]
+        return found
+
+    def _tally(self, tally: Tally) -> None:
+        """One reading of the image: parts are merged in the order of its rows."""
+        rows = block_rows(self.source)
+        image_bytes = self.source.height * self.source.width * self.source.channels * self.source.dtype.itemsize
+        step = max(1, rows * READ_BYTES // max(1, image_bytes))
+        waiting: dict[int, NDArray[Any]] = {}
+        following = 0
+        pieces = ((range(first, min(first + step, rows)),) for first in range(0, rows, step))
+        for (piece,), parts in self.tasks.run(run_tally, tally, pieces):
+            waiting[piece.start] = parts
+            while following in waiting:
+                tally.merge(waiting.pop(following))
+                following += step
+            self._advance(round(self.source.height * self.source.width * len(piece) / rows))
+
+    def _level(
+        self,
+        index: int,
+        level: Level,
+        whole: TilePlan,
+        size: tuple[int, int],
+        constants: Constants,
+        found: Found,
+        keeping: Keeping,
+    ) -> Found:
+        merged = Merged(level.statistics)
+        done = 0
+        if found.begun is not None:
+            merged.restore(found.begun.state)
+            done = found.begun.zones
+        noted = LevelKeeping(keeping=keeping, found=found, index=index, merged=merged)
+        sink = MergingSink(whole, merged, zones=done, keeping=noted)
+        work = LevelWork(level=index, size=size, tile=whole.tile_shape, constants={**constants, **found.statistics})
+        for (piece,), partials in self.tasks.run(run_zones, work, self._pieces(whole, merged, done)):
+            for number, (box, numbers) in enumerate(zip(piece.boxes(whole), partials, strict=True), piece.first(whole)):
+                if number >= done:
+                    sink.write(box, numbers)
+            self._advance(self.source.height * self.source.width * len(partials) // len(whole))
+        sink.finish()
+        statistics = {**found.statistics, **merged.values()}
+        return replace(found.with_tile(index, whole.tile_shape), statistics=statistics, begun=None)
+
+    def _pieces(self, whole: TilePlan, merged: Merged, done: int) -> Iterator[tuple[Zones]]:
+        """Those that hold zones beyond the first that are ``done``."""
+        tile_px = whole.tile_shape[0] * whole.tile_shape[1]
+        pixels = min(PIECE_PX, tile_px * (MOST_PARTIALS_BYTES // (8 * merged.numbers)))
+        found = zones_of(whole, pixels)
+        return ((piece,) for piece in found if piece.first(whole) + len(piece) > done)
+
+    def _advance(self, pixels: int) -> None:
+        total = (self._readings + len(self.model.levels)) * self.source.height * self.source.width
+        self._done = min(self._done + pixels, total)
+        self.progress(self._done, total)

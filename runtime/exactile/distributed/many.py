@@ -1,0 +1,410 @@
+"""Many images on a cluster: a small one is run by one worker, a large one in blocks by all of them."""
+
+from __future__ import annotations
+
+import os
+import queue
+import secrets
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from exactile.contract import DeployedModel
+from exactile.distributed.job import Batch, ImageReport, ImagesWork, ModelWork, OneImage
+from exactile.distributed.segmentation import BLOCK_PX, Segmentation, segment
+from exactile.distributed.summary import ClusterSummary
+from exactile.distributed.tasks import Tasks
+from exactile.distributed.worker import run_image
+from exactile.errors import CancelledError, ExactileError, OptionError
+from exactile.input_protection import check_source_kept
+from exactile.passes.fixed import FixedStatistics
+from exactile.plan.border import Border
+from exactile.planning import PlanName, Wish
+from exactile.request.records import check_complete, pending_path, record_path, write_record
+from exactile.request.told import summary_object, versions
+from exactile.run_record import asked_record
+from exactile.session import Session
+from exactile.sinks.open import open_sink
+from exactile.sinks.unfinished import is_something_left
+from exactile.sinks.zarr import zarr_target
+from exactile.sources.alpha import leave_out_alpha
+from exactile.sources.open import open_source
+from exactile.sources.protocol import Source
+from exactile.summary import Summary
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+LARGE_SIDE_BY_SIDE = 2
+"""Images in blocks: while the last blocks of one are computed, those of the next are begun."""
+
+ModelOf = Callable[[Source], DeployedModel]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageOutcome:
+    """What became of ``image``: a summary, an error, or neither where an earlier run had completed it.
+
+    ``worker`` is that of an image which one worker ran.
+    """
+
+    image: str
+    target: Path
+    summary: Summary | ClusterSummary | None = None
+    error: Exception | None = None
+    worker: str = ""
+
+    def told(self, model: str) -> dict[str, Any]:
+        """As plain data; ``model`` is its name."""
+        about = {"image": self.image, "output": str(self.target)}
+        if self.error is not None:
+            return {**about, "error": str(self.error)}
+        if self.summary is None:
+            return {**about, "complete": True}
+        if isinstance(self.summary, ClusterSummary):
+            return self.summary.told(model=model, image=self.image, target=self.target)
+        told = summary_object(self.summary, model=Path(model), image=self.image, target=self.target)
+        return {**told, "worker": self.worker}
+
+
+@dataclass(slots=True, kw_only=True)
+class ManyRequest:
+    """What is asked of all images; ``segment_many`` says what each means."""
+
+    plan: PlanName = "auto"
+    tile: tuple[int, int] | None = None
+    border: Border = "model"
+    block: int = BLOCK_PX
+    compression: str | None = None
+    pyramid: bool | None = None
+    label: str | None = None
+    overwrite: bool = False
+    resume: bool = False
+    source_options: Mapping[str, Any] = field(default_factory=dict)
+    memory_bytes: int | None = None
+    threads: int | None = None
+    engine: str = "auto"
+    nodata: float | None = None
+    nodata_label: int | None = None
+    statistics: FixedStatistics | None = None
+    mixed: bool = False
+
+    @property
+    def wish(self) -> Wish:
+        return Wish(plan=self.plan, tile=self.tile, border=self.border)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """As ``exactile run`` gives them, so that a run on one machine may be resumed on many."""
+        return {
+            "on_corrupt": self.source_options.get("on_corrupt", "fail"),
+            "corrupt_value": self.source_options.get("corrupt_value"),
+            "nodata": None if self.nodata is None else str(self.nodata),
+        }
+
+    @property
+    def sink_options(self) -> dict[str, Any]:
+        return {
+            "compression": self.compression,
+            "pyramid": self.pyramid,
+            "label": self.label,
+            "overwrite": self.overwrite,
+            "resumable": True,
+        }
+
+    @property
+    def work(self) -> ImagesWork:
+        """For workers."""
+        return ImagesWork(
+            wish=self.wish,
+            source_options=dict(self.source_options),
+            sink_options=self.sink_options,
+            arguments=self.arguments,
+            nodata=self.nodata,
+            nodata_label=self.nodata_label,
+            statistics=self.statistics,
+            resume=self.resume,
+            memory_bytes=self.memory_bytes,
+            threads=self.threads,
+            engine=self.engine,
+            mixed=self.mixed,
+        )
+
+
+def segment_many(
+    client: Client,
+    model: DeployedModel | ModelOf,
+    images: Iterable[tuple[str | PathLike[str], str | PathLike[str]]],
+    *,
+    name: str = "",
+    **request: Any,
+) -> ManySegmentations:
+    """Segment ``images``, pairs of an image and its target, on the workers of ``client``; returns at once.
+
+    The ``ManySegmentations`` gives what became of each, nearly in order: one that fails does not end the others.
+    ``model`` is that of all, or gives that of an image. An image that is larger than a block, and whose target is a
+    Zarr, is run in blocks; any other one by one worker, into a file of any kind. Beside each result ``TARGET.json``
+    says what made it; ``name`` is the model's there. With ``resume``, what such a file says is complete is left, and
+    what is unfinished is resumed. Further options are those of ``segment``; ``compression`` is by default that of
+    ``open_sink``.
+
+    Raises OptionError; what else fails is told of the image.
+    """
+    asked = ManyRequest(**request)
+    if asked.plan == "whole":
+        raise OptionError("--plan whole is one pass, which cannot be shared. What to do: run it without a cluster")
+    model_of = model if callable(model) else lambda _source: model
+    pairs = ((_address(image), Path(target)) for image, target in images)
+    return ManySegmentations(client, model_of, pairs, asked, name)
+
+
+class ManySegmentations:
+    """Runs under way on a cluster. Iterate over it for an ``ImageOutcome`` of each image."""
+
+    def __init__(
+        self, client: Client, model_of: ModelOf, images: Iterator[tuple[str, Path]], request: ManyRequest, name: str
+    ) -> None:
+        self._client, self._model_of, self._images, self._request = client, model_of, images, request
+        self._name = name
+        self._stop = threading.Event()
+        self._outcomes: queue.SimpleQueue[ImageOutcome | BaseException | None] = queue.SimpleQueue()
+        self._large: queue.SimpleQueue[tuple[int, _Image] | None] = queue.SimpleQueue()
+        self._models: dict[int, _Model] = {}
+        self._thread = threading.Thread(target=self._work, name="exactile-cluster", daemon=True)
+        self._thread.start()
+
+    def __iter__(self) -> Iterator[ImageOutcome]:
+        """Raises ClusterError where the cluster is gone, CancelledError."""
+        while (found := self._outcomes.get()) is not None:
+            if isinstance(found, BaseException):
+                self._outcomes.put(None)
+                raise found
+            yield found
+
+    def cancel(self) -> None:
+        """End all, and wait for that; what is done is kept for ``resume``."""
+        self._stop.set()
+        self._thread.join()
+
+    def _work(self) -> None:
+        in_blocks = [
+            threading.Thread(target=self._run_large, name=f"exactile-cluster-{number}", daemon=True)
+            for number in range(LARGE_SIDE_BY_SIDE)
+        ]
+        for thread in in_blocks:
+            thread.start()
+        failure: BaseException | None = None
+        try:
+            self._run_small()
+        except BaseException as error:  # noqa: BLE001 -- raised where outcomes are taken
+            failure = error
+            self._stop.set()
+        for _ in in_blocks:
+            self._large.put(None)
+        for thread in in_blocks:
+            thread.join()
+        for model in self._models.values():
+            model.session.close()
+        if failure is None and self._stop.is_set():
+            failure = CancelledError("the run was cancelled")
+        self._outcomes.put(failure)
+
+    def _run_small(self) -> None:
+        """Open all images in their order, and run those that are for one worker."""
+        tasks = Tasks(self._client, Batch(key=secrets.token_hex(8)), self._stop)
+        try:
+            tasks.wait_for_workers()
+            for (one, _), result in tasks.run(run_image, self._request.work, self._pieces(tasks), keep_going=True):
+                self._ended(one, result)
+        except BaseException:
+            tasks.cancel()
+            raise
+        tasks.end()
+
+    def _pieces(self, tasks: Tasks) -> Iterator[tuple[OneImage, Future]]:
+        for number, (address, target) in enumerate(self._images):
+            try:
+                found = self._looked_at(address, target)
+            except Exception as error:  # noqa: BLE001 -- whatever it is, the other images go on
+                self._tell(ImageOutcome(image=address, target=target, error=error))
+                continue
+            if found is None:
+                self._tell(ImageOutcome(image=address, target=target))
+            elif self._is_large(found):
+                self._large.put((number, found))
+            else:
+                one = OneImage(
+                    number=number,
+                    address=address,
+                    target=str(target),
+                    image=found.identity,
+                    processor=dict(found.model.session.processor_identity),
+                )
+                yield one, found.model.sent(tasks)
+
+    def _looked_at(self, address: str, target: Path) -> _Image | None:
+        """What there is to run; None where an earlier run has completed it.
+
+        Raises SourceError, OutputExistsError, ResumeError, and what the model is refused for.
+        """
+        request = self._request
+        source = open_source(address, **request.source_options)
+        try:
+            model = self._model(self._model_of(source))
+            leave_out_alpha(source, model.session.contract.image.channels)
+            check_source_kept(source, open_sink(target, **request.sink_options))
+            asked = self._asked(model, source)
+            if target.exists() and not request.overwrite:
+                check_complete(target, asked, resume=request.resume)
+                return None
+            write_record(pending_path(target), {"run": asked, "versions": versions()})
+            return _Image(
+                address=address,
+                target=target,
+                size=(source.height, source.width),
+                identity=source.identity(),
+                model=model,
+            )
+        finally:
+            source.close()
+
+    def _asked(self, model: _Model, source: Source) -> dict[str, Any]:
+        request = self._request
+        arguments = dict(request.arguments)
+        if request.nodata_label is not None:
+            arguments["nodata_label"] = request.nodata_label
+        if request.statistics is not None:
+            arguments["statistics"] = request.statistics.identity
+        return asked_record(model.model, source, request.wish, arguments, model.session.processor_identity)
+
+    def _model(self, model: DeployedModel) -> _Model:
+        """With a session that is asked what computes it."""
+        if id(model) not in self._models:
+            request = self._request
+            session = Session(
+                model, memory_bytes=request.memory_bytes, threads=request.threads, device="cpu", engine=request.engine
+            )
+            self._models[id(model)] = _Model(model=model, session=session)
+        return self._models[id(model)]
+
+    def _is_large(self, image: _Image) -> bool:
+        block = self._request.block
+        contract = image.model.session.contract
+        return zarr_target(image.target) and max(image.size) > block and not contract.obstacles
+
+    def _run_large(self) -> None:
+        """Images in blocks, one after the other."""
+        while (found := self._large.get()) is not None:
+            number, image = found
+            if self._stop.is_set():
+                continue
+            try:
+                summary = self._in_blocks(number, image)
+            except Exception as error:  # noqa: BLE001 -- whatever it is, the other images go on
+                self._finish(image.address, image.target, ImageOutcome(
+                    image=image.address, target=image.target, error=error
+                ), {})  # fmt: skip
+            else:
+                outcome = ImageOutcome(image=image.address, target=image.target, summary=summary)
+                self._finish(image.address, image.target, outcome, summary.record)
+
+    def _in_blocks(self, number: int, image: _Image) -> ClusterSummary:
+        request = self._request
+        run: Segmentation = segment(
+            self._client,
+            image.model.model,
+            image.address,
+            image.target,
+            block=request.block,
+            compression=request.compression or "zstd",
+            pyramid=request.pyramid,
+            label=request.label,
+            overwrite=request.overwrite,
+            plan=request.plan,
+            tile=request.tile,
+            border=request.border,
+            source_options=request.source_options,
+            memory_bytes=request.memory_bytes,
+            threads=request.threads,
+            engine=request.engine,
+            nodata=request.nodata,
+            nodata_label=request.nodata_label,
+            statistics=request.statistics,
+            resume=request.resume,
+            mixed=request.mixed,
+            priority=-number,
+        )
+        while True:
+            try:
+                return run.result(0.2)
+            except TimeoutError:
+                if self._stop.is_set():
+                    run.cancel()
+
+    def _ended(self, one: OneImage, result: ImageReport | Exception) -> None:
+        if isinstance(result, Exception):
+            outcome = ImageOutcome(image=one.address, target=Path(one.target), error=result)
+            self._finish(one.address, Path(one.target), outcome, {})
+            return
+        outcome = ImageOutcome(image=one.address, target=Path(one.target), summary=result.summary, worker=result.worker)
+        self._finish(one.address, Path(one.target), outcome, result.record, {result.worker: result.machine})
+
+    def _finish(
+        self,
+        address: str,
+        target: Path,
+        outcome: ImageOutcome,
+        record: Mapping[str, Any],
+        machines: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write the record, and tell; an image whose record cannot be written has failed."""
+        try:
+            if outcome.error is not None:
+                if not is_something_left(target):
+                    pending_path(target).unlink(missing_ok=True)
+            else:
+                if isinstance(outcome.summary, ClusterSummary):
+                    machines = outcome.summary.machines
+                told = outcome.told(self._name)
+                complete = {"run": record, "versions": versions(), "workers": machines, "summary": told}
+                write_record(record_path(target), complete)
+                pending_path(target).unlink(missing_ok=True)
+        except (ExactileError, OSError) as error:
+            outcome = ImageOutcome(image=address, target=target, error=error)
+        self._tell(outcome)
+
+    def _tell(self, outcome: ImageOutcome) -> None:
+        self._outcomes.put(outcome)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Model:
+    """A model, a session that plans with it, and it as a result on the cluster, once it was sent."""
+
+    model: DeployedModel
+    session: Session
+    key: str = field(default_factory=lambda: secrets.token_hex(8))
+    future: Future | None = None
+
+    def sent(self, tasks: Tasks) -> Future:
+        if self.future is None:
+            self.future = tasks.share(f"model-{self.key}", ModelWork(key=self.key, model=self.model))
+        return self.future
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Image:
+    """One that is to be run. ``size`` is (height, width)."""
+
+    address: str
+    target: Path
+    size: tuple[int, int]
+    identity: Mapping[str, Any]
+    model: _Model
+
+
+def _address(image: str | PathLike[str]) -> str:
+    return str(image) if "://" in str(image) else os.path.abspath(image)  # noqa: PTH100 -- links are kept
