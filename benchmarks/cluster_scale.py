@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import secrets
+import sys
 import tempfile
 import threading
 import time
@@ -74,16 +75,21 @@ def simulations(options: argparse.Namespace, folder: Path) -> Table:
                  "all have begun after s|.1f", "bytes written"),
     )  # fmt: skip
     for workers in (100,) if options.quick else (100, options.workers):
-        with (
-            LocalCluster(
-                n_workers=workers, threads_per_worker=1, processes=False, memory_limit=0,
-                dashboard_address="127.0.0.1:0", silence_logs=50,
-            ) as cluster,
-            Client(cluster) as client,
-        ):  # fmt: skip
+        cluster = LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=False,
+            memory_limit=0,
+            dashboard_address="127.0.0.1:0",
+            silence_logs=50,
+        )
+        with Client(cluster) as client:
             for seconds in (1.0,) if options.quick else (5.0, 30.0):
-                rate, waiting, started, written = simulated(client, folder, workers, seconds)
-                table.add(workers, seconds, workers * ROUNDS_OF_BLOCKS, rate, waiting, started, written)
+                row = (workers, seconds, workers * ROUNDS_OF_BLOCKS, *simulated(client, folder, workers, seconds))
+                print(*row, file=sys.stderr)
+                table.add(*row)
+        with suppress(Exception):  # so many in one process do not always answer when they are closed
+            cluster.close(timeout=30)
     return table
 
 

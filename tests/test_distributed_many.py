@@ -17,10 +17,12 @@ from exactile.request.records import pending_path, record_path
 from exactile_converters.convert import convert
 from tests import dask_cluster
 from tests.command import within
+from tests.global_nets import chain
 from tests.nets import onnx_bytes, onnx_file
 from tests.oracle import whole_pass
 from tests.test_blocks import files_of, model_of
 from tests.test_exactness import image_for
+from tests.test_passes import deployed, image_of, one_pass
 
 pytestmark = dask_cluster.QUIET
 SIZES = [(90, 70), (260, 230), (64, 33), (140, 200)]
@@ -131,6 +133,21 @@ def test_a_run_that_is_stopped_is_resumed(client, images, tmp_path):
     assert not [one.error for one in found if one.error]
     for number, (_, target) in enumerate(wanted):
         assert np.array_equal(labels_of(target), expected(images / f"{number % 4}.tif"))
+
+
+def test_networks_with_statistics_of_the_image(client, tmp_path):
+    """A worker takes one pass where that fits; the record is that of what was asked, so that it is left later."""
+    network, wanted = chain("instance_norm"), []
+    for number, size in enumerate([(60, 40), (90, 70)]):
+        tifffile.imwrite(tmp_path / f"{number}.tif", image_of(size)[..., 0], tile=(64, 64))
+        wanted.append((tmp_path / f"{number}.tif", tmp_path / f"{number}.npy"))
+    model = deployed(network, None)
+    assert not [one.error for one in segment_many(client, model, wanted, **OPTIONS) if one.error]
+    for image, target in wanted:
+        expected = one_pass(network, tifffile.imread(image)[..., None])
+        assert np.abs(np.load(target) - expected).max() <= 1e-5 * np.abs(expected).max()
+    again = list(segment_many(client, model, wanted, resume=True, **OPTIONS))
+    assert all(one.summary is None and one.error is None for one in again), [one.error for one in again]
 
 
 def test_one_pass_is_refused(client, images, tmp_path):

@@ -105,13 +105,16 @@ class ImagesWork:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OneImage:
-    """One of them, which one worker runs. ``image`` and ``processor`` are the identities that it must find."""
+    """One of them, which one worker runs. ``image`` and ``processor`` are the identities that it must find.
 
-    number: int
+    ``asked`` is what its record is compared with.
+    """
+
     address: str
     target: str
     image: Mapping[str, Any]
     processor: Mapping[str, Any]
+    asked: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

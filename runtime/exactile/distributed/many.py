@@ -7,7 +7,7 @@ import queue
 import secrets
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -237,11 +237,11 @@ class ManySegmentations:
                 self._large.put((number, found))
             else:
                 one = OneImage(
-                    number=number,
                     address=address,
                     target=str(target),
                     image=found.identity,
                     processor=dict(found.model.session.processor_identity),
+                    asked=found.asked,
                 )
                 yield one, found.model.sent(tasks)
 
@@ -267,6 +267,7 @@ class ManySegmentations:
                 size=(source.height, source.width),
                 identity=source.identity(),
                 model=model,
+                asked=asked,
             )
         finally:
             source.close()
@@ -301,15 +302,15 @@ class ManySegmentations:
             number, image = found
             if self._stop.is_set():
                 continue
+            outcome, record = ImageOutcome(image=image.address, target=image.target), dict[str, Any]()
             try:
                 summary = self._in_blocks(number, image)
             except Exception as error:  # noqa: BLE001 -- whatever it is, the other images go on
-                self._finish(image.address, image.target, ImageOutcome(
-                    image=image.address, target=image.target, error=error
-                ), {})  # fmt: skip
+                outcome = replace(outcome, error=error)
             else:
-                outcome = ImageOutcome(image=image.address, target=image.target, summary=summary)
-                self._finish(image.address, image.target, outcome, summary.record)
+                outcome, record = replace(outcome, summary=summary), {**summary.record, **image.asked}
+                record = {"run": record, "workers": summary.machines}
+            self._finish(outcome, record)
 
     def _in_blocks(self, number: int, image: _Image) -> ClusterSummary:
         request = self._request
@@ -345,35 +346,26 @@ class ManySegmentations:
                     run.cancel()
 
     def _ended(self, one: OneImage, result: ImageReport | Exception) -> None:
+        outcome, record = ImageOutcome(image=one.address, target=Path(one.target)), dict[str, Any]()
         if isinstance(result, Exception):
-            outcome = ImageOutcome(image=one.address, target=Path(one.target), error=result)
-            self._finish(one.address, Path(one.target), outcome, {})
-            return
-        outcome = ImageOutcome(image=one.address, target=Path(one.target), summary=result.summary, worker=result.worker)
-        self._finish(one.address, Path(one.target), outcome, result.record, {result.worker: result.machine})
+            outcome = replace(outcome, error=result)
+        else:  # the worker may have chosen another form of the model, with the same result
+            outcome = replace(outcome, summary=result.summary, worker=result.worker)
+            record = {"run": {**result.record, **one.asked}, "workers": {result.worker: result.machine}}
+        self._finish(outcome, record)
 
-    def _finish(
-        self,
-        address: str,
-        target: Path,
-        outcome: ImageOutcome,
-        record: Mapping[str, Any],
-        machines: Mapping[str, Any] | None = None,
-    ) -> None:
+    def _finish(self, outcome: ImageOutcome, record: Mapping[str, Any]) -> None:
         """Write the record, and tell; an image whose record cannot be written has failed."""
+        target = outcome.target
         try:
-            if outcome.error is not None:
-                if not is_something_left(target):
-                    pending_path(target).unlink(missing_ok=True)
-            else:
-                if isinstance(outcome.summary, ClusterSummary):
-                    machines = outcome.summary.machines
+            if outcome.error is None:
                 told = outcome.told(self._name)
-                complete = {"run": record, "versions": versions(), "workers": machines, "summary": told}
-                write_record(record_path(target), complete)
+                write_record(record_path(target), {**record, "versions": versions(), "summary": told})
+                pending_path(target).unlink(missing_ok=True)
+            elif not is_something_left(target):
                 pending_path(target).unlink(missing_ok=True)
         except (ExactileError, OSError) as error:
-            outcome = ImageOutcome(image=address, target=target, error=error)
+            outcome = ImageOutcome(image=outcome.image, target=target, error=error)
         self._tell(outcome)
 
     def _tell(self, outcome: ImageOutcome) -> None:
@@ -404,6 +396,7 @@ class _Image:
     size: tuple[int, int]
     identity: Mapping[str, Any]
     model: _Model
+    asked: Mapping[str, Any]
 
 
 def _address(image: str | PathLike[str]) -> str:
