@@ -13,7 +13,7 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -56,6 +56,9 @@ FETCH_S = 30.0
 
 LOOK_S = 5.0
 """How often the threads of a cluster are counted."""
+
+SHARE_S = 30.0
+"""How long all workers may take to get what they share, before the first of them begin."""
 
 TELL_S = 5.0
 """How long all workers may take to hear that an image was cancelled."""
@@ -108,10 +111,20 @@ class Tasks:
             time.sleep(POLL_S)
 
     def share(self, name: str, shared: Any) -> Future:
-        """``shared``, sent to each worker once."""
+        """``shared``, sent to each worker once.
+
+        To all of them now: Dask prefers workers that have what a task needs, so that others would get none.
+        """
         with warnings.catch_warnings():  # large weights are meant to be sent
             warnings.filterwarnings("ignore", "Sending large graph", UserWarning)
-            return self._client.submit(given, shared, key=f"exactile-{name}-{self._job.key}", pure=False)
+            sent = self._client.submit(given, shared, key=f"exactile-{name}-{self._job.key}", pure=False)
+
+        def replicate() -> None:
+            with suppress(Exception):  # a worker that stalls, or a cluster that is gone
+                self._client.replicate([sent])
+
+        in_time(replicate, "exactile-share", SHARE_S)
+        return sent
 
     def run(
         self, work: Work, shared: Any, pieces: Iterable[tuple[Any, ...]], *, keep_going: bool = False
@@ -142,9 +155,10 @@ class Tasks:
             except FuturesCancelledError as error:
                 raise ClusterError(f"{LOST} ({error})") from error
             self._check()
+            given = self._results()
             for piece in list(self._running):
                 try:
-                    done, result = self._looked_at(piece, work, sent)
+                    done, result = self._looked_at(piece, work, sent, given)
                 except Exception as error:
                     if not keep_going:
                         raise
@@ -174,17 +188,34 @@ class Tasks:
             with suppress(Exception):  # a scheduler that is gone has no workers either
                 self._client.run(cancel_job, self._job.key, on_error="ignore")
 
-        thread = threading.Thread(target=tell, name="exactile-cancel", daemon=True)
-        thread.start()
-        thread.join(TELL_S)
+        in_time(tell, "exactile-cancel", TELL_S)
 
-    def _looked_at(self, piece: _Piece, work: Work, sent: Future) -> tuple[bool, Any]:
+    def _results(self) -> dict[Future, Any] | None:
+        """Those of all tasks that have ended well, fetched at once; None where a worker does not give its own."""
+        done = [future for future in self._futures() if future.status == "finished"]
+
+        async def fetched() -> Any:
+            return await self._client.gather(done, asynchronous=True)
+
+        try:
+            return dict(zip(done, self._client.sync(fetched, callback_timeout=FETCH_S), strict=True))
+        except Exception:  # noqa: BLE001 -- then each is asked for by itself, and tells what is wrong with it
+            return None
+
+    def _looked_at(
+        self, piece: _Piece, work: Work, sent: Future, given: Mapping[Future, Any] | None
+    ) -> tuple[bool, Any]:
         """Whether it is done, and what it gave; submitted again where it failed and may succeed."""
         for future in list(piece.futures):
             status = future.status
             if status in {"pending", "lost"}:  # also what a task gave that is lost with its worker: it is run again
                 continue
-            result, error = _outcome_of(future, status)
+            if status == "finished" and given is not None:
+                if future not in given:  # it ended just now: next time
+                    continue
+                result, error = given[future], None
+            else:
+                result, error = _outcome_of(future, status)
             if error is None:
                 self._running.remove(piece)
                 self._seconds.append(time.monotonic() - piece.submitted_s)
@@ -258,6 +289,13 @@ class Tasks:
             raise CancelledError("the run was cancelled")
         if self._client.status not in {"running", "connecting"}:
             raise ClusterError("the connection to the cluster was closed")
+
+
+def in_time(work: Callable[[], None], name: str, seconds: float) -> None:
+    """Have ``work`` done in a thread, and do not wait for longer than ``seconds``."""
+    thread = threading.Thread(target=work, name=name, daemon=True)
+    thread.start()
+    thread.join(seconds)
 
 
 def _outcome_of(future: Future, status: str) -> tuple[Any, BaseException | None]:
