@@ -138,9 +138,11 @@ def test_a_run_is_stopped_between_pieces(client):
 
 def test_blocks_of_a_worker_that_stalls_are_taken_over(tmp_path, monkeypatch):
     """It is stopped, not killed: its connection stays open, and results that it has are not given."""
-    monkeypatch.setattr("exactile.distributed.tasks.SLOW_S", 1.0)
+    monkeypatch.setattr("exactile.distributed.tasks.SLOW_S", 3.0)
+    monkeypatch.setattr("exactile.distributed.tasks.ALIVE_S", 2.0)
     monkeypatch.setattr("exactile.distributed.tasks.FETCH_S", 1.0)
     monkeypatch.setattr("exactile.distributed.tasks.SHARE_S", 2.0)
+    monkeypatch.setattr("exactile.distributed.tasks.UNKNOWN_TIMES", 2)
     monkeypatch.setattr("exactile.sinks.tiled_sink.TILE_PX_LABELS", 64)
     tifffile.imwrite(
         tmp_path / "image.tif", image_for("unet_d2", 260, 230, largest=7), tile=(64, 64), photometric="rgb"

@@ -13,7 +13,7 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -38,6 +38,12 @@ SLOW_S = 30.0
 SLOW_TIMES = 4.0
 """A piece is given to another worker, too, when it has taken so long, and so many times what others take."""
 
+ALIVE_S = 20.0
+"""A worker that the scheduler has heard of as lately, by the one heard of last, is given such pieces."""
+
+UNKNOWN_TIMES = 10
+"""Where no other has ended yet: so many times the shortest time."""
+
 REMEMBERED = 100
 """Pieces whose seconds are remembered."""
 
@@ -57,8 +63,8 @@ FETCH_S = 30.0
 LOOK_S = 5.0
 """How often the threads of a cluster are counted."""
 
-SHARE_S = 30.0
-"""How long all workers may take to get what they share, before the first of them begin."""
+SHARE_S, SHARE_TRIES = 30.0, 3
+"""How long all workers may take to get what they share, before the first of them begin; and how often it is tried."""
 
 TELL_S = 5.0
 """How long all workers may take to hear that an image was cancelled."""
@@ -90,10 +96,10 @@ class Tasks:
 
     def __init__(self, client: Client, job: Job | Batch, stop: threading.Event, *, priority: int = 0) -> None:
         self._client, self._job, self._stop, self._priority = client, job, stop, priority
-        self._given = self.share("run", job)
+        self._given: Future | None = None
         self._counted_s, self._count = -LOOK_S, 0
         self._running: list[_Piece] = []
-        self._runs = 0
+        self._runs = self._submitted = self._copies = 0
         self._seconds: deque[float] = deque(maxlen=REMEMBERED)
         self._abandoned = False
         self.again = 0
@@ -115,9 +121,19 @@ class Tasks:
 
         To all of them now: Dask prefers workers that have what a task needs, so that others would get none.
         """
-        with warnings.catch_warnings():  # large weights are meant to be sent
-            warnings.filterwarnings("ignore", "Sending large graph", UserWarning)
-            sent = self._client.submit(given, shared, key=f"exactile-{name}-{self._job.key}", pure=False)
+        from distributed import wait
+        from distributed.client import FuturesCancelledError
+
+        sent = self._sent(name, shared)
+        for _ in range(SHARE_TRIES - 1):
+            try:
+                wait([sent], timeout=SHARE_S)
+                break
+            except TimeoutError:  # it may have come to a worker that stalls
+                self._check()
+                sent = self._sent(name, shared, self._free_workers())
+            except FuturesCancelledError as error:
+                raise ClusterError(f"{LOST} ({error})") from error
 
         def replicate() -> None:
             with suppress(Exception):  # a worker that stalls, or a cluster that is gone
@@ -125,6 +141,14 @@ class Tasks:
 
         in_time(replicate, "exactile-share", SHARE_S)
         return sent
+
+    def _sent(self, name: str, shared: Any, workers: list[str] | None = None) -> Future:
+        """A task whose result is ``shared``, on one of ``workers``, if they are given."""
+        self._copies += 1
+        key = f"exactile-{name}-{self._job.key}-{self._copies}"
+        with warnings.catch_warnings():  # large weights are meant to be sent
+            warnings.filterwarnings("ignore", "Sending large graph", UserWarning)
+            return self._client.submit(given, shared, key=key, pure=False, workers=workers or None)
 
     def run(
         self, work: Work, shared: Any, pieces: Iterable[tuple[Any, ...]], *, keep_going: bool = False
@@ -138,7 +162,10 @@ class Tasks:
         from distributed.client import FuturesCancelledError
 
         self._runs += 1
+        self._submitted = 0
         self._seconds.clear()
+        if self._given is None:
+            self._given = self.share("run", self._job)
         sent = self.share(f"{work.__name__}-{self._runs}", shared)
         left = enumerate(pieces)
         exhausted = False
@@ -150,7 +177,7 @@ class Tasks:
                 wait(self._futures(), timeout=POLL_S, return_when="FIRST_COMPLETED")
             except TimeoutError:
                 self._check()
-                self._take_over_slow(work, sent)
+                self._take_over_slow(work, shared)
                 continue
             except FuturesCancelledError as error:
                 raise ClusterError(f"{LOST} ({error})") from error
@@ -236,35 +263,48 @@ class Tasks:
             index, arguments = next(left, (-1, ()))
             if index < 0:
                 return True
-            piece = _Piece(index, arguments)
+            piece, self._submitted = _Piece(index, arguments), index + 1
             self._running.append(piece)
             self._submit(work, sent, piece)
         return False
 
-    def _submit(self, work: Work, sent: Future, piece: _Piece, workers: list[str] | None = None) -> None:
+    def _submit(
+        self, work: Work, sent: Future, piece: _Piece, job: Future | None = None, workers: list[str] | None = None
+    ) -> None:
         key = f"exactile-{work.__name__}-{self._job.key}-{self._runs}-{piece.index}-{piece.tries}"
-        where = {} if workers is None else {"workers": workers}
+        arguments = job or self._given, sent, *piece.arguments
         piece.futures.append(
-            self._client.submit(
-                work, self._given, sent, *piece.arguments, key=key, pure=False, priority=self._priority, **where
-            )
+            self._client.submit(work, *arguments, key=key, pure=False, priority=self._priority, workers=workers)
         )
         piece.tries += 1
 
-    def _take_over_slow(self, work: Work, sent: Future) -> None:
+    def _take_over_slow(self, work: Work, shared: Any) -> None:
         """Give what a worker is slow with to one that has nothing to do, too."""
-        if not self._seconds:
-            return
-        allowed_s = max(SLOW_S, SLOW_TIMES * statistics.median(self._seconds))
-        now = time.monotonic()
+        usual_s = SLOW_TIMES * statistics.median(self._seconds) if self._seconds else UNKNOWN_TIMES * SLOW_S
+        allowed_s, now = max(SLOW_S, usual_s), time.monotonic()
         slow = [piece for piece in self._running if len(piece.futures) == 1 and now - piece.submitted_s > allowed_s]
-        if not slow:
+        free = self._free_workers({future.key for piece in slow for future in piece.futures}) if slow else []
+        if not free:
             return
-        busy = {worker for worker, keys in self._client.processing().items() if keys}
-        free = [worker for worker in self._client.nthreads() if worker not in busy]
-        for piece in slow if free else ():
+        # What pieces share may lie on the worker that does not answer.
+        job, sent = self._sent("run", self._job, free), self._sent("again", shared, free)
+        for piece in slow:
             self.again += 1
-            self._submit(work, sent, piece, workers=free)
+            self._submit(work, sent, piece, job, free)
+
+    def _free_workers(self, slow: Container[str] = ()) -> list[str]:
+        """Those with nothing to do that were heard of lately; else those that have but tasks that are ``slow``.
+
+        Such a task may wait for what another worker has, and does not give.
+        """
+        processing = self._client.processing()
+        left = {worker: [key for key in keys if key not in slow] for worker, keys in processing.items()}
+        heard = {
+            worker: known["last_seen"] for worker, known in self._client.scheduler_info(n_workers=-1)["workers"].items()
+        }
+        newest = max(heard.values(), default=0.0)  # by the scheduler's clock
+        found = [worker for worker, seen in heard.items() if newest - seen < ALIVE_S and not left.get(worker)]
+        return [worker for worker in found if not processing.get(worker)] or found
 
     def _may_submit(self) -> bool:
         threads = self._threads()
@@ -272,8 +312,7 @@ class Tasks:
             return False
         if not self._running:
             return True
-        first, newest = self._running[0].index, max(piece.index for piece in self._running)
-        return newest - first < max(2, MOST_AHEAD * threads)
+        return self._submitted - self._running[0].index <= max(2, MOST_AHEAD * threads)
 
     def _futures(self) -> list[Future]:
         return [future for piece in self._running for future in piece.futures]
