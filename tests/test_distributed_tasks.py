@@ -85,6 +85,12 @@ def test_pieces_are_taken_as_they_are_needed(tasks):
     assert len(taken) < 150
 
 
+def test_few_results_wait_where_they_are_large(tasks):
+    found = [piece for (piece,), _ in tasks.run(doubled, 7, ((number,) for number in range(60)), ahead=2)]
+    assert sorted(found) == list(range(60))
+    assert np.abs(np.array(found) - np.arange(60)).max() <= 3
+
+
 def test_a_slow_worker_is_not_waited_for(tasks, tmp_path, monkeypatch):
     monkeypatch.setattr("exactile.distributed.tasks.SLOW_S", 0.5)
     begin = time.monotonic()
@@ -136,10 +142,12 @@ def test_a_run_is_stopped_between_pieces(client):
     tasks.cancel()
 
 
+@pytest.mark.slow
 def test_blocks_of_a_worker_that_stalls_are_taken_over(tmp_path, monkeypatch):
     """It is stopped, not killed: its connection stays open, and results that it has are not given."""
     monkeypatch.setattr("exactile.distributed.tasks.SLOW_S", 3.0)
     monkeypatch.setattr("exactile.distributed.tasks.ALIVE_S", 2.0)
+    monkeypatch.setattr("exactile.distributed.tasks.LOOK_S", 1.0)
     monkeypatch.setattr("exactile.distributed.tasks.FETCH_S", 1.0)
     monkeypatch.setattr("exactile.distributed.tasks.SHARE_S", 2.0)
     monkeypatch.setattr("exactile.distributed.tasks.UNKNOWN_TIMES", 2)

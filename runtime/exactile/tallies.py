@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +44,9 @@ class TallyPart(Protocol):
 
 
 class Tally(Protocol):
-    """Adds up one reading of the image. Plain data."""
+    """Adds up one reading of the image. Plain data. ``ordered``: the last digits depend on the order of blocks."""
+
+    ordered: ClassVar[bool]
 
     def take(self, block: Array) -> None:
         """Add a block, (rows, columns, C) or (pixels, C)."""
@@ -98,6 +100,8 @@ class Measuring:
 class Counts:
     """How often each value occurs: ``parts`` (C, number of values), int64."""
 
+    ordered: ClassVar[bool] = False
+
     parts: Array
 
     @classmethod
@@ -120,6 +124,8 @@ class Counts:
 class UpperKeys:
     """How often each value of the upper 16 bits of keys occurs: ``parts`` (C, 65536), int64."""
 
+    ordered: ClassVar[bool] = False
+
     parts: Array
 
     @classmethod
@@ -140,6 +146,8 @@ class UpperKeys:
 @dataclass(frozen=True, slots=True)
 class LowerKeys:
     """The same of the lower 16 bits of keys whose channel and upper bits are ``asked``: ``parts`` (asked, 65536)."""
+
+    ordered: ClassVar[bool] = False
 
     asked: tuple[tuple[int, int], ...]
     per_channel: bool
@@ -164,6 +172,8 @@ class LowerKeys:
 @dataclass(slots=True)
 class Moments:
     """Mean and sum of squared distances from it, (C,) float64 both, of ``count`` pixels."""
+
+    ordered: ClassVar[bool] = True
 
     mean: NDArray[np.float64]
     spread: NDArray[np.float64]

@@ -39,8 +39,11 @@ READ_BYTES = 1 << 30
 PIECE_PX = 4096 * 4096
 """Pixels of tiles for one piece of work: some seconds of it."""
 
-MOST_PARTIALS_BYTES = 32 << 20
+MOST_PARTIALS_BYTES = 4 << 20
 """Of the partial statistics that a piece of work gives."""
+
+MOST_WAITING_BYTES = 256 << 20
+"""Of those that wait for what comes before them."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -96,7 +99,7 @@ class Findings:
         return found
 
     def _tally(self, tally: Tally) -> None:
-        """One reading of the image: parts are merged in the order of its rows."""
+        """One reading of the image; where it counts, parts are merged in the order of its rows."""
         rows = block_rows(self.source)
         image_bytes = self.source.height * self.source.width * self.source.channels * self.source.dtype.itemsize
         step = max(1, rows * READ_BYTES // max(1, image_bytes))
@@ -104,10 +107,13 @@ class Findings:
         following = 0
         pieces = ((range(first, min(first + step, rows)),) for first in range(0, rows, step))
         for (piece,), parts in self.tasks.run(run_tally, tally, pieces):
-            waiting[piece.start] = parts
-            while following in waiting:
-                tally.merge(waiting.pop(following))
-                following += step
+            if tally.ordered:
+                waiting[piece.start] = parts
+                while following in waiting:
+                    tally.merge(waiting.pop(following))
+                    following += step
+            else:
+                tally.merge(parts)
             self._advance(round(self.source.height * self.source.width * len(piece) / rows))
 
     def _level(
@@ -128,7 +134,10 @@ class Findings:
         noted = LevelKeeping(keeping=keeping, found=found, index=index, merged=merged)
         sink = MergingSink(whole, merged, zones=done, keeping=noted)
         work = LevelWork(level=index, size=size, tile=whole.tile_shape, constants={**constants, **found.statistics})
-        for (piece,), partials in self.tasks.run(run_zones, work, self._pieces(whole, merged, done)):
+        zones = self._zones_of_a_piece(whole, merged)
+        ahead = MOST_WAITING_BYTES // (8 * merged.numbers * zones)
+        left = self._pieces(whole, zones, done)
+        for (piece,), partials in self.tasks.run(run_zones, work, left, ahead=ahead):
             for number, (box, numbers) in enumerate(zip(piece.boxes(whole), partials, strict=True), piece.first(whole)):
                 if number >= done:
                     sink.write(box, numbers)
@@ -137,12 +146,13 @@ class Findings:
         statistics = {**found.statistics, **merged.values()}
         return replace(found.with_tile(index, whole.tile_shape), statistics=statistics, begun=None)
 
-    def _pieces(self, whole: TilePlan, merged: Merged, done: int) -> Iterator[tuple[Zones]]:
+    def _zones_of_a_piece(self, whole: TilePlan, merged: Merged) -> int:
+        by_time = PIECE_PX // (whole.tile_shape[0] * whole.tile_shape[1])
+        return max(1, min(by_time, MOST_PARTIALS_BYTES // (8 * merged.numbers)))
+
+    def _pieces(self, whole: TilePlan, zones: int, done: int) -> Iterator[tuple[Zones]]:
         """Those that hold zones beyond the first that are ``done``."""
-        tile_px = whole.tile_shape[0] * whole.tile_shape[1]
-        pixels = min(PIECE_PX, tile_px * (MOST_PARTIALS_BYTES // (8 * merged.numbers)))
-        found = zones_of(whole, pixels)
-        return ((piece,) for piece in found if piece.first(whole) + len(piece) > done)
+        return ((piece,) for piece in zones_of(whole, zones) if piece.first(whole) + len(piece) > done)
 
     def _advance(self, pixels: int) -> None:
         total = (self._readings + len(self.model.levels)) * self.source.height * self.source.width

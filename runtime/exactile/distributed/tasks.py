@@ -39,13 +39,14 @@ SLOW_TIMES = 4.0
 """A piece is given to another worker, too, when it has taken so long, and so many times what others take."""
 
 ALIVE_S = 20.0
-"""A worker that the scheduler has heard of as lately, by the one heard of last, is given such pieces."""
+"""A worker that the scheduler has heard of so long before another one is given no pieces: Dask, by itself, waits for
+five minutes until it gives up such a worker."""
 
 UNKNOWN_TIMES = 10
 """Where no other has ended yet: so many times the shortest time."""
 
 REMEMBERED = 100
-"""Pieces whose seconds are remembered."""
+"""Pieces whose seconds are remembered: those that were submitted once."""
 
 WORKERS_S = 60.0
 """How long the first worker is waited for."""
@@ -61,7 +62,7 @@ FETCH_S = 30.0
 """How long a worker may take to give the result of a piece."""
 
 LOOK_S = 5.0
-"""How often the threads of a cluster are counted."""
+"""How often the workers of a cluster are looked at."""
 
 SHARE_S, SHARE_TRIES = 30.0, 3
 """How long all workers may take to get what they share, before the first of them begin; and how often it is tried."""
@@ -97,11 +98,14 @@ class Tasks:
     def __init__(self, client: Client, job: Job | Batch, stop: threading.Event, *, priority: int = 0) -> None:
         self._client, self._job, self._stop, self._priority = client, job, stop, priority
         self._given: Future | None = None
-        self._counted_s, self._count = -LOOK_S, 0
+        self._sent_now: Future | None = None
+        self._live: dict[str, int] = {}
+        self._all_live, self._looked_s = True, -LOOK_S
         self._running: list[_Piece] = []
         self._runs = self._submitted = self._copies = 0
+        self._ahead: int | None = None
         self._seconds: deque[float] = deque(maxlen=REMEMBERED)
-        self._abandoned = False
+        self._abandoned: set[str] = set()
         self.again = 0
 
     def wait_for_workers(self) -> None:
@@ -151,26 +155,32 @@ class Tasks:
             return self._client.submit(given, shared, key=key, pure=False, workers=workers or None)
 
     def run(
-        self, work: Work, shared: Any, pieces: Iterable[tuple[Any, ...]], *, keep_going: bool = False
+        self,
+        work: Work,
+        shared: Any,
+        pieces: Iterable[tuple[Any, ...]],
+        *,
+        keep_going: bool = False,
+        ahead: int | None = None,
     ) -> Iterator[tuple[tuple[Any, ...], Any]]:
         """Have ``work(job, shared, *piece)`` done for each of ``pieces``; each with what it gave, as they come.
 
-        They come nearly in order: what is done is never far from the first that is not. With ``keep_going``, a piece
-        that fails gives its error. Raises ClusterError, CancelledError.
+        They come nearly in order: at most ``ahead`` are done before the first that is not (default: by the size of the
+        cluster). With ``keep_going``, a piece that fails gives its error. Raises ClusterError, CancelledError.
         """
         from distributed import wait
         from distributed.client import FuturesCancelledError
 
         self._runs += 1
-        self._submitted = 0
+        self._submitted, self._ahead = 0, ahead
         self._seconds.clear()
         if self._given is None:
             self._given = self.share("run", self._job)
-        sent = self.share(f"{work.__name__}-{self._runs}", shared)
+        self._sent_now = self.share(f"{work.__name__}-{self._runs}", shared)
         left = enumerate(pieces)
         exhausted = False
         while True:
-            exhausted = exhausted or self._submit_more(left, work, sent)
+            exhausted = exhausted or self._submit_more(left, work)
             if not self._running:
                 return
             try:
@@ -185,7 +195,7 @@ class Tasks:
             given = self._results()
             for piece in list(self._running):
                 try:
-                    done, result = self._looked_at(piece, work, sent, given)
+                    done, result = self._looked_at(piece, work, given)
                 except Exception as error:
                     if not keep_going:
                         raise
@@ -229,9 +239,7 @@ class Tasks:
         except Exception:  # noqa: BLE001 -- then each is asked for by itself, and tells what is wrong with it
             return None
 
-    def _looked_at(
-        self, piece: _Piece, work: Work, sent: Future, given: Mapping[Future, Any] | None
-    ) -> tuple[bool, Any]:
+    def _looked_at(self, piece: _Piece, work: Work, given: Mapping[Future, Any] | None) -> tuple[bool, Any]:
         """Whether it is done, and what it gave; submitted again where it failed and may succeed."""
         for future in list(piece.futures):
             status = future.status
@@ -245,8 +253,9 @@ class Tasks:
                 result, error = _outcome_of(future, status)
             if error is None:
                 self._running.remove(piece)
-                self._seconds.append(time.monotonic() - piece.submitted_s)
-                self._abandoned = self._abandoned or len(piece.futures) > 1
+                if piece.tries == 1:
+                    self._seconds.append(time.monotonic() - piece.submitted_s)
+                self._abandon([other for other in piece.futures if other is not future])
                 return True, result
             piece.futures.remove(future)
             if piece.futures:  # another worker has it, too
@@ -254,10 +263,16 @@ class Tasks:
             if piece.tries >= MOST_TRIES or not _may_succeed(error):
                 raise _as_cluster_error(error) from error
             self.again += 1
-            self._submit(work, sent, piece)
+            self._submit(work, piece)
         return False, None
 
-    def _submit_more(self, left: Iterator[tuple[int, tuple[Any, ...]]], work: Work, sent: Future) -> bool:
+    def _abandon(self, futures: list[Future]) -> None:
+        """Another worker was faster."""
+        for future in futures:
+            self._abandoned.add(future.key)
+            future.release()
+
+    def _submit_more(self, left: Iterator[tuple[int, tuple[Any, ...]]], work: Work) -> bool:
         """Whether nothing is left."""
         while self._may_submit():
             index, arguments = next(left, (-1, ()))
@@ -265,14 +280,14 @@ class Tasks:
                 return True
             piece, self._submitted = _Piece(index, arguments), index + 1
             self._running.append(piece)
-            self._submit(work, sent, piece)
+            self._submit(work, piece)
         return False
 
-    def _submit(
-        self, work: Work, sent: Future, piece: _Piece, job: Future | None = None, workers: list[str] | None = None
-    ) -> None:
+    def _submit(self, work: Work, piece: _Piece, workers: list[str] | None = None) -> None:
         key = f"exactile-{work.__name__}-{self._job.key}-{self._runs}-{piece.index}-{piece.tries}"
-        arguments = job or self._given, sent, *piece.arguments
+        arguments = self._given, self._sent_now, *piece.arguments
+        if workers is None and not self._all_live:
+            workers = list(self._live)
         piece.futures.append(
             self._client.submit(work, *arguments, key=key, pure=False, priority=self._priority, workers=workers)
         )
@@ -286,24 +301,24 @@ class Tasks:
         free = self._free_workers({future.key for piece in slow for future in piece.futures}) if slow else []
         if not free:
             return
-        # What pieces share may lie on the worker that does not answer.
-        job, sent = self._sent("run", self._job, free), self._sent("again", shared, free)
+        # What pieces share, these and those to come, may lie on the worker that does not answer.
+        self._given, self._sent_now = self._sent("run", self._job, free), self._sent("again", shared, free)
         for piece in slow:
             self.again += 1
-            self._submit(work, sent, piece, job, free)
+            self._submit(work, piece, free)
 
     def _free_workers(self, slow: Container[str] = ()) -> list[str]:
         """Those with nothing to do that were heard of lately; else those that have but tasks that are ``slow``.
 
         Such a task may wait for what another worker has, and does not give.
         """
-        processing = self._client.processing()
-        left = {worker: [key for key in keys if key not in slow] for worker, keys in processing.items()}
-        heard = {
-            worker: known["last_seen"] for worker, known in self._client.scheduler_info(n_workers=-1)["workers"].items()
+        self._look()
+        processing = {
+            worker: [key for key in keys if key not in self._abandoned]
+            for worker, keys in self._client.processing().items()
         }
-        newest = max(heard.values(), default=0.0)  # by the scheduler's clock
-        found = [worker for worker, seen in heard.items() if newest - seen < ALIVE_S and not left.get(worker)]
+        left = {worker: [key for key in keys if key not in slow] for worker, keys in processing.items()}
+        found = [worker for worker in self._live if not left.get(worker)]
         return [worker for worker in found if not processing.get(worker)] or found
 
     def _may_submit(self) -> bool:
@@ -312,16 +327,24 @@ class Tasks:
             return False
         if not self._running:
             return True
-        return self._submitted - self._running[0].index <= max(2, MOST_AHEAD * threads)
+        most = MOST_AHEAD * threads if self._ahead is None else min(self._ahead, MOST_AHEAD * threads)
+        return self._submitted - self._running[0].index <= max(2, most)
 
     def _futures(self) -> list[Future]:
         return [future for piece in self._running for future in piece.futures]
 
     def _threads(self) -> int:
         """Those of the cluster, looked at now and then: it may grow and shrink."""
-        if not self._count or time.monotonic() - self._counted_s > LOOK_S:
-            self._count, self._counted_s = sum(self._client.nthreads().values()), time.monotonic()
-        return self._count
+        if not self._live or time.monotonic() - self._looked_s > LOOK_S:
+            self._look()
+        return sum(self._live.values())
+
+    def _look(self) -> None:
+        """Which workers the scheduler has heard of lately, and their threads."""
+        known = self._client.scheduler_info(n_workers=-1)["workers"]
+        newest = max((one["last_seen"] for one in known.values()), default=0.0)  # by the scheduler's clock
+        self._live = {worker: one["nthreads"] for worker, one in known.items() if newest - one["last_seen"] < ALIVE_S}
+        self._all_live, self._looked_s = len(self._live) == len(known), time.monotonic()
 
     def _check(self) -> None:
         if self._stop.is_set():

@@ -51,10 +51,9 @@ class Zones:
         return replace(plan, y=_some(plan.y, self.rows), x=_some(plan.x, self.columns))
 
 
-def zones_of(plan: TilePlan, pixels: int) -> Iterator[Zones]:
-    """All zones of ``plan``, in pieces of about so many ``pixels`` of tiles, in its order."""
+def zones_of(plan: TilePlan, count: int) -> Iterator[Zones]:
+    """All zones of ``plan``, in pieces of about ``count`` zones, in its order."""
     rows, columns = len(plan.y.zors), len(plan.x.zors)
-    count = max(1, pixels // (plan.tile_shape[0] * plan.tile_shape[1]))
     if count >= columns:
         step = count // columns
         return (Zones(range(row, min(row + step, rows)), range(columns)) for row in range(0, rows, step))
