@@ -231,6 +231,7 @@ def test_the_command(folder, tmp_path):
     assert files_of(tmp_path / "labels.zarr") == files_of(tmp_path / "alone.zarr")
 
 
+@pytest.mark.slow  # beside much other work, a run of this size may end before it is interrupted
 def test_ctrl_c_keeps_what_is_done(tmp_path):
     """The whole process group is interrupted, as by a terminal; the second run has the rest to do."""
     image = image_for("unet_d2", 1700, 1600, largest=7)
