@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -231,7 +231,6 @@ def test_the_command(folder, tmp_path):
     assert files_of(tmp_path / "labels.zarr") == files_of(tmp_path / "alone.zarr")
 
 
-@pytest.mark.slow  # beside much other work, a run of this size may end before it is interrupted
 def test_ctrl_c_keeps_what_is_done(tmp_path):
     """The whole process group is interrupted, as by a terminal; the second run has the rest to do."""
     image = image_for("unet_d2", 1700, 1600, largest=7)
@@ -241,12 +240,14 @@ def test_ctrl_c_keeps_what_is_done(tmp_path):
     target = tmp_path / "labels.zarr"
     words = ["run", bundle, tmp_path / "image.tif", "-o", target, "--plan", "tile", "--block", 512]
     words += ["--cluster", "local", "--workers", 2, "--tile", 80]
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # under nohup and cron it is ignored
     run = subprocess.Popen(
         [sys.executable, "-m", "exactile", *map(str, words)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=heed,  # noqa: PLW1509
     )
     end = time.monotonic() + 120
     while len(adopted(target)) < 1 and time.monotonic() < end and run.poll() is None:

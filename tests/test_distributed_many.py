@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +17,10 @@ import zarr
 from exactile.distributed import ClusterSummary, segment_many
 from exactile.errors import OptionError, OutputExistsError, ResumeError
 from exactile.request.records import pending_path, record_path
+from exactile.session import Session
+from exactile.sinks.journal import journal_path
+from exactile.sinks.tiff import TiffSink
+from exactile.sources.open import open_source
 from exactile_converters.convert import convert
 from tests import dask_cluster
 from tests.command import within
@@ -150,6 +157,77 @@ def test_networks_with_statistics_of_the_image(client, tmp_path):
     assert all(one.summary is None and one.error is None for one in again), [one.error for one in again]
 
 
+def test_images_of_workers_that_are_killed_are_resumed(tmp_path):
+    """By the worker that takes them over; outcomes may be asked for again."""
+    image = image_for("unet_d2", 900, 800, largest=7)
+    tifffile.imwrite(tmp_path / "image.tif", image, tile=(64, 64), photometric="rgb")
+    wanted = [(tmp_path / "image.tif", tmp_path / f"{number}.tif") for number in range(6)]
+    killed: list[int] = []
+    with dask_cluster.cluster_of(2) as client:
+        run = segment_many(client, model_of("unet_d2", "labels"), wanted, **OPTIONS, plan="tile", tile=(80, 80))
+        while len(killed) < 2:
+            begun = [journal_path(target) for _, target in wanted if journal_path(target).exists()]
+            if any(path.stat().st_size > 2000 for path in begun):
+                pids = [pid for pid in client.run(os.getpid, on_error="ignore").values() if pid not in killed]
+                os.kill(pids[0], signal.SIGKILL)
+                killed.append(pids[0])
+            time.sleep(0.2)
+        found = list(run)
+    assert not [one.error for one in found if one.error]
+    assert len(found) == 6
+    assert list(run) == []
+    for _, target in wanted:
+        assert np.array_equal(labels_of(target), expected(tmp_path / "image.tif"))
+
+
+def test_slow_images_are_not_run_twice(client, tmp_path, monkeypatch):
+    """A large one among small ones takes longer than they do; two workers must not write one file."""
+    monkeypatch.setattr("exactile.distributed.tasks.SLOW_S", 0.1)
+    sizes = [(64, 64)] * 6 + [(1500, 1400)]
+    for number, size in enumerate(sizes):
+        tifffile.imwrite(
+            tmp_path / f"{number}.tif", image_for("unet_d2", *size, largest=7), tile=(64, 64), photometric="rgb"
+        )
+    wanted = [(tmp_path / f"{number}.tif", tmp_path / f"{number}-labels.tif") for number in range(len(sizes))]
+    found = list(segment_many(client, model_of("unet_d2", "labels"), wanted, **OPTIONS, plan="tile", tile=(80, 80)))
+    assert not [one.error for one in found if one.error]
+    record = json.loads(record_path(wanted[-1][1]).read_text())
+    assert record["summary"]["model"] == model_of("unet_d2", "labels").contract.model_name
+    assert np.array_equal(labels_of(wanted[-1][1]), expected(wanted[-1][0]))
+
+
+def test_unfinished_runs_are_not_lost(client, images, tmp_path):
+    """Without resume or overwrite they are refused, and stay."""
+    wanted = pairs(images, tmp_path, ".tif")[1:2]
+    journal = journal_path(wanted[0][1])
+    stopped = stopped_run(wanted[0])
+    (one,) = segment_many(client, model_of("unet_d2", "labels"), wanted, **OPTIONS)
+    assert isinstance(one.error, OutputExistsError)
+    assert journal.read_bytes() == stopped
+    (one,) = segment_many(client, model_of("unet_d2", "labels"), wanted, **OPTIONS, overwrite=True)
+    assert one.error is None
+    assert np.array_equal(labels_of(wanted[0][1]), expected(wanted[0][0]))
+    assert not journal.exists()
+
+
+def stopped_run(pair: tuple[Path, Path]) -> bytes:
+    """The journal of a run of another plan that was stopped after half of its pixels."""
+    source, done = open_source(pair[0]), 0
+
+    def stop(pixels: int) -> None:
+        nonlocal done
+        done += pixels
+        if done > source.height * source.width // 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Session(model_of("unet_d2", "labels"), threads=1).segment(
+            source, TiffSink(pair[1], tile=16, resumable=True), plan="tile", tile=(80, 80), progress=stop
+        )
+    source.close()
+    return journal_path(pair[1]).read_bytes()
+
+
 def test_one_pass_is_refused(client, images, tmp_path):
     with pytest.raises(OptionError, match="which cannot be shared"):
         segment_many(client, model_of("unet_d2", "labels"), pairs(images, tmp_path, ".tif"), plan="whole")
@@ -194,6 +272,14 @@ def test_a_tiff_is_made_of_the_blocks(client, images, bundle, tmp_path):
     refused = within(*words, tmp_path / "other.tif")
     assert refused.returncode == 2
     assert "was not copied to" in refused.stderr
+
+
+def test_maps_become_a_tiff_too(client, images, tmp_path):
+    words = ["run", onnx_file(tmp_path, "unet_d2", weights="integer"), images / "1.tif", "--output", "raw"]
+    done = within(*words, "-o", tmp_path / "maps.tif", "--cluster", client.scheduler.address, "--block", 64)
+    assert done.returncode == 0, done.stderr
+    assert within(*words, "-o", tmp_path / "alone.tif").returncode == 0
+    assert np.array_equal(tifffile.imread(tmp_path / "maps.tif"), tifffile.imread(tmp_path / "alone.tif"))
 
 
 def test_results_in_blocks_are_those_of_one_machine(client, images, bundle, tmp_path):

@@ -8,9 +8,9 @@ upper and then the lower 16 bits of a key that sorts as the samples do.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,76 +97,59 @@ class Measuring:
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
-    """How often each value occurs: ``parts`` (C, number of values), int64."""
+class _Counted:
+    """How often values occur: ``parts`` (rows, number of values), int64, which may be added in any order."""
 
     ordered: ClassVar[bool] = False
 
     parts: Array
+
+    def apart(self) -> Self:
+        return replace(self, parts=np.zeros_like(self.parts))
+
+    def merge(self, parts: Array) -> None:
+        self.parts[...] += parts
+
+
+class Counts(_Counted):
+    """Each sample; a row is a channel."""
 
     @classmethod
     def of(cls, channels: int, values: int) -> Counts:
         return cls(np.zeros((channels, values), np.int64))
 
-    def apart(self) -> Counts:
-        return Counts(np.zeros_like(self.parts))
-
     def take(self, block: Array) -> None:
-        channels, values = self.parts.shape
-        for channel in range(channels):
-            self.parts[channel] += np.bincount(block[..., channel].ravel(), minlength=values)
-
-    def merge(self, parts: Array) -> None:
-        self.parts[...] += parts
+        for channel, counts in enumerate(self.parts):
+            counts[...] += np.bincount(block[..., channel].ravel(), minlength=len(counts))
 
 
-@dataclass(frozen=True, slots=True)
-class UpperKeys:
-    """How often each value of the upper 16 bits of keys occurs: ``parts`` (C, 65536), int64."""
-
-    ordered: ClassVar[bool] = False
-
-    parts: Array
+class UpperKeys(_Counted):
+    """The upper 16 bits of keys; a row is a channel."""
 
     @classmethod
     def of(cls, channels: int) -> UpperKeys:
         return cls(np.zeros((channels, KEYS), np.int64))
 
-    def apart(self) -> UpperKeys:
-        return UpperKeys(np.zeros_like(self.parts))
-
     def take(self, block: Array) -> None:
-        for channel in range(len(self.parts)):
-            self.parts[channel] += np.bincount(_keys(block[..., channel]) >> 16, minlength=KEYS)
-
-    def merge(self, parts: Array) -> None:
-        self.parts[...] += parts
+        for channel, counts in enumerate(self.parts):
+            counts[...] += np.bincount(_keys(block[..., channel]) >> 16, minlength=KEYS)
 
 
 @dataclass(frozen=True, slots=True)
-class LowerKeys:
-    """The same of the lower 16 bits of keys whose channel and upper bits are ``asked``: ``parts`` (asked, 65536)."""
-
-    ordered: ClassVar[bool] = False
+class LowerKeys(_Counted):
+    """The lower 16 bits of keys; a row is a channel and upper bits that are ``asked`` for."""
 
     asked: tuple[tuple[int, int], ...]
     per_channel: bool
-    parts: Array
 
     @classmethod
     def of(cls, asked: tuple[tuple[int, int], ...], *, per_channel: bool) -> LowerKeys:
-        return cls(asked, per_channel, np.zeros((len(asked), KEYS), np.int64))
-
-    def apart(self) -> LowerKeys:
-        return LowerKeys(self.asked, self.per_channel, np.zeros_like(self.parts))
+        return cls(np.zeros((len(asked), KEYS), np.int64), asked, per_channel)
 
     def take(self, block: Array) -> None:
-        for row, (channel, upper) in enumerate(self.asked):
+        for counts, (channel, upper) in zip(self.parts, self.asked, strict=True):
             keys = _keys(block[..., channel] if self.per_channel else block)
-            self.parts[row] += np.bincount(keys[keys >> 16 == upper] & 0xFFFF, minlength=KEYS)
-
-    def merge(self, parts: Array) -> None:
-        self.parts[...] += parts
+            counts[...] += np.bincount(keys[keys >> 16 == upper] & 0xFFFF, minlength=KEYS)
 
 
 @dataclass(slots=True)

@@ -31,7 +31,7 @@ from exactile.distributed.summary import ClusterSummary
 from exactile.errors import OptionError, OutputExistsError, SinkError
 from exactile.export import copy_pixels
 from exactile.memory import default_budget_bytes
-from exactile.passes.fixed import FixedStatistics, read_statistics
+from exactile.passes.fixed import read_statistics
 from exactile.plan.budget import format_bytes
 from exactile.request.damage import warn_of_damage
 from exactile.request.meaning import warn_of_nan
@@ -72,44 +72,21 @@ def run_on_cluster(
     protect_run(request, [image], [target])
     check_target(target, overwrite=bool(request.sinks["overwrite"]))
     request.load()
-    statistics = _statistics(request)
     source = request.open_source(image)
     try:
         model = request.deployed(source)
     finally:
         source.close()
-    with ExitStack() as stack:
-        client = stack.enter_context(_client(cluster, request))
-        bar = stack.enter_context(Bar(Path(image).name, enabled=progress))
-        sinks = request.sinks
+    options = _options(request, cluster)
+    if into != target:  # its levels and compression are made at the end
+        options |= {"compression": None, "pyramid": False}
+    with _client(cluster, request) as client, Bar(Path(image).name, enabled=progress) as bar:
         run = segment(
-            client,
-            model,
-            image,
-            into,
-            block=cluster.block,
-            compression=(sinks["compression"] if into == target else None) or "zstd",
-            pyramid=sinks["pyramid"] if into == target else False,
-            label=sinks["label"],
-            overwrite=sinks["overwrite"],
-            source_options=request.sources,
-            plan=request.plan,
-            tile=request.tile,
-            border=request.border,
-            memory_bytes=request.memory_bytes,
-            threads=request.threads,
-            engine=request.engine,
-            nodata=request.nodata,
-            nodata_label=request.nodata_label,
-            statistics=statistics,
-            resume=request.resume,
-            mixed=cluster.mixed,
-            progress=bar.reach,
-            measuring=bar.measure,
-        )
+            client, model, image, into, progress=bar.reach, measuring=bar.measure, **options, **_workers(request)
+        )  # fmt: skip
         summary = _waited(run, target)
-        if into != target:
-            _copy(request, summary, into, target)
+    if into != target:
+        _copy(request, summary, into, target, progress=progress)
     _print(summary, request.model.path, image, target, as_json=as_json)
     warn_of_nan(summary.nan, model.contract.result, image)
 
@@ -135,33 +112,9 @@ def run_many_on_cluster(
     request.load()
     told: list[dict[str, Any]] = []
     failed: list[ImageOutcome] = []
-    with ExitStack() as stack:
-        client = stack.enter_context(_client(cluster, request))
-        bars = stack.enter_context(ManyBars(len(pairs), enabled=progress))
-        sinks = request.sinks
-        run = segment_many(
-            client,
-            Models(request),
-            pairs,
-            name=str(request.model.path),
-            block=cluster.block,
-            compression=sinks["compression"],
-            pyramid=sinks["pyramid"],
-            label=sinks["label"],
-            overwrite=sinks["overwrite"],
-            source_options=request.sources,
-            plan=request.plan,
-            tile=request.tile,
-            border=request.border,
-            memory_bytes=request.memory_bytes,
-            threads=request.threads,
-            engine=request.engine,
-            nodata=request.nodata,
-            nodata_label=request.nodata_label,
-            statistics=_statistics(request),
-            resume=request.resume,
-            mixed=cluster.mixed,
-        )
+    models, options = Models(request), _options(request, cluster)
+    with _client(cluster, request) as client, ManyBars(len(pairs), enabled=progress) as bars:
+        run = segment_many(client, models, pairs, name=str(request.model.path), **options, **_workers(request))
         try:
             for outcome in run:
                 bars.done(outcome.image, failed=outcome.error is not None)
@@ -171,7 +124,7 @@ def run_many_on_cluster(
                 told.append(one)
                 if not as_json:
                     print_line(one)
-                _warn(request, outcome)
+                _warn(models, outcome)
         except BaseException:
             _silence()
             run.cancel()
@@ -205,14 +158,37 @@ class Models:
         return model
 
 
-def _warn(request: RunRequest, outcome: ImageOutcome) -> None:
+def _options(request: RunRequest, cluster: Cluster) -> dict[str, Any]:
+    """Those of ``segment`` and ``segment_many`` that say what is to be done."""
+    sinks = {name: request.sinks[name] for name in ("compression", "pyramid", "label", "overwrite")}
+    return {
+        **sinks,
+        "block": cluster.block,
+        "mixed": cluster.mixed,
+        "source_options": request.sources,
+        "plan": request.plan,
+        "tile": request.tile,
+        "border": request.border,
+        "nodata": request.nodata,
+        "nodata_label": request.nodata_label,
+        "statistics": None if request.statistics is None else read_statistics(request.statistics),
+        "resume": request.resume,
+    }
+
+
+def _workers(request: RunRequest) -> dict[str, Any]:
+    """Those that say what each worker takes; of a local cluster they are known when it was started."""
+    return {"memory_bytes": request.memory_bytes, "threads": request.threads, "engine": request.engine}
+
+
+def _warn(models: Models, outcome: ImageOutcome) -> None:
     """Of what a result lacks."""
     if isinstance(outcome.summary, Summary):
         warn_of_damage(outcome.summary.damage, outcome.image)
     if outcome.summary is not None and outcome.summary.nan.pixels:
-        source = request.open_source(outcome.image)
+        source = models.request.open_source(outcome.image)
         try:
-            warn_of_nan(outcome.summary.nan, request.deployed(source).contract.result, outcome.image)
+            warn_of_nan(outcome.summary.nan, models(source).contract.result, outcome.image)
         finally:
             source.close()
 
@@ -228,12 +204,12 @@ def _beside(target: Path) -> Path:
     return found
 
 
-def _copy(request: RunRequest, summary: ClusterSummary, made: Path, target: Path) -> None:
+def _copy(request: RunRequest, summary: ClusterSummary, made: Path, target: Path, *, progress: bool) -> None:
     """The pixels of the Zarr ``made``, which is removed, to ``target``. Raises SinkError."""
     options = {**request.sinks, "resumable": False}
     source = open_source(labels_folder(made, request.sinks["label"]) if not summary.spec.channels else made)
     try:
-        with Bar(target.name, enabled=request.model.progress) as bar:
+        with Bar(target.name, enabled=progress) as bar:
             copy_pixels(source, open_sink(target, **options), summary.spec, bar.reach)
     except SinkError as error:
         raise SinkError(
@@ -242,10 +218,6 @@ def _copy(request: RunRequest, summary: ClusterSummary, made: Path, target: Path
     finally:
         source.close()
     shutil.rmtree(made)
-
-
-def _statistics(request: RunRequest) -> FixedStatistics | None:
-    return None if request.statistics is None else read_statistics(request.statistics)
 
 
 def _waited(run: Segmentation, target: Path) -> ClusterSummary:

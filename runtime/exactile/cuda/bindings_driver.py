@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import sys
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -13,11 +12,10 @@ from exactile.cuda.current import Current
 from exactile.cuda.ordinals import device_at
 from exactile.cuda.protocol import DeviceInfo
 from exactile.cuda.scope import Scope
-from exactile.cuda.status import bindings_value
+from exactile.cuda.status import DRIVER_LIBRARY, bindings_value
 from exactile.errors import DeviceError
 
 NAME_BYTES = 256
-DRIVER_LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 
 
 class BindingsDriver:

@@ -8,6 +8,8 @@ from typing import Any
 
 from exactile.errors import DeviceError, DeviceMemoryError
 
+DRIVER_LIBRARY = "libcuda.so.1"
+
 OUT_OF_MEMORY = "out of memory"
 REMEDIES = {
     OUT_OF_MEMORY: "Use smaller tiles, or free memory that others hold (nvidia-smi shows who)",

@@ -84,11 +84,10 @@ class Findings:
     def statistics(self, plan: Plan, constants: Constants, found: Found, keeping: Keeping) -> Found:
         """``found`` with the statistics of all levels; ``plan`` is that of the result.
 
-        Raises OptionError, BudgetError, PlanError, SinkError, ClusterError, CancelledError.
+        Raises BudgetError, PlanError, SinkError, ClusterError, CancelledError.
         """
         size = plan.y.domain.size, plan.x.domain.size
         with closing(self.session.measured_image(self.source).passes(self.wish)) as passes:
-            passes.check()
             found = passes.planned(plan, found)
             for index, level in enumerate(self.model.levels):
                 if not is_finished(level, found.statistics):

@@ -9,13 +9,13 @@ from typing import Any
 from numpy.typing import NDArray
 
 from exactile.contract import DeployedModel
+from exactile.distributed.request import Request
 from exactile.geometry import Box
 from exactile.passes.fixed import FixedStatistics
-from exactile.plan.border import Border
 from exactile.plan.part import fitted, part_of
 from exactile.plan.prediction import Plan
 from exactile.plan.tiles import TilePlan
-from exactile.planning import PlanName, Wish
+from exactile.planning import PlanName
 from exactile.sinks.zarr_blocks import SharedZarr
 from exactile.stored_values import NanReport
 from exactile.summary import Summary
@@ -27,20 +27,15 @@ class Job:
     """One image and what computes it, as plain data: what a worker keeps open between pieces of work.
 
     ``image`` and ``processor`` are the identities that a worker must find: what else it reads, or computes with, would
-    give other bytes. With ``mixed``, processors may differ.
+    give other bytes.
     """
 
     key: str
     model: DeployedModel
     address: str
-    source_options: Mapping[str, Any]
     image: Mapping[str, Any]
     processor: Mapping[str, Any]
-    nodata: float | None
-    memory_bytes: int | None
-    threads: int | None
-    engine: str
-    mixed: bool
+    request: Request
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,10 +58,8 @@ class BlockWork:
     plan: PlanName
     shape: tuple[int, int]
     fitted: bool
-    border: Border
     normalizers: Normalizers | None
     statistics: FixedStatistics | None
-    nodata_label: int | None
     target: SharedZarr
 
     def part(self, plan: Plan, box: Box) -> Plan:
@@ -87,20 +80,10 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImagesWork:
-    """What is asked of each of many images; ``arguments`` are those of ``Session.image_run``."""
+    """What is asked of each of many images; ``sink_options`` are those of ``open_sink``."""
 
-    wish: Wish
-    source_options: Mapping[str, Any]
+    request: Request
     sink_options: Mapping[str, Any]
-    arguments: Mapping[str, Any]
-    nodata: float | None
-    nodata_label: int | None
-    statistics: FixedStatistics | None
-    resume: bool
-    memory_bytes: int | None
-    threads: int | None
-    engine: str
-    mixed: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-import os
 import queue
 import secrets
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exactile.contract import DeployedModel
 from exactile.distributed.job import Batch, ImageReport, ImagesWork, ModelWork, OneImage
-from exactile.distributed.segmentation import BLOCK_PX, Segmentation, segment
+from exactile.distributed.request import BLOCK_PX, OutputRequest, Request
+from exactile.distributed.segmentation import address_of, segment
 from exactile.distributed.summary import ClusterSummary
 from exactile.distributed.tasks import Tasks
 from exactile.distributed.worker import run_image
-from exactile.errors import CancelledError, ExactileError, OptionError
+from exactile.errors import CancelledError, ExactileError
 from exactile.input_protection import check_source_kept
-from exactile.passes.fixed import FixedStatistics
-from exactile.plan.border import Border
-from exactile.planning import PlanName, Wish
 from exactile.request.records import check_complete, pending_path, record_path, write_record
 from exactile.request.told import summary_object, versions
-from exactile.run_record import asked_record
 from exactile.session import Session
 from exactile.sinks.open import open_sink
+from exactile.sinks.protocol import FindingsSink
 from exactile.sinks.unfinished import is_something_left
 from exactile.sinks.zarr import zarr_target
 from exactile.sources.alpha import leave_out_alpha
@@ -66,72 +63,8 @@ class ImageOutcome:
             return {**about, "complete": True}
         if isinstance(self.summary, ClusterSummary):
             return self.summary.told(model=model, image=self.image, target=self.target)
-        told = summary_object(self.summary, model=Path(model), image=self.image, target=self.target)
+        told = summary_object(self.summary, model=model, image=self.image, target=self.target)
         return {**told, "worker": self.worker}
-
-
-@dataclass(slots=True, kw_only=True)
-class ManyRequest:
-    """What is asked of all images; ``segment_many`` says what each means."""
-
-    plan: PlanName = "auto"
-    tile: tuple[int, int] | None = None
-    border: Border = "model"
-    block: int = BLOCK_PX
-    compression: str | None = None
-    pyramid: bool | None = None
-    label: str | None = None
-    overwrite: bool = False
-    resume: bool = False
-    source_options: Mapping[str, Any] = field(default_factory=dict)
-    memory_bytes: int | None = None
-    threads: int | None = None
-    engine: str = "auto"
-    nodata: float | None = None
-    nodata_label: int | None = None
-    statistics: FixedStatistics | None = None
-    mixed: bool = False
-
-    @property
-    def wish(self) -> Wish:
-        return Wish(plan=self.plan, tile=self.tile, border=self.border)
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """As ``exactile run`` gives them, so that a run on one machine may be resumed on many."""
-        return {
-            "on_corrupt": self.source_options.get("on_corrupt", "fail"),
-            "corrupt_value": self.source_options.get("corrupt_value"),
-            "nodata": None if self.nodata is None else str(self.nodata),
-        }
-
-    @property
-    def sink_options(self) -> dict[str, Any]:
-        return {
-            "compression": self.compression,
-            "pyramid": self.pyramid,
-            "label": self.label,
-            "overwrite": self.overwrite,
-            "resumable": True,
-        }
-
-    @property
-    def work(self) -> ImagesWork:
-        """For workers."""
-        return ImagesWork(
-            wish=self.wish,
-            source_options=dict(self.source_options),
-            sink_options=self.sink_options,
-            arguments=self.arguments,
-            nodata=self.nodata,
-            nodata_label=self.nodata_label,
-            statistics=self.statistics,
-            resume=self.resume,
-            memory_bytes=self.memory_bytes,
-            threads=self.threads,
-            engine=self.engine,
-            mixed=self.mixed,
-        )
 
 
 def segment_many(
@@ -140,6 +73,11 @@ def segment_many(
     images: Iterable[tuple[str | PathLike[str], str | PathLike[str]]],
     *,
     name: str = "",
+    block: int = BLOCK_PX,
+    compression: str | None = None,
+    pyramid: bool | None = None,
+    label: str | None = None,
+    overwrite: bool = False,
     **request: Any,
 ) -> ManySegmentations:
     """Segment ``images``, pairs of an image and its target, on the workers of ``client``; returns at once.
@@ -147,28 +85,38 @@ def segment_many(
     The ``ManySegmentations`` gives what became of each, nearly in order: one that fails does not end the others.
     ``model`` is that of all, or gives that of an image. An image that is larger than a block, and whose target is a
     Zarr, is run in blocks; any other one by one worker, into a file of any kind. Beside each result ``TARGET.json``
-    says what made it; ``name`` is the model's there. With ``resume``, what such a file says is complete is left, and
-    what is unfinished is resumed. Further options are those of ``segment``; ``compression`` is by default that of
-    ``open_sink``.
+    says what made it; ``name`` is the model's there (default: its own). With ``resume``, what such a file says is
+    complete is left, and what is unfinished is resumed. Further options are those of ``segment``.
 
     Raises OptionError; what else fails is told of the image.
     """
-    asked = ManyRequest(**request)
-    if asked.plan == "whole":
-        raise OptionError("--plan whole is one pass, which cannot be shared. What to do: run it without a cluster")
+    output = OutputRequest(block=block, compression=compression, pyramid=pyramid, label=label, overwrite=overwrite)
     model_of = model if callable(model) else lambda _source: model
-    pairs = ((_address(image), Path(target)) for image, target in images)
-    return ManySegmentations(client, model_of, pairs, asked, name)
+    pairs = ((address_of(image), Path(target)) for image, target in images)
+    return ManySegmentations(client, model_of, pairs, Request(**request), output, name)
 
 
 class ManySegmentations:
     """Runs under way on a cluster. Iterate over it for an ``ImageOutcome`` of each image."""
 
     def __init__(
-        self, client: Client, model_of: ModelOf, images: Iterator[tuple[str, Path]], request: ManyRequest, name: str
+        self,
+        client: Client,
+        model_of: ModelOf,
+        images: Iterator[tuple[str, Path]],
+        request: Request,
+        output: OutputRequest,
+        name: str,
     ) -> None:
-        self._client, self._model_of, self._images, self._request = client, model_of, images, request
-        self._name = name
+        self._client, self._model_of, self._images, self._name = client, model_of, images, name
+        self._request, self._output = request, output
+        self._sink_options: dict[str, Any] = {
+            "compression": output.compression,
+            "pyramid": output.pyramid,
+            "label": output.label,
+            "overwrite": output.overwrite,
+            "resumable": True,
+        }
         self._stop = threading.Event()
         self._outcomes: queue.SimpleQueue[ImageOutcome | BaseException | None] = queue.SimpleQueue()
         self._large: queue.SimpleQueue[tuple[int, _Image] | None] = queue.SimpleQueue()
@@ -178,11 +126,11 @@ class ManySegmentations:
 
     def __iter__(self) -> Iterator[ImageOutcome]:
         """Raises ClusterError where the cluster is gone, CancelledError."""
-        while (found := self._outcomes.get()) is not None:
-            if isinstance(found, BaseException):
-                self._outcomes.put(None)
-                raise found
+        while isinstance(found := self._outcomes.get(), ImageOutcome):
             yield found
+        self._outcomes.put(found)  # for whoever asks again
+        if found is not None:
+            raise found
 
     def cancel(self) -> None:
         """End all, and wait for that; what is done is kept for ``resume``."""
@@ -217,7 +165,8 @@ class ManySegmentations:
         tasks = Tasks(self._client, Batch(key=secrets.token_hex(8)), self._stop)
         try:
             tasks.wait_for_workers()
-            for (one, _), result in tasks.run(run_image, self._request.work, self._pieces(tasks), keep_going=True):
+            work = ImagesWork(request=self._request, sink_options=self._sink_options)
+            for (one, _), result in tasks.run(run_image, work, self._pieces(tasks), keep_going=True):
                 self._ended(one, result)
         except BaseException:
             tasks.cancel()
@@ -236,6 +185,7 @@ class ManySegmentations:
             elif self._is_large(found):
                 self._large.put((number, found))
             else:
+                self._begin(found)
                 one = OneImage(
                     address=address,
                     target=str(target),
@@ -255,12 +205,15 @@ class ManySegmentations:
         try:
             model = self._model(self._model_of(source))
             leave_out_alpha(source, model.session.contract.image.channels)
-            check_source_kept(source, open_sink(target, **request.sink_options))
-            asked = self._asked(model, source)
-            if target.exists() and not request.overwrite:
+            sink = open_sink(target, **self._sink_options)
+            check_source_kept(source, sink)
+            asked = request.asked(model.model, source, model.session.processor_identity)
+            if target.exists() and not self._output.overwrite:
                 check_complete(target, asked, resume=request.resume)
                 return None
-            write_record(pending_path(target), {"run": asked, "versions": versions()})
+            if isinstance(sink, FindingsSink):  # an unfinished run is resumed, removed or refused
+                sink.reserve(resume=request.resume)
+                sink.abort()
             return _Image(
                 address=address,
                 target=target,
@@ -272,29 +225,19 @@ class ManySegmentations:
         finally:
             source.close()
 
-    def _asked(self, model: _Model, source: Source) -> dict[str, Any]:
-        request = self._request
-        arguments = dict(request.arguments)
-        if request.nodata_label is not None:
-            arguments["nodata_label"] = request.nodata_label
-        if request.statistics is not None:
-            arguments["statistics"] = request.statistics.identity
-        return asked_record(model.model, source, request.wish, arguments, model.session.processor_identity)
+    def _begin(self, image: _Image) -> None:
+        """Say beside the result what is being run. Raises SinkError."""
+        write_record(pending_path(image.target), {"run": image.asked, "versions": versions()})
 
     def _model(self, model: DeployedModel) -> _Model:
         """With a session that is asked what computes it."""
         if id(model) not in self._models:
-            request = self._request
-            session = Session(
-                model, memory_bytes=request.memory_bytes, threads=request.threads, device="cpu", engine=request.engine
-            )
-            self._models[id(model)] = _Model(model=model, session=session)
+            self._models[id(model)] = _Model(model=model, session=self._request.session(model))
         return self._models[id(model)]
 
     def _is_large(self, image: _Image) -> bool:
-        block = self._request.block
-        contract = image.model.session.contract
-        return zarr_target(image.target) and max(image.size) > block and not contract.obstacles
+        obstacles = image.model.model.contract.obstacles
+        return zarr_target(image.target) and max(image.size) > self._output.block and not obstacles
 
     def _run_large(self) -> None:
         """Images in blocks, one after the other."""
@@ -304,6 +247,7 @@ class ManySegmentations:
                 continue
             outcome, record = ImageOutcome(image=image.address, target=image.target), dict[str, Any]()
             try:
+                self._begin(image)
                 summary = self._in_blocks(number, image)
             except Exception as error:  # noqa: BLE001 -- whatever it is, the other images go on
                 outcome = replace(outcome, error=error)
@@ -313,30 +257,14 @@ class ManySegmentations:
             self._finish(outcome, record)
 
     def _in_blocks(self, number: int, image: _Image) -> ClusterSummary:
-        request = self._request
-        run: Segmentation = segment(
+        run = segment(
             self._client,
             image.model.model,
             image.address,
             image.target,
-            block=request.block,
-            compression=request.compression or "zstd",
-            pyramid=request.pyramid,
-            label=request.label,
-            overwrite=request.overwrite,
-            plan=request.plan,
-            tile=request.tile,
-            border=request.border,
-            source_options=request.source_options,
-            memory_bytes=request.memory_bytes,
-            threads=request.threads,
-            engine=request.engine,
-            nodata=request.nodata,
-            nodata_label=request.nodata_label,
-            statistics=request.statistics,
-            resume=request.resume,
-            mixed=request.mixed,
             priority=-number,
+            **_fields(self._output),
+            **_fields(self._request),
         )
         while True:
             try:
@@ -359,7 +287,7 @@ class ManySegmentations:
         target = outcome.target
         try:
             if outcome.error is None:
-                told = outcome.told(self._name)
+                told = outcome.told(self._name or record["run"]["model"]["name"])
                 write_record(record_path(target), {**record, "versions": versions(), "summary": told})
                 pending_path(target).unlink(missing_ok=True)
             elif not is_something_left(target):
@@ -399,5 +327,5 @@ class _Image:
     asked: Mapping[str, Any]
 
 
-def _address(image: str | PathLike[str]) -> str:
-    return str(image) if "://" in str(image) else os.path.abspath(image)  # noqa: PTH100 -- links are kept
+def _fields(request: Request | OutputRequest) -> dict[str, Any]:
+    return {one.name: getattr(request, one.name) for one in fields(request)}

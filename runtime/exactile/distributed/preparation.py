@@ -5,50 +5,28 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from exactile.contract import DeployedModel
 from exactile.distributed.findings import Findings
 from exactile.distributed.job import BlockWork, Job
+from exactile.distributed.request import Request
 from exactile.distributed.tasks import Tasks
 from exactile.errors import PlanError, SinkError
 from exactile.input_protection import check_source_kept
 from exactile.passes.fixed import FixedStatistics
 from exactile.passes.found import NOTHING, Found, Keeping
-from exactile.plan.border import Border
 from exactile.plan.part import fitted, next_larger
 from exactile.plan.prediction import Plan
 from exactile.plan.strips import StripPlan
 from exactile.plan.tiles import TilePlan
-from exactile.planning import PlanName, Wish
-from exactile.run_record import Earlier, asked_record, complete_record, found_record, take_over
+from exactile.run_record import Earlier, complete_record, found_record, take_over
 from exactile.session import Session
 from exactile.sinks.zarr_blocks import SharedZarrSink
 from exactile.sources.protocol import Source
 from exactile.statistics import constants_of
 from exactile.tallies import Normalizers
-
-
-@dataclass(slots=True, kw_only=True)
-class Request:
-    """What is asked of an image; ``exactile.distributed.segment`` says what each means."""
-
-    source_options: Mapping[str, Any] = field(default_factory=dict)
-    plan: PlanName = "auto"
-    tile: tuple[int, int] | None = None
-    border: Border = "model"
-    memory_bytes: int | None = None
-    threads: int | None = None
-    engine: str = "auto"
-    nodata: float | None = None
-    nodata_label: int | None = None
-    statistics: FixedStatistics | None = None
-    resume: bool = False
-    mixed: bool = False
-    priority: int = 0
-    progress: Callable[[int, int], None] = lambda _done, _total: None
-    measuring: Callable[[int, int], None] = lambda _done, _total: None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,30 +49,24 @@ class Preparation:
     sink: SharedZarrSink
     session: Session
     source: Source
+    measuring: Callable[[int, int], None]
 
     def job(self) -> Job:
         """What workers keep open."""
-        request = self.request
         return Job(
             key=secrets.token_hex(8),
             model=self.model,
             address=self.address,
-            source_options=dict(request.source_options),
             image=self.source.identity(),
             processor=dict(self.session.processor_identity),
-            nodata=request.nodata,
-            memory_bytes=request.memory_bytes,
-            threads=request.threads,
-            engine=request.engine,
-            mixed=request.mixed,
+            request=self.request,
         )
 
     def prepared(self, tasks: Tasks) -> Prepared:
         """Plan, find statistics of the whole image, and begin the Zarr."""
         request, sink, session, source = self.request, self.sink, self.session, self.source
         check_source_kept(source, sink)
-        wish = Wish(plan=request.plan, tile=request.tile, border=request.border)
-        asked = asked_record(self.model, source, wish, self._arguments(), session.processor_identity)
+        wish, asked = request.wish, request.asked(self.model, source, session.processor_identity)
         earlier = self._earlier(asked) if request.resume else None
         if earlier is not None:
             wish = replace(wish, plan="strip" if earlier.plan == "strip" else "tile", tile=earlier.shape)
@@ -106,7 +78,7 @@ class Preparation:
         if isinstance(plan, StripPlan):
             sink.span_columns()
         findings = Findings(
-            session=session, model=self._searched, source=source, wish=wish, tasks=tasks, progress=request.measuring
+            session=session, model=self._searched, source=source, wish=wish, tasks=tasks, progress=self.measuring
         )
         findings.check()
         sink.reserve(resume=request.resume)  # before what takes long
@@ -120,10 +92,8 @@ class Preparation:
             plan="strip" if isinstance(plan, StripPlan) else "tile",
             shape=_shape_of(plan),
             fitted=request.tile is None,
-            border=request.border,
             normalizers=normalizers,
             statistics=statistics,
-            nodata_label=request.nodata_label,
             target=sink.target,
         )
         return Prepared(
@@ -134,17 +104,6 @@ class Preparation:
     def _searched(self) -> DeployedModel:
         """The model, without passes where their statistics are given."""
         return self.model if self.request.statistics is None else replace(self.model, levels=())
-
-    def _arguments(self) -> dict[str, Any]:
-        """As ``exactile run`` gives them without a cluster."""
-        request = self.request
-        return {
-            "on_corrupt": request.source_options.get("on_corrupt", "fail"),
-            "corrupt_value": request.source_options.get("corrupt_value"),
-            "nodata": None if request.nodata is None else str(request.nodata),
-            **({} if request.nodata_label is None else {"nodata_label": request.nodata_label}),
-            **({} if request.statistics is None else {"statistics": request.statistics.identity}),
-        }
 
     def _found(
         self, findings: Findings, asked: Mapping[str, Any], plan: Plan, earlier: Earlier | None

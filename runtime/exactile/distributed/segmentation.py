@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from exactile.contract import DeployedModel
 from exactile.distributed.job import BlockReport, BlockWork
-from exactile.distributed.preparation import Preparation, Request
+from exactile.distributed.preparation import Preparation
+from exactile.distributed.request import BLOCK_PX, Request
 from exactile.distributed.summary import ClusterSummary
 from exactile.distributed.tasks import Tasks
 from exactile.distributed.worker import run_block, run_chunks
-from exactile.errors import OptionError, PlanError
+from exactile.errors import PlanError
 from exactile.passes.fixed import check_takes_statistics
-from exactile.session import Session
 from exactile.sinks.zarr_blocks import SharedZarr, SharedZarrSink
 from exactile.sources.alpha import leave_out_alpha
 from exactile.sources.open import open_source
@@ -28,11 +28,19 @@ from exactile.stored_values import NO_NAN, NanReport
 if TYPE_CHECKING:
     from distributed import Client
 
-BLOCK_PX = 4096
-"""Edge of a block: some seconds of work, and three levels of a pyramid."""
+Progress = Callable[[int, int], None]
 
 CHUNKS_PER_TASK = 64
 """Of the upper levels of a pyramid."""
+
+
+def untold(_done: int, _total: int) -> None:
+    """Nobody wants to know."""
+
+
+def address_of(image: str | PathLike[str]) -> str:
+    """As workers find it."""
+    return str(image) if "://" in str(image) else os.path.abspath(image)  # noqa: PTH100 -- links are kept
 
 
 def segment(
@@ -42,10 +50,13 @@ def segment(
     target: str | PathLike[str],
     *,
     block: int = BLOCK_PX,
-    compression: str = "zstd",
+    compression: str | None = None,
     pyramid: bool | None = None,
     label: str | None = None,
     overwrite: bool = False,
+    priority: int = 0,
+    progress: Progress = untold,
+    measuring: Progress = untold,
     **request: Any,
 ) -> Segmentation:
     """Segment ``image`` into the Zarr ``target`` on the workers of ``client``; equal to one pass over the whole image.
@@ -64,21 +75,31 @@ def segment(
     ``result``.
     """
     sink = SharedZarrSink(
-        target, edge=block, label=label, compression=compression, pyramid=pyramid, overwrite=overwrite, resumable=True
-    )
-    address = str(image) if "://" in str(image) else os.path.abspath(image)  # noqa: PTH100 -- links are kept
-    return Segmentation(client, model, address, sink, Request(**request))
+        target, edge=block, label=label, compression=compression or "zstd", pyramid=pyramid, overwrite=overwrite,
+        resumable=True,
+    )  # fmt: skip
+    return Segmentation(
+        client, model, address_of(image), sink, Request(**request), priority=priority, progress=progress,
+        measuring=measuring,
+    )  # fmt: skip
 
 
 class Segmentation:
     """A run on a cluster, under way from the moment that it is made. Several may share a client."""
 
     def __init__(
-        self, client: Client, model: DeployedModel, image: str, sink: SharedZarrSink, request: Request
+        self,
+        client: Client,
+        model: DeployedModel,
+        image: str,
+        sink: SharedZarrSink,
+        request: Request,
+        *,
+        priority: int,
+        progress: Progress,
+        measuring: Progress,
     ) -> None:
         contract = model.contract
-        if request.plan == "whole":
-            raise OptionError("--plan whole is one pass, which cannot be shared. What to do: run it without a cluster")
         if contract.obstacles:
             raise PlanError(
                 f"{contract.model_name} cannot be tiled: {contract.obstacles[0]}. What to do: run it on one machine, "
@@ -89,6 +110,7 @@ class Segmentation:
         elif model.levels:
             check_takes_statistics(model)
         self._client, self._model, self._image, self._sink, self._request = client, model, image, sink, request
+        self._priority, self._progress, self._measuring = priority, progress, measuring
         self._stop = threading.Event()
         self._summary: ClusterSummary | None = None
         self._error: BaseException | None = None
@@ -131,19 +153,19 @@ class Segmentation:
     def _run(self) -> ClusterSummary:
         begin, request, sink = time.perf_counter(), self._request, self._sink
         source = open_source(self._image, **request.source_options)
-        session = Session(
-            self._model,
-            memory_bytes=request.memory_bytes,
-            threads=request.threads,
-            device="cpu",
-            engine=request.engine,
-        )
+        session = request.session(self._model)
         try:
             leave_out_alpha(source, self._model.contract.image.channels)
             preparation = Preparation(
-                model=self._model, address=self._image, request=request, sink=sink, session=session, source=source
+                model=self._model,
+                address=self._image,
+                request=request,
+                sink=sink,
+                session=session,
+                source=source,
+                measuring=self._measuring,
             )
-            tasks = Tasks(self._client, preparation.job(), self._stop, priority=request.priority)
+            tasks = Tasks(self._client, preparation.job(), self._stop, priority=self._priority)
             try:
                 prepared = preparation.prepared(tasks)
             except BaseException:
@@ -186,7 +208,7 @@ class Segmentation:
         account = _Account(
             kept_px=sum(target.box(number).area for number in kept),
             total_px=target.spec.height * target.spec.width,
-            tell=self._request.progress,
+            tell=self._progress,
         )
         left = ((number,) for number in range(target.count) if number not in kept)
         for _, report in tasks.run(run_block, work, left):

@@ -166,11 +166,9 @@ class Tasks:
         """Have ``work(job, shared, *piece)`` done for each of ``pieces``; each with what it gave, as they come.
 
         They come nearly in order: at most ``ahead`` are done before the first that is not (default: by the size of the
-        cluster). With ``keep_going``, a piece that fails gives its error. Raises ClusterError, CancelledError.
+        cluster). With ``keep_going``, for pieces of any size that two workers cannot do at once, one that fails gives
+        its error, and a slow one is waited for. Raises ClusterError, CancelledError.
         """
-        from distributed import wait
-        from distributed.client import FuturesCancelledError
-
         self._runs += 1
         self._submitted, self._ahead = 0, ahead
         self._seconds.clear()
@@ -183,19 +181,14 @@ class Tasks:
             exhausted = exhausted or self._submit_more(left, work)
             if not self._running:
                 return
-            try:
-                wait(self._futures(), timeout=POLL_S, return_when="FIRST_COMPLETED")
-            except TimeoutError:
-                self._check()
-                self._take_over_slow(work, shared)
+            if not self._some_ended():
+                if not keep_going:
+                    self._take_over_slow(work, shared)
                 continue
-            except FuturesCancelledError as error:
-                raise ClusterError(f"{LOST} ({error})") from error
-            self._check()
-            given = self._results()
+            fetched = self._results()
             for piece in list(self._running):
                 try:
-                    done, result = self._looked_at(piece, work, given)
+                    done, result = self._looked_at(piece, work, fetched)
                 except Exception as error:
                     if not keep_going:
                         raise
@@ -203,6 +196,21 @@ class Tasks:
                     done, result = True, error
                 if done:
                     yield piece.arguments, result
+
+    def _some_ended(self) -> bool:
+        """Wait for a moment until a task ends. Raises ClusterError, CancelledError."""
+        from distributed import wait
+        from distributed.client import FuturesCancelledError
+
+        ended = True
+        try:
+            wait(self._futures(), timeout=POLL_S, return_when="FIRST_COMPLETED")
+        except TimeoutError:
+            ended = False
+        except FuturesCancelledError as error:
+            raise ClusterError(f"{LOST} ({error})") from error
+        self._check()
+        return ended
 
     def end(self) -> None:
         """Have slow workers stop what others have done for them."""
@@ -231,24 +239,24 @@ class Tasks:
         """Those of all tasks that have ended well, fetched at once; None where a worker does not give its own."""
         done = [future for future in self._futures() if future.status == "finished"]
 
-        async def fetched() -> Any:
+        async def fetch() -> Any:
             return await self._client.gather(done, asynchronous=True)
 
         try:
-            return dict(zip(done, self._client.sync(fetched, callback_timeout=FETCH_S), strict=True))
+            return dict(zip(done, self._client.sync(fetch, callback_timeout=FETCH_S), strict=True))
         except Exception:  # noqa: BLE001 -- then each is asked for by itself, and tells what is wrong with it
             return None
 
-    def _looked_at(self, piece: _Piece, work: Work, given: Mapping[Future, Any] | None) -> tuple[bool, Any]:
+    def _looked_at(self, piece: _Piece, work: Work, fetched: Mapping[Future, Any] | None) -> tuple[bool, Any]:
         """Whether it is done, and what it gave; submitted again where it failed and may succeed."""
         for future in list(piece.futures):
             status = future.status
             if status in {"pending", "lost"}:  # also what a task gave that is lost with its worker: it is run again
                 continue
-            if status == "finished" and given is not None:
-                if future not in given:  # it ended just now: next time
+            if status == "finished" and fetched is not None:
+                if future not in fetched:  # it ended just now: next time
                     continue
-                result, error = given[future], None
+                result, error = fetched[future], None
             else:
                 result, error = _outcome_of(future, status)
             if error is None:
@@ -297,7 +305,11 @@ class Tasks:
         """Give what a worker is slow with to one that has nothing to do, too."""
         usual_s = SLOW_TIMES * statistics.median(self._seconds) if self._seconds else UNKNOWN_TIMES * SLOW_S
         allowed_s, now = max(SLOW_S, usual_s), time.monotonic()
-        slow = [piece for piece in self._running if len(piece.futures) == 1 and now - piece.submitted_s > allowed_s]
+        slow = [
+            piece
+            for piece in self._running
+            if len(piece.futures) == 1 and piece.tries < MOST_TRIES and now - piece.submitted_s > allowed_s
+        ]
         free = self._free_workers({future.key for piece in slow for future in piece.futures}) if slow else []
         if not free:
             return
@@ -362,11 +374,15 @@ def in_time(work: Callable[[], None], name: str, seconds: float) -> None:
 
 def _outcome_of(future: Future, status: str) -> tuple[Any, BaseException | None]:
     """What a task that had ``status`` gave, or what went wrong with it."""
+    from distributed.client import FuturesCancelledError
+
     if status == "finished":
         try:
             return future.result(timeout=FETCH_S), None
         except TimeoutError:
             return None, ClusterError("a worker does not give its result", True)
+        except FuturesCancelledError:
+            return None, ClusterError(LOST)
     if status != "error":
         return None, ClusterError(LOST)
     return None, future.exception()

@@ -23,6 +23,7 @@ from exactile.distributed.job import (
     ModelWork,
     OneImage,
 )
+from exactile.distributed.request import Request
 from exactile.errors import CancelledError, ClusterError, ExactileError, SinkError, SourceError
 from exactile.nodata import nodata_rule
 from exactile.pipeline.cancellation import Cancellation
@@ -30,6 +31,7 @@ from exactile.plan.part import Zones
 from exactile.planning import Wish
 from exactile.session import Session
 from exactile.sinks.open import open_sink
+from exactile.sinks.protocol import ResumableSink
 from exactile.sinks.restoration import differences
 from exactile.sinks.zarr_blocks import BlockSink, SharedZarr, make_chunks
 from exactile.sources.alpha import leave_out_alpha
@@ -50,35 +52,27 @@ class OpenedJob:
     def __init__(self, job: Job) -> None:
         """Raises ClusterError where the source or the engine is another one than the client's, SourceError."""
         self.job = job
-        self.source = open_source(job.address, **job.source_options)
+        self.source = open_source(job.address, **job.request.source_options)
         try:
             leave_out_alpha(self.source, job.model.contract.image.channels)
             _check_same("the image", job.image, self.source.identity())
-            self.session = Session(
-                job.model,
-                memory_bytes=job.memory_bytes,
-                threads=job.threads,
-                keep_engine=True,
-                device="cpu",
-                engine=job.engine,
-            )
-            if not job.mixed:
-                _check_same("the engine", job.processor, self.session.processor_identity, mixed=True)
+            self.session = job.request.session(job.model, keep_engine=True)
+            _check_engine(job.processor, self.session, job.request)
         except BaseException:
             self.source.close()
             raise
 
     def block(self, work: BlockWork, number: int, begun: Begun) -> BlockReport:
         """Run a block and write it."""
-        job, box = self.job, work.target.box(number)
+        request, box = self.job.request, work.target.box(number)
         run = self.session.image_run(
             self.source,
-            BlockSink(work.target, box, workers=job.threads),
-            Wish(plan=work.plan, tile=work.shape, border=work.border),
+            BlockSink(work.target, box, workers=request.threads),
+            Wish(plan=work.plan, tile=work.shape, border=request.border),
             normalizers=work.normalizers,
             statistics=work.statistics,
-            nodata=job.nodata,
-            nodata_label=work.nodata_label,
+            nodata=request.nodata,
+            nodata_label=request.nodata_label,
             part=lambda plan: work.part(plan, box),
         )
         begun(lambda: run.cancellation.cancel(CancelledError("the run was cancelled")))
@@ -108,7 +102,7 @@ class OpenedJob:
         """What ``tally`` merges of some rows of blocks."""
         cancellation = Cancellation()
         begun(lambda: cancellation.cancel(CancelledError("the run was cancelled")))
-        part, rule = tally.apart(), nodata_rule(self.source, self.job.nodata)
+        part, rule = tally.apart(), nodata_rule(self.source, self.job.request.nodata)
         try:
             take_blocks(self.source, part, rows, rule=rule, progress=lambda _pixels: cancellation.check())
         finally:
@@ -124,33 +118,27 @@ class OpenedJob:
 class OpenedModel:
     """The session of a model that many images are run with."""
 
-    def __init__(self, given: ModelWork, work: ImagesWork) -> None:
-        self.session = Session(
-            given.model,
-            memory_bytes=work.memory_bytes,
-            threads=work.threads,
-            keep_engine=True,
-            device="cpu",
-            engine=work.engine,
-        )
+    def __init__(self, given: ModelWork, request: Request) -> None:
+        self.session = request.session(given.model, keep_engine=True)
 
     def image(self, work: ImagesWork, one: OneImage, begun: Begun) -> ImageReport:
-        """Run an image and write its result."""
-        if not work.mixed:
-            _check_same("the engine", one.processor, self.session.processor_identity, mixed=True)
-        source = open_source(one.address, **work.source_options)
+        """Run an image and write its result; what a worker that was killed has left of it is resumed."""
+        request = work.request
+        _check_engine(one.processor, self.session, request)
+        source = open_source(one.address, **request.source_options)
         try:
             leave_out_alpha(source, self.session.contract.image.channels)
             _check_same("the image", one.image, source.identity())
+            sink = open_sink(one.target, **work.sink_options)
             run = self.session.image_run(
                 source,
-                open_sink(one.target, **work.sink_options),
-                work.wish,
-                resume=work.resume,
-                arguments=work.arguments,
-                nodata=work.nodata,
-                nodata_label=work.nodata_label,
-                statistics=work.statistics,
+                sink,
+                request.wish,
+                resume=isinstance(sink, ResumableSink),
+                arguments=request.arguments,
+                nodata=request.nodata,
+                nodata_label=request.nodata_label,
+                statistics=request.statistics,
             )
             begun(lambda: run.cancellation.cancel(CancelledError("the run was cancelled")))
             summary = run.run()
@@ -254,7 +242,7 @@ def run_chunks(job: Job, target: SharedZarr, level: int, chunks: range) -> int:
 def run_image(batch: Batch, work: ImagesWork, one: OneImage, given: ModelWork) -> ImageReport:
     """A task: one of many images. Raises what went wrong with it, ClusterError."""
     with _WORKER.at_work(batch.key):
-        opened = _WORKER.opened(given.key, lambda: OpenedModel(given, work))
+        opened = _WORKER.opened(given.key, lambda: OpenedModel(given, work.request))
         return opened.image(work, one, lambda stop: _WORKER.may_be_stopped(batch.key, stop))
 
 
@@ -306,11 +294,15 @@ def _told(what: str) -> Iterator[None]:
         raise ClusterError(f"{what} failed on worker {worker_name()}: {error}") from error
 
 
-def _check_same(what: str, asked: Mapping[str, Any], found: Mapping[str, Any], *, mixed: bool = False) -> None:
+def _check_engine(asked: Mapping[str, Any], session: Session, request: Request) -> None:
+    if not request.mixed:
+        mixed = ", on processors of one kind; or pass --mixed, where last digits of scores may differ by block"
+        _check_same("the engine", asked, session.processor_identity, way_out=mixed)
+
+
+def _check_same(what: str, asked: Mapping[str, Any], found: Mapping[str, Any], *, way_out: str = "") -> None:
     if differing := differences(asked, found):
-        way_out = "give all workers the same files and the same versions of packages"
-        if mixed:
-            way_out += ", on processors of one kind; or pass --mixed, where last digits of scores may differ by block"
         raise ClusterError(
-            f"{what} on worker {worker_name()} is not the client's: {'; '.join(differing)}. What to do: {way_out}"
+            f"{what} on worker {worker_name()} is not the client's: {'; '.join(differing)}. What to do: give all "
+            f"workers the same files and the same versions of packages{way_out}"
         )

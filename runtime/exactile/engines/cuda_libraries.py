@@ -24,10 +24,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from exactile.cuda.status import DRIVER_LIBRARY
 from exactile.engines.shared_library import open_file, open_files, read_dynamic
 from exactile.errors import DeviceError
 
-DRIVER = "libcuda.so.1"
 CUDNN, CUDNN_GRAPH = "libcudnn.so.9", "libcudnn_graph.so.9"
 _OF_CUDA = re.compile(r"lib(?:cu|nv)\w+\.so\.\d+")
 _WITH_MAJOR = re.compile(r"lib(?:cudart|cublas|cublasLt|nvrtc|nvJitLink)\.so\.(\d+)")
@@ -81,7 +81,7 @@ def needs_of(provider: Path, cuda_version: str) -> CudaNeeds:
         named = read_dynamic(provider).needed
     except OSError as error:
         raise DeviceError(str(error)) from error
-    names = [name for name in named if _OF_CUDA.fullmatch(name) and name != DRIVER]
+    names = [name for name in named if _OF_CUDA.fullmatch(name) and name != DRIVER_LIBRARY]
     majors = [int(match[1]) for name in names if (match := _WITH_MAJOR.fullmatch(name))]
     told = cuda_version.partition(".")[0]
     major = majors[0] if majors else int(told) if told.isdigit() else None
@@ -93,7 +93,7 @@ def needs_of(provider: Path, cuda_version: str) -> CudaNeeds:
         names=(*first, *late, *(name for name in names if name == CUDNN)),
         wanted=wanted,
         major=major,
-        driver=DRIVER in named,
+        driver=DRIVER_LIBRARY in named,
     )
 
 
@@ -104,9 +104,9 @@ def of_other_versions(major: int) -> tuple[str, ...]:
 
 
 def _open_all(needs: CudaNeeds, provider: Path) -> tuple[CudaLibrary, ...]:
-    if needs.driver and not open_file(DRIVER):
+    if needs.driver and not open_file(DRIVER_LIBRARY):
         try:
-            ctypes.CDLL(DRIVER)
+            ctypes.CDLL(DRIVER_LIBRARY)
         except OSError as error:
             raise DeviceError(
                 f"{error}: there is no NVIDIA driver on this machine, or none in this container"

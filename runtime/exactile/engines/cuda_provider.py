@@ -19,7 +19,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn
 
-from exactile.engines.cuda_libraries import DRIVER, CudaLibrary, of_other_versions, open_cuda_libraries
+from exactile.cuda.status import DRIVER_LIBRARY
+from exactile.engines.cuda_libraries import CudaLibrary, of_other_versions, open_cuda_libraries
 from exactile.engines.onnx_runtime import fail, is_out_of_memory, one_line
 from exactile.errors import DeviceError, DeviceMemoryError
 
@@ -106,7 +107,7 @@ def why_not(ort: Any) -> str:
             ctypes.CDLL(str(library))
     except (DeviceError, OSError) as error:
         reason = one_line(error)
-        return f"{reason} ({built})" if DRIVER in reason else f"{reason}; {built}: {_INSTALL_CUDA}"
+        return f"{reason} ({built})" if DRIVER_LIBRARY in reason else f"{reason}; {built}: {_INSTALL_CUDA}"
     return ""
 
 

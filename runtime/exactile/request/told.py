@@ -34,7 +34,7 @@ def versions() -> dict[str, str]:
     }
 
 
-def summary_object(summary: Summary, *, model: Path, image: Path | str, target: Path) -> dict[str, Any]:
+def summary_object(summary: Summary, *, model: Path | str, image: Path | str, target: Path) -> dict[str, Any]:
     """The summary as plain data; sizes are [height, width]."""
     seconds = summary.seconds
     return {

@@ -1,0 +1,85 @@
+"""What is asked of images on a cluster, as plain data; ``exactile.distributed.segment`` says what each means."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from exactile.contract import DeployedModel
+from exactile.errors import OptionError
+from exactile.passes.fixed import FixedStatistics
+from exactile.plan.border import Border
+from exactile.planning import PlanName, Wish
+from exactile.run_record import asked_record
+from exactile.session import Session
+from exactile.sources.protocol import Source
+
+BLOCK_PX = 4096
+"""Edge of a block: some seconds of work, and three levels of a pyramid."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What is asked of the run; ``memory_bytes``, ``threads`` and ``engine`` are those of each worker."""
+
+    source_options: Mapping[str, Any] = field(default_factory=dict)
+    plan: PlanName = "auto"
+    tile: tuple[int, int] | None = None
+    border: Border = "model"
+    memory_bytes: int | None = None
+    threads: int | None = None
+    engine: str = "auto"
+    nodata: float | None = None
+    nodata_label: int | None = None
+    statistics: FixedStatistics | None = None
+    resume: bool = False
+    mixed: bool = False
+
+    def __post_init__(self) -> None:
+        if self.plan == "whole":
+            raise OptionError("--plan whole is one pass, which cannot be shared. What to do: run it without a cluster")
+
+    @property
+    def wish(self) -> Wish:
+        return Wish(plan=self.plan, tile=self.tile, border=self.border)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Those of ``Session.image_run``, as ``exactile run`` gives them without a cluster."""
+        return {
+            "on_corrupt": self.source_options.get("on_corrupt", "fail"),
+            "corrupt_value": self.source_options.get("corrupt_value"),
+            "nodata": None if self.nodata is None else str(self.nodata),
+        }
+
+    def asked(self, model: DeployedModel, source: Source, processor: Mapping[str, Any]) -> dict[str, Any]:
+        """What is asked of ``source``, for its record: as of ``ImageRun.asked``."""
+        arguments = self.arguments
+        if self.nodata_label is not None:
+            arguments["nodata_label"] = self.nodata_label
+        if self.statistics is not None:
+            arguments["statistics"] = self.statistics.identity
+        return asked_record(model, source, self.wish, arguments, processor)
+
+    def session(self, model: DeployedModel, *, keep_engine: bool = False) -> Session:
+        """What plans, or computes, for the run."""
+        return Session(
+            model,
+            memory_bytes=self.memory_bytes,
+            threads=self.threads,
+            keep_engine=keep_engine,
+            device="cpu",
+            engine=self.engine,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputRequest:
+    """What is asked of results."""
+
+    block: int = BLOCK_PX
+    compression: str | None = None
+    pyramid: bool | None = None
+    label: str | None = None
+    overwrite: bool = False
