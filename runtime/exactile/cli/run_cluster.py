@@ -178,7 +178,13 @@ def _options(request: RunRequest, cluster: Cluster) -> dict[str, Any]:
 
 def _workers(request: RunRequest) -> dict[str, Any]:
     """Those that say what each worker takes; of a local cluster they are known when it was started."""
-    return {"memory_bytes": request.memory_bytes, "threads": request.threads, "engine": request.engine}
+    return {
+        "memory_bytes": request.memory_bytes,
+        "threads": request.threads,
+        "engine": request.engine,
+        "device": "cpu" if request.device == "auto" else request.device,
+        "device_memory_bytes": request.device_memory_bytes,
+    }
 
 
 def _warn(models: Models, outcome: ImageOutcome) -> None:
@@ -241,6 +247,12 @@ def _check(request: RunRequest, cluster: Cluster) -> None:
     """Raises OptionError for what clusters do not do."""
     if cluster.workers is not None and cluster.address != LOCAL:
         raise OptionError("--workers are those of --cluster local; another cluster has its own")
+    if cluster.address == LOCAL and request.device not in {"auto", "cpu"}:
+        raise OptionError(
+            f"--cluster local has workers on the CPU, and --device {request.device} was asked for. What to do: without "
+            "--cluster, --device cuda:all uses all GPUs of this machine; or start workers with dask-cuda, and give the "
+            "scheduler's address"
+        )
     unknown = {
         "--skip-background": request.skip_background is not None,
         "--tolerance": request.tolerance is not None,
@@ -248,8 +260,6 @@ def _check(request: RunRequest, cluster: Cluster) -> None:
         "--lanes": request.lanes is not None,
         "--preview or --overlay": any(request.pictures.values()),
         "--trace": request.trace is not None,
-        "--device": request.device not in {"auto", "cpu"},
-        "--device-memory": request.device_memory_bytes is not None,
         "--scratch": request.scratch is not None or request.scratch_bytes is not None,
         "--on-corrupt fill": request.sources["on_corrupt"] != "fail",
         "--no-keep": not request.sinks["resumable"],

@@ -162,7 +162,7 @@ class ManySegmentations:
 
     def _run_small(self) -> None:
         """Open all images in their order, and run those that are for one worker."""
-        tasks = Tasks(self._client, Batch(key=secrets.token_hex(8)), self._stop)
+        tasks = Tasks(self._client, Batch(key=secrets.token_hex(8)), self._stop, resource=self._request.resource)
         try:
             tasks.wait_for_workers()
             work = ImagesWork(request=self._request, sink_options=self._sink_options)
@@ -232,7 +232,7 @@ class ManySegmentations:
     def _model(self, model: DeployedModel) -> _Model:
         """With a session that is asked what computes it."""
         if id(model) not in self._models:
-            self._models[id(model)] = _Model(model=model, session=self._request.session(model))
+            self._models[id(model)] = _Model(model=model, session=self._request.planning_session(model))
         return self._models[id(model)]
 
     def _is_large(self, image: _Image) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from exactile.contract import DeployedModel
-from exactile.errors import OptionError
+from exactile.errors import DeviceError, OptionError
 from exactile.passes.fixed import FixedStatistics
 from exactile.plan.border import Border
 from exactile.planning import PlanName, Wish
@@ -15,13 +15,19 @@ from exactile.run_record import asked_record
 from exactile.session import Session
 from exactile.sources.protocol import Source
 
+GPU_RESOURCE = "GPU"
+"""As workers with one are told to say: ``dask worker --resources GPU=1``."""
+
 BLOCK_PX = 4096
 """Edge of a block: some seconds of work, and three levels of a pyramid."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What is asked of the run; ``memory_bytes``, ``threads`` and ``engine`` are those of each worker."""
+    """What is asked of the run; ``memory_bytes``, ``threads``, ``engine`` and the device are those of each worker.
+
+    ``device`` is ``cpu``, or as of ``Session``; ``cuda:0`` is the first GPU that a worker sees.
+    """
 
     source_options: Mapping[str, Any] = field(default_factory=dict)
     plan: PlanName = "auto"
@@ -30,6 +36,8 @@ class Request:
     memory_bytes: int | None = None
     threads: int | None = None
     engine: str = "auto"
+    device: str = "cpu"
+    device_memory_bytes: int | None = None
     nodata: float | None = None
     nodata_label: int | None = None
     statistics: FixedStatistics | None = None
@@ -37,8 +45,18 @@ class Request:
     mixed: bool = False
 
     def __post_init__(self) -> None:
+        if self.device == "auto":
+            raise OptionError(
+                "--device auto could be another one on each worker. What to do: give cpu, or cuda:0, the first GPU "
+                "that a worker sees"
+            )
         if self.plan == "whole":
             raise OptionError("--plan whole is one pass, which cannot be shared. What to do: run it without a cluster")
+
+    @property
+    def resource(self) -> str | None:
+        """What of Dask's resources a worker must have, where any has it."""
+        return None if self.device == "cpu" else GPU_RESOURCE
 
     @property
     def wish(self) -> Wish:
@@ -62,14 +80,25 @@ class Request:
             arguments["statistics"] = self.statistics.identity
         return asked_record(model, source, self.wish, arguments, processor)
 
+    def planning_session(self, model: DeployedModel) -> Session:
+        """The client's. Raises DeviceError where it has no GPU to plan for."""
+        try:
+            return self.session(model)
+        except DeviceError as error:
+            raise DeviceError(
+                f"{error}. The client plans for its workers, and needs a GPU of their kind. What to do: start it on a "
+                "machine of theirs"
+            ) from error
+
     def session(self, model: DeployedModel, *, keep_engine: bool = False) -> Session:
-        """What plans, or computes, for the run."""
+        """What computes in a worker, or plans."""
         return Session(
             model,
             memory_bytes=self.memory_bytes,
             threads=self.threads,
             keep_engine=keep_engine,
-            device="cpu",
+            device=self.device,
+            device_memory_bytes=self.device_memory_bytes,
             engine=self.engine,
         )
 

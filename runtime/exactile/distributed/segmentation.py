@@ -65,7 +65,8 @@ def segment(
     ``Segmentation.result`` waits. ``block`` is the edge of a block in result pixels, rounded up to the tile of the Zarr
     by a power of two. Further options, as of ``Session.segment``: ``plan``, ``tile``, ``border``, ``nodata``,
     ``nodata_label``, ``statistics``, ``resume``; ``source_options``, those of ``open_source``; of each worker
-    ``memory_bytes``, ``threads``, ``engine``; ``progress``, called with pixels done and in all, ``measuring`` with
+    ``memory_bytes``, ``threads``, ``engine``, ``device_memory_bytes`` and ``device``: ``cpu`` by default, or
+    ``cuda:0``, the first GPU that it sees; ``progress``, called with pixels done and in all, ``measuring`` with
     pixels done and in all of what is found before the result. Of several images, those with a higher ``priority`` are
     run first. With ``mixed``, workers may have other versions and processors than this process, and the last digits of
     scores differ.
@@ -153,7 +154,7 @@ class Segmentation:
     def _run(self) -> ClusterSummary:
         begin, request, sink = time.perf_counter(), self._request, self._sink
         source = open_source(self._image, **request.source_options)
-        session = request.session(self._model)
+        session = request.planning_session(self._model)
         try:
             leave_out_alpha(source, self._model.contract.image.channels)
             preparation = Preparation(
@@ -165,7 +166,9 @@ class Segmentation:
                 source=source,
                 measuring=self._measuring,
             )
-            tasks = Tasks(self._client, preparation.job(), self._stop, priority=self._priority)
+            tasks = Tasks(
+                self._client, preparation.job(), self._stop, priority=self._priority, resource=request.resource
+            )
             try:
                 prepared = preparation.prepared(tasks)
             except BaseException:

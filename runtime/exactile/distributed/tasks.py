@@ -91,12 +91,21 @@ class _Piece:
 class Tasks:
     """Tasks of one image, or of many. A few are submitted at a time, however many pieces there are.
 
-    Of several runs on a cluster, those with a higher ``priority`` are run first. ``again`` counts pieces that were
-    submitted more than once.
+    Of several runs on a cluster, those with a higher ``priority`` are run first. Where some workers have ``resource``,
+    a name among Dask's resources, only those get pieces. ``again`` counts pieces that were submitted more than once.
     """
 
-    def __init__(self, client: Client, job: Job | Batch, stop: threading.Event, *, priority: int = 0) -> None:
+    def __init__(
+        self,
+        client: Client,
+        job: Job | Batch,
+        stop: threading.Event,
+        *,
+        priority: int = 0,
+        resource: str | None = None,
+    ) -> None:
         self._client, self._job, self._stop, self._priority = client, job, stop, priority
+        self._resource = resource
         self._given: Future | None = None
         self._sent_now: Future | None = None
         self._live: dict[str, int] = {}
@@ -353,10 +362,11 @@ class Tasks:
 
     def _look(self) -> None:
         """Which workers the scheduler has heard of lately, and their threads."""
-        known = self._client.scheduler_info(n_workers=-1)["workers"]
+        all_known = self._client.scheduler_info(n_workers=-1)["workers"]
+        known = {worker: one for worker, one in all_known.items() if one["resources"].get(self._resource)} or all_known
         newest = max((one["last_seen"] for one in known.values()), default=0.0)  # by the scheduler's clock
         self._live = {worker: one["nthreads"] for worker, one in known.items() if newest - one["last_seen"] < ALIVE_S}
-        self._all_live, self._looked_s = len(self._live) == len(known), time.monotonic()
+        self._all_live, self._looked_s = len(self._live) == len(all_known), time.monotonic()
 
     def _check(self) -> None:
         if self._stop.is_set():
