@@ -144,9 +144,7 @@ def test_workers_that_have_the_resource_get_all_pieces():
 def test_a_local_cluster_leaves_gpus_to_one_process(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     tifffile.imwrite("image.tif", np.zeros((64, 64, 3), np.uint8), photometric="rgb")
-    done = within(
-        "run", onnx_file(tmp_path, "unet_d2", weights="integer"), "image.tif", "-o", "labels.zarr", "--cluster", "local",
-        "--device", "cuda:0",
-    )  # fmt: skip
+    network = onnx_file(tmp_path, "unet_d2", weights="integer")
+    done = within("run", network, "image.tif", "-o", "labels.zarr", "--cluster", "local", "--device", "cuda:0")
     assert done.returncode == 2
     assert "--cluster local has workers on the CPU" in done.stderr
