@@ -1,27 +1,31 @@
-"""How far a cluster grows: ``python -m benchmarks.cluster_scale [--workers 100 ...]``.
+"""How far a cluster grows: ``python -m benchmarks.cluster_scale [--workers 1000 ...]``.
 
-*Simulated workers* are Dask's own, many in one process with its scheduler and the client, on two cores; a block is a
-task that sleeps and writes a byte into a file, submitted as exactile submits blocks. *Waiting* is the share of the
-workers' time in which they had no block, from the first block's begin to the last one's end. *A plan of a million
-blocks* is a run over an empty Zarr of 512,000 x 512,000 pixels in blocks of 512, with a network of one convolution, on
-two worker processes; it is cancelled after a minute.
+*Simulated workers* are Dask's own, up to 50 in a process; its scheduler has a process, and the client one, all on two
+cores. A block is a task that sleeps and writes a byte into a file, submitted as exactile submits blocks. *Waiting* is
+the share of the workers' time in which they had no block, from the first block's begin to the last one's end.
+Milliseconds are processor time of the scheduler and of the client, all that they do meanwhile included. *A plan of a
+million blocks* is a run over an empty Zarr of 512,000 x 512,000 pixels in blocks of 512, with a network of one
+convolution, on two worker processes; it is cancelled after a minute.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 import secrets
+import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 from benchmarks.cluster import one_convolution
 from benchmarks.harness.part import run_part
@@ -52,22 +56,33 @@ def sleeping(_batch: Batch, shared: tuple[str, float], number: int) -> tuple[flo
     return begin, time.time()
 
 
-def simulated(client: Any, folder: Path, workers: int, seconds: float) -> tuple[float, float, float, int]:
-    """Blocks a second, the share of time that workers wait, seconds until all had begun, bytes that were written."""
-    path = folder / "bytes"
+def simulated(client: Any, folder: Path, workers: int, seconds: float, scheduler: psutil.Process) -> tuple[Any, ...]:
+    """Blocks, blocks a second, waiting, seconds until all had begun, milliseconds of scheduler and client, bytes."""
+    path = folder / f"bytes-{workers}-{seconds:g}"
     path.touch()
     count = workers * ROUNDS_OF_BLOCKS
     tasks = Tasks(client, Batch(key=secrets.token_hex(4)), threading.Event())
+    before = processor_s(scheduler), time.process_time()
     spans = [span for _, span in tasks.run(sleeping, (str(path), seconds), ((number,) for number in range(count)))]
+    taken = processor_s(scheduler) - before[0], time.process_time() - before[1]
     begins, ends = zip(*spans, strict=True)
     elapsed = max(ends) - min(begins)
     busy = sum(end - begin for begin, end in spans)
     started = sorted(begins)[workers - 1] - min(begins)
-    return count / elapsed, 1 - busy / (workers * elapsed), started, path.read_bytes().count(b"1")
+    milliseconds = [1e3 * one / count for one in taken]
+    written = path.read_bytes().count(b"1")
+    return count, count / elapsed, 1 - busy / (workers * elapsed), started, *milliseconds, written
+
+
+def processor_s(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return times.user + times.system
 
 
 LIGHT = {
     "distributed.worker.profile.enabled": False,
+    "distributed.worker.http.routes": [],
+    "distributed.worker.use-file-locking": False,
     "distributed.admin.tick.interval": "30s",
     "distributed.admin.tick.cycle": "30s",
     "distributed.admin.system-monitor.interval": "30s",
@@ -77,33 +92,76 @@ LIGHT = {
 }
 """What Dask's workers look at many times a second, each for itself: on real machines these do not share two cores."""
 
+IN_A_PROCESS = 50
+"""Simulated workers."""
+
+START_S = 600.0
+
+
+async def scheduler(file: Path) -> None:
+    """Write the address, and serve."""
+    from distributed import Scheduler
+
+    async with Scheduler(port=0, dashboard=False) as serving:
+        await asyncio.to_thread(file.write_text, serving.address)
+        await serving.finished()
+
+
+async def workers(address: str, count: int) -> None:
+    """Simulate ``count`` workers until the scheduler ends."""
+    from distributed import Worker
+
+    with tempfile.TemporaryDirectory() as folder:
+        found = [
+            await Worker(address, nthreads=1, memory_limit=0, dashboard=False, local_directory=folder)
+            for _ in range(count)
+        ]
+        await asyncio.gather(*(worker.finished() for worker in found))
+
+
+@contextmanager
+def simulated_cluster(count: int, folder: Path) -> Iterator[tuple[Any, psutil.Process]]:
+    """A client, and the scheduler's process."""
+    from distributed import Client
+
+    file = folder / f"scheduler-{count}"
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    command = [sys.executable, "-m", "benchmarks.cluster_scale"]
+    processes = [subprocess.Popen([*command, "--as-scheduler", file], **quiet)]
+    try:
+        while not (file.exists() and file.read_text()):
+            time.sleep(0.1)
+        address = file.read_text()
+        for first in range(0, count, IN_A_PROCESS):
+            of_process = str(min(IN_A_PROCESS, count - first))
+            processes.append(subprocess.Popen([*command, "--as-workers", address, of_process], **quiet))
+        with Client(address, timeout=300) as client:
+            client.wait_for_workers(count, timeout=START_S)
+            yield client, psutil.Process(processes[0].pid)
+    finally:
+        for process in processes:
+            process.kill()
+        for process in processes:
+            process.wait()
+
 
 def simulations(options: argparse.Namespace, folder: Path) -> Table:
     import dask
-    from distributed import Client, LocalCluster
 
     dask.config.set(LIGHT)
     table = Table(
         title="Simulated workers",
-        columns=("workers", "seconds a block|.0f", "blocks", "blocks a second|.0f", "waiting|.2f",
-                 "all have begun after s|.1f", "bytes written"),
+        columns=("workers", "seconds a block|.0f", "blocks", "blocks a second|.1f", "waiting|.3f",
+                 "all have begun after s|.1f", "scheduler, ms a block|.1f", "client, ms a block|.1f", "bytes written"),
     )  # fmt: skip
     for workers in (20,) if options.quick else options.workers:
-        cluster = LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=False,
-            memory_limit=0,
-            dashboard_address="127.0.0.1:0",
-            silence_logs=50,
-        )
-        with Client(cluster, timeout=300) as client:
-            for seconds in (1.0,) if options.quick else (5.0, 30.0):
-                row = (workers, seconds, workers * ROUNDS_OF_BLOCKS, *simulated(client, folder, workers, seconds))
+        begin = time.monotonic()
+        with simulated_cluster(workers, folder) as (client, scheduler):
+            print(workers, f"workers started in {time.monotonic() - begin:.0f} s", file=sys.stderr)
+            for seconds in (1.0,) if options.quick else options.seconds:
+                row = (workers, seconds, *simulated(client, folder, workers, seconds, scheduler))
                 print(*row, file=sys.stderr)
                 table.add(*row)
-        with suppress(Exception):  # so many in one process do not always answer when they are closed
-            cluster.close(timeout=30)
     return table
 
 
@@ -148,14 +206,30 @@ def million(options: argparse.Namespace, folder: Path) -> Table:
 
 def measure(options: argparse.Namespace) -> Iterator[Record]:
     with tempfile.TemporaryDirectory() as name:
-        tables = [simulations(options, Path(name)), million(options, Path(name))]
+        tables = [simulations(options, Path(name)), *([] if options.simulate_only else [million(options, Path(name))])]
     remarks = (__doc__ or "").split("\n\n", 1)[1].strip()
     yield Record(part="cluster_scale", title="How far a cluster grows", tables=tables, remarks=remarks)
 
 
 def main() -> None:
+    import dask
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workers", type=int, nargs="+", default=[20, 100])
+    parser.add_argument("--workers", type=int, nargs="+", default=[100, 1000])
+    parser.add_argument("--seconds", type=float, nargs="+", default=[5.0, 30.0], help="of a block")
+    parser.add_argument("--simulate-only", action="store_true", help="leave out the plan of a million blocks")
+    parser.add_argument("--as-scheduler", type=Path, metavar="FILE", help=argparse.SUPPRESS)
+    parser.add_argument("--as-workers", nargs=2, metavar=("ADDRESS", "COUNT"), help=argparse.SUPPRESS)
+    options, _ = parser.parse_known_args()
+    if options.as_scheduler or options.as_workers:
+        dask.config.set(LIGHT)
+        served = (
+            scheduler(options.as_scheduler)
+            if options.as_scheduler
+            else workers(options.as_workers[0], int(options.as_workers[1]))
+        )
+        asyncio.run(served)
+        return
     run_part(measure, parser)
 
 
