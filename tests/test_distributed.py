@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from functools import cache, partial
 from pathlib import Path
 
@@ -213,6 +215,50 @@ def test_a_block_that_cannot_be_written_is_tried_elsewhere_and_then_told(client,
     with pytest.raises(ClusterError, match=r"block \d+ failed on worker .*: cannot write .*Not a directory"):
         run.result(120)
     assert not target.exists()
+
+
+def fill_the_disk() -> None:
+    """In a worker: files beyond a few bytes cannot be written, as on a disk that is full."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
+
+
+def test_blocks_of_a_worker_whose_disk_is_full_are_written_by_others(folder, tmp_path):
+    with (
+        distributed.LocalCluster(
+            n_workers=3, threads_per_worker=1, memory_limit=0, dashboard_address="127.0.0.1:0", silence_logs=50
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        full = next(iter(client.scheduler_info()["workers"]))
+        client.run(fill_the_disk, workers=[full])
+        run = segment(
+            client,
+            model_of("unet_d2", "labels"),
+            folder / "image.tif",
+            tmp_path / "labels.zarr",
+            plan="tile",
+            **OPTIONS,
+        )
+        summary = run.result(120)
+    assert summary.again >= 1
+    assert files_of(tmp_path / "labels.zarr") == alone(folder, "tile")
+
+
+@pytest.mark.slow
+def test_a_large_image_has_the_files_of_one_machine(client, tmp_path, monkeypatch):
+    """8192 x 8192 pixels in blocks of the default size."""
+    monkeypatch.undo()  # chunks of their usual size
+    image = np.random.default_rng(2).integers(0, 8, (8192, 8192, 3)).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "image.tif", image, tile=(512, 512), photometric="rgb", compression="zlib")
+    model = model_of("unet_d2", "labels")
+    for plan in ("tile", "strip"):
+        run = segment(
+            client, model, tmp_path / "image.tif", tmp_path / f"{plan}.zarr", plan=plan, threads=1, memory_bytes=4 << 30
+        )
+        assert run.result(900).blocks == (4 if plan == "tile" else 2)
+        with closing(open_source(tmp_path / "image.tif")) as source:
+            Session(model).segment(source, ZarrSink(tmp_path / f"alone-{plan}.zarr"), plan=plan)
+        assert files_of(tmp_path / f"{plan}.zarr") == files_of(tmp_path / f"alone-{plan}.zarr")
 
 
 def test_the_command(folder, tmp_path):

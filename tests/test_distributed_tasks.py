@@ -12,13 +12,15 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import distributed
 import numpy as np
 import pytest
 import tifffile
 
 from exactile.distributed import segment
 from exactile.distributed.job import Batch
-from exactile.distributed.tasks import MOST_TRIES, Tasks
+from exactile.distributed.tasks import AHEAD, MOST_TRIES, Tasks
+from exactile.distributed.workers import MOST_FAILURES
 from exactile.errors import CancelledError, ClusterError, PlanError
 from tests import dask_cluster
 from tests.test_blocks import files_of, model_of
@@ -142,12 +144,43 @@ def test_a_run_is_stopped_between_pieces(client):
     tasks.cancel()
 
 
+def fails_here(_batch: Batch, shared: tuple[Path, str], number: int) -> tuple[int, str]:
+    """On one worker, every time."""
+    folder, bad = shared
+    address = distributed.get_worker().address
+    time.sleep(0.05)
+    if address == bad:
+        (folder / str(number)).touch()
+        raise ClusterError(f"the disk of {address} is full", True, address)
+    return number, address
+
+
+def test_a_worker_on_which_pieces_fail_gets_no_more(client, tasks, tmp_path):
+    """Its pieces are run elsewhere; after a few of them it is left out."""
+    bad, good = client.scheduler_info()["workers"]
+    found = [result for _, result in tasks.run(fails_here, (tmp_path, bad), ((number,) for number in range(60)))]
+    assert sorted(found) == [(number, good) for number in range(60)]
+    failed = len(list(tmp_path.iterdir()))
+    assert failed == tasks.again
+    assert MOST_FAILURES <= failed <= MOST_FAILURES + 2 * AHEAD
+
+
+def test_where_pieces_fail_on_all_workers_the_run_ends(tasks, tmp_path):
+    with pytest.raises(ClusterError, match="the disk is full"):
+        list(
+            tasks.run(
+                failing, tmp_path, [(n, 100, ClusterError("the disk is full", True, "tcp://a")) for n in range(9)]
+            )
+        )
+    tasks.cancel()
+
+
 @pytest.mark.slow
 def test_blocks_of_a_worker_that_stalls_are_taken_over(tmp_path, monkeypatch):
     """It is stopped, not killed: its connection stays open, and results that it has are not given."""
     monkeypatch.setattr("exactile.distributed.tasks.SLOW_S", 3.0)
-    monkeypatch.setattr("exactile.distributed.tasks.ALIVE_S", 2.0)
-    monkeypatch.setattr("exactile.distributed.tasks.LOOK_S", 1.0)
+    monkeypatch.setattr("exactile.distributed.workers.ALIVE_S", 2.0)
+    monkeypatch.setattr("exactile.distributed.workers.LOOK_S", 1.0)
     monkeypatch.setattr("exactile.distributed.tasks.FETCH_S", 1.0)
     monkeypatch.setattr("exactile.distributed.tasks.SHARE_S", 2.0)
     monkeypatch.setattr("exactile.distributed.tasks.UNKNOWN_TIMES", 2)

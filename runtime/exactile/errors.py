@@ -124,14 +124,14 @@ class DeviceMemoryError(DeviceError):
 class ClusterError(ExactileError):
     """A worker of a cluster failed, or cannot take part; the message names it.
 
-    ``again`` says that the same may succeed elsewhere.
+    ``again`` says that the same may succeed elsewhere than on the worker with the address ``worker``.
     """
 
     exit_status = 4
 
-    def __init__(self, message: str, again: bool = False) -> None:
-        super().__init__(message, again)
-        self.again = again
+    def __init__(self, message: str, again: bool = False, worker: str = "") -> None:
+        super().__init__(message, again, worker)
+        self.again, self.worker = again, worker
 
     def __str__(self) -> str:
         return str(self.args[0])

@@ -13,13 +13,14 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from exactile.distributed.job import Batch, Job
 from exactile.distributed.worker import cancel_job, given
+from exactile.distributed.workers import Workers
 from exactile.errors import CancelledError, ClusterError, ExactileError
 
 if TYPE_CHECKING:
@@ -37,10 +38,6 @@ MOST_AHEAD = 16
 SLOW_S = 30.0
 SLOW_TIMES = 4.0
 """A piece is given to another worker, too, when it has taken so long, and so many times what others take."""
-
-ALIVE_S = 20.0
-"""A worker that the scheduler has heard of so long before another one is given no pieces: Dask, by itself, waits for
-five minutes until it gives up such a worker."""
 
 UNKNOWN_TIMES = 10
 """Where no other has ended yet: so many times the shortest time."""
@@ -61,9 +58,6 @@ POLL_S = 0.2
 FETCH_S = 30.0
 """How long a worker may take to give the result of a piece."""
 
-LOOK_S = 5.0
-"""How often the workers of a cluster are looked at."""
-
 SHARE_S, SHARE_TRIES = 30.0, 3
 """How long all workers may take to get what they share, before the first of them begin; and how often it is tried."""
 
@@ -79,12 +73,13 @@ Work = Callable[..., Any]
 
 @dataclass(slots=True, eq=False)
 class _Piece:
-    """One of them: the tasks that may give its result, and when the first of these was submitted."""
+    """One of them: the tasks that may give its result, when the first of these was submitted, where it has failed."""
 
     index: int
     arguments: tuple[Any, ...]
     futures: list[Future] = field(default_factory=list)
     tries: int = 0
+    avoided: set[str] = field(default_factory=set)
     submitted_s: float = field(default_factory=time.monotonic)
 
 
@@ -105,11 +100,9 @@ class Tasks:
         resource: str | None = None,
     ) -> None:
         self._client, self._job, self._stop, self._priority = client, job, stop, priority
-        self._resource = resource
+        self._workers = Workers(client, resource)
         self._given: Future | None = None
         self._sent_now: Future | None = None
-        self._live: dict[str, int] = {}
-        self._all_live, self._looked_s = True, -LOOK_S
         self._running: list[_Piece] = []
         self._runs = self._submitted = self._copies = 0
         self._ahead: int | None = None
@@ -120,7 +113,7 @@ class Tasks:
     def wait_for_workers(self) -> None:
         """Raises ClusterError where there are none, CancelledError."""
         end = time.monotonic() + WORKERS_S
-        while not self._threads():
+        while not self._workers.threads:
             self._check()
             if time.monotonic() > end:
                 raise ClusterError(
@@ -144,7 +137,7 @@ class Tasks:
                 break
             except TimeoutError:  # it may have come to a worker that stalls
                 self._check()
-                sent = self._sent(name, shared, self._free_workers())
+                sent = self._sent(name, shared, self._workers.free((), self._abandoned))
             except FuturesCancelledError as error:
                 raise ClusterError(f"{LOST} ({error})") from error
 
@@ -280,6 +273,9 @@ class Tasks:
             if piece.tries >= MOST_TRIES or not _may_succeed(error):
                 raise _as_cluster_error(error) from error
             self.again += 1
+            if isinstance(error, ClusterError) and error.worker:
+                piece.avoided.add(error.worker)
+                self._workers.failed(error.worker)
             self._submit(work, piece)
         return False, None
 
@@ -303,10 +299,17 @@ class Tasks:
     def _submit(self, work: Work, piece: _Piece, workers: list[str] | None = None) -> None:
         key = f"exactile-{work.__name__}-{self._job.key}-{self._runs}-{piece.index}-{piece.tries}"
         arguments = self._given, self._sent_now, *piece.arguments
-        if workers is None and not self._all_live:
-            workers = list(self._live)
+        workers = workers or self._workers.allowed(piece.avoided)
         piece.futures.append(
-            self._client.submit(work, *arguments, key=key, pure=False, priority=self._priority, workers=workers)
+            self._client.submit(
+                work,
+                *arguments,
+                key=key,
+                pure=False,
+                priority=self._priority,
+                workers=workers,
+                allow_other_workers=workers is not None and self._workers.others_may,  # should all of these end
+            )
         )
         piece.tries += 1
 
@@ -319,7 +322,8 @@ class Tasks:
             for piece in self._running
             if len(piece.futures) == 1 and piece.tries < MOST_TRIES and now - piece.submitted_s > allowed_s
         ]
-        free = self._free_workers({future.key for piece in slow for future in piece.futures}) if slow else []
+        keys = {future.key for piece in slow for future in piece.futures}
+        free = self._workers.free(keys, self._abandoned) if slow else []
         if not free:
             return
         # What pieces share, these and those to come, may lie on the worker that does not answer.
@@ -328,22 +332,8 @@ class Tasks:
             self.again += 1
             self._submit(work, piece, free)
 
-    def _free_workers(self, slow: Container[str] = ()) -> list[str]:
-        """Those with nothing to do that were heard of lately; else those that have but tasks that are ``slow``.
-
-        Such a task may wait for what another worker has, and does not give.
-        """
-        self._look()
-        processing = {
-            worker: [key for key in keys if key not in self._abandoned]
-            for worker, keys in self._client.processing().items()
-        }
-        left = {worker: [key for key in keys if key not in slow] for worker, keys in processing.items()}
-        found = [worker for worker in self._live if not left.get(worker)]
-        return [worker for worker in found if not processing.get(worker)] or found
-
     def _may_submit(self) -> bool:
-        threads = self._threads()
+        threads = self._workers.threads
         if len(self._running) >= max(2, AHEAD * threads):
             return False
         if not self._running:
@@ -353,20 +343,6 @@ class Tasks:
 
     def _futures(self) -> list[Future]:
         return [future for piece in self._running for future in piece.futures]
-
-    def _threads(self) -> int:
-        """Those of the cluster, looked at now and then: it may grow and shrink."""
-        if not self._live or time.monotonic() - self._looked_s > LOOK_S:
-            self._look()
-        return sum(self._live.values())
-
-    def _look(self) -> None:
-        """Which workers the scheduler has heard of lately, and their threads."""
-        all_known = self._client.scheduler_info(n_workers=-1)["workers"]
-        known = {worker: one for worker, one in all_known.items() if one["resources"].get(self._resource)} or all_known
-        newest = max((one["last_seen"] for one in known.values()), default=0.0)  # by the scheduler's clock
-        self._live = {worker: one["nthreads"] for worker, one in known.items() if newest - one["last_seen"] < ALIVE_S}
-        self._all_live, self._looked_s = len(self._live) == len(all_known), time.monotonic()
 
     def _check(self) -> None:
         if self._stop.is_set():

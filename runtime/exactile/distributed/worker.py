@@ -256,8 +256,15 @@ def given(shared: Any) -> Any:
     return shared
 
 
-def worker_name() -> str:
+def worker_address() -> str:
     """That of the worker that this task runs on."""
+    from distributed import get_worker
+
+    return str(get_worker().address)
+
+
+def worker_name() -> str:
+    """Name and address of the worker that this task runs on."""
     from distributed import get_worker
 
     worker = get_worker()
@@ -289,7 +296,8 @@ def _told(what: str) -> Iterator[None]:
     except (ClusterError, CancelledError):
         raise
     except (SinkError, SourceError, OSError, MemoryError) as error:
-        raise ClusterError(f"{what} failed on worker {worker_name()}: {error or 'out of memory'}", True) from error
+        message = f"{what} failed on worker {worker_name()}: {error or 'out of memory'}"
+        raise ClusterError(message, True, worker_address()) from error
     except ExactileError as error:
         raise ClusterError(f"{what} failed on worker {worker_name()}: {error}") from error
 

@@ -1,0 +1,79 @@
+"""Which workers of a cluster get pieces of work: those that answer, have what is needed, and do not fail."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Collection, Container
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+ALIVE_S = 20.0
+"""A worker that the scheduler has heard of so long before another one is given no pieces: Dask, by itself, waits for
+five minutes until it gives up such a worker."""
+
+LOOK_S = 5.0
+"""How often the workers of a cluster are looked at."""
+
+MOST_FAILURES = 3
+"""Pieces that failed on a worker and may succeed on another one; then it gets no more, while there are others."""
+
+
+class Workers:
+    """Those of a cluster. Where some have ``resource``, a name among Dask's resources, the others get nothing."""
+
+    def __init__(self, client: Client, resource: str | None = None) -> None:
+        self._client, self._resource = client, resource
+        self._live: dict[str, int] = {}
+        self._are_all, self._looked_s = True, -LOOK_S
+        self._failures: Counter[str] = Counter()
+
+    @property
+    def threads(self) -> int:
+        """Of all of them; looked at now and then: a cluster may grow and shrink."""
+        if not self._live or time.monotonic() - self._looked_s > LOOK_S:
+            self.look()
+        return sum(self._live.values())
+
+    @property
+    def others_may(self) -> bool:
+        """Whether a piece may be run by any worker where those that it is meant for have ended."""
+        return self._resource is None
+
+    def failed(self, worker: str) -> None:
+        """A piece failed on it that may succeed on another one."""
+        self._failures[worker] += 1
+        self.look()
+
+    def allowed(self, avoided: Collection[str] = ()) -> list[str] | None:
+        """Those for a piece that failed on ``avoided`` ones, while there are others; None for any."""
+        others = [worker for worker in self._live if worker not in avoided]
+        if avoided and others:
+            return others
+        return None if self._are_all else list(self._live)
+
+    def free(self, slow: Container[str], abandoned: Container[str]) -> list[str]:
+        """Those with nothing to do; else those that have but tasks that are ``slow``. Keys that are ``abandoned`` are
+        nothing to do.
+
+        A slow task may wait for what another worker has, and does not give.
+        """
+        self.look()
+        processing = {
+            worker: [key for key in keys if key not in abandoned] for worker, keys in self._client.processing().items()
+        }
+        left = {worker: [key for key in keys if key not in slow] for worker, keys in processing.items()}
+        found = [worker for worker in self._live if not left.get(worker)]
+        return [worker for worker in found if not processing.get(worker)] or found
+
+    def look(self) -> None:
+        """Find those that get pieces, and their threads."""
+        known = self._client.scheduler_info(n_workers=-1)["workers"]
+        having = {worker: one for worker, one in known.items() if one["resources"].get(self._resource)} or known
+        newest = max((one["last_seen"] for one in having.values()), default=0.0)  # by the scheduler's clock
+        live = {worker: one["nthreads"] for worker, one in having.items() if newest - one["last_seen"] < ALIVE_S}
+        good = {worker: threads for worker, threads in live.items() if self._failures[worker] < MOST_FAILURES}
+        self._live = good or live
+        self._are_all, self._looked_s = len(self._live) == len(known), time.monotonic()
