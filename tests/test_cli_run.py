@@ -13,6 +13,8 @@ import onnx
 import pytest
 import tifffile
 
+from exactile.cli.commands import Commands
+from exactile.cli.run import PANELS
 from exactile_converters.from_onnx import prepare_network
 from tests.command import exactile, run_json
 from tests.nets import onnx_bytes, onnx_file
@@ -39,6 +41,20 @@ def slide(tmp_path_factory, image):
     path = tmp_path_factory.mktemp("slides") / "slide.tif"
     tifffile.imwrite(path, image, tile=(64, 64), compression="zlib", photometric="rgb")
     return path
+
+
+def test_options_are_in_panels_and_the_most_used_come_first():
+    """Every name that a panel lists is an option; short forms say the same as long ones."""
+    command = Commands().get_command(None, "run")
+    panels = [getattr(option, "rich_help_panel", None) for option in command.params]
+    assert list(dict.fromkeys(panels)) == [None, *PANELS]
+    names = [name for options in PANELS.values() for name in options]
+    assert len(names) == len(set(names)) == sum(panel is not None for panel in panels)
+    told = exactile("run", "--help").stdout
+    assert [told.index(f" {panel} ─") for panel in PANELS] == sorted(told.index(f" {panel} ─") for panel in PANELS)
+    options = {option.name: option.opts for option in command.params}
+    short = {"target": "-o", "memory": "-m", "plan": "-p", "device": "-d", "overwrite": "-f"}
+    assert all(short[name] in options[name] for name in short)
 
 
 def reference(image, border="model", **normalization):

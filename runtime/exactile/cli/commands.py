@@ -10,7 +10,10 @@ import typer
 from typer.core import TyperGroup
 
 NAMES = ("run", "export", "measure", "inspect", "convert", "info", "tune", "verify", "doctor")
-"""As the help lists them. The module of each is named like it, and holds a function of its name, and EXAMPLES."""
+"""As the help lists them. The module of each is named like it, and holds a function of its name, and EXAMPLES.
+
+PANELS, where there are many options, names those of each panel of the help; the first panel has those without a name.
+"""
 
 
 class Commands(TyperGroup):
@@ -34,4 +37,12 @@ def _command(name: str) -> Any:
         gc.enable()
     alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
     alone.command(name, epilog=module.EXAMPLES)(getattr(module, name))
-    return typer.main.get_command(alone)
+    command = typer.main.get_command(alone)
+    panels: dict[str, list[str]] = getattr(module, "PANELS", {})
+    panel_of = {option: panel for panel, options in panels.items() for option in options}
+    order = [None, *panels]
+    for parameter in command.params:
+        if parameter.name in panel_of:
+            parameter.rich_help_panel = panel_of[parameter.name]  # type: ignore[attr-defined]  # typer's options have it
+    command.params.sort(key=lambda parameter: order.index(panel_of.get(parameter.name or "")))
+    return command

@@ -79,6 +79,17 @@ EXAMPLES = """
 `exactile run unet.bundle slide.tif -o labels.zarr --cluster tcp://scheduler:8786 --memory 4GiB --threads 4`
 """
 
+PANELS = {
+    "Input": "channels axes level mpp series z t page recursive on_corrupt corrupt_value nodata".split(),
+    "Model": "output_name threshold activation scale mean std normalize percentiles joint_channels statistics "
+    "no_verify no_cache".split(),
+    "Plan": "tile border trial tolerance skip_background background_label scratch scratch_size".split(),
+    "Output": "suffix compression pyramid label_name nodata_label preview overlay".split(),
+    "Device": "engine device_memory threads lanes".split(),
+    "Cluster": "cluster workers block mixed".split(),
+    "Display": "as_json trace no_progress".split(),
+}
+
 
 class PlanChoice(StrEnum):
     auto = "auto"
@@ -123,8 +134,11 @@ def run(
     threshold: ThresholdOption = None,
     activation: ActivationOption = None,
     plan: Annotated[
-        PlanChoice, typer.Option(help="One whole pass, tiles, strips, or whichever is predicted to be the fastest.")
-    ] = (PlanChoice.auto),
+        PlanChoice,
+        typer.Option(
+            "--plan", "-p", help="One whole pass, tiles, strips, or whichever is predicted to be the fastest."
+        ),
+    ] = PlanChoice.auto,
     tile: Annotated[
         str | None,
         typer.Option(
@@ -142,7 +156,12 @@ def run(
     ] = False,
     memory: Annotated[
         str | None,
-        typer.Option(metavar="SIZE", help="Resident memory of the process, e.g. 2GiB. [default: half of what is free]"),
+        typer.Option(
+            "--memory",
+            "-m",
+            metavar="SIZE",
+            help="Resident memory of the process, e.g. 2GiB. [default: half of what is free]",
+        ),
     ] = None,
     border: Annotated[
         BorderChoice, typer.Option(help="What lies outside the image; model: nothing, the network pads as it does.")
@@ -237,6 +256,8 @@ def run(
     device: Annotated[
         str,
         typer.Option(
+            "--device",
+            "-d",
             metavar="DEVICE",
             help="cpu; cuda:0 (also several, cuda:0,cuda:1, or cuda:all); auto: GPUs if they can run the model.",
         ),
@@ -304,7 +325,9 @@ def run(
             show_default=False,
         ),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output, once complete.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", "-f", help="Replace an existing output, once complete.")
+    ] = False,
     no_verify: NoVerifyOption = False,
     no_cache: NoCacheOption = False,
     no_progress: NoProgressOption = False,
