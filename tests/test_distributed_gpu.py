@@ -13,7 +13,7 @@ import pytest
 import tifffile
 import zarr
 
-from exactile.distributed import segment
+from exactile.distributed import segment, worker
 from exactile.distributed.job import Batch
 from exactile.distributed.tasks import Tasks
 from exactile.errors import DeviceError, OptionError
@@ -33,7 +33,10 @@ OPTIONS = {"block": 64, "device": "cuda:0", "memory_bytes": 4 << 30}
 
 
 def put_a_gpu_in() -> None:
-    """In a worker: an emulated GPU, and TensorRT on it."""
+    """In a worker: an emulated GPU, and TensorRT on it; what it keeps open of an earlier image is closed before."""
+    if worker._WORKER._opened is not None:
+        worker._WORKER._opened.close()
+        worker._WORKER._opened = None
     emulation = load()
     emulation.reset()
     sys.modules["tensorrt"] = TensorRTStandIn(EmulatedGpu(emulation), scratch_bytes=SCRATCH_BYTES).module

@@ -157,6 +157,12 @@ class Session:
         """Whether there are strips for what computes."""
         return self._model.strips is not None
 
+    @property
+    def shapes_are_fixed(self) -> bool:
+        """Whether only tiles and strips can be run for which engines were built."""
+        space = self._processor.space
+        return space is not None and space.engines is not None
+
     def lacks(self, size: tuple[int, int]) -> bool:
         """Whether the model would do better if it were deployed for images of ``size``, (height, width)."""
         return self._model.lacks(size)

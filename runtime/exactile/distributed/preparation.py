@@ -73,7 +73,8 @@ class Preparation:
         if wish.plan == "strip":
             sink.span_columns()
         plan = session.plan(source, sink, plan=wish.plan, tile=wish.tile, border=wish.border).plan
-        if isinstance(plan, TilePlan) and wish.tile is None:
+        is_fitted = wish.tile is None and not session.shapes_are_fixed
+        if isinstance(plan, TilePlan) and is_fitted:
             plan = self._without_halo_twice(plan)
         if isinstance(plan, StripPlan):
             sink.span_columns()
@@ -91,7 +92,7 @@ class Preparation:
         work = BlockWork(
             plan="strip" if isinstance(plan, StripPlan) else "tile",
             shape=_shape_of(plan),
-            fitted=request.tile is None,
+            fitted=request.tile is None and not session.shapes_are_fixed,
             normalizers=normalizers,
             statistics=statistics,
             target=sink.target,
