@@ -52,6 +52,35 @@ def integer_weights(
 
 
 @torch.no_grad()
+def balance_classes(
+    module: nn.Module, *, channels: int, size: tuple[int, int] = (64, 64), largest_input: int = 7
+) -> None:
+    """Change the head of a network with integer weights, in place, so that several classes win in many places.
+
+    The scores of the first class, less their mean over a random image, are kept; the second class has their negative,
+    and a third one a constant, which wins near the mean. Raises ValueError where one of these wins nowhere.
+    """
+    last: list[tuple[Convolution, Tensor]] = []
+    layers = [layer for layer in module.modules() if isinstance(layer, Convolution)]
+    handles = [layer.register_forward_hook(lambda layer, _, output: last.append((layer, output))) for layer in layers]
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randint(0, largest_input + 1, (1, channels, *size), generator=generator).float()
+    module(image)
+    for handle in handles:
+        handle.remove()
+    layer, output = last[-1]
+    if layer.bias is None or layer.out_channels < 2:
+        raise ValueError(f"the last layer of {type(module).__name__} has no bias, or one class alone: {layer}")
+    weights = layer.weight.transpose(0, 1) if isinstance(layer, nn.ConvTranspose2d) else layer.weight  # of each output
+    centre = output[0, 0].mean().round()
+    layer.bias[0] -= centre
+    weights[1], layer.bias[1] = -weights[0], -layer.bias[0]
+    weights[2:], layer.bias[2:] = 0, (output[0, 0] - centre).abs().median().clamp(min=1)
+    if len(module(image).argmax(1).unique()) < min(3, layer.out_channels):
+        raise ValueError(f"a class of {type(module).__name__} wins nowhere")
+
+
+@torch.no_grad()
 def assign(module: nn.Module, image: Tensor, largest: int, generator: torch.Generator) -> None:
     """Set the parameters layer by layer, in view of the activations (float64), which should not pass ``largest``."""
 

@@ -15,12 +15,13 @@ from torch import nn
 
 from exactile_converters.torch_export import Exporter, export_onnx
 from models.fc_densenet import LAYERS, FCDenseNet
-from models.integer_weights import integer_weights
+from models.integer_weights import balance_classes, integer_weights
 from models.resnet_unet import ResNetUNet
 from models.segnet import SegNet
 from models.unet import UNet
 
-Weights = Literal["random", "integer"]
+Weights = Literal["random", "integer", "classes"]
+"""``integer``: sums are exact in any order, and one class may win everywhere; ``classes``: the same, several win."""
 
 # The tensors are small: a pool of threads would cost more than it gains.
 torch.set_num_threads(1)
@@ -201,7 +202,10 @@ def torch_net(name: str, weights: Weights = "random") -> nn.Module:
         return random_weights(module, seed=0)
     if not net.integer_weights:
         raise ValueError(f"{name} has too many bilinear levels for integer weights")
-    return integer_weights(module, seed=0, channels=net.channels)
+    integer_weights(module, seed=0, channels=net.channels)
+    if weights == "classes":
+        balance_classes(module, channels=net.channels)
+    return module
 
 
 @cache

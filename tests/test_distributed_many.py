@@ -55,13 +55,13 @@ def images(tmp_path_factory):
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
     folder = tmp_path_factory.mktemp("net")
-    convert(onnx_file(folder, "unet_d2", weights="integer"), folder / "net.bundle")
+    convert(onnx_file(folder, "unet_d2", weights="classes"), folder / "net.bundle")
     return folder / "net.bundle"
 
 
 def expected(image: Path) -> np.ndarray:
     geometry = model_of("unet_d2", "labels").contract.geometry
-    return whole_pass(onnx_bytes("unet_d2", weights="integer"), tifffile.imread(image), geometry).argmax(0)
+    return whole_pass(onnx_bytes("unet_d2", weights="classes"), tifffile.imread(image), geometry).argmax(0)
 
 
 def pairs(images: Path, folder: Path, suffix: str) -> list[tuple[Path, Path]]:

@@ -39,7 +39,9 @@ PLANS = {
 
 
 @cache
-def deployed(name: str, output: str = "raw", weights: str = "integer"):
+def deployed(name: str, output: str = "raw", weights: str | None = None):
+    """With integer weights; for labels such that there are several."""
+    weights = weights or ("classes" if output == "labels" else "integer")
     network = prepare_network(onnx.load_from_string(onnx_bytes(name, weights=weights)), name="net")
     return deploy(network, image_dtype="uint8", output=output)
 
