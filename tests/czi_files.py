@@ -102,7 +102,7 @@ def czi_bytes(
     entries: bytes | None = None,
 ) -> bytes:
     """What ``write_czi`` writes."""
-    body, listed, at = b"", b"", 32 + 512
+    body, listed, at = bytearray(), bytearray(), 32 + 512
     for block in blocks:
         entry, data = block.entry(at + len(body)), block.stored()
         listed += entry
@@ -113,10 +113,10 @@ def czi_bytes(
         xml = metadata.encode()
         body += _segment(b"ZISRAWMETADATA", struct.pack("<ii", len(xml), 0).ljust(256, b"\0") + xml)
     directory_at = at + len(body)
-    listed = listed if entries is None else entries
-    body += _segment(b"ZISRAWDIRECTORY", struct.pack("<i", len(blocks)).ljust(128, b"\0") + listed)
+    listed = listed if entries is None else bytearray(entries)
+    body += _segment(b"ZISRAWDIRECTORY", struct.pack("<i", len(blocks)).ljust(128, b"\0") + bytes(listed))
     header = struct.pack("<iiii32siqqiq", 1, 0, 0, 0, b"", part, directory_at, metadata_at, pending, 0)
-    return _segment(b"ZISRAWFILE", header.ljust(512, b"\0")) + body
+    return _segment(b"ZISRAWFILE", header.ljust(512, b"\0")) + bytes(body)
 
 
 def _segment(name: bytes, data: bytes) -> bytes:

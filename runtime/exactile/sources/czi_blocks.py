@@ -68,8 +68,8 @@ class CziBlocks:
             samples=kind.samples,
             dtype=kind.dtype,
             fill=0,
-            # The block and a copy that the library's binding makes; of a sub-block its bytes and two steps of decoding.
-            decoding_bytes=2 * block + 3 * largest,
+            # The block and a copy of it; of a sub-block its bytes, two steps of decoding, and what it is read into.
+            decoding_bytes=2 * block + 4 * largest,
         )
         return CziBlocks(
             file=file, handle=handle, directory=directory, image=image, places=places, form=form, pool=pool

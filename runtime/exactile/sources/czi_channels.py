@@ -55,9 +55,7 @@ def choose(directory: CziDirectory, wanted: Sequence[int] | None, name: str) -> 
     copies = []
     for holder in holders:
         pairs = [(flat[number][1], target) for target, number in enumerate(chosen) if flat[number][0] == holder]
-        # Blue lies first in the file.
-        samples = tuple(kind.samples - 1 - sample for sample, _ in pairs)
-        copies.append(ChannelCopy(samples, tuple(target for _, target in pairs)))
+        copies.append(ChannelCopy(tuple(sample for sample, _ in pairs), tuple(target for _, target in pairs)))
     positions = tuple(found[holder].position for holder in holders)
     return ChosenChannels(wanted=chosen, kind=kind, positions=positions, copies=tuple(copies))
 

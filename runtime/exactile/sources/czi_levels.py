@@ -68,7 +68,7 @@ def full_rows(directory: CziDirectory, rows: Column, name: str) -> Column:
             f" it covers {directory.height[one]} x {directory.width[one]}, which is neither the full resolution nor a "
             "reduced one; the file is damaged"
         )
-    return rows[full]
+    return np.asarray(rows[full])
 
 
 def level_rows(directory: CziDirectory, rows: Column, factor: int) -> Column:
