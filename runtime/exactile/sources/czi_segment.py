@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from exactile.sources.chunk_reader import UndecodableError
 from exactile.sources.czi_directory import DIMENSION_BYTES, ENTRY_BYTES, MOST_DIMENSIONS, SEGMENT_BYTES
+from exactile.sources.czi_jpegxr import check_jpegxr
 from exactile.sources.czi_pixel_kinds import PixelKind
 from exactile.sources.positional_file import PositionalFile
 
@@ -19,11 +20,6 @@ _LEAST_HEAD_BYTES = 256
 _MOST_DATA_BYTES = (1 << 31) - 1
 _START_BYTES = 24
 _ZSTD = b"\x28\xb5\x2f\xfd"
-_JPEGXR = b"II\xbc"
-_JPEGXR_FORMATS = {"Gray8": 0x08, "Gray16": 0x0B, "Bgr24": 0x0C, "Gray32Float": 0x11, "Bgr48": 0x15}
-_JPEGXR_FORMAT = bytes.fromhex("24c3dd6f034efe4bb1853d77768dc9")
-_FORMAT, _WIDTH, _HEIGHT = 0xBC01, 0xBC80, 0xBC81
-_MOST_TAGS = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +46,7 @@ def check_block(file: PositionalFile, block: StoredBlock) -> None:
         return
     start = file.read(at, min(size, _START_BYTES))
     if block.compression == 4:
-        _check_jpegxr(file, block, at, size)
+        check_jpegxr(file, at, size, (block.height, block.width), block.kind)
         return
     if block.compression == 6:
         start = _without_header(start, block.kind)
@@ -104,30 +100,3 @@ def _zstd_bytes(start: bytes) -> int:
     if not size:
         raise UndecodableError("its zstd frame does not say its size")
     return found + 256 if size == 2 else found
-
-
-def _check_jpegxr(file: PositionalFile, block: StoredBlock, at: int, size: int) -> None:
-    """Raise UndecodableError unless the JPEG XR container is of the block's size and type."""
-    tags = _jpegxr_tags(file, at, size)
-    found = (tags.get(_HEIGHT, 0), tags.get(_WIDTH, 0))
-    if found != (block.height, block.width):
-        raise UndecodableError(f"its JPEG XR is of {found} pixels instead of {(block.height, block.width)}")
-    format_at = tags.get(_FORMAT, 0)
-    wanted = _JPEGXR_FORMAT + bytes([_JPEGXR_FORMATS[block.kind.name]])
-    if format_at + len(wanted) > size or file.read(at + format_at, len(wanted)) != wanted:
-        raise UndecodableError(f"its JPEG XR does not hold {block.kind.name}")
-
-
-def _jpegxr_tags(file: PositionalFile, at: int, size: int) -> dict[int, int]:
-    """The tags of the container's directory, by number: a value, or where it lies."""
-    if size < 8:
-        raise UndecodableError("its JPEG XR is cut off")
-    magic, first = struct.unpack("<4sI", file.read(at, 8))
-    if magic[:3] != _JPEGXR or first + 2 > size:
-        raise UndecodableError("its JPEG XR is none")
-    count = struct.unpack("<H", file.read(at + first, 2))[0]
-    if count > _MOST_TAGS or first + 2 + 12 * count > size:
-        raise UndecodableError("the directory of its JPEG XR is damaged")
-    entries = struct.iter_unpack("<HHII", file.read(at + first + 2, 12 * count))
-    # A value of 16 bits fills the lower half of its field, which is followed by zeros.
-    return {tag: value & 0xFFFF if kind == 3 else value for tag, kind, _, value in entries}
