@@ -144,7 +144,7 @@ def test_jpeg_xr_is_read(tmp_path, dtype, channels):
     path = write_czi(tmp_path / "a.czi", [Block(pixels=image, compression="jpegxr")])
     np.testing.assert_array_equal(opened(path), whole(path))
     # That of floats is not lossless.
-    np.testing.assert_allclose(opened(path), np.atleast_3d(image), atol=1e-4 if dtype == "float32" else 0)
+    np.testing.assert_allclose(opened(path), np.atleast_3d(image), rtol=0, atol=2e-4 if dtype == "float32" else 0)
 
 
 def test_zstd_with_packed_bytes_is_read_where_the_library_reads_it_rightly(tmp_path):
@@ -414,8 +414,8 @@ def test_sub_blocks_on_a_grid_are_decoded_once_within_the_bytes_asked_for(tmp_pa
         for rows, columns in itertools.product(plan.rows, plan.columns):
             np.testing.assert_array_equal(read(source, Box(rows, columns))[..., 0], image[Box(rows, columns).slices()])
         assert source.count().chunks_decoded == source.count().chunks_stored == 2 * 2
-        assert source.decoding_bytes(plan) == 6 * 600 * 700 * 2
-        assert source._reader._cache.peak_bytes + 2 * 5 * 600 * 700 * 2 <= granted
+        assert source.decoding_bytes(plan) == 4 * 600 * 700 * 2 + (12 << 20)
+        assert source._reader._cache.peak_bytes + 2 * 3 * 600 * 700 * 2 <= granted
 
 
 def test_small_sub_blocks_on_a_grid_are_read_many_at_a_time(tmp_path):

@@ -42,7 +42,7 @@ class CziSource:
     Pixels that no sub-block covers are 0; ``metadata.notes`` says so, and they have no data (``open_masks``). Masks of
     valid pixels within sub-blocks are not applied.
 
-    Memory beside the kept blocks: a block twice and a sub-block four times for each thread.
+    Memory beside the kept blocks, for each thread: a block twice, or once and a compressed sub-block three times.
 
     Raises SourceError when pylibCZIrw is not installed or the file is damaged or of a kind that is not read,
     OptionError for a scene, level or plane that is not there, ChannelError for ``channels`` that are not there.

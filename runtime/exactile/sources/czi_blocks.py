@@ -34,6 +34,9 @@ BLOCK_SIDE = 1024
 _LARGEST_DOUBLED = 4096
 """Sub-blocks that overlap are decoded for every block that they touch; so blocks hold two a side, of small ones."""
 
+_KEPT_BYTES = 12 << 20
+"""Of small sub-blocks, a thread's allocator keeps about as much for the next ones."""
+
 _MOST_BLOCKS = 1 << 22
 """More make up no image that anyone has taken: its sub-blocks are told to lie far apart."""
 
@@ -62,14 +65,14 @@ class CziBlocks:
         largest = max(int((one.height * one.width).max()) for one in places) * kind.pixel_bytes
         block = rows * columns * kind.pixel_bytes
         _check_sizes(grid, max(block, largest), handle.name)
+        plain = not any(directory.compression[plane.rows].any() for plane in image.planes)
         form = ChunkForm(
             grid=grid,
             copies=image.channels.copies,
             samples=kind.samples,
             dtype=kind.dtype,
             fill=0,
-            # The block and a copy of it; of a sub-block its bytes, two steps of decoding, and what it is read into.
-            decoding_bytes=2 * block + 4 * largest,
+            decoding_bytes=_decoding_bytes(block, largest, plain=plain, pasted=image.level.factor > 1),
         )
         return CziBlocks(
             file=file, handle=handle, directory=directory, image=image, places=places, form=form, pool=pool
@@ -155,6 +158,15 @@ def _block_sides(places: Places, height: int, width: int) -> tuple[int, int]:
 
 def _doubled(side: int) -> int:
     return side if side > _LARGEST_DOUBLED else side * max(2, -(-2 * BLOCK_SIDE // side))
+
+
+def _decoding_bytes(block: int, largest: int, *, plain: bool, pasted: bool) -> int:
+    """What the library takes for a block: first what it decodes a sub-block with, then a copy of what it gives.
+
+    A compressed sub-block is there as it is stored, and in two steps of its decoding.
+    """
+    decoded = largest if plain else 3 * largest
+    return _KEPT_BYTES + (block + largest + max(largest, decoded) if pasted else block + max(block, decoded))
 
 
 def _check_sizes(grid: ChunkGrid, largest_bytes: int, name: str) -> None:

@@ -68,13 +68,14 @@ def full_rows(directory: CziDirectory, rows: Column, name: str) -> Column:
             f" it covers {directory.height[one]} x {directory.width[one]}, which is neither the full resolution nor a "
             "reduced one; the file is damaged"
         )
-    return np.asarray(rows[full])
+    return rows[full]
 
 
 def level_rows(directory: CziDirectory, rows: Column, factor: int) -> Column:
     """Those of ``rows`` that are exactly ``factor`` times reduced."""
     exact = directory.width[rows] == directory.stored_width[rows] * factor
-    return rows[exact & (directory.height[rows] == directory.stored_height[rows] * factor)]
+    exact &= directory.height[rows] == directory.stored_height[rows] * factor
+    return np.asarray(rows[exact])
 
 
 def level_places(directory: CziDirectory, rows: Column, factor: int, frame: Frame) -> Places:
