@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import sys
+import time
 from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
@@ -438,6 +439,19 @@ def test_places_are_measured_as_painting_them_does():
     grid = Places(y=np.array([0, 0, 10]), x=np.array([0, 20, 0]), height=np.full(3, 10), width=np.full(3, 20))
     assert TileGrid.of(grid) == TileGrid(y=0, x=0, rows=10, columns=20)
     assert covered_pixels(grid) == 600
+
+
+def test_directories_that_would_keep_the_search_for_levels_busy_are_done_with_at_once(tmp_path):
+    """One sub-block that says it has 16 million rows, and one that makes cells of two pixels of it."""
+    tall = np.broadcast_to(np.uint8(0), (1 << 24, 9))
+    places = (0, 4, (1 << 24) - 4)
+    tiles = [Block(pixels=pixels(2, 5), y=y, scale=2, data=b"") for y in places]
+    path = write_czi(tmp_path / "a.czi", [Block(pixels=tall, data=b""), *tiles])
+    begun = time.monotonic()
+    with closing(open_source(path)) as source:
+        assert (source.height, source.width) == (1 << 24, 9)
+        assert any("1/2 are stored in a way" in note for note in source.metadata.notes)
+    assert time.monotonic() - begun < 5
 
 
 DAMAGED = {

@@ -16,6 +16,7 @@ MOST_COUNTED = 20_000
 """The area of more sub-blocks that overlap is not counted: it would take seconds."""
 
 _MOST_CELLS = 1 << 24
+_MOST_STEPS = 1 << 14
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,24 +92,23 @@ class TileGrid:
         """Whether ``tiles``, which lie on this grid, cover all of ``wanted``; False, too, where that takes long."""
         row, column = (tiles.y - self.y) // self.rows, (tiles.x - self.x) // self.columns
         shape = (int(row.max()) + 1, int(column.max()) + 1)
-        if shape[0] * shape[1] > _MOST_CELLS:
+        steps = (int(wanted.height.max()) // self.rows + 2, int(wanted.width.max()) // self.columns + 2)
+        if shape[0] * shape[1] > _MOST_CELLS or steps[0] * steps[1] > _MOST_STEPS:
             return False
         numbers = np.full(shape, -1, np.int64)
         numbers[row, column] = np.arange(len(tiles))
         covered = np.zeros(len(wanted), np.int64)
-        for y, x in self._cells(wanted):
+        for y, x in self._cells(wanted, steps):
             inside = (y >= 0) & (y < shape[0]) & (x >= 0) & (x < shape[1])
             found = np.where(inside, numbers[np.clip(y, 0, shape[0] - 1), np.clip(x, 0, shape[1] - 1)], -1)
             covered += np.where(found >= 0, _shared_area(tiles.take(found), wanted), 0)
         return bool((covered == wanted.height * wanted.width).all())
 
-    def _cells(self, wanted: Places) -> Iterator[tuple[Column, Column]]:
+    def _cells(self, wanted: Places, steps: tuple[int, int]) -> Iterator[tuple[Column, Column]]:
         """Cells that each of ``wanted`` touches, and some that it does not, one of each at a time."""
         top, left = (wanted.y - self.y) // self.rows, (wanted.x - self.x) // self.columns
-        rows = int(wanted.height.max()) // self.rows + 2
-        columns = int(wanted.width.max()) // self.columns + 2
-        for row in range(rows):
-            for column in range(columns):
+        for row in range(steps[0]):
+            for column in range(steps[1]):
                 yield top + row, left + column
 
 
