@@ -41,6 +41,8 @@ def recipe_of(kind: Kind, seed: int) -> Recipe:
         from fuzz.tiff_cases import tiff_recipe as draw
     elif kind == "picture":
         from fuzz.picture_cases import picture_recipe as draw
+    elif kind == "czi":
+        from fuzz.czi_cases import czi_recipe as draw
     elif kind == "contract":
         from fuzz.contract_cases import contract_recipe as draw
     else:
@@ -94,6 +96,17 @@ def _try_picture(recipe: Recipe, folder: Path) -> Outcome:
     return bounds if bounds.verdict == "failure" else _costing(picture_verdict.judge(path, found), bounds)
 
 
+def _try_czi(recipe: Recipe, folder: Path) -> Outcome:
+    from fuzz import czi_verdict
+    from fuzz.czi_bases import LEVELS
+    from fuzz.czi_cases import czi_case
+
+    path, level = folder / czi_verdict.NAME, LEVELS.get(recipe.base, 0)
+    path.write_bytes(czi_case(recipe))
+    bounds, (found,) = _within(lambda: czi_verdict.read_case(path, level))
+    return bounds if bounds.verdict == "failure" else _costing(czi_verdict.judge(path, found, level), bounds)
+
+
 def _try_contract(recipe: Recipe, folder: Path) -> Outcome:
     from fuzz import contract_verdict
     from fuzz.contract_cases import contract_case
@@ -121,4 +134,10 @@ def _try_onnx(recipe: Recipe, folder: Path) -> Outcome:
     return _costing(onnx_verdict.judge(path, geometry, *run), bounds)
 
 
-_TRIALS = {"tiff": _try_tiff, "picture": _try_picture, "contract": _try_contract, "onnx": _try_onnx}
+_TRIALS = {
+    "tiff": _try_tiff,
+    "picture": _try_picture,
+    "czi": _try_czi,
+    "contract": _try_contract,
+    "onnx": _try_onnx,
+}

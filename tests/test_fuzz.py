@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from fuzz.contract_cases import MUTATIONS as CONTRACT_MUTATIONS
+from fuzz.czi_bases import BASES as CZI_FILES
+from fuzz.czi_cases import MUTATIONS as CZI_MUTATIONS
 from fuzz.harness import try_all
 from fuzz.models import BUNDLE
 from fuzz.onnx_cases import MUTATIONS as ONNX_MUTATIONS
@@ -15,8 +17,8 @@ from fuzz.tiff_cases import MUTATIONS as TIFF_MUTATIONS
 from fuzz.tiff_cases import tiff_case
 from fuzz.trial import prepare, recipe_of
 
-KINDS = ("tiff", "picture", "contract", "onnx")
-CASES = {"tiff": 400, "picture": 400, "contract": 300, "onnx": 300}
+KINDS = ("tiff", "picture", "czi", "contract", "onnx")
+CASES = {"tiff": 400, "picture": 400, "czi": 400, "contract": 300, "onnx": 300}
 FIRST_SEED = 1_000_000
 
 FOUND = {
@@ -55,6 +57,13 @@ FOUND = {
         ("j2k rgb", "a sector lost", 208),
         ("jp2 rgb", "a sector lost", 3947),
         ("jp2 16 bits", "bits with checksums", "colours and bits", 5930),
+    ],
+    "czi": [
+        # Pixels that the library makes up where a codestream of JPEG XR has another size than its container.
+        ("grey jpeg xr", "bits anywhere", 11090),
+        ("grey jpeg xr", "stored bits", 12259),
+        ("grey jpeg xr", "stored bits", 12535),
+        ("deep jpeg xr", "a stream's start", 13830),
     ],
     "contract": [
         # Another result: weights found one byte further on.
@@ -145,6 +154,7 @@ def test_intact_files_give_a_right_result_so_that_errors_mean_damage(prepared, k
     bases = {
         "tiff": list(BASES),
         "picture": list(PICTURES),
+        "czi": list(CZI_FILES),
         "contract": [BUNDLE],
         "onnx": ["unet_d1", "asymmetric", "valid", "stain_unet"],
     }[kind]
@@ -165,6 +175,7 @@ def test_a_recipe_is_the_same_file_every_time_and_nearly_every_mutation_changes_
                 changed.add(mutation)
     assert set(TIFF_MUTATIONS) - changed == {"intact"}
     assert "intact" in CONTRACT_MUTATIONS
+    assert "intact" in CZI_MUTATIONS
     assert "intact" in ONNX_MUTATIONS
 
 

@@ -21,18 +21,22 @@ from exactile.sources.slide_vendor import is_named_as_slide, is_other_slide, is_
 from exactile.sources.zarr_store import is_zarr
 
 if TYPE_CHECKING:
+    from exactile.sources.czi import CziSource
     from exactile.sources.slide import SlideSource
     from exactile.sources.tiff import TiffSource
     from exactile.sources.zarr import ZarrSource
 
 _TIFF = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 _NPY = b"\x93NUMPY"
+_CZI = b"ZISRAWFILE"
 _READ = (
-    "TIFF (also BigTIFF, OME-TIFF, SVS), whole slides, Zarr, .npy, PNG, JPEG, BMP, WebP, JPEG 2000 and JPEG XL are read"
+    "TIFF (also BigTIFF, OME-TIFF, SVS), whole slides, CZI, Zarr, .npy, PNG, JPEG, BMP, WebP, JPEG 2000 and JPEG XL are"
+    " read"
 )
 
 
 class _Kind(Enum):
+    czi = auto()
     npy = auto()
     picture = auto()
     slide = auto()
@@ -55,12 +59,14 @@ def open_source(
     on_corrupt: OnCorrupt = "fail",
     corrupt_value: float | None = None,
 ) -> Source:
-    """Open a TIFF file, a whole slide, a picture, a .npy file, a Zarr folder (told apart by content) or an array.
+    """Open a TIFF or CZI file, a whole slide, a picture, a .npy file, a Zarr folder (told by content) or an array.
 
     A picture is PNG, JPEG, BMP, WebP, JPEG 2000 or JPEG XL, and decoded whole: see ``PictureSource``.
 
     An array is one of numpy, Zarr (also a group), dask, xarray, or anything with ``__array__``: see
     ``exactile.sources.array_like.open_array``.
+
+    Zeiss's CZI files are read with Zeiss's own library: see ``CziSource``.
 
     Aperio's slides (SVS) are read as the TIFF files that they are, other scanners' with OpenSlide. At addresses
     (``http://``, ``s3://``, ...) Zarr is read.
@@ -97,12 +103,16 @@ def open_source(
     return _class_of(kind)(image, **chosen)
 
 
-def _class_of(kind: _Kind) -> type[TiffSource | ZarrSource | SlideSource]:
+def _class_of(kind: _Kind) -> type[TiffSource | ZarrSource | SlideSource | CziSource]:
     """The source for a kind of image that holds several. Heavy libraries are imported with it."""
     if kind is _Kind.zarr:
         from exactile.sources.zarr import ZarrSource
 
         return ZarrSource
+    if kind is _Kind.czi:
+        from exactile.sources.czi import CziSource
+
+        return CziSource
     if kind is _Kind.slide:
         from exactile.sources.slide import SlideSource
 
@@ -121,6 +131,8 @@ def _kind_of(image: str | os.PathLike[str]) -> _Kind:
         return _Kind.slide if is_slide_in_tiff(image) else _Kind.tiff
     if start.startswith(_NPY):
         return _Kind.npy
+    if start.startswith(_CZI):
+        return _Kind.czi
     if picture_format(start) is not None and not is_named_as_slide(image):  # MIRAX's file is a JPEG picture, too
         return _Kind.picture
     if is_other_slide(image):

@@ -1,0 +1,227 @@
+"""Damaged CZI files: bits, disks, transfers, and directories, segments and streams that lie."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+
+import numpy as np
+
+from fuzz.czi_bases import BASES, czi_base
+from fuzz.recipe import Recipe, draw
+
+Random = np.random.Generator
+Mutation = Callable[[bytearray, Random], bytearray]
+
+NUMBERS = (
+    0,
+    1,
+    2,
+    3,
+    4,
+    5,
+    6,
+    9,
+    12,
+    31,
+    33,
+    45,
+    62,
+    255,
+    1000,
+    4096,
+    65535,
+    2**20,
+    2**30,
+    2**31 - 1,
+    -1,
+    -2,
+    -(2**31),
+)
+LONG = (0, 1, 31, 32, 543, 544, 545, 2**20, 2**31, 2**32, 2**40, 2**62, -1, -(2**62))
+FILE_FIELDS = {"i": (80, 84, 100), "q": (16, 24, 84, 92, 104)}
+_SUBBLOCK, _DIRECTORY = b"ZISRAWSUBBLOCK\0\0", b"ZISRAWDIRECTORY\0"
+
+
+def czi_recipe(seed: int) -> Recipe:
+    return draw("czi", list(BASES), list(MUTATIONS), seed)
+
+
+def czi_case(recipe: Recipe) -> bytes:
+    """The file of a recipe."""
+    data, rng = bytearray(czi_base(recipe.base)), recipe.random()
+    for mutation in recipe.mutations:
+        try:
+            data = MUTATIONS[mutation](data, rng)
+        except (struct.error, ValueError, IndexError):  # an earlier mutation left nothing to aim at
+            continue
+    return bytes(data)
+
+
+def _flip(data: bytearray, rng: Random, start: int, stop: int) -> bytearray:
+    for _ in range(int(rng.integers(1, 9))):
+        data[int(rng.integers(start, min(stop, len(data))))] ^= 1 << int(rng.integers(8))
+    return data
+
+
+def _byte(data: bytearray, rng: Random) -> bytearray:
+    data[int(rng.integers(len(data)))] = int(rng.choice([0, 1, 127, 128, 255, int(rng.integers(256))]))
+    return data
+
+
+def _truncated(data: bytearray, rng: Random) -> bytearray:
+    return data[: int(rng.integers(len(data) + 1))]
+
+
+def _cut(data: bytearray, rng: Random) -> bytearray:
+    start = int(rng.integers(len(data)))
+    del data[start : start + int(rng.integers(1, 100))]
+    return data
+
+
+def _inserted(data: bytearray, rng: Random) -> bytearray:
+    start = int(rng.integers(len(data)))
+    data[start:start] = rng.bytes(int(rng.integers(1, 100)))
+    return data
+
+
+def _overwritten(data: bytearray, rng: Random) -> bytearray:
+    start, length = int(rng.integers(len(data))), int(rng.choice([16, 64, 512]))
+    end = min(len(data), start + length)
+    data[start:end] = bytes(end - start) if rng.random() < 0.5 else rng.bytes(end - start)
+    return data
+
+
+def _joined(data: bytearray, rng: Random) -> bytearray:
+    """The beginning of this file and the end of another."""
+    other = czi_base(list(BASES)[int(rng.integers(len(BASES)))])
+    cut = int(rng.integers(min(len(data), len(other))))
+    return data[:cut] + other[cut:]
+
+
+def _appended(data: bytearray, rng: Random) -> bytearray:
+    return data + rng.bytes(int(rng.integers(1, 3000)))
+
+
+def _put(data: bytearray, rng: Random, form: str, at: int) -> bytearray:
+    """A number in place of another: any of the usual ones, or a little more or less than the right one."""
+    usual = NUMBERS if form == "i" else LONG
+    right = struct.unpack_from(f"<{form}", data, at)[0]
+    near = int(rng.integers(-40, 41))
+    value = right + near if rng.random() < 0.4 else usual[int(rng.integers(len(usual)))]
+    bits = 8 * struct.calcsize(form)
+    struct.pack_into(f"<{form}", data, at, max(-(1 << bits - 1), min((1 << bits - 1) - 1, value)))
+    return data
+
+
+def _header(data: bytearray, rng: Random) -> bytearray:
+    """A number of the file's header."""
+    form = "i" if rng.random() < 0.4 else "q"
+    return _put(data, rng, form, int(rng.choice(FILE_FIELDS[form])))
+
+
+def _found(data: bytearray, name: bytes) -> list[int]:
+    at, found = data.find(name), []
+    while at >= 0:
+        found.append(at)
+        at = data.find(name, at + 1)
+    return found
+
+
+def _segment(data: bytearray, rng: Random) -> bytearray:
+    """A size of a sub-block's segment, or of what it holds."""
+    at = int(rng.choice(_found(data, _SUBBLOCK)))
+    form, offset = [("q", 16), ("q", 24), ("i", 32), ("i", 36), ("q", 40), ("i", 76)][int(rng.integers(6))]
+    return _put(data, rng, form, at + offset)
+
+
+def _entries(data: bytearray) -> list[int]:
+    """Where the directory's entries begin."""
+    at = data.index(_DIRECTORY) + 32
+    count = struct.unpack_from("<i", data, at)[0]
+    found, at = [], at + 128
+    for _ in range(min(count, 99)):
+        found.append(at)
+        at += 32 + 20 * struct.unpack_from("<i", data, at + 28)[0]
+    return found
+
+
+def _entry(data: bytearray, rng: Random) -> bytearray:
+    """A number of an entry of the directory: type, place, part, compression, count of dimensions."""
+    at = int(rng.choice(_entries(data)))
+    form, offset = [("i", 2), ("q", 6), ("i", 14), ("i", 18), ("i", 28)][int(rng.integers(5))]
+    return _put(data, rng, form, at + offset)
+
+
+def _dimension(data: bytearray, rng: Random) -> bytearray:
+    """A letter, start or size of a dimension of an entry."""
+    at = int(rng.choice(_entries(data)))
+    at += 32 + 20 * int(rng.integers(struct.unpack_from("<i", data, at + 28)[0]))
+    if rng.random() < 0.3:
+        data[at] = int(rng.choice(list(b"XYZCTSRIHVBMQxyz\0")))
+        return data
+    return _put(data, rng, "i", at + int(rng.choice([4, 8, 16])))
+
+
+def _agreeing(data: bytearray, rng: Random) -> bytearray:
+    """A number of an entry, in the directory and in the sub-block's own copy."""
+    at = int(rng.choice(_entries(data)))
+    own = struct.unpack_from("<q", data, at + 6)[0] + 32 + 16
+    dimension = 32 + 20 * int(rng.integers(struct.unpack_from("<i", data, at + 28)[0]))
+    offset = int(rng.choice([2, 18, dimension + 4, dimension + 8, dimension + 16]))
+    _put(data, rng, "i", at + offset)
+    data[own + offset : own + offset + 4] = data[at + offset : at + offset + 4]
+    return data
+
+
+def _sides(data: bytearray, rng: Random) -> bytearray:
+    """Another height or width, of what is covered and stored alike, in both copies."""
+    at = int(rng.choice(_entries(data)))
+    own = struct.unpack_from("<q", data, at + 6)[0] + 32 + 16
+    dimension = 32 + 20 * int(rng.integers(2))
+    _put(data, rng, "i", at + dimension + 8)
+    for place in (at + dimension + 16, own + dimension + 8, own + dimension + 16):
+        data[place : place + 4] = data[at + dimension + 8 : at + dimension + 12]
+    return data
+
+
+def _swapped(data: bytearray, rng: Random) -> bytearray:
+    """Two entries that each point to the other's sub-block."""
+    one, other = (int(at) for at in rng.choice(_entries(data), 2))
+    data[one + 6 : one + 14], data[other + 6 : other + 14] = data[other + 6 : other + 14], data[one + 6 : one + 14]
+    return data
+
+
+def _stream(data: bytearray, rng: Random) -> bytearray:
+    """Bits of the first stored bytes of a sub-block, where compressed streams have their headers."""
+    at = int(rng.choice(_found(data, _SUBBLOCK))) + 32 + 256
+    return _flip(data, rng, at, at + int(rng.choice([8, 24, 180])))
+
+
+def _stored(data: bytearray, rng: Random) -> bytearray:
+    """Bits of stored pixels."""
+    at = int(rng.choice(_found(data, _SUBBLOCK)))
+    used = struct.unpack_from("<q", data, at + 24)[0]
+    return _flip(data, rng, at + 32 + 256, at + 32 + used)
+
+
+MUTATIONS: dict[str, Mutation] = {
+    "intact": lambda data, _: data,
+    "bits anywhere": lambda data, rng: _flip(data, rng, 0, len(data)),
+    "a byte": _byte,
+    "truncated": _truncated,
+    "bytes cut out": _cut,
+    "bytes inserted": _inserted,
+    "a sector lost": _overwritten,
+    "two files": _joined,
+    "something more": _appended,
+    "the header": _header,
+    "a segment's size": _segment,
+    "an entry": _entry,
+    "a dimension": _dimension,
+    "both copies": _agreeing,
+    "another side": _sides,
+    "entries swapped": _swapped,
+    "a stream's start": _stream,
+    "stored bits": _stored,
+}
