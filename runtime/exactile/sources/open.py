@@ -97,6 +97,11 @@ def open_source(
     return _class_of(kind)(image, **chosen)
 
 
+def image_kind(image: str | os.PathLike[str]) -> str:
+    """Which source reads ``image``: the name of a kind. Raises SourceError when it is nothing that is read."""
+    return _kind_of(image).name
+
+
 def _class_of(kind: _Kind) -> type[TiffSource | ZarrSource | SlideSource]:
     """The source for a kind of image that holds several. Heavy libraries are imported with it."""
     if kind is _Kind.zarr:

@@ -1,0 +1,210 @@
+"""What an image is, what else its file holds, and how to choose among it, whatever the format."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import exactile
+from exactile.errors import SourceError
+from exactile.sources.address import as_address, shown_name
+from exactile.sources.channel_choice import choose_channels
+from exactile.sources.described_source import described_source
+from exactile.sources.description import ChoiceOption, ChosenImage, ImageDescription, Listing, SeriesDescription
+from exactile.sources.open import image_kind, open_source
+from exactile.sources.pixel_size import TOLERANCE
+
+Choice = dict[str, Any]
+"""Arguments of ``open_source``."""
+
+_DEFAULTS: Choice = {
+    "series": 0, "level": 0, "mpp": None, "z": None, "t": None, "page": None, "axes": None, "channels": None,
+}  # fmt: skip
+
+
+def describe_image(
+    image: str | os.PathLike[str],
+    *,
+    series: int = 0,
+    level: int = 0,
+    mpp: float | None = None,
+    z: int | None = None,
+    t: int | None = None,
+    page: int | None = None,
+    channels: Sequence[int] | None = None,
+    axes: str | None = None,
+) -> ImageDescription:
+    """Describe all that ``image``, a file, folder or address, holds, and the image in it that is chosen.
+
+    The choice is that of ``open_source``; where it needs a plane of a stack and none is given, the first is taken.
+    Only structure and metadata are read.
+
+    Raises SourceError for what is no image, OptionError and ChannelError for a choice that is not there. An image that
+    is there but cannot be read is no error: ``problem`` says why.
+    """
+    given: Choice = {"series": series, "level": level, "mpp": mpp, "z": z, "t": t, "page": page}
+    given |= {"channels": channels, "axes": axes}
+    kind = image_kind(image)
+    listing = _listing_of(kind, image, axes)
+    used, chosen, problem = _choose(image, listing, given)
+    of_series = _at(listing.series, used["series"])
+    return ImageDescription(
+        format="exactile.image",
+        version=1,
+        exactile=exactile.__version__,
+        image=shown_name(image),
+        kind=listing.kind,
+        reader=listing.reader,
+        reader_version=listing.reader_version,
+        file_bytes=_file_bytes(image),
+        pages=listing.pages,
+        series_count=listing.series_count,
+        series=listing.series,
+        options=tuple(_options(listing, of_series, used)),
+        chosen=chosen,
+        command=_command(image, used) if chosen is not None else None,
+        problem=problem,
+        notes=listing.notes,
+    )
+
+
+def chosen_series(description: ImageDescription) -> SeriesDescription | None:
+    """The series of the chosen image; None for a page, or a series that is not listed."""
+    chosen = description.chosen
+    return None if chosen is None or chosen.page is not None else _at(description.series, chosen.series)
+
+
+def _listing_of(kind: str, image: str | os.PathLike[str], axes: str | None) -> Listing:
+    """By the format's own reader, or by what any source says. Heavy libraries are imported with it."""
+    if kind == "tiff":
+        from exactile.sources.tiff_description import describe_tiff
+
+        return describe_tiff(image)
+    if kind == "zarr":
+        from exactile.sources.zarr_description import describe_zarr
+
+        return describe_zarr(image, axes)
+    if kind == "slide":
+        from exactile.sources.slide_description import describe_slide
+
+        return describe_slide(image)
+    if kind == "picture":
+        from exactile.sources.picture_description import describe_picture
+
+        return describe_picture(image)
+    if kind == "npy":
+        from exactile.sources.npy_description import describe_npy
+
+        return describe_npy(image, axes)
+    from exactile.sources.probed_description import probe
+
+    return probe(image, kind.upper())
+
+
+def _choose(
+    image: str | os.PathLike[str], listing: Listing, given: Choice
+) -> tuple[Choice, ChosenImage | None, str | None]:
+    """The choice that was made, the image it leads to, and why there is none."""
+    problem: SourceError | None = None
+    for choice in _attempts(listing, given):
+        try:
+            return choice, _described(image, choice), None
+        except SourceError as error:
+            problem = problem or error
+    return given, None, str(problem)
+
+
+def _attempts(listing: Listing, given: Choice) -> Iterator[Choice]:
+    """What was given, completed by the first plane; where axes are not known, the first page, or all as channels."""
+    series = _at(listing.series, given["series"])
+    if given["page"] is not None:
+        yield given
+        return
+    if not listing.series and listing.pages:
+        yield given | {"page": 0}
+        return
+    lengths = (
+        {"z": series.z, "t": series.t} if series is not None else {"z": 2, "t": 2}
+    )  # of the others nothing is known
+    yield given | {axis: 0 for axis, length in lengths.items() if length > 1 and given[axis] is None}
+    if series is None or series.series not in listing.planes_need_pages:
+        return
+    alone = all(given[name] == _DEFAULTS[name] for name in ("level", "mpp", "z", "t", "axes"))
+    if alone and series.first_page is not None and (listing.pages or 0) > 1:
+        yield given | {"page": series.first_page, "series": 0}
+    if given["axes"] is None:
+        yield from (given | {"axes": axes} for axes in listing.axes_values)
+
+
+def _described(image: str | os.PathLike[str], choice: Choice) -> ChosenImage:
+    source = open_source(image, **{**choice, "channels": None, "workers": 1})
+    try:
+        channels = choose_channels(choice["channels"], source.channels, shown_name(image))
+        if choice["channels"] is not None:
+            source.close()
+            source = open_source(image, **{**choice, "workers": 1})
+        found = described_source(source, choice)
+        assert found.channels == len(channels)
+        return found
+    finally:
+        source.close()
+
+
+def _options(listing: Listing, series: SeriesDescription | None, used: Choice) -> Iterator[ChoiceOption]:
+    """Those that make a difference for this file."""
+    if listing.series_count > 1:
+        yield _numbers("--series", listing.series_count)
+    if series is not None:
+        yield from _series_options(listing, series)
+    if (listing.pages or 0) > 1 and listing.pages is not None:
+        unnamed = used["series"] in listing.planes_need_pages or not listing.series
+        note = "one page, whatever it is, instead of --series, --z, --t"
+        yield _numbers("--page", listing.pages, needed=unnamed, note=note)
+    if listing.axes_values:
+        yield ChoiceOption(option="--axes", needed=False, values=listing.axes_values, note=_axes_note(listing))
+
+
+def _series_options(listing: Listing, series: SeriesDescription) -> Iterator[ChoiceOption]:
+    if len(series.levels) > 1:
+        yield _numbers("--level", len(series.levels), note="0 is full resolution")
+        sizes = [level.pixel_size_um for level in series.levels]
+        known = tuple(f"{size[0]:.4g}" for size in sizes if size is not None and abs(size[1] / size[0] - 1) < TOLERANCE)
+        if known:
+            yield ChoiceOption(option="--mpp", needed=False, values=known, note="within 5 %, instead of --level")
+    for option, length in (("--z", series.z), ("--t", series.t)):
+        if length > 1:
+            yield _numbers(option, length, needed=True)
+    if series.channels > 1 and series.series not in listing.planes_need_pages:
+        yield _numbers("--channels", series.channels, note="one or several, in any order, e.g. --channels 1,0")
+
+
+def _axes_note(listing: Listing) -> str:
+    if listing.planes_need_pages:
+        return "all pages as channels of one image"
+    return "what an array of three axes without names means; YXC unless told"
+
+
+def _numbers(option: str, count: int, *, needed: bool = False, note: str | None = None) -> ChoiceOption:
+    return ChoiceOption(option=option, needed=needed, least=0, most=count - 1, note=note)
+
+
+def _command(image: str | os.PathLike[str], used: Mapping[str, Any]) -> str:
+    name = shown_name(image)
+    words = ["exactile", "run", "MODEL", name, "-o", "labels.tif"]
+    for option, default in _DEFAULTS.items():
+        value = used[option]
+        if value != default:
+            words += [f"--{option}", ",".join(map(str, value)) if option == "channels" else str(value)]
+    return shlex.join(words)
+
+
+def _file_bytes(image: str | os.PathLike[str]) -> int | None:
+    path = Path(image)
+    return path.stat().st_size if as_address(image) is None and path.is_file() else None
+
+
+def _at(series: Sequence[SeriesDescription], number: int) -> SeriesDescription | None:
+    return series[number] if 0 <= number < len(series) else None

@@ -1,0 +1,113 @@
+"""What a file holds of which its source says no more than the Source protocol does: found by opening what may be there.
+
+``open_source`` refuses numbers that are not there with OptionError, so the last one that it takes is the last there is.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from exactile.errors import OptionError, SourceError
+from exactile.sources.description import (
+    MOST_LISTED,
+    LevelDescription,
+    Listing,
+    SeriesDescription,
+    downsample,
+    is_reduction,
+)
+from exactile.sources.open import open_source
+from exactile.sources.pixel_size import PixelSize
+from exactile.sources.protocol import Source
+from exactile.sources.sample_types import stored_type
+
+MOST_LEVELS = 32
+MOST_PLANES = 1 << 20
+
+
+def probe(image: str | os.PathLike[str], kind: str) -> Listing:
+    """Series, levels and planes, none of which is read.
+
+    Raises SourceError when not even the first image can be opened.
+    """
+    count = _count(lambda number: _is_there(image, series=number), MOST_LISTED)
+    series = tuple(_series(image, number) for number in range(count))
+    return Listing(kind=kind, reader="", reader_version=None, series=series, series_count=count)
+
+
+def _series(image: str | os.PathLike[str], number: int) -> SeriesDescription:
+    channels, stored, delivered, first = _looked_at(image, series=number)
+    lengths = {axis: _count(lambda at, axis=axis: _is_there(image, series=number, **{axis: at}), MOST_PLANES)  # type: ignore[misc]
+               for axis in ("z", "t")}  # fmt: skip
+    levels = [first]
+    while len(levels) < MOST_LEVELS and _is_there(image, series=number, level=len(levels)):
+        levels.append(_looked_at(image, full=first, series=number, level=len(levels))[3])
+    return SeriesDescription(
+        series=number,
+        name=None,
+        axes="YXC",
+        shape=(first.height, first.width, channels),
+        stored_dtype=stored,
+        dtype=delivered,
+        channels=channels,
+        channel_names=(),
+        z=lengths["z"],
+        t=lengths["t"],
+        levels=tuple(levels),
+    )
+
+
+def _looked_at(
+    image: str | os.PathLike[str], *, full: LevelDescription | None = None, **choice: int
+) -> tuple[int, str, str, LevelDescription]:
+    """Channels, stored and delivered type, and the level."""
+    source = _opened(image, **choice)
+    try:
+        level = _level(source, choice.get("level", 0), full)
+        return source.channels, stored_type(source).newbyteorder("=").name, source.dtype.name, level
+    finally:
+        source.close()
+
+
+def _level(source: Source, number: int, full: LevelDescription | None) -> LevelDescription:
+    size = source.height, source.width
+    whole = size if full is None else (full.height, full.width)
+    pixel_size: PixelSize | None = source.pixel_size_um
+    return LevelDescription(
+        level=number,
+        height=size[0],
+        width=size[1],
+        shape=(*size, source.channels),
+        pixel_size_um=pixel_size,
+        downsample=downsample(whole, size),
+        reduction=is_reduction(whole, size),
+    )
+
+
+def _opened(image: str | os.PathLike[str], **choice: Any) -> Source:
+    """A plane of the stack, if it is one."""
+    return open_source(image, **{"z": 0, "t": 0, "workers": 1, **choice})
+
+
+def _is_there(image: str | os.PathLike[str], **choice: int) -> bool:
+    try:
+        _opened(image, **choice).close()
+    except OptionError:
+        return False
+    except SourceError:
+        return any(choice.values())  # it is there, but not read; of the first image the reason is told
+    return True
+
+
+def _count(is_there: Callable[[int], bool], most: int) -> int:
+    """How many numbers from 0 on are there, ``most`` at most, asked for about twice log2 of it."""
+    there, step = 0, 1
+    while there + step < most and is_there(there + step):
+        there, step = there + step, 2 * step
+    while step > 1:
+        step //= 2
+        if there + step < most and is_there(there + step):
+            there += step
+    return there + 1
