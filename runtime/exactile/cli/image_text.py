@@ -96,7 +96,7 @@ def _level(level: LevelDescription) -> str:
 
 def _microns(size: tuple[float, float]) -> str:
     height, width = (f"{side:.4g}" for side in size)
-    return f"{height} \u00b5m" if height == width else f"{height} x {width} \u00b5m"
+    return f"{height} um" if height == width else f"{height} x {width} um"
 
 
 def _chosen_rows(chosen: ChosenImage) -> Iterator[Row]:
