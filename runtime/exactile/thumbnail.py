@@ -178,8 +178,10 @@ def _is_data(block: NDArray[Any], nodata: float | None) -> NDArray[np.bool_] | N
     """Of each sample; None where all are."""
     if block.dtype.kind != "f" and nodata is None:
         return None
-    finite = np.isfinite(block)
-    return finite if nodata is None else finite & (block != nodata).any(axis=2, keepdims=True)
+    found: NDArray[np.bool_] = np.isfinite(block)
+    if nodata is not None:
+        found = found & (block != nodata).any(axis=2, keepdims=True)
+    return found
 
 
 def _summed(samples: NDArray[Any], starts: tuple[NDArray[np.int64], NDArray[np.int64]]) -> NDArray[np.float64]:

@@ -39,8 +39,6 @@ def probe(image: str | os.PathLike[str], kind: str) -> Listing:
 
 def _series(image: str | os.PathLike[str], number: int) -> SeriesDescription:
     channels, stored, delivered, first = _looked_at(image, series=number)
-    lengths = {axis: _count(lambda at, axis=axis: _is_there(image, series=number, **{axis: at}), MOST_PLANES)  # type: ignore[misc]
-               for axis in ("z", "t")}  # fmt: skip
     levels = [first]
     while len(levels) < MOST_LEVELS and _is_there(image, series=number, level=len(levels)):
         levels.append(_looked_at(image, full=first, series=number, level=len(levels))[3])
@@ -53,8 +51,8 @@ def _series(image: str | os.PathLike[str], number: int) -> SeriesDescription:
         dtype=delivered,
         channels=channels,
         channel_names=(),
-        z=lengths["z"],
-        t=lengths["t"],
+        z=_count(lambda at: _is_there(image, series=number, z=at), MOST_PLANES),
+        t=_count(lambda at: _is_there(image, series=number, t=at), MOST_PLANES),
         levels=tuple(levels),
     )
 
