@@ -20,7 +20,7 @@ LONGEST_PX = 512
 """The longer side of a thumbnail."""
 
 MOST_READ_PX = 1 << 30
-"""Pixels that are read at most: of larger images, a patch in the middle of each block stands for the block."""
+"""Pixels that are read at most, where an image is larger: rows in the middle of each block stand for the block."""
 
 BLOCK_BYTES = 4 << 20
 """Of the image at a time."""
@@ -103,12 +103,15 @@ def edges(size: int, parts: int) -> NDArray[np.int64]:
 
 def _plan(source: Source, shape: tuple[int, int], most_px: int) -> tuple[ReadPlan, str]:
     """What is read, and how a pixel of the picture comes of it."""
+    plan = sweep_plan(source, BLOCK_BYTES)
     if source.height * source.width <= most_px:
-        told = "pixels as they are" if shape == _size(source) else "means of blocks of pixels"
-        return sweep_plan(source, BLOCK_BYTES), told
-    side = max(1, int((most_px / (shape[0] * shape[1])) ** 0.5))
-    spans = [_middles(size, parts, side) for size, parts in zip(_size(source), shape, strict=True)]
-    return ReadPlan(rows=spans[0], columns=spans[1]), f"means of {side} x {side} pixels in the middle of each block"
+        return plan, "pixels as they are" if shape == _size(source) else "means of blocks of pixels"
+    # Whole rows: they are read in pieces as large as the sweep's, which several threads decode.
+    rows = max(1, most_px // (shape[0] * source.width))
+    width = max(1, BLOCK_BYTES // (rows * source.channels * source.dtype.itemsize))
+    columns = [Span(start, min(start + width, source.width)) for start in range(0, source.width, width)]
+    told = f"means of {rows} row{'s' if rows > 1 else ''} in the middle of each block of pixels"
+    return ReadPlan(rows=_middles(source.height, shape[0], rows), columns=columns), told
 
 
 def _size(source: Source) -> tuple[int, int]:

@@ -11,7 +11,6 @@ from typing import Any
 import exactile
 from exactile.errors import SourceError
 from exactile.sources.address import as_address, shown_name
-from exactile.sources.channel_choice import choose_channels
 from exactile.sources.described_source import described_source
 from exactile.sources.description import ChoiceOption, ChosenImage, ImageDescription, Listing, SeriesDescription
 from exactile.sources.open import image_kind, open_source
@@ -63,7 +62,7 @@ def describe_image(
         pages=listing.pages,
         series_count=listing.series_count,
         series=listing.series,
-        options=tuple(_options(listing, of_series, used)),
+        options=tuple(_options(listing, of_series, used, given)),
         chosen=chosen,
         command=_command(image, used) if chosen is not None else None,
         problem=problem,
@@ -101,7 +100,7 @@ def _listing_of(kind: str, image: str | os.PathLike[str], axes: str | None) -> L
         return describe_npy(image, axes)
     from exactile.sources.probed_description import probe
 
-    return probe(image, kind.upper())
+    return probe(image, kind)
 
 
 def _choose(
@@ -129,8 +128,11 @@ def _attempts(listing: Listing, given: Choice) -> Iterator[Choice]:
     lengths = (
         {"z": series.z, "t": series.t} if series is not None else {"z": 2, "t": 2}
     )  # of the others nothing is known
-    yield given | {axis: 0 for axis, length in lengths.items() if length > 1 and given[axis] is None}
+    planes = {axis: 0 for axis, length in lengths.items() if length > 1 and given[axis] is None}
+    yield given | planes
     if series is None or series.series not in listing.planes_need_pages:
+        if given["channels"] is None:
+            yield given | planes | {"channels": (0,)}  # of channels that are not read together
         return
     alone = all(given[name] == _DEFAULTS[name] for name in ("level", "mpp", "z", "t", "axes"))
     if alone and series.first_page is not None and (listing.pages or 0) > 1:
@@ -140,25 +142,20 @@ def _attempts(listing: Listing, given: Choice) -> Iterator[Choice]:
 
 
 def _described(image: str | os.PathLike[str], choice: Choice) -> ChosenImage:
-    source = open_source(image, **{**choice, "channels": None, "workers": 1})
+    source = open_source(image, **choice, workers=1)
     try:
-        channels = choose_channels(choice["channels"], source.channels, shown_name(image))
-        if choice["channels"] is not None:
-            source.close()
-            source = open_source(image, **{**choice, "workers": 1})
-        found = described_source(source, choice)
-        assert found.channels == len(channels)
-        return found
+        return described_source(source, choice)
     finally:
         source.close()
 
 
-def _options(listing: Listing, series: SeriesDescription | None, used: Choice) -> Iterator[ChoiceOption]:
+def _options(listing: Listing, series: SeriesDescription | None, used: Choice, given: Choice) -> Iterator[ChoiceOption]:
     """Those that make a difference for this file."""
     if listing.series_count > 1:
         yield _numbers("--series", listing.series_count)
     if series is not None:
-        yield from _series_options(listing, series)
+        alone = used["channels"] == (0,) and given["channels"] is None
+        yield from _series_options(listing, series, channels_needed=alone)
     if (listing.pages or 0) > 1 and listing.pages is not None:
         unnamed = used["series"] in listing.planes_need_pages or not listing.series
         note = "one page, whatever it is, instead of --series, --z, --t"
@@ -167,7 +164,7 @@ def _options(listing: Listing, series: SeriesDescription | None, used: Choice) -
         yield ChoiceOption(option="--axes", needed=False, values=listing.axes_values, note=_axes_note(listing))
 
 
-def _series_options(listing: Listing, series: SeriesDescription) -> Iterator[ChoiceOption]:
+def _series_options(listing: Listing, series: SeriesDescription, *, channels_needed: bool) -> Iterator[ChoiceOption]:
     if len(series.levels) > 1:
         yield _numbers("--level", len(series.levels), note="0 is full resolution")
         sizes = [level.pixel_size_um for level in series.levels]
@@ -178,7 +175,8 @@ def _series_options(listing: Listing, series: SeriesDescription) -> Iterator[Cho
         if length > 1:
             yield _numbers(option, length, needed=True)
     if series.channels > 1 and series.series not in listing.planes_need_pages:
-        yield _numbers("--channels", series.channels, note="one or several, in any order, e.g. --channels 1,0")
+        note = "one or several, in any order, e.g. --channels 1,0"
+        yield _numbers("--channels", series.channels, needed=channels_needed, note=note)
 
 
 def _axes_note(listing: Listing) -> str:
