@@ -58,6 +58,9 @@ def _rows(description: ImageDescription) -> Iterator[Row]:
 
 def _series_rows(series: SeriesDescription) -> Iterator[Row]:
     parts = [f'"{series.name}"'] if series.name else []
+    if not series.levels:
+        yield f"series {series.series}", "; ".join([*parts, "not read"])
+        return
     parts.append(f"{series.axes} {' x '.join(map(str, series.shape))}")
     parts.append(f"samples {_samples(series.stored_dtype, series.dtype)}")
     parts.append(_channels(series))
@@ -110,7 +113,7 @@ def _chosen_rows(chosen: ChosenImage) -> Iterator[Row]:
     if chosen.pixel_size_um is not None:
         size += f" of {_microns(chosen.pixel_size_um)}"
     counted = f"{chosen.channels} channel{'s' if chosen.channels > 1 else ''}"
-    chunks = f"; {chosen.chunks_stored} chunks" if chosen.chunks_stored else ""
+    chunks = f"; {chosen.chunks_stored} chunk{'s' if chosen.chunks_stored > 1 else ''}" if chosen.chunks_stored else ""
     yield "chosen", f"{where}: {size}, {counted}, {_samples(chosen.stored_dtype, chosen.dtype)}{chunks}"
     if chosen.alpha is not None:
         times = ", by which colours were multiplied" if chosen.alpha.premultiplied else ""

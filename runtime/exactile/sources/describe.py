@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,18 @@ from exactile.sources.pixel_size import TOLERANCE
 
 Choice = dict[str, Any]
 """Arguments of ``open_source``."""
+
+_DESCRIBED = {
+    "tiff": "tiff_description.describe_tiff",
+    "slide": "slide_description.describe_slide",
+    "picture": "picture_description.describe_picture",
+    "nd2": "named_description.describe_nd2",
+    "lif": "named_description.describe_lif",
+}
+"""Of a source's kind: what describes its files. Those of other kinds are probed."""
+
+_WITH_AXES = {"zarr": "zarr_description.describe_zarr", "npy": "npy_description.describe_npy"}
+"""The same for files whose axes may have to be told."""
 
 _DEFAULTS: Choice = {
     "series": 0, "level": 0, "mpp": None, "z": None, "t": None, "page": None, "axes": None, "channels": None,
@@ -78,29 +91,18 @@ def chosen_series(description: ImageDescription) -> SeriesDescription | None:
 
 def _listing_of(kind: str, image: str | os.PathLike[str], axes: str | None) -> Listing:
     """By the format's own reader, or by what any source says. Heavy libraries are imported with it."""
-    if kind == "tiff":
-        from exactile.sources.tiff_description import describe_tiff
+    if kind in _WITH_AXES:
+        told: Listing = _describer(_WITH_AXES[kind])(image, axes)
+    elif kind in _DESCRIBED:
+        told = _describer(_DESCRIBED[kind])(image)
+    else:
+        told = _describer("probed_description.probe")(image, kind)
+    return told
 
-        return describe_tiff(image)
-    if kind == "zarr":
-        from exactile.sources.zarr_description import describe_zarr
 
-        return describe_zarr(image, axes)
-    if kind == "slide":
-        from exactile.sources.slide_description import describe_slide
-
-        return describe_slide(image)
-    if kind == "picture":
-        from exactile.sources.picture_description import describe_picture
-
-        return describe_picture(image)
-    if kind == "npy":
-        from exactile.sources.npy_description import describe_npy
-
-        return describe_npy(image, axes)
-    from exactile.sources.probed_description import probe
-
-    return probe(image, kind)
+def _describer(name: str) -> Any:
+    module, function = name.split(".")
+    return getattr(import_module(f"exactile.sources.{module}"), function)
 
 
 def _choose(

@@ -21,18 +21,25 @@ from exactile.sources.slide_vendor import is_named_as_slide, is_other_slide, is_
 from exactile.sources.zarr_store import is_zarr
 
 if TYPE_CHECKING:
+    from exactile.sources.lif import LifSource
+    from exactile.sources.nd2 import Nd2Source
     from exactile.sources.slide import SlideSource
     from exactile.sources.tiff import TiffSource
     from exactile.sources.zarr import ZarrSource
 
 _TIFF = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 _NPY = b"\x93NUMPY"
+_ND2 = b"\xda\xce\xbe\x0a"
+_LIF = b"\x70\0\0\0"
 _READ = (
-    "TIFF (also BigTIFF, OME-TIFF, SVS), whole slides, Zarr, .npy, PNG, JPEG, BMP, WebP, JPEG 2000 and JPEG XL are read"
+    "TIFF (also BigTIFF, OME-TIFF, SVS), whole slides, Zarr, ND2, LIF, .npy, PNG, JPEG, BMP, WebP, JPEG 2000 and "
+    "JPEG XL are read"
 )
 
 
 class _Kind(Enum):
+    lif = auto()
+    nd2 = auto()
     npy = auto()
     picture = auto()
     slide = auto()
@@ -63,7 +70,8 @@ def open_source(
     ``exactile.sources.array_like.open_array``.
 
     Aperio's slides (SVS) are read as the TIFF files that they are, other scanners' with OpenSlide. At addresses
-    (``http://``, ``s3://``, ...) Zarr is read.
+    (``http://``, ``s3://``, ...) Zarr is read. Nikon's ND2 and Leica's LIF are read as nd2 and liffile read them: see
+    ``Nd2Source`` and ``LifSource``.
 
     ``axes`` is YX, YXC or CYX; ``channels`` chooses channels in any order; ``level`` chooses from a pyramid by
     number, ``mpp`` by microns per pixel, within 5 %; ``series`` chooses from several images, ``z`` and ``t`` a plane
@@ -102,12 +110,20 @@ def image_kind(image: str | os.PathLike[str]) -> str:
     return _kind_of(image).name
 
 
-def _class_of(kind: _Kind) -> type[TiffSource | ZarrSource | SlideSource]:
+def _class_of(kind: _Kind) -> type[TiffSource | ZarrSource | SlideSource | Nd2Source | LifSource]:
     """The source for a kind of image that holds several. Heavy libraries are imported with it."""
     if kind is _Kind.zarr:
         from exactile.sources.zarr import ZarrSource
 
         return ZarrSource
+    if kind is _Kind.nd2:
+        from exactile.sources.nd2 import Nd2Source
+
+        return Nd2Source
+    if kind is _Kind.lif:
+        from exactile.sources.lif import LifSource
+
+        return LifSource
     if kind is _Kind.slide:
         from exactile.sources.slide import SlideSource
 
@@ -126,11 +142,20 @@ def _kind_of(image: str | os.PathLike[str]) -> _Kind:
         return _Kind.slide if is_slide_in_tiff(image) else _Kind.tiff
     if start.startswith(_NPY):
         return _Kind.npy
+    microscope = _microscope_kind(image, start)
+    if microscope is not None:
+        return microscope
     if picture_format(start) is not None and not is_named_as_slide(image):  # MIRAX's file is a JPEG picture, too
         return _Kind.picture
     if is_other_slide(image):
         return _Kind.slide
     raise SourceError(not_an_image(image, _READ))
+
+
+def _microscope_kind(image: str | os.PathLike[str], start: bytes) -> _Kind | None:
+    if start.startswith(_ND2) or (start[4:8] == b"jP  " and os.fspath(image).lower().endswith(".nd2")):
+        return _Kind.nd2  # of the older kind, which is JPEG 2000, its source says that it is not read
+    return _Kind.lif if start.startswith(_LIF) else None
 
 
 def _first_bytes(path: str | os.PathLike[str]) -> bytes:
