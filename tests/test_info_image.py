@@ -302,6 +302,22 @@ def test_a_level_that_shows_something_else_is_no_reduction(folder):
     assert "NOT level 0 reduced: by 4 x 6" in text(path)
 
 
+def test_levels_with_fewer_planes_say_so_and_are_no_thumbnails(folder):
+    path = folder / "volume.zarr"
+    root = zarr.open_group(path, mode="w")
+    for level, shape in enumerate(((6, 1200, 1100), (3, 600, 550))):
+        root.create_array(str(level), shape=shape, chunks=(1, 300, 300), dtype="uint8", fill_value=10 * level)
+    datasets = [{"path": str(level)} for level in range(2)]
+    root.attrs["multiscales"] = [{"version": "0.4", "axes": list("zyx"), "datasets": datasets}]
+    found = told(path, "--z", 5, "--thumbnail", folder / "volume.png")
+    assert found["thumbnail"]["level"] == 0
+    assert not np.asarray(Image.open(folder / "volume.png")).any()
+    assert "600 x 550 pixels; reduced by 2 x 2; 2 x 2 chunks of 300 x 300; compression zstd; 3 planes along Z" in text(
+        path
+    )
+    assert ranges(told(path, "--level", 1))["--z"] == [0, 2]
+
+
 @pytest.mark.parametrize("side", [(1000, 777), (4097, 65), (513, 1025), (6, 9)])
 @pytest.mark.parametrize("factor", [2, 3, 4, 16])
 def test_rounding_up_and_down_are_both_reductions(side, factor):

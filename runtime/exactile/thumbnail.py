@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exactile.geometry import Box, Span
-from exactile.sources.description import LevelDescription
+from exactile.sources.description import SeriesDescription
 from exactile.sources.metadata import metadata_of
 from exactile.sources.protocol import ReadPlan, Source, least_reading_bytes
 from exactile.sources.sample_types import stored_type
@@ -47,9 +47,18 @@ class Thumbnail:
     said: tuple[str, ...]
 
 
-def thumbnail_level(levels: Sequence[LevelDescription]) -> int:
-    """The number of the smallest level that shows all of the image with LONGEST_PX pixels or more; 0 if none does."""
-    large = [level for level in levels if level.reduction and max(level.height, level.width) >= LONGEST_PX]
+def thumbnail_level(series: SeriesDescription) -> int:
+    """The number of the smallest level that shows all of the image with LONGEST_PX pixels or more; 0 if none does.
+
+    Levels with fewer planes than level 0, which show something else at the same place along Z, are left out.
+    """
+    large = [
+        level
+        for level in series.levels
+        if level.reduction
+        and max(level.height, level.width) >= LONGEST_PX
+        and all(series.length(axis, level) == series.length(axis) for axis in "ZT")
+    ]
     return min(large, key=lambda level: level.height * level.width).level if large else 0
 
 

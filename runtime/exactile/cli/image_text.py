@@ -67,7 +67,7 @@ def _series_rows(series: SeriesDescription) -> Iterator[Row]:
     parts += [f"{length} planes along {axis}" for axis, length in (("Z", series.z), ("T", series.t)) if length > 1]
     yield f"series {series.series}", "; ".join(parts)
     for level in series.levels:
-        yield f"  level {level.level}", _level(level)
+        yield f"  level {level.level}", _level(level) + _fewer_planes(series, level)
 
 
 def _channels(series: SeriesDescription) -> str:
@@ -95,6 +95,11 @@ def _level(level: LevelDescription) -> str:
         rows, columns = level.chunk
         text += f"; {level.chunks[0]} x {level.chunks[1]} {level.chunk_kind} of {rows} x {columns}"
     return text + (f"; compression {level.compression}" if level.compression else "")
+
+
+def _fewer_planes(series: SeriesDescription, level: LevelDescription) -> str:
+    lengths = ((axis, series.length(axis), series.length(axis, level)) for axis in "ZT")
+    return "".join(f"; {own} planes along {axis}" for axis, full, own in lengths if own != full)
 
 
 def _microns(size: tuple[float, float]) -> str:

@@ -37,7 +37,7 @@ def write_thumbnail(
     if chosen is None:
         raise SourceError(description.problem or f"{image}: cannot be read")
     series = chosen_series(description)
-    level = thumbnail_level(series.levels) if series is not None and len(series.levels) > 1 else chosen.level
+    level = thumbnail_level(series) if series is not None and len(series.levels) > 1 else chosen.level
     alpha = chosen.alpha.channel if chosen.alpha is not None else None
     shown, told = shown_channels(range(chosen.channels) if channels is None else channels, alpha)
     choice: dict[str, Any] = {name: getattr(chosen, name) for name in ("series", "z", "t", "page", "axes")}

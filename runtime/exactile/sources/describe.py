@@ -12,10 +12,10 @@ from typing import Any
 import exactile
 from exactile.errors import SourceError
 from exactile.sources.address import as_address, shown_name
+from exactile.sources.choice_options import choice_options
 from exactile.sources.described_source import described_source
-from exactile.sources.description import ChoiceOption, ChosenImage, ImageDescription, Listing, SeriesDescription
+from exactile.sources.description import ChosenImage, ImageDescription, Listing, SeriesDescription
 from exactile.sources.open import image_kind, open_source
-from exactile.sources.pixel_size import TOLERANCE
 
 Choice = dict[str, Any]
 """Arguments of ``open_source``."""
@@ -62,7 +62,6 @@ def describe_image(
     kind = image_kind(image)
     listing = _listing_of(kind, image, axes)
     used, chosen, problem = _choose(image, listing, given)
-    of_series = _at(listing.series, used["series"])
     return ImageDescription(
         format="exactile.image",
         version=1,
@@ -75,7 +74,14 @@ def describe_image(
         pages=listing.pages,
         series_count=listing.series_count,
         series=listing.series,
-        options=tuple(_options(listing, of_series, used, given)),
+        options=tuple(
+            choice_options(
+                listing,
+                _at(listing.series, used["series"]),
+                level=chosen.level if chosen is not None else 0,
+                channels_needed=used["channels"] is not None and channels is None,
+            )
+        ),
         chosen=chosen,
         command=_command(image, used) if chosen is not None else None,
         problem=problem,
@@ -149,46 +155,6 @@ def _described(image: str | os.PathLike[str], choice: Choice) -> ChosenImage:
         return described_source(source, choice)
     finally:
         source.close()
-
-
-def _options(listing: Listing, series: SeriesDescription | None, used: Choice, given: Choice) -> Iterator[ChoiceOption]:
-    """Those that make a difference for this file."""
-    if listing.series_count > 1:
-        yield _numbers("--series", listing.series_count)
-    if series is not None:
-        alone = used["channels"] == (0,) and given["channels"] is None
-        yield from _series_options(listing, series, channels_needed=alone)
-    if (listing.pages or 0) > 1 and listing.pages is not None:
-        unnamed = used["series"] in listing.planes_need_pages or not listing.series
-        note = "one page, whatever it is, instead of --series, --z, --t"
-        yield _numbers("--page", listing.pages, needed=unnamed, note=note)
-    if listing.axes_values:
-        yield ChoiceOption(option="--axes", needed=False, values=listing.axes_values, note=_axes_note(listing))
-
-
-def _series_options(listing: Listing, series: SeriesDescription, *, channels_needed: bool) -> Iterator[ChoiceOption]:
-    if len(series.levels) > 1:
-        yield _numbers("--level", len(series.levels), note="0 is full resolution")
-        sizes = [level.pixel_size_um for level in series.levels]
-        known = tuple(f"{size[0]:.4g}" for size in sizes if size is not None and abs(size[1] / size[0] - 1) < TOLERANCE)
-        if known:
-            yield ChoiceOption(option="--mpp", needed=False, values=known, note="within 5 %, instead of --level")
-    for option, length in (("--z", series.z), ("--t", series.t)):
-        if length > 1:
-            yield _numbers(option, length, needed=True)
-    if series.channels > 1 and series.series not in listing.planes_need_pages:
-        note = "one or several, in any order, e.g. --channels 1,0"
-        yield _numbers("--channels", series.channels, needed=channels_needed, note=note)
-
-
-def _axes_note(listing: Listing) -> str:
-    if listing.planes_need_pages:
-        return "all pages as channels of one image"
-    return "what an array of three axes without names means; YXC unless told"
-
-
-def _numbers(option: str, count: int, *, needed: bool = False, note: str | None = None) -> ChoiceOption:
-    return ChoiceOption(option=option, needed=needed, least=0, most=count - 1, note=note)
 
 
 def _command(image: str | os.PathLike[str], used: Mapping[str, Any]) -> str:

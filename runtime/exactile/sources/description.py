@@ -67,6 +67,12 @@ class SeriesDescription:
     levels: tuple[LevelDescription, ...]
     first_page: int | None = None
 
+    def length(self, axis: str, level: LevelDescription | None = None) -> int:
+        """Of ``axis`` (Z or T) in a level, or the first one; 1 where there is no such axis."""
+        if level is not None and axis in self.axes and len(self.axes) == len(level.shape):
+            return level.shape[self.axes.index(axis)]
+        return self.z if axis == "Z" else self.t
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlphaDescription:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from typing import Any
 
 from numpy.typing import NDArray
 
@@ -19,13 +20,6 @@ from exactile.sources.positional_file import PositionalFile
 from exactile.sources.protocol import Source
 from exactile.sources.slide_vendor import is_named_as_slide, is_other_slide, is_slide_in_tiff
 from exactile.sources.zarr_store import is_zarr
-
-if TYPE_CHECKING:
-    from exactile.sources.lif import LifSource
-    from exactile.sources.nd2 import Nd2Source
-    from exactile.sources.slide import SlideSource
-    from exactile.sources.tiff import TiffSource
-    from exactile.sources.zarr import ZarrSource
 
 _TIFF = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 _NPY = b"\x93NUMPY"
@@ -45,6 +39,16 @@ class _Kind(Enum):
     slide = auto()
     tiff = auto()
     zarr = auto()
+
+
+_CLASSES = {
+    _Kind.lif: "lif.LifSource",
+    _Kind.nd2: "nd2.Nd2Source",
+    _Kind.slide: "slide.SlideSource",
+    _Kind.tiff: "tiff.TiffSource",
+    _Kind.zarr: "zarr.ZarrSource",
+}
+"""Of files that hold several images: the module and the class that read them."""
 
 
 def open_source(
@@ -110,27 +114,11 @@ def image_kind(image: str | os.PathLike[str]) -> str:
     return _kind_of(image).name
 
 
-def _class_of(kind: _Kind) -> type[TiffSource | ZarrSource | SlideSource | Nd2Source | LifSource]:
+def _class_of(kind: _Kind) -> Callable[..., Source]:
     """The source for a kind of image that holds several. Heavy libraries are imported with it."""
-    if kind is _Kind.zarr:
-        from exactile.sources.zarr import ZarrSource
-
-        return ZarrSource
-    if kind is _Kind.nd2:
-        from exactile.sources.nd2 import Nd2Source
-
-        return Nd2Source
-    if kind is _Kind.lif:
-        from exactile.sources.lif import LifSource
-
-        return LifSource
-    if kind is _Kind.slide:
-        from exactile.sources.slide import SlideSource
-
-        return SlideSource
-    from exactile.sources.tiff import TiffSource
-
-    return TiffSource
+    module, name = _CLASSES[kind].split(".")
+    found: Callable[..., Source] = getattr(import_module(f"exactile.sources.{module}"), name)
+    return found
 
 
 def _kind_of(image: str | os.PathLike[str]) -> _Kind:
