@@ -226,6 +226,17 @@ def test_pages_of_different_sizes_are_series(folder):
     assert [series["first_page"] for series in found["series"]] == [0, 1, 2]
 
 
+def test_of_many_series_the_first_are_described_and_any_is_chosen(folder):
+    path = folder / "many.tif"
+    with tifffile.TiffWriter(path) as tiff:
+        for number in range(70):
+            tiff.write(np.zeros((8 + number, 9), "uint8"), metadata=None)
+    found = told(path, "--series", 69)
+    assert (found["series_count"], len(found["series"])) == (70, 64)
+    assert (found["chosen"]["height"], ranges(found)["--series"]) == (77, [0, 69])
+    assert "and 6 more series" in text(path)
+
+
 def test_a_georeferenced_raster_tells_place_nodata_and_names_of_bands(folder):
     path = folder / "place.tif"
     options = {"driver": "GTiff", "height": 60, "width": 70, "count": 2, "dtype": "int16", "nodata": -9999}

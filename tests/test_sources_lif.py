@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from readlif.reader import LifFile as ReadLif
 
-from exactile.errors import ChannelError, OptionError, SourceError
+from exactile.errors import ChannelError, ExactileError, OptionError, SourceError
 from exactile.geometry import Box, Span
 from exactile.sources.description import image_schema
 from exactile.sources.lif import LifSource
@@ -134,6 +134,24 @@ def test_damaged_and_truncated_files_are_reported(lif, tmp_path):
         (tmp_path / name).write_bytes(damaged)
         with pytest.raises(SourceError, match=name):
             open_source(tmp_path / name, series=3)
+
+
+def test_damaged_bytes_in_the_header_are_pixels_or_one_clear_error(lif, tmp_path):
+    rng, path = np.random.default_rng(4), tmp_path / "damaged.lif"
+    content = lif.read_bytes()
+    header = content.index("MemBlock_0".encode("utf-16-le"), content.rindex("</LMSData".encode("utf-16-le")))
+    refused = 0
+    for _ in range(150):
+        damaged = np.frombuffer(content, np.uint8).copy()
+        damaged[rng.integers(0, header + 20, rng.integers(1, 4))] = rng.integers(0, 256)
+        path.write_bytes(damaged.tobytes())
+        try:
+            with closing(open_source(path, series=0, z=1, t=1)) as source:
+                all_pixels(source)
+        except ExactileError as error:
+            assert "damaged.lif" in str(error)  # noqa: PT017
+            refused += 1
+    assert 0 < refused < 150
 
 
 def test_info_lists_every_image(lif):

@@ -15,7 +15,7 @@ import nd2
 import numpy as np
 import pytest
 
-from exactile.errors import ChannelError, OptionError, SourceError
+from exactile.errors import ChannelError, ExactileError, OptionError, SourceError
 from exactile.geometry import Box, Span
 from exactile.sources.description import image_schema
 from exactile.sources.listing import list_images
@@ -168,6 +168,26 @@ def test_truncated_and_damaged_files_are_reported(recording, tmp_path):
         (tmp_path / name).write_bytes(damaged)
         with pytest.raises(SourceError, match=name):
             open_source(tmp_path / name, t=0, z=0)
+
+
+def test_damaged_bytes_anywhere_are_pixels_or_one_clear_error(recording, tmp_path):
+    """Of metadata and tables: there are no checksums of pixels."""
+    rng, path = np.random.default_rng(4), tmp_path / "damaged.nd2"
+    content = recording.read_bytes()
+    frames = [start for start, _ in places(recording).values()]
+    elsewhere = np.r_[: min(frames) - 4096, max(frames) + 5000 : len(content)]
+    refused = 0
+    for _ in range(150):
+        damaged = np.frombuffer(content, np.uint8).copy()
+        damaged[rng.choice(elsewhere, rng.integers(1, 30))] = rng.integers(0, 256)
+        path.write_bytes(damaged.tobytes())
+        try:
+            with closing(open_source(path, t=1, z=2)) as source:
+                all_pixels(source)
+        except ExactileError as error:
+            assert "damaged.nd2" in str(error)  # noqa: PT017
+            refused += 1
+    assert 0 < refused < 150
 
 
 def test_what_was_not_seen_in_a_real_file_is_refused(recording, tmp_path):
