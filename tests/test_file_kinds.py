@@ -62,8 +62,6 @@ NO_IMAGES = {
     "nothing": (b"", "empty; copy it again"),
     "nifti": (bytes(344) + b"n+1\0" + bytes(100), "NIfTI volume; store the image as TIFF, OME-Zarr or .npy"),
     "mrc": (bytes(208) + b"MAP " + bytes(900), "MRC map; store"),
-    "nd2": (b"\xda\xce\xbe\x0a" + bytes(99), r"Nikon ND2.*bfconvert .*image\.dat image\.ome\.tif"),
-    "lif": (b"\x70\0\0\0" + bytes(99), "Leica LIF.*bfconvert"),
     "hdf5": (b"\x89HDF\r\n\x1a\n" + bytes(99), r"HDF5.*\.npy"),
     "gzip": (gzip.compress(tiff()), "compressed with gzip; unpack it: gunzip"),
     "bzip2": (b"BZh91AY", "compressed with bzip2"),

@@ -38,7 +38,6 @@ def _model(name: str, remedy: str) -> FileKind:
     return FileKind(name=name, as_image=f"it is no image; {_SWAPPED}", as_model=remedy)
 
 
-_BIOFORMATS = "convert it with Bio-Formats: bfconvert {path} image.ome.tif"
 _PLANES = f"{STORE}, a plane of it or planes as channels"
 _TORCH = (
     "exactile convert --torch MODULE:FACTORY --weights {path} -o model.bundle, where FACTORY makes the network; "
@@ -83,8 +82,8 @@ _SIGNS: tuple[tuple[int, bytes, FileKind], ...] = (
     (344, b"n+1\0", _other_image("a NIfTI volume", _PLANES)),
     (344, b"ni1\0", _other_image("the header of a NIfTI volume", _PLANES)),
     (208, b"MAP ", _other_image("an MRC map", _PLANES)),
-    (0, b"\xda\xce\xbe\x0a", _other_image("a Nikon ND2 file", _BIOFORMATS)),
-    (0, b"\x70\0\0\0", _other_image("a Leica LIF file", _BIOFORMATS)),
+    (0, b"\xda\xce\xbe\x0a", _image("a Nikon ND2 file")),
+    (0, b"\x70\0\0\0", _image("a Leica LIF file")),
     (128, b"DICM", _other_image("a DICOM file", _PLANES)),
     (0, b"SIMPLE  =", _other_image("a FITS file", _PLANES)),
     (0, b"v/1\x01", _other_image("an OpenEXR picture")),

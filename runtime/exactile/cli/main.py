@@ -15,6 +15,8 @@ from exactile.errors import CancelledError
 EXAMPLES = """
 **Examples**
 
+`exactile info slide.svs`
+
 `exactile inspect unet.onnx`
 
 `exactile run unet.onnx slide.tif -o labels.tif --scale 255 --memory 2GiB`

@@ -16,7 +16,7 @@ from exactile.sources.zarr_store import is_zarr
 
 # Of a slide in DICOM files, each level is a file or several, so that no file of a folder stands for it.
 _SLIDES = tuple(suffix for suffix in SLIDE_SUFFIXES if suffix != ".dcm")
-LISTED_SUFFIXES = (".tif", ".tiff", ".btf", ".svs", ".czi", ".npy", *PICTURE_SUFFIXES, *_SLIDES)
+LISTED_SUFFIXES = (".tif", ".tiff", ".btf", ".svs", ".czi", ".npy", ".nd2", ".lif", *PICTURE_SUFFIXES, *_SLIDES)
 """What a file of a folder ends with to be taken for an image, in either case."""
 
 _WRITTEN_SUFFIXES = (".preview.png", ".overlay.png")

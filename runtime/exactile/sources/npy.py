@@ -54,7 +54,7 @@ class NpySource:
 
     def _lay_out(self, axes: str | None, channels: Sequence[int] | None) -> None:
         name = self._file.name
-        shape, stored, self._transposed = _read_header(self._file)
+        shape, stored, self._transposed = read_npy_header(self._file)
         order = order_axes(shape, axes, name)
         self.stored_dtype = native_sample_type(stored, name)
         self.dtype = delivered_type(self.stored_dtype)
@@ -118,7 +118,7 @@ class NpySource:
         self._file.close()
 
 
-def _read_header(file: PositionalFile) -> tuple[tuple[int, ...], np.dtype[Any], bool]:
+def read_npy_header(file: PositionalFile) -> tuple[tuple[int, ...], np.dtype[Any], bool]:
     """Shape, dtype and whether the order is Fortran's; leaves the stream at the first sample."""
     try:
         version = npy_format.read_magic(file.stream)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from typing import Any
 
 from numpy.typing import NDArray
 
@@ -20,28 +21,37 @@ from exactile.sources.protocol import Source
 from exactile.sources.slide_vendor import is_named_as_slide, is_other_slide, is_slide_in_tiff
 from exactile.sources.zarr_store import is_zarr
 
-if TYPE_CHECKING:
-    from exactile.sources.czi import CziSource
-    from exactile.sources.slide import SlideSource
-    from exactile.sources.tiff import TiffSource
-    from exactile.sources.zarr import ZarrSource
-
 _TIFF = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 _NPY = b"\x93NUMPY"
 _CZI = b"ZISRAWFILE"
+_ND2 = b"\xda\xce\xbe\x0a"
+_LIF = b"\x70\0\0\0"
 _READ = (
-    "TIFF (also BigTIFF, OME-TIFF, SVS), whole slides, CZI, Zarr, .npy, PNG, JPEG, BMP, WebP, JPEG 2000 and JPEG XL are"
-    " read"
+    "TIFF (also BigTIFF, OME-TIFF, SVS), whole slides, Zarr, CZI, ND2, LIF, .npy, PNG, JPEG, BMP, WebP, JPEG 2000 and "
+    "JPEG XL are read"
 )
 
 
 class _Kind(Enum):
     czi = auto()
+    lif = auto()
+    nd2 = auto()
     npy = auto()
     picture = auto()
     slide = auto()
     tiff = auto()
     zarr = auto()
+
+
+_CLASSES = {
+    _Kind.czi: "czi.CziSource",
+    _Kind.lif: "lif.LifSource",
+    _Kind.nd2: "nd2.Nd2Source",
+    _Kind.slide: "slide.SlideSource",
+    _Kind.tiff: "tiff.TiffSource",
+    _Kind.zarr: "zarr.ZarrSource",
+}
+"""Of files that hold several images: the module and the class that read them."""
 
 
 def open_source(
@@ -69,7 +79,8 @@ def open_source(
     Zeiss's CZI files are read with Zeiss's own library: see ``CziSource``.
 
     Aperio's slides (SVS) are read as the TIFF files that they are, other scanners' with OpenSlide. At addresses
-    (``http://``, ``s3://``, ...) Zarr is read.
+    (``http://``, ``s3://``, ...) Zarr is read. Nikon's ND2 and Leica's LIF are read as nd2 and liffile read them: see
+    ``Nd2Source`` and ``LifSource``.
 
     ``axes`` is YX, YXC or CYX; ``channels`` chooses channels in any order; ``level`` chooses from a pyramid by
     number, ``mpp`` by microns per pixel, within 5 %; ``series`` chooses from several images, ``z`` and ``t`` a plane
@@ -103,23 +114,16 @@ def open_source(
     return _class_of(kind)(image, **chosen)
 
 
-def _class_of(kind: _Kind) -> type[TiffSource | ZarrSource | SlideSource | CziSource]:
+def image_kind(image: str | os.PathLike[str]) -> str:
+    """Which source reads ``image``: the name of a kind. Raises SourceError when it is nothing that is read."""
+    return _kind_of(image).name
+
+
+def _class_of(kind: _Kind) -> Callable[..., Source]:
     """The source for a kind of image that holds several. Heavy libraries are imported with it."""
-    if kind is _Kind.zarr:
-        from exactile.sources.zarr import ZarrSource
-
-        return ZarrSource
-    if kind is _Kind.czi:
-        from exactile.sources.czi import CziSource
-
-        return CziSource
-    if kind is _Kind.slide:
-        from exactile.sources.slide import SlideSource
-
-        return SlideSource
-    from exactile.sources.tiff import TiffSource
-
-    return TiffSource
+    module, name = _CLASSES[kind].split(".")
+    found: Callable[..., Source] = getattr(import_module(f"exactile.sources.{module}"), name)
+    return found
 
 
 def _kind_of(image: str | os.PathLike[str]) -> _Kind:
@@ -131,13 +135,23 @@ def _kind_of(image: str | os.PathLike[str]) -> _Kind:
         return _Kind.slide if is_slide_in_tiff(image) else _Kind.tiff
     if start.startswith(_NPY):
         return _Kind.npy
-    if start.startswith(_CZI):
-        return _Kind.czi
+    microscope = _microscope_kind(image, start)
+    if microscope is not None:
+        return microscope
     if picture_format(start) is not None and not is_named_as_slide(image):  # MIRAX's file is a JPEG picture, too
         return _Kind.picture
     if is_other_slide(image):
         return _Kind.slide
     raise SourceError(not_an_image(image, _READ))
+
+
+def _microscope_kind(image: str | os.PathLike[str], start: bytes) -> _Kind | None:
+    """CZI, ND2 or LIF."""
+    if start.startswith(_ND2) or (start[4:8] == b"jP  " and os.fspath(image).lower().endswith(".nd2")):
+        return _Kind.nd2  # of the older kind, which is JPEG 2000, its source says that it is not read
+    if start.startswith(_CZI):
+        return _Kind.czi
+    return _Kind.lif if start.startswith(_LIF) else None
 
 
 def _first_bytes(path: str | os.PathLike[str]) -> bytes:

@@ -70,7 +70,7 @@ class SlideSource:
             raise
 
     def _lay_out(self, handle: SlideHandle, choice: ImageChoice, channels: Sequence[int] | None) -> None:
-        sizes = _level_pixel_sizes(handle)
+        sizes = level_pixel_sizes(handle)
         level = choose_level(choice, sizes, handle.name)
         check_number(choice.series, 1, "series", handle.name)
         self.height, self.width = handle.level_sizes[level]
@@ -112,7 +112,7 @@ class SlideSource:
             self._handle.close()
 
 
-def _level_pixel_sizes(handle: SlideHandle) -> list[PixelSize | None]:
+def level_pixel_sizes(handle: SlideHandle) -> list[PixelSize | None]:
     full = pixel_size(*(_number(handle.properties.get(f"openslide.mpp-{axis}")) for axis in "yx"))
     return [scaled(full, handle.level_sizes[0], level) for level in handle.level_sizes]
 

@@ -33,6 +33,11 @@ def palette_of(chosen: ChosenPages, name: str) -> NDArray[Any]:
         raise SourceError(
             f"{name}: has a damaged structure: {colors.shape[0]} palette colours for samples of {bits} bits"
         )
+    return as_stored(colors)
+
+
+def as_stored(colors: NDArray[np.uint16]) -> NDArray[Any]:
+    """Colours of a table as uint8 where they are 8 bits, in any of the ways that these are stored."""
     if not (colors % 257).any():
         return (colors // 257).astype(np.uint8)
     if not (colors % 256).any():

@@ -61,6 +61,12 @@ def _described_pixel_size(tiff: Any, page: Any) -> PixelSize | None:
 
 def _ome_pixel_size(tiff: Any, number: int) -> PixelSize | None:
     """From the Pixels element of the series' Image."""
+    pixels = ome_pixels(tiff, number)
+    return None if pixels is None else pixel_size(_physical(pixels, "Y"), _physical(pixels, "X"))
+
+
+def ome_pixels(tiff: Any, number: int) -> ET.Element | None:
+    """The Pixels element of the Image that is series ``number`` of an OME-TIFF; None where that is not certain."""
     try:
         root = ET.fromstring(tiff.ome_metadata)  # noqa: S314 - tifffile has parsed it before, and expat bounds entities
     except (ET.ParseError, TypeError):
@@ -71,8 +77,7 @@ def _ome_pixel_size(tiff: Any, number: int) -> PixelSize | None:
         number = 0
         if len(images) != 1:
             return None
-    pixels = next((element for element in images[number] if element.tag.endswith("Pixels")), None)
-    return None if pixels is None else pixel_size(_physical(pixels, "Y"), _physical(pixels, "X"))
+    return next((element for element in images[number] if element.tag.endswith("Pixels")), None)
 
 
 def _physical(pixels: Any, axis: str) -> float | None:

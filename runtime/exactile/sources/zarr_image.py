@@ -48,10 +48,10 @@ def choose_image(node: Any, choice: ImageChoice, name: str) -> ZarrImage:
 def _plain_image(array: Any, choice: ImageChoice, name: str) -> ZarrImage:
     check_number(choice.series, 1, "series", name, "image")
     level = choose_level(choice, [None], name)
-    return ZarrImage(array=array, axes=_plain_axes(array, choice, name), level=level, documents=(_document(array),))
+    return ZarrImage(array=array, axes=plain_axes(array, choice, name), level=level, documents=(_document(array),))
 
 
-def _plain_axes(array: Any, choice: ImageChoice, name: str) -> str:
+def plain_axes(array: Any, choice: ImageChoice, name: str) -> str:
     """The axes as told, as the array calls its dimensions, or YX and YXC by their number."""
     named = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
     if choice.axes is None and named and any(named):
@@ -77,11 +77,11 @@ def _group_image(group: Any, choice: ImageChoice, name: str) -> ZarrImage:
     else:
         entries, number = ome.get("multiscales"), choice.series
     if not entries:
-        raise _no_image(group, ome, name)
+        raise no_image(group, ome, name)
     multiscale = entries[check_number(number, len(entries), "series", name)]
     datasets = multiscale["datasets"]
-    axes = _ome_axes(multiscale, choice, name)
-    sizes = [_level_pixel_size(multiscale, dataset) for dataset in datasets]
+    axes = ome_axes(multiscale, choice, name)
+    sizes = [level_pixel_size(multiscale, dataset) for dataset in datasets]
     level = choose_level(choice, sizes, name)
     array = open_member(group, datasets[level]["path"], name)
     if not is_array(array):
@@ -92,7 +92,7 @@ def _group_image(group: Any, choice: ImageChoice, name: str) -> ZarrImage:
 
 def _numbered_series(group: Any, choice: ImageChoice, name: str) -> tuple[Any, Mapping[str, Any]]:
     """The image of a hierarchy that bioformats2raw wrote: groups 0, 1, ..., one for each series."""
-    names = [key for key in member_names(group) if key.isdigit()]
+    names = series_names(group)
     if names:
         check_number(choice.series, len(names), "series", name)
     image = open_member(group, str(choice.series), name)
@@ -100,13 +100,18 @@ def _numbered_series(group: Any, choice: ImageChoice, name: str) -> tuple[Any, M
     return image, attributes.get("ome", attributes)
 
 
-def _no_image(group: Any, ome: Mapping[str, Any], name: str) -> SourceError:
+def series_names(group: Any) -> list[str]:
+    """Names of the images of a hierarchy that bioformats2raw wrote; none where the store cannot tell."""
+    return sorted((key for key in member_names(group) if key.isdigit()), key=int)
+
+
+def no_image(group: Any, ome: Mapping[str, Any], name: str) -> SourceError:
     held = ", ".join(member_names(group)) or "nothing that can be listed"
     kind = "a plate" if "plate" in ome else "a well" if "well" in ome else "a group without images (multiscales)"
     return SourceError(f"{name}: is {kind}; give the path of one image in it: it holds {held}")
 
 
-def _ome_axes(multiscale: Mapping[str, Any], choice: ImageChoice, name: str) -> str:
+def ome_axes(multiscale: Mapping[str, Any], choice: ImageChoice, name: str) -> str:
     # Versions 0.1 and 0.2 had these axes alone, 0.3 only names.
     axes = "".join(_letter(axis) for axis in multiscale.get("axes", "tczyx"))
     if choice.axes is not None and choice.axes != axes:
@@ -120,7 +125,7 @@ def _letter(axis: Mapping[str, Any] | str | None) -> str:
     return letter if letter in set("TCZYX") else _LETTERS.get(str(kind).lower(), "?")
 
 
-def _level_pixel_size(multiscale: Mapping[str, Any], dataset: Mapping[str, Any]) -> PixelSize | None:
+def level_pixel_size(multiscale: Mapping[str, Any], dataset: Mapping[str, Any]) -> PixelSize | None:
     """From the scales of the level and of the whole pyramid; None where an axis has no unit."""
     sides = {}
     for index, axis in enumerate(multiscale.get("axes", ())):
