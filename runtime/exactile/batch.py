@@ -18,6 +18,7 @@ from typing import Generic, TypeVar
 from exactile.errors import CancelledError
 from exactile.image_run import ImageRun
 from exactile.summary import Summary
+from exactile.waited_thread import WaitedThread
 
 OVERLAP_SHARE = 8
 """One in so many bytes of the memory budget is for what the image before still holds."""
@@ -59,7 +60,7 @@ class _Running(Generic[Name]):
     thread: threading.Thread | None = None
 
     def start(self) -> None:
-        self.thread = threading.Thread(target=self._work, name="exactile-image", daemon=True)
+        self.thread = WaitedThread(target=self._work, name="exactile-image", daemon=True)
         self.thread.start()
 
     def cancel(self, cause: BaseException) -> None:

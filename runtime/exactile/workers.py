@@ -12,6 +12,8 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
+from exactile.waited_thread import WaitedThread
+
 Value = TypeVar("Value")
 
 
@@ -93,7 +95,7 @@ class Workers:
 
     def _start(self) -> None:
         name = f"{self._name}_{len(self._threads)}"
-        thread = threading.Thread(target=_serve, args=(self._tasks,), name=name, daemon=True)
+        thread = WaitedThread(target=_serve, args=(self._tasks,), name=name, daemon=True)
         self._threads.append(thread)
         thread.start()
 

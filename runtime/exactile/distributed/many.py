@@ -31,6 +31,7 @@ from exactile.sources.alpha import leave_out_alpha
 from exactile.sources.open import open_source
 from exactile.sources.protocol import Source
 from exactile.summary import Summary
+from exactile.waited_thread import WaitedThread
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -121,7 +122,7 @@ class ManySegmentations:
         self._outcomes: queue.SimpleQueue[ImageOutcome | BaseException | None] = queue.SimpleQueue()
         self._large: queue.SimpleQueue[tuple[int, _Image] | None] = queue.SimpleQueue()
         self._models: dict[int, _Model] = {}
-        self._thread = threading.Thread(target=self._work, name="exactile-cluster", daemon=True)
+        self._thread = WaitedThread(target=self._work, name="exactile-cluster", daemon=True)
         self._thread.start()
 
     def __iter__(self) -> Iterator[ImageOutcome]:
@@ -139,7 +140,7 @@ class ManySegmentations:
 
     def _work(self) -> None:
         in_blocks = [
-            threading.Thread(target=self._run_large, name=f"exactile-cluster-{number}", daemon=True)
+            WaitedThread(target=self._run_large, name=f"exactile-cluster-{number}", daemon=True)
             for number in range(LARGE_SIDE_BY_SIDE)
         ]
         for thread in in_blocks:

@@ -24,6 +24,7 @@ from exactile.sinks.zarr_blocks import SharedZarr, SharedZarrSink
 from exactile.sources.alpha import leave_out_alpha
 from exactile.sources.open import open_source
 from exactile.stored_values import NO_NAN, NanReport
+from exactile.waited_thread import WaitedThread
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -115,7 +116,7 @@ class Segmentation:
         self._stop = threading.Event()
         self._summary: ClusterSummary | None = None
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._guarded, name="exactile-cluster", daemon=True)
+        self._thread = WaitedThread(target=self._guarded, name="exactile-cluster", daemon=True)
         self._thread.start()
 
     @property

@@ -29,6 +29,7 @@ from exactile.plan.tiles import Step
 from exactile.sinks.protocol import Sink
 from exactile.sources.protocol import Source
 from exactile.stored_values import StoredValues
+from exactile.waited_thread import WaitedThread
 
 Progress = Callable[[int], None]
 """Called with the number of result pixels just written."""
@@ -147,7 +148,7 @@ class Pipeline:
             except BaseException as error:  # noqa: BLE001 - whatever it is, it is re-raised in the caller's thread
                 self.cancellation.cancel(error)
 
-        return threading.Thread(target=guarded, name=f"exactile-{name}", daemon=True)
+        return WaitedThread(target=guarded, name=f"exactile-{name}", daemon=True)
 
     def _wait(self, threads: list[threading.Thread]) -> None:
         try:
