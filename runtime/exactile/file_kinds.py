@@ -85,7 +85,7 @@ _SIGNS: tuple[tuple[int, bytes, FileKind], ...] = (
     (0, b"\xda\xce\xbe\x0a", _other_image("a Nikon ND2 file", _BIOFORMATS)),
     (0, b"\x70\0\0\0", _other_image("a Leica LIF file", _BIOFORMATS)),
     (0, b"ZISRAWFILE", _other_image("a Zeiss CZI file", _BIOFORMATS)),
-    (128, b"DICM", _other_image("a DICOM file", _PLANES)),
+    (128, b"DICM", _image("a DICOM file")),
     (0, b"SIMPLE  =", _other_image("a FITS file", _PLANES)),
     (0, b"v/1\x01", _other_image("an OpenEXR picture")),
     (0, b"8BPS", _other_image("a Photoshop document", "save it as TIFF without layers")),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from enum import Enum, auto
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
@@ -13,6 +14,8 @@ from exactile.errors import SourceError
 from exactile.file_kinds import not_an_image
 from exactile.sources.array_like import open_array
 from exactile.sources.damage import OnCorrupt
+from exactile.sources.dicom_files import DICOM_SUFFIX, holds_dicom
+from exactile.sources.dicom_header import is_dicom
 from exactile.sources.image_choice import ImageChoice, check_no_page, check_single_image
 from exactile.sources.picture_formats import picture_format
 from exactile.sources.positional_file import PositionalFile
@@ -21,6 +24,7 @@ from exactile.sources.slide_vendor import is_named_as_slide, is_other_slide, is_
 from exactile.sources.zarr_store import is_zarr
 
 if TYPE_CHECKING:
+    from exactile.sources.dicom import DicomSource
     from exactile.sources.slide import SlideSource
     from exactile.sources.tiff import TiffSource
     from exactile.sources.zarr import ZarrSource
@@ -33,6 +37,7 @@ _READ = (
 
 
 class _Kind(Enum):
+    dicom = auto()
     npy = auto()
     picture = auto()
     slide = auto()
@@ -62,8 +67,9 @@ def open_source(
     An array is one of numpy, Zarr (also a group), dask, xarray, or anything with ``__array__``: see
     ``exactile.sources.array_like.open_array``.
 
-    Aperio's slides (SVS) are read as the TIFF files that they are, other scanners' with OpenSlide. At addresses
-    (``http://``, ``s3://``, ...) Zarr is read.
+    Aperio's slides (SVS) are read as the TIFF files that they are, slides in DICOM files with wsidicom (a folder of
+    them, or one file for its level: see ``DicomSource``), other scanners' with OpenSlide. At addresses (``http://``,
+    ``s3://``, ...) Zarr is read.
 
     ``axes`` is YX, YXC or CYX; ``channels`` chooses channels in any order; ``level`` chooses from a pyramid by
     number, ``mpp`` by microns per pixel, within 5 %; ``series`` chooses from several images, ``z`` and ``t`` a plane
@@ -97,12 +103,16 @@ def open_source(
     return _class_of(kind)(image, **chosen)
 
 
-def _class_of(kind: _Kind) -> type[TiffSource | ZarrSource | SlideSource]:
+def _class_of(kind: _Kind) -> type[TiffSource | ZarrSource | SlideSource | DicomSource]:
     """The source for a kind of image that holds several. Heavy libraries are imported with it."""
     if kind is _Kind.zarr:
         from exactile.sources.zarr import ZarrSource
 
         return ZarrSource
+    if kind is _Kind.dicom:
+        from exactile.sources.dicom import DicomSource
+
+        return DicomSource
     if kind is _Kind.slide:
         from exactile.sources.slide import SlideSource
 
@@ -116,11 +126,16 @@ def _kind_of(image: str | os.PathLike[str]) -> _Kind:
     """Told by content. Raises SourceError when it is nothing that is read."""
     if is_zarr(image):
         return _Kind.zarr
+    named_dicom = Path(image).suffix.lower() == DICOM_SUFFIX
+    if holds_dicom(image) or (named_dicom and is_dicom(image)):
+        return _Kind.dicom
     start = _first_bytes(image)
     if start.startswith(_TIFF):
         return _Kind.slide if is_slide_in_tiff(image) else _Kind.tiff
     if start.startswith(_NPY):
         return _Kind.npy
+    if named_dicom or is_dicom(image):
+        return _Kind.dicom
     if picture_format(start) is not None and not is_named_as_slide(image):  # MIRAX's file is a JPEG picture, too
         return _Kind.picture
     if is_other_slide(image):
