@@ -96,7 +96,7 @@ def test_a_run_of_a_bundle_imports_nothing_of_other_commands_or_of_gpus(tmp_path
     assert "exactile.cli.run" in imported
     others = {f"exactile.cli.{name}" for name in NAMES if name != "run"}
     of_gpus = {"exactile.engines.families", "exactile.processors.gpu", "pycuda", "cuda", "tensorrt", "tensorrt_rtx"}
-    frameworks = {"exactile_converters", "onnx", "onnx_ir", "torch", "matplotlib", "zarr", "openslide", "pydicom", "asyncio"}
+    frameworks = {"exactile_converters", "onnx", "onnx_ir", "torch", "matplotlib", "zarr", "openslide", "asyncio"}
     assert not (others | of_gpus | frameworks) & imported
 
 

@@ -73,9 +73,16 @@ class TilePlane:
             )  # fmt: skip
         self.form.check(frame)
         pixels: NDArray[Any] = self.decoder.decode(frame)
-        if pixels.size != np.prod(self.form.shape) or self.form.shape[: pixels.ndim] != pixels.shape:
+        if not self._is_whole(pixels):
             raise DamagedDataError(f"it decodes to {pixels.shape} instead of {self.form.shape}")
         return pixels.reshape(self.form.shape)
+
+    def _is_whole(self, pixels: NDArray[Any]) -> bool:
+        """Whether these are all pixels of a frame. wsidicom's decoder of RLE drops axes of length 1."""
+        shape = self.form.shape
+        if self.form.coding is Coding.rle:
+            return [size for size in pixels.shape if size > 1] == [size for size in shape if size > 1]
+        return pixels.shape == shape or (self.form.samples == 1 and pixels.shape == shape[:2])
 
 
 def open_plane(instance: DicomInstance, path: str, z: float) -> TilePlane:

@@ -7,9 +7,18 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from exactile.errors import SourceError
-from exactile.sources.dicom_header import PREAMBLE_BYTES, DicomHeader, is_dicom, names_slide_class, read_header
+from exactile.sources.dicom_header import (
+    PREAMBLE_BYTES,
+    DicomHeader,
+    first_bytes,
+    is_dicom,
+    names_slide_class,
+    read_header,
+)
 
-DICOM_SUFFIX = ".dcm"
+_SUFFIX = ".dcm"
+_TIFF = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+_NPY = b"\x93NUMPY"
 
 
 def is_dicom_folder(folder: str | os.PathLike[str]) -> bool:
@@ -21,12 +30,21 @@ def is_dicom_folder(folder: str | os.PathLike[str]) -> bool:
     return all(map(_is_file_of_dicom, entries)) and any(map(names_slide_class, entries))
 
 
-def holds_dicom(folder: str | os.PathLike[str]) -> bool:
-    """Whether ``folder`` is one with a DICOM file in it."""
+def is_dicom_image(path: str | os.PathLike[str]) -> bool:
+    """Whether ``path`` is to be read as DICOM: a folder with a DICOM file in it, or a file by content and by name.
+
+    A DICOM file may be a TIFF file, too; it is read as that, unless its name ends in .dcm. What has this name and is
+    nothing else that is known by its first bytes is a DICOM file, too, if a damaged one.
+    """
     try:
-        return Path(folder).is_dir() and any(map(_is_file_of_dicom, _entries(Path(folder))))
+        if Path(path).is_dir():
+            return any(map(_is_file_of_dicom, _entries(Path(path))))
     except (OSError, ValueError):
         return False
+    named, start = Path(path).suffix.lower() == _SUFFIX, first_bytes(path)
+    if is_dicom(path):
+        return named or not start.startswith(_TIFF)
+    return named and bool(start) and not start.startswith((*_TIFF, _NPY))
 
 
 def slide_headers(path: str | os.PathLike[str]) -> list[DicomHeader]:

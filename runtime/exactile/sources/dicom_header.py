@@ -83,12 +83,12 @@ class DicomHeader:
 
 def is_dicom(path: str | os.PathLike[str]) -> bool:
     """Whether a file begins as DICOM files do; False where it cannot be read."""
-    return _first_bytes(path)[PREAMBLE_BYTES : PREAMBLE_BYTES + len(_PREFIX)] == _PREFIX
+    return first_bytes(path)[PREAMBLE_BYTES : PREAMBLE_BYTES + len(_PREFIX)] == _PREFIX
 
 
 def names_slide_class(path: str | os.PathLike[str]) -> bool:
     """Whether a DICOM file is of a slide: its class stands at its beginning in plain text."""
-    start = _first_bytes(path)
+    start = first_bytes(path)
     return any(SLIDE_CLASS.encode() + end in start for end in (b"\0", b"\x02"))
 
 
@@ -115,7 +115,8 @@ def one_line(error: Exception) -> str:
     return " ".join(text.split())[:200] or type(error).__name__
 
 
-def _first_bytes(path: str | os.PathLike[str]) -> bytes:
+def first_bytes(path: str | os.PathLike[str]) -> bytes:
+    """Nothing where the file cannot be read."""
     try:
         with Path(path).open("rb") as file:
             return file.read(PREAMBLE_BYTES + _META_BYTES)

@@ -49,9 +49,9 @@ def find_images(paths: Iterable[str | os.PathLike[str]], *, recursive: bool = Fa
 
     A file is an image whatever its name; of a folder the files with LISTED_SUFFIXES, the Zarr folders and the folders
     of slides in DICOM files are, sorted by name, hidden ones left out; ``recursive`` enters the folders in it, after
-    its files. A Zarr folder is one image, and so is a folder in which all files are DICOM (by ``DICM`` at byte 128), one
-    of a slide among them: its levels are files, so that no file of it stands for the slide. No image is opened. Raises
-    SourceError naming all that is not there, or a folder without images.
+    its files. A Zarr folder is one image, and so is a folder in which all files are DICOM (by ``DICM`` at byte 128),
+    one of a slide among them: its levels are files, so that no file of it stands for the slide. No image is opened.
+    Raises SourceError naming all that is not there, or a folder without images.
     """
     named = list(paths)
     missing = [os.fspath(path) for path in named if as_address(path) is None and not Path(path).exists()]
@@ -92,9 +92,10 @@ def _images_of(path: str | os.PathLike[str], passed: Counter[str], *, recursive:
         (image, image.parent.relative_to(folder)) for image in _listed(folder, here, recursive=recursive)
     ]
     if not found:
+        inner = "" if recursive else ", folders in it only with --recursive"
         raise SourceError(
             f"{os.fspath(path)}: holds no images{_but(here)}; files ending in {', '.join(LISTED_SUFFIXES)}, Zarr "
-            f"folders and folders of a slide in DICOM files are taken{'' if recursive else ', folders in it only with --recursive'}"
+            f"folders and folders of a slide in DICOM files are taken{inner}"
         )
     passed.update(here)
     return found

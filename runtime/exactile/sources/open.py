@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from enum import Enum, auto
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
@@ -14,8 +13,7 @@ from exactile.errors import SourceError
 from exactile.file_kinds import not_an_image
 from exactile.sources.array_like import open_array
 from exactile.sources.damage import OnCorrupt
-from exactile.sources.dicom_files import DICOM_SUFFIX, holds_dicom
-from exactile.sources.dicom_header import is_dicom
+from exactile.sources.dicom_files import is_dicom_image
 from exactile.sources.image_choice import ImageChoice, check_no_page, check_single_image
 from exactile.sources.picture_formats import picture_format
 from exactile.sources.positional_file import PositionalFile
@@ -126,16 +124,13 @@ def _kind_of(image: str | os.PathLike[str]) -> _Kind:
     """Told by content. Raises SourceError when it is nothing that is read."""
     if is_zarr(image):
         return _Kind.zarr
-    named_dicom = Path(image).suffix.lower() == DICOM_SUFFIX
-    if holds_dicom(image) or (named_dicom and is_dicom(image)):
+    if is_dicom_image(image):
         return _Kind.dicom
     start = _first_bytes(image)
     if start.startswith(_TIFF):
         return _Kind.slide if is_slide_in_tiff(image) else _Kind.tiff
     if start.startswith(_NPY):
         return _Kind.npy
-    if named_dicom or is_dicom(image):
-        return _Kind.dicom
     if picture_format(start) is not None and not is_named_as_slide(image):  # MIRAX's file is a JPEG picture, too
         return _Kind.picture
     if is_other_slide(image):
