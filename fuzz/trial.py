@@ -41,6 +41,8 @@ def recipe_of(kind: Kind, seed: int) -> Recipe:
         from fuzz.tiff_cases import tiff_recipe as draw
     elif kind == "picture":
         from fuzz.picture_cases import picture_recipe as draw
+    elif kind == "dicom":
+        from fuzz.dicom_cases import dicom_recipe as draw
     elif kind == "contract":
         from fuzz.contract_cases import contract_recipe as draw
     else:
@@ -94,6 +96,16 @@ def _try_picture(recipe: Recipe, folder: Path) -> Outcome:
     return bounds if bounds.verdict == "failure" else _costing(picture_verdict.judge(path, found), bounds)
 
 
+def _try_dicom(recipe: Recipe, folder: Path) -> Outcome:
+    from fuzz import dicom_verdict
+    from fuzz.dicom_cases import dicom_case
+
+    path = folder / dicom_verdict.NAME
+    path.write_bytes(dicom_case(recipe))
+    bounds, (found,) = _within(lambda: dicom_verdict.read_case(path))
+    return bounds if bounds.verdict == "failure" else _costing(dicom_verdict.judge(path, found), bounds)
+
+
 def _try_contract(recipe: Recipe, folder: Path) -> Outcome:
     from fuzz import contract_verdict
     from fuzz.contract_cases import contract_case
@@ -121,4 +133,10 @@ def _try_onnx(recipe: Recipe, folder: Path) -> Outcome:
     return _costing(onnx_verdict.judge(path, geometry, *run), bounds)
 
 
-_TRIALS = {"tiff": _try_tiff, "picture": _try_picture, "contract": _try_contract, "onnx": _try_onnx}
+_TRIALS = {
+    "tiff": _try_tiff,
+    "picture": _try_picture,
+    "dicom": _try_dicom,
+    "contract": _try_contract,
+    "onnx": _try_onnx,
+}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fuzz.contract_cases import MUTATIONS as CONTRACT_MUTATIONS
+from fuzz.dicom_bases import BASES as SLIDES
 from fuzz.harness import try_all
 from fuzz.models import BUNDLE
 from fuzz.onnx_cases import MUTATIONS as ONNX_MUTATIONS
@@ -15,8 +16,8 @@ from fuzz.tiff_cases import MUTATIONS as TIFF_MUTATIONS
 from fuzz.tiff_cases import tiff_case
 from fuzz.trial import prepare, recipe_of
 
-KINDS = ("tiff", "picture", "contract", "onnx")
-CASES = {"tiff": 400, "picture": 400, "contract": 300, "onnx": 300}
+KINDS = ("tiff", "picture", "dicom", "contract", "onnx")
+CASES = {"tiff": 400, "picture": 400, "dicom": 300, "contract": 300, "onnx": 300}
 FIRST_SEED = 1_000_000
 
 FOUND = {
@@ -56,6 +57,7 @@ FOUND = {
         ("jp2 rgb", "a sector lost", 3947),
         ("jp2 16 bits", "bits with checksums", "colours and bits", 5930),
     ],
+    "dicom": [],
     "contract": [
         # Another result: weights found one byte further on.
         (BUNDLE, "another number", "one more or less", 3),
@@ -145,6 +147,7 @@ def test_intact_files_give_a_right_result_so_that_errors_mean_damage(prepared, k
     bases = {
         "tiff": list(BASES),
         "picture": list(PICTURES),
+        "dicom": list(SLIDES),
         "contract": [BUNDLE],
         "onnx": ["unet_d1", "asymmetric", "valid", "stain_unet"],
     }[kind]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import imagecodecs
 import numpy as np
+import openslide
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -150,6 +151,27 @@ def test_jpeg_of_12_bits_and_near_lossless_jpeg_ls_are_what_their_decoders_make_
     save(near, dataset(level, Slide(), frames))
     np.testing.assert_array_equal(opened(near), pydicom_level(near, level))
     assert np.abs(opened(near)[..., 0].astype(int) - GREY[0, 0]).max() == 2
+
+
+@pytest.mark.parametrize("sparse", [False, True], ids=["full", "sparse"])
+@pytest.mark.parametrize(
+    ("syntax", "colours"),
+    [
+        (uid.JPEGBaseline8Bit, "YBR_FULL_422"),
+        (uid.JPEGBaseline8Bit, "RGB"),
+        (uid.JPEG2000, "YBR_ICT"),
+        (uid.JPEG2000Lossless, "RGB"),
+        (uid.ExplicitVRLittleEndian, "RGB"),
+    ],
+)
+def test_openslide_with_decoders_of_its_own_has_the_same_pixels(tmp_path, syntax, colours, sparse):
+    common, form = Slide(), {"syntax": syntax, "photometric": colours, "sparse": sparse}
+    write(tmp_path / "a.dcm", Level(pixels=RGB, **form), common)
+    write(tmp_path / "b.dcm", Level(pixels=RGB[:, :, :150:2, :202:2], spacing_mm=0.001, **form), common)
+    with openslide.OpenSlide(tmp_path / "a.dcm") as other:
+        whole = np.asarray(other.read_region((0, 0), 0, other.dimensions))
+    np.testing.assert_array_equal(opened(tmp_path), whole[..., :3])
+    assert (whole[..., 3] == 255).all()
 
 
 @pytest.mark.parametrize("tables", ["basic", "extended", "empty"])

@@ -37,6 +37,10 @@ class FrameFile:
     def read(self, number: int, form: FrameForm) -> bytes:
         """A frame as it is stored. Raises DamagedDataError when it is not all there, or in several fragments."""
         offset, size_bytes = self.index[number - self.first]
+        if offset < _ITEM_BYTES or offset + size_bytes > self.file.size_bytes:
+            raise DamagedDataError(
+                f"bytes {offset} to {offset + size_bytes} are needed, but the file ends at {self.file.size_bytes}"
+            )
         if form.coding is Coding.native:
             return self.file.read(offset, size_bytes)
         stored = self.file.read(offset - _ITEM_BYTES, size_bytes + _ITEM_BYTES)
@@ -67,10 +71,8 @@ class TilePlane:
         frame = self.file_of(number).read(number, self.form)
         if self.form.coding is Coding.native:
             # wsidicom's own decoder for these is not made for several threads at a time.
-            order = ">" if self.form.big_endian else "<"
-            return np.frombuffer(frame, self.form.dtype.newbyteorder(order)).astype(self.form.dtype).reshape(
-                self.form.shape
-            )  # fmt: skip
+            stored = np.frombuffer(frame, self.form.dtype.newbyteorder(">" if self.form.big_endian else "<"))
+            return stored.astype(self.form.dtype, copy=False).reshape(self.form.shape)
         self.form.check(frame)
         pixels: NDArray[Any] = self.decoder.decode(frame)
         if not self._is_whole(pixels):

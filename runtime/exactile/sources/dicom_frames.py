@@ -56,11 +56,11 @@ _LOSSLESS_JPEG = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
 _READ = "uncompressed, RLE, JPEG, JPEG-LS, JPEG 2000 and HTJ2K frames are read"
 _REMEDY = "store the slide with another transfer syntax"
 
-_DECODING_BYTES = {Coding.native: 1, Coding.rle: 3, Coding.jpeg: 3, Coding.jpeg_ls: 3}
+_DECODING_BYTES = {Coding.native: 2, Coding.rle: 3, Coding.jpeg: 3, Coding.jpeg_ls: 3}
 """For each byte of a decoded frame: the frame, what it is decoded from, and what is put into order."""
 
-_JPEG2000_DECODING_BYTES = 12
-"""For each sample beside the frame: OpenJPEG's own, of four bytes, and those of its wavelets."""
+_JPEG2000_DECODING_BYTES = 6
+"""For each sample beside the frame and what it is decoded from: OpenJPEG's own, of four bytes, and its wavelets."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

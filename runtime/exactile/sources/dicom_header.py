@@ -133,7 +133,7 @@ def _header(path: Path, data: Any) -> DicomHeader:
         study=_text(data, "StudyInstanceUID"),
         series=_text(data, "SeriesInstanceUID"),
         frame_of_reference=_text(data, "FrameOfReferenceUID"),
-        kind=str(kinds[2]) if not isinstance(kinds, str) and len(kinds) > 2 else "",
+        kind=one_line(ValueError(kinds[2]))[:64] if not isinstance(kinds, str) and len(kinds) > 2 else "",
         modality=_text(data, "Modality"),
         number=_number(data, "InstanceNumber"),
         whole=_text(data, "SOPInstanceUIDOfConcatenationSource"),
