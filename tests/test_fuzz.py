@@ -57,7 +57,16 @@ FOUND = {
         ("jp2 rgb", "a sector lost", 3947),
         ("jp2 16 bits", "bits with checksums", "colours and bits", 5930),
     ],
-    "dicom": [],
+    "dicom": [
+        # Two gigabytes for a frame that would lie beyond the file.
+        ("full jpeg", "an item", 2048),
+        # Messages with control characters.
+        ("full implicit", "a form", 200003),
+        ("sparse paths", "a sector lost", "a form", 202176),
+        # Damage that wsidicom reads over, so that the pixels are right.
+        ("sparse jpeg-ls", "a length", "a length", 201790),
+        ("full jpeg", "bits before the pixels", "bits anywhere", 203057),
+    ],
     "contract": [
         # Another result: weights found one byte further on.
         (BUNDLE, "another number", "one more or less", 3),

@@ -489,6 +489,16 @@ def test_a_damaged_frame_is_reported_and_never_made_up(tmp_path, syntax):
             opened(path)
 
 
+def test_a_jpeg_ls_frame_without_an_end_is_not_given_to_its_decoder(tmp_path, monkeypatch):
+    """CharLS takes a minute to find some of these damaged."""
+    level = Level(pixels=RGB, syntax=uid.JPEGLSLossless)
+    frames = [(place, encode(tile, level.syntax, "RGB", 8)[:200]) for place, tile in level.tiles()]
+    path = save(tmp_path / "a.dcm", dataset(level, Slide(), frames))
+    monkeypatch.setattr("wsidicom.codec.decoder.ImageCodecsDecoder.decode", None)
+    with pytest.raises(SourceError, match="the JPEG-LS stream has no end"):
+        opened(path)
+
+
 @pytest.mark.parametrize(("table", "message"), [(True, "frame 0.*not one item"), (False, "more fragments")])
 def test_frames_in_fragments_are_refused_whatever_the_table_says(tmp_path, table, message):
     level = Level(pixels=RGB, syntax=uid.JPEGLSLossless)

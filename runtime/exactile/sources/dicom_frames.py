@@ -24,6 +24,9 @@ _JPEG2000_COLOURS = (_GREY, _RGB, "YBR_ICT", "YBR_RCT")
 _PLAIN_COLOURS = (_GREY, _RGB)
 
 
+_END_OF_IMAGE = b"\xff\xd9"
+
+
 class Coding(Enum):
     """How the frames of a transfer syntax are stored."""
 
@@ -168,7 +171,7 @@ def _colours_of(coding: Coding, syntax: str) -> tuple[str, ...]:
 def _syntax_name(syntax: str) -> str:
     from pydicom.uid import UID
 
-    return UID(syntax).name
+    return str(UID(syntax).name) or "none"
 
 
 def _check_nothing(frame: bytes, form: FrameForm) -> None:
@@ -185,6 +188,8 @@ def _check_jpeg_ls(frame: bytes, form: FrameForm) -> None:
         raise DamagedDataError("the JPEG-LS stream has no frame header")
     _, _, height, width, components = struct.unpack_from(">HBHHB", frame, start + 2)
     _check_size(height, width, components, form)
+    if not frame.rstrip(b"\0").endswith(_END_OF_IMAGE):  # for some of these the decoder takes a minute to say so
+        raise DamagedDataError("the JPEG-LS stream has no end")
 
 
 def _check_jpeg2000(frame: bytes, form: FrameForm) -> None:

@@ -126,10 +126,10 @@ def _opened(headers: list[DicomHeader], stack: ExitStack) -> DicomInstance:
 
         with use_settings(Settings()):  # whatever the process has made the default: decoders are chosen by them
             instance = _instance(forms[0], [_reader(header, stack) for header in headers])
-    if any(form != forms[0] for form in forms) or not _same_image(instance):
-        raise SourceError(f"{first}: and other parts of the same image differ in size or samples; they are damaged")
-    with damage_reported(instance.name):
         _check_parts(instance, headers)
+        if any(form != forms[0] for form in forms) or not _same_image(instance):
+            raise SourceError(f"{first}: and other parts of the same image differ in size or samples; they are damaged")
+    with damage_reported(instance.name):
         _check_tiles(instance)
     return instance
 
