@@ -143,8 +143,7 @@ class DicomSource:
     def close(self) -> None:
         self._pool.close()
         for plane in self._planes:
-            for part in plane.files:
-                part.file.close()
+            plane.close()
 
 
 def _copies(series: DicomSeries, chosen: Sequence[int]) -> dict[str, ChannelCopy]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +61,11 @@ class TilePlane:
     form: FrameForm
     decoder: Any
 
+    def close(self) -> None:
+        """Safe to call twice."""
+        for part in self.files:
+            part.file.close()
+
     def file_of(self, number: int) -> FrameFile:
         return next(file for file in reversed(self.files) if number >= file.first)
 
@@ -88,18 +94,21 @@ class TilePlane:
 
 
 def open_plane(instance: DicomInstance, path: str, z: float) -> TilePlane:
-    """Opens the files anew, for reading at any position; ``close_planes`` closes them.
+    """Opens the files of ``instance`` anew, for reading at any position; ``close`` of the plane closes them.
 
-    Raises SourceError when the table of frames is damaged.
+    Raises SourceError when the table of frames is damaged, or there are no such tiles.
     """
     with damage_reported(instance.name):
         numbers = instance.frames(path, z)
         indices = [part.frame_index for part in instance.parts]
     if numbers is None:
         raise SourceError(f"{instance.name}: has no tiles of optical path {path} at focal plane {z:g} um")
-    files = []
-    for name, part, index in zip(instance.files, instance.parts, indices, strict=True):
-        files.append(FrameFile(file=PositionalFile(name), first=int(part.frame_offset), index=index))
+    with ExitStack() as opened:
+        files = []
+        for name, part, index in zip(instance.files, instance.parts, indices, strict=True):
+            files.append(FrameFile(file=PositionalFile(name), first=int(part.frame_offset), index=index))
+            opened.callback(files[-1].file.close)
+        opened.pop_all()
     return TilePlane(
         path=path, numbers=numbers, files=tuple(files), form=instance.form, decoder=instance.image_data.decoder
     )

@@ -116,8 +116,10 @@ def one_line(error: Exception) -> str:
 
 
 def first_bytes(path: str | os.PathLike[str]) -> bytes:
-    """Nothing where the file cannot be read."""
+    """Nothing of what is no regular file (a named pipe would wait for a writer), or cannot be read."""
     try:
+        if not Path(path).is_file():
+            return b""
         with Path(path).open("rb") as file:
             return file.read(PREAMBLE_BYTES + _META_BYTES)
     except (OSError, ValueError):
