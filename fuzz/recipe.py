@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-Kind = Literal["tiff", "picture", "czi", "contract", "onnx"]
+Kind = Literal["tiff", "picture", "czi", "dicom", "contract", "onnx"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 TWICE = 0.2

@@ -43,6 +43,8 @@ def recipe_of(kind: Kind, seed: int) -> Recipe:
         from fuzz.picture_cases import picture_recipe as draw
     elif kind == "czi":
         from fuzz.czi_cases import czi_recipe as draw
+    elif kind == "dicom":
+        from fuzz.dicom_cases import dicom_recipe as draw
     elif kind == "contract":
         from fuzz.contract_cases import contract_recipe as draw
     else:
@@ -107,6 +109,16 @@ def _try_czi(recipe: Recipe, folder: Path) -> Outcome:
     return bounds if bounds.verdict == "failure" else _costing(czi_verdict.judge(path, found, level), bounds)
 
 
+def _try_dicom(recipe: Recipe, folder: Path) -> Outcome:
+    from fuzz import dicom_verdict
+    from fuzz.dicom_cases import dicom_case
+
+    path = folder / dicom_verdict.NAME
+    path.write_bytes(dicom_case(recipe))
+    bounds, (found,) = _within(lambda: dicom_verdict.read_case(path))
+    return bounds if bounds.verdict == "failure" else _costing(dicom_verdict.judge(path, found), bounds)
+
+
 def _try_contract(recipe: Recipe, folder: Path) -> Outcome:
     from fuzz import contract_verdict
     from fuzz.contract_cases import contract_case
@@ -138,6 +150,7 @@ _TRIALS = {
     "tiff": _try_tiff,
     "picture": _try_picture,
     "czi": _try_czi,
+    "dicom": _try_dicom,
     "contract": _try_contract,
     "onnx": _try_onnx,
 }

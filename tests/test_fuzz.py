@@ -7,6 +7,7 @@ import pytest
 from fuzz.contract_cases import MUTATIONS as CONTRACT_MUTATIONS
 from fuzz.czi_bases import BASES as CZI_FILES
 from fuzz.czi_cases import MUTATIONS as CZI_MUTATIONS
+from fuzz.dicom_bases import BASES as SLIDES
 from fuzz.harness import try_all
 from fuzz.models import BUNDLE
 from fuzz.onnx_cases import MUTATIONS as ONNX_MUTATIONS
@@ -17,8 +18,8 @@ from fuzz.tiff_cases import MUTATIONS as TIFF_MUTATIONS
 from fuzz.tiff_cases import tiff_case
 from fuzz.trial import prepare, recipe_of
 
-KINDS = ("tiff", "picture", "czi", "contract", "onnx")
-CASES = {"tiff": 400, "picture": 400, "czi": 400, "contract": 300, "onnx": 300}
+KINDS = ("tiff", "picture", "czi", "dicom", "contract", "onnx")
+CASES = {"tiff": 400, "picture": 400, "czi": 400, "dicom": 300, "contract": 300, "onnx": 300}
 FIRST_SEED = 1_000_000
 
 FOUND = {
@@ -64,6 +65,16 @@ FOUND = {
         ("grey jpeg xr", "stored bits", 12259),
         ("grey jpeg xr", "stored bits", 12535),
         ("deep jpeg xr", "a stream's start", 13830),
+    ],
+    "dicom": [
+        # Two gigabytes for a frame that would lie beyond the file.
+        ("full jpeg", "an item", 2048),
+        # Messages with control characters.
+        ("full implicit", "a form", 200003),
+        ("sparse paths", "a sector lost", "a form", 202176),
+        # Damage that wsidicom reads over, so that the pixels are right.
+        ("sparse jpeg-ls", "a length", "a length", 201790),
+        ("full jpeg", "bits before the pixels", "bits anywhere", 203057),
     ],
     "contract": [
         # Another result: weights found one byte further on.
@@ -155,6 +166,7 @@ def test_intact_files_give_a_right_result_so_that_errors_mean_damage(prepared, k
         "tiff": list(BASES),
         "picture": list(PICTURES),
         "czi": list(CZI_FILES),
+        "dicom": list(SLIDES),
         "contract": [BUNDLE],
         "onnx": ["unet_d1", "asymmetric", "valid", "stain_unet"],
     }[kind]

@@ -58,6 +58,8 @@ HEAVY = {
     "zarr",
     "fsspec",
     "openslide",
+    "wsidicom",
+    "pydicom",
     "pycuda",
     "cuda",
     "tensorrt",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from exactile.cli.run_many import result_path
 from exactile.errors import SourceError
 from exactile.sources.listing import LISTED_SUFFIXES, describe_passed_over, find_images, list_images
 
@@ -92,6 +93,36 @@ def test_what_is_passed_over_is_counted_and_hidden_files_are_not(folder):
     assert describe_passed_over(passed) == (
         "1 folder (--recursive enters them), 1 .dcm, 1 .preview.png, 2 .txt, 1 file without a suffix"
     )
+
+
+def dicom(path: Path, sop_class: str = "1.2.840.10008.5.1.4.1.1.77.1.6") -> None:
+    """What a listing looks at: the beginning of a DICOM file, in which its class stands."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(bytes(128) + b"DICM" + bytes(20) + sop_class.encode() + b"\x02\0" + bytes(200))
+
+
+def test_a_folder_in_which_all_files_are_dicom_and_one_is_of_a_slide_is_one_image(tmp_path):
+    for name in ("1.2.840.1/a", "1.2.840.1/b.dcm", "1.2.840.2/a.dcm", "mixed/a.dcm", "ct/a.dcm"):
+        dicom(tmp_path / name, *(["1.2.840.10008.5.1.4.1.1.2"] if name.startswith("ct") else []))
+    dicom(tmp_path / "1.2.840.1" / "ct.dcm", "1.2.840.10008.5.1.4.1.1.2")
+    (tmp_path / "1.2.840.1" / ".hidden").write_bytes(b"")
+    (tmp_path / "mixed" / "a.tif").write_bytes(b"")
+    slides = [tmp_path / "1.2.840.1", tmp_path / "1.2.840.2"]
+    assert list_images([slides[0]]) == slides[:1]
+    found = find_images([tmp_path])
+    assert list(found.images) == slides
+    assert found.passed_over == {"folder": 2}
+    found = find_images([tmp_path], recursive=True)
+    assert list(found.images) == [*slides, tmp_path / "mixed" / "a.tif"]
+    assert found.passed_over == {".dcm": 2}
+    with pytest.raises(
+        SourceError, match=r"holds no images but 1 \.dcm; .* folders of a slide in DICOM files are taken"
+    ):
+        list_images([tmp_path / "ct"])
+    assert [result_path(slide, found, Path("out"), ".tif") for slide in slides] == [
+        Path("out/1.2.840.1.tif"),
+        Path("out/1.2.840.2.tif"),
+    ]
 
 
 def test_recursive_enters_folders_after_the_files_but_neither_zarr_nor_the_folder_of_a_slide(folder):

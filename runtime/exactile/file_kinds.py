@@ -84,7 +84,7 @@ _SIGNS: tuple[tuple[int, bytes, FileKind], ...] = (
     (208, b"MAP ", _other_image("an MRC map", _PLANES)),
     (0, b"\xda\xce\xbe\x0a", _image("a Nikon ND2 file")),
     (0, b"\x70\0\0\0", _image("a Leica LIF file")),
-    (128, b"DICM", _other_image("a DICOM file", _PLANES)),
+    (128, b"DICM", _image("a DICOM file")),
     (0, b"SIMPLE  =", _other_image("a FITS file", _PLANES)),
     (0, b"v/1\x01", _other_image("an OpenEXR picture")),
     (0, b"8BPS", _other_image("a Photoshop document", "save it as TIFF without layers")),

@@ -109,6 +109,8 @@ def stem(image: Path | str) -> str:
     for suffix in (".ome.tiff", ".ome.tif", ".ome.zarr"):
         if name.lower().endswith(suffix):
             return name[: -len(suffix)]
+    if Path(name).suffix[1:].isdigit() and Path(image).is_dir():  # a folder named by its UID
+        return name
     return Path(name).stem
 
 

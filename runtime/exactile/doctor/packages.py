@@ -36,6 +36,7 @@ PACKAGES = (
     Package("imagecodecs", "imagecodecs"),
     Package("openslide-python", "openslide", "vendors' slide formats other than TIFF", "slides"),
     Package("pylibCZIrw", "pylibCZIrw", "Zeiss CZI images", "czi"),
+    Package("wsidicom", "wsidicom", "slides in DICOM files", "dicom"),
     Package("zarr", "zarr", "Zarr images", "zarr"),
     Package("openvino", "openvino", "runs on a CPU with --engine openvino", "cpu-openvino"),
     Package("onnx", "onnx", "converting models, and running plain ONNX files", "convert"),

@@ -10,13 +10,12 @@ from pathlib import Path
 
 from exactile.errors import SourceError
 from exactile.sources.address import as_address
+from exactile.sources.dicom_files import is_dicom_folder
 from exactile.sources.picture_formats import PICTURE_SUFFIXES
 from exactile.sources.slide_vendor import SLIDE_SUFFIXES
 from exactile.sources.zarr_store import is_zarr
 
-# Of a slide in DICOM files, each level is a file or several, so that no file of a folder stands for it.
-_SLIDES = tuple(suffix for suffix in SLIDE_SUFFIXES if suffix != ".dcm")
-LISTED_SUFFIXES = (".tif", ".tiff", ".btf", ".svs", ".czi", ".npy", ".nd2", ".lif", *PICTURE_SUFFIXES, *_SLIDES)
+LISTED_SUFFIXES = (".tif", ".tiff", ".btf", ".svs", ".czi", ".npy", ".nd2", ".lif", *PICTURE_SUFFIXES, *SLIDE_SUFFIXES)
 """What a file of a folder ends with to be taken for an image, in either case."""
 
 _WRITTEN_SUFFIXES = (".preview.png", ".overlay.png")
@@ -48,9 +47,11 @@ def list_images(paths: Iterable[str | os.PathLike[str]], *, recursive: bool = Fa
 def find_images(paths: Iterable[str | os.PathLike[str]], *, recursive: bool = False) -> FoundImages:
     """The images that ``paths`` name, in their order.
 
-    A file is an image whatever its name; of a folder the files with LISTED_SUFFIXES and the Zarr folders in it are,
-    sorted by name, hidden ones left out; ``recursive`` enters the folders in it, after its files. A Zarr folder is one
-    image. No image is opened. Raises SourceError naming all that is not there, or a folder without images.
+    A file is an image whatever its name; of a folder the files with LISTED_SUFFIXES, the Zarr folders and the folders
+    of slides in DICOM files are, sorted by name, hidden ones left out; ``recursive`` enters the folders in it, after
+    its files. A Zarr folder is one image, and so is a folder in which all files are DICOM (by ``DICM`` at byte 128),
+    one of a slide among them: its levels are files, so that no file of it stands for the slide. No image is opened.
+    Raises SourceError naming all that is not there, or a folder without images.
     """
     named = list(paths)
     missing = [os.fspath(path) for path in named if as_address(path) is None and not Path(path).exists()]
@@ -70,7 +71,7 @@ def find_images(paths: Iterable[str | os.PathLike[str]], *, recursive: bool = Fa
 
 def is_image_folder(path: str | os.PathLike[str]) -> bool:
     """Whether ``path`` is a folder, and no image itself."""
-    return as_address(path) is None and Path(path).is_dir() and not _is_zarr_folder(Path(path))
+    return as_address(path) is None and Path(path).is_dir() and not _is_one_image(Path(path))
 
 
 def _images_of(path: str | os.PathLike[str], passed: Counter[str], *, recursive: bool) -> list[tuple[Path | str, Path]]:
@@ -91,9 +92,10 @@ def _images_of(path: str | os.PathLike[str], passed: Counter[str], *, recursive:
         (image, image.parent.relative_to(folder)) for image in _listed(folder, here, recursive=recursive)
     ]
     if not found:
+        inner = "" if recursive else ", folders in it only with --recursive"
         raise SourceError(
-            f"{os.fspath(path)}: holds no images{_but(here)}; files ending in {', '.join(LISTED_SUFFIXES)} and Zarr "
-            f"folders are taken{'' if recursive else ', folders in it only with --recursive'}"
+            f"{os.fspath(path)}: holds no images{_but(here)}; files ending in {', '.join(LISTED_SUFFIXES)}, Zarr "
+            f"folders and folders of a slide in DICOM files are taken{inner}"
         )
     passed.update(here)
     return found
@@ -105,11 +107,11 @@ def _listed(folder: Path, passed: Counter[str], *, recursive: bool) -> Iterator[
         entries = [entry for entry in sorted(folder.iterdir()) if not entry.name.startswith(".")]
     except OSError as error:
         raise SourceError(f"{folder}: cannot be listed: {error.strerror}") from error
-    slides = {entry.stem for entry in entries if entry.suffix.lower() in _SLIDES}
+    slides = {entry.stem for entry in entries if entry.suffix.lower() in SLIDE_SUFFIXES}
     parts = any(entry.suffix.lower() in _SLIDES_WITH_PICTURES for entry in entries)
     inner: list[Path] = []
     for entry in entries:
-        if entry.is_dir() and not _is_zarr_folder(entry):
+        if entry.is_dir() and not _is_one_image(entry):
             inner += [entry] if entry.name not in slides else []  # the folder of an MRXS slide belongs to it
         elif entry.is_dir() or _is_listed(entry.name, parts=parts):
             yield entry
@@ -145,5 +147,5 @@ def _but(passed: Counter[str]) -> str:
     return f" but {describe_passed_over(dict(sorted(passed.items())))}" if passed else ""
 
 
-def _is_zarr_folder(folder: Path) -> bool:
-    return folder.suffix.lower() == ".zarr" or is_zarr(folder)
+def _is_one_image(folder: Path) -> bool:
+    return folder.suffix.lower() == ".zarr" or is_zarr(folder) or is_dicom_folder(folder)

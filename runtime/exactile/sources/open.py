@@ -14,6 +14,7 @@ from exactile.errors import SourceError
 from exactile.file_kinds import not_an_image
 from exactile.sources.array_like import open_array
 from exactile.sources.damage import OnCorrupt
+from exactile.sources.dicom_files import is_dicom_image
 from exactile.sources.image_choice import ImageChoice, check_no_page, check_single_image
 from exactile.sources.picture_formats import picture_format
 from exactile.sources.positional_file import PositionalFile
@@ -34,6 +35,7 @@ _READ = (
 
 class _Kind(Enum):
     czi = auto()
+    dicom = auto()
     lif = auto()
     nd2 = auto()
     npy = auto()
@@ -45,6 +47,7 @@ class _Kind(Enum):
 
 _CLASSES = {
     _Kind.czi: "czi.CziSource",
+    _Kind.dicom: "dicom.DicomSource",
     _Kind.lif: "lif.LifSource",
     _Kind.nd2: "nd2.Nd2Source",
     _Kind.slide: "slide.SlideSource",
@@ -76,11 +79,10 @@ def open_source(
     An array is one of numpy, Zarr (also a group), dask, xarray, or anything with ``__array__``: see
     ``exactile.sources.array_like.open_array``.
 
-    Zeiss's CZI files are read with Zeiss's own library: see ``CziSource``.
-
-    Aperio's slides (SVS) are read as the TIFF files that they are, other scanners' with OpenSlide. At addresses
-    (``http://``, ``s3://``, ...) Zarr is read. Nikon's ND2 and Leica's LIF are read as nd2 and liffile read them: see
-    ``Nd2Source`` and ``LifSource``.
+    Aperio's slides (SVS) are read as the TIFF files that they are, slides in DICOM files with wsidicom (a folder of
+    them, or one file for its level: see ``DicomSource``), other scanners' with OpenSlide. At addresses (``http://``,
+    ``s3://``, ...) Zarr is read. Zeiss's CZI, Nikon's ND2 and Leica's LIF are read with pylibCZIrw, nd2 and liffile:
+    see ``CziSource``, ``Nd2Source`` and ``LifSource``.
 
     ``axes`` is YX, YXC or CYX; ``channels`` chooses channels in any order; ``level`` chooses from a pyramid by
     number, ``mpp`` by microns per pixel, within 5 %; ``series`` chooses from several images, ``z`` and ``t`` a plane
@@ -130,14 +132,12 @@ def _kind_of(image: str | os.PathLike[str]) -> _Kind:
     """Told by content. Raises SourceError when it is nothing that is read."""
     if is_zarr(image):
         return _Kind.zarr
+    if is_dicom_image(image):
+        return _Kind.dicom
     start = _first_bytes(image)
-    if start.startswith(_TIFF):
-        return _Kind.slide if is_slide_in_tiff(image) else _Kind.tiff
-    if start.startswith(_NPY):
-        return _Kind.npy
-    microscope = _microscope_kind(image, start)
-    if microscope is not None:
-        return microscope
+    known = _kind_by_start(image, start)
+    if known is not None:
+        return known
     if picture_format(start) is not None and not is_named_as_slide(image):  # MIRAX's file is a JPEG picture, too
         return _Kind.picture
     if is_other_slide(image):
@@ -145,13 +145,14 @@ def _kind_of(image: str | os.PathLike[str]) -> _Kind:
     raise SourceError(not_an_image(image, _READ))
 
 
-def _microscope_kind(image: str | os.PathLike[str], start: bytes) -> _Kind | None:
-    """CZI, ND2 or LIF."""
+def _kind_by_start(image: str | os.PathLike[str], start: bytes) -> _Kind | None:
+    """TIFF, .npy, CZI, ND2 or LIF; None for other files."""
+    if start.startswith(_TIFF):
+        return _Kind.slide if is_slide_in_tiff(image) else _Kind.tiff
     if start.startswith(_ND2) or (start[4:8] == b"jP  " and os.fspath(image).lower().endswith(".nd2")):
         return _Kind.nd2  # of the older kind, which is JPEG 2000, its source says that it is not read
-    if start.startswith(_CZI):
-        return _Kind.czi
-    return _Kind.lif if start.startswith(_LIF) else None
+    signs = {_NPY: _Kind.npy, _CZI: _Kind.czi, _LIF: _Kind.lif}
+    return next((kind for sign, kind in signs.items() if start.startswith(sign)), None)
 
 
 def _first_bytes(path: str | os.PathLike[str]) -> bytes:

@@ -8,7 +8,7 @@ from typing import Any
 
 from exactile.errors import SourceError
 
-SLIDE_SUFFIXES = (".mrxs", ".ndpi", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".dcm")
+SLIDE_SUFFIXES = (".mrxs", ".ndpi", ".scn", ".bif", ".vms", ".vmu", ".svslide")
 """Suffixes of slides that OpenSlide reads; a file is told by its content where its content tells."""
 
 _APERIO_YCBCR = 33003
@@ -54,7 +54,7 @@ def is_named_as_slide(path: str | os.PathLike[str]) -> bool:
 
 
 def is_other_slide(path: str | os.PathLike[str]) -> bool:
-    """Whether a file that is no TIFF is a slide (MRXS, DICOM, VMS, ...), or looks like one by its name.
+    """Whether a file that is no TIFF is a slide (MRXS, VMS, ...), or looks like one by its name.
 
     Raises SourceError when it looks like one and OpenSlide is not installed.
     """

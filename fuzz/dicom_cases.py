@@ -1,0 +1,210 @@
+"""Damaged slides in DICOM files: bits, disks, transfers, and elements that lie."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+
+import numpy as np
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+
+from fuzz.dicom_bases import BASES, dicom_base
+from fuzz.recipe import Recipe, draw
+
+Random = np.random.Generator
+Mutation = Callable[[bytearray, Random], bytearray]
+
+NUMBERS = (
+    0,
+    1,
+    2,
+    3,
+    7,
+    8,
+    9,
+    12,
+    15,
+    16,
+    23,
+    24,
+    25,
+    39,
+    40,
+    41,
+    61,
+    83,
+    255,
+    256,
+    4096,
+    65535,
+    65536,
+    2**31,
+    2**32 - 1,
+)
+SIGNS = b"0123456789.\\ ABRGYFULT_\0\xff-+"
+ITEM = b"\xfe\xff\x00\xe0"
+PIXELS = b"\xe0\x7f\x10\x00"
+
+SIZES = (
+    "Rows", "Columns", "NumberOfFrames", "TotalPixelMatrixColumns", "TotalPixelMatrixRows",
+    "TotalPixelMatrixFocalPlanes", "NumberOfOpticalPaths", "ColumnPositionInTotalImagePixelMatrix",
+    "RowPositionInTotalImagePixelMatrix",
+)  # fmt: skip
+FORMS = (
+    "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "BitsAllocated", "BitsStored", "HighBit",
+    "PixelRepresentation", "ImageType", "DimensionOrganizationType", "TransferSyntaxUID",
+)  # fmt: skip
+PLACES = (
+    "OpticalPathIdentifier", "ZOffsetInSlideCoordinateSystem", "SpacingBetweenSlices", "PixelSpacing",
+    "ImageOrientationSlide", "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "ImagedVolumeWidth",
+)  # fmt: skip
+SEQUENCES = (
+    "PerFrameFunctionalGroupsSequence", "PlanePositionSlideSequence", "OpticalPathSequence",
+    "OpticalPathIdentificationSequence", "SharedFunctionalGroupsSequence", "TotalPixelMatrixOriginSequence",
+    "ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PixelData",
+)  # fmt: skip
+
+
+def dicom_recipe(seed: int) -> Recipe:
+    return draw("dicom", list(BASES), list(MUTATIONS), seed)
+
+
+def dicom_case(recipe: Recipe) -> bytes:
+    """The file of a recipe."""
+    data, rng = bytearray(dicom_base(recipe.base)), recipe.random()
+    for mutation in recipe.mutations:
+        try:
+            data = MUTATIONS[mutation](data, rng)
+        except (struct.error, ValueError, IndexError):  # an earlier mutation left nothing to aim at
+            continue
+    return bytes(data)
+
+
+def _pixels_at(data: bytearray) -> int:
+    found = data.rfind(PIXELS)
+    return found if found > 0 else len(data)
+
+
+def _flip(data: bytearray, rng: Random, start: int, stop: int) -> bytearray:
+    for _ in range(int(rng.integers(1, 9))):
+        data[int(rng.integers(start, stop))] ^= 1 << int(rng.integers(8))
+    return data
+
+
+def _truncated(data: bytearray, rng: Random) -> bytearray:
+    return data[: int(rng.integers(len(data) + 1))]
+
+
+def _cut(data: bytearray, rng: Random) -> bytearray:
+    start = int(rng.integers(len(data)))
+    del data[start : start + int(rng.integers(1, 200))]
+    return data
+
+
+def _inserted(data: bytearray, rng: Random) -> bytearray:
+    start = int(rng.integers(len(data)))
+    data[start:start] = rng.bytes(int(rng.integers(1, 200)))
+    return data
+
+
+def _overwritten(data: bytearray, rng: Random) -> bytearray:
+    start, length = int(rng.integers(len(data))), int(rng.choice([16, 64, 512]))
+    end = min(len(data), start + length)
+    data[start:end] = bytes(end - start) if rng.random() < 0.5 else rng.bytes(end - start)
+    return data
+
+
+def _joined(data: bytearray, rng: Random) -> bytearray:
+    """The beginning of this slide and the end of another."""
+    other = dicom_base(list(BASES)[int(rng.integers(len(BASES)))])
+    cut = int(rng.integers(min(len(data), len(other))))
+    return data[:cut] + other[cut:]
+
+
+def _elements(data: bytearray, keyword: str) -> tuple[list[int], str, str]:
+    """Where elements begin, how their numbers are packed, and their value representation."""
+    tag = tag_for_keyword(keyword)
+    order = ">" if dicom_base("full big endian")[:300] == bytes(data[:300]) and keyword != "TransferSyntaxUID" else "<"
+    packed = struct.pack(f"{order}HH", tag >> 16, tag & 0xFFFF)
+    places, at = [], data.find(packed)
+    while at >= 0:
+        places.append(at)
+        at = data.find(packed, at + 1)
+    return places, order, dictionary_VR(tag)
+
+
+def _value(keywords: tuple[str, ...]) -> Mutation:
+    """A value becomes another of the same length."""
+
+    def mutate(data: bytearray, rng: Random) -> bytearray:
+        places, order, kind = _elements(data, keywords[int(rng.integers(len(keywords)))])
+        at = places[int(rng.integers(len(places)))]
+        explicit = data[at + 4 : at + 6] == kind.encode()
+        length = struct.unpack_from(f"{order}H", data, at + (6 if explicit else 4))[0]
+        form = {"US": "H", "UL": "I", "SL": "I", "FD": "d"}.get(kind)
+        if form == "d":
+            struct.pack_into(f"{order}d", data, at + 8, float(rng.choice([0, -1, 1e-9, 1e300, np.inf, np.nan, 0.0015])))
+        elif form:
+            number = NUMBERS[int(rng.integers(len(NUMBERS)))] % (1 << 8 * struct.calcsize(form))
+            struct.pack_into(f"{order}{form}", data, at + 8, number)
+        else:
+            for place in rng.integers(0, min(length, 64), int(rng.integers(1, 4))):
+                data[at + 8 + int(place)] = SIGNS[int(rng.integers(len(SIGNS)))]
+        return data
+
+    return mutate
+
+
+def _length(data: bytearray, rng: Random) -> bytearray:
+    """The length of an element or sequence is another."""
+    names = (*SIZES, *FORMS, *PLACES, *SEQUENCES)
+    places, order, kind = _elements(data, names[int(rng.integers(len(names)))])
+    at = places[int(rng.integers(len(places)))]
+    number = NUMBERS[int(rng.integers(len(NUMBERS)))]
+    long = kind in ("SQ", "OB", "OW", "OV", "OB or OW")
+    if long or data[at + 4 : at + 6] != kind.encode():
+        struct.pack_into(f"{order}I", data, at + (8 if data[at + 4 : at + 5].isalpha() else 4), number)
+    else:
+        struct.pack_into(f"{order}H", data, at + 6, number % 65536)
+    return data
+
+
+def _item(data: bytearray, rng: Random) -> bytearray:
+    """The length of a frame's item, or of the basic table of offsets, is another."""
+    start = _pixels_at(data)
+    places = [at for at in range(start, len(data) - 8) if data[at : at + 4] == ITEM]
+    at = places[int(rng.integers(len(places)))]
+    length = struct.unpack_from("<I", data, at + 4)[0]
+    number = int(rng.choice([0, 1, 2, length - 2, length + 2, length + 8, 2**31, 2**32 - 1]))
+    struct.pack_into("<I", data, at + 4, number % 2**32)
+    return data
+
+
+def _offsets(data: bytearray, rng: Random) -> bytearray:
+    """An entry of a table of offsets, basic or extended, is another."""
+    start = _pixels_at(data)
+    table = data.find(ITEM, start)
+    if rng.random() < 0.5:
+        table = data.find(b"\xe0\x7f\x01\x00") + 4
+    at = table + 8 + 4 * int(rng.integers(18))
+    number = int(rng.choice([0, 1, 8, struct.unpack_from("<I", data, at)[0] + int(rng.choice([-8, -2, 2, 8])), 2**31]))
+    struct.pack_into("<I", data, at, number % 2**32)
+    return data
+
+
+MUTATIONS: dict[str, Mutation] = {
+    "intact": lambda data, _: data,
+    "bits anywhere": lambda data, rng: _flip(data, rng, 0, len(data)),
+    "bits before the pixels": lambda data, rng: _flip(data, rng, 128, _pixels_at(data)),
+    "truncated": _truncated,
+    "bytes cut out": _cut,
+    "bytes inserted": _inserted,
+    "a sector lost": _overwritten,
+    "two files": _joined,
+    "a size": _value(SIZES),
+    "a form": _value(FORMS),
+    "a place": _value(PLACES),
+    "a length": _length,
+    "an item": _item,
+    "an offset": _offsets,
+}
