@@ -62,7 +62,9 @@ def load_entry(
         made = from_file(path, channels=input_channels, output_name=output_name)
         kind = "PyTorch exported program" if path.suffix == ".pt2" else "TorchScript"
         return Entry(network=made.network, source=kind, agreement=made.agreement)
-    return Entry(network=load_network(path, output_name=output_name), source="ONNX", agreement=None)
+    network = load_network(path, output_name=output_name)
+    source = network.declared.source if network.declared is not None else "ONNX"
+    return Entry(network=network, source=source, agreement=None)
 
 
 def load_factory(

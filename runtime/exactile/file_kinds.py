@@ -6,7 +6,7 @@ import os
 import re
 import shlex
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +46,8 @@ _TORCH = (
 )
 
 _ONNX = _model("an ONNX model", _EXPORT)
+_ZEISS = _model("a model of Zeiss (.czann, .czseg, .czmodel)", "exactile convert {path} -o model.bundle")
+_TAKEN = (_ONNX, _ZEISS)
 _TORCH_FILE = _model("a PyTorch file", _TORCH)
 _LFS = FileKind(
     name="a Git LFS pointer, not the file itself",
@@ -174,11 +176,20 @@ def _of_zip(path: str | os.PathLike[str]) -> FileKind:
         return _ZIPPED_ZARR
     if "data.pkl" in last:
         return _TORCH_FILE
+    if _is_zeiss(names):
+        return _ZEISS
     if {"config.json", "model.weights.h5"} <= last:
         return _KERAS
     if names and all(name.endswith(".npy") for name in names):
         return _NPZ
     return _ZIP
+
+
+def _is_zeiss(names: Sequence[str]) -> bool:
+    """A network (*.model) beside its description, at the top of the archive."""
+    top = [name.lower() for name in names if "/" not in name]
+    described = "model.json" in top or any(name.endswith(".xml") for name in top)
+    return described and any(name.endswith(".model") for name in top)
 
 
 def not_an_image(path: str | os.PathLike[str], read: str) -> str:
@@ -193,10 +204,10 @@ def not_an_image(path: str | os.PathLike[str], read: str) -> str:
 
 
 def not_a_model(path: str | os.PathLike[str]) -> str | None:
-    """Why ``path`` is no ONNX file, and what to do; None where it may be one."""
+    """Why ``path`` is no ONNX file, nor one that holds such, and what to do; None where it may be one."""
     name = os.fspath(path)
     kind = file_kind(path)
-    if kind is None or kind is _ONNX:
+    if kind is None or kind in _TAKEN:
         return None
     return f"{name} is {kind.name}, not an ONNX file; {_filled(kind.as_model, name)}"
 
