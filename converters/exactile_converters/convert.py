@@ -163,7 +163,6 @@ def convert_entry(
         raise OptionError(
             f"{network.name}: the package says how samples are normalised; leave --scale and the like out"
         )
-    declared = network.declared
     image_dtype = image_dtype or _usual_dtype(entry)
     asked = normalization if package is None else package.normalization
     normalization = normalization_for(network, asked, image_dtype)

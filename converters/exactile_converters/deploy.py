@@ -76,9 +76,7 @@ def deploy(
         activation=activation,
     )
     with understood(network.name):
-        model = _deployed(
-            network, image_dtype, choice.normalization, choice.wish, strips=strips, image_size=image_size
-        )
+        model = _deployed(network, image_dtype, choice.normalization, choice.wish, strips=strips, image_size=image_size)
     return choice.told_in(model)
 
 

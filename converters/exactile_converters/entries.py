@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exactile_converters.agreement import Agreement
+from exactile_converters.declared.deepimagej import refuse_deepimagej
+from exactile_converters.declared.qupath import classifier_in
 from exactile_converters.from_bioimage import Package, from_package, is_package
 from exactile_converters.from_onnx import Network, load_network
 
@@ -49,6 +51,9 @@ def load_entry(
     if is_package(path):
         found = from_package(path, output_name=output_name)
         return Entry(network=found.network, source="BioImage.IO package", agreement=found.agreement, package=found)
+    if path.is_dir():
+        refuse_deepimagej(path)
+        path = classifier_in(path) or path
     if path.suffix in KERAS_SUFFIXES or (path / "saved_model.pb").is_file():
         from exactile_converters.from_keras import from_keras, from_saved_model
 

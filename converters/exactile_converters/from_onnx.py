@@ -16,6 +16,7 @@ from exactile_converters.constant_flow.steady import two_shapes
 from exactile_converters.constant_flow.write_out import write_out_constant_flow
 from exactile_converters.declared.color_order import reorder_channels
 from exactile_converters.declared.declaration import Declaration
+from exactile_converters.declared.output_factor import scale_output
 from exactile_converters.declared.read import read_declared
 from exactile_converters.empty_outputs import DropEmptyOutputs
 from exactile_converters.fixed_size import release_fixed_size
@@ -87,7 +88,7 @@ class Network:
 
 
 def load_network(path: str | Path, *, output_name: str | None = None) -> Network:
-    """Read the ONNX file at ``path``, or a maker's file that holds one. Raises ModelError saying what is wrong with it."""
+    """Read the ONNX file at ``path``, or a maker's that holds one. Raises ModelError saying what is wrong with it."""
     path = Path(path)
     proto, declared = read_declared(path, output_name=output_name)
     network = prepare_network(proto, name=path.name, output_name=output_name)
@@ -95,14 +96,17 @@ def load_network(path: str | Path, *, output_name: str | None = None) -> Network
 
 
 def _as_declared(network: Network, declared: Declaration) -> Network:
-    """Given its channels in the order that its file declares. Raises ModelError where that is of another network."""
+    """Given its channels in the order that its file declares, its output times the factor.
+
+    Raises ModelError where the file is that of another network.
+    """
     if declared.channels not in (None, network.channels):
         raise ModelError(
             f"{network.name}: its file declares {declared.channels} channel(s), and the network takes "
             f"{network.channels}; the two do not belong together"
         )
     reorder_channels(network, declared.channel_order)
-    return replace(network, declared=declared)
+    return replace(scale_output(network, declared.output_factor), declared=declared)
 
 
 def prepare_network(proto: onnx.ModelProto, *, name: str, output_name: str | None = None) -> Network:

@@ -49,7 +49,7 @@ def parse_model(data: bytes, path: Path, folder: Path | None) -> onnx.ModelProto
         raise ModelError(f"{path} is not an ONNX model: it holds no graph")
     outside = [tensor.name for tensor in tensors(proto) if tensor.data_location == onnx.TensorProto.EXTERNAL]
     if folder is None and outside:
-        raise ModelError(f"{path}: the network in it has weights in another file, of which there is none: {outside[0]!r}")
+        raise ModelError(f"{path}: the network in it has weights in another file, which there is not: {outside[0]!r}")
     try:
         name_default_domain(proto, path.name)
         check_tensors(proto, path.name, folder)

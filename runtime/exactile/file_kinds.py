@@ -47,6 +47,7 @@ _TORCH = (
 
 _ONNX = _model("an ONNX model", _EXPORT)
 _ZEISS = _model("a model of Zeiss (.czann, .czseg, .czmodel)", "exactile convert {path} -o model.bundle")
+_QUPATH = _model("a pixel classifier of QuPath", "exactile convert {path} -o model.bundle")
 _TAKEN = (_ONNX, _ZEISS)
 _TORCH_FILE = _model("a PyTorch file", _TORCH)
 _LFS = FileKind(
@@ -123,6 +124,7 @@ _SIGNS: tuple[tuple[int, bytes, FileKind], ...] = (
 _PICKLE = re.compile(rb"\x80[\x02-\x05]")
 _ONNX_START = re.compile(rb"\x08[\x01-\x40][\x12\x1a\x22\x2a\x32\x3a\x42]")
 _SAFETENSORS = re.compile(rb".{8}\{\s*\"", re.DOTALL)
+_QUPATH_START = re.compile(rb"\s*\{.{0,400}?\"pixel_classifier_type\"", re.DOTALL)
 _PAGE = re.compile(rb"\s*(<!doctype html|<html|<\?xml[^>]*>\s*<!doctype html)", re.IGNORECASE)
 
 
@@ -154,6 +156,7 @@ def _is_safetensors(start: bytes) -> bool:
 _BY_TEXT: tuple[tuple[Callable[[bytes], object], FileKind], ...] = (
     (_PICKLE.match, _TORCH_FILE),
     (_PAGE.match, _HTML),
+    (_QUPATH_START.match, _QUPATH),
     (
         _is_safetensors,
         _model(
@@ -176,13 +179,11 @@ def _of_zip(path: str | os.PathLike[str]) -> FileKind:
         return _ZIPPED_ZARR
     if "data.pkl" in last:
         return _TORCH_FILE
-    if _is_zeiss(names):
-        return _ZEISS
     if {"config.json", "model.weights.h5"} <= last:
         return _KERAS
     if names and all(name.endswith(".npy") for name in names):
         return _NPZ
-    return _ZIP
+    return _ZEISS if _is_zeiss(names) else _ZIP
 
 
 def _is_zeiss(names: Sequence[str]) -> bool:
@@ -190,6 +191,11 @@ def _is_zeiss(names: Sequence[str]) -> bool:
     top = [name.lower() for name in names if "/" not in name]
     described = "model.json" in top or any(name.endswith(".xml") for name in top)
     return described and any(name.endswith(".model") for name in top)
+
+
+def is_qupath_classifier(path: str | os.PathLike[str]) -> bool:
+    """Whether ``path`` is a file in which QuPath keeps a pixel classifier."""
+    return file_kind(path) is _QUPATH
 
 
 def not_an_image(path: str | os.PathLike[str], read: str) -> str:

@@ -386,7 +386,6 @@ class ImageRun:
         )
 
 
-
 def _nothing_done(_box: Box) -> bool:
     return False
 

@@ -61,4 +61,3 @@ class Archive:
         if len(data) > largest_bytes:
             raise ModelError(f"{self.path}: {name} in it has more than {largest_bytes} bytes; such a file is smaller")
         return data
-

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from exactile.contract import Activation, DeployedModel, LabelClass, OutputKind
 from exactile.errors import OptionError
 from exactile_converters.class_colors import usual_color
-from exactile_converters.declared.declaration import Declaration
+from exactile_converters.declared.declaration import Declaration, in_words
 from exactile_converters.declared.tiling import tiling_notes
 from exactile_converters.from_onnx import Network
 from exactile_converters.graphs.io import MapDtype, Normalization, ResultWish
@@ -15,7 +15,7 @@ from exactile_converters.graphs.io import MapDtype, Normalization, ResultWish
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """``normalization`` and ``wish`` are in force; ``notes`` say what of them the file declares, or declares otherwise."""
+    """``normalization`` and ``wish`` are in force; ``notes`` say what of them the file declares, or otherwise."""
 
     normalization: Normalization
     wish: ResultWish
@@ -29,7 +29,8 @@ class Choice:
             return model
         contract = model.contract
         labels, doubt = class_labels(declared, contract.result.classes)
-        notes = (*self.notes, *declared.notes, *doubt, *tiling_notes(declared, model))
+        local = None if contract.obstacles or model.levels else contract.geometry
+        notes = (*self.notes, *declared.notes, *doubt, *tiling_notes(declared, local))
         contract = replace(
             contract,
             result=replace(contract.result, labels=labels),
@@ -90,24 +91,8 @@ def _normalization(
         return own, (f"samples of {image_dtype} become {in_words(own)}, as its file says ({declared.source})",)
     if given == own:
         return given, ()
-    return given, (
-        f"samples of {image_dtype} become {in_words(given)}, as was asked for; its file ({declared.source}) says "
-        f"{in_words(own)}",
-    )
-
-
-def in_words(normalization: Normalization) -> str:
-    """A formula, without the steps that change nothing."""
-    if normalization.statistics is not None:
-        return f"what --normalize {normalization.statistics.kind} makes of them"
-    text = "sample"
-    for (op, values, neutral), sign in zip(normalization.steps, ("/", "-", "/"), strict=True):
-        if all(value == neutral for value in values):
-            continue
-        numbers = ", ".join(f"{value:g}" for value in values)
-        left = f"({text})" if op == "Div" and text != "sample" else text
-        text = f"{left} {sign} {numbers if len(values) == 1 else f'[{numbers}]'}"
-    return "what they are as stored" if text == "sample" else text
+    says = f"its file ({declared.source}) says {in_words(own)}"
+    return given, (f"samples of {image_dtype} become {in_words(given)}, as was asked for; {says}",)
 
 
 def class_labels(declared: Declaration, classes: int) -> tuple[tuple[LabelClass, ...], tuple[str, ...]]:
@@ -115,10 +100,8 @@ def class_labels(declared: Declaration, classes: int) -> tuple[tuple[LabelClass,
     if not declared.classes or not classes:
         return (), ()
     if len(declared.classes) != classes:
-        return (), (
-            f"its file names {len(declared.classes)} classes ({', '.join(declared.classes)}), and the network tells "
-            f"{classes} apart: the names are left out",
-        )
+        names = f"its file names {len(declared.classes)} classes ({', '.join(declared.classes)})"
+        return (), (f"{names}, and the network tells {classes} apart: the names are left out",)
     colors = declared.colors if len(declared.colors) == classes else tuple(map(usual_color, range(classes)))
     named = enumerate(zip(declared.classes, colors, strict=True))
     return tuple(LabelClass(value=value, name=name, rgb=_rgb(color)) for value, (name, color) in named), ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ET  # noqa: S405  # documents with a type declaration, and so with entities, are refused
+import xml.etree.ElementTree as ET  # documents that declare a type, and so entities, are refused
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +44,7 @@ def czseg_declaration(data: bytes, path: Path) -> Declaration:
     extractor = _text(root, "FeatureExtractor")
     if extractor not in (None, NETWORK):
         raise ModelError(
-            f"{path} is no network: it classifies pixels by features that ZEN computes ({extractor}), which only ZEN has"
+            f"{path} is no network: it classifies pixels by features that ZEN computes, {extractor}, and others cannot"
         )
     pixels = _pixels(root, path)
     order, notes = _order(pixels)

@@ -20,11 +20,21 @@ class Scaling:
     leaves open, and which option says it.
     """
 
-    scale: float | None = 1.0
+    scale: tuple[float, ...] | None = (1.0,)
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     samples: tuple[str, ...] = ()
     unknown: str = ""
+
+    @property
+    def sentence(self) -> str:
+        """What samples become, of whatever type they are."""
+        if self.unknown:
+            return self.unknown
+        if self.scale is None:
+            return "divided by the largest value of their type"
+        only = f", of {' or '.join(self.samples)} alone" if self.samples else ""
+        return in_words(Normalization(scale=self.scale, mean=self.mean, std=self.std)) + only
 
     def normalization(self, dtype: str) -> Normalization:
         """For samples of ``dtype``. Raises OptionError where it is not known what they become."""
@@ -35,8 +45,8 @@ class Scaling:
                 f"its normalisation is one of {', '.join(self.samples)} samples, and the image's are {dtype}; "
                 "say what these become: --scale, --mean, --std"
             )
-        scale = LARGEST_SAMPLES.get(dtype, 1.0) if self.scale is None else self.scale
-        return Normalization(scale=(scale,), mean=self.mean, std=self.std)
+        scale = (LARGEST_SAMPLES.get(dtype, 1.0),) if self.scale is None else self.scale
+        return Normalization(scale=scale, mean=self.mean, std=self.std)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,3 +75,17 @@ class Declaration:
     tile_px: tuple[int, int] | None = None
     pixel_size_um: float | None = None
     notes: tuple[str, ...] = ()
+
+
+def in_words(normalization: Normalization) -> str:
+    """A formula, without the steps that change nothing."""
+    if normalization.statistics is not None:
+        return f"what --normalize {normalization.statistics.kind} makes of them"
+    text = "sample"
+    for (op, values, neutral), sign in zip(normalization.steps, ("/", "-", "/"), strict=True):
+        if all(value == neutral for value in values):
+            continue
+        numbers = ", ".join(f"{value:g}" for value in values)
+        left = f"({text})" if op == "Div" and text != "sample" else text
+        text = f"{left} {sign} {numbers if len(values) == 1 else f'[{numbers}]'}"
+    return "what they are as stored" if text == "sample" else text

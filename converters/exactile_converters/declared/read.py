@@ -6,7 +6,12 @@ from pathlib import Path
 
 import onnx
 
+from exactile.errors import ModelError
 from exactile_converters.declared.declaration import Declaration
+from exactile_converters.declared.deepness import deepness_declaration
+from exactile_converters.declared.properties import Properties
+from exactile_converters.declared.qupath import read_qupath
+from exactile_converters.declared.ultralytics import ultralytics_declaration
 from exactile_converters.declared.zeiss import read_zeiss
 from exactile_converters.onnx_reading import parse_model, read_model
 
@@ -20,4 +25,27 @@ def read_declared(path: Path, *, output_name: str | None = None) -> tuple[onnx.M
     if zeiss is not None:
         data, declaration = zeiss
         return parse_model(data, path, None), declaration
-    return read_model(path), None
+    classifier = read_qupath(path)
+    if classifier is not None:
+        model, declaration, output = classifier
+        proto = read_model(model)
+        return (proto if output is None else with_output_first(proto, output, path)), declaration
+    proto = read_model(path)
+    properties = Properties.of(proto, path.name, output_name)
+    for declaration_of in (ultralytics_declaration, deepness_declaration):
+        declaration = declaration_of(properties, wanted=output_name is not None)
+        if declaration is not None:
+            return proto, declaration
+    return proto, None
+
+
+def with_output_first(proto: onnx.ModelProto, output: str, path: Path) -> onnx.ModelProto:
+    """The model whose first output is ``output``, which ``path`` names. Raises ModelError where there is none."""
+    named = {value.name: value for value in proto.graph.output}
+    if output not in named:
+        raise ModelError(f"{path}: the network has no output {output!r}; it has {', '.join(named)}")
+    others = [value for name, value in named.items() if name != output]
+    ordered = [named[output], *others]
+    del proto.graph.output[:]
+    proto.graph.output.extend(ordered)
+    return proto

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-from exactile.contract import DeployedModel
+from exactile.geometry import AxisGeometry, Geometry
 from exactile_converters.declared.declaration import Declaration
 
 
-def tiling_notes(declared: Declaration, model: DeployedModel) -> tuple[str, ...]:
-    """One sentence where a border is declared that is not what the graph needs, or where no border would do."""
+def tiling_notes(declared: Declaration, geometry: Geometry | None) -> tuple[str, ...]:
+    """One sentence where a border is declared that is not what the graph needs.
+
+    ``geometry`` is None where no border would do: each pixel of the result depends on the whole image.
+    """
     if declared.border_px is None:
         return ()
-    tiles = "" if declared.tile_px is None else f" of tiles of {declared.tile_px[0]} x {declared.tile_px[1]}"
-    border = " x ".join(map(str, dict.fromkeys(declared.border_px)))
-    said = f"its file declares a border of {border} pixels{tiles}"
-    if model.contract.obstacles or model.levels:
-        return (
-            f"{said}; the network takes statistics of the whole image, and in such tiles it takes others in each: its "
-            "maker's tiles differ from one pass however wide the border is",
-        )
-    y, x = model.contract.geometry.y, model.contract.geometry.x
-    needed = tuple(max(axis.halo_before, axis.halo_after) for axis in (y, x))
+    tiles = "" if declared.tile_px is None else f" in tiles of {_sides(declared.tile_px)}"
+    said = f"its file declares a border of {_sides(declared.border_px)} pixels{tiles}"
+    if geometry is None:
+        return (f"{said}; its results depend on the whole image: tiled so, they change from tile to tile",)
+    needed = (_halo(geometry.y), _halo(geometry.x))
     if needed == declared.border_px:
         return ()
-    wide = " x ".join(map(str, dict.fromkeys(needed)))
     if all(own >= px for own, px in zip(declared.border_px, needed, strict=True)):
-        return (f"{said}; {wide} are enough",)
-    return (f"{said}; the graph needs {wide}: tiled by what is declared, results are wrong at seams",)
+        return (f"{said}; {_sides(needed)} are enough",)
+    return (f"{said}; the graph needs {_sides(needed)}: tiled by what is declared, results are wrong at seams",)
+
+
+def _halo(axis: AxisGeometry) -> int:
+    return max(axis.halo_before, axis.halo_after)
+
+
+def _sides(sides: tuple[int, int]) -> str:
+    """Height x width."""
+    return " x ".join(map(str, sides))
