@@ -11,6 +11,9 @@ from exactile.sources.protocol import Source
 MICRONS = 1e6
 """Of a metre."""
 
+ON_THE_GROUND_UM = 1e4
+"""Pixels of a centimetre and more are told in metres."""
+
 
 def notes_of(contract: Contract, source: Source, sink: Sink) -> tuple[str, ...]:
     """What people should know of a run of ``contract``'s model over ``source``."""
@@ -40,9 +43,10 @@ def pixel_size_notes(wanted_um: float | None, found: PixelSize | None) -> tuple[
         return (f"{said}; how large the image's are is not known",)
     if max(abs(side / wanted_um - 1) for side in found) <= TOLERANCE:
         return ()
-    return (f"{said}; the image's are {' x '.join(dict.fromkeys(map(_shown, found)))}, and are never resampled",)
+    sizes = " x ".join(dict.fromkeys(map(_shown, found)))
+    way = "" if wanted_um >= ON_THE_GROUND_UM else f": --mpp {wanted_um:g} takes the level of a pyramid that has such"
+    return (f"{said}; the image's are {sizes}, and are never resampled{way}",)
 
 
 def _shown(side_um: float) -> str:
-    """In metres from a centimetre on: pixels on the ground."""
-    return f"{side_um / MICRONS:.4g} m" if side_um >= 1e4 else f"{side_um:.4g} micrometres"
+    return f"{side_um / MICRONS:.4g} m" if side_um >= ON_THE_GROUND_UM else f"{side_um:.4g} micrometres"
