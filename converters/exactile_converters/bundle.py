@@ -211,6 +211,7 @@ def _files(content: BundleContent) -> tuple[dict[str, bytes], ContractFile]:
         whole=whole,
         work=model.work,
         mac_per_pixel=model.contract.mac_per_pixel,
+        pixel_size_um=model.contract.pixel_size_um,
     )
     return {**files, CONTRACT_NAME: encode_contract(contract)}, contract
 

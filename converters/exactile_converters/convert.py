@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +23,9 @@ from exactile_converters.agreement import Agreement
 from exactile_converters.bundle import BundleContent, conventional_metadata, write_bundle
 from exactile_converters.calibration import Chosen, Reference, Trial, choose
 from exactile_converters.calibration_crops import Crops, crops_of
+from exactile_converters.class_colors import hex_color, usual_color
 from exactile_converters.cuda_kernels.check import cuda_note
+from exactile_converters.declared.choice import normalization_for
 from exactile_converters.deploy import deploy, deploy_in_passes
 from exactile_converters.entries import Entry, load_entry, load_factory
 from exactile_converters.explicit_windows import write_windows
@@ -162,9 +163,10 @@ def convert_entry(
         raise OptionError(
             f"{network.name}: the package says how samples are normalised; leave --scale and the like out"
         )
-    normalization = package.normalization if package is not None else normalization or Normalization()
-    image_dtype = image_dtype or (package.image_dtype if package is not None else fitting_image_type(network))
-    output = output or ("raw" if package is not None else "labels")
+    image_dtype = image_dtype or _usual_dtype(entry)
+    asked = normalization if package is None else package.normalization
+    normalization = normalization_for(network, asked, image_dtype)
+    output = output or ("raw" if package is not None else None)
     if classes is None and package is not None and package.classes:
         classes = package.classes
     fixed: tuple[str, ...] = ()
@@ -186,6 +188,7 @@ def convert_entry(
     )
     if network is not full and network.trace().geometry != traced.geometry:
         raise ModelError(f"{network.name}: {precision} changed the geometry; please report this model")
+    network = replace(network, declared=entry.network.declared)  # another form of it is fed the same
     own = OwnOutput.of(network, traced.features[full.result.name or ""].labels)
     checked = check_claim(network, progress=progress) if verify else None
 
@@ -193,7 +196,7 @@ def convert_entry(
         return (partial(deploy_in_passes, one_pass=True) if in_passes else deploy)(
             network,
             image_dtype=image_dtype,
-            normalization=normalization,
+            normalization=asked,
             output=output,
             map_dtype=map_dtype,
             threshold=threshold,
@@ -202,6 +205,9 @@ def convert_entry(
         )
 
     model = proven(deployed, checked, name=network.name, strips=True, skipped="--no-verify")
+    if classes is None and model.contract.result.labels:
+        classes = [one.name for one in model.contract.result.labels]
+        colors = colors or ["#{:02x}{:02x}{:02x}".format(*one.rgb) for one in model.contract.result.labels]
     named = _classes(model, classes, colors)
     image = _sample_image(model)
     result = run_whole(model, image)
@@ -217,13 +223,27 @@ def convert_entry(
         sample_image=image,
         sample_result=result,
         metadata=conventional_metadata(model.contract, named, normalization),
-        notes=(*(package.notes if package is not None else ()), *fixed, *noted, *filter(None, [cuda_note(model)])),
+        notes=(
+            *(package.notes if package is not None else ()),
+            *model.contract.notes,
+            *fixed,
+            *noted,
+            *filter(None, [cuda_note(model)]),
+        ),
         precision=precision,
         accuracy=accuracy,
     )
     file = write_bundle(content, target, overwrite=overwrite)
     untried = checked.untried if checked is not None else ""
     return Converted(path=Path(target), file=file, agreement=entry.agreement, untried=untried)
+
+
+def _usual_dtype(entry: Entry) -> str:
+    """The type of samples to come, where nobody says it: what package, file or network take."""
+    if entry.package is not None:
+        return entry.package.image_dtype
+    declared = entry.network.declared
+    return (declared.image_dtype if declared is not None else None) or fitting_image_type(entry.network)
 
 
 def _traced(network: Network, precision: Precision) -> tuple[Traced, bool]:
@@ -325,22 +345,7 @@ def _classes(model: DeployedModel, names: Sequence[str] | None, colors: Sequence
     if count and len(names) != count:
         raise OptionError(f"{len(names)} class names are given and the network tells {count} classes apart")
     if colors is None:
-        colors = [_color(index) for index in range(len(names))]
+        colors = [usual_color(index) for index in range(len(names))]
     if len(colors) != len(names):
         raise OptionError(f"{len(colors)} colours for {len(names)} classes")
-    return [ClassPart(name=name, color=_hex(color)) for name, color in zip(names, colors, strict=True)]
-
-
-def _color(index: int) -> str:
-    """Black for the first class, usually the background; then hues far apart."""
-    if index == 0:
-        return "#000000"
-    red, green, blue = colorsys.hsv_to_rgb(index * 0.381966 % 1, 0.75, 0.95)
-    return f"#{int(red * 255):02x}{int(green * 255):02x}{int(blue * 255):02x}"
-
-
-def _hex(color: str) -> str:
-    text = color.lower() if color.startswith("#") else f"#{color.lower()}"
-    if len(text) != 7 or any(digit not in "0123456789abcdef" for digit in text[1:]):
-        raise OptionError(f"a colour is six hexadecimal digits, #rrggbb; got {color!r}")
-    return text
+    return [ClassPart(name=name, color=hex_color(color)) for name, color in zip(names, colors, strict=True)]

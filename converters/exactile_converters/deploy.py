@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from exactile.contract import Activation, Contract, DeployedModel, OutputKind
 from exactile_converters.cuda_kernels.write import write_for_provider
+from exactile_converters.declared.choice import chosen, normalization_for
 from exactile_converters.deploy_graphs import finished_graph, made_strips, placed_model
 from exactile_converters.deploy_whole import deploy_whole
 from exactile_converters.executed import is_of_fewer_bits
@@ -36,6 +37,7 @@ __all__ = [
     "external_files",
     "inspect_network",
     "load_network",
+    "normalization_for",
     "obstacles_left",
 ]
 
@@ -45,7 +47,7 @@ def deploy(
     *,
     image_dtype: str,
     normalization: Normalization | None = None,
-    output: OutputKind = "labels",
+    output: OutputKind | None = None,
     map_dtype: MapDtype | None = None,
     threshold: float | None = None,
     activation: Activation | None = None,
@@ -54,6 +56,7 @@ def deploy(
 ) -> DeployedModel:
     """Deploy ``network`` for images of ``image_dtype`` ("uint8", "uint16" or "float32"); consumes the network.
 
+    ``normalization`` and ``output`` of None are what the network's file declares, else samples as stored, and labels.
     ``map_dtype`` is the type of probabilities and raw maps, float32 by default; ``threshold`` that of the probability,
     for one channel or multilabel planes (default 0.5); ``activation`` what the output still needs to be probabilities
     (default: as the graph tells). ``strips=False`` leaves the strip graphs out, where only the tile plan will be used.
@@ -63,11 +66,18 @@ def deploy(
     Raises NotTileableError listing the obstacles, the network as it was (``deploy_whole`` is for it), ChannelError, and
     OptionError where ``output`` makes no sense.
     """
-    wish = ResultWish(kind=output, map_dtype=map_dtype, threshold=threshold, activation=activation)
+    choice = chosen(
+        network,
+        image_dtype,
+        normalization=normalization,
+        output=output,
+        map_dtype=map_dtype,
+        threshold=threshold,
+        activation=activation,
+    )
     with understood(network.name):
-        return _deployed(
-            network, image_dtype, normalization or Normalization(), wish, strips=strips, image_size=image_size
-        )
+        model = _deployed(network, image_dtype, choice.normalization, choice.wish, strips=strips, image_size=image_size)
+    return choice.told_in(model)
 
 
 def deploy_in_passes(
@@ -75,7 +85,7 @@ def deploy_in_passes(
     *,
     image_dtype: str,
     normalization: Normalization | None = None,
-    output: OutputKind = "labels",
+    output: OutputKind | None = None,
     map_dtype: MapDtype | None = None,
     threshold: float | None = None,
     activation: Activation | None = None,
@@ -90,22 +100,29 @@ def deploy_in_passes(
 
     Raises NotTileableError listing the obstacles that are left, ChannelError, OptionError.
     """
-    wish = ResultWish(kind=output, map_dtype=map_dtype, threshold=threshold, activation=activation)
+    choice = chosen(
+        network,
+        image_dtype,
+        normalization=normalization,
+        output=output,
+        map_dtype=map_dtype,
+        threshold=threshold,
+        activation=activation,
+    )
     with understood(network.name):
         local, reductions = without_statistics(network.copy())
-        normalization = normalization or Normalization()
-        key = statistics_key(local, reductions, image_dtype=image_dtype, normalization=normalization)
+        key = statistics_key(local, reductions, image_dtype=image_dtype, normalization=choice.normalization)
         found = _deployed(
             local,
             image_dtype,
-            normalization,
-            wish,
+            choice.normalization,
+            choice.wish,
             strips=strips,
             image_size=image_size,
             reductions=reductions,
             whole=network if one_pass else None,
         )
-        return replace(found, statistics_key=key)
+        return choice.told_in(replace(found, statistics_key=key))
 
 
 def _deployed(

@@ -17,6 +17,7 @@ from exactile.errors import ModelError, OptionError, PlanError
 from exactile.geometry import AxisGeometry, Geometry
 from exactile_converters.cuda_kernels.doubts import mark_doubt
 from exactile_converters.cuda_kernels.write import write_for_provider
+from exactile_converters.declared.choice import chosen
 from exactile_converters.explicit_windows import write_windows_at
 from exactile_converters.explicit_zero_points import write_zero_points
 from exactile_converters.from_onnx import Network
@@ -38,7 +39,7 @@ def deploy_whole(
     image_size: tuple[int, int],
     image_dtype: str,
     normalization: Normalization | None = None,
-    output: OutputKind = "labels",
+    output: OutputKind | None = None,
     map_dtype: MapDtype | None = None,
     threshold: float | None = None,
     activation: Activation | None = None,
@@ -56,7 +57,15 @@ def deploy_whole(
     ``output`` makes no sense, PlanError where the network takes no such size, where its output is no map of the image,
     or where its memory cannot be told, and ChannelError.
     """
-    wish = ResultWish(kind=output, map_dtype=map_dtype, threshold=threshold, activation=activation)
+    choice = chosen(
+        network,
+        image_dtype,
+        normalization=normalization,
+        output=output,
+        map_dtype=map_dtype,
+        threshold=threshold,
+        activation=activation,
+    )
     traced = network.trace()
     if traced.geometry is not None:
         raise OptionError(f"{network.name} can be tiled exactly: deploy it for images of any size")
@@ -67,7 +76,8 @@ def deploy_whole(
     with understood(network.name):
         try:
             found = network_for(network, image_size)
-            model = _deployed(found, image_size, image_dtype, normalization or Normalization(), wish, obstacles)
+            model = _deployed(found, image_size, image_dtype, choice.normalization, choice.wish, obstacles)
+            model = choice.told_in(model)
             return model if left else replace(model, contract=replace(model.contract, in_passes=True))
         except OnePassError as error:
             raise PlanError(

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from exactile.file_kinds import is_zeiss_model
 from exactile_converters.agreement import Agreement
+from exactile_converters.declared.deepimagej import refuse_deepimagej
+from exactile_converters.declared.qupath import classifier_in
 from exactile_converters.from_bioimage import Package, from_package, is_package
 from exactile_converters.from_onnx import Network, load_network
 
@@ -46,9 +49,12 @@ def load_entry(
         made = from_module(source, channels=input_channels, size=size, output_name=output_name)
         return Entry(network=made.network, source="PyTorch module", agreement=made.agreement)
     path = Path(source)
-    if is_package(path):
+    if is_package(path) and not is_zeiss_model(path):
         found = from_package(path, output_name=output_name)
         return Entry(network=found.network, source="BioImage.IO package", agreement=found.agreement, package=found)
+    if path.is_dir():
+        refuse_deepimagej(path)
+        path = classifier_in(path) or path
     if path.suffix in KERAS_SUFFIXES or (path / "saved_model.pb").is_file():
         from exactile_converters.from_keras import from_keras, from_saved_model
 
@@ -62,7 +68,9 @@ def load_entry(
         made = from_file(path, channels=input_channels, output_name=output_name)
         kind = "PyTorch exported program" if path.suffix == ".pt2" else "TorchScript"
         return Entry(network=made.network, source=kind, agreement=made.agreement)
-    return Entry(network=load_network(path, output_name=output_name), source="ONNX", agreement=None)
+    network = load_network(path, output_name=output_name)
+    source = network.declared.source if network.declared is not None else "ONNX"
+    return Entry(network=network, source=source, agreement=None)
 
 
 def load_factory(

@@ -1,4 +1,4 @@
-"""Which files hold the weights of an ONNX file."""
+"""Which files hold the weights of a model beside it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto
 
+from exactile_converters.declared.qupath import linked_model
 from exactile_converters.untrusted import tensors
 
 
 def external_files(model: Path) -> tuple[Path, ...]:
-    """The files beside ``model`` that its tensors lie in; none where it is no ONNX file."""
+    """The files beside ``model`` that its tensors lie in, or that it names; none where it is no model."""
+    linked = linked_model(model)
+    if linked is not None:
+        return (linked, *external_files(linked))
     try:
         proto = onnx.load(str(model), load_external_data=False)
     # Damaged files raise protobuf's own errors; opening the model says what is wrong with it.

@@ -84,7 +84,7 @@ def _from_folder(path: Path, name: str, output_name: str | None) -> Package:
     after = [step for found in result.postprocessing for step in _pixel_steps(found, name)]
 
     def load() -> Network:
-        network = replace(read(), name=name)
+        network = replace(read(), name=name, declared=None)  # the package itself says it
         before_network(network, before)
         feature = network.trace().features.get(network.result.name or "")
         if feature is None or "c" not in feature.labels:

@@ -1,9 +1,8 @@
-"""Entry for ONNX: load a file safely, and find its image input and result output."""
+"""Entry for ONNX: make a network of a file, and find its image input and result output."""
 
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,12 +12,13 @@ import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
 from exactile.errors import ModelError, OptionError
-from exactile.file_kinds import not_a_model
 from exactile_converters.constant_flow.steady import two_shapes
 from exactile_converters.constant_flow.write_out import write_out_constant_flow
+from exactile_converters.declared.color_order import reorder_channels
+from exactile_converters.declared.declaration import Declaration
+from exactile_converters.declared.output_factor import scale_output
+from exactile_converters.declared.read import read_declared
 from exactile_converters.empty_outputs import DropEmptyOutputs
-from exactile_converters.engine_check import check_model, name_default_domain
-from exactile_converters.external_data import load_external_data
 from exactile_converters.fixed_size import release_fixed_size
 from exactile_converters.geometry.node_view import Labels
 from exactile_converters.geometry.own_sizes import with_own_sizes
@@ -29,11 +29,9 @@ from exactile_converters.image_axes import first_convolution, give_batch
 from exactile_converters.opset import at_least_opset
 from exactile_converters.runtime_operators.rewrite import refuse_unusable, write_as_onnx
 from exactile_converters.several_inputs import ImageValue, join_inputs
-from exactile_converters.sparse_initializers import write_out_sparse
 from exactile_converters.untrusted import check_functions, check_steps, check_tensors, one_line, understood
 
 OLDEST_WRAPPABLE_OPSET = 13
-LARGEST_FILE_BYTES = 2 << 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +39,8 @@ class Network:
     """A network ready to be walked: one image input, one result output, its graph sorted and flat.
 
     ``inputs`` are the image inputs as exported, each with its channels of the image; several were joined into one.
-    ``also`` are maps that are walked like the result: statistics are taken of them.
+    ``also`` are maps that are walked like the result: statistics are taken of them. ``declared`` is what its file says
+    beside: how it is fed, and what comes out.
     """
 
     name: str
@@ -52,6 +51,7 @@ class Network:
     channels: int
     inputs: tuple[ImageValue, ...]
     also: tuple[ir.Value, ...] = ()
+    declared: Declaration | None = None
 
     def trace(self) -> Traced:
         """Raises ModelError for a graph that contradicts itself."""
@@ -88,9 +88,25 @@ class Network:
 
 
 def load_network(path: str | Path, *, output_name: str | None = None) -> Network:
-    """Read the ONNX file at ``path``. Raises ModelError saying what is wrong with it."""
+    """Read the ONNX file at ``path``, or a maker's that holds one. Raises ModelError saying what is wrong with it."""
     path = Path(path)
-    return prepare_network(read_model(path), name=path.name, output_name=output_name)
+    proto, declared = read_declared(path, output_name=output_name)
+    network = prepare_network(proto, name=path.name, output_name=output_name)
+    return network if declared is None else _as_declared(network, declared)
+
+
+def _as_declared(network: Network, declared: Declaration) -> Network:
+    """Given its channels in the order that its file declares, its output times the factor.
+
+    Raises ModelError where the file is that of another network.
+    """
+    if declared.channels not in (None, network.channels):
+        raise ModelError(
+            f"{network.name}: its file declares {declared.channels} channel(s), and the network takes "
+            f"{network.channels}; the two do not belong together"
+        )
+    reorder_channels(network, declared.channel_order)
+    return replace(scale_output(network, declared.output_factor), declared=declared)
 
 
 def prepare_network(proto: onnx.ModelProto, *, name: str, output_name: str | None = None) -> Network:
@@ -125,43 +141,6 @@ def prepare_network(proto: onnx.ModelProto, *, name: str, output_name: str | Non
         channels=image.channels,
         inputs=inputs,
     )
-
-
-def read_model(path: Path) -> onnx.ModelProto:
-    """The checked model, external data included (only from the model's own folder)."""
-    if path.is_dir():
-        raise ModelError(f"{path} is a folder; give the .onnx file in it")
-    if not path.is_file():
-        raise ModelError(f"no model at {path}")
-    other = not_a_model(path)
-    if other is not None:
-        raise ModelError(other)
-    size = path.stat().st_size
-    if not 0 < size < LARGEST_FILE_BYTES:
-        raise ModelError(f"{path} has {size} bytes; an ONNX file has between 1 and {LARGEST_FILE_BYTES - 1}")
-    try:
-        proto = onnx.load(str(path), load_external_data=False)
-    except Exception as error:
-        raise ModelError(f"{path} is not an ONNX model: it cannot be parsed ({one_line(error)})") from error
-    if not proto.HasField("graph") or not proto.graph.node:
-        raise ModelError(f"{path} is not an ONNX model: it holds no graph")
-    try:
-        name_default_domain(proto, path.name)
-        check_tensors(proto, path.name, path.parent)
-        load_external_data(proto, path.parent, path.name)
-        write_out_sparse(proto, path.name)
-        check_model(proto)
-    except ModelError:
-        raise
-    except Exception as error:
-        foreign = re.search(r"No Op registered for (\w+) with domain_version of (\d+)", str(error))
-        if foreign:
-            raise ModelError(
-                f"{path} holds the operator {foreign[1]}, which ONNX does not have at opset {foreign[2]}: its exporter "
-                "left it untranslated. Export it again, with a newer opset or exporter, or without this operator"
-            ) from error
-        raise ModelError(f"{path} is not a valid ONNX model: {one_line(error)}") from error
-    return proto
 
 
 def clean(model: ir.Model) -> None:

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from exactile.contract import MemoryModel, ResultOutput, StripModel
 from exactile.errors import ChannelError, ModelError, NotTileableError, OptionError
 from exactile.geometry import Geometry
+from exactile_converters.declared.told import DeclaredTold, declared_told
 from exactile_converters.deploy_whole import no_one_pass_reason
 from exactile_converters.executed import is_of_fewer_bits
 from exactile_converters.executed_strips import executed_strips
@@ -51,7 +52,8 @@ class Inspection:
     ``result`` is what ``run`` makes of its output when nothing else is asked for: None where that cannot be labels.
     ``strips`` is None where the network cannot be run in strips; ``no_strips_reason`` then says why.
     ``no_one_pass_reason`` says why a network with obstacles is not run in one pass, either; empty where it is.
-    ``passes`` are those of a network whose obstacles are nothing but statistics of the whole image.
+    ``passes`` are those of a network whose obstacles are nothing but statistics of the whole image. ``declared`` is
+    what the network's file says beside; None where it says nothing.
     """
 
     geometry: Geometry | None
@@ -66,6 +68,7 @@ class Inspection:
     no_one_pass_reason: str
     result: ResultOutput | None
     passes: PassesTold | None = None
+    declared: DeclaredTold | None = None
 
     def plot(self, path: Path, *, title: str, overwrite: bool = False) -> None:
         """Draw where the halo comes from. Raises NotTileableError, OptionError without matplotlib, and SinkError."""
@@ -95,6 +98,7 @@ def inspect_network(network: Network) -> Inspection:
         no_one_pass_reason="" if tileable else no_one_pass_reason(network, (COST_SIZE_PX, COST_SIZE_PX)),
         result=wrapped.result if wrapped is not None else None,
         passes=None if tileable else passes_of(network),
+        declared=declared_told(network.declared, traced.geometry),
     )
 
 
@@ -150,15 +154,16 @@ def _told(wrapped: Wrapped, traced: Traced) -> Told:
 
 
 def _wrapped(network: Network, traced: Traced) -> Wrapped | None:
-    """A copy for runs on uint8 images for labels; None where the output cannot become labels or a map."""
+    """A copy for runs on uint8 images for what is made when nothing else is asked for; None where that cannot be."""
     copy = network.copy()
+    output = network.declared.output if network.declared is not None else None
     try:
         return wrap(
             copy,
             traced.features,
             image_dtype=fitting_image_type(copy),
             normalization=Normalization(),
-            wish=ResultWish(),
+            wish=ResultWish(kind=output or "labels"),
         )
     except (ModelError, OptionError, ChannelError):
         return None

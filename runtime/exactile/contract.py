@@ -195,7 +195,8 @@ class Contract:
     ``only_size``, (height, width). ``in_passes``: they are statistics of the whole image, and deployed in another way
     the network runs in tiles, after passes that find them. ``mac_per_pixel`` is what one pass computes for each pixel
     of the image, in multiply-accumulates in float32; operators that memory bounds count as many as take as long. 0: not
-    known.
+    known. ``notes`` are sentences for people on what the model's own file declares, ``pixel_size_um`` the pixel in
+    micrometres that it was made for; None where it does not say so.
     """
 
     model_name: str
@@ -208,6 +209,8 @@ class Contract:
     only_size: tuple[int, int] | None = None
     in_passes: bool = False
     mac_per_pixel: float = 0.0
+    notes: tuple[str, ...] = ()
+    pixel_size_um: float | None = None
 
 
 StripRole = Literal["first", "body", "last"]

@@ -6,7 +6,7 @@ import os
 import re
 import shlex
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +45,9 @@ _TORCH = (
 )
 
 _ONNX = _model("an ONNX model", _EXPORT)
+_ZEISS = _model("a model of Zeiss (.czann, .czseg, .czmodel)", "exactile convert {path} -o model.bundle")
+_QUPATH = _model("a pixel classifier of QuPath", "exactile convert {path} -o model.bundle")
+_TAKEN = (_ONNX, _ZEISS)
 _TORCH_FILE = _model("a PyTorch file", _TORCH)
 _LFS = FileKind(
     name="a Git LFS pointer, not the file itself",
@@ -120,6 +123,7 @@ _SIGNS: tuple[tuple[int, bytes, FileKind], ...] = (
 _PICKLE = re.compile(rb"\x80[\x02-\x05]")
 _ONNX_START = re.compile(rb"\x08[\x01-\x40][\x12\x1a\x22\x2a\x32\x3a\x42]")
 _SAFETENSORS = re.compile(rb".{8}\{\s*\"", re.DOTALL)
+_QUPATH_START = re.compile(rb"\s*\{.{0,400}?\"pixel_classifier_type\"", re.DOTALL)
 _PAGE = re.compile(rb"\s*(<!doctype html|<html|<\?xml[^>]*>\s*<!doctype html)", re.IGNORECASE)
 
 
@@ -151,6 +155,7 @@ def _is_safetensors(start: bytes) -> bool:
 _BY_TEXT: tuple[tuple[Callable[[bytes], object], FileKind], ...] = (
     (_PICKLE.match, _TORCH_FILE),
     (_PAGE.match, _HTML),
+    (_QUPATH_START.match, _QUPATH),
     (
         _is_safetensors,
         _model(
@@ -177,7 +182,24 @@ def _of_zip(path: str | os.PathLike[str]) -> FileKind:
         return _KERAS
     if names and all(name.endswith(".npy") for name in names):
         return _NPZ
-    return _ZIP
+    return _ZEISS if _is_zeiss(names) else _ZIP
+
+
+def _is_zeiss(names: Sequence[str]) -> bool:
+    """A network (*.model) beside its description, at the top of the archive."""
+    top = [name.lower() for name in names if "/" not in name]
+    described = "model.json" in top or any(name.endswith(".xml") for name in top)
+    return described and any(name.endswith(".model") for name in top)
+
+
+def is_zeiss_model(path: str | os.PathLike[str]) -> bool:
+    """Whether ``path`` is an archive with a network and Zeiss' description of it."""
+    return file_kind(path) is _ZEISS
+
+
+def is_qupath_classifier(path: str | os.PathLike[str]) -> bool:
+    """Whether ``path`` is a file in which QuPath keeps a pixel classifier."""
+    return file_kind(path) is _QUPATH
 
 
 def not_an_image(path: str | os.PathLike[str], read: str) -> str:
@@ -192,10 +214,10 @@ def not_an_image(path: str | os.PathLike[str], read: str) -> str:
 
 
 def not_a_model(path: str | os.PathLike[str]) -> str | None:
-    """Why ``path`` is no ONNX file, and what to do; None where it may be one."""
+    """Why ``path`` is no ONNX file, nor one that holds such, and what to do; None where it may be one."""
     name = os.fspath(path)
     kind = file_kind(path)
-    if kind is None or kind is _ONNX:
+    if kind is None or kind in _TAKEN:
         return None
     return f"{name} is {kind.name}, not an ONNX file; {_filled(kind.as_model, name)}"
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 
+_MODEL_TYPE_KEY, _PROJECTED = 1024, 1
+_LINEAR_UNIT_KEY, _METRE = 3076, 9001
 _RASTER_TYPE_KEY = 1025
 _PIXEL_IS_POINT = 2
 
@@ -59,9 +61,21 @@ class Georeference:
         return {name: value if isinstance(value, str) else list(value) for name, value in asdict(self).items()}
 
     @property
+    def pixel_m(self) -> tuple[float, float] | None:
+        """Height and width of a pixel in metres; None where places are no metres, or pixels lie askew."""
+        if not {(_MODEL_TYPE_KEY, _PROJECTED), (_LINEAR_UNIT_KEY, _METRE)} <= self._entries or not self.pixel_scale:
+            return None
+        wide, high, _ = self.pixel_scale
+        return (high, wide) if high > 0 and wide > 0 else None
+
+    @property
     def _is_point(self) -> bool:
-        entries = zip(self.keys[4::4], self.keys[7::4], strict=False)
-        return (_RASTER_TYPE_KEY, _PIXEL_IS_POINT) in set(entries)
+        return (_RASTER_TYPE_KEY, _PIXEL_IS_POINT) in self._entries
+
+    @property
+    def _entries(self) -> set[tuple[int, int]]:
+        """Keys with their numbers."""
+        return set(zip(self.keys[4::4], self.keys[7::4], strict=False))
 
 
 def _moved(

@@ -37,10 +37,10 @@ from exactile.processors.protocol import Processor
 from exactile.run_record import Earlier, asked_record, complete_record, found_record, take_over
 from exactile.sinks.protocol import FindingsSink, ResumableSink, Sink
 from exactile.sources.damage import report_damage
-from exactile.sources.metadata import metadata_of
 from exactile.sources.protocol import ReadCount, ReadPlan, Source
 from exactile.statistics import Normalizers, constants_of
 from exactile.summary import Summary
+from exactile.summary_notes import notes_of
 from exactile.tolerance.narrowing import Narrowing
 from exactile.tolerance.report import ToleranceReport
 from exactile.trial.candidates import Candidates
@@ -373,7 +373,7 @@ class ImageRun:
             nan=pipeline.values.nan,
             rule=self.model.contract.result.rule,
             verification=self.model.contract.verification,
-            notes=(*metadata_of(self.source).told, *(self.sink.notes if isinstance(self.sink, FindingsSink) else ())),
+            notes=notes_of(self.model.contract, self.source, self.sink),
             statistics=self.statistics,
             tolerance=self.tolerance,
             lanes=plan.lanes,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -50,15 +50,7 @@ def after_network(network: Network, steps: Sequence[PixelStep], *, axis: int, ra
         value = made[-1].outputs[0]
     if position is not None:
         graph.outputs[position] = value
-    return Network(
-        name=network.name,
-        model=network.model,
-        image=network.image,
-        result=value,
-        labels=network.labels,
-        channels=network.channels,
-        inputs=network.inputs,
-    )
+    return replace(network, result=value)
 
 
 def _nodes(

@@ -19,6 +19,9 @@ WEIGHTS_NAME = "weights.bin"
 Count = Annotated[int, Meta(ge=0, le=1 << 53)]
 Positive = Annotated[int, Meta(ge=1, le=1 << 31)]
 Work = Annotated[float, Meta(ge=0, description="Predicted time of a pass, by that of one pass of the whole network")]
+PixelSizeMicrons = Annotated[
+    float, Meta(gt=0, le=1e9, description="Side of the pixels, in micrometres, that the model was made for")
+]
 MacPerPixel = Annotated[
     float,
     Meta(ge=0, le=1e15, description="What one pass computes, in multiply-accumulates in float32; 0: not known"),
@@ -410,7 +413,7 @@ class ContractFile(Part, frozen=True, kw_only=True):
 
     ``verification`` is null in bundles that were made before models were run for it, ``other_strips`` and ``placed``
     came with version 3, ``levels``, ``keeping``, ``whole``, ``statistics_key`` (what statistics depend on), ``work``
-    and ``mac_per_pixel`` with version 4.
+    and ``mac_per_pixel`` with version 4. ``pixel_size_um`` is what the model's own file says, null where it does not.
     """
 
     format: Literal["exactile.bundle"]
@@ -443,6 +446,7 @@ class ContractFile(Part, frozen=True, kw_only=True):
     whole: WholePart | None = None
     work: Work = 1.0
     mac_per_pixel: MacPerPixel = 0.0
+    pixel_size_um: PixelSizeMicrons | None = None
 
 
 class Header(Struct, frozen=True, kw_only=True):

@@ -78,6 +78,7 @@ def contract_from(file: ContractFile) -> Contract:
         memory=memory_from(file.memory),
         verification=_verification_from(file.verification),
         mac_per_pixel=file.mac_per_pixel,
+        pixel_size_um=file.pixel_size_um,
     )
 
 

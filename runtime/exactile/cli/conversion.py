@@ -111,7 +111,7 @@ class Conversion:
         """Convert by ``maker``, which is ``exactile_converters.convert``; what it made."""
         tile_shape = self.tile_shape
         statistics = read_statistics(self.freeze_statistics) if self.freeze_statistics is not None else None
-        normalization = self.normalization.build(maker)
+        normalization = self.normalization.build(maker) if self.normalization.given else None
         names = {"output_name": self.output_name, "input_channels": self.input_channels}
         if self.torch is not None:
             entry = maker.load_factory(self.torch, self.weights, **names)

@@ -63,6 +63,8 @@ EXAMPLES = """
 
 `exactile convert affable-shark.zip -o shark.bundle`
 
+`exactile convert nuclei.czann -o nuclei.bundle --dtype uint16`
+
 `exactile convert unet.onnx -o unet.bundle --scale 255 --engine tensorrt-rtx --compute-capability 8.6,8.9`
 
 `exactile convert unet.bundle --engine tensorrt --engine-precision fp16 --strip-rows 128 --strip-width 8192`
@@ -77,8 +79,8 @@ def convert(
     source: Annotated[
         Path | None,
         typer.Argument(
-            help="ONNX, PyTorch (.pt, .pt2), Keras (.keras), a SavedModel or BioImage.IO folder or zip; with --engine "
-            "also a bundle.",
+            help="ONNX, PyTorch (.pt, .pt2), Keras (.keras), a SavedModel or BioImage.IO folder or zip, .czann, "
+            ".czseg, a pixel classifier of QuPath; with --engine also a bundle.",
             show_default=False,
         ),
     ] = None,

@@ -56,6 +56,7 @@ def inspection_object(
         ],
         "outputs": [_tensor(tensor) for tensor in inspection.outputs],
         "labels": labels_object(inspection.result) if inspection.result is not None else None,
+        "declared": asdict(inspection.declared) if inspection.declared is not None else None,
     }
 
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from exactile.cli.declared_text import declared_rows
 from exactile.cli.size_memory import SizeMemory
 from exactile.cli.size_text import sizes_in_words
 from exactile.plan.budget import format_bytes
@@ -76,9 +77,11 @@ def _rows(inspection: Any, model: Path, known: Verification | None) -> Iterator[
         yield "offset", f"{y.origin} x {x.origin} pixels (of the output's first pixel in the image)"
         yield "sizes", sizes_in_words(geometry)
     if inspection.result is not None:
-        yield "labels", f"{inspection.result.stored_dtype}: {inspection.result.rule}"
+        yield inspection.result.kind, f"{inspection.result.stored_dtype}: {inspection.result.rule}"
         if inspection.result.doubt:
             yield "note", inspection.result.doubt
+    if inspection.declared is not None:
+        yield from declared_rows(inspection.declared)
     if geometry is not None:
         yield "strips", _strips_in_words(inspection)
     yield "cost", _cost_in_words(inspection.cost)

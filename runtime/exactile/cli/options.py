@@ -8,9 +8,15 @@ from typing import Annotated
 
 import typer
 
-ModelArgument = Annotated[Path, typer.Argument(help="The network: an ONNX file.", show_default=False)]
+ModelArgument = Annotated[
+    Path, typer.Argument(help="The network: an ONNX file, or one with ONNX in it (.czann, .czseg).", show_default=False)
+]
 BundleOrModelArgument = Annotated[
-    Path, typer.Argument(help="The network: a bundle's folder, or an ONNX file.", show_default=False)
+    Path,
+    typer.Argument(
+        help="The network: a bundle's folder, an ONNX file, or one with ONNX in it (.czann, .czseg).",
+        show_default=False,
+    ),
 ]
 ScaleOption = Annotated[
     list[str] | None, typer.Option(help="(sample / scale - mean) / std: one value, or one a channel.")

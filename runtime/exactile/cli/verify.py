@@ -9,6 +9,7 @@ import shlex
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any
 
 import typer
@@ -39,6 +40,7 @@ from exactile.errors import OptionError
 from exactile.request.converter import load_converter, load_verifier
 from exactile.request.stages import Stages
 from exactile.sources.address import shown_name
+from exactile.sources.protocol import Source
 from exactile.tolerance.measure import CurveWish
 
 EXAMPLES = """
@@ -130,11 +132,7 @@ def verify(
         elif len(images) > 1:
             raise OptionError("one --image is compared; several are for --erf")
         converter, verifier = load_converter(), load_verifier()
-        normalization = converter.Normalization(
-            scale=parse_numbers("scale", scale, 1.0),
-            mean=parse_numbers("mean", mean, 0.0),
-            std=parse_numbers("std", std, 1.0),
-        )
+        asked = _asked(converter, scale, mean, std)
         if report is not None:
             report_page = report / verifier.PAGE
             protect_files([model], images, files=[(report_page, "--report")])
@@ -146,7 +144,7 @@ def verify(
                 found = verifier.verify(
                     network,
                     source=source,
-                    normalization=normalization,
+                    normalization=_normalization(converter, network, asked, source),
                     tile=tile_shape,
                     with_sweep=sweep,
                     seed=seed,
@@ -157,7 +155,7 @@ def verify(
                     network = converter.load_network(model, output_name=output_name)
                     measured = curve.of(
                         lambda dtype: converter.deploy(
-                            network, image_dtype=dtype, normalization=normalization, output="raw", strips=False
+                            network, image_dtype=dtype, normalization=asked, output="raw", strips=False
                         ),
                         stages.update,
                     )
@@ -176,6 +174,24 @@ def verify(
                 print_curve(stated["error_curve"])
         if not found.holds:
             raise typer.Exit(CLAIM_FAILS)
+
+
+def _asked(converter: ModuleType, scale: list[str] | None, mean: list[str] | None, std: list[str] | None) -> Any:
+    """The converter's ``Normalization``; None where nothing was said."""
+    if not (scale or mean or std):
+        return None
+    return converter.Normalization(
+        scale=parse_numbers("scale", scale, 1.0),
+        mean=parse_numbers("mean", mean, 0.0),
+        std=parse_numbers("std", std, 1.0),
+    )
+
+
+def _normalization(converter: ModuleType, network: Any, asked: Any, source: Source | None) -> Any:
+    """What was asked for, or what the model's file declares for the image's samples; noise is made as it is."""
+    if source is None:
+        return asked or converter.Normalization()
+    return converter.normalization_for(network, asked, str(source.dtype))
 
 
 def _of_bundle(model: Path, curve: CurveRequest, fixed: list[str], *, erf: bool, progress: bool, as_json: bool) -> None:

@@ -104,7 +104,7 @@ class ModelChoice:
             raise OptionError(f"{', '.join(fixed)}: fixed in {where}")
 
     def _onnx(self) -> Deploy:
-        wish = {"output": self.output or "labels", "threshold": self.threshold, "activation": self.activation}
+        wish = {"output": self.output, "threshold": self.threshold, "activation": self.activation}
         options = (self.normalization.numbers, wish, self.output_name, self.strips, self.unverified)
         models = OnnxModels(
             path=self.path,

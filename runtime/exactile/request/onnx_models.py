@@ -5,7 +5,7 @@ What was deployed before is taken as it was kept: then the file is not read, and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +28,10 @@ the memory; the only one; or the last, where passes for statistics are none."""
 
 class Normalizing(Protocol):
     """How samples are normalised."""
+
+    @property
+    def given(self) -> Sequence[str]:
+        """The options that were used; where there are none, the model's file says it."""
 
     def build(self, converter: ModuleType) -> Any:
         """The converter's ``Normalization``. Raises OptionError where options contradict each other."""
@@ -83,7 +87,7 @@ class OnnxModels:
         """
         self._nature = self.kept.nature()
         if self._nature is None:
-            self._wished()
+            self._normalization()
             self._read.append(self._network())
             with suppress(NotTileableError):
                 self._proof(self._read[0])
@@ -162,8 +166,13 @@ class OnnxModels:
     def _wished(self) -> Mapping[str, Any]:
         """Options of ``deploy``, in the converter's words."""
         if self._whole_wish is None:
-            self._whole_wish = {"normalization": self.normalization.build(load_converter()), **self.wish}
+            self._whole_wish = {"normalization": self._normalization(), **self.wish}
         return self._whole_wish
+
+    def _normalization(self) -> Any:
+        """None where the model's file is to say it. Raises OptionError where options contradict each other."""
+        found = self.normalization.build(load_converter())
+        return found if self.normalization.given else None
 
     def _network(self) -> Any:
         network = load_converter().load_network(self.path, output_name=self.output_name)

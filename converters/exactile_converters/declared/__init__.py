@@ -1,0 +1,1 @@
+"""What the files of makers and tools say of a model beside its network."""

@@ -1,0 +1,40 @@
+"""Networks that take blue, green, red where images hold red, green, blue: the order goes into the graph."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
+
+if TYPE_CHECKING:
+    from exactile_converters.from_onnx import Network
+
+NAME = "exactile_channel_order"
+
+
+def blue_first(channels: int, why: str) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """The image's channels in the order of a network that takes blue first, alpha last; and a sentence about it."""
+    order = (2, 1, 0, *range(3, channels))
+    note = (
+        f"the network is given blue, green, red of an image of red, green, blue: {why} Zeiss documents that its "
+        "networks take colours in this order. For one that takes red first: --channels 2,1,0"
+    )
+    return order, (note + (",3" if channels == 4 else ""),)
+
+
+def reorder_channels(network: Network, order: tuple[int, ...]) -> None:
+    """The network is given channels ``order`` of the image. Changes ``network`` in place."""
+    if order in ((), tuple(range(network.channels))):
+        return
+    image, graph = network.image, network.model.graph
+    uses = list(image.uses())
+    indices = ir.Value(name=f"{NAME}_indices", const_value=ir.tensor(np.array(order, np.int64)))
+    graph.register_initializer(indices)
+    node = ir.node("Gather", [image, indices], attributes={"axis": network.labels.index("c")}, name=NAME)
+    node.outputs[0].name = NAME
+    node.outputs[0].type, node.outputs[0].shape = image.type, image.shape
+    for user, index in uses:
+        user.replace_input_with(index, node.outputs[0])
+    graph.append(node)
+    graph.sort()

@@ -1,0 +1,54 @@
+"""The metadata that Ultralytics' exporter writes: of its models, those of the task "semantic" give a map of the image.
+
+By its source (``engine/exporter.py``, ``models/yolo/semantic``): samples of uint8 are divided by 255, red first; the
+output is a score for each class, of which the largest is taken, or one channel, which is above 0, or labels.
+"""
+
+from __future__ import annotations
+
+from exactile.errors import ModelError
+from exactile_converters.declared.declaration import Declaration, Scaling
+from exactile_converters.declared.properties import Properties
+
+SEMANTIC = "semantic"
+RESIZED = (
+    "Ultralytics resizes an image to the size of the export, and its labels back; here the image is taken at its own "
+    "resolution"
+)
+OTHERS = {
+    "detect": "it gives boxes",
+    "segment": "it gives boxes with coefficients, and masks that become objects by them and by suppressing boxes that "
+    "overlap",
+    "pose": "it gives boxes with key points",
+    "obb": "it gives boxes that are turned",
+    "classify": "it gives one answer for an image",
+}
+
+
+def ultralytics_declaration(properties: Properties, *, wanted: bool) -> Declaration | None:
+    """None where the file has no metadata of Ultralytics. ``wanted``: one of its outputs was asked for by name.
+
+    Raises ModelError for other tasks, and for damaged metadata.
+    """
+    task = properties.values.get("task")
+    if task is None or not {"stride", "names"} <= properties.values.keys():
+        return None
+    if task != SEMANTIC and not wanted:
+        reason = OTHERS.get(task, "what it gives is not known here")
+        raise ModelError(
+            f"{properties.name} is a model of Ultralytics for the task {task}: {reason}, not a class for each pixel. "
+            "Models of the task semantic are taken; --output-name NAME takes one of its outputs as a map"
+        )
+    one = properties.floats and properties.channels_out == 1
+    names = properties.names("names") if task == SEMANTIC else ()
+    channels = properties.number("channels")
+    return Declaration(
+        source=f"Ultralytics, task {task}",
+        scaling=Scaling(scale=(255.0,), samples=("uint8",)),
+        image_dtype="uint8",
+        channels=int(channels) if channels is not None else None,
+        output="labels" if task == SEMANTIC else None,
+        activation="sigmoid" if one and task == SEMANTIC else None,
+        classes=("background", *names) if len(names) == 1 else names,
+        notes=(RESIZED,),
+    )

@@ -1,0 +1,41 @@
+"""Zeiss' models: ``.czann`` (a description in JSON) and ``.czseg`` or ``.czmodel`` (one in XML), zipped with ONNX.
+
+The formats are those that the package czmodel writes (Carl Zeiss Microscopy, Apache 2.0): its converters and the
+"CZANN Model Specification" in its documentation. It needs more packages than these few fields are worth.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from exactile.errors import ModelError
+from exactile_converters.declared.archive import Archive
+from exactile_converters.declared.czann import czann_declaration
+from exactile_converters.declared.czseg import czseg_declaration
+from exactile_converters.declared.declaration import Declaration
+
+DESCRIPTION, MODEL = "model.json", ".model"
+
+
+def read_zeiss(path: Path) -> tuple[bytes, Declaration] | None:
+    """The ONNX model in the archive at ``path``, and what is said of it; None where it is no model of Zeiss.
+
+    Raises ModelError where it is one that cannot be used.
+    """
+    archive = Archive.of(path)
+    if archive is None or not archive.ending(MODEL):
+        return None
+    if DESCRIPTION in archive.names:
+        declaration = czann_declaration(archive.description(DESCRIPTION), path)
+    elif archive.ending(".xml"):
+        declaration = czseg_declaration(archive.description(archive.only(".xml")), path)
+    else:
+        return None
+    name = archive.only(MODEL)
+    model = archive.model(name)
+    if model.startswith(b"PK\x03\x04"):
+        raise ModelError(
+            f"{path}: its network is no ONNX model but a zipped one of TensorFlow or PyTorch. Unpack {path}, then "
+            f"{name} in it, and give what that holds: exactile convert FOLDER (with saved_model.pb) or FILE.pt"
+        )
+    return model, declaration

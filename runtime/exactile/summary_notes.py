@@ -1,0 +1,52 @@
+"""The sentences of a summary: on the model's own file, on how the image was read, and on how the result was stored."""
+
+from __future__ import annotations
+
+from exactile.contract import Contract
+from exactile.sinks.protocol import FindingsSink, Sink
+from exactile.sources.metadata import metadata_of
+from exactile.sources.pixel_size import TOLERANCE, PixelSize
+from exactile.sources.protocol import Source
+
+MICRONS = 1e6
+"""Of a metre."""
+
+ON_THE_GROUND_UM = 1e4
+"""Pixels of a centimetre and more are told in metres."""
+
+
+def notes_of(contract: Contract, source: Source, sink: Sink) -> tuple[str, ...]:
+    """What people should know of a run of ``contract``'s model over ``source``."""
+    return (
+        *contract.notes,
+        *pixel_size_notes(contract.pixel_size_um, pixel_size_of(source)),
+        *metadata_of(source).told,
+        *(sink.notes if isinstance(sink, FindingsSink) else ()),
+    )
+
+
+def pixel_size_of(source: Source) -> PixelSize | None:
+    """Height and width of a pixel in micrometres, by what the file says of its pixels or of the ground."""
+    if source.pixel_size_um is not None:
+        return source.pixel_size_um
+    georeference = metadata_of(source).georeference
+    metres = georeference.pixel_m if georeference is not None else None
+    return None if metres is None else (metres[0] * MICRONS, metres[1] * MICRONS)
+
+
+def pixel_size_notes(wanted_um: float | None, found: PixelSize | None) -> tuple[str, ...]:
+    """One sentence where the model was made for pixels of ``wanted_um``, and the image's are others, or not known."""
+    if wanted_um is None:
+        return ()
+    said = f"its file says that the model was made for pixels of {_shown(wanted_um)}"
+    if found is None:
+        return (f"{said}; how large the image's are is not known",)
+    if max(abs(side / wanted_um - 1) for side in found) <= TOLERANCE:
+        return ()
+    sizes = " x ".join(dict.fromkeys(map(_shown, found)))
+    way = "" if wanted_um >= ON_THE_GROUND_UM else f": --mpp {wanted_um:g} takes the level of a pyramid that has such"
+    return (f"{said}; the image's are {sizes}, and are never resampled{way}",)
+
+
+def _shown(side_um: float) -> str:
+    return f"{side_um / MICRONS:.4g} m" if side_um >= ON_THE_GROUND_UM else f"{side_um:.4g} micrometres"
