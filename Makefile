@@ -47,7 +47,7 @@ demo: $(VENV)/demo.stamp  ## segment a large micrograph with a trained network, 
 # An installation compiles what it installs; processes that tests start would compile this tree each by itself.
 test: $(VENV)/families.stamp $(VENV)/gpu.stamp  ## the tests (minutes)
 	$(BIN)/python -m compileall -q runtime converters tests
-	$(BIN)/python -m pytest -m 'not slow' --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -m 'not slow' --durations=40 --numprocesses auto --maxprocesses 4 --dist loadfile
 
 # The real CUDA provider of onnxruntime-gpu, on stand-ins for CUDA's libraries: it beside onnxruntime would break both.
 $(VENV)/onnxruntime-gpu.stamp: $(VENV)/test.stamp
