@@ -21,6 +21,8 @@ from pydicom import dcmread, uid
 from pydicom.encaps import encapsulate
 from pydicom.pixels import pixel_array
 from wsidicom import WsiDicom
+from wsidicom.config import Settings, set_default_settings
+from wsidicom.options import ConcatenationByBytes, ConcatenationByFrames, InstanceSplit
 
 from exactile.errors import ChannelError, OptionError, SourceError
 from exactile.geometry import Box, Span
@@ -329,6 +331,41 @@ def test_the_parts_of_a_concatenation_are_found_from_any_of_them(tmp_path, spars
     for name in (tmp_path, names[0]):
         with pytest.raises(SourceError, match=r"is a part of an image in 3 files, of which number .* are there"):
             open_source(name)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"offset_table": "eot"},
+        {"offset_table": "empty", "concatenation": ConcatenationByFrames(7)},
+        {"concatenation": ConcatenationByBytes(20_000)},
+        {"instance_split": InstanceSplit.OPTICAL_PATH | InstanceSplit.FOCAL_PLANE},
+    ],
+    ids=["extended", "by frames", "by bytes", "split"],
+)
+def test_what_wsidicom_writes_is_read(tmp_path, options):
+    pixels = np.stack([np.stack([GREY[0, 0], GREY[0, 0] // 2]), np.stack([GREY[0, 0] // 3, GREY[0, 0] // 4])])
+    level = Level(pixels=pixels, paths=("red", "blue"), syntax=uid.JPEG2000Lossless)
+    path = write(tmp_path / "a.dcm", level, Slide())
+    folder = tmp_path / "written"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with WsiDicom.open(path) as slide:
+            assert len(slide.save(folder, workers=1, **options)) > ("concatenation" in options)
+    for z in range(2):
+        with closing(open_source(folder, z=z, workers=2)) as source:
+            names = source.metadata.told[0].removeprefix("channels 0 to 1 are the optical paths ").split(", ")
+            order = [names.index(name) for name in ("red", "blue")]
+            np.testing.assert_array_equal(np.moveaxis(read(source)[..., order], 2, 0), pixels[:, z])
+
+
+def test_settings_that_a_process_has_made_for_wsidicom_do_not_matter(tmp_path):
+    path = write(tmp_path / "a.dcm", Level(pixels=RGB, syntax=uid.JPEG2000Lossless), Slide())
+    set_default_settings(Settings(preferred_decoder="pylibjpeg_rle", strict_uid_check=True))
+    try:
+        np.testing.assert_array_equal(opened(path), RGB[0, 0])
+    finally:
+        set_default_settings(Settings())
 
 
 def test_each_tile_is_decoded_once_within_the_bytes_asked_for(tmp_path):
