@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -55,6 +56,9 @@ ANY_SIZE = (
     "image, where that fits the memory."
 )
 
+NO_CODE = "-"
+_CODE = re.compile(r"([^:]{1,16}:[^:]{1,16}:.{1,64})?")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Converted:
@@ -86,6 +90,7 @@ def convert(
     tile: tuple[int, int] | None = None,
     classes: Sequence[str] | None = None,
     colors: Sequence[str] | None = None,
+    codes: Sequence[str] | None = None,
     example_shape: tuple[int, int, int, int] | None = None,
     statistics: FixedStatistics | None = None,
     overwrite: bool = False,
@@ -126,6 +131,7 @@ def convert(
         tile=tile,
         classes=classes,
         colors=colors,
+        codes=codes,
         statistics=statistics,
         overwrite=overwrite,
         verify=verify,
@@ -148,6 +154,7 @@ def convert_entry(
     tile: tuple[int, int] | None = None,
     classes: Sequence[str] | None = None,
     colors: Sequence[str] | None = None,
+    codes: Sequence[str] | None = None,
     statistics: FixedStatistics | None = None,
     overwrite: bool = False,
     verify: bool = True,
@@ -208,7 +215,7 @@ def convert_entry(
     if classes is None and model.contract.result.labels:
         classes = [one.name for one in model.contract.result.labels]
         colors = colors or ["#{:02x}{:02x}{:02x}".format(*one.rgb) for one in model.contract.result.labels]
-    named = _classes(model, classes, colors)
+    named = _classes(model, classes, colors, codes)
     image = _sample_image(model)
     result = run_whole(model, image)
     noted: tuple[str, ...] = ()
@@ -338,7 +345,12 @@ def _sample_image(model: DeployedModel) -> NDArray[Any]:
     return np.ascontiguousarray((samples * (np.iinfo(dtype).max if dtype.kind == "u" else 1)).astype(dtype))
 
 
-def _classes(model: DeployedModel, names: Sequence[str] | None, colors: Sequence[str] | None) -> list[ClassPart]:
+def _classes(
+    model: DeployedModel,
+    names: Sequence[str] | None,
+    colors: Sequence[str] | None,
+    codes: Sequence[str] | None,
+) -> list[ClassPart]:
     count = model.contract.result.classes
     if names is None:
         names = [f"class {index}" for index in range(count)]
@@ -348,4 +360,15 @@ def _classes(model: DeployedModel, names: Sequence[str] | None, colors: Sequence
         colors = [usual_color(index) for index in range(len(names))]
     if len(colors) != len(names):
         raise OptionError(f"{len(colors)} colours for {len(names)} classes")
-    return [ClassPart(name=name, color=hex_color(color)) for name, color in zip(names, colors, strict=True)]
+    codes = [""] * len(names) if codes is None else ["" if code == NO_CODE else code for code in codes]
+    if len(codes) != len(names):
+        raise OptionError(f"{len(codes)} codes for {len(names)} classes")
+    if wrong := [code for code in codes if not _CODE.fullmatch(code)]:
+        raise OptionError(
+            f"a code is SCHEME:VALUE:MEANING, such as SCT:108369006:Neoplasm, with at most 16, 16 and 64 characters, or "
+            f"{NO_CODE} for none; got {wrong[0]!r}"
+        )
+    return [
+        ClassPart(name=name, color=hex_color(color), code=code)
+        for name, color, code in zip(names, colors, codes, strict=True)
+    ]

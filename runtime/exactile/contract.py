@@ -60,11 +60,15 @@ class ImageInput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelClass:
-    """What a label stands for, and its colour, each part 0 to 255."""
+    """What a label stands for, and its colour, each part 0 to 255.
+
+    ``code`` is a coded concept, SCHEME:VALUE:MEANING, such as "SCT:108369006:Neoplasm"; empty where there is none.
+    """
 
     value: int
     name: str
     rgb: tuple[int, int, int]
+    code: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

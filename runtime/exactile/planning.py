@@ -416,6 +416,8 @@ class Planner:
             pixel_size_um=None if pixel is None else (pixel[0] / float(scale[0]), pixel[1] / float(scale[1])),
             georeference=None if place is None else place.resampled(scale, origin),
             orientation=metadata.orientation,
+            instances=metadata.instances,
+            model=self._contract.model_name,
         )
 
     def check_source(self, source: Source) -> None:

@@ -39,6 +39,7 @@ CalibrationName = Literal["percentile", "entropy", "minmax"]
 FloatLayers = Literal["none", "first", "last", "first and last"]
 Architecture = Annotated[str, Meta(pattern=r"^[a-z0-9_]{0,32}$", description="Of a CPU: x86_64, arm64; or empty")]
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+Code = Annotated[str, Meta(pattern=r"^([^:]{1,16}:[^:]{1,16}:.{1,64})?$")]
 Color = Annotated[str, Meta(pattern=r"^#[0-9a-f]{6}$")]
 ImageType = Literal["uint8", "uint16", "float32"]
 ResultType = Literal["uint8", "uint16", "uint32", "int8", "int16", "int32", "int64", "float16", "float32"]
@@ -160,11 +161,12 @@ class NormalizationPart(Part, frozen=True, kw_only=True):
     std: tuple[float, ...]
 
 
-class ClassPart(Part, frozen=True, kw_only=True):
-    """A class; labels are positions in the list."""
+class ClassPart(Part, frozen=True, kw_only=True, omit_defaults=True):
+    """A class; labels are positions in the list. ``code`` is a coded concept, SCHEME:VALUE:MEANING."""
 
     name: str
     color: Color
+    code: Code = ""
 
 
 class GraphPart(Part, frozen=True, kw_only=True):

@@ -71,7 +71,8 @@ def contract_from(file: ContractFile) -> Contract:
             channels=file.result.channels,
             classes=file.result.classes,
             labels=tuple(
-                LabelClass(value=value, name=part.name, rgb=_rgb(part.color)) for value, part in enumerate(file.classes)
+                LabelClass(value=value, name=part.name, rgb=_rgb(part.color), code=part.code)
+                for value, part in enumerate(file.classes)
             ),
             **{name: getattr(file.result, name) for name in MEANING},
         ),

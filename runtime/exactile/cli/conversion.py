@@ -66,6 +66,7 @@ class Conversion:
     tile: str | None
     classes: str | None
     colors: str | None
+    codes: str | None
     freeze_statistics: Path | None
     overwrite: bool
     verify: bool
@@ -140,6 +141,7 @@ class Conversion:
                 tile=tile_shape,
                 classes=parse_names(self.classes),
                 colors=parse_names(self.colors),
+                codes=parse_names(self.codes),
                 statistics=statistics,
                 overwrite=self.overwrite,
                 verify=self.verify,
@@ -164,5 +166,6 @@ class Conversion:
             "--output-name": self.output_name,
             "--classes": self.classes,
             "--colors": self.colors,
+            "--class-codes": self.codes,
             "--freeze-statistics": self.freeze_statistics,
         }

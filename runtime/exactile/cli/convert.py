@@ -142,6 +142,14 @@ def convert(
     ] = None,
     classes: Annotated[str | None, typer.Option(metavar="NAMES", help="Class names, separated by commas.")] = None,
     colors: Annotated[str | None, typer.Option(metavar="COLORS", help="Class colours: #rrggbb,#rrggbb,...")] = None,
+    class_codes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CODES",
+            help="What classes are in DICOM Segmentations: -,SCT:108369006:Neoplasm,... (scheme, value, meaning).",
+            show_default=False,
+        ),
+    ] = None,
     freeze_statistics: Annotated[
         Path | None,
         typer.Option(
@@ -199,6 +207,7 @@ def convert(
         tile=tile,
         classes=classes,
         colors=colors,
+        codes=class_codes,
         freeze_statistics=freeze_statistics,
         overwrite=overwrite,
         verify=not no_verify,

@@ -15,6 +15,7 @@ from exactile.sinks.zarr import ZarrSink, zarr_target
 
 _TIFF_SUFFIXES = (".tif", ".tiff")  # .ome.tif and .ome.tiff end so, too
 _NPY_SUFFIX = ".npy"
+_DICOM_SUFFIX = ".dcm"
 
 
 def open_sink(
@@ -30,7 +31,7 @@ def open_sink(
     """A sink for ``path`` by its suffix; touches no file.
 
     ``compression``, ``tile``, ``pyramid`` and ``resumable`` are TiffSink's and ZarrSink's, ``label`` the latter's; a
-    .npy file is never resumable.
+    .npy file and a DICOM Segmentation (.dcm) are never resumable.
     Raises OptionError for another suffix, or options it does not take.
     """
     target = Path(path)
@@ -42,6 +43,8 @@ def open_sink(
     _check_suffix(target)
     if label is not None:
         raise OptionError(f"{target}: only a .zarr folder has labels with names. What to do: leave --label-name away")
+    if target.suffix.lower() == _DICOM_SUFFIX:
+        return _dicom_sink(target, overwrite=overwrite, chosen=(compression, tile, pyramid))
     if target.suffix.lower() != _NPY_SUFFIX:
         chosen = DEFAULT_COMPRESSION if compression is None else compression
         return TiffSink(
@@ -53,6 +56,17 @@ def open_sink(
             "What to do: leave these options away, or write a .tif file"
         )
     return NpySink(target, overwrite=overwrite)
+
+
+def _dicom_sink(target: Path, *, overwrite: bool, chosen: tuple[object, ...]) -> Sink:
+    from exactile.sinks.dicom_segmentation import DicomSegmentationSink
+
+    if any(chosen):
+        raise OptionError(
+            f"{target}: a DICOM Segmentation has tiles of 512, RLE frames and no pyramid. What to do: leave "
+            "--compression and --pyramid away, or write .ome.tif"
+        )
+    return DicomSegmentationSink(target, overwrite=overwrite)
 
 
 def check_target(path: str | PathLike[str], *, overwrite: bool = False) -> None:
@@ -69,8 +83,8 @@ def check_target(path: str | PathLike[str], *, overwrite: bool = False) -> None:
 
 
 def _check_suffix(path: Path) -> None:
-    if path.suffix.lower() not in (*_TIFF_SUFFIXES, _NPY_SUFFIX):
+    if path.suffix.lower() not in (*_TIFF_SUFFIXES, _NPY_SUFFIX, _DICOM_SUFFIX):
         raise OptionError(
             f"the name of the output {path} does not say its format. "
-            "What to do: end it with .tif, .tiff, .ome.tif, .ome.tiff, .zarr or .npy"
+            "What to do: end it with .tif, .tiff, .ome.tif, .ome.tiff, .zarr, .npy or .dcm"
         )

@@ -20,7 +20,7 @@ class ResultSpec:
 
     ``pixel_size_um`` is the height and width of one of its pixels in micrometres, ``labels`` what labels
     mean, where they are known; ``georeference`` where it lies on the ground. ``orientation`` is TIFF's tag: how viewers
-    are to turn it.
+    are to turn it. ``instances`` are the DICOM files of the slide that it was made of, ``model`` is what made it.
     """
 
     height: int
@@ -31,6 +31,8 @@ class ResultSpec:
     labels: tuple[LabelClass, ...] = ()
     georeference: Georeference | None = None
     orientation: int = 1
+    instances: tuple[str, ...] = ()
+    model: str = ""
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -97,7 +97,10 @@ class DicomSource:
             self._check_alike(self._planes[0], self._planes[-1])
         blocks = DicomBlocks.of(self._planes, list(copies.values()), (level.height, level.width), number, self._pool)
         self.dtype: np.dtype[Any] = blocks.form.dtype
-        self.metadata = ImageMetadata(notes=(*_series_notes(found, series), *_missing_notes(self._planes)))
+        self.metadata = ImageMetadata(
+            instances=tuple(dict.fromkeys(part.file.name for plane in self._planes for part in plane.files)),
+            notes=(*_series_notes(found, series), *_missing_notes(self._planes)),
+        )
         self._reader = DecodedChunkReader(blocks)
 
     def _plane(self, level: DicomLevel, path: str, depth: float) -> TilePlane:

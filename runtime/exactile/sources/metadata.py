@@ -27,7 +27,8 @@ class ImageMetadata:
 
     ``orientation`` is TIFF's tag: how viewers turn the image; it is taken as stored. ``nodata`` is
     what pixels without data have in every channel, ``mask_page`` the number of the TIFF page that is 0 where there is
-    no data. ``notes`` are sentences for people: what was done to its samples, or left undone.
+    no data. ``instances`` are the DICOM files that it was read from. ``notes`` are sentences for people: what was done
+    to its samples, or left undone.
     """
 
     alpha: Alpha | None = None
@@ -35,6 +36,7 @@ class ImageMetadata:
     orientation: int = 1
     nodata: float | None = None
     mask_page: int | None = None
+    instances: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
