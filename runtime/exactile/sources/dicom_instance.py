@@ -84,7 +84,8 @@ def check_installed(name: object) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            from wsidicom.cache import DecodedFrameCache, EncodedFrameCache  # noqa: F401 - as of the versions that do
+            import wsidicom  # noqa: F401
+            from wsidicom.cache import DecodedFrameCache, EncodedFrameCache  # noqa: F401 - not so in all versions
             from wsidicom.file.io import WsiDicomReader, WsiDicomReadIO  # noqa: F401
             from wsidicom.file.wsidicom_file_image_data import WsiDicomFileImageData  # noqa: F401
     except ImportError as error:
