@@ -536,7 +536,7 @@ def test_a_jpeg_ls_frame_without_an_end_is_not_given_to_its_decoder(tmp_path, mo
         opened(path)
 
 
-@pytest.mark.parametrize(("table", "message"), [(True, "frame 0.*not one item"), (False, "more fragments")])
+@pytest.mark.parametrize(("table", "message"), [(True, r"frame \d+\).*not one item"), (False, "more fragments")])
 def test_frames_in_fragments_are_refused_whatever_the_table_says(tmp_path, table, message):
     level = Level(pixels=RGB, syntax=uid.JPEGLSLossless)
     frames = [(place, encode(tile, level.syntax, "RGB", 8)) for place, tile in level.tiles()]

@@ -101,11 +101,12 @@ def dicom(path: Path, sop_class: str = "1.2.840.10008.5.1.4.1.1.77.1.6") -> None
     path.write_bytes(bytes(128) + b"DICM" + bytes(20) + sop_class.encode() + b"\x02\0" + bytes(200))
 
 
-def test_a_folder_in_which_all_files_are_dicom_and_one_is_of_a_slide_is_one_image(tmp_path):
+def test_a_folder_with_a_slide_in_dicom_files_and_no_other_image_is_one_image(tmp_path):
     for name in ("1.2.840.1/a", "1.2.840.1/b.dcm", "1.2.840.2/a.dcm", "mixed/a.dcm", "ct/a.dcm"):
         dicom(tmp_path / name, *(["1.2.840.10008.5.1.4.1.1.2"] if name.startswith("ct") else []))
     dicom(tmp_path / "1.2.840.1" / "ct.dcm", "1.2.840.10008.5.1.4.1.1.2")
-    (tmp_path / "1.2.840.1" / ".hidden").write_bytes(b"")
+    (tmp_path / "1.2.840.1" / ".hidden.tif").write_bytes(b"")
+    (tmp_path / "1.2.840.1" / "notes.txt").write_text("")
     (tmp_path / "mixed" / "a.tif").write_bytes(b"")
     slides = [tmp_path / "1.2.840.1", tmp_path / "1.2.840.2"]
     assert list_images([slides[0]]) == slides[:1]

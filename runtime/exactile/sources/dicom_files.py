@@ -21,13 +21,18 @@ _TIFF = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 _NPY = b"\x93NUMPY"
 
 
-def is_dicom_folder(folder: str | os.PathLike[str]) -> bool:
-    """Whether all that a folder holds, but for hidden files, are DICOM files, and one of a slide is among them."""
+def is_dicom_folder(folder: str | os.PathLike[str], image_suffixes: tuple[str, ...]) -> bool:
+    """Whether a folder holds a DICOM file of a slide, and no other image (``image_suffixes``) and no folder.
+
+    Hidden files and folders do not count.
+    """
     try:
         entries = _entries(Path(folder))
     except OSError:
         return False
-    return all(map(_is_file_of_dicom, entries)) and any(map(names_slide_class, entries))
+    if any(entry.name.lower().endswith(image_suffixes) or entry.is_dir() for entry in entries):
+        return False
+    return any(_is_file_of_dicom(entry) and names_slide_class(entry) for entry in entries)
 
 
 def is_dicom_image(path: str | os.PathLike[str]) -> bool:

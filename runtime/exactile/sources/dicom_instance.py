@@ -85,9 +85,12 @@ def check_installed(name: object) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             import wsidicom  # noqa: F401
+            from wsidicom.cache import DecodedFrameCache, EncodedFrameCache  # noqa: F401 - not so in all versions
+            from wsidicom.file.io import WsiDicomReader, WsiDicomReadIO  # noqa: F401
+            from wsidicom.file.wsidicom_file_image_data import WsiDicomFileImageData  # noqa: F401
     except ImportError as error:
         raise SourceError(
-            f"{name}: is DICOM, read with wsidicom, which is not installed or is too old: {_INSTALL}"
+            f"{name}: is DICOM, read with wsidicom, which is not installed or has another version: {_INSTALL}"
         ) from error
 
 

@@ -49,9 +49,9 @@ def find_images(paths: Iterable[str | os.PathLike[str]], *, recursive: bool = Fa
 
     A file is an image whatever its name; of a folder the files with LISTED_SUFFIXES, the Zarr folders and the folders
     of slides in DICOM files are, sorted by name, hidden ones left out; ``recursive`` enters the folders in it, after
-    its files. A Zarr folder is one image, and so is a folder in which all files are DICOM (by ``DICM`` at byte 128),
-    one of a slide among them: its levels are files, so that no file of it stands for the slide. No image is opened.
-    Raises SourceError naming all that is not there, or a folder without images.
+    its files. A Zarr folder is one image, and so is a folder with a DICOM file (``DICM`` at byte 128) of a slide in it,
+    and neither other images nor folders: its levels are files, so that no file of it stands for the slide. No image is
+    opened. Raises SourceError naming all that is not there, or a folder without images.
     """
     named = list(paths)
     missing = [os.fspath(path) for path in named if as_address(path) is None and not Path(path).exists()]
@@ -148,4 +148,4 @@ def _but(passed: Counter[str]) -> str:
 
 
 def _is_one_image(folder: Path) -> bool:
-    return folder.suffix.lower() == ".zarr" or is_zarr(folder) or is_dicom_folder(folder)
+    return folder.suffix.lower() == ".zarr" or is_zarr(folder) or is_dicom_folder(folder, LISTED_SUFFIXES)
