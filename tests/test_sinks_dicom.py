@@ -20,7 +20,9 @@ from exactile.sinks.open import open_sink
 from exactile.sinks.protocol import ResultSpec
 from exactile.sources.array import ArraySource
 from exactile.sources.open import open_source
+from tests.command import exactile
 from tests.dicom_slides import Level, Slide, write
+from tests.nets import onnx_file
 from tests.test_lanes import deployed
 
 SIZE = (530, 1203)
@@ -154,3 +156,23 @@ def test_frames_are_packed_row_by_row(dtype):
     labels = np.repeat(np.arange(12).reshape(3, 4), 40, axis=1).astype(dtype) * (1 if dtype is np.uint8 else 257)
     decoded = bytes(_rle_decode_frame(rle_frame(labels), *labels.shape, 1, 8 * labels.itemsize))
     assert np.array_equal(np.frombuffer(decoded, np.dtype(dtype).newbyteorder("<")).reshape(labels.shape), labels)
+
+
+def test_codes_of_classes_come_from_the_bundle(slide, tmp_path):
+    """From the command that makes the bundle to the file."""
+    network = onnx_file(tmp_path, "unet_d2", weights="classes")
+    words = ["convert", network, "-o", tmp_path / "net.bundle", "--classes", "other,tumour,stroma"]
+    done = exactile(*words, "--class-codes", "-,SCT:108369006:Neoplasm,-", "--no-verify")
+    assert done.returncode == 0, done.stderr
+    done = exactile("run", tmp_path / "net.bundle", slide, "-o", tmp_path / "labels.dcm")
+    assert done.returncode == 0, done.stderr
+    found = [
+        (int(one.SegmentNumber), one.SegmentLabel, one.SegmentedPropertyTypeCodeSequence[0].CodeValue)
+        for one in dcmread(tmp_path / "labels.dcm").SegmentSequence
+    ]
+    assert [(number, name) for number, name, _ in found] == [(0, "other"), (1, "tumour"), (2, "stroma")]
+    assert [code for _, _, code in found[1:]] == ["108369006", "CLASS2"]
+    for codes, message in (("-,SCT:1", "2 codes for 3 classes"), ("-,SCT:1,-", "a code is SCHEME:VALUE:MEANING")):
+        done = exactile(*words, "--class-codes", codes, "--no-verify", "--overwrite")
+        assert done.returncode == 2
+        assert message in done.stderr

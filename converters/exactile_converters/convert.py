@@ -365,8 +365,8 @@ def _classes(
         raise OptionError(f"{len(codes)} codes for {len(names)} classes")
     if wrong := [code for code in codes if not _CODE.fullmatch(code)]:
         raise OptionError(
-            f"a code is SCHEME:VALUE:MEANING, such as SCT:108369006:Neoplasm, with at most 16, 16 and 64 characters, or "
-            f"{NO_CODE} for none; got {wrong[0]!r}"
+            "a code is SCHEME:VALUE:MEANING, such as SCT:108369006:Neoplasm, with at most 16, 16 and 64 characters, "
+            f"or {NO_CODE} for none; got {wrong[0]!r}"
         )
     return [
         ClassPart(name=name, color=hex_color(color), code=code)

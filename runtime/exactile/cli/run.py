@@ -120,7 +120,7 @@ def run(
         typer.Option(
             "-o",
             "--to",
-            help="Where the result goes: .tif, .ome.tif, .zarr or .npy; of many images: a folder.",
+            help="Where the result goes: .tif, .ome.tif, .zarr, .npy or .dcm; of many images: a folder.",
             show_default=False,
         ),
     ],

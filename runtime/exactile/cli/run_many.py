@@ -24,7 +24,7 @@ from exactile.sinks.unfinished import is_something_left
 from exactile.sources.listing import FoundImages, describe_passed_over, find_images
 from exactile.sources.protocol import Source
 
-FORMATS = (".tif", ".ome.tif", ".zarr", ".npy")
+FORMATS = (".tif", ".ome.tif", ".zarr", ".npy", ".dcm")
 
 
 @dataclass(slots=True, kw_only=True)

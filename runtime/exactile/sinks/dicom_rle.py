@@ -21,7 +21,7 @@ def rle_frame(labels: NDArray[Any]) -> bytes:
     rows = np.ascontiguousarray(labels.astype(labels.dtype.newbyteorder(">"), copy=False))
     planes = rows.view(np.uint8).reshape(*rows.shape, rows.dtype.itemsize)
     segments = [
-        _even(imagecodecs.packbits_encode(np.ascontiguousarray(planes[..., n]))) for n in range(planes.shape[2])
+        _even(bytes(imagecodecs.packbits_encode(np.ascontiguousarray(planes[..., n])))) for n in range(planes.shape[2])
     ]
     starts = [_HEADER.size + sum(map(len, segments[:number])) for number in range(len(segments))]
     header = _HEADER.pack(len(segments), *starts, *[0] * (15 - len(segments)))
