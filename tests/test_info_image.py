@@ -22,6 +22,7 @@ from exactile.errors import OptionError, SourceError
 from exactile.sources.describe import describe_image
 from exactile.sources.description import as_object, image_schema, is_reduction
 from exactile.sources.open import open_source
+from tests import czi_files, dicom_slides
 from tests.command import within
 from tests.image_info import checked, needed, noise, ranges, text, told, write_stack
 from tests.nets import onnx_file
@@ -494,3 +495,19 @@ def test_the_help_has_examples_of_images_and_bundles():
     shown = within("info", "--help").stdout
     for words in ("exactile info unet.bundle --test", "exactile info slide.svs", "--thumbnail"):
         assert words in shown
+
+
+def test_slides_in_dicom_files_and_czi_say_how_they_are_cut(tmp_path):
+    """Tiles as they are stored; blocks of whole sub-blocks."""
+    pixels = np.zeros((1, 1, 300, 500, 3), np.uint8)
+    dicom_slides.write(tmp_path / "level.dcm", dicom_slides.Level(pixels=pixels, tile=(128, 64)), dicom_slides.Slide())
+    blocks = [
+        czi_files.Block(pixels=np.zeros((100, 200), np.uint8), x=200 * x, y=100 * y, at={"C": 0})
+        for y in range(2)
+        for x in range(3)
+    ]
+    czi_files.write_czi(tmp_path / "mosaic.czi", blocks)
+    (slide,) = describe_image(tmp_path / "level.dcm").series[0].levels
+    (mosaic,) = describe_image(tmp_path / "mosaic.czi").series[0].levels
+    assert (slide.chunk, slide.chunks) == ((128, 64), (3, 8))
+    assert (mosaic.height, mosaic.width, mosaic.chunk, mosaic.chunks) == (200, 600, (200, 600), (1, 1))

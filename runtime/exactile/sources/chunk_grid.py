@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from exactile.geometry import Box, Span
 
@@ -77,3 +77,11 @@ def _cuts(span: Span, size: int) -> list[Cut]:
 
 def _touched(span: Span, size: int) -> range:
     return range(span.start // size, -(-span.stop // size)) if span.length else range(0)
+
+
+@runtime_checkable
+class HasGrid(Protocol):
+    """A source that says which chunks it decodes."""
+
+    @property
+    def grid(self) -> ChunkGrid: ...

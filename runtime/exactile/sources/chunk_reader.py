@@ -140,6 +140,10 @@ class DecodedChunkReader:
         self._decoded = 0
         self._workers = self._access.pool.workers
 
+    @property
+    def grid(self) -> ChunkGrid:
+        return self._grid
+
     def cache_bytes(self, plan: ReadPlan) -> int:
         schedule = SweepSchedule(self._grid, plan)
         return self._kept_bytes(schedule) + self._under_way(schedule) * self._beside_bytes(schedule)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from exactile.errors import OptionError, SourceError
 from exactile.geometry import Box
+from exactile.sources.chunk_grid import ChunkGrid
 from exactile.sources.chunk_reader import DecodedChunkReader
 from exactile.sources.czi_blocks import CziBlocks
 from exactile.sources.czi_directory import CziDirectory, read_directory
@@ -95,6 +96,11 @@ class CziSource:
     def open_masks(self) -> tuple[ValidMask, ...]:
         """Where sub-blocks lie, unless they cover everything."""
         return () if self._mask is None else (self._mask,)
+
+    @property
+    def grid(self) -> ChunkGrid:
+        """Of blocks as they are decoded."""
+        return self._reader.grid
 
     def cache_bytes(self, plan: ReadPlan) -> int:
         return self._reader.cache_bytes(plan)

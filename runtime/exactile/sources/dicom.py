@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from exactile.errors import OptionError, SourceError
 from exactile.geometry import Box
 from exactile.sources.channel_choice import ChannelCopy, choose_channels
+from exactile.sources.chunk_grid import ChunkGrid
 from exactile.sources.chunk_reader import DecodedChunkReader
 from exactile.sources.decode_pool import DecodePool
 from exactile.sources.dicom_blocks import DicomBlocks, TilePlane, open_plane
@@ -119,6 +120,11 @@ class DicomSource:
                 f"{other.files[0].file.name}: has tiles of {other.form.rows} x {other.form.columns} pixels, but "
                 f"another channel has {first.form.rows} x {first.form.columns}; read them one at a time (--channels)"
             )
+
+    @property
+    def grid(self) -> ChunkGrid:
+        """Of tiles as they are stored."""
+        return self._reader.grid
 
     def cache_bytes(self, plan: ReadPlan) -> int:
         return self._reader.cache_bytes(plan)

@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from exactile.errors import ChannelError, OptionError, SourceError
+from exactile.sources.chunk_grid import HasGrid
 from exactile.sources.description import (
     MOST_LISTED,
     LevelDescription,
@@ -89,6 +90,7 @@ def _level(source: Source, channels: int, number: int, full: LevelDescription | 
     size = source.height, source.width
     whole = size if full is None else (full.height, full.width)
     pixel_size: PixelSize | None = source.pixel_size_um
+    grid = source.grid if isinstance(source, HasGrid) else None
     return LevelDescription(
         level=number,
         height=size[0],
@@ -97,6 +99,9 @@ def _level(source: Source, channels: int, number: int, full: LevelDescription | 
         pixel_size_um=pixel_size,
         downsample=downsample(whole, size),
         reduction=is_reduction(whole, size),
+        chunk_kind=None if grid is None else "blocks",
+        chunk=None if grid is None else (grid.chunk_rows, grid.chunk_columns),
+        chunks=None if grid is None else (grid.rows, grid.columns),
     )
 
 
