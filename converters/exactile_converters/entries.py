@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from exactile.file_kinds import is_zeiss_model
 from exactile_converters.agreement import Agreement
 from exactile_converters.declared.deepimagej import refuse_deepimagej
 from exactile_converters.declared.qupath import classifier_in
@@ -48,7 +49,7 @@ def load_entry(
         made = from_module(source, channels=input_channels, size=size, output_name=output_name)
         return Entry(network=made.network, source="PyTorch module", agreement=made.agreement)
     path = Path(source)
-    if is_package(path):
+    if is_package(path) and not is_zeiss_model(path):
         found = from_package(path, output_name=output_name)
         return Entry(network=found.network, source="BioImage.IO package", agreement=found.agreement, package=found)
     if path.is_dir():

@@ -193,6 +193,11 @@ def _is_zeiss(names: Sequence[str]) -> bool:
     return described and any(name.endswith(".model") for name in top)
 
 
+def is_zeiss_model(path: str | os.PathLike[str]) -> bool:
+    """Whether ``path`` is an archive with a network and Zeiss' description of it."""
+    return file_kind(path) is _ZEISS
+
+
 def is_qupath_classifier(path: str | os.PathLike[str]) -> bool:
     """Whether ``path`` is a file in which QuPath keeps a pixel classifier."""
     return file_kind(path) is _QUPATH
