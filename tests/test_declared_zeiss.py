@@ -47,6 +47,26 @@ def test_colours_are_given_blue_first(tmp_path, kind):
     np.testing.assert_array_equal(segmented(path, image, channels=(2, 1, 0)), other)
 
 
+@pytest.mark.parametrize("said", ["true", None])
+def test_the_network_is_checked_on_what_it_is_fed(tmp_path, said):
+    """Before it is used: its tiles and strips equal one pass over noise of the range that its file declares."""
+    path = czseg(tmp_path / "m.czseg", "unet_d1", pixels=["Gray8"], ScaleInputsByBitdepth=said)
+    image, asked = samples("uint8", (96, 80, 1)), () if said else ("--scale", "255")
+    np.save(tmp_path / "i.npy", image[..., 0])
+    done = command("run", path, tmp_path / "i.npy", "-o", tmp_path / "l.npy", "--json", "--no-progress", *asked)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["verification"]["by"] == "running"
+    expected = scores("unet_d1", image / np.float32(255)).argmax(0)
+    np.testing.assert_array_equal(np.load(tmp_path / "l.npy"), expected)
+
+
+def test_its_geometry_is_proved_on_an_image(tmp_path):
+    """The verify command feeds the image as the file says."""
+    np.save(tmp_path / "i.npy", samples("uint8", (200, 180, 1))[..., 0])
+    done = command("verify", czann(tmp_path / "m.czann", "unet_d1"), "--image", tmp_path / "i.npy", "--no-progress")
+    assert done.returncode == 0, done.stdout
+
+
 @pytest.mark.parametrize(("said", "scale"), [("true", 65535), ("false", 1)])
 def test_a_czseg_says_whether_samples_are_scaled(tmp_path, said, scale):
     path = czseg(tmp_path / "m.czseg", "unet_d1", pixels=["Gray8 Gray16"], ScaleInputsByBitdepth=said)

@@ -93,7 +93,8 @@ def _described(path: Path) -> dict[str, Any]:
 def _operators(described: Mapping[str, Any], path: Path) -> tuple[Mapping[str, Any], Steps, Activation | None]:
     """The network's operator, what is done to samples before, and to its output after."""
     network: Mapping[str, Any] | None = None
-    steps, activation = Steps(path), None
+    steps = Steps(path)
+    activation: Activation | None = None
     for operator in _flat(described.get("op")):
         kind = operator.get("type")
         if kind in NETWORK and network is None:
@@ -163,9 +164,10 @@ def _channels(operator: Mapping[str, Any]) -> tuple[tuple[int, ...], tuple[str, 
 
 def _border(operator: Mapping[str, Any], metadata: Mapping[str, Any]) -> tuple[int, int] | None:
     padding = operator.get("padding")
-    sides = {key: padding.get(key) for key in ("y1", "y2", "x1", "x2")} if isinstance(padding, Mapping) else {}
-    if sides and all(type(side) is int and side >= 0 for side in sides.values()):
-        return max(sides["y1"], sides["y2"]), max(sides["x1"], sides["x2"])
+    given = [padding.get(key) for key in ("y1", "y2", "x1", "x2")] if isinstance(padding, Mapping) else []
+    sides = [side for side in given if isinstance(side, int) and side >= 0]
+    if len(sides) == 4:
+        return max(sides[:2]), max(sides[2:])
     around = metadata.get("inputPadding")
     return (around, around) if type(around) is int and around >= 0 else None
 

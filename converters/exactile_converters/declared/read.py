@@ -32,11 +32,9 @@ def read_declared(path: Path, *, output_name: str | None = None) -> tuple[onnx.M
         return (proto if output is None else with_output_first(proto, output, path)), declaration
     proto = read_model(path)
     properties = Properties.of(proto, path.name, output_name)
-    for declaration_of in (ultralytics_declaration, deepness_declaration):
-        declaration = declaration_of(properties, wanted=output_name is not None)
-        if declaration is not None:
-            return proto, declaration
-    return proto, None
+    wanted = output_name is not None
+    found = ultralytics_declaration(properties, wanted=wanted) or deepness_declaration(properties, wanted=wanted)
+    return proto, found
 
 
 def with_output_first(proto: onnx.ModelProto, output: str, path: Path) -> onnx.ModelProto:

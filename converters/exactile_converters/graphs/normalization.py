@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -31,7 +32,7 @@ class Normalization:
                 raise OptionError(f"--{name} must not be 0; got {list(values)}")
 
     @property
-    def steps(self) -> tuple[tuple[str, tuple[float, ...], float], ...]:
+    def steps(self) -> tuple[tuple[Literal["Div", "Sub"], tuple[float, ...], float], ...]:
         """Operators in order: the name, the numbers, and the number that changes nothing."""
         return ("Div", self.scale, 1.0), ("Sub", self.mean, 0.0), ("Div", self.std, 1.0)
 

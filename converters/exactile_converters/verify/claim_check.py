@@ -19,6 +19,7 @@ from exactile.errors import BudgetError, EngineError
 from exactile.geometry import AxisGeometry, Geometry, round_up
 from exactile.memory import resident_bytes
 from exactile.plan.strips import least_rows
+from exactile_converters.declared.feeding import as_fed
 from exactile_converters.deploy import deploy
 from exactile_converters.from_onnx import Network
 from exactile_converters.geometry.cost import cost_per_pixel
@@ -82,6 +83,7 @@ def check_claim(
     ``memory_bytes`` is the process's resident memory that must do (default: MEMORY_BYTES more than now). ``progress``
     gets steps done and steps in all. Raises NotTileableError where nothing is claimed.
     """
+    network = as_fed(network)
     local, traced = network, network.trace()
     if traced.geometry is None:
         local = with_fixed_statistics(network)
