@@ -79,8 +79,8 @@ def convert(
     source: Annotated[
         Path | None,
         typer.Argument(
-            help="ONNX, PyTorch (.pt, .pt2), Keras (.keras), a SavedModel or BioImage.IO folder or zip, .czann, .czseg, "
-            "a pixel classifier of QuPath; with --engine also a bundle.",
+            help="ONNX, PyTorch (.pt, .pt2), Keras (.keras), a SavedModel or BioImage.IO folder or zip, .czann, "
+            ".czseg, a pixel classifier of QuPath; with --engine also a bundle.",
             show_default=False,
         ),
     ] = None,
