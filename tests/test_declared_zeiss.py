@@ -153,6 +153,14 @@ def test_options_of_convert_win(tmp_path):
     assert sum("its file (Zeiss CZANN) says sample / 65535" in note for note in made.file.notes) == 1
 
 
+def test_fewer_bits_are_fed_the_same(tmp_path):
+    """An fp16 bundle normalises as the file says: its labels are those of the float32 network but for a few."""
+    image = samples("uint8", (96, 80, 1))
+    convert(czann(tmp_path / "m.czann", "unet_d1"), tmp_path / "b", precision="fp16", verify=False)
+    found = exactile.segment(exactile.open_bundle(tmp_path / "b").model, image[..., 0], progress=False)
+    assert (found != scores("unet_d1", image / np.float32(255)).argmax(0)).mean() < 0.01
+
+
 def test_names_of_another_number_of_classes_are_left_out(tmp_path):
     path = czann(tmp_path / "m.czann", Classes=["a", "b"])
     model = deploy(load_network(path), image_dtype="uint8", strips=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -188,6 +188,7 @@ def convert_entry(
     )
     if network is not full and network.trace().geometry != traced.geometry:
         raise ModelError(f"{network.name}: {precision} changed the geometry; please report this model")
+    network = replace(network, declared=entry.network.declared)  # another form of it is fed the same
     own = OwnOutput.of(network, traced.features[full.result.name or ""].labels)
     checked = check_claim(network, progress=progress) if verify else None
 
