@@ -14,7 +14,7 @@ from rasterio.transform import Affine
 import exactile
 from exactile.errors import ModelError, OptionError
 from exactile_converters.convert import convert
-from exactile_converters.deploy import deploy, load_network
+from exactile_converters.deploy import Normalization, deploy, load_network
 from tests.command import within as command
 from tests.maker_files import samples, scores, with_metadata
 from tests.nets import onnx_bytes
@@ -92,6 +92,15 @@ def test_what_is_asked_for_wins(tmp_path):
     assert (made.source, made.image.dtype) == ("QGIS Deepness", "uint8")
     assert [part.name for part in made.classes] == ["a", "b", "c"]
     assert made.normalization.mean == tuple(MEAN)
+
+
+@pytest.mark.parametrize(("mean", "differs"), [((0.5,), False), ((0.5, 0.5, 0.5), False), ((0.5, 0.5, 0.6), True)])
+def test_the_same_in_other_words_needs_no_sentence(tmp_path, mean, differs):
+    """One number is that of every channel."""
+    path = deepness(tmp_path / "m.onnx", standardization_mean=[0.5] * 3, standardization_std=[0.25] * 3)
+    asked = Normalization(scale=(255.0,), mean=mean, std=(0.25,))
+    notes = deploy(load_network(path), image_dtype="uint8", normalization=asked, strips=False).contract.notes
+    assert any("as was asked for" in note for note in notes) == differs
 
 
 def test_samples_that_deepness_does_not_take_are_not_guessed(tmp_path):

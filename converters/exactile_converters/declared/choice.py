@@ -89,10 +89,23 @@ def _normalization(
         return given, ()
     if given is None:
         return own, (f"samples of {image_dtype} become {in_words(own)}, as its file says ({declared.source})",)
-    if given == own:
+    if _same(given, own):
         return given, ()
     says = f"its file ({declared.source}) says {in_words(own)}"
     return given, (f"samples of {image_dtype} become {in_words(given)}, as was asked for; {says}",)
+
+
+def _same(one: Normalization, other: Normalization) -> bool:
+    """Whether samples become the same; a single number is that of every channel."""
+    pairs = zip(one.steps, other.steps, strict=True)
+    return one.statistics == other.statistics and all(
+        len({len(first), len(second), 1}) <= 2 and _spread(first, len(second)) == _spread(second, len(first))
+        for (_, first, _), (_, second, _) in pairs
+    )
+
+
+def _spread(values: tuple[float, ...], count: int) -> tuple[float, ...]:
+    return values if len(values) > 1 else values * count
 
 
 def class_labels(declared: Declaration, classes: int) -> tuple[tuple[LabelClass, ...], tuple[str, ...]]:
