@@ -11,7 +11,7 @@ from exactile.geometry import AxisGeometry, Geometry
 from exactile.session import Session
 from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource
-from exactile_converters.deploy import deploy
+from exactile_converters.deploy import Normalization, deploy
 from exactile_converters.from_onnx import load_network
 from fuzz.outcome import Outcome, judge_message
 from tests.oracle import whole_pass
@@ -63,7 +63,8 @@ def run_case(path: Path, geometry: Geometry, channels: int) -> Outcome | tuple[n
     (height, tile_height), (width, tile_width) = sides  # type: ignore[misc]
     image = np.random.default_rng(0).integers(0, 8, (height, width, channels), dtype=np.uint8)
     try:
-        model = deploy(load_network(path), image_dtype="uint8", output="raw", strips=False)
+        as_stored = Normalization()
+        model = deploy(load_network(path), image_dtype="uint8", normalization=as_stored, output="raw", strips=False)
         session, sink = Session(model, memory_bytes=BUDGET_BYTES, threads=1), ArraySink()
         session.segment(ArraySource(image), sink, plan="tile", tile=(tile_height, tile_width))
     except OptionError as error:

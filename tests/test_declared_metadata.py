@@ -186,6 +186,14 @@ def test_what_is_not_of_deepness_is_left_alone(tmp_path, values):
     assert load_network(deepness(tmp_path / "m.onnx", **values)).declared is None
 
 
+def test_keys_that_are_no_text_are_passed_over(tmp_path):
+    """Bytes that are no UTF-8, which damage makes of them."""
+    data = deepness(tmp_path / "m.onnx").read_bytes()
+    assert data.count(b"resolution") == 1
+    (tmp_path / "m.onnx").write_bytes(data.replace(b"resolution", b"res\xff\xfeution"))
+    assert load_network(tmp_path / "m.onnx").declared.pixel_size_um is None
+
+
 @pytest.mark.parametrize(
     ("values", "says"),
     [

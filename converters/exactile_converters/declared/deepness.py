@@ -19,6 +19,8 @@ OTHERS = {
     "Recognition": "it compares images by a vector of each",
 }
 CM_UM = 1e4
+LARGEST_PIXEL_CM = 1e5
+"""A kilometre."""
 
 
 def deepness_declaration(properties: Properties, *, wanted: bool) -> Declaration | None:
@@ -117,4 +119,4 @@ def _border(properties: Properties, tile: tuple[int, int] | None) -> tuple[int, 
 
 def _pixel_size_um(properties: Properties) -> float | None:
     size = properties.number("resolution")
-    return None if size is None or size <= 0 else size * CM_UM
+    return None if size is None or not 0 < size <= LARGEST_PIXEL_CM else size * CM_UM

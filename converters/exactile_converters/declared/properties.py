@@ -40,7 +40,7 @@ class Properties:
         wanted = outputs[place] if outputs else onnx.ValueInfoProto()
         return cls(
             name=name,
-            values={entry.key: entry.value for entry in proto.metadata_props if len(entry.value) <= LONGEST_VALUE},
+            values={entry.key: entry.value for entry in proto.metadata_props if _is_text(entry)},
             image=_shape(proto.graph.input[0]) if proto.graph.input else (),
             output=_shape(wanted),
             place=place,
@@ -110,6 +110,11 @@ class Properties:
                 "without a gap, are expected"
             )
         return tuple(found[number] for number in range(len(found)))
+
+
+def _is_text(entry: onnx.StringStringEntryProto) -> bool:
+    """Of a length to be read; protobuf gives bytes for what is no UTF-8."""
+    return isinstance(entry.key, str) and isinstance(entry.value, str) and len(entry.value) <= LONGEST_VALUE
 
 
 def _shape(value: onnx.ValueInfoProto) -> tuple[int, ...]:

@@ -25,6 +25,7 @@ SIGMOID = ("op.normalize.sigmoid", "op.sigmoid")
 OUTPUTS: Mapping[str, OutputKind] = {
     "CLASSIFICATION": "labels", "PROBABILITY": "labels", "MULTICLASS_PROBABILITY": "multilabel",
 }  # fmt: skip
+LARGEST_PIXEL_UM = 1e9
 COLORS = {"Red": 0, "Green": 1, "Blue": 2}
 
 
@@ -182,6 +183,6 @@ def _pixel_size_um(metadata: Mapping[str, Any]) -> float | None:
     resolution = metadata.get("inputResolution")
     sides = [resolution.get(key) for key in ("pixelWidth", "pixelHeight")] if isinstance(resolution, Mapping) else []
     values = [one.get("value") for one in sides if isinstance(one, Mapping) and one.get("unit") in ("µm", "um", "μm")]
-    if len(values) != 2 or values[0] != values[1] or not isinstance(values[0], int | float) or values[0] <= 0:
+    if len(values) != 2 or values[0] != values[1] or not isinstance(values[0], int | float):
         return None
-    return float(values[0])
+    return float(values[0]) if 0 < values[0] <= LARGEST_PIXEL_UM else None
