@@ -61,7 +61,9 @@ def segment(
 ) -> NDArray[Any]:
     """Segment ``image`` and return the result: labels (H, W), or maps (C, H, W) for other ``output``.
 
-    ``model`` is an ONNX file, a bundle (folder or its ``contract.json``), or a model that was deployed before;
+    ``model`` is an ONNX file or one with ONNX in it (.czann, .czseg, a pixel classifier of QuPath), whose own word on
+    normalisation and output is taken where nothing is said; a bundle (folder or its ``contract.json``), or a model that
+    was deployed before;
     ``image`` is all that ``open_source`` takes, and ``image_options`` are its options (``axes``, ``channels``, ...).
     Other options are those of ``exactile run`` under the same names: the network sees ``(sample / scale - mean) /
     std``, each one number or one for each channel; ``memory``, in bytes or as ``"2GiB"``, bounds the resident memory of
