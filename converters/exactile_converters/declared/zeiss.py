@@ -1,8 +1,8 @@
 """Zeiss' models: ``.czann`` (a description in JSON) and ``.czseg`` or ``.czmodel`` (one in XML), zipped with ONNX.
 
 The formats are those that the package czmodel writes (Carl Zeiss Microscopy, Apache 2.0), and the "CZANN Model
-Specification" in its documentation. It does not read all that is needed: of a .czseg neither whether samples are scaled,
-nor colours and tiles.
+Specification" in its documentation. It does not read all that is needed: of a .czseg neither whether samples are
+scaled, nor colours and tiles.
 """
 
 from __future__ import annotations
