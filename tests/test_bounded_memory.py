@@ -52,7 +52,7 @@ def check(square: dict, tall: dict, budget_bytes: int, plan: str = "tile") -> No
     assert square["plan"] == tall["plan"] == plan
     assert square["peak_memory_bytes"] < budget_bytes
     assert tall["peak_memory_bytes"] < budget_bytes
-    assert tall["peak_memory_bytes"] == pytest.approx(square["peak_memory_bytes"], rel=0.05)
+    assert tall["peak_memory_bytes"] == pytest.approx(square["peak_memory_bytes"], rel=0.08)
     for summary in (square, tall):
         assert summary["chunks_decoded"] == summary["chunks_stored"]
 
