@@ -228,7 +228,7 @@ def check_probe(session: ort.InferenceSession, geometry, axis: str) -> None:
 
 
 @settings(
-    max_examples=80,
+    max_examples=50,
     deadline=None,
     suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
