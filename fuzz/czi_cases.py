@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
 
-import numpy as np
-
+from fuzz.bytes_damaged import (
+    Mutation,
+    Random,
+    appended,
+    byte,
+    cut,
+    damaged,
+    flip,
+    inserted,
+    joined,
+    overwritten,
+    truncated,
+)
 from fuzz.czi_bases import BASES, czi_base
 from fuzz.recipe import Recipe, draw
-
-Random = np.random.Generator
-Mutation = Callable[[bytearray, Random], bytearray]
 
 NUMBERS = (
     0,
@@ -49,58 +56,7 @@ def czi_recipe(seed: int) -> Recipe:
 
 def czi_case(recipe: Recipe) -> bytes:
     """The file of a recipe."""
-    data, rng = bytearray(czi_base(recipe.base)), recipe.random()
-    for mutation in recipe.mutations:
-        try:
-            data = MUTATIONS[mutation](data, rng)
-        except (struct.error, ValueError, IndexError):  # an earlier mutation left nothing to aim at
-            continue
-    return bytes(data)
-
-
-def _flip(data: bytearray, rng: Random, start: int, stop: int) -> bytearray:
-    for _ in range(int(rng.integers(1, 9))):
-        data[int(rng.integers(start, min(stop, len(data))))] ^= 1 << int(rng.integers(8))
-    return data
-
-
-def _byte(data: bytearray, rng: Random) -> bytearray:
-    data[int(rng.integers(len(data)))] = int(rng.choice([0, 1, 127, 128, 255, int(rng.integers(256))]))
-    return data
-
-
-def _truncated(data: bytearray, rng: Random) -> bytearray:
-    return data[: int(rng.integers(len(data) + 1))]
-
-
-def _cut(data: bytearray, rng: Random) -> bytearray:
-    start = int(rng.integers(len(data)))
-    del data[start : start + int(rng.integers(1, 100))]
-    return data
-
-
-def _inserted(data: bytearray, rng: Random) -> bytearray:
-    start = int(rng.integers(len(data)))
-    data[start:start] = rng.bytes(int(rng.integers(1, 100)))
-    return data
-
-
-def _overwritten(data: bytearray, rng: Random) -> bytearray:
-    start, length = int(rng.integers(len(data))), int(rng.choice([16, 64, 512]))
-    end = min(len(data), start + length)
-    data[start:end] = bytes(end - start) if rng.random() < 0.5 else rng.bytes(end - start)
-    return data
-
-
-def _joined(data: bytearray, rng: Random) -> bytearray:
-    """The beginning of this file and the end of another."""
-    other = czi_base(list(BASES)[int(rng.integers(len(BASES)))])
-    cut = int(rng.integers(min(len(data), len(other))))
-    return data[:cut] + other[cut:]
-
-
-def _appended(data: bytearray, rng: Random) -> bytearray:
-    return data + rng.bytes(int(rng.integers(1, 3000)))
+    return damaged(czi_base(recipe.base), recipe, MUTATIONS)
 
 
 def _put(data: bytearray, rng: Random, form: str, at: int) -> bytearray:
@@ -195,26 +151,26 @@ def _swapped(data: bytearray, rng: Random) -> bytearray:
 def _stream(data: bytearray, rng: Random) -> bytearray:
     """Bits of the first stored bytes of a sub-block, where compressed streams have their headers."""
     at = int(rng.choice(_found(data, _SUBBLOCK))) + 32 + 256
-    return _flip(data, rng, at, at + int(rng.choice([8, 24, 180])))
+    return flip(data, rng, at, at + int(rng.choice([8, 24, 180])))
 
 
 def _stored(data: bytearray, rng: Random) -> bytearray:
     """Bits of stored pixels."""
     at = int(rng.choice(_found(data, _SUBBLOCK)))
     used = struct.unpack_from("<q", data, at + 24)[0]
-    return _flip(data, rng, at + 32 + 256, at + 32 + used)
+    return flip(data, rng, at + 32 + 256, at + 32 + used)
 
 
 MUTATIONS: dict[str, Mutation] = {
     "intact": lambda data, _: data,
-    "bits anywhere": lambda data, rng: _flip(data, rng, 0, len(data)),
-    "a byte": _byte,
-    "truncated": _truncated,
-    "bytes cut out": _cut,
-    "bytes inserted": _inserted,
-    "a sector lost": _overwritten,
-    "two files": _joined,
-    "something more": _appended,
+    "bits anywhere": lambda data, rng: flip(data, rng, 0, len(data)),
+    "a byte": byte,
+    "truncated": truncated,
+    "bytes cut out": cut,
+    "bytes inserted": inserted,
+    "a sector lost": overwritten,
+    "two files": joined(list(BASES), czi_base),
+    "something more": appended,
     "the header": _header,
     "a segment's size": _segment,
     "an entry": _entry,

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
 
 import numpy as np
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 
+from fuzz.bytes_damaged import (
+    Mutation,
+    Random,
+    cut,
+    damaged,
+    flip,
+    inserted,
+    joined,
+    overwritten,
+    truncated,
+)
 from fuzz.dicom_bases import BASES, dicom_base
 from fuzz.recipe import Recipe, draw
-
-Random = np.random.Generator
-Mutation = Callable[[bytearray, Random], bytearray]
 
 NUMBERS = (
     0,
@@ -71,54 +78,12 @@ def dicom_recipe(seed: int) -> Recipe:
 
 def dicom_case(recipe: Recipe) -> bytes:
     """The file of a recipe."""
-    data, rng = bytearray(dicom_base(recipe.base)), recipe.random()
-    for mutation in recipe.mutations:
-        try:
-            data = MUTATIONS[mutation](data, rng)
-        except (struct.error, ValueError, IndexError):  # an earlier mutation left nothing to aim at
-            continue
-    return bytes(data)
+    return damaged(dicom_base(recipe.base), recipe, MUTATIONS)
 
 
 def _pixels_at(data: bytearray) -> int:
     found = data.rfind(PIXELS)
     return found if found > 0 else len(data)
-
-
-def _flip(data: bytearray, rng: Random, start: int, stop: int) -> bytearray:
-    for _ in range(int(rng.integers(1, 9))):
-        data[int(rng.integers(start, stop))] ^= 1 << int(rng.integers(8))
-    return data
-
-
-def _truncated(data: bytearray, rng: Random) -> bytearray:
-    return data[: int(rng.integers(len(data) + 1))]
-
-
-def _cut(data: bytearray, rng: Random) -> bytearray:
-    start = int(rng.integers(len(data)))
-    del data[start : start + int(rng.integers(1, 200))]
-    return data
-
-
-def _inserted(data: bytearray, rng: Random) -> bytearray:
-    start = int(rng.integers(len(data)))
-    data[start:start] = rng.bytes(int(rng.integers(1, 200)))
-    return data
-
-
-def _overwritten(data: bytearray, rng: Random) -> bytearray:
-    start, length = int(rng.integers(len(data))), int(rng.choice([16, 64, 512]))
-    end = min(len(data), start + length)
-    data[start:end] = bytes(end - start) if rng.random() < 0.5 else rng.bytes(end - start)
-    return data
-
-
-def _joined(data: bytearray, rng: Random) -> bytearray:
-    """The beginning of this slide and the end of another."""
-    other = dicom_base(list(BASES)[int(rng.integers(len(BASES)))])
-    cut = int(rng.integers(min(len(data), len(other))))
-    return data[:cut] + other[cut:]
 
 
 def _elements(data: bytearray, keyword: str) -> tuple[list[int], str, str]:
@@ -194,13 +159,13 @@ def _offsets(data: bytearray, rng: Random) -> bytearray:
 
 MUTATIONS: dict[str, Mutation] = {
     "intact": lambda data, _: data,
-    "bits anywhere": lambda data, rng: _flip(data, rng, 0, len(data)),
-    "bits before the pixels": lambda data, rng: _flip(data, rng, 128, _pixels_at(data)),
-    "truncated": _truncated,
-    "bytes cut out": _cut,
-    "bytes inserted": _inserted,
-    "a sector lost": _overwritten,
-    "two files": _joined,
+    "bits anywhere": lambda data, rng: flip(data, rng, 0, len(data)),
+    "bits before the pixels": lambda data, rng: flip(data, rng, 128, _pixels_at(data)),
+    "truncated": truncated,
+    "bytes cut out": lambda data, rng: cut(data, rng, 200),
+    "bytes inserted": lambda data, rng: inserted(data, rng, 200),
+    "a sector lost": overwritten,
+    "two files": joined(list(BASES), dicom_base),
     "a size": _value(SIZES),
     "a form": _value(FORMS),
     "a place": _value(PLACES),

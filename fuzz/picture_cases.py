@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Callable
 
-import numpy as np
-
+from fuzz.bytes_damaged import (
+    Mutation,
+    Random,
+    appended,
+    byte,
+    cut,
+    damaged,
+    flip,
+    inserted,
+    joined,
+    overwritten,
+    truncated,
+)
 from fuzz.picture_bases import BASES, picture_base
 from fuzz.recipe import Recipe, draw
-
-Random = np.random.Generator
-Mutation = Callable[[bytearray, Random], bytearray]
 
 SIZES = (0, 1, 2, 44, 46, 61, 63, 255, 256, 4096, 16383, 20000, 65535, 65536, 2**20, 2**31 - 1, 2**31, 2**32 - 1)
 HEADER_BYTES = 80
@@ -24,58 +31,7 @@ def picture_recipe(seed: int) -> Recipe:
 
 def picture_case(recipe: Recipe) -> bytes:
     """The file of a recipe."""
-    data, rng = bytearray(picture_base(recipe.base)), recipe.random()
-    for mutation in recipe.mutations:
-        try:
-            data = MUTATIONS[mutation](data, rng)
-        except (struct.error, ValueError, IndexError):  # an earlier mutation left nothing to aim at
-            continue
-    return bytes(data)
-
-
-def _flip(data: bytearray, rng: Random, stop: int) -> bytearray:
-    for _ in range(int(rng.integers(1, 9))):
-        data[int(rng.integers(min(stop, len(data))))] ^= 1 << int(rng.integers(8))
-    return data
-
-
-def _byte(data: bytearray, rng: Random) -> bytearray:
-    data[int(rng.integers(len(data)))] = int(rng.choice([0, 1, 127, 128, 255, int(rng.integers(256))]))
-    return data
-
-
-def _truncated(data: bytearray, rng: Random) -> bytearray:
-    return data[: int(rng.integers(len(data) + 1))]
-
-
-def _cut(data: bytearray, rng: Random) -> bytearray:
-    start = int(rng.integers(len(data)))
-    del data[start : start + int(rng.integers(1, 100))]
-    return data
-
-
-def _inserted(data: bytearray, rng: Random) -> bytearray:
-    start = int(rng.integers(len(data)))
-    data[start:start] = rng.bytes(int(rng.integers(1, 100)))
-    return data
-
-
-def _overwritten(data: bytearray, rng: Random) -> bytearray:
-    start, length = int(rng.integers(len(data))), int(rng.choice([16, 64, 512]))
-    end = min(len(data), start + length)
-    data[start:end] = bytes(end - start) if rng.random() < 0.5 else rng.bytes(end - start)
-    return data
-
-
-def _joined(data: bytearray, rng: Random) -> bytearray:
-    """The beginning of this picture and the end of another."""
-    other = picture_base(list(BASES)[int(rng.integers(len(BASES)))])
-    cut = int(rng.integers(min(len(data), len(other))))
-    return data[:cut] + other[cut:]
-
-
-def _appended(data: bytearray, rng: Random) -> bytearray:
-    return data + rng.bytes(int(rng.integers(1, 3000)))
+    return damaged(picture_base(recipe.base), recipe, MUTATIONS)
 
 
 def _size_at(data: bytearray) -> tuple[str, list[int]]:
@@ -116,7 +72,7 @@ def _colours(data: bytearray, rng: Random) -> bytearray:
         start = data.index(b"\xff\x4f\xff\x51")
         data[start + 40 + int(rng.integers(2, 12))] = int(rng.choice([0, 1, 2, 3, 4, 7, 8, 11, 15, 0x87, 37, 255]))
     else:
-        return _flip(data, rng, 40)
+        return flip(data, rng, 0, 40)
     return _summed(data)
 
 
@@ -129,8 +85,8 @@ def _summed(data: bytearray) -> bytearray:
 def _checksums(data: bytearray, rng: Random) -> bytearray:
     """Bits of a PNG picture, with checksums that are right again."""
     if data[:4] != b"\x89PNG":
-        return _flip(data, rng, len(data))
-    data = bytearray(_flip(data, rng, len(data)))
+        return flip(data, rng, 0, len(data))
+    data = bytearray(flip(data, rng, 0, len(data)))
     at = 8
     while at + 12 <= len(data):
         length = struct.unpack_from(">I", data, at)[0]
@@ -143,16 +99,16 @@ def _checksums(data: bytearray, rng: Random) -> bytearray:
 
 MUTATIONS: dict[str, Mutation] = {
     "intact": lambda data, _: data,
-    "bits anywhere": lambda data, rng: _flip(data, rng, len(data)),
-    "bits of the header": lambda data, rng: _flip(data, rng, HEADER_BYTES),
+    "bits anywhere": lambda data, rng: flip(data, rng, 0, len(data)),
+    "bits of the header": lambda data, rng: flip(data, rng, 0, HEADER_BYTES),
     "bits with checksums": _checksums,
-    "a byte": _byte,
-    "truncated": _truncated,
-    "bytes cut out": _cut,
-    "bytes inserted": _inserted,
-    "a sector lost": _overwritten,
-    "two files": _joined,
-    "something more": _appended,
+    "a byte": byte,
+    "truncated": truncated,
+    "bytes cut out": cut,
+    "bytes inserted": inserted,
+    "a sector lost": overwritten,
+    "two files": joined(list(BASES), picture_base),
+    "something more": appended,
     "a size": _sizes,
     "colours and bits": _colours,
 }

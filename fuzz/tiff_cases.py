@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 
 import imagecodecs
 import numpy as np
 
+from fuzz.bytes_damaged import Mutation, Random, cut, inserted, joined, overwritten, truncated
 from fuzz.descriptions import DESCRIPTIONS
 from fuzz.recipe import Recipe, draw
 from fuzz.tiff_bases import BASES, tiff_base
 from fuzz.tiff_directory import SIZES, Directory, Entry, Format, directories
-
-Random = np.random.Generator
-Mutation = Callable[[bytearray, Random], bytearray]
 
 OFFSETS, BYTE_COUNTS = (273, 324), (279, 325)
 EDGES = (0, 1, 2, 15, 31, 255, 256, 65535, 65536, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**63, 2**64 - 1)
@@ -66,30 +64,6 @@ def _in_pixels(data: bytearray) -> range:
             index = len(offsets) // 2
             return range(min(offsets[index], len(data)), min(offsets[index] + sizes[index], len(data)))
     return range(0)
-
-
-def _truncated(data: bytearray, rng: Random) -> bytearray:
-    return data[: int(rng.integers(len(data) + 1))]
-
-
-def _cut(data: bytearray, rng: Random) -> bytearray:
-    start = int(rng.integers(len(data)))
-    del data[start : start + int(rng.integers(1, 200))]
-    return data
-
-
-def _inserted(data: bytearray, rng: Random) -> bytearray:
-    start = int(rng.integers(len(data)))
-    data[start:start] = rng.bytes(int(rng.integers(1, 200)))
-    return data
-
-
-def _overwritten(data: bytearray, rng: Random) -> bytearray:
-    """A sector of zeros or of something else, as failing disks leave it."""
-    start, length = int(rng.integers(len(data))), int(rng.choice([16, 512, 4096]))
-    end = min(len(data), start + length)
-    data[start:end] = bytes(end - start) if rng.random() < 0.5 else rng.bytes(end - start)
-    return data
 
 
 def _entry(data: bytearray, rng: Random, codes: Sequence[int] = ()) -> Entry | None:
@@ -292,13 +266,6 @@ def _other_start(data: bytearray, rng: Random) -> bytearray:
     return data
 
 
-def _joined(data: bytearray, rng: Random) -> bytearray:
-    """The beginning of this file and the end of another."""
-    other = tiff_base(_pick(list(BASES), rng))
-    cut = int(rng.integers(min(len(data), len(other))))
-    return data[:cut] + other[cut:]
-
-
 def _values(data: bytearray, rng: Random) -> bytearray:
     """A random number in a random tag."""
     return _with_value(values=[*EDGES, int(rng.integers(1 << 16)), int(rng.integers(100))])(data, rng)
@@ -324,12 +291,12 @@ MUTATIONS: dict[str, Mutation] = {
         "bits of the header": lambda data, rng: _flip(data, rng, range(min(16, len(data)))),
         "bits of the directories": lambda data, rng: _flip(data, rng, _in_directories(data)),
         "bits of a chunk": lambda data, rng: _flip(data, rng, _in_pixels(data)),
-        "truncated": _truncated,
-        "bytes cut out": _cut,
-        "bytes inserted": _inserted,
-        "a sector lost": _overwritten,
+        "truncated": truncated,
+        "bytes cut out": lambda data, rng: cut(data, rng, 200),
+        "bytes inserted": lambda data, rng: inserted(data, rng, 200),
+        "a sector lost": lambda data, rng: overwritten(data, rng, (16, 512, 4096)),
         "another start": _other_start,
-        "two files": _joined,
+        "two files": joined(list(BASES), tiff_base),
         "image size": _with_value(256, 257),
         "chunk size": _with_value(322, 323, 278),
         "a huge picture": _huge_picture,
