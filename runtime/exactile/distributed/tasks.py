@@ -308,7 +308,7 @@ class Tasks:
                 pure=False,
                 priority=self._priority,
                 workers=workers,
-                allow_other_workers=workers is not None and self._workers.others_may,  # should all of these end
+                allow_other_workers=workers is not None and self._workers.allows_others,  # should all of these end
             )
         )
         piece.tries += 1

@@ -22,7 +22,7 @@ MOST_FAILURES = 3
 
 
 class Workers:
-    """Those of a cluster. Where some have ``resource``, a name among Dask's resources, the others get nothing."""
+    """The workers of a cluster. Where some have ``resource``, a name among Dask's resources, the others get nothing."""
 
     def __init__(self, client: Client, resource: str | None = None) -> None:
         self._client, self._resource = client, resource
@@ -32,14 +32,14 @@ class Workers:
 
     @property
     def threads(self) -> int:
-        """Of all of them; looked at now and then: a cluster may grow and shrink."""
+        """Threads of all workers; refreshed every LOOK_S seconds, since a cluster may grow and shrink."""
         if not self._live or time.monotonic() - self._looked_s > LOOK_S:
             self.look()
         return sum(self._live.values())
 
     @property
-    def others_may(self) -> bool:
-        """Whether a piece may be run by any worker where those that it is meant for have ended."""
+    def allows_others(self) -> bool:
+        """Whether any worker may run a piece when the workers that it is meant for have ended."""
         return self._resource is None
 
     def failed(self, worker: str) -> None:
@@ -48,15 +48,14 @@ class Workers:
         self.look()
 
     def allowed(self, avoided: Collection[str] = ()) -> list[str] | None:
-        """Those for a piece that failed on ``avoided`` ones, while there are others; None for any."""
+        """Workers that may run a piece that failed on ``avoided``: others where there are any. None: all workers."""
         others = [worker for worker in self._live if worker not in avoided]
         if avoided and others:
             return others
         return None if self._are_all else list(self._live)
 
     def free(self, slow: Container[str], abandoned: Container[str]) -> list[str]:
-        """Those with nothing to do; else those that have but tasks that are ``slow``. Keys that are ``abandoned`` are
-        nothing to do.
+        """Workers without tasks, else those whose tasks are all ``slow``; tasks that are ``abandoned`` do not count.
 
         A slow task may wait for what another worker has, and does not give.
         """

@@ -10,13 +10,11 @@
 from __future__ import annotations
 
 import io
-import os
 import struct
-import tempfile
 from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,12 +27,16 @@ from exactile.sinks.dicom_segments import TILE_PX, label_map, segments
 from exactile.sinks.file_sink import FileSink
 from exactile.sinks.part_file import PartFile
 from exactile.sinks.protocol import ResultSpec, WritePlan
+from exactile.sinks.raster_rows import write_rows
 
 _INSTALL = "pip install 'exactile[dicom]'"
 _LABEL_TYPES = ("uint8", "uint16")
 _ITEM = struct.Struct("<HHI")
 _START, _END = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
 """Tags of an item, and of the end of all items."""
+
+_COUNTED_PX = 1 << 18
+"""Labels that are looked at at a time, as numbers of 8 bytes, or a row."""
 
 _PIXEL_DATA = struct.pack("<HH2sHI", 0x7FE0, 0x0010, b"OB", 0, 0xFFFFFFFF)
 
@@ -43,38 +45,38 @@ class DicomSegmentationSink(FileSink[PartFile]):
     """Writes a DICOM Segmentation (label map) with the place and the identity of the slide's level, in tiles of 512.
 
     The image has to be a slide in DICOM files, and the result labels of its size. Until it is complete, labels lie in a
-    file without a name beside it; a row of tiles is in memory while it is encoded. ``begin`` raises SinkError where
+    file beside it; a row of tiles is in memory while it is encoded. ``begin`` raises SinkError where
     highdicom is not installed, and for other images and results.
     """
 
     def __init__(self, path: str | PathLike[str], *, overwrite: bool = False) -> None:
         super().__init__(path, overwrite=overwrite)
-        self._labels: IO[bytes] | None = None
+        self._labels: PartFile | None = None
         self._found: set[int] = set()
 
     def buffer_bytes(self, spec: ResultSpec, plan: WritePlan) -> int:
-        """A copy of the largest box, or a row of tiles twice; and where each frame lies, four times."""
+        """A copy of the largest box, or a row of tiles twice; counts; and where each frame lies, four times."""
         rows = max((span.length for span in plan.rows), default=0)
         columns = max((span.length for span in plan.columns), default=0)
         pixels = max(rows * columns, 2 * TILE_PX * (spec.width + TILE_PX))
-        return pixels * pixel_bytes(spec) + 4 * 16 * _frame_count(spec)
+        return pixels * pixel_bytes(spec) + 10 * _COUNTED_PX + 4 * 16 * _frame_count(spec)
 
     def _open_part(self, spec: ResultSpec) -> PartFile:
         _check(spec, self.path)
         return PartFile(self.path, overwrite=self._overwrite)
 
-    def _start(self, part: PartFile, spec: ResultSpec) -> None:
+    def _start(self, part: PartFile, spec: ResultSpec) -> None:  # noqa: ARG002 -- the seam's signature
         self._dataset(spec)  # what is wrong with the slide's own is told before the work
-        self._labels = tempfile.TemporaryFile(dir=self.path.parent, prefix=f".{self.path.name}.")  # noqa: SIM115
-        part.preallocate(spec.height * spec.width * pixel_bytes(spec))
+        self._labels = PartFile(self.path, overwrite=True)
+        self._labels.preallocate(spec.height * spec.width * pixel_bytes(spec))
 
     def _put(self, part: PartFile, box: Box, planes: NDArray[Any]) -> None:  # noqa: ARG002 -- the seam's signature
         assert self._labels is not None
         assert self._spec is not None
-        sample_bytes, width = planes.dtype.itemsize, self._spec.width
-        for y, row in enumerate(np.ascontiguousarray(planes[0]), box.y.start):
-            _write_at(self._labels.fileno(), row.data.cast("B"), (y * width + box.x.start) * sample_bytes)
-        self._found.update(np.unique(planes).tolist())
+        write_rows(self._labels, box, planes[0], width=self._spec.width)
+        step = max(1, _COUNTED_PX // box.x.length)
+        for first in range(0, box.y.length, step):
+            self._found.update(np.flatnonzero(np.bincount(planes[0, first : first + step].ravel())).tolist())
 
     def _complete(self, part: PartFile) -> None:
         spec = self._spec
@@ -115,7 +117,7 @@ class DicomSegmentationSink(FileSink[PartFile]):
             height = min(TILE_PX, spec.height - top)
             band = np.zeros((TILE_PX, columns * TILE_PX), stored)
             row_bytes = spec.width * dtype.itemsize
-            read = os.pread(self._labels.fileno(), height * row_bytes, top * row_bytes)
+            read = self._labels.read_at(height * row_bytes, top * row_bytes)
             band[:height, : spec.width] = np.frombuffer(read, dtype).reshape(height, spec.width)
             for left in range(0, columns * TILE_PX, TILE_PX):
                 yield rle_frame(band[:, left : left + TILE_PX])
@@ -123,7 +125,7 @@ class DicomSegmentationSink(FileSink[PartFile]):
     def _release(self) -> None:
         labels, self._labels = self._labels, None
         if labels is not None:
-            labels.close()
+            labels.discard()
 
 
 def _check(spec: ResultSpec, path: Path) -> None:
@@ -160,9 +162,3 @@ def _header(dataset: Any, table: NDArray[np.uint64]) -> bytes:
 
 def _item(frame: bytes) -> bytes:
     return _ITEM.pack(*_START, len(frame)) + frame
-
-
-def _write_at(descriptor: int, data: memoryview, offset_bytes: int) -> None:
-    while data:
-        written = os.pwrite(descriptor, data, offset_bytes)
-        data, offset_bytes = data[written:], offset_bytes + written

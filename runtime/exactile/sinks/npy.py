@@ -13,6 +13,7 @@ from exactile.sinks.blocks import pixel_bytes, plane_count
 from exactile.sinks.file_sink import FileSink
 from exactile.sinks.part_file import PartFile
 from exactile.sinks.protocol import ResultSpec, WritePlan
+from exactile.sinks.raster_rows import write_rows
 
 
 class NpySink(FileSink[PartFile]):
@@ -22,7 +23,6 @@ class NpySink(FileSink[PartFile]):
     """
 
     _data_offset_bytes = 0
-    _row_bytes = 0
     _plane_bytes = 0
 
     def buffer_bytes(self, spec: ResultSpec, plan: WritePlan) -> int:
@@ -37,22 +37,15 @@ class NpySink(FileSink[PartFile]):
     def _start(self, part: PartFile, spec: ResultSpec) -> None:
         header = npy_header(spec)
         self._data_offset_bytes = len(header)
-        self._row_bytes = spec.width * np.dtype(spec.dtype).itemsize
-        self._plane_bytes = spec.height * self._row_bytes
+        self._plane_bytes = spec.height * spec.width * np.dtype(spec.dtype).itemsize
         part.preallocate(len(header) + plane_count(spec) * self._plane_bytes)
         part.write_at(header, 0)
 
     def _put(self, part: PartFile, box: Box, planes: NDArray[Any]) -> None:
-        sample_bytes = planes.dtype.itemsize
-        row_bytes = box.x.length * sample_bytes
-        first_bytes = self._data_offset_bytes + box.y.start * self._row_bytes + box.x.start * sample_bytes
+        assert self._spec is not None
         for number, plane in enumerate(planes):
-            pixels = np.ascontiguousarray(plane).data.cast("B")
-            start_bytes = first_bytes + number * self._plane_bytes
-            if row_bytes == self._row_bytes:
-                part.write_at(pixels, start_bytes)
-            else:
-                part.write_rows_at(pixels, start_bytes, row_bytes=row_bytes, stride_bytes=self._row_bytes)
+            offset_bytes = self._data_offset_bytes + number * self._plane_bytes
+            write_rows(part, box, plane, width=self._spec.width, offset_bytes=offset_bytes)
 
     def _complete(self, part: PartFile) -> None:
         """Nothing is held back."""

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from exactile.errors import OptionError, SourceError
-from exactile.geometry import Box
 from exactile.sources.chunk_grid import ChunkGrid
 from exactile.sources.chunk_reader import DecodedChunkReader
+from exactile.sources.chunked_source import ChunkedSource
 from exactile.sources.czi_blocks import CziBlocks
 from exactile.sources.czi_directory import CziDirectory, read_directory
 from exactile.sources.czi_handle import CziHandle
@@ -26,12 +25,11 @@ from exactile.sources.identity import file_identity, image_identity
 from exactile.sources.image_choice import ImageChoice
 from exactile.sources.metadata import ImageMetadata
 from exactile.sources.positional_file import PositionalFile
-from exactile.sources.protocol import Identity, ReadCount, ReadPlan
-from exactile.sources.read_request import check_read
+from exactile.sources.protocol import Identity
 from exactile.sources.validity import ValidMask
 
 
-class CziSource:
+class CziSource(ChunkedSource):
     """A plane of a CZI image: uint8, uint16 or float32, exactly pylibCZIrw's pixels, colours as red, green, blue.
 
     ``series`` chooses the scene, whose image is what its sub-blocks cover in all; a file without scenes is one image.
@@ -48,6 +46,8 @@ class CziSource:
     Raises SourceError when pylibCZIrw is not installed or the file is damaged or of a kind that is not read,
     OptionError for a scene, level or plane that is not there, ChannelError for ``channels`` that are not there.
     """
+
+    _reader: DecodedChunkReader
 
     def __init__(
         self,
@@ -102,23 +102,8 @@ class CziSource:
         """Of blocks as they are decoded."""
         return self._reader.grid
 
-    def cache_bytes(self, plan: ReadPlan) -> int:
-        return self._reader.cache_bytes(plan)
-
-    def decoding_bytes(self, plan: ReadPlan) -> int:
-        return self._reader.decoding_bytes(plan)
-
-    def prepare(self, plan: ReadPlan, *, cache_bytes: int) -> None:
-        self._reader.prepare(plan, cache_bytes=cache_bytes)
-
-    def read(self, box: Box, out: NDArray[Any]) -> None:
-        check_read(self, box, out)
+    def _check_open(self) -> None:
         self._file.check_open()
-        self._reader.read(box, out)
-
-    def count(self) -> ReadCount:
-        """Blocks, as they were asked of the library."""
-        return self._reader.count()
 
     def identity(self) -> Identity:
         return image_identity("czi", self, self._choice, self._image.channels.wanted) | file_identity(self._file)

@@ -10,22 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exactile.errors import SourceError
-from exactile.geometry import Box
 from exactile.sources.axis_order import order_axes
 from exactile.sources.channel_choice import choose_channels
 from exactile.sources.chunk_reader import DecodedChunkReader
+from exactile.sources.chunked_source import ChunkedSource
 from exactile.sources.decode_pool import DecodePool
 from exactile.sources.identity import image_identity
 from exactile.sources.image_choice import ImageChoice
-from exactile.sources.protocol import Identity, ReadCount, ReadPlan
-from exactile.sources.read_request import check_read
+from exactile.sources.protocol import Identity
 from exactile.sources.sample_types import delivered_type, native_sample_type
 from exactile.sources.zarr_chunks import ZarrChunks
 
 NAME = "a dask array"
 
 
-class DaskSource:
+class DaskSource(ChunkedSource):
     """``array``, (H, W), (H, W, C) or (C, H, W); uint8, uint16 or float32. Its chunks are computed by ``workers``.
 
     Raises SourceError for another dtype or shape, or an array whose sizes are not known; OptionError for other
@@ -53,21 +52,8 @@ class DaskSource:
         )
         self._reader = DecodedChunkReader(access)
 
-    def cache_bytes(self, plan: ReadPlan) -> int:
-        return self._reader.cache_bytes(plan)
-
-    def decoding_bytes(self, plan: ReadPlan) -> int:
-        return self._reader.decoding_bytes(plan)
-
-    def prepare(self, plan: ReadPlan, *, cache_bytes: int) -> None:
-        self._reader.prepare(plan, cache_bytes=cache_bytes)
-
-    def read(self, box: Box, out: NDArray[Any]) -> None:
-        check_read(self, box, out)
-        self._reader.read(box, out)
-
-    def count(self) -> ReadCount:
-        return self._reader.count()
+    def _check_open(self) -> None:
+        """There is nothing to be closed but threads."""
 
     def identity(self) -> Identity:
         """By the name that dask gives to an array: another for other pixels, where it can tell."""

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from exactile.errors import OptionError, SourceError
-from exactile.geometry import Box
 from exactile.sources.channel_choice import ChannelCopy, choose_channels
 from exactile.sources.chunk_grid import ChunkGrid
 from exactile.sources.chunk_reader import DecodedChunkReader
+from exactile.sources.chunked_source import ChunkedSource
 from exactile.sources.decode_pool import DecodePool
 from exactile.sources.dicom_blocks import DicomBlocks, TilePlane, open_plane
 from exactile.sources.dicom_files import slide_headers
@@ -26,11 +25,10 @@ from exactile.sources.identity import document_hash, image_identity
 from exactile.sources.image_choice import ImageChoice, check_number, choose_positions
 from exactile.sources.metadata import ImageMetadata
 from exactile.sources.pixel_size import choose_level
-from exactile.sources.protocol import Identity, ReadCount, ReadPlan
-from exactile.sources.read_request import check_read
+from exactile.sources.protocol import Identity
 
 
-class DicomSource:
+class DicomSource(ChunkedSource):
     """A level of a slide (VL Whole Slide Microscopy Image), exactly wsidicom's pixels: uint8 or uint16 as stored.
 
     A folder holds all levels of one slide; of a file the level in it is read, with the other parts of its
@@ -49,6 +47,8 @@ class DicomSource:
     form that would not be read exactly; OptionError for a level or another image that is not there, ChannelError for
     ``channels`` that are not there.
     """
+
+    _reader: DecodedChunkReader
 
     def __init__(
         self,
@@ -126,23 +126,8 @@ class DicomSource:
         """Of tiles as they are stored."""
         return self._reader.grid
 
-    def cache_bytes(self, plan: ReadPlan) -> int:
-        return self._reader.cache_bytes(plan)
-
-    def decoding_bytes(self, plan: ReadPlan) -> int:
-        return self._reader.decoding_bytes(plan)
-
-    def prepare(self, plan: ReadPlan, *, cache_bytes: int) -> None:
-        self._reader.prepare(plan, cache_bytes=cache_bytes)
-
-    def read(self, box: Box, out: NDArray[Any]) -> None:
-        check_read(self, box, out)
+    def _check_open(self) -> None:
         self._planes[0].files[0].file.check_open()
-        self._reader.read(box, out)
-
-    def count(self) -> ReadCount:
-        """Frames, each a tile of one channel or of all colours."""
-        return self._reader.count()
 
     def identity(self) -> Identity:
         """By name, size, time of the last change and UID of every instance."""

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exactile.errors import OptionError, SourceError
-from exactile.geometry import Box
 from exactile.sources.channel_choice import choose_channels
 from exactile.sources.chunk_reader import DecodedChunkReader
+from exactile.sources.chunked_source import ChunkedSource
 from exactile.sources.decode_pool import DecodePool
 from exactile.sources.description import length_along
 from exactile.sources.identity import file_identity, image_identity
@@ -23,13 +23,12 @@ from exactile.sources.image_choice import ImageChoice, check_number, choose_posi
 from exactile.sources.named_images import NamedFile, NamedImage, Selection
 from exactile.sources.pixel_size import choose_level
 from exactile.sources.positional_file import PositionalFile
-from exactile.sources.protocol import Identity, ReadCount, ReadPlan
-from exactile.sources.read_request import check_read
+from exactile.sources.protocol import Identity
 from exactile.sources.sample_types import delivered_type, native_sample_type
 from exactile.sources.zarr_chunks import ZarrChunks
 
 
-class NamedSource:
+class NamedSource(ChunkedSource):
     """One plane of an image of ``path``, which ``open_file`` opens: its library's pixels, read chunk by chunk.
 
     ``series`` chooses the image, ``z`` and ``t`` the plane, ``channels`` channels in any order. There is one level:
@@ -87,22 +86,8 @@ class NamedSource:
         )
         self._reader = DecodedChunkReader(access)
 
-    def cache_bytes(self, plan: ReadPlan) -> int:
-        return self._reader.cache_bytes(plan)
-
-    def decoding_bytes(self, plan: ReadPlan) -> int:
-        return self._reader.decoding_bytes(plan)
-
-    def prepare(self, plan: ReadPlan, *, cache_bytes: int) -> None:
-        self._reader.prepare(plan, cache_bytes=cache_bytes)
-
-    def read(self, box: Box, out: NDArray[Any]) -> None:
-        check_read(self, box, out)
+    def _check_open(self) -> None:
         self._file.check_open()
-        self._reader.read(box, out)
-
-    def count(self) -> ReadCount:
-        return self._reader.count()
 
     def identity(self) -> Identity:
         return image_identity(self._kind, self, self._choice, self._chosen) | file_identity(self._file)

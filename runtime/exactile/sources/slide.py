@@ -9,24 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from exactile.errors import OptionError, SourceError
-from exactile.geometry import Box
 from exactile.sources.channel_choice import choose_channels
 from exactile.sources.chunk_reader import DecodedChunkReader
+from exactile.sources.chunked_source import ChunkedSource
 from exactile.sources.decode_pool import DecodePool
 from exactile.sources.identity import document_hash, file_identity, image_identity
 from exactile.sources.image_choice import ImageChoice, check_number, choose_positions
 from exactile.sources.pixel_size import PixelSize, choose_level, pixel_size, scaled
 from exactile.sources.positional_file import PositionalFile
-from exactile.sources.protocol import Identity, ReadCount, ReadPlan
-from exactile.sources.read_request import check_read
+from exactile.sources.protocol import Identity
 from exactile.sources.slide_blocks import SlideBlocks
 from exactile.sources.slide_handle import SlideHandle
 
 
-class SlideSource:
+class SlideSource(ChunkedSource):
     """A level of a slide in any format that OpenSlide reads: RGB, uint8, exactly OpenSlide's pixels.
 
     Where the slide has no pixels, and in the part by which they are transparent, the background shows that the slide
@@ -82,23 +80,8 @@ class SlideSource:
         self._choice = replace(choice, level=level, mpp=None)
         self._reader = DecodedChunkReader(SlideBlocks.of(handle, level, self._chosen, self._pool))
 
-    def cache_bytes(self, plan: ReadPlan) -> int:
-        return self._reader.cache_bytes(plan)
-
-    def decoding_bytes(self, plan: ReadPlan) -> int:
-        return self._reader.decoding_bytes(plan)
-
-    def prepare(self, plan: ReadPlan, *, cache_bytes: int) -> None:
-        self._reader.prepare(plan, cache_bytes=cache_bytes)
-
-    def read(self, box: Box, out: NDArray[Any]) -> None:
-        check_read(self, box, out)
+    def _check_open(self) -> None:
         self._file.check_open()
-        self._reader.read(box, out)
-
-    def count(self) -> ReadCount:
-        """Blocks, as they were asked of OpenSlide."""
-        return self._reader.count()
 
     def identity(self) -> Identity:
         identity = image_identity("slide", self, self._choice, self._chosen) | file_identity(self._file)

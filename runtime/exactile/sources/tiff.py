@@ -8,20 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from numpy.typing import NDArray
-
 from exactile.errors import SourceError
-from exactile.geometry import Box
 from exactile.sources.axis_order import check_axes
 from exactile.sources.channel_choice import ChannelCopy, choose_channels
 from exactile.sources.chunk_reader import ChunkReader, DecodedChunkReader
+from exactile.sources.chunked_source import ChunkedSource
 from exactile.sources.damage import CorruptFilling, DamagedArea, OnCorrupt
 from exactile.sources.decode_pool import DecodePool
 from exactile.sources.identity import file_identity, image_identity
 from exactile.sources.image_choice import ImageChoice
 from exactile.sources.positional_file import PositionalFile
-from exactile.sources.protocol import Identity, ReadCount, ReadPlan
-from exactile.sources.read_request import check_read
+from exactile.sources.protocol import Identity
 from exactile.sources.sample_types import delivered_type
 from exactile.sources.tiff_chunks import RawChunkReader, TiffChunks
 from exactile.sources.tiff_layout import TiffLayout
@@ -29,7 +26,7 @@ from exactile.sources.tiff_structure import read_layout
 from exactile.sources.validity import ValidMask
 
 
-class TiffSource:
+class TiffSource(ChunkedSource):
     """One image of a TIFF file: samples of ``sample_types``, exactly as ``tifffile`` reads them.
 
     So colours stay as stored, but that JPEG's YCbCr becomes RGB; zero may be white, and alpha is a channel
@@ -141,22 +138,8 @@ class TiffSource:
         """The chunks that were filled so far."""
         return self._filling.areas
 
-    def cache_bytes(self, plan: ReadPlan) -> int:
-        return self._reader.cache_bytes(plan)
-
-    def decoding_bytes(self, plan: ReadPlan) -> int:
-        return self._reader.decoding_bytes(plan)
-
-    def prepare(self, plan: ReadPlan, *, cache_bytes: int) -> None:
-        self._reader.prepare(plan, cache_bytes=cache_bytes)
-
-    def read(self, box: Box, out: NDArray[Any]) -> None:
-        check_read(self, box, out)
+    def _check_open(self) -> None:
         self._file.check_open()
-        self._reader.read(box, out)
-
-    def count(self) -> ReadCount:
-        return self._reader.count()
 
     def identity(self) -> Identity:
         return image_identity("tiff", self, self._choice, self._chosen) | file_identity(self._file)

@@ -9,18 +9,16 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from exactile.errors import SourceError
-from exactile.geometry import Box
 from exactile.sources.address import shown_name
 from exactile.sources.channel_choice import choose_channels
 from exactile.sources.chunk_reader import DecodedChunkReader
+from exactile.sources.chunked_source import ChunkedSource
 from exactile.sources.decode_pool import DecodePool
 from exactile.sources.identity import document_hash, image_identity
 from exactile.sources.image_choice import ImageChoice, choose_positions
-from exactile.sources.protocol import Identity, ReadCount, ReadPlan
-from exactile.sources.read_request import check_read
+from exactile.sources.protocol import Identity
 from exactile.sources.sample_types import delivered_type, native_sample_type
 from exactile.sources.zarr_chunks import ZarrChunks
 from exactile.sources.zarr_image import ZarrImage, choose_image
@@ -30,7 +28,7 @@ MOST_CHANNELS = 1 << 16
 """An array with more has its axes told wrongly, or is damaged."""
 
 
-class ZarrSource:
+class ZarrSource(ChunkedSource):
     """One plane of a Zarr array (version 2 or 3): samples of ``sample_types``, exactly as ``zarr`` reads them.
 
     ``image`` is a folder or an address that fsspec knows (``http://``, ``s3://``, ...). OME-Zarr images (0.1 to 0.5)
@@ -96,23 +94,9 @@ class ZarrSource:
         )
         self._reader = DecodedChunkReader(access)
 
-    def cache_bytes(self, plan: ReadPlan) -> int:
-        return self._reader.cache_bytes(plan)
-
-    def decoding_bytes(self, plan: ReadPlan) -> int:
-        return self._reader.decoding_bytes(plan)
-
-    def prepare(self, plan: ReadPlan, *, cache_bytes: int) -> None:
-        self._reader.prepare(plan, cache_bytes=cache_bytes)
-
-    def read(self, box: Box, out: NDArray[Any]) -> None:
-        check_read(self, box, out)
+    def _check_open(self) -> None:
         if self._closed:
             raise SourceError(f"{self._name}: read after close")
-        self._reader.read(box, out)
-
-    def count(self) -> ReadCount:
-        return self._reader.count()
 
     def identity(self) -> Identity:
         """Of the metadata alone: chunks that were written over are not noticed."""
