@@ -27,7 +27,7 @@ from benchmarks.side_by_side.subject import DEPTH, write_image
 from exactile.contract import DeployedModel
 from exactile.distributed import ClusterSummary, segment
 from exactile.session import Session
-from exactile.sinks.zarr import ZarrSink
+from exactile.sinks.zarr.sink import ZarrSink
 from exactile.sources.open import open_source
 from exactile_converters.deploy import deploy
 from exactile_converters.from_onnx import prepare_network

@@ -16,7 +16,7 @@ from exactile.errors import OptionError
 from exactile.geometry import Box, Span
 from exactile.session import Session
 from exactile.sinks.array import ArraySink
-from exactile.sinks.tiff import TiffSink
+from exactile.sinks.tiff.sink import TiffSink
 from exactile.sources.array import ArraySource
 from exactile_converters.deploy import deploy
 from exactile_converters.from_onnx import prepare_network

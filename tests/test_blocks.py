@@ -18,8 +18,8 @@ from exactile.plan.tiles import TilePlan
 from exactile.planning import Wish
 from exactile.session import Session
 from exactile.sinks.protocol import ResultSpec
-from exactile.sinks.zarr import ZarrSink
-from exactile.sinks.zarr_blocks import BlockSink, SharedZarrSink, make_chunks
+from exactile.sinks.zarr.blocks import BlockSink, SharedZarrSink, make_chunks
+from exactile.sinks.zarr.sink import ZarrSink
 from exactile.sources.array import ArraySource
 from tests.nets import NETS
 from tests.test_exactness import image_for

@@ -24,12 +24,13 @@ import exactile
 from exactile.geometry import Box, Span
 from exactile.plan.tiles import TilePlan
 from exactile.session import Session
-from exactile.sinks import safekeeping, tiff_store
 from exactile.sinks.open import open_sink
-from exactile.sinks.tiff import TiffSink
-from exactile.sources import chunk_reader
+from exactile.sinks.resume import safekeeping
+from exactile.sinks.tiff.sink import TiffSink
+from exactile.sinks.tiff.sink import store as tiff_store
 from exactile.sources.array import ArraySource
-from exactile.sources.chunk_cache import ChunkCache
+from exactile.sources.chunks import reader as chunk_reader
+from exactile.sources.chunks.cache import ChunkCache
 from exactile.sources.open import open_source
 from exactile.sources.protocol import ReadPlan
 from exactile.workers import Workers
@@ -187,7 +188,7 @@ def test_zarr_takes_no_turn_of_its_event_loop_for_a_chunk(tmp_path, monkeypatch)
         turns.append(writing["sync"] + elements["sync"])
     assert turns[0] == turns[1]
     # Planted: the chunks are the package's again.
-    monkeypatch.setattr("exactile.sources.zarr_chunks.stored_chunks", lambda _array: None)
+    monkeypatch.setattr("exactile.sources.zarr.chunks.stored_chunks", lambda _array: None)
     with counted(monkeypatch, array, "sync") as reading:
         read_all(path)
     assert reading["sync"] >= (SIDE // CHUNK) ** 2
@@ -260,7 +261,7 @@ def test_a_read_asks_each_helper_once(tmp_path, monkeypatch):
 
 def test_many_threads_that_compress_shrink_no_tile(tmp_path, monkeypatch):
     """Where memory is scarce, fewer compress; the plan is that of a machine with two cores."""
-    monkeypatch.setattr("exactile.sinks.encode_queue.os.sched_getaffinity", lambda _process: range(64))
+    monkeypatch.setattr("exactile.sinks.tiles.encode_queue.os.sched_getaffinity", lambda _process: range(64))
     model = deploy(prepare_network(onnx.load_from_string(onnx_bytes("unet_d2")), name="u"), image_dtype="uint8")
     source = ArraySource(noise((4000, 4000, 3), "uint8"))
     sinks = {workers: TiffSink(tmp_path / f"{workers}.tif", workers=workers, resumable=True) for workers in (2, None)}

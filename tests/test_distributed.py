@@ -26,8 +26,8 @@ from exactile.distributed import segment
 from exactile.errors import CancelledError, ClusterError, OutputExistsError, ResumeError
 from exactile.geometry import Box
 from exactile.session import Session
-from exactile.sinks.journal import Journal, journal_path
-from exactile.sinks.zarr import ZarrSink
+from exactile.sinks.resume.journal import Journal, journal_path
+from exactile.sinks.zarr.sink import ZarrSink
 from exactile.sources.open import open_source
 from exactile_converters.convert import convert
 from exactile_converters.deploy import Normalization, deploy
@@ -84,7 +84,7 @@ def alone(folder: Path, plan: str) -> dict[str, bytes]:
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
     """Several levels above those that blocks hold."""
-    monkeypatch.setattr("exactile.sinks.tiled_sink.TILE_PX_LABELS", 64)
+    monkeypatch.setattr("exactile.sinks.tiles.sink.TILE_PX_LABELS", 64)
 
 
 @pytest.mark.parametrize("plan", ["tile", "strip"])

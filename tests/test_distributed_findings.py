@@ -19,8 +19,8 @@ from exactile.nodata import ByValue
 from exactile.plan.part import zones_of
 from exactile.plan.tiles import TilePlan
 from exactile.session import Session
-from exactile.sinks.found_file import FoundFile
-from exactile.sinks.zarr import ZarrSink
+from exactile.sinks.files.found_file import FoundFile
+from exactile.sinks.zarr.sink import ZarrSink
 from exactile.sources.array import ArraySource
 from exactile.sources.open import open_source
 from exactile.statistics import block_rows, measure, take_blocks
@@ -52,8 +52,8 @@ def client():
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch):
     """Many of them."""
-    monkeypatch.setattr("exactile.sinks.tiled_sink.TILE_PX_CHANNELS", 16)
-    monkeypatch.setattr("exactile.sinks.tiled_sink.TILE_PX_LABELS", 16)
+    monkeypatch.setattr("exactile.sinks.tiles.sink.TILE_PX_CHANNELS", 16)
+    monkeypatch.setattr("exactile.sinks.tiles.sink.TILE_PX_LABELS", 16)
     monkeypatch.setattr("exactile.distributed.findings.PIECE_PX", 1)
     monkeypatch.setattr("exactile.distributed.findings.READ_BYTES", 1)
 
@@ -89,7 +89,7 @@ def test_parts_add_up_to_the_same_bits(wanted, dtype, nodata, monkeypatch):
 @pytest.mark.parametrize(("dtype", "kind"), [("uint8", "percentile"), ("uint16", "zscore"), ("float32", "percentile"),
                                               ("float32", "zscore")])  # fmt: skip
 def test_samples_are_normalised_by_the_whole_image(client, tmp_path, dtype, kind, monkeypatch):
-    monkeypatch.setattr("exactile.sinks.tiled_sink.TILE_PX_CHANNELS", 256)
+    monkeypatch.setattr("exactile.sinks.tiles.sink.TILE_PX_CHANNELS", 256)
     size = (1100, 700)  # several rows of blocks
     tifffile.imwrite(tmp_path / "image.tif", samples(dtype, size), tile=(64, 64), photometric="rgb")
     network = prepare_network(onnx.load_from_string(onnx_bytes("unet_d2")), name="net")

@@ -18,8 +18,8 @@ from exactile.distributed import ClusterSummary, segment_many
 from exactile.errors import OptionError, OutputExistsError, ResumeError
 from exactile.request.records import pending_path, record_path
 from exactile.session import Session
-from exactile.sinks.journal import journal_path
-from exactile.sinks.tiff import TiffSink
+from exactile.sinks.resume.journal import journal_path
+from exactile.sinks.tiff.sink import TiffSink
 from exactile.sources.open import open_source
 from exactile_converters.convert import convert
 from tests import dask_cluster

@@ -14,7 +14,7 @@ from exactile.errors import InputOverwrittenError, OptionError, OutputExistsErro
 from exactile.export import export
 from exactile.geometry import Box, Span
 from exactile.sinks.protocol import ResultSpec
-from exactile.sinks.zarr import ZarrSink
+from exactile.sinks.zarr.sink import ZarrSink
 from tests.command import within
 
 

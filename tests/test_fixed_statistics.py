@@ -21,7 +21,7 @@ from exactile.errors import OptionError, PlanError, SourceError
 from exactile.passes.fixed import FixedStatistics, read_statistics
 from exactile.session import Session
 from exactile.sinks.array import ArraySink
-from exactile.sinks.tiff import TiffSink
+from exactile.sinks.tiff.sink import TiffSink
 from exactile.sources.array import ArraySource
 from exactile_converters.convert import convert
 from exactile_converters.deploy import Normalization, deploy, deploy_in_passes, deploy_whole

@@ -12,7 +12,7 @@ from rasterio.control import GroundControlPoint
 from rasterio.transform import Affine
 
 from exactile.session import Session
-from exactile.sinks.tiff import TiffSink
+from exactile.sinks.tiff.sink import TiffSink
 from exactile.sources.metadata import metadata_of
 from exactile.sources.open import open_source
 from exactile_converters.deploy import deploy, load_network

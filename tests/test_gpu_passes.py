@@ -29,7 +29,7 @@ from exactile.plan.tiles import TilePlan
 from exactile.processors.station import Station
 from exactile.session import Session
 from exactile.sinks.array import ArraySink
-from exactile.sinks.tiff import TiffSink
+from exactile.sinks.tiff.sink import TiffSink
 from exactile.sources.array import ArraySource
 from exactile.sources.open import open_source
 from exactile_converters.convert import convert

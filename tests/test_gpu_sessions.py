@@ -16,7 +16,7 @@ from exactile.planning import Wish
 from exactile.processors.station import SLOTS
 from exactile.session import Session
 from exactile.sinks.array import ArraySink
-from exactile.sinks.tiff import TiffSink
+from exactile.sinks.tiff.sink import TiffSink
 from exactile.sources.array import ArraySource
 from tests.emulated_gpu import BINDINGS, deployed, emulated, picture, run, segmented, with_engines
 from tests.emulation.driver import EmulatedDevice

@@ -19,8 +19,8 @@ from PIL import Image
 from rasterio.transform import Affine
 
 from exactile.errors import OptionError, SourceError
-from exactile.sources.describe import describe_image
-from exactile.sources.description import as_object, image_schema, is_reduction
+from exactile.sources.descriptions.describe import describe_image
+from exactile.sources.descriptions.description import as_object, image_schema, is_reduction
 from exactile.sources.open import open_source
 from tests import czi_files, dicom_slides
 from tests.command import within
@@ -405,7 +405,7 @@ def test_a_source_that_describes_nothing_is_described_by_the_source_protocol(req
     """As its own description says, but for what the protocol does not tell: names, axes, chunks."""
     path = request.getfixturevalue(image)
     own = as_object(describe_image(path, z=1))
-    monkeypatch.setattr("exactile.sources.describe.image_kind", lambda _image: "unheard of")
+    monkeypatch.setattr("exactile.sources.descriptions.describe.image_kind", lambda _image: "unheard of")
     found = checked(json.loads(json.dumps(as_object(describe_image(path, z=1)))))
     own = json.loads(json.dumps(own))
     assert found["kind"] == "UNHEARD OF"
@@ -426,9 +426,9 @@ def test_channels_that_are_not_read_together_are_described_one_by_one(stack, mon
             raise SourceError("its channels are of different types; choose one (--channels)")
         return open_source(image, channels=channels, **choice)
 
-    for module in ("describe", "probed_description"):
-        monkeypatch.setattr(f"exactile.sources.{module}.open_source", opened)
-    monkeypatch.setattr("exactile.sources.describe.image_kind", lambda _image: "czi")
+    for module in ("describe", "probed"):
+        monkeypatch.setattr(f"exactile.sources.descriptions.{module}.open_source", opened)
+    monkeypatch.setattr("exactile.sources.descriptions.describe.image_kind", lambda _image: "czi")
     found = checked(json.loads(json.dumps(as_object(describe_image(stack)))))
     assert (found["kind"], found["reader"], found["series"][0]["channels"]) == ("CZI (Zeiss)", "pylibCZIrw", 3)
     assert needed(found) == ["--z", "--t", "--channels"]
@@ -475,7 +475,7 @@ def test_gigapixels_are_described_in_little_time_and_memory(tmp_path):
     path = write_tiff(tmp_path / "large.tif", tags, [], big=True)
     script = (
         "import sys, time; begin = time.perf_counter();"
-        "from exactile.sources.describe import describe_image;"
+        "from exactile.sources.descriptions.describe import describe_image;"
         "found = describe_image(sys.argv[1]);"
         "print(found.chosen.height, found.series[0].levels[0].chunks, time.perf_counter() - begin,"
         " next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"

@@ -11,7 +11,7 @@ from PIL import Image
 
 from exactile.errors import OutputExistsError
 from exactile.sources.array import ArraySource
-from exactile.sources.npy import NpySource
+from exactile.sources.npy.source import NpySource
 from exactile.sources.open import open_source
 from exactile.thumbnail import make_thumbnail, thumbnail_shape
 from tests.command import within

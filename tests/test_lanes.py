@@ -21,7 +21,7 @@ from exactile.planning import Planner, Wish
 from exactile.processors.protocol import DeviceSpace
 from exactile.session import Session
 from exactile.sinks.array import ArraySink
-from exactile.sinks.tiff import TiffSink
+from exactile.sinks.tiff.sink import TiffSink
 from exactile.sources.array import ArraySource
 from exactile.trace import Trace
 from exactile_converters.deploy import deploy

@@ -33,7 +33,7 @@ from exactile.request.model_choice import ModelChoice, why_not_run_before
 from exactile.request.normalization import NormalizationNumbers
 from exactile.request.onnx_models import when_whole
 from exactile.run_record import graph_hash
-from exactile.sinks.tiff import TiffSink
+from exactile.sinks.tiff.sink import TiffSink
 from exactile_converters import deploy as converter
 from tests import whole_nets
 from tests.command import exactile as command

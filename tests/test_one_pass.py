@@ -14,7 +14,7 @@ import tifffile
 import exactile
 from exactile.contract import ImageStatistics
 from exactile.errors import BudgetError, ExactileError, NotTileableError, OptionError, PlanError
-from exactile.sinks.tiff import TiffSink
+from exactile.sinks.tiff.sink import TiffSink
 from exactile_converters.bundle import BundleContent, write_bundle
 from exactile_converters.deploy import Normalization, deploy, deploy_whole
 from exactile_converters.from_onnx import prepare_network

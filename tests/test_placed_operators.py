@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from exactile.errors import ExactileError, PlanError
 from exactile.plan.tiles import TilePlan
 from exactile.sinks.array import ArraySink
-from exactile.sinks.tiff import TiffSink
+from exactile.sinks.tiff.sink import TiffSink
 from exactile.sources.array import ArraySource
 from tests import placed_nets
 from tests.oracle import RUNTIME_ERRORS

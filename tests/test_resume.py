@@ -18,7 +18,7 @@ import tifffile
 from exactile.errors import ChannelError, OptionError, OutputExistsError, ResumeError
 from exactile.session import Session
 from exactile.sinks.npy import NpySink
-from exactile.sinks.tiff import TiffSink
+from exactile.sinks.tiff.sink import TiffSink
 from exactile.sources.array import ArraySource
 from exactile_converters.deploy import Normalization, deploy
 from exactile_converters.from_onnx import prepare_network
@@ -152,7 +152,7 @@ def test_resume_with_nothing_to_resume_is_a_run(tmp_path):
 
 OFTEN = """
 import exactile.passes.found as found
-import exactile.sinks.safekeeping as safekeeping
+import exactile.sinks.resume.safekeeping as safekeeping
 found.KEEP_SECONDS, found.REST_SHARE = 0.05, 1
 safekeeping.COMMIT_SECONDS = 0.01
 from exactile.cli.main import run

@@ -31,9 +31,9 @@ from exactile.passes.planner import PassPlanner
 from exactile.passes.run import Passes
 from exactile.passes.statistic import Statistic
 from exactile.session import Session
-from exactile.sinks.found_file import FoundFile
-from exactile.sinks.tiff import TiffSink
-from exactile.sinks.zarr import ZarrSink
+from exactile.sinks.files.found_file import FoundFile
+from exactile.sinks.tiff.sink import TiffSink
+from exactile.sinks.zarr.sink import ZarrSink
 from exactile.sources.array import ArraySource
 from exactile_converters.deploy import Normalization
 from tests.global_nets import chain

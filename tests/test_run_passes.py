@@ -23,7 +23,7 @@ from exactile.request.kept_models import KeptModels
 from exactile.request.normalization import NormalizationNumbers
 from exactile.request.onnx_models import OnnxModels, when_whole
 from exactile.session import Session
-from exactile.sinks.tiff import TiffSink
+from exactile.sinks.tiff.sink import TiffSink
 from exactile_converters.convert import convert
 from exactile_converters.from_onnx import prepare_network
 from exactile_converters.passes import deploy as passes_deploy

@@ -15,7 +15,7 @@ from exactile.errors import OptionError, SinkError
 from exactile.geometry import Box, Span
 from exactile.session import Session
 from exactile.sinks.array import ArraySink
-from exactile.sinks.dicom_rle import rle_frame
+from exactile.sinks.dicom.rle import rle_frame
 from exactile.sinks.open import open_sink
 from exactile.sinks.protocol import ResultSpec
 from exactile.sources.array import ArraySource

@@ -15,13 +15,13 @@ import tifffile
 
 from exactile.errors import OptionError, OutputExistsError, SinkError
 from exactile.geometry import Box, Span
-from exactile.sinks import tiff as tiff_module
-from exactile.sinks import tiff_store
 from exactile.sinks.array import ArraySink
 from exactile.sinks.npy import NpySink
 from exactile.sinks.open import check_target, open_sink
 from exactile.sinks.protocol import ResultSpec, WritePlan
-from exactile.sinks.tiff import TiffSink
+from exactile.sinks.tiff.sink import TiffSink
+from exactile.sinks.tiff.sink import sink as tiff_module
+from exactile.sinks.tiff.sink import store as tiff_store
 
 HEIGHT, WIDTH = 100, 120
 SPEC = ResultSpec(height=HEIGHT, width=WIDTH, channels=0, dtype="uint8")

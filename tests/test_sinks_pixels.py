@@ -15,7 +15,7 @@ from exactile.geometry import Box, Span
 from exactile.sinks.array import ArraySink
 from exactile.sinks.npy import NpySink
 from exactile.sinks.protocol import ResultSpec
-from exactile.sinks.tiff import TiffSink
+from exactile.sinks.tiff.sink import TiffSink
 
 COMPRESSIONS = ("zlib", "zstd", "lzw", "none")
 DTYPES = ("uint8", "uint16", "float32")

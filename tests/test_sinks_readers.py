@@ -11,8 +11,8 @@ import pytest
 import tifffile
 
 from exactile.geometry import Box, Span
-from exactile.sinks.tiff import TiffSink
-from exactile.sinks.zarr import ZarrSink
+from exactile.sinks.tiff.sink import TiffSink
+from exactile.sinks.zarr.sink import ZarrSink
 from exactile.sources.open import open_source
 from tests.test_sinks_pixels import noise, row_major, spec_of
 

@@ -15,10 +15,14 @@ from hypothesis import strategies as st
 
 from exactile.errors import OutputExistsError, ResumeError, SinkError
 from exactile.geometry import Box
-from exactile.sinks import open_pieces, part_file, safekeeping, tiff, tiff_store
-from exactile.sinks.journal import Journal
-from exactile.sinks.tiff import TiffSink
-from exactile.sinks.tiff_tables import TileTable
+from exactile.sinks.files import part_file
+from exactile.sinks.resume import safekeeping
+from exactile.sinks.resume.journal import Journal
+from exactile.sinks.tiff.sink import TiffSink
+from exactile.sinks.tiff.sink import sink as tiff
+from exactile.sinks.tiff.sink import store as tiff_store
+from exactile.sinks.tiff.tables import TileTable
+from exactile.sinks.tiles import open_pieces
 from tests.test_sinks_pixels import DTYPES, noise, partitions, row_major, spec_of, write
 
 RUN = {"model": {"graph": "abc"}, "image": {"bytes": 7}}

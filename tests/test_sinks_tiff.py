@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 
 from exactile.errors import OptionError, SinkError
 from exactile.geometry import Box, Span
-from exactile.sinks import tiff as tiff_module
 from exactile.sinks.protocol import ResultSpec, WritePlan
-from exactile.sinks.pyramid import Pyramid
-from exactile.sinks.tiff import TiffSink
-from exactile.sinks.tile_assembly import TileArrays, most_open_tiles
-from exactile.sinks.tile_codec import most_encoded_bytes, tile_encoder
-from exactile.sinks.tile_grid import TileGrid
+from exactile.sinks.tiff.sink import TiffSink
+from exactile.sinks.tiff.sink import sink as tiff_module
+from exactile.sinks.tiles.assembly import TileArrays, most_open_tiles
+from exactile.sinks.tiles.codec import most_encoded_bytes, tile_encoder
+from exactile.sinks.tiles.grid import TileGrid
+from exactile.sinks.tiles.pyramid import Pyramid
 
 OME = "{http://www.openmicroscopy.org/Schemas/OME/2016-06}"
 

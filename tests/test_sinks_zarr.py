@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from exactile.contract import LabelClass
 from exactile.errors import OptionError, OutputExistsError, ResumeError, SinkError
-from exactile.sinks import safekeeping
+from exactile.sinks.files.part_folder import PartFolder
 from exactile.sinks.open import open_sink
-from exactile.sinks.part_folder import PartFolder
-from exactile.sinks.zarr import ZarrSink
+from exactile.sinks.resume import safekeeping
+from exactile.sinks.zarr.sink import ZarrSink
 from tests.test_sinks_pixels import noise, partitions, row_major, spec_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # ome-zarr-py uses what it has deprecated

@@ -17,7 +17,7 @@ from numpy.lib import format as npy_format
 from exactile.errors import ChannelError, OptionError, SourceError
 from exactile.geometry import Box, Span
 from exactile.sources.array import ArraySource
-from exactile.sources.npy import NpySource
+from exactile.sources.npy.source import NpySource
 from exactile.sources.protocol import ReadPlan, Source
 
 TYPES = ["u1", "<u2", ">u2", "<f4", ">f4"]
@@ -222,7 +222,7 @@ def test_reading_a_large_npy_file_does_not_make_the_process_grow_with_it(tmp_pat
 import resource
 import numpy as np
 from exactile.geometry import Box, Span
-from exactile.sources.npy import NpySource
+from exactile.sources.npy.source import NpySource
 source = NpySource({str(path)!r})
 out = np.zeros((500, 20_000, 1), 'u1')
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -15,12 +15,12 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from exactile.geometry import Box, Span
-from exactile.sources.chunk_cache import ChunkCache
-from exactile.sources.chunk_grid import ChunkGrid
-from exactile.sources.chunk_schedule import SweepSchedule
-from exactile.sources.decode_pool import DecodePool
+from exactile.sources.chunks.cache import ChunkCache
+from exactile.sources.chunks.decode_pool import DecodePool
+from exactile.sources.chunks.grid import ChunkGrid
+from exactile.sources.chunks.schedule import SweepSchedule
 from exactile.sources.protocol import ReadPlan
-from exactile.sources.tiff import TiffSource
+from exactile.sources.tiff.source import TiffSource
 
 HEIGHT, WIDTH, TILE = 100, 125, 16
 

@@ -15,8 +15,8 @@ import tifffile
 from exactile.errors import OptionError, SourceError
 from exactile.geometry import Box, Span
 from exactile.sources.open import open_source
-from exactile.sources.tiff import TiffSource
-from exactile.sources.tiff_pixel_size import level_pixel_sizes
+from exactile.sources.tiff.pixel_size import level_pixel_sizes
+from exactile.sources.tiff.source import TiffSource
 from tests.tiff_files import ASCII, BYTES, LONG, SHORT, image_tags, strip_tags, write_tiff
 
 SIZES = {"T": 3, "C": 2, "Z": 4, "Y": 33, "X": 45, "S": 3}

@@ -21,7 +21,7 @@ from exactile.errors import OptionError, SourceError
 from exactile.geometry import Box, Span
 from exactile.sources.damage import merge_boxes
 from exactile.sources.open import open_source
-from exactile.sources.tiff import TiffSource
+from exactile.sources.tiff.source import TiffSource
 from exactile_converters.deploy import Normalization, deploy
 from exactile_converters.from_onnx import prepare_network
 from tests.command import exactile as command

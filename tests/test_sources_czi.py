@@ -23,8 +23,8 @@ from exactile.nodata import nodata_rule
 from exactile.session import Session
 from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource
-from exactile.sources.czi import CziSource
-from exactile.sources.czi_places import Places, TileGrid, covered_pixels
+from exactile.sources.czi.places import Places, TileGrid, covered_pixels
+from exactile.sources.czi.source import CziSource
 from exactile.sources.listing import list_images
 from exactile.sources.open import open_source
 from exactile.sources.protocol import ReadPlan

@@ -15,7 +15,7 @@ import tifffile
 
 from exactile.errors import ExactileError, SourceError
 from exactile.geometry import Box, Span
-from exactile.sources.tiff import TiffSource
+from exactile.sources.tiff.source import TiffSource
 from tests.tiff_files import BYTES, LONG, SHORT, Tag, image_tags, strip_tags, tile_tags, tiles_of, write_tiff
 
 HEIGHT, WIDTH = 70, 90

@@ -29,8 +29,8 @@ from exactile.geometry import Box, Span
 from exactile.session import Session
 from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource
-from exactile.sources.dicom import DicomSource
-from exactile.sources.dicom_files import is_dicom_image
+from exactile.sources.dicom.files import is_dicom_image
+from exactile.sources.dicom.source import DicomSource
 from exactile.sources.open import open_source
 from exactile.sources.protocol import ReadPlan
 from tests.dicom_slides import LOSSLESS, NATIVE, Level, Slide, dataset, encode, save, write, write_parts

@@ -16,8 +16,8 @@ from readlif.reader import LifFile as ReadLif
 
 from exactile.errors import ChannelError, ExactileError, OptionError, SourceError
 from exactile.geometry import Box, Span
-from exactile.sources.description import image_schema
-from exactile.sources.lif import LifSource
+from exactile.sources.descriptions.description import image_schema
+from exactile.sources.lif.source import LifSource
 from exactile.sources.listing import list_images
 from exactile.sources.open import open_source
 from tests.command import within

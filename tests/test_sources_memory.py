@@ -18,7 +18,7 @@ import json, resource, sys
 import numpy as np
 from exactile.geometry import Box, Span
 from exactile.sources.protocol import ReadPlan
-from exactile.sources.{module} import {name}
+from exactile.sources.{module}.source import {name}
 source = {name}({path!r}, workers=2)
 spans = [Span(max(0, y - 50), min({side}, y + 950)) for y in range(0, {side}, 900)]
 plan = ReadPlan(rows=spans, columns=spans)

@@ -17,10 +17,10 @@ import pytest
 
 from exactile.errors import ChannelError, ExactileError, OptionError, SourceError
 from exactile.geometry import Box, Span
-from exactile.sources.description import image_schema
+from exactile.sources.descriptions.description import image_schema
 from exactile.sources.listing import list_images
-from exactile.sources.nd2 import Nd2Source
-from exactile.sources.nd2_frames import read_frames
+from exactile.sources.nd2.frames import read_frames
+from exactile.sources.nd2.source import Nd2Source
 from exactile.sources.open import open_source
 from exactile.sources.positional_file import PositionalFile
 from tests.command import within
@@ -82,7 +82,7 @@ def test_every_plane_has_nd2s_pixels(recording, whole):
 
 
 def test_boxes_and_channels_at_odd_places_in_bands_of_rows(recording, whole, monkeypatch):
-    monkeypatch.setattr("exactile.sources.nd2.BAND_BYTES", 7 * 152)
+    monkeypatch.setattr("exactile.sources.nd2.source.BAND_BYTES", 7 * 152)
     plane = whole[2, 4].transpose(1, 2, 0)
     with closing(open_source(recording, t=2, z=4, channels=[1, 0, 1], workers=3)) as source:
         assert source.count().chunks_stored == 5

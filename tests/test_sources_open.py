@@ -14,9 +14,9 @@ import tifffile
 from exactile.errors import ChannelError, OptionError, SourceError
 from exactile.geometry import Box, Span
 from exactile.sources.array import ArraySource
-from exactile.sources.npy import NpySource
+from exactile.sources.npy.source import NpySource
 from exactile.sources.open import open_source
-from exactile.sources.tiff import TiffSource
+from exactile.sources.tiff.source import TiffSource
 
 IMAGE = np.arange(4 * 5 * 3, dtype="u1").reshape(4, 5, 3)
 

@@ -21,10 +21,10 @@ from exactile.geometry import Box, Span
 from exactile.planning import Wish
 from exactile.session import Session
 from exactile.sinks.array import ArraySink
-from exactile.sources import picture_formats
 from exactile.sources.alpha import leave_out_alpha
 from exactile.sources.open import open_source
-from exactile.sources.picture import PictureSource
+from exactile.sources.picture.source import PictureSource
+from exactile.sources.picture.source import formats as picture_formats
 from exactile.sources.protocol import ReadPlan
 from exactile_converters.deploy import deploy
 from exactile_converters.from_onnx import prepare_network

@@ -24,9 +24,9 @@ from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource
 from exactile.sources.open import open_source
 from exactile.sources.protocol import ReadPlan
-from exactile.sources.slide import SlideSource
-from exactile.sources.slide_blocks import on_background
-from exactile.sources.tiff import TiffSource
+from exactile.sources.slide.blocks import on_background
+from exactile.sources.slide.source import SlideSource
+from exactile.sources.tiff.source import TiffSource
 from exactile_converters.deploy import deploy
 from exactile_converters.from_onnx import prepare_network
 from tests.nets import onnx_bytes

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from exactile.errors import ChannelError, OptionError, SourceError
 from exactile.geometry import Box, Span
-from exactile.sources.tiff import TiffSource
+from exactile.sources.tiff.source import TiffSource
 from tests.tiff_files import ASCII, BYTES, LONG, LONG8, SHORT, image_tags, strip_tags, tile_tags, tiles_of, write_tiff
 
 HEIGHT, WIDTH = 83, 117

@@ -26,7 +26,7 @@ from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource
 from exactile.sources.open import open_source
 from exactile.sources.protocol import ReadPlan
-from exactile.sources.zarr import ZarrSource
+from exactile.sources.zarr.source import ZarrSource
 from exactile_converters.deploy import deploy
 from exactile_converters.from_onnx import prepare_network
 from tests.nets import onnx_bytes

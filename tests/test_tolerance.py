@@ -16,7 +16,7 @@ from exactile.planning import Planner
 from exactile.processors.host import HostProcessor
 from exactile.session import Session
 from exactile.sinks.array import ArraySink
-from exactile.sinks.tiff import TiffSink
+from exactile.sinks.tiff.sink import TiffSink
 from exactile.sources.array import ArraySource
 from exactile.tolerance.compared import compared
 from exactile.tolerance.curve import ErrorCurve, ErrorPoint

@@ -15,7 +15,7 @@ from exactile.planning import Planner, Wish
 from exactile.session import Session
 from exactile.sinks.array import ArraySink
 from exactile.sinks.nothing import NoSink
-from exactile.sinks.tiff import TiffSink
+from exactile.sinks.tiff.sink import TiffSink
 from exactile.sources.array import ArraySource
 from exactile.trial import trial
 from exactile.trial.candidates import Candidate, Candidates

@@ -13,8 +13,8 @@ import tifffile
 from exactile.geometry import Box, Span
 from exactile.sinks.open import open_sink
 from exactile.sinks.protocol import ResultSpec
-from exactile.sinks.pyramid import level_grids
-from exactile.sinks.zarr_store import SYNC_THREADS
+from exactile.sinks.tiles.pyramid import level_grids
+from exactile.sinks.zarr.store import SYNC_THREADS
 
 WORKERS = 2
 TILE_PX = 512

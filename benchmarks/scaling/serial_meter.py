@@ -24,7 +24,7 @@ LIBRARY = {
     "numcodecs.zstd.Zstd": ("encode", "decode"),
     "numcodecs.blosc.Blosc": ("encode", "decode"),
     "exactile.sources.channel_choice": ("convert_samples",),
-    "exactile.sinks.pyramid.LevelTile": ("reduce",),
+    "exactile.sinks.tiles.pyramid.LevelTile": ("reduce",),
     "benchmarks.scaling.free_engine.FreeEngine": ("infer",),
 }  # fmt: skip
 """By module or class: what works on bytes without the lock."""
@@ -121,7 +121,7 @@ class SerialMeter:
         self._watch(os, DISK_CALLS, self._disk)
         self._watch(zlib, ("crc32",), self._library)
         with suppress(ImportError):
-            self._watch(_found("exactile.sources.decode_pool.DecodePool"), ("for_each",), self._decoding)
+            self._watch(_found("exactile.sources.chunks.decode_pool.DecodePool"), ("for_each",), self._decoding)
 
     def _watch(self, owner: Any, names: tuple[str, ...], watched: Callable[[str, Callable[..., Any]], Any]) -> None:
         for name in names:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exactile.errors import OptionError, SinkError
-from exactile.sinks.target import check_writable
+from exactile.sinks.files.target import check_writable
 from exactile_converters.geometry.halo_path import HaloProfile, Layer, Skip
 
 if TYPE_CHECKING:

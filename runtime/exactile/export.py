@@ -14,7 +14,7 @@ from exactile.geometry import Box, Span
 from exactile.input_protection import check_source_kept
 from exactile.sinks.open import open_sink
 from exactile.sinks.protocol import ResultSpec, Sink
-from exactile.sinks.zarr import labels_folder
+from exactile.sinks.zarr.sink import labels_folder
 from exactile.sources.open import open_source
 from exactile.sources.protocol import ReadPlan, Source
 from exactile.sources.sample_types import stored_type

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from exactile.bundle.contract_file import CONTRACT_NAME
 from exactile.errors import InputOverwrittenError
-from exactile.sinks.found_file import found_path, new_found_path
-from exactile.sinks.journal import journal_path
-from exactile.sinks.part_file import part_path
+from exactile.sinks.files.found_file import found_path, new_found_path
+from exactile.sinks.files.part_file import part_path
 from exactile.sinks.protocol import Sink, StoredSink
-from exactile.sinks.zarr import is_zarr_group
+from exactile.sinks.resume.journal import journal_path
+from exactile.sinks.zarr.sink import is_zarr_group
 from exactile.sources.protocol import Source, StoredSource
 
 

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from exactile.errors import BundleError
-from exactile.sinks.whole_file import replace_file
+from exactile.sinks.files.whole_file import replace_file
 
 LONGEST_DETAIL = 300
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from exactile.contract import LabelClass
 from exactile.errors import OptionError
 from exactile.geometry import Box
-from exactile.sinks.whole_file import replace_file
+from exactile.sinks.files.whole_file import replace_file
 from exactile.sources.protocol import Source, least_reading_bytes
 from exactile.sources.sweep import sweep_plan
 

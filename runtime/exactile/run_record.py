@@ -18,7 +18,7 @@ from exactile.passes.found import NOTHING, BegunLevel, Found
 from exactile.plan.prediction import Plan
 from exactile.plan.strips import StripPlan
 from exactile.planning import Wish
-from exactile.sinks.restoration import differences
+from exactile.sinks.resume.restoration import differences
 from exactile.sources.protocol import Source
 from exactile.statistics import Normalizers
 from exactile.tolerance.report import ToleranceReport

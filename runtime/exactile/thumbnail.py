@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exactile.geometry import Box, Span
-from exactile.sources.description import SeriesDescription
+from exactile.sources.descriptions.description import SeriesDescription
 from exactile.sources.metadata import metadata_of
 from exactile.sources.protocol import ReadPlan, Source, least_reading_bytes
 from exactile.sources.sample_types import stored_type

@@ -17,7 +17,7 @@ from exactile.pipeline.run import Timed
 from exactile.pipeline.timing import TimeSpan
 from exactile.plan.strips import StripStep
 from exactile.plan.tiles import Step
-from exactile.sinks.whole_file import replace_file
+from exactile.sinks.files.whole_file import replace_file
 
 MICROSECONDS = 1e6
 SUFFIX = ".json"

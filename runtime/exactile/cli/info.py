@@ -122,8 +122,8 @@ def _tell_image(
 ) -> None:
     from exactile.cli.image_text import print_image
     from exactile.cli.info_thumbnail import check_target, write_thumbnail
-    from exactile.sources.describe import describe_image
-    from exactile.sources.description import as_object
+    from exactile.sources.descriptions.describe import describe_image
+    from exactile.sources.descriptions.description import as_object
 
     if thumbnail is not None:
         check_target(path, thumbnail, overwrite=overwrite)

@@ -495,7 +495,7 @@ def _in_tiles(tile: str | None, skip_background: str | None) -> bool:
 
 def _is_folder(target: Path) -> bool:
     """Whether results go into ``target`` under the names of their images."""
-    from exactile.sinks.zarr import zarr_target
+    from exactile.sinks.zarr.sink import zarr_target
 
     return not zarr_target(target) and (target.is_dir() or not target.suffix)
 

@@ -37,7 +37,7 @@ from exactile.request.damage import warn_of_damage
 from exactile.request.meaning import warn_of_nan
 from exactile.request.progress import Bar, ManyBars
 from exactile.sinks.open import check_target, open_sink
-from exactile.sinks.zarr import labels_folder, zarr_target
+from exactile.sinks.zarr.sink import labels_folder, zarr_target
 from exactile.sources.open import open_source
 from exactile.sources.protocol import Source
 from exactile.summary import Summary

@@ -20,7 +20,7 @@ from exactile.request.progress import ManyBars
 from exactile.request.records import check_complete, pending_path, record_path, write_record
 from exactile.request.told import summary_object, versions
 from exactile.sinks.failures import os_errors_as_sink_errors
-from exactile.sinks.unfinished import is_something_left
+from exactile.sinks.resume.unfinished import is_something_left
 from exactile.sources.listing import FoundImages, describe_passed_over, find_images
 from exactile.sources.protocol import Source
 

@@ -26,7 +26,7 @@ from exactile.request.model_choice import Deploy, ModelChoice
 from exactile.session import Session
 from exactile.sinks.open import open_sink
 from exactile.sinks.protocol import ResumableSink, Sink
-from exactile.sinks.zarr import labels_folder
+from exactile.sinks.zarr.sink import labels_folder
 from exactile.sources.alpha import leave_out_alpha
 from exactile.sources.open import open_source
 from exactile.sources.protocol import Source

@@ -16,7 +16,7 @@ from exactile.plan.part import fitted, part_of
 from exactile.plan.prediction import Plan
 from exactile.plan.tiles import TilePlan
 from exactile.planning import PlanName
-from exactile.sinks.zarr_blocks import SharedZarr
+from exactile.sinks.zarr.blocks import SharedZarr
 from exactile.stored_values import NanReport
 from exactile.summary import Summary
 from exactile.tallies import Normalizers

@@ -25,8 +25,8 @@ from exactile.request.told import summary_object, versions
 from exactile.session import Session
 from exactile.sinks.open import open_sink
 from exactile.sinks.protocol import FindingsSink
-from exactile.sinks.unfinished import is_something_left
-from exactile.sinks.zarr import zarr_target
+from exactile.sinks.resume.unfinished import is_something_left
+from exactile.sinks.zarr.sink import zarr_target
 from exactile.sources.alpha import leave_out_alpha
 from exactile.sources.open import open_source
 from exactile.sources.protocol import Source

@@ -23,7 +23,7 @@ from exactile.plan.strips import StripPlan
 from exactile.plan.tiles import TilePlan
 from exactile.run_record import Earlier, complete_record, found_record, take_over
 from exactile.session import Session
-from exactile.sinks.zarr_blocks import SharedZarrSink
+from exactile.sinks.zarr.blocks import SharedZarrSink
 from exactile.sources.protocol import Source
 from exactile.statistics import constants_of
 from exactile.tallies import Normalizers

@@ -32,8 +32,8 @@ from exactile.planning import Wish
 from exactile.session import Session
 from exactile.sinks.open import open_sink
 from exactile.sinks.protocol import ResumableSink
-from exactile.sinks.restoration import differences
-from exactile.sinks.zarr_blocks import BlockSink, SharedZarr, make_chunks
+from exactile.sinks.resume.restoration import differences
+from exactile.sinks.zarr.blocks import BlockSink, SharedZarr, make_chunks
 from exactile.sources.alpha import leave_out_alpha
 from exactile.sources.open import open_source
 from exactile.statistics import take_blocks

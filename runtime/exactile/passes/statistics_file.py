@@ -13,7 +13,7 @@ from msgspec import Meta, Struct
 import exactile
 from exactile.errors import OptionError, OutputExistsError, SinkError
 from exactile.passes.fixed import FixedStatistics
-from exactile.sinks.whole_file import replace_file
+from exactile.sinks.files.whole_file import replace_file
 
 FORMAT: Literal["exactile.statistics"] = "exactile.statistics"
 VERSION: Literal[1] = 1

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from exactile.errors import OutputExistsError, ResumeError
-from exactile.sinks.restoration import differences
-from exactile.sinks.whole_file import replace_file
+from exactile.sinks.files.whole_file import replace_file
+from exactile.sinks.resume.restoration import differences
 
 
 def record_path(target: Path) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from exactile.errors import SinkError
 from exactile.geometry import Box, Span
-from exactile.sinks.tile_grid import TileGrid
+from exactile.sinks.tiles.grid import TileGrid
 
 _CELL_PX = 1024
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from exactile.geometry import Box
 from exactile.sinks.blocks import pixel_bytes, plane_count
-from exactile.sinks.file_sink import FileSink
-from exactile.sinks.part_file import PartFile
+from exactile.sinks.files.part_file import PartFile
+from exactile.sinks.files.sink import FileSink
 from exactile.sinks.protocol import ResultSpec, WritePlan
 from exactile.sinks.raster_rows import write_rows
 

@@ -6,12 +6,12 @@ from os import PathLike
 from pathlib import Path
 
 from exactile.errors import OptionError
+from exactile.sinks.files.target import check_writable
 from exactile.sinks.npy import NpySink
 from exactile.sinks.protocol import Sink
-from exactile.sinks.target import check_writable
-from exactile.sinks.tiff import TiffSink
-from exactile.sinks.tile_codec import DEFAULT_COMPRESSION
-from exactile.sinks.zarr import ZarrSink, zarr_target
+from exactile.sinks.tiff.sink import TiffSink
+from exactile.sinks.tiles.codec import DEFAULT_COMPRESSION
+from exactile.sinks.zarr.sink import ZarrSink, zarr_target
 
 _TIFF_SUFFIXES = (".tif", ".tiff")  # .ome.tif and .ome.tiff end so, too
 _NPY_SUFFIX = ".npy"
@@ -59,7 +59,7 @@ def open_sink(
 
 
 def _dicom_sink(target: Path, *, overwrite: bool, chosen: tuple[object, ...]) -> Sink:
-    from exactile.sinks.dicom_segmentation import DicomSegmentationSink
+    from exactile.sinks.dicom.segmentation import DicomSegmentationSink
 
     if any(chosen):
         raise OptionError(

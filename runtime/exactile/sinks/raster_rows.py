@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exactile.geometry import Box
-from exactile.sinks.part_file import PartFile
+from exactile.sinks.files.part_file import PartFile
 
 
 def write_rows(part: PartFile, box: Box, plane: NDArray[Any], *, width: int, offset_bytes: int = 0) -> None:

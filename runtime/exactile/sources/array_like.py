@@ -38,7 +38,7 @@ def open_array(
         image, choice = _data_of(image, choice)
         library = type(image).__module__.partition(".")[0]
     if library == "zarr":
-        from exactile.sources.zarr import ZarrSource
+        from exactile.sources.zarr.source import ZarrSource
 
         return ZarrSource.of_node(image, choice, channels=channels, workers=workers)
     check_single_image(choice, "an array")

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from exactile.errors import SourceError
 from exactile.sources.axis_order import order_axes
 from exactile.sources.channel_choice import choose_channels
-from exactile.sources.chunk_reader import DecodedChunkReader
-from exactile.sources.chunked_source import ChunkedSource
-from exactile.sources.decode_pool import DecodePool
+from exactile.sources.chunks.decode_pool import DecodePool
+from exactile.sources.chunks.reader import DecodedChunkReader
+from exactile.sources.chunks.source import ChunkedSource
 from exactile.sources.identity import image_identity
 from exactile.sources.image_choice import ImageChoice
 from exactile.sources.protocol import Identity
 from exactile.sources.sample_types import delivered_type, native_sample_type
-from exactile.sources.zarr_chunks import ZarrChunks
+from exactile.sources.zarr.chunks import ZarrChunks
 
 NAME = "a dask array"
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from exactile.errors import SourceError
 from exactile.sources.address import as_address
-from exactile.sources.dicom_files import is_dicom_folder
-from exactile.sources.picture_formats import PICTURE_SUFFIXES
-from exactile.sources.slide_vendor import SLIDE_SUFFIXES
-from exactile.sources.zarr_store import is_zarr
+from exactile.sources.dicom.files import is_dicom_folder
+from exactile.sources.picture.formats import PICTURE_SUFFIXES
+from exactile.sources.slide.vendor import SLIDE_SUFFIXES
+from exactile.sources.zarr.store import is_zarr
 
 LISTED_SUFFIXES = (".tif", ".tiff", ".btf", ".svs", ".czi", ".npy", ".nd2", ".lif", *PICTURE_SUFFIXES, *SLIDE_SUFFIXES)
 """What a file of a folder ends with to be taken for an image, in either case."""

@@ -14,13 +14,13 @@ from exactile.errors import SourceError
 from exactile.file_kinds import not_an_image
 from exactile.sources.array_like import open_array
 from exactile.sources.damage import OnCorrupt
-from exactile.sources.dicom_files import is_dicom_image
+from exactile.sources.dicom.files import is_dicom_image
 from exactile.sources.image_choice import ImageChoice, check_no_page, check_single_image
-from exactile.sources.picture_formats import picture_format
+from exactile.sources.picture.formats import picture_format
 from exactile.sources.positional_file import PositionalFile
 from exactile.sources.protocol import Source
-from exactile.sources.slide_vendor import is_named_as_slide, is_other_slide, is_slide_in_tiff
-from exactile.sources.zarr_store import is_zarr
+from exactile.sources.slide.vendor import is_named_as_slide, is_other_slide, is_slide_in_tiff
+from exactile.sources.zarr.store import is_zarr
 
 _TIFF = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 _NPY = b"\x93NUMPY"
@@ -46,13 +46,13 @@ class _Kind(Enum):
 
 
 _CLASSES = {
-    _Kind.czi: "czi.CziSource",
-    _Kind.dicom: "dicom.DicomSource",
-    _Kind.lif: "lif.LifSource",
-    _Kind.nd2: "nd2.Nd2Source",
-    _Kind.slide: "slide.SlideSource",
-    _Kind.tiff: "tiff.TiffSource",
-    _Kind.zarr: "zarr.ZarrSource",
+    _Kind.czi: "czi.source.CziSource",
+    _Kind.dicom: "dicom.source.DicomSource",
+    _Kind.lif: "lif.source.LifSource",
+    _Kind.nd2: "nd2.source.Nd2Source",
+    _Kind.slide: "slide.source.SlideSource",
+    _Kind.tiff: "tiff.source.TiffSource",
+    _Kind.zarr: "zarr.source.ZarrSource",
 }
 """Of files that hold several images: the module and the class that read them."""
 
@@ -98,12 +98,12 @@ def open_source(
         return open_array(image, choice, channels=channels, workers=workers)
     kind = _kind_of(image)
     if kind is _Kind.npy:
-        from exactile.sources.npy import NpySource
+        from exactile.sources.npy.source import NpySource
 
         check_single_image(choice, os.fspath(image))
         return NpySource(image, axes=axes, channels=channels)
     if kind is _Kind.picture:
-        from exactile.sources.picture import PictureSource
+        from exactile.sources.picture.source import PictureSource
 
         check_single_image(choice, os.fspath(image))
         return PictureSource(image, axes=axes, channels=channels, on_corrupt=on_corrupt, corrupt_value=corrupt_value)
@@ -123,7 +123,7 @@ def image_kind(image: str | os.PathLike[str]) -> str:
 
 def _class_of(kind: _Kind) -> Callable[..., Source]:
     """The source for a kind of image that holds several. Heavy libraries are imported with it."""
-    module, name = _CLASSES[kind].split(".")
+    module, name = _CLASSES[kind].rsplit(".", 1)
     found: Callable[..., Source] = getattr(import_module(f"exactile.sources.{module}"), name)
     return found
 

@@ -21,7 +21,7 @@ from exactile import __version__
 from exactile.cache.folder import cache_folder
 from exactile.engines.onnx_runtime import load_library, session_options
 from exactile.errors import ExactileError
-from exactile.sinks.whole_file import replace_file
+from exactile.sinks.files.whole_file import replace_file
 from exactile.tuning.machine import machine_name
 from exactile.tuning.machine_speed import MachineSpeed
 

@@ -1,0 +1,1 @@
+"""Output files: written beside their name, renamed when complete."""

@@ -1,0 +1,1 @@
+"""Sinks that store tiles: their grid, assembly from boxes, encoding, pyramids."""

@@ -1,0 +1,1 @@
+"""Zeiss's CZI files, read with pylibCZIrw."""

@@ -1,0 +1,1 @@
+"""What ``exactile info`` says of an image: series, levels, channels, options."""

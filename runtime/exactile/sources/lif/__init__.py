@@ -1,0 +1,1 @@
+"""Leica's LIF files, read with liffile."""

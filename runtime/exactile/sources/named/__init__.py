@@ -1,0 +1,1 @@
+"""What ND2 and LIF share: files that hold several named images."""

@@ -1,0 +1,1 @@
+"""Nikon's ND2 files, read with nd2."""

@@ -1,0 +1,71 @@
+"""Which files are whole slides that OpenSlide reads, and not this package itself."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from exactile.errors import SourceError
+
+SLIDE_SUFFIXES = (".mrxs", ".ndpi", ".scn", ".bif", ".vms", ".vmu", ".svslide")
+"""Suffixes of slides that OpenSlide reads; a file is told by its content where its content tells."""
+
+_APERIO_YCBCR = 33003
+
+_INSTALL = "pip install 'exactile[slides]'"
+
+
+def load_openslide(name: str) -> Any:
+    """The openslide package. Raises SourceError with the line that installs it."""
+    try:
+        import openslide
+    # The package raises OSError or ModuleNotFoundError when the C library is not found.
+    except (ImportError, OSError) as error:
+        raise SourceError(
+            f"{name}: is a whole slide, read with OpenSlide, which is not installed: {_INSTALL}"
+        ) from error
+    return openslide
+
+
+def is_slide_in_tiff(path: str | os.PathLike[str]) -> bool:
+    """Whether the tiles of a TIFF file are not yet the image, which OpenSlide makes of them.
+
+    Those of Hamamatsu (NDPI), Leica (SCN), Philips, Ventana (BIF) and Trestle have to be put together; Aperio's (SVS)
+    are the image, but that its older JPEG 2000 holds YCbCr without saying so. A file that cannot be parsed is none.
+    """
+    import tifffile
+
+    from exactile.sources.tiff.log import structure_errors
+
+    try:
+        with structure_errors(os.fspath(path)), tifffile.TiffFile(path) as tiff:
+            page = tiff.pages.first
+            known = page.is_ndpi or page.is_scn or page.is_philips or page.is_bif
+            known = known or (page.is_svs and page.compression == _APERIO_YCBCR)
+            return bool(known or str(page.software).startswith("MedScan"))
+    except SourceError:  # whoever reads the file says what is wrong with it
+        return False
+
+
+def is_named_as_slide(path: str | os.PathLike[str]) -> bool:
+    """Whether a file's name says that it is a slide."""
+    return Path(path).suffix.lower() in SLIDE_SUFFIXES
+
+
+def is_other_slide(path: str | os.PathLike[str]) -> bool:
+    """Whether a file that is no TIFF is a slide (MRXS, VMS, ...), or looks like one by its name.
+
+    Raises SourceError when it looks like one and OpenSlide is not installed.
+    """
+    named = is_named_as_slide(path)
+    try:
+        openslide = load_openslide(os.fspath(path))
+    except SourceError:
+        if named:
+            raise
+        return False
+    try:
+        return named or openslide.OpenSlide.detect_format(path) is not None
+    except openslide.OpenSlideError:
+        return True  # recognised, but damaged

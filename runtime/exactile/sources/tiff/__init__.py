@@ -1,0 +1,1 @@
+"""TIFF, OME-TIFF, GeoTIFF and SVS files."""
