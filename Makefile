@@ -56,7 +56,7 @@ $(VENV)/onnxruntime-gpu.stamp: $(VENV)/test.stamp
 	touch $@
 
 test-provider: $(VENV)/onnxruntime-gpu.stamp  ## what ONNX Runtime's CUDA provider takes and calls, without a GPU (250 MB)
-	EXACTILE_TEST_ONNXRUNTIME_GPU=$(abspath $(VENV))/onnxruntime-gpu $(BIN)/python -m pytest tests/test_cuda_provider_real.py tests/test_cuda_libraries.py
+	EXACTILE_TEST_ONNXRUNTIME_GPU=$(abspath $(VENV))/onnxruntime-gpu $(BIN)/python -m pytest tests/gpu/test_cuda_provider_real.py tests/gpu/test_cuda_libraries.py
 
 test-all: $(VENV)/families.stamp $(VENV)/gpu.stamp  ## every test (long, gigabytes)
 	$(BIN)/python -m pytest

@@ -24,7 +24,7 @@ QUICK = ("unet_d2", "resnet_unet")
 
 
 def networks(folder: Path, *, quick: bool) -> Iterator[tuple[str, Path]]:
-    from tests.nets import NETS, onnx_file
+    from tests.support.nets import NETS, onnx_file
 
     yield "stain_unet", ROOT / "models" / "stain_unet.onnx"
     for name in QUICK if quick else NETS:

@@ -14,9 +14,9 @@ import numpy as np
 from benchmarks.harness.part import run_part
 from benchmarks.harness.record import Record, Table
 from exactile_converters.deploy import Normalization
-from tests.nets import NETS, onnx_bytes
-from tests.oracle import whole_pass
-from tests.test_exactness import image_for, image_size, segment, smallest_tile
+from tests.runs.test_exactness import image_for, image_size, segment, smallest_tile
+from tests.support.nets import NETS, onnx_bytes
+from tests.support.oracle import whole_pass
 
 COLUMNS = ("network", "tiles", "different labels", "max-abs of raw outputs|.2g", "largest raw output|.1f")
 FEW = ("unet_d1", "unet_transpose3_d2", "unet_bilinear_d2", "valid", "super_resolution")

@@ -43,7 +43,7 @@ EXPORTED_AT = {"PAN": (256, 256)}
 
 def exported(family: str, encoder: str, folder: Path) -> Path:
     from exactile_converters.torch_export import export_onnx
-    from tests.torchvision_operators import torchvision_declared
+    from tests.support.torchvision_operators import torchvision_declared
 
     torch.manual_seed(0)
     path = folder / "network.onnx"

@@ -18,7 +18,7 @@ import numpy as np
 from benchmarks.families import COLUMNS, QUICK_SIZE, SIZE, compared
 from benchmarks.harness.part import run_part
 from benchmarks.harness.record import Record, Table
-from tests.library_networks import PACKAGES, USUAL, usual
+from tests.support.library_networks import PACKAGES, USUAL, usual
 
 
 def exported(name: str, folder: Path) -> Path:

@@ -72,7 +72,7 @@ def lif_plane(sweep: Sweep) -> Read:
 
 
 def write_czi_mosaic(path: Path, pixels: np.ndarray) -> Path:
-    from tests.czi_files import Block, write_czi
+    from tests.support.czi_files import Block, write_czi
 
     starts = range(0, len(pixels), TILE_PX)
     blocks = [
@@ -86,7 +86,7 @@ def write_czi_mosaic(path: Path, pixels: np.ndarray) -> Path:
 def write_slide(path: Path, pixels: np.ndarray, *, lossy: bool) -> Path:
     from pydicom import uid
 
-    from tests.dicom_slides import Level, Slide, write
+    from tests.support.dicom_slides import Level, Slide, write
 
     path.mkdir()
     syntax, colours = (uid.JPEGBaseline8Bit, "YBR_FULL_422") if lossy else (uid.JPEG2000Lossless, "YBR_RCT")
@@ -96,7 +96,7 @@ def write_slide(path: Path, pixels: np.ndarray, *, lossy: bool) -> Path:
 
 
 def write_plane(path: Path, pixels: np.ndarray) -> Path:
-    from tests.lif_files import LifPart, write_lif
+    from tests.support.lif_files import LifPart, write_lif
 
     return write_lif(path, LifPart(name="plane", samples=pixels, axes="YX"))
 

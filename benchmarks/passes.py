@@ -59,7 +59,7 @@ def unet_with_instance_norm() -> nn.Module:
 
 def nnunet() -> nn.Module:
     """The plan that nnU-Net makes for 2-D images: 7 resolutions, 26 instance normalisations (Isensee et al. 2021)."""
-    from tests.normed_modules import EncoderDecoder, normed, transposed
+    from tests.support.normed_modules import EncoderDecoder, normed, transposed
 
     def twice(channels: int, made: int, stride: int = 1) -> nn.Module:
         return nn.Sequential(normed(channels, made, stride), normed(made, made))
@@ -69,7 +69,7 @@ def nnunet() -> nn.Module:
 
 def published(family: str, encoder: str) -> Callable[[], nn.Module]:
     def make() -> nn.Module:
-        from tests.torchvision_operators import torchvision_declared
+        from tests.support.torchvision_operators import torchvision_declared
 
         with torchvision_declared():
             import segmentation_models_pytorch as smp

@@ -7,7 +7,7 @@ from functools import cache
 
 import numpy as np
 
-from tests.czi_files import SCALING, Block, czi_bytes
+from tests.support.czi_files import SCALING, Block, czi_bytes
 
 HEIGHT, WIDTH = 45, 62
 LEVELS = {"pyramid": 1}

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from pydicom import uid
 
-from tests.dicom_slides import Level, Slide, write
+from tests.support.dicom_slides import Level, Slide, write
 
 HEIGHT, WIDTH, TILE = 61, 83, (24, 40)
 _ROOT = "1.2.826.0.1.3680043.8.498."

@@ -6,19 +6,19 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 NETWORKS = ("unet_d1", "unet_bilinear_d1", "asymmetric", "dilated", "valid", "super_resolution", "low_resolution")
-"""Of tests/nets.py; beside them the trained network of models/."""
+"""Of tests/support/nets.py; beside them the trained network of models/."""
 
 TRAINED = "stain_unet"
 WRITTEN_BY_RUNTIME = ("quantised", "fused", "loop")
-"""Of tests/optimized_models.py: as ONNX Runtime's quantiser and optimiser, and TorchScript, write models."""
+"""Of tests/support/optimized_models.py: as ONNX Runtime's quantiser and optimiser, and TorchScript, write models."""
 
 BUNDLE = "intact.bundle"
 
 
 def prepare_networks(folder: Path) -> None:
     """Write every network as ``<name>.onnx`` to ``folder``."""
-    from tests.nets import onnx_bytes
-    from tests.optimized_models import written_by_runtime
+    from tests.support.nets import onnx_bytes
+    from tests.support.optimized_models import written_by_runtime
 
     for name, model in written_by_runtime(folder).items():
         (folder / f"{name}.onnx").write_bytes(model.SerializeToString())
@@ -30,7 +30,7 @@ def prepare_networks(folder: Path) -> None:
 def prepare_bundle(folder: Path) -> None:
     """Convert a small network into a bundle in ``folder``."""
     from exactile_converters.convert import convert
-    from tests.nets import onnx_bytes
+    from tests.support.nets import onnx_bytes
 
     model = folder / "unet_d1.onnx"
     model.write_bytes(onnx_bytes("unet_d1"))

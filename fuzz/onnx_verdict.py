@@ -14,7 +14,7 @@ from exactile.sources.array import ArraySource
 from exactile_converters.deploy import Normalization, deploy
 from exactile_converters.from_onnx import load_network
 from fuzz.outcome import Outcome, judge_message
-from tests.oracle import whole_pass
+from tests.support.oracle import whole_pass
 
 NAME = "case.onnx"
 LARGEST_SIDE = 400

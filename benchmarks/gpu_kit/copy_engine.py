@@ -21,8 +21,8 @@ from exactile.contract import DeployedModel
 from exactile_converters.deploy import deploy
 from exactile_converters.device.form import tile_form
 from exactile_converters.from_onnx import prepare_network
-from tests import tensorrt_stand_in
-from tests.tensorrt_stand_in import EmulatedGpu, Span, TensorRTStandIn
+from tests.support import tensorrt_stand_in
+from tests.support.tensorrt_stand_in import EmulatedGpu, Span, TensorRTStandIn
 
 SOURCE = Path(__file__).with_name("kernels") / "box_threshold.cu"
 THRESHOLD = 1147
@@ -79,7 +79,7 @@ def in_place_of_tensorrt(kernel: Kernel, binding: str) -> Iterator[None]:
 
 
 class Kernel:
-    """Puts ``box_threshold`` on streams; implements ``tests.tensorrt_stand_in.StandInDevice``.
+    """Puts ``box_threshold`` on streams; implements ``tests.support.tensorrt_stand_in.StandInDevice``.
 
     It is loaded into the context that is current at the first call. ``spins`` is how long a pixel takes.
     """

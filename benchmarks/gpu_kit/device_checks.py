@@ -47,7 +47,7 @@ def environment(folder: Path) -> dict[str, Any]:
 def device_tests(binding: str, folder: Path) -> dict[str, Any]:
     """The project's tests of the device layer on this driver, by one binding."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "default", "--maxfail=5"]
-    selected = ["tests/test_cuda_device.py", "-k", binding]
+    selected = ["tests/gpu/test_cuda_device.py", "-k", binding]
     settings = {} if rehearsing() else {"EXACTILE_TEST_DRIVER": "real"}
     environment = os.environ | settings
     done = subprocess.run([*command, *selected], cwd=ROOT, capture_output=True, text=True, env=environment, check=False)

@@ -42,8 +42,8 @@ def _stand_in() -> None:
     import onnxruntime
 
     from tests.emulation.driver import load
-    from tests.onnx_runtime_cuda_stand_in import OnnxRuntimeCudaStandIn
-    from tests.tensorrt_stand_in import EmulatedGpu
+    from tests.support.onnx_runtime_cuda_stand_in import OnnxRuntimeCudaStandIn
+    from tests.support.tensorrt_stand_in import EmulatedGpu
 
     stand_in = OnnxRuntimeCudaStandIn(EmulatedGpu(load()), arena_bytes=4096, root=Path("/nowhere"))
     stand_in.sessions = _Forgets()

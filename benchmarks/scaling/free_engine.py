@@ -18,7 +18,7 @@ from benchmarks.scaling.serial_meter import SerialMeter
 from exactile import Session, open_sink, open_source
 from exactile_converters.deploy import deploy
 from exactile_converters.from_onnx import prepare_network
-from tests.nets import onnx_bytes
+from tests.support.nets import onnx_bytes
 
 
 class FreeEngine:

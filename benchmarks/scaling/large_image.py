@@ -10,9 +10,9 @@ import tifffile
 
 from benchmarks.harness.record import Table
 from benchmarks.harness.worker import run_worker
-from tests.command import run_json
-from tests.nets import onnx_file
-from tests.test_bounded_memory import write_slide
+from tests.runs.test_bounded_memory import write_slide
+from tests.support.command import run_json
+from tests.support.nets import onnx_file
 
 MIB = 1 << 20
 BUDGET_BYTES = 2 << 30

@@ -20,7 +20,7 @@ import tifffile
 
 from benchmarks.harness.record import Table
 from benchmarks.harness.worker import run_worker
-from tests.test_bounded_memory import write_slide
+from tests.runs.test_bounded_memory import write_slide
 
 MIB = 1 << 20
 MEMORY_BYTES = 2 << 30

@@ -14,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.cuda_stand_ins import PROVIDER
+from tests.support.cuda_stand_ins import PROVIDER
 
 WHEEL = "EXACTILE_TEST_ONNXRUNTIME_GPU"
 """The folder into which a wheel of onnxruntime-gpu was unpacked."""
