@@ -82,6 +82,7 @@ bench: $(VENV)/bench.stamp $(VENV)-peers/peers.stamp  ## measure beside other to
 
 bench-full: $(VENV)/bench.stamp $(VENV)-peers/peers.stamp  ## what the documents quote, to benchmarks/results (an hour and a half)
 	$(BIN)/python -m benchmarks.run --full
+	$(BIN)/python -m benchmarks.quote
 
 gpu-kit: $(VENV)/test.stamp  ## what a machine with a GPU and no network needs (benchmarks/gpu_kit/README.md)
 	$(BIN)/python -m benchmarks.gpu_kit build
