@@ -61,10 +61,11 @@ test-provider: $(VENV)/onnxruntime-gpu.stamp  ## what ONNX Runtime's CUDA provid
 test-all: $(VENV)/families.stamp $(VENV)/gpu.stamp  ## every test (long, gigabytes)
 	$(BIN)/python -m pytest
 
-check: $(VENV)/check.stamp  ## format, lint, types
+check: $(VENV)/check.stamp  ## format, lint, types, terms
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/python tools/check_terms.py
 
 $(VENV)/bench.stamp: $(VENV)/python.stamp pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
