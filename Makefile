@@ -61,10 +61,11 @@ test-provider: $(VENV)/onnxruntime-gpu.stamp  ## what ONNX Runtime's CUDA provid
 test-all: $(VENV)/families.stamp $(VENV)/gpu.stamp  ## every test (long, gigabytes)
 	$(BIN)/python -m pytest
 
-check: $(VENV)/check.stamp  ## format, lint, types
+check: $(VENV)/check.stamp  ## format, lint, types, terms
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/python tools/check_terms.py
 
 $(VENV)/bench.stamp: $(VENV)/python.stamp pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
@@ -82,6 +83,7 @@ bench: $(VENV)/bench.stamp $(VENV)-peers/peers.stamp  ## measure beside other to
 
 bench-full: $(VENV)/bench.stamp $(VENV)-peers/peers.stamp  ## what the documents quote, to benchmarks/results (an hour and a half)
 	$(BIN)/python -m benchmarks.run --full
+	$(BIN)/python -m benchmarks.quote
 
 gpu-kit: $(VENV)/test.stamp  ## what a machine with a GPU and no network needs (benchmarks/gpu_kit/README.md)
 	$(BIN)/python -m benchmarks.gpu_kit build

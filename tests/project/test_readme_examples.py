@@ -1,4 +1,4 @@
-"""What the README says to type is typed here, in its order, and leads to what it says."""
+"""What README.md and docs/usage.md say to type is typed here, in their order, and leads to what they say."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
@@ -18,7 +19,7 @@ from tests.support import whole_nets
 from tests.support.command import exactile as exactile_command
 from tests.support.folders import ROOT
 
-README = ROOT / "README.md"
+DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "usage.md")
 MODEL = ROOT / "models" / "stain_unet.onnx"
 NEEDS_A_GPU = ("--engine tensorrt", "--device cuda")
 STAND_INS = {
@@ -38,14 +39,27 @@ def build_unet():
 """
 
 
-def blocks(language: str) -> list[str]:
-    text = README.read_text(encoding="utf-8")
-    return re.findall(rf"```{language}\n(.*?)```", text[text.index("\n## Use\n") :], re.DOTALL)
+def blocks(document: Path, language: str) -> list[str]:
+    text = document.read_text(encoding="utf-8")
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
 def commands() -> list[str]:
-    lines = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("exactile ")]
-    return [line for line in lines if not any(words in line for words in NEEDS_A_GPU)]
+    """Those of the README, then those of the usage; what stands in both is typed once."""
+    lines = [
+        line.partition("  #")[0].strip()
+        for document in DOCUMENTS
+        for block in blocks(document, "sh")
+        for line in block.splitlines()
+        if line.startswith("exactile ")
+    ]
+    return [line for line in dict.fromkeys(lines) if not any(words in line for words in NEEDS_A_GPU)]
+
+
+def python(call: str) -> str:
+    """The one block of all documents with ``call``."""
+    (found,) = (block for document in DOCUMENTS for block in blocks(document, "python") if call in block)
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +100,7 @@ def place(tmp_path_factory):
 
 def test_every_command_does_what_it_says(place):
     """All that need no GPU end with status 0, and their outputs are there."""
-    assert len(commands()) >= 9
+    assert len(commands()) >= 20
     for line in commands():
         words = [STAND_INS.get(word, word) for word in shlex.split(line)[1:]]
         again = ["--overwrite"] if words[0] == "run" and (place / words[words.index("-o") + 1]).is_file() else []
@@ -111,7 +125,7 @@ def test_the_session_in_python_gives_the_labels_of_one_pass(place):
     if not (place / "unet.bundle").exists():
         convert = next(line for line in commands() if "--torch" in line)
         assert exactile_command(*shlex.split(convert)[1:], cwd=place).returncode == 0
-    call, first, stream = blocks("python")[:3]
+    call, first, stream = (python(name) for name in ("exactile.segment(", "session.segment(", ".stream("))
     image = tifffile.imread(place / "slide.tif")
     sizes = {
         "20000": str(image.shape[1]),

@@ -19,7 +19,7 @@ def cache() -> Finding:
     try:
         found = ModelCache.of_user()
     except OptionError as error:
-        return Finding(group=GROUP, check=CHECK, status="failed", says=f"{error}.", remedy="see the README.")
+        return Finding(group=GROUP, check=CHECK, status="failed", says=f"{error}.", remedy="see docs/usage.md.")
     if found is None:
         says = f"No deployed models are kept: {SIZE_VARIABLE} is 0, or the converter is not installed."
         return Finding(group=GROUP, check=CHECK, status="not applicable", says=says)
