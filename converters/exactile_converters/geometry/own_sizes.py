@@ -26,8 +26,9 @@ from exactile_converters.geometry.node_view import SPATIAL, Label, Labels
 from exactile_converters.geometry.obstacle import Obstacle
 from exactile_converters.geometry.period import ASKING, first_difference
 from exactile_converters.geometry.probe import Memory, Probe, not_regrouped
+from exactile_converters.geometry.shifted_windows import check_shifted_windows
 from exactile_converters.geometry.size_decisions import check_size_decisions
-from exactile_converters.geometry.trace import Traced, axis_geometry
+from exactile_converters.geometry.trace import Traced, axis_geometry, needed_spans
 
 MOST_REMAINDERS = 64
 """A network of a larger stride is asked about the sizes of images that are known alone."""
@@ -137,9 +138,17 @@ class _Search:
         return self._conclude(walk, result, axis, remainder)
 
     def _decide(self, walk: ForwardWalk, sizes: ImageSizes, axis: Label, remainder: int) -> None:
-        """Obstacles where it decides something by the image's size."""
+        """Obstacles where it decides something by the image's size, or a mask or a cyclic shift is none."""
         smallest = {along: one.remainder or one.stride for along, one in self._geometry.items()}
         smallest[axis] = remainder or smallest[axis]
+        check_shifted_windows(
+            walk,
+            self._nodes,
+            self._probe,
+            smallest=(smallest["y"], smallest["x"]),
+            results=(self._output,),
+            needed=lambda feature, axis: needed_spans(walk, self._nodes, feature, axis),
+        )
         check_size_decisions(
             walk,
             self._nodes,

@@ -15,8 +15,9 @@ from exactile_converters.geometry.node_view import SPATIAL, Label, Labels
 from exactile_converters.geometry.obstacle import Obstacle
 from exactile_converters.geometry.origin import origins
 from exactile_converters.geometry.period import settle_period
-from exactile_converters.geometry.probe import Probe
+from exactile_converters.geometry.probe import Memory, Probe
 from exactile_converters.geometry.reach import Placed
+from exactile_converters.geometry.shifted_windows import check_shifted_windows
 from exactile_converters.geometry.size_decisions import check_size_decisions
 from exactile_converters.geometry.steady_numbers import check_steady_numbers
 from exactile_converters.geometry.steps import check_scales, stride_by_operators, written_steps
@@ -85,6 +86,15 @@ def trace(
     check_scales(walk, nodes, LARGEST_STRIDE)
     settle_period(walk, nodes, more=lambda y, x: forward(remainder, base, (y, x)), base=base, largest=LARGEST_STRIDE)
     smallest = remainder % walk.stride("y") or walk.stride("y"), remainder % walk.stride("x") or walk.stride("x")
+    memory: Memory = {}
+    check_shifted_windows(
+        walk,
+        nodes,
+        lambda place: Probe(model, image.name or "", image_shape(labels, channels, place), memory=memory),
+        smallest=smallest,
+        results=(output, *also),
+        needed=lambda feature, axis: needed_spans(walk, nodes, feature, axis),
+    )
     for check in (check_size_decisions, check_steady_numbers):
         check(
             walk,
