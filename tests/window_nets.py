@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import io
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,8 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-Mask = Literal["added", "infinite", "chosen", "none", "one row less", "weak"]
-"""How attention between opposite edges is masked; the last three do not keep them apart."""
+from exactile_converters.torch_export import Exporter, export_onnx
+from tests.nets import random_weights
+
+Mask = Literal["added", "infinite", "chosen", "none", "one row less", "weak", "last row"]
+"""How attention between opposite edges is masked.
+
+Three do not keep them apart; the last one masks the last row of the image, whether windows are shifted or not.
+"""
 
 
 def windows_of(x: Tensor, size: int) -> Tensor:
@@ -38,6 +46,8 @@ class Windows:
     def regions(self, rows: Tensor | int) -> Tensor:
         """Along one axis, for each row of the shifted map: what it may attend to bears the same number."""
         places = torch.arange(rows)
+        if self.mask == "last row":
+            return (places >= rows - 1).to(torch.int64)
         moved = self.shift - 1 if self.mask == "one row less" else self.shift
         return (places >= rows - self.size).to(torch.int64) + (places >= rows - moved).to(torch.int64)
 
@@ -64,7 +74,7 @@ class WindowAttention(nn.Module):
         qkv = self.qkv(x).reshape(count, area, 3, self.heads, channels // self.heads).permute(2, 0, 3, 1, 4)
         query, key, value = qkv[0], qkv[1], qkv[2]
         scores = (query * (channels // self.heads) ** -0.5) @ key.transpose(-2, -1) + self.bias
-        if self.windows.shift and self.windows.mask != "none":
+        if self.windows.mask == "last row" or (self.windows.shift and self.windows.mask != "none"):
             scores = self.masked(scores, self.windows.scores_mask(height, width))
         found = torch.softmax(scores, -1) @ value
         return self.out(found.transpose(1, 2).reshape(count, area, channels))
@@ -93,7 +103,9 @@ class SwinBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         size, shift = self.windows.size, self.windows.shift
         height, width = x.shape[1], x.shape[2]
-        padded = functional.pad(self.before(x), (0, 0, 0, (size - width % size) % size, 0, (size - height % size) % size))
+        padded = functional.pad(
+            self.before(x), (0, 0, 0, (size - width % size) % size, 0, (size - height % size) % size)
+        )
         rows, columns = padded.shape[1], padded.shape[2]
         if shift:
             padded = torch.roll(padded, (-shift, -shift), (1, 2))
@@ -105,12 +117,12 @@ class SwinBlock(nn.Module):
 
 
 class Swin(nn.Module):
-    """A strided convolution, blocks with and without shift, and a map as large as the image, of three classes."""
+    """A strided convolution, a block for each of ``shifts``, and a map as large as the image, of three classes."""
 
-    def __init__(self, patch: int = 2, size: int = 4, mask: Mask = "added", blocks: int = 2) -> None:
+    def __init__(self, patch: int = 1, size: int = 4, mask: Mask = "added", shifts: Sequence[int] = (0, 2)) -> None:
         super().__init__()
         self.embedding = nn.Conv2d(3, 8, patch, stride=patch)
-        self.blocks = nn.ModuleList(SwinBlock(8, Windows(size, size // 2 * (at % 2), mask)) for at in range(blocks))
+        self.blocks = nn.ModuleList(SwinBlock(8, Windows(size, shift, mask)) for shift in shifts)
         self.head = nn.ConvTranspose2d(8, 3, patch, stride=patch)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -146,4 +158,10 @@ class MaxViT(nn.Module):
         return cells.reshape(-1, height, width, channels)
 
 
-NETWORKS: dict[str, Callable[[], nn.Module]] = {"swin": Swin, "maxvit": MaxViT}
+def exported(module: nn.Module, exporter: Exporter = "torchscript", *, stride: int = 1) -> bytes:
+    """Dynamo asks for the ``stride`` that sizes have in common."""
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        export_onnx(random_weights(module, 0), buffer, 3, (32, 40), exporter=exporter, stride=stride)
+    return buffer.getvalue()

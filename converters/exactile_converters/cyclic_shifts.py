@@ -21,8 +21,8 @@ class _Part:
 
     source: ir.Value
     axis: int
-    start: int
-    end: int
+    start: ir.Value
+    end: ir.Value
 
 
 def gather_cyclic_shifts(model: ir.Model) -> int:
@@ -39,15 +39,30 @@ def gather_cyclic_shifts(model: ir.Model) -> int:
     return written
 
 
-def _shift(node: ir.Node) -> tuple[ir.Value, int] | None:
+def _shift(node: ir.Node) -> tuple[ir.Value, ir.Value] | None:
     """What is shifted along the node's axis, and by how much: result ``i`` is entry ``i + shift``."""
     if node.op_type != "Concat" or node.domain or len(node.inputs) != 2:
         return None
     first, second = map(_part, node.inputs)
     if first is None or second is None or (first.source, first.axis) != (second.source, second.axis):
         return None
-    is_shift = first.start == second.end != 0 and second.start == 0 and first.end >= UNBOUNDED
+    is_shift = _same(first.start, second.end) and _number(second.start) == 0 and _reaches_the_end(first)
     return (first.source, first.start) if is_shift and _same_axis(node, first) else None
+
+
+def _same(one: ir.Value, other: ir.Value) -> bool:
+    return one is other or (_number(one) is not None and _number(one) == _number(other))
+
+
+def _reaches_the_end(part: _Part) -> bool:
+    """Whether it ends where the map does, whatever the map's size."""
+    number, maker = _number(part.end), part.end.producer()
+    if number is not None:
+        return number >= UNBOUNDED
+    if maker is None or maker.op_type != "Shape" or maker.inputs[0] is not part.source:
+        return False
+    first = maker.attributes.get_int("start", 0)
+    return first == part.axis and maker.attributes.get_int("end", -1) == first + 1
 
 
 def _same_axis(node: ir.Node, part: _Part) -> bool:
@@ -60,15 +75,16 @@ def _same_axis(node: ir.Node, part: _Part) -> bool:
 
 
 def _part(value: ir.Value | None) -> _Part | None:
-    """None for what is no Slice of one axis, forwards, by constants."""
+    """None for what is no Slice of one axis, forwards."""
     node = value.producer() if value is not None else None
-    if node is None or node.op_type != "Slice" or node.domain or len(node.inputs) < 4 or node.inputs[0] is None:
+    if node is None or node.op_type != "Slice" or node.domain or len(node.inputs) < 4:
         return None
-    numbers = [_number(one) for one in node.inputs[1:]]
-    if None in numbers or (len(numbers) > 3 and numbers[3] != 1):
+    source, start, end, axes = node.inputs[:4]
+    step = node.inputs[4] if len(node.inputs) > 4 else None
+    axis = _number(axes)
+    if source is None or start is None or end is None or axis is None or (step is not None and _number(step) != 1):
         return None
-    start, end, axis = (int(number) for number in numbers[:3] if number is not None)
-    return _Part(node.inputs[0], axis, start, end)
+    return _Part(source, axis, start, end)
 
 
 def _number(value: ir.Value | None) -> int | None:
@@ -77,11 +93,14 @@ def _number(value: ir.Value | None) -> int | None:
     return int(constant.numpy().ravel()[0]) if constant is not None and constant.size == 1 else None
 
 
-def _write(node: ir.Node, source: ir.Value, shift: int) -> None:
+def _write(node: ir.Node, source: ir.Value, shift: ir.Value) -> None:
     write = Writer(node)
+    if shift.dtype != ir.DataType.INT64:
+        shift = write.add("Cast", shift, to=ir.DataType.INT64)
     axis = node.attributes.get_int("axis", 0)
-    numbers = {number: write.constant(np.array(number, np.int64)) for number in {0, 1, axis, shift}}
-    size = write.add("Gather", write.add("Shape", source), numbers[axis], axis=0)
-    places = write.add("Range", numbers[0], size, numbers[1])
-    moved = write.add("Mod", write.add("Add", places, numbers[shift]), size)
-    write.replace(write.add("Gather", source, moved, axis=axis))
+    zero, one = write.constant(np.array(0, np.int64)), write.constant(np.array(1, np.int64))
+    size = write.add("Gather", write.add("Shape", source), write.constant(np.array(axis, np.int64)), axis=0)
+    # A Slice that begins or ends beyond the map takes none or all of it.
+    inside = write.add("Min", write.add("Max", shift, write.add("Neg", size)), size)
+    places = write.add("Add", write.add("Range", zero, size, one), inside)
+    write.replace(write.add("Gather", source, write.add("Mod", places, size), axis=axis))

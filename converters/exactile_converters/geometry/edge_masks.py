@@ -9,8 +9,8 @@ last one; and the last place reads more of the image than a tile holds that ends
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from itertools import product
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,29 +25,77 @@ from exactile_converters.geometry.probe import Probe
 from exactile_converters.geometry.rules.pixelwise import varies_along
 
 Place = tuple[int, int]
-Needed = Callable[[FeatureMap, Label], Mapping[str, Span]]
-"""What one stride of a map needs of each map before it, along an axis."""
+Needed = Callable[[FeatureMap, Label, Span], Mapping[str, Span]]
+"""What a span of a map needs of each map before it, along an axis."""
 
 Kind = tuple[bool, bool]
 """Whether a place is the last one along y, and along x."""
 
+KINDS: tuple[Kind, ...] = ((False, False), (False, True), (True, False), (True, True))
 
-def check_masks(walk: ForwardWalk, nodes: Sequence[ir.Node], probes: Mapping[Place, Probe], needed: Needed) -> None:
-    """Add an obstacle for every node with a mask that is none. ``probes`` are of images of several sizes."""
-    for node in nodes:
-        transfer = walk.transfers.get(node)
-        for index in transfer.masks if transfer is not None else ():
-            feature = walk.features[node.outputs[0].name or ""]
-            value = node.inputs[index]
-            assert value is not None
-            axes = _edges(feature, value, probes)
-            image = next(iter(walk.features))
-            if axes is None or not all(_reads_on(walk, feature, needed(feature, axis)[image], axis) for axis in axes):
-                label = next(label for label in feature.labels if is_spatial(label))
-                error = varies_along(label)
-                walk.obstacles.append(
-                    Obstacle(node=node.name or feature.name, op=node.op_type, reason=error.reason, remedy=error.remedy)
-                )
+
+class Masks:
+    """The masks of a ``walk``, compared at one size of the image after another."""
+
+    def __init__(self, walk: ForwardWalk, nodes: Sequence[ir.Node]) -> None:
+        self._walk = walk
+        self._masks = [
+            _Mask(node, node.inputs[index], walk.features[node.outputs[0].name or ""])
+            for node in nodes
+            for index in (walk.transfers[node].masks if node in walk.transfers else ())
+        ]
+
+    def compare(self, place: Place, probe: Probe) -> None:
+        """With what masks hold for an image of (height, width) pixels."""
+        for mask in self._masks:
+            mask.compare(place, probe)
+
+    def obstacles(self, image_px: Mapping[Label, int], needed: Needed) -> Iterator[Obstacle]:
+        """One for each mask that is none. ``image_px`` is a size along each axis of the remainders compared."""
+        for mask in self._masks:
+            ends = (_reads_on(self._walk, mask.feature, axis, image_px[axis], needed) for axis in mask.edges())
+            if mask.alike and all(ends):
+                continue
+            error = varies_along(next(label for label in mask.feature.labels if is_spatial(label)))
+            name = mask.node.name or mask.feature.name
+            yield Obstacle(node=name, op=mask.node.op_type, reason=error.reason, remedy=error.remedy)
+
+
+@dataclass(slots=True)
+class _Mask:
+    """``kinds`` is what the mask holds at places of each kind, as long as places of a kind are ``alike``."""
+
+    node: ir.Node
+    value: ir.Value | None
+    feature: FeatureMap
+    kinds: dict[Kind, NDArray[Any]] = field(default_factory=dict)
+    alike: bool = True
+
+    def compare(self, place: Place, probe: Probe) -> None:
+        fact = probe.of(self.value)
+        spread = _by_place(self.feature, place, fact.value) if fact is not None and fact.value is not None else None
+        self.alike = self.alike and spread is not None and all(self._is_alike(kind, spread) for kind in KINDS)
+
+    def _is_alike(self, kind: Kind, spread: NDArray[Any]) -> bool:
+        entries = _of_kind(spread, kind)
+        return not len(entries) or _all_same(self.kinds.setdefault(kind, entries[0].copy()), entries)
+
+    def edges(self) -> list[Label]:
+        """The axes at whose far end it holds something else."""
+        pairs: dict[Label, list[tuple[Kind, Kind]]] = {
+            "y": [((False, one), (True, one)) for one in (False, True)],
+            "x": [((one, False), (one, True)) for one in (False, True)],
+        }
+        return [axis for axis in SPATIAL if any(self._differ(*pair) for pair in pairs[axis])]
+
+    def _differ(self, one: Kind, other: Kind) -> bool:
+        return one in self.kinds and other in self.kinds and not _same(self.kinds[one], self.kinds[other])
+
+
+def _reads_on(walk: ForwardWalk, feature: FeatureMap, axis: Label, size: int, needed: Needed) -> bool:
+    """Whether the last place of ``feature`` reads beyond the end of an image, or tile, of ``size`` pixels."""
+    last = int(size * feature.scale[axis] + feature.constant[axis]) - 1
+    return needed(feature, axis, Span(last, last + 1))[next(iter(walk.features))].stop > size
 
 
 def made_for_masks(walk: ForwardWalk, nodes: Sequence[ir.Node]) -> set[ir.Node]:
@@ -66,32 +114,6 @@ def made_for_masks(walk: ForwardWalk, nodes: Sequence[ir.Node]) -> set[ir.Node]:
 def _is_for_mask(walk: ForwardWalk, node: ir.Node, index: int) -> bool:
     transfer = walk.transfers.get(node)
     return transfer is not None and (index in transfer.masks or (transfer.shift is not None and index == 1))
-
-
-def _reads_on(walk: ForwardWalk, feature: FeatureMap, span: Span, axis: Label) -> bool:
-    """Whether the last place of ``feature`` reads beyond the end of a tile of one stride; ``span`` is what all read."""
-    return span.stop > walk.stride(axis) - feature.constant[axis] / feature.scale[axis]
-
-
-def _edges(feature: FeatureMap, value: ir.Value, probes: Mapping[Place, Probe]) -> set[Label] | None:
-    """The axes at whose far end the mask ``value`` is another one; None where it is no mask."""
-    kinds: dict[Kind, NDArray[Any]] = {}
-    for place, probe in probes.items():
-        fact = probe.of(value)
-        spread = _by_place(feature, place, fact.value) if fact is not None and fact.value is not None else None
-        if spread is None:
-            return None
-        for kind in product((False, True), repeat=2):
-            entries = _of_kind(spread, kind)
-            if len(entries) and not _all_same(kinds.setdefault(kind, entries[0]), entries):
-                return None
-    return {
-        axis
-        for at, axis in enumerate(SPATIAL)
-        for kind, entry in kinds.items()
-        if kind[at] and (inner := kinds.get((False, kind[1]) if at == 0 else (kind[0], False))) is not None
-        if not _same(entry, inner)
-    }
 
 
 def _same(one: NDArray[Any], other: NDArray[Any]) -> bool:

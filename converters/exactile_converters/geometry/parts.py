@@ -30,14 +30,14 @@ from exactile_converters.geometry.rules.pixelwise import BROADCASTING, UNARY
 
 Parts = NDArray[np.uint8]
 
-OF_PARTS = 0b1111
-LEFT_OUT = 0b10000
-ZERO = 0b100000
+OF_PARTS = np.uint8(0b1111)
+LEFT_OUT = np.uint8(0b10000)
+ZERO = np.uint8(0b100000)
 
-MOVED: dict[Label, int] = {"y": 0b1010, "x": 0b1100}
+MOVED: dict[Label, np.uint8] = {"y": np.uint8(0b1010), "x": np.uint8(0b1100)}
 """The parts that a shift along an axis moves around the edge."""
 
-UNMOVED: dict[Label, int] = {axis: OF_PARTS & ~moved for axis, moved in MOVED.items()}
+UNMOVED: dict[Label, np.uint8] = {axis: OF_PARTS & ~moved for axis, moved in MOVED.items()}
 
 LEAST_MASK = -80.0
 """A mask adds this or less to what it leaves out."""
@@ -175,9 +175,9 @@ def _reduced(at: Operands) -> list[Parts]:
     axes = at.integers(1)
     if axes is None:
         axes = list(at.node.attributes.get_ints("axes", ()))
-    if not axes and at.node.attributes.get_int("noop_with_empty_axes", 0):
+    if not axes and at.node.attributes.get_int("noop_with_empty_axes", 0) != 0:
         return [given]
-    return [np.bitwise_or.reduce(given, axis=tuple(axes) or None, keepdims=True).reshape(at.made())]
+    return [np.bitwise_or.reduce(given, axis=tuple(axes) or None, keepdims=True).reshape(at.made()).astype(np.uint8)]
 
 
 def _regrouped(at: Operands) -> list[Parts]:
@@ -218,6 +218,16 @@ def _joined(at: Operands) -> list[Parts]:
     return [np.concatenate(pieces, axis=at.node.attributes.get_int("axis", 0))]
 
 
+def _padded(at: Operands) -> list[Parts]:
+    """By a constant."""
+    given, pads = at.only(), at.integers(1)
+    if pads is None or min(pads) < 0 or at.node.attributes.get_string("mode", "constant") != "constant":
+        raise NotFollowedError
+    axes = [axis % given.ndim for axis in at.integers(3) or range(given.ndim)]
+    around = dict(zip(axes, zip(pads[: len(axes)], pads[len(axes) :], strict=True), strict=True))
+    return [np.pad(given, [around.get(dim, (0, 0)) for dim in range(given.ndim)])]
+
+
 def _taken(at: Operands) -> list[Parts]:
     given, indices = at.only(), at.value(1)
     if indices is None:
@@ -243,13 +253,12 @@ def _multiplied(at: Operands) -> list[Parts]:
 def _without_zeros(left: Parts, right: Parts) -> Parts:
     """The product of matrices, of which entries that are 0 take nothing over."""
     counts = [(one & ZERO == 0).astype(np.float32) for one in (left, right)]
-    found = None
-    for bit in (1, 2, 4, 8):
+    found: list[Parts] = []
+    for bit in (np.uint8(1 << index) for index in range(4)):
         has = [((one & bit) > 0).astype(np.float32) * count for one, count in zip((left, right), counts, strict=True)]
-        here = (np.matmul(has[0], counts[1]) + np.matmul(counts[0], has[1]) > 0).astype(np.uint8) * np.uint8(bit)
-        found = here if found is None else found | here
-    assert found is not None
-    return found
+        here = np.matmul(has[0], counts[1]) + np.matmul(counts[0], has[1]) > 0
+        found.append(here.astype(np.uint8) * bit)
+    return found[0] | found[1] | found[2] | found[3]
 
 
 _RULES: dict[str, Callable[[Operands], list[Parts]]] = {
@@ -264,6 +273,7 @@ _RULES: dict[str, Callable[[Operands], list[Parts]]] = {
     "Expand": _expanded,
     "Gather": _taken,
     "MatMul": _multiplied,
+    "Pad": _padded,
     "Slice": _cut,
     "Softmax": _softmax,
     "Split": _split,

@@ -151,5 +151,5 @@ def _moved(size: int, shift: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
 
 def _without(parts: Parts, axis: Label) -> Parts:
     """Both parts that the shift along ``axis`` made are one again."""
-    step = 1 if axis == "y" else 2
+    step = np.uint8(1 if axis == "y" else 2)
     return (parts | (parts >> step)) & UNMOVED[axis] | ((parts | (parts << step)) & MOVED[axis])
