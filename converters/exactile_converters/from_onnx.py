@@ -14,6 +14,7 @@ from onnx_ir.passes import common as passes
 from exactile.errors import ModelError, OptionError
 from exactile_converters.constant_flow.steady import two_shapes
 from exactile_converters.constant_flow.write_out import write_out_constant_flow
+from exactile_converters.cyclic_shifts import gather_cyclic_shifts
 from exactile_converters.declared.color_order import reorder_channels
 from exactile_converters.declared.declaration import Declaration
 from exactile_converters.declared.output_factor import scale_output
@@ -130,8 +131,10 @@ def prepare_network(proto: onnx.ModelProto, *, name: str, output_name: str | Non
         image = inputs[0] if len(inputs) == 1 else join_inputs(model, inputs, name)
         if write_out_constant_flow(model, image.value, two_shapes(image.labels, image.channels)):
             clean(model)
-        result = _result_output(model, name, output_name)
         release_fixed_size(model, image.value, image.labels)
+        if gather_cyclic_shifts(model):
+            clean(model)
+        result = _result_output(model, name, output_name)
     return Network(
         name=name,
         model=model,

@@ -11,7 +11,16 @@ from math import lcm
 import onnx_ir as ir
 
 import exactile_converters.geometry.rules  # noqa: F401 - registers the rules
-from exactile_converters.geometry.node_view import REPORT_OPERATOR, SPATIAL, Label, Labels, NodeView, Operand
+from exactile_converters.geometry.node_view import (
+    FREE_OF_SIZE,
+    REPORT_OPERATOR,
+    SPATIAL,
+    VARYING,
+    Label,
+    Labels,
+    NodeView,
+    Operand,
+)
 from exactile_converters.geometry.obstacle import Obstacle, ObstacleError, ShapesDoNotFitError
 from exactile_converters.geometry.own_numbers import OwnNumbers, asks_other_axes
 from exactile_converters.geometry.position_maps import Building, Growth
@@ -54,7 +63,8 @@ class ForwardWalk:
 
     ``varying`` are constants that follow the image's size. A graph that pads its image to a multiple of something does
     alike only for sizes that differ by ``period`` times the stride that its feature maps have. ``growths`` are those of
-    constants that follow the image's size, as far as they were asked for.
+    constants that follow the image's size, as far as they were asked for. ``shifted`` are maps between a cyclic shift
+    and the one back: rows at one edge of them belong to the other edge of the image.
     """
 
     features: dict[str, FeatureMap] = field(default_factory=dict)
@@ -63,6 +73,7 @@ class ForwardWalk:
     varying: set[str] = field(default_factory=set)
     period: int = 1
     growths: dict[str, Growth] = field(default_factory=dict)
+    shifted: set[str] = field(default_factory=set)
 
     def stride(self, axis: Label) -> int:
         """The smallest shift of the image that is a whole shift of every feature map."""
@@ -107,8 +118,6 @@ def _growth_by(shapes: list[tuple[int, ...]], sizes: ImageSizes) -> Growth | Non
 
 
 RANDOM = {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
-VARYING = "its input {} is computed from the image's size (or at random), so that a tile gives another value"
-FREE_OF_SIZE = "Make the computation independent of the image's size"
 
 
 class _Walker:
@@ -215,7 +224,8 @@ class _Walker:
                 raise ObstacleError(
                     f"the shape of its input {index} is not known before it runs", "Export with constants instead"
                 )
-            if view.op not in SIZES_MAY_VARY and not operand.is_steady:
+            looked_at = view.op in SIZES_MAY_VARY or (view.op == "Gather" and index == 1)
+            if not looked_at and not operand.is_steady:
                 raise ObstacleError(VARYING.format(index), FREE_OF_SIZE)
 
     def _operand(self, value: ir.Value | None) -> Operand | None:

@@ -36,6 +36,9 @@ MOST_ELEMENTS = 1 << 16
 
 REPORT_OPERATOR = "Export the network without it, or report the operator"
 
+VARYING = "its input {} is computed from the image's size (or at random), so that a tile gives another value"
+FREE_OF_SIZE = "Make the computation independent of the image's size"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operand:

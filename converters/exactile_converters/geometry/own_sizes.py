@@ -25,9 +25,10 @@ from exactile_converters.geometry.feature_maps import FeatureMap, ForwardWalk, I
 from exactile_converters.geometry.node_view import SPATIAL, Label, Labels
 from exactile_converters.geometry.obstacle import Obstacle
 from exactile_converters.geometry.period import ASKING, first_difference
-from exactile_converters.geometry.probe import Memory, Probe, not_regrouped
+from exactile_converters.geometry.probe import FOLD_LIMIT_ELEMENTS, Memory, Probe, not_regrouped
+from exactile_converters.geometry.shifted_windows import MASK_ELEMENTS, check_shifted_windows
 from exactile_converters.geometry.size_decisions import check_size_decisions
-from exactile_converters.geometry.trace import Traced, axis_geometry
+from exactile_converters.geometry.trace import Traced, axis_geometry, needed_spans
 
 MOST_REMAINDERS = 64
 """A network of a larger stride is asked about the sizes of images that are known alone."""
@@ -137,9 +138,17 @@ class _Search:
         return self._conclude(walk, result, axis, remainder)
 
     def _decide(self, walk: ForwardWalk, sizes: ImageSizes, axis: Label, remainder: int) -> None:
-        """Obstacles where it decides something by the image's size."""
+        """Obstacles where it decides something by the image's size, or a mask or a cyclic shift is none."""
         smallest = {along: one.remainder or one.stride for along, one in self._geometry.items()}
         smallest[axis] = remainder or smallest[axis]
+        check_shifted_windows(
+            walk,
+            self._nodes,
+            lambda place: self._probe(place, MASK_ELEMENTS),
+            smallest=(smallest["y"], smallest["x"]),
+            results=(self._output,),
+            needed=lambda feature, axis, wanted: needed_spans(walk, self._nodes, feature, axis, wanted=wanted),
+        )
         check_size_decisions(
             walk,
             self._nodes,
@@ -148,10 +157,10 @@ class _Search:
             smallest=(smallest["y"], smallest["x"]),
         )
 
-    def _probe(self, size: tuple[int, int]) -> Probe:
-        return Probe(
-            self._model, self._image.name or "", image_shape(self._labels, self._channels, size), memory=self._memory
-        )
+    def _probe(self, size: tuple[int, int], most_elements: int = FOLD_LIMIT_ELEMENTS) -> Probe:
+        shape = image_shape(self._labels, self._channels, size)
+        name = self._image.name or ""
+        return Probe(self._model, name, shape, memory=self._memory, most_elements=most_elements)
 
     def _grows_alike(self, walk: ForwardWalk) -> bool:
         """Whether all maps have the scales that they have at multiples of the stride."""

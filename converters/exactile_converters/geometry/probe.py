@@ -43,6 +43,9 @@ FOLDABLE = {
 }
 """Shape arithmetic and arithmetic on weights: operators whose cost is about the size of what they read and write."""
 
+UNKNOWN_ELEMENTS = 1 << 62
+"""So many are taken to be in what has no known shape."""
+
 SMALL_VALUE_ELEMENTS = 1 << 12
 """Values up to this size are shown to shape inference: sizes, starts, axes, scales, pads."""
 
@@ -70,7 +73,7 @@ class Probe:
     """Facts of every value of ``graph`` for an input of ``input_shape``; failures by node.
 
     ``others`` are the shapes of further inputs, by name. With ``visits`` off, nodes are left to be visited one by one.
-    Probes of one graph at several sizes may share a ``memory``.
+    Probes of one graph at several sizes may share a ``memory``. Constants of up to ``most_elements`` are computed.
     """
 
     def __init__(
@@ -81,14 +84,16 @@ class Probe:
         others: Mapping[str, tuple[int, ...]] | None = None,
         visits: bool = True,
         memory: Memory | None = None,
+        most_elements: int = FOLD_LIMIT_ELEMENTS,
     ) -> None:
         self._memory = memory
+        self._most_elements = most_elements
         self._constants = set(model.graph.initializers)
         self._opsets = [helper.make_opsetid(domain, version) for domain, version in model.graph.opset_imports.items()]
         self._versions = dict(model.graph.opset_imports)
         self.facts: dict[str, Fact] = {}
         self.failures: dict[ir.Node, str] = {}
-        self._left_bytes = FOLD_LIMIT_BYTES
+        self._left_bytes = FOLD_LIMIT_BYTES * max(1, most_elements // FOLD_LIMIT_ELEMENTS)
         shapes = {input_name: input_shape, **(others or {})}
         for value in model.graph.inputs:
             if value.name in shapes and value.dtype is not None:
@@ -134,7 +139,7 @@ class Probe:
 
     def _key(self, node: ir.Node, inputs: Mapping[str, Fact]) -> Hashable | None:
         """What decides about the results of ``node``; None where that is much."""
-        read: list[Hashable] = [node]
+        read: list[Hashable] = [node, self._most_elements]
         for name, fact in inputs.items():
             value = None
             if fact.value is not None and name not in self._constants:
@@ -229,9 +234,9 @@ class Probe:
             return self._repeated(proto, values, types.get(node.outputs[0].name or ""))
         if node.op_type == "Range":  # shape inference leaves its length open
             first, limit, step = (float(values[name].ravel()[0]) for name in proto.input)
-            return self._evaluate(proto, values) if (limit - first) / step <= FOLD_LIMIT_ELEMENTS else {}
+            return self._evaluate(proto, values) if (limit - first) / step <= self._most_elements else {}
         largest = max(_elements(types.get(output.name or "")) for output in node.outputs if output.name)
-        return self._evaluate(proto, values) if node.op_type in FOLDABLE and largest <= FOLD_LIMIT_ELEMENTS else {}
+        return self._evaluate(proto, values) if node.op_type in FOLDABLE and largest <= self._most_elements else {}
 
     def _uniform(self, node: ir.Node) -> dict[str, Fact]:
         """ConstantOfShape and Expand as views that take no memory, however large."""
@@ -253,7 +258,7 @@ class Probe:
         """An element-wise operator, computed once for all entries that such a view repeats."""
         shape = _fact(kind).shape
         small = {name: without_repeats(value) for name, value in inputs.items()}
-        if shape is None or math.prod(np.broadcast_shapes(*(v.shape for v in small.values()))) > FOLD_LIMIT_ELEMENTS:
+        if shape is None or math.prod(np.broadcast_shapes(*(v.shape for v in small.values()))) > self._most_elements:
             return {}
         return {
             name: Fact(fact.dtype, shape, np.broadcast_to(fact.value, shape))
@@ -262,7 +267,7 @@ class Probe:
         }
 
     def _evaluate(self, proto: onnx.NodeProto, inputs: Mapping[str, NDArray[Any]]) -> dict[str, Fact]:
-        if self._left_bytes <= 0 or any(value.size > FOLD_LIMIT_ELEMENTS for value in inputs.values()):
+        if self._left_bytes <= 0 or any(value.size > self._most_elements for value in inputs.values()):
             return {}
         dtypes = tuple((name, value.dtype) for name, value in inputs.items())
         evaluator = self._kept(("evaluator", *proto.output, dtypes), lambda: self._evaluator(proto, inputs))
@@ -317,7 +322,7 @@ def _fact(kind: TypeProto | None) -> Fact:
 
 def _elements(kind: TypeProto | None) -> int:
     shape = _fact(kind).shape
-    return math.prod(shape) if shape is not None else FOLD_LIMIT_ELEMENTS + 1
+    return math.prod(shape) if shape is not None else UNKNOWN_ELEMENTS
 
 
 def _first_line(error: Exception) -> str:

@@ -29,12 +29,17 @@ class Flow:
 class Transfer:
     """What a rule says of a node: the labels of its outputs, and a flow for each feature-map operand.
 
-    ``positions`` are operands that are computed from the image's size and not from its pixels.
+    ``positions`` are operands that are computed from the image's size and not from its pixels: a tile gets its piece of
+    the whole image's. ``masks`` are such operands that are the same anywhere but at the far edges, which a tile
+    computes for its own size. ``shift`` is that of a cyclic shift: along an axis, result ``i`` is entry ``i + shift``,
+    counted around the edge. Rules believe both, and ``shifted_windows`` looks whether they hold.
     """
 
     labels: tuple[Labels, ...]
     flows: tuple[Flow, ...]
     positions: tuple[int, ...] = ()
+    masks: tuple[int, ...] = ()
+    shift: tuple[Label, int] | None = None
 
 
 Rule = Callable[[NodeView], Transfer]

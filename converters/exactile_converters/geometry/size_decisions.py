@@ -15,6 +15,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from exactile_converters.geometry.edge_masks import made_for_masks
 from exactile_converters.geometry.feature_maps import ForwardWalk
 from exactile_converters.geometry.obstacle import Obstacle
 from exactile_converters.geometry.probe import Probe
@@ -48,8 +49,9 @@ def check_size_decisions(
     y, x = smallest[0] % base, smallest[1] % base
     places = [(2 * base + y, 2 * base + x), (3 * base + y, 2 * base + x), (2 * base + y, 3 * base + x)]
     probes = [probe_at(place) for place in places]
+    for_masks = made_for_masks(walk, nodes)
     for node in suspects:
-        if _turns(node, probes, places, smallest):
+        if not (node in for_masks and _grows(node, probes)) and _turns(node, probes, places, smallest):
             walk.obstacles.append(
                 Obstacle(
                     node=node.name or node.outputs[0].name or "?",
@@ -59,6 +61,12 @@ def check_size_decisions(
                     remedy="Export the network without a case for small or large images",
                 )
             )
+
+
+def _grows(node: ir.Node, probes: Sequence[Probe]) -> bool:
+    """Whether the node decides for each row, column or window: masks are looked at by what comes of them."""
+    shapes = [fact.shape if (fact := probe.of(node.outputs[0])) is not None else None for probe in probes]
+    return None not in shapes and len(set(shapes)) > 1
 
 
 def _turns(node: ir.Node, probes: Sequence[Probe], places: Sequence[Place], smallest: Place) -> bool:

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from exactile_converters.geometry.feature_maps import FREE_OF_SIZE, SIZES_MAY_VARY, VARYING, ForwardWalk
+from exactile_converters.geometry.feature_maps import SIZES_MAY_VARY, ForwardWalk
+from exactile_converters.geometry.node_view import FREE_OF_SIZE, VARYING
 from exactile_converters.geometry.obstacle import Obstacle
 from exactile_converters.geometry.probe import Fact, Probe, without_repeats
 from exactile_converters.geometry.rules.pixelwise import BROADCASTING
@@ -56,13 +57,17 @@ def check_steady_numbers(
 
 
 def _suspects(walk: ForwardWalk, nodes: Sequence[ir.Node]) -> Iterator[tuple[ir.Node, int]]:
-    """Nodes that make maps, and which of their operands are constants that follow the size and are no positions."""
+    """Nodes that make maps, and which of their operands are constants that follow the size.
+
+    Positions and masks are looked at elsewhere, and so is what a cyclic shift takes.
+    """
     for node in nodes:
         transfer = walk.transfers.get(node)
         if transfer is None or (node.op_type in SIZES_MAY_VARY and node.op_type not in BROADCASTING):
             continue
         for index, value in enumerate(node.inputs):
-            if value is not None and value.name in walk.varying and index not in transfer.positions:
+            known = index in (*transfer.positions, *transfer.masks) or transfer.shift is not None
+            if value is not None and value.name in walk.varying and not known:
                 yield node, index
 
 

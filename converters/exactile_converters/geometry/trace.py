@@ -15,8 +15,9 @@ from exactile_converters.geometry.node_view import SPATIAL, Label, Labels
 from exactile_converters.geometry.obstacle import Obstacle
 from exactile_converters.geometry.origin import origins
 from exactile_converters.geometry.period import settle_period
-from exactile_converters.geometry.probe import Probe
+from exactile_converters.geometry.probe import FOLD_LIMIT_ELEMENTS, Memory, Probe
 from exactile_converters.geometry.reach import Placed
+from exactile_converters.geometry.shifted_windows import MASK_ELEMENTS, check_shifted_windows
 from exactile_converters.geometry.size_decisions import check_size_decisions
 from exactile_converters.geometry.steady_numbers import check_steady_numbers
 from exactile_converters.geometry.steps import check_scales, stride_by_operators, written_steps
@@ -85,14 +86,22 @@ def trace(
     check_scales(walk, nodes, LARGEST_STRIDE)
     settle_period(walk, nodes, more=lambda y, x: forward(remainder, base, (y, x)), base=base, largest=LARGEST_STRIDE)
     smallest = remainder % walk.stride("y") or walk.stride("y"), remainder % walk.stride("x") or walk.stride("x")
+    memory: Memory = {}
+
+    def probe_at(place: tuple[int, int], most_elements: int = FOLD_LIMIT_ELEMENTS) -> Probe:
+        shape = image_shape(labels, channels, place)
+        return Probe(model, image.name or "", shape, memory=memory, most_elements=most_elements)
+
+    check_shifted_windows(
+        walk,
+        nodes,
+        lambda place: probe_at(place, MASK_ELEMENTS),
+        smallest=smallest,
+        results=(output, *also),
+        needed=lambda feature, axis, wanted: needed_spans(walk, nodes, feature, axis, wanted=wanted),
+    )
     for check in (check_size_decisions, check_steady_numbers):
-        check(
-            walk,
-            nodes,
-            lambda place: Probe(model, image.name or "", image_shape(labels, channels, place)),
-            base=base,
-            smallest=smallest,
-        )
+        check(walk, nodes, probe_at, base=base, smallest=smallest)
     return _conclude(walk, nodes, output, remainder, probed_sizes(base, remainder))
 
 
@@ -201,20 +210,28 @@ def has_placed(walk: ForwardWalk, nodes: Sequence[ir.Node], axis: Label) -> bool
 
 
 def needed_spans(
-    walk: ForwardWalk, nodes: Sequence[ir.Node], result: FeatureMap, axis: Label, *, last_px: int | None = None
+    walk: ForwardWalk,
+    nodes: Sequence[ir.Node],
+    result: FeatureMap,
+    axis: Label,
+    *,
+    last_px: int | None = None,
+    wanted: Span | None = None,
 ) -> dict[str, Span]:
     """What the output that belongs to one stride of input needs of each feature map, followed back to the image.
 
-    Each span is in its own feature map's pixels. With ``last_px``, it holds also what reflection reads at the edges
-    of the image: of the first tile, and of the last, which begins ``last_px`` pixels or more before the end.
+    Each span is in its own feature map's pixels. With ``wanted``, they are for that span of the output. With
+    ``last_px``, each holds also what reflection reads at the edges of the image: of the first tile, and of the last,
+    which begins ``last_px`` pixels or more before the end.
     """
-    needed: dict[str, Span] = {result.name: Span(0, int(walk.stride(axis) * result.scale[axis]))}
+    one_stride = Span(0, int(walk.stride(axis) * result.scale[axis]))
+    needed: dict[str, Span] = {result.name: one_stride if wanted is None else wanted}
     for node in reversed(nodes):
         transfer = walk.transfers.get(node)
-        wanted = [needed[value.name] for value in node.outputs if value.name and value.name in needed]
-        if transfer is None or not wanted:
+        read = [needed[value.name] for value in node.outputs if value.name and value.name in needed]
+        if transfer is None or not read:
             continue
-        together = Span(min(span.start for span in wanted), max(span.stop for span in wanted))
+        together = Span(min(span.start for span in read), max(span.stop for span in read))
         for flow in transfer.flows:
             value = node.inputs[flow.operand]
             if value is None or not value.name or axis not in walk.features[value.name].scale:

@@ -107,7 +107,8 @@ class Cuts:
             at = max(self._crossing[value.name or ""] for value in node.outputs if value.name in self._crossing)
             for name in self._read(node):
                 labels = self._features[name].labels
-                if name != self._image and self._crossing[name] < at and all(axis in labels for axis in SPATIAL):
+                inside = name == self._image or name in self._walk.shifted
+                if not inside and self._crossing[name] < at and all(axis in labels for axis in SPATIAL):
                     found.add(name)
         return frozenset(found)
 

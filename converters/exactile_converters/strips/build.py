@@ -93,6 +93,8 @@ def _source(wrapped: Wrapped, sizes: ImageSizes, remainder: int, period: int, to
     nodes: list[ir.Node] = list(graph)
     walk = walk_forward(wrapped.model, image, ("y", "x", "c"), wrapped.image.channels, nodes, sizes)
     walk.period = period
+    if any(transfer.masks or transfer.shift for transfer in walk.transfers.values()):
+        raise StripError("its attention in shifted windows brings rows of both edges of the image together")
     return StripSource.of(
         model=wrapped.model,
         walk=walk,

@@ -157,7 +157,7 @@ def _check(network: Network, traced: Traced, *, strips: bool, allowed: int, prog
             return ClaimCheck(tiles=f"the network runs at none of the sizes that its graph promises: {error}")
         tiles = tiles or _sizes(lanes[axis], result)
         step()
-        found, shows = _halo(lanes[axis], scores)
+        found, shows = _halo(lanes[axis], scores, masked=bool(traced.walk.shifted))
         tiles, reacts = tiles or found, reacts or shows
         step()
     for lane in lanes.values():
@@ -232,8 +232,12 @@ def _next(size: int, other: AxisGeometry) -> int:
     return max(other.least, size + (other.remainder - size) % other.stride)
 
 
-def _halo(lane: Lane, scores: Bounded) -> tuple[str, bool]:
-    """Which box of the output changes with pixels beyond its halo; and whether pixels beyond it change anything."""
+def _halo(lane: Lane, scores: Bounded, *, masked: bool) -> tuple[str, bool]:
+    """Which box of the output changes with pixels beyond its halo; and whether pixels beyond it change anything.
+
+    Where attention between both ends of the image is ``masked``, boxes at the ends are tried with finite pixels alone:
+    0 times infinity is not 0.
+    """
     geometry, generator = lane.geometry, np.random.default_rng(1)
     image = noise(generator, (lane.size, lane.breadth, scores.channels), scores.dtype, 1.0)
     base, shows = lane.run(scores, image), False
@@ -241,7 +245,8 @@ def _halo(lane: Lane, scores: Bounded) -> tuple[str, bool]:
         stop = start + geometry.stride
         first, last = max(0, start - geometry.before), min(lane.size, stop + geometry.after)
         box = slice(geometry.output_position(start), min(geometry.output_position(stop), base.shape[1]))
-        for changed in _others(image, slice(first, last), generator):
+        at_end = first == 0 or last == lane.size
+        for changed in _others(image, slice(first, last), generator, infinite=not (masked and at_end)):
             found = lane.run(scores, changed)
             same = (found == base) | (np.isnan(found) & np.isnan(base))
             shows = shows or not same.all()
@@ -261,9 +266,9 @@ def _boxes(lane: Lane) -> list[int]:
     return sorted({0, lane.box.start, lane.box.start + stride, last * stride})
 
 
-def _others(image: Array, inside: slice, generator: np.random.Generator) -> Iterator[Array]:
+def _others(image: Array, inside: slice, generator: np.random.Generator, *, infinite: bool) -> Iterator[Array]:
     """The image with other pixels outside: infinite ones, and large ones for what infinity does not pass."""
-    if image.dtype.kind == "f":
+    if infinite and image.dtype.kind == "f":
         changed = np.full_like(image, np.inf)
         changed[inside] = image[inside]
         yield changed

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from exactile_converters.geometry.node_view import Label, Labels, NodeView, Operand, is_spatial, same_places
+from exactile_converters.geometry.node_view import (
+    FREE_OF_SIZE,
+    VARYING,
+    Label,
+    Labels,
+    NodeView,
+    Operand,
+    is_spatial,
+    same_places,
+)
 from exactile_converters.geometry.obstacle import ObstacleError, SizesDifferError
 from exactile_converters.geometry.registry import Flow, Transfer, rule
+from exactile_converters.geometry.rules.cyclic_shift import cyclic_shift
 from exactile_converters.geometry.rules.pixelwise import positions_of
-
-REMOVE_SIZE = "Make the computation independent of the image's size"
 
 REDUCTIONS = (
     "ArgMax ArgMin ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum "
@@ -55,7 +63,7 @@ def _check_constant(constant: Operand, labels: Labels, result: Operand) -> None:
                 "Remove the constant map, or run the whole image at once",
             )
     if not constant.is_steady:
-        raise ObstacleError("it concatenates a constant that is computed from the image's size", REMOVE_SIZE)
+        raise ObstacleError("it concatenates a constant that is computed from the image's size", FREE_OF_SIZE)
 
 
 @rule("Softmax", "LogSoftmax", "Hardmax")
@@ -140,9 +148,14 @@ def squeeze(node: NodeView) -> Transfer:
 
 @rule("Gather")
 def gather(node: NodeView) -> Transfer:
-    """Selection of channels by constant indices, or a look-up of pixels in a constant table."""
+    """Selection of channels by constant indices, a look-up of pixels in a constant table, or a cyclic shift."""
     axis = node.integer("axis", 0)
     table, found = node.operand(0), node.operand(1)
+    shifted = cyclic_shift(node)
+    if shifted is not None:
+        return shifted
+    if found is not None and not found.is_feature and not found.is_steady:
+        raise ObstacleError(VARYING.format(1), FREE_OF_SIZE)
     if table is not None and found is not None and not table.is_feature and found.labels is not None:
         axis = table.axis(axis)
         before: list[Label] = ["c"] * axis

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from exactile_converters.geometry.node_view import Labels, NodeView, Operand, is_spatial, same_places
+from exactile_converters.geometry.node_view import (
+    FREE_OF_SIZE,
+    Label,
+    Labels,
+    NodeView,
+    Operand,
+    is_spatial,
+    same_places,
+)
 from exactile_converters.geometry.obstacle import ObstacleError, SizesDifferError
 from exactile_converters.geometry.registry import Flow, Transfer, rule
 from exactile_converters.geometry.sliding import RUNTIME_DOMAIN
@@ -19,6 +27,9 @@ BROADCASTING = (
     "Add And BitwiseAnd BitwiseOr BitwiseXor CastLike Div Equal Greater GreaterOrEqual Less LessOrEqual Max Mean Min "
     "Mod Mul Or PRelu Pow Sub Sum Where Xor"
 ).split()
+
+MASKED_BY = {"Add": (0, 1), "Where": (0,)}
+"""The operands that masks are: added to scores of attention, or choosing between them and a constant."""
 
 
 @rule(*UNARY)
@@ -48,14 +59,30 @@ def broadcasting(node: NodeView) -> Transfer:
     result = node.result()
     if result.rank != len(labels):
         raise ObstacleError("a constant operand adds dimensions", "Give the constant the rank of the feature map")
-    for operand in node.operands:
-        if operand is not None:
+    masks = tuple(index for index in MASKED_BY.get(node.op, ()) if _may_be_mask(node.operand(index), labels, result))
+    for index, operand in enumerate(node.operands):
+        if operand is not None and index not in masks:
             _check_alignment(operand, labels, result)
     return Transfer(
         labels=(labels,),
         flows=tuple(Flow(operand=index) for index, _, _ in features),
         positions=positions_of(node),
+        masks=masks,
     )
+
+
+def _may_be_mask(operand: Operand | None, labels: Labels, result: Operand) -> bool:
+    """Whether a constant follows the image's size as the map does, and is another one at other places."""
+    if operand is None or operand.is_feature or operand.position or operand.is_steady or operand.by_statistics:
+        return False
+    grows = False
+    for back in range(1, operand.rank + 1):
+        sizes, wanted = operand.sizes(operand.rank - back), result.sizes(result.rank - back)
+        if is_spatial(labels[-back]) and sizes == wanted:
+            grows = True
+        elif sizes[0] != sizes[1] or (is_spatial(labels[-back]) and sizes[0] != 1):
+            return False
+    return grows
 
 
 def positions_of(node: NodeView) -> tuple[int, ...]:
@@ -74,7 +101,7 @@ def _check_alignment(operand: Operand, labels: Labels, result: Operand) -> None:
         raise ObstacleError(
             "it combines the feature map with a number computed from the image's size (or at random), which is another "
             "one for each tile",
-            "Make the computation independent of the image's size",
+            FREE_OF_SIZE,
         )
     for back in range(1, operand.rank + 1):
         if not is_spatial(labels[-back]):
@@ -84,11 +111,16 @@ def _check_alignment(operand: Operand, labels: Labels, result: Operand) -> None:
             if sizes != wanted:
                 raise SizesDifferError(labels[-back], sizes[0], wanted[0])
         elif sizes != (1, 1) and not operand.repeats(operand.rank - back):
-            raise ObstacleError(
-                f"it combines the feature map with a constant that varies along {labels[-back]} (a position encoding "
-                "or coordinate map)",
-                "Remove the position-dependent constant, or run the whole image at once",
-            )
+            raise varies_along(labels[-back])
+
+
+def varies_along(label: Label) -> ObstacleError:
+    """The error for a constant of which a tile cannot be given its piece."""
+    return ObstacleError(
+        f"it combines the feature map with a constant that varies along {label} (a position encoding or coordinate "
+        "map)",
+        "Remove the position-dependent constant, or run the whole image at once",
+    )
 
 
 def _varies_over_space(operand: Operand, labels: Labels) -> bool:

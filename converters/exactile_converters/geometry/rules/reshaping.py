@@ -95,6 +95,12 @@ def _regroup(node: NodeView, group: _Group, operand: Operand, reach: dict[Label,
         return ["c"] * len(group.after)
     core = [size for size in group.after if size != (1, 1)]
     made = _place(inside, places, core, operand, reach)
+    if made is None and len(core) > 1 and places == [group.labels[-1]] and core[0][0] == core[0][1]:
+        raise ObstacleError(
+            f"it cuts {places[0]} into {core[0][0]} parts whose length follows the image's, and brings pixels of all "
+            "parts together (attention in a grid)",
+            "Use attention in windows of a constant size only, or run the whole image at once",
+        )
     if made is None:
         remedy = CONVOLVE if _readers(node) & PRODUCTS else KEEP_AXES
         raise ObstacleError(_mixing(node, [label for label, _ in inside]), remedy)

@@ -1,0 +1,106 @@
+"""Cyclic shifts: exporters cut a map in two and join the parts the other way round.
+
+Written as one Gather each, of rows ``(i + shift) % rows``, a shift is a single operator, of which the walk over the
+graph knows what it reads. It moves the same values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from exactile_converters.geometry.rules.slicing import UNBOUNDED
+from exactile_converters.runtime_operators.writer import Writer
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What a Slice of one axis cuts out of a map."""
+
+    source: ir.Value
+    axis: int
+    start: ir.Value
+    end: ir.Value
+
+
+def gather_cyclic_shifts(model: ir.Model) -> int:
+    """Write each cyclic shift of the main graph of ``model`` as a Gather; how many there were.
+
+    A part that something else reads, too, stays.
+    """
+    written = 0
+    for node in list(model.graph):
+        found = _shift(node)
+        if found is not None:
+            _write(node, *found)
+            written += 1
+    return written
+
+
+def _shift(node: ir.Node) -> tuple[ir.Value, ir.Value] | None:
+    """What is shifted along the node's axis, and by how much: result ``i`` is entry ``i + shift``."""
+    if node.op_type != "Concat" or node.domain or len(node.inputs) != 2:
+        return None
+    first, second = map(_part, node.inputs)
+    if first is None or second is None or (first.source, first.axis) != (second.source, second.axis):
+        return None
+    is_shift = _same(first.start, second.end) and _number(second.start) == 0 and _reaches_the_end(first)
+    return (first.source, first.start) if is_shift and _same_axis(node, first) else None
+
+
+def _same(one: ir.Value, other: ir.Value) -> bool:
+    return one is other or (_number(one) is not None and _number(one) == _number(other))
+
+
+def _reaches_the_end(part: _Part) -> bool:
+    """Whether it ends where the map does, whatever the map's size."""
+    number, maker = _number(part.end), part.end.producer()
+    if number is not None:
+        return number >= UNBOUNDED
+    if maker is None or maker.op_type != "Shape" or maker.inputs[0] is not part.source:
+        return False
+    first = maker.attributes.get_int("start", 0)
+    return first == part.axis and maker.attributes.get_int("end", -1) == first + 1
+
+
+def _same_axis(node: ir.Node, part: _Part) -> bool:
+    """Whether the parts are joined along the axis they were cut along."""
+    axis = node.attributes.get_int("axis", 0)
+    if (axis < 0) == (part.axis < 0):
+        return axis == part.axis
+    rank = len(part.source.shape) if part.source.shape is not None else None
+    return rank is not None and axis % rank == part.axis % rank
+
+
+def _part(value: ir.Value | None) -> _Part | None:
+    """None for what is no Slice of one axis, forwards."""
+    node = value.producer() if value is not None else None
+    if node is None or node.op_type != "Slice" or node.domain or len(node.inputs) < 4:
+        return None
+    source, start, end, axes = node.inputs[:4]
+    step = node.inputs[4] if len(node.inputs) > 4 else None
+    axis = _number(axes)
+    if source is None or start is None or end is None or axis is None or (step is not None and _number(step) != 1):
+        return None
+    return _Part(source, axis, start, end)
+
+
+def _number(value: ir.Value | None) -> int | None:
+    """The only entry of a constant."""
+    constant = ir.convenience.get_const_tensor(value) if value is not None else None
+    return int(constant.numpy().ravel()[0]) if constant is not None and constant.size == 1 else None
+
+
+def _write(node: ir.Node, source: ir.Value, shift: ir.Value) -> None:
+    write = Writer(node)
+    if shift.dtype != ir.DataType.INT64:
+        shift = write.add("Cast", shift, to=ir.DataType.INT64)
+    axis = node.attributes.get_int("axis", 0)
+    zero, one = write.constant(np.array(0, np.int64)), write.constant(np.array(1, np.int64))
+    size = write.add("Gather", write.add("Shape", source), write.constant(np.array(axis, np.int64)), axis=0)
+    # A Slice that begins or ends beyond the map takes none or all of it.
+    inside = write.add("Min", write.add("Max", shift, write.add("Neg", size)), size)
+    places = write.add("Add", write.add("Range", zero, size, one), inside)
+    write.replace(write.add("Gather", source, write.add("Mod", places, size), axis=axis))
