@@ -11,11 +11,15 @@ from math import lcm
 import onnx_ir as ir
 
 import exactile_converters.geometry.rules  # noqa: F401 - registers the rules
+from exactile.geometry import Span
+from exactile_converters.geometry.filled_maps import filled_labels, filled_maps
+from exactile_converters.geometry.mirrored import Axes, mirrored_axes
 from exactile_converters.geometry.node_view import REPORT_OPERATOR, SPATIAL, Label, Labels, NodeView, Operand
 from exactile_converters.geometry.obstacle import Obstacle, ObstacleError, ShapesDoNotFitError
 from exactile_converters.geometry.own_numbers import OwnNumbers, asks_other_axes
 from exactile_converters.geometry.position_maps import Building, Growth
 from exactile_converters.geometry.probe import Fact, Memory, Probe
+from exactile_converters.geometry.reach import Mirror
 from exactile_converters.geometry.registry import Transfer, find_rule
 from exactile_converters.geometry.rules.barriers import CONTROL_FLOW, barrier
 from exactile_converters.geometry.rules.pixelwise import BROADCASTING
@@ -54,7 +58,8 @@ class ForwardWalk:
 
     ``varying`` are constants that follow the image's size. A graph that pads its image to a multiple of something does
     alike only for sizes that differ by ``period`` times the stride that its feature maps have. ``growths`` are those of
-    constants that follow the image's size, as far as they were asked for.
+    constants that follow the image's size, as far as they were asked for. ``mirrored`` are maps that are flipped against
+    the image, and along which axes.
     """
 
     features: dict[str, FeatureMap] = field(default_factory=dict)
@@ -63,11 +68,19 @@ class ForwardWalk:
     varying: set[str] = field(default_factory=set)
     period: int = 1
     growths: dict[str, Growth] = field(default_factory=dict)
+    mirrored: dict[str, Axes] = field(default_factory=dict)
 
     def stride(self, axis: Label) -> int:
         """The smallest shift of the image that is a whole shift of every feature map."""
         scales = (feature.scale[axis].denominator for feature in self.features.values() if axis in feature.scale)
         return lcm(*scales) * self.period
+
+    def unmirrored(self, name: str, span: Span, axis: Label) -> Span:
+        """Pixels of a map as they are counted where it is not flipped."""
+        if axis not in self.mirrored.get(name, Axes()):
+            return span
+        feature = self.features[name]
+        return Mirror(size=feature.shape[feature.labels.index(axis)]).needed(span)
 
 
 def walk_forward(
@@ -80,7 +93,7 @@ def walk_forward(
     memory: Memory | None = None,
 ) -> ForwardWalk:
     """Follow the image through ``nodes`` (in topological order) at two sizes; ``memory`` is as for ``Probe``."""
-    walker = _Walker(model, image, labels, channels, sizes, memory)
+    walker = _Walker(model, image, labels, channels, sizes, memory, filled_maps(nodes, image))
     for node in nodes:
         walker.visit(node)
     return walker.found
@@ -120,8 +133,10 @@ class _Walker:
         channels: int,
         sizes: ImageSizes,
         memory: Memory | None,
+        filled: frozenset[ir.Node],
     ) -> None:
         self.found = ForwardWalk()
+        self._filled = filled
         self._sizes = sizes
         self._opset = int(model.graph.opset_imports.get("", 0))
         shapes = [image_shape(labels, channels, size) for size in (sizes.small, sizes.large)]
@@ -146,10 +161,15 @@ class _Walker:
         asks_size = node.op_type in {"Shape", "Size"}
         if not any(name in self.found.features for name in names) or asks_size:
             self._visit_constant(node, names, asks_size=asks_size)
+            if node in self._filled and (labels := filled_labels(self._growth_of(node.outputs[0]))) is not None:
+                self._fill(node, labels)
+                return
             if node.op_type not in CONTROL_FLOW:
                 return
         try:
             transfer = self._apply(node)
+            if axes := mirrored_axes(node, transfer, self.found.mirrored):
+                self.found.mirrored.update(dict.fromkeys((value.name or "" for value in node.outputs), axes))
             for value, labels in zip(node.outputs, transfer.labels, strict=False):
                 if value.name:
                     self._add(value, labels)
@@ -166,6 +186,12 @@ class _Walker:
             self._lose(node)
         else:
             self.found.transfers[node] = transfer
+
+    def _fill(self, node: ir.Node, labels: Labels) -> None:
+        """A map that windows slide over, and that no pixel reaches."""
+        self._varying.discard(node.outputs[0].name or "")
+        self._add(node.outputs[0], labels)
+        self.found.transfers[node] = Transfer(labels=(labels,), flows=())
 
     def _visit_constant(self, node: ir.Node, names: list[str], *, asks_size: bool) -> None:
         """What is computed without the image's pixels, from its size, at random, or from constants alone."""
