@@ -159,7 +159,7 @@ class _View:
     def _ends(self, name: str) -> tuple[Fraction, Fraction]:
         """The needed span in image pixels from the output box's first pixel on."""
         span, scale = self._counted(name, self._spans[name]), self._features[name].scale[self._axis]
-        shift = self._origins[name] - self._origin
+        shift = self._origins.get(name, Fraction(0)) - self._origin  # 0: no pixel reaches it
         return span.start / scale + shift, span.stop / scale + shift
 
     def _reach_of(self, name: str) -> Fraction:
