@@ -53,7 +53,8 @@ if TYPE_CHECKING:
 SAMPLE_PX = 96
 ANY_SIZE = (
     "A bundle is for images of any size. exactile run MODEL.onnx IMAGE runs this network in one pass over the whole "
-    "image, where that fits the memory."
+    "image, where that fits the memory; --trust-probe takes tiles of the halo that runs show, where they show one: not "
+    "proven."
 )
 
 NO_CODE = "-"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from exactile.errors import VerificationError
 
-class NotLocalError(Exception):
+
+class NotLocalError(VerificationError):
     """Runs show that it is not, or nothing was found out; the message says why."""
 
 
