@@ -43,7 +43,9 @@ def partial(net: Net, source: str, *, kernel: int, stride: int, fill: Fill, padd
         mask, pads = net.add("Pad", mask, net.constant([0, 0, before, before, 0, 0, after, after])), [0] * 4
     ones = net.constant(np.ones((1, 1, kernel, kernel)), np.float32)
     seen = net.add("Conv", mask, ones, kernel_shape=[kernel] * 2, strides=[stride] * 2, pads=pads)
-    inverse = net.add("Div", net.constant(kernel * kernel, np.float32), net.add("Add", seen, net.constant(1e-8, np.float32)))
+    inverse = net.add(
+        "Div", net.constant(kernel * kernel, np.float32), net.add("Add", seen, net.constant(1e-8, np.float32))
+    )
     ratio = net.add("Mul", inverse, net.add("Clip", seen, net.constant(0, np.float32), net.constant(1, np.float32)))
     return net.add("Mul", net.conv(source, kernel=kernel, stride=stride), ratio)
 
@@ -59,7 +61,7 @@ def unet(fill: Fill, *, padded: bool = False) -> bytes:
 
 
 def counted_deeper_than_seen() -> bytes:
-    """A mask that is counted by a window of 9, beside an image that is read pixel by pixel: the mask has a halo alone."""
+    """A mask counted by a window of 9, beside an image that is read pixel by pixel: the mask alone has a halo."""
     net = Net(seed=9)
     ones = net.constant(np.ones((1, 1, 9, 9)), np.float32)
     seen = net.add("Conv", by_expand(net, "image"), ones, kernel_shape=[9, 9], pads=[4] * 4)

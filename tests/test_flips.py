@@ -1,4 +1,4 @@
-"""Flips that are undone: in tiles the result is one pass over the image, bit for bit; flips that are not are refused."""
+"""Flips that are undone: tiles are one pass over the image, bit for bit. Flips that are not undone are refused."""
 
 from __future__ import annotations
 

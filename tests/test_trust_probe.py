@@ -1,4 +1,4 @@
-"""Networks that no rule proves local: what runs show of them, and tiles that trust it. Never by default, never silent."""
+"""Networks that no rule proves local: what runs show of them, and tiles that trust it, never by default."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def model_file(tmp_path_factory) -> Path:
 
 
 def test_runs_find_the_halo_and_the_period():
-    """A kernel of 5 by stride 2, and one of 3: 2 and 1 pixels, and one more above or below by the place in the block."""
+    """A kernel of 5 by stride 2, and one of 3: 2 and 1 pixels, and one more by the place in the block."""
     found = find_locality(network_of(unproven_nets.folded()))
     for axis in (found.y, found.x):
         assert (axis.period, axis.before, axis.after) == (2, 4, 3)

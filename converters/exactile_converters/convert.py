@@ -244,7 +244,7 @@ def convert_entry(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Made:
-    """A deployed model with its padded ``tile``; ``own`` gives the network's own output. Others as for ``Converted``."""
+    """A deployed model with its padded ``tile``; ``own`` gives the network's own output."""
 
     model: DeployedModel
     tile: tuple[int, int]

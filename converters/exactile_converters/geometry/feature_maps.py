@@ -58,8 +58,8 @@ class ForwardWalk:
 
     ``varying`` are constants that follow the image's size. A graph that pads its image to a multiple of something does
     alike only for sizes that differ by ``period`` times the stride that its feature maps have. ``growths`` are those of
-    constants that follow the image's size, as far as they were asked for. ``mirrored`` are maps that are flipped against
-    the image, and along which axes.
+    constants that follow the image's size, as far as they were asked for. ``mirrored`` are maps that are flipped
+    against the image, and along which axes.
     """
 
     features: dict[str, FeatureMap] = field(default_factory=dict)

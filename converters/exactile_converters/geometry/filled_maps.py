@@ -65,7 +65,10 @@ def filled_labels(growth: Growth | None) -> Labels | None:
     """
     if growth is None or sorted(axis for axis, _ in growth.axes.values()) != ["x", "y"]:
         return None
-    others: list[Label] = ["n", *(["c"] * growth.rank)]
-    rest = iter(others)
-    grown: dict[int, Label] = {dim: "y" if axis == "y" else "x" for dim, (axis, _) in growth.axes.items()}
-    return tuple(grown[dim] if dim in grown else next(rest) for dim in range(growth.rank))
+    labels: list[Label] = []
+    for dim in range(growth.rank):
+        if dim in growth.axes:
+            labels.append("y" if growth.axes[dim][0] == "y" else "x")
+        else:
+            labels.append("c" if "n" in labels else "n")
+    return tuple(labels)

@@ -108,7 +108,9 @@ def _check_mirrored(walk: ForwardWalk, nodes: Sequence[ir.Node], output: ir.Valu
         feature = walk.features.get(name)
         axes = Axes().union(*walk.mirrored.values())
         if with_statistics:
-            reason = "statistics of the whole image are taken beside it, whose zones are those of maps that no flip moves"
+            reason = (
+                "statistics of the whole image are taken beside it, whose zones are those of maps that no flip moves"
+            )
         elif feature is not None and any(feature.constant[axis] for axis in axes if axis in feature.constant):
             reason = "the output has lost or gained pixels at its edges, and beside flips it is not known at which"
     for node in flips(walk.transfers, nodes) if reason else ():
@@ -130,7 +132,7 @@ def _check_filled(walk: ForwardWalk, nodes: Sequence[ir.Node], *, with_statistic
                 Obstacle(
                     node=node.name or node.outputs[0].name or "?",
                     op=node.op_type,
-                    reason="windows slide over the map that it fills, and statistics of the whole image are taken beside it",
+                    reason="windows slide over the map that it fills, and statistics of the image are taken beside it",
                     remedy="Export the network without normalisation over the image, or run it in one pass",
                 )
             )

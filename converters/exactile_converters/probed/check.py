@@ -138,5 +138,7 @@ def _extent(axis: Axis, along: int, across: int) -> Pair:
 def sizes_in_words(steady: Steady) -> str:
     """What was compared, for people."""
     height, width = steady.largest
-    exactly = f"max-abs {steady.max_abs:.2g} of values up to {steady.values_up_to:.3g}" if steady.max_abs else "bit for bit"
+    exactly = (
+        f"max-abs {steady.max_abs:.2g} of values up to {steady.values_up_to:.3g}" if steady.max_abs else "bit for bit"
+    )
     return f"tiles equal one pass over {steady.images} images of up to {height} x {width} pixels, {exactly}"

@@ -191,8 +191,7 @@ def _write_types(maps: MapsAtSize) -> None:
 def _memory(wrapped: Wrapped, proto: onnx.ModelProto, geometry: Geometry) -> MemoryModel:
     """By height and width where shapes are known at several sizes; else in proportion to the pixels of one."""
     heights, widths = (
-        (first, 2 * first)
-        for first in (round_up(LEAST_MEMORY_PX, axis.stride) for axis in (geometry.y, geometry.x))
+        (first, 2 * first) for first in (round_up(LEAST_MEMORY_PX, axis.stride) for axis in (geometry.y, geometry.x))
     )
     with suppress(StripError):
         return graph_memory(proto, heights, widths)

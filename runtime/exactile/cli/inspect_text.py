@@ -92,12 +92,12 @@ def _rows(inspection: Any, model: Path, known: Verification | None) -> Iterator[
 def _probe_rows(inspection: Any) -> Iterator[tuple[str, str]]:
     found = inspection.probed
     if found is not None:
-        yield (
-            "by runs",
+        shown = (
             f"runs show it to be local within {found.reach} pixels, with a period of {found.y.period} x "
             f"{found.x.period}; no rule proves it. --trust-probe (of run and convert) takes tiles with that halo and "
-            f"{max(found.y.margin, found.x.margin)} pixels more: not proven",
+            f"{max(found.y.margin, found.x.margin)} pixels more: not proven"
         )
+        yield "by runs", shown
     elif inspection.not_probed_reason:
         yield "by runs", inspection.not_probed_reason
 

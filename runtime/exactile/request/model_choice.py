@@ -110,7 +110,8 @@ class ModelChoice:
         wish = {"output": self.output, "threshold": self.threshold, "activation": self.activation}
         if self.trust_probe and self.unverified:
             raise OptionError(
-                f"--trust-probe relies on runs that compare tiles with one pass, and they are left out ({self.unverified})"
+                "--trust-probe relies on runs that compare tiles with one pass, and they are left out "
+                f"({self.unverified})"
             )
         options = (
             self.normalization.numbers,
