@@ -24,7 +24,18 @@ from exactile_converters.geometry.registry import Transfer, find_rule
 from exactile_converters.geometry.rules.barriers import CONTROL_FLOW, barrier
 from exactile_converters.geometry.rules.pixelwise import BROADCASTING
 
-SIZES_MAY_VARY = {*BROADCASTING, "Concat", "Expand", "Pad", "Reshape", "Resize", "Slice", "Tile", "Upsample"}
+SIZES_MAY_VARY = {
+    *BROADCASTING,
+    "Concat",
+    "Expand",
+    "MaxUnpool",
+    "Pad",
+    "Reshape",
+    "Resize",
+    "Slice",
+    "Tile",
+    "Upsample",
+}
 """Operators whose rules look themselves at constants that are computed from the image's size."""
 
 
@@ -220,6 +231,8 @@ class _Walker:
 
     def _check_operands(self, view: NodeView) -> None:
         """What no operator can use: positions within a tile, unknown constants, constants that follow the size."""
+        if view.op == "MaxUnpool":
+            self._check_unpooled(view.node)
         for index, operand in enumerate(view.operands):
             if operand is None:
                 continue
@@ -243,6 +256,17 @@ class _Walker:
                 )
             if view.op not in SIZES_MAY_VARY and not operand.is_steady:
                 raise ObstacleError(VARYING.format(index), FREE_OF_SIZE)
+
+    def _check_unpooled(self, node: ir.Node) -> None:
+        """Positions count in what was pooled: what they are put into must be as large."""
+        pool = node.inputs[1].producer() if node.inputs[1] is not None else None
+        for probe in (self._small, self._large) if pool is not None else ():
+            pooled, made = (probe.of(value) for value in (pool.inputs[0], node.outputs[0]) if pool is not None)
+            if pooled is not None and made is not None and pooled.shape != made.shape:
+                raise ObstacleError(
+                    "its output is not as large as what was pooled",
+                    "Leave out the output_shape input, or give that size",
+                )
 
     def _operand(self, value: ir.Value | None) -> Operand | None:
         if value is None or not value.name:
