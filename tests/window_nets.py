@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from exactile_converters.torch_export import Exporter, export_onnx
-from tests.nets import random_weights
+from tests.support.nets import random_weights
 
 Mask = Literal["added", "infinite", "chosen", "none", "one row less", "weak", "last row"]
 """How attention between opposite edges is masked.

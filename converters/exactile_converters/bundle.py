@@ -200,7 +200,7 @@ def _files(content: BundleContent) -> tuple[dict[str, bytes], ContractFile]:
             name: FilePart(bytes=len(data), sha256=hashlib.sha256(data).hexdigest()) for name, data in files.items()
         },
         verification=VerificationPart(
-            by="running" if model.contract.verification.by == "running" else "rules",
+            by="rules" if model.contract.verification.by == "one pass" else model.contract.verification.by,
             note=model.contract.verification.note,
         ),
         other_strips=others,

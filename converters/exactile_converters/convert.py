@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -35,7 +35,7 @@ from exactile_converters.geometry.trace import Traced
 from exactile_converters.graphs.image_in import fitting_image_type
 from exactile_converters.graphs.io import MapDtype, Normalization
 from exactile_converters.inspection import not_tileable
-from exactile_converters.passes.deploy import without_statistics
+from exactile_converters.passes.deploy import obstacles_left, without_statistics
 from exactile_converters.passes.fixed import fixed_note, freeze
 from exactile_converters.precision import Precision, in_half_precision, refuse_integers
 from exactile_converters.proven import proven, refusal
@@ -53,7 +53,8 @@ if TYPE_CHECKING:
 SAMPLE_PX = 96
 ANY_SIZE = (
     "A bundle is for images of any size. exactile run MODEL.onnx IMAGE runs this network in one pass over the whole "
-    "image, where that fits the memory."
+    "image, where that fits the memory; --trust-probe takes tiles of the halo that runs show, where they show one: not "
+    "proven."
 )
 
 NO_CODE = "-"
@@ -95,6 +96,7 @@ def convert(
     statistics: FixedStatistics | None = None,
     overwrite: bool = False,
     verify: bool = True,
+    trust_probe: bool = False,
 ) -> Converted:
     """Write a bundle for ``source``: ONNX, TorchScript, an exported program (.pt2), a module, Keras, a SavedModel.
 
@@ -109,10 +111,12 @@ def convert(
     some of ``calibration_images``, and labels compared on others; of several ways to find ranges (or ``calibration``
     alone) and of layers that stay in FP32, the best is taken. ``statistics`` of the whole image, measured with this
     network before, are written into it, and a note of it into the bundle. Unless ``verify`` is False, the network is
-    run at small sizes in tiles, strips and one pass; strips that differ are left out.
+    run at small sizes in tiles, strips and one pass; strips that differ are left out. With ``trust_probe``, a network
+    that no rule proves local is taken with the halo that runs of it show, which is not proven; its tiles are compared
+    with one pass, ``verify`` or not.
 
-    Raises ModelError, NotTileableError that lists the obstacles, VerificationError where tiles differ from one pass,
-    OptionError, SinkError.
+    Raises ModelError, NotTileableError that lists the obstacles, VerificationError where tiles differ from one pass, or
+    runs show nothing to trust, OptionError, SinkError.
     """
     channels, size = (example_shape[1], example_shape[2:]) if example_shape is not None else (None, None)
     entry = load_entry(source, output_name=output_name, input_channels=channels, example_size=size)
@@ -135,6 +139,7 @@ def convert(
         statistics=statistics,
         overwrite=overwrite,
         verify=verify,
+        trust_probe=trust_probe,
     )
 
 
@@ -158,6 +163,7 @@ def convert_entry(
     statistics: FixedStatistics | None = None,
     overwrite: bool = False,
     verify: bool = True,
+    trust_probe: bool = False,
     progress: Progress = lambda _done, _steps: None,
     calibrating: Progress = lambda _done, _steps: None,
 ) -> Converted:
@@ -183,35 +189,27 @@ def convert_entry(
         if proof is not None and proof.tiles:
             raise refusal(network.name, proof)
         fixed = (fixed_note(statistics),)
-    traced, in_passes = _traced(network, precision)
-    assert traced.geometry is not None
-    shape = padded_tile(traced.geometry, tile)
-    if not in_passes:
-        write_windows(traced)
-        simplify_checked(network, traced)
-    full, network, accuracy = (
-        network,
-        *_of_precision(network, precision, calibration_images, normalization, calibration, calibrating),
-    )
-    if network is not full and network.trace().geometry != traced.geometry:
-        raise ModelError(f"{network.name}: {precision} changed the geometry; please report this model")
-    network = replace(network, declared=entry.network.declared)  # another form of it is fed the same
-    own = OwnOutput.of(network, traced.features[full.result.name or ""].labels)
-    checked = check_claim(network, progress=progress) if verify else None
-
-    def deployed(strips: bool) -> DeployedModel:
-        return (partial(deploy_in_passes, one_pass=True) if in_passes else deploy)(
-            network,
-            image_dtype=image_dtype,
-            normalization=asked,
-            output=output,
-            map_dtype=map_dtype,
-            threshold=threshold,
-            activation=activation,
-            strips=strips,
+    wish: dict[str, Any] = {
+        "image_dtype": image_dtype,
+        "normalization": asked,
+        "output": output,
+        "map_dtype": map_dtype,
+        "threshold": threshold,
+        "activation": activation,
+    }
+    if trust_probe and not _is_proven(network):
+        made = _by_probe(network, precision, tile, wish)
+    else:
+        trial = partial(
+            _of_precision,
+            precision=precision,
+            images=calibration_images,
+            normalization=normalization,
+            calibration=calibration,
+            progress=calibrating,
         )
-
-    model = proven(deployed, checked, name=network.name, strips=True, skipped="--no-verify")
+        made = _by_rules(network, precision, tile, wish, trial, progress if verify else None)
+    model = made.model
     if classes is None and model.contract.result.labels:
         classes = [one.name for one in model.contract.result.labels]
         colors = colors or ["#{:02x}{:02x}{:02x}".format(*one.rgb) for one in model.contract.result.labels]
@@ -220,13 +218,13 @@ def convert_entry(
     result = run_whole(model, image)
     noted: tuple[str, ...] = ()
     if normalization.statistics is None:
-        noted = check_written(own.run(image, normalization), result, model.contract.result, network.name)
+        noted = check_written(made.own.run(image, normalization), result, model.contract.result, network.name)
     content = BundleContent(
         model=model,
         source=entry.source,
         normalization=normalization,
         classes=named,
-        tile=shape,
+        tile=made.tile,
         sample_image=image,
         sample_result=result,
         metadata=conventional_metadata(model.contract, named, normalization),
@@ -238,11 +236,75 @@ def convert_entry(
             *filter(None, [cuda_note(model)]),
         ),
         precision=precision,
-        accuracy=accuracy,
+        accuracy=made.accuracy,
     )
     file = write_bundle(content, target, overwrite=overwrite)
+    return Converted(path=Path(target), file=file, agreement=entry.agreement, untried=made.untried)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Made:
+    """A deployed model with its padded ``tile``; ``own`` gives the network's own output."""
+
+    model: DeployedModel
+    tile: tuple[int, int]
+    own: OwnOutput
+    accuracy: AccuracyPart | None = None
+    untried: str = ""
+
+
+def _is_proven(network: Network) -> bool:
+    """Whether rules prove that it runs exactly in tiles, be it after passes for statistics of the whole image."""
+    return network.trace().geometry is not None or not obstacles_left(network)
+
+
+def _by_probe(network: Network, precision: Precision, tile: tuple[int, int] | None, wish: Mapping[str, Any]) -> _Made:
+    """With the halo that runs show. Raises VerificationError, and OptionError where bits are fewer."""
+    from exactile_converters.probed.deploy import deploy_probed, result_axes, trusted
+
+    if precision != "fp32":
+        raise OptionError(f"{network.name}: what --trust-probe finds is found at fp32 alone; leave --precision out")
+    found = trusted(network)
+    own = OwnOutput.of(network, result_axes(network))
+    shape = padded_tile(found.steady.geometry, tile)
+    return _Made(model=deploy_probed(network, found=found, **wish), tile=shape, own=own)
+
+
+def _by_rules(
+    network: Network,
+    precision: Precision,
+    tile: tuple[int, int] | None,
+    wish: Mapping[str, Any],
+    of_precision: Callable[[Network], tuple[Network, AccuracyPart | None]],
+    progress: Progress | None,
+) -> _Made:
+    """With the geometry that its graph tells, checked by runs unless ``progress`` is None.
+
+    Raises NotTileableError, VerificationError.
+    """
+    traced, in_passes = _traced(network, precision)
+    assert traced.geometry is not None
+    shape = padded_tile(traced.geometry, tile)
+    if not in_passes:
+        write_windows(traced)
+        simplify_checked(network, traced)
+    full, declared = network, network.declared
+    network, accuracy = of_precision(network)
+    if network is not full and network.trace().geometry != traced.geometry:
+        raise ModelError(f"{network.name}: {precision} changed the geometry; please report this model")
+    network = replace(network, declared=declared)  # another form of it is fed the same
+    own = OwnOutput.of(network, traced.features[full.result.name or ""].labels)
+    checked = check_claim(network, progress=progress) if progress is not None else None
+    make = partial(deploy_in_passes, one_pass=True) if in_passes else deploy
+    model = proven(
+        lambda strips: make(network, strips=strips, **wish),
+        checked,
+        name=network.name,
+        strips=True,
+        skipped="--no-verify",
+    )
     untried = checked.untried if checked is not None else ""
-    return Converted(path=Path(target), file=file, agreement=entry.agreement, untried=untried)
+    return _Made(model=model, tile=shape, own=own, accuracy=accuracy, untried=untried)
 
 
 def _usual_dtype(entry: Entry) -> str:
@@ -273,6 +335,7 @@ def _traced(network: Network, precision: Precision) -> tuple[Traced, bool]:
 
 def _of_precision(
     network: Network,
+    *,
     precision: Precision,
     images: Sequence[Source],
     normalization: Normalization,

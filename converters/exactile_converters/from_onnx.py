@@ -21,6 +21,7 @@ from exactile_converters.declared.output_factor import scale_output
 from exactile_converters.declared.read import read_declared
 from exactile_converters.empty_outputs import DropEmptyOutputs
 from exactile_converters.fixed_size import release_fixed_size
+from exactile_converters.flat_unpooling import write_unpooling
 from exactile_converters.geometry.node_view import Labels
 from exactile_converters.geometry.own_sizes import with_own_sizes
 from exactile_converters.geometry.trace import Traced, trace
@@ -130,6 +131,8 @@ def prepare_network(proto: onnx.ModelProto, *, name: str, output_name: str | Non
         inputs = _image_inputs(model, name)
         image = inputs[0] if len(inputs) == 1 else join_inputs(model, inputs, name)
         if write_out_constant_flow(model, image.value, two_shapes(image.labels, image.channels)):
+            clean(model)
+        if write_unpooling(model, image.value, image.labels, image.channels):
             clean(model)
         release_fixed_size(model, image.value, image.labels)
         if gather_cyclic_shifts(model):

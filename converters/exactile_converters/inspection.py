@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
@@ -27,6 +28,14 @@ from exactile_converters.passes.told import PassesTold, passes_of
 from exactile_converters.placed.told import Told, told_of
 from exactile_converters.strips.build import build_strips
 from exactile_converters.strips.refusal import StripError
+from exactile_converters.untrusted import understood
+
+if TYPE_CHECKING:
+    from exactile_converters.probed.locality import Locality
+
+PROBED_MAC_PER_PIXEL = 20_000
+PROBED_SECONDS = 5.0
+"""A refused network that computes no more is looked at by running it, for so long, without being asked for."""
 
 COST_SIZE_PX = 1024
 """Image height and width at which the cost of a network that cannot be tiled is counted, unless it fixes its own."""
@@ -53,7 +62,8 @@ class Inspection:
     ``strips`` is None where the network cannot be run in strips; ``no_strips_reason`` then says why.
     ``no_one_pass_reason`` says why a network with obstacles is not run in one pass, either; empty where it is.
     ``passes`` are those of a network whose obstacles are nothing but statistics of the whole image. ``declared`` is
-    what the network's file says beside; None where it says nothing.
+    what the network's file says beside; None where it says nothing. ``probed`` is what runs show of a network that is
+    refused, ``not_probed_reason`` why they show nothing, or were not made; both are empty for one that is not.
     """
 
     geometry: Geometry | None
@@ -69,6 +79,8 @@ class Inspection:
     result: ResultOutput | None
     passes: PassesTold | None = None
     declared: DeclaredTold | None = None
+    probed: Locality | None = None
+    not_probed_reason: str = ""
 
     def plot(self, path: Path, *, title: str, overwrite: bool = False) -> None:
         """Draw where the halo comes from. Raises NotTileableError, OptionError without matplotlib, and SinkError."""
@@ -79,27 +91,54 @@ class Inspection:
         plot_halo(self.profile, path, title=title, overwrite=overwrite)
 
 
-def inspect_network(network: Network) -> Inspection:
-    """Walk the network's graph and report. The network stays as it is."""
+def inspect_network(network: Network, *, trust_probe: bool = False) -> Inspection:
+    """Walk the network's graph and report. The network stays as it is.
+
+    One that is refused is looked at by running it, too, where it is small: a few seconds at most. With ``trust_probe``,
+    it is whatever it is, and for as long as ``find_locality`` usually takes.
+    """
     traced = network.with_own_sizes(network.trace())
     tileable = traced.geometry is not None
     wrapped = _wrapped(network, traced) if tileable else None
     strips, reason = _strips(network, wrapped, traced)
+    cost = cost_per_pixel(traced.nodes, traced.features) if tileable else _cost_of_one_pass(network, traced)
+    passes = None if tileable else passes_of(network)
+    probed, not_probed = None, ""
+    if not tileable and passes is None:
+        probed, not_probed = _probed(network, cost, asked=trust_probe)
     return Inspection(
         geometry=traced.geometry,
         obstacles=traced.obstacles,
         inputs=_inputs(network),
         outputs=tuple(map(_tensor, network.model.graph.outputs)),
-        cost=cost_per_pixel(traced.nodes, traced.features) if tileable else _cost_of_one_pass(network, traced),
+        cost=cost,
         profile=halo_profile(traced, network.result.name or "") if tileable else None,
         memory=wrapped_memory(wrapped, traced.sizes) if wrapped is not None else None,
         strips=strips,
         no_strips_reason=reason,
         no_one_pass_reason="" if tileable else no_one_pass_reason(network, (COST_SIZE_PX, COST_SIZE_PX)),
         result=wrapped.result if wrapped is not None else None,
-        passes=None if tileable else passes_of(network),
+        passes=passes,
         declared=declared_told(network.declared, traced.geometry),
+        probed=probed,
+        not_probed_reason=not_probed,
     )
+
+
+def _probed(network: Network, cost: Cost, *, asked: bool) -> tuple[Locality | None, str]:
+    """What runs show of a refused network, or why they show nothing."""
+    from exactile_converters.probed.locality import USUAL_SECONDS, find_locality
+    from exactile_converters.probed.refusal import NotLocalError, TooSlowError
+
+    if not asked and (cost.mac_per_pixel is None or cost.mac_per_pixel > PROBED_MAC_PER_PIXEL):
+        return None, "it was not looked at by running it, which --trust-probe does"
+    try:
+        with understood(network.name):
+            return find_locality(network, seconds=USUAL_SECONDS if asked else PROBED_SECONDS), ""
+    except TooSlowError as error:
+        return None, str(error) if asked else f"{error}; --trust-probe takes longer"
+    except (NotLocalError, ModelError) as error:
+        return None, f"runs do not show it to be local, either: {error}"
 
 
 def not_tileable(name: str, obstacles: tuple[Obstacle, ...], *, way_out: str = "") -> NotTileableError:

@@ -176,15 +176,21 @@ class Verification:
     """How it is known that tiles and strips of a model equal one pass.
 
     ``by`` is "running" where the model was run in tiles, in strips and in one pass, and compared; "rules" where only
-    its graph was read; "one pass" where there is nothing else. ``note`` says what was found, or why nothing was run.
+    its graph was read; "one pass" where there is nothing else; "probe" where no rule proves it, and its halo is that
+    which runs found: not proven. ``note`` says what was found, or why nothing was run.
     """
 
-    by: Literal["running", "rules", "one pass"] = "rules"
+    by: Literal["running", "rules", "one pass", "probe"] = "rules"
     note: str = ""
 
     @property
     def sentence(self) -> str:
-        words = {"running": "proved by running", "rules": "by rules only", "one pass": "it is one pass"}[self.by]
+        words = {
+            "running": "proved by running",
+            "rules": "by rules only",
+            "one pass": "it is one pass",
+            "probe": "not proven, trusted by --trust-probe",
+        }[self.by]
         return f"{words}: {self.note}" if self.note else words
 
 

@@ -55,6 +55,7 @@ def segment(
     statistics: str | os.PathLike[str] | FixedStatistics | None = None,
     tolerance: str | None = None,
     verify: bool = True,
+    trust_probe: bool = False,
     cache: bool = True,
     progress: bool = True,
     **image_options: Any,
@@ -72,6 +73,8 @@ def segment(
     result is not exact, and what error was found is told on stderr. Models that were deployed before, and bundles, have
     their ``output`` and normalisation, and take no others.
 
+    With ``trust_probe``, an ONNX file that no rule proves to run exactly in tiles does so with the halo that runs of it
+    show, where tiles then equal one pass at small sizes; it is not proven, and a warning says so.
     With ``cache``, what an ONNX file is deployed to is kept in the user's cache folder, and found there by later calls.
     With ``progress``, a bar is drawn in terminals and notebooks. Notes and warnings go to stderr, as those of the
     command. Raises what the command reports: ``ExactileError``.
@@ -94,6 +97,7 @@ def segment(
         memory_bytes=memory_bytes,
         progress=progress,
         cache=cache,
+        trust_probe=trust_probe,
     )
     deploy = choice.of(model) if isinstance(model, DeployedModel) else choice.load()
     source = open_source(image, **image_options)

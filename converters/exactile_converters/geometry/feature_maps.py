@@ -11,6 +11,9 @@ from math import lcm
 import onnx_ir as ir
 
 import exactile_converters.geometry.rules  # noqa: F401 - registers the rules
+from exactile.geometry import Span
+from exactile_converters.geometry.filled_maps import filled_labels, filled_maps
+from exactile_converters.geometry.mirrored import Axes, mirrored_axes
 from exactile_converters.geometry.node_view import (
     FREE_OF_SIZE,
     REPORT_OPERATOR,
@@ -25,11 +28,23 @@ from exactile_converters.geometry.obstacle import Obstacle, ObstacleError, Shape
 from exactile_converters.geometry.own_numbers import OwnNumbers, asks_other_axes
 from exactile_converters.geometry.position_maps import Building, Growth
 from exactile_converters.geometry.probe import Fact, Memory, Probe
+from exactile_converters.geometry.reach import Mirror
 from exactile_converters.geometry.registry import Transfer, find_rule
 from exactile_converters.geometry.rules.barriers import CONTROL_FLOW, barrier
 from exactile_converters.geometry.rules.pixelwise import BROADCASTING
 
-SIZES_MAY_VARY = {*BROADCASTING, "Concat", "Expand", "Pad", "Reshape", "Resize", "Slice", "Tile", "Upsample"}
+SIZES_MAY_VARY = {
+    *BROADCASTING,
+    "Concat",
+    "Expand",
+    "MaxUnpool",
+    "Pad",
+    "Reshape",
+    "Resize",
+    "Slice",
+    "Tile",
+    "Upsample",
+}
 """Operators whose rules look themselves at constants that are computed from the image's size."""
 
 
@@ -64,7 +79,8 @@ class ForwardWalk:
     ``varying`` are constants that follow the image's size. A graph that pads its image to a multiple of something does
     alike only for sizes that differ by ``period`` times the stride that its feature maps have. ``growths`` are those of
     constants that follow the image's size, as far as they were asked for. ``shifted`` are maps between a cyclic shift
-    and the one back: rows at one edge of them belong to the other edge of the image.
+    and the one back: rows at one edge of them belong to the other edge of the image. ``mirrored`` are maps that are
+    flipped against the image, and along which axes.
     """
 
     features: dict[str, FeatureMap] = field(default_factory=dict)
@@ -74,11 +90,19 @@ class ForwardWalk:
     period: int = 1
     growths: dict[str, Growth] = field(default_factory=dict)
     shifted: set[str] = field(default_factory=set)
+    mirrored: dict[str, Axes] = field(default_factory=dict)
 
     def stride(self, axis: Label) -> int:
         """The smallest shift of the image that is a whole shift of every feature map."""
         scales = (feature.scale[axis].denominator for feature in self.features.values() if axis in feature.scale)
         return lcm(*scales) * self.period
+
+    def unmirrored(self, name: str, span: Span, axis: Label) -> Span:
+        """Pixels of a map as they are counted where it is not flipped."""
+        if axis not in self.mirrored.get(name, Axes()):
+            return span
+        feature = self.features[name]
+        return Mirror(size=feature.shape[feature.labels.index(axis)]).needed(span)
 
 
 def walk_forward(
@@ -91,7 +115,7 @@ def walk_forward(
     memory: Memory | None = None,
 ) -> ForwardWalk:
     """Follow the image through ``nodes`` (in topological order) at two sizes; ``memory`` is as for ``Probe``."""
-    walker = _Walker(model, image, labels, channels, sizes, memory)
+    walker = _Walker(model, image, labels, channels, sizes, memory, filled_maps(nodes, image))
     for node in nodes:
         walker.visit(node)
     return walker.found
@@ -129,8 +153,10 @@ class _Walker:
         channels: int,
         sizes: ImageSizes,
         memory: Memory | None,
+        filled: frozenset[ir.Node],
     ) -> None:
         self.found = ForwardWalk()
+        self._filled = filled
         self._sizes = sizes
         self._opset = int(model.graph.opset_imports.get("", 0))
         shapes = [image_shape(labels, channels, size) for size in (sizes.small, sizes.large)]
@@ -155,10 +181,15 @@ class _Walker:
         asks_size = node.op_type in {"Shape", "Size"}
         if not any(name in self.found.features for name in names) or asks_size:
             self._visit_constant(node, names, asks_size=asks_size)
+            if node in self._filled and (labels := filled_labels(self._growth_of(node.outputs[0]))) is not None:
+                self._fill(node, labels)
+                return
             if node.op_type not in CONTROL_FLOW:
                 return
         try:
             transfer = self._apply(node)
+            if axes := mirrored_axes(node, transfer, self.found.mirrored):
+                self.found.mirrored.update(dict.fromkeys((value.name or "" for value in node.outputs), axes))
             for value, labels in zip(node.outputs, transfer.labels, strict=False):
                 if value.name:
                     self._add(value, labels)
@@ -175,6 +206,12 @@ class _Walker:
             self._lose(node)
         else:
             self.found.transfers[node] = transfer
+
+    def _fill(self, node: ir.Node, labels: Labels) -> None:
+        """A map that windows slide over, and that no pixel reaches."""
+        self._varying.discard(node.outputs[0].name or "")
+        self._add(node.outputs[0], labels)
+        self.found.transfers[node] = Transfer(labels=(labels,), flows=())
 
     def _visit_constant(self, node: ir.Node, names: list[str], *, asks_size: bool) -> None:
         """What is computed without the image's pixels, from its size, at random, or from constants alone."""
@@ -203,6 +240,8 @@ class _Walker:
 
     def _check_operands(self, view: NodeView) -> None:
         """What no operator can use: positions within a tile, unknown constants, constants that follow the size."""
+        if view.op == "MaxUnpool":
+            self._check_unpooled(view.node)
         for index, operand in enumerate(view.operands):
             if operand is None:
                 continue
@@ -227,6 +266,17 @@ class _Walker:
             looked_at = view.op in SIZES_MAY_VARY or (view.op == "Gather" and index == 1)
             if not looked_at and not operand.is_steady:
                 raise ObstacleError(VARYING.format(index), FREE_OF_SIZE)
+
+    def _check_unpooled(self, node: ir.Node) -> None:
+        """Positions count in what was pooled: what they are put into must be as large."""
+        pool = node.inputs[1].producer() if node.inputs[1] is not None else None
+        for probe in (self._small, self._large) if pool is not None else ():
+            pooled, made = (probe.of(value) for value in (pool.inputs[0], node.outputs[0]) if pool is not None)
+            if pooled is not None and made is not None and pooled.shape != made.shape:
+                raise ObstacleError(
+                    "its output is not as large as what was pooled",
+                    "Leave out the output_shape input, or give that size",
+                )
 
     def _operand(self, value: ir.Value | None) -> Operand | None:
         if value is None or not value.name:

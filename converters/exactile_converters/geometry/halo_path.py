@@ -102,7 +102,7 @@ class _View:
     def __init__(self, traced: Traced, output: str, side: Side) -> None:
         self._axis = SIDES[side]
         self._before = side in BEFORE
-        self._features = traced.features
+        self._features, self._walk = traced.features, traced.walk
         self._transfers: Mapping[ir.Node, Transfer] = traced.walk.transfers
         self._nodes = [node for node in traced.nodes if node in self._transfers]
         self._spans = needed_spans(traced.walk, traced.nodes, traced.features[output], self._axis)
@@ -158,8 +158,8 @@ class _View:
 
     def _ends(self, name: str) -> tuple[Fraction, Fraction]:
         """The needed span in image pixels from the output box's first pixel on."""
-        span, scale = self._spans[name], self._features[name].scale[self._axis]
-        shift = self._origins[name] - self._origin
+        span, scale = self._counted(name, self._spans[name]), self._features[name].scale[self._axis]
+        shift = self._origins.get(name, Fraction(0)) - self._origin  # 0: no pixel reaches it
         return span.start / scale + shift, span.stop / scale + shift
 
     def _reach_of(self, name: str) -> Fraction:
@@ -176,14 +176,18 @@ class _View:
                     continue
                 wanted = [self._spans[one] for one in made if one]
                 together = Span(min(span.start for span in wanted), max(span.stop for span in wanted))
-                if self._outer(flow.along(self._axis).needed(together)) == self._outer(self._spans[name]):
+                if self._outer(name, flow.along(self._axis).needed(together)) == self._outer(name, self._spans[name]):
                     return node, next(
-                        one for one in made if one and self._outer(self._spans[one]) == self._outer(together)
+                        one for one in made if one and self._outer(one, self._spans[one]) == self._outer(one, together)
                     )
         return None
 
-    def _outer(self, span: Span) -> int:
-        return span.start if self._before else span.stop
+    def _outer(self, name: str, span: Span) -> int:
+        counted = self._counted(name, span)
+        return counted.start if self._before else counted.stop
+
+    def _counted(self, name: str, span: Span) -> Span:
+        return self._walk.unmirrored(name, span, self._axis)
 
 
 def _keeps(flow: Flow, axis: Label) -> bool:

@@ -200,10 +200,15 @@ class Probe:
         operands = {
             index: fact.shape for index, value in enumerate(node.inputs) if (fact := self.of(value)) is not None
         }
-        shape = made_shape(node, operands)
+        shape = made_shape(node, operands) or self._unpooled(node)
         for output in node.outputs if shape is not None else ():
             if output.name in types:
                 types[output.name] = helper.make_tensor_type_proto(types[output.name].tensor_type.elem_type, shape)
+
+    def _unpooled(self, node: ir.Node) -> tuple[int, ...] | None:
+        """The shape that a MaxUnpool is told to make: ONNX's shape inference leaves it open."""
+        told = self.of(node.inputs[2]) if node.op_type == "MaxUnpool" and len(node.inputs) > 2 else None
+        return None if told is None or told.value is None else tuple(int(size) for size in told.value.ravel())
 
     def _fold(
         self, node: ir.Node, proto: onnx.NodeProto, inputs: Mapping[str, Fact], types: Mapping[str, TypeProto]

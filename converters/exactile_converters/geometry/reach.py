@@ -8,7 +8,7 @@ index alone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from math import ceil, floor
 from typing import Literal, Protocol
@@ -73,6 +73,20 @@ class TransposedWindow:
     def _contributors(self, output: int) -> list[int]:
         reaching = (output + self.pad - k * self.dilation for k in range(self.kernel))
         return [position // self.stride for position in reaching if position % self.stride == 0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mirror:
+    """A flip of an axis: output ``i`` reads ``size - 1 - i``, in a map of ``size`` pixels at the walk's small image.
+
+    Pixels of a mirrored map are counted from its own beginning, which is the image's end. For images that differ by
+    multiples of the stride the same spans move along, so that flips compare equal.
+    """
+
+    size: int = field(compare=False)
+
+    def needed(self, wanted: Span) -> Span:
+        return Span(self.size - wanted.stop, self.size - wanted.start)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

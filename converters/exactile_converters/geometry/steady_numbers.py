@@ -65,6 +65,8 @@ def _suspects(walk: ForwardWalk, nodes: Sequence[ir.Node]) -> Iterator[tuple[ir.
         transfer = walk.transfers.get(node)
         if transfer is None or (node.op_type in SIZES_MAY_VARY and node.op_type not in BROADCASTING):
             continue
+        if not transfer.flows:
+            continue  # it fills a map: its operand is the shape
         for index, value in enumerate(node.inputs):
             known = index in (*transfer.positions, *transfer.masks) or transfer.shift is not None
             if value is not None and value.name in walk.varying and not known:

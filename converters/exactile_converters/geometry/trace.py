@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from exactile.geometry import AxisGeometry, Geometry, Span
 from exactile_converters.geometry.feature_maps import FeatureMap, ForwardWalk, ImageSizes, image_shape, walk_forward
+from exactile_converters.geometry.mirrored import FLIP_BACK, Axes, flips
 from exactile_converters.geometry.node_view import SPATIAL, Label, Labels
 from exactile_converters.geometry.obstacle import Obstacle
 from exactile_converters.geometry.origin import origins
@@ -102,7 +103,49 @@ def trace(
     )
     for check in (check_size_decisions, check_steady_numbers):
         check(walk, nodes, probe_at, base=base, smallest=smallest)
+    _check_mirrored(walk, nodes, output, with_statistics=bool(also))
+    _check_filled(walk, nodes, with_statistics=bool(also))
     return _conclude(walk, nodes, output, remainder, probed_sizes(base, remainder))
+
+
+def _check_mirrored(walk: ForwardWalk, nodes: Sequence[ir.Node], output: ir.Value, *, with_statistics: bool) -> None:
+    """Obstacles where a flip is not undone, or is not known to be."""
+    name = output.name or ""
+    left = sorted(walk.mirrored.get(name, Axes()))
+    reason = f"the output is still flipped along {' and '.join(left)}" if left else ""
+    if walk.mirrored and not walk.obstacles and not reason:
+        feature = walk.features.get(name)
+        axes = Axes().union(*walk.mirrored.values())
+        if with_statistics:
+            reason = (
+                "statistics of the whole image are taken beside it, whose zones are those of maps that no flip moves"
+            )
+        elif feature is not None and any(feature.constant[axis] for axis in axes if axis in feature.constant):
+            reason = "the output has lost or gained pixels at its edges, and beside flips it is not known at which"
+    for node in flips(walk.transfers, nodes) if reason else ():
+        walk.obstacles.append(
+            Obstacle(
+                node=node.name or node.outputs[0].name or "?",
+                op=node.op_type,
+                reason=f"it flips the image, and {reason}",
+                remedy=FLIP_BACK,
+            )
+        )
+
+
+def _check_filled(walk: ForwardWalk, nodes: Sequence[ir.Node], *, with_statistics: bool) -> None:
+    """An obstacle for the first map that no pixel reaches, where passes may keep maps and begin at them."""
+    for node in nodes if with_statistics and not walk.obstacles else ():
+        if node in walk.transfers and not walk.transfers[node].flows:
+            walk.obstacles.append(
+                Obstacle(
+                    node=node.name or node.outputs[0].name or "?",
+                    op=node.op_type,
+                    reason="windows slide over the map that it fills, and statistics of the image are taken beside it",
+                    remedy="Export the network without normalisation over the image, or run it in one pass",
+                )
+            )
+            return
 
 
 def probed_sizes(base: int, remainder: int, more: tuple[int, int] = (0, 0)) -> ImageSizes:
@@ -262,6 +305,7 @@ def margins(walk: ForwardWalk, needed: Mapping[str, Span], axis: Label) -> tuple
     for name, span in needed.items():
         feature = walk.features[name]
         scale, constant = feature.scale[axis], feature.constant[axis]
-        before.append(ceil(-span.start / scale))
-        after.append(ceil((span.stop - constant) / scale) - stride)
+        counted = walk.unmirrored(name, span, axis)
+        before.append(ceil(-counted.start / scale))
+        after.append(ceil((counted.stop - constant) / scale) - stride)
     return max(before), max(after)

@@ -55,6 +55,8 @@ class Frontiers:
     """
 
     def __init__(self, walk: ForwardWalk, nodes: Sequence[ir.Node], remainder: int) -> None:
+        if walk.mirrored:
+            raise StripError("it flips the image, and what a flip of all rows gives first comes from the last strip")
         self.walk = walk
         self.stride = walk.stride("y")
         self.remainder = remainder
@@ -126,7 +128,7 @@ class Frontiers:
             if value is not None and value.name and "y" in self.feature(value.name).scale:
                 found.append(Reading(value.name, flow))
         if not found:
-            raise StripError(f"{node.op_type} {node.name} reads no rows of the image")
+            raise StripError(f"{node.op_type} {node.name} makes rows and reads none of the image")
         return tuple(found)
 
     def _known(self, reading: Reading, rows: int) -> int:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from exactile.contract import MemoryModel
 from exactile.memory import resident_bytes
-from exactile_converters.verify.subject import Subject
+from exactile_converters.verify.dependency import Runs
 
 WHOLE_PASS_FACTOR = 2.5
 """Plain ONNX Runtime keeps more than the planned engine: its heap grows in steps."""
@@ -22,7 +22,7 @@ class TooLargeError(Exception):
 class Bounded:
     """Runs ``subject`` within ``memory_bytes`` of resident memory of the process, predicted by ``memory``."""
 
-    def __init__(self, subject: Subject, memory: MemoryModel, memory_bytes: int) -> None:
+    def __init__(self, subject: Runs, memory: MemoryModel, memory_bytes: int) -> None:
         self._subject, self._memory, self._memory_bytes = subject, memory, memory_bytes
         self.channels: int = subject.channels
         self.dtype: np.dtype[Any] = subject.dtype

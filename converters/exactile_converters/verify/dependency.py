@@ -180,12 +180,12 @@ def visible_reach(subject: Runs, lane: Lane, generator: np.random.Generator) -> 
         return not np.array_equal(lane.run(subject, changed)[:, lane.output_box], base, equal_nan=True)
 
     # The first (last) row of the box surely is the box's own business: bisect from the image's end to its far side.
-    head = _first_true(0, lane.box.stop, lambda stop: alters(slice(0, stop)))
-    tail = _first_true(0, lane.size - lane.box.start, lambda rows: alters(slice(lane.size - rows, lane.size)))
+    head = first_true(0, lane.box.stop, lambda stop: alters(slice(0, stop)))
+    tail = first_true(0, lane.size - lane.box.start, lambda rows: alters(slice(lane.size - rows, lane.size)))
     return Reach(before=lane.box.start - head + 1, after=lane.size - tail + 1 - lane.box.stop)
 
 
-def _first_true(low: int, high: int, test: Callable[[int], bool]) -> int:
+def first_true(low: int, high: int, test: Callable[[int], bool]) -> int:
     """The smallest value above ``low`` for which the monotone ``test`` holds; ``high`` + 1 if it never does."""
     if not test(high):
         return high + 1

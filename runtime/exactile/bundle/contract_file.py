@@ -406,7 +406,7 @@ class SamplePart(Part, frozen=True, kw_only=True):
 class VerificationPart(Part, frozen=True, kw_only=True):
     """How it is known that tiles and strips equal one pass; see ``exactile.contract.Verification``."""
 
-    by: Literal["running", "rules"]
+    by: Literal["running", "rules", "probe"]
     note: str
 
 

@@ -70,6 +70,7 @@ class Conversion:
     freeze_statistics: Path | None
     overwrite: bool
     verify: bool
+    trust_probe: bool
     progress: bool
 
     @property
@@ -104,6 +105,8 @@ class Conversion:
             raise OptionError("say where the bundle is to be: -o BUNDLE")
         if (self.source is None) == (self.torch is None):
             raise OptionError("give either a file to convert or --torch MODULE:FACTORY")
+        if self.trust_probe and not self.verify:
+            raise OptionError("--trust-probe relies on runs that compare tiles with one pass; leave --no-verify out")
         if self.weights is not None and self.torch is None:
             raise OptionError("--weights belongs to --torch MODULE:FACTORY, which builds the network they are for")
         return self.target
@@ -145,6 +148,7 @@ class Conversion:
                 statistics=statistics,
                 overwrite=self.overwrite,
                 verify=self.verify,
+                trust_probe=self.trust_probe,
                 progress=lambda done, steps: stages.update("checking tiles and strips", done, steps),
                 calibrating=lambda done, steps: stages.update("comparing forms of int8", done, steps),
             )
@@ -168,4 +172,5 @@ class Conversion:
             "--colors": self.colors,
             "--class-codes": self.codes,
             "--freeze-statistics": self.freeze_statistics,
+            "--trust-probe": self.trust_probe or None,
         }

@@ -38,11 +38,12 @@ from exactile.cli.options import (
     ScaleOption,
     StdOption,
     ThresholdOption,
+    TrustProbeOption,
 )
 from exactile.cli.protection import protect_files
 from exactile.errors import ExactileError
 from exactile.request.converter import load_bundle_maker, load_engine_builder
-from exactile.request.meaning import tell_doubt, tell_unverified
+from exactile.request.meaning import tell_doubt, tell_unproven, tell_unverified
 
 EXAMPLES = """
 **Examples**
@@ -173,6 +174,7 @@ def convert(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the contract as JSON on stdout.")] = False,
     no_verify: NoVerifyOption = False,
+    trust_probe: TrustProbeOption = False,
     no_progress: NoProgressOption = False,
 ) -> None:
     """Convert a trained network to a bundle, which runs without PyTorch and without onnx.
@@ -211,6 +213,7 @@ def convert(
         freeze_statistics=freeze_statistics,
         overwrite=overwrite,
         verify=not no_verify,
+        trust_probe=trust_probe,
         progress=not no_progress,
     )
     engines = EngineOptions(
@@ -251,6 +254,8 @@ def _convert(conversion: Conversion, engines: EngineOptions, *, as_json: bool, p
     tell_doubt(converted.file.result.doubt)
     if converted.untried:
         tell_unverified(folder.name, converted.untried)
+    if converted.file.verification is not None and converted.file.verification.by == "probe":
+        tell_unproven(folder.name, converted.file.verification.note)
     outcomes: tuple[Any, ...] = ()
     if builder is not None:
         try:

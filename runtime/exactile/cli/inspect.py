@@ -11,7 +11,7 @@ import typer
 from exactile.cli.failures import reported
 from exactile.cli.inspect_json import inspection_object
 from exactile.cli.inspect_text import print_inspection
-from exactile.cli.options import ModelArgument, OutputNameOption
+from exactile.cli.options import ModelArgument, OutputNameOption, TrustProbeOption
 from exactile.cli.protection import protect_files
 from exactile.cli.size_memory import size_memory, whole_memory
 from exactile.cli.values import parse_tile
@@ -48,16 +48,20 @@ def inspect(
         ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing picture.")] = False,
+    trust_probe: TrustProbeOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
-    """Print a network's geometry, cost and memory, read off its graph; or the obstacles to tiling it exactly."""
+    """Print a network's geometry, cost and memory, read off its graph; or the obstacles to tiling it exactly.
+
+    Of a network with obstacles, it also tells what runs show, where it is small; with --trust-probe, whatever it is.
+    """
     with reported():
         if plot is not None:
             protect_files([model], files=[(plot, "--plot")])
         wanted = parse_tile(size, "--size")
         converter = load_converter()
         network = converter.load_network(model, output_name=output_name)
-        inspection = converter.inspect_network(network)
+        inspection = converter.inspect_network(network, trust_probe=trust_probe)
         at = size_memory(inspection, wanted, lambda: whole_memory(converter, network, wanted)) if wanted else None
         if plot is not None:
             inspection.plot(plot, title=model.name, overwrite=overwrite)

@@ -47,6 +47,7 @@ def inspection_object(
         ],
         "at_size": asdict(at) if at is not None else None,
         "passes": passes_object(inspection.passes) if inspection.passes is not None else None,
+        "probe": probe_object(inspection),
         "obstacles": [
             {"node": found.node, "op": found.op, "reason": found.reason, "remedy": found.remedy}
             for found in inspection.obstacles
@@ -57,6 +58,29 @@ def inspection_object(
         "outputs": [_tensor(tensor) for tensor in inspection.outputs],
         "labels": labels_object(inspection.result) if inspection.result is not None else None,
         "declared": asdict(inspection.declared) if inspection.declared is not None else None,
+    }
+
+
+def probe_object(inspection: Any) -> dict[str, Any] | None:
+    """What runs show of a network that no rule proves local: nothing of it is proven; None for one that is not refused.
+
+    ``halo`` is without the ``margin`` that --trust-probe adds; both are null where runs show none, for ``reason``.
+    """
+    found, reason = inspection.probed, inspection.not_probed_reason
+    if found is None and not reason:
+        return None
+    axes = {"y": found.y, "x": found.x} if found is not None else {}
+    halo = None
+    if found is not None:
+        halo = {"top": found.y.before, "bottom": found.y.after, "left": found.x.before, "right": found.x.after}
+    return {
+        "local": found is not None,
+        "proven": False,
+        "halo": halo,
+        "margin": {axis: one.margin for axis, one in axes.items()} or None,
+        "period": {axis: one.period for axis, one in axes.items()} or None,
+        "runs": found.runs if found is not None else None,
+        "reason": reason or None,
     }
 
 

@@ -68,6 +68,7 @@ def _rows(inspection: Any, model: Path, known: Verification | None) -> Iterator[
     if geometry is None:
         refused = inspection.no_one_pass_reason
         yield "one pass", f"no: {refused}" if refused else "yes, with --plan whole (or auto), where it fits the memory"
+        yield from _probe_rows(inspection)
     if geometry is not None:
         y, x = geometry.y, geometry.x
         halo = f"top {y.halo_before}, bottom {y.halo_after}, left {x.halo_before}, right {x.halo_after} pixels"
@@ -86,6 +87,19 @@ def _rows(inspection: Any, model: Path, known: Verification | None) -> Iterator[
         yield "strips", _strips_in_words(inspection)
     yield "cost", _cost_in_words(inspection.cost)
     yield "weights", f"{inspection.cost.parameters:,} parameters"
+
+
+def _probe_rows(inspection: Any) -> Iterator[tuple[str, str]]:
+    found = inspection.probed
+    if found is not None:
+        shown = (
+            f"runs show it to be local within {found.reach} pixels, with a period of {found.y.period} x "
+            f"{found.x.period}; no rule proves it. --trust-probe (of run and convert) takes tiles with that halo and "
+            f"{max(found.y.margin, found.x.margin)} pixels more: not proven"
+        )
+        yield "by runs", shown
+    elif inspection.not_probed_reason:
+        yield "by runs", inspection.not_probed_reason
 
 
 def _passes_in_words(passes: Any) -> str:

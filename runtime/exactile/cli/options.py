@@ -120,6 +120,14 @@ NoVerifyOption = Annotated[
         help="Do not run the network at small sizes, in tiles, strips and one pass, to check what its graph promises.",
     ),
 ]
+TrustProbeOption = Annotated[
+    bool,
+    typer.Option(
+        "--trust-probe",
+        help="Not proven: a network that no rule proves local runs in tiles of the halo and the period that runs of it "
+        "show, and a margin. They are compared with one pass at small sizes before, and must equal it.",
+    ),
+]
 NoCacheOption = Annotated[
     bool,
     typer.Option(

@@ -36,6 +36,7 @@ from exactile.cli.options import (
     StdOption,
     ThresholdOption,
     TOption,
+    TrustProbeOption,
     ZOption,
 )
 from exactile.cli.run_request import RunRequest
@@ -82,7 +83,7 @@ EXAMPLES = """
 PANELS = {
     "Input": "channels axes level mpp series z t page recursive on_corrupt corrupt_value nodata".split(),
     "Model": "output_name threshold activation scale mean std normalize percentiles joint_channels statistics "
-    "no_verify no_cache".split(),
+    "no_verify trust_probe no_cache".split(),
     "Plan": "tile border trial tolerance skip_background background_label scratch scratch_size".split(),
     "Output": "suffix compression pyramid label_name nodata_label preview overlay".split(),
     "Device": "engine device_memory threads lanes".split(),
@@ -329,6 +330,7 @@ def run(
         bool, typer.Option("--overwrite", "-f", help="Replace an existing output, once complete.")
     ] = False,
     no_verify: NoVerifyOption = False,
+    trust_probe: TrustProbeOption = False,
     no_cache: NoCacheOption = False,
     no_progress: NoProgressOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object on stdout.")] = False,
@@ -359,6 +361,7 @@ def run(
                 memory_bytes=parse_bytes(memory),
                 progress=not no_progress,
                 cache=not no_cache,
+                trust_probe=trust_probe,
             ),
             sources={
                 "axes": axes,

@@ -23,6 +23,11 @@ def load_verifier() -> ModuleType:
     return _load("exactile_converters.verify")
 
 
+def load_prober() -> ModuleType:
+    """``exactile_converters.probed.deploy``, or a ModelError that says what to install."""
+    return _load("exactile_converters.probed.deploy")
+
+
 def load_bundle_maker() -> ModuleType:
     """``exactile_converters.convert``, or a ModelError that says what to install."""
     return _load("exactile_converters.convert")

@@ -24,6 +24,11 @@ def tell_unverified(model: str, reason: str) -> None:
     sys.stderr.write(f"note: {model} is used by the rules only, not checked by running it: {reason}\n")
 
 
+def tell_unproven(model: str, note: str) -> None:
+    """One line where the halo of a network is that which runs showed, as --trust-probe asks for."""
+    sys.stderr.write(f"warning: {model} is not proven to run exactly in tiles: {note}\n")
+
+
 def nan_object(nan: NanReport) -> dict[str, Any]:
     """Plain data; ``first`` is [row, column]."""
     return {"pixels": nan.pixels, "first": list(nan.first) if nan.first is not None else None}

@@ -52,7 +52,8 @@ class ModelChoice:
 
     ``unverified`` says why a network is not run to check its claim before it is used; empty where it is, within
     ``memory_bytes``. ``whole`` says when a network that takes statistics of the whole image runs in one pass. With
-    ``cache``, what an ONNX file is deployed to is kept for later runs.
+    ``cache``, what an ONNX file is deployed to is kept for later runs. ``trust_probe``: a network that no rule proves
+    local runs in tiles of the halo that runs of it show, which is not proven.
     """
 
     path: Path
@@ -67,6 +68,7 @@ class ModelChoice:
     memory_bytes: int | None = None
     progress: bool = False
     cache: bool = True
+    trust_probe: bool = False
 
     @property
     def model_cache(self) -> ModelCache | None:
@@ -98,6 +100,7 @@ class ModelChoice:
             "--threshold": self.threshold,
             "--activation": self.activation,
             "--output-name": self.output_name,
+            "--trust-probe": self.trust_probe or None,
         }
         fixed = [*self.normalization.given, *(option for option, value in given.items() if value is not None)]
         if fixed:
@@ -105,7 +108,19 @@ class ModelChoice:
 
     def _onnx(self) -> Deploy:
         wish = {"output": self.output, "threshold": self.threshold, "activation": self.activation}
-        options = (self.normalization.numbers, wish, self.output_name, self.strips, self.unverified)
+        if self.trust_probe and self.unverified:
+            raise OptionError(
+                "--trust-probe relies on runs that compare tiles with one pass, and they are left out "
+                f"({self.unverified})"
+            )
+        options = (
+            self.normalization.numbers,
+            wish,
+            self.output_name,
+            self.strips,
+            self.unverified,
+            self.trust_probe,
+        )
         models = OnnxModels(
             path=self.path,
             normalization=self.normalization,
@@ -117,6 +132,7 @@ class ModelChoice:
             unverified=self.unverified,
             memory_bytes=self.memory_bytes,
             progress=self.progress,
+            trust_probe=self.trust_probe,
         )
         models.read()
         return models.model_for

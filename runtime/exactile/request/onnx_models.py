@@ -14,9 +14,9 @@ from typing import Any, Literal, Protocol
 
 from exactile.contract import DeployedModel
 from exactile.errors import NotTileableError, PlanError
-from exactile.request.converter import load_converter, load_prover
+from exactile.request.converter import load_converter, load_prober, load_prover
 from exactile.request.kept_models import KeptModels
-from exactile.request.meaning import tell_unverified
+from exactile.request.meaning import tell_unproven, tell_unverified
 
 Fits = Callable[[DeployedModel], bool]
 """Whether there is a plan for a model within the memory, and nothing speaks against it."""
@@ -52,7 +52,8 @@ def when_whole(plan: str, *, tiles: bool, fixed: bool = False) -> WhenWhole:
 LOCAL, IN_PASSES, OBSTACLES = "local", "in passes", "obstacles"
 """Networks that run in tiles; those that do so after passes that find statistics of the whole image; others."""
 
-WHOLE = "whole"
+WHOLE, PROBED = "whole", "probed"
+"""Models of one pass over images of one size; and those with the halo that runs show."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -60,7 +61,7 @@ class OnnxModels:
     """The ONNX file ``path``; ``wish`` are the options of ``deploy`` beside normalisation and the dtype of samples.
 
     ``unverified`` says why its claim is not checked before it is used; empty where it is. ``kept`` has what was
-    deployed before.
+    deployed before. ``trust_probe``: a network that no rule proves local runs in tiles by what runs show.
     """
 
     path: Path
@@ -73,12 +74,15 @@ class OnnxModels:
     unverified: str = ""
     memory_bytes: int | None = None
     progress: bool = False
+    trust_probe: bool = False
     _nature: str | None = None
     _read: list[Any] = field(default_factory=list)
     _whole_wish: Mapping[str, Any] | None = None
     _verdict: Any = None
     _sized: bool = False
     _global: Any = None
+    _trusted: Any = None
+    _warned: bool = False
 
     def read(self) -> None:
         """Read the file, and run the network where its claim is to be checked; neither where it was deployed before.
@@ -132,6 +136,8 @@ class OnnxModels:
     def _of_global(self, dtype: str, size: tuple[int, int], fits: Fits) -> DeployedModel:
         """Of a network that is more than local: in one pass, or in passes where these are exact."""
         only = self._nature == OBSTACLES
+        if only and self.trust_probe:
+            return self._by_probe(dtype)
         if only or self.whole != "last":
             whole = self._in_one_pass(dtype, size)
             if whole is not None and (only or self.whole == "only" or fits(whole)):
@@ -144,6 +150,24 @@ class OnnxModels:
         verdict = self._proof(network)
         model = self._proven(lambda strips: converter.deploy_in_passes(network, strips=strips, **wish), verdict)
         self._keep(model, IN_PASSES, dtype, size)
+        return model
+
+    def _by_probe(self, dtype: str) -> DeployedModel:
+        """For images of any size, with the halo that runs show. Raises VerificationError where they show none."""
+        model = self.kept.model(PROBED, dtype)
+        if model is None:
+            prober, wish = load_prober(), {"image_dtype": dtype, **self._wished()}
+            if self._trusted is None:
+                from exactile.request.stages import Stages
+
+                with Stages(enabled=self.progress) as stages:
+                    stages.update(f"looking by runs how far {self.path.name} sees", 0, 1)
+                    self._trusted = prober.trusted(self._global_network())
+            model = prober.deploy_probed(self._global_network(), found=self._trusted, **wish)
+            self.kept.keep(model, PROBED, dtype)
+        if not self._warned:
+            tell_unproven(self.path.name, model.contract.verification.note)
+            self._warned = True
         return model
 
     def _in_one_pass(self, dtype: str, size: tuple[int, int]) -> DeployedModel | None:

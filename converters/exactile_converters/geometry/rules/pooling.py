@@ -61,7 +61,7 @@ def unpooling(node: NodeView) -> Transfer:
     result = node.result()
     for axis in range(len(kernel.sizes)):
         sizes, grown = operand.sizes(axis + 2), result.sizes(axis + 2)
-        if grown != (sizes[0] * kernel.strides[axis], sizes[1] * kernel.strides[axis]):
+        if any(made // kernel.strides[axis] != size for made, size in zip(grown, sizes, strict=True)):
             raise ObstacleError("its output is not as large as what was pooled", "Leave out the output_shape input")
     reach: dict[Label, Reach] = {
         label: Blocks(factor=kernel.strides[axis]) for axis, label in enumerate(spatial_labels(labels))

@@ -66,6 +66,7 @@ def _axes_apart(node: NodeView, operand: Operand, result: Operand, found: Transf
     for dim, label in enumerate(labels):
         with suppress(ObstacleError):
             along = _anywhere_alike(node, operand, result, {dim: label})
+            reach.pop(label, None)  # an axis that keeps its size has none
             reach.update(along[0])
             reflected.update(along[1])
     return replace(found, flows=(replace(flow, reach=reach, reflected=reflected),))

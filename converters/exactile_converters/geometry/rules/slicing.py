@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from exactile_converters.geometry.node_view import MOST_ELEMENTS, Label, NodeView, Operand, is_spatial
 from exactile_converters.geometry.obstacle import ObstacleError
-from exactile_converters.geometry.reach import Reach, Window
+from exactile_converters.geometry.reach import Mirror, Reach, Window
 from exactile_converters.geometry.registry import Flow, Transfer, rule
 
 UNBOUNDED = 2**31 - 1
@@ -50,7 +50,7 @@ def pad(node: NodeView) -> Transfer:
 
 @rule("Slice")
 def slice_(node: NodeView) -> Transfer:
-    """Channels in any way; of the image, a constant crop from the edges, or every s-th pixel."""
+    """Channels in any way; of the image, a constant crop from the edges, every s-th pixel, or all in reverse order."""
     node.only_first_is_feature(("start", "end", "axes", "step"))
     operand, labels = node.feature()
     result = node.result()
@@ -61,7 +61,8 @@ def slice_(node: NodeView) -> Transfer:
         if labels[axis] == "yx":
             raise ObstacleError("it cuts flattened rows and columns", "Keep height and width as axes of their own")
         if step < 1:
-            raise ObstacleError(f"it reverses the image along {labels[axis]}", "Leave the order of pixels alone")
+            reach[labels[axis]] = _flip(operand, result, axis, labels[axis], step)
+            continue
         sizes, kept = operand.sizes(axis), result.sizes(axis)
         firsts = {
             max(0, min(size, start + size if start < 0 else start)) for size, start in zip(sizes, starts, strict=True)
@@ -70,6 +71,15 @@ def slice_(node: NodeView) -> Transfer:
             raise ObstacleError(f"its crop along {labels[axis]} is not tied to the image's edges", ANCHOR)
         reach[labels[axis]] = Window(stride=step, pad=-firsts.pop())
     return Transfer(labels=(labels,), flows=(Flow(operand=0, reach=reach),))
+
+
+def _flip(operand: Operand, result: Operand, axis: int, label: Label, step: int) -> Mirror:
+    """All pixels of an axis in reverse order."""
+    if step != -1 or operand.sizes(axis) != result.sizes(axis):
+        raise ObstacleError(
+            f"it reverses a part of the image along {label}, or leaves out pixels", "Reverse all pixels, or none"
+        )
+    return Mirror(size=operand.sizes(axis)[0])
 
 
 def _axes(node: NodeView, operand: Operand) -> list[tuple[int, tuple[int, int], int]]:
