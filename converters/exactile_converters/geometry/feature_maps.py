@@ -12,7 +12,13 @@ import onnx_ir as ir
 
 import exactile_converters.geometry.rules  # noqa: F401 - registers the rules
 from exactile_converters.geometry.node_view import REPORT_OPERATOR, SPATIAL, Label, Labels, NodeView, Operand
-from exactile_converters.geometry.obstacle import Obstacle, ObstacleError, ShapesDoNotFitError
+from exactile_converters.geometry.obstacle import (
+    Obstacle,
+    ObstacleError,
+    ShapesDoNotFitError,
+    UnknownShapeError,
+    obstacle_at,
+)
 from exactile_converters.geometry.own_numbers import OwnNumbers, asks_other_axes
 from exactile_converters.geometry.position_maps import Building, Growth
 from exactile_converters.geometry.probe import Fact, Memory, Probe
@@ -80,7 +86,7 @@ def walk_forward(
     memory: Memory | None = None,
 ) -> ForwardWalk:
     """Follow the image through ``nodes`` (in topological order) at two sizes; ``memory`` is as for ``Probe``."""
-    walker = _Walker(model, image, labels, channels, sizes, memory)
+    walker = Walker(model, image, labels, channels, sizes, memory)
     for node in nodes:
         walker.visit(node)
     return walker.found
@@ -111,7 +117,11 @@ VARYING = "its input {} is computed from the image's size (or at random), so tha
 FREE_OF_SIZE = "Make the computation independent of the image's size"
 
 
-class _Walker:
+class Walker:
+    """Visits nodes in topological order, and loses what obstacles make; ``walk_forward`` says what of."""
+
+    probe: type[Probe] = Probe
+
     def __init__(
         self,
         model: ir.Model,
@@ -126,9 +136,9 @@ class _Walker:
         self._opset = int(model.graph.opset_imports.get("", 0))
         shapes = [image_shape(labels, channels, size) for size in (sizes.small, sizes.large)]
         name = image.name or ""
-        self._small, self._large = (Probe(model, name, shape, memory=memory) for shape in shapes)
+        self._small, self._large = (self.probe(model, name, shape, memory=memory) for shape in shapes)
         tall = image_shape(labels, channels, (sizes.large[0], sizes.small[1]))
-        self._tall: Callable[[], Probe] = cache(lambda: Probe(model, name, tall, memory=memory))
+        self._tall: Callable[[], Probe] = cache(lambda: self.probe(model, name, tall, memory=memory))
         self._unknown: set[str] = set()
         self._varying = self.found.varying
         self._numbers = OwnNumbers()
@@ -154,15 +164,7 @@ class _Walker:
                 if value.name:
                     self._add(value, labels)
         except ObstacleError as error:
-            self.found.obstacles.append(
-                Obstacle(
-                    node=node.name or node.outputs[0].name or "?",
-                    op=node.op_type,
-                    reason=error.reason,
-                    remedy=error.remedy,
-                    sizes_differ=error.sizes_differ,
-                )
-            )
+            self.found.obstacles.append(obstacle_at(node, error))
             self._lose(node)
         else:
             self.found.transfers[node] = transfer
@@ -212,9 +214,7 @@ class _Walker:
             if operand.is_feature:
                 continue
             if operand.small.shape is None or operand.large.shape is None:
-                raise ObstacleError(
-                    f"the shape of its input {index} is not known before it runs", "Export with constants instead"
-                )
+                raise UnknownShapeError(index)
             if view.op not in SIZES_MAY_VARY and not operand.is_steady:
                 raise ObstacleError(VARYING.format(index), FREE_OF_SIZE)
 

@@ -16,7 +16,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from exactile_converters.geometry.feature_maps import ForwardWalk
-from exactile_converters.geometry.obstacle import Obstacle
+from exactile_converters.geometry.obstacle import ObstacleError, obstacle_at
 from exactile_converters.geometry.probe import Probe
 
 COMPARISONS = {"Greater", "GreaterOrEqual", "Less", "LessOrEqual"}
@@ -51,12 +51,13 @@ def check_size_decisions(
     for node in suspects:
         if _turns(node, probes, places, smallest):
             walk.obstacles.append(
-                Obstacle(
-                    node=node.name or node.outputs[0].name or "?",
-                    op=node.op_type,
-                    reason="it decides something by the image's size, and a tile, whose size is another one, would "
-                    "decide otherwise",
-                    remedy="Export the network without a case for small or large images",
+                obstacle_at(
+                    node,
+                    ObstacleError(
+                        "it decides something by the image's size, and a tile, whose size is another one, would "
+                        "decide otherwise",
+                        "Export the network without a case for small or large images",
+                    ),
                 )
             )
 

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from exactile.geometry import AxisGeometry, Geometry, Span
 from exactile_converters.geometry.feature_maps import FeatureMap, ForwardWalk, ImageSizes, image_shape, walk_forward
 from exactile_converters.geometry.node_view import SPATIAL, Label, Labels
-from exactile_converters.geometry.obstacle import Obstacle
+from exactile_converters.geometry.obstacle import Obstacle, ObstacleError, obstacle_at
 from exactile_converters.geometry.origin import origins
 from exactile_converters.geometry.period import settle_period
 from exactile_converters.geometry.probe import Probe
@@ -134,11 +134,12 @@ def _conclude(walk: ForwardWalk, nodes: list[ir.Node], output: ir.Value, remaind
     maker = output.producer()
     if maker is not None and maker.op_type == "MaxPool" and output.index() and not obstacles:
         obstacles.append(
-            Obstacle(
-                node=maker.name or output.name or "?",
-                op=maker.op_type,
-                reason="the output is the positions that it found, which count from the corner of a tile",
-                remedy="Choose another output",
+            obstacle_at(
+                maker,
+                ObstacleError(
+                    "the output is the positions that it found, which count from the corner of a tile",
+                    "Choose another output",
+                ),
             )
         )
     geometry = None

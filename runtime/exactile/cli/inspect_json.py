@@ -47,16 +47,32 @@ def inspection_object(
         ],
         "at_size": asdict(at) if at is not None else None,
         "passes": passes_object(inspection.passes) if inspection.passes is not None else None,
-        "obstacles": [
-            {"node": found.node, "op": found.op, "reason": found.reason, "remedy": found.remedy}
-            for found in inspection.obstacles
-        ],
+        "obstacles": [obstacle_object(found) for found in inspection.obstacles],
         "inputs": [
             {**_tensor(tensor), "image_channels": list(tensor.image_channels or ())} for tensor in inspection.inputs
         ],
         "outputs": [_tensor(tensor) for tensor in inspection.outputs],
         "labels": labels_object(inspection.result) if inspection.result is not None else None,
         "declared": asdict(inspection.declared) if inspection.declared is not None else None,
+    }
+
+
+def obstacle_object(found: Any) -> dict[str, Any]:
+    """One kind of obstacle by its first ``node``; ``nodes`` are all of them, ``consequences`` what follows from them.
+
+    ``statistic``: a number of the whole image, which passes find; ``module`` is the path of the first node's module
+    where the file tells it beside the node's name.
+    """
+    return {
+        "node": found.node,
+        "op": found.op,
+        "reason": found.reason,
+        "remedy": found.remedy,
+        "count": found.count,
+        "nodes": [found.node, *found.others],
+        "module": found.module or None,
+        "statistic": found.statistic,
+        "consequences": [{"node": one.node, "op": one.op, "reason": one.reason} for one in found.consequences],
     }
 
 

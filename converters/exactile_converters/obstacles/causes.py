@@ -1,0 +1,94 @@
+"""What an obstacle comes from, where its own rule sees a symptom alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import onnx_ir as ir
+
+from exactile_converters.geometry.obstacle import Obstacle, ObstacleError, obstacle_at
+from exactile_converters.geometry.probe import Probe
+from exactile_converters.obstacles.attention import ASKING
+from exactile_converters.obstacles.unknown_shapes import stored_for_one_size, unknown_since
+
+KEEPS_PIXELS = {"Cast", "Dropout", "Identity", "LeakyRelu", "Relu", "Sigmoid"}
+SMALLEST_WINDOW = 4
+"""Pixels along each side of a pooling that is taken for one over the whole map."""
+
+
+def with_cause(node: ir.Node, found: Obstacle, probes: Sequence[Probe], image: ir.Value) -> tuple[ir.Node, Obstacle]:
+    """The node at which the cause of ``found``, an obstacle at ``node``, lies, and that obstacle."""
+    if found.unknown_input is not None:
+        value = node.inputs[found.unknown_input]
+        origin = unknown_since(value, probes, computed_from(image, value)) if value is not None else None
+        if origin is not None:
+            at, error = origin
+            return at, replace(obstacle_at(at, error), consequences=(found,))
+    error = (
+        (stored_for_one_size(node, probes) if found.sizes_differ else None)
+        or (rolled(node) if node.op_type == "Slice" else None)
+        or (pooled_at_one_size(node) if node.op_type in {"Flatten", "Reshape"} else None)
+    )
+    return node, found if error is None else replace(found, reason=error.reason, remedy=error.remedy)
+
+
+def computed_from(image: ir.Value, last: ir.Value) -> set[ir.Value]:
+    """The values that ``last`` is computed from which are computed from the pixels of ``image``."""
+    order, waiting = [], [last]
+    seen = set(waiting)
+    while waiting:
+        value = waiting.pop()
+        order.append(value)
+        node = value.producer()
+        for source in node.inputs if node is not None else ():
+            if source is not None and source not in seen:
+                seen.add(source)
+                waiting.append(source)
+    maps, grown = {image}, True
+    while grown:
+        more = {
+            value
+            for value in order
+            if value not in maps
+            and (node := value.producer()) is not None
+            and node.op_type not in ASKING
+            and any(source in maps for source in node.inputs)
+        }
+        maps |= more
+        grown = bool(more)
+    return maps
+
+
+def rolled(node: ir.Node) -> ObstacleError | None:
+    """Where ``node`` cuts off what a Concat puts at the other end of the image."""
+    source = node.inputs[0]
+    for reader, _ in node.outputs[0].uses():
+        parts = [value.producer() for value in reader.inputs if value is not None]
+        if reader.op_type == "Concat" and any(
+            part is not None and part is not node and part.op_type == "Slice" and part.inputs[0] is source
+            for part in parts
+        ):
+            return ObstacleError(
+                "it moves rows or columns from one end of the image to the other (a cyclic shift, as for shifted "
+                "windows), so that pixels at opposite edges meet",
+                "Use an architecture that does not roll the image, or run the whole image at once",
+            )
+    return None
+
+
+def pooled_at_one_size(node: ir.Node) -> ObstacleError | None:
+    """Where ``node`` flattens what a pooling makes of windows as large as the map was when it was exported."""
+    maker = node.inputs[0].producer() if node.inputs[0] is not None else None
+    while maker is not None and maker.op_type in KEEPS_PIXELS and maker.inputs[0] is not None:
+        maker = maker.inputs[0].producer()
+    if maker is None or maker.op_type not in {"AveragePool", "MaxPool"}:
+        return None
+    sides = tuple(maker.attributes.get_ints("kernel_shape", ()))
+    if len(sides) != 2 or min(sides) < SMALLEST_WINDOW or any(maker.attributes.get_ints("pads", (0,))):
+        return None
+    return ObstacleError(
+        f"it flattens rows and columns of what {maker.op_type} {maker.name!r} makes of windows of {sides[0]} x "
+        f"{sides[1]} pixels: this was pooling over the whole map for the one size that the network was exported at",
+        "Pool by a mean over height and width, or adaptively to 1 x 1, which takes any size, and export again",
+    )

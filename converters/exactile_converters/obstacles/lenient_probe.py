@@ -1,0 +1,41 @@
+"""Shapes behind operands that do not fit each other: those that they would have if the constant did.
+
+A position embedding that is stored for one image size stops shape inference at the first Add. Behind it lie attention
+and what else there is to tell. So element-wise operators that fail count as if they made their largest operand's shape.
+"""
+
+from __future__ import annotations
+
+import math
+
+import onnx_ir as ir
+
+from exactile_converters.geometry.probe import Fact, Probe, not_regrouped
+from exactile_converters.geometry.rules.pixelwise import BROADCASTING
+
+
+class LenientProbe(Probe):
+    """``doubtful`` are values whose shape follows from a failure that no such assumption mends, by name."""
+
+    doubtful: set[str]
+
+    def visit(self, node: ir.Node) -> None:
+        """Find the facts of what ``node`` computes, or would compute."""
+        if not hasattr(self, "doubtful"):
+            self.doubtful = set()
+        super().visit(node)
+        if node in self.failures and node.op_type in BROADCASTING:
+            self._assume(node)
+        if not_regrouped(node, self) or any(value is not None and value.name in self.doubtful for value in node.inputs):
+            self.doubtful.update(value.name for value in node.outputs if value.name)
+
+    def sure_shape(self, value: ir.Value | None) -> tuple[int, ...] | None:
+        """The shape of ``value``; None where it is not known, or doubtful."""
+        fact = self.of(value)
+        return None if fact is None or value is None or value.name in self.doubtful else fact.shape
+
+    def _assume(self, node: ir.Node) -> None:
+        facts = [fact for value in node.inputs if (fact := self.of(value)) is not None and fact.shape is not None]
+        if facts:
+            largest = max(facts, key=lambda fact: math.prod(fact.shape or ()))
+            self.facts.update((out.name, Fact(largest.dtype, largest.shape)) for out in node.outputs if out.name)
