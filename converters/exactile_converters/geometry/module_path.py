@@ -22,4 +22,9 @@ def module_path(node: ir.Node) -> str:
     """The innermost module's path; empty where the metadata does not tell it."""
     scopes = QUOTED.findall(node.metadata_props.get(NAME_SCOPES, "")[:LONGEST])
     path = next((scope for scope in reversed(scopes[:-1]) if scope), "")
-    return "".join(letter if letter.isprintable() else "?" for letter in path)
+    return printable(path)
+
+
+def printable(text: str) -> str:
+    """``text`` of a file, with "?" for what steers a terminal."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)

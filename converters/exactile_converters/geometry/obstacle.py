@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from exactile_converters.geometry.module_path import module_path
+from exactile_converters.geometry.module_path import module_path, printable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +39,7 @@ class Obstacle:
     @property
     def place(self) -> str:
         """The operator and the node, by the path of its module where that is known."""
-        return f"{self.module} ({self.op} {self.node})" if self.module else f"{self.op} {self.node!r}"
+        return f"{self.module} ({self.op} {printable(self.node)})" if self.module else f"{self.op} {self.node!r}"
 
     @property
     def places(self) -> str:

@@ -7,7 +7,8 @@ that of a window, or of channels.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Literal
 
@@ -48,12 +49,17 @@ class Attention:
         return "grows" if len(sizes) > 1 else "fixed"
 
 
-def attentions(nodes: Sequence[ir.Node], image: ir.Value) -> Iterator[Attention]:
-    """Each attention among ``nodes``, which are in topological order."""
+def computed_from(image: ir.Value, nodes: Iterable[ir.Node]) -> set[ir.Value]:
+    """The values that ``nodes``, in topological order, compute from the pixels of ``image``."""
     maps = {image}
     for node in nodes:
         if node.op_type not in ASKING and any(value in maps for value in node.inputs):
             maps.update(node.outputs)
+    return maps
+
+
+def attentions(nodes: Iterable[ir.Node], maps: AbstractSet[ir.Value]) -> Iterator[Attention]:
+    """Each attention among ``nodes``; ``maps`` are computed from the image's pixels."""
     for node in nodes:
         if node.op_type in PRODUCTS and all(value in maps for value in node.inputs[:2]):
             softmax = _next(node, {"Softmax"})

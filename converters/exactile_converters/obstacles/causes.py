@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
 import onnx_ir as ir
 
 from exactile_converters.geometry.obstacle import Obstacle, ObstacleError, obstacle_at
 from exactile_converters.geometry.probe import Probe
-from exactile_converters.obstacles.attention import ASKING
 from exactile_converters.obstacles.unknown_shapes import stored_for_one_size, unknown_since
 
 KEEPS_PIXELS = {"Cast", "Dropout", "Identity", "LeakyRelu", "Relu", "Sigmoid"}
@@ -17,11 +17,16 @@ SMALLEST_WINDOW = 4
 """Pixels along each side of a pooling that is taken for one over the whole map."""
 
 
-def with_cause(node: ir.Node, found: Obstacle, probes: Sequence[Probe], image: ir.Value) -> tuple[ir.Node, Obstacle]:
-    """The node at which the cause of ``found``, an obstacle at ``node``, lies, and that obstacle."""
+def with_cause(
+    node: ir.Node, found: Obstacle, probes: Sequence[Probe], maps: AbstractSet[ir.Value]
+) -> tuple[ir.Node, Obstacle]:
+    """The node at which the cause of ``found``, an obstacle at ``node``, lies, and that obstacle.
+
+    ``probes`` are those of two image sizes, and ``maps`` the values that are computed from the image's pixels.
+    """
     if found.unknown_input is not None:
         value = node.inputs[found.unknown_input]
-        origin = unknown_since(value, probes, computed_from(image, value)) if value is not None else None
+        origin = unknown_since(value, probes, maps) if value is not None else None
         if origin is not None:
             at, error = origin
             return at, replace(obstacle_at(at, error), consequences=(found,))
@@ -31,33 +36,6 @@ def with_cause(node: ir.Node, found: Obstacle, probes: Sequence[Probe], image: i
         or (pooled_at_one_size(node) if node.op_type in {"Flatten", "Reshape"} else None)
     )
     return node, found if error is None else replace(found, reason=error.reason, remedy=error.remedy)
-
-
-def computed_from(image: ir.Value, last: ir.Value) -> set[ir.Value]:
-    """The values that ``last`` is computed from which are computed from the pixels of ``image``."""
-    order, waiting = [], [last]
-    seen = set(waiting)
-    while waiting:
-        value = waiting.pop()
-        order.append(value)
-        node = value.producer()
-        for source in node.inputs if node is not None else ():
-            if source is not None and source not in seen:
-                seen.add(source)
-                waiting.append(source)
-    maps, grown = {image}, True
-    while grown:
-        more = {
-            value
-            for value in order
-            if value not in maps
-            and (node := value.producer()) is not None
-            and node.op_type not in ASKING
-            and any(source in maps for source in node.inputs)
-        }
-        maps |= more
-        grown = bool(more)
-    return maps
 
 
 def rolled(node: ir.Node) -> ObstacleError | None:

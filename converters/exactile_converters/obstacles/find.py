@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
 import onnx_ir as ir
@@ -13,7 +14,7 @@ from exactile_converters.geometry.obstacle import Obstacle, ObstacleError, name_
 from exactile_converters.geometry.rules.products import WINDOWED
 from exactile_converters.geometry.sliding import CONVOLUTIONS, POOLS
 from exactile_converters.geometry.trace import Traced
-from exactile_converters.obstacles.attention import ASKING, Attention, Extent, attentions
+from exactile_converters.obstacles.attention import ASKING, Attention, Extent, attentions, computed_from
 from exactile_converters.obstacles.causes import with_cause
 from exactile_converters.obstacles.walk_past import Past, walk_past
 from exactile_converters.passes.deploy import without_statistics
@@ -23,7 +24,11 @@ LAYOUT = frozenset("Concat Expand Flatten Gather Reshape Slice Split Squeeze Til
 """Operators that only arrange pixels: one that is arranged for attention is no cause."""
 
 LOOKS_AROUND = frozenset((*CONVOLUTIONS, *POOLS, "Resize", "Upsample"))
-NUMBER = re.compile(r"\d+")
+OWN = re.compile(r"'[^']*'|\d+")
+"""Names and sizes, which nodes of one kind have of their own."""
+
+MOST_NODES = 10_000
+"""So many are looked at in search of the attention that pixels are arranged for."""
 
 
 def find_obstacles(network: Network) -> tuple[Obstacle, ...]:
@@ -57,7 +62,7 @@ def by_kind(obstacles: Iterable[Obstacle]) -> tuple[Obstacle, ...]:
     """One obstacle for all of an operator and a reason, sizes apart, in the order of the first ones."""
     kinds: dict[tuple[str, str, bool], list[Obstacle]] = {}
     for one in obstacles:
-        kinds.setdefault((one.op, NUMBER.sub("", one.reason), one.statistic), []).append(one)
+        kinds.setdefault((one.op, OWN.sub("", one.reason), one.statistic), []).append(one)
     return tuple(
         replace(
             first,
@@ -84,18 +89,18 @@ def _statistics(network: Network, traced: Traced, left: set[str]) -> list[Obstac
 
 def _in_the_way(network: Network, traced: Traced) -> list[Obstacle]:
     """What is left without statistics, by its cause; ``traced`` is the walk that ended at it."""
-    past = _past(network, traced)
+    past, maps = _past(network, traced), computed_from(network.image, traced.nodes)
     nodes = {name_of(node): node for node in traced.nodes}
     found: dict[ir.Node, Obstacle] = {}
     others = []
     for one in traced.obstacles:
         if one.node in nodes:
-            at, cause = with_cause(nodes[one.node], one, past.probes, network.image)
+            at, cause = with_cause(nodes[one.node], one, past.probes, maps)
             found.setdefault(at, cause)
         else:
             others.append(one)
     behind = {node: one for node, one in past.behind.items() if not one.statistic and node not in found}
-    attending = _attending(network, traced, past, found)
+    attending = _attending(traced, past, found, maps)
     rest = {node: one for node, one in {**found, **behind}.items() if node not in attending}
     for node, one in found.items():
         if node in rest and (leads := _leads_to(node, one, attending)) is not None:
@@ -110,11 +115,11 @@ def _in_the_way(network: Network, traced: Traced) -> list[Obstacle]:
 
 
 def _attending(
-    network: Network, traced: Traced, past: Past, found: Mapping[ir.Node, Obstacle]
+    traced: Traced, past: Past, found: Mapping[ir.Node, Obstacle], maps: AbstractSet[ir.Value]
 ) -> dict[ir.Node, Obstacle]:
     """Attention between positions, by the node of its first product."""
     attending = {}
-    for one in attentions(traced.nodes, network.image):
+    for one in attentions(traced.nodes, maps):
         node, extent = one.scores, one.extent(past.probes)
         is_behind = any(value is not None and value.name in past.after for value in node.inputs)
         if extent != "fixed" and (node in found or is_behind):
@@ -142,7 +147,7 @@ def _leads_to(node: ir.Node, found: Obstacle, attending: Mapping[ir.Node, Obstac
     if node.op_type not in LAYOUT or found.sizes_differ or found.statistic:
         return None
     waiting, seen = [node], {node}
-    while waiting:
+    while waiting and len(seen) < MOST_NODES:
         for value in waiting.pop(0).outputs:
             for reader, _ in value.uses():
                 if reader in attending:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 
 import onnx_ir as ir
 
@@ -15,7 +16,7 @@ STORED = (
 
 
 def unknown_since(
-    value: ir.Value, probes: Sequence[Probe], maps: set[ir.Value]
+    value: ir.Value, probes: Sequence[Probe], maps: AbstractSet[ir.Value]
 ) -> tuple[ir.Node, ObstacleError] | None:
     """The node at which the shape of ``value`` is lost, and why; None where nothing is found.
 
@@ -57,7 +58,7 @@ def _is_of_one_size(stored: tuple[int, ...], shapes: Sequence[tuple[int, ...]]) 
     return any(size != 1 and len(set(others)) > 1 for size, *others in aligned)
 
 
-def _undecided(node: ir.Node, probes: Sequence[Probe], maps: set[ir.Value]) -> ObstacleError:
+def _undecided(node: ir.Node, probes: Sequence[Probe], maps: AbstractSet[ir.Value]) -> ObstacleError:
     """Its inputs have shapes: the values of one decide the shape of the result, and are not known."""
     source = _first(node.inputs[1:] or node.inputs, lambda fact: fact.value is None, probes)
     origin = source

@@ -15,7 +15,7 @@ def obstacle_lines(found: Any, *, verbose: bool) -> Iterator[str]:
     yield f"  reason  {found.reason}"
     yield "  remedy  none is needed where passes are possible" if found.statistic else f"  remedy  {found.remedy}"
     if verbose:
-        yield from (f"  also    {node}" for node in found.others)
+        yield from (f"  also    {node!r}" for node in found.others)
         yield from (f"  follows {one.place}: {one.reason}" for one in found.consequences)
     elif found.consequences:
         yield f"  follows {len(found.consequences)} more, which --verbose names"
