@@ -25,7 +25,8 @@ from exactile_converters.geometry.feature_maps import FeatureMap
 from exactile_converters.geometry.node_view import SPATIAL, Label
 from exactile_converters.geometry.obstacle import Obstacle
 from exactile_converters.graphs.io import MapDtype, Normalization, ResultWish, statistics_as_inputs, wrap
-from exactile_converters.obstacles.find import find_obstacles, in_the_way
+from exactile_converters.obstacles.find import find_obstacles
+from exactile_converters.obstacles.kinds import in_the_way
 from exactile_converters.one_pass.at_size import Exported, NetworkAtSize, exported_size, network_for
 from exactile_converters.one_pass.maps import MapsAtSize
 from exactile_converters.one_pass.memory import one_pass_memory

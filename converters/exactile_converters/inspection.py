@@ -23,7 +23,8 @@ from exactile_converters.geometry.trace import Traced
 from exactile_converters.graphs.image_in import fitting_image_type
 from exactile_converters.graphs.io import Normalization, ResultWish, Wrapped, wrap
 from exactile_converters.graphs.memory_records import wrapped_memory
-from exactile_converters.obstacles.find import find_obstacles, in_the_way
+from exactile_converters.obstacles.find import find_obstacles
+from exactile_converters.obstacles.kinds import in_the_way
 from exactile_converters.passes.told import PassesTold, passes_of
 from exactile_converters.placed.told import Told, told_of
 from exactile_converters.strips.build import build_strips

@@ -32,10 +32,11 @@ ALONG_AN_AXIS = frozenset(
 class Past:
     """``first`` are obstacles that no other one leads to, ``behind`` those behind others; with their nodes.
 
-    ``after`` are values that are computed from what obstacles make, by name. The probes are those of the walk, at two
-    image sizes.
+    ``after`` are values that are computed from what obstacles make, by name. ``nodes`` are those visited, and the
+    probes those of the walk, at two image sizes.
     """
 
+    nodes: Sequence[ir.Node]
     first: dict[ir.Node, Obstacle]
     behind: dict[ir.Node, Obstacle]
     after: set[str]
@@ -46,10 +47,10 @@ def walk_past(
     model: ir.Model, image: ir.Value, labels: Labels, channels: int, nodes: Sequence[ir.Node], sizes: ImageSizes
 ) -> Past:
     """Visit ``nodes``, in topological order, as ``walk_forward`` does."""
-    walker = _PastWalker(model, image, labels, channels, sizes, None)
+    walker = _PastWalker(model, image, labels, channels, sizes)
     for node in nodes:
         walker.visit(node)
-    return walker.past()
+    return walker.past(nodes)
 
 
 class _PastWalker(Walker):
@@ -62,20 +63,25 @@ class _PastWalker(Walker):
         labels: Labels,
         channels: int,
         sizes: ImageSizes,
-        memory: None,
     ) -> None:
-        super().__init__(model, image, labels, channels, sizes, memory)
+        super().__init__(model, image, labels, channels, sizes, {})
         self._first: dict[ir.Node, Obstacle] = {}
         self._behind: dict[ir.Node, Obstacle] = {}
         self._from_obstacles: set[str] = set()
         self._of_obstacles: set[str] = set()
 
-    def past(self) -> Past:
+    def past(self, nodes: Sequence[ir.Node]) -> Past:
         """What was found."""
         probes = self._small, self._large
         assert isinstance(probes[0], LenientProbe)
         assert isinstance(probes[1], LenientProbe)
-        return Past(first=self._first, behind=self._behind, after=self._from_obstacles, probes=(probes[0], probes[1]))
+        return Past(
+            nodes=nodes,
+            first=self._first,
+            behind=self._behind,
+            after=self._from_obstacles,
+            probes=(probes[0], probes[1]),
+        )
 
     def visit(self, node: ir.Node) -> None:
         names = {value.name for value in node.inputs if value is not None and value.name}
