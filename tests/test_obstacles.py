@@ -318,3 +318,38 @@ def test_operators_of_others_are_counted_behind_each_other():
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("acme", 1)]
     (found,) = find_obstacles(prepare_network(helper.make_model(graph, opset_imports=opsets, ir_version=8), name="net"))
     assert found.op == "Swirl"
+
+
+@pytest.mark.slow
+def test_dynamo_tells_the_module_of_attention_and_the_number_of_its_blocks():
+    """Two blocks of a vision transformer in a list of modules."""
+    import io
+
+    import torch
+
+    from exactile_converters.torch_export import export_onnx
+
+    class Block(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.query, self.key = torch.nn.Linear(8, 8), torch.nn.Linear(8, 8)
+
+        def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+            scores = self.query(tokens) @ self.key(tokens).transpose(1, 2)
+            return tokens + torch.softmax(scores, -1) @ tokens
+
+    class Transformer(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.head = torch.nn.Conv2d(3, 8, 4, 4), torch.nn.Conv2d(8, 2, 1)
+            self.blocks = torch.nn.Sequential(Block(), Block())
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.embed(x)
+            tokens = self.blocks(x.flatten(2).transpose(1, 2))
+            return self.head(tokens.transpose(1, 2).reshape(x.shape))
+
+    buffer = io.BytesIO()
+    export_onnx(Transformer(), buffer, 3, exporter="dynamo", stride=4)
+    (found,) = find_obstacles(prepare_network(onnx.load_from_string(buffer.getvalue()), name="net"))
+    assert (found.op, found.module, found.count) == ("MatMul", "blocks.0", 2)

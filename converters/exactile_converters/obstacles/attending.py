@@ -1,4 +1,4 @@
-"""Attention between positions as an obstacle, and the operators that only arrange pixels for it."""
+"""Attention between all positions as an obstacle, and the operators that only arrange pixels for it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import onnx_ir as ir
 from exactile_converters.geometry.obstacle import Obstacle, ObstacleError, name_of, obstacle_at
 from exactile_converters.geometry.rules.products import WINDOWED
 from exactile_converters.geometry.sliding import CONVOLUTIONS, POOLS
-from exactile_converters.obstacles.attention import ASKING, Attention, Extent, attentions
+from exactile_converters.obstacles.attention import ASKING, Attention, attentions
 from exactile_converters.obstacles.walk_past import Past
 
 LAYOUT = frozenset("Concat Expand Flatten Gather Reshape Slice Split Squeeze Tile Transpose Unsqueeze".split())
@@ -23,16 +23,16 @@ MOST_NODES = 10_000
 
 
 def attending(past: Past, found: AbstractSet[ir.Node], maps: AbstractSet[ir.Value]) -> dict[ir.Node, Obstacle]:
-    """Attention between positions, by the node of its first product: among ``found`` obstacles, or behind one.
+    """Attention between all positions, by the node of its first product: among ``found`` obstacles, or behind one.
 
     ``maps`` are computed from the image's pixels.
     """
     obstacles = {}
     for one in attentions(past.nodes, maps):
-        node, extent = one.scores, one.extent(past.probes)
+        node = one.scores
         is_behind = any(value is not None and value.name in past.after for value in node.inputs)
-        if extent != "fixed" and (node in found or is_behind):
-            obstacles[node] = obstacle_at(node, _error(one, extent))
+        if (node in found or is_behind) and one.is_between_all(past.probes):
+            obstacles[node] = obstacle_at(node, _error(one))
     return obstacles
 
 
@@ -55,16 +55,10 @@ def _readers(node: ir.Node) -> Iterable[ir.Node]:
     return (reader for value in node.outputs for reader, _ in value.uses())
 
 
-def _error(attention: Attention, extent: Extent) -> ObstacleError:
+def _error(attention: Attention) -> ObstacleError:
     softmax = f"{attention.softmax.op_type} {name_of(attention.softmax)!r}"
-    if extent == "grows":
-        reason = (
-            "it is attention between all positions: it multiplies the feature maps of all positions with each other, "
-            f"and {softmax} weighs them, so that every pixel depends on all others"
-        )
-    else:
-        reason = (
-            f"it is attention between positions, which {softmax} weighs, and how many there are is not known before it "
-            "runs, or written into the model for one image size"
-        )
-    return ObstacleError(reason, WINDOWED)
+    return ObstacleError(
+        "it is attention between all positions: it multiplies the feature maps of all positions with each other, and "
+        f"{softmax} weighs them, so that every pixel depends on all others",
+        WINDOWED,
+    )

@@ -2,7 +2,7 @@
 
 It is found by its operators, in the order product, softmax, product; what scales, masks and reorders the scores may lie
 between them. The number of scores tells whether it is attention between all positions: it grows with the image, or is
-that of a window, or of channels.
+that of a window, or of channels. Where the number is not known, nothing is said of it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Literal
 
 import onnx_ir as ir
 
@@ -28,8 +27,6 @@ MOST_NODES = 40
 
 ASKING = {"Shape", "Size"}
 
-Extent = Literal["grows", "fixed", "unknown"]
-
 
 @dataclass(frozen=True, slots=True)
 class Attention:
@@ -39,14 +36,12 @@ class Attention:
     softmax: ir.Node
     weighted: ir.Node
 
-    def extent(self, probes: Iterable[LenientProbe]) -> Extent:
-        """How many scores each position has: more for a larger image, as many, or it is not known."""
+    def is_between_all(self, probes: Iterable[LenientProbe]) -> bool:
+        """Whether a larger image is known to have more scores for each position: ``probes`` are of two sizes."""
         axis = self.softmax.attributes.get_int("axis", -1)
         shapes = [probe.sure_shape(self.softmax.inputs[0]) for probe in probes]
         sizes = {None if shape is None or not -len(shape) <= axis < len(shape) else shape[axis] for shape in shapes}
-        if None in sizes:
-            return "unknown"
-        return "grows" if len(sizes) > 1 else "fixed"
+        return None not in sizes and len(sizes) > 1
 
 
 def computed_from(image: ir.Value, nodes: Iterable[ir.Node]) -> set[ir.Value]:
