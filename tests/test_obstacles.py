@@ -238,6 +238,22 @@ def test_a_mean_over_the_map_that_was_exported_as_a_window_is_told_so():
     assert "32 x 32" in found[0].reason
 
 
+def test_padding_to_a_multiple_is_told_by_the_multiple():
+    """Of 7, at the bottom: what the probed sizes lack differs."""
+    nodes = [
+        *sizes_of("a"),
+        node("Mod", "h seven", "over"),
+        node("Sub", "seven over", "lacking"),
+        node("Mod", "lacking seven", "more"),
+        node("Concat", "none more none_", "pads", axis=0),
+        node("Pad", "a pads", "out"),
+    ]
+    constants = {**SIZE_CONSTANTS, "seven": ints(7), "none": ints(*[0] * 6), "none_": ints(0)}
+    (found,) = obstacles_of(*nodes, constants=constants)
+    assert found.op == "Pad"
+    assert "to a multiple of 7 pixels" in found.reason
+
+
 def test_a_size_that_pixels_decide_is_told_so():
     nodes = [
         node("ReduceMax", "a", "top", keepdims=0),

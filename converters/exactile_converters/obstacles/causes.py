@@ -10,9 +10,13 @@ import onnx_ir as ir
 
 from exactile_converters.geometry.obstacle import Obstacle, ObstacleError, obstacle_at
 from exactile_converters.geometry.probe import Probe
+from exactile_converters.obstacles.attention import ASKING
 from exactile_converters.obstacles.unknown_shapes import stored_for_one_size, unknown_since
 
 KEEPS_PIXELS = {"Cast", "Dropout", "Identity", "LeakyRelu", "Relu", "Sigmoid"}
+MOST_NODES = 100
+"""Of the arithmetic on sizes that is looked at."""
+
 SMALLEST_WINDOW = 4
 """Pixels along each side of a pooling that is taken for one over the whole map."""
 
@@ -28,11 +32,12 @@ def with_cause(
         value = node.inputs[found.unknown_input]
         origin = unknown_since(value, probes, maps) if value is not None else None
         if origin is not None:
-            at, error = origin
-            return at, replace(obstacle_at(at, error), consequences=(found,))
+            at, cause = origin
+            return at, replace(obstacle_at(at, cause), consequences=(found,))
     error = (
         (stored_for_one_size(node, probes) if found.sizes_differ else None)
         or (rolled(node) if node.op_type == "Slice" else None)
+        or (padded_to_multiple(node) if node.op_type == "Pad" and "changes with" in found.reason else None)
         or (pooled_at_one_size(node) if node.op_type in {"Flatten", "Reshape"} else None)
     )
     return node, found if error is None else replace(found, reason=error.reason, remedy=error.remedy)
@@ -52,6 +57,26 @@ def rolled(node: ir.Node) -> ObstacleError | None:
                 "windows), so that pixels at opposite edges meet",
                 "Use an architecture that does not roll the image, or run the whole image at once",
             )
+    return None
+
+
+def padded_to_multiple(node: ir.Node) -> ObstacleError | None:
+    """Where the amount of padding is what a size lacks to a multiple of a number."""
+    waiting, seen = list(node.inputs[1:2]), 0
+    while waiting and seen < MOST_NODES:
+        value = waiting.pop(0)
+        maker = value.producer() if value is not None else None
+        if maker is None or maker.op_type in ASKING:
+            continue
+        seen += 1
+        step = maker.inputs[1].const_value if maker.op_type == "Mod" and maker.inputs[1] is not None else None
+        if step is not None and step.size == 1:
+            return ObstacleError(
+                f"it pads the map to a multiple of {int(step.numpy().ravel()[0])} pixels (as for windows of that "
+                "size), so that the amount of padding changes with the image size",
+                "Pad outside of the network, and export it without",
+            )
+        waiting += maker.inputs
     return None
 
 

@@ -60,7 +60,8 @@ def _stopping(network: Network, traced: Traced, past: Past) -> list[Obstacle]:
     """What is left without statistics, by its cause; ``traced`` is the walk that ended at it, ``past`` went on."""
     maps = computed_from(network.image, traced.nodes)
     nodes = {name_of(node): node for node in traced.nodes}
-    found, outside = {}, []
+    found: dict[ir.Node, Obstacle] = {}
+    outside = []
     for one in traced.obstacles:
         if one.node in nodes:
             at, cause = with_cause(nodes[one.node], one, past.probes, maps)
