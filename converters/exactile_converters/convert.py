@@ -34,7 +34,7 @@ from exactile_converters.from_onnx import Network
 from exactile_converters.geometry.trace import Traced
 from exactile_converters.graphs.image_in import fitting_image_type
 from exactile_converters.graphs.io import MapDtype, Normalization
-from exactile_converters.inspection import not_tileable
+from exactile_converters.inspection import untileable
 from exactile_converters.passes.deploy import obstacles_left, without_statistics
 from exactile_converters.passes.fixed import fixed_note, freeze
 from exactile_converters.precision import Precision, in_half_precision, refuse_integers
@@ -325,7 +325,7 @@ def _traced(network: Network, precision: Precision) -> tuple[Traced, bool]:
         return traced, False
     traced = without_statistics(network.copy())[0].trace()
     if traced.geometry is None:
-        raise not_tileable(network.name, traced.obstacles, way_out=ANY_SIZE)
+        raise untileable(network, way_out=ANY_SIZE)
     if precision != "fp32":
         raise OptionError(
             f"{network.name} takes statistics of the whole image, which are found at fp32 alone; leave --precision out"

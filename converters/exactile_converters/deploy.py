@@ -18,7 +18,7 @@ from exactile_converters.from_onnx import Network, load_network
 from exactile_converters.graphs.computing import mac_per_pixel
 from exactile_converters.graphs.io import MapDtype, Normalization, ResultWish, wrap
 from exactile_converters.graphs.memory_records import wrapped_memory
-from exactile_converters.inspection import Inspection, inspect_network, not_tileable
+from exactile_converters.inspection import Inspection, inspect_network, untileable
 from exactile_converters.passes.deploy import deployed_levels, obstacles_left, without_statistics, work_from_the_image
 from exactile_converters.passes.keep import keeping
 from exactile_converters.passes.key import statistics_key
@@ -138,7 +138,7 @@ def _deployed(
 ) -> DeployedModel:
     traced = network.with_own_sizes(network.trace(), image_size)
     if traced.geometry is None:
-        raise not_tileable(network.name, traced.obstacles)
+        raise untileable(network)
     asking, macs = told_of(traced), mac_per_pixel(traced.nodes, traced.features)
     write_windows(traced)
     write_zero_points(traced.nodes, {name: feature.dtype for name, feature in traced.features.items()})

@@ -25,11 +25,12 @@ from exactile_converters.geometry.feature_maps import FeatureMap
 from exactile_converters.geometry.node_view import SPATIAL, Label
 from exactile_converters.geometry.obstacle import Obstacle
 from exactile_converters.graphs.io import MapDtype, Normalization, ResultWish, statistics_as_inputs, wrap
+from exactile_converters.obstacles.find import find_obstacles
+from exactile_converters.obstacles.kinds import in_the_way
 from exactile_converters.one_pass.at_size import Exported, NetworkAtSize, exported_size, network_for
 from exactile_converters.one_pass.maps import MapsAtSize
 from exactile_converters.one_pass.memory import one_pass_memory
 from exactile_converters.one_pass.refusal import OnePassError
-from exactile_converters.passes.deploy import obstacles_left
 from exactile_converters.untrusted import understood
 
 
@@ -69,10 +70,10 @@ def deploy_whole(
     traced = network.trace()
     if traced.geometry is not None:
         raise OptionError(f"{network.name} can be tiled exactly: deploy it for images of any size")
-    with understood(network.name):
-        left = obstacles_left(network)
+    found_obstacles = find_obstacles(network)
+    left = in_the_way(found_obstacles)
     exported = exported_size(network)
-    obstacles = tuple(in_short(obstacle, exported=exported) for obstacle in left or traced.obstacles)
+    obstacles = tuple(in_short(obstacle, exported=exported) for obstacle in left or found_obstacles)
     with understood(network.name):
         try:
             found = network_for(network, image_size)
@@ -99,7 +100,7 @@ def no_one_pass_reason(network: Network, usual: tuple[int, int]) -> str:
 def in_short(obstacle: Obstacle, *, exported: Exported) -> str:
     """An obstacle in one line, without its remedy."""
     other = ", at any size but the one that it was exported at" if obstacle.sizes_differ and any(exported) else ""
-    return f"{obstacle.op} {obstacle.node!r}: {obstacle.reason}{other}"
+    return f"{obstacle.summary}{other}"
 
 
 def _deployed(

@@ -24,6 +24,8 @@ from exactile_converters.geometry.trace import Traced
 from exactile_converters.graphs.image_in import fitting_image_type
 from exactile_converters.graphs.io import Normalization, ResultWish, Wrapped, wrap
 from exactile_converters.graphs.memory_records import wrapped_memory
+from exactile_converters.obstacles.find import find_obstacles
+from exactile_converters.obstacles.kinds import in_the_way
 from exactile_converters.passes.told import PassesTold, passes_of
 from exactile_converters.placed.told import Told, told_of
 from exactile_converters.strips.build import build_strips
@@ -61,9 +63,11 @@ class Inspection:
     ``result`` is what ``run`` makes of its output when nothing else is asked for: None where that cannot be labels.
     ``strips`` is None where the network cannot be run in strips; ``no_strips_reason`` then says why.
     ``no_one_pass_reason`` says why a network with obstacles is not run in one pass, either; empty where it is.
-    ``passes`` are those of a network whose obstacles are nothing but statistics of the whole image. ``declared`` is
-    what the network's file says beside; None where it says nothing. ``probed`` is what runs show of a network that is
-    refused, ``not_probed_reason`` why they show nothing, or were not made; both are empty for one that is not.
+    ``obstacles`` are one for each kind, by their cause: those that stand in the way first, then statistics of the whole
+    image (``find_obstacles``). ``passes`` are those of a network whose obstacles are nothing but such statistics.
+    ``declared`` is what the network's file says beside; None where it says nothing.
+    ``probed`` is what runs show of a network that is refused, ``not_probed_reason`` why they show nothing, or were not
+    made; both are empty for one that is not.
     """
 
     geometry: Geometry | None
@@ -108,7 +112,7 @@ def inspect_network(network: Network, *, trust_probe: bool = False) -> Inspectio
         probed, not_probed = _probed(network, cost, asked=trust_probe)
     return Inspection(
         geometry=traced.geometry,
-        obstacles=traced.obstacles,
+        obstacles=() if tileable else find_obstacles(network),
         inputs=_inputs(network),
         outputs=tuple(map(_tensor, network.model.graph.outputs)),
         cost=cost,
@@ -146,6 +150,12 @@ def not_tileable(name: str, obstacles: tuple[Obstacle, ...], *, way_out: str = "
     shown = "\n".join(f"  {obstacle}" for obstacle in obstacles[:10])
     more = f"\n  ... and {len(obstacles) - 10} more" if len(obstacles) > 10 else ""
     return NotTileableError(f"{name} cannot be tiled exactly:\n{shown}{more}" + (f"\n{way_out}" if way_out else ""))
+
+
+def untileable(network: Network, *, way_out: str = "") -> NotTileableError:
+    """The error for a ``network`` with obstacles: those that stand in the way of passes, or of tiles where none do."""
+    found = find_obstacles(network)
+    return not_tileable(network.name, in_the_way(found) or found, way_out=way_out)
 
 
 def _inputs(network: Network) -> tuple[Tensor, ...]:

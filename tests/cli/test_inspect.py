@@ -11,6 +11,7 @@ from onnx import TensorProto, helper
 from exactile.passes.store import most_kept_bytes
 from exactile_converters.deploy import deploy_in_passes, load_network
 from tests.cli.test_failures import squeeze_and_excite
+from tests.geometry.test_obstacles import vision_transformer
 from tests.support.command import exactile
 from tests.support.global_nets import chain
 from tests.support.nets import onnx_file
@@ -48,6 +49,23 @@ def test_obstacles_name_node_operator_reason_and_remedy(tmp_path):
     assert found["obstacles"][0]["op"] == "GlobalAveragePool"
     assert "whole image" in found["obstacles"][0]["reason"]
     assert found["obstacles"][0]["remedy"]
+
+
+def test_obstacles_are_counted_and_named_by_their_cause(tmp_path):
+    """A class token before those of the image follows from attention; people see it, and every node, when they ask."""
+    path = tmp_path / "vit.onnx"
+    path.write_bytes(vision_transformer())
+    (found,) = inspected(path)["obstacles"]
+    assert (found["op"], found["count"], len(found["nodes"])) == ("MatMul", 2, 2)
+    assert (found["node"], found["module"], found["statistic"]) == (found["nodes"][0], None, False)
+    assert [one["op"] for one in found["consequences"]] == ["Concat"]
+    told = exactile("inspect", path).stdout
+    assert "obstacle  2 MatMul nodes, the first: MatMul" in told
+    assert "--verbose" in told
+    assert "Concat" not in told
+    named = exactile("inspect", path, "--verbose").stdout
+    assert f"also    {found['nodes'][1]!r}" in named
+    assert "follows Concat" in named
 
 
 def test_an_unknown_operator_is_an_obstacle(tmp_path):

@@ -24,7 +24,13 @@ from exactile_converters.geometry.node_view import (
     NodeView,
     Operand,
 )
-from exactile_converters.geometry.obstacle import Obstacle, ObstacleError, ShapesDoNotFitError
+from exactile_converters.geometry.obstacle import (
+    Obstacle,
+    ObstacleError,
+    ShapesDoNotFitError,
+    UnknownShapeError,
+    obstacle_at,
+)
 from exactile_converters.geometry.own_numbers import OwnNumbers, asks_other_axes
 from exactile_converters.geometry.position_maps import Building, Growth
 from exactile_converters.geometry.probe import Fact, Memory, Probe
@@ -115,7 +121,7 @@ def walk_forward(
     memory: Memory | None = None,
 ) -> ForwardWalk:
     """Follow the image through ``nodes`` (in topological order) at two sizes; ``memory`` is as for ``Probe``."""
-    walker = _Walker(model, image, labels, channels, sizes, memory, filled_maps(nodes, image))
+    walker = Walker(model, image, labels, channels, sizes, memory, filled_maps(nodes, image))
     for node in nodes:
         walker.visit(node)
     return walker.found
@@ -144,7 +150,11 @@ def _growth_by(shapes: list[tuple[int, ...]], sizes: ImageSizes) -> Growth | Non
 RANDOM = {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
 
 
-class _Walker:
+class Walker:
+    """Visits nodes in topological order, and loses what obstacles make; ``walk_forward`` says what of."""
+
+    probe: type[Probe] = Probe
+
     def __init__(
         self,
         model: ir.Model,
@@ -161,9 +171,9 @@ class _Walker:
         self._opset = int(model.graph.opset_imports.get("", 0))
         shapes = [image_shape(labels, channels, size) for size in (sizes.small, sizes.large)]
         name = image.name or ""
-        self._small, self._large = (Probe(model, name, shape, memory=memory) for shape in shapes)
+        self._small, self._large = (self.probe(model, name, shape, memory=memory) for shape in shapes)
         tall = image_shape(labels, channels, (sizes.large[0], sizes.small[1]))
-        self._tall: Callable[[], Probe] = cache(lambda: Probe(model, name, tall, memory=memory))
+        self._tall: Callable[[], Probe] = cache(lambda: self.probe(model, name, tall, memory=memory))
         self._unknown: set[str] = set()
         self._varying = self.found.varying
         self._numbers = OwnNumbers()
@@ -194,15 +204,7 @@ class _Walker:
                 if value.name:
                     self._add(value, labels)
         except ObstacleError as error:
-            self.found.obstacles.append(
-                Obstacle(
-                    node=node.name or node.outputs[0].name or "?",
-                    op=node.op_type,
-                    reason=error.reason,
-                    remedy=error.remedy,
-                    sizes_differ=error.sizes_differ,
-                )
-            )
+            self.found.obstacles.append(obstacle_at(node, error))
             self._lose(node)
         else:
             self.found.transfers[node] = transfer
@@ -260,9 +262,7 @@ class _Walker:
             if operand.is_feature:
                 continue
             if operand.small.shape is None or operand.large.shape is None:
-                raise ObstacleError(
-                    f"the shape of its input {index} is not known before it runs", "Export with constants instead"
-                )
+                raise UnknownShapeError(index)
             looked_at = view.op in SIZES_MAY_VARY or (view.op == "Gather" and index == 1)
             if not looked_at and not operand.is_steady:
                 raise ObstacleError(VARYING.format(index), FREE_OF_SIZE)

@@ -24,6 +24,11 @@ def is_spatial(label: Label) -> bool:
     return label in ("y", "x", "yx")
 
 
+def is_whole(over: Sequence[Label]) -> bool:
+    """Whether ``over`` names both rows and columns, in any form."""
+    return "yx" in over or {"y", "x"} <= set(over)
+
+
 def same_places(first: Labels, second: Labels) -> bool:
     """Whether two lists of axes, aligned from the last, hold rows and columns in the same dimensions."""
     return len(first) == len(second) and all(
@@ -101,7 +106,9 @@ class Operand:
     def constant(self, what: str) -> NDArray[Any]:
         """The value, which must be the same at both probes."""
         first, second = self.small.value, self.large.value
-        if first is None or second is None or first.size > MOST_ELEMENTS or self.by_statistics:
+        if self.by_statistics:
+            raise ObstacleError(f"its {what} is computed from pixel values", f"Export with a constant {what}")
+        if first is None or second is None or first.size > MOST_ELEMENTS:
             raise ObstacleError(f"its {what} is not a constant", f"Export the network with a constant {what}")
         if not np.array_equal(first, second):
             raise ObstacleError(f"its {what} changes with the image size", f"Export with a constant {what}")
@@ -162,4 +169,4 @@ class NodeView:
         for index, _, _ in self.features:
             if index > 0:
                 what = names[index - 1] if index - 1 < len(names) else f"input {index}"
-                raise ObstacleError(f"its {what} is computed from the image", f"Export with a constant {what}")
+                raise ObstacleError(f"its {what} is computed from the image's pixels", f"Export with a constant {what}")

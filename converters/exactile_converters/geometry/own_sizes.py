@@ -214,7 +214,7 @@ class _Search:
             remainder=remainder,
             size_constant=constant,
             others=None,
-            one_pass=f"{first.op} {first.node!r}: {first.reason}",
+            one_pass=first.summary,
         )
         place = small["y"], small["x"]
         if self._sizes_as_told(ImageSizes(place, place), known | {axis: told}) is None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 import onnx_ir as ir
 
 from exactile_converters.geometry.feature_maps import ForwardWalk
-from exactile_converters.geometry.obstacle import Obstacle
+from exactile_converters.geometry.obstacle import ObstacleError, obstacle_at
 
 Walk = Callable[[int, int], ForwardWalk]
 """A walk at the probed sizes and so many rows and columns more."""
@@ -40,11 +40,12 @@ def settle_period(walk: ForwardWalk, nodes: Sequence[ir.Node], *, more: Walk, ba
     node = first_difference(walk, other, nodes)
     if node is not None:
         walk.obstacles.append(
-            Obstacle(
-                node=node.name or node.outputs[0].name or "?",
-                op=node.op_type,
-                reason="it does something else for each size of the image, and a tile has another one",
-                remedy="Pad and crop outside of the network, and export it without",
+            obstacle_at(
+                node,
+                ObstacleError(
+                    "it does something else for each size of the image, and a tile has another one",
+                    "Pad and crop outside of the network, and export it without",
+                ),
             )
         )
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from exactile_converters.geometry.edge_masks import made_for_masks
 from exactile_converters.geometry.feature_maps import ForwardWalk
-from exactile_converters.geometry.obstacle import Obstacle
+from exactile_converters.geometry.obstacle import ObstacleError, obstacle_at
 from exactile_converters.geometry.probe import Probe
 
 COMPARISONS = {"Greater", "GreaterOrEqual", "Less", "LessOrEqual"}
@@ -53,12 +53,13 @@ def check_size_decisions(
     for node in suspects:
         if not (node in for_masks and _grows(node, probes)) and _turns(node, probes, places, smallest):
             walk.obstacles.append(
-                Obstacle(
-                    node=node.name or node.outputs[0].name or "?",
-                    op=node.op_type,
-                    reason="it decides something by the image's size, and a tile, whose size is another one, would "
-                    "decide otherwise",
-                    remedy="Export the network without a case for small or large images",
+                obstacle_at(
+                    node,
+                    ObstacleError(
+                        "it decides something by the image's size, and a tile, whose size is another one, would "
+                        "decide otherwise",
+                        "Export the network without a case for small or large images",
+                    ),
                 )
             )
 

@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from exactile_converters.geometry.feature_maps import SIZES_MAY_VARY, ForwardWalk
 from exactile_converters.geometry.node_view import FREE_OF_SIZE, VARYING
-from exactile_converters.geometry.obstacle import Obstacle
+from exactile_converters.geometry.obstacle import ObstacleError, obstacle_at
 from exactile_converters.geometry.probe import Fact, Probe, without_repeats
 from exactile_converters.geometry.rules.pixelwise import BROADCASTING
 
@@ -46,14 +46,7 @@ def check_steady_numbers(
         value = node.inputs[index]
         assert value is not None
         if not _alike([probe.of(value) for probe in probes]):
-            walk.obstacles.append(
-                Obstacle(
-                    node=node.name or node.outputs[0].name or "?",
-                    op=node.op_type,
-                    reason=VARYING.format(index),
-                    remedy=FREE_OF_SIZE,
-                )
-            )
+            walk.obstacles.append(obstacle_at(node, ObstacleError(VARYING.format(index), FREE_OF_SIZE)))
 
 
 def _suspects(walk: ForwardWalk, nodes: Sequence[ir.Node]) -> Iterator[tuple[ir.Node, int]]:

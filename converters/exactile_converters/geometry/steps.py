@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from exactile_converters.geometry.feature_maps import ForwardWalk
 from exactile_converters.geometry.node_view import SPATIAL, Label
-from exactile_converters.geometry.obstacle import Obstacle
+from exactile_converters.geometry.obstacle import ObstacleError, obstacle_at
 from exactile_converters.geometry.reach import Blocks, Interpolation, Placed, Reach, TransposedWindow, Window
 from exactile_converters.geometry.sliding import CONVOLUTIONS, POOLS
 
@@ -71,12 +71,13 @@ def check_scales(walk: ForwardWalk, nodes: Sequence[ir.Node], largest: int) -> N
                 ):
                     continue
                 walk.obstacles.append(
-                    Obstacle(
-                        node=node.name or value.name or "?",
-                        op=node.op_type,
-                        reason=f"its result has {scale} times the rows or columns of the image, in steps of "
-                        f"{scale.denominator} pixels",
-                        remedy="Reduce and enlarge by smaller factors",
+                    obstacle_at(
+                        node,
+                        ObstacleError(
+                            f"its result has {scale} times the rows or columns of the image, in steps of "
+                            f"{scale.denominator} pixels",
+                            "Reduce and enlarge by smaller factors",
+                        ),
                     )
                 )
                 return

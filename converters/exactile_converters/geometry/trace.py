@@ -13,7 +13,7 @@ from exactile.geometry import AxisGeometry, Geometry, Span
 from exactile_converters.geometry.feature_maps import FeatureMap, ForwardWalk, ImageSizes, image_shape, walk_forward
 from exactile_converters.geometry.mirrored import FLIP_BACK, Axes, flips
 from exactile_converters.geometry.node_view import SPATIAL, Label, Labels
-from exactile_converters.geometry.obstacle import Obstacle
+from exactile_converters.geometry.obstacle import Obstacle, ObstacleError, obstacle_at
 from exactile_converters.geometry.origin import origins
 from exactile_converters.geometry.period import settle_period
 from exactile_converters.geometry.probe import FOLD_LIMIT_ELEMENTS, Memory, Probe
@@ -123,28 +123,18 @@ def _check_mirrored(walk: ForwardWalk, nodes: Sequence[ir.Node], output: ir.Valu
         elif feature is not None and any(feature.constant[axis] for axis in axes if axis in feature.constant):
             reason = "the output has lost or gained pixels at its edges, and beside flips it is not known at which"
     for node in flips(walk.transfers, nodes) if reason else ():
-        walk.obstacles.append(
-            Obstacle(
-                node=node.name or node.outputs[0].name or "?",
-                op=node.op_type,
-                reason=f"it flips the image, and {reason}",
-                remedy=FLIP_BACK,
-            )
-        )
+        walk.obstacles.append(obstacle_at(node, ObstacleError(f"it flips the image, and {reason}", FLIP_BACK)))
 
 
 def _check_filled(walk: ForwardWalk, nodes: Sequence[ir.Node], *, with_statistics: bool) -> None:
     """An obstacle for the first map that no pixel reaches, where passes may keep maps and begin at them."""
     for node in nodes if with_statistics and not walk.obstacles else ():
         if node in walk.transfers and not walk.transfers[node].flows:
-            walk.obstacles.append(
-                Obstacle(
-                    node=node.name or node.outputs[0].name or "?",
-                    op=node.op_type,
-                    reason="windows slide over the map that it fills, and statistics of the image are taken beside it",
-                    remedy="Export the network without normalisation over the image, or run it in one pass",
-                )
+            error = ObstacleError(
+                "windows slide over the map that it fills, and statistics of the image are taken beside it",
+                "Export the network without normalisation over the image, or run it in one pass",
             )
+            walk.obstacles.append(obstacle_at(node, error))
             return
 
 
@@ -186,11 +176,12 @@ def _conclude(walk: ForwardWalk, nodes: list[ir.Node], output: ir.Value, remaind
     maker = output.producer()
     if maker is not None and maker.op_type == "MaxPool" and output.index() and not obstacles:
         obstacles.append(
-            Obstacle(
-                node=maker.name or output.name or "?",
-                op=maker.op_type,
-                reason="the output is the positions that it found, which count from the corner of a tile",
-                remedy="Choose another output",
+            obstacle_at(
+                maker,
+                ObstacleError(
+                    "the output is the positions that it found, which count from the corner of a tile",
+                    "Choose another output",
+                ),
             )
         )
     geometry = None

@@ -11,6 +11,7 @@ from exactile_converters.from_onnx import Network
 from exactile_converters.geometry.trace import Traced
 from exactile_converters.graphs.io import ResultWish, Wrapped, wrap
 from exactile_converters.graphs.normalization import Normalization
+from exactile_converters.obstacles.find import find_statistics
 from exactile_converters.strips.memory import graph_memory
 from exactile_converters.strips.refusal import StripError
 
@@ -22,8 +23,7 @@ def whole_graph(
 
     None where its memory is not known before it runs, or where more is known of one result than of the other.
     """
-    copy, features = network.copy(), traced.features
-    obstacles = network.trace().obstacles
+    copy, features, statistics = network.copy(), traced.features, find_statistics(network)
     write_zero_points(list(copy.model.graph), {name: feature.dtype for name, feature in features.items()})
     try:
         found = wrap(
@@ -41,5 +41,5 @@ def whole_graph(
         return None
     if (found.image, found.result) != (wrapped.image, wrapped.result):
         return None
-    short = tuple(f"{one.op} {one.node!r}: {one.reason}" for one in obstacles)
+    short = tuple(one.summary for one in statistics)
     return WholeGraph(graph=proto.SerializeToString(), memory=memory, obstacles=short)

@@ -25,7 +25,7 @@ from exactile_converters.from_onnx import Network
 from exactile_converters.geometry.cost import cost_per_pixel
 from exactile_converters.geometry.trace import Traced
 from exactile_converters.graphs.image_in import fitting_image_type
-from exactile_converters.inspection import not_tileable
+from exactile_converters.inspection import untileable
 from exactile_converters.passes.fixed import with_fixed_statistics
 from exactile_converters.verify.bounded import Bounded, TooLargeError, check_room
 from exactile_converters.verify.claim import Axis
@@ -89,7 +89,7 @@ def check_claim(
         local = with_fixed_statistics(network)
         traced = local.trace()
     if traced.geometry is None:
-        raise not_tileable(network.name, traced.obstacles)
+        raise untileable(network)
     steps = STEPS if local is network else STEPS + PASSES_STEPS
     allowed = memory_bytes if memory_bytes is not None else resident_bytes() + MEMORY_BYTES
     constants = (value.const_value for value in network.model.graph.initializers.values())

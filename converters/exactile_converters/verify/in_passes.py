@@ -20,7 +20,7 @@ from exactile_converters.from_onnx import Network
 from exactile_converters.geometry.feature_maps import FeatureMap
 from exactile_converters.geometry.trace import Traced
 from exactile_converters.graphs.io import Normalization
-from exactile_converters.inspection import not_tileable
+from exactile_converters.inspection import untileable
 from exactile_converters.passes.deploy import obstacles_left
 from exactile_converters.passes.fixed import with_fixed_statistics
 from exactile_converters.verify.comparison import Comparison
@@ -65,9 +65,9 @@ def verify(
     if seed < 0:
         raise OptionError(f"--seed must not be negative, got {seed}")
     traced, normalization = network.trace(), normalization or Normalization()
-    if traced.geometry is not None or (left := obstacles_left(network)):
+    if traced.geometry is not None or obstacles_left(network):
         if traced.geometry is None:
-            raise not_tileable(network.name, left)
+            raise untileable(network)
         return verify_local(
             network,
             geometry=geometry,

@@ -21,7 +21,7 @@ from exactile_converters.deploy import deploy
 from exactile_converters.from_onnx import Network
 from exactile_converters.geometry.trace import Traced
 from exactile_converters.graphs.io import Normalization
-from exactile_converters.inspection import not_tileable
+from exactile_converters.inspection import untileable
 from exactile_converters.verify.bounded import WHOLE_PASS_FACTOR
 from exactile_converters.verify.claim import AxisProbe
 from exactile_converters.verify.comparison import Comparison
@@ -78,7 +78,7 @@ def verify_local(
     """
     traced = network.trace()
     if traced.geometry is None:
-        raise not_tileable(network.name, traced.obstacles)
+        raise untileable(network)
     claimed = geometry or traced.geometry
     scores = scores_of(network, traced.features).name or ""
     subject = _plain(network, traced)

@@ -49,6 +49,9 @@ def inspect(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing picture.")] = False,
     trust_probe: TrustProbeOption = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Name every node of each kind of obstacle, and what follows from it.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
     """Print a network's geometry, cost and memory, read off its graph; or the obstacles to tiling it exactly.
@@ -69,4 +72,4 @@ def inspect(
         if as_json:
             typer.echo(json.dumps(inspection_object(inspection, model, known, at), indent=2))
         else:
-            print_inspection(inspection, model, known, at)
+            print_inspection(inspection, model, known, at, verbose=verbose)

@@ -48,10 +48,7 @@ def inspection_object(
         "at_size": asdict(at) if at is not None else None,
         "passes": passes_object(inspection.passes) if inspection.passes is not None else None,
         "probe": probe_object(inspection),
-        "obstacles": [
-            {"node": found.node, "op": found.op, "reason": found.reason, "remedy": found.remedy}
-            for found in inspection.obstacles
-        ],
+        "obstacles": [obstacle_object(found) for found in inspection.obstacles],
         "inputs": [
             {**_tensor(tensor), "image_channels": list(tensor.image_channels or ())} for tensor in inspection.inputs
         ],
@@ -81,6 +78,25 @@ def probe_object(inspection: Any) -> dict[str, Any] | None:
         "period": {axis: one.period for axis, one in axes.items()} or None,
         "runs": found.runs if found is not None else None,
         "reason": reason or None,
+    }
+
+
+def obstacle_object(found: Any) -> dict[str, Any]:
+    """One kind of obstacle by its first ``node``; ``nodes`` are all of them, ``consequences`` what follows from them.
+
+    ``statistic``: a number of the whole image, which passes find; ``module`` is the path of the first node's module
+    where the file tells it beside the node's name.
+    """
+    return {
+        "node": found.node,
+        "op": found.op,
+        "reason": found.reason,
+        "remedy": found.remedy,
+        "count": found.count,
+        "nodes": [found.node, *found.others],
+        "module": found.module or None,
+        "statistic": found.statistic,
+        "consequences": [{"node": one.node, "op": one.op, "reason": one.reason} for one in found.consequences],
     }
 
 

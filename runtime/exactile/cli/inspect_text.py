@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from exactile.cli.declared_text import declared_rows
+from exactile.cli.obstacle_text import obstacle_lines
 from exactile.cli.size_memory import SizeMemory
 from exactile.cli.size_text import sizes_in_words
 from exactile.plan.budget import format_bytes
@@ -28,10 +29,13 @@ MOST_LISTED = 4
 """Statistics of a pass that are named."""
 
 
-def print_inspection(inspection: Any, model: Path, known: Verification | None, at: SizeMemory | None = None) -> None:
+def print_inspection(
+    inspection: Any, model: Path, known: Verification | None, at: SizeMemory | None = None, *, verbose: bool = False
+) -> None:
     """``Inspection`` of the converter on stdout, as tables.
 
-    ``known``: how its claim is known to hold; ``at``: what an image of one size takes.
+    ``known``: how its claim is known to hold; ``at``: what an image of one size takes; ``verbose``: every node of each
+    kind of obstacle, and what follows from it.
     """
     console = Console(highlight=False, soft_wrap=True)
     table = Table.grid(padding=(0, 2))
@@ -47,11 +51,11 @@ def print_inspection(inspection: Any, model: Path, known: Verification | None, a
         console.print(_path_table(inspection.profile))
     if inspection.passes is not None:
         console.print(_passes_table(inspection.passes))
-        return
+        if not verbose:
+            return
     for found in inspection.obstacles:
-        console.print(f"\nobstacle  {found.op} '{found.node}'", markup=False)
-        console.print(f"  reason  {found.reason}", markup=False)
-        console.print(f"  remedy  {found.remedy}", markup=False)
+        for line in obstacle_lines(found, verbose=verbose):
+            console.print(line, markup=False)
 
 
 def _rows(inspection: Any, model: Path, known: Verification | None) -> Iterator[tuple[str, str]]:

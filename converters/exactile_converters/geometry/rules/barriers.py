@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from exactile_converters.geometry.node_view import NodeView
-from exactile_converters.geometry.obstacle import ObstacleError
+from exactile_converters.geometry.obstacle import ObstacleError, StatisticError
 from exactile_converters.geometry.registry import Transfer, rule
 from exactile_converters.geometry.sliding import RUNTIME_DOMAIN
 
@@ -60,6 +60,9 @@ _REASONS: dict[str, tuple[str, str]] = {
 }
 BARRIERS = {("", op): reason for ops, reason in _REASONS.items() for op in ops.split()}
 
+STATISTICS = {BARRIERS["", op] for op in ("GlobalAveragePool", "InstanceNormalization")}
+"""Reasons of operators that take numbers of the whole map."""
+
 LIKE = {
     "Attention": "Attention",
     "AttnLSTM": "LSTM",
@@ -86,4 +89,5 @@ BARRIERS |= {(RUNTIME_DOMAIN, op): BARRIERS["", like] for op, like in LIKE.items
 @rule(*LIKE, domain=RUNTIME_DOMAIN)
 def barrier(node: NodeView) -> Transfer:
     """No operator of the table tiles, whatever its attributes."""
-    raise ObstacleError(*BARRIERS[node.node.domain, node.op])
+    reason = BARRIERS[node.node.domain, node.op]
+    raise (StatisticError if reason in STATISTICS else ObstacleError)(*reason)

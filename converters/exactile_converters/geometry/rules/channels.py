@@ -10,9 +10,10 @@ from exactile_converters.geometry.node_view import (
     NodeView,
     Operand,
     is_spatial,
+    is_whole,
     same_places,
 )
-from exactile_converters.geometry.obstacle import ObstacleError, SizesDifferError
+from exactile_converters.geometry.obstacle import ObstacleError, SizesDifferError, StatisticError
 from exactile_converters.geometry.registry import Flow, Transfer, rule
 from exactile_converters.geometry.rules.cyclic_shift import cyclic_shift
 from exactile_converters.geometry.rules.pixelwise import positions_of
@@ -88,7 +89,7 @@ def reduce(node: NodeView) -> Transfer:
     axes = _reduced_axes(node, tuple(range(operand.rank)))
     over = [labels[axis] for axis in axes if is_spatial(labels[axis])]
     if over:
-        raise ObstacleError(
+        raise (StatisticError if is_whole(over) else ObstacleError)(
             f"it reduces over {' and '.join(over)}, so that its result depends on the whole image",
             "Replace the global pooling, attention or normalisation by one that looks at a bounded neighbourhood",
         )

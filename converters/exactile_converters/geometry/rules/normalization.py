@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from exactile_converters.geometry.node_view import NodeView, is_spatial
-from exactile_converters.geometry.obstacle import ObstacleError
+from exactile_converters.geometry.node_view import NodeView, is_spatial, is_whole
+from exactile_converters.geometry.obstacle import ObstacleError, StatisticError
 from exactile_converters.geometry.registry import Flow, Transfer, rule
 
 REMEDY = "Train with batch normalisation (frozen at inference), or normalise over channels only"
@@ -42,4 +42,6 @@ def _check(node: NodeView, axes: tuple[int, ...]) -> None:
     _, labels = node.feature()
     over = [labels[axis] for axis in axes if is_spatial(labels[axis])]
     if over:
-        raise ObstacleError(f"it normalises by statistics over {' and '.join(over)}, of the whole image", REMEDY)
+        raise (StatisticError if is_whole(over) else ObstacleError)(
+            f"it normalises by statistics over {' and '.join(over)}, of the whole image", REMEDY
+        )

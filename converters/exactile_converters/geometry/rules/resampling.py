@@ -183,10 +183,16 @@ def _check_scale(node: NodeView, dim: int, rank: int, factor: Fraction) -> None:
 
 def _factor(sizes: tuple[int, int], grown: tuple[int, int], label: Label) -> Fraction:
     factor = Fraction(grown[0], sizes[0])
-    if Fraction(grown[1], sizes[1]) != factor:
+    if grown[0] == grown[1] and sizes[0] != sizes[1]:
         raise ObstacleError(
             f"its output size along {label} is fixed: {sizes[0]} -> {grown[0]} but {sizes[1]} -> {grown[1]} pixels",
             "Export with dynamic height and width, and resize by a factor instead of to a size",
+        )
+    if Fraction(grown[1], sizes[1]) != factor:
+        raise ObstacleError(
+            f"its factor along {label} depends on the image's size: {sizes[0]} -> {grown[0]} but {sizes[1]} -> "
+            f"{grown[1]} pixels",
+            "Resize by a factor that is the same for all sizes",
         )
     if label not in ("y", "x") and factor != 1:
         raise ObstacleError("it resizes an axis that is not spatial", "Resize height and width only")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from math import prod
 
 from exactile_converters.geometry.node_view import Label, Labels, NodeView, Operand, is_spatial
-from exactile_converters.geometry.obstacle import ObstacleError
+from exactile_converters.geometry.obstacle import ObstacleError, StatisticError
 from exactile_converters.geometry.reach import Blocks, Reach, Window
 from exactile_converters.geometry.registry import Flow, Transfer, rule
 from exactile_converters.geometry.rules.products import CONVOLVE
@@ -16,7 +16,12 @@ Size = tuple[int, int]
 """A dimension at both probes."""
 
 KEEP_AXES = "Keep height and width as axes of their own"
+DYNAMIC = (
+    "Export with dynamic height and width; sizes that Python computes (int, math.ceil) become numbers in a TorchScript "
+    "export"
+)
 PRODUCTS = {"Gemm", "MatMul"}
+NORMALIZATION = "InstanceNormalization"
 
 
 @dataclass(slots=True)
@@ -60,17 +65,25 @@ def _groups(node: NodeView, operand: Operand, labels: Labels, result: Operand) -
             elif _readers(node) & PRODUCTS:
                 raise ObstacleError(_mixing(node, [label for label in labels if label != "n"]), CONVOLVE)
             else:
-                raise ObstacleError(
-                    f"it reshapes {operand.small.shape} to {result.small.shape} but {operand.large.shape} to "
-                    f"{result.large.shape}, which does not follow the image's size",
-                    "Export with dynamic height and width",
-                )
+                raise ObstacleError(_not_following(operand, result), DYNAMIC)
         groups.append(group)
     if groups:
         while before:
             _take(groups[-1], before)
         groups[-1].after += after
     return groups
+
+
+def _not_following(operand: Operand, result: Operand) -> str:
+    if operand.small.shape != operand.large.shape and result.small.shape == result.large.shape:
+        return (
+            f"it reshapes to {result.small.shape} whatever the image's size: the size that the network was exported at "
+            "is written into it as numbers"
+        )
+    return (
+        f"it reshapes {operand.small.shape} to {result.small.shape} but {operand.large.shape} to {result.large.shape}, "
+        "which does not follow the image's size"
+    )
 
 
 def _take(group: _Group, before: list[tuple[Label, Size]]) -> None:
@@ -102,8 +115,9 @@ def _regroup(node: NodeView, group: _Group, operand: Operand, reach: dict[Label,
             "Use attention in windows of a constant size only, or run the whole image at once",
         )
     if made is None:
-        remedy = CONVOLVE if _readers(node) & PRODUCTS else KEEP_AXES
-        raise ObstacleError(_mixing(node, [label for label, _ in inside]), remedy)
+        readers = _readers(node)
+        kind = StatisticError if NORMALIZATION in readers else ObstacleError
+        raise kind(_mixing(node, [label for label, _ in inside]), CONVOLVE if readers & PRODUCTS else KEEP_AXES)
     remaining = iter(made)
     return [next(remaining) if size != (1, 1) else "c" for size in group.after]
 
@@ -134,7 +148,7 @@ def _place(
 def _mixing(node: NodeView, labels: list[Label]) -> str:
     readers = _readers(node)
     mixed = " and ".join({"n": "batch", "c": "channels"}.get(label, label) for label in labels)
-    if "InstanceNormalization" in readers:
+    if NORMALIZATION in readers:
         return f"it gathers {mixed} for a normalisation by statistics of the whole image (group normalisation)"
     if readers & PRODUCTS:
         return f"it gathers {mixed} for a fully connected layer, which connects all positions of the image"

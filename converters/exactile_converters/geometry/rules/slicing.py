@@ -52,6 +52,8 @@ def pad(node: NodeView) -> Transfer:
 def slice_(node: NodeView) -> Transfer:
     """Channels in any way; of the image, a constant crop from the edges, every s-th pixel, or all in reverse order."""
     node.only_first_is_feature(("start", "end", "axes", "step"))
+    if any(bound is not None and bound.by_statistics for bound in node.operands[1:]):
+        raise ObstacleError("where it begins or ends is computed from pixel values", ANCHOR)
     operand, labels = node.feature()
     result = node.result()
     reach: dict[Label, Reach] = {}
@@ -113,5 +115,5 @@ def _both(operand: Operand | None) -> tuple[NDArray[np.int64], NDArray[np.int64]
         or operand.large.value is None
         or operand.small.value.size > MOST_ELEMENTS
     ):
-        raise ObstacleError("where it starts depends on the data", ANCHOR)
+        raise ObstacleError("where it begins or ends is not known before it runs", ANCHOR)
     return operand.small.value.ravel(), operand.large.value.ravel()

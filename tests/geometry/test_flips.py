@@ -11,9 +11,9 @@ import pytest
 from exactile.errors import NotTileableError
 from exactile_converters.from_onnx import prepare_network
 from exactile_converters.inspection import inspect_network
-from tests.support.placed_nets import Net
 from tests.geometry.test_own_sizes import plain, session
 from tests.placed.test_placed_operators import check, image_of
+from tests.support.placed_nets import Net
 
 FIRST = -(2**63)
 ROWS, COLUMNS = 2, 3

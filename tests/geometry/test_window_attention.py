@@ -15,7 +15,7 @@ from exactile_converters.deploy import deploy
 from exactile_converters.from_onnx import Network, prepare_network
 from exactile_converters.verify.claim_check import check_claim
 from tests.support.oracle import given_pass
-from tests.window_nets import MaxViT, Swin, exported
+from tests.support.window_nets import MaxViT, Swin, exported
 
 TOLERANCE = 2e-6
 """Of the largest value: sums in another order."""

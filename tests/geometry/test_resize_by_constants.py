@@ -13,9 +13,9 @@ import pytest
 
 from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource
-from tests.support.placed_nets import Net
 from tests.geometry.test_own_sizes import session
 from tests.placed.test_placed_operators import check, image_of, one_pass
+from tests.support.placed_nets import Net
 
 MODES = (
     ("floor", "half_pixel"),

@@ -19,9 +19,9 @@ from exactile_converters.inspection import inspect_network
 from exactile_converters.probed.deploy import trusted
 from exactile_converters.probed.locality import find_locality
 from exactile_converters.probed.refusal import NotLocalError, TooSlowError
-from tests import unproven_nets
-from tests.support.command import within
 from tests.placed.test_placed_operators import image_of, one_pass
+from tests.support import unproven_nets
+from tests.support.command import within
 
 
 def network_of(model: bytes) -> Network:

@@ -1,0 +1,50 @@
+"""Shapes behind operands that do not fit each other: those that they would have if the constant did.
+
+A position embedding that is stored for one image size stops shape inference at the first Add. Behind it lie attention
+and what else there is to tell. So element-wise operators that fail count as if they made their largest operand's shape.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import onnx_ir as ir
+
+from exactile_converters.geometry.probe import Fact, Memory, Probe, not_regrouped
+from exactile_converters.geometry.rules.pixelwise import BROADCASTING
+
+
+class LenientProbe(Probe):
+    """``doubtful`` are values whose shape follows from a failure that no such assumption mends, by name."""
+
+    def __init__(
+        self,
+        model: ir.Model,
+        input_name: str,
+        input_shape: tuple[int, ...],
+        others: Mapping[str, tuple[int, ...]] | None = None,
+        visits: bool = True,
+        memory: Memory | None = None,
+    ) -> None:
+        self.doubtful: set[str] = set()
+        super().__init__(model, input_name, input_shape, others, visits, memory)
+
+    def visit(self, node: ir.Node) -> None:
+        """Find the facts of what ``node`` computes, or would compute."""
+        super().visit(node)
+        if node in self.failures and node.op_type in BROADCASTING:
+            self._assume(node)
+        if not_regrouped(node, self) or any(value is not None and value.name in self.doubtful for value in node.inputs):
+            self.doubtful.update(value.name for value in node.outputs if value.name)
+
+    def sure_shape(self, value: ir.Value | None) -> tuple[int, ...] | None:
+        """The shape of ``value``; None where it is not known, or doubtful."""
+        fact = self.of(value)
+        return None if fact is None or value is None or value.name in self.doubtful else fact.shape
+
+    def _assume(self, node: ir.Node) -> None:
+        facts = [fact for value in node.inputs if (fact := self.of(value)) is not None and fact.shape is not None]
+        if facts:
+            largest = max(facts, key=lambda fact: math.prod(fact.shape or ()))
+            self.facts.update((out.name, Fact(largest.dtype, largest.shape)) for out in node.outputs if out.name)
