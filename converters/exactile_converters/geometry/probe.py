@@ -7,7 +7,7 @@ of that folds to numbers. Two probes of different size then tell what grows with
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from onnx import TypeProto, helper, numpy_helper, shape_inference
 from onnx.reference import ReferenceEvaluator
 
+from exactile_converters.geometry.plain_shapes import plain_shape
 from exactile_converters.geometry.runtime_shapes import made_by_runtime
 from exactile_converters.geometry.sliding import made_shape
 
@@ -48,6 +49,9 @@ SMALL_VALUE_ELEMENTS = 1 << 12
 
 LARGEST_RANK = 64
 
+
+LEARNT = "constants"
+"""Under this, a memory holds the constants of its graph and what is known of them."""
 
 LARGEST_KEY_BYTES = 1 << 12
 """A node that reads a larger computed constant is visited anew each time."""
@@ -93,13 +97,24 @@ class Probe:
         for value in model.graph.inputs:
             if value.name in shapes and value.dtype is not None:
                 self.facts[value.name] = Fact(value.dtype.value, shapes[value.name])
-        for name, value in model.graph.initializers.items():
-            self.learn(name, value)
+        self._learn_all(model.graph.initializers)
         for node in model.graph if visits else ():
             self.visit(node)
 
     def of(self, value: ir.Value | None) -> Fact | None:
         return self.facts.get(value.name or "") if value is not None else None
+
+    def _learn_all(self, constants: Mapping[str, ir.Value]) -> None:
+        """Take up all constants of the graph; the same ones at once, for probes that share a memory."""
+        known = self._memory.get(LEARNT) if self._memory is not None else None
+        held = tuple(constants.values())
+        if known is not None and known[0] == held:
+            self.facts.update(known[1])
+            return
+        for name, value in constants.items():
+            self.learn(name, value)
+        if self._memory is not None:
+            self._memory[LEARNT] = held, {name: self.facts[name] for name in constants if name in self.facts}
 
     def learn(self, name: str, constant: ir.Value) -> None:
         """Take up a constant of the graph. Its bytes are read once for all probes that share a memory."""
@@ -145,6 +160,8 @@ class Probe:
         return tuple(read)
 
     def _visit(self, node: ir.Node, inputs: Mapping[str, Fact]) -> None:
+        if self._visit_plain(node):
+            return
         proto = self._kept(("proto", node), lambda: ir.serde.serialize_node(node))
         try:
             types = self._of_runtime(node)
@@ -158,6 +175,26 @@ class Probe:
         for output in node.outputs:
             if output.name:
                 self.facts[output.name] = folded.get(output.name) or _fact(types.get(output.name))
+        self._leave_to_rules(node)
+
+    def _visit_plain(self, node: ir.Node) -> bool:
+        """Whether rules for sizes told the shape of what ``node`` makes: they told it before as ONNX does."""
+        facts = [self.of(value) for value in node.inputs]
+        dtype = self._memory.get(_signature(node, facts)) if self._memory is not None else None
+        shape = plain_shape(node, _shapes(facts)) if dtype is not None and not _all_known(facts) else None
+        if shape is None:
+            return False
+        self.facts[node.outputs[0].name or ""] = Fact(dtype, shape)
+        return True
+
+    def _leave_to_rules(self, node: ir.Node) -> None:
+        """Remember that the rules for sizes tell what was found of ``node``, if they do."""
+        facts = [self.of(value) for value in node.inputs]
+        made = [self.of(value) for value in node.outputs if value.name]
+        if self._memory is None or len(made) != 1 or made[0] is None or _all_known(facts):
+            return
+        if made[0].shape is not None and made[0].shape == plain_shape(node, _shapes(facts)):
+            self._memory[_signature(node, facts)] = made[0].dtype
 
     def _kept(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """What probes that share a memory make once."""
@@ -298,6 +335,21 @@ def not_regrouped(node: ir.Node, probe: Probe) -> str:
     if before is None or after is None or math.prod(before) == math.prod(after):
         return ""
     return f"the values of {list(before)} cannot be regrouped as {list(after)}"
+
+
+def _signature(node: ir.Node, facts: Sequence[Fact | None]) -> Hashable:
+    """What decides, beside sizes, how ``node`` makes shapes."""
+    kinds = ((fact.dtype, len(fact.shape)) if fact is not None and fact.shape is not None else None for fact in facts)
+    return ("plain", node, *kinds)
+
+
+def _shapes(facts: Sequence[Fact | None]) -> list[tuple[int, ...] | None]:
+    return [fact.shape if fact is not None else None for fact in facts]
+
+
+def _all_known(facts: Sequence[Fact | None]) -> bool:
+    """Whether all operands are constants, so that the result is one."""
+    return all(fact is None or fact.value is not None for fact in facts)
 
 
 def without_repeats(array: NDArray[Any]) -> NDArray[Any]:

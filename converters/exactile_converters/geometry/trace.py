@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from math import ceil, floor, lcm
 
@@ -15,7 +15,7 @@ from exactile_converters.geometry.node_view import SPATIAL, Label, Labels
 from exactile_converters.geometry.obstacle import Obstacle
 from exactile_converters.geometry.origin import origins
 from exactile_converters.geometry.period import settle_period
-from exactile_converters.geometry.probe import Probe
+from exactile_converters.geometry.probe import Memory, Probe
 from exactile_converters.geometry.reach import Placed
 from exactile_converters.geometry.size_decisions import check_size_decisions
 from exactile_converters.geometry.steady_numbers import check_steady_numbers
@@ -39,7 +39,8 @@ class Traced:
     """What the walk found: ``geometry`` is None exactly when there are obstacles. ``sizes`` are those it probed.
 
     ``own`` are walks at sizes of other remainders that can be tiled, by axis and remainder; ``in_one_piece`` what maps
-    have more than their share of the image at those that cannot.
+    have more than their share of the image at those that cannot. ``memory`` is that of further probes of the graph,
+    as long as it is not changed.
     """
 
     geometry: Geometry | None
@@ -50,6 +51,7 @@ class Traced:
     walk: ForwardWalk
     own: Mapping[tuple[Label, int], ForwardWalk] = field(default_factory=dict)
     in_one_piece: Mapping[tuple[Label, int], Mapping[str, Fraction]] = field(default_factory=dict)
+    memory: Memory = field(default_factory=dict, repr=False, compare=False)
 
 
 def trace(
@@ -66,9 +68,10 @@ def trace(
     ``model``'s graph must be sorted, without functions, its names unique.
     """
     nodes = ancestors(model, output, *also)
+    memory: Memory = {}
 
     def forward(remainder: int, base: int, more: tuple[int, int] = (0, 0)) -> ForwardWalk:
-        return walk_forward(model, image, labels, channels, nodes, probed_sizes(base, remainder, more))
+        return walk_forward(model, image, labels, channels, nodes, probed_sizes(base, remainder, more), memory)
 
     base = lcm(FIRST_BASE_PX, written_steps(nodes, LARGEST_STRIDE))
     walk = forward(0, base)
@@ -89,11 +92,12 @@ def trace(
         check(
             walk,
             nodes,
-            lambda place: Probe(model, image.name or "", image_shape(labels, channels, place)),
+            lambda place: Probe(model, image.name or "", image_shape(labels, channels, place), memory=memory),
             base=base,
             smallest=smallest,
         )
-    return _conclude(walk, nodes, output, remainder, probed_sizes(base, remainder))
+    found = _conclude(walk, nodes, output, remainder, probed_sizes(base, remainder))
+    return replace(found, memory=memory)
 
 
 def probed_sizes(base: int, remainder: int, more: tuple[int, int] = (0, 0)) -> ImageSizes:
