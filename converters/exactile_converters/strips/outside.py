@@ -32,7 +32,7 @@ def large_constants(graph: ir.Graph) -> Weights:
         if stored is None or stored.size <= SMALL_VALUE_ELEMENTS or name.startswith(FLOAT_OF):
             continue
         array = stored.numpy()
-        if array.dtype.isbuiltin and array.dtype.kind in "biuf" and array.nbytes >= SHARED_FROM_BYTES:
+        if array.dtype.isnative and array.dtype.kind in "biuf" and array.nbytes >= SHARED_FROM_BYTES:
             found[name] = np.ascontiguousarray(array)
     return found
 

@@ -43,12 +43,18 @@ def suitable_tiles(geometry: Geometry) -> list[tuple[int, int]]:
 
 def _sides(axis: AxisGeometry) -> list[int]:
     before, after = round_up(max(0, axis.margin_before), axis.stride), max(0, axis.margin_after)
+    least = max(_smallest(one) for one in (axis, *(axis.others or ())) if not one.one_pass)
     advance, found = round_up(max(32, (before + after) // 2), axis.stride), []
     while True:
-        found.append(axis.accepted_size(before + advance + after))
+        found.append(axis.accepted_size(max(least, before + advance + after)))
         if advance <= axis.stride:
             return found
         advance = round_up(advance // 2, axis.stride)
+
+
+def _smallest(axis: AxisGeometry) -> int:
+    """The smallest tile of images of its remainder."""
+    return round_up(axis.margin_before, axis.stride) + axis.stride + axis.margin_after
 
 
 def noise_pixels(
