@@ -7,9 +7,11 @@ the same of it once, for inputs of the same types and ranks.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from exactile_converters.geometry.sliding import CONVOLUTIONS, POOLS, made_shape
 
@@ -35,6 +37,21 @@ def plain_shape(node: ir.Node, shapes: Sequence[Shape | None]) -> Shape | None:
     except (ValueError, IndexError):
         return None
     return shape if shape is not None and min(shape, default=1) > 0 else None
+
+
+def resized_shape(node: ir.Node, shapes: Sequence[Shape | None], values: Sequence[NDArray[Any] | None]) -> Shape | None:
+    """Of a Resize of all axes, to sizes or by factors that are known; None for others."""
+    scales, sizes = ([*values, None, None, None][place] for place in (2, 3))
+    if node.domain not in ("", "ai.onnx") or shapes[0] is None or node.attributes.keys() & {"axes"}:
+        return None
+    if sizes is not None and node.attributes.get_string("keep_aspect_ratio_policy", "stretch") == "stretch":
+        shape = tuple(int(size) for size in sizes)
+    elif scales is not None and len(scales) == len(shapes[0]):
+        # In single precision, as ONNX's shape inference multiplies.
+        shape = tuple(int(np.float32(size) * np.float32(scale)) for size, scale in zip(shapes[0], scales, strict=True))
+    else:
+        return None
+    return shape if len(shape) == len(shapes[0]) and min(shape, default=1) > 0 else None
 
 
 def _unchanged(_node: ir.Node, shapes: Sequence[Shape | None]) -> Shape | None:

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from onnx import TypeProto, helper, numpy_helper, shape_inference
 from onnx.reference import ReferenceEvaluator
 
-from exactile_converters.geometry.plain_shapes import plain_shape
+from exactile_converters.geometry.plain_shapes import plain_shape, resized_shape
+from exactile_converters.geometry.plain_values import plain_value
 from exactile_converters.geometry.runtime_shapes import made_by_runtime
 from exactile_converters.geometry.sliding import made_shape
 
@@ -178,23 +179,27 @@ class Probe:
         self._leave_to_rules(node)
 
     def _visit_plain(self, node: ir.Node) -> bool:
-        """Whether rules for sizes told the shape of what ``node`` makes: they told it before as ONNX does."""
+        """Whether rules for sizes told what ``node`` makes: they told it before as ONNX does."""
         facts = [self.of(value) for value in node.inputs]
-        dtype = self._memory.get(_signature(node, facts)) if self._memory is not None else None
-        shape = plain_shape(node, _shapes(facts)) if dtype is not None and not _all_known(facts) else None
-        if shape is None:
+        if self._memory is None or _signature(node, facts) not in self._memory:
             return False
-        self.facts[node.outputs[0].name or ""] = Fact(dtype, shape)
+        dtype: int = self._memory[_signature(node, facts)]
+        fact = _plain(node, facts, dtype)
+        if fact is None:
+            return False
+        self.facts[node.outputs[0].name or ""] = fact
         return True
 
     def _leave_to_rules(self, node: ir.Node) -> None:
         """Remember that the rules for sizes tell what was found of ``node``, if they do."""
         facts = [self.of(value) for value in node.inputs]
         made = [self.of(value) for value in node.outputs if value.name]
-        if self._memory is None or len(made) != 1 or made[0] is None or _all_known(facts):
+        found = made[0] if len(made) == 1 else None
+        if self._memory is None or found is None or found.shape is None:
             return
-        if made[0].shape is not None and made[0].shape == plain_shape(node, _shapes(facts)):
-            self._memory[_signature(node, facts)] = made[0].dtype
+        told = _plain(node, facts, found.dtype)
+        if told is not None and told.shape == found.shape and _equal(told.value, found.value):
+            self._memory[_signature(node, facts)] = found.dtype
 
     def _kept(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """What probes that share a memory make once."""
@@ -343,13 +348,24 @@ def _signature(node: ir.Node, facts: Sequence[Fact | None]) -> Hashable:
     return ("plain", node, *kinds)
 
 
-def _shapes(facts: Sequence[Fact | None]) -> list[tuple[int, ...] | None]:
-    return [fact.shape if fact is not None else None for fact in facts]
+def _plain(node: ir.Node, facts: Sequence[Fact | None], dtype: int) -> Fact | None:
+    """What rules for sizes tell of what ``node`` makes, which is of ``dtype``; None where there are none for it."""
+    shapes = [fact.shape if fact is not None else None for fact in facts]
+    if node.op_type == "Shape" and not node.domain and not node.attributes and shapes[0] is not None:
+        return Fact(dtype, (len(shapes[0]),), np.array(shapes[0], np.int64))
+    values = [fact.value if fact is not None else None for fact in facts]
+    if all(fact is None or fact.value is not None for fact in facts):
+        value = plain_value(node, values)
+        return Fact(dtype, value.shape, value) if value is not None else None
+    shape = resized_shape(node, shapes, values) if node.op_type == "Resize" else plain_shape(node, shapes)
+    return Fact(dtype, shape) if shape is not None else None
 
 
-def _all_known(facts: Sequence[Fact | None]) -> bool:
-    """Whether all operands are constants, so that the result is one."""
-    return all(fact is None or fact.value is not None for fact in facts)
+def _equal(one: NDArray[Any] | None, other: NDArray[Any] | None) -> bool:
+    """Whether both are unknown, or the same to the type."""
+    if one is None or other is None:
+        return one is other
+    return one.dtype == other.dtype and np.array_equal(one, other)
 
 
 def without_repeats(array: NDArray[Any]) -> NDArray[Any]:

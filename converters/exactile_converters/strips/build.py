@@ -62,10 +62,7 @@ def build_strips(
         mark_doubt(model)
         need_bytes = strip_memory(model, source, carried, role)
         store_in_half_precision(model, SHARED_FROM_BYTES)
-        weights.update(
-            {one.name: source.large[one.name] for one in model.graph.initializer if one.name in source.large}
-        )
-        share_weights(model, weights)
+        share_weights(model, weights, outside=source.large)
         graphs[role] = StripGraph(graph=model.SerializeToString(), memory=need_bytes)
         if like is not None and graphs[role].graph == like.graphs[role].graph:
             graphs[role] = like.graphs[role]
