@@ -68,7 +68,7 @@ from exactile.errors import NotTileableError, OutputExistsError, SinkError
 from exactile_converters.cuda_kernels.doubts import mark_doubt
 from exactile_converters.graphs.io import Normalization
 from exactile_converters.precision import Precision
-from exactile_converters.strips.build import SHARED_FROM_BYTES
+from exactile_converters.strips.outside import SHARED_FROM_BYTES
 
 ALIGNMENT_BYTES = 64
 """Arrays in ``weights.bin`` begin at multiples of it, as engines like to read them."""

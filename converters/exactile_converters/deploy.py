@@ -15,6 +15,7 @@ from exactile_converters.explicit_windows import write_windows
 from exactile_converters.explicit_zero_points import write_zero_points
 from exactile_converters.external_files import external_files
 from exactile_converters.from_onnx import Network, load_network
+from exactile_converters.geometry.probe import Memory
 from exactile_converters.graphs.computing import mac_per_pixel
 from exactile_converters.graphs.io import MapDtype, Normalization, ResultWish, wrap
 from exactile_converters.graphs.memory_records import wrapped_memory
@@ -180,13 +181,14 @@ def _deployed(
             told.other_strips,
         )
     else:
-        memory, graph = wrapped_memory(wrapped, traced.sizes), finished_graph(wrapped).SerializeToString()
+        probed: Memory = {}
+        memory, graph = wrapped_memory(wrapped, traced.sizes, probed), finished_graph(wrapped).SerializeToString()
         if of_fewer_bits is not None:
             model, reason, others = executed_strips(
                 of_fewer_bits, wrapped, traced, image_size, normalization=normalization, wish=wish
             )
         else:
-            model, reason, others = made_strips(wrapped, traced, image_size, wanted=strips)
+            model, reason, others = made_strips(wrapped, traced, image_size, wanted=strips, memory=probed)
     contract = Contract(
         model_name=network.name,
         geometry=traced.geometry.all_placed,  # its graph is told the position, whether or not the size asks for it

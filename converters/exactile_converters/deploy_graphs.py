@@ -8,6 +8,7 @@ import onnx_ir as ir
 from exactile.contract import PlacedModel, StripModel
 from exactile.geometry import round_up
 from exactile_converters.cuda_kernels.doubts import mark_doubt
+from exactile_converters.geometry.probe import Memory
 from exactile_converters.geometry.trace import Traced
 from exactile_converters.graphs.io import Wrapped, statistics_as_inputs
 from exactile_converters.placed.tile_graph import place_in_tile
@@ -40,15 +41,20 @@ def made_strips(
     *,
     wanted: bool,
     told: Told | None = None,
+    memory: Memory | None = None,
 ) -> tuple[StripModel | None, str, Others]:
-    """Strips, or why there are none, and those for images of other remainders."""
+    """Strips, or why there are none, and those for images of other remainders.
+
+    ``memory`` is that of probes of the wrapped graph, as it is.
+    """
+    memory = memory if memory is not None else {}
     assert traced.geometry is not None
     if not wanted:
         return None, "the model was deployed without strips", {}
     try:
         geometry, period = traced.geometry, traced.walk.period
-        strips = build_strips(wrapped, traced.sizes, geometry.y.remainder, period=period, told=told)
-        strips, others = strips_for_own_sizes(wrapped, traced.sizes, geometry, strips, image_size, period, told)
+        strips = build_strips(wrapped, traced.sizes, geometry.y.remainder, period=period, told=told, memory=memory)
+        strips, others = strips_for_own_sizes(wrapped, traced.sizes, geometry, strips, image_size, period, told, memory)
     except StripError as error:
         return None, str(error), {}
     return strips, "", others

@@ -32,6 +32,7 @@ from exactile_converters.opset import at_least_opset
 from exactile_converters.runtime_operators.rewrite import refuse_unusable, write_as_onnx
 from exactile_converters.several_inputs import ImageValue, join_inputs
 from exactile_converters.untrusted import check_functions, check_steps, check_tensors, one_line, understood
+from exactile_converters.weights_as_arrays import hold_weights_as_arrays
 
 OLDEST_WRAPPABLE_OPSET = 13
 
@@ -120,6 +121,7 @@ def prepare_network(proto: onnx.ModelProto, *, name: str, output_name: str | Non
     try:
         model = ir.from_proto(proto)
         clean(model)
+        hold_weights_as_arrays(model)
     except Exception as error:
         raise ModelError(f"{name}: the graph is damaged: {one_line(error)}") from error
     with understood(name):

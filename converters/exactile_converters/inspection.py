@@ -20,6 +20,7 @@ from exactile_converters.geometry.cost import Cost, cost_at, cost_per_pixel
 from exactile_converters.geometry.halo_path import HaloProfile, halo_profile
 from exactile_converters.geometry.node_view import SPATIAL
 from exactile_converters.geometry.obstacle import Obstacle
+from exactile_converters.geometry.probe import Memory
 from exactile_converters.geometry.trace import Traced
 from exactile_converters.graphs.image_in import fitting_image_type
 from exactile_converters.graphs.io import Normalization, ResultWish, Wrapped, wrap
@@ -104,7 +105,8 @@ def inspect_network(network: Network, *, trust_probe: bool = False) -> Inspectio
     traced = network.with_own_sizes(network.trace())
     tileable = traced.geometry is not None
     wrapped = _wrapped(network, traced) if tileable else None
-    strips, reason = _strips(network, wrapped, traced)
+    memory: Memory = {}
+    strips, reason = _strips(network, wrapped, traced, memory)
     cost = cost_per_pixel(traced.nodes, traced.features) if tileable else _cost_of_one_pass(network, traced)
     passes = None if tileable else passes_of(network)
     probed, not_probed = None, ""
@@ -117,7 +119,7 @@ def inspect_network(network: Network, *, trust_probe: bool = False) -> Inspectio
         outputs=tuple(map(_tensor, network.model.graph.outputs)),
         cost=cost,
         profile=halo_profile(traced, network.result.name or "") if tileable else None,
-        memory=wrapped_memory(wrapped, traced.sizes) if wrapped is not None else None,
+        memory=wrapped_memory(wrapped, traced.sizes, memory) if wrapped is not None else None,
         strips=strips,
         no_strips_reason=reason,
         no_one_pass_reason="" if tileable else no_one_pass_reason(network, (COST_SIZE_PX, COST_SIZE_PX)),
@@ -180,7 +182,7 @@ def _cost_of_one_pass(network: Network, traced: Traced) -> Cost:
     return cost_at(network.model, traced.nodes, network.image.name or "", shape, (height, width))
 
 
-def _strips(network: Network, wrapped: Wrapped | None, traced: Traced) -> tuple[StripModel | None, str]:
+def _strips(network: Network, wrapped: Wrapped | None, traced: Traced, memory: Memory) -> tuple[StripModel | None, str]:
     """The strip model, or why there is none."""
     if wrapped is None or traced.geometry is None:
         return None, "the network cannot be tiled exactly" if traced.geometry is None else "its output is not a map"
@@ -189,7 +191,8 @@ def _strips(network: Network, wrapped: Wrapped | None, traced: Traced) -> tuple[
         return found[0], found[1]
     try:
         remainder, told = traced.geometry.y.remainder, _told(wrapped, traced) if traced.geometry.placed else None
-        return build_strips(wrapped, traced.sizes, remainder, period=traced.walk.period, told=told), ""
+        period = traced.walk.period
+        return build_strips(wrapped, traced.sizes, remainder, period=period, told=told, memory=memory), ""
     except StripError as error:
         return None, str(error)
 

@@ -29,11 +29,14 @@ def read_model(path: Path) -> onnx.ModelProto:
     size = path.stat().st_size
     if not 0 < size < LARGEST_FILE_BYTES:
         raise ModelError(f"{path} has {size} bytes; an ONNX file has between 1 and {LARGEST_FILE_BYTES - 1}")
+    return parse_model(_bytes_of(path), path, path.parent)
+
+
+def _bytes_of(path: Path) -> bytes:
     try:
-        data = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror or error}") from error
-    return parse_model(data, path, path.parent)
 
 
 def parse_model(data: bytes, path: Path, folder: Path | None) -> onnx.ModelProto:
@@ -45,6 +48,7 @@ def parse_model(data: bytes, path: Path, folder: Path | None) -> onnx.ModelProto
         proto = onnx.load_from_string(data)
     except Exception as error:
         raise ModelError(f"{path} is not an ONNX model: it cannot be parsed ({one_line(error)})") from error
+    del data  # as large as the network; the checker makes copies of its own
     if not proto.HasField("graph") or not proto.graph.node:
         raise ModelError(f"{path} is not an ONNX model: it holds no graph")
     outside = [tensor.name for tensor in tensors(proto) if tensor.data_location == onnx.TensorProto.EXTERNAL]

@@ -25,7 +25,7 @@ from exactile_converters.geometry.feature_maps import FeatureMap, ForwardWalk, I
 from exactile_converters.geometry.node_view import SPATIAL, Label, Labels
 from exactile_converters.geometry.obstacle import Obstacle
 from exactile_converters.geometry.period import ASKING, first_difference
-from exactile_converters.geometry.probe import FOLD_LIMIT_ELEMENTS, Memory, Probe, not_regrouped
+from exactile_converters.geometry.probe import FOLD_LIMIT_ELEMENTS, Probe, not_regrouped
 from exactile_converters.geometry.shifted_windows import MASK_ELEMENTS, check_shifted_windows
 from exactile_converters.geometry.size_decisions import check_size_decisions
 from exactile_converters.geometry.trace import Traced, axis_geometry, needed_spans
@@ -61,7 +61,7 @@ def with_own_sizes(
         y, x = None, None
         search.walks, search.in_one_piece = {}, {}
     geometry = Geometry(y=replace(traced.geometry.y, others=y), x=replace(traced.geometry.x, others=x))
-    return replace(traced, geometry=geometry, own=search.walks, in_one_piece=search.in_one_piece)
+    return replace(traced, geometry=geometry, own=search.walks, in_one_piece=search.in_one_piece, memory={})
 
 
 class _Search:
@@ -73,7 +73,7 @@ class _Search:
         self._labels, self._channels = labels, channels
         self._nodes = list(traced.nodes)
         self._geometry: dict[Label, AxisGeometry] = {"y": traced.geometry.y, "x": traced.geometry.x}
-        self._memory: Memory = {}
+        self._memory = traced.memory
         self.walks: dict[tuple[Label, int], ForwardWalk] = {}
         self.in_one_piece: dict[tuple[Label, int], dict[str, Fraction]] = {}
         self._asks = any(node.op_type in ASKING for node in self._nodes)

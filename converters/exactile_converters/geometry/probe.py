@@ -7,7 +7,7 @@ of that folds to numbers. Two probes of different size then tell what grows with
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from onnx import TypeProto, helper, numpy_helper, shape_inference
 from onnx.reference import ReferenceEvaluator
 
+from exactile_converters.geometry.plain_shapes import plain_shape, resized_shape
+from exactile_converters.geometry.plain_values import plain_value
 from exactile_converters.geometry.runtime_shapes import made_by_runtime
 from exactile_converters.geometry.sliding import made_shape
 
@@ -51,6 +53,9 @@ SMALL_VALUE_ELEMENTS = 1 << 12
 
 LARGEST_RANK = 64
 
+
+LEARNT = "constants"
+"""Under this, a memory holds the constants of its graph and what is known of them."""
 
 LARGEST_KEY_BYTES = 1 << 12
 """A node that reads a larger computed constant is visited anew each time."""
@@ -98,13 +103,24 @@ class Probe:
         for value in model.graph.inputs:
             if value.name in shapes and value.dtype is not None:
                 self.facts[value.name] = Fact(value.dtype.value, shapes[value.name])
-        for name, value in model.graph.initializers.items():
-            self.learn(name, value)
+        self._learn_all(model.graph.initializers)
         for node in model.graph if visits else ():
             self.visit(node)
 
     def of(self, value: ir.Value | None) -> Fact | None:
         return self.facts.get(value.name or "") if value is not None else None
+
+    def _learn_all(self, constants: Mapping[str, ir.Value]) -> None:
+        """Take up all constants of the graph; the same ones at once, for probes that share a memory."""
+        known = self._memory.get(LEARNT) if self._memory is not None else None
+        held = tuple(constants.values())
+        if known is not None and known[0] == held:
+            self.facts.update(known[1])
+            return
+        for name, value in constants.items():
+            self.learn(name, value)
+        if self._memory is not None:
+            self._memory[LEARNT] = held, {name: self.facts[name] for name in constants if name in self.facts}
 
     def learn(self, name: str, constant: ir.Value) -> None:
         """Take up a constant of the graph. Its bytes are read once for all probes that share a memory."""
@@ -150,6 +166,8 @@ class Probe:
         return tuple(read)
 
     def _visit(self, node: ir.Node, inputs: Mapping[str, Fact]) -> None:
+        if self._visit_plain(node):
+            return
         proto = self._kept(("proto", node), lambda: ir.serde.serialize_node(node))
         try:
             types = self._of_runtime(node)
@@ -163,6 +181,30 @@ class Probe:
         for output in node.outputs:
             if output.name:
                 self.facts[output.name] = folded.get(output.name) or _fact(types.get(output.name))
+        self._leave_to_rules(node)
+
+    def _visit_plain(self, node: ir.Node) -> bool:
+        """Whether rules for sizes told what ``node`` makes: they told it before as ONNX does."""
+        facts = [self.of(value) for value in node.inputs]
+        if self._memory is None or _signature(node, facts) not in self._memory:
+            return False
+        dtype: int = self._memory[_signature(node, facts)]
+        fact = _plain(node, facts, dtype)
+        if fact is None:
+            return False
+        self.facts[node.outputs[0].name or ""] = fact
+        return True
+
+    def _leave_to_rules(self, node: ir.Node) -> None:
+        """Remember that the rules for sizes tell what was found of ``node``, if they do."""
+        facts = [self.of(value) for value in node.inputs]
+        made = [self.of(value) for value in node.outputs if value.name]
+        found = made[0] if len(made) == 1 else None
+        if self._memory is None or found is None or found.shape is None:
+            return
+        told = _plain(node, facts, found.dtype)
+        if told is not None and told.shape == found.shape and _equal(told.value, found.value):
+            self._memory[_signature(node, facts)] = found.dtype
 
     def _kept(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """What probes that share a memory make once."""
@@ -308,6 +350,32 @@ def not_regrouped(node: ir.Node, probe: Probe) -> str:
     if before is None or after is None or math.prod(before) == math.prod(after):
         return ""
     return f"the values of {list(before)} cannot be regrouped as {list(after)}"
+
+
+def _signature(node: ir.Node, facts: Sequence[Fact | None]) -> Hashable:
+    """What decides, beside sizes, how ``node`` makes shapes."""
+    kinds = ((fact.dtype, len(fact.shape)) if fact is not None and fact.shape is not None else None for fact in facts)
+    return ("plain", node, *kinds)
+
+
+def _plain(node: ir.Node, facts: Sequence[Fact | None], dtype: int) -> Fact | None:
+    """What rules for sizes tell of what ``node`` makes, which is of ``dtype``; None where there are none for it."""
+    shapes = [fact.shape if fact is not None else None for fact in facts]
+    if node.op_type == "Shape" and not node.domain and not node.attributes and shapes[0] is not None:
+        return Fact(dtype, (len(shapes[0]),), np.array(shapes[0], np.int64))
+    values = [fact.value if fact is not None else None for fact in facts]
+    if all(fact is None or fact.value is not None for fact in facts):
+        value = plain_value(node, values)
+        return Fact(dtype, value.shape, value) if value is not None else None
+    shape = resized_shape(node, shapes, values) if node.op_type == "Resize" else plain_shape(node, shapes)
+    return Fact(dtype, shape) if shape is not None else None
+
+
+def _equal(one: NDArray[Any] | None, other: NDArray[Any] | None) -> bool:
+    """Whether both are unknown, or the same to the type."""
+    if one is None or other is None:
+        return one is other
+    return one.dtype == other.dtype and np.array_equal(one, other)
 
 
 def without_repeats(array: NDArray[Any]) -> NDArray[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from math import ceil, floor, lcm
 
@@ -41,7 +41,8 @@ class Traced:
     """What the walk found: ``geometry`` is None exactly when there are obstacles. ``sizes`` are those it probed.
 
     ``own`` are walks at sizes of other remainders that can be tiled, by axis and remainder; ``in_one_piece`` what maps
-    have more than their share of the image at those that cannot.
+    have more than their share of the image at those that cannot. ``memory`` is that of further probes of the graph,
+    as long as it is not changed.
     """
 
     geometry: Geometry | None
@@ -52,6 +53,7 @@ class Traced:
     walk: ForwardWalk
     own: Mapping[tuple[Label, int], ForwardWalk] = field(default_factory=dict)
     in_one_piece: Mapping[tuple[Label, int], Mapping[str, Fraction]] = field(default_factory=dict)
+    memory: Memory = field(default_factory=dict, repr=False, compare=False)
 
 
 def trace(
@@ -68,9 +70,10 @@ def trace(
     ``model``'s graph must be sorted, without functions, its names unique.
     """
     nodes = ancestors(model, output, *also)
+    memory: Memory = {}
 
     def forward(remainder: int, base: int, more: tuple[int, int] = (0, 0)) -> ForwardWalk:
-        return walk_forward(model, image, labels, channels, nodes, probed_sizes(base, remainder, more))
+        return walk_forward(model, image, labels, channels, nodes, probed_sizes(base, remainder, more), memory)
 
     base = lcm(FIRST_BASE_PX, written_steps(nodes, LARGEST_STRIDE))
     walk = forward(0, base)
@@ -87,7 +90,6 @@ def trace(
     check_scales(walk, nodes, LARGEST_STRIDE)
     settle_period(walk, nodes, more=lambda y, x: forward(remainder, base, (y, x)), base=base, largest=LARGEST_STRIDE)
     smallest = remainder % walk.stride("y") or walk.stride("y"), remainder % walk.stride("x") or walk.stride("x")
-    memory: Memory = {}
 
     def probe_at(place: tuple[int, int], most_elements: int = FOLD_LIMIT_ELEMENTS) -> Probe:
         shape = image_shape(labels, channels, place)
@@ -105,7 +107,8 @@ def trace(
         check(walk, nodes, probe_at, base=base, smallest=smallest)
     _check_mirrored(walk, nodes, output, with_statistics=bool(also))
     _check_filled(walk, nodes, with_statistics=bool(also))
-    return _conclude(walk, nodes, output, remainder, probed_sizes(base, remainder))
+    found = _conclude(walk, nodes, output, remainder, probed_sizes(base, remainder))
+    return replace(found, memory=memory)
 
 
 def _check_mirrored(walk: ForwardWalk, nodes: Sequence[ir.Node], output: ir.Value, *, with_statistics: bool) -> None:

@@ -115,6 +115,9 @@ ZERO = Interval(low=0.0, high=0.0, whole=True)
 UNIT = Interval(low=0.0, high=1.0)
 UNKNOWN = Interval(low=-math.inf, high=math.inf, nan=True)
 
+BLOCK = 1 << 18
+"""So many numbers of a constant are looked at at a time: copies of large ones would take more than the network."""
+
 
 def of_type(dtype: np.dtype[Any]) -> Interval:
     """All that ``dtype`` holds."""
@@ -130,10 +133,25 @@ def of_array(array: NDArray[np.generic]) -> Interval:
     """From the smallest to the largest value of a constant."""
     if not array.size or array.dtype.kind not in "biuf":
         return UNKNOWN
+    flat = array.reshape(-1)
+    parts = [_of_numbers(flat[start : start + BLOCK]) for start in range(0, flat.size, BLOCK)]
+    known = [part for part in parts if part is not None]
+    if not known:
+        return UNKNOWN
+    return Interval(
+        low=min(part.low for part in known),
+        high=max(part.high for part in known),
+        whole=all(part.whole for part in known),
+        nan=len(known) < len(parts) or any(part.nan for part in known),
+    )
+
+
+def _of_numbers(array: NDArray[np.generic]) -> Interval | None:
+    """The same of a few; None where none of them is a number."""
     numbers = array.astype(np.float64)
     known = numbers[~np.isnan(numbers)]
     if not known.size:
-        return UNKNOWN
+        return None
     return Interval(
         low=float(known.min()),
         high=float(known.max()),

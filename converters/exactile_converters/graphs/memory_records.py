@@ -9,6 +9,7 @@ import onnx_ir as ir
 from exactile.contract import BytesForShape, MemoryModel
 from exactile_converters.geometry.feature_maps import FeatureMap, ImageSizes, walk_forward
 from exactile_converters.geometry.node_view import SPATIAL, is_spatial
+from exactile_converters.geometry.probe import Memory
 from exactile_converters.geometry.sliding import CONVOLUTIONS
 from exactile_converters.graphs.io import Wrapped
 from exactile_converters.graphs.memory import NodeUse, TensorUse, memory_model
@@ -17,11 +18,14 @@ WEIGHTED = {**CONVOLUTIONS, "ConvTranspose": 1}
 """The operand that holds the filter."""
 
 
-def wrapped_memory(wrapped: Wrapped, sizes: ImageSizes) -> MemoryModel:
-    """Memory of one inference of a wrapped network; ``sizes`` are image sizes that it accepts."""
+def wrapped_memory(wrapped: Wrapped, sizes: ImageSizes, memory: Memory | None = None) -> MemoryModel:
+    """Memory of one inference of a wrapped network; ``sizes`` are image sizes that it accepts.
+
+    ``memory`` is that of probes of the wrapped graph, as it is.
+    """
     graph = wrapped.model.graph
     image, result = graph.inputs[0], graph.outputs[0]
-    walk = walk_forward(wrapped.model, image, ("y", "x", "c"), wrapped.image.channels, list(graph), sizes)
+    walk = walk_forward(wrapped.model, image, ("y", "x", "c"), wrapped.image.channels, list(graph), sizes, memory)
     return memory_model(
         tensors=[tensor_use(feature) for feature in walk.features.values()],
         nodes=[node_use(node) for node in graph if node in walk.transfers],

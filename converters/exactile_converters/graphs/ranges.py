@@ -14,6 +14,9 @@ from exactile_converters.graphs.interval import UNKNOWN, Interval, of_array, of_
 from exactile_converters.graphs.node_ranges import NodeRanges, NoRangeError, constant_of, dtype_of
 from exactile_converters.graphs.range_rules import RULES, SAME
 
+SUMMED = {"Conv": 1, "ConvTranspose": 1}
+"""The operand that rules read as an array alone: the range of its numbers, which are many, is not asked for."""
+
 
 def find_ranges(
     nodes: list[ir.Node], known: Mapping[str, Interval], features: Mapping[str, FeatureMap]
@@ -34,7 +37,9 @@ def find_ranges(
         return found[name]
 
     for node in nodes:
-        view = NodeRanges(node, tuple(of(value) for value in node.inputs), features)
+        unread = SUMMED.get(node.op_type)
+        inputs = (of(value) if index != unread else UNKNOWN for index, value in enumerate(node.inputs))
+        view = NodeRanges(node, tuple(inputs), features)
         outputs = _outputs(view)
         for index, value in enumerate(node.outputs):
             if value.name in known:

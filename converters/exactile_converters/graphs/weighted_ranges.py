@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from exactile_converters.graphs.interval import UNKNOWN, Interval, of_array
+from exactile_converters.graphs.interval import BLOCK, UNKNOWN, Interval, of_array
 from exactile_converters.graphs.node_ranges import NodeRanges
 
 Array = NDArray[np.float64]
@@ -26,6 +26,16 @@ def _split(weights: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
     return np.maximum(weights, 0).sum(axes), np.minimum(weights, 0).sum(axes)
 
 
+def _split_rows(weights: NDArray[np.generic]) -> tuple[Array, Array]:
+    """Of all weights of each output channel, (O, ...), some channels at a time: copies of all would be large."""
+    axes, step = tuple(range(1, weights.ndim)), max(1, BLOCK * weights.shape[0] // max(1, weights.size))
+    parts = [
+        _split(weights[start : start + step].astype(np.float64), axes) for start in range(0, weights.shape[0], step)
+    ]
+    positive, negative = zip(*parts, strict=True)
+    return np.concatenate(positive), np.concatenate(negative)
+
+
 def _bias(view: NodeRanges, index: int) -> Array | float:
     given = len(view.inputs) > index and view.inputs[index] is not None
     return view.needed(index).astype(np.float64).reshape(-1) if given else 0.0
@@ -37,9 +47,9 @@ def _pads(view: NodeRanges) -> bool:
 
 
 def _conv(view: NodeRanges) -> Interval:
-    weights = view.needed(1).astype(np.float64)
+    weights = view.needed(1)
     found = view.of(0).with_zero() if _pads(view) else view.of(0)
-    positive, negative = _split(weights, tuple(range(1, weights.ndim)))
+    positive, negative = _split_rows(weights)
     return _sums(found, positive, negative, _bias(view, 2))
 
 

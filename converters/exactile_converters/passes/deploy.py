@@ -24,8 +24,8 @@ from exactile_converters.passes.partials import over_everything, wrap_partials
 from exactile_converters.passes.reductions import Reduction, take_out
 from exactile_converters.passes.statistics import statistic_of
 from exactile_converters.placed.told import Told
-from exactile_converters.strips.build import share_weights
 from exactile_converters.strips.memory import graph_memory
+from exactile_converters.strips.outside import share_weights
 
 Weights = dict[str, NDArray[Any]]
 

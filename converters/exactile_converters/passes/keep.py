@@ -28,8 +28,8 @@ from exactile_converters.passes.segments import Segment, begin_at, pass_geometry
 from exactile_converters.passes.statistics import statistic_of
 from exactile_converters.passes.walks import Walks
 from exactile_converters.placed.told import Told
-from exactile_converters.strips.build import share_weights
 from exactile_converters.strips.memory import graph_memory
+from exactile_converters.strips.outside import share_weights
 
 Weights = dict[str, NDArray[Any]]
 

@@ -67,7 +67,7 @@ class _Check:
         self._locality, self._geometry = locality, model.contract.geometry
         copy = private_copy(network)
         limited = Limited(Subject(copy, value_named(copy, result.name), result), network, seconds)
-        runs = Bounded(limited, model.contract.memory, resident_bytes() + MEMORY_BYTES)
+        runs = Bounded(limited, model, resident_bytes() + MEMORY_BYTES)
         stepping = any(node.op_type in STEPPING for node in network.model.graph)
         self._plans = PlanCheck(model, runs, stepping=stepping, seeds=SEEDS, every=True)
         self._images = 0

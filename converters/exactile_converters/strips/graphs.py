@@ -24,6 +24,7 @@ from exactile_converters.placed.tile_graph import position_input
 from exactile_converters.strips.chunks import Chunk, GraphBuilder, Role
 from exactile_converters.strips.demand import Demand, demand, produced_from
 from exactile_converters.strips.operators import rewrite
+from exactile_converters.strips.outside import leave_outside
 from exactile_converters.strips.refusal import StripError
 from exactile_converters.strips.source import StripSource
 from exactile_converters.strips.work import Rewriter, Work
@@ -66,7 +67,7 @@ class _Assembly:
         height, width = source.sizes.small
         shape = tuple({"y": height, "x": width, "c": size, "n": 1}[label] for label, size in self._image_axes())
         constants = {
-            name: _named(ir.serde.serialize_tensor(value.const_value), name)
+            name: _constant(name, value.const_value, outside=name in source.large)
             for name, value in source.model.graph.initializers.items()
             if value.const_value is not None
         }
@@ -74,7 +75,7 @@ class _Assembly:
             role=role,
             frontiers=self._frontiers,
             build=self._build,
-            probe=Probe(source.model, source.image.name or "", shape),
+            probe=Probe(source.model, source.image.name or "", shape, memory=source.memory),
             chunks={},
             constants=constants,
             blocked=source.blocked,
@@ -196,7 +197,15 @@ def _from_statistics(graph: ir.Graph, maps: AbstractSet[str]) -> set[str]:
     return found
 
 
-def _named(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
+def _constant(name: str, stored: ir.TensorProtocol, *, outside: bool) -> onnx.TensorProto:
+    """For a graph; without its values where they are ``outside``."""
+    if outside:
+        tensor = onnx.TensorProto(dims=stored.shape.numpy(), data_type=int(stored.dtype))
+        if stored.doc_string:
+            tensor.doc_string = stored.doc_string
+        leave_outside(tensor)
+    else:
+        tensor = ir.serde.serialize_tensor(stored)
     tensor.name = name
     return tensor
 

@@ -46,20 +46,22 @@ def strips_for_own_sizes(
     image_size: tuple[int, int] | None,
     period: int = 1,
     told: Told | None = None,
+    memory: Memory | None = None,
 ) -> tuple[StripModel, Others]:
     """``strips``, those for ``sizes``, with what the same graphs serve; and others, by (height, width) remainder.
 
     With ``image_size``, (height, width), for images of this size alone. ``period`` is that of the network's walk. Where
     ``strips`` are told their position, the operators that ask for it are in ``told``; others do not serve sizes at
-    which operators ask.
+    which operators ask. ``memory`` is that of probes of the wrapped graph, as it is.
     """
+    memory = memory if memory is not None else {}
     if told is None:
         geometry = geometry.without_placed
     axes = [axis for axis in (geometry.y, geometry.x) if _others(axis)]
     if not axes:
         return strips, {}
-    if _is_plain(wrapped, sizes, told or Told()):
-        return _served(wrapped, sizes, geometry, strips, period, told or Told()), {}
+    if _is_plain(wrapped, sizes, told or Told(), memory):
+        return _served(wrapped, sizes, geometry, strips, period, told or Told(), memory), {}
     if image_size is not None:
         of_image = geometry.of_size(image_size)
         pairs = [(of_image.y, of_image.x)]
@@ -72,7 +74,7 @@ def strips_for_own_sizes(
         try:
             shifted = _shifted(sizes, geometry, y.remainder, x.remainder)
             found[y.remainder, x.remainder] = build_strips(
-                wrapped, shifted, y.remainder, period=period, like=strips, told=told
+                wrapped, shifted, y.remainder, period=period, like=strips, told=told, memory=memory
             )
         except StripError:
             continue  # such images run in tiles
@@ -91,16 +93,16 @@ def _shifted(sizes: ImageSizes, geometry: Geometry, height: int, width: int) -> 
     return ImageSizes(small, large)
 
 
-def _walk(wrapped: Wrapped, sizes: ImageSizes, memory: Memory | None = None) -> ForwardWalk:
+def _walk(wrapped: Wrapped, sizes: ImageSizes, memory: Memory) -> ForwardWalk:
     graph = wrapped.model.graph
     return walk_forward(
         wrapped.model, graph.inputs[0], ("y", "x", "c"), wrapped.image.channels, list(graph), sizes, memory
     )
 
 
-def _is_plain(wrapped: Wrapped, sizes: ImageSizes, told: Told) -> bool:
+def _is_plain(wrapped: Wrapped, sizes: ImageSizes, told: Told, memory: Memory) -> bool:
     """Whether nothing in the strip graphs can depend on the remainder, but operators that are told their position."""
-    walk = _walk(wrapped, sizes)
+    walk = _walk(wrapped, sizes, memory)
     return not any(
         _is_answered(node, told, walk.features) for node in wrapped.model.graph if node.op_type in ASKING
     ) and all(node in told.placed or _node_is_plain(node, transfer) for node, transfer in walk.transfers.items())
@@ -138,12 +140,17 @@ def _node_is_plain(node: ir.Node, transfer: Transfer) -> bool:
 
 
 def _served(
-    wrapped: Wrapped, sizes: ImageSizes, geometry: Geometry, strips: StripModel, period: int, told: Told
+    wrapped: Wrapped,
+    sizes: ImageSizes,
+    geometry: Geometry,
+    strips: StripModel,
+    period: int,
+    told: Told,
+    memory: Memory,
 ) -> StripModel:
     """``strips`` with the numbers by which its graphs serve other remainders."""
     rows: dict[int, int] = {}
     columns: dict[int, tuple[Fraction, ...]] = {}
-    memory: Memory = {}
     for y, x in zip_longest(_others(geometry.y), _others(geometry.x)):
         height, width = (y or geometry.y).remainder, (x or geometry.x).remainder
         walk = _walk(wrapped, _shifted(sizes, geometry, height, width), memory)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from exactile_converters.geometry.feature_maps import ForwardWalk, ImageSizes
+from exactile_converters.geometry.probe import Memory
 from exactile_converters.graphs.kernels import blocked_maps
 from exactile_converters.graphs.memory_records import node_use, tensor_use
 from exactile_converters.graphs.uses import NodeUse
@@ -20,7 +23,8 @@ from exactile_converters.strips.frontier import Frontiers
 class StripSource:
     """A sorted graph with one image input, its frontiers, and the image sizes that it was walked at.
 
-    ``blocked`` are the maps that kernels of a whole pass hand on in the blocked layout.
+    ``blocked`` are the maps that kernels of a whole pass hand on in the blocked layout. ``large`` are constants that
+    strip graphs name and leave outside; ``memory`` is that of probes of the graph.
     """
 
     model: ir.Model
@@ -30,6 +34,8 @@ class StripSource:
     result: ir.Value
     blocked: frozenset[str]
     told: Told = field(default_factory=Told)
+    large: Mapping[str, NDArray[Any]] = field(default_factory=dict, repr=False, compare=False)
+    memory: Memory = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of(
@@ -43,6 +49,8 @@ class StripSource:
         image: ir.Value,
         result: ir.Value,
         told: Told | None = None,
+        large: Mapping[str, NDArray[Any]] | None = None,
+        memory: Memory | None = None,
     ) -> StripSource:
         """``remainder`` is that of accepted heights. Raises StripError."""
         told = told or Told()
@@ -57,6 +65,8 @@ class StripSource:
             image=image,
             result=result,
             told=told,
+            large=large or {},
+            memory=memory if memory is not None else {},
             blocked=blocked_maps(
                 tensors=[tensor_use(feature) for feature in walk.features.values()],
                 nodes=[_use(node, plain=node in told.placed) for node in frontiers.nodes],

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from exactile.contract import MemoryModel
+from exactile.contract import DeployedModel
 from exactile.memory import resident_bytes
 from exactile_converters.verify.dependency import Runs
 
-WHOLE_PASS_FACTOR = 2.5
-"""Plain ONNX Runtime keeps more than the planned engine: its heap grows in steps."""
+PASS_FACTOR = 1.15
+"""``Subject`` allocates each map by itself: about what the planned engine takes, whose maps share a region."""
+
+IMAGE_COPIES = 3
+"""Of an image in single precision: as it is given, as it is fed, and what either is made of."""
+
+RESULT_COPIES = 3
+"""Of the output: as it is computed, with its axes in order, and another one that it is compared with."""
+
+FLOAT_BYTES = 4
 
 
 class TooLargeError(Exception):
@@ -20,24 +29,48 @@ class TooLargeError(Exception):
 
 
 class Bounded:
-    """Runs ``subject`` within ``memory_bytes`` of resident memory of the process, predicted by ``memory``."""
+    """Runs ``subject`` within ``allowed_bytes`` of resident memory of the process, as ``model`` predicts its need.
 
-    def __init__(self, subject: Runs, memory: MemoryModel, memory_bytes: int) -> None:
-        self._subject, self._memory, self._memory_bytes = subject, memory, memory_bytes
+    ``ran`` is called with the pixels of each image that was run.
+    """
+
+    def __init__(
+        self,
+        subject: Runs,
+        model: DeployedModel,
+        allowed_bytes: int,
+        ran: Callable[[int], None] = lambda _pixels: None,
+    ) -> None:
+        self._subject, self._model, self._allowed_bytes, self._ran = subject, model, allowed_bytes, ran
         self.channels: int = subject.channels
         self.dtype: np.dtype[Any] = subject.dtype
 
     def run(self, image: NDArray[Any]) -> NDArray[Any]:
         """(H, W, C) -> (C', H', W'). Raises TooLargeError, EngineError."""
         height, width = image.shape[:2]
-        check_room(self._need(height, width), self._memory_bytes, f"{height} x {width} pixels")
-        return self._subject.run(image)
+        check_room(self._need(height, width), self._allowed_bytes, f"{height} x {width} pixels")
+        output = self._subject.run(image)
+        self._ran(height * width)
+        return output
 
     def fits(self, height: int, width: int) -> bool:
-        return self._need(height, width) <= self._memory_bytes
+        return self._need(height, width) <= self._allowed_bytes
 
     def _need(self, height: int, width: int) -> int:
-        return resident_bytes() + int(self._memory.activation_bytes(height, width) * WHOLE_PASS_FACTOR)
+        return resident_bytes() + pass_bytes(self._model, height, width)
+
+
+def pass_bytes(model: DeployedModel, height: int, width: int) -> int:
+    """What one pass of plain ONNX Runtime over ``height`` x ``width`` pixels takes beside the weights."""
+    contract = model.contract
+    rows, columns = (
+        axis.output_size(axis.accepted_size(size))
+        for axis, size in zip((contract.geometry.y, contract.geometry.x), (height, width), strict=True)
+    )
+    image = height * width * contract.image.channels * FLOAT_BYTES
+    result = rows * columns * max(1, contract.result.channels) * np.dtype(contract.result.dtype).itemsize
+    activations = int(contract.memory.activation_bytes(height, width) * PASS_FACTOR)
+    return activations + IMAGE_COPIES * image + RESULT_COPIES * result
 
 
 def check_room(need: int, allowed: int, what: str) -> None:

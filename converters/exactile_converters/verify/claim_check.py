@@ -132,11 +132,10 @@ def _with_passes(found: ClaimCheck, check: PassesCheck, progress: Callable[[int]
 def _check(network: Network, traced: Traced, *, strips: bool, allowed: int, progress: Progress) -> ClaimCheck:
     """The sizes and halos of both axes, then both plans, until something differs."""
     model = deploy(private_copy(network), image_dtype=fitting_image_type(network), output="raw", strips=strips)
-    memory = model.contract.memory
 
     def runs(name: str) -> Bounded:
         copy = private_copy(network)
-        return Bounded(Subject(copy, value_named(copy, name), traced.features[name]), memory, allowed)
+        return Bounded(Subject(copy, value_named(copy, name), traced.features[name]), model, allowed)
 
     result = runs(network.result.name or "")
     scores = runs(scores_of(network, traced.features).name or "")

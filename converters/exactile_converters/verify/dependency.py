@@ -58,11 +58,7 @@ class Lane:
     @classmethod
     def of(cls, axis: Axis, geometry: AxisGeometry, other: AxisGeometry, subject: Runs) -> Lane:
         """A lane that ``subject`` runs on, as narrow as it takes. Raises EngineError if it runs on none."""
-        stride = geometry.stride
-        room = max(geometry.margin_before, geometry.margin_after, 0) + 2 * stride + STRUCTURE_FLOOR_PX
-        start = round_up(room, stride)
-        box = Span(start, start + 2 * stride)
-        size = geometry.accepted_size(box.stop + room)
+        box, size = cls._box(geometry), cls.size_for(geometry)
         least, refusal = BREADTH_PX, None
         while least <= 2 * LARGEST_BREADTH_PX:
             breadth = other.accepted_size(max(least, other.stride))
@@ -86,6 +82,16 @@ class Lane:
                 return lane
         raise refusal or EngineError("the network runs at no size")
 
+    @classmethod
+    def size_for(cls, geometry: AxisGeometry) -> int:
+        """Rows of a lane."""
+        return geometry.accepted_size(cls._box(geometry).stop + _room(geometry))
+
+    @classmethod
+    def _box(cls, geometry: AxisGeometry) -> Span:
+        start = round_up(_room(geometry), geometry.stride)
+        return Span(start, start + 2 * geometry.stride)
+
     def refusal(self, subject: Runs) -> EngineError | None:
         """Why ``subject`` does not run on the lane."""
         try:
@@ -103,6 +109,11 @@ class Lane:
         if self.axis == "y":
             return subject.run(image)
         return subject.run(image.swapaxes(0, 1)).swapaxes(1, 2)
+
+
+def _room(geometry: AxisGeometry) -> int:
+    """Rows before and behind the box of a lane: the claimed halo and more."""
+    return max(geometry.margin_before, geometry.margin_after, 0) + 2 * geometry.stride + STRUCTURE_FLOOR_PX
 
 
 def impulse_spans(subject: Runs, lane: Lane, marker: float, *, background: float = 1.0) -> Iterator[Span | None]:

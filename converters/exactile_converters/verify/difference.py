@@ -40,31 +40,84 @@ class Difference:
         return self.first is None and self.different_labels == self.ties
 
 
+BLOCK_VALUES = 1 << 20
+"""Maps are compared a few rows at a time, so that their copies in float64 are small."""
+
+
 def compare(tiled: Array, whole: Array, *, probability: bool) -> Difference:
     """Compare (C, H, W) ``tiled`` with ``whole``; ``probability``: single-channel scores are cut at one half."""
     if tiled.shape != whole.shape:
         raise ValueError(f"maps of {tiled.shape} and {whole.shape} cannot be compared")
+    largest = max((_largest(whole[:, rows]) for rows in blocks(whole)), default=0.0)
+    tolerance = relative_tolerance(whole.dtype) * largest
+    found = [_rows(tiled[:, rows], whole[:, rows], tolerance, 0.5 if probability else 0.0) for rows in blocks(whole)]
+    error_map = np.concatenate([one.error_map for one in found])
+    beyond = [(number, one.first) for number, one in zip(blocks(whole), found, strict=True) if one.first]
+    return Difference(
+        different_labels=sum(one.different_labels for one in found),
+        ties=sum(one.ties for one in found),
+        max_abs=max(one.max_abs for one in found),
+        rmse=float(np.sqrt(sum(one.squares for one in found) / whole.size)),
+        tolerance=tolerance,
+        different_values=sum(one.different_values for one in found),
+        first=(beyond[0][0].start + beyond[0][1][0], beyond[0][1][1]) if beyond else None,
+        error_map=error_map,
+    )
+
+
+def blocks(whole: Array) -> list[slice]:
+    """Rows of (C, H, W), as many at a time as hold BLOCK_VALUES."""
+    channels, height, width = whole.shape
+    step = max(1, BLOCK_VALUES // max(1, channels * width))
+    return [slice(start, min(start + step, height)) for start in range(0, height, step)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Rows:
+    """What ``Difference`` says, of some rows; ``squares`` is the sum of those of the differences."""
+
+    different_labels: int
+    ties: int
+    max_abs: float
+    squares: float
+    different_values: int
+    first: tuple[int, int] | None
+    error_map: Array
+
+
+def _rows(tiled: Array, whole: Array, tolerance: float, threshold: float) -> _Rows:
     one, other = tiled.astype(np.float64), whole.astype(np.float64)
     same = (tiled == whole) | (np.isnan(one) & np.isnan(other))
     with np.errstate(invalid="ignore"):
         gap = np.where(same, 0.0, np.abs(one - other))
     gap = np.where(np.isfinite(gap), gap, np.inf)
-    finite = np.abs(other[np.isfinite(other)])
-    tolerance = relative_tolerance(whole.dtype) * float(finite.max(initial=0.0))
-    error_map = gap.max(axis=0)
-    threshold = 0.5 if probability else 0.0
+    errors = gap.max(axis=0)
     wrong = labels(one, threshold) != labels(other, threshold)
-    beyond = np.argwhere(error_map > tolerance)
-    return Difference(
+    beyond = np.argwhere(errors > tolerance)
+    return _Rows(
         different_labels=int(wrong.sum()),
         ties=int((wrong & (margins(other, threshold) <= 2 * tolerance)).sum()),
-        max_abs=float(error_map.max()),
-        rmse=float(np.sqrt(np.mean(gap**2))),
-        tolerance=tolerance,
+        max_abs=float(errors.max()),
+        squares=float(np.sum(gap**2)),
         different_values=int((~same).sum()),
         first=(int(beyond[0][0]), int(beyond[0][1])) if beyond.size else None,
-        error_map=error_map.astype(np.float32),
+        error_map=errors.astype(np.float32),
     )
+
+
+def _largest(values: Array) -> float:
+    """The largest finite magnitude."""
+    wide = values.astype(np.float64)
+    return float(np.abs(wide[np.isfinite(wide)]).max(initial=0.0))
+
+
+def probability_rmse(tiled: Array, whole: Array, *, already: bool) -> float:
+    """The root mean square of the differences of probabilities, of (C, H, W) scores or what is ``already`` one."""
+    squares = 0.0
+    for rows in blocks(whole):
+        gap = probabilities(tiled[:, rows], already=already) - probabilities(whole[:, rows], already=already)
+        squares += float(np.sum(gap**2))
+    return float(np.sqrt(squares / whole.size))
 
 
 def relative_tolerance(dtype: np.dtype[Any]) -> float:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from exactile.contract import DeployedModel
-from exactile.errors import OptionError, PlanError
+from exactile.errors import BudgetError, OptionError
 from exactile.geometry import Box, Geometry, Span
+from exactile.memory import default_budget_bytes, resident_bytes, return_large_blocks_at_once
 from exactile.planning import Wish
 from exactile.sources.array import ArraySource
 from exactile.sources.protocol import Source
@@ -23,23 +23,22 @@ from exactile_converters.graphs.io import Normalization
 from exactile_converters.inspection import untileable
 from exactile_converters.passes.deploy import obstacles_left
 from exactile_converters.passes.fixed import with_fixed_statistics
+from exactile_converters.verify.bounded import TooLargeError, check_room
 from exactile_converters.verify.comparison import Comparison
 from exactile_converters.verify.double import DoublePass, NoDoubleError
+from exactile_converters.verify.meter import Meter, Progress
 from exactile_converters.verify.passes_check import tile_along
 from exactile_converters.verify.pixels import Pixels, chosen_pixels
-from exactile_converters.verify.probe import Progress
+from exactile_converters.verify.room import Room
 from exactile_converters.verify.subject import Subject, ends_in_probability, private_copy, value_named
-from exactile_converters.verify.verification import (
-    Verification,
-    check_channels,
-    fits_one_pass,
-    noise_dtype,
-    verify_local,
-)
+from exactile_converters.verify.verification import Verification, check_channels, no_seam, noise_dtype, verify_local
 from exactile_converters.verify.ways import Ways
 from exactile_converters.verify.whole import whole_pass
 
 Array = NDArray[Any]
+
+WEIGHT_COPIES = 12
+"""Three copies of the network are probed; each is held by ONNX Runtime, twice as much while it is opened."""
 
 
 def verify(
@@ -51,6 +50,7 @@ def verify(
     tile: tuple[int, int] | None = None,
     with_sweep: bool = False,
     seed: int = 0,
+    memory_bytes: int | None = None,
     progress: Progress = lambda _stage, _done, _steps: None,
 ) -> Verification:
     """Prove, or refute, ``geometry`` (default: what the graph's walk claims) by running ``network``.
@@ -59,12 +59,45 @@ def verify(
     one pass of it, and with one in float64. Then these statistics are fixed, and what is left is proved as for others.
 
     ``source`` is the image to compare on (default: noise), ``tile`` the (height, width) of the tiles.
+    ``memory_bytes`` bounds the resident memory of the process (default: a safe share of what is free); the C library is
+    told to give large blocks back as soon as they are freed, for the rest of the process. ``progress`` gets the stage
+    of the moment, and of the whole proof the pixels that are computed and those that there are to compute.
+
     Raises NotTileableError where nothing is claimed, PlanError where image and tile leave no seam to look at,
-    ChannelError, BudgetError, EngineError.
+    ChannelError, BudgetError where the memory does not do, EngineError.
     """
     if seed < 0:
         raise OptionError(f"--seed must not be negative, got {seed}")
-    traced, normalization = network.trace(), normalization or Normalization()
+    return_large_blocks_at_once()
+    allowed, meter = memory_bytes or default_budget_bytes(), Meter(progress)
+    try:
+        check_room(resident_bytes() + WEIGHT_COPIES * _weights(network), allowed, "the weights")
+        found = _verified(network, geometry, source, normalization or Normalization(), tile,
+                          with_sweep=with_sweep, seed=seed, allowed_bytes=allowed, meter=meter)  # fmt: skip
+    except TooLargeError as error:
+        raise BudgetError(f"{network.name}: {error}; raise --memory") from error
+    meter.finish()
+    return found
+
+
+def _weights(network: Network) -> int:
+    constants = (value.const_value for value in network.model.graph.initializers.values())
+    return sum(constant.nbytes for constant in constants if constant is not None)
+
+
+def _verified(
+    network: Network,
+    geometry: Geometry | None,
+    source: Source | None,
+    normalization: Normalization,
+    tile: tuple[int, int] | None,
+    *,
+    with_sweep: bool,
+    seed: int,
+    allowed_bytes: int,
+    meter: Meter,
+) -> Verification:
+    traced = network.trace()
     if traced.geometry is not None or obstacles_left(network):
         if traced.geometry is None:
             raise untileable(network)
@@ -76,20 +109,24 @@ def verify(
             tile=tile,
             with_sweep=with_sweep,
             seed=seed,
-            progress=progress,
+            allowed_bytes=allowed_bytes,
+            meter=meter,
         )
-    ways, pixels = prepared(network, source, normalization, tile, seed)
-    compared, statistics = _compared(ways, pixels, tile or _suitable(ways.model), progress)
-    proof = ways.proof(progress)
+    ways, pixels = prepared(network, source, normalization, tile, seed, allowed_bytes)
+    tile = tile or _suitable(ways.model)
+    meter.expect(ways.work_px(pixels.size) + ways.all_work_px)
+    compared, statistics = _compared(ways, pixels, tile, meter)
+    proof = ways.proof(meter)
     found = verify_local(
         with_fixed_statistics(network, statistics),
         geometry=geometry,
         source=ArraySource(pixels.array),
         normalization=normalization,
-        tile=tile or _suitable(ways.model),
+        tile=tile,
         with_sweep=with_sweep,
         seed=seed,
-        progress=progress,
+        allowed_bytes=allowed_bytes,
+        meter=meter,
         with_tiles=False,
     )
     return replace(found, comparison=compared, passes=replace(proof, fixed=found.comparison))
@@ -101,11 +138,12 @@ def prepared(
     normalization: Normalization,
     tile: tuple[int, int] | None,
     seed: int,
+    allowed_bytes: int,
 ) -> tuple[Ways, Pixels]:
     """What there is to try, and what tiles are compared on."""
     dtype = str(source.dtype) if source is not None else noise_dtype(network, normalization)
     model = deploy_in_passes(network, image_dtype=dtype, normalization=normalization, output="raw")
-    pixels = _pixels(network, model, source, tile or _suitable(model), dtype, seed)
+    pixels = _pixels(network, model, source, tile or _suitable(model), seed, allowed_bytes)
     check_channels(model, pixels, network.channels)
     local = with_fixed_statistics(network)
     traced = local.trace()
@@ -119,6 +157,7 @@ def prepared(
         normalization=normalization,
         probability=ends_in_probability(network),
         seed=seed,
+        allowed_bytes=allowed_bytes,
         no_float64=why_not,
     )
     return ways, pixels
@@ -139,13 +178,12 @@ def _suitable(model: DeployedModel) -> tuple[int, int]:
 
 
 def _pixels(
-    network: Network, model: DeployedModel, source: Source | None, tile: tuple[int, int], dtype: str, seed: int
+    network: Network, model: DeployedModel, source: Source | None, tile: tuple[int, int], seed: int, allowed_bytes: int
 ) -> Pixels:
     """The user's image, or noise; of a size that can be cut along both axes."""
     geometry = model.contract.geometry
-    found = chosen_pixels(
-        source, geometry, tile, partial(fits_one_pass, model), channels=network.channels, dtype=dtype, seed=seed
-    )
+    room, dtype = Room(model=model, allowed_bytes=allowed_bytes), model.contract.image.dtype
+    found, _ = chosen_pixels(source, geometry, [tile], room, channels=network.channels, dtype=dtype, seed=seed)
     of_size = geometry.of_size(found.size)
     axes = zip((geometry.y, geometry.x), (of_size.y, of_size.x), found.size, strict=True)
     height, width = (px if not own.one_pass else px - (px - axis.remainder) % axis.stride for axis, own, px in axes)
@@ -157,25 +195,19 @@ def _pixels(
     return replace(found, array=np.ascontiguousarray(found.array[:height, :width]), crop=crop)
 
 
-def _compared(
-    ways: Ways, pixels: Pixels, tile: tuple[int, int], progress: Progress
-) -> tuple[Comparison, dict[str, Array]]:
+def _compared(ways: Ways, pixels: Pixels, tile: tuple[int, int], meter: Meter) -> tuple[Comparison, dict[str, Array]]:
     """Tiles on ``pixels`` against one pass, and the statistics that were found."""
-    progress("whole pass", 0, 1)
+    meter.stage("whole pass")
     whole = whole_pass(ways.subject, pixels.array, ways.model.contract.geometry, ways.normalization)
-    progress("whole pass", 1, 1)
-    wanted, done = whole.result[0] * whole.result[1], 0
+    wanted = whole.result[0] * whole.result[1]
+    tiles_px = ways.work_px(pixels.size)
 
     def advance(more: int) -> None:
-        nonlocal done
-        done += more
-        progress("tiles", done, wanted)
+        meter.advance(more * tiles_px // wanted)
 
+    meter.stage("tiles")
     wish = Wish(plan="tile", tile=tile)
     found, statistics = ways.compared(ways.model, pixels, whole, wish, progress=advance)
     if found.tiles == 1:
-        raise PlanError(
-            f"an image of {pixels.size[0]} x {pixels.size[1]} pixels is one tile of {tile[0]} x {tile[1]}: "
-            "there is no seam to look at. Give a larger image, a smaller --tile, or no image"
-        )
+        raise no_seam(pixels, tile, ways.allowed_bytes)
     return found, statistics

@@ -31,7 +31,7 @@ class PassesCheck:
         self.model = self._deployed(None)
         copy = private_copy(network)
         subject = Subject(copy, value_named(copy, network.result.name or ""), result)
-        self._bounded = Bounded(subject, self.model.contract.memory, allowed)
+        self._bounded = Bounded(subject, self.model, allowed)
         self._stepping = any(node.op_type in STEPPING for node in network.model.graph)
         self.plans = PlanCheck(self.model, self._bounded, stepping=self._stepping)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from exactile.errors import BudgetError
 from exactile.geometry import AxisGeometry, Box, Geometry, Span, round_down, round_up
+from exactile.plan.budget import format_bytes
 from exactile.sources.alpha import leave_out_alpha
 from exactile.sources.protocol import ReadPlan, Source
+from exactile_converters.verify.room import Room
 
 LARGEST_PIXELS = 1 << 24
 """Larger crops than this prove no more."""
@@ -31,26 +33,43 @@ class Pixels:
         return self.array.shape[0], self.array.shape[1]
 
 
-def suitable_tile(geometry: Geometry) -> tuple[int, int]:
-    """A tile small enough for many seams, though not all halo."""
-    return _tile(geometry.y), _tile(geometry.x)
+def suitable_tiles(geometry: Geometry) -> list[tuple[int, int]]:
+    """Tiles small enough for many seams: the first not all halo, each next one smaller, down to zones of one stride."""
+    rows, columns = _sides(geometry.y), _sides(geometry.x)
+    count = max(len(rows), len(columns))
+    rows, columns = (sides + sides[-1:] * (count - len(sides)) for sides in (rows, columns))
+    return list(zip(rows, columns, strict=True))
 
 
-def _tile(axis: AxisGeometry) -> int:
+def _sides(axis: AxisGeometry) -> list[int]:
     before, after = round_up(max(0, axis.margin_before), axis.stride), max(0, axis.margin_after)
-    advance = round_up(max(32, (before + after) // 2), axis.stride)
-    return axis.accepted_size(before + advance + after)
+    least = max(_smallest(one) for one in (axis, *(axis.others or ())) if not one.one_pass)
+    advance, found = round_up(max(32, (before + after) // 2), axis.stride), []
+    while True:
+        found.append(axis.accepted_size(max(least, before + advance + after)))
+        if advance <= axis.stride:
+            return found
+        advance = round_up(advance // 2, axis.stride)
+
+
+def _smallest(axis: AxisGeometry) -> int:
+    """The smallest tile of images of its remainder."""
+    return round_up(axis.margin_before, axis.stride) + axis.stride + axis.margin_after
 
 
 def noise_pixels(
     geometry: Geometry, tile: tuple[int, int], *, channels: int, dtype: str, generator: np.random.Generator
 ) -> Pixels:
     """Seeded noise with room for three tiles each way, of no round size."""
-    height, width = _three_tiles(geometry.y, tile[0]), _three_tiles(geometry.x, tile[1])
-    shape = (height, width, channels)
+    shape = (*noise_size(geometry, tile), channels)
     if dtype == "float32":
         return Pixels(array=generator.standard_normal(shape, np.float32))
     return Pixels(array=generator.integers(0, 256, shape).astype(dtype))
+
+
+def noise_size(geometry: Geometry, tile: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) with room for three tiles each way."""
+    return _three_tiles(geometry.y, tile[0]), _three_tiles(geometry.x, tile[1])
 
 
 def _three_tiles(axis: AxisGeometry, tile: int) -> int:
@@ -62,25 +81,53 @@ def _three_tiles(axis: AxisGeometry, tile: int) -> int:
 def chosen_pixels(
     source: Source | None,
     geometry: Geometry,
-    tile: tuple[int, int],
-    fits: Callable[[int, int], bool],
+    tiles: Sequence[tuple[int, int]],
+    room: Room,
     *,
     channels: int,
     dtype: str,
     seed: int,
-) -> Pixels:
-    """Those of the user's image, or noise where there is none. Raises ChannelError, BudgetError."""
+) -> tuple[Pixels, tuple[int, int]]:
+    """Those of the user's image, or noise where there is none; and which of ``tiles``, larger ones first, suits them.
+
+    Raises ChannelError, BudgetError.
+    """
     if source is None:
+        tile = noise_tile(geometry, tiles, room)
         generator = np.random.default_rng(seed)
-        return noise_pixels(geometry, tile, channels=channels, dtype=dtype, generator=generator)
+        return noise_pixels(geometry, tile, channels=channels, dtype=dtype, generator=generator), tile
     leave_out_alpha(source, channels)
-    return image_pixels(source, geometry, fits)
+    pixels = image_pixels(source, geometry, room)
+    (height, width), (rows, columns) = pixels.size, zip(*tiles, strict=True)
+    return pixels, (_cutting(rows, height), _cutting(columns, width))
 
 
-def image_pixels(source: Source, geometry: Geometry, fits: Callable[[int, int], bool]) -> Pixels:
-    """``source`` whole, or the crop from its middle for which ``fits(height, width)``. Raises BudgetError."""
+def _cutting(sides: Sequence[int], size: int) -> int:
+    """The largest that cuts ``size``, or the largest of all where none does."""
+    return next((side for side in sides if side < size), sides[0])
+
+
+def noise_tile(geometry: Geometry, tiles: Sequence[tuple[int, int]], room: Room) -> tuple[int, int]:
+    """The first of ``tiles`` whose noise is not large, or else the last one. Raises BudgetError."""
+    for tile in tiles:
+        if room.needed(_accepted(geometry, noise_size(geometry, tile))) <= room.noise_bytes:
+            return tile
+    height, width = noise_size(geometry, tiles[-1])
+    need = room.needed(_accepted(geometry, (height, width)))
+    if need > room.allowed_bytes:
+        raise BudgetError(
+            f"one pass over {height} x {width} pixels, which hold three tiles of {tiles[-1][0]} x {tiles[-1][1]} each "
+            f"way, needs about {format_bytes(need)}, and {format_bytes(room.allowed_bytes)} are allowed; raise --memory"
+            + (", or give a smaller --tile" if len(tiles) == 1 else ""),
+            least_bytes=need,
+        )
+    return tiles[-1]
+
+
+def image_pixels(source: Source, geometry: Geometry, room: Room) -> Pixels:
+    """``source`` whole, or the crop from its middle that there is ``room`` for. Raises BudgetError."""
     size = source.height, source.width
-    height, width = _largest_that_fits(size, geometry, fits)
+    height, width = _largest_that_fits(size, geometry, room)
     top, left = (size[0] - height) // 2, (size[1] - width) // 2
     box = Box(Span(top, top + height), Span(left, left + width))
     array = np.empty((height, width, source.channels), source.dtype)
@@ -89,15 +136,20 @@ def image_pixels(source: Source, geometry: Geometry, fits: Callable[[int, int], 
     return Pixels(array=array, image_size=size, crop=box)
 
 
-def _largest_that_fits(size: tuple[int, int], geometry: Geometry, fits: Callable[[int, int], bool]) -> tuple[int, int]:
+def _largest_that_fits(size: tuple[int, int], geometry: Geometry, room: Room) -> tuple[int, int]:
     height, width = size
-    while height * width > LARGEST_PIXELS or not fits(
-        geometry.y.accepted_size(height), geometry.x.accepted_size(width)
-    ):
+    while height * width > LARGEST_PIXELS or room.needed(_accepted(geometry, (height, width))) > room.allowed_bytes:
         if height * width < 64 * 64:
-            raise BudgetError("not even a small crop of the image fits the free memory in one whole pass")
+            raise BudgetError(
+                f"not even a small crop of the image fits the {format_bytes(room.allowed_bytes)} that are allowed in "
+                "one whole pass; raise --memory"
+            )
         if height >= width:
             height = height * 9 // 10
         else:
             width = width * 9 // 10
     return height, width
+
+
+def _accepted(geometry: Geometry, size: tuple[int, int]) -> tuple[int, int]:
+    return geometry.y.accepted_size(size[0]), geometry.x.accepted_size(size[1])

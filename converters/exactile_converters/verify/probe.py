@@ -7,12 +7,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from exactile.contract import DeployedModel
 from exactile.errors import ModelError
 from exactile.geometry import Geometry, Span
 from exactile_converters.from_onnx import Network
 from exactile_converters.geometry.feature_maps import FeatureMap
+from exactile_converters.verify.bounded import Bounded
 from exactile_converters.verify.claim import Axis, AxisProbe, IntegerProbe, Method, SideProbe, Verdict
 from exactile_converters.verify.dependency import (
+    BREADTH_PX,
     Lane,
     Reach,
     Runs,
@@ -27,6 +30,7 @@ from exactile_converters.verify.dependency import (
 from exactile_converters.verify.dequantized import dequantize
 from exactile_converters.verify.integer_copy import set_integer_weights
 from exactile_converters.verify.integer_probe import Ones, integer_spans, probe_integers
+from exactile_converters.verify.meter import Progress
 from exactile_converters.verify.open_paths import open_all_paths
 from exactile_converters.verify.subject import Subject, private_copy, value_named
 
@@ -36,10 +40,10 @@ COMMUTATION_TOLERANCE = 1e-4
 FINITE_MARKERS = (0.3, 0.8)
 """Powers of the largest finite value: two magnitudes, both far above what rounding hides."""
 
-PLACED = "operators depend on the position in the image: a shift changes more than the place of the output"
+LANE_RUNS = 24
+"""Of an axis, beside those for each row of the box and for each halving: images of ones, of noise, and their like."""
 
-Progress = Callable[[str, int, int], None]
-"""Called with a stage's name, steps done and steps in all."""
+PLACED = "operators depend on the position in the image: a shift changes more than the place of the output"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +63,14 @@ class Subjects:
         except ModelError:  # integer operators do not take what is left without their quantisation
             integers = None
         return cls(real=made[0], opened=made[1], integers=integers)
+
+    def within(self, model: DeployedModel, allowed_bytes: int, ran: Callable[[int], None]) -> Subjects:
+        """The same, within ``allowed_bytes`` of resident memory of the process; see ``Bounded``."""
+        real, opened, integers = (
+            Bounded(one, model, allowed_bytes, ran) if isinstance(one, Subject) else one
+            for one in (self.real, self.opened, self.integers)
+        )
+        return Subjects(real=real, opened=opened, integers=integers)
 
 
 def _copy(network: Network, scores: str, feature: FeatureMap, change: Callable[[Network], None]) -> Subject:
@@ -81,6 +93,16 @@ def _opened(network: Network) -> None:
 def _of_integers(network: Network) -> None:
     dequantize(network)
     set_integer_weights(network)
+
+
+def probe_pixels(axis: Axis, claimed: Geometry) -> int:
+    """About how many pixels ``probe_axis`` computes."""
+    geometry, other = (claimed.y, claimed.x) if axis == "y" else (claimed.x, claimed.y)
+    size = Lane.size_for(geometry)
+    rows = 2 * geometry.stride
+    commuting = 0 if geometry.placed else rows
+    runs = LANE_RUNS + 2 * size.bit_length() + 2 * rows + commuting
+    return runs * size * other.accepted_size(max(BREADTH_PX, other.stride))
 
 
 def probe_axis(axis: Axis, subjects: Subjects, claimed: Geometry, *, seed: int, progress: Progress) -> AxisProbe:

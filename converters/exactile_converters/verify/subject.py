@@ -77,6 +77,9 @@ class Subject:
         ort = load_library()
         options = ort.SessionOptions()
         options.log_severity_level = ERRORS_ONLY
+        # Each map is allocated and freed by itself: a heap of ONNX Runtime's own grows to twice what a pass takes, and
+        # stays. No value depends on where maps lie.
+        options.enable_cpu_mem_arena = options.enable_mem_pattern = options.enable_mem_reuse = False
         graph = plain_graph(network, output, feature)
         try:
             self._session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

@@ -18,7 +18,7 @@ from exactile.errors import PlanError
 from exactile.geometry import AxisGeometry, Box, Geometry, Span, round_down, round_up
 from exactile.tolerance.halos import halo_steps
 from exactile_converters.verify.dependency import Runs
-from exactile_converters.verify.difference import compare, probabilities
+from exactile_converters.verify.difference import compare, probability_rmse
 from exactile_converters.verify.whole import WholePass
 
 Array = NDArray[Any]
@@ -113,6 +113,21 @@ def offset_sweep(
     return tuple(offsets)
 
 
+def sweep_pixels(size: tuple[int, int], geometry: Geometry, tile: tuple[int, int]) -> int:
+    """About how many pixels ``sweep`` computes of an image of ``size``, (height, width)."""
+    geometry = geometry.of_size(size)
+    axes, steps = (geometry.y, geometry.x), halo_steps(geometry)
+    sizes = [axis.accepted_size(px) for axis, px in zip(axes, size, strict=True)]
+    total = 0
+    for halo in steps:
+        tiles = 1
+        for axis, px, side in zip(axes, sizes, tile, strict=True):
+            tiles *= len(list(axis_tiles(axis, px, side, _at_most(claimed_margins(axis), halo, axis))))
+        total += tiles * tile[0] * tile[1]
+    aligned = total // len(steps)
+    return total + aligned * len(offset_steps(max(axis.stride for axis in axes)))
+
+
 def claimed_margins(axis: AxisGeometry) -> Margins:
     """The claimed halo, rounded up to the stride."""
     return Margins(
@@ -194,13 +209,12 @@ def _point(
 ) -> tuple[SweepPoint, Array]:
     mine = tiled[:, : whole.result[0], : whole.result[1]]
     difference = compare(mine, whole.cropped, probability=probability)
-    gap = probabilities(mine, already=probability) - probabilities(whole.cropped, already=probability)
     point = SweepPoint(
         halo_px=halo,
         offset_px=offset,
         tiles=tiles,
         computed_over_wanted=tiles * tile[0] * tile[1] / (whole.padded.shape[0] * whole.padded.shape[1]),
-        rmse=float(np.sqrt(np.mean(gap**2))),
+        rmse=probability_rmse(mine, whole.cropped, already=probability),
         max_abs=difference.max_abs,
         different_labels=difference.different_labels,
     )

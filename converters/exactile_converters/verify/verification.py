@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 from numpy.typing import NDArray
 
 from exactile.contract import DeployedModel
-from exactile.errors import EngineError, PlanError
+from exactile.errors import BudgetError, EngineError, PlanError
 from exactile.geometry import Geometry
-from exactile.memory import default_budget_bytes, resident_bytes
+from exactile.plan.budget import format_bytes
 from exactile.plan.tiles import TilePlan
 from exactile.session import Session
 from exactile.sinks.array import ArraySink
@@ -22,16 +22,20 @@ from exactile_converters.from_onnx import Network
 from exactile_converters.geometry.trace import Traced
 from exactile_converters.graphs.io import Normalization
 from exactile_converters.inspection import untileable
-from exactile_converters.verify.bounded import WHOLE_PASS_FACTOR
-from exactile_converters.verify.claim import AxisProbe
+from exactile_converters.verify.bounded import Bounded
+from exactile_converters.verify.claim import Axis, AxisProbe
 from exactile_converters.verify.comparison import Comparison
 from exactile_converters.verify.difference import compare
-from exactile_converters.verify.pixels import Pixels, chosen_pixels, suitable_tile
-from exactile_converters.verify.probe import Progress, Subjects, probe_axis
+from exactile_converters.verify.meter import Meter
+from exactile_converters.verify.pixels import Pixels, chosen_pixels, suitable_tiles
+from exactile_converters.verify.probe import Subjects, probe_axis, probe_pixels
+from exactile_converters.verify.room import Room
 from exactile_converters.verify.subject import Subject, ends_in_probability, private_copy, scores_of
-from exactile_converters.verify.sweep import Sweep, sweep
+from exactile_converters.verify.sweep import Sweep, sweep, sweep_pixels
 from exactile_converters.verify.ways import PassesProof
 from exactile_converters.verify.whole import WholePass, whole_pass
+
+AXES: tuple[Axis, ...] = ("y", "x")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +64,21 @@ class Verification:
         return tiled and all(probe.holds for probe in self.probes) and (self.passes is None or self.passes.holds)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """Tiles of ``tile`` of ``model``, as ``plan`` cuts ``pixels``, are compared with one pass over them."""
+
+    model: DeployedModel
+    pixels: Pixels
+    plan: TilePlan
+
+    @property
+    def work_px(self) -> int:
+        """Pixels that both compute."""
+        height, width = self.plan.tile_shape
+        return self.pixels.size[0] * self.pixels.size[1] + len(self.plan) * height * width
+
+
 def verify_local(
     network: Network,
     *,
@@ -69,7 +88,8 @@ def verify_local(
     tile: tuple[int, int] | None,
     with_sweep: bool,
     seed: int,
-    progress: Progress,
+    allowed_bytes: int,
+    meter: Meter,
     with_tiles: bool = True,
 ) -> Verification:
     """The proof for a network that takes no statistics of the whole image; arguments are those of ``verify``.
@@ -80,41 +100,42 @@ def verify_local(
     if traced.geometry is None:
         raise untileable(network)
     claimed = geometry or traced.geometry
+    dtype = str(source.dtype) if source is not None else noise_dtype(network, normalization)
+    model = deploy(private_copy(network), image_dtype=dtype, normalization=normalization, output="raw", strips=False)
+    trial = None
+    if with_tiles or with_sweep:
+        trial = _trial(network, model, geometry, source, tile, seed, allowed_bytes)
+        meter.expect(trial.work_px)
+    if with_sweep and trial is not None:
+        meter.expect(sweep_pixels(trial.pixels.size, trial.model.contract.geometry, trial.plan.tile_shape))
     scores = scores_of(network, traced.features).name or ""
-    subject = _plain(network, traced)
-    compared, error = None, None
+    meter.expect(sum(probe_pixels(axis, claimed) for axis in AXES))
+    subjects = Subjects.of(network, scores, traced.features[scores]).within(model, allowed_bytes, meter.advance)
+    y, x = (probe_axis(axis, subjects, claimed, seed=seed, progress=meter.stage) for axis in AXES)
+    del subjects  # each holds the weights
+    compared, swept, refusal = None, None, ""
     try:
-        if with_tiles or with_sweep:
-            compared = _compare(
-                network,
-                subject,
-                geometry,
-                source=source,
-                normalization=normalization,
-                tile=tile,
-                seed=seed,
-                progress=progress,
-            )
-    except EngineError as refusal:
-        error = refusal
-    subjects = Subjects.of(network, scores, traced.features[scores])
-    y, x = (probe_axis(axis, subjects, claimed, seed=seed, progress=progress) for axis in ("y", "x"))
-    if error is not None and y.holds and x.holds:
-        raise error  # nothing speaks against the claim: the engine failed for a reason of its own
-    swept = None
-    if with_sweep and compared is not None:
-        probability = ends_in_probability(network)
-        found, whole = compared
-        swept = sweep(subject, whole, whole.geometry, found.tile, probability=probability, progress=progress)
+        if trial is not None:
+            subject = Bounded(_plain(network, traced), model, allowed_bytes, meter.advance)
+            compared, whole = _compared(network, trial, subject, normalization, allowed_bytes, meter)
+            if with_sweep:
+                probability = ends_in_probability(network)
+                swept = sweep(
+                    subject, whole, whole.geometry, compared.tile, probability=probability, progress=meter.stage
+                )
+    except EngineError as error:
+        if y.holds and x.holds:
+            raise  # nothing speaks against the claim: the engine failed for a reason of its own
+        refusal = str(error)
     return Verification(
         model_name=network.name,
         geometry=claimed,
         seed=seed,
         probed_tensor=scores,
         probes=(y, x),
-        comparison=compared[0] if compared is not None else None,
+        comparison=compared,
         sweep=swept,
-        refusal=str(error) if error is not None else "",
+        refusal=refusal,
     )
 
 
@@ -123,42 +144,66 @@ def _plain(network: Network, traced: Traced) -> Subject:
     return Subject(copy, copy.result, traced.features[network.result.name or ""])
 
 
-def _compare(
+def _trial(
     network: Network,
-    subject: Subject,
+    deployed: DeployedModel,
     given: Geometry | None,
-    *,
     source: Source | None,
-    normalization: Normalization,
     tile: tuple[int, int] | None,
     seed: int,
-    progress: Progress,
-) -> tuple[Comparison, WholePass]:
-    dtype = str(source.dtype) if source is not None else noise_dtype(network, normalization)
-    deployed = deploy(private_copy(network), image_dtype=dtype, normalization=normalization, output="raw", strips=False)
+    allowed_bytes: int,
+) -> Trial:
+    """Raises ChannelError, PlanError where there is no seam to look at, BudgetError."""
     claimed = given or deployed.contract.geometry
-    tile = tile or suitable_tile(claimed)
-    pixels = chosen_pixels(
-        source, claimed, tile, partial(fits_one_pass, deployed), channels=network.channels, dtype=dtype, seed=seed
+    pixels, suitable = chosen_pixels(
+        source,
+        claimed,
+        [tile] if tile is not None else suitable_tiles(claimed),
+        Room(model=deployed, allowed_bytes=allowed_bytes),
+        channels=network.channels,
+        dtype=deployed.contract.image.dtype,
+        seed=seed,
     )
     if any(axis.one_pass for axis in (claimed.of_size(pixels.size).y, claimed.of_size(pixels.size).x)):
         claimed = claimed.without_others  # no tiles at this size: they are compared on the image as it is extended
     model = replace(deployed, contract=replace(deployed.contract, geometry=claimed))
     check_channels(model, pixels, network.channels)
-    plan = TilePlan.of(claimed, pixels.size, "model", tile)
+    plan = TilePlan.of(claimed, pixels.size, "model", suitable)
     if len(plan) == 1:
-        raise PlanError(
-            f"an image of {pixels.size[0]} x {pixels.size[1]} pixels is one tile of {tile[0]} x {tile[1]}: "
-            "there is no seam to look at. Give a larger image, a smaller --tile, or no image"
+        raise no_seam(pixels, suitable, allowed_bytes)
+    return Trial(model=model, pixels=pixels, plan=plan)
+
+
+def no_seam(pixels: Pixels, tile: tuple[int, int], allowed_bytes: int) -> PlanError:
+    """The error where one tile is all that there is of an image, or of the part that there is memory for."""
+    (height, width), (rows, columns) = pixels.size, tile
+    if pixels.image_size not in {None, pixels.size}:
+        return BudgetError(
+            f"one pass over {height} x {width} pixels, the part of the image that {format_bytes(allowed_bytes)} allow, "
+            f"is one tile of {rows} x {columns}: there is no seam to look at. Raise --memory, or give a smaller --tile"
         )
-    progress("whole pass", 0, 1)
-    whole = whole_pass(subject, pixels.array, claimed, normalization)
-    progress("whole pass", 1, 1)
-    tiled = _tiled(model, pixels.array, plan, progress)
+    return PlanError(
+        f"an image of {height} x {width} pixels is one tile of {rows} x {columns}: "
+        "there is no seam to look at. Give a larger image, a smaller --tile, or no image"
+    )
+
+
+def _compared(
+    network: Network,
+    trial: Trial,
+    subject: Bounded,
+    normalization: Normalization,
+    allowed_bytes: int,
+    meter: Meter,
+) -> tuple[Comparison, WholePass]:
+    meter.stage("whole pass")
+    whole = whole_pass(subject, trial.pixels.array, trial.model.contract.geometry, normalization)
+    meter.stage("tiles")
+    tiled = _tiled(trial, allowed_bytes, meter)
     comparison = Comparison(
-        pixels=pixels,
-        tile=plan.tile_shape,
-        tiles=len(plan),
+        pixels=trial.pixels,
+        tile=trial.plan.tile_shape,
+        tiles=len(trial.plan),
         output_shape=tiled.shape,
         difference=compare(_like(tiled, whole.cropped), whole.cropped, probability=ends_in_probability(network)),
     )
@@ -182,22 +227,14 @@ def noise_dtype(network: Network, normalization: Normalization) -> str:
     return "uint8" if integers or normalization != Normalization() else "float32"
 
 
-def fits_one_pass(model: DeployedModel, height: int, width: int) -> bool:
-    """Whether plain ONNX Runtime has memory for one pass."""
-    memory = model.contract.memory
-    need = memory.activation_bytes(height, width) * WHOLE_PASS_FACTOR + memory.weights_bytes * 3
-    return resident_bytes() + need <= default_budget_bytes()
-
-
-def _tiled(model: DeployedModel, array: NDArray[Any], plan: TilePlan, progress: Progress) -> NDArray[Any]:
-    sink = ArraySink()
+def _tiled(trial: Trial, allowed_bytes: int, meter: Meter) -> NDArray[Any]:
+    plan, sink = trial.plan, ArraySink()
+    tiles_px = len(plan) * plan.tile_shape[0] * plan.tile_shape[1]
     wanted = plan.result_shape[0] * plan.result_shape[1]
-    done = 0
 
     def advance(pixels: int) -> None:
-        nonlocal done
-        done += pixels
-        progress("tiles", done, wanted)
+        meter.advance(pixels * tiles_px // wanted)
 
-    Session(model).segment(ArraySource(array), sink, plan="tile", tile=plan.tile_shape, progress=advance)
+    with closing(Session(trial.model, memory_bytes=allowed_bytes, lanes=1)) as session:
+        session.segment(ArraySource(trial.pixels.array), sink, plan="tile", tile=plan.tile_shape, progress=advance)
     return sink.result

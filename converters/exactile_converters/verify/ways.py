@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from exactile.contract import DeployedModel
 from exactile.errors import BudgetError
 from exactile.geometry import round_up
-from exactile.memory import default_budget_bytes, resident_bytes
+from exactile.memory import resident_bytes
 from exactile.plan.strips import least_rows
 from exactile.plan.tiles import suiting_tile
 from exactile.planning import PlanName, Wish
@@ -21,18 +21,21 @@ from exactile.session import Session
 from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource
 from exactile_converters.graphs.io import Normalization
-from exactile_converters.verify.bounded import WHOLE_PASS_FACTOR, TooLargeError, check_room
+from exactile_converters.verify.bounded import TooLargeError, check_room, pass_bytes
 from exactile_converters.verify.comparison import Comparison, against_double
 from exactile_converters.verify.difference import compare
 from exactile_converters.verify.double import DoublePass, NoDoubleError
+from exactile_converters.verify.meter import Meter
 from exactile_converters.verify.passes_check import BREADTH_PX, LEAST_ZONE_PX, other_size, pair, tile_along
 from exactile_converters.verify.pixels import Pixels
-from exactile_converters.verify.probe import Progress
 from exactile_converters.verify.subject import Subject
 from exactile_converters.verify.whole import WholePass, whole_pass
 
 Array = NDArray[Any]
 STAGE = "ways to run it"
+
+DOUBLE_PASSES = 8
+"""A pass in float64 takes about as long as so many of ONNX Runtime."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +72,10 @@ class PassesProof:
 
 @dataclass(slots=True, kw_only=True)
 class Ways:
-    """Runs ``model``, which gives raw maps, and ``subject``, the whole network, on noise from ``seed``."""
+    """Runs ``model``, which gives raw maps, and ``subject``, the whole network, on noise from ``seed``.
+
+    ``allowed_bytes`` is the resident memory of the process that must do.
+    """
 
     model: DeployedModel
     subject: Subject
@@ -77,20 +83,30 @@ class Ways:
     normalization: Normalization
     probability: bool
     seed: int
+    allowed_bytes: int
     no_float64: str = ""
     untried: list[str] = field(default_factory=list)
 
-    def proof(self, progress: Progress) -> PassesProof:
+    @property
+    def all_work_px(self) -> int:
+        """What ``proof`` computes, see ``work_px``."""
+        return sum(self.work_px(way.size) for way in self._ways())
+
+    def work_px(self, size: tuple[int, int]) -> int:
+        """About how many pixels all passes over an image of ``size`` compute, and one pass, in time of such pixels."""
+        passes = 2 + len(self.model.levels) + (DOUBLE_PASSES if self.double is not None else 0)
+        return passes * size[0] * size[1]
+
+    def proof(self, meter: Meter) -> PassesProof:
         """Try all of them."""
-        ways = self._ways()
         found = []
-        for done, way in enumerate(ways):
-            progress(STAGE, done, len(ways))
+        meter.stage(STAGE)
+        for way in self._ways():
             try:
                 found.append(self.tried(way))
             except (TooLargeError, BudgetError) as error:
                 self.untried.append(f"{way.plan} over {way.size[0]} x {way.size[1]} pixels: {error}")
-        progress(STAGE, len(ways), len(ways))
+            meter.advance(self.work_px(way.size))
         levels = self.model.levels
         return PassesProof(
             levels=len(levels),
@@ -135,9 +151,9 @@ class Ways:
 
     def tried(self, way: Way) -> Comparison:
         """``way`` on noise. Raises TooLargeError, BudgetError."""
-        memory, (height, width) = self.model.contract.memory, way.size
-        need = int(memory.activation_bytes(height, width) * WHOLE_PASS_FACTOR)
-        check_room(resident_bytes() + need, default_budget_bytes(), f"{height} x {width} pixels")
+        height, width = way.size
+        need = resident_bytes() + pass_bytes(self.model, height, width)
+        check_room(need, self.allowed_bytes, f"{height} x {width} pixels")
         image = self._noise(way.size)
         whole = whole_pass(self.subject, image, self.model.contract.geometry, self.normalization)
         model = self.model if way.kept_maps else replace(self.model, keeping=None)
@@ -148,7 +164,7 @@ class Ways:
     ) -> tuple[Comparison, dict[str, Array]]:
         """``model`` on ``pixels`` against ``whole``, and the statistics that it found. Raises what ``Session`` does."""
         sink = ArraySink()
-        with closing(Session(model, device="cpu")) as session:
+        with closing(Session(model, device="cpu", memory_bytes=self.allowed_bytes)) as session:
             run = session.image_run(ArraySource(pixels.array), sink, wish)
             if progress is not None:
                 run.watcher = replace(run.watcher, progress=progress)
@@ -184,7 +200,7 @@ class Ways:
         try:
             height, width = whole.padded.shape[:2]
             need = resident_bytes() + self.double.bytes_at(height, width)
-            check_room(need, default_budget_bytes(), f"{height} x {width} pixels in float64")
+            check_room(need, self.allowed_bytes, f"{height} x {width} pixels in float64")
             found = self.double.run(whole.padded)
         except (NoDoubleError, TooLargeError) as error:
             self.no_float64 = self.no_float64 or str(error)

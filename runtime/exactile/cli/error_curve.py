@@ -25,11 +25,15 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CurveRequest:
-    """``images`` are opened with ``options``; ``wish`` says where they are looked at."""
+    """``images`` are opened with ``options``; ``wish`` says where they are looked at.
+
+    ``memory_bytes`` bounds the resident memory of the process, as that of a ``Session`` does.
+    """
 
     images: Sequence[str]
     options: Mapping[str, Any]
     wish: CurveWish
+    memory_bytes: int | None = None
 
     def check(self) -> None:
         """Raises OptionError where there is nothing to measure on."""
@@ -56,9 +60,8 @@ class CurveRequest:
                 while name in sources:
                     name += "'"
                 sources[name] = stack.enter_context(closing(open_source(image, **self.options)))
-            session = stack.enter_context(
-                closing(Session(model_for(str(next(iter(sources.values())).dtype)), device="cpu"))
-            )
+            model = model_for(str(next(iter(sources.values())).dtype))
+            session = stack.enter_context(closing(Session(model, device="cpu", memory_bytes=self.memory_bytes)))
             return session.error_curve(sources, self.wish, progress=progress)
 
 

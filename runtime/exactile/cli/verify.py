@@ -37,8 +37,9 @@ from exactile.cli.protection import protect_files
 from exactile.cli.values import parse_channels, parse_numbers, parse_tile
 from exactile.cli.verdict import print_verdict
 from exactile.errors import OptionError
+from exactile.plan.budget import parse_bytes
 from exactile.request.converter import load_converter, load_verifier
-from exactile.request.stages import Stages
+from exactile.request.stages import StageBar, Stages
 from exactile.sources.address import shown_name
 from exactile.sources.protocol import Source
 from exactile.tolerance.measure import CurveWish
@@ -52,7 +53,7 @@ EXAMPLES = """
 
 `exactile verify unet.bundle --erf --image monday.tif --image tuesday.tif`
 
-`exactile verify unet.onnx --tile 256x320 --seed 7 --json | jq .tiled_against_whole`
+`exactile verify unet.onnx --memory 2GiB --tile 256x320 --seed 7 --json | jq .tiled_against_whole`
 
 **Exit status**: 0 the claim holds, 1 it fails, 2 or more: it could not be tried.
 """
@@ -102,6 +103,16 @@ def verify(
     page: PageOption = None,
     output_name: OutputNameOption = None,
     seed: Annotated[int, typer.Option(min=0, help="Of all noise.")] = 0,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            "--memory",
+            "-m",
+            metavar="SIZE",
+            help="Resident memory of the process, e.g. 2GiB: of an image, as large a part is compared as one pass may "
+            "take; noise takes 2 GiB if that will do. [default: half of what is free]",
+        ),
+    ] = None,
     no_progress: NoProgressOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
@@ -121,6 +132,7 @@ def verify(
             images=[str(one) for one in images],
             options={**opening, "page": page},
             wish=CurveWish(tile=tile_shape, zones=zones, seed=seed),
+            memory_bytes=parse_bytes(memory),
         )
         if is_bundle(model):
             given = {"--scale": scale, "--mean": mean, "--std": std, "--output-name": output_name, "--report": report}
@@ -140,7 +152,7 @@ def verify(
         network = converter.load_network(model, output_name=output_name)
         source = open_source(images[0], **curve.options) if images else None
         try:
-            with Stages(enabled=not no_progress) as stages:
+            with StageBar(enabled=not no_progress) as bar:
                 found = verifier.verify(
                     network,
                     source=source,
@@ -148,11 +160,13 @@ def verify(
                     tile=tile_shape,
                     with_sweep=sweep,
                     seed=seed,
-                    progress=stages.update,
+                    memory_bytes=curve.memory_bytes,
+                    progress=bar.update,
                 )
-                measured = None
-                if erf:
-                    network = converter.load_network(model, output_name=output_name)
+            measured = None
+            if erf:
+                network = converter.load_network(model, output_name=output_name)
+                with Stages(enabled=not no_progress) as stages:
                     measured = curve.of(
                         lambda dtype: converter.deploy(
                             network, image_dtype=dtype, normalization=asked, output="raw", strips=False
