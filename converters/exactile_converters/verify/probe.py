@@ -66,10 +66,8 @@ class Subjects:
 
     def within(self, model: DeployedModel, allowed_bytes: int, ran: Callable[[int], None]) -> Subjects:
         """The same, within ``allowed_bytes`` of resident memory of the process; see ``Bounded``."""
-        real, opened, integers = (
-            Bounded(one, model, allowed_bytes, ran) if isinstance(one, Subject) else one
-            for one in (self.real, self.opened, self.integers)
-        )
+        integers = self.integers and Bounded(self.integers, model, allowed_bytes, ran)
+        real, opened = (Bounded(one, model, allowed_bytes, ran) for one in (self.real, self.opened))
         return Subjects(real=real, opened=opened, integers=integers)
 
 
