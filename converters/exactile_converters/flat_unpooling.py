@@ -1,8 +1,8 @@
 """``max_unpool2d`` as PyTorch's dynamo exporter writes it becomes the operator MaxUnpool.
 
 MaxPool tells where it found a value as its place in the whole tensor, ``(n * C + c) * H * W + y * W + x``. PyTorch
-counts within a plane. So the exporter takes off the places of all planes' first pixels, which a MaxPool of a single pixel
-tells, ``max_unpool2d`` adds them again, and the values are scattered over flat zeros::
+counts within a plane. So the exporter takes off the places of all planes' first pixels, which a MaxPool of a single
+pixel tells, ``max_unpool2d`` adds them again, and the values are scattered over flat zeros::
 
     MaxPool -> values    ----------------------------------- Reshape (-1) --.
             -> indices - first pixels + planes * (H * W) --> Reshape (-1) --> ScatterND over zeros --> Reshape

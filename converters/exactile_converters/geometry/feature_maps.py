@@ -260,8 +260,10 @@ class _Walker:
     def _check_unpooled(self, node: ir.Node) -> None:
         """Positions count in what was pooled: what they are put into must be as large."""
         pool = node.inputs[1].producer() if node.inputs[1] is not None else None
-        for probe in (self._small, self._large) if pool is not None else ():
-            pooled, made = (probe.of(value) for value in (pool.inputs[0], node.outputs[0]) if pool is not None)
+        if pool is None:
+            return
+        for probe in (self._small, self._large):
+            pooled, made = probe.of(pool.inputs[0]), probe.of(node.outputs[0])
             if pooled is not None and made is not None and pooled.shape != made.shape:
                 raise ObstacleError(
                     "its output is not as large as what was pooled",
