@@ -19,7 +19,7 @@ from exactile.plan.border import Border
 from exactile.plan.budget import parse_bytes
 from exactile.planning import PlanName
 from exactile.request.damage import warn_of_damage
-from exactile.request.meaning import tell_doubt, warn_of_nan
+from exactile.request.meaning import tell_doubt, tell_unproven, warn_of_nan
 from exactile.request.model_choice import Deploy, ModelChoice, why_not_run_before
 from exactile.request.normalization import NormalizationNumbers
 from exactile.request.onnx_models import Fits, when_whole
@@ -128,6 +128,7 @@ def segment(
 def _deployed(deploy: Deploy, source: Source, fits: Fits) -> DeployedModel:
     model = deploy(str(source.dtype), (source.height, source.width), fits)
     tell_doubt(model.contract.result.doubt)
+    tell_unproven(model.contract.model_name, model.contract.verification)
     leave_out_alpha(source, model.contract.image.channels)
     return model
 

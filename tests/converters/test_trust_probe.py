@@ -55,13 +55,19 @@ def test_the_time_is_bounded():
         find_locality(network_of(unproven_nets.folded()), seconds=0.0)
 
 
-def test_a_wrong_trust_is_refused():
+def test_the_edges_are_looked_at():
     """In the middle of an image the network is local, and at its edges rows from the other end come in."""
-    network = network_of(unproven_nets.rolled())
-    assert find_locality(network).reach <= 8
+    with pytest.raises(NotLocalError, match="away change the result at an edge of the image, along y"):
+        find_locality(network_of(unproven_nets.rolled()))
+
+
+def test_a_wrong_trust_is_refused():
+    """Pixels far away change nothing, but the size of a tile does: runs at one size do not show it."""
+    network = network_of(unproven_nets.sized())
+    assert find_locality(network).reach <= 4
     with pytest.raises(VerificationError, match=r"finds nothing to trust: tiles .* do not equal one pass") as caught:
         trusted(network)
-    assert "because of Slice" in str(caught.value)
+    assert "because of Col2Im" in str(caught.value)
 
 
 def test_a_network_that_rules_prove_needs_no_trust():

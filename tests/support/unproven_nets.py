@@ -11,15 +11,28 @@ BLOCK = 2
 
 def folded() -> bytes:
     """Blocks of 2 x 2 pixels computed by a strided convolution and put side by side by Col2Im: local, of any size."""
-    net, two = Net(seed=12), [BLOCK, BLOCK]
+    net = Net(seed=12)
+    return net.model(net.conv(blocks(net)))
+
+
+def sized() -> bytes:
+    """The same, and the image's height added to each pixel: local, but a tile has another height."""
+    net = Net(seed=12)
+    height = net.add("Cast", net.add("Gather", net.add("Shape", "image"), net.constant(2), axis=0), to=1)
+    return net.model(net.add("Add", blocks(net), height))
+
+
+def blocks(net: Net) -> str:
+    """The blocks, cut to the height and width of the image."""
+    two = [BLOCK, BLOCK]
     kernel = np.random.default_rng(12).integers(-2, 3, (BLOCK * BLOCK, 1, 5, 5))
-    blocks = net.add("Conv", "image", net.constant(kernel, np.float32), strides=two, pads=[2] * 4)
-    columns = net.add("Reshape", blocks, net.constant([1, BLOCK * BLOCK, -1]))
-    size = net.add("Slice", net.add("Shape", blocks), net.constant([2]), net.constant([4]))
+    sums = net.add("Conv", "image", net.constant(kernel, np.float32), strides=two, pads=[2] * 4)
+    columns = net.add("Reshape", sums, net.constant([1, BLOCK * BLOCK, -1]))
+    size = net.add("Slice", net.add("Shape", sums), net.constant([2]), net.constant([4]))
     whole = net.add("Mul", size, net.constant(two))
     made = net.add("Col2Im", columns, whole, net.constant(two), strides=two)
     own = net.add("Slice", net.add("Shape", "image"), net.constant([2]), net.constant([4]))
-    return net.model(net.conv(net.add("Slice", made, net.constant([0, 0]), own, net.constant([2, 3]))))
+    return net.add("Slice", made, net.constant([0, 0]), own, net.constant([2, 3]))
 
 
 def rolled() -> bytes:

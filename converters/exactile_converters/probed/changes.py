@@ -41,7 +41,7 @@ class Changes:
     def beyond(self, near: int) -> bool:
         """Whether rows more than ``near`` away from the lane's box change it."""
         box = self._lane.box
-        return self.show(slice(0, box.start - near)) or self.show(slice(box.stop + near, None))
+        return self.show(slice(0, max(0, box.start - near))) or self.show(slice(box.stop + near, None))
 
     def reach(self, near: int) -> tuple[int, int]:
         """The farthest rows before and after the box that change it, ``near`` at most."""

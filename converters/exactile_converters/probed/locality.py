@@ -5,6 +5,7 @@ Along one axis at a time, on images that are long there and narrow across:
 1. A step is looked for by which sizes may differ, and by which a shift of the image shifts the result alone.
 2. The farthest pixels that change a box of the output, in images of growing length. Where those of the longest one
    are too far away, the network is not local within that.
+   So it is where those change what comes first, or last.
 3. The period: the smallest shift among the divisors of the step that shifts the result alone.
 4. Which sizes of other remainders modulo the period the network takes.
 
@@ -167,6 +168,7 @@ class _Axis:
         geometry = AxisGeometry(stride=self._step, before=0, after=0, scale=scale, size_constant=constant)
         lane, near, changes = self._room(geometry)
         period = self._period(lane)
+        self._check_edges(lane, near)
         reaches = [changes.reach(near), Changes(self._subject, lane, SEEDS[1]).reach(near)]
         return LocalAxis(
             period=period,
@@ -223,6 +225,15 @@ class _Axis:
             if not changes.beyond(near):
                 return lane, near, changes
         raise NotLocalError(f"pixels more than {near} away change the result along {self._axis}")
+
+    def _check_edges(self, lane: Lane, near: int) -> None:
+        """Raises NotLocalError where what comes first, or last, depends on pixels that are farther away."""
+        for start in (0, lane.size - self._step):
+            edge = replace(lane, box=Span(start, start + self._step))
+            if Changes(self._subject, edge, SEEDS[0]).beyond(near):
+                raise NotLocalError(
+                    f"pixels more than {near} away change the result at an edge of the image, along {self._axis}"
+                )
 
     def _period(self, lane: Lane) -> int:
         shape = (lane.size + self._step, lane.breadth, self._subject.channels)

@@ -254,8 +254,7 @@ def _convert(conversion: Conversion, engines: EngineOptions, *, as_json: bool, p
     tell_doubt(converted.file.result.doubt)
     if converted.untried:
         tell_unverified(folder.name, converted.untried)
-    if converted.file.verification is not None and converted.file.verification.by == "probe":
-        tell_unproven(folder.name, converted.file.verification.note)
+    tell_unproven(folder.name, converted.file.verification)
     outcomes: tuple[Any, ...] = ()
     if builder is not None:
         try:

@@ -21,7 +21,7 @@ from exactile.passes.fixed import FixedStatistics, read_statistics
 from exactile.plan.border import Border
 from exactile.planning import PlanName, Wish
 from exactile.preview import pictures_bytes, write_pictures
-from exactile.request.meaning import tell_doubt
+from exactile.request.meaning import tell_doubt, tell_unproven
 from exactile.request.model_choice import Deploy, ModelChoice
 from exactile.session import Session
 from exactile.sinks.open import open_sink
@@ -85,6 +85,7 @@ class RunRequest:
         assert self._deploy is not None
         model = self._deploy(str(source.dtype), (source.height, source.width), lambda _model: False)
         tell_doubt(model.contract.result.doubt)
+        tell_unproven(model.contract.model_name, model.contract.verification)
         return model
 
     def open_source(self, image: str | Path) -> Source:
@@ -174,6 +175,7 @@ class RunRequest:
         model = self._deploy(dtype, size, lambda model: self._fits(model, source, sink))
         if not self._told:
             tell_doubt(model.contract.result.doubt)
+            tell_unproven(model.contract.model_name, model.contract.verification)
             self._told = True
         of_one_size = model.contract.obstacles or model.image_size is not None
         self._sessions[dtype, size if of_one_size else None] = session = self._opened(model)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from exactile.stored_values import NAN_STORED_AS
 
 if TYPE_CHECKING:
-    from exactile.contract import ResultOutput
+    from exactile.bundle.contract_file import VerificationPart
+    from exactile.contract import ResultOutput, Verification
     from exactile.stored_values import NanReport
 
 
@@ -24,9 +25,10 @@ def tell_unverified(model: str, reason: str) -> None:
     sys.stderr.write(f"note: {model} is used by the rules only, not checked by running it: {reason}\n")
 
 
-def tell_unproven(model: str, note: str) -> None:
+def tell_unproven(model: str, known: Verification | VerificationPart | None) -> None:
     """One line where the halo of a network is that which runs showed, as --trust-probe asks for."""
-    sys.stderr.write(f"warning: {model} is not proven to run exactly in tiles: {note}\n")
+    if known is not None and known.by == "probe":
+        sys.stderr.write(f"warning: {model} is not proven to run exactly in tiles: {known.note}\n")
 
 
 def nan_object(nan: NanReport) -> dict[str, Any]:

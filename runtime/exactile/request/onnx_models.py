@@ -16,7 +16,7 @@ from exactile.contract import DeployedModel
 from exactile.errors import NotTileableError, PlanError
 from exactile.request.converter import load_converter, load_prober, load_prover
 from exactile.request.kept_models import KeptModels
-from exactile.request.meaning import tell_unproven, tell_unverified
+from exactile.request.meaning import tell_unverified
 
 Fits = Callable[[DeployedModel], bool]
 """Whether there is a plan for a model within the memory, and nothing speaks against it."""
@@ -82,7 +82,6 @@ class OnnxModels:
     _sized: bool = False
     _global: Any = None
     _trusted: Any = None
-    _warned: bool = False
 
     def read(self) -> None:
         """Read the file, and run the network where its claim is to be checked; neither where it was deployed before.
@@ -165,9 +164,6 @@ class OnnxModels:
                     self._trusted = prober.trusted(self._global_network())
             model = prober.deploy_probed(self._global_network(), found=self._trusted, **wish)
             self.kept.keep(model, PROBED, dtype)
-        if not self._warned:
-            tell_unproven(self.path.name, model.contract.verification.note)
-            self._warned = True
         return model
 
     def _in_one_pass(self, dtype: str, size: tuple[int, int]) -> DeployedModel | None:
