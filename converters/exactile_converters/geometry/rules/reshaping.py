@@ -97,8 +97,8 @@ def _regroup(node: NodeView, group: _Group, operand: Operand, reach: dict[Label,
     made = _place(inside, places, core, operand, reach)
     if made is None and len(core) > 1 and places == [group.labels[-1]] and core[0][0] == core[0][1]:
         raise ObstacleError(
-            f"it cuts {places[0]} into {core[0][0]} parts whose length follows the image's, and brings pixels of all "
-            "parts together (attention in a grid)",
+            f"it mixes {places[0]}: it cuts it into {core[0][0]} parts whose length follows the image's, and brings pixels of "
+            "all parts together (as attention in a grid does)",
             "Use attention in windows of a constant size only, or run the whole image at once",
         )
     if made is None:
