@@ -1,7 +1,7 @@
 """Cyclic shifts: exporters cut a map in two and join the parts the other way round.
 
-Written as one Gather each, of rows ``(i + shift) % rows``, a shift is a single operator, of which the walk over the
-graph knows what it reads. It moves the same values.
+Written as a Gather, of the numbers of rows cut and joined in the same way, a shift is a single operator on the map, of
+which the walk over the graph knows what it reads. It moves the same values.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import onnx_ir as ir
 
 from exactile_converters.geometry.rules.slicing import UNBOUNDED
 from exactile_converters.runtime_operators.writer import Writer
+
+END = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,8 @@ def _part(value: ir.Value | None) -> _Part | None:
     if node is None or node.op_type != "Slice" or node.domain or len(node.inputs) < 4:
         return None
     source, start, end, axes = node.inputs[:4]
+    if source is not None and (maker := source.producer()) is not None and maker.op_type == "Range":
+        return None  # the numbers of rows of a shift that is written already
     step = node.inputs[4] if len(node.inputs) > 4 else None
     axis = _number(axes)
     if source is None or start is None or end is None or axis is None or (step is not None and _number(step) != 1):
@@ -99,8 +103,8 @@ def _write(node: ir.Node, source: ir.Value, shift: ir.Value) -> None:
         shift = write.add("Cast", shift, to=ir.DataType.INT64)
     axis = node.attributes.get_int("axis", 0)
     zero, one = write.constant(np.array(0, np.int64)), write.constant(np.array(1, np.int64))
+    first, last = write.constant(np.array([0], np.int64)), write.constant(np.array([END], np.int64))
     size = write.add("Gather", write.add("Shape", source), write.constant(np.array(axis, np.int64)), axis=0)
-    # A Slice that begins or ends beyond the map takes none or all of it.
-    inside = write.add("Min", write.add("Max", shift, write.add("Neg", size)), size)
-    places = write.add("Add", write.add("Range", zero, size, one), inside)
-    write.replace(write.add("Gather", source, write.add("Mod", places, size), axis=axis))
+    places = write.add("Range", zero, size, one)
+    parts = write.add("Slice", places, shift, last, first), write.add("Slice", places, first, shift, first)
+    write.replace(write.add("Gather", source, write.add("Concat", *parts, axis=0), axis=axis))

@@ -132,6 +132,17 @@ class Swin(nn.Module):
         return self.head(x.permute(0, 3, 1, 2))
 
 
+class SwinUpsampled(Swin):
+    """Its classes are resized to the size of the image, with corners aligned."""
+
+    def __init__(self) -> None:
+        super().__init__(patch=2)
+        self.head = nn.Conv2d(8, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.interpolate(super().forward(x), size=x.shape[2:], mode="bilinear", align_corners=True)
+
+
 class MaxViT(nn.Module):
     """A convolution, then attention in blocks; with ``grid``, also between positions at equal distances."""
 

@@ -100,6 +100,7 @@ class _Search:
         if y.one_pass or x.one_pass:
             return self._sizes_as_told(sizes, told) is not None
         result = walk.features.get(self._output.name or "")
+        self._check_windows(walk, (y.remainder or y.stride, x.remainder or x.stride))
         if walk.obstacles or result is None:
             return False
         return all(
@@ -141,20 +142,23 @@ class _Search:
         """Obstacles where it decides something by the image's size, or a mask or a cyclic shift is none."""
         smallest = {along: one.remainder or one.stride for along, one in self._geometry.items()}
         smallest[axis] = remainder or smallest[axis]
-        check_shifted_windows(
-            walk,
-            self._nodes,
-            lambda place: self._probe(place, MASK_ELEMENTS),
-            smallest=(smallest["y"], smallest["x"]),
-            results=(self._output,),
-            needed=lambda feature, axis, wanted: needed_spans(walk, self._nodes, feature, axis, wanted=wanted),
-        )
+        self._check_windows(walk, (smallest["y"], smallest["x"]))
         check_size_decisions(
             walk,
             self._nodes,
             self._probe,
             base=sizes.large[0] - sizes.small[0],
             smallest=(smallest["y"], smallest["x"]),
+        )
+
+    def _check_windows(self, walk: ForwardWalk, smallest: tuple[int, int]) -> None:
+        check_shifted_windows(
+            walk,
+            self._nodes,
+            lambda place: self._probe(place, MASK_ELEMENTS),
+            smallest=smallest,
+            results=(self._output,),
+            needed=lambda feature, axis, wanted: needed_spans(walk, self._nodes, feature, axis, wanted=wanted),
         )
 
     def _probe(self, size: tuple[int, int], most_elements: int = FOLD_LIMIT_ELEMENTS) -> Probe:

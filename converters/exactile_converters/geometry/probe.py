@@ -45,6 +45,9 @@ FOLDABLE = {
 }
 """Shape arithmetic and arithmetic on weights: operators whose cost is about the size of what they read and write."""
 
+LARGE_CONSTANTS = 32
+"""Where larger constants are computed, all together may take so many times the bytes that the largest has elements."""
+
 UNKNOWN_ELEMENTS = 1 << 62
 """So many are taken to be in what has no known shape."""
 
@@ -98,7 +101,7 @@ class Probe:
         self._versions = dict(model.graph.opset_imports)
         self.facts: dict[str, Fact] = {}
         self.failures: dict[ir.Node, str] = {}
-        self._left_bytes = FOLD_LIMIT_BYTES * max(1, most_elements // FOLD_LIMIT_ELEMENTS)
+        self._left_bytes = max(FOLD_LIMIT_BYTES, LARGE_CONSTANTS * most_elements)
         shapes = {input_name: input_shape, **(others or {})}
         for value in model.graph.inputs:
             if value.name in shapes and value.dtype is not None:

@@ -9,7 +9,7 @@ looked at for images of a few strides, with the parts (``parts.py``) that every 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,17 +52,20 @@ def check_shifts(walk: ForwardWalk, nodes: Sequence[ir.Node], results: Sequence[
     if not any(transfer.shift is not None for transfer in walk.transfers.values()):
         return
     follower = _Follower(walk, probe)
+    last = {value.name: node for node in nodes for value in node.inputs if value is not None}
     for node in nodes:
         follower.visit(node)
+        follower.forget(value.name or "" for value in node.inputs if value is not None and last[value.name] is node)
     follower.check_ends(results)
-    walk.shifted = set(follower.maps) | follower.lost
+    walk.shifted = follower.shifted | follower.lost
 
 
 class _Follower:
     def __init__(self, walk: ForwardWalk, probe: Probe) -> None:
         self._walk, self._probe = walk, probe
-        self.maps: dict[str, _Shifted] = {}
+        self.shifted: set[str] = set()
         self.lost: set[str] = set()
+        self._maps: dict[str, _Shifted] = {}
 
     def visit(self, node: ir.Node) -> None:
         transfer = self._walk.transfers.get(node)
@@ -71,7 +74,7 @@ class _Follower:
         if transfer is None or any(name in self.lost for name in names):
             self.lost.update(value.name or "" for value in node.outputs if transfer is not None)
             return
-        if transfer.shift is None and not any(name in self.maps for name in names):
+        if transfer.shift is None and not any(name in self._maps for name in names):
             return
         try:
             if transfer.shift is not None:
@@ -88,24 +91,23 @@ class _Follower:
         )
 
     def _follow(self, node: ir.Node, names: Sequence[str], positions: Sequence[int]) -> None:
-        read = {name: self.maps.get(name) for name in names}
+        read = {name: self._maps.get(name) for name in names}
         first = next(one for one in read.values() if one is not None)
         if any(one is None or one.shifts != first.shifts for one in read.values()):
             raise NotFollowedError("it joins a cyclically shifted map with one that is not shifted alike")
-        known = [self.maps.get(value.name or "") if value is not None else None for value in node.inputs]
+        known = [self._maps.get(value.name or "") if value is not None else None for value in node.inputs]
         operands = Operands(node, self._probe, [one.parts if one is not None else None for one in known], positions)
         if max(int(np.prod(operands.made(index))) for index in range(len(node.outputs))) > MOST_ENTRIES:
             raise NotFollowedError("it makes a cyclically shifted map that is too large to be looked at")
         for value, parts in zip(node.outputs, parts_of_results(operands), strict=False):
-            if value.name:
-                self.maps[value.name] = _Shifted(parts, first.shifts, fresh=False)
+            self._keep(value, _Shifted(parts, first.shifts, fresh=False))
 
     def _shift(self, node: ir.Node, axis: Label, shift: int) -> None:
         value, result = node.inputs[0], node.outputs[0]
         feature = self._walk.features[value.name or ""] if value is not None else None
         assert feature is not None
         dim = feature.labels.index(axis)
-        before = self.maps.get(feature.name)
+        before = self._maps.get(feature.name)
         if before is None or (before.fresh and axis not in before.shifts):
             made = self._begun(node, before, axis, dim, shift)
         elif before.shifts.get(axis) == -shift:
@@ -113,7 +115,16 @@ class _Follower:
         else:
             raise NotFollowedError("it shifts a map cyclically that is shifted already")
         if made.shifts:
-            self.maps[result.name or ""] = made
+            self._keep(result, made)
+
+    def _keep(self, value: ir.Value, made: _Shifted) -> None:
+        self.shifted.add(value.name or "")
+        self._maps[value.name or ""] = made
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Maps that no further node reads."""
+        for name in names:
+            self._maps.pop(name, None)
 
     def _begun(self, node: ir.Node, before: _Shifted | None, axis: Label, dim: int, shift: int) -> _Shifted:
         shape = Operands(node, self._probe, [], []).made()
@@ -140,7 +151,7 @@ class _Follower:
         """Nothing that is shifted may be a result."""
         for value in results:
             maker = value.producer()
-            if maker is not None and value.name in self.maps:
+            if maker is not None and value.name in self.shifted:
                 self._obstacle(maker, "its result is cyclically shifted: its edges lie inside the image")
 
 

@@ -108,10 +108,11 @@ def _regroup(node: NodeView, group: _Group, operand: Operand, reach: dict[Label,
         return ["c"] * len(group.after)
     core = [size for size in group.after if size != (1, 1)]
     made = _place(inside, places, core, operand, reach)
-    if made is None and len(core) > 1 and places == [group.labels[-1]] and core[0][0] == core[0][1]:
+    dealt = len(core) > 1 and places == [group.labels[-1]] and core[0][0] == core[0][1]
+    if made is None and dealt and not _readers(node) & PRODUCTS:
         raise ObstacleError(
-            f"it cuts {places[0]} into {core[0][0]} parts whose length follows the image's, and brings pixels of all "
-            "parts together (attention in a grid)",
+            f"it mixes {places[0]}: it cuts it into {core[0][0]} parts whose length follows the image's, and brings pixels "
+            "of all parts together (as attention in a grid does)",
             "Use attention in windows of a constant size only, or run the whole image at once",
         )
     if made is None:
