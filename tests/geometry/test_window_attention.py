@@ -14,13 +14,8 @@ from exactile.sources.array import ArraySource
 from exactile_converters.deploy import deploy
 from exactile_converters.from_onnx import Network, prepare_network
 from exactile_converters.verify.claim_check import check_claim
-<<<<<<< HEAD:tests/geometry/test_window_attention.py
-from tests.support.oracle import given_pass
-from tests.support.window_nets import MaxViT, Swin, exported
-=======
 from tests.support.oracle import given_pass
 from tests.support.window_nets import MaxViT, Swin, SwinUpsampled, exported
->>>>>>> A:tests/geometry/test_window_attention.py
 
 TOLERANCE = 2e-6
 """Of the largest value: sums in another order."""
