@@ -17,7 +17,7 @@ from exactile_converters.from_onnx import prepare_network
 from exactile_converters.verify import difference, room, verify
 from exactile_converters.verify import verification as verification_module
 from exactile_converters.verify.difference import compare, probability_rmse
-from exactile_converters.verify.pixels import noise_size, suitable_tiles
+from exactile_converters.verify.pixels import LEAST_ADVANCE_PX, chosen_pixels, noise_size, suitable_tiles
 from exactile_converters.verify.verification import AXES
 from tests.converters.test_graph_io import model_of, weights
 
@@ -40,7 +40,7 @@ def network(model: bytes = b""):
 
 
 def test_noise_is_smaller_where_less_memory_does_and_still_holds_three_tiles_each_way(monkeypatch):
-    """Zones shrink to one stride; halo and seams stay."""
+    """Zones shrink to two strides; halo and seams stay."""
     roomy = verify(network())
     monkeypatch.setattr(room, "NOISE_BYTES", 0)
     tight = verify(network())
@@ -53,12 +53,12 @@ def test_noise_is_smaller_where_less_memory_does_and_still_holds_three_tiles_eac
     assert roomy.holds
 
 
-def test_tiles_that_suit_begin_with_room_and_end_with_zones_of_one_stride():
+def test_tiles_that_suit_begin_with_room_and_end_with_narrow_zones():
     claimed = network().trace().geometry
     tiles = suitable_tiles(claimed)
     halo = claimed.y.before + claimed.y.after
     assert tiles[0] == (halo + halo // 2,) * 2
-    assert tiles[-1] == (halo + claimed.y.stride,) * 2
+    assert tiles[-1] == (halo + LEAST_ADVANCE_PX,) * 2
     assert tiles == sorted(tiles, reverse=True)
 
 
@@ -93,10 +93,9 @@ def test_as_much_of_an_image_is_compared_as_memory_allows(monkeypatch):
 
 def within(pixels: int):
     """``chosen_pixels`` with so many pixels in place of bytes."""
-    honest = verification_module.chosen_pixels
 
     def chosen(source, geometry, tiles, given, **options):
-        return honest(source, geometry, tiles, room.Room(model=given.model, allowed_bytes=pixels), **options)
+        return chosen_pixels(source, geometry, tiles, room.Room(model=given.model, allowed_bytes=pixels), **options)
 
     return chosen
 

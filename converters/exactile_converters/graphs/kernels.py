@@ -28,6 +28,9 @@ from exactile_converters.graphs.uses import NOTHING, NodeUse, TensorUse, times
 
 # AVX-512; CPUs without it use 8. The larger block pads more, so the answer errs to the safe side there.
 BLOCK_CHANNELS = 16
+BLOCKS = (BLOCK_CHANNELS, 8)
+"""Those of AVX-512, and of AVX and AVX2."""
+
 # MLAS splits the columns of a plain convolution into pieces of 64 KiB a thread.
 PLAIN_CONV_SCRATCH = BytesForShape(0.0, constant=16 * 65536.0)
 
@@ -61,6 +64,7 @@ class Lowering:
     tensors: dict[str, TensorUse]
     readers: dict[str, list[NodeUse]]
     bound: frozenset[str]  # graph inputs and outputs: the caller's arrays
+    block: int = BLOCK_CHANNELS
     kernels: list[Kernel] = field(default_factory=list)
     sizes: list[BytesForShape] = field(default_factory=list)
     plain: dict[str, int] = field(default_factory=dict)
@@ -87,7 +91,7 @@ class Lowering:
 
     def new_blocked(self, name: str) -> int:
         tensor = self.tensors[name]
-        padded = -(-tensor.channels // BLOCK_CHANNELS) * BLOCK_CHANNELS
+        padded = -(-tensor.channels // self.block) * self.block
         self.sizes.append(times(tensor.bytes, padded / tensor.channels))
         self.blocked[name] = len(self.sizes) - 1
         return self.blocked[name]
@@ -145,20 +149,28 @@ def lower(
 
 def blocked_maps(
     *, tensors: Sequence[TensorUse], nodes: Sequence[NodeUse], inputs: Sequence[str], outputs: Sequence[str]
-) -> frozenset[str]:
-    """The tensors that are made in blocks of channels."""
-    return frozenset(_follow(tensors, nodes, inputs, outputs).made_blocked)
+) -> dict[str, int]:
+    """The tensors that are made in blocks of channels, on some CPU; and the largest block that they are made in."""
+    found: dict[str, int] = {}
+    for block in BLOCKS:
+        for name in _follow(tensors, nodes, inputs, outputs, block).made_blocked:
+            found.setdefault(name, block)
+    return found
 
 
 def _follow(
-    tensors: Sequence[TensorUse], nodes: Sequence[NodeUse], inputs: Sequence[str], outputs: Sequence[str]
+    tensors: Sequence[TensorUse],
+    nodes: Sequence[NodeUse],
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    block: int = BLOCK_CHANNELS,
 ) -> Lowering:
     readers: dict[str, list[NodeUse]] = {}
     for node in nodes:
         for name in node.inputs:
             readers.setdefault(name, []).append(node)
     by_name = {tensor.name: tensor for tensor in tensors}
-    state = Lowering(tensors=by_name, readers=readers, bound=frozenset(inputs) | frozenset(outputs))
+    state = Lowering(tensors=by_name, readers=readers, bound=frozenset(inputs) | frozenset(outputs), block=block)
     for name in inputs:
         state.new_plain(name)
     for position, node in enumerate(nodes):
@@ -184,23 +196,23 @@ def _alias(state: Lowering, node: NodeUse, position: int) -> None:
 def _conv(state: Lowering, node: NodeUse, position: int) -> None:
     source, output = node.inputs[0], node.outputs[0]
     state.foldable.add(output)
-    if not (len(node.weight_shape) == 4 and state.channels(output) and _filter_fits_blocks(node)):
+    if not (len(node.weight_shape) == 4 and state.channels(output) and _filter_fits_blocks(node, state.block)):
         state.emit_plain(node, position, PLAIN_CONV_SCRATCH)
         return
-    thin = node.weight_shape[1] < BLOCK_CHANNELS and node.whole_number("group", 1) == 1
+    thin = node.weight_shape[1] < state.block and node.whole_number("group", 1) == 1
     read = state.plain_buffer(source) if thin else state.blocked_buffer(source, position)
     kernel = state.emit_blocked(node, position, [read])
     kernel.accepts_sum = kernel.accepts_activation = True
 
 
-def _filter_fits_blocks(node: NodeUse) -> bool:
+def _filter_fits_blocks(node: NodeUse, block: int) -> bool:
     out_channels, group_channels = node.weight_shape[:2]
     group = node.whole_number("group", 1)
     if group == 1:
-        return group_channels < BLOCK_CHANNELS or group_channels % 4 == 0
+        return group_channels < block or group_channels % 4 == 0
     if group_channels == 1 and out_channels == group:
         return True
-    return group_channels % BLOCK_CHANNELS == 0 and out_channels // group % BLOCK_CHANNELS == 0
+    return group_channels % block == 0 and out_channels // group % block == 0
 
 
 UNKNOWN_COLUMNS = 4
@@ -232,14 +244,14 @@ def _batch_norm(state: Lowering, node: NodeUse, position: int) -> None:
 
 def _pool(state: Lowering, node: NodeUse, position: int) -> None:
     source, channels = node.inputs[0], state.channels(node.inputs[0])
-    if channels and channels % BLOCK_CHANNELS == 0 and len(node.outputs) == 1:
+    if channels and channels % state.block == 0 and len(node.outputs) == 1:
         state.emit_blocked(node, position, [state.blocked_buffer(source, position)])
     else:
         state.emit_plain(node, position)
 
 
 def _concat(state: Lowering, node: NodeUse, position: int) -> None:
-    full = all(name in state.blocked and state.channels(name) % BLOCK_CHANNELS == 0 for name in node.inputs)
+    full = all(name in state.blocked and state.channels(name) % state.block == 0 for name in node.inputs)
     if full and node.whole_number("axis", 1) == 1:
         state.emit_blocked(node, position, [state.blocked[name] for name in node.inputs])
     else:

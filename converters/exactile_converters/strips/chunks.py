@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from exactile_converters.geometry.feature_maps import FeatureMap
-from exactile_converters.graphs.kernels import BLOCK_CHANNELS
 from exactile_converters.strips.refusal import StripError
 
 Role = Literal["first", "body", "last"]
@@ -86,8 +85,8 @@ class GraphBuilder:
             )
         return self._slice(chunk, begin, end or OPEN_END)
 
-    def blocked(self, name: str, feature: FeatureMap) -> str:
-        """A cut or joined chunk in the blocked layout again, so that the same kernels run as in a whole pass.
+    def blocked(self, name: str, feature: FeatureMap, block: int) -> str:
+        """A cut or joined chunk in blocks of channels again, so that the same kernels run as in a whole pass.
 
         Pooling over one pixel changes nothing else; where channels do not fill blocks, each is multiplied by one.
         """
@@ -95,7 +94,7 @@ class GraphBuilder:
             return name
         if name not in self._blocked:
             channels = feature.shape[1]
-            if channels % BLOCK_CHANNELS == 0:
+            if channels % block == 0:
                 self._blocked[name] = self.add("MaxPool", [name], hint="blocked", kernel_shape=[1, 1])
             else:
                 ones = self.constant(np.ones((channels, 1, 1, 1), np.float32))

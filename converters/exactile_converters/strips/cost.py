@@ -142,7 +142,7 @@ class StripCosts:
         return _MapCost(
             row_cost=float(bytes_per_pixel(feature) / feature.scale["y"]) * COPY * MAC_PER_BYTE,
             scale=float(feature.scale["y"]),
-            blocked=name in source.blocked,
+            blocked=source.blocked.get(name) == BLOCK_CHANNELS,
             late=tuple(max(0, rows) for rows in late),
             in_blocks=tuple(_reads_blocks(source, node) for node, _reading in self.readers[name]),
         )
@@ -161,7 +161,7 @@ class StripCosts:
 
 def _reads_blocks(source: StripSource, node: ir.Node) -> bool:
     """Whether a node's kernel reads blocks; convolutions of few channels read plain and write blocks."""
-    if result_of(node, source.frontiers.maps()).name not in source.blocked:
+    if source.blocked.get(result_of(node, source.frontiers.maps()).name) != BLOCK_CHANNELS:
         return False
     weight = node.inputs[1].const_value if node.op_type == "Conv" and node.inputs[1] is not None else None
     if weight is None:

@@ -23,8 +23,8 @@ from exactile_converters.strips.frontier import Frontiers
 class StripSource:
     """A sorted graph with one image input, its frontiers, and the image sizes that it was walked at.
 
-    ``blocked`` are the maps that kernels of a whole pass hand on in the blocked layout. ``large`` are constants that
-    strip graphs name and leave outside; ``memory`` is that of probes of the graph.
+    ``blocked`` are the maps that kernels of a whole pass hand on in blocks of so many channels. ``large`` are constants
+    that strip graphs name and leave outside; ``memory`` is that of probes of the graph.
     """
 
     model: ir.Model
@@ -32,7 +32,7 @@ class StripSource:
     sizes: ImageSizes
     image: ir.Value
     result: ir.Value
-    blocked: frozenset[str]
+    blocked: Mapping[str, int]
     told: Told = field(default_factory=Told)
     large: Mapping[str, NDArray[Any]] = field(default_factory=dict, repr=False, compare=False)
     memory: Memory = field(default_factory=dict, repr=False, compare=False)

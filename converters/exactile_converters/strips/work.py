@@ -36,7 +36,7 @@ class Rewriter:
     probe: Probe
     chunks: dict[str, Chunk]
     constants: dict[str, onnx.TensorProto]
-    blocked: frozenset[str]
+    blocked: Mapping[str, int]
     arithmetic: Arithmetic
     image: str
     opset: int
@@ -57,7 +57,7 @@ class Rewriter:
         chunk = self.chunk(value)
         name = self.build.rows(chunk, start, stop)
         if work.node.op_type in LAYOUT_MATTERS and work.result.name in self.blocked:
-            return self.build.blocked(name, chunk.feature)
+            return self.build.blocked(name, chunk.feature, self.blocked[work.result.name])
         return name
 
     def is_feature(self, value: ir.Value | None) -> bool:

@@ -33,8 +33,13 @@ class Pixels:
         return self.array.shape[0], self.array.shape[1]
 
 
+LEAST_ADVANCE_PX = 8
+LEAST_STRIDES = 2
+"""From the start of one of the smallest tiles to that of the next."""
+
+
 def suitable_tiles(geometry: Geometry) -> list[tuple[int, int]]:
-    """Tiles small enough for many seams: the first not all halo, each next one smaller, down to zones of one stride."""
+    """Tiles small enough for many seams: the first not all halo, each next one with smaller zones, down to the least."""
     rows, columns = _sides(geometry.y), _sides(geometry.x)
     count = max(len(rows), len(columns))
     rows, columns = (sides + sides[-1:] * (count - len(sides)) for sides in (rows, columns))
@@ -45,11 +50,12 @@ def _sides(axis: AxisGeometry) -> list[int]:
     before, after = round_up(max(0, axis.margin_before), axis.stride), max(0, axis.margin_after)
     least = max(_smallest(one) for one in (axis, *(axis.others or ())) if not one.one_pass)
     advance, found = round_up(max(32, (before + after) // 2), axis.stride), []
+    last = round_up(max(LEAST_ADVANCE_PX, LEAST_STRIDES * axis.stride), axis.stride)
     while True:
         found.append(axis.accepted_size(max(least, before + advance + after)))
-        if advance <= axis.stride:
+        if advance <= last:
             return found
-        advance = round_up(advance // 2, axis.stride)
+        advance = max(last, round_up(advance // 2, axis.stride))
 
 
 def _smallest(axis: AxisGeometry) -> int:
