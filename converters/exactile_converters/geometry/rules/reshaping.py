@@ -98,8 +98,8 @@ def _regroup(node: NodeView, group: _Group, operand: Operand, reach: dict[Label,
     dealt = len(core) > 1 and places == [group.labels[-1]] and core[0][0] == core[0][1]
     if made is None and dealt and not _readers(node) & PRODUCTS:
         raise ObstacleError(
-            f"it mixes {places[0]}: it cuts it into {core[0][0]} parts whose length follows the image's, and brings pixels "
-            "of all parts together (as attention in a grid does)",
+            f"it mixes {places[0]}: it cuts it into {core[0][0]} parts whose length follows the image's, and brings "
+            "pixels of all parts together (as attention in a grid does)",
             "Use attention in windows of a constant size only, or run the whole image at once",
         )
     if made is None:
