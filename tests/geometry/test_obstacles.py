@@ -320,6 +320,11 @@ def test_metadata_that_tells_no_module_does_no_harm(scopes):
     assert str(found).isprintable()
 
 
+def test_a_result_that_is_a_number_of_the_whole_image_is_refused_for_what_makes_it():
+    (found,) = obstacles_of(node("GlobalAveragePool", "a", "out"))
+    assert (found.op, found.statistic) == ("GlobalAveragePool", False)
+
+
 def test_a_network_that_can_be_tiled_has_none():
     assert obstacles_of(node("Relu", "a", "out")) == ()
 
