@@ -52,6 +52,7 @@ PARTS = (
     Part(module="engines", quick_minutes=0.5, full_minutes=3.5),
     Part(module="strip_floor", quick_minutes=0.5, full_minutes=2.5),
     Part(module="carry_placement", quick_minutes=0.3, full_minutes=2.5),
+    Part(module="strip_rounding", quick_minutes=0.5, full_minutes=1.5),
     Part(module="memory_model", quick_minutes=0.5, full_minutes=1),
     Part(module="claim_check", quick_minutes=0.2, full_minutes=1),
     Part(module="placed_resize", quick_minutes=0.2, full_minutes=1.5),

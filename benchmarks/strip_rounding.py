@@ -39,8 +39,8 @@ MANY = 256
 class Kind:
     """One operator, or a few in a row, of maps with ``channels``.
 
-    A strip is given ``more`` rows of its operand beyond those of its result, divided by ``stride`` and times ``times``; ``edge`` rows of
-    it at either end are not compared: windows of other rows overlap there.
+    A strip is given ``more`` rows of its operand beyond those of its result, which are fewer by ``stride`` and more by
+    ``times``; ``edge`` rows of it at either end are not compared: windows of other rows overlap there.
     ``around``: between two convolutions that ONNX Runtime runs in the blocked layout.
     """
 

@@ -21,6 +21,7 @@ from exactile_converters.verify import verify
 from exactile_converters.verify.dependency import Lane, impulse_spans, reach_of
 from exactile_converters.verify.difference import compare, probabilities
 from exactile_converters.verify.probe import Subjects, probe_axis
+from exactile_converters.verify.room import Room
 from exactile_converters.verify.subject import scores_of
 from exactile_converters.verify.sweep import offset_steps
 from tests.converters.test_graph_io import model_of, weights
@@ -424,7 +425,7 @@ def test_the_users_image_is_compared_with_its_normalisation(dtype):
 
 def test_an_image_too_large_for_one_pass_is_cropped_in_the_middle(monkeypatch):
     """The crop is within what fits, and its pixels are the image's."""
-    monkeypatch.setattr(verification_module, "fits_one_pass", lambda _model, height, width: height * width <= 120 * 140)
+    monkeypatch.setattr(Room, "needed", lambda _room, size: 0 if size[0] * size[1] <= 120 * 140 else 1 << 60)
     image = np.random.default_rng(0).integers(0, 256, (200, 180, 3), dtype=np.uint8)
     found = verify(network("unet_d2"), source=ArraySource(image), tile=(64, 64))
     pixels = found.comparison.pixels

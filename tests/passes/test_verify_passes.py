@@ -110,7 +110,7 @@ def spoil_kept_maps(monkeypatch) -> None:
 @pytest.mark.parametrize("spoil", [drop_a_zone, round_statistics, spoil_kept_maps])
 def test_wrong_passes_fail(monkeypatch, spoil):
     spoil(monkeypatch)
-    ways, _ = prepared(network_of(chain("instance_norm", times=2)), None, Normalization(), None, 0)
+    ways, _ = prepared(network_of(chain("instance_norm", times=2)), None, Normalization(), None, 0, 1 << 40)
     found = [ways.tried(way) for way in ways.in_tiles(0)]
     failed = {way.kept_maps for way in found if not way.holds}
     assert failed == ({True} if spoil is spoil_kept_maps else {True, False})
@@ -132,7 +132,7 @@ def test_the_command_says_it_to_people_and_machines(tmp_path, monkeypatch):
 
 def test_without_a_pass_in_float64_one_pass_is_the_judge(monkeypatch):
     monkeypatch.setattr(double, "MOST_MACS", 0)
-    ways, _ = prepared(network_of(chain("excitation")), None, Normalization(), None, 0)
+    ways, _ = prepared(network_of(chain("excitation")), None, Normalization(), None, 0, 1 << 40)
     found = ways.tried(next(ways.in_tiles(0)))
     assert found.holds
     assert found.float64 is None

@@ -21,7 +21,7 @@ from exactile_converters.strips.placement import place
 from exactile_converters.strips.refusal import StripError
 from exactile_converters.strips.source import StripSource
 from tests.converters.test_graph_io import model_of, weights
-from tests.support.nets import INTEGER_NETS, NETS, onnx_bytes
+from tests.support.nets import NETS, onnx_bytes
 
 ROLES = ("first", "body", "last")
 
@@ -108,11 +108,8 @@ def loaded(model: bytes) -> Network:
     return prepare_network(onnx.load_from_string(model), name="net")
 
 
-def check(model: bytes, choose, extra: tuple[int, ...] = (0, 1, 3), body: int = 1, rounded: float = 0.0) -> Strips:
-    """Equal at the least height, one stride more and some; with body strips of ``body`` strides.
-
-    Values may differ by ``rounded`` of the largest one.
-    """
+def check(model: bytes, choose, extra: tuple[int, ...] = (0, 1, 3), body: int = 1) -> Strips:
+    """Equal at the least height, one stride more and some; with body strips of ``body`` strides."""
     network = loaded(model)
     strips = Strips(network, choose)
     stride = strips.source.frontiers.stride
@@ -121,10 +118,7 @@ def check(model: bytes, choose, extra: tuple[int, ...] = (0, 1, 3), body: int = 
         heights[-1] += stride * (strides % body)
         pixels = pixels_for(strips, sum(heights))
         found, expected = strips.run(pixels, heights), whole(model, network, pixels)
-        if rounded:
-            assert np.abs(found - expected).max() <= rounded * np.abs(expected).max()
-        else:
-            assert np.array_equal(found, expected, equal_nan=True)
+        assert np.array_equal(found, expected, equal_nan=True)
     return strips
 
 
@@ -152,11 +146,7 @@ def test_strips_are_the_whole_pass_bit_for_bit(name, choice):
 
 @pytest.mark.parametrize("name", sorted(LARGE))
 def test_large_networks_too_with_the_chosen_carries(name):
-    """On a CPU without AVX-512, last digits differ in some networks."""
-    rounded = name.startswith(("fc_", "resnet"))
-    check(onnx_bytes(name), chosen, extra=(1,), rounded=4e-6 if rounded else 0.0)
-    if rounded and name in INTEGER_NETS:
-        check(onnx_bytes(name, weights="integer"), chosen, extra=(1,))
+    check(onnx_bytes(name), chosen, extra=(1,))
 
 
 @pytest.mark.parametrize("name", ["unet_d2", "unet_transpose3_d2", "low_resolution"])

@@ -39,7 +39,7 @@ LEAST_STRIDES = 2
 
 
 def suitable_tiles(geometry: Geometry) -> list[tuple[int, int]]:
-    """Tiles small enough for many seams: the first not all halo, each next one with smaller zones, down to the least."""
+    """Tiles small enough for many seams: the first not all halo, each with smaller zones than that before."""
     rows, columns = _sides(geometry.y), _sides(geometry.x)
     count = max(len(rows), len(columns))
     rows, columns = (sides + sides[-1:] * (count - len(sides)) for sides in (rows, columns))
