@@ -44,7 +44,7 @@ WATCHED_S = 60.0
 
 
 def sleeping(_batch: Batch, shared: tuple[str, float], number: int) -> tuple[float, float]:
-    """A block that takes a while and writes a byte; when it began and ended."""
+    """Return a block that takes a while and writes a byte; when it began and ended."""
     path, seconds = shared
     begin = time.time()
     time.sleep(seconds)
@@ -57,7 +57,9 @@ def sleeping(_batch: Batch, shared: tuple[str, float], number: int) -> tuple[flo
 
 
 def simulated(client: Any, folder: Path, workers: int, seconds: float, scheduler: psutil.Process) -> tuple[Any, ...]:
-    """Blocks, blocks a second, waiting, seconds until all had begun, milliseconds of scheduler and client, bytes."""
+    """Return blocks, blocks a second, waiting, seconds until all had begun, milliseconds of scheduler and client,
+    bytes.
+    """
     path = folder / f"bytes-{workers}-{seconds:g}"
     path.touch()
     count = workers * ROUNDS_OF_BLOCKS
@@ -121,7 +123,7 @@ async def workers(address: str, count: int) -> None:
 
 @contextmanager
 def simulated_cluster(count: int, folder: Path) -> Iterator[tuple[Any, psutil.Process]]:
-    """A client, and the scheduler's process."""
+    """Yield a client, and the scheduler's process."""
     from distributed import Client
 
     file = folder / f"scheduler-{count}"

@@ -101,7 +101,7 @@ def openvino_request(graph: bytes, shapes: dict[str, list[int]], threads: int, w
 
 
 def with_weights(graph: bytes, weights: dict[str, np.ndarray]) -> bytes:
-    """``graph`` with the constants that it leaves outside."""
+    """Return ``graph`` with the constants that it leaves outside."""
     import onnx
 
     if not weights:
@@ -220,7 +220,7 @@ def samples_of(shape: tuple[int, int]) -> np.ndarray:
 
 
 def works(network: str, threads: int) -> Iterator[tuple[str, dict[str, Way]]]:
-    """Strips in INT8 are ``QLinearConv`` of ONNX Runtime, which OpenVINO does not read."""
+    """Yield strips in INT8 are ``QLinearConv`` of ONNX Runtime, which OpenVINO does not read."""
     module = NETWORKS[network]()
     if network.endswith("INT8"):
         model = in_int8(module, network)

@@ -57,7 +57,7 @@ def exported(family: str, encoder: str, folder: Path) -> Path:
 
 
 def one_pass(path: Path, image: np.ndarray, domain: tuple[int, int]) -> np.ndarray:
-    """Scores (C, H, W) of plain ONNX Runtime."""
+    """Return scores (C, H, W) of plain ONNX Runtime."""
     height, width, _ = image.shape
     seen = np.pad(image, ((0, domain[0] - height), (0, domain[1] - width), (0, 0)), mode="reflect")
     options = ort.SessionOptions()
@@ -76,7 +76,7 @@ def row(family: str, encoder: str, image: np.ndarray) -> tuple[Any, ...]:
 
 
 def compared(path: Path, image: np.ndarray) -> tuple[Any, ...]:
-    """The columns behind the names of a network."""
+    """Return the columns behind the names of a network."""
     from exactile.errors import BudgetError, NotTileableError
     from exactile.memory import settled_resident_bytes
     from exactile.passes.store import most_kept_bytes

@@ -102,7 +102,7 @@ def deploy_case(case: Case) -> Any:
 def measure(
     model: Any, graph: Path, tile: tuple[int, int], *, runs: int, threads: int | None, engine: str = "onnxruntime"
 ) -> int:
-    """Peak bytes beyond the base of a fresh process that opens the graph and runs it ``runs`` times."""
+    """Return peak bytes beyond the base of a fresh process that opens the graph and runs it ``runs`` times."""
     contract = model.contract
     request = {
         "graph": str(graph),

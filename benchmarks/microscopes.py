@@ -31,7 +31,7 @@ Boxes = Callable[[Box], np.ndarray]
 
 
 def read_boxes(sweep: Sweep, read: Boxes, *, threads: int = 1) -> Read:
-    """All boxes by a library: what opening the file takes is not in it."""
+    """Return all boxes by a library: what opening the file takes is not in it."""
     begin = time.perf_counter()
     with ThreadPoolExecutor(threads) as pool:
         last = [*pool.map(read, sweep.boxes())][-1]

@@ -30,13 +30,13 @@ def balanced(module: nn.Module, example: torch.Tensor | None = None) -> nn.Modul
 
 
 def unet(features: int, depth: int = 4, example: torch.Tensor | None = None) -> nn.Module:
-    """The paper's U-Net ("same" padding, batch normalisation) with seeded random weights."""
+    """Return the paper's U-Net ("same" padding, batch normalisation) with seeded random weights."""
     torch.manual_seed(0)
     return balanced(UNet(CHANNELS, CLASSES, features=features, depth=depth), example)
 
 
 def exported(module: nn.Module) -> bytes:
-    """``image`` (N, C, H, W) -> ``logits``, as ONNX."""
+    """Return ``image`` (N, C, H, W) -> ``logits``, as ONNX."""
     buffer = io.BytesIO()
     export_onnx(module, buffer, CHANNELS)
     return buffer.getvalue()

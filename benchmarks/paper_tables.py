@@ -57,7 +57,7 @@ SHARES = (1e-1, 1e-2, 1e-4, 1e-6)
 
 
 def trained(name: str, steps: int) -> nn.Module:
-    """The network of that name, trained once."""
+    """Return the network of that name, trained once."""
     build, _ = NETWORKS[name]
     path = BUILD / f"{name}-{steps}.pth"
     if path.is_file():
@@ -80,7 +80,7 @@ def mirrored(side: int) -> np.ndarray:
 
 
 def effective_reach(net: nn.Module, side: int) -> list[int]:
-    """How far from an output pixel in the middle gradients of at least each share are found, in pixels."""
+    """Return how far from an output pixel in the middle gradients of at least each share are found, in pixels."""
     torch.manual_seed(0)
     image = torch.randn(1, 3, side, side, requires_grad=True)
     middle = side // 2

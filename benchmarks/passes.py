@@ -46,7 +46,7 @@ NNUNET_WIDTHS = (32, 64, 128, 256, 512, 512, 512)
 
 
 def unet_with_instance_norm() -> nn.Module:
-    """U-Net of depth 4 with 16 features, and instance normalisation in the place of batch normalisation."""
+    """Return U-Net of depth 4 with 16 features, and instance normalisation in the place of batch normalisation."""
     from models.unet import UNet
 
     network = UNet(3, 4, features=16)
@@ -58,7 +58,9 @@ def unet_with_instance_norm() -> nn.Module:
 
 
 def nnunet() -> nn.Module:
-    """The plan that nnU-Net makes for 2-D images: 7 resolutions, 26 instance normalisations (Isensee et al. 2021)."""
+    """Return the plan that nnU-Net makes for 2-D images: 7 resolutions, 26 instance normalisations (Isensee et al.
+    2021).
+    """
     from tests.normed_modules import EncoderDecoder, normed, transposed
 
     def twice(channels: int, made: int, stride: int = 1) -> nn.Module:
@@ -131,7 +133,7 @@ class Case:
         self.results[way] = sink.result
 
     def kept(self) -> tuple[int, float]:
-        """How many maps are kept, and the most MiB of them at any time."""
+        """Return how many maps are kept, and the most MiB of them at any time."""
         from exactile.passes.store import most_kept_bytes
 
         kept = self.model.keeping.at(self.size) if self.model.keeping is not None else None

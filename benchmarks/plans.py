@@ -131,7 +131,7 @@ class Case:
         return time.perf_counter() - begin
 
     def memory(self, cell: Cell) -> tuple[float, bool]:
-        """MiB that the cell takes beside the process, predicted, and whether that is within the limit."""
+        """Return MiB that the cell takes beside the process, predicted, and whether that is within the limit."""
         shape = None if cell.plan == "whole" else (cell.height, cell.width)
         session = Session(self.model, lanes=cell.lanes, memory_bytes=ANY_BYTES)
         plan = session.plan(self.source, ArraySink(), plan=cell.plan, tile=shape).plan
@@ -182,7 +182,7 @@ class Duels:
         self._found: dict[str, list[list[float]]] = self._kept.setdefault("duels", {})
 
     def ratios(self, key: str, case: Case, one: Cell, other: Cell) -> list[float]:
-        """Seconds of ``one`` by those of ``other``, pair by pair."""
+        """Return seconds of ``one`` by those of ``other``, pair by pair."""
         if one == other:
             return [1.0]
         found = self._found.setdefault(f"{key}: {one} / {other}", [])

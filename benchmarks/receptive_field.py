@@ -55,7 +55,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 
 
 def network(build: Callable[[], nn.Module]) -> nn.Module:
-    """Seeded weights; batch normalisation by what noise gives."""
+    """Return seeded weights; batch normalisation by what noise gives."""
     torch.manual_seed(0)
     net = build()
     for module in net.modules():
@@ -67,7 +67,7 @@ def network(build: Callable[[], nn.Module]) -> nn.Module:
 
 
 def by_gradient(net: nn.Module, rows: int) -> list[int]:
-    """How far from the middle row of the output gradients of at least each share are found, in pixels."""
+    """Return how far from the middle row of the output gradients of at least each share are found, in pixels."""
     torch.manual_seed(1)
     image = torch.randn(1, CHANNELS, rows, COLUMNS, requires_grad=True)
     middle = rows // 2

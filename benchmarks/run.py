@@ -72,7 +72,7 @@ def chosen_parts(options: argparse.Namespace) -> list[tuple[Part, float]]:
 
 
 def is_measured(part: Part, *, full: bool) -> bool:
-    """Whether there are results of this very commit."""
+    """Return whether there are results of this very commit."""
     path = (RESULTS if full else RESULTS / "quick") / f"{part.name}.json"
     return path.is_file() and json.loads(path.read_text())["revision"] == revision()
 

@@ -123,7 +123,7 @@ def open_session(work: Work, threads: int, folder: Path) -> ort.InferenceSession
 
 
 def by_operator(events: list[dict[str, Any]]) -> Times:
-    """Medians over runs but the first, which touches memory for the first time."""
+    """Return medians over runs but the first, which touches memory for the first time."""
     kernels: dict[tuple[str, str], list[float]] = defaultdict(list)
     runs = []
     for event in events:

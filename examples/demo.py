@@ -66,7 +66,7 @@ class Region:
 
 
 def slide_tiles(size_px: int) -> Iterator[np.ndarray]:
-    """The slide's tiles in file order: (TILE_PX, TILE_PX, 3) uint8."""
+    """Yield the slide's tiles in file order: (TILE_PX, TILE_PX, 3) uint8."""
     image = immunohistochemistry().astype(np.float32)
     period = 2 * image.shape[0]
 
@@ -123,7 +123,9 @@ def print_summary(summary: dict[str, Any]) -> None:
 
 
 def read_parts(path: Path, regions: list[Region], step_px: int) -> tuple[list[np.ndarray], np.ndarray]:
-    """The regions, and every ``step_px``-th pixel of the whole: one pass over the file, one stored tile at a time."""
+    """Return the regions, and every ``step_px``-th pixel of the whole: one pass over the file, one stored tile at a
+    time.
+    """
     with tifffile.TiffFile(path) as file:
         page = file.pages[0]
         channels = page.shape[2:]
@@ -150,7 +152,7 @@ def paste(target: np.ndarray, pixels: np.ndarray, y: int, x: int) -> None:
 
 
 def whole_pass(image: np.ndarray) -> np.ndarray:
-    """Labels of one plain pass: (H, W, 3) uint8 -> (H, W) uint8."""
+    """Return labels of one plain pass: (H, W, 3) uint8 -> (H, W) uint8."""
     session = onnxruntime.InferenceSession(MODEL, providers=["CPUExecutionProvider"])
     tensor = (image.astype(np.float32) / np.float32(SCALE) - np.float32(MEAN)) / np.float32(STD)
     (logits,) = session.run(["logits"], {"image": np.ascontiguousarray(tensor.transpose(2, 0, 1)[None])})
@@ -159,7 +161,7 @@ def whole_pass(image: np.ndarray) -> np.ndarray:
 
 
 def regions_to_check(size_px: int) -> list[Region]:
-    """Two corners, where the network's own padding acts, and the middle; all start at a multiple of 8."""
+    """Return two corners, where the network's own padding acts, and the middle; all start at a multiple of 8."""
     side = min(REGION_PX, size_px)
     middle = (size_px - side) // 2 // 8 * 8
     starts = {"top left": 0, "middle": middle, "bottom right": size_px - side}
@@ -183,7 +185,7 @@ def count_differences(
 
 
 def overlaid(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Image and image under the class colours, side by side: (H, 2W, 3) uint8."""
+    """Return image and image under the class colours, side by side: (H, 2W, 3) uint8."""
     opacity = CLASS_OPACITY[labels][..., None]
     mixed = image * (1 - opacity) + CLASS_COLOURS[labels] * opacity
     return np.hstack([image, mixed.astype(np.uint8)])

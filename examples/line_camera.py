@@ -39,7 +39,7 @@ class Moment:
 
 
 def tissue(rows: int, width: int) -> Image:
-    """Real stained tissue, mirrored to size."""
+    """Return real stained tissue, mirrored to size."""
     image = data.immunohistochemistry()
     both = np.concatenate([image, image[::-1]], axis=0)
     block = np.concatenate([both, both[:, ::-1]], axis=1)

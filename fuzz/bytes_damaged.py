@@ -14,7 +14,7 @@ Mutation = Callable[[bytearray, Random], bytearray]
 
 
 def damaged(base: bytes, recipe: Recipe, mutations: Mapping[str, Mutation]) -> bytes:
-    """``base`` after the mutations of ``recipe``; one that finds nothing to aim at changes nothing."""
+    """Return ``base`` after the mutations of ``recipe``; one that finds nothing to aim at changes nothing."""
     data, rng = bytearray(base), recipe.random()
     for mutation in recipe.mutations:
         try:
@@ -25,14 +25,14 @@ def damaged(base: bytes, recipe: Recipe, mutations: Mapping[str, Mutation]) -> b
 
 
 def flip(data: bytearray, rng: Random, start: int, stop: int) -> bytearray:
-    """A few bits within ``start`` to ``stop``."""
+    """Return a few bits within ``start`` to ``stop``."""
     for _ in range(int(rng.integers(1, 9))):
         data[int(rng.integers(start, min(stop, len(data))))] ^= 1 << int(rng.integers(8))
     return data
 
 
 def byte(data: bytearray, rng: Random) -> bytearray:
-    """One byte becomes another, often one at an edge."""
+    """Return one byte becomes another, often one at an edge."""
     data[int(rng.integers(len(data)))] = int(rng.choice([0, 1, 127, 128, 255, int(rng.integers(256))]))
     return data
 
@@ -56,7 +56,7 @@ def inserted(data: bytearray, rng: Random, most: int = 100) -> bytearray:
 
 
 def overwritten(data: bytearray, rng: Random, lengths: Sequence[int] = (16, 64, 512)) -> bytearray:
-    """A sector is zeros, or bytes of something else, as failing disks leave it."""
+    """Return a sector is zeros, or bytes of something else, as failing disks leave it."""
     start, length = int(rng.integers(len(data))), int(rng.choice(lengths))
     end = min(len(data), start + length)
     data[start:end] = bytes(end - start) if rng.random() < 0.5 else rng.bytes(end - start)
@@ -68,7 +68,7 @@ def appended(data: bytearray, rng: Random) -> bytearray:
 
 
 def joined(names: Sequence[str], base: Callable[[str], bytes]) -> Mutation:
-    """The beginning of the file and the end of another one of ``names``, which ``base`` makes."""
+    """Return the beginning of the file and the end of another one of ``names``, which ``base`` makes."""
 
     def mutate(data: bytearray, rng: Random) -> bytearray:
         other = base(names[int(rng.integers(len(names)))])

@@ -29,7 +29,7 @@ def onnx_recipe(seed: int) -> Recipe:
 
 
 def onnx_case(recipe: Recipe, shared: Path) -> bytes:
-    """The model file of a recipe."""
+    """Return the model file of a recipe."""
     data, rng = _base(shared / f"{recipe.base}.onnx"), recipe.random()
     for mutation in recipe.mutations:
         data = MUTATIONS[mutation](data, rng)
@@ -74,7 +74,7 @@ def _sector(data: bytes, rng: Random) -> bytes:
 
 
 def _graph(change: Callable[[onnx.ModelProto, Random], None]) -> Mutation:
-    """A mutation of the parsed model; a file that is damaged already stays as it is."""
+    """Return a mutation of the parsed model; a file that is damaged already stays as it is."""
 
     def mutate(data: bytes, rng: Random) -> bytes:
         model = onnx.ModelProto()
@@ -239,7 +239,7 @@ def _constant_bomb(model: onnx.ModelProto, rng: Random) -> None:
 
 
 def _nested(number: int, content: bytes) -> bytes:
-    """A protobuf field that holds a message."""
+    """Return a protobuf field that holds a message."""
     size, length = len(content), bytearray()
     while size > 127:
         length.append(size & 127 | 128)
@@ -248,7 +248,9 @@ def _nested(number: int, content: bytes) -> bytes:
 
 
 def _subgraphs(data: bytes, rng: Random) -> bytes:
-    """A node with subgraphs within subgraphs is added to the graph; protobuf itself takes 100 levels of messages."""
+    """Return a node with subgraphs within subgraphs is added to the graph; protobuf itself takes 100 levels of
+    messages.
+    """
     graph = b""
     for _ in range(int(rng.choice([5, 25, 33, 60, 3000]))):
         graph = _nested(1, _nested(5, _nested(1, b"then_branch") + _nested(6, graph)) + _nested(4, b"If"))

@@ -22,7 +22,7 @@ class Outcome:
 
 
 def judge_message(message: str, name: str) -> Outcome:
-    """An error of ours must be one readable line that names the file."""
+    """Return an error of ours must be one readable line that names the file."""
     faults = []
     if name not in message:
         faults.append(f"does not name {name}")

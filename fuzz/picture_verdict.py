@@ -28,7 +28,7 @@ _LARGEST_DIFFERENCE = 0
 
 
 def read_case(path: Path) -> np.ndarray | str | Outcome:
-    """Pixels (H, W, C); the message of an error; or what went wrong."""
+    """Return pixels (H, W, C); the message of an error; or what went wrong."""
     try:
         with closing(open_source(path, workers=1)) as source:
             held_bytes = getattr(source, "held_bytes", 0)
@@ -68,7 +68,7 @@ def judge(path: Path, found: np.ndarray | str | Outcome) -> Outcome:
 
 
 def _reference(data: bytes, found: np.ndarray) -> np.ndarray | None:
-    """(H, W, C) by another decoder; None where there is none."""
+    """Return (H, W, C) by another decoder; None where there is none."""
     if data.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL ")):
         return np.atleast_3d(imagecodecs.jpegxl_decode(data, keeporientation=True))
     try:

@@ -35,7 +35,7 @@ class Recipe:
 
 
 def draw(kind: Kind, bases: Sequence[str], mutations: Sequence[str], seed: int) -> Recipe:
-    """The recipe of ``seed``: any base, one mutation or two."""
+    """Return the recipe of ``seed``: any base, one mutation or two."""
     rng = np.random.default_rng(seed)
     count = 1 + (rng.random() < TWICE)
     return Recipe(

@@ -45,7 +45,7 @@ class _Log(logging.Handler):
 
 
 def read_case(path: Path) -> np.ndarray | str | Outcome:
-    """Pixels (H, W, C); the message of an error; or what went wrong."""
+    """Return pixels (H, W, C); the message of an error; or what went wrong."""
     try:
         with closing(open_source(path, workers=1)) as source:
             box = Box(Span(0, source.height), Span(0, source.width))
@@ -83,7 +83,9 @@ def judge(path: Path, found: np.ndarray | str | Outcome) -> Outcome:
 
 
 def _reference(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
-    """What tifffile reads, as (H, W, C) of ``shape`` where it can be; None where it would not fit into memory."""
+    """Return what tifffile reads, as (H, W, C) of ``shape`` where it can be; None where it would not
+    fit into memory.
+    """
     with tifffile.TiffFile(path) as tiff:
         len(tiff.pages)  # finds loops, in which tifffile would go round for ever otherwise
         level = tiff.series[0].levels[0]
@@ -99,7 +101,7 @@ def _reference(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
 
 
 def _coloured(pixels: np.ndarray, colormap: np.ndarray) -> np.ndarray:
-    """(H, W, 3): TIFF's palettes hold 16 bits; those of 8, in either usual way, are meant as 8."""
+    """Return (H, W, 3): TIFF's palettes hold 16 bits; those of 8, in either usual way, are meant as 8."""
     colours = np.moveaxis(colormap[:, pixels], 0, -1)
     for step in (257, 256):
         if not (colormap % step).any():
@@ -118,7 +120,7 @@ def _delivered(expected: np.ndarray, found: np.dtype) -> np.ndarray:
 
 
 def _same_by_chunks(path: Path, found: np.ndarray) -> bool:
-    """Whether ``found`` is what tifffile's decoder makes of each chunk of the first page by itself.
+    """Return whether ``found`` is what tifffile's decoder makes of each chunk of the first page by itself.
 
     Reading all at once, tifffile takes the bytes of another chunk for one whose byte count is 0.
     """

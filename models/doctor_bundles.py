@@ -44,7 +44,7 @@ def unet() -> UNet:
 
 
 def exact_network() -> nn.Module:
-    """Integers in, integers everywhere, and scores of different classes that are never equal."""
+    """Return integers in, integers everywhere, and scores of different classes that are never equal."""
     net = unet()
     integer_weights(net, 0, channels=CHANNELS, largest_input=LARGEST_SAMPLE)
     generator = torch.Generator().manual_seed(1)
@@ -59,7 +59,7 @@ def exact_network() -> nn.Module:
 
 
 def ordinary_network() -> nn.Module:
-    """Seeded weights that neither fade nor explode with depth."""
+    """Return seeded weights that neither fade nor explode with depth."""
     net, generator = unet(), torch.Generator().manual_seed(0)
     with torch.no_grad():
         for layer in net.modules():

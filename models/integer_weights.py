@@ -123,7 +123,9 @@ def set_batch_norm(layer: nn.BatchNorm2d, generator: torch.Generator) -> None:
 
 
 def same_corner(channels: int, output: int) -> list[int]:
-    """Input channels whose own filters read the same corner as this output's; all, when there are too few to tell."""
+    """Return input channels whose own filters read the same corner as this output's; all, when there are too few to
+    tell.
+    """
     return list(range(output % 4, channels, 4)) if channels >= 4 else list(range(channels))
 
 
@@ -171,7 +173,7 @@ def add_negative_tap(taps: Tensor, allowed: list[Tensor], generator: torch.Gener
 
 @torch.no_grad()
 def bits_needed(module: nn.Module, image: Tensor) -> int:
-    """Bits of mantissa that every sum in every convolution fits in, whatever the order of its terms."""
+    """Return bits of mantissa that every sum in every convolution fits in, whatever the order of its terms."""
     bits = [0]
 
     def on_convolution(layer: nn.Module, inputs: Any) -> None:
@@ -188,7 +190,7 @@ def bits_needed(module: nn.Module, image: Tensor) -> int:
 
 
 def fraction_bits(x: Tensor) -> int:
-    """The smallest ``b`` for which every ``x * 2**b`` is an integer; 53 stands for more than float64 holds."""
+    """Return the smallest ``b`` for which every ``x * 2**b`` is an integer; 53 stands for more than float64 holds."""
     return next((b for b in range(53) if torch.equal(scaled := x * 2.0**b, scaled.round())), 53)
 
 

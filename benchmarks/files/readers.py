@@ -31,7 +31,7 @@ class Sweep:
     workers: int
 
     def spans(self) -> list[Span]:
-        """Boxes along one axis, kept within the image."""
+        """Return boxes along one axis, kept within the image."""
         starts = range(0, self.size_px, BOX_PX)
         return [Span(max(0, s - self.halo_px), min(self.size_px, s + BOX_PX + self.halo_px)) for s in starts]
 
@@ -70,7 +70,7 @@ def exactile_sweep(sweep: Sweep) -> Read:
 
 
 def tifffile_page(sweep: Sweep) -> Read:
-    """The whole page by one call, into memory: what can be had when the image fits."""
+    """Return the whole page by one call, into memory: what can be had when the image fits."""
     begin = time.perf_counter()
     with tifffile.TiffFile(sweep.path) as tiff:
         pixels = tiff.pages[0].asarray(maxworkers=sweep.workers)
@@ -78,7 +78,7 @@ def tifffile_page(sweep: Sweep) -> Read:
 
 
 def tifffile_zarr(sweep: Sweep) -> Read:
-    """Boxes of tifffile's store, as its documentation reads parts of an image: through zarr."""
+    """Return boxes of tifffile's store, as its documentation reads parts of an image: through zarr."""
     import zarr
 
     begin = time.perf_counter()
@@ -91,7 +91,7 @@ def tifffile_zarr(sweep: Sweep) -> Read:
 
 
 def openslide_regions(sweep: Sweep) -> Read:
-    """``read_region`` in as many threads, made RGB as every script does."""
+    """Return ``read_region`` in as many threads, made RGB as every script does."""
     import openslide
 
     def read(box: Box) -> np.ndarray:
@@ -106,7 +106,7 @@ def openslide_regions(sweep: Sweep) -> Read:
 
 
 def zarr_whole(sweep: Sweep) -> Read:
-    """A zarr array by one call, into memory."""
+    """Return a zarr array by one call, into memory."""
     import zarr
 
     begin = time.perf_counter()
@@ -115,7 +115,7 @@ def zarr_whole(sweep: Sweep) -> Read:
 
 
 def zarr_boxes(sweep: Sweep) -> Read:
-    """A zarr array box by box."""
+    """Return a zarr array box by box."""
     import zarr
 
     begin = time.perf_counter()

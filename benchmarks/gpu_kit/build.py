@@ -39,7 +39,7 @@ def build(folder: Path = FOLDER) -> None:
 
 
 def _contents(scratch: Path) -> Iterator[list[Path]]:
-    """The files of each part. The first has all that the first step needs."""
+    """Yield the files of each part. The first has all that the first step needs."""
     print("Wheels ...", flush=True)
     small = wheels.small_wheels(scratch / "small")
     pycuda = wheels.build_pycuda(scratch / "pycuda")

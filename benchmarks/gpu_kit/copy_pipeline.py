@@ -26,7 +26,7 @@ LEAST_SPINS, MOST_SPINS = 64, 4096
 
 
 def labels(binding: str, side: int, tile: int, batch: int, folder: Path) -> dict[str, Any]:
-    """Labels of odd sizes by the kernel, in tiles, against ONNX Runtime's on the CPU: all of them."""
+    """Return labels of odd sizes by the kernel, in tiles, against ONNX Runtime's on the CPU: all of them."""
     image = noise(side, side + 37)
     expected = segmented(box_model(), image, device="cpu")
     model = with_copy_engine(
@@ -78,7 +78,7 @@ def overlap(binding: str, side: int, tile: int, milliseconds: float, folder: Pat
 
 
 def sanitized(tool: str, side: int, folder: Path) -> dict[str, Any]:
-    """A short run under ``compute-sanitizer``: no error by this tool."""
+    """Return a short run under ``compute-sanitizer``: no error by this tool."""
     command = [sys.executable, "-m", "benchmarks.gpu_kit.copy_pipeline", str(side), str(folder)]
     if shutil.which("compute-sanitizer") is None:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -121,7 +121,7 @@ class _Launch:
 
 
 def thresholded(image: np.ndarray) -> np.ndarray:
-    """The network's labels, (H, W), by numpy."""
+    """Return the network's labels, (H, W), by numpy."""
     height, width, _ = image.shape
     padded = np.pad(image[..., 0].astype(np.uint16), 1)
     sums = sum(padded[y : y + height, x : x + width] for y in range(3) for x in range(3))
@@ -134,12 +134,12 @@ def capability(binding: str) -> tuple[int, int]:
 
 
 def noise(height: int, width: int) -> np.ndarray:
-    """(H, W, 1) uint8."""
+    """Return (H, W, 1) uint8."""
     return np.random.default_rng(5).integers(0, 256, (height, width, 1), np.uint8)
 
 
 def segmented(model: Any, image: np.ndarray, *, device: str) -> np.ndarray:
-    """Labels, (H, W), by a session of its own."""
+    """Return labels, (H, W), by a session of its own."""
     sink = ArraySink()
     session = Session(model, device=device)
     try:
@@ -150,7 +150,7 @@ def segmented(model: Any, image: np.ndarray, *, device: str) -> np.ndarray:
 
 
 def main(side: int, folder: Path) -> int:
-    """What the sanitizer watches: several tiles on one binding. Exit status 1 where labels differ."""
+    """Return what the sanitizer watches: several tiles on one binding. Exit status 1 where labels differ."""
     from benchmarks.gpu_kit.rehearsal import prepare_process
 
     prepare_process()

@@ -28,7 +28,7 @@ class Sampler(Protocol):
     source: str
 
     def peak_since_last(self) -> int:
-        """The most since this was called last, and now."""
+        """Return the most since this was called last, and now."""
 
 
 @contextmanager
@@ -101,7 +101,7 @@ class _Process:
 
 @contextmanager
 def _in_process() -> Iterator[_Process | None]:
-    """None where it cannot be had."""
+    """Yield None where it cannot be had."""
     command = [sys.executable, "-m", "benchmarks.gpu_kit.device_memory"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as child:
         assert child.stdout is not None

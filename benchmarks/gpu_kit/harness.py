@@ -72,7 +72,9 @@ def run_step(
 
 
 def run_check(check: Check, folder: Path, seconds: float) -> dict[str, Any]:
-    """The check's entry in the record: name, outcome, seconds, what it returned, and its last words if it failed."""
+    """Return the check's entry in the record: name, outcome, seconds, what it returned, and its last words if it
+    failed.
+    """
     entry: dict[str, Any] = {"name": check.name, "function": check.function, "arguments": check.arguments}
     begin = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="check-") as scratch:
@@ -91,7 +93,7 @@ def run_check(check: Check, folder: Path, seconds: float) -> dict[str, Any]:
 
 
 def outcome(status: int | None, found: dict[str, Any]) -> Outcome:
-    """``status`` is the process's exit status; None where its time was over."""
+    """Return ``status`` is the process's exit status; None where its time was over."""
     if status is None:
         return "out of time"
     if status or "passed" not in found:
@@ -100,7 +102,7 @@ def outcome(status: int | None, found: dict[str, Any]) -> Outcome:
 
 
 def not_run(check: Check) -> dict[str, Any]:
-    """The entry of a check that the step had no time for."""
+    """Return the entry of a check that the step had no time for."""
     entry = {"name": check.name, "function": check.function, "arguments": check.arguments}
     return entry | {"seconds": 0.0, "found": {}, "outcome": "not run"}
 

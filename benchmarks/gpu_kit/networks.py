@@ -31,7 +31,7 @@ TRAINED_SCALE = Normalization(scale=(255.0,), mean=(0.5,), std=(0.25,))
 
 
 def onnx_file(name: str, folder: Path) -> Path:
-    """``image`` (N, C, H, W) float32 -> ``logits`` (N, K, H, W), made if it is not there."""
+    """Return ``image`` (N, C, H, W) float32 -> ``logits`` (N, K, H, W), made if it is not there."""
     if name == TRAINED:
         return ROOT / "models" / "stain_unet.onnx"
     path = _place(folder) / f"{_file_name(name)}.onnx"
@@ -55,7 +55,7 @@ def model(name: str, folder: Path, *, output: Output = "labels", precision: Lite
 
 
 def normalization(name: str) -> Normalization:
-    """What is done to samples before the network sees them."""
+    """Return what is done to samples before the network sees them."""
     if name == TRAINED:
         return TRAINED_SCALE
     return Normalization() if is_integer(name) else SCALE

@@ -49,7 +49,7 @@ def checks() -> list[Check]:
 
 
 def _once(side: int, tile: int, mib: int) -> list[Check]:
-    """What matters less, or is shown by one binding."""
+    """Return what matters less, or is shown by one binding."""
     return [
         Check(
             name="labels by a kernel, batches of 3",

@@ -15,7 +15,7 @@ AUTO: Plan = ("auto", None)
 
 
 def checks() -> list[Check]:
-    """What matters most comes first: a step that runs out of time leaves out the rest."""
+    """Return what matters most comes first: a step that runs out of time leaves out the rest."""
     own = sizes()
     others = [name for name in FLOATING if name not in {FIRST, *SLOW}]
     return [

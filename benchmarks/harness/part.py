@@ -34,7 +34,7 @@ def run_part(measure: Callable[[argparse.Namespace], Iterable[Record]], parser: 
 
 
 def _others(options: argparse.Namespace, parser: argparse.ArgumentParser) -> list[str]:
-    """Options given that make a trial, as they are typed."""
+    """Return options given that make a trial, as they are typed."""
     return [
         f"--{name.replace('_', '-')}{_typed(value)}"
         for name, value in vars(options).items()

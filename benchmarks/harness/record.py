@@ -83,7 +83,9 @@ class Record:
 
 
 def revision() -> str:
-    """The commit that was measured, with a plus where files other than results differ; empty outside a repository."""
+    """Return the commit that was measured, with a plus where files other than results differ; empty outside a
+    repository.
+    """
     commit = _git("rev-parse", "--short", "HEAD")
     changed = _git("status", "--porcelain", "--", ".", ":(exclude)benchmarks/results", ":(exclude)docs/*.png")
     return commit + ("+" if changed else "")
@@ -103,5 +105,5 @@ def _shown(cell: Cell, form: str) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Numbers of numpy."""
+    """Return numbers of numpy."""
     return value.item()

@@ -34,7 +34,7 @@ def in_turn(
 
 
 def floor_of(seconds: Seconds, names: Iterable[str]) -> list[float]:
-    """The fastest of ``names`` in every round."""
+    """Return the fastest of ``names`` in every round."""
     chosen = [seconds[name] for name in names]
     return [min(times) for times in zip(*chosen, strict=True)]
 
@@ -49,5 +49,5 @@ def median_ratio(taken: Sequence[float], floor: Sequence[float]) -> float:
 
 
 def spread(values: Sequence[float]) -> str:
-    """The least and the greatest: how far a median can be trusted."""
+    """Return the least and the greatest: how far a median can be trusted."""
     return f"{min(values):.2f} to {max(values):.2f}"

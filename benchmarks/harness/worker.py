@@ -47,7 +47,7 @@ def compile_packages() -> None:
 
 
 def peak_bytes() -> int:
-    """The most resident memory that this process had since it started."""
+    """Return the most resident memory that this process had since it started."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024

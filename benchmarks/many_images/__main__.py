@@ -100,7 +100,7 @@ def run(name: str, network: Path, images: Path, labels: Path) -> None:
 
 
 def other_labels(one: Path, other: Path) -> int:
-    """Raises AssertionError where an image is missing."""
+    """Raise AssertionError where an image is missing."""
     names = sorted(path.name for path in one.glob("*.tif"))
     assert names == sorted(path.name for path in other.glob("*.tif")), "not the same images"
     return sum(int(np.count_nonzero(tifffile.imread(one / name) != tifffile.imread(other / name))) for name in names)

@@ -52,7 +52,7 @@ class Inputs:
         return path
 
     def network(self, name: str) -> Path:
-        """The ONNX file."""
+        """Return the ONNX file."""
         if name == "stain_unet":
             return ROOT / "models" / "stain_unet.onnx"
         path = self.folder / f"{name}.onnx"
@@ -63,7 +63,7 @@ class Inputs:
         return path
 
     def bundle(self, name: str, options: tuple[str, ...]) -> Path:
-        """Converted with ``options``."""
+        """Return converted with ``options``."""
         path = self.folder / ("_".join([name, *options]).replace("--", "").replace("/", "") + ".bundle")
         if not path.exists():
             command = [sys.executable, "-m", "exactile", "convert", str(self.network(name)), "-o", str(path), *options]

@@ -67,7 +67,7 @@ class Trials:
     _references: dict[tuple[str, ...], np.ndarray] = field(default_factory=dict, init=False)
 
     def run(self, case: Case) -> Iterator[Outcome]:
-        """The runs of a combination. Raises MeasureError."""
+        """Yield the runs of a combination. Raises MeasureError."""
         least = self._least(case)
         for times in TIMES:
             answer = self._run(case, budget_mib=least * times)
@@ -86,7 +86,7 @@ class Trials:
             )
 
     def _least(self, case: Case) -> float:
-        """The least budget in MiB that is accepted: what the refusals ask for."""
+        """Return the least budget in MiB that is accepted: what the refusals ask for."""
         budget_mib = NOTHING / MIB
         for _ in range(MOST_REFUSALS):
             answer = self._run(case, budget_mib=budget_mib)
@@ -149,7 +149,7 @@ class Trials:
         ]
 
     def _model(self, case: Case) -> tuple[Path, list[str]]:
-        """The model, and the options that go with it."""
+        """Return the model, and the options that go with it."""
         options = self._model_options(case)
         name = "unet" if case.network == "wider bundle" else "stain_unet"
         return (
@@ -211,7 +211,7 @@ def _launch(command: list[str], folder: Path, kill_at: tuple[str, int] | None = 
 
 
 def _told(text: str) -> dict:
-    """The summary; of many images, that of the largest prediction."""
+    """Return the summary; of many images, that of the largest prediction."""
     found = json.loads(text)
     return max(found, key=lambda one: one["predicted_memory_bytes"]) if isinstance(found, list) else found
 

@@ -28,7 +28,7 @@ FREE = (
 
 
 def bounded(place: Path, sides: list[int]) -> Table:
-    """The command line on JPEG BigTIFFs, with a small network."""
+    """Return the command line on JPEG BigTIFFs, with a small network."""
     note = f"`--memory {BUDGET_BYTES >> 30}GiB`; JPEG TIFF, RGB; the U-Net has 8 features and depth 1."
     table = Table(title="Large images within a budget", columns=BOUNDED, note=note)
     model = onnx_file(place, "unet_d1_rgb")
@@ -76,7 +76,7 @@ def free(place: Path, sides: list[int], outputs: list[str]) -> Table:
 
 
 def tifffile_seconds(path: Path) -> float:
-    """Tifffile decodes the whole page segment by segment, in threads."""
+    """Return Tifffile decodes the whole page segment by segment, in threads."""
     begin = time.perf_counter()
     with tifffile.TiffFile(path) as tiff:
         for _segment in tiff.pages[0].segments(maxworkers=2):

@@ -156,7 +156,7 @@ class SerialMeter:
         return call
 
     def _decoding(self, _name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The reading thread takes part in decoding; that part is not its own."""
+        """Return the reading thread takes part in decoding; that part is not its own."""
 
         def call(*arguments: Any, **options: Any) -> Any:
             begin = time.thread_time()
@@ -176,7 +176,7 @@ def _by_name(counted: Counter[Key]) -> dict[str, float]:
 
 
 def _found(owner: str) -> Any:
-    """A module, or a class in one."""
+    """Return a module, or a class in one."""
     try:
         return importlib.import_module(owner)
     except ImportError:
@@ -185,7 +185,7 @@ def _found(owner: str) -> Any:
 
 
 def _clocks() -> dict[threading.Thread, float]:
-    """Processor seconds of the threads that are there now."""
+    """Return processor seconds of the threads that are there now."""
     return {
         thread: time.clock_gettime(time.pthread_getcpuclockid(thread.ident))
         for thread in threading.enumerate()

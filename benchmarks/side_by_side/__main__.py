@@ -113,7 +113,7 @@ class Match:
         return [known.title for known in self.case.entries].index(entry.title)
 
     def _reference(self, entry: Entry) -> Entry | None:
-        """The whole pass of the same library; without one, our strips."""
+        """Return the whole pass of the same library; without one, our strips."""
         wholes = {known.library: known for known in self.case.entries if known.family == "whole"}
         strips = [known for known in self.case.entries if known.options.get("plan") == "strip"]
         return wholes.get(entry.library) or next(iter(wholes.values()), strips[0] if strips else None)
@@ -230,7 +230,7 @@ def vars_of(found: Found) -> dict:
 
 
 def chosen_cases(options: argparse.Namespace) -> list[Case]:
-    """Those of the run, or one that the options describe."""
+    """Return those of the run, or one that the options describe."""
     if options.side is None and options.features is None:
         return [case for case in cases(quick=options.quick) if options.case in {None, case.key}]
     features = options.features or 16

@@ -27,7 +27,7 @@ class Ask:
     def __call__(
         self, entry: Entry, *, output: Path | None = None, scores: Path | None = None, **options: Any
     ) -> dict[str, Any]:
-        """``scores`` is where scores go in place of labels; ``options`` come before the entry's."""
+        """Return ``scores`` is where scores go in place of labels; ``options`` come before the entry's."""
         request = {
             "module": entry.module,
             "network": str(self.network),

@@ -138,7 +138,7 @@ def _peer(
 
 
 def cases(*, quick: bool) -> tuple[Case, ...]:
-    """Minutes, or most of an hour."""
+    """Return minutes, or most of an hour."""
     if quick:
         return (Case(features=16, side=2048, rounds=3, entries=tuple(e for e in entries(16) if e.quick)),)
     return (

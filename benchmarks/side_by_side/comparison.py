@@ -36,7 +36,7 @@ def label_error(labels: Labels, reference: Labels) -> LabelError:
 
 
 def score_error(scores: Scores, reference: Scores, seams_y: list[int], seams_x: list[int]) -> ScoreError:
-    """``scores`` and ``reference`` (C, H, W); seams at the image's own edges do not count."""
+    """Return ``scores`` and ``reference`` (C, H, W); seams at the image's own edges do not count."""
     error = np.abs(scores - reference).max(axis=0)
     height, width = error.shape
     near = np.zeros(error.shape, bool)

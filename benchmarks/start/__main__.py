@@ -62,7 +62,7 @@ class Case:
         ).stdout
 
     def arguments(self, way: str) -> list[object]:
-        """Those of ``exactile run``; what is known of the file is made as ``way`` asks for."""
+        """Return those of ``exactile run``; what is known of the file is made as ``way`` asks for."""
         if way in (FIRST, CLAIM_KNOWN):
             shutil.rmtree(self.folder / "cache" / "models", ignore_errors=True)
         if way == FIRST:
@@ -73,7 +73,7 @@ class Case:
         return [network, self.image, *end, *options]
 
     def run(self, way: str) -> float:
-        """Seconds of a whole process."""
+        """Return seconds of a whole process."""
         arguments = self.arguments(way)
         begin = time.perf_counter()
         self.call("exactile", "run", *arguments)

@@ -15,24 +15,24 @@ _SAME = {"amd64": "x86_64", "aarch64": "arm64"}
 
 
 def architecture() -> str:
-    """The same name on all systems: "x86_64", "arm64", or what the system calls another one."""
+    """Return the same name on all systems: "x86_64", "arm64", or what the system calls another one."""
     name = re.sub(r"[^a-z0-9_]", "_", platform.machine().lower())[:32]
     return _SAME.get(name, name) or "unknown"
 
 
 def processor_name() -> str:
-    """The model of the CPU, as the system calls it."""
+    """Return the model of the CPU, as the system calls it."""
     return cpu_info("model name") or platform.processor() or f"{platform.machine()} CPU"
 
 
 def vector_instructions() -> str:
-    """Those of the CPU that the arithmetic of networks depends on: ``avx2, avx512f``."""
+    """Return those of the CPU that the arithmetic of networks depends on: ``avx2, avx512f``."""
     flags = (cpu_info("flags") or cpu_info("Features")).split()
     return ", ".join(name for name in ("avx2", "avx512f", "asimd", "sve") if name in flags)
 
 
 def cpu_info(name: str) -> str:
-    """What Linux says of the first CPU; empty where it says nothing."""
+    """Return what Linux says of the first CPU; empty where it says nothing."""
     with contextlib.suppress(OSError):
         for line in CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines():
             key, _, value = line.partition(":")

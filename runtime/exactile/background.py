@@ -23,10 +23,10 @@ class Background(Protocol):
     def label(self) -> int: ...
 
     def is_empty(self, box: Box, pixels: NDArray[Any]) -> bool:
-        """Whether all of ``box`` (image pixels), ``pixels`` (H, W, C), is background."""
+        """Return whether all of ``box`` (image pixels), ``pixels`` (H, W, C), is background."""
 
     def describe(self) -> dict[str, Any]:
-        """What it is, as plain data: a run that is resumed must have the same."""
+        """Return what it is, as plain data: a run that is resumed must have the same."""
 
     def close(self) -> None:
         """Release what it reads from, at the end of a run."""

@@ -33,7 +33,7 @@ Name = TypeVar("Name")
 
 
 def worth_side_by_side(images: int) -> int:
-    """How many of so many small images are to be computed side by side."""
+    """Return how many of so many small images are to be computed side by side."""
     return min(MOST_SIDE_BY_SIDE, max(1, images // MANY))
 
 

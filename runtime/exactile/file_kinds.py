@@ -26,7 +26,7 @@ class FileKind:
 
 
 def _image(name: str) -> FileKind:
-    """One that is read as an image."""
+    """Return one that is read as an image."""
     return FileKind(name=name, as_model=_SWAPPED)
 
 
@@ -128,7 +128,7 @@ _PAGE = re.compile(rb"\s*(<!doctype html|<html|<\?xml[^>]*>\s*<!doctype html)", 
 
 
 def file_kind(path: str | os.PathLike[str]) -> FileKind | None:
-    """What ``path`` is; None where that is not known, or it cannot be read."""
+    """Return what ``path`` is; None where that is not known, or it cannot be read."""
     try:
         with Path(path).open("rb") as file:
             start = file.read(START_BYTES)
@@ -186,24 +186,24 @@ def _of_zip(path: str | os.PathLike[str]) -> FileKind:
 
 
 def _is_zeiss(names: Sequence[str]) -> bool:
-    """A network (*.model) beside its description, at the top of the archive."""
+    """Return a network (*.model) beside its description, at the top of the archive."""
     top = [name.lower() for name in names if "/" not in name]
     described = "model.json" in top or any(name.endswith(".xml") for name in top)
     return described and any(name.endswith(".model") for name in top)
 
 
 def is_zeiss_model(path: str | os.PathLike[str]) -> bool:
-    """Whether ``path`` is an archive with a network and Zeiss' description of it."""
+    """Return whether ``path`` is an archive with a network and Zeiss' description of it."""
     return file_kind(path) is _ZEISS
 
 
 def is_qupath_classifier(path: str | os.PathLike[str]) -> bool:
-    """Whether ``path`` is a file in which QuPath keeps a pixel classifier."""
+    """Return whether ``path`` is a file in which QuPath keeps a pixel classifier."""
     return file_kind(path) is _QUPATH
 
 
 def not_an_image(path: str | os.PathLike[str], read: str) -> str:
-    """Why ``path`` is no image, and what to do; ``read`` says what is read, where the file is not known."""
+    """Return why ``path`` is no image, and what to do; ``read`` says what is read, where the file is not known."""
     name = os.fspath(path)
     if Path(path).is_file() and not Path(path).stat().st_size:
         return f"{name}: is empty; copy it again"
@@ -214,7 +214,7 @@ def not_an_image(path: str | os.PathLike[str], read: str) -> str:
 
 
 def not_a_model(path: str | os.PathLike[str]) -> str | None:
-    """Why ``path`` is no ONNX file, nor one that holds such, and what to do; None where it may be one."""
+    """Return why ``path`` is no ONNX file, nor one that holds such, and what to do; None where it may be one."""
     name = os.fspath(path)
     kind = file_kind(path)
     if kind is None or kind in _TAKEN:

@@ -8,12 +8,12 @@ from math import ceil, floor
 
 
 def round_up(value: int, multiple: int) -> int:
-    """The smallest multiple of ``multiple`` that is at least ``value`` (either sign)."""
+    """Return the smallest multiple of ``multiple`` that is at least ``value`` (either sign)."""
     return -(-value // multiple) * multiple
 
 
 def round_down(value: int, multiple: int) -> int:
-    """The largest multiple of ``multiple`` that is at most ``value`` (either sign)."""
+    """Return the largest multiple of ``multiple`` that is at most ``value`` (either sign)."""
     return value // multiple * multiple
 
 
@@ -39,7 +39,7 @@ class Span:
         return self.start <= other.start and other.stop <= self.stop
 
     def intersect(self, other: Span) -> Span:
-        """The common part; empty (at the larger start) when there is none."""
+        """Return the common part; empty (at the larger start) when there is none."""
         start = max(self.start, other.start)
         return Span(start, max(start, min(self.stop, other.stop)))
 
@@ -69,7 +69,7 @@ class Box:
         return Box(self.y.intersect(other.y), self.x.intersect(other.x))
 
     def slices(self, origin: Box | None = None) -> tuple[slice, slice]:
-        """Array slices of this box, relative to the first pixel of ``origin`` (default: the image's)."""
+        """Return array slices of this box, relative to the first pixel of ``origin`` (default: the image's)."""
         y0, x0 = (origin.y.start, origin.x.start) if origin else (0, 0)
         return slice(self.y.start - y0, self.y.stop - y0), slice(self.x.start - x0, self.x.stop - x0)
 
@@ -131,12 +131,14 @@ class AxisGeometry:
             raise ValueError(f"remainders {remainders} are not all different")
 
     def takes(self, size: int) -> bool:
-        """Whether the network is known to take images of ``size`` pixels as they are."""
+        """Return whether the network is known to take images of ``size`` pixels as they are."""
         found = self.of_size(size)
         return found.accepted_size(size) == size
 
     def of_size(self, size: int) -> AxisGeometry:
-        """What holds for images of ``size`` pixels: that of their remainder, or this where they must be extended."""
+        """Return what holds for images of ``size`` pixels: that of their remainder, or this where they must be
+        extended.
+        """
         if size % self.stride != self.remainder:
             for other in self.others or ():
                 if size % self.stride == other.remainder and size >= other.least:
@@ -144,7 +146,9 @@ class AxisGeometry:
         return self
 
     def alone(self, size: int) -> AxisGeometry:
-        """What holds for images of ``size`` pixels, an accepted size, in one piece: the halo is the image itself."""
+        """Return what holds for images of ``size`` pixels, an accepted size, in one piece: the halo is the image
+        itself.
+        """
         stride = size * self.scale.denominator
         return AxisGeometry(
             stride=stride,
@@ -202,21 +206,21 @@ class AxisGeometry:
         return max(0, ceil(self.after - self.origin))
 
     def accepted_size(self, size: int) -> int:
-        """The smallest input size of at least ``size`` pixels that the network accepts."""
+        """Return the smallest input size of at least ``size`` pixels that the network accepts."""
         accepted = self.remainder + round_up(max(0, size - self.remainder), self.stride)
         while self.output_size(accepted) < 1:
             accepted += self.stride
         return accepted
 
     def output_size(self, size: int) -> int:
-        """Output pixels for an accepted input size."""
+        """Return output pixels for an accepted input size."""
         output = size * self.scale + self.size_constant
         if output.denominator != 1:
             raise ValueError(f"the network does not accept {size} pixels (stride {self.stride})")
         return int(output)
 
     def output_position(self, position: int) -> int:
-        """The output index that a stride-aligned input position corresponds to."""
+        """Return the output index that a stride-aligned input position corresponds to."""
         if self.scale.denominator == 1:
             return position * self.scale.numerator  # plans ask this millions of times
         return int(position * self.scale)
@@ -230,7 +234,7 @@ class Geometry:
     x: AxisGeometry
 
     def of_size(self, size: tuple[int, int]) -> Geometry:
-        """What holds for images of ``size``, (height, width)."""
+        """Return what holds for images of ``size``, (height, width)."""
         return Geometry(y=self.y.of_size(size[0]), x=self.x.of_size(size[1]))
 
     @property

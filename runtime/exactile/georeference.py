@@ -37,7 +37,9 @@ class Georeference:
     def resampled(
         self, scale: tuple[Fraction, Fraction], origin: tuple[Fraction, Fraction] = (Fraction(0), Fraction(0))
     ) -> Georeference:
-        """That of a raster whose pixel edge ``i`` lies at ``origin + i / scale`` in this one; both are (y, x)."""
+        """Return that of a raster whose pixel edge ``i`` lies at ``origin + i / scale`` in this one;
+        both are (y, x).
+        """
         # Where a raster's numbers mean the centres of pixels, the edge is half a pixel before them, in each raster.
         half = Fraction(1, 2) if self._is_point else Fraction(0)
         y, x = (start + half / times - half for start, times in zip(origin, scale, strict=True))
@@ -81,7 +83,7 @@ class Georeference:
 def _moved(
     matrix: tuple[float, ...], scale: tuple[Fraction, Fraction], start: tuple[Fraction, Fraction]
 ) -> tuple[float, ...]:
-    """``matrix`` for columns and rows that begin at ``start`` and are ``scale`` times as many."""
+    """Return ``matrix`` for columns and rows that begin at ``start`` and are ``scale`` times as many."""
     (y, x), (down, right) = start, scale
     rows = []
     for at in range(0, 16, 4):

@@ -177,7 +177,7 @@ class ImageRun:
     def _keeper(
         self, asked: Mapping[str, Any], plan: Plan, normalizers: Normalizers | None, *, seconds: float
     ) -> Keeping:
-        """What is found survives an early end, where the sink keeps it. Finding began ``seconds`` ago."""
+        """Return what is found survives an early end, where the sink keeps it. Finding began ``seconds`` ago."""
         sink = self.sink
         if not isinstance(sink, FindingsSink):
             return Keeping()
@@ -218,7 +218,7 @@ class ImageRun:
         )
 
     def asked(self) -> dict[str, Any]:
-        """What is asked for, as plain data."""
+        """Return what is asked for, as plain data."""
         arguments = {**self.arguments}
         if self.nodata_label is not None:
             arguments["nodata_label"] = self.nodata_label
@@ -239,14 +239,14 @@ class ImageRun:
             )
 
     def _earlier(self, asked: Mapping[str, Any]) -> Earlier | None:
-        """What the unfinished run found out, which this one takes over. Raises OptionError, ResumeError."""
+        """Return what the unfinished run found out, which this one takes over. Raises OptionError, ResumeError."""
         if not isinstance(self.sink, ResumableSink):
             raise OptionError("only runs into .tif files and .zarr folders can be resumed")
         record = self.sink.unfinished()
         return take_over(record, asked) if record is not None else None
 
     def _choice(self, earlier: Earlier | None) -> Choice:
-        """A plan that the processor has room for: the next smaller one, as long as a GPU's memory runs out."""
+        """Return a plan that the processor has room for: the next smaller one, as long as a GPU's memory runs out."""
         while True:
             choice = self._chosen() if earlier is None else self._resumed(earlier)
             if self.part is not None:
@@ -293,7 +293,7 @@ class ImageRun:
         self.afterwards(max(0, left - self.wish.apart_bytes))
 
     def _resumed(self, earlier: Earlier) -> Choice:
-        """The plan of the earlier run. Raises BudgetError where it does not fit the memory budget any more."""
+        """Return the plan of the earlier run. Raises BudgetError where it does not fit the memory budget any more."""
         wish = replace(
             self.wish,
             plan="strip" if earlier.plan == "strip" else "tile",

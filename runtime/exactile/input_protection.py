@@ -73,7 +73,7 @@ class ProtectedInputs:
 
 
 def result_outputs(path: Path, option: str = "-o") -> Iterator[Output]:
-    """A result, and the files that its sink keeps beside it while it is not complete."""
+    """Yield a result, and the files that its sink keeps beside it while it is not complete."""
     yield Output(path=path, option=option)
     yield Output(path=part_path(path), option=f"the unfinished part of {option}")
     yield Output(path=journal_path(path), option=f"the journal of {option}")
@@ -88,7 +88,7 @@ def check_source_kept(source: Source, sink: Sink) -> None:
 
 
 def image_inputs(image: str | os.PathLike[str], what: str = "image") -> list[Input]:
-    """The file or folder of an image on this machine, and the folder that some slides have beside their file."""
+    """Return the file or folder of an image on this machine, and the folder that some slides have beside their file."""
     path = Path(image)
     if not path.exists():
         return []
@@ -100,18 +100,18 @@ def image_inputs(image: str | os.PathLike[str], what: str = "image") -> list[Inp
 
 
 def model_inputs(model: Path, external: Iterable[Path] = ()) -> list[Input]:
-    """A bundle's folder as a whole, or a model's file and its ``external`` weights."""
+    """Return a bundle's folder as a whole, or a model's file and its ``external`` weights."""
     folder = model.parent if model.name == CONTRACT_NAME else model
     return [Input(path=folder, what="model"), *(Input(path=path, what="model's weights file") for path in external)]
 
 
 def real_path(path: Path) -> Path:
-    """``path`` with all links followed, also where its last part does not exist yet."""
+    """Return ``path`` with all links followed, also where its last part does not exist yet."""
     return Path(os.path.realpath(path))
 
 
 def _file_keys(path: Path) -> Iterator[tuple[int, int]]:
-    """What tells a file apart from all others on the machine; nothing where there is none."""
+    """Yield what tells a file apart from all others on the machine; nothing where there is none."""
     try:
         found = path.stat()
     except OSError:
@@ -120,7 +120,9 @@ def _file_keys(path: Path) -> Iterator[tuple[int, int]]:
 
 
 def _label_beside_image(real: Path, image: Input) -> bool:
-    """Labels may go into the Zarr container of their image, where OME-Zarr has them: ``IMAGE.zarr/labels/NAME``."""
+    """Return labels may go into the Zarr container of their image, where OME-Zarr has them:
+    ``IMAGE.zarr/labels/NAME``.
+    """
     container = real_path(image.path)
     return image.what == "image" and real.parent == container / "labels" and is_zarr_group(container)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def schema_of(kind: type) -> dict[str, Any]:
-    """The JSON Schema of ``kind`` (draft 2020-12), the same with every release of msgspec and Python.
+    """Return the JSON Schema of ``kind`` (draft 2020-12), the same with every release of msgspec and Python.
 
     Descriptions are docstrings: msgspec before 0.23, with Python before 3.13, leaves their lines indented. It does not
     tell that a mapping is empty by default, either.

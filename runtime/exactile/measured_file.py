@@ -37,7 +37,8 @@ def write_measured(path: Path, file: MeasuredFile) -> None:
 def read_measured(
     path: Path, kind: type[Measured], belongs_to: Callable[[], str], *, what: str, most_bytes: int, remedy: str
 ) -> Measured | None:
-    """The file at ``path``, of the model whose graphs have the SHA-256 that is asked for; None where there is none.
+    """Return the file at ``path``, of the model whose graphs have the SHA-256 that is asked for; None where there is
+    none.
 
     Raises BundleError, with the ``remedy``, where it is damaged, or another model's.
     """

@@ -47,7 +47,7 @@ def return_large_blocks_at_once() -> None:
 
 
 def settled_resident_bytes() -> int:
-    """Resident memory of this process once all that nobody needs any more is given back."""
+    """Return resident memory of this process once all that nobody needs any more is given back."""
     gc.collect()
     return_freed_memory()
     return resident_bytes()
@@ -58,12 +58,12 @@ def _c_library() -> Any:
 
 
 def resident_bytes() -> int:
-    """Resident memory of this process now."""
+    """Return resident memory of this process now."""
     return int(psutil.Process().memory_info().rss)
 
 
 def peak_resident_bytes() -> int:
-    """The most resident memory that this process ever had.
+    """Return the most resident memory that this process ever had.
 
     Linux' getrusage also counts what the parent had before exec, so /proc is asked first.
     """
@@ -75,7 +75,7 @@ def peak_resident_bytes() -> int:
 
 
 def free_bytes() -> int:
-    """Memory that can be had without swapping, within a container's limit where there is one."""
+    """Return memory that can be had without swapping, within a container's limit where there is one."""
     free = int(psutil.virtual_memory().available)
     for limit, used in CGROUP_LIMITS:
         with contextlib.suppress(OSError, ValueError):
@@ -84,5 +84,5 @@ def free_bytes() -> int:
 
 
 def default_budget_bytes() -> int:
-    """A safe share of what is free, beside what the process already has."""
+    """Return a safe share of what is free, beside what the process already has."""
     return resident_bytes() + int(free_bytes() * SAFE_SHARE)

@@ -23,7 +23,7 @@ class NodataRule(Protocol):
     """Tells which pixels have no data."""
 
     def where(self, box: Box, pixels: NDArray[Any]) -> NDArray[np.bool_]:
-        """(H, W): where ``box`` of the image, whose samples are ``pixels`` (H, W, C), has no data."""
+        """Return (H, W): where ``box`` of the image, whose samples are ``pixels`` (H, W, C), has no data."""
 
     def close(self) -> None:
         """Release what it reads from."""
@@ -43,7 +43,7 @@ def nodata_rule(source: Source, given: float | None = None) -> NodataRule | None
 
 
 def is_nodata(pixels: NDArray[Any], value: float) -> NDArray[np.bool_]:
-    """Where all channels of ``pixels`` (H, W, C) are ``value``, (H, W); NaN is NaN."""
+    """Return where all channels of ``pixels`` (H, W, C) are ``value``, (H, W); NaN is NaN."""
     if np.isnan(value):
         return np.asarray(np.isnan(pixels).all(axis=2))
     if pixels.dtype.kind in "iu" and not (float(value).is_integer() and 0 <= value <= np.iinfo(pixels.dtype).max):

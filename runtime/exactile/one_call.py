@@ -129,7 +129,7 @@ def _deployed(deploy: Deploy, source: Source, fits: Fits) -> DeployedModel:
 
 
 def _fits(opened: Session, source: Source, border: Border) -> bool:
-    """Whether there is a plan within the memory."""
+    """Return whether there is a plan within the memory."""
     with closing(opened) as session:
         try:
             session.plan(source, ArraySink(), border=border)

@@ -140,7 +140,9 @@ class Planner:
         self._devices.refuse(plan, need, error)
 
     def may_try(self, wish: Wish) -> bool:
-        """Whether the fastest plan can be found by trying: it is left open, and nothing must be known beforehand."""
+        """Return whether the fastest plan can be found by trying: it is left open, and nothing must be known
+        beforehand.
+        """
         free = wish.plan == "auto" and not (wish.tile or wish.background or wish.tolerance)
         return free and self.may_time and not self._engine_stays
 
@@ -152,7 +154,9 @@ class Planner:
         return plain and self._devices is None
 
     def choose(self, source: Source, sink: Sink, wish: Wish) -> Choice:
-        """The plan for ``source``. Raises ChannelError, PlanError, and BudgetError when nothing fits the budget."""
+        """Return the plan for ``source``. Raises ChannelError, PlanError, and BudgetError when nothing
+        fits the budget.
+        """
         self.check_source(source)
         background = wish.background
         self.lane_choice(wish)
@@ -171,7 +175,7 @@ class Planner:
             return large
 
     def _one_pass(self, source: Source, sink: Sink, wish: Wish) -> Choice:
-        """The only plan of a model with obstacles to tiling."""
+        """Return the only plan of a model with obstacles to tiling."""
         contract, image = self._contract, (source.height, source.width)
         check_one_pass(contract, image, plan=wish.plan, tile=wish.tile, border=wish.border, background=wish.background)
         plan = TilePlan.of(contract.geometry, image, wish.border, pass_size(contract))
@@ -184,11 +188,11 @@ class Planner:
         return Choice(plan=plan, passes=predicted_passes(plan), reason=reason(contract))
 
     def check_background(self, background: Background) -> None:
-        """Raises OptionError where results have no labels, or not this one."""
+        """Raise OptionError where results have no labels, or not this one."""
         self.check_label(background.label, "background")
 
     def check_label(self, label: int, of: str) -> None:
-        """Raises OptionError where the result has no labels, or ``label``, ``of`` something, is none of them."""
+        """Raise OptionError where the result has no labels, or ``label``, ``of`` something, is none of them."""
         result = self._contract.result
         if result.channels:
             raise OptionError(f"a label is given to {of}; the result is to be labels, not maps")
@@ -219,7 +223,7 @@ class Planner:
         return choice
 
     def _as_before(self, need: MemoryNeed, known: MemoryNeed) -> bool:
-        """Whether a plan takes about what it took: compressed chunks differ from image to image."""
+        """Return whether a plan takes about what it took: compressed chunks differ from image to image."""
         here, before = (one.needed_bytes + one.cache_bytes + one.spare_bytes for one in (need, known))
         return need.fits(self.budget_bytes) and abs(here - before) <= self.budget_bytes * LITTLE
 
@@ -260,7 +264,7 @@ class Planner:
         return search.shaped(self._shaped(search.image, wish))
 
     def _shaped(self, image: tuple[int, int], wish: Wish) -> Plan:
-        """The plan whose shape is given, in one lane."""
+        """Return the plan whose shape is given, in one lane."""
         geometry, border = self._contract.geometry, wish.border
         if wish.plan == "whole":
             domains = AxisDomain.of(geometry.y, image[0], border), AxisDomain.of(geometry.x, image[1], border)
@@ -271,12 +275,12 @@ class Planner:
         return TilePlan.of(geometry, image, border, wish.tile)
 
     def lane_choice(self, wish: Wish) -> LaneChoice:
-        """The numbers of lanes to choose from. Raises OptionError where another is asked for than can be."""
+        """Return the numbers of lanes to choose from. Raises OptionError where another is asked for than can be."""
         asked = wish.lanes or self._lanes
         return lane_choice(self._model, asked, threads=self.threads, on_gpu=self._devices is not None)
 
     def memory_need(self, plan: Plan, source: Source, sink: Sink, *, apart_bytes: int = 0) -> MemoryNeed:
-        """Predicted peak memory of running ``plan``, by purpose; ``apart_bytes`` as in ``Wish``."""
+        """Return predicted peak memory of running ``plan``, by purpose; ``apart_bytes`` as in ``Wish``."""
         reads, spec = read_plan(plan), self.result_spec(plan, source)
         spare_bytes = sink.spare_bytes(spec) if isinstance(sink, SavingSink) else 0
         decoding_bytes = source.decoding_bytes(reads) if isinstance(source, DecodedInParts) else 0
@@ -316,7 +320,7 @@ class Planner:
         return Speed(threads=self.threads, points=points, touching=touching)
 
     def _machine_speed(self, mac: float) -> MachineSpeed:
-        """How fast the machine is, measured where computing so much takes long, and by ONNX Runtime alone."""
+        """Return how fast the machine is, measured where computing so much takes long, and by ONNX Runtime alone."""
         usual = usual_speed(self.threads)
         if mac < LONG_S * usual.mac_per_s or self._other_engine:
             return usual
@@ -329,7 +333,8 @@ class Planner:
         return self.budget_bytes - self.process_bytes - PROCESS_MARGIN_BYTES
 
     def side_by_side(self, plan: Plan, need: MemoryNeed) -> MemoryNeed:
-        """``need``, or that of as many runs of ``plan`` as can go side by side, each with a share of the threads.
+        """Return ``need``, or that of as many runs of ``plan`` as can go side by side, each with a share of the
+        threads.
 
         They are those of small images: one tile each, and not so many that their maps get slower.
         """
@@ -342,11 +347,11 @@ class Planner:
         return need
 
     def _measuring_bytes(self, source: Source) -> int:
-        """What finding statistics of the whole image takes, beside the process."""
+        """Return what finding statistics of the whole image takes, beside the process."""
         return measuring_bytes(source) if self._contract.image.statistics is not None else 0
 
     def measuring_cache(self, source: Source) -> int:
-        """Bytes of decoded chunks that may be kept while statistics are found."""
+        """Return bytes of decoded chunks that may be kept while statistics are found."""
         memory = self._engine_memory.weights(self._contract.memory.weights_bytes) if self._engine_stays else 0
         used = self.process_bytes + PROCESS_MARGIN_BYTES + memory + self._measuring_bytes(source)
         return max(0, self.budget_bytes - used)
@@ -370,19 +375,19 @@ class Planner:
         )
 
     def _part_bytes(self, plan: Plan) -> int:
-        """What the parts of kept maps take that the pass of the result reads."""
+        """Return what the parts of kept maps take that the pass of the result reads."""
         reads = self._model.reads
         return part_bytes(reads, plan, self.maps_on_disk(plan.y.domain.size, plan.x.domain.size)) if reads else 0
 
     def maps_on_disk(self, height: int, width: int) -> frozenset[str]:
-        """The kept maps that are in scratch files, by output, where the network runs over so many pixels."""
+        """Return the kept maps that are in scratch files, by output, where the network runs over so many pixels."""
         size = height, width
         if size not in self._on_disk:
             self._on_disk[size] = maps_on_disk(self._model, size, self.kept_bytes)
         return self._on_disk[size]
 
     def widest_band(self, source: Source, sink: Sink, rows: int, border: Border) -> Plan:
-        """Strips of ``rows`` rows in as few bands as fit the budget."""
+        """Return strips of ``rows`` rows in as few bands as fit the budget."""
         domain = AxisDomain.of(self._contract.geometry.x, source.width, border)
         shortage = "do not fit"
         for band, _count in axis_candidates(domain)[:MOST_BANDS]:
@@ -400,7 +405,7 @@ class Planner:
             sink.save(self.result_spec(plan, source), spared_bytes)
 
     def result_spec(self, plan: Plan, source: Source) -> ResultSpec:
-        """What ``plan`` writes of ``source``."""
+        """Return what ``plan`` writes of ``source``."""
         height, width = plan.result_shape
         result, pixel = self._contract.result, source.pixel_size_um
         scale = self._contract.geometry.y.scale, self._contract.geometry.x.scale
@@ -421,7 +426,7 @@ class Planner:
         )
 
     def check_source(self, source: Source) -> None:
-        """Raises ChannelError and PlanError where the image is none for the model."""
+        """Raise ChannelError and PlanError where the image is none for the model."""
         image = self._contract.image
         if source.channels != image.channels:
             raise ChannelError(
@@ -449,7 +454,7 @@ class _Known:
 
 
 def _channel_remedy(source: Source, wanted: int) -> str:
-    """What to type where the image has another number of channels than the ``wanted``."""
+    """Return what to type where the image has another number of channels than the ``wanted``."""
     if source.height == wanted and "axes" not in source.identity():
         return (
             f"it was read as {source.height} x {source.width} pixels of {source.channels} channels. If its channels "

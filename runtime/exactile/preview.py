@@ -45,7 +45,7 @@ RGB = NDArray[np.uint8]
 
 
 def pictures_bytes(source: Source, label_bytes: int, wanted: Mapping[str, bool]) -> int:
-    """The least memory that ``write_pictures`` takes for a result of the size of ``source``."""
+    """Return the least memory that ``write_pictures`` takes for a result of the size of ``source``."""
     if not any(wanted.values()):
         return 0
     step = ceil(max(source.height, source.width) / MOST_PX)
@@ -64,7 +64,8 @@ def pictures_bytes(source: Source, label_bytes: int, wanted: Mapping[str, bool])
 def overview(
     open_level: Callable[[int], Source], most_px: int = MOST_PX, *, spare_bytes: int = 4 * BLOCK_BYTES
 ) -> NDArray[Any]:
-    """The image with at most ``most_px`` pixels a side, (h, w, C): every n-th pixel of the best level of a pyramid.
+    """Return the image with at most ``most_px`` pixels a side, (h, w, C): every n-th pixel of the best level of a
+    pyramid.
 
     ``open_level`` opens a level by number, and raises OptionError where there is none. Decoded chunks that are kept
     take ``spare_bytes`` at most.
@@ -101,7 +102,7 @@ def _every_nth(source: Source, step: int, spare_bytes: int) -> NDArray[Any]:
 
 
 def palette(labels: Sequence[LabelClass]) -> RGB:
-    """A colour for each label from 0 to 65535, (65536, 3): the model's where it says so."""
+    """Return a colour for each label from 0 to 65535, (65536, 3): the model's where it says so."""
     colors = np.resize(np.array(_COLORS[1:], np.uint8), (65536, 3))
     colors[0] = _COLORS[0]
     for label in labels:
@@ -110,7 +111,9 @@ def palette(labels: Sequence[LabelClass]) -> RGB:
 
 
 def colored(labels: NDArray[Any], colors: RGB) -> RGB:
-    """(h, w) labels as (h, w, 3); labels without a colour of their own share those of others, but never that of 0."""
+    """Return (h, w) labels as (h, w, 3); labels without a colour of their own share those of others, but never that of
+    0.
+    """
     numbers = labels.astype(np.int64)
     own = (numbers >= 0) & (numbers < len(colors))
     return colors[np.where(own, numbers, 1 + numbers % (len(colors) - 1))]
@@ -126,7 +129,9 @@ def drawn(labels: NDArray[Any], colors: RGB) -> RGB:
 
 
 def overlaid(image: NDArray[Any], labels: NDArray[Any], colors: RGB) -> RGB:
-    """Labels but 0 over the image (h, w, C), which is stretched from its 1st to its 99th percentile where not uint8."""
+    """Return labels but 0 over the image (h, w, C), which is stretched from its 1st to its 99th percentile where not
+    uint8.
+    """
     rgb = _rgb_of(image)
     rows = np.linspace(0, labels.shape[0] - 1, image.shape[0]).round().astype(int)
     columns = np.linspace(0, labels.shape[1] - 1, image.shape[1]).round().astype(int)
@@ -140,7 +145,7 @@ def overlaid(image: NDArray[Any], labels: NDArray[Any], colors: RGB) -> RGB:
 
 
 def _rgb_of(image: NDArray[Any]) -> Callable[[NDArray[Any]], RGB]:
-    """What makes (h, w, 3) of rows of ``image``."""
+    """Return what makes (h, w, 3) of rows of ``image``."""
     channels = 3 if image.shape[-1] >= 3 else 1
     low, high = 0.0, 255.0
     if image.dtype != np.uint8:
@@ -164,7 +169,7 @@ def write_png(path: Path, pixels: RGB) -> None:
 
 
 def picture_paths(target: Path, wanted: Mapping[str, bool]) -> dict[str, Path]:
-    """Where ``preview`` and ``overlay`` of a result go, as ``wanted``: ``TARGET.preview.png`` and so on."""
+    """Return where ``preview`` and ``overlay`` of a result go, as ``wanted``: ``TARGET.preview.png`` and so on."""
     return {name: target.with_name(f"{target.name}.{name}.png") for name in ("preview", "overlay") if wanted[name]}
 
 

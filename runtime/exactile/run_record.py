@@ -34,7 +34,7 @@ def asked_record(
     arguments: Mapping[str, Any],
     processor: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """What was asked for; ``processor`` is what of it decides about the last digits of results.
+    """Return what was asked for; ``processor`` is what of it decides about the last digits of results.
 
     The memory budget, threads and lanes are not part of it: they do not change results.
     """
@@ -107,7 +107,7 @@ def found_record(
 
 
 def _text(array: NDArray[Any], dtype: str) -> str:
-    """The bits of ``array``; it takes less time and memory than its numbers do."""
+    """Return the bits of ``array``; it takes less time and memory than its numbers do."""
     return base64.b64encode(array.astype(dtype).tobytes()).decode()
 
 

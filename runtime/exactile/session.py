@@ -139,7 +139,7 @@ class Session:
         )
 
     def _suited(self, model: DeployedModel) -> tuple[DeployedModel, DeployedModel]:
-        """``model`` for what computes; and that for images whose statistics are known, or not asked for."""
+        """Return ``model`` for what computes; and that for images whose statistics are known, or not asked for."""
         if isinstance(self._processor, HostProcessor):
             model = of_images = self._processor.family.suited(model)
         else:  # graphs on GPUs are not told where a tile lies
@@ -164,7 +164,7 @@ class Session:
         return space is not None and space.engines is not None
 
     def lacks(self, size: tuple[int, int]) -> bool:
-        """Whether the model would do better if it were deployed for images of ``size``, (height, width)."""
+        """Return whether the model would do better if it were deployed for images of ``size``, (height, width)."""
         return self._model.lacks(size)
 
     @property
@@ -198,11 +198,11 @@ class Session:
         return self._planner.choose(source, sink, Wish(plan=plan, tile=tile, border=border))
 
     def result_spec(self, plan: Plan, source: Source) -> ResultSpec:
-        """What ``plan`` writes of ``source``."""
+        """Return what ``plan`` writes of ``source``."""
         return self._planner.result_spec(plan, source)
 
     def memory_need(self, plan: Plan, source: Source, sink: Sink) -> MemoryNeed:
-        """Predicted peak memory of running ``plan``, by purpose."""
+        """Return predicted peak memory of running ``plan``, by purpose."""
         return self._planner.memory_need(plan, source, sink)
 
     def segment(
@@ -328,7 +328,7 @@ class Session:
         )
 
     def _narrowing(self, way: Way, source: Source, sink: Sink) -> Narrowing | None:
-        """What makes the halo smaller, where that is asked for. Raises OptionError, the sink aborted."""
+        """Return what makes the halo smaller, where that is asked for. Raises OptionError, the sink aborted."""
         if way.wish.tolerance is None:
             return None
         try:
@@ -354,7 +354,7 @@ class Session:
         progress: Callable[[str, int, int], None] | None = None,
         nodata: float | None = None,
     ) -> ErrorCurve:
-        """What error halos make that are smaller than the exact one, on ``images`` by name.
+        """Return what error halos make that are smaller than the exact one, on ``images`` by name.
 
         Tiles with each halo are compared with exact ones at some zones of each image; and what changes when all pixels
         farther than that are others. For networks without statistics of the whole image, on a CPU.
@@ -400,7 +400,7 @@ class Session:
         return tuner.run()
 
     def _way(self, source: Source, sink: Sink, wish: Wish, statistics: FixedStatistics | None, *, resume: bool) -> Way:
-        """How the image is run. Raises OptionError and SinkError, the sink aborted."""
+        """Return how the image is run. Raises OptionError and SinkError, the sink aborted."""
         try:
             if statistics is None:
                 self._planner.lane_choice(wish)
@@ -424,7 +424,8 @@ class Session:
         *,
         nodata: float | None = None,
     ) -> Normalizers:
-        """Offset and scale by which the model normalises ``source``: one or two passes over it, in bounded memory.
+        """Return offset and scale by which the model normalises ``source``: one or two passes over it, in bounded
+        memory.
 
         Pixels that are ``nodata`` in every channel (default: what the file says), or by the file's masks, are left out.
 
@@ -459,7 +460,7 @@ class Session:
         progress: Callable[[int, int], None] | None = None,
         nodata: float | None = None,
     ) -> FixedStatistics:
-        """What the network takes for statistics of the whole image, of all pixels of ``sources`` together.
+        """Return what the network takes for statistics of the whole image, of all pixels of ``sources`` together.
 
         One pass over all of them for each level of statistics, in tiles (default: by cost; ``tile`` is (height,
         width)). ``progress`` is called with image pixels done of all passes, and how many there are. ``nodata`` is as
@@ -481,7 +482,7 @@ class Session:
         ).run()
 
     def measured_image(self, source: Source, nodata: float | None = None) -> MeasuredImage:
-        """``source`` for a ``StatisticsRun``."""
+        """Return ``source`` for a ``StatisticsRun``."""
         leave_out_alpha(source, self.contract.image.channels)
         return MeasuredImage(
             model=self._model,
@@ -514,7 +515,7 @@ class Session:
         normalizers: Normalizers | None = None,
         statistics: FixedStatistics | None = None,
     ) -> RowStream:
-        """A stream for an image of ``width`` pixels and samples of ``dtype`` that arrives in rows.
+        """Return a stream for an image of ``width`` pixels and samples of ``dtype`` that arrives in rows.
 
         Results come strip by strip, the same as ``segment`` gives for the complete image. ``rows`` is the height of
         a strip (default: by predicted time within the memory budget): lower strips give results earlier and cost

@@ -39,7 +39,7 @@ def measure(
     cache_bytes: int = CACHE_BYTES,
     nodata: float | NodataRule | None = None,
 ) -> Normalizers:
-    """Offset and scale of the whole image, as numpy would compute them of all its samples at once.
+    """Return offset and scale of the whole image, as numpy would compute them of all its samples at once.
 
     Pixels that are ``nodata`` in every channel, or by that rule, are left out. At most ``cache_bytes`` of decoded
     chunks are kept.
@@ -67,24 +67,24 @@ def take_blocks(
 
 
 def block_rows(source: Source) -> int:
-    """How many rows of blocks ``measure`` goes over."""
+    """Return how many rows of blocks ``measure`` goes over."""
     return len(_plan(source).rows)
 
 
 def measuring_bytes(source: Source) -> int:
-    """What ``measure`` takes at most beside the chunks that it keeps."""
+    """Return what ``measure`` takes at most beside the chunks that it keeps."""
     return SCRATCH_BYTES + least_reading_bytes(source, _plan(source))
 
 
 def passes(source: Source, wanted: ImageStatistics) -> int:
-    """How often ``measure`` reads the image."""
+    """Return how often ``measure`` reads the image."""
     return 2 if source.dtype.kind == "f" and wanted.kind == "percentile" else 1
 
 
 def _blocks(
     source: Source, progress: Progress, cache_bytes: int, rule: NodataRule | None, wanted: range | None
 ) -> Iterator[Array]:
-    """The whole image in blocks (rows, columns, C), each pixel once; without nodata (pixels, C)."""
+    """Yield the whole image in blocks (rows, columns, C), each pixel once; without nodata (pixels, C)."""
     plan = _plan(source)
     if wanted is not None:
         plan = ReadPlan(rows=plan.rows[wanted.start : wanted.stop], columns=plan.columns)
@@ -109,7 +109,7 @@ def _plan(source: Source) -> ReadPlan:
 
 
 def constants_of(image: ImageInput, normalizers: Normalizers | None) -> dict[str, NDArray[Any]]:
-    """The graph's inputs beside the image: (1, C, 1, 1) float32. Raises OptionError where they do not fit."""
+    """Return the graph's inputs beside the image: (1, C, 1, 1) float32. Raises OptionError where they do not fit."""
     wanted, channels = image.statistics, image.channels
     if wanted is None:
         if normalizers is not None:

@@ -52,7 +52,7 @@ class MeasuredImage:
         cancellation: Cancellation | None = None,
         progress: Progress = lambda _done, _total: None,
     ) -> Passes:
-        """Those of this image alone."""
+        """Return those of this image alone."""
         return Passes(
             model=self.model,
             planner=self.planner,
@@ -64,7 +64,7 @@ class MeasuredImage:
         )
 
     def check_size(self) -> None:
-        """Raises PlanError where passes would run over another part of the image than the result's."""
+        """Raise PlanError where passes would run over another part of the image than the result's."""
         for level in self.model.levels:
             own = _domain(level.model, self.size)
             if own != self.domain:
@@ -107,7 +107,7 @@ class StatisticsRun:
     _normalizers: dict[int, Normalizers | None] = field(default_factory=dict)
 
     def run(self) -> FixedStatistics:
-        """Raises OptionError, ChannelError, PlanError, BudgetError, SourceError, EngineError, CancelledError."""
+        """Raise OptionError, ChannelError, PlanError, BudgetError, SourceError, EngineError, CancelledError."""
         first = self._check()
         found: dict[str, NDArray[np.float32]] = {}
         self.passes = len(first.levels)
@@ -125,7 +125,7 @@ class StatisticsRun:
         )
 
     def _check(self) -> DeployedModel:
-        """The model of the first image; all are looked at before the first pass."""
+        """Return the model of the first image; all are looked at before the first pass."""
         if not self.images:
             raise OptionError("statistics are those of images; give one or several")
         first: DeployedModel | None = None
@@ -167,7 +167,7 @@ class StatisticsRun:
 
     @contextmanager
     def _opened(self, index: int) -> Iterator[MeasuredImage]:
-        """What is wrong with an image is said with its name."""
+        """Yield what is wrong with an image is said with its name."""
         image = self.images[index]
         try:
             with image.open() as opened:
@@ -181,7 +181,7 @@ class StatisticsRun:
 
 
 def _check_same(first: DeployedModel, other: DeployedModel) -> None:
-    """Raises OptionError where two images have models whose statistics are not the same."""
+    """Raise OptionError where two images have models whose statistics are not the same."""
     statistics = [[level.statistics for level in model.levels] for model in (first, other)]
     if first.statistics_key != other.statistics_key or statistics[0] != statistics[1]:
         raise OptionError(

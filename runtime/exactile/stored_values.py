@@ -46,7 +46,7 @@ class StoredValues:
         self.nan = NO_NAN
 
     def take(self, box: Box, block: Array) -> Array:
-        """The values to be written of ``box``; ``block`` may be changed.
+        """Return the values to be written of ``box``; ``block`` may be changed.
 
         Raises EngineError naming pixel and value where one cannot be stored as it is.
         """

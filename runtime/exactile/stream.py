@@ -135,7 +135,7 @@ class RowStream:
         return [result for strip in self._rows.rest() if (result := self._run(strip)) is not None]
 
     def _run(self, strip: ArrivingStrip) -> Result | None:
-        """All bands of one strip; None where none of its rows belong to the result."""
+        """Return all bands of one strip; None where none of its rows belong to the result."""
         self._engine = self._engine or self._open_engine()
         image, result, columns = self._contract.image, self._contract.result, self._columns
         front = (result.channels,) if result.channels else ()
@@ -150,7 +150,7 @@ class RowStream:
         return self._give(strip.zor.start, whole) if strip.zor.length else None
 
     def _position(self, box: Box) -> Position | None:
-        """Where a strip lies, for graphs that ask for it: then the height is known."""
+        """Return where a strip lies, for graphs that ask for it: then the height is known."""
         rows = self._rows.domain_of(self._height or self._kept.height)
         rows.check_positions()
         placed = rows.geometry.placed or self._columns.domain.geometry.placed
@@ -172,7 +172,7 @@ class RowStream:
         )
 
     def _checked(self, rows: Array) -> Array:
-        """The rows as (rows, W, C)."""
+        """Return the rows as (rows, W, C)."""
         rows = np.asarray(rows)
         if rows.ndim == 2 and self._kept.channels == 1:
             rows = rows[..., None]
@@ -241,7 +241,7 @@ class KeptRows:
         return ReadCount(chunks_decoded=0, chunks_stored=0)
 
     def identity(self) -> Identity:
-        """Rows pass by: nothing but their form is known of them later."""
+        """Return rows pass by: nothing but their form is known of them later."""
         return {"kind": "rows", "width": self.width, "channels": self.channels, "dtype": self.dtype.name}
 
     def close(self) -> None:

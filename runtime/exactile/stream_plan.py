@@ -46,7 +46,7 @@ def plan_stream(
     height: int | None,
     sink: Sink | None,
 ) -> PlannedStream:
-    """Arguments are those of ``Session.stream``; ``sink`` is told what it must do without.
+    """Return arguments are those of ``Session.stream``; ``sink`` is told what it must do without.
 
     Raises PlanError where the network does not allow strips, BudgetError, StreamError.
     """
@@ -75,5 +75,5 @@ def plan_stream(
 
 
 def _first_rows(strips: StripModel, plan: StripPlan, space: DeviceSpace | None) -> int:
-    """Rows of the first strip: as few as can be, but where engines were built for those of the plan."""
+    """Return rows of the first strip: as few as can be, but where engines were built for those of the plan."""
     return strips.startup_rows if space is None or space.engines is None else plan.y.heights[0]

@@ -16,7 +16,7 @@ ON_THE_GROUND_UM = 1e4
 
 
 def notes_of(contract: Contract, source: Source, sink: Sink) -> tuple[str, ...]:
-    """What people should know of a run of ``contract``'s model over ``source``."""
+    """Return what people should know of a run of ``contract``'s model over ``source``."""
     return (
         *contract.notes,
         *pixel_size_notes(contract.pixel_size_um, pixel_size_of(source)),
@@ -26,7 +26,7 @@ def notes_of(contract: Contract, source: Source, sink: Sink) -> tuple[str, ...]:
 
 
 def pixel_size_of(source: Source) -> PixelSize | None:
-    """Height and width of a pixel in micrometres, by what the file says of its pixels or of the ground."""
+    """Return height and width of a pixel in micrometres, by what the file says of its pixels or of the ground."""
     if source.pixel_size_um is not None:
         return source.pixel_size_um
     georeference = metadata_of(source).georeference
@@ -35,7 +35,9 @@ def pixel_size_of(source: Source) -> PixelSize | None:
 
 
 def pixel_size_notes(wanted_um: float | None, found: PixelSize | None) -> tuple[str, ...]:
-    """One sentence where the model was made for pixels of ``wanted_um``, and the image's are others, or not known."""
+    """Return one sentence where the model was made for pixels of ``wanted_um``, and the image's are others, or not
+    known.
+    """
     if wanted_um is None:
         return ()
     said = f"its file says that the model was made for pixels of {_shown(wanted_um)}"

@@ -66,7 +66,7 @@ class Measuring:
         self._found: Callable[[], Normalizers] | None = None
 
     def tallies(self) -> Iterator[Tally]:
-        """One for each time that the image is read; each is complete when the next one is asked for.
+        """Yield one for each time that the image is read; each is complete when the next one is asked for.
 
         Raises SourceError where no pixel has data.
         """
@@ -209,7 +209,7 @@ def _moments(block: Array) -> tuple[int, NDArray[np.float64], NDArray[np.float64
 
 
 def _of_counts(counts: Array, wanted: ImageStatistics) -> Normalizers:
-    """``counts`` (C, number of values): how often each value occurs."""
+    """Return ``counts`` (C, number of values): how often each value occurs."""
     if not wanted.per_channel:
         counts = np.broadcast_to(counts.sum(0), counts.shape)
     values = np.arange(counts.shape[1], dtype=np.float64)
@@ -249,7 +249,7 @@ def _of_keys(high: Array, lower: LowerKeys, wanted: ImageStatistics) -> Normaliz
 
 
 def _asked_keys(high: Array, wanted: ImageStatistics) -> tuple[tuple[int, int], ...]:
-    """The channels and upper bits of keys that hold the samples next to the percentiles."""
+    """Return the channels and upper bits of keys that hold the samples next to the percentiles."""
     total, upto = high.sum(1), high.cumsum(1)
     return tuple(
         sorted(
@@ -264,7 +264,7 @@ def _asked_keys(high: Array, wanted: ImageStatistics) -> tuple[tuple[int, int], 
 
 
 def _of_percentiles(wanted: ImageStatistics, total: NDArray[np.int64], at: Callable[[int, int], float]) -> Normalizers:
-    """``at(channel, rank)``: the sample that has ``rank`` smaller ones before it in sorted order."""
+    """Return ``at(channel, rank)``: the sample that has ``rank`` smaller ones before it in sorted order."""
     channels = range(len(total))
     low, high = (
         np.array([_interpolated(int(total[channel]), share, partial(at, channel)) for channel in channels], np.float64)
@@ -288,7 +288,7 @@ def _ranks(total: int, percent: float) -> list[int]:
 
 
 def _keys(samples: Array) -> NDArray[np.uint32]:
-    """Unsigned integers that sort as the float32 samples do."""
+    """Return unsigned integers that sort as the float32 samples do."""
     bits = np.ascontiguousarray(samples.ravel(), np.float32).view(np.uint32)
     return np.where(bits >> 31, ~bits, bits | 0x80000000)
 

@@ -48,7 +48,8 @@ class Thumbnail:
 
 
 def thumbnail_level(series: SeriesDescription) -> int:
-    """The number of the smallest level that shows all of the image with LONGEST_PX pixels or more; 0 if none does.
+    """Return the number of the smallest level that shows all of the image with LONGEST_PX pixels or more; 0 if none
+    does.
 
     Levels with fewer planes than level 0, which show something else at the same place along Z, are left out.
     """
@@ -63,7 +64,9 @@ def thumbnail_level(series: SeriesDescription) -> int:
 
 
 def shown_channels(channels: Sequence[int], alpha: int | None) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """Which of ``channels`` a thumbnail shows, one or three, and a sentence where these are not all but alpha."""
+    """Return which of ``channels`` a thumbnail shows, one or three, and a sentence where these are not
+    all but alpha.
+    """
     seen = tuple(channel for channel in channels if channel != alpha) or tuple(channels)
     if len(seen) in (1, 3):
         return seen, ()
@@ -79,7 +82,7 @@ def make_thumbnail(
     progress: Progress = lambda _done, _total: None,
     most_read_px: int = MOST_READ_PX,
 ) -> Thumbnail:
-    """A picture of ``source``, of one channel (grey) or three (red, green and blue), LONGEST_PX pixels long.
+    """Return a picture of ``source``, of one channel (grey) or three (red, green and blue), LONGEST_PX pixels long.
 
     Reads about BLOCK_BYTES at a time. Samples stored as uint8 stay as they are; others are stretched between the 1st
     and the 99th percentile of the picture's means, those of all channels ``together`` or of each. Where there is no
@@ -98,7 +101,7 @@ def make_thumbnail(
 
 
 def thumbnail_shape(height: int, width: int) -> tuple[int, int]:
-    """Height and width of the picture of an image; no image is enlarged."""
+    """Return height and width of the picture of an image; no image is enlarged."""
     longest = max(height, width)
     if longest <= LONGEST_PX:
         return height, width
@@ -106,12 +109,12 @@ def thumbnail_shape(height: int, width: int) -> tuple[int, int]:
 
 
 def edges(size: int, parts: int) -> NDArray[np.int64]:
-    """Where ``size`` pixels are cut into ``parts`` blocks, as equal as whole pixels are: (parts + 1,)."""
+    """Return where ``size`` pixels are cut into ``parts`` blocks, as equal as whole pixels are: (parts + 1,)."""
     return np.arange(parts + 1, dtype=np.int64) * size // parts
 
 
 def _plan(source: Source, shape: tuple[int, int], most_px: int) -> tuple[ReadPlan, str]:
-    """What is read, and how a pixel of the picture comes of it."""
+    """Return what is read, and how a pixel of the picture comes of it."""
     plan = sweep_plan(source, BLOCK_BYTES)
     if source.height * source.width <= most_px:
         return plan, "pixels as they are" if shape == _size(source) else "means of blocks of pixels"
@@ -138,7 +141,7 @@ def _middles(size: int, parts: int, side: int) -> list[Span]:
 
 
 def _block_means(source: Source, plan: ReadPlan, shape: tuple[int, int], progress: Progress) -> NDArray[np.float64]:
-    """(h, w, C): means of samples that are data; NaN where there are none."""
+    """Return (h, w, C): means of samples that are data; NaN where there are none."""
     spare = least_reading_bytes(source, plan) + SPARE_BYTES
     source.prepare(plan, cache_bytes=min(source.cache_bytes(plan), spare))
     nodata = metadata_of(source).nodata
@@ -197,7 +200,7 @@ def _is_data(block: NDArray[Any], nodata: float | None) -> NDArray[np.bool_] | N
 
 
 def _summed(samples: NDArray[Any], starts: tuple[NDArray[np.int64], NDArray[np.int64]]) -> NDArray[np.float64]:
-    """Sums of the blocks that begin at ``starts``, along rows and columns."""
+    """Return sums of the blocks that begin at ``starts``, along rows and columns."""
     # Sums of whole rows are by far the quickest, and 32 bits hold them.
     narrow = samples.dtype.itemsize == 1 or (samples.dtype.itemsize == 2 and len(samples) <= 1 << 16)
     kind = np.float64 if samples.dtype.kind == "f" else np.uint32 if narrow else np.uint64
@@ -219,7 +222,7 @@ def _stretched(means: NDArray[np.float64], *, together: bool) -> tuple[NDArray[n
 
 
 def _ends(means: NDArray[np.float64]) -> tuple[float, float]:
-    """What is black and what is white."""
+    """Return what is black and what is white."""
     there = means[~np.isnan(means)]
     low, high = np.percentile(there, [LOW, HIGH]) if there.size else (0.0, 1.0)
     return float(low), float(high)

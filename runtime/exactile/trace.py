@@ -27,7 +27,7 @@ _WORKS = ("read", "cpu", "copy in", "compute", "copy out", "write")
 
 
 def check_trace_target(path: Path) -> None:
-    """Raises OptionError, SinkError for what cannot become a trace: nothing else is to be written over."""
+    """Raise OptionError, SinkError for what cannot become a trace: nothing else is to be written over."""
     if path.suffix.lower() != SUFFIX:
         raise OptionError(f"--trace takes the name of a {SUFFIX} file, got {path}")
     if path.is_dir():
@@ -45,7 +45,7 @@ class Trace:
         self._events: list[tuple[int, TimeSpan, dict[str, Any]]] = []
 
     def of(self, image: str) -> Timed:
-        """What is to be told of the work for ``image``."""
+        """Return what is to be told of the work for ``image``."""
         with self._lock:
             self._images.append(image)
             number = len(self._images)
@@ -62,7 +62,7 @@ class Trace:
         replace_file(Path(path), json.dumps(self.as_object()).encode())
 
     def as_object(self) -> dict[str, Any]:
-        """The trace as plain data: complete events ("ph": "X"), times in microseconds from the first on."""
+        """Return the trace as plain data: complete events ("ph": "X"), times in microseconds from the first on."""
         with self._lock:
             images, events = list(self._images), list(self._events)
         begin_s = min((span.begin_s for _, span, _ in events), default=0.0)
@@ -92,13 +92,13 @@ class Trace:
 
 
 def _place(track: str) -> tuple[bool, str, int]:
-    """What tracks are sorted by."""
+    """Return what tracks are sorted by."""
     device, _, work = track.partition(" ") if track.startswith("cuda:") else ("", "", track)
     return track == "write", device, _WORKS.index(work) if work in _WORKS else len(_WORKS)
 
 
 def _described(steps: Sequence[Step]) -> dict[str, Any]:
-    """Boxes as [top, bottom, left, right]: of the image for tiles, of the result for zones."""
+    """Return boxes as [top, bottom, left, right]: of the image for tiles, of the result for zones."""
     first = steps[0]
     found: dict[str, Any] = {
         "tile": [first.tile.y.start, first.tile.y.stop, first.tile.x.start, first.tile.x.stop],

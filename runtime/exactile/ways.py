@@ -63,7 +63,9 @@ class Ways:
     scratch_bytes: int | None
 
     def choose(self, source: Source, sink: Sink, wish: Wish, *, resume: bool) -> Way:
-        """The fastest; with ``resume``, that of the unfinished run in ``sink``. Raises OptionError, SinkError."""
+        """Return the fastest; with ``resume``, that of the unfinished run in ``sink``. Raises
+        OptionError, SinkError.
+        """
         plain = Way(model=self.model, planner=self.planner, processor=self.processor, wish=wish)
         if not self.model.levels or not isinstance(self.processor, HostProcessor):
             return plain
@@ -125,13 +127,13 @@ class Ways:
         )
 
     def _has_room(self, way: Way, source: Source) -> bool:
-        """Whether the disk takes the kept maps that memory does not."""
+        """Return whether the disk takes the kept maps that memory does not."""
         wanted = most_on_disk(way.model, self._domain((source.height, source.width)), way.planner.kept_bytes)
         allowed = free_bytes(self.scratch) if wanted else 0
         return wanted <= (allowed if self.scratch_bytes is None else min(allowed, self.scratch_bytes))
 
     def _domain(self, size: tuple[int, int]) -> tuple[int, int]:
-        """What the network runs over for an image of ``size``."""
+        """Return what the network runs over for an image of ``size``."""
         geometry = self.model.contract.geometry.of_size(size)
         return geometry.y.accepted_size(size[0]), geometry.x.accepted_size(size[1])
 
@@ -141,13 +143,15 @@ class Ways:
 
 
 def _begun(sink: Sink) -> str | None:
-    """The hash of the graphs of an unfinished run."""
+    """Return the hash of the graphs of an unfinished run."""
     record = sink.unfinished() if isinstance(sink, ResumableSink) else None
     return None if record is None else record["model"]["graph"]
 
 
 def _work(way: Way, source: Source, sink: Sink) -> float:
-    """The predicted time of all passes by that of one pass of the whole network; infinite where one does not fit."""
+    """Return the predicted time of all passes by that of one pass of the whole network; infinite where one does not
+    fit.
+    """
     planner = way.planner
     try:
         last = planner.choose(source, sink, way.wish)
@@ -164,7 +168,7 @@ def _work(way: Way, source: Source, sink: Sink) -> float:
 
 
 def _least_work(model: DeployedModel) -> float:
-    """That of passes without halo."""
+    """Return that of passes without halo."""
     return sum(level.model.work for level in model.levels) + model.work
 
 

@@ -26,7 +26,7 @@ KILLED_AT = 0.5
 
 
 def killed(network: str, plan: str, binding: Binding, folder: Path) -> dict[str, Any]:
-    """A check: one run without a break, one that is killed half way and goes on. Passed: the same file."""
+    """Return a check: one run without a break, one that is killed half way and goes on. Passed: the same file."""
     whole, broken = folder / f"whole-{plan}.tif", folder / f"broken-{plan}.tif"
     jpeg_tiff(sizes().resumed, folder)
     request = json.dumps([network, plan, binding, str(folder), str(broken)])

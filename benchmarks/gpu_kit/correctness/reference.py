@@ -52,13 +52,13 @@ def reference(name: str, image: Picture, folder: Path) -> Reference:
 
 
 def prepared(name: str, image: Picture) -> Maps:
-    """What the network sees: (C, H, W)."""
+    """Return what the network sees: (C, H, W)."""
     divisor, mean, std = ((np.float32(values[0])) for values in _numbers(name))
     return np.ascontiguousarray(((image.astype(np.float32) / divisor - mean) / std).transpose(2, 0, 1))
 
 
 def one_pass(graph: Path, pixels: Maps) -> Maps:
-    """(C, H, W) -> (K, H, W) on the CPU."""
+    """Return (C, H, W) -> (K, H, W) on the CPU."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(graph), onnxruntime.SessionOptions(), ["CPUExecutionProvider"])

@@ -32,7 +32,7 @@ EXACTILE = "exactile"
 
 
 def in_turns(network: str, side: int, rounds: int, binding: Binding, folder: Path) -> dict[str, Any]:
-    """A check: seconds of each way, by exactile's, and the share of labels that differ from exactile's."""
+    """Return a check: seconds of each way, by exactile's, and the share of labels that differ from exactile's."""
     from benchmarks.gpu_kit.figures.torch_peers import on_device, peers, segment
     from benchmarks.gpu_kit.modules import module
 

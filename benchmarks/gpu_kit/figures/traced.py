@@ -28,7 +28,7 @@ def wall_seconds(trace: dict[str, Any]) -> float:
 
 
 def shares(trace: dict[str, Any]) -> dict[str, Any]:
-    """Columns of a table: the busiest track, wall time by its busy time, and every track's busy share."""
+    """Return columns of a table: the busiest track, wall time by its busy time, and every track's busy share."""
     busy, wall = busy_seconds(trace), wall_seconds(trace)
     busiest = max(busy, key=lambda track: busy[track])
     engine = sum(seconds for track, seconds in busy.items() if track.endswith(COMPUTE))

@@ -10,7 +10,7 @@ LEAST = 1e-12
 
 
 def nearly_zero_edges(side: int, halo: int) -> NDArray[np.float32]:
-    """(side, side): 1 in the middle, next to nothing within ``halo`` of an edge; a product of one axis each."""
+    """Return (side, side): 1 in the middle, next to nothing within ``halo`` of an edge; a product of one axis each."""
     line = np.full(side, LEAST, np.float32)
     line[halo : side - halo] = 1
     return np.outer(line, line)

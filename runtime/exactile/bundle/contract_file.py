@@ -459,10 +459,10 @@ class Header(Struct, frozen=True, kw_only=True):
 
 
 def encode_contract(contract: ContractFile) -> bytes:
-    """``contract.json``, indented, ending in a line feed."""
+    """Return ``contract.json``, indented, ending in a line feed."""
     return msgspec.json.format(msgspec.json.encode(contract), indent=2) + b"\n"
 
 
 def contract_schema() -> dict[str, Any]:
-    """The JSON Schema of ``contract.json`` (draft 2020-12)."""
+    """Return the JSON Schema of ``contract.json`` (draft 2020-12)."""
     return schema_of(ContractFile)

@@ -40,7 +40,7 @@ class UnfitError(Exception):
 def read_engines(
     folder: Path, file: ContractFile, model: DeployedModel
 ) -> tuple[tuple[BuiltEngine, ...], tuple[str, ...]]:
-    """The engines in the bundle ``folder`` that were built for ``model``; and a line for each other file there.
+    """Return the engines in the bundle ``folder`` that were built for ``model``; and a line for each other file there.
 
     Sizes of engines are checked, their SHA-256 when they are loaded: they are large.
     """
@@ -63,7 +63,7 @@ def read_engines(
 
 
 def read_sidecar(path: Path) -> EngineFile:
-    """Raises UnfitError: it cannot be read, is damaged, or of a newer version."""
+    """Raise UnfitError: it cannot be read, is damaged, or of a newer version."""
     if path.is_symlink():
         raise UnfitError("it is a link; put the file itself there")
     try:
@@ -84,7 +84,7 @@ def read_sidecar(path: Path) -> EngineFile:
 
 
 def is_intact(engine: BuiltEngine) -> bool:
-    """Whether the engine's file is the one that was built, byte for byte."""
+    """Return whether the engine's file is the one that was built, byte for byte."""
     try:
         with engine.plan.open("rb") as opened:
             return hashlib.file_digest(opened, "sha256").hexdigest() == engine.plan_sha256
@@ -105,7 +105,7 @@ def _names(folder: Path, place: Path) -> list[str]:
 
 
 def _left_over(names: list[str]) -> Iterator[str]:
-    """Files that belong to no engine."""
+    """Yield files that belong to no engine."""
     sidecars = {name.removesuffix(SIDECAR_SUFFIX) for name in names if name.endswith(SIDECAR_SUFFIX)}
     for name in names:
         if name.endswith(SIDECAR_SUFFIX) or (name.endswith(PLAN_SUFFIX) and name.removesuffix(PLAN_SUFFIX) in sidecars):

@@ -34,7 +34,9 @@ def keeping_from(
     contract: Contract,
     levels: Sequence[Level],
 ) -> KeptPasses | None:
-    """``contract`` and ``levels`` are those of the passes that begin at the image. Raises ValueError, IndexError."""
+    """Return ``contract`` and ``levels`` are those of the passes that begin at the image. Raises ValueError,
+    IndexError.
+    """
     part = file.keeping
     if part is None:
         return None

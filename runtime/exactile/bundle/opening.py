@@ -115,7 +115,7 @@ def open_bundle(path: str | Path, *, error_curve: bool = True, tuning: bool = Tr
 
 
 def is_bundle(path: Path) -> bool:
-    """Whether ``path`` is meant as a bundle: a folder, or its ``contract.json``."""
+    """Return whether ``path`` is meant as a bundle: a folder, or its ``contract.json``."""
     return path.is_dir() or path.name == CONTRACT_NAME
 
 
@@ -155,7 +155,9 @@ def _decode(data: bytes, kind: type[Decoded], complaint: str) -> Decoded:
 
 
 def _read_file(folder: Path, name: str, part: FilePart) -> bytes:
-    """The content of a file, which is what the contract says. Names hold no separators; links may still lead out."""
+    """Return the content of a file, which is what the contract says. Names hold no separators; links may still lead
+    out.
+    """
     path = folder / name
     try:
         if path.resolve().parent != folder.resolve():

@@ -33,7 +33,7 @@ class SampleRun:
 
 
 def run_sample(bundle: Bundle) -> SampleRun:
-    """One pass, and strips where the bundle has them for what computes here. Raises EngineError."""
+    """Return one pass, and strips where the bundle has them for what computes here. Raises EngineError."""
     plans: tuple[PlanName, ...] = ("whole", "strip") if Session(bundle.model).has_strips else ("whole",)
     expected = bundle.sample_result
     results = {plan: _run(bundle, plan) for plan in plans}

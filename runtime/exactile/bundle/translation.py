@@ -59,7 +59,7 @@ ROLES: tuple[StripRole, ...] = ("first", "body", "last")
 
 
 def contract_from(file: ContractFile) -> Contract:
-    """Raises ValueError where numbers contradict each other."""
+    """Raise ValueError where numbers contradict each other."""
     return Contract(
         model_name=file.model,
         geometry=geometry_from(file.geometry),
@@ -116,7 +116,9 @@ def strips_from(part: StripsPart, graphs: Mapping[str, bytes], weights: Mapping[
 
 
 def claims_of(contract: Contract) -> dict[str, str]:
-    """What the metadata of every graph of a bundle must say, so that no graph is run by another one's contract."""
+    """Return what the metadata of every graph of a bundle must say, so that no graph is run by another
+    one's contract.
+    """
     parts = {
         "exactile.geometry": geometry_part(contract.geometry),
         "exactile.image": image_part(contract.image),
@@ -134,7 +136,7 @@ def layout_claims(
     keeping: KeepingPart | None = None,
     whole: WholePart | None = None,
 ) -> dict[str, str]:
-    """The same for the numbers by which weights are found and strips are cut, as SHA-256: they are many."""
+    """Return the same for the numbers by which weights are found and strips are cut, as SHA-256: they are many."""
     parts: dict[str, object] = {"exactile.weights": weights, "exactile.strips": strips}
     if others:
         parts["exactile.other_strips"] = others
@@ -151,7 +153,7 @@ def layout_claims(
 
 
 def geometry_from(part: GeometryPart) -> Geometry:
-    """Raises ValueError where numbers contradict each other."""
+    """Raise ValueError where numbers contradict each other."""
     return Geometry(y=axis_from(part.y), x=axis_from(part.x))
 
 

@@ -13,7 +13,7 @@ DEFAULT_BYTES = 1 << 30
 
 
 def cache_folder() -> Path:
-    """``$EXACTILE_CACHE_DIR``, or the user's cache folder, as the system has it.
+    """Return ``$EXACTILE_CACHE_DIR``, or the user's cache folder, as the system has it.
 
     Raises ImportError where only platformdirs, a part of the converter's installation, would know.
     """
@@ -26,7 +26,7 @@ def cache_folder() -> Path:
 
 
 def most_bytes() -> int:
-    """``$EXACTILE_CACHE_SIZE``, such as ``4GiB``, or 1 GiB: of all deployed models together; 0: none are kept.
+    """Return ``$EXACTILE_CACHE_SIZE``, such as ``4GiB``, or 1 GiB: of all deployed models together; 0: none are kept.
 
     Raises OptionError.
     """

@@ -106,7 +106,7 @@ class Packed:
         return head + len(self.description) + sum(map(len, self.blobs))
 
     def write(self, file: BinaryIO) -> None:
-        """Raises OSError."""
+        """Raise OSError."""
         digest = hashlib.sha256(self.description)
         for blob in self.blobs:
             digest.update(blob)
@@ -115,7 +115,7 @@ class Packed:
 
 
 def pack(value: Storable) -> Packed:
-    """Raises NotStorableError."""
+    """Raise NotStorableError."""
     packing = _Packing()
     root = packing.of(value)
     packing.lay_out_bytes()
@@ -183,7 +183,7 @@ class _Packing:
 
 
 def _places(data: bytes, arrays: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
-    """Where ``arrays`` lie in ``data``, one behind the other, as far as they are found in this order."""
+    """Yield where ``arrays`` lie in ``data``, one behind the other, as far as they are found in this order."""
     end = 0
     for array in arrays:
         start = data.find(array[:HEAD_BYTES], end)
@@ -193,14 +193,14 @@ def _places(data: bytes, arrays: Iterable[bytes]) -> Iterator[tuple[int, bytes]]
 
 
 def _dtype_name(dtype: np.dtype[Any]) -> str:
-    """Raises NotStorableError for types that numpy alone does not know."""
+    """Raise NotStorableError for types that numpy alone does not know."""
     if dtype.hasobject or np.dtype(dtype.str) != dtype:
         raise NotStorableError(f"an array of {dtype}")
     return dtype.str
 
 
 def read(path: Path) -> Storable:
-    """What was written. Raises OSError, and DamagedError for any other content."""
+    """Return what was written. Raises OSError, and DamagedError for any other content."""
     with path.open("rb") as file:
         magic, expected = file.read(len(MAGIC)), file.read(hashlib.sha256().digest_size)
         length = int.from_bytes(file.read(LENGTH_BYTES), "little")
@@ -225,7 +225,7 @@ def read(path: Path) -> Storable:
 
 
 def _unpacked(found: Mapping[str, Any], blobs: list[bytes]) -> Storable:
-    """Objects come after all that they hold."""
+    """Return objects come after all that they hold."""
     objects: list[Any] = []
 
     def of(value: Any) -> Any:

@@ -35,7 +35,7 @@ class ModelCache:
 
     @classmethod
     def of_user(cls) -> Self | None:
-        """The user's; None where it is turned off or nobody knows where it is. Raises OptionError."""
+        """Return the user's; None where it is turned off or nobody knows where it is. Raises OptionError."""
         most = most_bytes()
         if not most:
             return None
@@ -50,7 +50,7 @@ class ModelCache:
         return self.most_bytes // LARGEST_SHARE
 
     def kept(self, key: str) -> Storable | None:
-        """What was kept; None where nothing was. A damaged file is removed."""
+        """Return what was kept; None where nothing was. A damaged file is removed."""
         path = self._path(key)
         try:
             found = read(path)
@@ -89,12 +89,12 @@ class ModelCache:
         return True
 
     def usage(self) -> tuple[int, int]:
-        """How many models there are, and their bytes."""
+        """Return how many models there are, and their bytes."""
         found = self._files()
         return len(found), sum(size for _, size, _ in found)
 
     def is_writable(self) -> bool:
-        """Whether there is such a folder that can be written, or one could be made."""
+        """Return whether there is such a folder that can be written, or one could be made."""
         folder = next(one for one in (self.folder, *self.folder.parents) if one.exists())
         return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
 

@@ -16,7 +16,9 @@ PACKAGES = ("exactile_converters", "exactile")
 
 @cache
 def rules_digest() -> str:
-    """SHA-256 of the code that claims and runs, and of the versions of what it stands on; the converter stays out."""
+    """Return SHA-256 of the code that claims and runs, and of the versions of what it stands on; the converter stays
+    out.
+    """
     digest = hashlib.sha256("".join(f"{name}={_version(name)} " for name in ENGINES).encode())
     for package in PACKAGES:
         found = find_spec(package)
@@ -43,6 +45,6 @@ def _version(name: str) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file. Raises OSError."""
+    """Return SHA-256 of a file. Raises OSError."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

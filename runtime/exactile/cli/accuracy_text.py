@@ -12,7 +12,7 @@ Rows = list[tuple[str, str]]
 
 
 def accuracy_rows(accuracy: AccuracyPart) -> Rows:
-    """Rows of (name, value): one for the form that was taken, one for each that was compared."""
+    """Return rows of (name, value): one for the form that was taken, one for each that was compared."""
     on = "held-out images" if accuracy.held_out else "the calibration images"
     if accuracy.error is None:
         share = accuracy.different_labels / max(1, accuracy.pixels)

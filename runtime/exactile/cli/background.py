@@ -15,7 +15,9 @@ from exactile.sources.protocol import Source
 
 
 def parse_background(text: str | None, label: int, image: Source, nodata: float | None = None) -> Background | None:
-    """``220`` or ``>220``: brighter than that; ``<10``: darker; ``nodata``: no data; else a mask, 0 where it is."""
+    """Return ``220`` or ``>220``: brighter than that; ``<10``: darker; ``nodata``: no data; else a
+    mask, 0 where it is.
+    """
     if text is None:
         return None
     if text == "nodata":

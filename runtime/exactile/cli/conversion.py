@@ -78,7 +78,7 @@ class Conversion:
         return parse_tile(self.tile)
 
     def bundle(self, *, engines: bool) -> Path | None:
-        """The bundle that the source is already, None where it is a network.
+        """Return the bundle that the source is already, None where it is a network.
 
         Raises OptionError where something is asked for that would make it another one, or no ``engines``.
         """
@@ -99,7 +99,7 @@ class Conversion:
         return folder
 
     def check(self) -> Path:
-        """The bundle to be. Raises OptionError where options contradict each other or some are missing."""
+        """Return the bundle to be. Raises OptionError where options contradict each other or some are missing."""
         if self.target is None:
             raise OptionError("say where the bundle is to be: -o BUNDLE")
         if (self.source is None) == (self.torch is None):
@@ -150,7 +150,7 @@ class Conversion:
             )
 
     def _of_networks(self) -> dict[str, object]:
-        """Options that have no meaning for a bundle; those of the normalisation are in ``normalization``."""
+        """Return options that have no meaning for a bundle; those of the normalisation are in ``normalization``."""
         return {
             "--torch": self.torch,
             "--weights": self.weights,

@@ -96,7 +96,7 @@ class EngineOptions:
     optimization_level: int | None
 
     def build(self, builder: ModuleType, *, tile: tuple[int, int] | None, rebuild: bool) -> Any:
-        """The settings of a build. Raises OptionError."""
+        """Return the settings of a build. Raises OptionError."""
         return builder.EngineSettings(
             backend=(self.backend or BackendChoice.tensorrt).value,
             precision=self.precision.value if self.precision is not None else None,
@@ -112,7 +112,7 @@ class EngineOptions:
         )
 
     def check(self) -> None:
-        """Raises OptionError where something is said of engines and none are asked for."""
+        """Raise OptionError where something is said of engines and none are asked for."""
         if self.backend is not None:
             return
         given = {

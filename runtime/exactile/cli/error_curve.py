@@ -32,7 +32,7 @@ class CurveRequest:
     wish: CurveWish
 
     def check(self) -> None:
-        """Raises OptionError where there is nothing to measure on."""
+        """Raise OptionError where there is nothing to measure on."""
         if not self.images:
             raise OptionError("--erf is measured on images: give one with --image, or several, each with --image")
 

@@ -142,7 +142,7 @@ def _tell_image(
 
 
 def _advice(path: str, message: str) -> str:
-    """What to do about what is neither a bundle nor an image."""
+    """Return what to do about what is neither a bundle nor an image."""
     from exactile.file_kinds import file_kind
 
     if Path(path).is_dir():

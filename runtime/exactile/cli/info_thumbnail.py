@@ -21,7 +21,7 @@ _COLOURS = ("red", "green", "blue")
 
 
 def check_target(image: str, target: Path, *, overwrite: bool) -> None:
-    """Raises OptionError, OutputExistsError or InputOverwrittenError before anything is read."""
+    """Raise OptionError, OutputExistsError or InputOverwrittenError before anything is read."""
     if target.suffix.lower() != ".png":
         raise OptionError(f"--thumbnail writes PNG pictures; {target} does not end in .png")
     protect_files([], [Path(image)], files=[(target, "--thumbnail")])

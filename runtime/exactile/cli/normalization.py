@@ -39,7 +39,7 @@ class NormalizationOptions:
         return [option for option, value in values.items() if value]
 
     def build(self, converter: ModuleType) -> Any:
-        """The converter's ``Normalization``. Raises OptionError where options contradict each other."""
+        """Return the converter's ``Normalization``. Raises OptionError where options contradict each other."""
         return self.numbers.build(converter)
 
     @property

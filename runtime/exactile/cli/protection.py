@@ -48,7 +48,7 @@ def protect_files(
 
 
 def _external(model: Path, outputs: Iterable[Output], cache: ModelCache | None) -> tuple[Path, ...]:
-    """Files that hold an ONNX file's weights; looked up only where some output exists and could be one."""
+    """Return files that hold an ONNX file's weights; looked up only where some output exists and could be one."""
     if not model.is_file() or model.name == CONTRACT_NAME or not any(output.path.is_file() for output in outputs):
         return ()
     return external_files(model, cache)
@@ -68,6 +68,6 @@ def _run_outputs(request: RunRequest, target: Path) -> Iterator[Output]:
 
 
 def _replaced(path: Path, option: str) -> Iterator[Output]:
-    """A small file, written beside its place first."""
+    """Yield a small file, written beside its place first."""
     yield Output(path=path, option=option)
     yield Output(path=path.with_name(f".{path.name}.new"), option=f"the unfinished part of {option}")

@@ -489,12 +489,12 @@ def run_many(
 
 
 def _in_tiles(tile: str | None, skip_background: str | None) -> bool:
-    """Whether something is asked for that only tiles have."""
+    """Return whether something is asked for that only tiles have."""
     return tile is not None or skip_background is not None
 
 
 def _is_folder(target: Path) -> bool:
-    """Whether results go into ``target`` under the names of their images."""
+    """Return whether results go into ``target`` under the names of their images."""
     from exactile.sinks.zarr import zarr_target
 
     return not zarr_target(target) and (target.is_dir() or not target.suffix)

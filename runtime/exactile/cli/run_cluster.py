@@ -159,7 +159,7 @@ class Models:
 
 
 def _options(request: RunRequest, cluster: Cluster) -> dict[str, Any]:
-    """Those of ``segment`` and ``segment_many`` that say what is to be done."""
+    """Return those of ``segment`` and ``segment_many`` that say what is to be done."""
     sinks = {name: request.sinks[name] for name in ("compression", "pyramid", "label", "overwrite")}
     return {
         **sinks,
@@ -177,7 +177,7 @@ def _options(request: RunRequest, cluster: Cluster) -> dict[str, Any]:
 
 
 def _workers(request: RunRequest) -> dict[str, Any]:
-    """Those that say what each worker takes; of a local cluster they are known when it was started."""
+    """Return those that say what each worker takes; of a local cluster they are known when it was started."""
     return {
         "memory_bytes": request.memory_bytes,
         "threads": request.threads,
@@ -200,7 +200,7 @@ def _warn(models: Models, outcome: ImageOutcome) -> None:
 
 
 def _beside(target: Path) -> Path:
-    """The Zarr that another file is made of. Raises OutputExistsError."""
+    """Return the Zarr that another file is made of. Raises OutputExistsError."""
     found = target.with_name(f".{target.name}.zarr")
     if found.exists():
         raise OutputExistsError(
@@ -244,7 +244,7 @@ def _silence() -> None:
 
 
 def _check(request: RunRequest, cluster: Cluster) -> None:
-    """Raises OptionError for what clusters do not do."""
+    """Raise OptionError for what clusters do not do."""
     if cluster.workers is not None and cluster.address != LOCAL:
         raise OptionError("--workers are those of --cluster local; another cluster has its own")
     if cluster.address == LOCAL and request.device not in {"auto", "cpu"}:
@@ -270,7 +270,7 @@ def _check(request: RunRequest, cluster: Cluster) -> None:
 
 @contextmanager
 def _client(cluster: Cluster, request: RunRequest) -> Iterator[Client]:
-    """Raises OptionError where Dask is missing, or no scheduler answers."""
+    """Raise OptionError where Dask is missing, or no scheduler answers."""
     try:
         from distributed import Client, LocalCluster
     except ImportError as error:
@@ -317,7 +317,9 @@ def _tell_dashboard(client: Client) -> None:
 
 @contextmanager
 def _interrupts_ignored() -> Iterator[None]:
-    """Processes that are started within do not see Ctrl-C: it is this one that ends them, when their blocks have."""
+    """Yield processes that are started within do not see Ctrl-C: it is this one that ends them, when
+    their blocks have.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -62,7 +62,9 @@ class ManyImages:
     def _concluded(
         self, outcome: Outcome[Path | str], run: ImageRun | None
     ) -> tuple[dict[str, Any], Outcome[Path | str]]:
-        """What is told of an image, its record and pictures written; an image whose cannot be written has failed."""
+        """Return what is told of an image, its record and pictures written; an image whose cannot be written has
+        failed.
+        """
         try:
             return self._told(outcome, run), outcome
         except (ExactileError, OSError) as error:
@@ -70,7 +72,7 @@ class ManyImages:
             return self._told(failed, run), failed
 
     def target(self, image: Path | str) -> Path:
-        """Where the result of ``image`` goes."""
+        """Return where the result of ``image`` goes."""
         return result_path(image, self.found, self.folder, self.suffix)
 
     def _prepare(self, image: Path | str, read: Callable[[], None]) -> ImageRun | None:
@@ -104,7 +106,7 @@ class ManyImages:
 
 
 def stem(image: Path | str) -> str:
-    """An image's name without folder and suffixes."""
+    """Return an image's name without folder and suffixes."""
     name = os.fspath(image).rstrip("/").rpartition("/")[2]
     for suffix in (".ome.tiff", ".ome.tif", ".ome.zarr"):
         if name.lower().endswith(suffix):
@@ -115,12 +117,12 @@ def stem(image: Path | str) -> str:
 
 
 def result_path(image: Path | str, found: FoundImages, folder: Path, suffix: str) -> Path:
-    """Where the result of ``image``, one of those found, goes."""
+    """Return where the result of ``image``, one of those found, goes."""
     return folder / found.subfolders.get(image, Path()) / f"{stem(image)}{suffix}"
 
 
 def prepare_folder(images: Sequence[str], folder: Path, suffix: str, *, recursive: bool) -> FoundImages:
-    """The images, and a folder for their results. What is passed over goes to stderr.
+    """Return the images, and a folder for their results. What is passed over goes to stderr.
 
     Raises OptionError where two results would have one name.
     """

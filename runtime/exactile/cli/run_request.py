@@ -79,7 +79,7 @@ class RunRequest:
         self._deploy = self.model.load()
 
     def deployed(self, source: Source) -> DeployedModel:
-        """The model for ``source``, in tiles or strips."""
+        """Return the model for ``source``, in tiles or strips."""
         if self._deploy is None:
             self.load()
         assert self._deploy is not None
@@ -94,7 +94,7 @@ class RunRequest:
         return open_sink(target, **self.sinks)
 
     def image_run(self, source: Source, sink: Sink, watcher: Watcher, image: str | Path, target: Path) -> ImageRun:
-        """The run of one image, small pictures included; ``image`` is its name."""
+        """Return the run of one image, small pictures included; ``image`` is its name."""
         session = self._session(source, sink)
         leave_out_alpha(source, session.contract.image.channels)
         label = self.background_label
@@ -132,12 +132,12 @@ class RunRequest:
         return run
 
     def check_pictures(self, run: ImageRun) -> None:
-        """Raises OptionError where pictures of what has no labels are wanted."""
+        """Raise OptionError where pictures of what has no labels are wanted."""
         if any(self.pictures.values()) and run.model.contract.result.channels:
             raise OptionError("--preview and --overlay show labels; the result is to be labels, not maps")
 
     def _pictures_of(self, session: Session, image: str | Path, target: Path) -> Callable[[int], None] | None:
-        """What writes small pictures beside the result; None where none are wanted."""
+        """Return what writes small pictures beside the result; None where none are wanted."""
         if not any(self.pictures.values()):
             return None
         result, first = labels_folder(target, self.sinks["label"]), self.sources["level"]
@@ -155,7 +155,8 @@ class RunRequest:
         return write
 
     def _session(self, source: Source, sink: Sink) -> Session:
-        """One for each type of samples, and for one image size if the model is for one; others' engines are closed.
+        """Return one for each type of samples, and for one image size if the model is for one; others' engines are
+        closed.
 
         A model may be for all sizes and still do better for some if they are known. One for one pass that the memory
         had room for may lack it for the next image of the same size, which is stored otherwise.
@@ -195,7 +196,7 @@ class RunRequest:
         )
 
     def _fits(self, model: DeployedModel, source: Source, sink: Sink) -> bool:
-        """Whether there is a plan for ``model``, and it is not another one that is to be resumed."""
+        """Return whether there is a plan for ``model``, and it is not another one that is to be resumed."""
         if self.resume and isinstance(sink, ResumableSink):
             begun = sink.unfinished()
             if begun is not None and begun["model"]["graph"] != graph_hash(model):
@@ -204,7 +205,7 @@ class RunRequest:
             return self._has_plan(session, source, sink)
 
     def _suits(self, session: Session, source: Source, sink: Sink) -> bool:
-        """Whether the same choice would be made for this image, too."""
+        """Return whether the same choice would be made for this image, too."""
         if not session.contract.in_passes or self.plan == "whole":
             return True
         return self._has_plan(session, source, sink)
@@ -217,7 +218,7 @@ class RunRequest:
         return True
 
     def _budget(self) -> int | None:
-        """Bytes for one image: of many, the one before may still hold a share of what there is."""
+        """Return bytes for one image: of many, the one before may still hold a share of what there is."""
         if not self.keep_engine:
             return self.memory_bytes
         whole = self.memory_bytes if self.memory_bytes is not None else default_budget_bytes()

@@ -54,7 +54,9 @@ def size_memory(inspection: Any, size: tuple[int, int], whole: Callable[[], Memo
 
 
 def whole_memory(converter: ModuleType, network: Any, size: tuple[int, int]) -> MemoryModel | None:
-    """The memory of one pass of a network that is not tiled; None where it takes none over images of ``size``."""
+    """Return the memory of one pass of a network that is not tiled; None where it takes none over
+    images of ``size``.
+    """
     try:
         model = converter.deploy_whole(network, image_size=size, image_dtype="uint8", output="raw")
     except PlanError:

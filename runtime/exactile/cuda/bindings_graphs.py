@@ -13,7 +13,7 @@ from exactile.errors import DeviceError
 
 
 def captured(native: Any, scope: Scope, stream: Any, work: Callable[[], Any]) -> Any:
-    """The CUDA graph of what ``work`` puts on ``stream``. Owned by the caller.
+    """Return the CUDA graph of what ``work`` puts on ``stream``. Owned by the caller.
 
     Other threads may go on using the driver meanwhile; in this one, what waits or allocates makes the capture fail.
     """

@@ -16,7 +16,7 @@ FORMS = "cpu, auto, cuda, cuda:0, cuda:0,cuda:1 or cuda:all"
 
 
 def parse_devices(text: str) -> DeviceChoice:
-    """What ``--device`` says; ``cuda`` is the first GPU. Raises OptionError."""
+    """Return what ``--device`` says; ``cuda`` is the first GPU. Raises OptionError."""
     if text in ("cpu", "auto"):
         return "cpu" if text == "cpu" else "auto"
     if text == "cuda:all":
@@ -30,7 +30,7 @@ def parse_devices(text: str) -> DeviceChoice:
 
 
 def device_at(devices: Sequence[DeviceInfo], ordinal: int) -> DeviceInfo:
-    """The GPU ``ordinal``. Raises DeviceError that lists those there are."""
+    """Return the GPU ``ordinal``. Raises DeviceError that lists those there are."""
     for device in devices:
         if device.ordinal == ordinal:
             return device

@@ -67,12 +67,12 @@ class Findings:
         self._readings = 0 if wanted is None else readings(self.source, wanted)
 
     def check(self) -> None:
-        """Raises OptionError, PlanError where passes cannot be run over the image."""
+        """Raise OptionError, PlanError where passes cannot be run over the image."""
         with closing(self.session.measured_image(self.source).passes(self.wish)) as passes:
             passes.check()
 
     def normalizers(self) -> Normalizers:
-        """Offset and scale of the samples. Raises SourceError, ClusterError, CancelledError."""
+        """Return offset and scale of the samples. Raises SourceError, ClusterError, CancelledError."""
         wanted = self.model.contract.image.statistics
         assert wanted is not None
         self.session.measured_image(self.source).planner.check_source(self.source)
@@ -82,7 +82,7 @@ class Findings:
         return measuring.normalizers()
 
     def statistics(self, plan: Plan, constants: Constants, found: Found, keeping: Keeping) -> Found:
-        """``found`` with the statistics of all levels; ``plan`` is that of the result.
+        """Return ``found`` with the statistics of all levels; ``plan`` is that of the result.
 
         Raises BudgetError, PlanError, SinkError, ClusterError, CancelledError.
         """
@@ -150,7 +150,7 @@ class Findings:
         return max(1, min(by_time, MOST_PARTIALS_BYTES // (8 * merged.numbers)))
 
     def _pieces(self, whole: TilePlan, zones: int, done: int) -> Iterator[tuple[Zones]]:
-        """Those that hold zones beyond the first that are ``done``."""
+        """Return those that hold zones beyond the first that are ``done``."""
         return ((piece,) for piece in zones_of(whole, zones) if piece.first(whole) + len(piece) > done)
 
     def _advance(self, pixels: int) -> None:

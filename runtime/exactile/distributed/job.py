@@ -63,11 +63,11 @@ class BlockWork:
     target: SharedZarr
 
     def part(self, plan: Plan, box: Box) -> Plan:
-        """What of ``plan`` gives ``box``."""
+        """Return what of ``plan`` gives ``box``."""
         return part_of(self.in_blocks(plan), box)
 
     def in_blocks(self, plan: Plan) -> Plan:
-        """``plan``, in tiles that end with blocks where these are not asked for."""
+        """Return ``plan``, in tiles that end with blocks where these are not asked for."""
         return fitted(plan, self.target.edge) if self.fitted and isinstance(plan, TilePlan) else plan
 
 

@@ -126,7 +126,7 @@ class ManySegmentations:
         self._thread.start()
 
     def __iter__(self) -> Iterator[ImageOutcome]:
-        """Raises ClusterError where the cluster is gone, CancelledError."""
+        """Raise ClusterError where the cluster is gone, CancelledError."""
         while isinstance(found := self._outcomes.get(), ImageOutcome):
             yield found
         self._outcomes.put(found)  # for whoever asks again
@@ -197,7 +197,7 @@ class ManySegmentations:
                 yield one, found.model.sent(tasks)
 
     def _looked_at(self, address: str, target: Path) -> _Image | None:
-        """What there is to run; None where an earlier run has completed it.
+        """Return what there is to run; None where an earlier run has completed it.
 
         Raises SourceError, OutputExistsError, ResumeError, and what the model is refused for.
         """

@@ -52,7 +52,7 @@ class Preparation:
     measuring: Callable[[int, int], None]
 
     def job(self) -> Job:
-        """What workers keep open."""
+        """Return what workers keep open."""
         return Job(
             key=secrets.token_hex(8),
             model=self.model,
@@ -109,7 +109,7 @@ class Preparation:
     def _found(
         self, findings: Findings, asked: Mapping[str, Any], plan: Plan, earlier: Earlier | None
     ) -> tuple[Normalizers | None, FixedStatistics | None]:
-        """Statistics of the samples, and of feature maps; what an earlier run found is not found again."""
+        """Return statistics of the samples, and of feature maps; what an earlier run found is not found again."""
         image, model = self.model.contract.image, self._searched
         normalizers = None
         if earlier is not None:
@@ -130,7 +130,9 @@ class Preparation:
         return normalizers, _fixed(model, found, plan, self.address)
 
     def _without_halo_twice(self, plan: TilePlan) -> TilePlan:
-        """``plan``, or the next larger tile that fits the blocks, where this computes less and the memory allows it."""
+        """Return ``plan``, or the next larger tile that fits the blocks, where this computes less and the memory allows
+        it.
+        """
         sink, border, session, source = self.sink, self.request.border, self.session, self.source
         edge = sink.edge(session.result_spec(plan, source))
         with suppress(PlanError):
@@ -150,7 +152,9 @@ def _shape_of(plan: Plan) -> tuple[int, int]:
 
 
 def _fixed(model: DeployedModel, found: Found, plan: Plan, image: str) -> FixedStatistics:
-    """What workers take for statistics of the image. Raises OptionError where a statistic is not a finite number."""
+    """Return what workers take for statistics of the image. Raises OptionError where a statistic is not a finite
+    number.
+    """
     return FixedStatistics(
         values=found.statistics,
         model=model.contract.model_name,

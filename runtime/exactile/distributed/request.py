@@ -72,7 +72,7 @@ class Request:
         }
 
     def asked(self, model: DeployedModel, source: Source, processor: Mapping[str, Any]) -> dict[str, Any]:
-        """What is asked of ``source``, for its record: as of ``ImageRun.asked``."""
+        """Return what is asked of ``source``, for its record: as of ``ImageRun.asked``."""
         arguments = self.arguments
         if self.nodata_label is not None:
             arguments["nodata_label"] = self.nodata_label
@@ -81,7 +81,7 @@ class Request:
         return asked_record(model, source, self.wish, arguments, processor)
 
     def planning_session(self, model: DeployedModel) -> Session:
-        """The client's. Raises DeviceError where it has no GPU to plan for."""
+        """Return the client's. Raises DeviceError where it has no GPU to plan for."""
         try:
             return self.session(model)
         except DeviceError as error:
@@ -91,7 +91,7 @@ class Request:
             ) from error
 
     def session(self, model: DeployedModel, *, keep_engine: bool = False) -> Session:
-        """What computes in a worker, or plans."""
+        """Return what computes in a worker, or plans."""
         return Session(
             model,
             memory_bytes=self.memory_bytes,

@@ -255,6 +255,6 @@ class _Account:
 
 
 def _chunks(target: SharedZarr, level: int) -> Iterator[tuple[int, range]]:
-    """Those of ``level``, in pieces of work."""
+    """Return those of ``level``, in pieces of work."""
     count = target.grids[level].count
     return ((level, range(at, min(at + CHUNKS_PER_TASK, count))) for at in range(0, count, CHUNKS_PER_TASK))

@@ -111,7 +111,7 @@ class Tasks:
         self.again = 0
 
     def wait_for_workers(self) -> None:
-        """Raises ClusterError where there are none, CancelledError."""
+        """Raise ClusterError where there are none, CancelledError."""
         end = time.monotonic() + WORKERS_S
         while not self._workers.threads:
             self._check()
@@ -123,7 +123,7 @@ class Tasks:
             time.sleep(POLL_S)
 
     def share(self, name: str, shared: Any) -> Future:
-        """``shared``, sent to each worker once.
+        """Return ``shared``, sent to each worker once.
 
         To all of them now: Dask prefers workers that have what a task needs, so that others would get none.
         """
@@ -149,7 +149,7 @@ class Tasks:
         return sent
 
     def _sent(self, name: str, shared: Any, workers: list[str] | None = None) -> Future:
-        """A task whose result is ``shared``, on one of ``workers``, if they are given."""
+        """Return a task whose result is ``shared``, on one of ``workers``, if they are given."""
         self._copies += 1
         key = f"exactile-{name}-{self._job.key}-{self._copies}"
         with warnings.catch_warnings():  # large weights are meant to be sent
@@ -238,7 +238,9 @@ class Tasks:
         in_time(tell, "exactile-cancel", TELL_S)
 
     def _results(self) -> dict[Future, Any] | None:
-        """Those of all tasks that have ended well, fetched at once; None where a worker does not give its own."""
+        """Return those of all tasks that have ended well, fetched at once; None where a worker does not
+        give its own.
+        """
         done = [future for future in self._futures() if future.status == "finished"]
 
         async def fetch() -> Any:
@@ -250,7 +252,7 @@ class Tasks:
             return None
 
     def _looked_at(self, piece: _Piece, work: Work, fetched: Mapping[Future, Any] | None) -> tuple[bool, Any]:
-        """Whether it is done, and what it gave; submitted again where it failed and may succeed."""
+        """Return whether it is done, and what it gave; submitted again where it failed and may succeed."""
         for future in list(piece.futures):
             status = future.status
             if status in {"pending", "lost"}:  # also what a task gave that is lost with its worker: it is run again
@@ -286,7 +288,7 @@ class Tasks:
             future.release()
 
     def _submit_more(self, left: Iterator[tuple[int, tuple[Any, ...]]], work: Work) -> bool:
-        """Whether nothing is left."""
+        """Return whether nothing is left."""
         while self._may_submit():
             index, arguments = next(left, (-1, ()))
             if index < 0:
@@ -359,7 +361,7 @@ def in_time(work: Callable[[], None], name: str, seconds: float) -> None:
 
 
 def _outcome_of(future: Future, status: str) -> tuple[Any, BaseException | None]:
-    """What a task that had ``status`` gave, or what went wrong with it."""
+    """Return what a task that had ``status`` gave, or what went wrong with it."""
     from distributed.client import FuturesCancelledError
 
     if status == "finished":
@@ -375,14 +377,16 @@ def _outcome_of(future: Future, status: str) -> tuple[Any, BaseException | None]
 
 
 def _may_succeed(error: BaseException) -> bool:
-    """Whether a task that ended so is to be run again. Dask itself does so where a worker was killed, a few times."""
+    """Return whether a task that ended so is to be run again. Dask itself does so where a worker was killed, a few
+    times.
+    """
     if isinstance(error, ExactileError):
         return isinstance(error, ClusterError) and error.again
     return type(error).__name__ != KILLED
 
 
 def _as_cluster_error(error: BaseException) -> BaseException:
-    """An error of ours, as it is; another, as one that says that a worker failed."""
+    """Return an error of ours, as it is; another, as one that says that a worker failed."""
     if isinstance(error, ExactileError):
         return error
     if type(error).__name__ == KILLED:

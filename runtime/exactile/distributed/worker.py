@@ -50,7 +50,7 @@ class OpenedJob:
     """Source and session of one image in this process."""
 
     def __init__(self, job: Job) -> None:
-        """Raises ClusterError where the source or the engine is another one than the client's, SourceError."""
+        """Raise ClusterError where the source or the engine is another one than the client's, SourceError."""
         self.job = job
         self.source = open_source(job.address, **job.request.source_options)
         try:
@@ -89,7 +89,7 @@ class OpenedJob:
         )
 
     def zones(self, work: LevelWork, zones: Zones, begun: Begun) -> NDArray[np.float64]:
-        """Partial statistics, (Z, P)."""
+        """Return partial statistics, (Z, P)."""
         passes = self.session.measured_image(self.source).passes(Wish(plan="tile", tile=work.tile))
         begun(lambda: passes.cancellation.cancel(CancelledError("the run was cancelled")))
         level = passes.model.levels[work.level]
@@ -99,7 +99,7 @@ class OpenedJob:
             passes.close()
 
     def tally(self, tally: Tally, rows: range, begun: Begun) -> NDArray[Any]:
-        """What ``tally`` merges of some rows of blocks."""
+        """Return what ``tally`` merges of some rows of blocks."""
         cancellation = Cancellation()
         begun(lambda: cancellation.cancel(CancelledError("the run was cancelled")))
         part, rule = tally.apart(), nodata_rule(self.source, self.job.request.nodata)
@@ -166,7 +166,7 @@ class Worker:
         self._stop: Callable[[], None] | None = None
 
     def opened(self, key: str, make: Callable[[], OpenedT]) -> OpenedT:
-        """What was made for ``key``; another's is closed."""
+        """Return what was made for ``key``; another's is closed."""
         if self._opened is None or self._opened_key != key:
             kept, self._opened = self._opened, None
             if kept is not None:
@@ -176,7 +176,7 @@ class Worker:
 
     @contextmanager
     def at_work(self, key: str) -> Iterator[None]:
-        """One piece of work at a time. Raises CancelledError where its run was cancelled."""
+        """Yield one piece of work at a time. Raises CancelledError where its run was cancelled."""
         with self._busy:
             try:
                 with self._state:
@@ -216,31 +216,31 @@ _WORKER = Worker()
 
 
 def run_block(job: Job, work: BlockWork, number: int) -> BlockReport:
-    """A task: block ``number`` of the result. Raises ClusterError."""
+    """Return a task: block ``number`` of the result. Raises ClusterError."""
     with _at_work(f"block {number}", job) as (opened, begun):
         return opened.block(work, number, begun)
 
 
 def run_zones(job: Job, work: LevelWork, zones: Zones) -> NDArray[np.float64]:
-    """A task: partial statistics of some zones of a pass. Raises ClusterError."""
+    """Return a task: partial statistics of some zones of a pass. Raises ClusterError."""
     with _at_work(f"pass {work.level + 1}", job) as (opened, begun):
         return opened.zones(work, zones, begun)
 
 
 def run_tally(job: Job, tally: Tally, rows: range) -> NDArray[Any]:
-    """A task: statistics of the samples in some rows of blocks. Raises ClusterError."""
+    """Return a task: statistics of the samples in some rows of blocks. Raises ClusterError."""
     with _at_work("reading the image", job) as (opened, begun):
         return opened.tally(tally, rows, begun)
 
 
 def run_chunks(job: Job, target: SharedZarr, level: int, chunks: range) -> int:
-    """A task: some chunks of a level of the pyramid. Raises ClusterError."""
+    """Return a task: some chunks of a level of the pyramid. Raises ClusterError."""
     with _told(f"level {level}"), _WORKER.at_work(job.key):
         return make_chunks(target, level, chunks)
 
 
 def run_image(batch: Batch, work: ImagesWork, one: OneImage, given: ModelWork) -> ImageReport:
-    """A task: one of many images. Raises what went wrong with it, ClusterError."""
+    """Return a task: one of many images. Raises what went wrong with it, ClusterError."""
     with _WORKER.at_work(batch.key):
         opened = _WORKER.opened(given.key, lambda: OpenedModel(given, work.request))
         return opened.image(work, one, lambda stop: _WORKER.may_be_stopped(batch.key, stop))
@@ -252,12 +252,14 @@ def cancel_job(key: str) -> None:
 
 
 def given(shared: Any) -> Any:
-    """A task whose result is ``shared``: sent once to a worker, and again by the scheduler where that is lost."""
+    """Return a task whose result is ``shared``: sent once to a worker, and again by the scheduler where
+    that is lost.
+    """
     return shared
 
 
 def worker_address() -> str:
-    """That of the worker that this task runs on."""
+    """Return that of the worker that this task runs on."""
     from distributed import get_worker
 
     return str(get_worker().address)
@@ -272,7 +274,7 @@ def worker_name() -> str:
 
 
 def _machine(session: Session) -> dict[str, Any]:
-    """What computes here, as plain data."""
+    """Return what computes here, as plain data."""
     return {
         "exactile": exactile.__version__,
         "python": platform.python_version(),
@@ -290,7 +292,7 @@ def _at_work(what: str, job: Job) -> Iterator[tuple[OpenedJob, Begun]]:
 
 @contextmanager
 def _told(what: str) -> Iterator[None]:
-    """Errors say where they happened, and whether another worker may do better."""
+    """Yield errors say where they happened, and whether another worker may do better."""
     try:
         yield
     except (ClusterError, CancelledError):

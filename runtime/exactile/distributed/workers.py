@@ -48,14 +48,17 @@ class Workers:
         self.look()
 
     def allowed(self, avoided: Collection[str] = ()) -> list[str] | None:
-        """Workers that may run a piece that failed on ``avoided``: others where there are any. None: all workers."""
+        """Return workers that may run a piece that failed on ``avoided``: others where there are any. None: all
+        workers.
+        """
         others = [worker for worker in self._live if worker not in avoided]
         if avoided and others:
             return others
         return None if self._are_all else list(self._live)
 
     def free(self, slow: Container[str], abandoned: Container[str]) -> list[str]:
-        """Workers without tasks, else those whose tasks are all ``slow``; tasks that are ``abandoned`` do not count.
+        """Return workers without tasks, else those whose tasks are all ``slow``; tasks that are ``abandoned`` do not
+        count.
 
         A slow task may wait for what another worker has, and does not give.
         """

@@ -100,7 +100,7 @@ def _engines(telling: Telling, bundle: Bundle, gpu: DeviceInfo) -> None:
 
 
 def why_unfit(model: DeployedModel, built: BuiltEngine, gpu: DeviceInfo) -> str:
-    """Why ``built`` cannot run on ``gpu`` here; "" where it can."""
+    """Return why ``built`` cannot run on ``gpu`` here; "" where it can."""
     alone = replace(model, engines=(built,), engines_refused=())
     try:
         TensorRTFamily(alone, built.backend, built.precision, (gpu,), built.level)
@@ -130,7 +130,7 @@ def _fits(bundle: Bundle, built: BuiltEngine, gpu: DeviceInfo, reason: str) -> F
 def _runs(
     model: DeployedModel, engines: list[BuiltEngine]
 ) -> Iterator[tuple[PlanName, tuple[int, int], tuple[int, int]]]:
-    """A plan, its shape, and the smallest image that is run by it."""
+    """Yield a plan, its shape, and the smallest image that is run by it."""
     tile = next((built for built in engines if built.role == "tile"), None)
     if tile is not None:
         yield "tile", (tile.rows[0], tile.columns), (tile.rows[0], tile.columns)

@@ -20,7 +20,7 @@ class MissingConverterError(Exception):
 def with_small_engines(
     folder: Path, backend: Backend, precision: str, capability: tuple[int, int]
 ) -> dict[str, DeployedModel]:
-    """Copies of the small bundles in ``folder``, with engines for tiles and strips of the test image.
+    """Return copies of the small bundles in ``folder``, with engines for tiles and strips of the test image.
 
     Raises MissingConverterError, EngineBuildError, OptionError.
     """

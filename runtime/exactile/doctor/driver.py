@@ -61,7 +61,7 @@ def check_driver(telling: Telling, _arguments: Mapping[str, Any]) -> None:
 
 
 def driver_version() -> str | None:
-    """The version of the driver, such as 570.86.10; None where nothing tells it."""
+    """Return the version of the driver, such as 570.86.10; None where nothing tells it."""
     with contextlib.suppress(OSError):
         found = re.search(r"\b\d{3}\.\d+(?:\.\d+)?\b", MODULE_VERSION.read_text(encoding="ascii", errors="replace"))
         if found:
@@ -77,7 +77,9 @@ def driver_version() -> str | None:
 
 
 def nvidia_hardware() -> bool:
-    """Whether a graphics card of NVIDIA is on the bus, driver or not; containers show its device file at most."""
+    """Return whether a graphics card of NVIDIA is on the bus, driver or not; containers show its device
+    file at most.
+    """
     if DEVICE_NODE.exists():
         return True
     with contextlib.suppress(OSError):

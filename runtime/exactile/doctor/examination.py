@@ -83,7 +83,7 @@ class Examination:
             )
 
     def verdict(self, device: str) -> tuple[bool, str]:
-        """Whether what was asked for works, and a sentence."""
+        """Return whether what was asked for works, and a sentence."""
         failed = [f"{finding.group} {finding.check}" for finding in self.findings if finding.status == "failed"]
         usable = on_gpu.usable_devices(self.findings)
         missing = [gpu for gpu in self._asked() if gpu not in usable]
@@ -110,7 +110,7 @@ class Examination:
         )
 
     def _reasons(self, gpus: Sequence[str]) -> list[str]:
-        """Sentences of what stands in the way of a GPU, and of what went wrong on ``gpus``."""
+        """Return sentences of what stands in the way of a GPU, and of what went wrong on ``gpus``."""
         return [
             finding.says
             for finding in self.findings
@@ -119,7 +119,7 @@ class Examination:
         ]
 
     def _chosen_gpus(self) -> list[dict[str, Any]]:
-        """Facts of the GPUs that were asked for and can be opened; a finding for one that is not there."""
+        """Return facts of the GPUs that were asked for and can be opened; a finding for one that is not there."""
         there = [dict(f.facts) for f in self.findings if f.group == GPU_GROUP and f.status == "ok" and _is_gpu(f)]
         if not isinstance(self.choice, tuple):
             return there
@@ -132,7 +132,7 @@ class Examination:
         return [gpu for gpu in there if f"cuda:{gpu['ordinal']}" in self._asked()]
 
     def _engines(self, gpus: Sequence[dict[str, Any]]) -> list[str]:
-        """Names of the checks of engines that are there."""
+        """Return names of the checks of engines that are there."""
         ordinal = gpus[0]["ordinal"] if gpus else None
         found = self.isolation.run("providers", group=ENGINES, name=providers.CHECK, ordinal=ordinal)
         for backend in BACKENDS:
@@ -184,7 +184,7 @@ def _is_gpu(finding: Finding) -> bool:
 
 
 def _visible_name(ordinal: int) -> str:
-    """What CUDA_VISIBLE_DEVICES calls the GPU: where it is set, ordinals count what it lists."""
+    """Return what CUDA_VISIBLE_DEVICES calls the GPU: where it is set, ordinals count what it lists."""
     listed = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
     return listed[ordinal] if ordinal < len(listed) else str(ordinal)
 

@@ -36,7 +36,7 @@ class Telling:
 
 
 def of_error(group: str, check: str, error: BaseException, *, status: Status = "failed") -> Finding:
-    """What ``error`` says, in one line; messages of this package say what to do themselves."""
+    """Return what ``error`` says, in one line; messages of this package say what to do themselves."""
     from exactile.errors import ExactileError
 
     text = one_line(str(error)) or "no message"

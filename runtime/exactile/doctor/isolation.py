@@ -30,7 +30,7 @@ class Isolation:
     limit_s: float
 
     def run(self, check: str, *, group: str, name: str, **arguments: Any) -> list[Finding]:
-        """What ``check`` found; ``group`` and ``name`` are of the finding that says how it failed itself."""
+        """Return what ``check`` found; ``group`` and ``name`` are of the finding that says how it failed itself."""
         given = {**arguments, "group": group, "name": name}
         try:
             with tempfile.TemporaryDirectory(prefix="exactile-doctor-", ignore_cleanup_errors=True) as folder:
@@ -61,7 +61,7 @@ class Isolation:
 
 
 def _status(command: Sequence[str], words: Path, limit_s: float) -> int | None:
-    """The exit status; None where the process had to be stopped."""
+    """Return the exit status; None where the process had to be stopped."""
     with words.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603  # this very Python
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
@@ -84,7 +84,7 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def _read(told: Path) -> tuple[list[Finding], str, bool]:
-    """Findings, what was being done last, and whether the check came to its end. A line may be cut off."""
+    """Return findings, what was being done last, and whether the check came to its end. A line may be cut off."""
     found: list[Finding] = []
     doing, done = "starting", False
     with told.open("rb") as file:

@@ -100,7 +100,7 @@ def _system() -> str:
 
 
 def _quota() -> float | None:
-    """Cores' worth of time that a container gets; None where there is no limit."""
+    """Return cores' worth of time that a container gets; None where there is no limit."""
     with contextlib.suppress(OSError, ValueError):
         given, period = CPU_QUOTA.read_text(encoding="ascii").split()
         return int(given) / int(period)

@@ -160,11 +160,11 @@ def _labels(found: Difference) -> str:
 
 
 def _json_number(value: float) -> float | None:
-    """None in place of infinity, which JSON does not know."""
+    """Return None in place of infinity, which JSON does not know."""
     return value if value != float("inf") else None
 
 
 def usable_devices(findings: Iterator[Finding] | list[Finding]) -> list[str]:
-    """GPUs on which at least one engine gave the right results in at least one plan."""
+    """Return GPUs on which at least one engine gave the right results in at least one plan."""
     ran = (each for each in findings if each.group == GROUP and each.status == "ok" and "processor" in each.facts)
     return list(dict.fromkeys(each.check.split()[0] for each in ran if each.check.startswith("cuda:")))

@@ -59,7 +59,7 @@ def overlap_of(spans: Iterable[TimeSpan]) -> Overlap | None:
 
 
 def united(intervals: Iterable[Interval]) -> list[Interval]:
-    """The same points of time, in disjoint intervals, in order."""
+    """Return the same points of time, in disjoint intervals, in order."""
     found: list[Interval] = []
     for begin, end in sorted(intervals):
         if found and begin <= found[-1][1]:
@@ -70,7 +70,7 @@ def united(intervals: Iterable[Interval]) -> list[Interval]:
 
 
 def common(first: Sequence[Interval], second: Sequence[Interval]) -> list[Interval]:
-    """Points of time in both; each is disjoint and in order."""
+    """Return points of time in both; each is disjoint and in order."""
     found = [(max(a, c), min(b, d)) for a, b in first for c, d in second]
     return [(begin, end) for begin, end in found if begin < end]
 

@@ -67,7 +67,7 @@ def _package(package: Package) -> Finding:
 
 
 def _onnx_runtime(telling: Telling) -> Finding:
-    """Which of the distributions; two of them overwrite each other's files."""
+    """Return which of the distributions; two of them overwrite each other's files."""
     found = {name: version for name in ONNX_RUNTIMES if (version := _version(name)) is not None}
     facts: dict[str, Any] = {"distributions": found, "version": None}
     listed = " and ".join(f"{name} {version}" for name, version in found.items())
@@ -92,7 +92,7 @@ def _onnx_runtime(telling: Telling) -> Finding:
 
 
 def _running(module: str | None, where: Mapping[str, str]) -> str:
-    """The distribution that the module is of, by their folders."""
+    """Return the distribution that the module is of, by their folders."""
     site = Path(module or "").resolve().parents[1]
     return next((name for name, folder in where.items() if Path(folder).resolve() == site), f"that in {site}")
 

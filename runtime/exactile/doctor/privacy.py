@@ -40,7 +40,7 @@ class Redaction:
         return text
 
     def data(self, value: Any) -> Any:
-        """Plain data with all texts in it redacted."""
+        """Return plain data with all texts in it redacted."""
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, Mapping):

@@ -52,7 +52,7 @@ def _no_cuda(built_in: list[str]) -> str:
 
 
 def _session_providers(ordinal: int) -> tuple[list[str], str]:
-    """What a session on the GPU takes that may fall back, and why it is not the CUDA provider."""
+    """Return what a session on the GPU takes that may fall back, and why it is not the CUDA provider."""
     try:
         ort = load_cuda_library()
     except DeviceError as error:
@@ -72,7 +72,7 @@ def _session_providers(ordinal: int) -> tuple[list[str], str]:
 
 
 def _libraries() -> tuple[CudaLibrary, ...]:
-    """Those that the provider uses; none where they cannot be opened, which the other finding says."""
+    """Return those that the provider uses; none where they cannot be opened, which the other finding says."""
     try:
         return cuda_libraries(load_cuda_library())
     except DeviceError:
@@ -80,7 +80,7 @@ def _libraries() -> tuple[CudaLibrary, ...]:
 
 
 def _where_from(libraries: tuple[CudaLibrary, ...]) -> Finding:
-    """Which file each library is: the first thing to look at where several CUDA versions lie side by side."""
+    """Return which file each library is: the first thing to look at where several CUDA versions lie side by side."""
     folders: dict[tuple[str, str], list[str]] = {}
     for library in libraries:
         folder, _, _ = library.path.rpartition("/")

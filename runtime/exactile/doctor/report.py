@@ -34,7 +34,7 @@ class Report:
 def made(
     *, device: str, bundle: str | None, works: bool, verdict: str, findings: Sequence[Finding], redaction: Redaction
 ) -> Report:
-    """The report, redacted."""
+    """Return the report, redacted."""
     return Report(
         format="exactile.doctor",
         version=1,
@@ -48,12 +48,12 @@ def made(
 
 
 def as_object(report: Report) -> dict[str, Any]:
-    """Plain data; ``report_schema`` is its JSON Schema."""
+    """Return plain data; ``report_schema`` is its JSON Schema."""
     return asdict(report)
 
 
 def as_text(report: Report) -> str:
-    """A block of lines: a group's name, then each check, what it found and what to do."""
+    """Return a block of lines: a group's name, then each check, what it found and what to do."""
     widest = max((len(finding.check) for finding in report.findings), default=0)
     lines = [f"exactile {report.exactile} doctor, --device {report.device}"]
     group = ""

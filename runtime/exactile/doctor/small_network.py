@@ -33,7 +33,7 @@ def bundle_path(name: Name) -> Path:
 
 
 def open_small(name: Name) -> Bundle:
-    """``labels`` has integer weights and must give the same labels everywhere, ``scores`` gives its raw output.
+    """Return ``labels`` has integer weights and must give the same labels everywhere, ``scores`` gives its raw output.
 
     Raises BundleError.
     """
@@ -41,13 +41,13 @@ def open_small(name: Name) -> Bundle:
 
 
 def noise_image() -> Array:
-    """(H, W, C) uint8 noise."""
+    """Return (H, W, C) uint8 noise."""
     shape = (IMAGE_PX, IMAGE_PX, 3)
     return np.random.default_rng(0).integers(0, LARGEST_SAMPLE + 1, shape, dtype=np.uint8)
 
 
 def shape_of(plan: PlanName) -> tuple[int, int] | None:
-    """Tiles, or rows and band of strips, that the image takes many of."""
+    """Return tiles, or rows and band of strips, that the image takes many of."""
     return {"tile": (TILE_PX, TILE_PX), "strip": (STRIP_ROWS, IMAGE_PX)}.get(plan)
 
 

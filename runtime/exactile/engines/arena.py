@@ -129,7 +129,8 @@ class HeldRegion:
         self._held_bytes = 0
 
     def before(self, activation_bytes: int, most_bytes: int) -> int:
-        """An engine that needs ``activation_bytes`` is opened next; the region may take ``most_bytes``. What it takes.
+        """Return an engine that needs ``activation_bytes`` is opened next; the region may take ``most_bytes``. What it
+        takes.
 
         Raises EngineError when the system refuses the address space.
         """

@@ -76,7 +76,7 @@ def open_cuda_libraries(provider: Path, cuda_version: str) -> tuple[CudaLibrary,
 
 
 def needs_of(provider: Path, cuda_version: str) -> CudaNeeds:
-    """What the file itself names, and what it opens while it runs: cuDNN, and the compiler that cuDNN uses."""
+    """Return what the file itself names, and what it opens while it runs: cuDNN, and the compiler that cuDNN uses."""
     try:
         named = read_dynamic(provider).needed
     except OSError as error:
@@ -98,7 +98,7 @@ def needs_of(provider: Path, cuda_version: str) -> CudaNeeds:
 
 
 def of_other_versions(major: int) -> tuple[str, ...]:
-    """Files of another CUDA's libraries that this process has open, as a framework for that CUDA brings."""
+    """Return files of another CUDA's libraries that this process has open, as a framework for that CUDA brings."""
     found = ((path, _WITH_MAJOR.match(path.rsplit("/", 1)[-1])) for path in open_files())
     return tuple(path for path, match in found if match and int(match[1]) != major)
 
@@ -127,7 +127,7 @@ def _open_all(needs: CudaNeeds, provider: Path) -> tuple[CudaLibrary, ...]:
 
 
 def _open(name: str, major: int | None, provider: Path) -> CudaLibrary:
-    """Raises _NotFoundError; DeviceError for a cuDNN that is open and is for another CUDA."""
+    """Raise _NotFoundError; DeviceError for a cuDNN that is open and is for another CUDA."""
     if path := open_file(name):
         library = CudaLibrary(name=name, path=path, source="this process has it open already")
     else:
@@ -159,7 +159,7 @@ def _find_and_open(name: str, major: int | None, provider: Path) -> CudaLibrary:
 
 
 def _first(name: str, files: list[tuple[Path, str]], major: int | None, passed: list[str]) -> CudaLibrary | None:
-    """The first file that is known to be for CUDA ``major``, else the first of which nothing is known."""
+    """Return the first file that is known to be for CUDA ``major``, else the first of which nothing is known."""
     known = [(path, source, made_for(path)) for path, source in files]
     known.sort(key=lambda file: file[2] is None)
     for path, source, version in known:
@@ -178,7 +178,7 @@ def _first(name: str, files: list[tuple[Path, str]], major: int | None, passed: 
 
 
 def made_for(path: Path) -> int | None:
-    """The CUDA major version that a library is for, as its file and folder tell; None where they do not."""
+    """Return the CUDA major version that a library is for, as its file and folder tell; None where they do not."""
     graph = path.with_name(CUDNN_GRAPH)
     try:
         dynamic = read_dynamic(graph if path.name == CUDNN and graph.exists() else path)
@@ -192,7 +192,9 @@ def made_for(path: Path) -> int | None:
 
 
 def _package_folders(path: Path) -> Iterator[str]:
-    """Names of the folders that a package or a toolkit puts a library into: cu13 or cuda-13.0, from the inside."""
+    """Yield names of the folders that a package or a toolkit puts a library into: cu13 or cuda-13.0,
+    from the inside.
+    """
     for folder in path.parents[:5]:
         yield folder.name
         if folder.name in {"nvidia", "site-packages"}:
@@ -200,7 +202,7 @@ def _package_folders(path: Path) -> Iterator[str]:
 
 
 def _distributions(path: Path) -> set[int]:
-    """Versions in the names of the packages that bring a library, such as nvidia-cudnn-cu12."""
+    """Return versions in the names of the packages that bring a library, such as nvidia-cudnn-cu12."""
     if len(path.parents) < 4 or path.parents[2].name != "nvidia":
         return set()
     stem = path.name.removeprefix("lib").partition(".")[0]
@@ -224,7 +226,7 @@ def _open_cudnn_parts(folder: Path) -> None:
 
 
 def _check_cudnn(library: CudaLibrary, major: int | None) -> None:
-    """Raises DeviceError unless cuDNN, which is open, was built for CUDA ``major``."""
+    """Raise DeviceError unless cuDNN, which is open, was built for CUDA ``major``."""
     part = open_file(CUDNN_GRAPH)
     if part and Path(part).resolve().parent != Path(library.path).resolve().parent:
         raise DeviceError(

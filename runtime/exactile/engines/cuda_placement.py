@@ -11,7 +11,7 @@ _MOST_NAMED = 5
 
 
 def left_to_the_cpu(ort: Any, error: Exception, graph: bytes, options: Any, asked: dict[str, str]) -> str:
-    """The message for a session that was refused with ``error``; "" where the reason was another.
+    """Return the message for a session that was refused with ``error``; "" where the reason was another.
 
     ``options`` and ``asked`` are what the session was to be made with; the former are changed. ONNX Runtime says only
     that there are such nodes: it is asked once more, for where it would put each.
@@ -37,7 +37,7 @@ def left_to_the_cpu(ort: Any, error: Exception, graph: bytes, options: Any, aske
 
 
 def _named(nodes: list[Any]) -> str:
-    """Operators, with the first node of each, and how many there are."""
+    """Return operators, with the first node of each, and how many there are."""
     count = Counter(node.op_type for node in nodes)
     first = {node.op_type: node.name for node in reversed(nodes)}
     said = [f"{op} ({f'{number} nodes, ' if number > 1 else ''}{first[op]!r})" for op, number in count.items()]

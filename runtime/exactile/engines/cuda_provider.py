@@ -46,7 +46,7 @@ _SILENT, _LIBRARY_DEFAULT = 4, 2
 
 
 def load_cuda_library() -> Any:
-    """ONNX Runtime and its CUDA provider, with the CUDA libraries that this needs where pip installed them.
+    """Return ONNX Runtime and its CUDA provider, with the CUDA libraries that this needs where pip installed them.
 
     Raises DeviceError where one of them is missing, or ONNX Runtime was built without CUDA.
     """
@@ -96,7 +96,7 @@ def check_provider(ort: Any, session: Any, options: dict[str, str]) -> None:
 
 
 def why_not(ort: Any) -> str:
-    """Why ONNX Runtime cannot load its CUDA provider, and what to do; "" where it can, or cannot be asked."""
+    """Return why ONNX Runtime cannot load its CUDA provider, and what to do; "" where it can, or cannot be asked."""
     library = _provider_library(ort)
     if not library.exists():
         return ""
@@ -112,7 +112,7 @@ def why_not(ort: Any) -> str:
 
 
 def cuda_libraries(ort: Any) -> tuple[CudaLibrary, ...]:
-    """The CUDA libraries that the provider uses, which are open from then on; none where it has no library.
+    """Return the CUDA libraries that the provider uses, which are open from then on; none where it has no library.
 
     Raises DeviceError that names what is missing.
     """
@@ -125,7 +125,9 @@ def _provider_library(ort: Any) -> Path:
 
 
 def _has_host(library: Path) -> bool:
-    """Whether the provider finds ONNX Runtime when it is opened. Raises OSError where the part between is missing."""
+    """Return whether the provider finds ONNX Runtime when it is opened. Raises OSError where the part between is
+    missing.
+    """
     between = ctypes.CDLL(str(library.with_name("libonnxruntime_providers_shared.so")), mode=ctypes.RTLD_GLOBAL)
     between.Provider_GetHost.restype = ctypes.c_void_p
     return between.Provider_GetHost() is not None
@@ -152,14 +154,16 @@ def fail_on_device(ort: Any, error: Exception, doing: str) -> NoReturn:
 
 
 def _beside(ort: Any) -> str:
-    """What may be the reason of a failure that the provider does not explain."""
+    """Return what may be the reason of a failure that the provider does not explain."""
     major = str(getattr(ort, "cuda_version", "")).partition(".")[0]
     others = of_other_versions(int(major)) if major.isdigit() else ()
     return f" (this process has libraries of another CUDA open as well: {', '.join(others)})" if others else ""
 
 
 def reason_of(text: str) -> str:
-    """What ONNX Runtime says, without the source positions that it begins with, and what to do where that is known."""
+    """Return what ONNX Runtime says, without the source positions that it begins with, and what to do where that is
+    known.
+    """
     begin = min((text.find(sign) for sign in _OF_THE_DEVICE if sign in text), default=0)
     remedy = next((remedy for part, remedy in _REMEDIES.items() if part in text), "")
     said = _WHERE.sub("", one_line(text[begin:])).rstrip("; ")
@@ -167,7 +171,7 @@ def reason_of(text: str) -> str:
 
 
 def _replacing_it() -> str:
-    """What to do about a build without CUDA."""
+    """Return what to do about a build without CUDA."""
     this, other = _folder_of("onnxruntime"), _folder_of("onnxruntime-gpu")
     if this is not None and other is not None and this != other:
         return f"onnxruntime-gpu is in {other}, which Python looks into later than into {this}: put it first"
@@ -180,12 +184,12 @@ def _replacing_it() -> str:
 
 
 def _folder_of(distribution: str) -> str | None:
-    """Where it is installed; None where it is not."""
+    """Return where it is installed; None where it is not."""
     with contextlib.suppress(metadata.PackageNotFoundError):
         return str(metadata.distribution(distribution).locate_file(""))
     return None
 
 
 def _release(version: str) -> tuple[int, ...]:
-    """The first two numbers of a version."""
+    """Return the first two numbers of a version."""
     return tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())

@@ -31,5 +31,5 @@ class DeviceNetwork(Protocol):
 
 
 def taken(addresses: Mapping[str, int], tensors: Collection[str]) -> dict[str, int]:
-    """``addresses`` without statistics that a network of these ``tensors`` does not take."""
+    """Return ``addresses`` without statistics that a network of these ``tensors`` does not take."""
     return {name: address for name, address in addresses.items() if name in tensors or not name.startswith(PREFIX)}

@@ -41,7 +41,7 @@ class AddressedGraph:
 
 
 def addressed(graph: bytes, weights: Mapping[str, NDArray[Any]]) -> AddressedGraph:
-    """``graph`` without its large constants, and without those of ``weights``, by name, that it leaves outside.
+    """Return ``graph`` without its large constants, and without those of ``weights``, by name, that it leaves outside.
 
     Raises EngineError where a constant is outside and not among ``weights``, or the graph is damaged.
     """
@@ -75,7 +75,7 @@ def _without_constants(
 def _addressed_tensor(
     graph: bytes, first: int, last: int, weights: Mapping[str, NDArray[Any]], arrays: list[Any]
 ) -> bytes | None:
-    """A TensorProto that tells an address; None for one that stays as it is."""
+    """Return a TensorProto that tells an address; None for one that stays as it is."""
     parts, name, outside = [], "", False
     raw: tuple[int, int] | None = None
     for field, begin, content, end in _fields(graph, first, last):
@@ -101,7 +101,7 @@ def _addressed_tensor(
 
 
 def _aligned(data: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """``data``, or a copy of it at an address that every type may have: in a graph, constants lie anywhere."""
+    """Return ``data``, or a copy of it at an address that every type may have: in a graph, constants lie anywhere."""
     if data.ctypes.data % ALIGNMENT_BYTES == 0:
         return data
     room = np.empty(data.nbytes + ALIGNMENT_BYTES, np.uint8)
@@ -112,7 +112,7 @@ def _aligned(data: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _fields(message: bytes, first: int, last: int) -> Iterator[tuple[int, int, int, int]]:
-    """Number of each field of a message, and where it begins, where its content begins, and where it ends."""
+    """Yield number of each field of a message, and where it begins, where its content begins, and where it ends."""
     at = first
     while at < last:
         begin = at

@@ -43,12 +43,12 @@ class HostFamily(Protocol):
     """Why it runs no passes that find statistics of the whole image; empty where it does."""
 
     def suited(self, model: DeployedModel) -> DeployedModel:
-        """``model`` without strips that the engine does not compute as it computes one pass."""
+        """Return ``model`` without strips that the engine does not compute as it computes one pass."""
 
     def open_tiles(
         self, model: DeployedModel, plan: TilePlan, *, activation_bytes: int, constants: Constants, threads: int | None
     ) -> Engine:
-        """The engine for tiles of ``plan``. Raises EngineError."""
+        """Return the engine for tiles of ``plan``. Raises EngineError."""
 
     def open_strips(
         self,
@@ -60,7 +60,7 @@ class HostFamily(Protocol):
         constants: Constants,
         threads: int | None,
     ) -> Engine:
-        """The engine for strips of these ``bands`` of ``plan``. Raises EngineError."""
+        """Return the engine for strips of these ``bands`` of ``plan``. Raises EngineError."""
 
 
 class OnnxRuntimeFamily:
@@ -78,7 +78,7 @@ class OnnxRuntimeFamily:
         self.identity: Mapping[str, Any] = {"onnxruntime": version}
 
     def suited(self, model: DeployedModel) -> DeployedModel:
-        """Strips may hold the arithmetic of another architecture."""
+        """Return strips may hold the arithmetic of another architecture."""
         return model.on(architecture())
 
     def open_tiles(
@@ -150,7 +150,7 @@ class OpenVinoFamily:
             self.identity = {**self.identity, "precision": self._precision}
 
     def suited(self, model: DeployedModel) -> DeployedModel:
-        """Strips of fewer bits hold the arithmetic of ONNX Runtime."""
+        """Return strips of fewer bits hold the arithmetic of ONNX Runtime."""
         if self._precision == "bf16" and model.strips is not None:
             return model.without_strips("in bfloat16, tiles were compared with one pass, strips were not")
         if model.strips is not None and model.strips.processor:

@@ -44,12 +44,14 @@ class EngineLease:
         self._engines: dict[int, tuple[Kind, Engine]] = {}
 
     def engines(self, plan: Plan, need: MemoryNeed, constants: Constants) -> RunEngines:
-        """Those of one run of ``plan``; ``need`` is for all of its lanes, and for all runs beside it, together."""
+        """Return those of one run of ``plan``; ``need`` is for all of its lanes, and for all runs
+        beside it, together.
+        """
         return RunEngines(self, plan, need, constants)
 
     @contextmanager
     def other(self, opened: Callable[[], AnyEngine], *, check: Callable[[], None]) -> Iterator[tuple[AnyEngine, float]]:
-        """What ``opened`` gives, and the seconds that this took; no other engine is open meanwhile.
+        """Yield what ``opened`` gives, and the seconds that this took; no other engine is open meanwhile.
 
         Waits, calling ``check``, until no other run has an engine. Raises EngineError.
         """
@@ -66,7 +68,7 @@ class EngineLease:
     def held(
         self, run: object, check: Callable[[], None], *, index: int = 0, beside: int = 1, activation_bytes: int = 0
     ) -> Iterator[int]:
-        """The slot of a lane of ``run``; until the last is given back, no other run has any.
+        """Yield the slot of a lane of ``run``; until the last is given back, no other run has any.
 
         But so many runs as are ``beside`` each other have one each, where none needs more ``activation_bytes`` than the
         first: the region of the arena cannot grow while it is used. Waits, calling ``check``, until there is one.
@@ -103,7 +105,7 @@ class EngineLease:
             self.drop()
 
     def take(self, slot: int, engines: RunEngines) -> Engine:
-        """The engine of a slot of a run that holds it. Raises EngineError."""
+        """Return the engine of a slot of a run that holds it. Raises EngineError."""
         plan, need, alone = engines.plan, engines.need, engines.need.beside == 1
         with self._free:
             known = self._engines.get(slot)
@@ -163,7 +165,7 @@ class RunEngines:
 
     @contextmanager
     def lane(self, index: int, check: Callable[[], None]) -> Iterator[tuple[Engine, float]]:
-        """The engine of a lane and the seconds that opening it took, 0 where it was open.
+        """Yield the engine of a lane and the seconds that opening it took, 0 where it was open.
 
         Waits until there is one; ``check`` is called meanwhile, and may raise. Raises EngineError.
         """
@@ -191,7 +193,7 @@ def open_engine(
     threads: int | None,
     lane: int | None = None,
 ) -> Engine:
-    """The engine with ``threads`` that runs ``plan``, or a ``lane`` of it. Raises EngineError.
+    """Return the engine with ``threads`` that runs ``plan``, or a ``lane`` of it. Raises EngineError.
 
     ``activation_bytes`` are those of all engines that are open side by side.
     """

@@ -147,7 +147,7 @@ class OnnxRuntimeEngine:
 
 
 def load_library() -> Any:
-    """ONNX Runtime. Raises EngineError that says how to install it when it is missing."""
+    """Return ONNX Runtime. Raises EngineError that says how to install it when it is missing."""
     try:
         import onnxruntime
     except ImportError as error:
@@ -158,7 +158,7 @@ def load_library() -> Any:
 
 
 def session_options(ort: Any, tile_shape: tuple[int, int], threads: int) -> Any:
-    """Options for a graph whose ``height`` and ``width`` are those of ``tile_shape``."""
+    """Return options for a graph whose ``height`` and ``width`` are those of ``tile_shape``."""
     height, width = tile_shape
     if height < 1 or width < 1:
         raise EngineError(f"a tile of {height} x {width} pixels is empty")
@@ -178,7 +178,7 @@ def session_options(ort: Any, tile_shape: tuple[int, int], threads: int) -> Any:
 
 
 def open_session(ort: Any, graph: bytes, options: Any) -> Any:
-    """A session on the CPU. Raises EngineError."""
+    """Return a session on the CPU. Raises EngineError."""
     try:
         return ort.InferenceSession(graph, options, providers=[_PROVIDER])
     except Exception as error:  # noqa: BLE001  # its exceptions share no base class
@@ -197,7 +197,9 @@ def add_weights(ort: Any, options: Any, weights: Mapping[str, NDArray[Any]], gra
 
 
 def _tensor_name(name: str) -> bytes:
-    """How a serialised graph holds the name of a tensor: field 8 of TensorProto, its length as a varint, the text."""
+    """Return how a serialised graph holds the name of a tensor: field 8 of TensorProto, its length as a varint, the
+    text.
+    """
     text = name.encode()
     length, size = bytearray(), len(text)
     while size > _VARINT_REST:
@@ -212,13 +214,13 @@ def bind(bind_one: Any, name: str, array: NDArray[Any]) -> None:
 
 
 def metadata_of(session: Any) -> Mapping[str, str]:
-    """What the session's graph says of itself."""
+    """Return what the session's graph says of itself."""
     found: Mapping[str, str] = session.get_modelmeta().custom_metadata_map
     return found
 
 
 def declared(arguments: Any, name: str, role: str) -> tuple[tuple[int | str | None, ...], str]:
-    """Shape and dtype of the graph's ``name``; dimensions that ONNX Runtime does not know are not ints."""
+    """Return shape and dtype of the graph's ``name``; dimensions that ONNX Runtime does not know are not ints."""
     by_name = {argument.name: argument for argument in arguments}
     if name not in by_name:
         raise EngineError(f"the graph has no {role} {name!r}; it has {', '.join(map(repr, by_name))}")
@@ -263,5 +265,5 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def one_line(error: Exception | str) -> str:
-    """What ONNX Runtime says, in one line, cut."""
+    """Return what ONNX Runtime says, in one line, cut."""
     return " ".join(str(error).split())[:LONGEST_DETAIL]

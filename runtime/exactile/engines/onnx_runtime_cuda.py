@@ -156,7 +156,7 @@ class DeviceTensor:
 
 
 def provider_options(ordinal: int, stream: int, memory_limit_bytes: int | None, *, tf32: bool) -> dict[str, str]:
-    """Options of the CUDA provider, as strings. What has an effect on results is said, not left to its defaults.
+    """Return options of the CUDA provider, as strings. What has an effect on results is said, not left to its defaults.
 
     1. The arena grows by what is asked for, not to the next power of two: what is left belongs to other networks.
     2. TF32 is off unless asked for: results are those of float32.
@@ -198,7 +198,7 @@ def _check_doubt(session: Any) -> None:
 
 
 def tensors_of(session: Any, output_shapes: Mapping[str, tuple[int, ...]]) -> dict[str, DeviceTensor]:
-    """All inputs and outputs of ``session``. Raises EngineError where sizes are open, or not those given."""
+    """Return all inputs and outputs of ``session``. Raises EngineError where sizes are open, or not those given."""
     inputs, outputs = session.get_inputs(), session.get_outputs()
     tensors = {argument.name: _input(inputs, argument.name) for argument in inputs}
     has = {argument.name for argument in outputs}

@@ -54,7 +54,9 @@ _loaded: list[OpenVino] = []
 
 
 def load_openvino() -> OpenVino:
-    """OpenVINO, imported at the first call. Raises EngineError that says how to install it where it is missing."""
+    """Return OpenVINO, imported at the first call. Raises EngineError that says how to install it where
+    it is missing.
+    """
     if not _loaded:
         os.environ.setdefault(*NO_CACHE)
         try:
@@ -72,7 +74,7 @@ def load_openvino() -> OpenVino:
 
 
 def check_precision(library: OpenVino, precision: str) -> Precision:
-    """What ``precision`` asks for; "" is float32. Raises OptionError, also where this CPU does not have it."""
+    """Return what ``precision`` asks for; "" is float32. Raises OptionError, also where this CPU does not have it."""
     if precision in {"", "f32"}:
         return "f32"
     if precision != "bf16":
@@ -176,7 +178,7 @@ def compile_graph(
 
 
 def _options(threads: int, precision: Precision) -> dict[str, Any]:
-    """One request at a time, in the precision that is asked for.
+    """Return one request at a time, in the precision that is asked for.
 
     Threads are not bound to cores: engines side by side would be bound to the same ones.
     """
@@ -208,6 +210,6 @@ def fail(error: Exception, doing: str) -> NoReturn:
 
 
 def one_line(error: Exception | str) -> str:
-    """What OpenVINO says, in one line, without the places in its sources, cut."""
+    """Return what OpenVINO says, in one line, without the places in its sources, cut."""
     text = re.sub(r"(?:Exception from|Check '.*?' failed at) \S+?:\d+:?", " ", str(error))
     return " ".join(text.split())[:LONGEST_DETAIL]

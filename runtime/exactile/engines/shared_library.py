@@ -34,7 +34,7 @@ def read_dynamic(path: Path) -> Dynamic:
 
 
 def open_files() -> tuple[str, ...]:
-    """Paths of the libraries that this process has open, in the order in which they were opened."""
+    """Return paths of the libraries that this process has open, in the order in which they were opened."""
     found: list[str] = []
 
     def visit(info: Any, _size: int, _data: Any) -> int:
@@ -50,7 +50,7 @@ def open_files() -> tuple[str, ...]:
 
 
 def open_file(soname: str) -> str:
-    """The path of the library of this name that this process has open; empty where there is none."""
+    """Return the path of the library of this name that this process has open; empty where there is none."""
     for path in open_files():
         name = path.rsplit("/", 1)[-1]
         if name == soname or name.startswith(f"{soname}."):
@@ -96,7 +96,7 @@ def _entries(file: BinaryIO, segments: list[tuple[Any, ...]]) -> list[tuple[int,
 
 
 def _offset(segments: list[tuple[Any, ...]], address: int) -> int:
-    """Where in the file lies what will be at ``address``."""
+    """Return where in the file lies what will be at ``address``."""
     for kind, _, offset, begin, _, size, _, _ in segments:
         if kind == _LOAD and begin <= address < begin + size:
             return int(offset + address - begin)

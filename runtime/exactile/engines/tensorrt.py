@@ -113,7 +113,7 @@ class TensorRTNetwork:
                 call.failed(silent=DeviceMemoryError)
 
     def _new_context(self) -> Any:
-        """The only context.
+        """Return the only context.
 
         RTX compiles kernels where the engine runs. For shapes that vary it would begin with general ones and change to
         those for the shape in the midst of a run, when they are ready: then two tiles would not agree bit for bit.
@@ -163,7 +163,7 @@ class TensorRTNetwork:
 
 
 def read_plan(built: BuiltEngine) -> bytes:
-    """The serialised engine. Raises BundleError where the file is not the one that was built."""
+    """Return the serialised engine. Raises BundleError where the file is not the one that was built."""
     try:
         plan = built.plan.read_bytes()
     except OSError as error:

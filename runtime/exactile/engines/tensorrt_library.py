@@ -36,11 +36,11 @@ class LogLines:
         self._lines.append((next(self._numbers), threading.get_ident(), is_error, " ".join(text.split())))
 
     def mark(self) -> int:
-        """The number from which on lines are new."""
+        """Return the number from which on lines are new."""
         return next(self._numbers)
 
     def since(self, mark: int) -> str:
-        """New errors of this thread; those of all threads, or warnings, where there are none."""
+        """Return new errors of this thread; those of all threads, or warnings, where there are none."""
         new = [line for line in list(self._lines) if line[0] > mark]
         errors = [line for line in new if line[2]]
         own = [line for line in errors if line[1] == threading.get_ident()]
@@ -103,7 +103,7 @@ _loading = threading.Lock()
 
 
 def load_tensorrt(backend: Backend) -> TensorRTLibrary:
-    """The library, imported at the first call. Raises DeviceError that says how to install it."""
+    """Return the library, imported at the first call. Raises DeviceError that says how to install it."""
     try:
         module = importlib.import_module(_MODULES[backend])
     except (ImportError, OSError) as error:
@@ -122,7 +122,7 @@ def load_tensorrt(backend: Backend) -> TensorRTLibrary:
 
 
 def _logger_class(module: Any) -> Any:
-    """A logger that prints nothing and keeps errors and warnings."""
+    """Return a logger that prints nothing and keeps errors and warnings."""
     severity = module.ILogger.Severity
     errors = (severity.INTERNAL_ERROR, severity.ERROR)
 

@@ -8,7 +8,7 @@ from exactile.errors import OptionError
 
 
 def compute_threads(asked: int | None) -> int:
-    """``asked``, or one for each CPU that this process may run on.
+    """Return ``asked``, or one for each CPU that this process may run on.
 
     Raises OptionError when fewer than one is asked for.
     """
@@ -21,5 +21,5 @@ def compute_threads(asked: int | None) -> int:
 
 
 def threads_of_lane(asked: int | None, lanes: int) -> int:
-    """The share of each of ``lanes`` engines that work side by side; ``asked`` is for all of them together."""
+    """Return the share of each of ``lanes`` engines that work side by side; ``asked`` is for all of them together."""
     return max(1, compute_threads(asked) // lanes)

@@ -105,7 +105,7 @@ class PartialsTicket:
     _written: TimeSpan | None = None
 
     def results(self) -> Sequence[NDArray[Any]]:
-        """The partial statistics. Raises SinkError where a part cannot be written."""
+        """Return the partial statistics. Raises SinkError where a part cannot be written."""
         self._written = self.made.write() if self.made is not None else None
         return (self.found,)
 

@@ -24,7 +24,7 @@ class MapLine:
     constants: tuple[tuple[int, Fraction], ...]
 
     def size(self, px: int) -> int:
-        """Raises PlanError for sizes that are not known."""
+        """Raise PlanError for sizes that are not known."""
         for remainder, constant in self.constants:
             if px % self.stride == remainder:
                 return int(px * self.scale + constant)
@@ -34,7 +34,7 @@ class MapLine:
         )
 
     def before(self, px: int) -> int:
-        """Rows (or columns) of the map before a position in pixels that is a multiple of the stride."""
+        """Return rows (or columns) of the map before a position in pixels that is a multiple of the stride."""
         return px * self.scale.numerator // self.scale.denominator
 
 
@@ -52,5 +52,5 @@ class DevicePass:
 
 
 def width_name(mask: str) -> str:
-    """The dimension of columns of the input ``mask``."""
+    """Return the dimension of columns of the input ``mask``."""
     return f"{mask}_width"

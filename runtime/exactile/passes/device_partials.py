@@ -53,19 +53,19 @@ class DevicePartials:
         return tuple(dict.fromkeys(found))
 
     def shapes_at(self, width: int) -> dict[str, tuple[int, int]]:
-        """Those of masks, by name, for tiles of ``width`` pixels."""
+        """Return those of masks, by name, for tiles of ``width`` pixels."""
         return {f"{COLUMNS}{index}": (bins, line.size(width)) for index, (line, bins) in enumerate(self.masks)}
 
     def dims_at(self, width: int) -> dict[str, int]:
-        """Sizes of the dimensions that graphs have by name."""
+        """Return sizes of the dimensions that graphs have by name."""
         return {width_name(name): columns for name, (_, columns) in self.shapes_at(width).items()}
 
     def numbers_at(self, height: int) -> int:
-        """How many numbers the graph gives for tiles of ``height`` pixels."""
+        """Return how many numbers the graph gives for tiles of ``height`` pixels."""
         return sum(prod(shape) for shape in self._blocks(height))
 
     def offsets_at(self, width: int) -> dict[str, int]:
-        """Where each mask begins, in bytes."""
+        """Return where each mask begins, in bytes."""
         found, start = {}, 0
         for name, shape in self.shapes_at(width).items():
             found[name] = start
@@ -84,7 +84,9 @@ class DevicePartials:
             out[starts[name] : starts[name] + mask.nbytes] = mask.reshape(-1).view(np.uint8)
 
     def of_zone(self, plan: TilePlan, step: Step, given: Array) -> NDArray[np.float64]:
-        """Partial statistics of the zone of a tile, as in ``Statistic.numbers``, of what its graph has ``given``."""
+        """Return partial statistics of the zone of a tile, as in ``Statistic.numbers``, of what its graph has
+        ``given``.
+        """
         found: list[Array] = []
         start = 0
         for one, (rows, columns), shape in zip(self.statistics, self.maps, self._blocks(plan.y.tile), strict=True):
@@ -98,7 +100,7 @@ class DevicePartials:
         return np.concatenate(found)
 
     def _blocks(self, height: int) -> Iterator[tuple[int, int, int]]:
-        """The shape of what is given of each statistic."""
+        """Yield the shape of what is given of each statistic."""
         for one, (rows, _) in zip(self.statistics, self.maps, strict=True):
             yield 3 if one.kind == "moments" else one.grid[1], one.channels, rows.size(height)
 
@@ -110,7 +112,7 @@ class DevicePartials:
 
 
 def _bins_of(line: MapLine, tiles: AxisTiles, tile_start: int, zone: tuple[int, int], count: int) -> NDArray[np.bool_]:
-    """(count, n): which of the n rows of a tile's map are in the ``zone``, and in which bin of the whole map.
+    """Return (count, n): which of the n rows of a tile's map are in the ``zone``, and in which bin of the whole map.
 
     ``tile_start`` is where the tile lies in the domain; ``zone`` its part, see ``exactile.passes.statistic.ZONE``.
     """
@@ -142,7 +144,7 @@ def _over_rows(one: Statistic, rows: Array) -> Array:
 
 
 def _moments(block: Array, rows: NDArray[np.bool_], columns: int) -> list[Array]:
-    """Those of rows, all of as many pixels, become those of the zone."""
+    """Return those of rows, all of as many pixels, become those of the zone."""
     count = int(rows.sum())
     if not count * columns:
         return [np.zeros(1), np.zeros(3 * block.shape[1])]

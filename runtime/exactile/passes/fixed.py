@@ -68,7 +68,7 @@ class FixedStatistics:
         write(self, Path(path), overwrite=overwrite)
 
     def check(self, model: DeployedModel) -> None:
-        """Raises OptionError where they are not those of ``model``."""
+        """Raise OptionError where they are not those of ``model``."""
         name = model.contract.model_name
         check_takes_statistics(model)
         wanted = {
@@ -81,11 +81,11 @@ class FixedStatistics:
         self.check_key(name, model.statistics_key)
 
     def check_names(self, name: str, wanted: Mapping[str, tuple[int, ...]]) -> None:
-        """Raises OptionError where the network ``name`` takes other ones: ``wanted`` are their shapes."""
+        """Raise OptionError where the network ``name`` takes other ones: ``wanted`` are their shapes."""
         check_names(name, wanted, self.values, measured_with=self.model)
 
     def check_key(self, name: str, key: str) -> None:
-        """Raises OptionError where statistics of the network ``name`` belong to another ``key``."""
+        """Raise OptionError where statistics of the network ``name`` belong to another ``key``."""
         if self.belongs_to != key:
             raise OptionError(
                 f"these statistics, measured with {self.model}, are not those of {name} as it is given: its weights, "
@@ -101,7 +101,7 @@ def check_names(
     *,
     measured_with: str,
 ) -> None:
-    """Raises OptionError where the network ``name`` takes others than ``values``: ``wanted`` are their shapes."""
+    """Raise OptionError where the network ``name`` takes others than ``values``: ``wanted`` are their shapes."""
     given = {key: array.shape for key, array in values.items()}
     if given == dict(wanted):
         return
@@ -115,7 +115,7 @@ def check_names(
 
 
 def check_takes_statistics(model: DeployedModel) -> None:
-    """Raises OptionError where ``model`` has no passes that find statistics."""
+    """Raise OptionError where ``model`` has no passes that find statistics."""
     contract = model.contract
     if model.levels and model.statistics_key:
         return
@@ -131,7 +131,9 @@ def check_takes_statistics(model: DeployedModel) -> None:
 
 
 def read_statistics(path: str | PathLike[str]) -> FixedStatistics:
-    """Those that ``exactile measure`` wrote. Raises OptionError for a file that is missing, damaged or another one."""
+    """Return those that ``exactile measure`` wrote. Raises OptionError for a file that is missing, damaged or another
+    one.
+    """
     from exactile.passes.statistics_file import decode
 
     return decode(Path(path))

@@ -99,7 +99,7 @@ class LevelKeeping:
 
 
 def is_finished(level: Level, known: Container[str]) -> bool:
-    """Whether all statistics of ``level`` are among those ``known``, by graph input."""
+    """Return whether all statistics of ``level`` are among those ``known``, by graph input."""
     return all(name in known for statistic in level.statistics for name in statistic.inputs)
 
 

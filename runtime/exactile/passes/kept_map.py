@@ -46,14 +46,14 @@ class KeptMap:
         return tuple(named[dim] if size is None else size for dim, size in enumerate(self.shape))
 
     def sizes_at(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Rows and columns, for an image or tile of ``size``, (height, width)."""
+        """Return rows and columns, for an image or tile of ``size``, (height, width)."""
         rows, columns = (
             int(px * scale + more) for px, scale, more in zip(size, self.scale, self.constant, strict=True)
         )
         return rows, columns
 
     def shape_at(self, size: tuple[int, int]) -> tuple[int, ...]:
-        """The shape for an image or tile of ``size``, (height, width)."""
+        """Return the shape for an image or tile of ``size``, (height, width)."""
         found = dict(zip(self.axes, self.sizes_at(size), strict=True))
         return tuple(found[dim] if size is None else size for dim, size in enumerate(self.shape))
 

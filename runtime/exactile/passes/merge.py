@@ -38,7 +38,7 @@ class Merged:
             start = stop
 
     def state(self) -> NDArray[np.float64]:
-        """All that is known so far, (S,), a copy; ``restore`` goes on from there, to the same bits."""
+        """Return all that is known so far, (S,), a copy; ``restore`` goes on from there, to the same bits."""
         return np.concatenate([part.ravel() for merging in self._merging for part in merging.parts])
 
     def restore(self, state: NDArray[np.float64]) -> None:
@@ -53,7 +53,7 @@ class Merged:
             start += part.size
 
     def values(self) -> dict[str, NDArray[np.float32]]:
-        """The inputs of further graphs, by name."""
+        """Return the inputs of further graphs, by name."""
         found: dict[str, NDArray[np.float32]] = {}
         for merging in self._merging:
             one = merging.statistic
@@ -134,7 +134,7 @@ class _Moments:
         self._pixels[:] = total
 
     def values(self) -> tuple[Array, ...]:
-        """Channels of a group have the same number of pixels."""
+        """Return channels of a group have the same number of pixels."""
         means, spreads = (values.reshape(self.statistic.groups, -1) for values in (self._mean, self._spread))
         mean = means.mean(1)
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):

@@ -32,7 +32,7 @@ class MergingSink(NoSink):
         self._waiting: dict[Box, NDArray[Any]] = {}
 
     def write(self, box: Box, block: NDArray[Any]) -> None:
-        """Raises SinkError where what is found cannot be kept."""
+        """Raise SinkError where what is found cannot be kept."""
         self._waiting[box] = block
         while self._next in self._waiting:
             assert self._next is not None

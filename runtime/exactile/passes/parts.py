@@ -71,7 +71,7 @@ class PartsMade:
         self._free = _sets(store, cancellation)
 
     def take(self, tile: Box, zone: NDArray[np.int64]) -> Made:
-        """Arrays for what ``tile`` makes; waits while two sets are being written. Raises CancelledError."""
+        """Return arrays for what ``tile`` makes; waits while two sets are being written. Raises CancelledError."""
         arrays = self._store.parts(self._in_memory, tile, zone, self._buffers)
         buffers = None
         if self._on_disk:
@@ -112,7 +112,7 @@ class Made:
 
 
 def _sets(store: MapStore, cancellation: Cancellation) -> Channel[Buffers]:
-    """Those that are free."""
+    """Return those that are free."""
     free: Channel[Buffers] = Channel(SETS, cancellation)
     for _ in range(SETS):
         free.put(store.buffers())

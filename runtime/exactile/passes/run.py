@@ -66,7 +66,7 @@ class Passes:
     _done: float = 0.0
 
     def check(self) -> None:
-        """Raises OptionError for borders that extend the image by the halo: that of each pass is another one.
+        """Raise OptionError for borders that extend the image by the halo: that of each pass is another one.
 
         Raises DeviceError for images that GPUs do not take in passes.
         """
@@ -90,7 +90,7 @@ class Passes:
             )
 
     def planned(self, plan: Plan, found: Found) -> Found:
-        """``found``, with the tiles of passes that are still to be run; ``plan`` is that of the result.
+        """Return ``found``, with the tiles of passes that are still to be run; ``plan`` is that of the result.
 
         Raises BudgetError, PlanError.
         """
@@ -105,7 +105,7 @@ class Passes:
     def run(
         self, plan: Plan, constants: Constants, found: Found = NOTHING, keeping: Keeping | None = None
     ) -> dict[str, NDArray[Any]]:
-        """Every statistic, by the name of the input that takes it; ``plan`` is that of the result.
+        """Return every statistic, by the name of the input that takes it; ``plan`` is that of the result.
 
         What an earlier run has ``found`` stays as it is, as another grid of tiles would change its last digits: such
         passes are run only where maps that they make are needed. ``keeping`` is told what is found.
@@ -204,7 +204,7 @@ class Passes:
         return plan
 
     def level_plan(self, level: Level, size: tuple[int, int], tile: tuple[int, int] | None) -> TilePlan:
-        """That of ``run_level``. Raises BudgetError, PlanError."""
+        """Return that of ``run_level``. Raises BudgetError, PlanError."""
         self._check_size()
         return self._plan(self._level_planner(level, size), size, tile)[0]
 
@@ -217,7 +217,7 @@ class Passes:
         tile: tuple[int, int],
         part: Callable[[TilePlan], TilePlan],
     ) -> NDArray[np.float64]:
-        """The partial statistics, (Z, P), of the zones that ``part`` leaves of ``level_plan``, in its order.
+        """Return the partial statistics, (Z, P), of the zones that ``part`` leaves of ``level_plan``, in its order.
 
         ``run_level`` merges such. Raises BudgetError, PlanError, SourceError, EngineError, CancelledError.
         """
@@ -288,7 +288,9 @@ class Passes:
         *,
         exactly: bool,
     ) -> tuple[TilePlan, MemoryNeed, Compute]:
-        """A plan that the processor has room for, and what computes it; one of ``tile``, if need be ``exactly``."""
+        """Return a plan that the processor has room for, and what computes it; one of ``tile``, if need
+        be ``exactly``.
+        """
         while True:
             plan, need = self._plan(planner, size, tile)
             try:
@@ -350,7 +352,7 @@ class Passes:
 
 
 def _of_tile(planner: PassPlanner, source: Source, sink: NoSink, tile: tuple[int, int]) -> TilePlan:
-    """Raises BudgetError where it does not fit any more."""
+    """Raise BudgetError where it does not fit any more."""
     try:
         plan = planner.choose(source, sink, Wish(plan="tile", tile=tile)).plan
     except BudgetError as error:

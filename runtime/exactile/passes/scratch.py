@@ -23,7 +23,7 @@ LEFT_FREE_BYTES = 1 << 30
 
 
 def free_bytes(folder: Path) -> int:
-    """What may be taken of the disk of ``folder``."""
+    """Return what may be taken of the disk of ``folder``."""
     try:
         return max(0, shutil.disk_usage(folder).free - LEFT_FREE_BYTES)
     except OSError:
@@ -105,7 +105,7 @@ class ScratchMap:
         self._file.close()
 
     def _blocks(self, rows: Span, columns: Span) -> Iterator[_Block]:
-        """What lies together in the file, of all strips that hold some of ``columns``."""
+        """Yield what lies together in the file, of all strips that hold some of ``columns``."""
         for bounds in pairwise(self._bounds):
             strip = Span(*bounds)
             inside = strip.intersect(columns)
@@ -130,7 +130,7 @@ class ScratchMap:
         return np.empty(max(row_bytes, min(BLOCK_BYTES, rows.length * row_bytes)), np.uint8)
 
     def _shaped(self, memory: NDArray[np.uint8], block: _Block, part: NDArray[Any]) -> NDArray[Any]:
-        """``memory`` as a block of the file; ``part`` is in the order of the file."""
+        """Return ``memory`` as a block of the file; ``part`` is in the order of the file."""
         behind = self._in_row + 1
         shape = (block.rows.length, *part.shape[1:behind], block.strip.length, *part.shape[behind + 1 :])
         return memory[: prod(shape) * self._dtype.itemsize].view(self._dtype).reshape(shape)

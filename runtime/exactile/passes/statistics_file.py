@@ -59,7 +59,7 @@ class Header(Struct, frozen=True, kw_only=True):
 
 
 def check_target(path: Path, *, overwrite: bool) -> None:
-    """Raises OptionError, OutputExistsError, SinkError for what is not to be written."""
+    """Raise OptionError, OutputExistsError, SinkError for what is not to be written."""
     if path.suffix.lower() != SUFFIX:
         raise OptionError(f"statistics are written to a {SUFFIX} file, got {path}")
     if path.is_dir():

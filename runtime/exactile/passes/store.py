@@ -71,7 +71,7 @@ class MapStore:
             self._maps[one.output] = found
 
     def _in_memory(self, one: KeptMap) -> Array | None:
-        """Room for a map, None where there is none."""
+        """Return room for a map, None where there is none."""
         size, shape = one.bytes_at(self._size), one.shape_at(self._size)
         again = next((index for index, old in enumerate(self._dropped) if old.nbytes == size), None)
         found = self._room.take(size)
@@ -105,7 +105,7 @@ class MapStore:
             kept.lay_out(zones)
 
     def divided(self, maps: Sequence[KeptMap]) -> tuple[tuple[KeptMap, ...], tuple[KeptMap, ...]]:
-        """Those of ``maps`` that are in memory, and those in files."""
+        """Return those of ``maps`` that are in memory, and those in files."""
         on_disk = self.on_disk
         return (
             tuple(one for one in maps if one.output not in on_disk),
@@ -118,7 +118,7 @@ class MapStore:
         return frozenset(name for name, kept in self._maps.items() if isinstance(kept, ScratchMap))
 
     def buffers(self) -> Buffers:
-        """Memory for what ``read`` and ``parts`` give, until the pass ends."""
+        """Return memory for what ``read`` and ``parts`` give, until the pass ends."""
         self._buffers.append(Buffers())
         return self._buffers[-1]
 
@@ -134,14 +134,14 @@ class MapStore:
         self.end_pass()
 
     def read(self, maps: Sequence[KeptMap], tile: Box, buffers: Buffers) -> dict[str, Array]:
-        """The parts of ``maps`` that belong to ``tile``, in image pixels, by the names of graph inputs.
+        """Return the parts of ``maps`` that belong to ``tile``, in image pixels, by the names of graph inputs.
 
         They are not to be written, and hold until ``buffers`` are used again. Raises SinkError.
         """
         return {one.input: self._read(one, *_of_tile(one, tile), buffers) for one in maps}
 
     def parts(self, maps: Sequence[KeptMap], tile: Box, zone: NDArray[np.int64], buffers: Buffers) -> dict[str, Array]:
-        """Arrays for what ``tile`` makes of ``maps``, for ``write``, by the names of graph outputs.
+        """Return arrays for what ``tile`` makes of ``maps``, for ``write``, by the names of graph outputs.
 
         They hold until ``buffers`` are used again.
         """
@@ -198,7 +198,9 @@ class _Room:
         self.free: list[int] = []
 
     def take(self, size: int) -> bool:
-        """Room for a map; whether there is. What is held is released where it stands in the way, the oldest first."""
+        """Return room for a map; whether there is. What is held is released where it stands in the way, the oldest
+        first.
+        """
         if size in self.free:
             self.free.remove(size)
             return True
@@ -214,7 +216,9 @@ class _Room:
 
 
 def part_bytes(maps: Sequence[KeptMap], plan: Plan, on_disk: Container[str] | None) -> int:
-    """What the parts of ``maps`` take that belong to tiles of ``plan``; ``on_disk`` are maps in files, None: all."""
+    """Return what the parts of ``maps`` take that belong to tiles of ``plan``; ``on_disk`` are maps in files, None:
+    all.
+    """
     sets = min(len(plan), SETS)
     return sum(
         one.bytes_at(plan.tile_shape) * (sets if on_disk is None or one.output in on_disk else 1) for one in maps
@@ -222,7 +226,7 @@ def part_bytes(maps: Sequence[KeptMap], plan: Plan, on_disk: Container[str] | No
 
 
 def most_kept_bytes(model: DeployedModel, size: tuple[int, int]) -> int:
-    """The most bytes of kept maps at any time, for an image of ``size``, (height, width)."""
+    """Return the most bytes of kept maps at any time, for an image of ``size``, (height, width)."""
     most, kept = 0, dict[str, int]()
     for opened, dropped in lifetimes(model):
         kept.update((one.output, one.bytes_at(size)) for one in opened)
@@ -233,17 +237,17 @@ def most_kept_bytes(model: DeployedModel, size: tuple[int, int]) -> int:
 
 
 def most_on_disk(model: DeployedModel, size: tuple[int, int], memory_bytes: int) -> int:
-    """The most bytes of scratch files at any time, where ``memory_bytes`` of kept maps are in memory."""
+    """Return the most bytes of scratch files at any time, where ``memory_bytes`` of kept maps are in memory."""
     return max((sum(held.values()) for held in _on_disk(model, size, memory_bytes)), default=0)
 
 
 def maps_on_disk(model: DeployedModel, size: tuple[int, int], memory_bytes: int) -> frozenset[str]:
-    """The maps that are then in scratch files, by output."""
+    """Return the maps that are then in scratch files, by output."""
     return frozenset(name for held in _on_disk(model, size, memory_bytes) for name in held)
 
 
 def _on_disk(model: DeployedModel, size: tuple[int, int], memory_bytes: int) -> Iterator[Mapping[str, int]]:
-    """The bytes of maps in scratch files while each pass runs, by output."""
+    """Yield the bytes of maps in scratch files while each pass runs, by output."""
     room = _Room(memory_bytes)
     in_memory, on_disk = dict[str, int](), dict[str, int]()
     for opened, dropped in lifetimes(model):
@@ -268,14 +272,14 @@ def lifetimes(model: DeployedModel) -> list[tuple[tuple[KeptMap, ...], tuple[str
 
 
 def _of_tile(one: KeptMap, tile: Box) -> tuple[Span, Span]:
-    """The rows and columns of a whole map that a tile holds."""
+    """Return the rows and columns of a whole map that a tile holds."""
     rows, columns = one.sizes_at(tile.shape)
     first = int(tile.y.start * one.scale[0]), int(tile.x.start * one.scale[1])
     return Span(first[0], first[0] + rows), Span(first[1], first[1] + columns)
 
 
 def _of_zone(one: KeptMap, zone: NDArray[np.int64], rows: int, columns: int) -> tuple[Span, Span]:
-    """The rows and columns of a tile's part, of so many, that its zone holds."""
+    """Return the rows and columns of a tile's part, of so many, that its zone holds."""
     return _scaled(zone[:2], one.scale[0], rows), _scaled(zone[2:], one.scale[1], columns)
 
 

@@ -31,7 +31,7 @@ class Unread:
         """Nothing is copied."""
 
     def count(self) -> ReadCount:
-        """What was read of the image before."""
+        """Return what was read of the image before."""
         return self._source.count()
 
     def identity(self) -> Identity:

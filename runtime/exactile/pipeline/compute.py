@@ -40,7 +40,7 @@ class Ticket(Protocol):
         """
 
     def spans(self) -> Sequence[TimeSpan]:
-        """What was done when, once there are results."""
+        """Return what was done when, once there are results."""
 
     def release(self) -> None:
         """The results were taken; what held them goes round."""
@@ -72,7 +72,7 @@ class Compute(Protocol):
         """Tiles that go in together."""
 
     def staging(self, loads: int) -> AbstractContextManager[Sequence[Array]]:
-        """Buffers for the inputs of a run of ``loads``; each holds one load. They live until left."""
+        """Return buffers for the inputs of a run of ``loads``; each holds one load. They live until left."""
 
     def lane(self, index: int, *, free: Free, check: Callable[[], None]) -> AbstractContextManager[Lane]:
         """Wait until no other run has the lane, calling ``check``, which may raise; entered and left in its thread.

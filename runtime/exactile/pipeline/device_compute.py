@@ -61,7 +61,7 @@ class DeviceCompute:
 
     @contextmanager
     def staging(self, loads: int) -> Iterator[Sequence[Array]]:
-        """Pinned buffers. They are copied from until the last lane is left."""
+        """Yield pinned buffers. They are copied from until the last lane is left."""
         image = self.contract.image
         size = self.batch * prod(self.plan.tile_shape) * image.channels * np.dtype(image.dtype).itemsize
         count = min(loads, staging_buffers(len(self.posts), self.slots))
@@ -100,5 +100,5 @@ class DeviceCompute:
 
 
 def staging_buffers(lanes: int, slots: int) -> int:
-    """Staging buffers of a run that is long enough."""
+    """Return staging buffers of a run that is long enough."""
     return lanes * slots + BEING_STAGED

@@ -31,7 +31,7 @@ class Networks(Protocol):
     """Where a lane's network comes from; one is open at a time."""
 
     def take(self, role: EngineRole, rows: int) -> DeviceNetwork:
-        """The network for ``rows`` image rows; another one is closed before, once its work is done."""
+        """Return the network for ``rows`` image rows; another one is closed before, once its work is done."""
 
     @property
     def opening_s(self) -> float:
@@ -109,7 +109,7 @@ class DeviceLane:
         self.ring.synchronize()
 
     def results(self, slot: Slot, load: Load) -> list[Array]:
-        """The zones of a load whose copies out are done."""
+        """Return the zones of a load whose copies out are done."""
         if self.partials is not None:
             return [self._partials_of(self.partials, slot, load.steps[0])]
         found, start = [], 0
@@ -121,7 +121,7 @@ class DeviceLane:
         return found
 
     def spans(self, slot: Slot) -> list[TimeSpan]:
-        """When the three pieces of a load's work were done, by the device's clock."""
+        """Return when the three pieces of a load's work were done, by the device's clock."""
         name = f"cuda:{self.device.info.ordinal}"
         works = (("copy in", slot.copied_in), (INFER, slot.computed), ("copy out", slot.copied_out))
         with self.device.current():
@@ -153,7 +153,7 @@ class DeviceLane:
         return np.dtype(self.contract.result.dtype).itemsize
 
     def _used(self, load: Load) -> Bytes:
-        """The bytes of a staging buffer that hold the steps' inputs."""
+        """Return the bytes of a staging buffer that hold the steps' inputs."""
         assert load.staged is not None
         pixels = sum(prod(step.tile.shape) for step in load.steps)
         used: Bytes = load.staged[: pixels * self.contract.image.channels].view(np.uint8)
@@ -171,7 +171,7 @@ class DeviceLane:
         return (*((channels,) if channels else ()), *step.zor.shape)
 
     def _copies_out(self, slot: Slot, load: Load) -> Iterator[tuple[Bytes, Window]]:
-        """Each plane of each zone: where it goes, and where it lies in the device's output."""
+        """Yield each plane of each zone: where it goes, and where it lies in the device's output."""
         if self.partials is not None:
             size = self.partials.numbers_at(self.plan.y.tile) * 4
             yield slot.result.array[:size], Window(offset_bytes=0, rows=1, row_bytes=size, pitch_bytes=size)
@@ -231,7 +231,7 @@ class DeviceTicket:
 
 
 def masks_at(slot: Slot, partials: DevicePartials | None, plan: Plan) -> dict[str, int]:
-    """Where the graph of a pass finds its masks of columns."""
+    """Return where the graph of a pass finds its masks of columns."""
     if partials is None or slot.told is None:
         return {}
     start = slot.told[1].address
@@ -245,7 +245,7 @@ def addresses(
     place: StripPlace | None,
     constants: Mapping[str, int],
 ) -> dict[str, int]:
-    """Where a network finds its inputs and puts its outputs; the carries of ``place`` then change."""
+    """Return where a network finds its inputs and puts its outputs; the carries of ``place`` then change."""
     found = {contract.image.name: slot.input.address, contract.result.name: slot.output.address, **constants}
     if place is not None and carries is not None:
         found |= carries.addresses(place.role, place.band)

@@ -12,7 +12,9 @@ MOST_REPLAYS = 256
 
 
 def replays_of(slots: int, bands: int) -> int:
-    """How many graphs a network can have: one for the addresses of each slot, with each turn of each band's carries."""
+    """Return how many graphs a network can have: one for the addresses of each slot, with each turn of each band's
+    carries.
+    """
     return min(MOST_REPLAYS, slots * 2 * max(1, bands))
 
 

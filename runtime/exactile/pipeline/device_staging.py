@@ -26,7 +26,7 @@ class Staging:
 
     @contextmanager
     def buffers(self, count: int, size_bytes: int) -> Iterator[Sequence[Bytes]]:
-        """``count`` buffers of ``size_bytes`` each; the device's context is current meanwhile.
+        """Yield ``count`` buffers of ``size_bytes`` each; the device's context is current meanwhile.
 
         Raises DeviceMemoryError.
         """

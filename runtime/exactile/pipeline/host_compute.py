@@ -114,12 +114,12 @@ class HostLane:
         self._engine.cancel()
 
     def _input_view(self, step: Step, staged: Array) -> Array:
-        """A buffer as the step's input, (H, W, C); buffers are as large as the largest input."""
+        """Return a buffer as the step's input, (H, W, C); buffers are as large as the largest input."""
         shape = (*step.tile.shape, self._contract.image.channels)
         return staged[: prod(shape)].reshape(shape)
 
     def _result_view(self, step: Step, result: Array) -> Array:
-        """A buffer as the step's output, (H', W') or (C', H', W')."""
+        """Return a buffer as the step's output, (H', W') or (C', H', W')."""
         channels = self._contract.result.channels
         shape = (*((channels,) if channels else ()), *self._plan.output_shape(step))
         return result[: prod(shape)].reshape(shape)

@@ -44,7 +44,7 @@ class NodataMarks:
                 self._tiles[step.zor] = bits
 
     def mark(self, step: Step, block: Array) -> Array:
-        """``block`` (H, W), the labels of the step's zone, with those without data marked; it may be changed."""
+        """Return ``block`` (H, W), the labels of the step's zone, with those without data marked; it may be changed."""
         box = self._image_box(step.zor)
         found = self._found(step, box)
         for domain, zone, inside in ((self._plan.y, step.zor.y, box.y), (self._plan.x, step.zor.x, box.x)):
@@ -59,7 +59,7 @@ class NodataMarks:
         return Box(self._plan.y.domain.image_span(zone.y), self._plan.x.domain.image_span(zone.x))
 
     def _found(self, step: Step, box: Box) -> NDArray[np.bool_]:
-        """(H, W): where the image has no data in ``box``; what lies above it in a band is forgotten."""
+        """Return (H, W): where the image has no data in ``box``; what lies above it in a band is forgotten."""
         if not isinstance(step, StripStep):
             with self._lock:
                 bits = self._tiles.pop(step.zor)
@@ -79,7 +79,7 @@ class NodataMarks:
 
 
 def _at_scale(found: NDArray[np.bool_], domain: AxisDomain, zone: Span, inside: Span) -> NDArray[np.bool_]:
-    """``found``, whose rows are the image's in ``inside``, at the result's rows in ``zone``."""
+    """Return ``found``, whose rows are the image's in ``inside``, at the result's rows in ``zone``."""
     if domain.geometry.scale == 1 and zone.length == inside.length:
         return found
     spans = [domain.image_span(Span(row, row + 1)) for row in range(zone.start, zone.stop)]

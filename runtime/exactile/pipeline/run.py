@@ -132,7 +132,9 @@ class Pipeline:
         self._wait(threads)
 
     def _queues(self, capacity: int) -> list[Channel[Load]]:
-        """What each lane takes its loads from: strips of a band follow each other in one lane, tiles go to any."""
+        """Return what each lane takes its loads from: strips of a band follow each other in one lane,
+        tiles go to any.
+        """
         if isinstance(self.plan, StripPlan):
             return [Channel(capacity, self.cancellation) for _ in range(self.compute.lanes)]
         return [Channel(capacity, self.cancellation)] * self.compute.lanes
@@ -169,7 +171,7 @@ class Pipeline:
         self.read()
 
     def _loads(self, free: Channel[Array]) -> Iterator[Load]:
-        """Every step that is to be computed, staged, and those that are background."""
+        """Yield every step that is to be computed, staged, and those that are background."""
         steps: list[Step] = []
         buffer: Array | None = None
         number = count()
@@ -211,14 +213,14 @@ class Pipeline:
             self._tell(span, (step,))
 
     def _is_background(self, step: Step, pixels: Array) -> bool:
-        """Whether nothing but background lies in the image where ``step`` gives the result."""
+        """Return whether nothing but background lies in the image where ``step`` gives the result."""
         if self.background is None or not step.zor.area:
             return False
         box = Box(self.plan.y.domain.image_span(step.zor.y), self.plan.x.domain.image_span(step.zor.x))
         return bool(box.area) and self.background.is_empty(box, pixels[box.slices(step.tile)])
 
     def _background_of(self, step: Step) -> Array:
-        """The result where there is nothing but background: a view of one pixel."""
+        """Return the result where there is nothing but background: a view of one pixel."""
         assert self.background is not None
         self.skipped.tiles += 1
         self.skipped.pixels += step.zor.area

@@ -15,7 +15,7 @@ from exactile.sources.protocol import ReadPlan, Source
 
 
 def read_plan(plan: TilePlan | StripPlan) -> ReadPlan:
-    """What staging every tile of ``plan`` will read."""
+    """Return what staging every tile of ``plan`` will read."""
     height, width = plan.image_shape
     return ReadPlan(
         rows=tuple(needed_span(span, height, plan.border) for span in plan.y.tile_spans),

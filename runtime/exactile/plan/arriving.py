@@ -65,20 +65,20 @@ class ArrivingRows:
         return self._geometry.accepted_size(1)
 
     def result_rows(self, height: int) -> int:
-        """Rows of the result of an image of ``height`` rows."""
+        """Return rows of the result of an image of ``height`` rows."""
         return AxisDomain.of(self._geometry, height, self._border).result_size
 
     def domain_of(self, height: int) -> AxisDomain:
-        """The rows as the network sees them, of an image of ``height`` rows."""
+        """Return the rows as the network sees them, of an image of ``height`` rows."""
         return AxisDomain.of(self._geometry, height, self._border)
 
     def ready(self) -> Iterator[ArrivingStrip]:
-        """The strips that can run now, in order; to be run before more rows arrive."""
+        """Yield the strips that can run now, in order; to be run before more rows arrive."""
         while (strip := self._next(closed=False)) is not None:
             yield strip
 
     def rest(self) -> Iterator[ArrivingStrip]:
-        """The strips that remain when no row comes any more. Only after a strip has run."""
+        """Yield the strips that remain when no row comes any more. Only after a strip has run."""
         while (strip := self._next(closed=True)) is not None:
             yield strip
 

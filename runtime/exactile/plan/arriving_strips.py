@@ -13,7 +13,8 @@ from exactile.plan.border import Border
 def strips_for_stream(
     model: DeployedModel, width: int, height: int | None, border: Border
 ) -> tuple[AxisGeometry, StripModel]:
-    """The geometry along rows and the strips for an image of ``width`` pixels, of ``height`` rows where it is known.
+    """Return the geometry along rows and the strips for an image of ``width`` pixels, of ``height`` rows where it is
+    known.
 
     Where it is not, one set of strips must do for every height that the network takes as it is, or it is refused: the
     first strip runs before the height is known. Raises PlanError.

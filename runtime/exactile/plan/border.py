@@ -36,7 +36,7 @@ def image_indices(span: Span, size: int, border: Border) -> NDArray[np.int64]:
 
 
 def needed_span(span: Span, size: int, border: Border) -> Span:
-    """The smallest span of the image that holds every pixel standing in ``span``."""
+    """Return the smallest span of the image that holds every pixel standing in ``span``."""
     if 0 <= span.start < span.stop <= size:
         return span  # the most of a plan's spans, of which there can be millions
     indices = image_indices(span, size, border)

@@ -76,7 +76,7 @@ class MemoryNeed:
     beside: int = 1
 
     def times(self, runs: int) -> MemoryNeed:
-        """What so many runs side by side need; nothing is wished for."""
+        """Return what so many runs side by side need; nothing is wished for."""
         return replace(
             self,
             weights_bytes=runs * self.weights_bytes,
@@ -100,11 +100,11 @@ class MemoryNeed:
         return self.process_bytes + max(running, apart)
 
     def granted_cache(self, budget_bytes: int) -> int:
-        """What of the cache fits into the budget."""
+        """Return what of the cache fits into the budget."""
         return max(0, min(self.cache_bytes, budget_bytes - self.needed_bytes))
 
     def granted_spare(self, budget_bytes: int) -> int:
-        """What is then left for the sink to have as it likes; no tile is smaller for that."""
+        """Return what is then left for the sink to have as it likes; no tile is smaller for that."""
         left = budget_bytes - self.needed_bytes - self.granted_cache(budget_bytes)
         return max(0, min(self.spare_bytes, left))
 
@@ -114,7 +114,7 @@ class MemoryNeed:
         return on_device and self.needed_bytes + reserved <= budget_bytes
 
     def shortage(self, budget_bytes: int) -> str:
-        """What there is too little of for this, and what to do."""
+        """Return what there is too little of for this, and what to do."""
         if self.device_refusal:
             return self.device_refusal
         if self.device_bytes > self.most_device_bytes:
@@ -133,12 +133,12 @@ Measure = Callable[[TilePlan], MemoryNeed]
 
 
 def input_slots(lanes: int) -> int:
-    """One tile is read; of each lane, one waits and one is inferred."""
+    """Return one tile is read; of each lane, one waits and one is inferred."""
     return (INPUT_SLOTS - 1) * lanes + 1
 
 
 def slot_bytes(contract: Contract, plan: TilePlan | StripPlan) -> int:
-    """Bytes of the staging buffers for input tiles and results."""
+    """Return bytes of the staging buffers for input tiles and results."""
     image, result = contract.image, contract.result
     tile_bytes = prod(plan.tile_shape) * image.channels * np.dtype(image.dtype).itemsize
     values = prod(plan.tile_output_shape) * max(1, result.channels)
@@ -158,7 +158,8 @@ def choose_tiles(
     lanes: int = 1,
     speed: Speed = USUAL,
 ) -> TilePlan:
-    """The plan of least predicted cost whose need fits ``budget_bytes``: pixels computed, and each tile by itself.
+    """Return the plan of least predicted cost whose need fits ``budget_bytes``: pixels computed, and each tile by
+    itself.
 
     On a CPU, what a pixel costs depends on the memory of a tile, by ``speed``. ``lanes`` are those of the plan.
 
@@ -194,7 +195,7 @@ def choose_tiles(
 def _small_plans(
     smallest: TilePlan, rows: list[tuple[int, int]], columns: list[tuple[int, int]], geometry: Geometry
 ) -> Iterator[TilePlan]:
-    """The smallest tile, some that are not much larger, and low ones that are wide.
+    """Yield the smallest tile, some that are not much larger, and low ones that are wide.
 
     Which takes least depends on what sources and sinks hold meanwhile, too.
     """
@@ -212,14 +213,14 @@ def _small_plans(
 
 
 def least_budget(need: MemoryNeed) -> int:
-    """The smallest budget that ``need`` fits, in whole MiB: processes differ by some pages."""
+    """Return the smallest budget that ``need`` fits, in whole MiB: processes differ by some pages."""
     whole = need.needed_bytes + need.cache_bytes
     least = min(whole, int(need.needed_bytes / (1 - LARGEST_CACHE_SHARE)) + 1)
     return round_up(least + SPREAD_BYTES, 1 << 20)
 
 
 def axis_candidates(domain: AxisDomain) -> list[tuple[int, int]]:
-    """(tile, number of tiles) along one axis: for each number of tiles the smallest tile that achieves it."""
+    """Return (tile, number of tiles) along one axis: for each number of tiles the smallest tile that achieves it."""
     stride = domain.geometry.stride
     found: dict[int, int] = {}
     for tile in range(domain.size, domain.smallest_tile - 1, -stride):
@@ -266,7 +267,7 @@ def _activation_bytes(contract: Contract, heights: NDArray[Any], widths: NDArray
 
 
 def format_bytes(count: float) -> str:
-    """``1610612736`` -> ``1.50 GiB``."""
+    """Return ``1610612736`` -> ``1.50 GiB``."""
     for unit in ("B", "KiB", "MiB"):
         if abs(count) < 1024:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
@@ -279,7 +280,7 @@ BYTES |= {"g": 10**9, "gb": 10**9, "gib": 1 << 30, "t": 10**12, "tb": 10**12, "t
 
 
 def parse_bytes(text: str | None, option: str = "--memory") -> int | None:
-    """``2GiB``, ``1500MB``, ``1.5GiB`` or a number of bytes."""
+    """Return ``2GiB``, ``1500MB``, ``1.5GiB`` or a number of bytes."""
     if text is None:
         return None
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", text)

@@ -52,7 +52,8 @@ class PlanSearch:
     speed: Speed = USUAL
 
     def best(self) -> Choice:
-        """The plan that is predicted to be the fastest; of those that take about the same time, a much smaller one.
+        """Return the plan that is predicted to be the fastest; of those that take about the same time, a much smaller
+        one.
 
         Raises BudgetError, and PlanError where the image has too few tiles for the lanes.
         """
@@ -83,18 +84,18 @@ class PlanSearch:
         return Choice(plan=best.plan, passes=predicted_passes(best.plan), reason=reason)
 
     def tiles(self) -> Plan:
-        """The fastest tiles. Raises PlanError, BudgetError."""
+        """Return the fastest tiles. Raises PlanError, BudgetError."""
         return self._tiles().plan
 
     def strips(self) -> Plan:
-        """The fastest strips; of those that take hardly longer, the fewest bands, and the lowest strips.
+        """Return the fastest strips; of those that take hardly longer, the fewest bands, and the lowest strips.
 
         Raises PlanError where the network does not allow strips, BudgetError where nothing fits.
         """
         return self._strips().plan
 
     def shaped(self, plan: Plan) -> Plan:
-        """``plan``, whose shape is given, in its lanes. Raises PlanError where none of their numbers can be."""
+        """Return ``plan``, whose shape is given, in its lanes. Raises PlanError where none of their numbers can be."""
         counts = [count for count in self.lanes.counts if count <= pieces(plan)]
         if not counts:
             return in_lanes(plan, self.lanes.counts[0])
@@ -122,7 +123,7 @@ class PlanSearch:
         return self._of_all_counts(self._strips_in)
 
     def _of_all_counts(self, make: Callable[[int, float], Plan]) -> Predicted:
-        """The plan whose number of lanes is worth it. Raises what the first number raised, where none can be.
+        """Return the plan whose number of lanes is worth it. Raises what the first number raised, where none can be.
 
         ``make`` is given the time of the fastest plan so far, and raises PlanError where all of its plans take longer.
         """
@@ -148,7 +149,7 @@ class PlanSearch:
         )
 
     def _strips_in(self, count: int, limit: float) -> Plan:
-        """The fastest strips in ``count`` lanes, by bands that can be dealt to them evenly.
+        """Return the fastest strips in ``count`` lanes, by bands that can be dealt to them evenly.
 
         Bands whose halo alone makes them slower than ``limit`` are not looked at.
         """
@@ -181,7 +182,8 @@ class PlanSearch:
 
 
 def strip_plan(model: DeployedModel, image: tuple[int, int], border: Border, *, rows: int, band: int) -> Plan:
-    """Strips of ``rows`` rows; an image too low for a first and a last strip goes through each band in one piece.
+    """Return strips of ``rows`` rows; an image too low for a first and a last strip goes through each band in one
+    piece.
 
     So does one of a height that the network takes and that cannot be cut. Raises PlanError where the network does not
     allow strips.
@@ -195,7 +197,9 @@ def strip_plan(model: DeployedModel, image: tuple[int, int], border: Border, *, 
 
 
 def _strips_or_refuse(model: DeployedModel, geometry: Geometry) -> StripModel | None:
-    """The strips for images of ``geometry``; None where such images go through in one piece. Raises PlanError."""
+    """Return the strips for images of ``geometry``; None where such images go through in one piece.
+    Raises PlanError.
+    """
     strips = model.strips_at(geometry)
     if strips is None and (model.strips is None or not geometry.y.one_pass):
         raise PlanError(f"this network cannot be run in strips: {model.no_strips_at(geometry)}; use --plan tile")
@@ -203,7 +207,7 @@ def _strips_or_refuse(model: DeployedModel, geometry: Geometry) -> StripModel | 
 
 
 def model_at(model: DeployedModel, image: tuple[int, int], border: Border) -> DeployedModel:
-    """``model`` with the graphs for an ``image`` of (height, width) pixels."""
+    """Return ``model`` with the graphs for an ``image`` of (height, width) pixels."""
     return model.at(_domains(model, image, border).geometry)
 
 
@@ -224,7 +228,7 @@ def _domains(model: DeployedModel, image: tuple[int, int], border: Border) -> _D
 
 
 def _rows(domain: AxisDomain, strips: StripModel | None) -> Iterator[int]:
-    """Strip heights worth trying, rising."""
+    """Yield strip heights worth trying, rising."""
     stride = domain.geometry.stride
     if strips is None or domain.size < least_rows(strips):
         yield domain.size
@@ -234,6 +238,6 @@ def _rows(domain: AxisDomain, strips: StripModel | None) -> Iterator[int]:
 
 
 def _bands(domain: AxisDomain, lanes: int, most_columns: float) -> list[int]:
-    """Band widths, the widest first, of which each lane gets as many, and all together no more columns."""
+    """Return band widths, the widest first, of which each lane gets as many, and all together no more columns."""
     found = [(band, bands) for band, bands in axis_candidates(domain) if bands % lanes == 0]
     return [band for band, bands in found if band * bands <= most_columns][:MOST_BANDS]

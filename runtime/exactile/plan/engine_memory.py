@@ -17,11 +17,11 @@ class EngineMemory:
     activations_factor: float = ACTIVATION_MARGIN
 
     def weights(self, weights_bytes: int) -> int:
-        """What stays as long as the engine is open, or is taken while it is opened."""
+        """Return what stays as long as the engine is open, or is taken while it is opened."""
         return self.opening_bytes + int(weights_bytes * self.weights_factor)
 
     def activations(self, activation_bytes: int) -> int:
-        """What a run takes beside that."""
+        """Return what a run takes beside that."""
         return int(activation_bytes * self.activations_factor)
 
 

@@ -35,13 +35,15 @@ class LaneChoice:
 
     @classmethod
     def up_to(cls, threads: int) -> LaneChoice:
-        """1, 2, 4, ... and one lane for each thread."""
+        """Return 1, 2, 4, ... and one lane for each thread."""
         powers = [1 << power for power in range(threads.bit_length()) if 1 << power <= threads]
         return cls(counts=tuple(dict.fromkeys([*powers, threads])))
 
 
 def lane_choice(model: DeployedModel, asked: int | None, *, threads: int, on_gpu: bool) -> LaneChoice:
-    """The numbers of lanes that plans of ``model`` may have; where one is ``asked`` for, that. Raises OptionError."""
+    """Return the numbers of lanes that plans of ``model`` may have; where one is ``asked`` for, that. Raises
+    OptionError.
+    """
     reason = ""
     if on_gpu:
         reason = "a GPU is one lane, and its plans have no others"
@@ -59,12 +61,12 @@ def lane_choice(model: DeployedModel, asked: int | None, *, threads: int, on_gpu
 
 
 def pieces(plan: TilePlan | StripPlan) -> int:
-    """What can be run side by side: bands, or tiles."""
+    """Return what can be run side by side: bands, or tiles."""
     return plan.bands if isinstance(plan, StripPlan) else len(plan)
 
 
 def in_lanes(plan: AnyPlan, lanes: int) -> AnyPlan:
-    """``plan`` in so many lanes. Raises PlanError where some would have nothing to do."""
+    """Return ``plan`` in so many lanes. Raises PlanError where some would have nothing to do."""
     if lanes > pieces(plan):
         what = "band(s)" if isinstance(plan, StripPlan) else "tile(s)"
         height, width = plan.tile_shape
@@ -76,11 +78,11 @@ def in_lanes(plan: AnyPlan, lanes: int) -> AnyPlan:
 
 
 def unevenness(plan: TilePlan | StripPlan) -> float:
-    """The time of the lane that has most to do, by that of lanes that have as much as each other."""
+    """Return the time of the lane that has most to do, by that of lanes that have as much as each other."""
     lanes, count = plan.lanes, pieces(plan)
     return -(-count // lanes) * lanes / count
 
 
 def less_waiting(waiting: float, lanes: int, threads: int) -> float:
-    """The time of lanes that have as much to do as each other, by that of one lane."""
+    """Return the time of lanes that have as much to do as each other, by that of one lane."""
     return (1 + waiting * log2(max(1, threads // lanes))) / (1 + waiting * log2(threads))

@@ -21,7 +21,9 @@ from exactile.plan.tiles import AxisTiles, TilePlan
 
 
 def part_of(plan: Plan, box: Box) -> Plan:
-    """The steps of ``plan`` that give ``box``, in result pixels, which is not empty; the zones are cut at its edges."""
+    """Return the steps of ``plan`` that give ``box``, in result pixels, which is not empty; the zones are cut at its
+    edges.
+    """
     x = _tiles_of(plan.x, box.x)
     if isinstance(plan, TilePlan):
         return replace(plan, x=x, y=_tiles_of(plan.y, box.y))
@@ -39,7 +41,7 @@ class Zones:
         return len(self.rows) * len(self.columns)
 
     def first(self, plan: TilePlan) -> int:
-        """The place of the first of them in the plan's order; the others follow it."""
+        """Return the place of the first of them in the plan's order; the others follow it."""
         return self.rows.start * len(plan.x.zors) + self.columns.start
 
     def boxes(self, plan: TilePlan) -> Iterator[Box]:
@@ -47,12 +49,12 @@ class Zones:
         return (Box(plan.y.zors[row], plan.x.zors[column]) for row in self.rows for column in self.columns)
 
     def of(self, plan: TilePlan) -> TilePlan:
-        """The tiles of ``plan`` that have them."""
+        """Return the tiles of ``plan`` that have them."""
         return replace(plan, y=_some(plan.y, self.rows), x=_some(plan.x, self.columns))
 
 
 def zones_of(plan: TilePlan, count: int) -> Iterator[Zones]:
-    """All zones of ``plan``, in pieces of about ``count`` zones, in its order."""
+    """Return all zones of ``plan``, in pieces of about ``count`` zones, in its order."""
     rows, columns = len(plan.y.zors), len(plan.x.zors)
     if count >= columns:
         step = count // columns
@@ -103,7 +105,8 @@ def _strips_of(plan: StripPlan, span: Span) -> AxisStrips:
 
 
 def fitted(plan: TilePlan, edge: int) -> TilePlan:
-    """Tiles no larger than those of ``plan`` whose zones end at multiples of ``edge`` result pixels, where there are.
+    """Return tiles no larger than those of ``plan`` whose zones end at multiples of ``edge`` result pixels, where there
+    are.
 
     Otherwise ``plan``: tiles at the edges of boxes are then computed for each box that they give pixels of.
     """
@@ -111,7 +114,7 @@ def fitted(plan: TilePlan, edge: int) -> TilePlan:
 
 
 def next_larger(plan: TilePlan, edge: int) -> tuple[int, int]:
-    """The smallest tile, (height, width), that is larger than that of ``plan`` and whose zones divide ``edge``.
+    """Return the smallest tile, (height, width), that is larger than that of ``plan`` and whose zones divide ``edge``.
 
     Along an axis where there is none, that of ``plan``.
     """
@@ -128,7 +131,7 @@ def _fitted(axis: AxisTiles, edge: int) -> AxisTiles:
 
 
 def _dividing(axis: AxisTiles, edge: int) -> Iterator[tuple[int, int]]:
-    """Zones that divide ``edge``, in input pixels, the largest first, and the tiles that they need."""
+    """Yield zones that divide ``edge``, in input pixels, the largest first, and the tiles that they need."""
     domain, geometry = axis.domain, axis.domain.geometry
     if domain.result_size <= edge or domain.result_start:
         return
@@ -150,7 +153,7 @@ def _before(axis: AxisTiles) -> int:
 
 
 def _regular(axis: AxisTiles, advance: int, tile: int) -> AxisTiles:
-    """Tiles whose zones are ``advance`` input pixels, the first at the edge of the domain."""
+    """Return tiles whose zones are ``advance`` input pixels, the first at the edge of the domain."""
     domain, geometry, before = axis.domain, axis.domain.geometry, _before(axis)
     size = geometry.output_position(advance)
     zones = [Span(at, min(at + size, domain.result_size)) for at in range(0, domain.result_size, size)]

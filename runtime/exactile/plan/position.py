@@ -13,7 +13,7 @@ Position = NDArray[np.int64]
 
 
 def position_of(y: AxisDomain, x: AxisDomain, tile: Box) -> Position:
-    """``tile`` is in image pixels; what borders add to the image counts as part of the whole."""
+    """Return ``tile`` is in image pixels; what borders add to the image counts as part of the whole."""
     return np.array(
         [tile.y.start + y.image_start, y.size, tile.x.start + x.image_start, x.size],
         np.int64,

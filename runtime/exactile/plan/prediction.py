@@ -35,13 +35,13 @@ class Predicted:
 
 
 def predicted_passes(plan: Plan) -> float:
-    """What ``plan`` computes, in passes over the wanted pixels."""
+    """Return what ``plan`` computes, in passes over the wanted pixels."""
     share = plan.computed_pixels / plan.wanted_pixels
     return share if isinstance(plan, TilePlan) else share * plan.strips.passes(plan.rows)
 
 
 def predicted(plan: Plan, *, activation_bytes: int, needed_bytes: int, speed: Speed = USUAL) -> Predicted:
-    """The time of ``plan``, whose inferences take ``activation_bytes`` of the bytes that it needs."""
+    """Return the time of ``plan``, whose inferences take ``activation_bytes`` of the bytes that it needs."""
     kind: PlanKind = "strip" if isinstance(plan, StripPlan) else "tile"
     inference = float(speed.of(kind, plan.lanes, activation_bytes))
     time = predicted_passes(plan) * inference * unevenness(plan)
@@ -50,7 +50,9 @@ def predicted(plan: Plan, *, activation_bytes: int, needed_bytes: int, speed: Sp
 
 
 def worthwhile(found: Sequence[Predicted]) -> Predicted:
-    """The fastest of plans in a rising number of lanes; not one that gains too little for the memory of its engines."""
+    """Return the fastest of plans in a rising number of lanes; not one that gains too little for the memory of its
+    engines.
+    """
     best = found[0]
     for other in found[1:]:
         if other.time < best.time * (1 - ABOUT_THE_SAME):
@@ -59,7 +61,7 @@ def worthwhile(found: Sequence[Predicted]) -> Predicted:
 
 
 def frugal(found: Sequence[Predicted]) -> Predicted:
-    """The fastest, or one that takes about the same time and needs much less memory."""
+    """Return the fastest, or one that takes about the same time and needs much less memory."""
     best = min(found, key=lambda one: one.time)
     alike = (one for one in found if one.time <= best.time * (1 + ABOUT_THE_SAME))
     least = min(alike, key=lambda one: one.needed_bytes)

@@ -63,7 +63,7 @@ class Speed:
         object.__setattr__(self, "_scale", float(np.median(by_rule)))
 
     def of(self, kind: PlanKind, lanes: int, activation_bytes: ArrayLike) -> NDArray[np.float64]:
-        """Times of inferences in ``lanes`` that take so many bytes together."""
+        """Return times of inferences in ``lanes`` that take so many bytes together."""
         curve = self._curves.get((kind, lanes))
         if curve is None:
             return self._scale * self._by_rule(kind, lanes, activation_bytes)
@@ -72,11 +72,13 @@ class Speed:
         return np.interp(sizes, *curve) * beyond
 
     def once(self, activation_bytes: ArrayLike) -> NDArray[np.float64]:
-        """Pixels that could be computed while the memory of inferences in all lanes is touched for the first time."""
+        """Return pixels that could be computed while the memory of inferences in all lanes is touched for the first
+        time.
+        """
         return np.maximum(np.asarray(activation_bytes, np.float64) - AT_HAND_BYTES, 0) * self.touching
 
     def least(self, kind: PlanKind, lanes: int) -> float:
-        """The time that no inference falls below."""
+        """Return the time that no inference falls below."""
         curve = self._curves.get((kind, lanes))
         return float(self.of(kind, lanes, 0)) if curve is None else float(curve[1].min())
 

@@ -26,7 +26,7 @@ class StripCost:
 
 
 def strip_costs(geometry: Geometry, strips: StripModel) -> tuple[StripCost, ...]:
-    """The usual strip heights and widths, rounded up to what the network accepts."""
+    """Return the usual strip heights and widths, rounded up to what the network accepts."""
     found = []
     for width in dict.fromkeys(geometry.x.accepted_size(width) for width in USUAL_WIDTHS_PX):
         for rows in dict.fromkeys(round_up(rows, geometry.y.stride) for rows in USUAL_STRIPS_PX):

@@ -49,7 +49,7 @@ class AxisDomain:
 
     @classmethod
     def of(cls, geometry: AxisGeometry, image_size: int, border: Border) -> AxisDomain:
-        """The domain of an image of ``image_size`` pixels."""
+        """Return the domain of an image of ``image_size`` pixels."""
         if image_size < 1:
             raise PlanError(f"the image has {image_size} pixels along one axis")
         if border == "model":
@@ -76,7 +76,7 @@ class AxisDomain:
         )
 
     def check_positions(self) -> None:
-        """Raises PlanError where operators depend on the position, and an image is longer than positions are exact."""
+        """Raise PlanError where operators depend on the position, and an image is longer than positions are exact."""
         longest = self.size * max(1, ceil(self.geometry.scale))
         if self.geometry.placed and longest > MOST_PLACED_PX:
             raise PlanError(
@@ -101,27 +101,29 @@ class AxisDomain:
         return self.result_start / geometry.scale + geometry.origin - self.image_start
 
     def image_span(self, result: Span) -> Span:
-        """The image pixels that ``result``, in result pixels, stands for."""
+        """Return the image pixels that ``result``, in result pixels, stands for."""
         geometry, moved = self.geometry, self.geometry.offset - self.image_start
         start = floor((result.start + self.result_start) / geometry.scale) + moved
         stop = ceil((result.stop + self.result_start) / geometry.scale) + moved
         return Span(0, self.image_size).intersect(Span(start, stop))
 
     def tile_for(self, asked: int, geometry: AxisGeometry) -> int:
-        """The tile to run where ``asked`` pixels suit sizes of another remainder of ``geometry``: the next larger."""
+        """Return the tile to run where ``asked`` pixels suit sizes of another remainder of ``geometry``: the next
+        larger.
+        """
         suits = {geometry.remainder, *(other.remainder for other in geometry.others or ())}
         fits = asked < self.size and asked % geometry.stride in suits
         return min(self.size, self.geometry.accepted_size(asked)) if fits else min(self.size, asked)
 
     def advance(self, tile: int) -> int:
-        """Input pixels from one tile's start to the next one's."""
+        """Return input pixels from one tile's start to the next one's."""
         geometry = self.geometry
         last_boundary = round_down(tile - geometry.margin_after, geometry.stride)
         return last_boundary - round_up(geometry.margin_before, geometry.stride)
 
 
 def _result_size(geometry: AxisGeometry, image_size: int, domain_size: int) -> int:
-    """Output pixels that belong to the image: the alignment padding's share is cropped at the end."""
+    """Return output pixels that belong to the image: the alignment padding's share is cropped at the end."""
     exact = ceil(image_size * geometry.scale + geometry.size_constant)
     if exact < 1:
         raise PlanError(
@@ -243,7 +245,7 @@ class TilePlan:
         return self.y.tile_output, self.x.tile_output
 
     def output_shape(self, _step: Step) -> tuple[int, int]:
-        """Pixels that the network gives for one step: the same for all tiles."""
+        """Return pixels that the network gives for one step: the same for all tiles."""
         return self.tile_output_shape
 
     @property
@@ -287,6 +289,6 @@ class TilePlan:
 
 
 def suiting_tile(geometry: Geometry, image: tuple[int, int], border: Border, tile: tuple[int, int]) -> tuple[int, int]:
-    """The ``tile`` that ``TilePlan.of`` makes of one that suits images of another remainder."""
+    """Return the ``tile`` that ``TilePlan.of`` makes of one that suits images of another remainder."""
     y, x = AxisDomain.of(geometry.y, image[0], border), AxisDomain.of(geometry.x, image[1], border)
     return y.tile_for(tile[0], geometry.y), x.tile_for(tile[1], geometry.x)

@@ -35,7 +35,7 @@ def open_processor(
     threads: int | None = None,
     keep: bool = False,
 ) -> Processor:
-    """What a session of ``model`` computes on.
+    """Return what a session of ``model`` computes on.
 
     ``device``: ``cpu``; ``cuda:0``, ``cuda:0,cuda:1``, ``cuda:all``: these GPUs or an error; ``auto``: all GPUs of the
     first one's kind if there are any that can run the model, else the CPU.
@@ -78,7 +78,7 @@ def open_processor(
 
 
 def _parse_engine(engine: str) -> tuple[str, str]:
-    """Its name and precision. Raises OptionError."""
+    """Return its name and precision. Raises OptionError."""
     name, _, precision = engine.partition(":")
     if name not in ENGINE_NAMES or (precision and name not in (*BACKENDS, OPENVINO)):
         raise OptionError(f"an engine is one of {', '.join(ENGINE_NAMES)}, or tensorrt:fp16; got {engine!r}")
@@ -92,7 +92,7 @@ def _openvino(model: DeployedModel, precision: str, device: str, *, threads: int
 
 
 def check_one_kind(infos: tuple[DeviceInfo, ...]) -> None:
-    """Raises DeviceError for GPUs of different kinds: tiles of one image would not agree in their last digits."""
+    """Raise DeviceError for GPUs of different kinds: tiles of one image would not agree in their last digits."""
     for info in infos[1:]:
         if _kind(info) != _kind(infos[0]):
             raise DeviceError(
@@ -106,7 +106,7 @@ def _kind(info: DeviceInfo) -> tuple[str, tuple[int, int]]:
 
 
 def _engines(model: DeployedModel, name: str, precision: str, infos: tuple[DeviceInfo, ...]) -> Engines:
-    """The engines that ``name`` stands for. Raises DeviceError that says of each why not."""
+    """Return the engines that ``name`` stands for. Raises DeviceError that says of each why not."""
     if model.contract.obstacles:
         raise DeviceError("a network that cannot be tiled exactly runs on the CPU only: --device cpu")
     if model.contract.geometry.placed:
@@ -131,7 +131,7 @@ def _engines(model: DeployedModel, name: str, precision: str, infos: tuple[Devic
 
 
 def _check_levels(model: DeployedModel) -> None:
-    """Raises DeviceError where passes over the image cannot be run on a GPU."""
+    """Raise DeviceError where passes over the image cannot be run on a GPU."""
     if any(level.on_device is None for level in model.levels):
         raise DeviceError(
             "this network takes statistics of the whole image, and was deployed without graphs that find them on a "
@@ -140,7 +140,7 @@ def _check_levels(model: DeployedModel) -> None:
 
 
 def _check_all_sizes(model: DeployedModel) -> None:
-    """Raises DeviceError where GPUs would refuse images of some sizes, which the CPU takes."""
+    """Raise DeviceError where GPUs would refuse images of some sizes, which the CPU takes."""
     if model.levels and any(one.placed is not None for one in (model, *(level.model for level in model.levels))):
         raise DeviceError(
             "a network that takes statistics of the whole image, and has operators that depend on the position at some "

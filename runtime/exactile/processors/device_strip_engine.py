@@ -87,7 +87,7 @@ class DeviceStripEngine:
 
 
 def _uncropped(plan: StripPlan) -> StripPlan:
-    """``plan`` with room for all that the network gives: who gives the strips crops it."""
+    """Return ``plan`` with room for all that the network gives: who gives the strips crops it."""
     y, x = plan.y, plan.x
     rows, columns = tuple(Span(0, output) for output in y.outputs), (Span(0, x.tile_output),) * len(x.zors)
     return replace(plan, y=replace(y, zors=rows), x=replace(x, zors=columns))

@@ -122,7 +122,7 @@ class GpuProcessor:
         cancellation: Cancellation,
         maps: MapStore | None = None,  # noqa: ARG002 -- nothing is kept between passes on GPUs
     ) -> DeviceCompute:
-        """Each GPU opens the pass's network in the place of the one before."""
+        """Return each GPU opens the pass's network in the place of the one before."""
         work = self._levels[level.statistics]
         for station in self.stations:
             station.ready(plan, 1, cancellation, work)

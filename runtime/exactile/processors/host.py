@@ -84,7 +84,7 @@ class HostProcessor:
     def tile_engine(
         self, plan: TilePlan, need: MemoryNeed, constants: Constants, check: Callable[[], None]
     ) -> Iterator[Engine]:
-        """An engine for single tiles of ``plan``; no other is open meanwhile. Raises EngineError."""
+        """Yield an engine for single tiles of ``plan``; no other is open meanwhile. Raises EngineError."""
         opened = partial(
             self.family.open_tiles,
             self._model,

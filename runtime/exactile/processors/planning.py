@@ -74,7 +74,9 @@ class DevicePlanner:
         plan: str,
         tile: tuple[int, int] | None,
     ) -> Choice:
-        """The plan that is predicted to be the fastest of those that engines were built for. Raises PlanError."""
+        """Return the plan that is predicted to be the fastest of those that engines were built for.
+        Raises PlanError.
+        """
         engines = self.space.engines or ()
         found = [p for p in built_plans(self._model, image, border, engines) if _asked_for(p, plan, tile)]
         fitting = [p for p in found if measure(p).fits(budget_bytes)]
@@ -90,7 +92,7 @@ class DevicePlanner:
         )
 
     def explained(self, choose: Callable[[Measure], Choice], measure: Measure) -> Choice:
-        """What ``choose`` chooses: rather a plan that leaves no GPU idle. Raises BudgetError."""
+        """Return what ``choose`` chooses: rather a plan that leaves no GPU idle. Raises BudgetError."""
 
         def suited(plan: Plan) -> MemoryNeed:
             idle = _side_by_side(plan) < self.space.devices
@@ -127,7 +129,7 @@ class DevicePlanner:
         return replace(choice, reason="; ".join([choice.reason, *self._refused]))
 
     def _passes(self, plan: Plan) -> float:
-        """Predicted time in passes of all GPUs together."""
+        """Return predicted time in passes of all GPUs together."""
         devices = self.space.devices
         return predicted_passes(plan) * devices / min(devices, _side_by_side(plan))
 
@@ -137,20 +139,20 @@ class DevicePlanner:
         return 2 * -(-plan.bands // self.space.devices) * plan.strips.carry_bytes(plan.x.tile)
 
     def _network(self, plan: Plan, batch: int) -> int:
-        """Bytes of weights and activations, as far as they are known before an engine is opened."""
+        """Return bytes of weights and activations, as far as they are known before an engine is opened."""
         memory = self._model.contract.memory
         if self.space.engines is not None:
             return memory.weights_bytes
         return max(run.weights_bytes + batch * run.activation_bytes(*shape) for run, shape in self._inferences(plan))
 
     def _largest_tensor(self, plan: Plan, batch: int) -> int:
-        """Elements; 0 where engines were built, which are not for larger ones."""
+        """Return elements; 0 where engines were built, which are not for larger ones."""
         if self.space.engines is not None:
             return 0
         return max(batch * run.largest_tensor(*shape) for run, shape in self._inferences(plan))
 
     def _inferences(self, plan: Plan) -> list[tuple[MemoryModel, tuple[int, int]]]:
-        """The memory models of the graphs that ``plan`` runs, and the highest shape that each runs at."""
+        """Return the memory models of the graphs that ``plan`` runs, and the highest shape that each runs at."""
         if not isinstance(plan, StripPlan):
             return [(self._model.contract.memory, plan.tile_shape)]
         return [(plan.strips.graphs[role].memory, (rows, plan.x.tile)) for role, rows in plan.y.highest.items()]
@@ -193,5 +195,5 @@ def _asked_for(plan: Plan, name: str, tile: tuple[int, int] | None) -> bool:
 
 
 def _side_by_side(plan: Plan) -> int:
-    """How many GPUs ``plan`` can keep busy."""
+    """Return how many GPUs ``plan`` can keep busy."""
     return plan.bands if isinstance(plan, StripPlan) else len(plan)

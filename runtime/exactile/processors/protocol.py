@@ -62,7 +62,7 @@ class Processor(Protocol):
         cancellation: Cancellation,
         maps: MapStore | None = None,
     ) -> Compute:
-        """What computes one run of ``plan``, from ``maps`` where the model reads such."""
+        """Return what computes one run of ``plan``, from ``maps`` where the model reads such."""
 
     def level_space(self, level: Level) -> DeviceSpace | None:
         """As ``space``, for a pass that finds statistics."""
@@ -76,10 +76,10 @@ class Processor(Protocol):
         cancellation: Cancellation,
         maps: MapStore | None = None,
     ) -> Compute:
-        """What computes partial statistics of one pass over an image. Raises DeviceMemoryError, EngineError."""
+        """Return what computes partial statistics of one pass over an image. Raises DeviceMemoryError, EngineError."""
 
     def strip_engine(self, plan: StripPlan, need: MemoryNeed, constants: Constants) -> Engine:
-        """An engine for strips that are given one by one; owned by the caller. Raises EngineError."""
+        """Return an engine for strips that are given one by one; owned by the caller. Raises EngineError."""
 
     def close(self) -> None:
         """Release what is kept for further runs; safe to call twice."""

@@ -237,7 +237,7 @@ class _ConstantBuffers:
 
 
 def load_bytes(work: DeviceWork, plan: Plan, batch: int) -> LoadBytes:
-    """What a load of ``work`` takes."""
+    """Return what a load of ``work`` takes."""
     if work.partials is None:
         return LoadBytes.of(work.model.contract, plan, batch)
     assert isinstance(plan, TilePlan)
@@ -251,14 +251,14 @@ def statistic_bytes(model: DeployedModel) -> dict[str, int]:
 
 
 def _networks_of(plan: Plan) -> list[tuple[EngineRole, int]]:
-    """Role and rows of every network that a run of ``plan`` uses, in order."""
+    """Return role and rows of every network that a run of ``plan`` uses, in order."""
     if not isinstance(plan, StripPlan):
         return [("tile", plan.y.tile)]
     return list(dict.fromkeys(zip(plan.y.roles, plan.y.heights, strict=True)))
 
 
 def _shape(plan: Plan, batch: int) -> Hashable:
-    """Plans of equal shapes share what is opened."""
+    """Return plans of equal shapes share what is opened."""
     if not isinstance(plan, StripPlan):
         return "tile", plan.tile_shape, plan.tile_output_shape, _largest_zone(plan), batch
     made = plan.strips.key, plan.x.tile, plan.bands, tuple(_networks_of(plan))

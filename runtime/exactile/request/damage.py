@@ -16,13 +16,13 @@ MOST_LISTED = 5
 
 
 def box_list(boxes: Sequence[Box]) -> str:
-    """``y 32:64, x 0:90; ...``"""
+    """Return ``y 32:64, x 0:90; ...``"""
     listed = [f"y {box.y.start}:{box.y.stop}, x {box.x.start}:{box.x.stop}" for box in boxes[:MOST_LISTED]]
     return "; ".join(listed) + (f"; and {len(boxes) - MOST_LISTED} more" if len(boxes) > MOST_LISTED else "")
 
 
 def damage_object(damage: DamageReport) -> dict[str, Any]:
-    """Plain data; a box is [top, left, bottom, right], half-open."""
+    """Return plain data; a box is [top, left, bottom, right], half-open."""
     return {
         "pixels": damage.pixels,
         "boxes": [_corners(box) for box in damage.boxes],

@@ -39,13 +39,13 @@ class KeptModels:
 
     @classmethod
     def of(cls, path: Path, options: str, cache: ModelCache | None) -> Self:
-        """Raises ModelError where the converter is asked which files hold the weights, and is missing."""
+        """Raise ModelError where the converter is asked which files hold the weights, and is missing."""
         kept = cls(path, options, cache)
         kept._files = kept._digest()
         return kept
 
     def nature(self) -> str | None:
-        """A word that was kept of the network as such."""
+        """Return a word that was kept of the network as such."""
         found = self._kept("nature")
         return found if isinstance(found, str) else None
 
@@ -53,16 +53,16 @@ class KeptModels:
         self._keep(nature, "nature")
 
     def model(self, kind: str, dtype: str, size: tuple[int, int] | None = None) -> DeployedModel | None:
-        """The model of a ``kind`` for samples of ``dtype`` and images of ``size``, or any."""
+        """Return the model of a ``kind`` for samples of ``dtype`` and images of ``size``, or any."""
         found = self._kept(kind, dtype, size)
         return found if isinstance(found, DeployedModel) else None
 
     def refused(self, kind: str, dtype: str, size: tuple[int, int]) -> bool:
-        """Whether there is known to be no such model."""
+        """Return whether there is known to be no such model."""
         return isinstance(self._kept(kind, dtype, size), str)
 
     def keep(self, model: Storable, kind: str, dtype: str, size: tuple[int, int] | None = None) -> bool:
-        """Whether ``model``, or why there is none, is kept now."""
+        """Return whether ``model``, or why there is none, is kept now."""
         self._sizes += size is not None
         return (size is None or self._sizes <= MOST_SIZES) and self._keep(model, kind, dtype, size)
 
@@ -95,7 +95,7 @@ class KeptModels:
 
 
 def external_files(model: Path, cache: ModelCache | None) -> tuple[Path, ...]:
-    """The files that hold weights of the ONNX file ``model``; the converter looks where ``cache`` does not know.
+    """Return the files that hold weights of the ONNX file ``model``; the converter looks where ``cache`` does not know.
 
     None of a file that cannot be read. Raises ModelError where the converter is missing.
     """
@@ -109,7 +109,7 @@ def external_files(model: Path, cache: ModelCache | None) -> tuple[Path, ...]:
 
 
 def _weight_files(model: Path, digest: str, cache: ModelCache) -> tuple[Path, ...]:
-    """The same of a file whose SHA-256 is known."""
+    """Return the same of a file whose SHA-256 is known."""
     key = _digest_of(rules_digest(), "external files", digest)
     known = cache.kept(key)
     if isinstance(known, str):
@@ -125,7 +125,7 @@ def _looked_up(model: Path) -> tuple[Path, ...]:
 
 
 def _keepable(cache: ModelCache, model: Path, *weights: Path) -> bool:
-    """Whether the files are such, and not larger together than what is kept of a model."""
+    """Return whether the files are such, and not larger together than what is kept of a model."""
     try:
         files = (model, *weights)
         regular = all(path.is_file() for path in files) and not_a_model(model) is None

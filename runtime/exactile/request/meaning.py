@@ -25,7 +25,7 @@ def tell_unverified(model: str, reason: str) -> None:
 
 
 def nan_object(nan: NanReport) -> dict[str, Any]:
-    """Plain data; ``first`` is [row, column]."""
+    """Return plain data; ``first`` is [row, column]."""
     return {"pixels": nan.pixels, "first": list(nan.first) if nan.first is not None else None}
 
 

@@ -22,7 +22,7 @@ or does better where the size is known. It is asked whether a model for one pass
 
 
 def why_not_run_before(plan: str, *, no_verify: bool, fixed: bool = False) -> str:
-    """Why a network is not run to check its claim before it is used; empty where it is.
+    """Return why a network is not run to check its claim before it is used; empty where it is.
 
     With ``fixed`` statistics, one pass is not that of the network as it was given.
     """
@@ -43,7 +43,7 @@ class NormalizationChoice(Protocol):
         """The same in numbers. Raises OptionError."""
 
     def build(self, converter: ModuleType) -> Any:
-        """The converter's ``Normalization``. Raises OptionError where options contradict each other."""
+        """Return the converter's ``Normalization``. Raises OptionError where options contradict each other."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,7 +37,9 @@ class NormalizationNumbers:
         return [option for option, given in numbers.items() if given is not None]
 
     def build(self, converter: ModuleType) -> Any:
-        """The converter's ``Normalization``. Raises OptionError where fixed numbers and statistics were both given."""
+        """Return the converter's ``Normalization``. Raises OptionError where fixed numbers and statistics were both
+        given.
+        """
         if self.statistics is not None and self._fixed:
             raise OptionError(
                 f"{', '.join(self._fixed)}: fixed numbers do not go together with --normalize {self.statistics.kind}"

@@ -34,7 +34,7 @@ class Normalizing(Protocol):
         """The options that were used; where there are none, the model's file says it."""
 
     def build(self, converter: ModuleType) -> Any:
-        """The converter's ``Normalization``. Raises OptionError where options contradict each other."""
+        """Return the converter's ``Normalization``. Raises OptionError where options contradict each other."""
 
 
 def when_whole(plan: str, *, tiles: bool, fixed: bool = False) -> WhenWhole:
@@ -111,7 +111,9 @@ class OnnxModels:
         return self._kept_or_deployed(dtype, size)
 
     def _kept_or_deployed(self, dtype: str, size: tuple[int, int] | None) -> DeployedModel:
-        """A network is used up when it is deployed. Raises NotTileableError, and remembers the network as it was."""
+        """Return a network is used up when it is deployed. Raises NotTileableError, and remembers the network as it
+        was.
+        """
         known = self.kept.model(LOCAL, dtype, size)
         if known is not None:
             return known
@@ -147,7 +149,7 @@ class OnnxModels:
         return model
 
     def _in_one_pass(self, dtype: str, size: tuple[int, int]) -> DeployedModel | None:
-        """None where there is no such model, and passes are left. Raises PlanError where they are not."""
+        """Return None where there is no such model, and passes are left. Raises PlanError where they are not."""
         only = self._nature == OBSTACLES
         known = self.kept.model(WHOLE, dtype, size)
         if known is not None or (not only and self.kept.refused(WHOLE, dtype, size)):
@@ -164,13 +166,13 @@ class OnnxModels:
         return model
 
     def _wished(self) -> Mapping[str, Any]:
-        """Options of ``deploy``, in the converter's words."""
+        """Return options of ``deploy``, in the converter's words."""
         if self._whole_wish is None:
             self._whole_wish = {"normalization": self._normalization(), **self.wish}
         return self._whole_wish
 
     def _normalization(self) -> Any:
-        """None where the model's file is to say it. Raises OptionError where options contradict each other."""
+        """Return None where the model's file is to say it. Raises OptionError where options contradict each other."""
         found = self.normalization.build(load_converter())
         return found if self.normalization.given else None
 
@@ -183,13 +185,13 @@ class OnnxModels:
         return self._read.pop() if self._read else self._network()
 
     def _global_network(self) -> Any:
-        """One that is not used up."""
+        """Return one that is not used up."""
         if self._global is None:
             self._global = self._taken()
         return self._global
 
     def _keep(self, model: DeployedModel, kind: str, dtype: str, size: tuple[int, int] | None) -> bool:
-        """Unless its claim could not be tried this time."""
+        """Return unless its claim could not be tried this time."""
         untried = self._verdict is not None and self._verdict.untried
         return not untried and self.kept.keep(model, kind, dtype, size)
 
@@ -204,7 +206,7 @@ class OnnxModels:
         return model
 
     def _proof(self, network: Any) -> Any:
-        """What running ``network`` shows, now or when it was run before; None where it is not to be run.
+        """Return what running ``network`` shows, now or when it was run before; None where it is not to be run.
 
         Raises NotTileableError.
         """

@@ -34,12 +34,12 @@ class _Rate(ProgressColumn):
 
 
 def is_watched(console: Console) -> bool:
-    """Whether somebody sees bars move: on a terminal, or in a notebook that has what it takes to draw them."""
+    """Return whether somebody sees bars move: on a terminal, or in a notebook that has what it takes to draw them."""
     return console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)
 
 
 def _bars(name: TextColumn, *, enabled: bool) -> Progress:
-    """Bars on stderr; none where that is no terminal and no notebook."""
+    """Return bars on stderr; none where that is no terminal and no notebook."""
     console = Console(stderr=True)
     return Progress(
         name,
@@ -120,7 +120,7 @@ class ManyBars(Bars):
         self._tasks: dict[object, TaskID] = {}
 
     def watcher(self, image: Path | str, read: Callable[[], None]) -> Watcher:
-        """Shows the progress of ``image``."""
+        """Return shows the progress of ``image``."""
         task = self._tasks[image] = self._progress.add_task(Path(image).name, total=None)
 
         def planned(plan: Plan) -> None:

@@ -13,17 +13,17 @@ from exactile.sinks.whole_file import replace_file
 
 
 def record_path(target: Path) -> Path:
-    """What was run, beside the result."""
+    """Return what was run, beside the result."""
     return target.with_name(f"{target.name}.json")
 
 
 def pending_path(target: Path) -> Path:
-    """What is being run, until there is a result."""
+    """Return what is being run, until there is a result."""
     return target.with_name(f".{target.name}.json.pending")
 
 
 def write_record(path: Path, record: Mapping[str, Any]) -> None:
-    """Raises SinkError."""
+    """Raise SinkError."""
     replace_file(path, (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode())
 
 

@@ -9,7 +9,7 @@ from exactile.request.progress import Bars, is_watched
 
 
 def stage_bars(console: Console, *, enabled: bool, transient: bool = False) -> Progress:
-    """Bars of named stages: share done and time elapsed. ``transient`` bars vanish at the end."""
+    """Return bars of named stages: share done and time elapsed. ``transient`` bars vanish at the end."""
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),

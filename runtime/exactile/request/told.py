@@ -35,7 +35,7 @@ def versions() -> dict[str, str]:
 
 
 def summary_object(summary: Summary, *, model: Path | str, image: Path | str, target: Path) -> dict[str, Any]:
-    """The summary as plain data; sizes are [height, width]."""
+    """Return the summary as plain data; sizes are [height, width]."""
     seconds = summary.seconds
     return {
         "model": str(model),
@@ -90,7 +90,7 @@ def summary_object(summary: Summary, *, model: Path | str, image: Path | str, ta
 
 
 def _statistics_object(statistics: FixedStatistics | None) -> dict[str, Any] | None:
-    """Those that were given; None where the result is that of the image's own, or takes none."""
+    """Return those that were given; None where the result is that of the image's own, or takes none."""
     if statistics is None:
         return None
     return {

@@ -31,7 +31,7 @@ class ArraySink:
         return self._result
 
     def buffer_bytes(self, spec: ResultSpec, plan: WritePlan) -> int:  # noqa: ARG002 -- the seam's signature
-        """The whole result."""
+        """Return the whole result."""
         return spec.height * spec.width * pixel_bytes(spec)
 
     def begin(self, spec: ResultSpec) -> None:

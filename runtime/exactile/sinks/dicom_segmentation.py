@@ -55,7 +55,7 @@ class DicomSegmentationSink(FileSink[PartFile]):
         self._found: set[int] = set()
 
     def buffer_bytes(self, spec: ResultSpec, plan: WritePlan) -> int:
-        """A copy of the largest box, or a row of tiles twice; counts; and where each frame lies, four times."""
+        """Return a copy of the largest box, or a row of tiles twice; counts; and where each frame lies, four times."""
         rows = max((span.length for span in plan.rows), default=0)
         columns = max((span.length for span in plan.columns), default=0)
         pixels = max(rows * columns, 2 * TILE_PX * (spec.width + TILE_PX))
@@ -93,7 +93,7 @@ class DicomSegmentationSink(FileSink[PartFile]):
         part.write_at(_header(dataset, table) + _PIXEL_DATA + _item(b""), 0)
 
     def _dataset(self, spec: ResultSpec) -> Any:
-        """All but the frames and where they lie, with a segment for each label that was found."""
+        """Return all but the frames and where they lie, with a segment for each label that was found."""
         from pydicom import dcmread
 
         source = dcmread(spec.instances[0], stop_before_pixels=True)
@@ -108,7 +108,7 @@ class DicomSegmentationSink(FileSink[PartFile]):
         return label_map(source, described, _frame_count(spec), background=background)
 
     def _frames(self, spec: ResultSpec) -> Iterator[bytes]:
-        """Encoded tiles, row by row; beyond the image they are background."""
+        """Yield encoded tiles, row by row; beyond the image they are background."""
         assert self._labels is not None
         dtype = np.dtype(spec.dtype)
         stored = np.uint8 if max(self._found, default=0) < 256 else np.uint16
@@ -151,7 +151,7 @@ def _frame_count(spec: ResultSpec) -> int:
 
 
 def _header(dataset: Any, table: NDArray[np.uint64]) -> bytes:
-    """All that comes before the frames; ``table`` has offset and length of each, (2, N)."""
+    """Return all that comes before the frames; ``table`` has offset and length of each, (2, N)."""
     from pydicom import dcmwrite
 
     dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths = (row.astype("<u8").tobytes() for row in table)

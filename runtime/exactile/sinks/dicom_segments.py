@@ -25,7 +25,8 @@ _MOST_TEXT = 64
 
 
 def segments(labels: Sequence[LabelClass], found: Sequence[int], model: str) -> list[Any]:
-    """A description of each label but 0, which is the background: of those with names, and of those that were found.
+    """Return a description of each label but 0, which is the background: of those with names, and of those that were
+    found.
 
     A class with a code has it as its type; another one has a code of the scheme 99EXACTILE, whose meaning is its name.
     """
@@ -54,7 +55,7 @@ def segments(labels: Sequence[LabelClass], found: Sequence[int], model: str) -> 
 
 
 def label_map(source: Any, described: Sequence[Any], frames: int, *, background: str = "") -> Any:
-    """A label map of all of ``source`` (a level of a slide, as pydicom reads it) in tiles, without its frames.
+    """Return a label map of all of ``source`` (a level of a slide, as pydicom reads it) in tiles, without its frames.
 
     highdicom takes all pixels at once; so it is given one tile, and the size is that of the slide afterwards. Segment 0
     is the background, by the name ``background`` where there is one.
@@ -104,7 +105,7 @@ def _type_of(label: LabelClass | None, value: int) -> Any:
 
 
 def _concept(code: str) -> Any:
-    """``SCHEME:VALUE:MEANING``."""
+    """Return ``SCHEME:VALUE:MEANING``."""
     from highdicom.sr import CodedConcept
 
     scheme, value, meaning = code.split(":", 2)

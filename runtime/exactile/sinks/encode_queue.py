@@ -21,7 +21,7 @@ LEAST_WORKERS = 2
 
 
 def encode_workers(asked: int | None) -> int:
-    """``asked``, or one for each core that the process may use, ``MOST_WORKERS`` at most.
+    """Return ``asked``, or one for each core that the process may use, ``MOST_WORKERS`` at most.
 
     Raises OptionError for fewer than one.
     """
@@ -32,7 +32,7 @@ def encode_workers(asked: int | None) -> int:
 
 
 def queue_tiles(workers: int) -> int:
-    """Most tiles in a queue: one in every worker's hands, one waiting for each, and two to hand over."""
+    """Return most tiles in a queue: one in every worker's hands, one waiting for each, and two to hand over."""
     return 2 * workers + 2
 
 

@@ -48,7 +48,7 @@ class FileSink(ABC, Generic[PartT]):
 
     @abstractmethod
     def buffer_bytes(self, spec: ResultSpec, plan: WritePlan) -> int:
-        """The most bytes of memory that this sink will hold for ``plan``."""
+        """Return the most bytes of memory that this sink will hold for ``plan``."""
 
     @abstractmethod
     def _start(self, part: PartT, spec: ResultSpec) -> None:
@@ -68,7 +68,7 @@ class FileSink(ABC, Generic[PartT]):
 
     @abstractmethod
     def _open_part(self, spec: ResultSpec) -> PartT:
-        """What the output is until it is complete. Raises SinkError if it may not be written."""
+        """Return what the output is until it is complete. Raises SinkError if it may not be written."""
 
     def _drop(self, part: PartT) -> None:
         """Nothing more is written: remove what is not complete."""

@@ -34,7 +34,7 @@ def found_path(path: Path) -> Path:
 
 
 def new_found_path(path: Path) -> Path:
-    """What is written before it takes the place of ``found_path``."""
+    """Return what is written before it takes the place of ``found_path``."""
     found = found_path(path)
     return found.with_name(f"{found.name}.new")
 
@@ -56,7 +56,7 @@ class FoundFile:
         return self.exists and self.read() is None
 
     def read(self) -> dict[str, Any] | None:
-        """What was written; None where there is nothing, or what there is was damaged."""
+        """Return what was written; None where there is nothing, or what there is was damaged."""
         try:
             if self.path.stat().st_size > _MOST_BYTES:
                 return None

@@ -59,7 +59,7 @@ Record = StoredTile | PartialTile | Box
 
 
 def framed(record: Record) -> bytes:
-    """``record`` as it is appended, checksum included. Callable in any thread."""
+    """Return ``record`` as it is appended, checksum included. Callable in any thread."""
     match record:
         case StoredTile(key=key):
             where = record.offset_bytes, record.size_bytes, record.crc
@@ -122,12 +122,12 @@ class Journal:
             self._write(_MAGIC + _framed(Kind.RUN, json.dumps(run, sort_keys=True).encode()))
 
     def run(self) -> dict[str, Any] | None:
-        """What was being run; None where the journal is empty or cannot be read."""
+        """Return what was being run; None where the journal is empty or cannot be read."""
         kind, payload, _ = next(self._records(), (None, b"", 0))
         return json.loads(payload) if kind is Kind.RUN else None
 
     def read(self) -> Iterator[tuple[Record, int]]:
-        """The records after the first, each with where it ends, in bytes."""
+        """Yield the records after the first, each with where it ends, in bytes."""
         for kind, payload, end_bytes in self._records():
             match kind:
                 case Kind.TILE:

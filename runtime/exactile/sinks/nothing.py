@@ -14,7 +14,7 @@ class NoSink:
     """Stands for a sink where results are only returned, or merged."""
 
     def buffer_bytes(self, spec: ResultSpec, plan: WritePlan) -> int:  # noqa: ARG002 -- the seam's signature
-        """Holds nothing."""
+        """Return holds nothing."""
         return 0
 
     def begin(self, spec: ResultSpec) -> None:

@@ -28,7 +28,7 @@ def open_sink(
     resumable: bool = False,
     label: str | None = None,
 ) -> Sink:
-    """A sink for ``path`` by its suffix; touches no file.
+    """Return a sink for ``path`` by its suffix; touches no file.
 
     ``compression``, ``tile``, ``pyramid`` and ``resumable`` are TiffSink's and ZarrSink's, ``label`` the latter's; a
     .npy file and a DICOM Segmentation (.dcm) are never resumable.

@@ -40,7 +40,7 @@ class OpenPieces:
         return self._count >= MOST_PIECES
 
     def take(self) -> Iterator[Piece]:
-        """All that came since the last time, of tiles that are not complete."""
+        """Yield all that came since the last time, of tiles that are not complete."""
         pieces, self._pieces, self._count = self._pieces, {}, 0
         for of_tile in pieces.values():
             yield from of_tile

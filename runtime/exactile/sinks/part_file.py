@@ -74,7 +74,7 @@ class PartFile:
                 self._write_all(data[start : start + row_bytes], offset_bytes + row * stride_bytes)
 
     def read_at(self, size_bytes: int, offset_bytes: int) -> bytes:
-        """At most ``size_bytes`` from ``offset_bytes`` on; less at the end of the file."""
+        """Return at most ``size_bytes`` from ``offset_bytes`` on; less at the end of the file."""
         with os_errors_as_sink_errors(self._path):
             pieces = []
             while size_bytes > 0 and (piece := os.pread(self._descriptor, size_bytes, offset_bytes)):
@@ -129,7 +129,7 @@ class PartFile:
 
 
 def part_path(path: Path) -> Path:
-    """``.NAME.part``, beside the output, whose links are followed."""
+    """Return ``.NAME.part``, beside the output, whose links are followed."""
     real = Path(os.path.realpath(path))
     return real.with_name(f".{real.name}.part")
 

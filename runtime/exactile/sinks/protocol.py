@@ -51,7 +51,7 @@ class Sink(Protocol):
     """Takes disjoint boxes in any order. The result appears under its name only in ``finish``."""
 
     def buffer_bytes(self, spec: ResultSpec, plan: WritePlan) -> int:
-        """The most bytes of memory that this sink will hold for ``plan``."""
+        """Return the most bytes of memory that this sink will hold for ``plan``."""
 
     def begin(self, spec: ResultSpec) -> None:
         """Check that the output may be written, and start it."""
@@ -89,7 +89,7 @@ class ResumableSink(Sink, Protocol):
     """A sink that keeps what is done when a run ends early, for a later run to go on."""
 
     def unfinished(self) -> Mapping[str, Any] | None:
-        """What an earlier run that did not finish was (``describe``, or what it had found before its result).
+        """Return what an earlier run that did not finish was (``describe``, or what it had found before its result).
 
         None where nothing of one is left.
         Raises SinkError while another run is writing this output.
@@ -102,7 +102,7 @@ class ResumableSink(Sink, Protocol):
         """
 
     def is_done(self, box: Box) -> bool:
-        """Whether ``box`` was written by the earlier run and need not be written again."""
+        """Return whether ``box`` was written by the earlier run and need not be written again."""
 
     @property
     def keeps(self) -> bool:

@@ -20,14 +20,14 @@ Begin = Callable[[], object]
 
 
 def halved(height: int, width: int, tile_px: int) -> Iterator[TileGrid]:
-    """The full resolution, and halves of it without end; sizes are rounded up."""
+    """Yield the full resolution, and halves of it without end; sizes are rounded up."""
     while True:
         yield TileGrid(height=height, width=width, tile_px=tile_px)
         height, width = -(-height // 2), -(-width // 2)
 
 
 def level_grids(height: int, width: int, tile_px: int, *, pyramid: bool) -> tuple[TileGrid, ...]:
-    """The full resolution and, for a pyramid, halves of it down to one tile."""
+    """Return the full resolution and, for a pyramid, halves of it down to one tile."""
     grids: list[TileGrid] = []
     for grid in halved(height, width, tile_px):
         grids.append(grid)
@@ -37,12 +37,12 @@ def level_grids(height: int, width: int, tile_px: int, *, pyramid: bool) -> tupl
 
 
 def nearest(plane: NDArray[Any]) -> NDArray[Any]:
-    """Every second pixel: a label stays a label."""
+    """Return every second pixel: a label stays a label."""
     return plane[::2, ::2]
 
 
 def mean(plane: NDArray[Any]) -> NDArray[Any]:
-    """The mean of each 2 x 2 pixels, of those there are at the edge."""
+    """Return the mean of each 2 x 2 pixels, of those there are at the edge."""
     height, width = plane.shape
     padded = np.pad(plane, ((0, height % 2), (0, width % 2)), mode="edge").astype(np.float64)
     sums = padded[::2, ::2] + padded[::2, 1::2] + padded[1::2, ::2] + padded[1::2, 1::2]
@@ -114,7 +114,9 @@ class Pyramid:
         return self._full.put(box, planes)
 
     def completed(self, level: int, tile: int, pixels: NDArray[Any]) -> Iterator[LevelTile]:
-        """The complete ``tile`` of ``level``, (C, tile, tile), and those above that are complete with it, upwards."""
+        """Yield the complete ``tile`` of ``level``, (C, tile, tile), and those above that are complete with it,
+        upwards.
+        """
         found: LevelTile | None = LevelTile(self._grids[level], level, tile, pixels)
         while found is not None:
             above = found.above = self._tile_above(found.level, found.tile)
@@ -137,13 +139,13 @@ class Pyramid:
 
 
 def parent(grids: Sequence[TileGrid], level: int, tile: int) -> int:
-    """The tile of the next level that ``tile`` of ``level`` goes into."""
+    """Return the tile of the next level that ``tile`` of ``level`` goes into."""
     row, column = divmod(tile, grids[level].columns)
     return row // 2 * grids[level + 1].columns + column // 2
 
 
 def children(grids: Sequence[TileGrid], level: int, tile: int) -> int:
-    """How many tiles of the level before go into ``tile`` of ``level``: 4, fewer at the edges."""
+    """Return how many tiles of the level before go into ``tile`` of ``level``: 4, fewer at the edges."""
     row, column = divmod(tile, grids[level].columns)
     below = grids[level - 1]
     return min(2, below.rows - 2 * row) * min(2, below.columns - 2 * column)

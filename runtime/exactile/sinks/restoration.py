@@ -54,7 +54,9 @@ def restore(journal: Journal, store: TileStore) -> Restored:
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Where two descriptions of runs differ, for people: ``key: was A, is B``. Keys of one side alone differ, too."""
+    """Return where two descriptions of runs differ, for people: ``key: was A, is B``. Keys of one side alone differ,
+    too.
+    """
     found: list[str] = []
     for key in sorted({*then, *now}):
         a, b = then.get(key), now.get(key)
@@ -66,7 +68,7 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "
 
 
 def packed(planes: NDArray[Any]) -> bytes:
-    """The ``data`` of a part whose pixels are ``planes``, (C, H, W)."""
+    """Return the ``data`` of a part whose pixels are ``planes``, (C, H, W)."""
     import imagecodecs
 
     codecs: Any = imagecodecs  # its type stubs know bytes only; arrays are taken as they are
@@ -75,7 +77,7 @@ def packed(planes: NDArray[Any]) -> bytes:
 
 
 def unpacked(part: PartialTile, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """The pixels of a part, (C, H, W)."""
+    """Return the pixels of a part, (C, H, W)."""
     import imagecodecs
 
     return np.frombuffer(imagecodecs.lz4_decode(part.data, header=True), dtype).reshape(-1, *part.part.shape)

@@ -53,7 +53,7 @@ class Safekeeping:
         self._boxes.append(box)
 
     def due(self, *, now: bool = False) -> bool:
-        """Whether ``commit`` is to be called once everything until here is noted; if so, the caller does.
+        """Return whether ``commit`` is to be called once everything until here is noted; if so, the caller does.
 
         Not while the disk is busy, but with ``now``. Raises SinkError if the disk did not take what came before.
         """

@@ -35,7 +35,7 @@ class SpoolingSink:
         self._pieces: list[int] = []
 
     def buffer_bytes(self, spec: ResultSpec, plan: WritePlan) -> int:
-        """What the sink holds, and one piece on its way back."""
+        """Return what the sink holds, and one piece on its way back."""
         rows = max((span.length for span in plan.rows), default=0)
         piece = rows * spec.width * max(1, spec.channels) * np.dtype(spec.dtype).itemsize
         return self._sink.buffer_bytes(spec, plan) + piece

@@ -37,7 +37,7 @@ class TileTable:
 def empty_tiff(
     spec: ResultSpec, grids: Sequence[TileGrid], *, compression: Compression, ome: Mapping[str, Any] | None
 ) -> bytes:
-    """The bytes of a tiled BigTIFF without pixels: one page for each plane, metadata, tables of zeros.
+    """Return the bytes of a tiled BigTIFF without pixels: one page for each plane, metadata, tables of zeros.
 
     Further ``grids`` are levels of a pyramid: SubIFDs in an OME-TIFF (``ome``: what its XML says), else pages of their
     own, marked as reduced.
@@ -74,7 +74,9 @@ def empty_tiff(
 
 
 def ome_metadata(spec: ResultSpec, uuid: str) -> dict[str, Any]:
-    """What the XML of an OME-TIFF says beside shape and type. ``uuid`` is given: equal runs write equal files."""
+    """Return what the XML of an OME-TIFF says beside shape and type. ``uuid`` is given: equal runs
+    write equal files.
+    """
     found: dict[str, Any] = {"UUID": f"urn:uuid:{uuid}"}
     if spec.pixel_size_um is not None:
         height, width = spec.pixel_size_um

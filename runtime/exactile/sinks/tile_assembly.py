@@ -81,7 +81,7 @@ class TileArrays:
 
 
 def _cut(span: Span, size: int) -> list[tuple[int, Span]]:
-    """``span`` at the edges of tiles: the row or column of each, and what of it lies there."""
+    """Return ``span`` at the edges of tiles: the row or column of each, and what of it lies there."""
     return [
         (index, Span(max(span.start, index * size), min(span.stop, (index + 1) * size)))
         for index in range(span.start // size, -(-span.stop // size))
@@ -89,7 +89,7 @@ def _cut(span: Span, size: int) -> list[tuple[int, Span]]:
 
 
 def most_open_tiles(plan: WritePlan, grid: TileGrid) -> int:
-    """The most tiles that are in assembly at once when the boxes of ``plan`` come row by row."""
+    """Return the most tiles that are in assembly at once when the boxes of ``plan`` come row by row."""
     first_row, last_row = _first_and_last(np.array([span.stop for span in plan.rows]), grid.height, grid.tile_px)
     first_column, last_column = _first_and_last(
         np.array([span.stop for span in plan.columns]), grid.width, grid.tile_px

@@ -41,7 +41,7 @@ class TileStore(Protocol):
     """Takes encoded tiles of all levels. ``encode`` is called in several threads, ``sync`` beside other calls."""
 
     def encode(self, key: TileKey, tile: NDArray[Any]) -> EncodedTile:
-        """What ``append`` takes for ``tile``, (tile, tile), C-contiguous. Releases the interpreter lock."""
+        """Return what ``append`` takes for ``tile``, (tile, tile), C-contiguous. Releases the interpreter lock."""
 
     def append(self, key: TileKey, encoded: EncodedTile) -> StoredTile:
         """Give it a place. It lies there after ``flush``, or earlier. Raises SinkError if the disk does not take it."""
@@ -50,13 +50,13 @@ class TileStore(Protocol):
         """Write what was appended, so that it stays when the process ends. Raises SinkError."""
 
     def holds(self, stored: StoredTile) -> bool:
-        """Whether a tile of an earlier run lies there undamaged."""
+        """Return whether a tile of an earlier run lies there undamaged."""
 
     def restore(self, stored: StoredTile) -> None:
         """Take note of a tile of an earlier run."""
 
     def pixels(self, key: TileKey) -> NDArray[Any]:
-        """A stored tile, decoded: (tile, tile)."""
+        """Return a stored tile, decoded: (tile, tile)."""
 
     def settle(self) -> None:
         """All tiles of the earlier run are restored: what lies behind them is dropped."""

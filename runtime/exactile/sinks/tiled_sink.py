@@ -95,7 +95,7 @@ class TiledSink(FileSink[KeptPartT]):
 
     @abstractmethod
     def _make_part(self, spec: ResultSpec, *, kept_name: bool, resumed: bool) -> KeptPartT:
-        """The output without its name: a new one, or the one that an earlier run left."""
+        """Return the output without its name: a new one, or the one that an earlier run left."""
 
     @abstractmethod
     def _make_store(self, part: KeptPartT, spec: ResultSpec, grids: Sequence[TileGrid], *, resumed: bool) -> TileStore:
@@ -103,10 +103,11 @@ class TiledSink(FileSink[KeptPartT]):
 
     @abstractmethod
     def _options(self) -> dict[str, Any]:
-        """What of the sink's options decides about bytes in the output, with versions of libraries."""
+        """Return what of the sink's options decides about bytes in the output, with versions of libraries."""
 
     def buffer_bytes(self, spec: ResultSpec, plan: WritePlan) -> int:
-        """Raw tiles in assembly, raw and encoded tiles in the queue, what codecs and means need, the tile tables.
+        """Return raw tiles in assembly, raw and encoded tiles in the queue, what codecs and means need, the tile
+        tables.
 
         For the boxes of ``plan`` coming row by row; they need not be aligned with the file's tiles, but rows
         of boxes that end on multiples of the tile's edge save a row of raw tiles.
@@ -133,7 +134,7 @@ class TiledSink(FileSink[KeptPartT]):
             self._workers -= 1
 
     def _compressing_bytes(self, spec: ResultSpec, workers: int) -> int:
-        """What ``workers`` threads have in hand, and what waits before and behind them."""
+        """Return what ``workers`` threads have in hand, and what waits before and behind them."""
         grid, planes = self._grids(spec)[0], plane_count(spec)
         tile_bytes, queued = _tile_bytes(spec, grid), queue_tiles(workers)
         queued_all_planes = (queued + planes - 2) // planes + 1  # tiles of whose planes some are queued
@@ -144,7 +145,7 @@ class TiledSink(FileSink[KeptPartT]):
         return queued_all_planes * planes * tile_bytes + encoded_bytes + workers * max(_CODEC_STATE_BYTES, mean_bytes)
 
     def unfinished(self) -> Mapping[str, Any] | None:
-        """What the run was that left something to resume. Raises SinkError while it still runs."""
+        """Return what the run was that left something to resume. Raises SinkError while it still runs."""
         return unfinished_run(self.path, self._journal) if self._resumable else None
 
     def reserve(self, *, resume: bool) -> None:
@@ -174,7 +175,7 @@ class TiledSink(FileSink[KeptPartT]):
         self._run, self._resume = dict(run), resume
 
     def is_done(self, box: Box) -> bool:
-        """Whether ``box`` was written by the run that is resumed."""
+        """Return whether ``box`` was written by the run that is resumed."""
         return box in self._done
 
     @property
@@ -187,7 +188,7 @@ class TiledSink(FileSink[KeptPartT]):
         check_writable(self.path, overwrite=overwrite)
 
     def _take(self, *, resume: bool) -> Journal:
-        """The journal, locked. Raises OutputExistsError, SinkError."""
+        """Return the journal, locked. Raises OutputExistsError, SinkError."""
         if self._journal is None:
             self._check_place()
             self._journal = take_place(self.path, resume=resume, overwrite=self._overwrite)
@@ -209,7 +210,7 @@ class TiledSink(FileSink[KeptPartT]):
             raise
 
     def _check_same(self, then: Mapping[str, Any], spec: ResultSpec) -> None:
-        """Raises ResumeError where what lies there is another run."""
+        """Raise ResumeError where what lies there is another run."""
         found = differences(then, self._described(spec))
         if found:
             raise ResumeError(
@@ -312,7 +313,7 @@ class TiledSink(FileSink[KeptPartT]):
                     self._queue.submit(work, deliver)
 
     def _work(self, tile: LevelTile, key: TileKey) -> EncodedTile:
-        """One plane of a tile, in a thread that compresses."""
+        """Return one plane of a tile, in a thread that compresses."""
         assert self._store is not None
         tile.reduce(key.plane, self._reduce)
         return self._store.encode(key, tile.pixels[key.plane])

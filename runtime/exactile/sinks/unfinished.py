@@ -16,12 +16,12 @@ from exactile.sinks.part_file import part_path
 
 
 def is_something_left(path: Path) -> bool:
-    """Whether files of an unfinished run lie beside the output ``path``."""
+    """Return whether files of an unfinished run lie beside the output ``path``."""
     return journal_path(path).exists() or found_path(path).exists()
 
 
 def left_in_journal(path: Path, journal: Journal) -> Mapping[str, Any] | None:
-    """What the run was that left ``journal``, if it also left pixels that are done."""
+    """Return what the run was that left ``journal``, if it also left pixels that are done."""
     run = journal.run()
     if run is None or not part_path(path).exists():
         return None
@@ -29,7 +29,7 @@ def left_in_journal(path: Path, journal: Journal) -> Mapping[str, Any] | None:
 
 
 def unfinished_run(path: Path, held: Journal | None) -> Mapping[str, Any] | None:
-    """What the run was that left something to resume: pixels that are done, or what it had found before.
+    """Return what the run was that left something to resume: pixels that are done, or what it had found before.
 
     ``held`` is the journal where this run has it already. Raises SinkError while another run writes the output.
     """

@@ -127,12 +127,12 @@ _NO_GROUPS = {"zarr.json": "a Zarr array", ".zarray": "a Zarr array", ".zgroup":
 
 
 def zarr_target(path: Path) -> bool:
-    """Whether ``path`` names a Zarr container, or a label in one."""
+    """Return whether ``path`` names a Zarr container, or a label in one."""
     return path.suffix == ".zarr" or _explicit_label(path)
 
 
 def is_zarr_group(folder: Path) -> bool:
-    """Whether ``folder`` is a group of Zarr format 3, which labels may be added to."""
+    """Return whether ``folder`` is a group of Zarr format 3, which labels may be added to."""
     try:
         node = json.loads((folder / "zarr.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -141,7 +141,7 @@ def is_zarr_group(folder: Path) -> bool:
 
 
 def labels_folder(target: Path, label: str | None) -> Path:
-    """Where the labels of a run into ``target`` lie; ``target`` itself where it is no Zarr."""
+    """Return where the labels of a run into ``target`` lie; ``target`` itself where it is no Zarr."""
     if not zarr_target(target):
         return target
     container, name = _container_and_label(target, label)
@@ -174,7 +174,7 @@ def _check_container(container: Path) -> None:
 
 
 def _compressors(name: str) -> Any:
-    """What the arrays say of their chunks; ``chunk_encoder`` makes them."""
+    """Return what the arrays say of their chunks; ``chunk_encoder`` makes them."""
     from zarr.codecs import BloscCodec, ZstdCodec
 
     # Zarr's gzip codec writes the time of day into every chunk; Blosc's zlib gives equal bytes for equal pixels.
@@ -183,7 +183,7 @@ def _compressors(name: str) -> Any:
 
 
 def chunk_encoder(name: str) -> ChunkEncoder:
-    """What ``_compressors`` does to a chunk's bytes, by the library that does it."""
+    """Return what ``_compressors`` does to a chunk's bytes, by the library that does it."""
     if name == "none":
         return lambda stored: stored
     from numcodecs.blosc import Blosc

@@ -69,14 +69,16 @@ class SharedZarr:
         return -(-self.spec.height // self.edge) * self.columns
 
     def box(self, number: int) -> Box:
-        """Boxes are numbered row by row."""
+        """Return boxes are numbered row by row."""
         row, column = divmod(number, self.columns)
         width = self.spec.width if self.across else self.edge
         y = Span(row * self.edge, min((row + 1) * self.edge, self.spec.height))
         return Box(y, Span(column * width, min((column + 1) * width, self.spec.width)))
 
     def store(self, box: Box | None = None, grids: Sequence[TileGrid] | None = None) -> ZarrStore:
-        """What writes chunks, by their numbers in ``grids``, which lie in ``box``; by default those of the whole."""
+        """Return what writes chunks, by their numbers in ``grids``, which lie in ``box``; by default those of the
+        whole.
+        """
         import zarr
 
         folder = Path(self.folder)
@@ -231,7 +233,9 @@ class BlockSink(TiledSink[_InPlace]):
         super().write(box.shift(-self._box.y.start, -self._box.x.start), block)
 
     def _grids(self, spec: ResultSpec) -> tuple[TileGrid, ...]:  # noqa: ARG002 -- the box is that of the target
-        """All levels that boxes have: those at the edges of the image may be one chunk before the last of them."""
+        """Return all levels that boxes have: those at the edges of the image may be one chunk before
+        the last of them.
+        """
         return tuple(islice(halved(*self._box.shape, self._target.tile_px), self._target.box_levels + 1))
 
     def _make_part(self, spec: ResultSpec, *, kept_name: bool, resumed: bool) -> _InPlace:  # noqa: ARG002
@@ -249,7 +253,7 @@ def _within(spec: ResultSpec, box: Box) -> ResultSpec:
 
 
 def _written(plan: WritePlan, box: Box) -> WritePlan:
-    """What of ``plan`` lies in ``box``, in pixels from its corner."""
+    """Return what of ``plan`` lies in ``box``, in pixels from its corner."""
 
     def within(spans: Sequence[Span], own: Span) -> list[Span]:
         found = (own.intersect(span).shift(-own.start) for span in spans)

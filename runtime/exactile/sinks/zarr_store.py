@@ -119,7 +119,7 @@ class ZarrStore:
         return (key.plane, *slices) if self._stacked else slices
 
     def _chunk(self, key: TileKey) -> tuple[int, int]:
-        """Its row and column in the array."""
+        """Return its row and column in the array."""
         return divmod(key.tile, self._grids[key.level].columns)
 
     @property
@@ -128,7 +128,7 @@ class ZarrStore:
         return None if self._held is None else self._held.descriptor
 
     def _chunk_path(self, key: TileKey) -> str:
-        """A string: paths as objects take longer than the smaller chunks."""
+        """Return a string: paths as objects take longer than the smaller chunks."""
         row, column = self._chunk(key)
         front = f"{key.plane}/" if self._stacked else ""
         path = f"{key.level}/c/{front}{row}/{column}"

@@ -25,7 +25,7 @@ _DIMENSIONS = {
 def open_array(
     image: object, choice: ImageChoice, *, channels: Sequence[int] | None = None, workers: int | None = None
 ) -> Source:
-    """A source of ``image``: uint8, uint16 or float32 samples.
+    """Return a source of ``image``: uint8, uint16 or float32 samples.
 
     Arrays of numpy and whatever has ``__array__`` or ``__array_interface__`` (PyTorch tensors on a CPU, Pillow images)
     are borrowed; Zarr arrays and groups and dask arrays are read chunk by chunk. The axes of a DataArray are known by
@@ -63,7 +63,7 @@ def _as_numpy(image: object) -> np.ndarray[Any, np.dtype[Any]]:
 
 
 def _data_of(image: Any, choice: ImageChoice) -> tuple[Any, ImageChoice]:
-    """The array of a DataArray as YX, YXC or CYX, and the choice that is left once its planes were chosen."""
+    """Return the array of a DataArray as YX, YXC or CYX, and the choice that is left once its planes were chosen."""
     dims = getattr(image, "dims", None)
     if not hasattr(image, "isel") or not hasattr(image, "data") or not isinstance(dims, tuple):
         raise SourceError(

@@ -15,7 +15,7 @@ from exactile.sources.sample_types import convert_samples
 
 
 def choose_channels(wanted: Sequence[int] | None, available: int, name: str) -> tuple[int, ...]:
-    """Channel numbers in the order wanted (any order, repeats allowed); all of them for ``None``.
+    """Return channel numbers in the order wanted (any order, repeats allowed); all of them for ``None``.
 
     Raises ChannelError for an empty choice or a channel that the image does not have.
     """
@@ -33,7 +33,7 @@ def choose_channels(wanted: Sequence[int] | None, available: int, name: str) -> 
 
 
 def _progression(numbers: Sequence[int]) -> slice | None:
-    """The slice that takes exactly ``numbers``, or None when no slice does."""
+    """Return the slice that takes exactly ``numbers``, or None when no slice does."""
     step = numbers[1] - numbers[0] if len(numbers) > 1 else 1
     if step == 0 or any(b - a != step for a, b in pairwise(numbers)):
         return None

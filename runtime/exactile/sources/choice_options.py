@@ -11,7 +11,7 @@ from exactile.sources.pixel_size import TOLERANCE
 def choice_options(
     listing: Listing, series: SeriesDescription | None, *, level: int, channels_needed: bool
 ) -> Iterator[ChoiceOption]:
-    """Those that make a difference for this file, for ``level`` of ``series`` (None where that is not listed)."""
+    """Yield those that make a difference for this file, for ``level`` of ``series`` (None where that is not listed)."""
     if listing.series_count > 1:
         yield _numbers("--series", listing.series_count)
     if series is not None:
@@ -26,7 +26,7 @@ def choice_options(
 
 
 def _of_levels(series: SeriesDescription) -> Iterator[ChoiceOption]:
-    """``--mpp`` takes levels whose pixels are about as high as wide."""
+    """Yield ``--mpp`` takes levels whose pixels are about as high as wide."""
     if len(series.levels) < 2:
         return
     yield _numbers("--level", len(series.levels), note="0 is full resolution")
@@ -45,7 +45,7 @@ def _of_planes(series: SeriesDescription, level: int) -> Iterator[ChoiceOption]:
 
 
 def _of_pages(listing: Listing, series: SeriesDescription | None) -> Iterator[ChoiceOption]:
-    """A page is needed where the axes of a stack are not known."""
+    """Yield a page is needed where the axes of a stack are not known."""
     if listing.pages is not None and listing.pages > 1:
         needed = not listing.series or (series is not None and series.series in listing.planes_need_pages)
         note = "one page, whatever it is, instead of --series, --z, --t"

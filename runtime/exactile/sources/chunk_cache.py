@@ -30,7 +30,7 @@ class ChunkCache:
         self._order: list[tuple[int, ChunkKey]] = []
 
     def pin(self, keys: Sequence[ChunkKey]) -> list[NDArray[Any] | None]:
-        """The chunks, held until ``unpin``; None for each that is not there."""
+        """Return the chunks, held until ``unpin``; None for each that is not there."""
         found: list[NDArray[Any] | None] = []
         with self._lock:
             for key in keys:
@@ -79,7 +79,7 @@ class ChunkCache:
             heapq.heapify(self._order)
 
     def _evict_later_than(self, next_use: int) -> bool:
-        """Evict the chunk wanted last, if it is wanted later than ``next_use``; tell whether one went."""
+        """Return evict the chunk wanted last, if it is wanted later than ``next_use``; tell whether one went."""
         while self._order and -self._order[0][0] > next_use:
             use, key = heapq.heappop(self._order)
             entry = self._chunks.get(key)

@@ -77,7 +77,9 @@ class ChunkForm:
         return max(self.chunk_bytes, self.decoding_bytes)
 
     def parts(self, box: Box, out: NDArray[Any]) -> Iterator[tuple[ChunkKey, Inside, NDArray[Any]]]:
-        """Every chunk that ``box`` touches, row by row: its key, the wanted pixels of the chunk, where they go."""
+        """Yield every chunk that ``box`` touches, row by row: its key, the wanted pixels of the chunk,
+        where they go.
+        """
         rows, columns = self.grid.cut(box)
         planes = range(len(self.copies))
         for row in rows:
@@ -100,17 +102,17 @@ class ChunkAccess(Protocol):
     def chunks_stored(self) -> int: ...
 
     def decode(self, key: ChunkKey) -> NDArray[Any] | None:
-        """The chunk's pixels, (H, W, samples), at least those within the image; None when it is empty."""
+        """Return the chunk's pixels, (H, W, samples), at least those within the image; None when it is empty."""
 
     @property
     def filling(self) -> CorruptFilling:
         """What becomes of a chunk that cannot be decoded."""
 
     def failure(self, key: ChunkKey, reason: object) -> SourceError:
-        """The error for a chunk that cannot be had, whatever it holds."""
+        """Return the error for a chunk that cannot be had, whatever it holds."""
 
     def damage(self, key: ChunkKey, reason: object) -> SourceError:
-        """The error for a chunk that cannot be decoded."""
+        """Return the error for a chunk that cannot be decoded."""
 
 
 class _Part(NamedTuple):
@@ -189,16 +191,18 @@ class DecodedChunkReader:
         return ReadCount(chunks_decoded=self._decoded, chunks_stored=self._access.chunks_stored)
 
     def _kept_bytes(self, schedule: SweepSchedule) -> int:
-        """The most bytes of decoded chunks that are wanted again, or are being used for the last time."""
+        """Return the most bytes of decoded chunks that are wanted again, or are being used for the last time."""
         return schedule.peak_chunks() * len(self._form.copies) * self._form.chunk_bytes
 
     def _beside_bytes(self, schedule: SweepSchedule) -> int:
-        """What a chunk takes beside these while it is decoded: its pixels are among them, if it is used again."""
+        """Return what a chunk takes beside these while it is decoded: its pixels are among them, if it
+        is used again.
+        """
         form = self._form
         return form.peak_bytes - (0 if schedule.has_chunks_used_once else form.chunk_bytes)
 
     def _under_way(self, schedule: SweepSchedule) -> int:
-        """How many chunks are decoded at a time where there is memory for it."""
+        """Return how many chunks are decoded at a time where there is memory for it."""
         return min(self._access.pool.workers, schedule.most_chunks_of_a_box() * len(self._form.copies))
 
     def _serve(self, part: _Part) -> None:
@@ -233,7 +237,7 @@ class DecodedChunkReader:
         self._form.copies[part.key[0]].fill(filling.value, part.out)
 
     def _decode(self, key: ChunkKey) -> NDArray[Any] | None:
-        """The chunk's pixels, (H, W, samples); None when it is empty. Raises UndecodableError."""
+        """Return the chunk's pixels, (H, W, samples); None when it is empty. Raises UndecodableError."""
         if self._access.filling.knows(key):
             raise UndecodableError("it was tried before")
         try:

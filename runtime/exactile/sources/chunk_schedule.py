@@ -118,7 +118,7 @@ class SweepSchedule:
         return bool(self._y.alone().any() and self._x.alone().any())
 
     def peak_chunks(self) -> int:
-        """The most chunks of one plane that are held at once so that each is decoded once.
+        """Return the most chunks of one plane that are held at once so that each is decoded once.
 
         Held during the read of box (r, c) are the chunks whose first use is there or before and whose last use is
         there or later, but for those used only there. Chunk rows fall into four kinds at r: used before and after
@@ -138,7 +138,7 @@ class SweepSchedule:
         return peak
 
     def most_chunks_of_a_box(self) -> int:
-        """The most chunks of one plane that one box of the plan touches, or slightly more."""
+        """Return the most chunks of one plane that one box of the plan touches, or slightly more."""
         return int(self._y.open().max(initial=0)) * int(self._x.open().max(initial=0))
 
     def advance(self, box: Box) -> NextUses:

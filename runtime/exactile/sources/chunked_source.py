@@ -47,7 +47,7 @@ class ChunkedSource(ABC):
         self._reader.prepare(plan, cache_bytes=cache_bytes)
 
     def read(self, box: Box, out: NDArray[Any]) -> None:
-        """Raises SourceError for what is damaged, and after ``close``; ValueError where ``out`` does not fit."""
+        """Raise SourceError for what is damaged, and after ``close``; ValueError where ``out`` does not fit."""
         check_read(self, box, out)
         self._check_open()
         self._reader.read(box, out)

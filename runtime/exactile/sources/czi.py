@@ -94,7 +94,7 @@ class CziSource(ChunkedSource):
         self._reader = DecodedChunkReader(CziBlocks.of(self._file, handle, directory, image, self._pool))
 
     def open_masks(self) -> tuple[ValidMask, ...]:
-        """Where sub-blocks lie, unless they cover everything."""
+        """Return where sub-blocks lie, unless they cover everything."""
         return () if self._mask is None else (self._mask,)
 
     @property

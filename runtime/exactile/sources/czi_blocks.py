@@ -57,7 +57,7 @@ class CziBlocks:
     def of(
         file: PositionalFile, handle: CziHandle, directory: CziDirectory, image: CziImage, pool: DecodePool
     ) -> CziBlocks:
-        """Raises SourceError where blocks would be larger, or more, than those of any file."""
+        """Raise SourceError where blocks would be larger, or more, than those of any file."""
         places = tuple(image.places(directory, plane.rows) for plane in image.planes)
         kind = image.channels.kind
         rows, columns = _block_sides(_all(places), image.level.height, image.level.width)
@@ -116,12 +116,12 @@ class CziBlocks:
         )
 
     def _composed(self, plane: int, box: Box) -> NDArray[Any]:
-        """A block of the full resolution, as the library lays sub-blocks over each other."""
+        """Return a block of the full resolution, as the library lays sub-blocks over each other."""
         frame = self.image.frame
         return self._read(plane, (frame.x + box.x.start, frame.y + box.y.start, box.x.length, box.y.length))
 
     def _pasted(self, plane: int, box: Box, touching: NDArray[np.int64]) -> NDArray[Any]:
-        """A block of a reduced level, from whole sub-blocks."""
+        """Return a block of a reduced level, from whole sub-blocks."""
         block = np.zeros((*box.shape, self.form.samples), self.form.dtype)
         for number in touching.tolist():
             place = self.places[plane].box(number)
@@ -139,7 +139,7 @@ class CziBlocks:
 
 
 def _all(places: Sequence[Places]) -> Places:
-    """Those of all planes, each once: most often the same of each."""
+    """Return those of all planes, each once: most often the same of each."""
     columns: list[Column] = [
         np.concatenate([getattr(one, name) for one in places]) for name in ("y", "x", "height", "width")
     ]
@@ -147,7 +147,9 @@ def _all(places: Sequence[Places]) -> Places:
 
 
 def _block_sides(places: Places, height: int, width: int) -> tuple[int, int]:
-    """Whole sub-blocks near BLOCK_SIDE where these lie on a grid from the first pixel on: each is decoded once."""
+    """Return whole sub-blocks near BLOCK_SIDE where these lie on a grid from the first pixel on: each
+    is decoded once.
+    """
     grid = TileGrid.of(places)
     if grid is not None and (grid.y, grid.x) == (0, 0) and grid.is_dense(places):
         sides = [cell * max(1, BLOCK_SIDE // cell) for cell in (grid.rows, grid.columns)]
@@ -161,7 +163,7 @@ def _doubled(side: int) -> int:
 
 
 def _decoding_bytes(block: int, largest: int, *, plain: bool, pasted: bool) -> int:
-    """What the library takes for a block: first what it decodes a sub-block with, then a copy of what it gives.
+    """Return what the library takes for a block: first what it decodes a sub-block with, then a copy of what it gives.
 
     A compressed sub-block is there as it is stored, and in two steps of its decoding.
     """

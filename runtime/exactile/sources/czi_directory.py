@@ -75,13 +75,15 @@ class CziDirectory:
         return np.asarray((self.width == self.stored_width) & (self.height == self.stored_height))
 
     def extent(self, letter: str) -> tuple[int, int]:
-        """The first position along a dimension, and how many there are up to the last; (0, 0) where it is absent."""
+        """Return the first position along a dimension, and how many there are up to the last; (0, 0) where it is
+        absent.
+        """
         found = self.at[letter][self.at[letter] != ABSENT]
         return (int(found.min()), int(found.max() - found.min() + 1)) if found.size else (0, 0)
 
 
 def read_directory(file: PositionalFile) -> CziDirectory:
-    """The directory of a CZI file. Raises SourceError when it is damaged, empty or lies in several files."""
+    """Return the directory of a CZI file. Raises SourceError when it is damaged, empty or lies in several files."""
     try:
         position, pending = _read_header(file)
         data, count = _read_segment(file, position)
@@ -93,7 +95,7 @@ def read_directory(file: PositionalFile) -> CziDirectory:
 
 
 def _read_header(file: PositionalFile) -> tuple[int, bool]:
-    """Where the directory lies, and whether writing is pending."""
+    """Return where the directory lies, and whether writing is pending."""
     header = file.read(SEGMENT_BYTES, _HEADER_BYTES)
     part, position, _, pending, _ = struct.unpack_from("<iqqiq", header, 48)
     if part:
@@ -102,7 +104,7 @@ def _read_header(file: PositionalFile) -> tuple[int, bool]:
 
 
 def _read_segment(file: PositionalFile, position: int) -> tuple[bytes, int]:
-    """The bytes of all entries, and how many there are."""
+    """Return the bytes of all entries, and how many there are."""
     if not 0 < position < file.size_bytes:
         raise DamagedDataError(f"its directory would lie at byte {position} of {file.size_bytes}")
     name, allocated, used = struct.unpack("<16sqq", file.read(position, SEGMENT_BYTES))

@@ -22,7 +22,7 @@ _MOST_TOLD = 300
 
 
 def load_czi(name: str) -> Any:
-    """The library. Raises SourceError with the line that installs it."""
+    """Return the library. Raises SourceError with the line that installs it."""
     try:
         from pylibCZIrw import czi
     except ImportError as error:
@@ -51,7 +51,8 @@ class CziHandle:
     def read(
         self, region: tuple[int, int, int, int], plane: dict[str, int], scene: int | None, factor: int, kind: PixelKind
     ) -> NDArray[Any]:
-        """``region`` (x, y, width, height, in the file's coordinates) as the library gives it, of a reduced level.
+        """Return ``region`` (x, y, width, height, in the file's coordinates) as the library gives it, of a reduced
+        level.
 
         (H, W, samples), colours as red, green, blue; 0 where no sub-block lies. Raises UndecodableError.
         """
@@ -69,7 +70,7 @@ class CziHandle:
         return pixels if kind.samples == 1 else _red_first(pixels)
 
     def metadata(self) -> str:
-        """The file's XML; empty where it has none, or none that can be read."""
+        """Return the file's XML; empty where it has none, or none that can be read."""
         try:
             return str(self._reader.raw_metadata)
         except Exception:  # noqa: BLE001 - of as many kinds; the pixels are read all the same
@@ -80,7 +81,7 @@ class CziHandle:
 
 
 def _red_first(pixels: NDArray[Any]) -> NDArray[Any]:
-    """Blue, green, red as red, green, blue: a channel at a time, ten times as quick as all at once."""
+    """Return blue, green, red as red, green, blue: a channel at a time, ten times as quick as all at once."""
     turned = np.empty_like(pixels)
     for channel in range(3):
         turned[..., channel] = pixels[..., 2 - channel]
@@ -88,5 +89,5 @@ def _red_first(pixels: NDArray[Any]) -> NDArray[Any]:
 
 
 def _told(error: Exception) -> str:
-    """Its message on one line."""
+    """Return its message on one line."""
     return " ".join(str(error).split())[:_MOST_TOLD] or type(error).__name__

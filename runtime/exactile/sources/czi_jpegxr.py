@@ -55,7 +55,7 @@ def _coded_shape(header: bytes) -> tuple[int, int]:
 
 
 def _tags(file: PositionalFile, at: int, size: int) -> dict[int, int]:
-    """The tags of the container's directory, by number: a value, or where it lies."""
+    """Return the tags of the container's directory, by number: a value, or where it lies."""
     if size < 8:
         raise UndecodableError("its JPEG XR is cut off")
     magic, first = struct.unpack("<4sI", file.read(at, 8))

@@ -26,7 +26,7 @@ class CoverageMask:
 
     @classmethod
     def of(cls, image: CziImage) -> Self | None:
-        """None where all pixels are covered."""
+        """Return None where all pixels are covered."""
         height, width = image.level.height, image.level.width
         covered = covered_pixels(image.covered)
         if covered == height * width:
@@ -44,7 +44,7 @@ class CoverageMask:
 
 
 def notes(directory: CziDirectory, image: CziImage, mask: CoverageMask | None) -> tuple[str, ...]:
-    """Sentences for people."""
+    """Return sentences for people."""
     told = [_bare(mask), _apart(directory, image), _levels(image), _pending(directory)]
     return tuple(note for note in told if note is not None)
 

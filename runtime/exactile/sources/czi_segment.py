@@ -56,7 +56,7 @@ def check_block(file: PositionalFile, block: StoredBlock) -> None:
 
 
 def _data_place(file: PositionalFile, position: int) -> tuple[int, int]:
-    """Where its stored pixels begin, and their bytes."""
+    """Return where its stored pixels begin, and their bytes."""
     head = file.read(position, SEGMENT_BYTES + _SIZES_BYTES + ENTRY_BYTES)
     name, allocated, used, metadata, attachment, size = struct.unpack_from("<16sqqiiq", head)
     dimensions = struct.unpack_from("<i", head, len(head) - 4)[0]
@@ -75,7 +75,7 @@ def _data_place(file: PositionalFile, position: int) -> tuple[int, int]:
 
 
 def _without_header(start: bytes, kind: PixelKind) -> bytes:
-    """What follows the header that CZI puts before the zstd frame."""
+    """Return what follows the header that CZI puts before the zstd frame."""
     if start[:1] == b"\x01":
         return start[1:]
     if start[:2] != b"\x03\x01" or len(start) < 3:
@@ -89,7 +89,7 @@ def _without_header(start: bytes, kind: PixelKind) -> bytes:
 
 
 def _zstd_bytes(start: bytes) -> int:
-    """How many bytes a zstd frame says that it decodes to (RFC 8878, 3.1.1.1)."""
+    """Return how many bytes a zstd frame says that it decodes to (RFC 8878, 3.1.1.1)."""
     if start[:4] != _ZSTD or len(start) < 6:
         raise UndecodableError("its zstd frame is none")
     descriptor = start[4]

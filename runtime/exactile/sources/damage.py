@@ -57,7 +57,7 @@ class CorruptFilling:
             self._areas[key] = DamagedArea(box=box, reason=reason)
 
     def knows(self, key: tuple[int, int, int]) -> bool:
-        """Whether the chunk was filled before, so that it need not be tried again."""
+        """Return whether the chunk was filled before, so that it need not be tried again."""
         return key in self._areas
 
     @property
@@ -67,7 +67,7 @@ class CorruptFilling:
 
 
 def _sample(value: float, dtype: np.dtype[Any]) -> float:
-    """``value`` if a sample of ``dtype`` can be it."""
+    """Return ``value`` if a sample of ``dtype`` can be it."""
     if dtype.kind == "f":
         if math.isfinite(value):
             return value
@@ -101,7 +101,7 @@ NO_DAMAGE = DamageReport()
 
 
 def report_damage(source: object, geometry: Geometry, result_shape: tuple[int, int], *, whole: bool) -> DamageReport:
-    """What ``source`` filled, and which part of a result (H', W') that may have changed.
+    """Return what ``source`` filled, and which part of a result (H', W') that may have changed.
 
     ``whole``: every pixel of the result depends on every pixel of the image, by its statistics.
     """
@@ -120,14 +120,14 @@ def report_damage(source: object, geometry: Geometry, result_shape: tuple[int, i
 
 
 def merge_boxes(boxes: Iterable[Box]) -> tuple[Box, ...]:
-    """The same pixels in fewer boxes. ``boxes`` are equal or apart, as the chunks of a grid are."""
+    """Return the same pixels in fewer boxes. ``boxes`` are equal or apart, as the chunks of a grid are."""
     rows = _joined(sorted(set(boxes), key=lambda box: (box.y, box.x)), along_x=True)
     columns = _joined(sorted(rows, key=lambda box: (box.x, box.y)), along_x=False)
     return tuple(sorted(columns, key=lambda box: (box.y, box.x)))
 
 
 def _joined(boxes: list[Box], *, along_x: bool) -> list[Box]:
-    """Neighbours in the list that touch along one axis, and have the same span on the other, become one box."""
+    """Return neighbours in the list that touch along one axis, and have the same span on the other, become one box."""
     found: list[Box] = []
     for box in boxes:
         last = found[-1] if found else None
@@ -141,7 +141,7 @@ def _joined(boxes: list[Box], *, along_x: bool) -> list[Box]:
 
 
 def _affected(box: Box, geometry: Geometry) -> Box:
-    """Result pixels that depend on ``box``, in whole steps of the stride."""
+    """Return result pixels that depend on ``box``, in whole steps of the stride."""
     return Box(_affected_span(box.y, geometry.y), _affected_span(box.x, geometry.x))
 
 

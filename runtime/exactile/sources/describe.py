@@ -90,7 +90,7 @@ def describe_image(
 
 
 def chosen_series(description: ImageDescription) -> SeriesDescription | None:
-    """The series of the chosen image; None for a page, or a series that is not listed."""
+    """Return the series of the chosen image; None for a page, or a series that is not listed."""
     chosen = description.chosen
     return None if chosen is None or chosen.page is not None else _at(description.series, chosen.series)
 
@@ -114,7 +114,7 @@ def _describer(name: str) -> Any:
 def _choose(
     image: str | os.PathLike[str], listing: Listing, given: Choice
 ) -> tuple[Choice, ChosenImage | None, str | None]:
-    """The choice that was made, the image it leads to, and why there is none."""
+    """Return the choice that was made, the image it leads to, and why there is none."""
     problem: SourceError | None = None
     for choice in _attempts(listing, given):
         try:
@@ -125,7 +125,9 @@ def _choose(
 
 
 def _attempts(listing: Listing, given: Choice) -> Iterator[Choice]:
-    """What was given, completed by the first plane; where axes are not known, the first page, or all as channels."""
+    """Yield what was given, completed by the first plane; where axes are not known, the first page, or
+    all as channels.
+    """
     series = _at(listing.series, given["series"])
     if given["page"] is not None:
         yield given

@@ -188,24 +188,24 @@ class Listing:
 
 
 def is_reduction(full: tuple[int, int], level: tuple[int, int]) -> bool:
-    """Whether ``level`` (H, W) may be all of ``full`` divided by one factor, each side rounded up or down."""
+    """Return whether ``level`` (H, W) may be all of ``full`` divided by one factor, each side rounded up or down."""
     factors = [(size / (reduced + 1), size / max(reduced - 1, 1e-9)) for size, reduced in zip(full, level, strict=True)]
     smaller = all(reduced <= size for size, reduced in zip(full, level, strict=True))
     return smaller and max(low for low, _ in factors) < min(high for _, high in factors)
 
 
 def downsample(full: tuple[int, int], level: tuple[int, int]) -> tuple[float, float]:
-    """Pixels of ``full`` (H, W) along a pixel of ``level`` (H, W)."""
+    """Return pixels of ``full`` (H, W) along a pixel of ``level`` (H, W)."""
     return full[0] / level[0], full[1] / level[1]
 
 
 def grid_of(size: tuple[int, int], chunk: tuple[int, int]) -> tuple[int, int]:
-    """How many chunks of ``chunk`` rows and columns cover ``size`` (H, W)."""
+    """Return how many chunks of ``chunk`` rows and columns cover ``size`` (H, W)."""
     return -(-size[0] // chunk[0]), -(-size[1] // chunk[1])
 
 
 def colour_names(channels: int, alpha: int | None = None) -> tuple[str, ...]:
-    """Names of the channels of RGB, also with an alpha channel; none for other numbers of channels."""
+    """Return names of the channels of RGB, also with an alpha channel; none for other numbers of channels."""
     named = tuple("alpha" if channel == alpha else "" for channel in range(channels))
     colours = iter(("red", "green", "blue"))
     if named.count("") != 3:
@@ -214,7 +214,7 @@ def colour_names(channels: int, alpha: int | None = None) -> tuple[str, ...]:
 
 
 def delivered_name(stored: np.dtype[Any]) -> str | None:
-    """What samples of ``stored`` are delivered as; None where they are not read."""
+    """Return what samples of ``stored`` are delivered as; None where they are not read."""
     try:
         return delivered_type(native_sample_type(stored, "")).name
     except SourceError:
@@ -222,7 +222,7 @@ def delivered_name(stored: np.dtype[Any]) -> str | None:
 
 
 def as_object(description: ImageDescription) -> dict[str, Any]:
-    """Plain data; ``image_schema`` is its JSON Schema."""
+    """Return plain data; ``image_schema`` is its JSON Schema."""
     return asdict(description)
 
 
@@ -231,5 +231,5 @@ def image_schema() -> dict[str, Any]:
 
 
 def length_along(letter: str, axes: str, shape: Sequence[int]) -> int:
-    """The length of the axis ``letter``, 1 where there is none."""
+    """Return the length of the axis ``letter``, 1 where there is none."""
     return shape[axes.index(letter)] if letter in axes else 1

@@ -22,7 +22,7 @@ _NPY = b"\x93NUMPY"
 
 
 def is_dicom_folder(folder: str | os.PathLike[str], image_suffixes: tuple[str, ...]) -> bool:
-    """Whether a folder holds a DICOM file of a slide, and no other image (``image_suffixes``) and no folder.
+    """Return whether a folder holds a DICOM file of a slide, and no other image (``image_suffixes``) and no folder.
 
     Hidden files and folders do not count.
     """
@@ -36,7 +36,8 @@ def is_dicom_folder(folder: str | os.PathLike[str], image_suffixes: tuple[str, .
 
 
 def is_dicom_image(path: str | os.PathLike[str]) -> bool:
-    """Whether ``path`` is to be read as DICOM: a folder with a DICOM file in it, or a file by content and by name.
+    """Return whether ``path`` is to be read as DICOM: a folder with a DICOM file in it, or a file by content and by
+    name.
 
     A DICOM file may be a TIFF file, too; it is read as that, unless its name ends in .dcm. What has this name and is
     nothing else that is known by its first bytes is a DICOM file, too, if a damaged one.
@@ -53,7 +54,8 @@ def is_dicom_image(path: str | os.PathLike[str]) -> bool:
 
 
 def slide_headers(path: str | os.PathLike[str]) -> list[DicomHeader]:
-    """The levels of the slide in a folder, or of one file and those beside it that are parts of the same instance.
+    """Return the levels of the slide in a folder, or of one file and those beside it that are parts of the same
+    instance.
 
     Sorted by instance number, then by name. Raises SourceError when there is no slide, or more than one.
     """
@@ -111,7 +113,7 @@ def _of_file(path: Path) -> list[DicomHeader]:
 
 
 def _readable(paths: Iterable[Path]) -> list[DicomHeader]:
-    """What lies beside a file may be anything."""
+    """Return what lies beside a file may be anything."""
     found = []
     for path in paths:
         try:

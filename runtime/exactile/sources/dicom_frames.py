@@ -109,7 +109,7 @@ class FrameForm:
 
 
 def frame_form(header: DicomHeader) -> FrameForm:
-    """The form of a file's frames. Raises SourceError, with the reason, for those that are not read exactly."""
+    """Return the form of a file's frames. Raises SourceError, with the reason, for those that are not read exactly."""
     name, syntax = header.path, _syntax_name(header.syntax)
     coding = _CODINGS.get(header.syntax)
     if coding is None:
@@ -162,7 +162,7 @@ def _check_samples(header: DicomHeader, coding: Coding) -> None:
 
 
 def _colours_of(coding: Coding, syntax: str) -> tuple[str, ...]:
-    """Colours that decoders turn to RGB or leave as they are; they would hand out others as luma and chroma."""
+    """Return colours that decoders turn to RGB or leave as they are; they would hand out others as luma and chroma."""
     if coding is Coding.jpeg and syntax not in _LOSSLESS_JPEG:
         return _JPEG_COLOURS
     return _JPEG2000_COLOURS if coding is Coding.jpeg2000 else _PLAIN_COLOURS

@@ -82,18 +82,18 @@ class DicomHeader:
 
 
 def is_dicom(path: str | os.PathLike[str]) -> bool:
-    """Whether a file begins as DICOM files do; False where it cannot be read."""
+    """Return whether a file begins as DICOM files do; False where it cannot be read."""
     return first_bytes(path)[PREAMBLE_BYTES : PREAMBLE_BYTES + len(_PREFIX)] == _PREFIX
 
 
 def names_slide_class(path: str | os.PathLike[str]) -> bool:
-    """Whether a DICOM file is of a slide: its class stands at its beginning in plain text."""
+    """Return whether a DICOM file is of a slide: its class stands at its beginning in plain text."""
     start = first_bytes(path)
     return any(SLIDE_CLASS.encode() + end in start for end in (b"\0", b"\x02"))
 
 
 def read_header(path: Path) -> DicomHeader:
-    """Raises SourceError naming the file when its header is damaged."""
+    """Raise SourceError naming the file when its header is damaged."""
     from pydicom.filereader import read_partial
     from pydicom.tag import Tag
 
@@ -110,7 +110,7 @@ def read_header(path: Path) -> DicomHeader:
 
 
 def one_line(error: Exception) -> str:
-    """What an error of another package says, short and printable."""
+    """Return what an error of another package says, short and printable."""
     text = "".join(sign if sign.isprintable() else " " for sign in str(error))
     return " ".join(text.split())[:200] or type(error).__name__
 

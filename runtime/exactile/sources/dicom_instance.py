@@ -54,7 +54,9 @@ class DicomInstance:
         return -(-self.height // self.form.rows), -(-self.width // self.form.columns)
 
     def frames(self, path: str, z: float) -> NDArray[np.int64] | None:
-        """The number of each tile's frame, (rows, columns), -1 where there is none; None where all are missing."""
+        """Return the number of each tile's frame, (rows, columns), -1 where there is none; None where
+        all are missing.
+        """
         tiles = self.image_data.tiles
         if path not in tiles.optical_paths or z not in tiles.focal_planes:
             return None
@@ -75,7 +77,7 @@ class DicomInstance:
 
 
 def is_sparse(instance: DicomInstance) -> bool:
-    """Whether each frame says where it lies, and tiles may be missing."""
+    """Return whether each frame says where it lies, and tiles may be missing."""
     return bool(instance.parts[0].dataset.tile_type.value == "TILED_SPARSE")
 
 
@@ -96,7 +98,7 @@ def check_installed(name: object) -> None:
 
 @contextmanager
 def open_instances(headers: Sequence[DicomHeader]) -> Iterator[list[DicomInstance]]:
-    """The images in the files of ``headers``, in their order; their files are open as long as the context.
+    """Yield the images in the files of ``headers``, in their order; their files are open as long as the context.
 
     Raises SourceError naming the file for what is missing, damaged or not read.
     """

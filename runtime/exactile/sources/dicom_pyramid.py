@@ -54,7 +54,9 @@ class DicomSeries:
 
 
 def series_of(instances: Sequence[DicomInstance]) -> list[DicomSeries]:
-    """The pyramids that ``instances``, in the order of their files, make. Raises SourceError for two of the same."""
+    """Return the pyramids that ``instances``, in the order of their files, make. Raises SourceError for two of the
+    same.
+    """
     return [series for pyramid in _by_place(instances) for series in _by_colour(pyramid)]
 
 
@@ -79,7 +81,9 @@ def _same_place(one: DicomInstance, other: DicomInstance) -> bool:
 
 
 def _by_colour(pyramid: Sequence[DicomInstance]) -> list[DicomSeries]:
-    """Each optical path in colours is a series of its own, all of those in grey with samples of one size are one."""
+    """Return each optical path in colours is a series of its own, all of those in grey with samples of one size are
+    one.
+    """
     found: dict[tuple[str, str], dict[tuple[int, int], DicomLevel]] = {}
     for instance in pyramid:
         colour = instance.form.samples > 1

@@ -40,7 +40,9 @@ class ImageChoice:
 
 
 def check_number(number: int, count: int, kind: str, name: str, holder: str = "file") -> int:
-    """``number`` itself. Raises OptionError when it is not one of ``count`` things, SourceError when there are none."""
+    """Return ``number`` itself. Raises OptionError when it is not one of ``count`` things, SourceError when there are
+    none.
+    """
     if count == 0:
         raise SourceError(f"{name}: holds no image")
     if not 0 <= number < count:
@@ -74,7 +76,7 @@ def check_single_image(choice: ImageChoice, name: str) -> None:
 def choose_positions(
     axes: str, shape: Sequence[int], choice: ImageChoice, name: str, *, remedies: Sequence[str] = ()
 ) -> list[int]:
-    """The position along every axis of ``axes`` (one letter each), 0 along Y, X, C and S.
+    """Return the position along every axis of ``axes`` (one letter each), 0 along Y, X, C and S.
 
     Raises SourceError where an axis is longer than 1 and nothing was chosen along it (``remedies`` end the message),
     OptionError for a position that is not there.

@@ -26,7 +26,7 @@ def check_jpeg(data: bytes, most_samples: int) -> None:
 
 
 def _frame_size(data: bytes) -> tuple[int, int, int]:
-    """Height, width and components from the frame header."""
+    """Return height, width and components from the frame header."""
     position = 0
     try:
         while True:

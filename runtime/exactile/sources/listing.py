@@ -40,12 +40,12 @@ class FoundImages:
 
 
 def list_images(paths: Iterable[str | os.PathLike[str]], *, recursive: bool = False) -> list[Path | str]:
-    """The images that ``paths`` name: see ``find_images``."""
+    """Return the images that ``paths`` name: see ``find_images``."""
     return list(find_images(paths, recursive=recursive).images)
 
 
 def find_images(paths: Iterable[str | os.PathLike[str]], *, recursive: bool = False) -> FoundImages:
-    """The images that ``paths`` name, in their order.
+    """Return the images that ``paths`` name, in their order.
 
     A file is an image whatever its name; of a folder the files with LISTED_SUFFIXES, the Zarr folders and the folders
     of slides in DICOM files are, sorted by name, hidden ones left out; ``recursive`` enters the folders in it, after
@@ -70,12 +70,12 @@ def find_images(paths: Iterable[str | os.PathLike[str]], *, recursive: bool = Fa
 
 
 def is_image_folder(path: str | os.PathLike[str]) -> bool:
-    """Whether ``path`` is a folder, and no image itself."""
+    """Return whether ``path`` is a folder, and no image itself."""
     return as_address(path) is None and Path(path).is_dir() and not _is_one_image(Path(path))
 
 
 def _images_of(path: str | os.PathLike[str], passed: Counter[str], *, recursive: bool) -> list[tuple[Path | str, Path]]:
-    """Each image, and the folder within ``path`` that it lies in."""
+    """Return each image, and the folder within ``path`` that it lies in."""
     address = as_address(path)
     if address is not None:
         return [(address, Path())]
@@ -102,7 +102,7 @@ def _images_of(path: str | os.PathLike[str], passed: Counter[str], *, recursive:
 
 
 def _listed(folder: Path, passed: Counter[str], *, recursive: bool) -> Iterator[Path]:
-    """The images of ``folder``; what is passed over is counted."""
+    """Yield the images of ``folder``; what is passed over is counted."""
     try:
         entries = [entry for entry in sorted(folder.iterdir()) if not entry.name.startswith(".")]
     except OSError as error:
@@ -137,7 +137,7 @@ def _kind(entry: Path) -> str:
 
 
 def describe_passed_over(passed: dict[str, int]) -> str:
-    """``2 folders (--recursive enters them), 1 .png, 3 .txt``"""
+    """Return ``2 folders (--recursive enters them), 1 .png, 3 .txt``"""
     folders = passed.get("folder", 0)
     told = [f"{folders} folder{'s' if folders > 1 else ''} (--recursive enters them)"] if folders else []
     return ", ".join(told + [f"{count} {kind}" for kind, count in passed.items() if kind != "folder"])

@@ -63,10 +63,10 @@ class HasMetadata(Protocol):
 
 
 def metadata_of(source: object) -> ImageMetadata:
-    """What ``source`` knows; nothing where it has no metadata."""
+    """Return what ``source`` knows; nothing where it has no metadata."""
     return source.metadata if isinstance(source, HasMetadata) else NO_METADATA
 
 
 def nodata_of(source: object, given: float | None = None) -> float | None:
-    """The value of pixels without data: ``given``, or what the file says."""
+    """Return the value of pixels without data: ``given``, or what the file says."""
     return metadata_of(source).nodata if given is None else given

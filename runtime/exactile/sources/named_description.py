@@ -22,21 +22,21 @@ from exactile.sources.positional_file import PositionalFile
 
 
 def describe_nd2(path: str | os.PathLike[str]) -> Listing:
-    """Raises SourceError as ``Nd2File`` does."""
+    """Raise SourceError as ``Nd2File`` does."""
     from exactile.sources.nd2 import Nd2File
 
     return describe_named(path, Nd2File)
 
 
 def describe_lif(path: str | os.PathLike[str]) -> Listing:
-    """Raises SourceError as ``LifFile`` does."""
+    """Raise SourceError as ``LifFile`` does."""
     from exactile.sources.lif import LifFile
 
     return describe_named(path, LifFile)
 
 
 def describe_named(path: str | os.PathLike[str], open_file: Callable[[PositionalFile], NamedFile]) -> Listing:
-    """Images that are not read are listed without sizes, each with a note.
+    """Return images that are not read are listed without sizes, each with a note.
 
     Raises SourceError for what ``open_file`` cannot open.
     """

@@ -50,10 +50,10 @@ class NamedFile(Protocol):
         """How many images it holds."""
 
     def image(self, number: int) -> NamedImage:
-        """Raises SourceError for one that is damaged or of a kind that is not read."""
+        """Raise SourceError for one that is damaged or of a kind that is not read."""
 
     def title(self, number: int) -> str | None:
-        """What an image is called, whether it is read or not."""
+        """Return what an image is called, whether it is read or not."""
 
     def close(self) -> None:
         """Safe to call twice."""

@@ -114,7 +114,7 @@ class _Array:
 
 
 def _check_axes(image: NamedImage, name: str) -> None:
-    """Raises SourceError unless it is an image with pixels."""
+    """Raise SourceError unless it is an image with pixels."""
     if any(image.axes.count(axis) != 1 for axis in "YX") or image.axes.count("C") > 1:
         raise SourceError(f"{name}: its axes are {image.axes}, but an image has one Y, one X and at most one C")
     if min(image.shape) < 1:

@@ -115,7 +115,7 @@ class Nd2File:
         return self._band(frame, rows)[:, columns, channels]
 
     def _band(self, frame: int, rows: slice) -> NDArray[Any]:
-        """Rows of an uncompressed frame, (n, W, C)."""
+        """Return rows of an uncompressed frame, (n, W, C)."""
         attributes = self._attributes
         row_bytes = attributes.widthBytes
         start, size_bytes = self._frames.place(frame)
@@ -128,7 +128,7 @@ class Nd2File:
         return band
 
     def _decompressed(self, frame: int) -> NDArray[Any]:
-        """A whole frame, (H, W, C), as nd2 decodes it."""
+        """Return a whole frame, (H, W, C), as nd2 decodes it."""
         self._frames.place(frame)
         attributes = self._attributes
         shape = attributes.componentCount, attributes.heightPx, attributes.widthPx
@@ -161,7 +161,7 @@ def _band_rows(height: int, row_bytes: int) -> int:
 
 
 def _pixel_size(library: Any) -> PixelSize | None:
-    """Where the file says that it was calibrated."""
+    """Return where the file says that it was calibrated."""
     channels = library.metadata.channels or ()
     if not channels or not all(channels[0].volume.axesCalibrated[:2]):
         return None

@@ -34,7 +34,7 @@ class Nd2Frames:
         return len(self.offsets)
 
     def place(self, frame: int) -> tuple[int, int]:
-        """Where the samples of a frame begin, and how many bytes there are. Raises DamagedDataError."""
+        """Return where the samples of a frame begin, and how many bytes there are. Raises DamagedDataError."""
         offset = self.offsets.get(frame)
         if offset is None:
             raise DamagedDataError(f"frame {frame} was not recorded; {self.count} frames are in the file")
@@ -51,7 +51,7 @@ class Nd2Frames:
 
 
 def read_frames(file: PositionalFile) -> Nd2Frames:
-    """Raises SourceError for a table that is damaged or cut off."""
+    """Raise SourceError for a table that is damaged or cut off."""
     try:
         return Nd2Frames(file=file, offsets=_offsets(_table(file)))
     except (DamagedDataError, ValueError, struct.error) as error:
@@ -70,7 +70,7 @@ def _table(file: PositionalFile) -> bytes:
 
 
 def _offsets(table: bytes) -> dict[int, int]:
-    """Names, each with the offset and the size of its chunk, up to the signature."""
+    """Return names, each with the offset and the size of its chunk, up to the signature."""
     found: dict[int, int] = {}
     at = 0
     while True:

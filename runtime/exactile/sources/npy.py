@@ -119,7 +119,7 @@ class NpySource:
 
 
 def read_npy_header(file: PositionalFile) -> tuple[tuple[int, ...], np.dtype[Any], bool]:
-    """Shape, dtype and whether the order is Fortran's; leaves the stream at the first sample."""
+    """Return shape, dtype and whether the order is Fortran's; leaves the stream at the first sample."""
     try:
         version = npy_format.read_magic(file.stream)
         shape, fortran, dtype = _HEADER_READERS[version](file.stream)

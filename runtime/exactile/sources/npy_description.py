@@ -20,7 +20,7 @@ _AXES = {2: "YX", 3: "YXC"}
 
 
 def describe_npy(path: str | os.PathLike[str], axes: str | None = None) -> Listing:
-    """``axes`` are those that were given. Raises SourceError for what is no array of numbers."""
+    """Return ``axes`` are those that were given. Raises SourceError for what is no array of numbers."""
     with closing(PositionalFile(path)) as file:
         shape, stored, fortran = read_npy_header(file)
     letters = axes if axes is not None and len(axes) == len(shape) else _AXES.get(len(shape), "?" * len(shape))

@@ -117,19 +117,19 @@ def open_source(
 
 
 def image_kind(image: str | os.PathLike[str]) -> str:
-    """Which source reads ``image``: the name of a kind. Raises SourceError when it is nothing that is read."""
+    """Return which source reads ``image``: the name of a kind. Raises SourceError when it is nothing that is read."""
     return _kind_of(image).name
 
 
 def _class_of(kind: _Kind) -> Callable[..., Source]:
-    """The source for a kind of image that holds several. Heavy libraries are imported with it."""
+    """Return the source for a kind of image that holds several. Heavy libraries are imported with it."""
     module, name = _CLASSES[kind].split(".")
     found: Callable[..., Source] = getattr(import_module(f"exactile.sources.{module}"), name)
     return found
 
 
 def _kind_of(image: str | os.PathLike[str]) -> _Kind:
-    """Told by content. Raises SourceError when it is nothing that is read."""
+    """Return told by content. Raises SourceError when it is nothing that is read."""
     if is_zarr(image):
         return _Kind.zarr
     if is_dicom_image(image):
@@ -146,7 +146,7 @@ def _kind_of(image: str | os.PathLike[str]) -> _Kind:
 
 
 def _kind_by_start(image: str | os.PathLike[str], start: bytes) -> _Kind | None:
-    """TIFF, .npy, CZI, ND2 or LIF; None for other files."""
+    """Return TIFF, .npy, CZI, ND2 or LIF; None for other files."""
     if start.startswith(_TIFF):
         return _Kind.slide if is_slide_in_tiff(image) else _Kind.tiff
     if start.startswith(_ND2) or (start[4:8] == b"jP  " and os.fspath(image).lower().endswith(".nd2")):

@@ -157,7 +157,9 @@ class PictureSource:
         self._open_reader()
 
     def open_masks(self) -> tuple[ValidMask, ...]:
-        """Its alpha channel, once that is left out: one bit a pixel, for which the picture is decoded once more."""
+        """Return its alpha channel, once that is left out: one bit a pixel, for which the picture is
+        decoded once more.
+        """
         alpha = self.metadata.alpha
         if alpha is None or not alpha.left_out:
             return ()

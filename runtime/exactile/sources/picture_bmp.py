@@ -19,7 +19,7 @@ _ALPHA_AT = 52
 
 
 def bmp_header(file: PositionalFile) -> PictureHeader:
-    """A palette is RGB, one of greys grey. Raises DamagedDataError, and SourceError for what is not read."""
+    """Return a palette is RGB, one of greys grey. Raises DamagedDataError, and SourceError for what is not read."""
     header_bytes = struct.unpack("<I", file.read(_FILE_HEADER_BYTES, 4))[0]
     if header_bytes < 40:
         raise SourceError(f"{file.name}: is a BMP picture of the kind before Windows 3; store it as TIFF or PNG")

@@ -16,7 +16,7 @@ START_BYTES = 16
 
 
 def describe_picture(path: str | os.PathLike[str]) -> Listing:
-    """Raises SourceError for what is none of the pictures that are read, or damaged."""
+    """Raise SourceError for what is none of the pictures that are read, or damaged."""
     with closing(PositionalFile(path)) as file:
         kind = picture_format(file.stream.read(START_BYTES))
         if kind is None:

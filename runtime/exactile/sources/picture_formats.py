@@ -36,7 +36,7 @@ class PictureFormat:
 
 
 def picture_format(start: bytes) -> PictureFormat | None:
-    """The format of a file that begins with ``start`` (16 bytes), or None."""
+    """Return the format of a file that begins with ``start`` (16 bytes), or None."""
     if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
         return _WEBP
     if start[:2] == b"BM" and start[6:10] == b"\0\0\0\0":
@@ -45,7 +45,7 @@ def picture_format(start: bytes) -> PictureFormat | None:
 
 
 def read_header(kind: PictureFormat, file: PositionalFile) -> PictureHeader:
-    """Raises SourceError for what is damaged, not read, or claims more than the file can hold."""
+    """Raise SourceError for what is damaged, not read, or claims more than the file can hold."""
     try:
         header = kind.header(file)
     # Fields that are cut off are damage like any other.

@@ -16,7 +16,7 @@ _LARGEST_BOX_BYTES = 1 << 16
 
 
 def jpeg2000_header(file: PositionalFile) -> PictureHeader:
-    """Grey or RGB and alpha, of up to 16 bits, or plain channels. Raises DamagedDataError, SourceError."""
+    """Return grey or RGB and alpha, of up to 16 bits, or plain channels. Raises DamagedDataError, SourceError."""
     if file.read(0, 4) == CODESTREAM:
         return _of_codestream(file, 0, None)
     alpha, sizes = None, b""
@@ -64,7 +64,9 @@ def _check_same(sizes: bytes, found: PictureHeader, depth: bytes) -> None:
 
 
 def _colours(file: PositionalFile, start: int, length: int) -> tuple[int | None, bytes]:
-    """The channel of alpha that the boxes of the header name, and its sizes. Raises SourceError for other colours."""
+    """Return the channel of alpha that the boxes of the header name, and its sizes. Raises SourceError for other
+    colours.
+    """
     alpha, sizes = None, b""
     for name, inner, size in _boxes(file, start, start + length):
         if name in (b"pclr", b"cmap"):

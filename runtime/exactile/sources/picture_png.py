@@ -20,7 +20,7 @@ _MOST_DEFLATED = 1032
 
 
 def png_header(file: PositionalFile) -> PictureHeader:
-    """Palettes as RGB; a transparent colour or palette is an alpha channel.
+    """Return palettes as RGB; a transparent colour or palette is an alpha channel.
 
     Raises DamagedDataError, and SourceError for what is not read.
     """

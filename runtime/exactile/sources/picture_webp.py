@@ -16,7 +16,7 @@ _LARGEST_EXIF_BYTES = 1 << 20
 
 
 def webp_header(file: PositionalFile) -> PictureHeader:
-    """RGB, or RGBA where it has alpha. Raises DamagedDataError, and SourceError for an animation."""
+    """Return RGB, or RGBA where it has alpha. Raises DamagedDataError, and SourceError for an animation."""
     alpha, orientation = False, 1
     size: tuple[int, int] | None = None
     for name, start, length in _chunks(file):

@@ -27,7 +27,9 @@ _MICRONS = {
 
 
 def to_microns(value: float, unit: str | None) -> float | None:
-    """``value`` of ``unit`` (a symbol or an English name) in micrometres; None when the unit is no known length."""
+    """Return ``value`` of ``unit`` (a symbol or an English name) in micrometres; None when the unit is
+    no known length.
+    """
     # The micro sign and the Greek letter mu are both in use, and ImageJ writes the sign as an escape.
     symbol = (unit or "").strip().lower().replace("\\u00b5", "u").replace("\u00b5", "u").replace("\u03bc", "u")
     factor = _MICRONS.get(symbol)
@@ -35,7 +37,7 @@ def to_microns(value: float, unit: str | None) -> float | None:
 
 
 def pixel_size(height: float | None, width: float | None) -> PixelSize | None:
-    """Both sides together; None unless both are positive numbers."""
+    """Return both sides together; None unless both are positive numbers."""
     if height is None or width is None:
         return None
     usable = all(math.isfinite(side) and side > 0 for side in (height, width))
@@ -43,12 +45,14 @@ def pixel_size(height: float | None, width: float | None) -> PixelSize | None:
 
 
 def scaled(size: PixelSize | None, full: tuple[int, int], level: tuple[int, int]) -> PixelSize | None:
-    """The pixel size of a level of ``level`` (H, W) pixels, when ``full`` (H, W) pixels of ``size`` cover the same."""
+    """Return the pixel size of a level of ``level`` (H, W) pixels, when ``full`` (H, W) pixels of ``size`` cover the
+    same.
+    """
     return size and pixel_size(size[0] * full[0] / level[0], size[1] * full[1] / level[1])
 
 
 def choose_level(choice: ImageChoice, sizes: Sequence[PixelSize | None], name: str) -> int:
-    """The number of the level that ``choice`` means, among levels of pixels of ``sizes``.
+    """Return the number of the level that ``choice`` means, among levels of pixels of ``sizes``.
 
     Raises OptionError for a level that is not there, or when no level is within TOLERANCE of ``choice.mpp``.
     """

@@ -47,7 +47,7 @@ class PositionalFile:
         return self._stream
 
     def read(self, offset: int, size_bytes: int) -> bytes:
-        """Exactly ``size_bytes`` from ``offset`` on. Raises DamagedDataError when the file ends before."""
+        """Return exactly ``size_bytes`` from ``offset`` on. Raises DamagedDataError when the file ends before."""
         data = self._pread(size_bytes, offset)
         if len(data) == size_bytes:
             return data

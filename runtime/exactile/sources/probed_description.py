@@ -34,7 +34,7 @@ MOST_PLANES = 1 << 20
 
 
 def probe(image: str | os.PathLike[str], kind: str) -> Listing:
-    """Series, levels, planes and channels, none of which is read; ``kind`` is the name of the source.
+    """Return series, levels, planes and channels, none of which is read; ``kind`` is the name of the source.
 
     Raises SourceError when not even one channel of the first image can be opened.
     """
@@ -74,7 +74,7 @@ def _series(image: str | os.PathLike[str], number: int) -> SeriesDescription:
 def _looked_at(
     image: str | os.PathLike[str], full: LevelDescription | None, **choice: int
 ) -> tuple[str, str, LevelDescription]:
-    """Stored and delivered type, and the level."""
+    """Return stored and delivered type, and the level."""
     source = _opened(image, **choice)
     try:
         channels = source.channels
@@ -106,7 +106,7 @@ def _level(source: Source, channels: int, number: int, full: LevelDescription | 
 
 
 def _opened(image: str | os.PathLike[str], **choice: Any) -> Source:
-    """A plane of the stack, if it is one; one channel where all together cannot be opened."""
+    """Return a plane of the stack, if it is one; one channel where all together cannot be opened."""
     wanted = {"z": 0, "t": 0, "workers": 1, **choice}
     try:
         return open_source(image, **wanted)
@@ -127,7 +127,7 @@ def _is_there(image: str | os.PathLike[str], **choice: Any) -> bool:
 
 
 def _count(is_there: Callable[[int], bool], most: int) -> int:
-    """How many numbers from 0 on are there, ``most`` at most, asked for about twice log2 of it."""
+    """Return how many numbers from 0 on are there, ``most`` at most, asked for about twice log2 of it."""
     there, step = 0, 1
     while there + step < most and is_there(there + step):
         there, step = there + step, 2 * step

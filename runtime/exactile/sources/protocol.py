@@ -55,7 +55,7 @@ class Source(Protocol):
     pixel_size_um: tuple[float, float] | None
 
     def cache_bytes(self, plan: ReadPlan) -> int:
-        """Bytes of decoded chunks to keep so that ``plan`` decodes each chunk once."""
+        """Return bytes of decoded chunks to keep so that ``plan`` decodes each chunk once."""
 
     def prepare(self, plan: ReadPlan, *, cache_bytes: int) -> None:
         """Announce the reads to come and how many bytes of decoded chunks may be kept."""
@@ -67,10 +67,10 @@ class Source(Protocol):
         """
 
     def count(self) -> ReadCount:
-        """Chunks decoded since ``prepare`` and chunks that the file holds (0, 0 where there are none)."""
+        """Return chunks decoded since ``prepare`` and chunks that the file holds (0, 0 where there are none)."""
 
     def identity(self) -> Identity:
-        """Enough to notice, while the source is open, that an image is not the one of an earlier run.
+        """Return enough to notice, while the source is open, that an image is not the one of an earlier run.
 
         For files: size, time of the last change and a hash of both ends; for arrays a hash of samples spread
         evenly; for Zarr a hash of the metadata; and what was chosen of them, shape and dtype.
@@ -85,7 +85,7 @@ class DecodedInParts(Protocol):
     """A source that needs memory beside the caller's array while it reads, however little may be kept."""
 
     def decoding_bytes(self, plan: ReadPlan) -> int:
-        """The least bytes that reading takes; ``cache_bytes`` holds them, too."""
+        """Return the least bytes that reading takes; ``cache_bytes`` holds them, too."""
 
 
 @runtime_checkable
@@ -97,6 +97,6 @@ class DecodedWhole(Protocol):
 
 
 def least_reading_bytes(source: Source, plan: ReadPlan) -> int:
-    """What reading takes beside the caller's array, however little may be kept."""
+    """Return what reading takes beside the caller's array, however little may be kept."""
     decoding = source.decoding_bytes(plan) if isinstance(source, DecodedInParts) else 0
     return decoding + (source.held_bytes if isinstance(source, DecodedWhole) else 0)

@@ -69,7 +69,7 @@ class RawRows:
                 raise error.moved(start, part.x.start) from None
 
     def _dense(self, file: PositionalFile, start: int, stop: int, columns: Span) -> NDArray[Any]:
-        """Rows ``start`` to ``stop`` read at once; nothing beyond the last wanted byte is touched."""
+        """Return rows ``start`` to ``stop`` read at once; nothing beyond the last wanted byte is touched."""
         buffer, pixel_bytes = np.empty((stop - start, self.width, self.samples), self.dtype), self.pixel_bytes
         first, unwanted = columns.start * pixel_bytes, (self.width - columns.stop) * pixel_bytes
         view = buffer.reshape(-1).view(np.uint8).data
@@ -78,7 +78,7 @@ class RawRows:
         return buffer[:, columns.start : columns.stop]
 
     def _sparse(self, file: PositionalFile, start: int, stop: int, columns: Span) -> NDArray[Any]:
-        """Rows ``start`` to ``stop``, one read a row."""
+        """Return rows ``start`` to ``stop``, one read a row."""
         buffer = np.empty((stop - start, columns.length, self.samples), self.dtype)
         view = buffer.reshape(-1).view(np.uint8).data
         wanted, row_bytes = columns.length * self.pixel_bytes, self.row_bytes

@@ -44,7 +44,7 @@ class StoresSamples(Protocol):
 
 
 def stored_type(source: Any) -> np.dtype[Any]:
-    """The type of the samples of ``source`` before they are delivered."""
+    """Return the type of the samples of ``source`` before they are delivered."""
     return source.stored_dtype if isinstance(source, StoresSamples) else np.dtype(source.dtype)
 
 
@@ -59,7 +59,7 @@ class InexactSampleError(Exception):
         self.value, self.dtype, self.y, self.x = value, dtype, y, x
 
     def moved(self, dy: int, dx: int) -> InexactSampleError:
-        """The same of something that begins ``dy`` rows and ``dx`` columns before."""
+        """Return the same of something that begins ``dy`` rows and ``dx`` columns before."""
         return InexactSampleError(self.value, self.dtype, self.y + dy, self.x + dx)
 
     def transposed(self) -> InexactSampleError:
@@ -67,7 +67,7 @@ class InexactSampleError(Exception):
 
 
 def native_sample_type(dtype: np.dtype[Any], name: str) -> np.dtype[Any]:
-    """``dtype``, as stored, in native byte order. Raises SourceError when its samples are not taken."""
+    """Return ``dtype``, as stored, in native byte order. Raises SourceError when its samples are not taken."""
     native = dtype.newbyteorder("=")
     if native.name not in _DELIVERED:
         raise SourceError(
@@ -78,7 +78,7 @@ def native_sample_type(dtype: np.dtype[Any], name: str) -> np.dtype[Any]:
 
 
 def delivered_type(stored: np.dtype[Any]) -> np.dtype[Any]:
-    """What samples stored as ``stored``, one of those that are taken, are delivered as."""
+    """Return what samples stored as ``stored``, one of those that are taken, are delivered as."""
     return np.dtype(_DELIVERED[stored.newbyteorder("=").name])
 
 

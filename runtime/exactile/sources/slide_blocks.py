@@ -73,7 +73,9 @@ class SlideBlocks:
 
 
 def on_background(pixels: NDArray[np.uint8], background: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """Red, green and blue of ``pixels`` (H, W, 4), not premultiplied, as they look on ``background``: (H, W, 3)."""
+    """Return red, green and blue of ``pixels`` (H, W, 4), not premultiplied, as they look on
+    ``background``: (H, W, 3).
+    """
     colours = np.empty((*pixels.shape[:2], 3), np.uint8)
     opaque = int(pixels[..., 3].min(initial=_OPAQUE)) == _OPAQUE
     alpha = pixels[..., 3].astype(np.uint16)
@@ -88,14 +90,14 @@ def on_background(pixels: NDArray[np.uint8], background: tuple[int, int, int]) -
 
 
 def _block_side(handle: SlideHandle, level: int, side: str) -> int:
-    """A multiple of the tiles that the slide says it has, near BLOCK_SIDE."""
+    """Return a multiple of the tiles that the slide says it has, near BLOCK_SIDE."""
     stated = handle.properties.get(f"openslide.level[{level}].tile-{side}", "")
     tile = int(stated) if stated.isdigit() else 0
     return tile * max(1, BLOCK_SIDE // tile) if 0 < tile <= 2 * BLOCK_SIDE else BLOCK_SIDE
 
 
 def _background(handle: SlideHandle) -> tuple[int, int, int]:
-    """The colour that the slide names (RRGGBB), white when it names none."""
+    """Return the colour that the slide names (RRGGBB), white when it names none."""
     stated = handle.properties.get("openslide.background-color", "FFFFFF")
     red, green, blue = bytes.fromhex(stated)
     return red, green, blue

@@ -34,7 +34,7 @@ class SlideHandle:
         self._downsamples = self._slide.level_downsamples
 
     def read(self, level: int, box: Box) -> NDArray[np.uint8]:
-        """``box`` of a level as OpenSlide gives it: (H, W, 4) uint8, red, green, blue, alpha, not premultiplied.
+        """Return ``box`` of a level as OpenSlide gives it: (H, W, 4) uint8, red, green, blue, alpha, not premultiplied.
 
         A slide that failed once fails for ever, so it is opened again for what is asked next; only what fails in a
         slide of its own is damaged. Raises OpenSlideError then.

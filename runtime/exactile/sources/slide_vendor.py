@@ -17,7 +17,7 @@ _INSTALL = "pip install 'exactile[slides]'"
 
 
 def load_openslide(name: str) -> Any:
-    """The openslide package. Raises SourceError with the line that installs it."""
+    """Return the openslide package. Raises SourceError with the line that installs it."""
     try:
         import openslide
     # The package raises OSError or ModuleNotFoundError when the C library is not found.
@@ -29,7 +29,7 @@ def load_openslide(name: str) -> Any:
 
 
 def is_slide_in_tiff(path: str | os.PathLike[str]) -> bool:
-    """Whether the tiles of a TIFF file are not yet the image, which OpenSlide makes of them.
+    """Return whether the tiles of a TIFF file are not yet the image, which OpenSlide makes of them.
 
     Those of Hamamatsu (NDPI), Leica (SCN), Philips, Ventana (BIF) and Trestle have to be put together; Aperio's (SVS)
     are the image, but that its older JPEG 2000 holds YCbCr without saying so. A file that cannot be parsed is none.
@@ -49,12 +49,12 @@ def is_slide_in_tiff(path: str | os.PathLike[str]) -> bool:
 
 
 def is_named_as_slide(path: str | os.PathLike[str]) -> bool:
-    """Whether a file's name says that it is a slide."""
+    """Return whether a file's name says that it is a slide."""
     return Path(path).suffix.lower() in SLIDE_SUFFIXES
 
 
 def is_other_slide(path: str | os.PathLike[str]) -> bool:
-    """Whether a file that is no TIFF is a slide (MRXS, VMS, ...), or looks like one by its name.
+    """Return whether a file that is no TIFF is a slide (MRXS, VMS, ...), or looks like one by its name.
 
     Raises SourceError when it looks like one and OpenSlide is not installed.
     """

@@ -10,7 +10,7 @@ SIDES = (256, 512, 1024, 2048)
 
 
 def sweep_plan(source: Source, block_bytes: int) -> ReadPlan:
-    """Blocks of about ``block_bytes``, of the shape for which the fewest decoded chunks are kept."""
+    """Return blocks of about ``block_bytes``, of the shape for which the fewest decoded chunks are kept."""
     row_bytes = source.channels * source.dtype.itemsize
     shapes = [(max(1, block_bytes // (source.width * row_bytes)), source.width)]
     for rows in SIDES:

@@ -99,7 +99,7 @@ class TiffSource(ChunkedSource):
         self._reader = self._make_reader(self._layout, self._chosen)
 
     def open_masks(self) -> tuple[ValidMask, ...]:
-        """The file's mask of valid pixels, and its alpha channel once that is left out."""
+        """Return the file's mask of valid pixels, and its alpha channel once that is left out."""
         masks: list[ValidMask] = []
         if self.metadata.mask_page is not None:
             masks.append(TiffSource(self.stored_path, page=self.metadata.mask_page, workers=1))
@@ -115,7 +115,7 @@ class TiffSource(ChunkedSource):
         return tuple(masks)
 
     def _make_reader(self, layout: TiffLayout, chosen: tuple[int, ...]) -> ChunkReader:
-        """A reader of the planes that hold the channels chosen."""
+        """Return a reader of the planes that hold the channels chosen."""
         planes = []
         copies = []
         for number, plane in enumerate(layout.planes):

@@ -86,13 +86,13 @@ def _planes_of_series(series: Any, choice: ImageChoice, name: str) -> _Stack:
 
 
 def _long_axes(series: Any) -> tuple[tuple[int, ...], str]:
-    """Sizes and letters of the axes of a series, without those of length 1 but Y and X."""
+    """Return sizes and letters of the axes of a series, without those of length 1 but Y and X."""
     long = [(size, axis) for size, axis in zip(series.shape, series.axes, strict=True) if size > 1 or axis in "YX"]
     return tuple(size for size, _ in long), "".join(axis for _, axis in long)
 
 
 def _indices(series: Any, stacked: int, choice: ImageChoice, name: str) -> tuple[int, ...]:
-    """The pages of the image's channels, among pages stacked along the first ``stacked`` axes."""
+    """Return the pages of the image's channels, among pages stacked along the first ``stacked`` axes."""
     shape, axes = _long_axes(series)
     channels = _channel_axis(shape, axes, stacked, choice)
     letters = [axis if channels != index else "C" for index, axis in enumerate(axes[:stacked])]
@@ -111,7 +111,7 @@ def _indices(series: Any, stacked: int, choice: ImageChoice, name: str) -> tuple
 
 
 def _channel_axis(shape: tuple[int, ...], axes: str, stacked: int, choice: ImageChoice) -> int | None:
-    """Which of the stacked axes holds channels: that of the name, or with ``axes`` CYX the only one there is."""
+    """Return which of the stacked axes holds channels: that of the name, or with ``axes`` CYX the only one there is."""
     named = [index for index in range(stacked) if axes[index] in "CS"]
     if named:
         return named[0]
@@ -124,7 +124,7 @@ def _channel_axis(shape: tuple[int, ...], axes: str, stacked: int, choice: Image
 
 
 def _pages_of_stack(stack: _Stack, name: str) -> tuple[tuple[Any, ...], tuple[int, ...]]:
-    """The pages of the planes, or the offsets of planes that follow each other."""
+    """Return the pages of the planes, or the offsets of planes that follow each other."""
     series, keyframe = stack.series, stack.series.keyframe
     if stack.complete:
         return (series[0],), ()
@@ -152,7 +152,7 @@ def _pages_of_stack(stack: _Stack, name: str) -> tuple[tuple[Any, ...], tuple[in
 
 
 def _plane_shape(keyframe: Any) -> tuple[int, ...]:
-    """The shape of one page without axes of length 1, but for Y and X."""
+    """Return the shape of one page without axes of length 1, but for Y and X."""
     separate, _, height, width, contiguous = keyframe.shaped
     return tuple(
         size for size, always in ((separate, False), (height, True), (width, True), (contiguous, False))
@@ -175,7 +175,7 @@ def _check_plane(keyframe: Any, name: str) -> None:
 
 
 def _pages_remedy(series: Any) -> list[str]:
-    """How to get at one plane by its page, where each has one."""
+    """Return how to get at one plane by its page, where each has one."""
     pages = len(series.keyframe.parent.pages)
     return [f"choose one page (--page) from 0 to {pages - 1}"] if pages > 1 else []
 

@@ -54,7 +54,7 @@ class TiffChunks:
         return self.layout.planes[key[0]].decode(self.file.read(offset, size_bytes), segment)
 
     def stored(self, key: ChunkKey) -> tuple[int, int, int]:
-        """Offset, size in bytes and segment index of a chunk; size 0 when it is empty."""
+        """Return offset, size in bytes and segment index of a chunk; size 0 when it is empty."""
         number, row, column = key
         plane = self.layout.planes[number]
         index = row * self.layout.grid.columns + column

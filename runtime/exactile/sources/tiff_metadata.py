@@ -40,7 +40,7 @@ def read_metadata(chosen: ChosenPages) -> ImageMetadata:
 
 
 def _alpha(chosen: ChosenPages) -> Alpha | None:
-    """The one extra sample that the tag ExtraSamples calls alpha. Without the tag nothing is guessed."""
+    """Return the one extra sample that the tag ExtraSamples calls alpha. Without the tag nothing is guessed."""
     keyframe = chosen.keyframe
     extra = tuple(int(kind) for kind in keyframe.extrasamples)
     marked = [index for index, kind in enumerate(extra) if kind in (_ASSOCIATED, _UNASSOCIATED)]
@@ -51,7 +51,9 @@ def _alpha(chosen: ChosenPages) -> Alpha | None:
 
 
 def _mask_page(chosen: ChosenPages) -> int | None:
-    """The page that is the transparency mask of an image of this size, as GDAL writes them, among the first pages."""
+    """Return the page that is the transparency mask of an image of this size, as GDAL writes them, among the first
+    pages.
+    """
     keyframe = chosen.keyframe
     pages = keyframe.parent.pages
     size = keyframe.imagelength, keyframe.imagewidth
@@ -69,7 +71,7 @@ def _orientation(page: Any) -> int:
 
 
 def _georeference(chosen: ChosenPages) -> Georeference | str | None:
-    """That of the page in full size, at the size of the level that was chosen; or why there is none."""
+    """Return that of the page in full size, at the size of the level that was chosen; or why there is none."""
     page = chosen.full or chosen.keyframe
     values = {
         "pixel_scale": _numbers(page, 33550),

@@ -17,7 +17,8 @@ PALETTE = 3
 
 
 def palette_of(chosen: ChosenPages, name: str) -> NDArray[Any]:
-    """The colours, (numbers, 3): uint8 where the table holds 8 bits, in any of the ways they are stored, else uint16.
+    """Return the colours, (numbers, 3): uint8 where the table holds 8 bits, in any of the ways they are stored, else
+    uint16.
 
     Raises SourceError where there is no table, or samples are no numbers of its colours.
     """
@@ -37,7 +38,7 @@ def palette_of(chosen: ChosenPages, name: str) -> NDArray[Any]:
 
 
 def as_stored(colors: NDArray[np.uint16]) -> NDArray[Any]:
-    """Colours of a table as uint8 where they are 8 bits, in any of the ways that these are stored."""
+    """Return colours of a table as uint8 where they are 8 bits, in any of the ways that these are stored."""
     if not (colors % 257).any():
         return (colors // 257).astype(np.uint8)
     if not (colors % 256).any():
@@ -47,7 +48,7 @@ def as_stored(colors: NDArray[np.uint16]) -> NDArray[Any]:
 
 
 def colored(plane: ChunkPlane, colors: NDArray[Any], name: str) -> ChunkPlane:
-    """``plane``, decoded to RGB. Raises SourceError where chunks are missing, whose colour is not known."""
+    """Return ``plane``, decoded to RGB. Raises SourceError where chunks are missing, whose colour is not known."""
     if not plane.sizes_bytes.all():
         raise SourceError(f"{name}: some chunks of this palette image are not stored; convert it to RGB or grey")
     numbers = plane.decode

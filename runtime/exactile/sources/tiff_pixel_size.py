@@ -13,7 +13,7 @@ _APERIO_MPP = re.compile(r"\|\s*MPP\s*=\s*([0-9.]+)")
 
 
 def level_pixel_sizes(tiff: Any, number: int) -> list[PixelSize | None]:
-    """The pixel size of every level of series ``number`` of an open ``tifffile.TiffFile``."""
+    """Return the pixel size of every level of series ``number`` of an open ``tifffile.TiffFile``."""
     series = tiff.series[number]
     try:
         base = _ome_pixel_size(tiff, number) if tiff.is_ome else _described_pixel_size(tiff, series.keyframe)
@@ -33,13 +33,13 @@ def page_pixel_size(page: Any) -> PixelSize | None:
 
 
 def _tag(page: Any, code: int) -> Any:
-    """A tag's number, or tuple of numbers; None when it is not there."""
+    """Return a tag's number, or tuple of numbers; None when it is not there."""
     tag = page.tags.get(code)
     return None if tag is None or isinstance(tag.value, (bytes, str)) else tag.value
 
 
 def _per_pixel(resolution: Any, unit: str | None) -> float | None:
-    """Micrometres of a pixel, from pixels for each ``unit`` as a fraction (numerator, denominator)."""
+    """Return micrometres of a pixel, from pixels for each ``unit`` as a fraction (numerator, denominator)."""
     if not isinstance(resolution, tuple) or len(resolution) != 2:
         return None
     if not all(isinstance(part, int) and part > 0 for part in resolution):
@@ -66,7 +66,9 @@ def _ome_pixel_size(tiff: Any, number: int) -> PixelSize | None:
 
 
 def ome_pixels(tiff: Any, number: int) -> ET.Element | None:
-    """The Pixels element of the Image that is series ``number`` of an OME-TIFF; None where that is not certain."""
+    """Return the Pixels element of the Image that is series ``number`` of an OME-TIFF; None where that
+    is not certain.
+    """
     try:
         root = ET.fromstring(tiff.ome_metadata)  # noqa: S314 - tifffile has parsed it before, and expat bounds entities
     except (ET.ParseError, TypeError):

@@ -78,7 +78,7 @@ def _lay_out(chosen: ChosenPages, name: str) -> TiffLayout:
 
 
 def _is_raw(keyframe: Any, native: np.dtype[Any]) -> bool:
-    """Whether the chunks are rows of plain samples."""
+    """Return whether the chunks are rows of plain samples."""
     return bool(
         keyframe.compression == 1
         and keyframe.photometric != PALETTE
@@ -99,7 +99,7 @@ def _chunk_shape(keyframe: Any, name: str) -> tuple[int, int]:
 
 
 def _contiguous_planes(chosen: ChosenPages) -> list[ChunkPlane] | None:
-    """One chunk a plane, when all rows of a plane follow each other in the file; None when they do not."""
+    """Return one chunk a plane, when all rows of a plane follow each other in the file; None when they do not."""
     keyframe = chosen.keyframe
     offsets = list(chosen.plane_offsets)
     for page in () if offsets else chosen.pages:
@@ -121,7 +121,7 @@ def _contiguous_planes(chosen: ChosenPages) -> list[ChunkPlane] | None:
 
 
 def _follow_each_other(page: Any, page_bytes: int) -> bool:
-    """Checked for every page: pages after the first take tifffile's word from the first."""
+    """Return checked for every page: pages after the first take tifffile's word from the first."""
     offsets = np.asarray(page.dataoffsets, np.int64)
     if len(offsets) == 0 or offsets[0] <= 0:
         return False
@@ -134,7 +134,7 @@ def _follow_each_other(page: Any, page_bytes: int) -> bool:
 
 
 def _chunked_planes(page: Any, page_number: int, grid: ChunkGrid, name: str) -> list[ChunkPlane]:
-    """The planes of one page, from its table of chunks."""
+    """Return the planes of one page, from its table of chunks."""
     separate = page.keyframe.shaped[0]
     chunks = grid.rows * grid.columns
     needed = separate * chunks
@@ -163,7 +163,7 @@ def _chunked_planes(page: Any, page_number: int, grid: ChunkGrid, name: str) -> 
 
 
 def _whole_numbers(values: Any, name: str) -> NDArray[np.int64]:
-    """Offsets or sizes, (n,) int64. A damaged tag makes them fractions, or more than 64 bits hold."""
+    """Return offsets or sizes, (n,) int64. A damaged tag makes them fractions, or more than 64 bits hold."""
     found = np.asarray(values)
     if found.dtype.kind not in "iu" or found.max(initial=0) > np.iinfo(np.int64).max:
         raise SourceError(f"{name}: has a damaged structure: the table of chunks holds impossible offsets or sizes")
@@ -171,7 +171,7 @@ def _whole_numbers(values: Any, name: str) -> NDArray[np.int64]:
 
 
 def _decoder(page: Any) -> Decode:
-    """The page's decoder, made here because only its use, not its making, may happen in several threads.
+    """Return the page's decoder, made here because only its use, not its making, may happen in several threads.
 
     Raises what tifffile raises for compressions, predictors and bit depths that it does not decode.
     """
@@ -215,7 +215,8 @@ def _never_decoded(data: bytes, index: int) -> NDArray[Any]:
 
 
 def _holds_whole_chunks(plane: ChunkPlane, grid: ChunkGrid, pixel_bytes: int) -> bool:
-    """Whether every chunk that is there is whole, or ends exactly with the image's last row, at full chunk width.
+    """Return whether every chunk that is there is whole, or ends exactly with the image's last row, at full chunk
+    width.
 
     Some writers cut the tiles at the right and lower edge; tifffile's decoder tells those apart, and knows what any
     other size means: most often that the samples are not plain, whatever the header says.

@@ -36,11 +36,11 @@ class HasMasks(Protocol):
     width: int
 
     def open_masks(self) -> tuple[ValidMask, ...]:
-        """Each to be closed by the caller. Raises SourceError."""
+        """Return each to be closed by the caller. Raises SourceError."""
 
 
 def open_masks(source: object) -> tuple[ValidMask, ...]:
-    """Those of ``source``. Raises SourceError where one is of another size."""
+    """Return those of ``source``. Raises SourceError where one is of another size."""
     if not isinstance(source, HasMasks):
         return ()
     masks = source.open_masks()

@@ -109,13 +109,13 @@ class ZarrSource(ChunkedSource):
 
 
 def _folder_of(node: Any) -> Path:
-    """Where ``node`` lies on this machine; a path that is not there where it does not."""
+    """Return where ``node`` lies on this machine; a path that is not there where it does not."""
     root = getattr(node.store, "root", None)
     return Path(root) / node.path if isinstance(root, str | Path) else Path(str(node.store_path))
 
 
 def _checked_sizes(found: ZarrImage, name: str) -> dict[str, int]:
-    """The length of every axis. Raises SourceError unless it is an image with pixels."""
+    """Return the length of every axis. Raises SourceError unless it is an image with pixels."""
     shape = found.array.shape
     if any(found.axes.count(axis) != 1 for axis in "YX") or found.axes.count("C") > 1:
         raise SourceError(f"{name}: its axes are {found.axes}, but an image has one Y, one X and at most one C")

@@ -53,7 +53,7 @@ class ZarrChunks:
         pool: DecodePool,
         store: str | os.PathLike[str] | None,
     ) -> ZarrChunks:
-        """``store`` is the folder or address that the array was opened at, if it was.
+        """Return ``store`` is the folder or address that the array was opened at, if it was.
 
         Raises SourceError for chunks too large to be decoded as a whole.
         """
@@ -95,7 +95,7 @@ class ZarrChunks:
         return self.form.grid.rows * self.form.grid.columns * len(self.channel_chunks)
 
     def decode(self, key: ChunkKey) -> NDArray[Any]:
-        """The chunk's pixels; where it is missing, the array's fill value."""
+        """Return the chunk's pixels; where it is missing, the array's fill value."""
         chunk = None if self.stored is None else self._decode_stored(self.stored, key)
         if chunk is not None:
             return chunk
@@ -121,7 +121,7 @@ class ZarrChunks:
         return self._as_image(pixels)
 
     def _as_image(self, pixels: NDArray[Any]) -> NDArray[Any]:
-        """Axes in the order Y, X, C."""
+        """Return axes in the order Y, X, C."""
         kept = [axis for axis in self.axes if axis in "YXC"]
         pixels = pixels.transpose([kept.index(axis) for axis in "YXC" if axis in kept])
         return pixels if "C" in kept else pixels[..., None]
@@ -144,12 +144,12 @@ class ZarrChunks:
         return SourceError(f"{self.name}: chunk {self._stored_key(key)} ({where}) cannot be read: {reason}")
 
     def _with_all_samples(self, pixels: NDArray[Any]) -> NDArray[Any]:
-        """The last chunk along C may hold fewer channels than the others."""
+        """Return the last chunk along C may hold fewer channels than the others."""
         missing = self.form.samples - pixels.shape[2]
         return np.pad(pixels, ((0, 0), (0, 0), (0, missing))) if missing else pixels
 
     def _stored_key(self, key: ChunkKey) -> str:
-        """What the store calls a chunk, or the shard that it lies in."""
+        """Return what the store calls a chunk, or the shard that it lies in."""
         box = self.form.grid.chunk_box(key[1], key[2])
         starts = {"Y": box.y.start, "X": box.x.start, "C": self.channel_chunks[key[0]] * self.form.samples}
         places = [starts.get(axis, place) for axis, place in zip(self.axes, self.positions, strict=True)]
@@ -165,6 +165,6 @@ def _ends(span: Any) -> tuple[int, int]:
 
 
 def _copy_of(first: int, samples: int, channels: tuple[int, ...]) -> ChannelCopy:
-    """Takes the wanted ones of channels ``first`` to ``first + samples``."""
+    """Return takes the wanted ones of channels ``first`` to ``first + samples``."""
     pairs = [(c - first, target) for target, c in enumerate(channels) if first <= c < first + samples]
     return ChannelCopy(tuple(sample for sample, _ in pairs), tuple(target for _, target in pairs))

@@ -32,7 +32,9 @@ _LABELS = "labels"
 
 
 def describe_zarr(image: str | os.PathLike[str], axes: str | None = None) -> Listing:
-    """``axes`` are those given for a plain array. Raises SourceError for what holds no image, or damaged metadata."""
+    """Return ``axes`` are those given for a plain array. Raises SourceError for what holds no image, or damaged
+    metadata.
+    """
     import zarr
 
     name, node = shown_name(image), open_node(image)
@@ -150,7 +152,7 @@ def _level(number: int, array: Any, axes: str, full: tuple[int, ...], size: Pixe
 
 
 def _compressions(array: Any) -> Iterator[str]:
-    """Names of the codecs that make chunks smaller, those within shards too; and that there are shards."""
+    """Yield names of the codecs that make chunks smaller, those within shards too; and that there are shards."""
     metadata = array.metadata.to_dict()
     if metadata["zarr_format"] == 2:
         compressor = metadata.get("compressor")
@@ -171,7 +173,7 @@ def _codec_names(codec: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _label_notes(image: Any) -> Iterator[str]:
-    """Label images that lie within the first image."""
+    """Yield label images that lie within the first image."""
     if _LABELS not in member_names(image):
         return
     group = open_member(image, _LABELS, _LABELS)

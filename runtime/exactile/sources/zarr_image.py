@@ -52,7 +52,7 @@ def _plain_image(array: Any, choice: ImageChoice, name: str) -> ZarrImage:
 
 
 def plain_axes(array: Any, choice: ImageChoice, name: str) -> str:
-    """The axes as told, as the array calls its dimensions, or YX and YXC by their number."""
+    """Return the axes as told, as the array calls its dimensions, or YX and YXC by their number."""
     named = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
     if choice.axes is None and named and any(named):
         axes = "".join(_letter(dimension) for dimension in named)
@@ -91,7 +91,7 @@ def _group_image(group: Any, choice: ImageChoice, name: str) -> ZarrImage:
 
 
 def _numbered_series(group: Any, choice: ImageChoice, name: str) -> tuple[Any, Mapping[str, Any]]:
-    """The image of a hierarchy that bioformats2raw wrote: groups 0, 1, ..., one for each series."""
+    """Return the image of a hierarchy that bioformats2raw wrote: groups 0, 1, ..., one for each series."""
     names = series_names(group)
     if names:
         check_number(choice.series, len(names), "series", name)
@@ -101,7 +101,7 @@ def _numbered_series(group: Any, choice: ImageChoice, name: str) -> tuple[Any, M
 
 
 def series_names(group: Any) -> list[str]:
-    """Names of the images of a hierarchy that bioformats2raw wrote; none where the store cannot tell."""
+    """Return names of the images of a hierarchy that bioformats2raw wrote; none where the store cannot tell."""
     return sorted((key for key in member_names(group) if key.isdigit()), key=int)
 
 

@@ -38,7 +38,8 @@ class StoredChunks:
     fill: Any
 
     def read(self, place: tuple[int, ...]) -> NDArray[Any] | None:
-        """The whole chunk, read-only, also what of it lies beyond the array's edges; None where there is no file.
+        """Return the whole chunk, read-only, also what of it lies beyond the array's edges; None where there is no
+        file.
 
         Raises OSError, and whatever codecs raise.
         """
@@ -50,12 +51,12 @@ class StoredChunks:
         return np.frombuffer(data, self.dtype).reshape(self.shape, order=self.order)
 
     def missing(self) -> NDArray[Any]:
-        """What a chunk without a file holds: a view of one sample."""
+        """Return what a chunk without a file holds: a view of one sample."""
         return np.broadcast_to(np.array(self.fill, self.dtype), self.shape)
 
 
 def stored_chunks(array: Any) -> StoredChunks | None:
-    """Those of a ``zarr.Array``; None where the zarr package has to read them."""
+    """Return those of a ``zarr.Array``; None where the zarr package has to read them."""
     from zarr.storage import LocalStore
 
     metadata = array.metadata.to_dict()
@@ -101,7 +102,7 @@ def _codecs_2(metadata: Mapping[str, Any]) -> Codecs | None:
 
 
 def _decompressor(name: str) -> Decompress:
-    """Chunks say themselves how they were compressed, so nothing of a codec's configuration is needed."""
+    """Return chunks say themselves how they were compressed, so nothing of a codec's configuration is needed."""
     from numcodecs.registry import get_codec
 
     decode: Decompress = get_codec({"id": name}).decode
@@ -109,7 +110,7 @@ def _decompressor(name: str) -> Decompress:
 
 
 def _content(path: str) -> bytes | None:
-    """All of a file; None where there is none."""
+    """Return all of a file; None where there is none."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):

@@ -19,7 +19,7 @@ HELD_BYTES = 16 << 20
 def compared(
     narrow: NarrowPlan, runs: TileRuns, steps: Sequence[Step]
 ) -> Iterator[tuple[Step, NDArray[Any], NDArray[Any]]]:
-    """Each of ``steps`` of ``narrow.plan``, the exact result of its zone, and that with the smaller halo.
+    """Yield each of ``steps`` of ``narrow.plan``, the exact result of its zone, and that with the smaller halo.
 
     Raises BudgetError, SourceError, EngineError.
     """

@@ -27,7 +27,7 @@ class ErrorPoint:
         return self.scores if tolerance.kind == "scores" else self.labels
 
     def worst(self, other: ErrorPoint) -> ErrorPoint:
-        """The larger errors of two images."""
+        """Return the larger errors of two images."""
         return ErrorPoint(
             halo_px=self.halo_px,
             scores=_larger(self.scores, other.scores),
@@ -61,7 +61,8 @@ class ErrorCurve:
     points: tuple[ErrorPoint, ...]
 
     def within(self, tolerance: Tolerance, seams: Callable[[int], float]) -> tuple[int, float | None]:
-        """The smallest halo from which on no error is larger than ``tolerance``, and its error; else the exact halo.
+        """Return the smallest halo from which on no error is larger than ``tolerance``, and its error; else the exact
+        halo.
 
         ``seams`` tells how many times as many of them a run with a halo has, as what was measured here: labels differ
         along seams.

@@ -56,7 +56,7 @@ class CurveFile(MeasuredFile, frozen=True, kw_only=True):
 
 
 def curve_file(curve: ErrorCurve) -> CurveFile:
-    """``curve`` as it is written."""
+    """Return ``curve`` as it is written."""
     return CurveFile(
         format=FORMAT,
         version=VERSION,
@@ -80,7 +80,8 @@ def write_curve(folder: Path, curve: ErrorCurve) -> Path:
 
 
 def read_curve(folder: Path, belongs_to: Callable[[], str]) -> ErrorCurve | None:
-    """That of the bundle ``folder``, whose graphs have the SHA-256 that is asked for; None where none was measured.
+    """Return that of the bundle ``folder``, whose graphs have the SHA-256 that is asked for; None where none was
+    measured.
 
     Raises BundleError where it is damaged, or another model's.
     """

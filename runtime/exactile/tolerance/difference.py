@@ -68,7 +68,7 @@ class Difference:
         return self.differing / self.labels_seen if self.labels_seen else None
 
     def by(self, tolerance: Tolerance) -> float:
-        """The error of the kind that ``tolerance`` is of, which there must be."""
+        """Return the error of the kind that ``tolerance`` is of, which there must be."""
         found = self.scores if tolerance.kind == "scores" else self.labels
         assert found is not None
         return found

@@ -13,14 +13,14 @@ from exactile.tolerance.tolerance import Tolerance
 def check_tolerance(
     model: DeployedModel, processor: Processor, image: tuple[int, int], tolerance: Tolerance
 ) -> HostProcessor:
-    """The CPU. Raises OptionError where a run of an ``image`` of (height, width) cannot be less than exact."""
+    """Return the CPU. Raises OptionError where a run of an ``image`` of (height, width) cannot be less than exact."""
     host = check_measurable(model, processor, image)
     _check_shown(tolerance, model.contract.result)
     return host
 
 
 def _check_shown(tolerance: Tolerance, result: ResultOutput) -> None:
-    """Raises OptionError where ``result`` does not show such an error."""
+    """Raise OptionError where ``result`` does not show such an error."""
     if tolerance.kind == "scores" and result.kind in LABEL_KINDS:
         raise OptionError(
             f"--tolerance {tolerance.text} bounds the error of scores, and the result holds {result.kind}. What to do: "
@@ -34,7 +34,9 @@ def _check_shown(tolerance: Tolerance, result: ResultOutput) -> None:
 
 
 def check_measurable(model: DeployedModel, processor: Processor, image: tuple[int, int]) -> HostProcessor:
-    """The CPU. Raises OptionError for networks whose results depend on the whole image, or on the position in it."""
+    """Return the CPU. Raises OptionError for networks whose results depend on the whole image, or on the position in
+    it.
+    """
     geometry = model.contract.geometry.of_size(image)
     reason = ""
     if model.levels or model.reads or model.contract.in_passes:

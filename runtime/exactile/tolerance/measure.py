@@ -46,7 +46,7 @@ class CurveWish:
 def measure_curve(
     model: DeployedModel, images: Sequence[tuple[str, TileRuns]], wish: CurveWish, progress: Progress
 ) -> ErrorCurve:
-    """The curve of ``images``, by name; the worst of all.
+    """Return the curve of ``images``, by name; the worst of all.
 
     Raises OptionError for networks without a halo of their own, PlanError where an image has no seam, BudgetError.
     """
@@ -82,7 +82,9 @@ def measure_curve(
 
 
 def sample_tile(geometry: Geometry, image: tuple[int, int]) -> tuple[int, int]:
-    """Exact tiles to look at an ``image`` of (height, width) with: as small as that several lie along each axis."""
+    """Return exact tiles to look at an ``image`` of (height, width) with: as small as that several lie
+    along each axis.
+    """
     sides = []
     for axis, px in zip((geometry.y, geometry.x), image, strict=True):
         domain = AxisDomain.of(axis, px, BORDER)
@@ -94,7 +96,9 @@ def sample_tile(geometry: Geometry, image: tuple[int, int]) -> tuple[int, int]:
 
 
 def error_of(narrow: NarrowPlan, runs: TileRuns, *, zones: int, seed: int) -> tuple[Difference, int]:
-    """How far tiles of ``narrow`` are from exact ones; and how many result pixels were seen. Raises PlanError."""
+    """Return how far tiles of ``narrow`` are from exact ones; and how many result pixels were seen.
+    Raises PlanError.
+    """
     found, pixels = Difference(), 0
     if len(narrow.plan) == 1:
         (rows, columns), (height, width) = narrow.plan.image_shape, narrow.plan.tile_shape
@@ -111,7 +115,7 @@ def error_of(narrow: NarrowPlan, runs: TileRuns, *, zones: int, seed: int) -> tu
 def _far_differences(
     geometry: Geometry, runs: TileRuns, tile: tuple[int, int], distances: Sequence[int], wish: CurveWish
 ) -> list[Difference]:
-    """What becomes of zones when all pixels farther than each of ``distances`` from them change places."""
+    """Return what becomes of zones when all pixels farther than each of ``distances`` from them change places."""
     image = runs.source.height, runs.source.width
     plan = TilePlan.of(geometry, image, BORDER, suiting_tile(geometry, image, BORDER, tile))
     steps, found = sample(plan, wish.zones, wish.seed), [Difference() for _ in distances]
@@ -128,7 +132,7 @@ def _far_differences(
 def _disturbed(
     plan: TilePlan, runs: TileRuns, steps: Sequence[Step], distances: Sequence[int], seed: int
 ) -> Iterator[NDArray[Any]]:
-    """Each tile as it is, then with its far pixels in random order, for each distance."""
+    """Yield each tile as it is, then with its far pixels in random order, for each distance."""
     generator = np.random.default_rng(seed)
     for step in steps:
         tile = runs.staged(step)
@@ -141,7 +145,7 @@ def _disturbed(
 
 
 def _near(tiles: AxisTiles, crop: Span, distance: int) -> slice:
-    """The part of a tile within ``distance`` of its zone, in the tile's pixels."""
+    """Return the part of a tile within ``distance`` of its zone, in the tile's pixels."""
     geometry = tiles.domain.geometry
     first = int(crop.start / geometry.scale) - distance
     last = round_up(ceil(crop.stop / geometry.scale), geometry.stride) + distance

@@ -46,7 +46,7 @@ class NarrowPlan:
 
     @classmethod
     def within(cls, geometry: Geometry, image: tuple[int, int], halo_px: int, exact: tuple[int, int]) -> NarrowPlan:
-        """One whose exact tiles are of the shape ``exact``, or no smaller than they can be."""
+        """Return one whose exact tiles are of the shape ``exact``, or no smaller than they can be."""
         less = narrowed(geometry, halo_px)
         sides = []
         exact = suiting_tile(geometry, image, BORDER, exact)
@@ -57,14 +57,14 @@ class NarrowPlan:
         return cls.of(geometry, image, halo_px, (sides[0], sides[1]))
 
     def exact_step(self, step: Step) -> Step:
-        """The exact tile for the zone of ``step``."""
+        """Return the exact tile for the zone of ``step``."""
         y, x = _window(self.exact.y, step.zor.y), _window(self.exact.x, step.zor.x)
         crop_y, crop_x = _crop(self.exact.y, y, step.zor.y), _crop(self.exact.x, x, step.zor.x)
         return Step(Box(y, x), step.zor, Box(crop_y, crop_x))
 
 
 def _growth(exact: AxisGeometry, less: AxisGeometry) -> int:
-    """How much longer a tile must be to be exact for any zone of one with ``less``: a multiple of the stride."""
+    """Return how much longer a tile must be to be exact for any zone of one with ``less``: a multiple of the stride."""
     stride = exact.stride
     before = round_up(exact.margin_before, stride) - round_up(less.margin_before, stride)
     return before + round_up(exact.margin_after, stride) - round_down(less.margin_after, stride)
@@ -75,7 +75,9 @@ def _wide(exact: AxisGeometry, tiles: AxisTiles) -> int:
 
 
 def _window(exact: AxisTiles, zone: Span) -> Span:
-    """The tile for ``zone``, in result pixels: it begins the exact halo before it, and never leaves the image."""
+    """Return the tile for ``zone``, in result pixels: it begins the exact halo before it, and never
+    leaves the image.
+    """
     domain = exact.domain
     start = int(zone.start / domain.geometry.scale) - round_up(domain.geometry.margin_before, domain.geometry.stride)
     start = max(0, min(start, domain.size - exact.tile))

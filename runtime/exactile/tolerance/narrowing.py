@@ -63,7 +63,7 @@ class Narrowing:
     wish: Wish
 
     def find(self, constants: Mapping[str, NDArray[Any]], check: Callable[[], None]) -> Narrowed:
-        """The smallest halo that is expected to do, if it does in a sample of tiles; else the exact plan.
+        """Return the smallest halo that is expected to do, if it does in a sample of tiles; else the exact plan.
 
         Raises BudgetError where the exact tile that it is checked with does not fit, PlanError, SourceError.
         """
@@ -103,7 +103,7 @@ class Narrowing:
         return self._narrow(report, narrow.plan.tile_shape)
 
     def taken_over(self, report: ToleranceReport, tile: tuple[int, int]) -> Narrowed:
-        """What an earlier run found, which this one takes over."""
+        """Return what an earlier run found, which this one takes over."""
         return self._as_asked(report) if report.exact else self._narrow(report, tile)
 
     @property
@@ -124,7 +124,7 @@ class Narrowing:
         return exact_halo(self._geometry)
 
     def _expected(self, runs: TileRuns) -> tuple[int, float | None, str]:
-        """The halo that is expected to do, its expected error, and by what."""
+        """Return the halo that is expected to do, its expected error, and by what."""
         curve = self.model.error_curve
         if curve is not None:
             halo, error = curve.within(self._tolerance, lambda px: self._more_seams(curve, px))
@@ -145,14 +145,16 @@ class Narrowing:
         return halos[high], expected, "a sample of this image"
 
     def _more_seams(self, curve: ErrorCurve, halo_px: int) -> float:
-        """How many times as many seams this run has as with the tiles of ``curve``; 1 where tiles are not asked for."""
+        """Return how many times as many seams this run has as with the tiles of ``curve``; 1 where tiles are not asked
+        for.
+        """
         if self.wish.tile is None:
             return 1.0
         measured = _seams(NarrowPlan.within(self._geometry, self._image, halo_px, curve.tile))
         return _seams(self._plan(halo_px)) / measured if measured else 1.0
 
     def _sampled(self, halo_px: int) -> NarrowPlan:
-        """Tiles as they are asked for, or small ones, which have more seams than those that will be run."""
+        """Return tiles as they are asked for, or small ones, which have more seams than those that will be run."""
         if self.wish.tile is not None:
             return self._plan(halo_px)
         shape = sample_tile(self._geometry, self._image)
@@ -174,7 +176,7 @@ class Narrowing:
         return int(np.ceil(CHECKED_SHARE * len(narrow.plan)))
 
     def _check(self, narrow: NarrowPlan, runs: TileRuns, steps: list[Step]) -> tuple[float, tuple[int, int]]:
-        """The error in ``steps``, and the first pixel of the one with most of it."""
+        """Return the error in ``steps``, and the first pixel of the one with most of it."""
         result, total, worst, at = self.model.contract.result, Difference(), -1.0, (0, 0)
         for step, right, other in compared(narrow, runs, steps):
             one = Difference()
@@ -215,6 +217,6 @@ class Narrowing:
 
 
 def _seams(narrow: NarrowPlan) -> float:
-    """Pixels of seams for each pixel of the image."""
+    """Return pixels of seams for each pixel of the image."""
     axes = narrow.plan.y, narrow.plan.x
     return sum((len(axis.starts) - 1) / axis.domain.size for axis in axes)

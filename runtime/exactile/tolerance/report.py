@@ -59,7 +59,7 @@ class ToleranceReport:
 
 
 def exceeded(tolerance: Tolerance, found: float, at: tuple[int, int]) -> str:
-    """Why the exact plan is run."""
+    """Return why the exact plan is run."""
     return (
         f"tolerance exceeded: {found:.2g} > {tolerance.most:g}, most of it in the tile at row {at[0]}, column {at[1]}; "
         "the whole image was run with the exact plan"

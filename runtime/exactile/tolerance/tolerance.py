@@ -29,7 +29,7 @@ class Tolerance:
 
     @classmethod
     def parse(cls, text: str) -> Tolerance:
-        """``1e-4`` of scores, ``labels:1e-5`` of labels. Raises OptionError."""
+        """Return ``1e-4`` of scores, ``labels:1e-5`` of labels. Raises OptionError."""
         kind: ErrorKind = "labels" if text.startswith(LABELS) else "scores"
         try:
             most = float(text.removeprefix(LABELS))

@@ -47,7 +47,9 @@ class Candidates:
     margin_bytes: int
 
     def beside(self, chosen: Plan) -> list[Candidate]:
-        """``chosen`` first, if it can be tried, then the best plan of the other kind, then others by predicted time."""
+        """Return ``chosen`` first, if it can be tried, then the best plan of the other kind, then others by predicted
+        time.
+        """
         plans: dict[tuple[str, tuple[int, int], int], Plan] = {}
         for plan in (chosen, *self._plans()):
             if len(plan) > 1:

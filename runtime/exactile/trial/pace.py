@@ -50,7 +50,7 @@ class Pace:
 
 
 def prefix_pixels(plan: Plan, lanes: int = 1) -> int:
-    """What is computed until there is enough, where steps are not so short that more of them are counted."""
+    """Return what is computed until there is enough, where steps are not so short that more of them are counted."""
     height, width = plan.tile_shape
     counted = (1 + COUNTED_STEPS) * lanes * height * width
     return counted + (plan.y.heights[0] * width * plan.bands if isinstance(plan, StripPlan) else 0)

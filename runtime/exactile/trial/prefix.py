@@ -33,7 +33,7 @@ class Prefix:
     cancellation: Cancellation
 
     def pixel_s(self, candidate: Candidate, budget_bytes: int) -> float | None:
-        """Seconds for each computed pixel; None where the plan has too few steps. Raises what a run raises.
+        """Return seconds for each computed pixel; None where the plan has too few steps. Raises what a run raises.
 
         The candidate's source is prepared for other reads than before.
         """

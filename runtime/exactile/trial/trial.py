@@ -42,7 +42,7 @@ class Tried:
 def choose_by_trial(
     choice: Choice, candidates: Candidates, pace_of: PaceOf, *, clock: Callable[[], float] = time.perf_counter
 ) -> Choice:
-    """``choice``, or what is measured to be faster, and why; or why nothing was tried.
+    """Return ``choice``, or what is measured to be faster, and why; or why nothing was tried.
 
     All that is tried takes ``SHARE`` of the run at most.
     """
@@ -67,7 +67,7 @@ def choose_by_trial(
 
 
 def untried(choice: Choice, why: str) -> Choice:
-    """``choice``, whose reason says why no other plan was tried, though that was asked for."""
+    """Return ``choice``, whose reason says why no other plan was tried, though that was asked for."""
     return replace(choice, reason=f"{choice.reason}; no trial: {why}")
 
 

@@ -26,7 +26,7 @@ class MachineSpeed:
     touched_bytes_per_s: float
 
     def pixel_s(self, mac: float) -> float:
-        """Seconds in which a network computes a pixel of so many multiply-accumulates."""
+        """Return seconds in which a network computes a pixel of so many multiply-accumulates."""
         return max(LEAST_PIXEL_S, mac / (REACHED * self.mac_per_s))
 
 

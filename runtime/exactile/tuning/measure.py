@@ -50,7 +50,7 @@ class Tuner:
     clock: Callable[[], float] = time.perf_counter
 
     def run(self) -> Tuning:
-        """Raises OptionError where plans do not depend on it, or there was no time for any shape; EngineError."""
+        """Raise OptionError where plans do not depend on it, or there was no time for any shape; EngineError."""
         if not self.planner.may_time:
             raise OptionError(
                 "tuning is for runs on a CPU, of networks that can be tiled and take no statistics of the whole image"
@@ -78,7 +78,7 @@ class Tuner:
         )
 
     def _shapes(self) -> Iterator[tuple[PlanKind, int, tuple[int, int]]]:
-        """Small ones first, in every number of lanes."""
+        """Yield small ones first, in every number of lanes."""
         geometry = self.model.contract.geometry
         tiles = [(geometry.y.accepted_size(side), geometry.x.accepted_size(side)) for side in TILES_PX]
         strips = STRIPS_PX if self.model.strips is not None else ()
@@ -88,7 +88,7 @@ class Tuner:
                 yield kind, lanes, shape  # type: ignore[misc]
 
     def _measured(self, kind: PlanKind, lanes: int, shape: tuple[int, int]) -> TunedShape | None:
-        """None where the shape is none for the network, or does not fit the memory."""
+        """Return None where the shape is none for the network, or does not fit the memory."""
         height, width = shape
         size = (height, STEPS * lanes * width) if kind == "tile" else (STEPS * height, lanes * width)
         source = ArraySource(_samples(self.model.contract, size))
@@ -116,6 +116,6 @@ class Tuner:
 
 
 def _samples(contract: Contract, size: tuple[int, int]) -> np.ndarray:
-    """One row of random samples, again and again: (H, W, C), without its memory."""
+    """Return one row of random samples, again and again: (H, W, C), without its memory."""
     row = np.random.default_rng(0).integers(0, 256, (1, size[1], contract.image.channels))
     return np.broadcast_to(row.astype(contract.image.dtype), (*size, contract.image.channels))

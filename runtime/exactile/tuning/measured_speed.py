@@ -47,7 +47,8 @@ Speeds = Annotated[float, Meta(gt=0, le=1e18)]
 
 @cache
 def machine_speed(threads: int) -> MachineSpeed:
-    """That of this machine with so many ``threads``: as it was measured before, or measured now, within a second.
+    """Return that of this machine with so many ``threads``: as it was measured before, or measured now, within a
+    second.
 
     Takes ``MEASURING_BYTES`` for that long. Where the user has no cache folder, or it cannot be written, each process
     measures anew.
@@ -82,7 +83,7 @@ def _key(threads: int) -> str:
 
 
 def _read(path: Path) -> MachineSpeed | None:
-    """None where there is none, or it is damaged: it is measured and written anew."""
+    """Return None where there is none, or it is damaged: it is measured and written anew."""
     try:
         if path.stat().st_size > MOST_FILE_BYTES:
             return None
@@ -131,7 +132,7 @@ def _touch(size: int) -> None:
 
 
 def _fastest(work: Callable[[], Any]) -> float:
-    """Seconds of the fastest of some turns: whatever else the machine does makes others slower."""
+    """Return seconds of the fastest of some turns: whatever else the machine does makes others slower."""
     end, found = time.perf_counter() + LONGEST_S, list[float]()
     while len(found) < TURNS and (not found or time.perf_counter() < end):
         begin = time.perf_counter()

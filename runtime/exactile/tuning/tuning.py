@@ -33,5 +33,5 @@ class Tuning:
     shapes: tuple[TunedShape, ...]
 
     def holds(self, machine: str, threads: int) -> bool:
-        """Whether it says something of runs on ``machine`` with ``threads``."""
+        """Return whether it says something of runs on ``machine`` with ``threads``."""
         return (self.machine, self.threads) == (machine, threads)
