@@ -1,4 +1,4 @@
-"""The engines beside a bundle that were built for it, and why others there are not used."""
+"""Find the engines beside a bundle that were built for it, and say why others there are not used."""
 
 from __future__ import annotations
 
@@ -40,9 +40,10 @@ class UnfitError(Exception):
 def read_engines(
     folder: Path, file: ContractFile, model: DeployedModel
 ) -> tuple[tuple[BuiltEngine, ...], tuple[str, ...]]:
-    """Return the engines in the bundle ``folder`` that were built for ``model``; and a line for each other file there.
+    """Return the engines in the bundle ``folder`` that were built for ``model``, and one line for each other file
+    there.
 
-    Sizes of engines are checked, their SHA-256 when they are loaded: they are large.
+    Sizes of engines are checked here, their SHA-256 when they are loaded: they are large.
     """
     place = folder / ENGINES_FOLDER
     if not place.exists() and not place.is_symlink():
@@ -63,12 +64,12 @@ def read_engines(
 
 
 def read_sidecar(path: Path) -> EngineFile:
-    """Raise UnfitError: it cannot be read, is damaged, or of a newer version."""
+    """Raise UnfitError if it cannot be read, is damaged, or has a newer version."""
     if path.is_symlink():
         raise UnfitError("it is a link; put the file itself there")
     try:
         if path.stat().st_size > LARGEST_SIDECAR_BYTES:
-            raise UnfitError(f"it has {path.stat().st_size} bytes, too many for what is said of an engine")
+            raise UnfitError(f"it has {path.stat().st_size} bytes, too many for the description of an engine")
         data = path.read_bytes()
     except OSError as error:
         raise UnfitError(f"it cannot be read: {error.strerror}") from error
@@ -112,7 +113,7 @@ def _left_over(names: list[str]) -> Iterator[str]:
             continue
         part = name.startswith(".") and name.endswith(".part")
         yield f"{_printable(name)}: " + (
-            "left over from a build that was stopped; it can be removed" if part else "it belongs to no engine"
+            "left over from an interrupted build; it can be removed" if part else "it belongs to no engine"
         )
 
 

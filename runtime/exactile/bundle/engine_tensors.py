@@ -1,4 +1,4 @@
-"""What goes into and comes out of an engine of a model, worked out from its contract."""
+"""Derive the inputs and outputs of a model's engine from its contract."""
 
 from __future__ import annotations
 
@@ -60,9 +60,9 @@ def pass_tensors(model: DeployedModel, number: int, shape: tuple[int, int]) -> t
 
 
 def differences(expected: Mapping[str, TensorSpec], found: Mapping[str, TensorSpec]) -> Iterator[str]:
-    """Yield where an engine's tensors are not what the contract says.
+    """Yield differences between an engine's tensors and the contract.
 
-    Carried rows of float32 may be float16. Statistics of the whole image that nothing depends on are not there.
+    Carried rows of float32 may be float16. Statistics of the whole image that nothing depends on may be missing.
     """
     for name in sorted(expected.keys() | found.keys()):
         if name not in found and name.startswith(PREFIX):
@@ -85,7 +85,7 @@ def _text(spec: TensorSpec) -> str:
 
 
 def _as_bytes(shape: tuple[int, ...], dtype: str) -> TensorSpec:
-    """Return two bytes for each number of 16 bits."""
+    """Return the specification with two bytes for each 16-bit number."""
     return TensorSpec(shape=(*shape, 2), dtype="uint8") if dtype == "uint16" else TensorSpec(shape=shape, dtype=dtype)
 
 
@@ -98,7 +98,7 @@ def _statistics(contract: Contract) -> Specs:
 
 
 def _found(levels: Sequence[Level]) -> Specs:
-    """Return the inputs that take what passes find."""
+    """Return the inputs for statistics that passes find."""
     return {
         name: TensorSpec(shape=shape, dtype="float32")
         for level in levels

@@ -1,4 +1,4 @@
-"""What fewer bits change, for people: the form that was taken, and a table of all that were compared."""
+"""Print what fewer bits change: the form that was taken, and a table of all that were compared."""
 
 from __future__ import annotations
 

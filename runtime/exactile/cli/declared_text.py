@@ -1,4 +1,4 @@
-"""What a model's file declares beside its network, as ``exactile inspect`` prints it."""
+"""Print what a model's file declares beside its network, for ``exactile inspect``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A verification for people."""
+"""Print a verification."""
 
 from __future__ import annotations
 
