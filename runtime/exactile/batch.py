@@ -25,7 +25,7 @@ OVERLAP_SHARE = 8
 """The previous image may still hold this fraction of the memory budget (one in so many bytes)."""
 
 MOST_SIDE_BY_SIDE = 4
-"""Two images side by side were measured to be faster (benchmarks/many_images); more were not measured."""
+"""Most images side by side. Two were measured to be faster (benchmarks/many_images); more were not measured."""
 
 MANY = 10
 """For every so many images, one more runs side by side: the last ones have no others beside them, and
@@ -36,7 +36,7 @@ Name = TypeVar("Name")
 
 
 def worth_side_by_side(images: int) -> int:
-    """Return how many of ``count`` small images to compute side by side."""
+    """Return how many of ``images`` small images to compute side by side."""
     return min(MOST_SIDE_BY_SIDE, max(1, images // MANY))
 
 

@@ -78,22 +78,22 @@ class Box:
 class AxisGeometry:
     """How a network's output depends on its input along one axis.
 
-    For input positions ``a < b`` that are multiples of ``stride``, the output pixels
-    ``[a * scale, b * scale)`` depend on the input pixels ``[a - before, b + after)`` and on no others.
-    An input of ``n = remainder + m * stride`` pixels gives ``n * scale + size_constant`` output pixels.
+    For input positions ``a < b`` that are multiples of ``stride``, the output pixels ``[a * scale, b * scale)`` depend
+    on the input pixels ``[a - before, b + after)`` and on no others. An input of ``n = remainder + m * stride`` pixels
+    gives ``n * scale + size_constant`` output pixels.
 
-    ``before`` and ``after`` are exact, in input pixels, not rounded to the stride; ``before`` is negative
-    where valid convolutions or crops move the output inward. ``extra_before`` and ``extra_after`` are what a tile
-    must hold beyond that because the network crops an intermediate tensor and pads it again: 0 for most.
+    ``before`` and ``after`` are exact, in input pixels, not rounded to the stride; ``before`` is negative if valid
+    convolutions or crops move the output inward. ``extra_before`` and ``extra_after`` are what a tile must hold beyond
+    that because the network crops an intermediate tensor and pads it again: 0 for most.
 
-    ``origin`` is where the output's first pixel lies in the input, exact, in input pixels: 0 where nothing is lost,
-    ``n`` where valid convolutions or crops lose ``n`` pixels at the beginning, ``-n`` where the network pads
-    outward. Output pixel ``i`` is the one for the input at ``origin + i / scale``.
+    ``origin`` is where the output's first pixel lies in the input, exact, in input pixels: 0 if nothing is lost, ``n``
+    if valid convolutions or crops lose ``n`` pixels at the beginning, ``-n`` if the network pads outward. Output pixel
+    ``i`` is the one for the input at ``origin + i / scale``.
 
-    ``remainder`` is that of the sizes all this holds for. ``others`` say the same of sizes of other remainders that the
-    network takes, from ``least`` pixels on, one each; None where they were not looked for. ``one_pass`` says why images
-    of such a size cannot be cut along this axis: then margins mean nothing. Empty where they can. ``placed`` says that
-    operators depend on the position along this axis: then graphs are told where a tile lies in the image.
+    ``remainder`` is that of the sizes that all this holds for. ``others`` describe sizes of other remainders that the
+    network accepts, from ``least`` pixels on, one each; None if they were not searched for. ``one_pass`` says why
+    images of such a size cannot be cut along this axis: then margins mean nothing. Empty if they can. ``placed`` says
+    that operators depend on the position along this axis: then graphs take the position of a tile in the image.
     """
 
     stride: int
@@ -131,12 +131,12 @@ class AxisGeometry:
             raise ValueError(f"remainders {remainders} are not all different")
 
     def takes(self, size: int) -> bool:
-        """Return whether the network is known to take images of ``size`` pixels as they are."""
+        """Return whether the network is known to accept images of ``size`` pixels as they are."""
         found = self.of_size(size)
         return found.accepted_size(size) == size
 
     def of_size(self, size: int) -> AxisGeometry:
-        """Return what holds for images of ``size`` pixels: that of their remainder, or this where they must be
+        """Return the geometry for images of ``size`` pixels: that of their remainder, or this one if they must be
         extended.
         """
         if size % self.stride != self.remainder:
@@ -146,7 +146,7 @@ class AxisGeometry:
         return self
 
     def alone(self, size: int) -> AxisGeometry:
-        """Return what holds for images of ``size`` pixels, an accepted size, in one piece: the halo is the image
+        """Return the geometry for images of ``size`` pixels, an accepted size, in one piece: the halo is the image
         itself.
         """
         stride = size * self.scale.denominator
@@ -163,19 +163,21 @@ class AxisGeometry:
 
     @property
     def without_others(self) -> AxisGeometry:
-        """The same with all sizes of other remainders extended."""
+        """Return the same geometry with all sizes of other remainders extended."""
         return replace(self, others=()) if self.others else self
 
     @property
     def without_placed(self) -> AxisGeometry:
-        """The same with sizes at which operators depend on the position extended."""
+        """Return the same geometry with sizes at which operators depend on the position extended."""
         if not any(other.placed for other in self.others or ()):
             return self
         return replace(self, others=tuple(other for other in self.others or () if not other.placed))
 
     @property
     def all_placed(self) -> AxisGeometry:
-        """The same where graphs are told the position at sizes of every remainder, if they are at the first."""
+        """Return the same geometry with graphs that take the position at sizes of every remainder, if they do at the
+        first.
+        """
         if not self.placed:
             return self
         return replace(self, others=self.others and tuple(replace(other, placed=True) for other in self.others))
@@ -234,25 +236,27 @@ class Geometry:
     x: AxisGeometry
 
     def of_size(self, size: tuple[int, int]) -> Geometry:
-        """Return what holds for images of ``size``, (height, width)."""
+        """Return the geometry for images of ``size``, (height, width)."""
         return Geometry(y=self.y.of_size(size[0]), x=self.x.of_size(size[1]))
 
     @property
     def placed(self) -> bool:
-        """Whether some operator depends on the position at the sizes that this is for."""
+        """Whether some operator depends on the position at these sizes."""
         return self.y.placed or self.x.placed
 
     @property
     def without_placed(self) -> Geometry:
-        """The same with sizes at which operators depend on the position extended."""
+        """Return the same geometry with sizes at which operators depend on the position extended."""
         return Geometry(y=self.y.without_placed, x=self.x.without_placed)
 
     @property
     def all_placed(self) -> Geometry:
-        """The same where graphs are told the position at sizes of every remainder, if they are at the first."""
+        """Return the same geometry with graphs that take the position at sizes of every remainder, if they do at the
+        first.
+        """
         return Geometry(y=self.y.all_placed, x=self.x.all_placed)
 
     @property
     def without_others(self) -> Geometry:
-        """The same with all sizes of other remainders extended."""
+        """Return the same geometry with all sizes of other remainders extended."""
         return Geometry(y=self.y.without_others, x=self.x.without_others)

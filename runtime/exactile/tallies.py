@@ -66,7 +66,7 @@ class Measuring:
         self._found: Callable[[], Normalizers] | None = None
 
     def tallies(self) -> Iterator[Tally]:
-        """Yield one for each time that the image is read; each is complete when the next one is asked for.
+        """Yield one tally for each reading of the image; each is complete when the next one is requested.
 
         Raises SourceError where no pixel has data.
         """

@@ -36,7 +36,7 @@ from exactile.passes.statistic import PARTIALS, Statistic
 NO_STRIPS = "statistics are found in tiles"
 
 MOST_ENTRIES = 1 << 24
-"""Name the input for a statistic."""
+"""Most entries of an input for a statistic."""
 
 
 def levels_from(

@@ -50,7 +50,7 @@ MAGIC = b"exactile model\n"
 LENGTH_BYTES = 8
 SHARED_FROM_BYTES = 1 << 12
 HEAD_BYTES = 1 << 8
-"""The description of an array that is looked for."""
+"""Leading bytes by which an array is searched for."""
 
 PLAIN = (bool, int, float, str, type(None))
 CLASSES = (

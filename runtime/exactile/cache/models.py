@@ -20,7 +20,7 @@ from exactile.cache.model_file import DamagedError, NotStorableError, Storable, 
 FOLDER = "models"
 SUFFIX = ".model"
 LARGEST_SHARE = 4
-"""A model that takes more than one in so many bytes of the whole size is not kept."""
+"""A model that takes more than this part of the whole size, one in four, is not kept."""
 
 PART_AGE_S = 3600.0
 """A file that has been in writing for longer was left by a killed process."""
@@ -46,7 +46,7 @@ class ModelCache:
 
     @property
     def largest_bytes(self) -> int:
-        """Return the path of one model."""
+        """Return the most bytes that one model may take."""
         return self.most_bytes // LARGEST_SHARE
 
     def kept(self, key: str) -> Storable | None:

@@ -64,7 +64,7 @@ class MeasureRequest:
             source.close()
 
     def _session(self, source: Source) -> Session:
-        """Return one model for each sample type, and for each image size if the model is for one size."""
+        """Return one session for each sample type, and for each image size if the model is for one size."""
         assert self._deploy is not None
         dtype, size = str(source.dtype), (source.height, source.width)
         for known in ((dtype, size), (dtype, None)):

@@ -50,7 +50,7 @@ CORES_OF_A_WORKER = 2
 CONNECT_S = 10.0
 DASK_LOGS = ("distributed", "tornado", "asyncio")
 MODELS_OF_ONE_SIZE = 4
-"""The model, kept for further images of that size."""
+"""Models of one image size that are kept for further images of that size."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

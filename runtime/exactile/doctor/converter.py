@@ -1,4 +1,4 @@
-"""Small engines built on the spot, where the converter's packages are installed."""
+"""Build small engines, if the converter's packages are installed."""
 
 from __future__ import annotations
 

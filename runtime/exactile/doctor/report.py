@@ -1,4 +1,4 @@
-"""All findings and the verdict: as text to be pasted, and as plain data."""
+"""All findings and the verdict, as text to be pasted and as plain data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ WORDS: Mapping[Status, str] = {"ok": "ok", "warning": "WARNING", "failed": "FAIL
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """``works``: what was asked for by ``device`` works. ``bundle`` is the name of the one that was checked, too."""
+    """The report. ``works``: the requested ``device`` works. ``bundle`` is the name of the bundle that was also
+    checked.
+    """
 
     format: Literal["exactile.doctor"]
     version: Literal[1]

@@ -1,4 +1,4 @@
-"""How many threads the network may use."""
+"""Number of threads of the network."""
 
 from __future__ import annotations
 
@@ -21,5 +21,5 @@ def compute_threads(asked: int | None) -> int:
 
 
 def threads_of_lane(asked: int | None, lanes: int) -> int:
-    """Return the share of each of ``lanes`` engines that work side by side; ``asked`` is for all of them together."""
+    """Return the share of each of ``lanes`` concurrent engines; ``asked`` is for all of them together."""
     return max(1, compute_threads(asked) // lanes)

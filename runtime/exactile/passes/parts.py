@@ -1,7 +1,7 @@
-"""Parts of kept maps go from scratch files to the network, and from it to the files, while it runs.
+"""Move parts of kept maps from scratch files to the network, and from it to the files, while it runs.
 
-Parts of maps in memory are cut out and put in by the thread of the network, as it takes hardly any time. Those in files
-are read by the thread that reads ahead, and written by the one that writes results: two sets of them go round.
+The network's thread cuts out and puts in parts of maps in memory, which takes hardly any time. Those in files are read
+by the reading thread and written by the writing thread, in two sets that are reused.
 """
 
 from __future__ import annotations

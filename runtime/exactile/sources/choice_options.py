@@ -11,7 +11,7 @@ from exactile.sources.pixel_size import TOLERANCE
 def choice_options(
     listing: Listing, series: SeriesDescription | None, *, level: int, channels_needed: bool
 ) -> Iterator[ChoiceOption]:
-    """Yield those that make a difference for this file, for ``level`` of ``series`` (None where that is not listed)."""
+    """Yield the options that make a difference for this file, for ``level`` of ``series`` (None where that is not listed)."""
     if listing.series_count > 1:
         yield _numbers("--series", listing.series_count)
     if series is not None:
