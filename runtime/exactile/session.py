@@ -55,17 +55,17 @@ if TYPE_CHECKING:
 class Session:
     """A deployed model, ready to segment any number of images.
 
-    ``memory_bytes`` bounds the resident memory of the whole process (default: a safe share of what is free); where it
-    is given, the C library is told to give large blocks back as soon as they are freed, for the rest of the process.
-    With ``keep_engine`` the engine stays open for the next image that needs the same, until ``close``; on a GPU it
-    always does. ``device`` and ``engine`` are those of ``exactile.processors.choice.open_processor``: what is asked for
-    is what runs, or a DeviceError says why not. ``device_memory_bytes`` bounds what is planned for each GPU (default:
-    a safe share of what is free). On a CPU, ``lanes`` engines with a share of the ``threads`` each work side by side
-    (default: as many as are predicted to pay). Of images that are one tile each, and are run in threads of the caller's
-    own, up to ``images`` are computed side by side, each with a share of the threads, where the memory allows it.
-    ``scratch`` is the folder for maps that are kept between passes and do not fit into memory (default: that for
-    temporary files), ``scratch_bytes`` the most that they may take there (default: what is free but 1 GiB); where they
-    do not fit either, all passes begin at the image.
+    ``memory_bytes`` bounds the resident memory of the whole process (default: a safe share of what is free); if it is
+    given, the C library is set to return large blocks as soon as they are freed, for the rest of the process. With
+    ``keep_engine`` the engine stays open for the next image that needs the same, until ``close``; on a GPU it always
+    does. ``device`` and ``engine`` are those of ``exactile.processors.choice.open_processor``: what you ask for is what
+    runs, or a DeviceError says why not. ``device_memory_bytes`` bounds what is planned for each GPU (default: a safe
+    share of what is free). On a CPU, ``lanes`` engines with a share of the ``threads`` each run concurrently (default:
+    as many as are predicted to pay off). Of images that are one tile each, run in the caller's threads, up to
+    ``images`` are computed concurrently, each with a share of the threads, if the memory allows it. ``scratch`` is the
+    folder for maps that are kept between passes and do not fit into memory (default: that for temporary files),
+    ``scratch_bytes`` the most that they may take there (default: what is free minus 1 GiB); if they do not fit either,
+    all passes begin at the image.
     """
 
     def __init__(
@@ -139,10 +139,10 @@ class Session:
         )
 
     def _suited(self, model: DeployedModel) -> tuple[DeployedModel, DeployedModel]:
-        """Return ``model`` for what computes; and that for images whose statistics are known, or not asked for."""
+        """Return ``model`` for the processor, and that for images whose statistics are known, or not needed."""
         if isinstance(self._processor, HostProcessor):
             model = of_images = self._processor.family.suited(model)
-        else:  # graphs on GPUs are not told where a tile lies
+        else:  # graphs on GPUs do not take the position of a tile
             model = model.on(GPU)
             of_images = model.without_placed
         # Statistics are those of an image that is not extended.
@@ -154,27 +154,27 @@ class Session:
 
     @property
     def has_strips(self) -> bool:
-        """Whether there are strips for what computes."""
+        """Whether there are strips for the processor."""
         return self._model.strips is not None
 
     @property
     def shapes_are_fixed(self) -> bool:
-        """Whether only tiles and strips can be run for which engines were built."""
+        """Whether only tiles and strips of built engines can run."""
         space = self._processor.space
         return space is not None and space.engines is not None
 
     def lacks(self, size: tuple[int, int]) -> bool:
-        """Return whether the model would do better if it were deployed for images of ``size``, (height, width)."""
+        """Return whether the model would be better if it were deployed for images of ``size``, (height, width)."""
         return self._model.lacks(size)
 
     @property
     def processor(self) -> str:
-        """What computes, for people: ``cpu``, or the GPUs, with the engine and its version."""
+        """Name of the processor, for people: ``cpu``, or the GPUs, with the engine and its version."""
         return self._processor.name
 
     @property
     def processor_identity(self) -> Mapping[str, Any]:
-        """What of it decides about the last digits of results, as plain data."""
+        """What determines the last digits of results, as plain data."""
         return self._processor.identity
 
     @property

@@ -1,4 +1,4 @@
-"""What a network asks of a whole feature map: a few numbers."""
+"""Statistics of a whole feature map that a network takes: a few numbers."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ WHOLE_MAP: Grid = (1, 1)
 """One bin: all of it."""
 
 PREFIX = "exactile_statistic_"
-"""Graph inputs that take statistics are called so."""
+"""Prefix of graph inputs that take statistics."""
 
 FIXED = "exactile_fixed_"
-"""Constants that stand for statistics, and those that follow from them, are called so."""
+"""Prefix of constants that stand for statistics, and of those that follow from them."""
 
 ZONE = "exactile_zone"
 """A further input of graphs that find statistics, int64 (4,): first row and the one past the last, first column and the

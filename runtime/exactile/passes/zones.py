@@ -1,4 +1,4 @@
-"""Which part of a tile partial statistics are taken of.
+"""The part of a tile over which partial statistics are taken.
 
 Zones partition the image, and so every feature map: they begin at multiples of the stride, and the last one ends where
 the map does.

@@ -13,11 +13,10 @@ from exactile.plan.border import Border
 def strips_for_stream(
     model: DeployedModel, width: int, height: int | None, border: Border
 ) -> tuple[AxisGeometry, StripModel]:
-    """Return the geometry along rows and the strips for an image of ``width`` pixels, of ``height`` rows where it is
-    known.
+    """Return the geometry along rows and the strips for an image of ``width`` pixels, and of ``height`` rows if known.
 
-    Where it is not, one set of strips must do for every height that the network takes as it is, or it is refused: the
-    first strip runs before the height is known. Raises PlanError.
+    If the height is unknown, one set of strips must serve every height that the network accepts as it is; otherwise the
+    image is refused: the first strip runs before the height is known. Raises PlanError.
     """
     geometry = model.contract.geometry
     if model.strips is None:
@@ -25,7 +24,7 @@ def strips_for_stream(
     lines = (geometry.y, *(geometry.y.others or ()), geometry.x.of_size(width))
     if height is None and any(line.placed for line in lines):
         raise PlanError(
-            "operators of this network depend on the position in the image, and so on its height; say it with height="
+            "operators of this network depend on the position in the image, and so on its height; give it with height="
         )
     if border != "model":
         return geometry.y.without_others, model.strips

@@ -1,8 +1,8 @@
-"""How long a plan takes on a CPU, by one pass of the network over every wanted pixel once.
+"""Predict the time of a plan on a CPU, relative to one pass of the network over every wanted pixel.
 
-A whole pass computes the padding to an accepted size, tiles all their pixels, strips what carries copy and compute
-again on top: ``predicted_passes``. Maps that are large cost more for each pixel, since they leave the caches; and
-memory is touched for the first time, once for all tiles or strips. Each of these costs something by itself.
+A whole pass computes the padding to an accepted size, tiles all their pixels, strips also what carries copy and compute
+again: ``predicted_passes``. Large maps cost more for each pixel, because they leave the caches; and memory is touched
+for the first time, once for all tiles or strips. Each tile or strip has a fixed cost.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ from exactile.tuning.tuning import PlanKind
 Plan = TilePlan | StripPlan
 
 ABOUT_THE_SAME = 0.03
-"""Times that differ by so much are not told apart by what is predicted."""
+"""Predictions cannot tell times apart that differ by no more than this."""
 
 MUCH_LESS = 0.5
-"""Of the memory of the fastest plan: one that takes as long is worth it, though strips open three graphs for one."""
+"""Fraction of the fastest plan's memory: a plan with as much time and this little is preferred, although strips open
+three graphs.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +52,8 @@ def predicted(plan: Plan, *, activation_bytes: int, needed_bytes: int, speed: Sp
 
 
 def worthwhile(found: Sequence[Predicted]) -> Predicted:
-    """Return the fastest of plans in a rising number of lanes; not one that gains too little for the memory of its
-    engines.
+    """Return the fastest of plans with rising numbers of lanes, except one that gains too little for its engines'
+    memory.
     """
     best = found[0]
     for other in found[1:]:

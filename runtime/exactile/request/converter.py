@@ -1,4 +1,4 @@
-"""The one place that reaches for the converter, which a deployment may do without."""
+"""The only module that imports the converter, which a deployment may do without."""
 
 from __future__ import annotations
 

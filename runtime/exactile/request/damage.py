@@ -1,4 +1,4 @@
-"""What is said of an image whose damaged chunks were filled."""
+"""Report damaged chunks of an image that were filled."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def damage_object(damage: DamageReport) -> dict[str, Any]:
 
 
 def warn_of_damage(damage: DamageReport, image: Path | str) -> None:
-    """One line on stderr when something was filled."""
+    """Print one line on stderr if something was filled."""
     if damage.boxes:
         sys.stderr.write(
             f"warning: {image}: {damage.pixels} pixels could not be decoded and were filled: {box_list(damage.boxes)} "
-            f"({damage.reasons[0]}); the result is not to be trusted in {box_list(damage.affected)}\n"
+            f"({damage.reasons[0]}); do not trust the result in {box_list(damage.affected)}\n"
         )
 
 

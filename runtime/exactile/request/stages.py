@@ -29,7 +29,7 @@ class Stages(Bars):
         self._tasks: dict[str, TaskID] = {}
 
     def update(self, stage: str, done: int, steps: int) -> None:
-        """``done`` of ``steps`` of ``stage`` are done."""
+        """Show ``done`` of ``steps`` of ``stage``."""
         if stage not in self._tasks:
             self._tasks[stage] = self._progress.add_task(stage)
         self._progress.update(self._tasks[stage], completed=done, total=steps)
