@@ -19,12 +19,12 @@ def check_spec(spec: ResultSpec) -> None:
 
 
 def plane_count(spec: ResultSpec) -> int:
-    """Return (H, W) is one plane, (C, H, W) is C."""
+    """Return the number of planes: (H, W) is one, (C, H, W) is C."""
     return spec.channels or 1
 
 
 def pixel_bytes(spec: ResultSpec) -> int:
-    """Return bytes of one pixel with all its channels."""
+    """Return the bytes of one pixel with all its channels."""
     return plane_count(spec) * np.dtype(spec.dtype).itemsize
 
 

@@ -1,4 +1,4 @@
-"""The account of which pixels were written: every one, and none twice."""
+"""Keep account of the pixels that were written: every one, and none twice."""
 
 from __future__ import annotations
 

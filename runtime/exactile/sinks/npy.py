@@ -26,7 +26,7 @@ class NpySink(FileSink[PartFile]):
     _plane_bytes = 0
 
     def buffer_bytes(self, spec: ResultSpec, plan: WritePlan) -> int:
-        """Return one contiguous copy of one plane of the largest box."""
+        """Return the bytes of one contiguous copy of one plane of the largest box."""
         rows = max((span.length for span in plan.rows), default=0)
         columns = max((span.length for span in plan.columns), default=0)
         return rows * columns * pixel_bytes(spec) // plane_count(spec)

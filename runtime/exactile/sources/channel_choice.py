@@ -1,4 +1,4 @@
-"""Which of an image's channels are wanted, and how they get from stored samples to the caller's array."""
+"""Choose channels of an image, and copy them from stored samples to the caller's array."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def choose_channels(wanted: Sequence[int] | None, available: int, name: str) -> 
     missing = [channel for channel in chosen if not 0 <= channel < available]
     if missing:
         raise ChannelError(
-            f"{name}: channel {missing[0]} was asked for, but the image has {available}, numbered 0 to {available - 1}"
+            f"{name}: channel {missing[0]} was requested, but the image has {available}, numbered 0 to {available - 1}"
         )
     return chosen
 
@@ -50,14 +50,14 @@ class ChannelCopy:
 
     @cached_property
     def _slices(self) -> tuple[slice, slice] | None:
-        """Slices that take all samples to all targets at once, where there are such."""
+        """Slices that take all samples to all targets at once, if there are any."""
         samples, targets = _progression(self.samples), _progression(self.targets)
         return None if samples is None or targets is None else (samples, targets)
 
     def copy(self, stored: NDArray[Any], out: NDArray[Any]) -> None:
         """Copy ``stored`` (H, W, samples) to ``out`` (H, W, channels), converting type and byte order.
 
-        Raises InexactSampleError for a value that ``out`` does not hold.
+        Raises InexactSampleError for a value that ``out`` cannot hold.
         """
         if self._slices is not None:
             samples, targets = self._slices

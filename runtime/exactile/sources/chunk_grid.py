@@ -9,7 +9,7 @@ from exactile.geometry import Box, Span
 
 
 class Cut(NamedTuple):
-    """Along one axis: the chunk ``number``, the pixels ``inside`` it, and which of the box's these are."""
+    """A cut along one axis: the chunk ``number``, the pixels ``inside`` it, and the corresponding ones of the box."""
 
     number: int
     inside: slice
@@ -54,7 +54,7 @@ class ChunkGrid:
         )
 
     def cut(self, box: Box) -> tuple[list[Cut], list[Cut]]:
-        """Return ``box`` at the edges of chunks, along rows and columns."""
+        """Cut ``box`` at the edges of chunks, along rows and columns."""
         return _cuts(box.y, self.chunk_rows), _cuts(box.x, self.chunk_columns)
 
     def chunk_box(self, row: int, column: int) -> Box:
@@ -81,7 +81,7 @@ def _touched(span: Span, size: int) -> range:
 
 @runtime_checkable
 class HasGrid(Protocol):
-    """A source that says which chunks it decodes."""
+    """A source that exposes the grid of its chunks."""
 
     @property
     def grid(self) -> ChunkGrid: ...

@@ -74,7 +74,7 @@ def _types(directory: CziDirectory, rows: NDArray[np.bool_]) -> tuple[int, ...]:
 
 
 def _kind(holders: Sequence[FileChannel], listed: str, name: str, *, asked: bool) -> PixelKind:
-    """Return the type of all ``holders``."""
+    """Return the common type of all ``holders``."""
     types = {number for holder in holders for number in holder.types}
     if len(types) == 1:
         number = types.pop()
@@ -85,7 +85,7 @@ def _kind(holders: Sequence[FileChannel], listed: str, name: str, *, asked: bool
             f"{name}: its pixels are {kind_name(number)}, but only {read} are read; save it as one of them"
         )
     if asked:
-        raise ChannelError(f"{name}: the channels that were asked for are of different types: {listed}")
+        raise ChannelError(f"{name}: the requested channels are of different types: {listed}")
     raise SourceError(
         f"{name}: its channels are of different types: {listed}; choose those of one type with channels (--channels)"
     )

@@ -1,4 +1,4 @@
-"""Where sub-blocks lie: whether on a grid, and what they cover."""
+"""Places of sub-blocks: whether they form a grid, and what they cover."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from exactile.geometry import Box, Span
 from exactile.sources.czi_directory import Column
 
 MOST_COUNTED = 20_000
-"""The area of more sub-blocks that overlap is not counted: it would take seconds."""
+"""The area of more overlapping sub-blocks is not counted: it would take seconds."""
 
 _MOST_CELLS = 1 << 24
 _MOST_STEPS = 1 << 14
@@ -76,7 +76,7 @@ class TileGrid:
 
     @staticmethod
     def of(places: Places) -> TileGrid | None:
-        """Return the grid of ``places``; None where they lie on none."""
+        """Return the grid of ``places``; None if they do not form one."""
         rows, columns = _pitch(places.y, places.height), _pitch(places.x, places.width)
         if rows is None or columns is None:
             return None
@@ -85,13 +85,11 @@ class TileGrid:
         return TileGrid(y=int(places.y.min()), x=int(places.x.min()), rows=rows, columns=columns)
 
     def is_dense(self, places: Places) -> bool:
-        """Return whether cells are not much larger than what lies in them."""
+        """Return whether cells are not much larger than their content."""
         return bool(self.rows <= 2 * places.height.max() and self.columns <= 2 * places.width.max())
 
     def covers(self, tiles: Places, wanted: Places) -> bool:
-        """Return whether ``tiles``, which lie on this grid, cover all of ``wanted``; False, too, where
-        that takes long.
-        """
+        """Return whether ``tiles``, which lie on this grid, cover all of ``wanted``; also False if that takes long."""
         row, column = (tiles.y - self.y) // self.rows, (tiles.x - self.x) // self.columns
         shape = (int(row.max()) + 1, int(column.max()) + 1)
         steps = (int(wanted.height.max()) // self.rows + 2, int(wanted.width.max()) // self.columns + 2)
@@ -115,7 +113,7 @@ class TileGrid:
 
 
 def _pitch(starts: Column, sizes: Column) -> int | None:
-    """Return the distance of the cells along one axis; None where places overlap or lie between cells."""
+    """Return the distance of the cells along one axis; None if places overlap or lie between cells."""
     unique = np.unique(starts)
     pitch = int(np.diff(unique).min()) if len(unique) > 1 else int(sizes.max())
     regular = not ((unique - unique[0]) % pitch).any() and sizes.max() <= pitch
@@ -130,7 +128,7 @@ def _shared_area(one: Places, other: Places) -> Column:
 
 
 def covered_pixels(places: Places) -> int | None:
-    """Return how many pixels lie in one of ``places`` at least; None where counting them would take long."""
+    """Return the number of pixels in at least one of ``places``; None if counting would take long."""
     places = places.unique()
     if TileGrid.of(places) is not None:
         return places.area
