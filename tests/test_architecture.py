@@ -15,7 +15,7 @@ from exactile.session import Session
 from exactile.sinks.array import ArraySink
 from exactile.sinks.protocol import ResultSpec
 from exactile.sources.array import ArraySource
-from exactile_converters.deploy import deploy, load_network
+from exactile_converters.deploy import Normalization, deploy, load_network
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
@@ -35,7 +35,8 @@ def example(name: str) -> type:
 
 @pytest.fixture(scope="module")
 def session():
-    opened = Session(deploy(load_network(MODEL), image_dtype="uint8", strips=False), threads=1)
+    network = load_network(MODEL)
+    opened = Session(deploy(network, image_dtype="uint8", normalization=Normalization(), strips=False), threads=1)
     yield opened
     opened.close()
 
@@ -73,6 +74,7 @@ def test_the_source_reads_boxes_and_refuses_other_sizes(picture, tmp_path):
     source.read(box, out)
     assert np.array_equal(out, picture[3:20, 11:60])
     assert source.identity()["size_bytes"] == picture.size
+    source.close()
     path.write_bytes(picture.tobytes()[:-1])
     with pytest.raises(SourceError, match="samples need 17430"):
         example("RawSource")(path, *picture.shape)
