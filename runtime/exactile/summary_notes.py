@@ -1,4 +1,4 @@
-"""The sentences of a summary: on the model's own file, on how the image was read, and on how the result was stored."""
+"""The notes of a summary: on the model's own file, on how the image was read, and on how the result was stored."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from exactile.sources.pixel_size import TOLERANCE, PixelSize
 from exactile.sources.protocol import Source
 
 MICRONS = 1e6
-"""Of a metre."""
+"""Microns in a metre."""
 
 ON_THE_GROUND_UM = 1e4
-"""Pixels of a centimetre and more are told in metres."""
+"""Pixels of a centimetre and more are shown in metres."""
 
 
 def notes_of(contract: Contract, source: Source, sink: Sink) -> tuple[str, ...]:
-    """Return what people should know of a run of ``contract``'s model over ``source``."""
+    """Return notes for people on a run of ``contract``'s model over ``source``."""
     return (
         *contract.notes,
         *pixel_size_notes(contract.pixel_size_um, pixel_size_of(source)),
@@ -26,7 +26,7 @@ def notes_of(contract: Contract, source: Source, sink: Sink) -> tuple[str, ...]:
 
 
 def pixel_size_of(source: Source) -> PixelSize | None:
-    """Return height and width of a pixel in micrometres, by what the file says of its pixels or of the ground."""
+    """Return height and width of a pixel in micrometres, from the file's pixel size or georeference."""
     if source.pixel_size_um is not None:
         return source.pixel_size_um
     georeference = metadata_of(source).georeference

@@ -18,7 +18,7 @@ _USER_DEFINED = 32767
 
 
 def described_source(source: Source, choice: Mapping[str, Any]) -> ChosenImage:
-    """Return ``choice`` are the arguments that ``source`` was opened with."""
+    """Return the description of ``source``, which was opened with the arguments ``choice``."""
     metadata = metadata_of(source)
     level = choice["level"] if choice["mpp"] is None else int(source.identity()["level"])
     place = metadata.georeference

@@ -1,4 +1,4 @@
-"""What an image is known by, so that a change between two runs is noticed without reading all of it."""
+"""Identify an image, so that a change between two runs is noticed without reading all of it."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def image_identity(kind: str, source: Source, choice: ImageChoice, channels: Seq
 
 
 def file_identity(file: PositionalFile) -> Identity:
-    """Return size, time of the last change and the SHA-256 of both ends. Raises SourceError when the file cannot be
-    read.
+    """Return size, time of the last change and the SHA-256 of both ends. Raises SourceError if the file
+    cannot be read.
     """
     file.check_open()
     size_bytes = os.fstat(file.stream.fileno()).st_size

@@ -1,4 +1,4 @@
-"""From what a user names, files and folders, to a list of images."""
+"""Expand the files and folders that a user names to a list of images."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ from exactile.sources.slide_vendor import SLIDE_SUFFIXES
 from exactile.sources.zarr_store import is_zarr
 
 LISTED_SUFFIXES = (".tif", ".tiff", ".btf", ".svs", ".czi", ".npy", ".nd2", ".lif", *PICTURE_SUFFIXES, *SLIDE_SUFFIXES)
-"""What a file of a folder ends with to be taken for an image, in either case."""
+"""Suffixes of files in a folder that are treated as images, in either case."""
 
 _WRITTEN_SUFFIXES = (".preview.png", ".overlay.png")
-"""Pictures that a run writes beside its results, of which they are none."""
+"""Suffixes of pictures that a run writes beside its results, which are not images to process."""
 
 _SLIDES_WITH_PICTURES = (".vms", ".vmu")
-"""Slides whose pixels lie in JPEG files beside them."""
+"""Slides whose pixels are in JPEG files beside them."""
 
 _CONTRACT = "contract.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundImages:
-    """``images``: paths, and addresses as strings, each once. ``passed_over``: what else folders hold, counted by kind.
+    """``images``: paths, and addresses as strings, each once. ``passed_over``: other content of folders, counted by
+    kind.
 
-    ``subfolders`` are those, within the folder that was named, that images lie in, but for the folder itself.
+    ``subfolders`` are those, within the named folder, that contain images, except for the folder itself.
     """
 
     images: tuple[Path | str, ...]
@@ -75,7 +76,7 @@ def is_image_folder(path: str | os.PathLike[str]) -> bool:
 
 
 def _images_of(path: str | os.PathLike[str], passed: Counter[str], *, recursive: bool) -> list[tuple[Path | str, Path]]:
-    """Return each image, and the folder within ``path`` that it lies in."""
+    """Yield each image, and the folder within ``path`` that contains it."""
     address = as_address(path)
     if address is not None:
         return [(address, Path())]
@@ -102,7 +103,7 @@ def _images_of(path: str | os.PathLike[str], passed: Counter[str], *, recursive:
 
 
 def _listed(folder: Path, passed: Counter[str], *, recursive: bool) -> Iterator[Path]:
-    """Yield the images of ``folder``; what is passed over is counted."""
+    """Yield the images of ``folder``; count skipped files."""
     try:
         entries = [entry for entry in sorted(folder.iterdir()) if not entry.name.startswith(".")]
     except OSError as error:

@@ -32,10 +32,10 @@ class NamedSource(ChunkedSource):
     """One plane of an image of ``path``, which ``open_file`` opens: its library's pixels, read chunk by chunk.
 
     ``series`` chooses the image, ``z`` and ``t`` the plane, ``channels`` channels in any order. There is one level:
-    ``mpp`` only says what it has to be. ``workers`` threads decode.
+    ``mpp`` only checks it. ``workers`` threads decode.
 
-    Raises SourceError for what is damaged or not read, OptionError for a choice that is not there, ChannelError for
-    ``channels`` that are not there.
+    Raises SourceError for what is damaged or not read, OptionError for a choice that does not exist, ChannelError for
+    ``channels`` that do not exist.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class NamedSource(ChunkedSource):
 
 
 class _Array:
-    """What a chunk reader needs of an array."""
+    """Chunk access for an array."""
 
     def __init__(self, image: NamedImage) -> None:
         self._image = image

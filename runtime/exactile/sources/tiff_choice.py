@@ -1,4 +1,4 @@
-"""Which pages of a TIFF file make up the image that was asked for."""
+"""Find the pages of a TIFF file that make up the requested image."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from exactile.sources.tiff_pixel_size import level_pixel_sizes, page_pixel_size
 class ChosenPages:
     """The tifffile pages of one image; ``keyframe`` stands for all of them.
 
-    ``plane_offsets`` goes before the pages where planes of plain samples follow each other; they may then have
+    ``plane_offsets`` takes precedence over the pages if planes of plain samples follow each other; they may then have
     no pages of their own. ``level`` is the image's number in its pyramid, ``full`` the page of the pyramid's full size.
     """
 
@@ -43,8 +43,8 @@ class _Stack:
 def choose_pages(tiff: Any, choice: ImageChoice, name: str) -> ChosenPages:
     """Find the pages for ``choice`` in an open ``tifffile.TiffFile``.
 
-    Raises OptionError for a number beyond what the file has, SourceError when the image is no single plane of
-    pixels with channels.
+    Raises OptionError for a number beyond what the file has, SourceError if the image is not a single plane of pixels
+    with channels.
     """
     if choice.page is not None:
         page = tiff.pages[check_number(choice.page, len(tiff.pages), "page", name)].aspage()
@@ -111,7 +111,7 @@ def _indices(series: Any, stacked: int, choice: ImageChoice, name: str) -> tuple
 
 
 def _channel_axis(shape: tuple[int, ...], axes: str, stacked: int, choice: ImageChoice) -> int | None:
-    """Return which of the stacked axes holds channels: that of the name, or with ``axes`` CYX the only one there is."""
+    """Return which of the stacked axes holds channels: by name, or with ``axes`` CYX the only one."""
     named = [index for index in range(stacked) if axes[index] in "CS"]
     if named:
         return named[0]
@@ -133,7 +133,7 @@ def _pages_of_stack(stack: _Stack, name: str) -> tuple[tuple[Any, ...], tuple[in
             raise SourceError(
                 f"{name}: has a damaged structure: its pixels are said to begin at byte {series.dataoffset}"
             )
-        # ImageJ's and tifffile's own stacks: what the first page says of them goes before later pages.
+        # ImageJ's and tifffile's own stacks: the first page takes precedence over later pages.
         separate = keyframe.shaped[0]
         starts = [series.dataoffset + index * keyframe.nbytes for index in stack.indices]
         plane_bytes = keyframe.nbytes // separate
@@ -175,12 +175,12 @@ def _check_plane(keyframe: Any, name: str) -> None:
 
 
 def _pages_remedy(series: Any) -> list[str]:
-    """Return how to get at one plane by its page, where each has one."""
+    """Return how to read one plane by its page, if each has one."""
     pages = len(series.keyframe.parent.pages)
     return [f"choose one page (--page) from 0 to {pages - 1}"] if pages > 1 else []
 
 
 def _no_image(series: Any, name: str) -> SourceError:
     shape, axes = _long_axes(series)
-    ways = _pages_remedy(series) or ["store the planes as images of their own"]
+    ways = _pages_remedy(series) or ["store the planes as separate images"]
     return SourceError(f"{name}: holds {axes} of {shape}, which is more than one image with channels; {ways[0]}")

@@ -70,7 +70,7 @@ class TiffChunks:
 
 
 class RawChunkReader:
-    """Chunks of plain samples: the wanted rows are read where they lie, nothing is kept."""
+    """Chunks of plain samples: the needed rows are read in place, nothing is kept."""
 
     def __init__(self, access: TiffChunks) -> None:
         self._access = access

@@ -10,7 +10,7 @@ from exactile.errors import SourceError
 from exactile.sources.address import as_address, shown_name
 
 MARKERS = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
-"""A folder that holds one of these is Zarr."""
+"""A folder with one of these is Zarr."""
 
 _INSTALL = "pip install 'exactile[zarr]'"
 
@@ -21,7 +21,7 @@ def is_zarr(image: str | os.PathLike[str]) -> bool:
 
 
 def marker_of(image: str | os.PathLike[str], path: str = "") -> Path | None:
-    """Return the file that makes the folder ``path`` of ``image`` Zarr; None when there is none, or at an address."""
+    """Return the file that makes the folder ``path`` of ``image`` Zarr; None if there is none, or at an address."""
     if as_address(image) is not None:
         return None
     return next((file for file in (Path(image) / path / marker for marker in MARKERS) if file.is_file()), None)
@@ -30,7 +30,7 @@ def marker_of(image: str | os.PathLike[str], path: str = "") -> Path | None:
 def open_node(image: str | os.PathLike[str]) -> Any:
     """Return the ``zarr.Array`` or ``zarr.Group`` at ``image``, for reading.
 
-    Raises SourceError when there is none, it cannot be reached, or the packages for that are not installed.
+    Raises SourceError if there is none, it cannot be reached, or the required packages are not installed.
     """
     name = shown_name(image)
     try:
@@ -47,7 +47,7 @@ def open_node(image: str | os.PathLike[str]) -> Any:
 
 
 def open_member(group: Any, path: str, name: str) -> Any:
-    """Return the array or group at ``path`` in ``group``. Raises SourceError when it is not there."""
+    """Return the array or group at ``path`` in ``group``. Raises SourceError if it does not exist."""
     try:
         return group[path]
     except Exception as error:  # as above
@@ -57,7 +57,7 @@ def open_member(group: Any, path: str, name: str) -> Any:
 
 
 def member_names(group: Any) -> list[str]:
-    """Return names of what ``group`` holds, sorted; none where the store cannot tell, as most web servers cannot."""
+    """Return names of the members of ``group``, sorted; none if the store cannot list them, like most web servers."""
     try:
         return sorted(group.keys())
     except Exception:  # noqa: BLE001 - as above
