@@ -35,18 +35,17 @@ def pixel_size_of(source: Source) -> PixelSize | None:
 
 
 def pixel_size_notes(wanted_um: float | None, found: PixelSize | None) -> tuple[str, ...]:
-    """Return one sentence where the model was made for pixels of ``wanted_um``, and the image's are others, or not
-    known.
-    """
+    """Return a note if the model was made for pixels of ``wanted_um``, and the image's differ, or are unknown."""
     if wanted_um is None:
         return ()
-    said = f"its file says that the model was made for pixels of {_shown(wanted_um)}"
+    said = f"its file declares that the model was made for pixels of {_shown(wanted_um)}"
     if found is None:
-        return (f"{said}; how large the image's are is not known",)
+        return (f"{said}; the image's pixel size is not known",)
     if max(abs(side / wanted_um - 1) for side in found) <= TOLERANCE:
         return ()
     sizes = " x ".join(dict.fromkeys(map(_shown, found)))
-    way = "" if wanted_um >= ON_THE_GROUND_UM else f": --mpp {wanted_um:g} takes the level of a pyramid that has such"
+    way = "" if wanted_um >= ON_THE_GROUND_UM else f": --mpp {wanted_um:g} takes the level of a pyramid with such "
+    f"pixels"
     return (f"{said}; the image's are {sizes}, and are never resampled{way}",)
 
 

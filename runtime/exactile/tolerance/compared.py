@@ -13,7 +13,7 @@ from exactile.tolerance.narrow import NarrowPlan
 from exactile.tolerance.tile_runs import TileRuns
 
 HELD_BYTES = 16 << 20
-"""Of results that wait for the exact ones: only one engine is open at a time."""
+"""Bytes of results that wait for the exact ones: only one engine is open at a time."""
 
 
 def compared(

@@ -11,7 +11,7 @@ MOST_STEPS = 12
 
 
 def exact_halo(geometry: Geometry) -> int:
-    """Return what a tile holds beyond its zone on its widest side, in pixels: a multiple of the larger stride."""
+    """Return the halo of a tile on its widest side, in pixels: a multiple of the larger stride."""
     margins = [margin for axis in (geometry.y, geometry.x) for margin in (axis.margin_before, axis.margin_after)]
     return round_up(max(0, *margins), _stride(geometry))
 
@@ -24,14 +24,14 @@ def halo_steps(geometry: Geometry) -> tuple[int, ...]:
 
 
 def narrowed(geometry: Geometry, halo_px: int) -> Geometry:
-    """Return ``geometry`` with at most ``halo_px`` on every side. Tiles by it are not exact where the exact halo is
-    wider.
+    """Return ``geometry`` with at most ``halo_px`` on every side. Its tiles are not exact if the exact
+    halo is wider.
     """
     return Geometry(y=_narrowed(geometry.y, halo_px), x=_narrowed(geometry.x, halo_px))
 
 
 def _narrowed(axis: AxisGeometry, halo_px: int) -> AxisGeometry:
-    lost = max(0, ceil(-axis.size_constant / axis.scale))  # what unpadded convolutions take away has to be there
+    lost = max(0, ceil(-axis.size_constant / axis.scale))  # what unpadded convolutions remove must be included
     return replace(
         axis,
         before=min(axis.margin_before, halo_px),

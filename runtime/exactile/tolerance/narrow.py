@@ -1,6 +1,6 @@
 """A plan of tiles with a smaller halo than the exact one, and the exact tile for each of its zones.
 
-Along one axis: the narrow tile, and the exact one for the same zone, which reaches as far as the network looks::
+Along one axis: the narrow tile, and the exact one for the same zone, which includes the whole halo::
 
     narrow           |··|=========|··|
     exact      |········|=========|········|
@@ -19,7 +19,7 @@ from exactile.plan.tiles import AxisDomain, AxisTiles, Step, TilePlan, suiting_t
 from exactile.tolerance.halos import narrowed
 
 BORDER: Border = "model"
-"""The only border: what lies outside the image would begin elsewhere with another halo."""
+"""The only border: the outside of the image would begin elsewhere with another halo."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,9 +32,9 @@ class NarrowPlan:
 
     @classmethod
     def of(cls, geometry: Geometry, image: tuple[int, int], halo_px: int, tile: tuple[int, int]) -> NarrowPlan:
-        """For an ``image`` of (height, width) and a ``tile`` of (height, width), which holds the smaller halo.
+        """Plan for an ``image`` of (height, width) and a ``tile`` of (height, width), which includes the smaller halo.
 
-        Raises PlanError where the tile is too small.
+        Raises PlanError if the tile is too small.
         """
         less = narrowed(geometry, halo_px)
         plan = TilePlan.of(less, image, BORDER, tile)
@@ -46,7 +46,7 @@ class NarrowPlan:
 
     @classmethod
     def within(cls, geometry: Geometry, image: tuple[int, int], halo_px: int, exact: tuple[int, int]) -> NarrowPlan:
-        """Return one whose exact tiles are of the shape ``exact``, or no smaller than they can be."""
+        """Plan with exact tiles of the shape ``exact``, or as small as possible."""
         less = narrowed(geometry, halo_px)
         sides = []
         exact = suiting_tile(geometry, image, BORDER, exact)

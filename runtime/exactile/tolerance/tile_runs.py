@@ -50,7 +50,7 @@ class TileRuns:
         return tile
 
     def outputs(self, plan: TilePlan, tiles: Iterator[Array]) -> Iterator[Array]:
-        """Yield what the network gives for each of ``tiles``, which are of the shape of ``plan``."""
+        """Yield the network's output for each of ``tiles``, which have the shape of ``plan``."""
         need = self.planner.memory_need(plan, self.source, self.sink)
         if not need.fits(self.planner.budget_bytes):
             height, width = plan.tile_shape

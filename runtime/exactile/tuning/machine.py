@@ -1,4 +1,4 @@
-"""Which machine this is, as far as speeds depend on it."""
+"""Identify the machine, as far as speeds depend on it."""
 
 from __future__ import annotations
 
