@@ -19,7 +19,7 @@ SCALE = Normalization(scale=(255.0,))
 
 
 def balanced(module: nn.Module, example: torch.Tensor | None = None) -> nn.Module:
-    """Shift the last layer so that all classes occur, and labels tell a seam."""
+    """Shift the last layer so that all classes occur, and labels show a seam."""
     module = module.eval()
     with torch.no_grad():
         scores = module(torch.rand(1, CHANNELS, 256, 256) if example is None else example)
@@ -47,5 +47,5 @@ def prepared(module: nn.Module, name: str) -> Network:
 
 
 def deployed(module: nn.Module, name: str) -> DeployedModel:
-    """For uint8 images, divided by 255; labels out."""
+    """Deploy for uint8 images, divided by 255; labels out."""
     return deploy(prepared(module, name), image_dtype="uint8", normalization=SCALE)

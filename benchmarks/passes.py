@@ -1,7 +1,7 @@
-"""What do passes for statistics of the whole image cost? Their time by that of one pass over it.
+"""Measure the cost of passes for statistics of the whole image, relative to one pass over it.
 
 ``python -m benchmarks.passes [--sizes 2048 8192] [--memory 1GiB] [--rounds 3] [NETWORK ...]``. One pass has all the
-memory that it wants; passes have ``--memory`` beside what the process has before: "kept" with maps kept between them,
+memory that it needs; passes have ``--memory`` beside what the process has before: "kept" with maps kept between them,
 in memory and on the disk, "again" (once, and of quick networks) each from the image. The image is an array of random
 samples; opening graphs is counted, deploying is not. ``labels apart`` are those of "kept" that differ from one pass:
 weights are random, and scores lie close together. "predicted" is what the summary predicts. Images of more than 4096 x
@@ -58,7 +58,7 @@ def unet_with_instance_norm() -> nn.Module:
 
 
 def nnunet() -> nn.Module:
-    """Return the plan that nnU-Net makes for 2-D images: 7 resolutions, 26 instance normalisations (Isensee et al.
+    """Return the network that nnU-Net plans for 2-D images: 7 resolutions, 26 instance normalisations (Isensee et al.
     2021).
     """
     from tests.normed_modules import EncoderDecoder, normed, transposed
@@ -119,7 +119,7 @@ class Case:
         self.summaries: dict[str, Summary] = {}
 
     def run(self, way: str) -> None:
-        """As "one pass", "kept" or "again"."""
+        """Run it as "one pass", "kept" or "again"."""
         from exactile.memory import settled_resident_bytes
         from exactile.session import Session
         from exactile.sinks.array import ArraySink
@@ -197,7 +197,7 @@ def beside_one_pass(paths: Mapping[str, Path], px: int, budget: int, rounds: int
 
 
 def beyond_one_pass(paths: Mapping[str, Path], px: int, budget: int, rounds: int, memory: str) -> Table:
-    """By the time of one pass over an image of ``USUAL_PX``, for as many pixels."""
+    """Measure relative to one pass over an image of ``USUAL_PX``, for as many pixels."""
     table = Table(title=f"{px} x {px} pixels, passes within {memory}", columns=BEYOND)
     for name, path in paths.items():
         small, large = Case(path, (USUAL_PX, USUAL_PX), budget, whole=True), Case(path, (px, px), budget, whole=False)

@@ -96,7 +96,7 @@ def summary() -> list[str]:
 
 
 def side_by_side() -> list[str]:
-    """Time of every way in all cases; memory and labels in the first."""
+    """Return the time of every way in all cases; memory and labels in the first."""
     found = {case: _ways(case) for case in CASES}
     rows = []
     for name, way in SIDE_BY_SIDE.items():

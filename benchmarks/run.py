@@ -1,8 +1,8 @@
-"""``make bench`` and ``make bench-full``: the parts one after the other, each in a process of its own.
+"""``make bench`` and ``make bench-full``: run the parts one after the other, each in its own process.
 
 ``python -m benchmarks.run [--full] [--only PART ...] [--resume] [--list]``. Each part writes JSON and Markdown as soon
-as it has measured: a run that ends early loses the part it was at, and ``--resume`` leaves out those that were measured
-at this commit. Tables are in ``benchmarks/results`` (``quick`` ones in a folder below).
+as it has measured: an interrupted run loses only its current part, and ``--resume`` skips those that were measured at
+this commit. Tables are in ``benchmarks/results`` (``quick`` ones in a folder below).
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ class Way:
 
 
 def ways(image: np.ndarray) -> dict[str, Way]:
-    """By name; with a curve as a bundle may have one, measured on the same image, and without."""
+    """Return ways by name; with a curve as a bundle may have one, measured on the same image, and without."""
     normalization = Normalization(scale=(SCALE,), mean=(MEAN,), std=(STD,))
     network = load_network(ROOT / "models" / "stain_unet.onnx")
     model = deploy(network, image_dtype="uint8", normalization=normalization)

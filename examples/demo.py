@@ -55,7 +55,7 @@ class Region:
     x1: int
 
     def grown(self, by_px: int, size_px: int) -> Region:
-        """With ``by_px`` of context on each side, as far as the slide has it."""
+        """Return the region with ``by_px`` of context on each side, as far as the slide has it."""
         return Region(
             name=self.name,
             y0=max(0, self.y0 - by_px),
@@ -84,7 +84,7 @@ def slide_tiles(size_px: int) -> Iterator[np.ndarray]:
 
 
 def write_slide(path: Path, size_px: int) -> None:
-    """A BigTIFF of JPEG tiles, as slide scanners write; one tile at a time is in memory."""
+    """Write a BigTIFF of JPEG tiles, like slide scanners; one tile at a time is in memory."""
     tifffile.imwrite(
         path,
         slide_tiles(size_px),
@@ -99,7 +99,7 @@ def write_slide(path: Path, size_px: int) -> None:
 
 
 def run_command_line(slide: Path, labels: Path, memory: str) -> dict[str, Any]:
-    """Run ``exactile run``; return its JSON summary. Leaves with its exit status if it fails."""
+    """Run ``exactile run``; return its JSON summary. Exit with its status if it fails."""
     command = ["run", os.path.relpath(MODEL), str(slide), "-o", str(labels), "--memory", memory]
     command += ["--scale", f"{SCALE:g}", "--mean", f"{MEAN:g}", "--std", f"{STD:g}", "--overwrite"]
     print("$ exactile", *command, flush=True)
@@ -133,7 +133,7 @@ def read_parts(path: Path, regions: list[Region], step_px: int) -> tuple[list[np
         parts = [np.zeros((r.y1 - r.y0, r.x1 - r.x0, *channels), np.uint8) for r in regions]
         overview = np.zeros((height, width, *channels), np.uint8)
         for tile, (_, _, y, x, _), (_, rows, columns, _) in page.segments():
-            if tile is None:  # a tile never stored, all zeros
+            if tile is None:  # a tile that was never stored, all zeros
                 continue
             pixels = tile.reshape(tile.shape[1], tile.shape[2], *channels)[:rows, :columns]
             for part, region in zip(parts, regions, strict=True):
@@ -192,7 +192,7 @@ def overlaid(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def draw(path: Path, overview: tuple[np.ndarray, np.ndarray], crop: tuple[np.ndarray, np.ndarray]) -> None:
-    """The overview above, the full-resolution crop below, both cut to the same width."""
+    """Draw the overview above, the full-resolution crop below, both cut to the same width."""
     width = min(overview[0].shape[1], crop[0].shape[1])
     rows = [overlaid(image[:width, :width], labels[:width, :width]) for image, labels in (overview, crop)]
     Image.fromarray(np.vstack(rows)).save(path)

@@ -98,7 +98,7 @@ def _add(contract: Any, path: Path_, rng: Random) -> None:
 
 
 def _exchange(contract: Any, path: Path_, rng: Random) -> None:
-    """Two values of the same type change places."""
+    """Exchange two values of the same type."""
     kind = type(_get(contract, path))
     other = _pick([found for found in _paths(contract) if type(_get(contract, found)) is kind], rng)
     if path[: len(other)] == other or other[: len(path)] == path:
@@ -114,13 +114,13 @@ def _retyped(value: Any, rng: Random) -> Any:
 
 
 def _raw(data: bytes, rng: Random) -> bytes:
-    """Return JSON that Python would not write, in the place of some value."""
+    """Insert JSON that Python would not write, in place of some value."""
     marked = _edited(_set(lambda _value, _rng: PLACEHOLDER))(data, rng)
     return marked.replace(json.dumps(PLACEHOLDER).encode(), _pick(RAW, rng).encode(), 1)
 
 
 def _twice(data: bytes, rng: Random) -> bytes:
-    """Return a key that stands twice in its object, the second time with another value."""
+    """Repeat a key in its object, the second time with another value."""
     text = data.decode(errors="replace")
     lines = text.splitlines()
     keyed = [index for index, line in enumerate(lines) if '": ' in line and line.rstrip().endswith(",")]

@@ -1,4 +1,4 @@
-"""What exactile makes of a bundle with a damaged contract, judged by what the intact bundle computes."""
+"""Judge what exactile makes of a bundle with a damaged contract, by what the intact bundle computes."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def expected(shared: Path) -> list[np.ndarray]:
 
 
 def place_case(contract: bytes, shared: Path, folder: Path) -> Path:
-    """Return the bundle in ``folder``, with another contract."""
+    """Write the bundle to ``folder``, with another contract."""
     path = folder / NAME
     if not path.is_dir():
         shutil.copytree(shared / BUNDLE, path)

@@ -1,6 +1,6 @@
-"""What ``CziSource`` makes of a damaged CZI file, judged by a reader of the format's specification, and by the library.
+"""Judge what ``CziSource`` makes of a damaged CZI file, by a reader of the format's specification, and by the library.
 
-The reader takes a sub-block only where all of its pixels are stored as they should be, so that pixels which the library
+The reader accepts a sub-block only if all of its pixels are stored as they should be, so that pixels which the library
 made up are failures. JPEG XR has no checksums: a damaged stream is judged by the library's whole reading alone.
 """
 
@@ -160,7 +160,7 @@ def _decoded(block: _Block) -> np.ndarray:
 
 
 def _as_library(path: Path, found: np.ndarray) -> Outcome:
-    """Right where the library reads the same, of JPEG XR that another decoder reads otherwise."""
+    """Accept what the library reads, for JPEG XR that another decoder reads differently."""
     from pylibCZIrw import czi
 
     with czi.open_czi(str(path)) as reader:

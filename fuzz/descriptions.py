@@ -1,4 +1,4 @@
-"""Texts that stand in ImageDescription and decide how tifffile reads a file: OME-XML, ImageJ, its own, Aperio's."""
+"""Texts in ImageDescription that decide how tifffile reads a file: OME-XML, ImageJ, its own, Aperio's."""
 
 from __future__ import annotations
 

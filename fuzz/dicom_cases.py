@@ -99,7 +99,7 @@ def _elements(data: bytearray, keyword: str) -> tuple[list[int], str, str]:
 
 
 def _value(keywords: tuple[str, ...]) -> Mutation:
-    """Return a value becomes another of the same length."""
+    """Replace a value by another of the same length."""
 
     def mutate(data: bytearray, rng: Random) -> bytearray:
         places, order, kind = _elements(data, keywords[int(rng.integers(len(keywords)))])
@@ -121,7 +121,7 @@ def _value(keywords: tuple[str, ...]) -> Mutation:
 
 
 def _length(data: bytearray, rng: Random) -> bytearray:
-    """Return the length of an element or sequence is another."""
+    """Change the length of an element or sequence."""
     names = (*SIZES, *FORMS, *PLACES, *SEQUENCES)
     places, order, kind = _elements(data, names[int(rng.integers(len(names)))])
     at = places[int(rng.integers(len(places)))]
@@ -135,7 +135,7 @@ def _length(data: bytearray, rng: Random) -> bytearray:
 
 
 def _item(data: bytearray, rng: Random) -> bytearray:
-    """Return the length of a frame's item, or of the basic table of offsets, is another."""
+    """Change the length of a frame's item, or of the basic table of offsets."""
     start = _pixels_at(data)
     places = [at for at in range(start, len(data) - 8) if data[at : at + 4] == ITEM]
     at = places[int(rng.integers(len(places)))]
@@ -146,7 +146,7 @@ def _item(data: bytearray, rng: Random) -> bytearray:
 
 
 def _offsets(data: bytearray, rng: Random) -> bytearray:
-    """Return an entry of a table of offsets, basic or extended, is another."""
+    """Change an entry of a table of offsets, basic or extended."""
     start = _pixels_at(data)
     table = data.find(ITEM, start)
     if rng.random() < 0.5:

@@ -1,4 +1,4 @@
-"""What ``DicomSource`` makes of a damaged slide, judged by wsidicom's reading of the file, or else by pydicom's."""
+"""Judge what ``DicomSource`` makes of a damaged slide, by wsidicom's reading of the file, or else by pydicom's."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def read_case(path: Path) -> np.ndarray | str | Outcome:
 
 
 def _corner(source) -> Outcome:
-    """Too large to compare: only that it can be read."""
+    """Read a corner of an image that is too large to compare."""
     box = Box(Span(0, min(8, source.height)), Span(0, min(8, source.width)))
     source.read(box, np.empty((*box.shape, source.channels), source.dtype))
     return Outcome(verdict="right", detail="too large to compare")
@@ -67,8 +67,8 @@ def judge(path: Path, found: np.ndarray | str | Outcome) -> Outcome:
 
 
 def _by_wsidicom(path: Path, _shape: tuple[int, ...]) -> np.ndarray:
-    """Return all optical paths, as channels where they are grey, tile by tile: whole slides need more than their
-    pixels.
+    """Return all optical paths, as channels if they are grey, tile by tile: whole slides need more than
+    their pixels.
     """
     with WsiDicomFileSource.open(path) as source:
         (instance,) = source.level_instances

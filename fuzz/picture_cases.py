@@ -52,7 +52,7 @@ def _size_at(data: bytearray) -> tuple[str, list[int]]:
 
 
 def _sizes(data: bytearray, rng: Random) -> bytearray:
-    """Return a size in the header is another; the checksum of PNG's header is right."""
+    """Change a size in the header; the checksum of PNG's header is right."""
     form, places = _size_at(data)
     value = SIZES[int(rng.integers(len(SIZES)))] % (1 << 8 * struct.calcsize(form))
     struct.pack_into(form, data, places[int(rng.integers(len(places)))], value)
@@ -60,7 +60,7 @@ def _sizes(data: bytearray, rng: Random) -> bytearray:
 
 
 def _colours(data: bytearray, rng: Random) -> bytearray:
-    """Return bits, colours, components and codings of the header."""
+    """Change bits, colours, components and codings of the header."""
     if data[:4] == b"\x89PNG":
         data[24 + int(rng.integers(5))] = int(rng.choice([0, 1, 2, 3, 4, 6, 8, 16, 255]))
     elif data[:2] == b"BM":
@@ -83,7 +83,7 @@ def _summed(data: bytearray) -> bytearray:
 
 
 def _checksums(data: bytearray, rng: Random) -> bytearray:
-    """Return bits of a PNG picture, with checksums that are right again."""
+    """Change bits of a PNG picture, with checksums that are right again."""
     if data[:4] != b"\x89PNG":
         return flip(data, rng, 0, len(data))
     data = bytearray(flip(data, rng, 0, len(data)))

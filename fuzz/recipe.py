@@ -12,7 +12,7 @@ Kind = Literal["tiff", "picture", "czi", "dicom", "contract", "onnx"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 TWICE = 0.2
-"""Share of the drawn cases that are damaged in two ways."""
+"""Fraction of the drawn cases that are damaged in two ways."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

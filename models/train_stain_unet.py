@@ -45,7 +45,7 @@ class Recipe:
 
 
 def label(image: np.ndarray) -> np.ndarray:
-    """Return the rule: (H, W, 3) uint8 -> (H, W) int64, 0 background and stroma, 1 haematoxylin (nuclei), 2 DAB.
+    """Apply the rule: (H, W, 3) uint8 -> (H, W) int64, 0 background and stroma, 1 haematoxylin (nuclei), 2 DAB.
 
     Each stain's optical density is smoothed a little and thresholded; where both pass, the one further above wins.
     """
@@ -60,7 +60,7 @@ def label(image: np.ndarray) -> np.ndarray:
 
 
 def normalise(image: np.ndarray) -> Tensor:
-    """Return (H, W, 3) uint8 -> (3, H, W) float32."""
+    """Normalise (H, W, 3) uint8 -> (3, H, W) float32."""
     return torch.from_numpy((image.astype(np.float32) / SCALE - MEAN) / STD).permute(2, 0, 1)
 
 
@@ -87,7 +87,7 @@ def train(
     recipe: Recipe,
     build: Callable[[], nn.Module] | None = None,
 ) -> nn.Module:
-    """Return ``build`` makes another network than the recipe's U-Net; 3 channels in, as many out as
+    """Train; ``build`` makes another network than the recipe's U-Net; 3 channels in, as many out as
     there are classes.
     """
     torch.manual_seed(recipe.seed)
@@ -114,7 +114,7 @@ def train(
 
 @torch.no_grad()
 def predict(net: nn.Module, image: np.ndarray) -> np.ndarray:
-    """Return (H, W, 3) uint8 -> labels (H, W) int64; the image is reflected up to a multiple of the
+    """Predict (H, W, 3) uint8 -> labels (H, W) int64; the image is reflected up to a multiple of the
     network's stride.
     """
     height, width = image.shape[:2]

@@ -31,13 +31,13 @@ def main(request: str) -> int:
 
 
 def named(function: str) -> Any:
-    """Return what ``package.module:name`` stands for."""
+    """Return the function for ``package.module:name``."""
     module, _, name = function.partition(":")
     return getattr(importlib.import_module(module), name)
 
 
 def plain(value: Any) -> Any:
-    """Return a number or an array of numpy, a path, as JSON has it."""
+    """Convert a number or an array of numpy, or a path, to a JSON value."""
     if hasattr(value, "tolist"):
         return value.tolist()
     if isinstance(value, Path):

@@ -31,8 +31,8 @@ _BLOCK = (32, 8)
 
 
 def box_model() -> DeployedModel:
-    """Return class 1 where the sum of 3 x 3 grey samples exceeds THRESHOLD; ties go to class 0, as to
-    arg max's first.
+    """Return a model: class 1 where the sum of 3 x 3 grey samples exceeds THRESHOLD; ties go to class 0, as arg max
+    does.
     """
     network = onnx.parser.parse_model(f"""
     <ir_version: 8, opset_import: ["" : 17]>
@@ -62,7 +62,7 @@ def with_copy_engine(
 
 @contextmanager
 def in_place_of_tensorrt(kernel: Kernel, binding: str) -> Iterator[None]:
-    """Yield engines run ``kernel`` in this process, on the binding of this name; the emulated GPU runs the network
+    """Run ``kernel`` for engines in this process, on the binding of this name; the emulated GPU runs the network
     itself.
     """
     if rehearsing():
@@ -95,7 +95,7 @@ class Kernel:
         self._function = ctypes.c_void_p()
 
     def enqueue(self, stream: int, work: Callable[[], None], reads: Sequence[Span], writes: Sequence[Span]) -> int:
-        """Return one launch over all tiles of the batch. CUDA's status."""
+        """Launch once over all tiles of the batch. Return CUDA's status."""
         if not self._function.value and (status := self._load()):
             return status
         (image, _), (labels, size) = reads[0], writes[0]

@@ -26,7 +26,7 @@ LEAST_SPINS, MOST_SPINS = 64, 4096
 
 
 def labels(binding: str, side: int, tile: int, batch: int, folder: Path) -> dict[str, Any]:
-    """Return labels of odd sizes by the kernel, in tiles, against ONNX Runtime's on the CPU: all of them."""
+    """Compare labels of odd sizes by the kernel, in tiles, with those of ONNX Runtime on the CPU: all of them."""
     image = noise(side, side + 37)
     expected = segmented(box_model(), image, device="cpu")
     model = with_copy_engine(
@@ -40,7 +40,8 @@ def labels(binding: str, side: int, tile: int, batch: int, folder: Path) -> dict
 
 
 def overlap(binding: str, side: int, tile: int, milliseconds: float, folder: Path) -> dict[str, Any]:
-    """Time from the first copy in to the last copy out by that of the busiest stream; labels against numpy's.
+    """Measure the time from the first copy in to the last copy out, by that of the busiest stream; compare labels with
+    numpy.
 
     ``milliseconds`` is how long a tile computes (0: as fast as it can, which shows what the host sustains).
     """
@@ -78,7 +79,7 @@ def overlap(binding: str, side: int, tile: int, milliseconds: float, folder: Pat
 
 
 def sanitized(tool: str, side: int, folder: Path) -> dict[str, Any]:
-    """Return a short run under ``compute-sanitizer``: no error by this tool."""
+    """Run briefly under ``compute-sanitizer``: no error by this tool."""
     command = [sys.executable, "-m", "benchmarks.gpu_kit.copy_pipeline", str(side), str(folder)]
     if shutil.which("compute-sanitizer") is None:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -94,7 +95,7 @@ def sanitized(tool: str, side: int, folder: Path) -> dict[str, Any]:
 
 
 def spins_for(binding: str, tile: int, seconds: float, folder: Path) -> int:
-    """Spins with which the kernel takes about ``seconds`` for a tile: from two measured, on a straight line."""
+    """Return spins with which the kernel takes about ``seconds`` for a tile: from two measured, on a straight line."""
     with opened(binding) as device:
         kernel = Kernel(capability(binding), folder)
         with closing(device.stream()) as stream, closing(device.memory.allocate(2 * tile * tile)) as buffer:
@@ -129,7 +130,7 @@ def thresholded(image: np.ndarray) -> np.ndarray:
 
 
 def capability(binding: str) -> tuple[int, int]:
-    """Of the first GPU."""
+    """Return the compute capability of the first GPU."""
     return open_driver(binding).devices()[0].compute_capability
 
 
@@ -150,7 +151,7 @@ def segmented(model: Any, image: np.ndarray, *, device: str) -> np.ndarray:
 
 
 def main(side: int, folder: Path) -> int:
-    """Return what the sanitizer watches: several tiles on one binding. Exit status 1 where labels differ."""
+    """Run what the sanitizer watches: several tiles on one binding. Exit status 1 if labels differ."""
     from benchmarks.gpu_kit.rehearsal import prepare_process
 
     prepare_process()

@@ -28,7 +28,7 @@ REPEATS = 5
 
 
 def environment(folder: Path) -> dict[str, Any]:
-    """Everything that the steps import, and where it came from."""
+    """Return everything that the steps import, and where it came from."""
     rows = []
     for name in (*NEEDED, *BINDINGS.values()):
         try:
@@ -57,7 +57,7 @@ def device_tests(binding: str, folder: Path) -> dict[str, Any]:
 
 
 def bandwidths(binding: str, mib: int, folder: Path) -> dict[str, Any]:
-    """Return GB/s of copies between pinned memory and the device, whole and by rows, one way and both at once; by
+    """Measure GB/s of copies between pinned memory and the device, whole and by rows, one way and both at once; by
     events.
     """
     rows = []
@@ -84,7 +84,7 @@ def bandwidths(binding: str, mib: int, folder: Path) -> dict[str, Any]:
 
 
 def pinned_costs(binding: str, total_mib: int, folder: Path) -> dict[str, Any]:
-    """Return milliseconds to pin and to release the same bytes in one piece, in 8 and in 64."""
+    """Measure milliseconds to pin and to release the same bytes in one piece, in 8 and in 64."""
     rows = []
     with opened(binding) as device:
         for pieces in (1, 8, 64):
@@ -106,9 +106,7 @@ def pinned_costs(binding: str, total_mib: int, folder: Path) -> dict[str, Any]:
 
 
 def captured_graphs(count: int, folder: Path) -> dict[str, Any]:
-    """Return ``count`` captured graphs of one copy each: device memory and host time that each takes, and that all
-    replay.
-    """
+    """Measure ``count`` captured graphs of one copy each: device memory and host time of each, and that all replay."""
     with opened("cuda.bindings") as device, ExitStack() as stack:
         stream = stack.enter_context(closing(device.stream()))
         if not isinstance(stream, CapturingStream):
@@ -144,7 +142,9 @@ def captured_graphs(count: int, folder: Path) -> dict[str, Any]:
 
 
 def many_threads(binding: str, threads: int, folder: Path) -> dict[str, Any]:
-    """Return threads that use one device at once, each with its own streams and buffers, get their own bytes back."""
+    """Check that threads that use one device at once, each with its own streams and buffers, get their
+    own bytes back.
+    """
     wrong: list[int] = []
     with opened(binding) as device:
 
@@ -173,7 +173,7 @@ def many_threads(binding: str, threads: int, folder: Path) -> dict[str, Any]:
 
 
 def beside_torch(binding: str, folder: Path) -> dict[str, Any]:
-    """Return results of torch are the same before, while and after a device is used in its thread."""
+    """Check that results of torch are the same before, while and after a device is used in its thread."""
     import torch
 
     if rehearsing() or not torch.cuda.is_available():

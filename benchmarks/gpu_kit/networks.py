@@ -43,7 +43,7 @@ def onnx_file(name: str, folder: Path) -> Path:
 
 
 def model(name: str, folder: Path, *, output: Output = "labels", precision: Literal["fp32", "fp16"] = "fp32"):
-    """The network deployed for uint8 images, made if it is not in ``folder``."""
+    """Return the network deployed for uint8 images, made if it is not in ``folder``."""
     path = _place(folder) / f"{_file_name(name)}-{output}-{precision}.pickle"
     if not path.exists():
         network = prepare_network(onnx.load(onnx_file(name, folder)), name=name)
@@ -106,7 +106,7 @@ def _file_name(name: str) -> str:
 
 
 def _appear(path: Path, content: bytes) -> None:
-    """Another process may be making it, too: whoever is last has written the same."""
+    """Write a file that appears complete: another process may write the same."""
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     part.write_bytes(content)
     part.replace(path)

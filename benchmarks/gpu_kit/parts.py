@@ -43,14 +43,14 @@ class Manifest:
 
     @classmethod
     def load(cls, folder: Path) -> Manifest:
-        """Raise DamagedPartError."""
+        """Read the manifest. Raises DamagedPartError."""
         try:
             return cls(**json.loads((folder / MANIFEST).read_text()))
         except (OSError, ValueError, TypeError) as error:
             raise DamagedPartError(f"{folder} is no part of the kit: {error}") from error
 
     def check(self, folder: Path) -> None:
-        """Raise DamagedPartError where a file is missing or has other bytes."""
+        """Check all files. Raises DamagedPartError if one is missing or has other bytes."""
         for name, digest in self.files.items():
             path = folder / name
             if not path.exists():

@@ -10,7 +10,7 @@ import os
 VARIABLE = "EXACTILE_GPU_KIT_REHEARSAL"
 """Set to 1 for a rehearsal."""
 MEMORY_BYTES = 2 << 30
-"""Of the emulated GPU."""
+"""Memory of the emulated GPU."""
 
 
 def rehearsing() -> bool:

@@ -15,7 +15,7 @@ AUTO: Plan = ("auto", None)
 
 
 def checks() -> list[Check]:
-    """Return what matters most comes first: a step that runs out of time leaves out the rest."""
+    """Return the checks, the most important first: a step that runs out of time leaves out the rest."""
     own = sizes()
     others = [name for name in FLOATING if name not in {FIRST, *SLOW}]
     return [

@@ -33,7 +33,7 @@ class MissingToolError(RuntimeError):
 
 
 def contents() -> dict[str, str]:
-    """Return what a kit that is built now has in it."""
+    """Return the contents of a kit that is built now."""
     return {"python": PYTHON, "wheels": ", ".join(_pinned()), "onnxruntime": ONNX_RUNTIME, "pycuda": PYCUDA}
 
 
@@ -95,7 +95,9 @@ def _candidates() -> Iterator[str]:
 
 
 def _version(python: str) -> str | None:
-    """Return major and minor; None for what does not run, as pyenv's shims of versions that are not chosen."""
+    """Return major and minor version; None for what does not run, such as pyenv's shims of versions that are not
+    chosen.
+    """
     code = "import sys; print('.'.join(map(str, sys.version_info[:2])))"
     try:
         done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=False)

@@ -10,7 +10,7 @@ PACKAGES = ("numpy", "onnxruntime", "torch", "tifffile", "imagecodecs", "zarr")
 
 
 def versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:
-    """Of those that are installed."""
+    """Return the versions of the installed ones of ``packages``."""
     found = {}
     for name in packages:
         try:

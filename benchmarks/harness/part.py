@@ -43,7 +43,7 @@ def _others(options: argparse.Namespace, parser: argparse.ArgumentParser) -> lis
 
 
 def _typed(value: object) -> str:
-    """Behind the option's name: nothing for a flag."""
+    """Return what follows the option's name: nothing for a flag."""
     if value is True:
         return ""
     return f" {' '.join(map(str, value)) if isinstance(value, list) else value}"

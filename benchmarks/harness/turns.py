@@ -40,7 +40,7 @@ def floor_of(seconds: Seconds, names: Iterable[str]) -> list[float]:
 
 
 def ratios(taken: Sequence[float], floor: Sequence[float]) -> list[float]:
-    """By the floor of the same round."""
+    """Divide by the floor of the same round."""
     return [one / other for one, other in zip(taken, floor, strict=True)]
 
 

@@ -63,7 +63,7 @@ class Inputs:
         return path
 
     def bundle(self, name: str, options: tuple[str, ...]) -> Path:
-        """Return converted with ``options``."""
+        """Return a bundle converted with ``options``."""
         path = self.folder / ("_".join([name, *options]).replace("--", "").replace("/", "") + ".bundle")
         if not path.exists():
             command = [sys.executable, "-m", "exactile", "convert", str(self.network(name)), "-o", str(path), *options]
@@ -72,7 +72,7 @@ class Inputs:
 
     @property
     def pixels(self) -> np.ndarray:
-        """As the JPEG tiles decode: smooth blots with noise, and white at the right."""
+        """Return the pixels as the JPEG tiles decode: smooth blots with noise, and white at the right."""
         if self._pixels is None:
             self._pixels = tifffile.imread(self.image("JPEG tiles"))
         return self._pixels

@@ -33,7 +33,7 @@ COPIES = 3
 """Images of a run of many."""
 
 JOURNAL_BYTES = 3000
-"""A run that is to be resumed is killed when its journal is so long."""
+"""Length of the journal at which a run that is to be resumed is killed."""
 
 _UNITS = {"KiB": 1 / 1024, "MiB": 1, "GiB": 1024}
 
@@ -170,7 +170,7 @@ class Trials:
         return self.folder / f"result.{case.sink}"
 
     def _check(self, case: Case) -> None:
-        """The result is that of one whole pass within no budget. Raises MeasureError."""
+        """Check that the result is that of one whole pass without a budget. Raises MeasureError."""
         kind = case.option if case.option in ("raw", "statistics", "reflect") else ""
         key = (case.network.replace("ONNX", "bundle"), case.source if case.source == "palette" else "", kind)
         found = _read(self._target(case))

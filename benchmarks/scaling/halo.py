@@ -43,7 +43,7 @@ def densenet() -> nn.Module:
 
 
 def naive(model: DeployedModel, image: np.ndarray, side: int) -> tuple[float, np.ndarray]:
-    """Return tiles without halo, each computed as if it were an image: seconds, labels."""
+    """Run tiles without halo, each computed as if it were an image; return seconds and labels."""
     height, width = image.shape[:2]
     engine = OnnxRuntimeEngine(
         model.graph,

@@ -61,7 +61,7 @@ WAYS = (
 
 
 def measure(place: Path, side: int, cores: Sequence[int], rounds: int) -> Table:
-    """Return every way on each number of cores that there are; an image is made once, (side, side) pixels."""
+    """Measure every way on each available number of cores; an image is made once, (side, side) pixels."""
     table = Table(title=f"What is serial, {side} x {side} pixels", columns=COLUMNS, note=NOTE)
     there = len(os.sched_getaffinity(0))
     for name, write in WRITERS.items():

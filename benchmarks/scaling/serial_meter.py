@@ -1,8 +1,9 @@
-"""What of a run cannot be done by several threads at once: seconds of the interpreter, and of stages of one thread.
+"""Measure what of a run cannot be done by several threads at once: seconds of the interpreter, and of single-thread
+stages.
 
 Processor time, thread by thread, so that other processes do not count. Codecs, file calls and conversions of samples
-release the interpreter's lock: what they take is told apart, by a stop watch around each of them. All the rest of every
-thread's time is taken to need the lock, which is slightly more than does.
+release the interpreter's lock: their time is measured separately, by a stop watch around each of them. All the rest of
+every thread's time is assumed to need the lock, which is slightly more than it does.
 """
 
 from __future__ import annotations
@@ -156,7 +157,7 @@ class SerialMeter:
         return call
 
     def _decoding(self, _name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Return the reading thread takes part in decoding; that part is not its own."""
+        """Wrap decoding: the reading thread takes part in it, and that part is not its own."""
 
         def call(*arguments: Any, **options: Any) -> Any:
             begin = time.thread_time()

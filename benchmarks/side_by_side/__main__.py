@@ -119,14 +119,14 @@ class Match:
         return wholes.get(entry.library) or next(iter(wholes.values()), strips[0] if strips else None)
 
     def _different(self, entry: Entry, output: Path) -> LabelError | None:
-        """Against the reference's labels; None where it has not run yet, or failed."""
+        """Count labels that differ from the reference's; None if it has not run yet, or failed."""
         reference = self._reference(entry)
         if reference is None or not self._labels_of(reference).exists():
             return None
         return label_error(tifffile.imread(output), tifffile.imread(self._labels_of(reference)))
 
     def compare_late(self) -> None:
-        """Labels of those that ran before their reference did."""
+        """Compare labels of those that ran before their reference did."""
         for entry in self.case.entries:
             found = self.found[entry.title]
             if found.answers and found.different is None:
@@ -176,7 +176,7 @@ class Match:
         return floor_of(seconds, seconds)
 
     def bars(self) -> list[Bar]:
-        """For the picture: time by the floor, labels that differ, memory."""
+        """Return bars for the picture: time by the floor, labels that differ, memory."""
         floor = self.floor()
         return [
             Bar(

@@ -44,8 +44,7 @@ def pixel_size_notes(wanted_um: float | None, found: PixelSize | None) -> tuple[
     if max(abs(side / wanted_um - 1) for side in found) <= TOLERANCE:
         return ()
     sizes = " x ".join(dict.fromkeys(map(_shown, found)))
-    way = "" if wanted_um >= ON_THE_GROUND_UM else f": --mpp {wanted_um:g} takes the level of a pyramid with such "
-    f"pixels"
+    way = "" if wanted_um >= ON_THE_GROUND_UM else f": --mpp {wanted_um:g} takes the level with such pixels"
     return (f"{said}; the image's are {sizes}, and are never resampled{way}",)
 
 

@@ -26,7 +26,7 @@ from exactile.sources.array import ArraySource
 
 MIB = 1 << 20
 SMALL_GPU_BYTES = 64 << 20
-"""Of the emulated GPU that is to be filled: its memory is the host's."""
+"""Memory of the emulated GPU that is to be filled: it is the host's."""
 
 
 def against_prediction(networks: Sequence[str], binding: Binding, folder: Path) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def predicted_bytes(session: Session, image: Any, way: Way) -> int:
 
 
 def crowded(network: str, binding: Binding, folder: Path) -> dict[str, Any]:
-    """Return a check: something else has filled the GPU when a run that was planned for all of it begins.
+    """Check a run that was planned for all of the GPU while something else has filled it.
 
     Passed: a smaller plan is taken, and the summary says so, and its labels are right; a plan that was forced is
     refused.
@@ -102,7 +102,7 @@ def crowded(network: str, binding: Binding, folder: Path) -> dict[str, Any]:
 
 
 def _forced(deployed: DeployedModel, image: Any, binding: Binding, total_bytes: int) -> str:
-    """Return what one pass is refused with; empty where it is not."""
+    """Return the message that refuses one pass; empty if it is not refused."""
     try:
         with gpu_session(deployed, binding, device_memory_bytes=total_bytes) as session:
             session.segment(ArraySource(image), ArraySink(), plan="whole")

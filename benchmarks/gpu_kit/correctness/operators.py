@@ -25,7 +25,7 @@ from exactile_converters.from_onnx import prepare_network
 CHANNELS, CLASSES, LARGEST = 8, 4, 7
 SIDE_PX, TILE_PX, ROWS_PX = 96, 48, 24
 ROUNDING = 1e-5
-"""Of the largest value; TF32 would be off by 1e-3."""
+"""Tolerance, relative to the largest value; TF32 would be off by 1e-3."""
 
 DOWN, THREE = {"strides": [2, 2]}, {"kernel_shape": [3, 3]}
 
@@ -106,7 +106,7 @@ def _row(name: str, case: Case, binding: Binding) -> dict[str, Any]:
 
 
 def _without_doubts(deployed: DeployedModel) -> DeployedModel:
-    """Return the same graphs, not saying that they must not run on a GPU."""
+    """Return the same graphs, without the mark that they must not run on a GPU."""
 
     def plain(graph: bytes) -> bytes:
         model = onnx.load_from_string(graph)

@@ -36,7 +36,7 @@ class Way:
 
 
 def ways(deployed: DeployedModel, width: int) -> list[Way]:
-    """Of a network for images of ``width`` pixels. Tiles come twice: are they the same each time?"""
+    """Return the ways of a network for images of ``width`` pixels. Tiles come twice: are they the same each time?"""
     side, rows = tile_side(deployed.contract), sizes().rows
     found = [Way(name=ONE_PASS, plan="whole"), Way(name="tiles", plan="tile", tile=(side, side))]
     found.append(Way(name="tiles again", plan="tile", tile=(side, side)))

@@ -19,7 +19,7 @@ from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource
 
 MOST_DIFFERENT = 0.05
-"""Share of labels: more is no rounding."""
+"""Fraction of labels: more is not rounding."""
 
 
 def fp16(networks: Sequence[str], binding: Binding, folder: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""exactile and what else one does, on the same GPU, the same network and image, in turn.
+"""Compare exactile with other ways on the same GPU, the same network and image, in turn.
 
 ``compute``: an array in host memory to labels in host memory. ``file to file``: reading a JPEG TIFF and writing a TIFF
 of labels as well, which peers do with tifffile, in all its threads.

@@ -61,7 +61,7 @@ def trace_file(name: str) -> str:
 def measured(
     session: Session, side: int, folder: Path, plan: str, tile: tuple[int, int] | None, kept: str | None
 ) -> dict[str, Any]:
-    """Return one run; ``seconds`` of all of it, the network's opening included."""
+    """Measure one run; ``seconds`` of all of it, the network's opening included."""
     trace = Trace()
     begin = time.perf_counter()
     summary = segment(session, side, folder, plan, tile, trace)

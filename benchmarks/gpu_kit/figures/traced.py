@@ -9,7 +9,7 @@ COMPUTE = "compute"
 
 
 def busy_seconds(trace: dict[str, Any]) -> dict[str, float]:
-    """Of each track (reader, streams of the GPU, writer), from ``Trace.as_object``."""
+    """Return busy seconds of each track (reader, streams of the GPU, writer), from ``Trace.as_object``."""
     names, busy = {}, defaultdict(float)
     for event in trace["traceEvents"]:
         if event["name"] == "thread_name":
@@ -21,7 +21,7 @@ def busy_seconds(trace: dict[str, Any]) -> dict[str, float]:
 
 
 def wall_seconds(trace: dict[str, Any]) -> float:
-    """From the first piece of work to the end of the last."""
+    """Return the seconds from the first piece of work to the end of the last."""
     events = [event for event in trace["traceEvents"] if event["ph"] == "X"]
     begin = min(event["ts"] for event in events)
     return float(max(event["ts"] + event["dur"] for event in events) - begin) / 1e6

@@ -18,7 +18,7 @@ class Predictor(Protocol):
 
 
 def open_predictor(task: Task) -> Predictor:
-    """Return ONNX Runtime, or torch where the options say so."""
+    """Open ONNX Runtime, or torch if the options say so."""
     if task.options.get("library") == "torch":
         return TorchPredictor(task)
     return OnnxPredictor(task)

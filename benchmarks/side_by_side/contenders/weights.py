@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 LEAST = 1e-12
-"""Not 0: at the image's edges only one window has a say, and peers divide by the sum of weights."""
+"""Not 0: at the image's edges only one window contributes, and peers divide by the sum of weights."""
 
 
 def nearly_zero_edges(side: int, halo: int) -> NDArray[np.float32]:
