@@ -84,11 +84,11 @@ ADVICE = {
     "an output that exists": ("run rgb.onnx rgb.npy -o there.npy", r"pass (--overwrite)", "rgb.onnx", RGB),
     "labels have names in Zarr alone": (
         "run rgb.onnx rgb.npy -o o.npy --label-name a",
-        r"leave --label-name",
+        r"omit --label-name",
         "rgb.onnx",
         RGB,
     ),
-    "compression of npy": ("run rgb.onnx rgb.npy -o o.npy --compression zlib", r"leave these options", "rgb.onnx", RGB),
+    "compression of npy": ("run rgb.onnx rgb.npy -o o.npy --compression zlib", r"omit these options", "rgb.onnx", RGB),
     "background in strips": (
         "run rgb.onnx rgb.npy -o o.npy --skip-background 300 --plan strip",
         r"use (--plan tile)",

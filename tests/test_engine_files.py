@@ -236,7 +236,7 @@ def test_files_that_belong_to_no_engine_are_told(bundle):
     engines, refused = found(bundle)
     assert len(engines) == 1
     assert refused == (
-        ".tile.plan.1a2b.part: left over from a build that was stopped; it can be removed",
+        ".tile.plan.1a2b.part: left over from an interrupted build; it can be removed",
         "alone.plan: it belongs to no engine",
         "readme.txt: it belongs to no engine",
     )

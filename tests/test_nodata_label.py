@@ -153,7 +153,7 @@ def test_labels_that_cannot_be_are_refused(model, tmp_path):
     for options, wrong in (
         (("--nodata-label", 300), "none that uint8 can hold"),
         (("--nodata-label", 3, "--output", "probabilities"), "the result is to be labels"),
-        (("--nodata-label", 3), "say so with --nodata"),
+        (("--nodata-label", 3), "give it with --nodata"),
     ):
         value = () if wrong.startswith("say") else ("--nodata", 0)
         failed = exactile("run", model, tmp_path / "i.npy", "-o", tmp_path / "o.tif", *options, *value)

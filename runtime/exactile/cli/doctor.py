@@ -21,7 +21,7 @@ EXAMPLES = """
 
 `exactile doctor --json | jq '.findings[] | select(.status == "failed")'`
 
-**Exit status**: 0 what was asked for works, 1 it does not, 2 the command was not understood.
+**Exit status**: 0 what was requested works, 1 it does not, 2 the command was not understood.
 """
 
 DOES_NOT_WORK = 1

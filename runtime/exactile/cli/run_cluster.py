@@ -251,7 +251,7 @@ def _check(request: RunRequest, cluster: Cluster) -> None:
         raise OptionError("--workers are those of --cluster local; another cluster has its own")
     if cluster.address == LOCAL and request.device not in {"auto", "cpu"}:
         raise OptionError(
-            f"--cluster local has workers on the CPU, and --device {request.device} was asked for. What to do: without "
+            f"--cluster local has workers on the CPU, and --device {request.device} was requested. What to do: without "
             "--cluster, --device cuda:all uses all GPUs of this machine; or start workers with dask-cuda, and give the "
             "scheduler's address"
         )

@@ -35,7 +35,7 @@ def device_at(devices: Sequence[DeviceInfo], ordinal: int) -> DeviceInfo:
         if device.ordinal == ordinal:
             return device
     there = ", ".join(f"cuda:{device.ordinal} ({device.name})" for device in devices) or "none"
-    raise DeviceError(f"cuda:{ordinal} was asked for, but the GPUs here are: {there}. See also CUDA_VISIBLE_DEVICES")
+    raise DeviceError(f"cuda:{ordinal} was requested, but the GPUs here are: {there}. See also CUDA_VISIBLE_DEVICES")
 
 
 def _ordinal(part: str, text: str) -> int:

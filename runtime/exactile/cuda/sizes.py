@@ -11,7 +11,7 @@ from exactile.errors import DeviceError
 def check_size(size_bytes: int) -> None:
     """Raise DeviceError unless a buffer can have this size."""
     if size_bytes < 1:
-        raise DeviceError(f"a buffer has at least one byte; {size_bytes:,} bytes were asked for")
+        raise DeviceError(f"a buffer has at least one byte; {size_bytes:,} bytes were requested")
 
 
 def check_copy(host: Bytes, device_bytes: int, window: Window | None) -> None:

@@ -126,7 +126,7 @@ class Examination:
         known = {f.check for f in self.findings if f.group == GPU_GROUP}
         for asked in self._asked():
             if asked not in known and there:
-                says = f"{asked} was asked for, and the GPUs here are {_named(there)}."
+                says = f"{asked} was requested, and the GPUs here are {_named(there)}."
                 remedy = "see nvidia-smi and CUDA_VISIBLE_DEVICES."
                 self.findings.append(Finding(group=GPU_GROUP, check=asked, status="failed", says=says, remedy=remedy))
         return [gpu for gpu in there if f"cuda:{gpu['ordinal']}" in self._asked()]

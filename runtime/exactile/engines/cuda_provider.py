@@ -85,12 +85,12 @@ def check_provider(ort: Any, session: Any, options: dict[str, str]) -> None:
     providers = session.get_providers()
     if not providers or providers[0] != PROVIDER:
         reason = why_not(ort) or "it does not say why"
-        raise DeviceError(f"{PROVIDER} was asked for, but ONNX Runtime took {', '.join(providers)}: {reason}")
+        raise DeviceError(f"{PROVIDER} was requested, but ONNX Runtime took {', '.join(providers)}: {reason}")
     taken = session.get_provider_options().get(PROVIDER, {})
     for name in ("device_id", "user_compute_stream"):
         if taken.get(name) != options[name]:
             raise DeviceError(
-                f"ONNX Runtime {ort.__version__} took {name} {taken.get(name)} where {options[name]} was asked for; "
+                f"ONNX Runtime {ort.__version__} took {name} {taken.get(name)} where {options[name]} was requested; "
                 "install another version of onnxruntime-gpu"
             )
 

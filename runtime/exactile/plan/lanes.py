@@ -52,7 +52,7 @@ def lane_choice(model: DeployedModel, asked: int | None, *, threads: int, on_gpu
     elif asked is not None and asked > threads:
         reason = f"each needs a thread, and there are {threads}; raise --threads"
     if reason and asked not in {None, 1}:
-        raise OptionError(f"{asked} lanes were asked for: {reason}")
+        raise OptionError(f"{asked} lanes were requested: {reason}")
     if reason:
         return LaneChoice()
     return LaneChoice.up_to(threads) if asked is None else LaneChoice(counts=(asked,))

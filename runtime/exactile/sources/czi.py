@@ -64,7 +64,7 @@ class CziSource(ChunkedSource):
     ) -> None:
         choice = ImageChoice(level=level, mpp=mpp, series=series, z=z, t=t)
         if axes not in (None, "YXC"):
-            raise OptionError(f"{os.fspath(path)}: axes {axes} were asked for, but the axes of a CZI file have names")
+            raise OptionError(f"{os.fspath(path)}: axes {axes} were requested, but the axes of a CZI file have names")
         self.stored_path = Path(path)
         self._pool = DecodePool(workers)
         self._file = PositionalFile(path)

@@ -66,7 +66,7 @@ class DicomSource(ChunkedSource):
         choice = ImageChoice(level=level, mpp=mpp, series=series, z=z, t=t)
         self._name = os.fspath(path)
         if axes not in (None, "YXC"):
-            raise OptionError(f"{self._name}: axes {axes} were asked for, but the axes of a slide are YXC")
+            raise OptionError(f"{self._name}: axes {axes} were requested, but the axes of a slide are YXC")
         check_installed(self._name)
         self.stored_path = Path(path)
         self._pool = DecodePool(workers)

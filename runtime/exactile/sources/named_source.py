@@ -55,7 +55,7 @@ class NamedSource(ChunkedSource):
     ) -> None:
         choice = ImageChoice(level=level, mpp=mpp, series=series, z=z, t=t)
         if axes is not None:
-            raise OptionError(f"{os.fspath(path)}: axes {axes} were asked for, but its axes have names; leave them out")
+            raise OptionError(f"{os.fspath(path)}: axes {axes} were requested, but its axes have names; leave them out")
         self._kind = kind
         self.stored_path = Path(path)
         self._pool = DecodePool(workers)

@@ -125,7 +125,7 @@ class PictureSource:
             )
         if axes == "CYX" or (axes == "YX" and header.channels > 1):
             raise OptionError(
-                f"{name}: axes {axes} were asked for, but this picture has {header.channels} channels, YXC"
+                f"{name}: axes {axes} were requested, but this picture has {header.channels} channels, YXC"
             )
         self.height, self.width, self.dtype = header.height, header.width, header.dtype
         self.alpha = header.alpha

@@ -115,7 +115,7 @@ def ome_axes(multiscale: Mapping[str, Any], choice: ImageChoice, name: str) -> s
     # Versions 0.1 and 0.2 had only these axes, 0.3 only names.
     axes = "".join(_letter(axis) for axis in multiscale.get("axes", "tczyx"))
     if choice.axes is not None and choice.axes != axes:
-        raise OptionError(f"{name}: axes {choice.axes} were asked for, but its metadata says {axes}; leave them out")
+        raise OptionError(f"{name}: axes {choice.axes} were requested, but its metadata says {axes}; leave them out")
     return axes
 
 
