@@ -8,7 +8,7 @@ FC-DenseNet-56 (growth 6) on the micrograph of ``models/train_stain_unet.py`` (w
 3. measures how far a gradient that is not yet small reaches (the effective receptive field, ERF),
 
 and draws the curves to ``docs/halo_error.png``. The paper's networks have 64 features and
-growth 12, its images are stem cells: the shapes of the curves are to be compared, not their values.
+growth 12, its images are stem cells: compare the shapes of the curves, not their values.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ NNUNET_WIDTHS = (32, 64, 128, 256, 512, 512, 512)
 
 
 def unet_with_instance_norm() -> nn.Module:
-    """Return U-Net of depth 4 with 16 features, and instance normalisation in the place of batch normalisation."""
+    """Return U-Net of depth 4 with 16 features, and instance normalisation in place of batch normalisation."""
     from models.unet import UNet
 
     network = UNet(3, 4, features=16)
@@ -103,7 +103,7 @@ def exported(make: Callable[[], nn.Module], folder: Path, index: int) -> Path:
 
 
 class Case:
-    """A network, deployed for images of ``size`` in passes and, where that is asked for, in one pass."""
+    """A network, deployed for images of ``size`` in passes and, if requested, in one pass."""
 
     def __init__(self, path: Path, size: tuple[int, int], memory: int, *, whole: bool) -> None:
         from exactile_converters.deploy import Normalization, deploy_in_passes, deploy_whole, load_network

@@ -1,7 +1,7 @@
 """Judge what ``PictureSource`` makes of a damaged picture, by Pillow, which has its own decoders.
 
 Pillow reads neither JPEG XL nor JPEG of 12 bits; JPEG XL is judged by libjxl's own verdict: only whole and undamaged
-streams decode. If Pillow reads nothing, and pixels came all the same, that is a failure.
+streams decode. If Pillow reads nothing, and pixels are returned nevertheless, that is a failure.
 """
 
 from __future__ import annotations

@@ -106,7 +106,7 @@ def as_advised(words: str, found: re.Match[str]) -> str:
         return re.sub(r"--tile \d+", f"--tile {said}", words)
     if "takes no --tile" in said:
         return words.replace(" --tile 8", "")
-    if said.startswith("leave"):
+    if said.startswith("omit"):
         return re.sub(r" --(label-name|compression) \w+", "", words)
     if said.startswith("--plan"):
         return words.replace("--plan strip", said)

@@ -110,7 +110,7 @@ def test_a_mask_is_empty_where_no_pixel_of_it_lies_over_the_box(data, height, wi
     ("options", "output", "says"),
     [
         ({"plan": "strip"}, "labels", "use --plan tile"),
-        ({}, "raw", "they need --output labels"),
+        ({}, "raw", "labels, not maps"),
         ({"background": Threshold(value=1, beyond="below", label=999)}, "labels", "999"),
     ],
 )

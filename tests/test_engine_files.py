@@ -133,7 +133,7 @@ WRONG = {
     "path in a name": ({"plan": "../../evil.plan"}, "damaged: Expected `str` matching regex"),
     "absolute name": ({"plan": "/etc/passwd.plan"}, "damaged"),
     "hidden name": ({"plan": ".evil.plan"}, "damaged"),
-    "other engine's name": ({"plan": "body.plan"}, "it speaks of body.plan, not of the engine that it lies beside"),
+    "other engine's name": ({"plan": "body.plan"}, "it describes body.plan, not the engine beside it"),
     "size": ({"plan_bytes": 5}, "tile.plan has 12 bytes where 5 were written; build it again"),
     "negative size": ({"plan_bytes": -1}, "damaged"),
     "hash": ({"plan_sha256": "xyz"}, "damaged"),

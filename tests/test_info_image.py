@@ -446,7 +446,7 @@ def test_what_is_no_image_and_no_bundle_is_one_clear_error(folder):
         (onnx, "is an ONNX model: exactile inspect"),
         (empty, "is empty"),
         (odd, "is of an unknown format"),
-        (hollow, "it is no bundle either"),
+        (hollow, "it is not a bundle either"),
         (folder / "missing.tif", "No such file"),
     ):
         done = within("info", path)

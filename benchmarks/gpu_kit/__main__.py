@@ -1,6 +1,6 @@
 """``python -m benchmarks.gpu_kit build | receive PART... | step-a | step-b | step-c | collect FOLDER``.
 
-README.md, which lies beside this file, says when to call what.
+README.md, beside this file, says when to call which.
 """
 
 from __future__ import annotations

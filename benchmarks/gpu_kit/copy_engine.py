@@ -1,4 +1,4 @@
-"""A network that is one CUDA kernel, in the place of TensorRT: the pipeline on a GPU without any engine installed.
+"""A network that is one CUDA kernel, in place of TensorRT: the pipeline on a GPU without any engine installed.
 
 What it computes is a 3 x 3 convolution of small integers, so ONNX Runtime's labels on the CPU are its oracle.
 """

@@ -39,7 +39,7 @@ def sampler() -> Iterator[Sampler]:
 
 
 class _Peak:
-    """Kept by one thread, asked for by another."""
+    """Kept by one thread, requested by another."""
 
     def __init__(self, used: Callable[[], int]) -> None:
         self._used, self._lock, self._peak = used, threading.Lock(), 0

@@ -31,7 +31,7 @@ TRAINED_SCALE = Normalization(scale=(255.0,), mean=(0.5,), std=(0.25,))
 
 
 def onnx_file(name: str, folder: Path) -> Path:
-    """Return ``image`` (N, C, H, W) float32 -> ``logits`` (N, K, H, W), made if it is not there."""
+    """Return ``image`` (N, C, H, W) float32 -> ``logits`` (N, K, H, W), created if it does not exist."""
     if name == TRAINED:
         return ROOT / "models" / "stain_unet.onnx"
     path = _place(folder) / f"{_file_name(name)}.onnx"

@@ -42,7 +42,7 @@ def checks() -> list[Check]:
 
 
 def _file_to_file(name: str, side: int, plans: list[Plan]) -> Check:
-    # The plan that is chosen by itself may be too large for a library; then there are figures all the same.
+    # The plan that is chosen by itself may be too large for a library; the figures are still measured then.
     arguments = {"name": name, "side": side, "binding": BINDING, "plans": plans, "otherwise": _tiles()[-1]}
     return Check(
         name=f"file to file, {name}",

@@ -25,7 +25,7 @@ SMALL = (
 """Not there, or of another version; of the versions that are installed here, which the tests ran with."""
 ONNX_RUNTIME = "onnxruntime-gpu==1.31.1"
 NOT_NEEDED = ("libonnxruntime_providers_tensorrt.so", "libonnxruntime.so")
-"""Beginnings of file names: TensorRT is not there, and Python's extension has the library in itself."""
+"""Beginnings of file names: TensorRT is omitted, and Python's extension has the library in itself."""
 
 
 class MissingToolError(RuntimeError):

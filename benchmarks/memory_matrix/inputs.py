@@ -35,7 +35,7 @@ APERIO = "Aperio Image Library v11.2.1\r\n{0}x{1} (256x256) JPEG/RGB Q=85|AppMag
 
 @dataclass(slots=True, kw_only=True)
 class Inputs:
-    """Images of ``height`` x ``width`` pixels, RGB uint8, and networks, in ``folder``. Made when first asked for.
+    """Images of ``height`` x ``width`` pixels, RGB uint8, and networks, in ``folder``. Created at the first request.
 
     All hold the same pixels, but for ``palette``, which has colours of its own.
     """

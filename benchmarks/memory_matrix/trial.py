@@ -33,7 +33,7 @@ COPIES = 3
 """Images of a run of many."""
 
 JOURNAL_BYTES = 3000
-"""Length of the journal at which a run that is to be resumed is killed."""
+"""Length of the journal at which a run is killed, to be resumed."""
 
 _UNITS = {"KiB": 1 / 1024, "MiB": 1, "GiB": 1024}
 
@@ -100,7 +100,7 @@ class Trials:
             # Of many images, each may take all but the share that the one before still holds.
             share = 1 - 1 / OVERLAP_SHARE if case.option == "many" else 1
             budget_mib = max(asked_mib / share, budget_mib + 0.1)
-        raise MeasureError(f"{case}: {budget_mib:.0f} MiB are asked for, and refused")
+        raise MeasureError(f"{case}: {budget_mib:.0f} MiB were requested and refused")
 
     def _run(self, case: Case, *, budget_mib: float) -> dict:
         for path in self.folder.iterdir():

@@ -61,7 +61,7 @@ Key = tuple[str, int]
 class SerialMeter:
     """Counts while ``counting`` is entered. Patches libraries for good: it takes a process of its own.
 
-    Made before what is to be metered, so that nobody holds a function that was not patched.
+    Created before the code to meter, so that no object holds a function that was not patched.
     """
 
     def __init__(self) -> None:

@@ -240,8 +240,8 @@ def chosen_cases(options: argparse.Namespace) -> list[Case]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--case", choices=[case.key for case in cases(quick=False)], help="only this one")
-    parser.add_argument("--features", type=int, help="a trial: everybody, one round, this network")
-    parser.add_argument("--side", type=int, help="a trial: everybody, one round, an image of this size")
+    parser.add_argument("--features", type=int, help="a trial: all peers, one round, this network")
+    parser.add_argument("--side", type=int, help="a trial: all peers, one round, an image of this size")
     parser.add_argument("--rounds", type=int, help="in place of the case's own number")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--peers", type=Path, default=PEERS)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 CPU_INFO = Path("/proc/cpuinfo")
 GPU = "gpu"
-"""Stands for all GPUs where the name of an architecture is asked for."""
+"""Stands for all GPUs where an architecture is named."""
 
 _SAME = {"amd64": "x86_64", "aarch64": "arm64"}
 

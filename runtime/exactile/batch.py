@@ -101,7 +101,7 @@ def run_all(
     """Run the images in order, and yield the outcome of each, in order.
 
     One image more than run side by side is in progress, so usually two. ``prepare`` opens an image, in its own thread;
-    the run must call its argument once the last tile was read. ``prepare`` returns None if nothing is to be done.
+    the run must call its argument once the last tile was read. ``prepare`` returns None if there is nothing to do.
     KeyboardInterrupt stops the images in progress, and is raised.
     """
     running: deque[_Running[Name]] = deque()

@@ -353,7 +353,7 @@ class DeployedModel:
     Passes may begin at maps that earlier ones kept: this one ``reads`` such, and as one of the levels ``writes`` them;
     it reads pixels only where it is said so. ``keeping`` is the same network with kept maps, ``whole`` the one that
     takes one pass over the whole image. ``work`` is the predicted time of this pass for a pixel, without halo, by that
-    of one pass of the whole network. ``error_curve`` tells what error smaller halos make, where it was
+    of one pass of the whole network. ``error_curve`` has the error of smaller halos, where it was
     measured, ``tuning`` how fast tiles and strips were on some machine.
     """
 

@@ -53,7 +53,7 @@ class Watcher:
     """Callbacks of a run, called in its threads.
 
     ``planned``: once, with the plan. ``measuring``: pixels read for statistics, and their total. ``progress``: result
-    pixels just written, or kept from an earlier run. ``read``: once, when the last tile was read.
+    pixels that were written, or kept from an earlier run. ``read``: once, when the last tile was read.
     """
 
     planned: Callable[[Plan], None] = lambda _plan: None
@@ -234,8 +234,9 @@ class ImageRun:
         self._rule = nodata_rule(self.source, self.nodata)
         if self._rule is None:
             raise OptionError(
-                f"pixels without data are to be {self.nodata_label}, but the image declares no such value; give it "
-                f"with --nodata"
+                f"the label of pixels without data is {self.nodata_label}, but the image declares no such value; "
+                f"give it "
+                "with --nodata"
             )
 
     def _earlier(self, asked: Mapping[str, Any]) -> Earlier | None:

@@ -196,7 +196,7 @@ class Planner:
         """Raise OptionError if the result has no labels, or ``label``, that of ``of``, is not one of them."""
         result = self._contract.result
         if result.channels:
-            raise OptionError(f"a label is given to {of}; the result is to be labels, not maps")
+            raise OptionError(f"a label is given to {of}; the result must be labels, not maps")
         held = np.iinfo(result.stored_dtype)
         if not held.min <= label <= held.max:
             raise OptionError(f"the label of {of}, {label}, is none that {result.stored_dtype} can hold")
@@ -257,7 +257,7 @@ class Planner:
                 "or leave the choice to --plan auto",
                 least_bytes=least_budget(need),
             )
-        return Choice(plan=chosen, passes=predicted_passes(chosen), reason="as asked for")
+        return Choice(plan=chosen, passes=predicted_passes(chosen), reason="as requested")
 
     def _asked(self, search: PlanSearch, wish: Wish) -> Plan:
         if wish.tile is None and wish.plan != "whole":

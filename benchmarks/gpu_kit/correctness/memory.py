@@ -26,7 +26,7 @@ from exactile.sources.array import ArraySource
 
 MIB = 1 << 20
 SMALL_GPU_BYTES = 64 << 20
-"""Memory of the emulated GPU that is to be filled: it is the host's."""
+"""Memory of the emulated GPU to fill: it is the host's."""
 
 
 def against_prediction(networks: Sequence[str], binding: Binding, folder: Path) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 Samples and weights are small integers, so that all but averages and interpolation are exact in whatever order they are
 added. Where weights are ``fractions``, they have more bits than TF32 keeps. What is ``doubted`` is refused on GPUs; it
-runs here all the same, to know more, and the check does not depend on it.
+also runs here, to know more, and the check does not depend on it.
 """
 
 from __future__ import annotations

@@ -124,7 +124,7 @@ def _engine(place: Path, name: str, file: ContractFile, model: DeployedModel) ->
             "it was built for another model, or for this one before it was converted again; build it again"
         )
     if sidecar.plan != name.removesuffix(SIDECAR_SUFFIX) + PLAN_SUFFIX:
-        raise UnfitError(f"it speaks of {sidecar.plan}, not of the engine that it lies beside")
+        raise UnfitError(f"it describes {sidecar.plan}, not the engine beside it")
     _check_plan(place / sidecar.plan, sidecar.plan_bytes)
     _check_tensors(sidecar, model)
     return BuiltEngine(

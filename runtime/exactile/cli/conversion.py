@@ -89,7 +89,7 @@ class Conversion:
         if not engines:
             raise OptionError(f"{folder} is a bundle already; --engine tensorrt or tensorrt-rtx builds engines for it")
         if self.target is not None and self.target.resolve() != folder.resolve():
-            raise OptionError(f"engines lie beside the bundle, in {folder}; leave -o {self.target} out")
+            raise OptionError(f"engines are in the bundle's folder {folder}; leave -o {self.target} out")
         if self.precision is not None:
             raise OptionError(f"{folder} is a bundle already; the precision of engines is --engine-precision")
         named = [name for name, value in self._of_networks().items() if value is not None]

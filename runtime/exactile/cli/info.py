@@ -42,7 +42,7 @@ EXAMPLES = """
 `exactile info image.zarr --json | jq '.series[].levels[] | [.level, .height, .width]'`
 
 **Exit status**: 0; 1 where the test fails, or the image is there and cannot be read (the last line says why); 2 for
-what is no bundle and no image, and for a choice that is not there.
+what is no bundle and no image, and for a choice that does not exist.
 """
 
 CANNOT_BE_READ = 1

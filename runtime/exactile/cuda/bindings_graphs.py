@@ -29,7 +29,7 @@ def captured(native: Any, scope: Scope, stream: Any, work: Callable[[], Any]) ->
 
 
 def _abandon(native: Any, stream: Any) -> None:
-    """End a capture, if it has not ended, whose graph nobody wants."""
+    """End a capture that has not ended, and drop its graph."""
     _, graph = native.cuStreamEndCapture(stream)
     if graph is not None and int(graph):
         native.cuGraphDestroy(graph)

@@ -39,7 +39,7 @@ def open_driver(binding: Binding = "auto") -> Driver:
 
 
 def chosen_devices(driver: Driver, choice: tuple[int, ...] | Literal["all"]) -> tuple[DeviceInfo, ...]:
-    """Return the GPUs that ``choice`` names. Raises DeviceError if one is not there, or if there is none at all."""
+    """Return the GPUs that ``choice`` names. Raises DeviceError if one is missing, or if there is none at all."""
     devices = driver.devices()
     if not devices:
         raise DeviceError(f"no GPU is visible to the driver ({driver.name}): see nvidia-smi and CUDA_VISIBLE_DEVICES")

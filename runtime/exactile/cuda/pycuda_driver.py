@@ -116,7 +116,7 @@ class PycudaContext:
             raise failures[0]
 
     def _push_persistently(self) -> None:
-        """Once more after a failure: where it does not succeed nobody can release the context any more."""
+        """Once more after a failure: if it does not succeed, the context can no longer be released."""
         try:
             self.push()
         except DeviceError:

@@ -88,7 +88,7 @@ class Scope:
     def close(self) -> None:
         """Wait for all work, close everything, give the context back.
 
-        Goes on after a failure, and raises the first one in the end.
+        Continues after a failure, and raises the first one at the end.
         """
         if self._closed:
             return

@@ -58,7 +58,7 @@ def bindings_value(native: Any, doing: str, result: tuple[Any, ...], *, on_host:
 
 
 def out_of_memory(error: DeviceMemoryError, free_bytes: Callable[[], int]) -> DeviceMemoryError:
-    """Return ``error``, with what was free if the driver still tells."""
+    """Return ``error``, with the free memory if the driver still reports it."""
     try:
         return DeviceMemoryError(f"{error}. Free were {free_bytes():,} bytes")
     except DeviceError:

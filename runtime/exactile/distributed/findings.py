@@ -48,7 +48,7 @@ MOST_WAITING_BYTES = 256 << 20
 
 @dataclass(slots=True, kw_only=True)
 class Findings:
-    """Find what ``session`` needs to know of ``source``; ``wish`` is what plans are asked for.
+    """Find what ``session`` needs to know of ``source``; ``wish`` is the requested plan.
 
     ``progress`` is called with the pixels done, of all readings and passes, and their total.
     """

@@ -1,4 +1,4 @@
-"""Plain data that tells a worker about an image, and about each kind of work on it."""
+"""Plain data that describes an image to a worker, and about each kind of work on it."""
 
 from __future__ import annotations
 

@@ -260,7 +260,7 @@ class Tasks:
             if status in {"pending", "lost"}:  # also a result that is lost with its worker: it is computed again
                 continue
             if status == "finished" and fetched is not None:
-                if future not in fetched:  # it ended just now: next time
+                if future not in fetched:  # it ended in the meantime: next time
                     continue
                 result, error = fetched[future], None
             else:
@@ -379,7 +379,7 @@ def _outcome_of(future: Future, status: str) -> tuple[Any, BaseException | None]
 
 
 def _may_succeed(error: BaseException) -> bool:
-    """Return whether a task that ended so is to be run again. Dask itself does so if a worker was
+    """Return whether to run a task that ended so again. Dask itself does so if a worker was
     killed, a few times.
     """
     if isinstance(error, ExactileError):

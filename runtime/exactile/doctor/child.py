@@ -45,7 +45,7 @@ def end_with(parent: int) -> None:
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
-        sys.exit("the process that asked for this check has ended")
+        sys.exit("the process that requested this check has ended")
 
 
 if __name__ == "__main__":

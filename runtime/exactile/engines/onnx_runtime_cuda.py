@@ -89,7 +89,7 @@ class OnnxRuntimeCudaNetwork:
     def capturable(self) -> bool:
         """Always False: some kernels copy lists of addresses from pinned memory that is freed when the run is over.
 
-        A replay would copy whatever lies there then. Nothing tells which kernels a network has.
+        A replay would copy whatever lies there then. There is no way to know which kernels a network has.
         """
         return False
 
@@ -160,7 +160,7 @@ class DeviceTensor:
 def provider_options(ordinal: int, stream: int, memory_limit_bytes: int | None, *, tf32: bool) -> dict[str, str]:
     """Return options of the CUDA provider, as strings. Whatever affects results is set explicitly.
 
-    1. The arena grows by what is requested, not to the next power of two: what is left belongs to other networks.
+    1. The arena grows by what is requested, not to the next power of two: the rest belongs to other networks.
     2. TF32 is off unless requested: results are those of float32.
     3. cuDNN's heuristics choose convolution algorithms. Versions of ONNX Runtime whose default measures them take the
        one that was fastest that time: two GPUs, or two runs, could choose differently, and their pixels would differ.

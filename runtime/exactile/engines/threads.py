@@ -10,7 +10,7 @@ from exactile.errors import OptionError
 def compute_threads(asked: int | None) -> int:
     """Return ``asked``, or one for each CPU that this process may run on.
 
-    Raises OptionError when fewer than one is asked for.
+    Raises OptionError when fewer than one is requested.
     """
     if asked is None:
         # Containers and batch systems restrict processes to some CPUs; os.cpu_count() counts them all.

@@ -38,7 +38,7 @@ class Statistic:
     variance. Where a shape has more entries than there are groups, each number is repeated for its share of them.
 
     With a ``grid``, a mean or maximum is taken of each bin, as of adaptive pooling: along an axis of n pixels, bin i of
-    k holds ``floor(i*n/k)`` and following, before ``ceil((i+1)*n/k)``. Graphs of such a pass are told where tiles lie
+    k holds ``floor(i*n/k)`` and following, before ``ceil((i+1)*n/k)``. Graphs of such a pass take the position of tiles
     (``exactile.contract.POSITION``). Shapes are then (1, C, rows, columns).
     """
 

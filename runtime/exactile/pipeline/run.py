@@ -32,7 +32,7 @@ from exactile.stored_values import StoredValues
 from exactile.waited_thread import WaitedThread
 
 Progress = Callable[[int], None]
-"""Called with the number of result pixels just written."""
+"""Called with the number of result pixels that were written."""
 
 Timed = Callable[[TimeSpan, Sequence[Step]], None]
 """Called with each piece of work that was done, and its steps."""

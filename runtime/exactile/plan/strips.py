@@ -190,7 +190,7 @@ class StripPlan:
 
     @property
     def placed(self) -> bool:
-        """Whether the graphs are told where a tile lies."""
+        """Whether the graphs take the position of a tile."""
         return self.geometry.placed
 
     @property

@@ -117,7 +117,7 @@ class Station:
 
     def _open(self, plan: Plan, batch: int, work: DeviceWork) -> None:
         self.drop()
-        # Where there are fewer bands than GPUs, one without a band runs nothing, but is opened all the same.
+        # Where there are fewer bands than GPUs, one without a band runs nothing, but is opened as well.
         bands = (range(self._index, plan.bands, self._of) or range(1)) if isinstance(plan, StripPlan) else range(0)
         self._opened = _Opened(work, self.device, plan, batch, bands)
         self._key = work.level, _shape(plan, batch)

@@ -72,7 +72,7 @@ def packed(planes: NDArray[Any]) -> bytes:
     import imagecodecs
 
     codecs: Any = imagecodecs  # its type stubs know bytes only; arrays are taken as they are
-    # The fastest codec: nobody keeps it for long.
+    # The fastest codec: the file is not kept for long.
     return bytes(codecs.lz4_encode(np.ascontiguousarray(planes).data, header=True))
 
 

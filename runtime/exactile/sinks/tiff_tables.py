@@ -116,7 +116,7 @@ def _resolution(spec: ResultSpec, level: int) -> dict[str, Any]:
 
 
 def fill_tile_tables(path: Path, tables: Sequence[TileTable]) -> None:
-    """Fill in the place of every tile; one table a level."""
+    """Fill in where every tile is; one table per level."""
     import tifffile
 
     if not all(table.offsets_bytes.all() and table.sizes_bytes.all() for table in tables):

@@ -76,7 +76,7 @@ class TileArrays:
         return pixels
 
     def give(self, pixels: NDArray[Any]) -> None:
-        """Return ``pixels``, which nobody reads or writes any more."""
+        """Return ``pixels``, which are no longer read or written."""
         self._free.append(pixels)
 
 

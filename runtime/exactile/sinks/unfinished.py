@@ -16,7 +16,7 @@ from exactile.sinks.part_file import part_path
 
 
 def is_something_left(path: Path) -> bool:
-    """Return whether files of an unfinished run lie beside the output ``path``."""
+    """Return whether there are files of an unfinished run beside the output ``path``."""
     return journal_path(path).exists() or found_path(path).exists()
 
 
@@ -56,7 +56,7 @@ def take_place(path: Path, *, resume: bool, overwrite: bool) -> Journal:
         if left is not None and not resume and not overwrite:
             name = journal_path(path) if left_in_journal(path, journal) is not None else found_path(path)
             raise OutputExistsError(
-                f"an unfinished run of {path} lies beside it ({name.name}). "
+                f"there is an unfinished run of {path} beside it ({name.name}). "
                 "What to do: resume it with --resume, or start again with --overwrite"
             )
         if left is None or not resume:

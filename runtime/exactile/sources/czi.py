@@ -44,7 +44,7 @@ class CziSource(ChunkedSource):
     Memory beside the kept blocks, for each thread: a block twice, or once and a compressed sub-block three times.
 
     Raises SourceError when pylibCZIrw is not installed or the file is damaged or of a kind that is not read,
-    OptionError for a scene, level or plane that is not there, ChannelError for ``channels`` that are not there.
+    OptionError for a scene, level or plane that does not exist, ChannelError for ``channels`` that do not exist.
     """
 
     _reader: DecodedChunkReader

@@ -73,7 +73,7 @@ class CziHandle:
         """Return the file's XML; empty if there is none, or it cannot be read."""
         try:
             return str(self._reader.raw_metadata)
-        except Exception:  # noqa: BLE001 - of as many kinds; the pixels are read all the same
+        except Exception:  # noqa: BLE001 - of as many kinds; the pixels are read nevertheless
             return ""
 
     def close(self) -> None:

@@ -77,7 +77,7 @@ def choose_positions(
     """Return the position along every axis of ``axes`` (one letter each), 0 along Y, X, C and S.
 
     Raises SourceError where an axis is longer than 1 and nothing was chosen along it (``remedies`` end the message),
-    OptionError for a position that is not there.
+    OptionError for a position that does not exist.
     """
     wanted = {"Z": choice.z, "T": choice.t}
     for letter, position in wanted.items():

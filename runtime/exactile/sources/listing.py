@@ -52,7 +52,7 @@ def find_images(paths: Iterable[str | os.PathLike[str]], *, recursive: bool = Fa
     of slides in DICOM files are, sorted by name, hidden ones left out; ``recursive`` enters the folders in it, after
     its files. A Zarr folder is one image, and so is a folder with a DICOM file (``DICM`` at byte 128) of a slide in it,
     and neither other images nor folders: its levels are files, so that no file of it stands for the slide. No image is
-    opened. Raises SourceError naming all that is not there, or a folder without images.
+    opened. Raises SourceError naming all that do not exist, or a folder without images.
     """
     named = list(paths)
     missing = [os.fspath(path) for path in named if as_address(path) is None and not Path(path).exists()]

@@ -54,7 +54,7 @@ def scaled(size: PixelSize | None, full: tuple[int, int], level: tuple[int, int]
 def choose_level(choice: ImageChoice, sizes: Sequence[PixelSize | None], name: str) -> int:
     """Return the number of the level that ``choice`` means, among levels of pixels of ``sizes``.
 
-    Raises OptionError for a level that is not there, or when no level is within TOLERANCE of ``choice.mpp``.
+    Raises OptionError for a level that does not exist, or when no level is within TOLERANCE of ``choice.mpp``.
     """
     if choice.mpp is None:
         return check_number(choice.level, len(sizes), "level", name)
