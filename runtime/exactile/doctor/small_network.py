@@ -82,7 +82,7 @@ def run(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """The difference of two results: pixels whose labels differ (maps: whose largest channel differs), and values of maps.
+    """The difference of two results: pixels whose labels differ (maps: whose largest channel differs), and map values.
 
     ``max_abs`` is infinite if one is not a number.
     """
