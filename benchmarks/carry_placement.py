@@ -84,7 +84,7 @@ def source_of(model: bytes) -> StripSource:
 
 
 def body(source: StripSource, carry: Iterable[str], rows: int, width: int) -> tuple[bytes, dict[str, int]]:
-    """The graph, and the sizes of its free dimensions."""
+    """Return the graph, and the sizes of its free dimensions."""
     chosen = frozenset(carry)
     carried = carries(source, demand(source.frontiers, chosen))
     sizes = {"height": rows, "width": width} | {carry.width_name: carry.columns_at(width) for carry in carried}
@@ -111,7 +111,7 @@ def runner(session: ort.InferenceSession) -> Run:
 
 
 def profiled(model: bytes, sizes: dict[str, int]) -> list[Event]:
-    """The kernels of one run with the median of their microseconds: ``args`` and ``dur``."""
+    """Return the kernels of one run with the median of their microseconds: ``args`` and ``dur``."""
     with tempfile.TemporaryDirectory() as directory:
         session = open_session(model, sizes, Path(directory))
         run = runner(session)
@@ -134,7 +134,7 @@ def shapes(entries: list[dict[str, list[int]]]) -> list[list[int]]:
 
 
 def mac_per_byte(kernels: list[Event]) -> float:
-    """Multiply-accumulates of convolutions in the time that copies take for a byte."""
+    """Return multiply-accumulates of convolutions in the time that copies take for a byte."""
     macs = copied = mac_us = copy_us = 0.0
     for kernel in kernels:
         taken, given = (shapes(kernel["args"][f"{side}_type_shape"]) for side in ("input", "output"))

@@ -1,4 +1,4 @@
-"""What does the check before use cost? Its seconds for every test network, and for stain_unet as a file.
+"""Measure the cost of the check before use: its seconds for every test network, and for stain_unet as a file.
 
 ``python -m benchmarks.claim_check [--quick]`` reads each network and runs ``check_claim``, with strips, within the
 memory that it takes by default.

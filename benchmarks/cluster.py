@@ -1,9 +1,9 @@
-"""Blocks of one image on a local Dask cluster, beside one process: ``python -m benchmarks.cluster [--rounds 3]``.
+"""Run blocks of one image on a local Dask cluster, beside one process: ``python -m benchmarks.cluster [--rounds 3]``.
 
 A U-Net of depth 4 with 16 features over a stained section, from a tiled deflate TIFF to an OME-Zarr with its levels.
-*One process* has two threads; *two workers* have one thread each and are there already, their engines are not.
+*One process* has two threads; *two workers* have one thread each and are started before, their engines are not.
 *Overhead of a block* is the time of a run over many blocks that hardly compute anything (one convolution of 1 x 1,
-strips of 512 rows), less that of the same run by one process, by the number of blocks.
+strips of 512 rows), minus that of the same run by one process, divided by the number of blocks.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""How far a cluster grows: ``python -m benchmarks.cluster_scale [--workers 1000 ...]``.
+"""Measure how far a cluster grows: ``python -m benchmarks.cluster_scale [--workers 1000 ...]``.
 
 *Simulated workers* are Dask's own, up to 50 in a process; its scheduler has a process, and the client one, all on two
 cores. A block is a task that sleeps and writes a byte into a file, submitted as exactile submits blocks. *Waiting* is
-the share of the workers' time in which they had no block, from the first block's begin to the last one's end.
-Milliseconds are processor time of the scheduler and of the client, all that they do meanwhile included. *A plan of a
+the share of the workers' time in which they had no block, from the begin of the first block to the end of the last one.
+Milliseconds are processor time of the scheduler and of the client, for everything that they do meanwhile. *A plan of a
 million blocks* is a run over an empty Zarr of 512,000 x 512,000 pixels in blocks of 512, with a network of one
 convolution, on two worker processes; it is cancelled after a minute.
 """
@@ -44,7 +44,7 @@ WATCHED_S = 60.0
 
 
 def sleeping(_batch: Batch, shared: tuple[str, float], number: int) -> tuple[float, float]:
-    """A block that takes a while and writes a byte; when it began and ended."""
+    """Sleep for a while and write a byte; return when the block began and ended."""
     path, seconds = shared
     begin = time.time()
     time.sleep(seconds)
@@ -57,7 +57,9 @@ def sleeping(_batch: Batch, shared: tuple[str, float], number: int) -> tuple[flo
 
 
 def simulated(client: Any, folder: Path, workers: int, seconds: float, scheduler: psutil.Process) -> tuple[Any, ...]:
-    """Blocks, blocks a second, waiting, seconds until all had begun, milliseconds of scheduler and client, bytes."""
+    """Return blocks, blocks a second, waiting, seconds until all had begun, milliseconds of scheduler and client,
+    bytes.
+    """
     path = folder / f"bytes-{workers}-{seconds:g}"
     path.touch()
     count = workers * ROUNDS_OF_BLOCKS
@@ -90,7 +92,7 @@ LIGHT = {
     "distributed.scheduler.active-memory-manager.start": False,
     "distributed.comm.timeouts.connect": "300s",
 }
-"""What Dask's workers look at many times a second, each for itself: on real machines these do not share two cores."""
+"""Checks that Dask's workers repeat many times a second, each for itself: real machines do not share two cores."""
 
 IN_A_PROCESS = 50
 """Simulated workers."""
@@ -121,7 +123,7 @@ async def workers(address: str, count: int) -> None:
 
 @contextmanager
 def simulated_cluster(count: int, folder: Path) -> Iterator[tuple[Any, psutil.Process]]:
-    """A client, and the scheduler's process."""
+    """Yield a client, and the scheduler's process."""
     from distributed import Client
 
     file = folder / f"scheduler-{count}"

@@ -1,11 +1,11 @@
-"""What computes tiles and strips fastest on this CPU: ONNX Runtime, OpenVINO, torch. ``python -m benchmarks.engines``
+"""Compare engines for tiles and strips on this CPU: ONNX Runtime, OpenVINO, torch. ``python -m benchmarks.engines``
 
 The same graphs (uint8 tile in, labels out) at the same fixed shapes with 2 threads, in turn in one process: tiles of
 512 x 512 and, of the smallest network, 1024 x 1024, and body strips of 128 x 1024. Torch computes that network's tile
 of 512 from the module that the graph was exported from, in channels-last memory, with the division by 255 and the arg
 max; it has no strip graphs. OpenVINO runs at float32 and, on a CPU that has bfloat16, at the precision that it chooses
-by itself. INT8 is calibrated on an image of random samples (min-max). Labels are compared with those of ONNX Runtime
-at the same precision.
+by itself. INT8 is calibrated on an image of random samples (min-max). Labels are compared with those of ONNX Runtime at
+the same precision.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def onnx_tile(model: DeployedModel, tile: np.ndarray, threads: int):
 
 
 def openvino_request(graph: bytes, shapes: dict[str, list[int]], threads: int, weights: dict, **config: str):
-    """An inference request for ``graph`` at fixed shapes."""
+    """Return an inference request for ``graph`` at fixed shapes."""
     import openvino
 
     core = openvino.Core()
@@ -101,7 +101,7 @@ def openvino_request(graph: bytes, shapes: dict[str, list[int]], threads: int, w
 
 
 def with_weights(graph: bytes, weights: dict[str, np.ndarray]) -> bytes:
-    """``graph`` with the constants that it leaves outside."""
+    """Return ``graph`` with the constants that it keeps outside."""
     import onnx
 
     if not weights:
@@ -140,7 +140,7 @@ def torch_tile(module: nn.Module, tile: np.ndarray, threads: int):
 
 
 def onnx_strip(model: DeployedModel, strip: np.ndarray, threads: int):
-    """Body strips, whose carries go round; the first strip comes before them, untimed."""
+    """Return body strips whose carries circulate; the first strip comes before them, untimed."""
     strips, contract = model.strips, model.contract
     engine = StripEngine(
         strips, contract, band_width=strip.shape[1], bands=range(1), threads=threads,
@@ -153,7 +153,9 @@ def onnx_strip(model: DeployedModel, strip: np.ndarray, threads: int):
 
 
 def openvino_strip(model: DeployedModel, strip: np.ndarray, threads: int, **config: str):
-    """Two sets of carries take turns, as in the engine for ONNX Runtime; nothing is copied."""
+    """Return body strips with two sets of carries used alternately, as in the engine for ONNX Runtime; nothing is
+    copied.
+    """
     strips, contract, width = model.strips, model.contract, strip.shape[1]
     shapes = {contract.image.name: list(strip.shape)}
     shapes |= {f"{carry.name}_in": list(carry.shape_at(width)) for carry in strips.carries}
@@ -191,7 +193,7 @@ def in_int8(module: nn.Module, name: str) -> DeployedModel:
 
 
 def tile_ways(model: DeployedModel, module: nn.Module | None, side: tuple[int, int], threads: int) -> dict[str, Way]:
-    """Without torch where there is no ``module``."""
+    """Return the ways to compute a tile; without torch if there is no ``module``."""
     tile = samples_of(side)
     found = both_ways(onnx_tile, openvino_tile, model, tile, threads)
     if module is not None:
@@ -220,7 +222,7 @@ def samples_of(shape: tuple[int, int]) -> np.ndarray:
 
 
 def works(network: str, threads: int) -> Iterator[tuple[str, dict[str, Way]]]:
-    """Strips in INT8 are ``QLinearConv`` of ONNX Runtime, which OpenVINO does not read."""
+    """Yield the ways of a network; strips in INT8 are ``QLinearConv`` of ONNX Runtime, which OpenVINO does not read."""
     module = NETWORKS[network]()
     if network.endswith("INT8"):
         model = in_int8(module, network)

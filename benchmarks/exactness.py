@@ -1,7 +1,7 @@
-"""How equal are tiled and whole raw outputs, with random float weights? ``python -m benchmarks.exactness``
+"""Compare raw outputs of tiles and of one pass, with random float weights: ``python -m benchmarks.exactness``
 
-Every test network, on the smallest tiles that advance (the most seams), against one pass of plain ONNX Runtime over
-the whole image.
+Every test network, on the smallest tiles that advance (the most seams), against one pass of plain ONNX Runtime over the
+whole image.
 """
 
 from __future__ import annotations

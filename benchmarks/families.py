@@ -1,11 +1,11 @@
-"""Which networks of segmentation-models-pytorch run in tiles, and how exactly?
+"""Run networks of segmentation-models-pytorch in tiles, and compare with one pass.
 
 ``python -m benchmarks.families [--families FPN,PAN] [--encoders resnet18]``. Networks with random weights from a seed,
 exported by TorchScript, run over an image of random samples in tiles, within the least of 300, 600, 1200 and 2400 MiB
-that suffices beside what the process has before; maps are kept between passes. They are held against one pass of plain
-ONNX Runtime over the image, extended by reflection where the network refuses its size. ``computed by wanted``: pixels,
-the mean of all passes. ``labels apart``: weights are random, and scores lie close together; ``closer``: those of them
-whose two best scores differ by no more than twice the largest difference. What passes cost is measured by
+that suffices beside what the process has before; maps are kept between passes. They are compared with one pass of plain
+ONNX Runtime over the image, extended by reflection if the network refuses its size. ``computed by wanted``: pixels, the
+mean of all passes. ``labels apart``: weights are random, and scores lie close together; ``closer``: those of them whose
+two best scores differ by no more than twice the largest difference. The cost of passes is measured by
 ``benchmarks.passes``.
 """
 
@@ -57,7 +57,7 @@ def exported(family: str, encoder: str, folder: Path) -> Path:
 
 
 def one_pass(path: Path, image: np.ndarray, domain: tuple[int, int]) -> np.ndarray:
-    """Scores (C, H, W) of plain ONNX Runtime."""
+    """Return scores (C, H, W) of plain ONNX Runtime."""
     height, width, _ = image.shape
     seen = np.pad(image, ((0, domain[0] - height), (0, domain[1] - width), (0, 0)), mode="reflect")
     options = ort.SessionOptions()
@@ -76,7 +76,7 @@ def row(family: str, encoder: str, image: np.ndarray) -> tuple[Any, ...]:
 
 
 def compared(path: Path, image: np.ndarray) -> tuple[Any, ...]:
-    """The columns behind the names of a network."""
+    """Return the columns after the names of a network."""
     from exactile.errors import BudgetError, NotTileableError
     from exactile.memory import settled_resident_bytes
     from exactile.passes.store import most_kept_bytes

@@ -1,7 +1,7 @@
-"""Which networks of MONAI, nnU-Net and torchvision run in tiles and passes, and how exactly?
+"""Run networks of MONAI, nnU-Net and torchvision in tiles and passes, and compare with one pass.
 
-``python -m benchmarks.libraries [NETWORK ...]``. Networks of the sizes that are usual, with random weights from a seed;
-measured as ``benchmarks.families`` does.
+``python -m benchmarks.libraries [NETWORK ...]``. Networks of usual sizes, with random weights from a seed; measured as
+``benchmarks.families`` does.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""Does the memory model predict what an engine takes? Predicted against measured peak memory of a fresh process.
+"""Compare predicted and measured peak memory of an engine in a fresh process.
 
 ``python -m benchmarks.memory_model [--quick] [--all] [--engine openvino]`` deploys networks of several families and
-runs each tile shape in a process of its own (``memory_run.py``). Both figures are beyond what a process has that
-imported the engine and read the graph, and without the arrays for tile and result. ``measured / predicted`` must not
-exceed 1.
+runs each tile shape in its own process (``memory_run.py``). Both figures are beyond what a process has that imported
+the engine and read the graph, and without the arrays for tile and result. ``measured / predicted`` must not exceed 1.
 """
 
 from __future__ import annotations
@@ -102,7 +101,7 @@ def deploy_case(case: Case) -> Any:
 def measure(
     model: Any, graph: Path, tile: tuple[int, int], *, runs: int, threads: int | None, engine: str = "onnxruntime"
 ) -> int:
-    """Peak bytes beyond the base of a fresh process that opens the graph and runs it ``runs`` times."""
+    """Return peak bytes beyond the base of a fresh process that opens the graph and runs it ``runs`` times."""
     contract = model.contract
     request = {
         "graph": str(graph),

@@ -16,7 +16,7 @@ from exactile.memory import peak_resident_bytes, resident_bytes
 
 
 def work(request: dict[str, Any]) -> int:
-    """Bytes beyond the base. uint8 (H, W, 3) in, labels (H, W) uint8 out."""
+    """Return bytes beyond the base. uint8 (H, W, 3) in, labels (H, W) uint8 out."""
     height, width = request["tile"]
     tile = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
     out = np.ones((height, width), np.uint8)

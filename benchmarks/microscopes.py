@@ -31,7 +31,7 @@ Boxes = Callable[[Box], np.ndarray]
 
 
 def read_boxes(sweep: Sweep, read: Boxes, *, threads: int = 1) -> Read:
-    """All boxes by a library: what opening the file takes is not in it."""
+    """Read all boxes with a library: opening the file is not included."""
     begin = time.perf_counter()
     with ThreadPoolExecutor(threads) as pool:
         last = [*pool.map(read, sweep.boxes())][-1]
@@ -102,7 +102,7 @@ def write_plane(path: Path, pixels: np.ndarray) -> Path:
 
 
 def files(place: Path, size: int) -> Iterator[tuple[str, Path, np.ndarray, dict[str, Callable[[Sweep], Read]]]]:
-    """Name, path, pixels, and what reads it beside exactile."""
+    """Yield name, path, pixels, and what reads it besides exactile."""
     colours = tissue_like(size)
     deep = colours[..., 0].astype(np.uint16) * 257
     czi = {f"pylibCZIrw, {n} thread{'s' * (n > 1)}": partial(czi_boxes, threads=n) for n in (1, 2)}

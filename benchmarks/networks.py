@@ -19,7 +19,7 @@ SCALE = Normalization(scale=(255.0,))
 
 
 def balanced(module: nn.Module, example: torch.Tensor | None = None) -> nn.Module:
-    """Shift the last layer so that all classes occur, and labels tell a seam."""
+    """Shift the last layer so that all classes occur, and labels show a seam."""
     module = module.eval()
     with torch.no_grad():
         scores = module(torch.rand(1, CHANNELS, 256, 256) if example is None else example)
@@ -30,13 +30,13 @@ def balanced(module: nn.Module, example: torch.Tensor | None = None) -> nn.Modul
 
 
 def unet(features: int, depth: int = 4, example: torch.Tensor | None = None) -> nn.Module:
-    """The paper's U-Net ("same" padding, batch normalisation) with seeded random weights."""
+    """Return the paper's U-Net ("same" padding, batch normalisation) with seeded random weights."""
     torch.manual_seed(0)
     return balanced(UNet(CHANNELS, CLASSES, features=features, depth=depth), example)
 
 
 def exported(module: nn.Module) -> bytes:
-    """``image`` (N, C, H, W) -> ``logits``, as ONNX."""
+    """Return ``image`` (N, C, H, W) -> ``logits``, as ONNX."""
     buffer = io.BytesIO()
     export_onnx(module, buffer, CHANNELS)
     return buffer.getvalue()
@@ -47,5 +47,5 @@ def prepared(module: nn.Module, name: str) -> Network:
 
 
 def deployed(module: nn.Module, name: str) -> DeployedModel:
-    """For uint8 images, divided by 255; labels out."""
+    """Deploy for uint8 images, divided by 255; labels out."""
     return deploy(prepared(module, name), image_dtype="uint8", normalization=SCALE)

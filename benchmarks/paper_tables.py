@@ -8,7 +8,7 @@ FC-DenseNet-56 (growth 6) on the micrograph of ``models/train_stain_unet.py`` (w
 3. measures how far a gradient that is not yet small reaches (the effective receptive field, ERF),
 
 and draws the curves to ``docs/halo_error.png``. The paper's networks have 64 features and
-growth 12, its images are stem cells: the shapes of the curves are to be compared, not their values.
+growth 12, its images are stem cells: compare the shapes of the curves, not their values.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ SHARES = (1e-1, 1e-2, 1e-4, 1e-6)
 
 
 def trained(name: str, steps: int) -> nn.Module:
-    """The network of that name, trained once."""
+    """Return the network of that name, trained once."""
     build, _ = NETWORKS[name]
     path = BUILD / f"{name}-{steps}.pth"
     if path.is_file():
@@ -80,7 +80,7 @@ def mirrored(side: int) -> np.ndarray:
 
 
 def effective_reach(net: nn.Module, side: int) -> list[int]:
-    """How far from an output pixel in the middle gradients of at least each share are found, in pixels."""
+    """Return how far from an output pixel in the middle gradients of at least each share are found, in pixels."""
     torch.manual_seed(0)
     image = torch.randn(1, 3, side, side, requires_grad=True)
     middle = side // 2

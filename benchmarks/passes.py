@@ -1,7 +1,7 @@
-"""What do passes for statistics of the whole image cost? Their time by that of one pass over it.
+"""Measure the cost of passes for statistics of the whole image, relative to one pass over it.
 
 ``python -m benchmarks.passes [--sizes 2048 8192] [--memory 1GiB] [--rounds 3] [NETWORK ...]``. One pass has all the
-memory that it wants; passes have ``--memory`` beside what the process has before: "kept" with maps kept between them,
+memory that it needs; passes have ``--memory`` beside what the process has before: "kept" with maps kept between them,
 in memory and on the disk, "again" (once, and of quick networks) each from the image. The image is an array of random
 samples; opening graphs is counted, deploying is not. ``labels apart`` are those of "kept" that differ from one pass:
 weights are random, and scores lie close together. "predicted" is what the summary predicts. Images of more than 4096 x
@@ -46,7 +46,7 @@ NNUNET_WIDTHS = (32, 64, 128, 256, 512, 512, 512)
 
 
 def unet_with_instance_norm() -> nn.Module:
-    """U-Net of depth 4 with 16 features, and instance normalisation in the place of batch normalisation."""
+    """Return U-Net of depth 4 with 16 features, and instance normalisation in place of batch normalisation."""
     from models.unet import UNet
 
     network = UNet(3, 4, features=16)
@@ -58,7 +58,9 @@ def unet_with_instance_norm() -> nn.Module:
 
 
 def nnunet() -> nn.Module:
-    """The plan that nnU-Net makes for 2-D images: 7 resolutions, 26 instance normalisations (Isensee et al. 2021)."""
+    """Return the network that nnU-Net plans for 2-D images: 7 resolutions, 26 instance normalisations (Isensee et al.
+    2021).
+    """
     from tests.support.normed_modules import EncoderDecoder, normed, transposed
 
     def twice(channels: int, made: int, stride: int = 1) -> nn.Module:
@@ -101,7 +103,7 @@ def exported(make: Callable[[], nn.Module], folder: Path, index: int) -> Path:
 
 
 class Case:
-    """A network, deployed for images of ``size`` in passes and, where that is asked for, in one pass."""
+    """A network, deployed for images of ``size`` in passes and, if requested, in one pass."""
 
     def __init__(self, path: Path, size: tuple[int, int], memory: int, *, whole: bool) -> None:
         from exactile_converters.deploy import Normalization, deploy_in_passes, deploy_whole, load_network
@@ -117,7 +119,7 @@ class Case:
         self.summaries: dict[str, Summary] = {}
 
     def run(self, way: str) -> None:
-        """As "one pass", "kept" or "again"."""
+        """Run it as "one pass", "kept" or "again"."""
         from exactile.memory import settled_resident_bytes
         from exactile.session import Session
         from exactile.sinks.array import ArraySink
@@ -131,7 +133,7 @@ class Case:
         self.results[way] = sink.result
 
     def kept(self) -> tuple[int, float]:
-        """How many maps are kept, and the most MiB of them at any time."""
+        """Return how many maps are kept, and the most MiB of them at any time."""
         from exactile.passes.store import most_kept_bytes
 
         kept = self.model.keeping.at(self.size) if self.model.keeping is not None else None
@@ -195,7 +197,7 @@ def beside_one_pass(paths: Mapping[str, Path], px: int, budget: int, rounds: int
 
 
 def beyond_one_pass(paths: Mapping[str, Path], px: int, budget: int, rounds: int, memory: str) -> Table:
-    """By the time of one pass over an image of ``USUAL_PX``, for as many pixels."""
+    """Measure relative to one pass over an image of ``USUAL_PX``, for as many pixels."""
     table = Table(title=f"{px} x {px} pixels, passes within {memory}", columns=BEYOND)
     for name, path in paths.items():
         small, large = Case(path, (USUAL_PX, USUAL_PX), budget, whole=True), Case(path, (px, px), budget, whole=False)

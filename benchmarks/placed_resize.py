@@ -1,4 +1,4 @@
-"""What does a Resize cost that can be computed in pieces? Its time by ONNX Runtime's own Resize of the whole map.
+"""Measure the cost of a Resize that can be computed in pieces, relative to ONNX Runtime's own Resize of the whole map.
 
 ``python -m benchmarks.placed_resize [--quick]``. One float32 map of batch 1 is resized to a size, with align_corners;
 nearest takes the pixel below. Both graphs are run in turn by ONNX Runtime whose waiting threads do not spin, as

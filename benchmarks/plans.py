@@ -1,9 +1,9 @@
-"""Is the plan that ``auto`` takes the fastest? A sweep over plans and shapes, beside it.
+"""Compare the plan that ``auto`` takes with a sweep over plans and shapes.
 
-``python -m benchmarks.plans [--networks unet-16 ...] [--sizes 512 2048] [--rounds 3] [--pairs 5] [--minutes 4]``.
-Each run is a session of its own, its engine opened and closed, that segments an array of random samples: one whole
-pass, square tiles, strips of several heights and band widths (none that computes more than 3 passes), and what ``auto``
-takes without a limit and with 1 GiB beside what the process has. Runs take turns. Seconds are kept in
+``python -m benchmarks.plans [--networks unet-16 ...] [--sizes 512 2048] [--rounds 3] [--pairs 5] [--minutes 4]``. Each
+run is a session of its own, its engine opened and closed, that segments an array of random samples: one whole pass,
+square tiles, strips of several heights and band widths (none that computes more than 3 passes), and what ``auto`` takes
+without a limit and with 1 GiB beside what the process has. Runs take turns. Seconds are kept in
 ``benchmarks/results/plans-cells.json`` as they come, and a later call measures what is missing there; ``--minutes``
 ends a call early. A plan that fits 1 GiB is not run again with that limit. Seconds are medians. The fastest of many is
 partly the luckiest: it and the plan that auto takes now are run in turn again, ``--pairs`` times, and "auto by best" is
@@ -131,7 +131,7 @@ class Case:
         return time.perf_counter() - begin
 
     def memory(self, cell: Cell) -> tuple[float, bool]:
-        """MiB that the cell takes beside the process, predicted, and whether that is within the limit."""
+        """Return MiB that the cell takes beside the process, predicted, and whether that is within the limit."""
         shape = None if cell.plan == "whole" else (cell.height, cell.width)
         session = Session(self.model, lanes=cell.lanes, memory_bytes=ANY_BYTES)
         plan = session.plan(self.source, ArraySink(), plan=cell.plan, tile=shape).plan
@@ -182,7 +182,7 @@ class Duels:
         self._found: dict[str, list[list[float]]] = self._kept.setdefault("duels", {})
 
     def ratios(self, key: str, case: Case, one: Cell, other: Cell) -> list[float]:
-        """Seconds of ``one`` by those of ``other``, pair by pair."""
+        """Return seconds of ``one`` by those of ``other``, pair by pair."""
         if one == other:
             return [1.0]
         found = self._found.setdefault(f"{key}: {one} / {other}", [])

@@ -1,8 +1,9 @@
-"""What fewer bits bring on this CPU: time, labels that change and weights, for the trained U-Net and a larger one.
+"""Measure the effect of fewer bits on this CPU: time, labels that change and weights, for the trained U-Net and a
+larger one.
 
 ``python -m benchmarks.precision [--quick]``: one pass over 1024 x 1024 pixels and strips of 128 rows in FP32, FP16 and
 INT8 (the best form of those that ``exactile convert --precision int8`` compares, on half the image), in turn in one
-process; ratios are medians over rounds of the time by that of FP32's one pass in the same round.
+process; ratios are medians over rounds of the time relative to FP32's one pass in the same round.
 """
 
 from __future__ import annotations

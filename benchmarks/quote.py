@@ -65,7 +65,7 @@ BOUNDED = {
 
 
 def measured(part: str) -> list[dict[str, Any]]:
-    """Rows of the first table of a part, each by the titles of its columns."""
+    """Return rows of the first table of a part, each by the titles of its columns."""
     table = json.loads((RESULTS / f"{part}.json").read_text())["tables"][0]
     titles = [column.partition("|")[0] for column in table["columns"]]
     return [dict(zip(titles, row, strict=True)) for row in table["rows"]]
@@ -80,13 +80,13 @@ def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def _like(name: str, figures: Sequence[str]) -> list[str]:
-    """A row; in bold type where its name is."""
+    """Return a row; in bold type where its name is."""
     mark = "**" if name.startswith("**") else ""
     return [name, *(f"{mark}{figure}{mark}" if figure else "" for figure in figures)]
 
 
 def summary() -> list[str]:
-    """What the README shows of side by side: labels, time, memory."""
+    """Return what the README shows of side by side: labels, time, memory."""
     found = _ways(FIRST)
     rows = [
         _like(name, [f"{row['different labels']:,d}", f"{row['time by the floor']:.2f}", f"{row['peak MiB']:.0f}"])
@@ -96,7 +96,7 @@ def summary() -> list[str]:
 
 
 def side_by_side() -> list[str]:
-    """Time of every way in all cases; memory and labels in the first."""
+    """Return the time of every way in all cases; memory and labels in the first."""
     found = {case: _ways(case) for case in CASES}
     rows = []
     for name, way in SIDE_BY_SIDE.items():
@@ -108,7 +108,7 @@ def side_by_side() -> list[str]:
 
 
 def bounded() -> list[str]:
-    """Large images within a budget."""
+    """Return large images within a budget."""
     forms = {"peak MiB": ".0f", "total / engine busy": ".3f"}
     rows = [
         [format(row[title], forms.get(title, "")) for title in BOUNDED.values()] for row in measured("scaling-bounded")
@@ -124,7 +124,7 @@ QUOTES = {
 
 
 def written(text: str, name: str, lines: Sequence[str]) -> str:
-    """``text`` with ``lines`` as the table ``name``. Raises ValueError where its marks are not there once."""
+    """Return ``text`` with ``lines`` as the table ``name``. Raises ValueError where its marks are not there once."""
     marks = f"<!-- quoted: {name} -->", f"<!-- end of {name} -->"
     if any(text.count(mark) != 1 for mark in marks):
         raise ValueError(f"the marks {marks[0]} and {marks[1]} must be there once")
@@ -133,7 +133,7 @@ def written(text: str, name: str, lines: Sequence[str]) -> str:
 
 
 def quoted(document: Path) -> str:
-    """The text of ``document`` with the tables as they were measured."""
+    """Return the text of ``document`` with the tables as they were measured."""
     text = document.read_text(encoding="utf-8")
     for name, table in QUOTES[document].items():
         text = written(text, name, table())

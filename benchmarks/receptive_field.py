@@ -55,7 +55,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 
 
 def network(build: Callable[[], nn.Module]) -> nn.Module:
-    """Seeded weights; batch normalisation by what noise gives."""
+    """Return a network with seeded weights; batch normalisation by what noise gives."""
     torch.manual_seed(0)
     net = build()
     for module in net.modules():
@@ -67,7 +67,7 @@ def network(build: Callable[[], nn.Module]) -> nn.Module:
 
 
 def by_gradient(net: nn.Module, rows: int) -> list[int]:
-    """How far from the middle row of the output gradients of at least each share are found, in pixels."""
+    """Return how far from the middle row of the output gradients of at least each share are found, in pixels."""
     torch.manual_seed(1)
     image = torch.randn(1, CHANNELS, rows, COLUMNS, requires_grad=True)
     middle = rows // 2
@@ -78,7 +78,9 @@ def by_gradient(net: nn.Module, rows: int) -> list[int]:
 
 
 def by_change(net: nn.Module, rows: int, y: AxisGeometry) -> list[int]:
-    """From which distance on, a multiple of the stride, other rows change scores by no more than each share."""
+    """Return the distance, a multiple of the stride, from which on other rows change scores by no more
+    than each share.
+    """
     torch.manual_seed(1)
     image, other = torch.randn(2, 1, CHANNELS, rows, COLUMNS)
     start = rows // 2 // y.stride * y.stride
@@ -100,7 +102,7 @@ def by_change(net: nn.Module, rows: int, y: AxisGeometry) -> list[int]:
 
 
 def _first(change: Callable[[int], float], share: float, last: int, stride: int) -> int:
-    """By bisection: changes fall with the distance."""
+    """Search by bisection: changes fall with the distance."""
     low, high = -1, last // stride
     while high - low > 1:
         middle = (low + high) // 2
@@ -138,7 +140,7 @@ def measure(options: argparse.Namespace) -> Iterator[Record]:
 
 
 def draw(found: dict[str, tuple[int, list[int], list[int]]], path: Path) -> None:
-    """For each network the exact halo as a bar, the effective ones as marks."""
+    """Draw for each network the exact halo as a bar, the effective ones as marks."""
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 

@@ -1,8 +1,8 @@
-"""``make bench`` and ``make bench-full``: the parts one after the other, each in a process of its own.
+"""``make bench`` and ``make bench-full``: run the parts one after the other, each in its own process.
 
 ``python -m benchmarks.run [--full] [--only PART ...] [--resume] [--list]``. Each part writes JSON and Markdown as soon
-as it has measured: a run that ends early loses the part it was at, and ``--resume`` leaves out those that were measured
-at this commit. Tables are in ``benchmarks/results`` (``quick`` ones in a folder below).
+as it has measured: an interrupted run loses only its current part, and ``--resume`` skips those that were measured at
+this commit. Tables are in ``benchmarks/results`` (``quick`` ones in a folder below).
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def chosen_parts(options: argparse.Namespace) -> list[tuple[Part, float]]:
 
 
 def is_measured(part: Part, *, full: bool) -> bool:
-    """Whether there are results of this very commit."""
+    """Return whether there are results of this very commit."""
     path = (RESULTS if full else RESULTS / "quick") / f"{part.name}.json"
     return path.is_file() and json.loads(path.read_text())["revision"] == revision()
 

@@ -109,7 +109,7 @@ def profiled(work: Work, threads: int) -> Times:
 
 
 def open_session(work: Work, threads: int, folder: Path) -> ort.InferenceSession:
-    """As exactile opens it, with the profiler on and an arena of its own."""
+    """Open it as exactile does, with the profiler on and its own arena."""
     carried = dict(work.sizes)
     options = session_options(ort, (carried.pop("height"), carried.pop("width")), threads)
     if work.by_priority:
@@ -123,7 +123,7 @@ def open_session(work: Work, threads: int, folder: Path) -> ort.InferenceSession
 
 
 def by_operator(events: list[dict[str, Any]]) -> Times:
-    """Medians over runs but the first, which touches memory for the first time."""
+    """Return medians over runs except the first, which touches memory for the first time."""
     kernels: dict[tuple[str, str], list[float]] = defaultdict(list)
     runs = []
     for event in events:

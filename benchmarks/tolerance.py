@@ -1,4 +1,4 @@
-"""What a tolerance saves, and whether the error that a run tells is the one it has.
+"""What a tolerance saves, and whether the error that a run reports is the error it has.
 
 ``python -m benchmarks.tolerance [--quick]`` runs the trained ``models/stain_unet.onnx`` over the mirrored micrograph in
 exact tiles of 512, and in tiles of 512 with several tolerances, by a curve that was measured before and by the image's
@@ -47,7 +47,7 @@ class Way:
 
 
 def ways(image: np.ndarray) -> dict[str, Way]:
-    """By name; with a curve as a bundle may have one, measured on the same image, and without."""
+    """Return ways by name; with a curve as a bundle may have one, measured on the same image, and without."""
     normalization = Normalization(scale=(SCALE,), mean=(MEAN,), std=(STD,))
     network = load_network(ROOT / "models" / "stain_unet.onnx")
     model = deploy(network, image_dtype="uint8", normalization=normalization)
@@ -69,7 +69,7 @@ def measure(options: argparse.Namespace) -> Iterator[Record]:
             "way", "halo, px", "tiles", "tiles checked", "other labels expected|.1e", "found|.1e", "in all|.1e",
             "pixels|d", "computed / wanted|.2f",
         ),
-        note="Other labels: shares in tiles that were looked at before, in tiles that were checked, and in all. "
+        note="Other labels: shares in tiles that were measured before, in tiles that were checked, and in all. "
         "Where it says exact, the run went back to the exact plan.",
     )  # fmt: skip
     exact = None

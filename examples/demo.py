@@ -55,7 +55,7 @@ class Region:
     x1: int
 
     def grown(self, by_px: int, size_px: int) -> Region:
-        """With ``by_px`` of context on each side, as far as the slide has it."""
+        """Return the region with ``by_px`` of context on each side, as far as the slide has it."""
         return Region(
             name=self.name,
             y0=max(0, self.y0 - by_px),
@@ -66,7 +66,7 @@ class Region:
 
 
 def slide_tiles(size_px: int) -> Iterator[np.ndarray]:
-    """The slide's tiles in file order: (TILE_PX, TILE_PX, 3) uint8."""
+    """Yield the slide's tiles in file order: (TILE_PX, TILE_PX, 3) uint8."""
     image = immunohistochemistry().astype(np.float32)
     period = 2 * image.shape[0]
 
@@ -84,7 +84,7 @@ def slide_tiles(size_px: int) -> Iterator[np.ndarray]:
 
 
 def write_slide(path: Path, size_px: int) -> None:
-    """A BigTIFF of JPEG tiles, as slide scanners write; one tile at a time is in memory."""
+    """Write a BigTIFF of JPEG tiles, like slide scanners; one tile at a time is in memory."""
     tifffile.imwrite(
         path,
         slide_tiles(size_px),
@@ -99,7 +99,7 @@ def write_slide(path: Path, size_px: int) -> None:
 
 
 def run_command_line(slide: Path, labels: Path, memory: str) -> dict[str, Any]:
-    """Run ``exactile run``; return its JSON summary. Leaves with its exit status if it fails."""
+    """Run ``exactile run``; return its JSON summary. Exit with its status if it fails."""
     command = ["run", os.path.relpath(MODEL), str(slide), "-o", str(labels), "--memory", memory]
     command += ["--scale", f"{SCALE:g}", "--mean", f"{MEAN:g}", "--std", f"{STD:g}", "--overwrite"]
     print("$ exactile", *command, flush=True)
@@ -123,7 +123,9 @@ def print_summary(summary: dict[str, Any]) -> None:
 
 
 def read_parts(path: Path, regions: list[Region], step_px: int) -> tuple[list[np.ndarray], np.ndarray]:
-    """The regions, and every ``step_px``-th pixel of the whole: one pass over the file, one stored tile at a time."""
+    """Return the regions, and every ``step_px``-th pixel of the whole: one pass over the file, one stored tile at a
+    time.
+    """
     with tifffile.TiffFile(path) as file:
         page = file.pages[0]
         channels = page.shape[2:]
@@ -131,7 +133,7 @@ def read_parts(path: Path, regions: list[Region], step_px: int) -> tuple[list[np
         parts = [np.zeros((r.y1 - r.y0, r.x1 - r.x0, *channels), np.uint8) for r in regions]
         overview = np.zeros((height, width, *channels), np.uint8)
         for tile, (_, _, y, x, _), (_, rows, columns, _) in page.segments():
-            if tile is None:  # a tile never stored, all zeros
+            if tile is None:  # a tile that was never stored, all zeros
                 continue
             pixels = tile.reshape(tile.shape[1], tile.shape[2], *channels)[:rows, :columns]
             for part, region in zip(parts, regions, strict=True):
@@ -150,7 +152,7 @@ def paste(target: np.ndarray, pixels: np.ndarray, y: int, x: int) -> None:
 
 
 def whole_pass(image: np.ndarray) -> np.ndarray:
-    """Labels of one plain pass: (H, W, 3) uint8 -> (H, W) uint8."""
+    """Return labels of one plain pass: (H, W, 3) uint8 -> (H, W) uint8."""
     session = onnxruntime.InferenceSession(MODEL, providers=["CPUExecutionProvider"])
     tensor = (image.astype(np.float32) / np.float32(SCALE) - np.float32(MEAN)) / np.float32(STD)
     (logits,) = session.run(["logits"], {"image": np.ascontiguousarray(tensor.transpose(2, 0, 1)[None])})
@@ -159,7 +161,7 @@ def whole_pass(image: np.ndarray) -> np.ndarray:
 
 
 def regions_to_check(size_px: int) -> list[Region]:
-    """Two corners, where the network's own padding acts, and the middle; all start at a multiple of 8."""
+    """Return two corners, where the network's own padding acts, and the middle; all start at a multiple of 8."""
     side = min(REGION_PX, size_px)
     middle = (size_px - side) // 2 // 8 * 8
     starts = {"top left": 0, "middle": middle, "bottom right": size_px - side}
@@ -183,14 +185,14 @@ def count_differences(
 
 
 def overlaid(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Image and image under the class colours, side by side: (H, 2W, 3) uint8."""
+    """Return image and image under the class colours, side by side: (H, 2W, 3) uint8."""
     opacity = CLASS_OPACITY[labels][..., None]
     mixed = image * (1 - opacity) + CLASS_COLOURS[labels] * opacity
     return np.hstack([image, mixed.astype(np.uint8)])
 
 
 def draw(path: Path, overview: tuple[np.ndarray, np.ndarray], crop: tuple[np.ndarray, np.ndarray]) -> None:
-    """The overview above, the full-resolution crop below, both cut to the same width."""
+    """Draw the overview above, the full-resolution crop below, both cut to the same width."""
     width = min(overview[0].shape[1], crop[0].shape[1])
     rows = [overlaid(image[:width, :width], labels[:width, :width]) for image, labels in (overview, crop)]
     Image.fromarray(np.vstack(rows)).save(path)

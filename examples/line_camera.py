@@ -39,7 +39,7 @@ class Moment:
 
 
 def tissue(rows: int, width: int) -> Image:
-    """Real stained tissue, mirrored to size."""
+    """Return real stained tissue, mirrored to size."""
     image = data.immunohistochemistry()
     both = np.concatenate([image, image[::-1]], axis=0)
     block = np.concatenate([both, both[:, ::-1]], axis=1)
@@ -47,7 +47,7 @@ def tissue(rows: int, width: int) -> Image:
 
 
 def camera(image: Image, rate: float) -> Iterator[Image]:
-    """Whatever rows the camera has taken since the last call; waits for the next one when there are none."""
+    """Yield the rows that the camera has taken since the last call; wait for the next one if there are none."""
     begin, taken = time.perf_counter(), 0
     while taken < len(image):
         ready = min(len(image), int((time.perf_counter() - begin) * rate))
@@ -59,7 +59,7 @@ def camera(image: Image, rate: float) -> Iterator[Image]:
 
 
 def scan(session: Session, image: Image, rate: float, strip_rows: int | None, target: Path) -> list[Moment]:
-    """Push everything; what was known when."""
+    """Push everything; return what was known when."""
     moments: list[Moment] = []
     begin, given, pushed = time.perf_counter(), 0, 0
     sink = open_sink(target, overwrite=True)
@@ -78,7 +78,7 @@ def scan(session: Session, image: Image, rate: float, strip_rows: int | None, ta
 
 
 def draw(moments: list[Moment], rate: float, lag_rows: int, target: Path) -> None:
-    """Rows and milliseconds behind the camera, as the scan goes on."""
+    """Draw rows and milliseconds behind the camera during the scan."""
     scanned = [moment.scanned for moment in moments]
     behind = [moment.scanned - moment.given for moment in moments]
     figure, axes = plt.subplots(figsize=(8, 4), layout="constrained")

@@ -1,4 +1,4 @@
-"""``python -m fuzz``: try damaged files by the thousand, and tell what became of them."""
+"""``python -m fuzz``: try damaged files by the thousand, and report the outcomes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ VERDICTS = ("right", "error", "failure")
 
 
 def main() -> None:
-    """Exit status 1 when a case failed."""
+    """Return exit status 1 if a case failed."""
     options = _options()
     failed = False
     for kind in options.kind or KINDS:
@@ -48,7 +48,7 @@ def _options() -> argparse.Namespace:
 
 
 def _watched(recipes: list[Recipe], folder: Path, children: int):
-    """The outcomes, failures printed as they come."""
+    """Yield the outcomes, printing failures as they come."""
     for recipe, outcome in try_all(recipes, folder, children=children):
         if outcome.verdict == "failure":
             print(f"FAILURE {recipe}\n    {outcome.detail}", flush=True)
@@ -56,7 +56,7 @@ def _watched(recipes: list[Recipe], folder: Path, children: int):
 
 
 def _report(kind: str, outcomes: list[tuple[Recipe, Outcome]], seconds: float) -> bool:
-    """Print the table of one kind; tell whether a case failed."""
+    """Print the table of one kind; return whether a case failed."""
     table: dict[str, Counter[str]] = defaultdict(Counter)
     for recipe, outcome in outcomes:
         for mutation in recipe.mutations if len(recipe.mutations) == 1 else ["(two of them)"]:

@@ -1,4 +1,4 @@
-"""What exactile may take for a case: seconds, and memory beyond what was there before."""
+"""The bounds of a case: seconds, and memory beyond what was there before."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from fuzz.outcome import Outcome
 
 DEADLINE_S = 10.0
-"""For what exactile does with a case."""
+"""Seconds that exactile may take for a case."""
 
 MOST_BYTES = 1 << 30
 """Resident memory beyond what the child had before."""
@@ -31,7 +31,7 @@ def measured(work: Callable[[], Outcome]) -> Outcome:
 
 
 def _reset_peak() -> int:
-    """Begin a new high-water mark of resident memory (Linux); returns where it begins."""
+    """Begin a new high-water mark of resident memory (Linux); return where it begins."""
     Path("/proc/self/clear_refs").write_text("5")
     return _peak_bytes()
 
@@ -40,4 +40,4 @@ def _peak_bytes() -> int:
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) << 10
-    raise OSError("/proc/self/status tells no VmHWM; Linux is needed")
+    raise OSError("/proc/self/status has no VmHWM; Linux is needed")

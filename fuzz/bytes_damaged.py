@@ -14,7 +14,7 @@ Mutation = Callable[[bytearray, Random], bytearray]
 
 
 def damaged(base: bytes, recipe: Recipe, mutations: Mapping[str, Mutation]) -> bytes:
-    """``base`` after the mutations of ``recipe``; one that finds nothing to aim at changes nothing."""
+    """Return ``base`` after the mutations of ``recipe``; one that finds nothing to aim at changes nothing."""
     data, rng = bytearray(base), recipe.random()
     for mutation in recipe.mutations:
         try:
@@ -25,14 +25,14 @@ def damaged(base: bytes, recipe: Recipe, mutations: Mapping[str, Mutation]) -> b
 
 
 def flip(data: bytearray, rng: Random, start: int, stop: int) -> bytearray:
-    """A few bits within ``start`` to ``stop``."""
+    """Flip a few bits within ``start`` to ``stop``."""
     for _ in range(int(rng.integers(1, 9))):
         data[int(rng.integers(start, min(stop, len(data))))] ^= 1 << int(rng.integers(8))
     return data
 
 
 def byte(data: bytearray, rng: Random) -> bytearray:
-    """One byte becomes another, often one at an edge."""
+    """Replace one byte by another, often one at an edge."""
     data[int(rng.integers(len(data)))] = int(rng.choice([0, 1, 127, 128, 255, int(rng.integers(256))]))
     return data
 
@@ -42,21 +42,21 @@ def truncated(data: bytearray, rng: Random) -> bytearray:
 
 
 def cut(data: bytearray, rng: Random, most: int = 100) -> bytearray:
-    """Up to ``most`` bytes are lost."""
+    """Drop up to ``most`` bytes."""
     start = int(rng.integers(len(data)))
     del data[start : start + int(rng.integers(1, most))]
     return data
 
 
 def inserted(data: bytearray, rng: Random, most: int = 100) -> bytearray:
-    """Up to ``most`` bytes come in between."""
+    """Insert up to ``most`` bytes."""
     start = int(rng.integers(len(data)))
     data[start:start] = rng.bytes(int(rng.integers(1, most)))
     return data
 
 
 def overwritten(data: bytearray, rng: Random, lengths: Sequence[int] = (16, 64, 512)) -> bytearray:
-    """A sector is zeros, or bytes of something else, as failing disks leave it."""
+    """Overwrite a sector with zeros, or bytes of something else, as failing disks leave it."""
     start, length = int(rng.integers(len(data))), int(rng.choice(lengths))
     end = min(len(data), start + length)
     data[start:end] = bytes(end - start) if rng.random() < 0.5 else rng.bytes(end - start)
@@ -68,7 +68,7 @@ def appended(data: bytearray, rng: Random) -> bytearray:
 
 
 def joined(names: Sequence[str], base: Callable[[str], bytes]) -> Mutation:
-    """The beginning of the file and the end of another one of ``names``, which ``base`` makes."""
+    """Join the beginning of the file and the end of another one of ``names``, which ``base`` makes."""
 
     def mutate(data: bytearray, rng: Random) -> bytearray:
         other = base(names[int(rng.integers(len(names)))])

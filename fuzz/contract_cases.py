@@ -35,7 +35,7 @@ def contract_recipe(seed: int) -> Recipe:
 
 
 def contract_case(recipe: Recipe, shared: Path) -> bytes:
-    """The contract.json of a recipe."""
+    """Return the contract.json of a recipe."""
     data, rng = (shared / recipe.base / "contract.json").read_bytes(), recipe.random()
     for mutation in recipe.mutations:
         data = MUTATIONS[mutation](data, rng)
@@ -47,7 +47,7 @@ def _pick(items: Sequence, rng: Random):
 
 
 def _paths(value: Any, path: Path_ = ()) -> list[Path_]:
-    """Every value in the contract."""
+    """Return every value in the contract."""
     children = (
         list(value.items()) if isinstance(value, dict) else list(enumerate(value)) if isinstance(value, list) else []
     )
@@ -61,7 +61,7 @@ def _get(contract: Any, path: Path_) -> Any:
 
 
 def _edited(change: Callable[[Any, Path_, Random], None], kinds: type | tuple[type, ...] = object) -> Callable:
-    """A mutation that edits the contract at some value of one of ``kinds``."""
+    """Return a mutation that edits the contract at some value of one of ``kinds``."""
 
     def mutate(data: bytes, rng: Random) -> bytes:
         try:
@@ -98,7 +98,7 @@ def _add(contract: Any, path: Path_, rng: Random) -> None:
 
 
 def _exchange(contract: Any, path: Path_, rng: Random) -> None:
-    """Two values of the same type change places."""
+    """Exchange two values of the same type."""
     kind = type(_get(contract, path))
     other = _pick([found for found in _paths(contract) if type(_get(contract, found)) is kind], rng)
     if path[: len(other)] == other or other[: len(path)] == path:
@@ -114,13 +114,13 @@ def _retyped(value: Any, rng: Random) -> Any:
 
 
 def _raw(data: bytes, rng: Random) -> bytes:
-    """JSON that Python would not write, in the place of some value."""
+    """Insert JSON that Python would not write, in place of some value."""
     marked = _edited(_set(lambda _value, _rng: PLACEHOLDER))(data, rng)
     return marked.replace(json.dumps(PLACEHOLDER).encode(), _pick(RAW, rng).encode(), 1)
 
 
 def _twice(data: bytes, rng: Random) -> bytes:
-    """A key that stands twice in its object, the second time with another value."""
+    """Repeat a key in its object, the second time with another value."""
     text = data.decode(errors="replace")
     lines = text.splitlines()
     keyed = [index for index, line in enumerate(lines) if '": ' in line and line.rstrip().endswith(",")]

@@ -1,4 +1,4 @@
-"""What exactile makes of a bundle with a damaged contract, judged by what the intact bundle computes."""
+"""Judge what exactile makes of a bundle with a damaged contract, by what the intact bundle computes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _image(channels: int) -> np.ndarray:
 
 
 def _segmented(folder: Path) -> list[np.ndarray]:
-    """The result of every plan."""
+    """Return the result of every plan."""
     model = open_bundle(folder).model
     session = Session(model, memory_bytes=BUDGET_BYTES, threads=1)
     results = []
@@ -40,12 +40,12 @@ def _segmented(folder: Path) -> list[np.ndarray]:
 
 @cache
 def expected(shared: Path) -> list[np.ndarray]:
-    """What the intact bundle computes."""
+    """Return what the intact bundle computes."""
     return _segmented(shared / BUNDLE)
 
 
 def place_case(contract: bytes, shared: Path, folder: Path) -> Path:
-    """The bundle in ``folder``, with another contract."""
+    """Write the bundle to ``folder``, with another contract."""
     path = folder / NAME
     if not path.is_dir():
         shutil.copytree(shared / BUNDLE, path)

@@ -15,7 +15,7 @@ LEVELS = {"pyramid": 1}
 
 
 def _pixels(dtype: str = "uint8", channels: int = 1, seed: int = 3) -> np.ndarray:
-    """(H, W) or (H, W, 3): smooth with some noise."""
+    """Return (H, W) or (H, W, 3): smooth with some noise."""
     ramp = np.add.outer(np.arange(HEIGHT) * 2, np.arange(WIDTH))
     ramp = ramp[..., None] if channels > 1 else ramp
     shape = (HEIGHT, WIDTH, channels) if channels > 1 else (HEIGHT, WIDTH)
@@ -24,7 +24,7 @@ def _pixels(dtype: str = "uint8", channels: int = 1, seed: int = 3) -> np.ndarra
 
 
 def _tiled(image: np.ndarray, compression: str, step: int = 30, **at: int) -> list[Block]:
-    """Sub-blocks that overlap by a few pixels, in an order of their own."""
+    """Return sub-blocks that overlap by a few pixels, in an order of their own."""
     places = [(y, x) for y in range(0, HEIGHT - 9, step) for x in range(0, WIDTH - 9, step)]
     return [
         Block(

@@ -55,12 +55,12 @@ def czi_recipe(seed: int) -> Recipe:
 
 
 def czi_case(recipe: Recipe) -> bytes:
-    """The file of a recipe."""
+    """Return the file of a recipe."""
     return damaged(czi_base(recipe.base), recipe, MUTATIONS)
 
 
 def _put(data: bytearray, rng: Random, form: str, at: int) -> bytearray:
-    """A number in place of another: any of the usual ones, or a little more or less than the right one."""
+    """Replace a number: by any of the usual ones, or by a little more or less than the right one."""
     usual = NUMBERS if form == "i" else LONG
     right = struct.unpack_from(f"<{form}", data, at)[0]
     near = int(rng.integers(-40, 41))
@@ -71,7 +71,7 @@ def _put(data: bytearray, rng: Random, form: str, at: int) -> bytearray:
 
 
 def _header(data: bytearray, rng: Random) -> bytearray:
-    """A number of the file's header."""
+    """Change a number of the file's header."""
     form = "i" if rng.random() < 0.4 else "q"
     return _put(data, rng, form, int(rng.choice(FILE_FIELDS[form])))
 
@@ -85,14 +85,14 @@ def _found(data: bytearray, name: bytes) -> list[int]:
 
 
 def _segment(data: bytearray, rng: Random) -> bytearray:
-    """A size of a sub-block's segment, or of what it holds."""
+    """Change a size of a sub-block's segment, or of what it holds."""
     at = int(rng.choice(_found(data, _SUBBLOCK)))
     form, offset = [("q", 16), ("q", 24), ("i", 32), ("i", 36), ("q", 40), ("i", 76)][int(rng.integers(6))]
     return _put(data, rng, form, at + offset)
 
 
 def _entries(data: bytearray) -> list[int]:
-    """Where the directory's entries begin."""
+    """Return where the directory's entries begin."""
     at = data.index(_DIRECTORY) + 32
     count = struct.unpack_from("<i", data, at)[0]
     found, at = [], at + 128
@@ -103,14 +103,14 @@ def _entries(data: bytearray) -> list[int]:
 
 
 def _entry(data: bytearray, rng: Random) -> bytearray:
-    """A number of an entry of the directory: type, place, part, compression, count of dimensions."""
+    """Change a number of an entry of the directory: type, place, part, compression, count of dimensions."""
     at = int(rng.choice(_entries(data)))
     form, offset = [("i", 2), ("q", 6), ("i", 14), ("i", 18), ("i", 28)][int(rng.integers(5))]
     return _put(data, rng, form, at + offset)
 
 
 def _dimension(data: bytearray, rng: Random) -> bytearray:
-    """A letter, start or size of a dimension of an entry."""
+    """Change a letter, start or size of a dimension of an entry."""
     at = int(rng.choice(_entries(data)))
     at += 32 + 20 * int(rng.integers(struct.unpack_from("<i", data, at + 28)[0]))
     if rng.random() < 0.3:
@@ -120,7 +120,7 @@ def _dimension(data: bytearray, rng: Random) -> bytearray:
 
 
 def _agreeing(data: bytearray, rng: Random) -> bytearray:
-    """A number of an entry, in the directory and in the sub-block's own copy."""
+    """Change a number of an entry, in the directory and in the sub-block's own copy."""
     at = int(rng.choice(_entries(data)))
     own = struct.unpack_from("<q", data, at + 6)[0] + 32 + 16
     dimension = 32 + 20 * int(rng.integers(struct.unpack_from("<i", data, at + 28)[0]))
@@ -131,7 +131,7 @@ def _agreeing(data: bytearray, rng: Random) -> bytearray:
 
 
 def _sides(data: bytearray, rng: Random) -> bytearray:
-    """Another height or width, of what is covered and stored alike, in both copies."""
+    """Change the height or width, of what is covered and stored alike, in both copies."""
     at = int(rng.choice(_entries(data)))
     own = struct.unpack_from("<q", data, at + 6)[0] + 32 + 16
     dimension = 32 + 20 * int(rng.integers(2))
@@ -142,20 +142,20 @@ def _sides(data: bytearray, rng: Random) -> bytearray:
 
 
 def _swapped(data: bytearray, rng: Random) -> bytearray:
-    """Two entries that each point to the other's sub-block."""
+    """Swap two entries, so that each points to the other's sub-block."""
     one, other = (int(at) for at in rng.choice(_entries(data), 2))
     data[one + 6 : one + 14], data[other + 6 : other + 14] = data[other + 6 : other + 14], data[one + 6 : one + 14]
     return data
 
 
 def _stream(data: bytearray, rng: Random) -> bytearray:
-    """Bits of the first stored bytes of a sub-block, where compressed streams have their headers."""
+    """Change bits of the first stored bytes of a sub-block, where compressed streams have their headers."""
     at = int(rng.choice(_found(data, _SUBBLOCK))) + 32 + 256
     return flip(data, rng, at, at + int(rng.choice([8, 24, 180])))
 
 
 def _stored(data: bytearray, rng: Random) -> bytearray:
-    """Bits of stored pixels."""
+    """Change bits of stored pixels."""
     at = int(rng.choice(_found(data, _SUBBLOCK)))
     used = struct.unpack_from("<q", data, at + 24)[0]
     return flip(data, rng, at + 32 + 256, at + 32 + used)

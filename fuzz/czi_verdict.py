@@ -1,6 +1,6 @@
-"""What ``CziSource`` makes of a damaged CZI file, judged by a reader of the format's specification, and by the library.
+"""Judge what ``CziSource`` makes of a damaged CZI file, by a reader of the format's specification, and by the library.
 
-The reader takes a sub-block only where all of its pixels are stored as they should be, so that pixels which the library
+The reader accepts a sub-block only if all of its pixels are stored as they should be, so that pixels which the library
 made up are failures. JPEG XR has no checksums: a damaged stream is judged by the library's whole reading alone.
 """
 
@@ -27,7 +27,7 @@ _TYPES = {0: ("u1", 1), 1: ("<u2", 1), 2: ("<f4", 1), 3: ("u1", 3), 4: ("<u2", 3
 
 
 def read_case(path: Path, level: int) -> np.ndarray | str | Outcome:
-    """Pixels (H, W, C); the message of an error; or what went wrong."""
+    """Return pixels (H, W, C); the message of an error; or what went wrong."""
     try:
         with closing(open_source(path, workers=1, level=level)) as source:
             pixels = source.height * source.width * source.channels * source.dtype.itemsize
@@ -74,7 +74,7 @@ class _Block:
     position: int
 
     def is_of(self, factor: int) -> bool:
-        """Whether it is of the level that is ``factor`` times smaller."""
+        """Return whether it is of the level that is ``factor`` times smaller."""
         return (self.covered["Y"][1], self.covered["X"][1]) == (self.stored[0] * factor, self.stored[1] * factor)
 
 
@@ -102,7 +102,7 @@ def _blocks(data: bytes) -> list[_Block]:
 
 
 def _painted(blocks: list[_Block], factor: int, shape: tuple[int, ...]) -> np.ndarray:
-    """The first scene, by the order of M, as (H, W, C)."""
+    """Return the first scene, by the order of M, as (H, W, C)."""
     scene = min((b.at["S"] for b in blocks if "S" in b.at and b.is_of(1)), default=None)
     wanted = [b for b in blocks if scene is None or b.at.get("S", scene) == scene]
     full = [b for b in wanted if b.is_of(1)]
@@ -124,7 +124,7 @@ def _painted(blocks: list[_Block], factor: int, shape: tuple[int, ...]) -> np.nd
 
 
 def _stored(file: bytes, position: int) -> bytes:
-    """The bytes of a sub-block's pixels."""
+    """Return the bytes of a sub-block's pixels."""
     if file[position : position + 14] != b"ZISRAWSUBBLOCK":
         raise ValueError(f"no sub-block at {position}")
     metadata, _, size = struct.unpack_from("<iiq", file, position + 32)
@@ -160,7 +160,7 @@ def _decoded(block: _Block) -> np.ndarray:
 
 
 def _as_library(path: Path, found: np.ndarray) -> Outcome:
-    """Right where the library reads the same, of JPEG XR that another decoder reads otherwise."""
+    """Accept what the library reads, for JPEG XR that another decoder reads differently."""
     from pylibCZIrw import czi
 
     with czi.open_czi(str(path)) as reader:

@@ -1,4 +1,4 @@
-"""Texts that stand in ImageDescription and decide how tifffile reads a file: OME-XML, ImageJ, its own, Aperio's."""
+"""Texts in ImageDescription that decide how tifffile reads a file: OME-XML, ImageJ, its own, Aperio's."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ _NAMESPACE = b'xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"'
 
 
 def _ome(pixels: bytes = b"", content: bytes = b"<TiffData/>", before: bytes = b"") -> bytes:
-    """OME-XML of one image, 90 x 70 pixels and 3 channels but for what ``pixels`` says."""
+    """Return OME-XML of one image, 90 x 70 pixels and 3 channels but for what ``pixels`` says."""
     attributes = {
         b"DimensionOrder": b"XYCZT", b"Type": b"uint8", b"SizeX": b"90", b"SizeY": b"70", b"SizeC": b"3",
         b"SizeZ": b"1", b"SizeT": b"1",
@@ -22,7 +22,7 @@ def _ome(pixels: bytes = b"", content: bytes = b"<TiffData/>", before: bytes = b
 
 
 def _laughs() -> bytes:
-    """Entities that expand to 10^9 laughs."""
+    """Return entities that expand to 10^9 laughs."""
     entities = b'<!ENTITY e0 "ha">'
     for level in range(1, 10):
         entities += b'<!ENTITY e%d "' % level + b"&e%d;" % (level - 1) * 10 + b'">'

@@ -16,7 +16,7 @@ _ROOT = "1.2.826.0.1.3680043.8.498."
 
 
 def _pixels(colour: bool, dtype: str = "uint8", paths: int = 1, planes: int = 1) -> np.ndarray:
-    """(paths, planes, H, W) or (..., 3): smooth with some noise."""
+    """Return (paths, planes, H, W) or (..., 3): smooth with some noise."""
     shape = (paths, planes, HEIGHT, WIDTH, *((3,) if colour else ()))
     ramp = np.add.outer(np.arange(HEIGHT) * 2, np.arange(WIDTH))
     noisy = (ramp[..., None] if colour else ramp) + np.random.default_rng(3).integers(0, 9, shape)
@@ -41,7 +41,7 @@ BASES: dict[str, Level] = {
 
 @cache
 def dicom_base(name: str) -> bytes:
-    """The same bytes every time: what is otherwise drawn at random is fixed."""
+    """Return the same bytes every time: what is otherwise drawn at random is fixed."""
     slide = Slide(study=uid.UID(_ROOT + "1"), series=uid.UID(_ROOT + "2"), frame_of_reference=uid.UID(_ROOT + "3"))
     with tempfile.TemporaryDirectory() as folder:
         path = write(Path(folder) / "a.dcm", BASES[name], slide, SOPInstanceUID=uid.UID(_ROOT + "4"))

@@ -77,7 +77,7 @@ def dicom_recipe(seed: int) -> Recipe:
 
 
 def dicom_case(recipe: Recipe) -> bytes:
-    """The file of a recipe."""
+    """Return the file of a recipe."""
     return damaged(dicom_base(recipe.base), recipe, MUTATIONS)
 
 
@@ -87,7 +87,7 @@ def _pixels_at(data: bytearray) -> int:
 
 
 def _elements(data: bytearray, keyword: str) -> tuple[list[int], str, str]:
-    """Where elements begin, how their numbers are packed, and their value representation."""
+    """Return where elements begin, how their numbers are packed, and their value representation."""
     tag = tag_for_keyword(keyword)
     order = ">" if dicom_base("full big endian")[:300] == bytes(data[:300]) and keyword != "TransferSyntaxUID" else "<"
     packed = struct.pack(f"{order}HH", tag >> 16, tag & 0xFFFF)
@@ -99,7 +99,7 @@ def _elements(data: bytearray, keyword: str) -> tuple[list[int], str, str]:
 
 
 def _value(keywords: tuple[str, ...]) -> Mutation:
-    """A value becomes another of the same length."""
+    """Replace a value by another of the same length."""
 
     def mutate(data: bytearray, rng: Random) -> bytearray:
         places, order, kind = _elements(data, keywords[int(rng.integers(len(keywords)))])
@@ -121,7 +121,7 @@ def _value(keywords: tuple[str, ...]) -> Mutation:
 
 
 def _length(data: bytearray, rng: Random) -> bytearray:
-    """The length of an element or sequence is another."""
+    """Change the length of an element or sequence."""
     names = (*SIZES, *FORMS, *PLACES, *SEQUENCES)
     places, order, kind = _elements(data, names[int(rng.integers(len(names)))])
     at = places[int(rng.integers(len(places)))]
@@ -135,7 +135,7 @@ def _length(data: bytearray, rng: Random) -> bytearray:
 
 
 def _item(data: bytearray, rng: Random) -> bytearray:
-    """The length of a frame's item, or of the basic table of offsets, is another."""
+    """Change the length of a frame's item, or of the basic table of offsets."""
     start = _pixels_at(data)
     places = [at for at in range(start, len(data) - 8) if data[at : at + 4] == ITEM]
     at = places[int(rng.integers(len(places)))]
@@ -146,7 +146,7 @@ def _item(data: bytearray, rng: Random) -> bytearray:
 
 
 def _offsets(data: bytearray, rng: Random) -> bytearray:
-    """An entry of a table of offsets, basic or extended, is another."""
+    """Change an entry of a table of offsets, basic or extended."""
     start = _pixels_at(data)
     table = data.find(ITEM, start)
     if rng.random() < 0.5:

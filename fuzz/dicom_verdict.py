@@ -1,4 +1,4 @@
-"""What ``DicomSource`` makes of a damaged slide, judged by wsidicom's reading of the file, or else by pydicom's."""
+"""Judge what ``DicomSource`` makes of a damaged slide, by wsidicom's reading of the file, or else by pydicom's."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LARGEST_COMPARED_BYTES = 64 << 20
 
 
 def read_case(path: Path) -> np.ndarray | str | Outcome:
-    """Pixels (H, W, C); the message of an error; or what went wrong."""
+    """Return pixels (H, W, C); the message of an error; or what went wrong."""
     try:
         with closing(open_source(path, workers=2)) as source:
             if source.height * source.width * source.channels * source.dtype.itemsize > LARGEST_COMPARED_BYTES:
@@ -38,7 +38,7 @@ def read_case(path: Path) -> np.ndarray | str | Outcome:
 
 
 def _corner(source) -> Outcome:
-    """Too large to compare: only that it can be read."""
+    """Read a corner of an image that is too large to compare."""
     box = Box(Span(0, min(8, source.height)), Span(0, min(8, source.width)))
     source.read(box, np.empty((*box.shape, source.channels), source.dtype))
     return Outcome(verdict="right", detail="too large to compare")
@@ -67,7 +67,9 @@ def judge(path: Path, found: np.ndarray | str | Outcome) -> Outcome:
 
 
 def _by_wsidicom(path: Path, _shape: tuple[int, ...]) -> np.ndarray:
-    """All optical paths, as channels where they are grey, tile by tile: whole slides need more than their pixels."""
+    """Return all optical paths, as channels if they are grey, tile by tile: whole slides need more than
+    their pixels.
+    """
     with WsiDicomFileSource.open(path) as source:
         (instance,) = source.level_instances
         (z,) = instance.focal_planes
@@ -84,7 +86,7 @@ def _by_wsidicom(path: Path, _shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _by_pydicom(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """Frames in their places, of one optical path in colours or several in grey, at one focal plane."""
+    """Return frames in their places, of one optical path in colours or several in grey, at one focal plane."""
     data = dcmread(path)
     height, width, channels = shape
     frames = pixel_array(path).reshape(-1, data.Rows, data.Columns, data.SamplesPerPixel)

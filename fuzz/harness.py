@@ -19,7 +19,7 @@ from fuzz.recipe import Recipe
 from fuzz.trial import prepare_child, try_recipe
 
 CHILD_DEADLINE_S = 30.0
-"""For the case with its making and judging: then the child is killed."""
+"""Seconds for the case with its making and judging: then the child is killed."""
 
 CHILD_MOST_BYTES = 3 << 30
 """Resident memory of a child, judging and libraries included: beyond, it is killed."""
@@ -28,7 +28,7 @@ _CONTEXT = multiprocessing.get_context("spawn")
 
 
 def _serve(connection: Connection, folder: Path) -> None:
-    """A child's life: a recipe in, an outcome out."""
+    """Serve recipes in a child: a recipe in, an outcome out."""
     prepare_child()
     connection.send(None)
     while (recipe := connection.recv()) is not None:
@@ -102,7 +102,7 @@ class Child:
 
 
 def try_all(recipes: Iterable[Recipe], folder: Path, *, children: int = 2) -> Iterator[tuple[Recipe, Outcome]]:
-    """Try every recipe in a pool of children; outcomes come as they are known. ``folder`` holds what they share."""
+    """Try every recipe in a pool of children; yield outcomes as they come. ``folder`` holds what they share."""
     waiting: queue.SimpleQueue[Recipe] = queue.SimpleQueue()
     count = 0
     for recipe in recipes:

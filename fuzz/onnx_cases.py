@@ -29,7 +29,7 @@ def onnx_recipe(seed: int) -> Recipe:
 
 
 def onnx_case(recipe: Recipe, shared: Path) -> bytes:
-    """The model file of a recipe."""
+    """Return the model file of a recipe."""
     data, rng = _base(shared / f"{recipe.base}.onnx"), recipe.random()
     for mutation in recipe.mutations:
         data = MUTATIONS[mutation](data, rng)
@@ -74,7 +74,7 @@ def _sector(data: bytes, rng: Random) -> bytes:
 
 
 def _graph(change: Callable[[onnx.ModelProto, Random], None]) -> Mutation:
-    """A mutation of the parsed model; a file that is damaged already stays as it is."""
+    """Return a mutation of the parsed model; a file that is damaged already stays as it is."""
 
     def mutate(data: bytes, rng: Random) -> bytes:
         model = onnx.ModelProto()
@@ -94,7 +94,7 @@ def _dangling(model: onnx.ModelProto, rng: Random) -> None:
 
 
 def _rewired(model: onnx.ModelProto, rng: Random) -> None:
-    """Some input is some other value: of a later node, so that there is a cycle, or of another shape."""
+    """Replace an input by another value: of a later node, so that there is a cycle, or of another shape."""
     node, other = _pick(model.graph.node, rng), _pick(model.graph.node, rng)
     values = [*other.output, *(tensor.name for tensor in model.graph.initializer)]
     node.input[int(rng.integers(len(node.input)))] = _pick(values, rng)
@@ -130,7 +130,7 @@ def _operator(model: onnx.ModelProto, rng: Random) -> None:
 
 
 def _attribute(model: onnx.ModelProto, rng: Random) -> None:
-    """Some attribute of some node: gone, huge, negative, longer, or of another type."""
+    """Change an attribute of some node: gone, huge, negative, longer, or of another type."""
     nodes = [node for node in model.graph.node if node.attribute]
     node = _pick(nodes, rng)
     attribute = _pick(node.attribute, rng)
@@ -169,7 +169,7 @@ def _data_type(model: onnx.ModelProto, rng: Random) -> None:
 
 
 def _values(model: onnx.ModelProto, rng: Random) -> None:
-    """The same shape, other bytes: integers that are sizes, pads or axes become anything."""
+    """Change the bytes and keep the shape: integers that are sizes, pads or axes become anything."""
     tensor = _pick(_tensors(model), rng)
     if tensor.raw_data:
         size = len(tensor.raw_data)
@@ -217,7 +217,7 @@ def _versions(model: onnx.ModelProto, rng: Random) -> None:
 
 
 def _constant_bomb(model: onnx.ModelProto, rng: Random) -> None:
-    """An enormous constant is added to some value."""
+    """Add an enormous constant to some value."""
     sizes = _pick([[1, 1, 1 << 20, 1 << 20], [1 << 40], [1 << 62, 4], [-5], [1 << 16, 1 << 15]], rng)
     model.graph.initializer.append(helper.make_tensor("bomb_shape", TensorProto.INT64, [len(sizes)], sizes))
     model.graph.initializer.append(helper.make_tensor("bomb_one", TensorProto.FLOAT, [1], [1.0]))
@@ -239,7 +239,7 @@ def _constant_bomb(model: onnx.ModelProto, rng: Random) -> None:
 
 
 def _nested(number: int, content: bytes) -> bytes:
-    """A protobuf field that holds a message."""
+    """Return a protobuf field that holds a message."""
     size, length = len(content), bytearray()
     while size > 127:
         length.append(size & 127 | 128)
@@ -248,7 +248,7 @@ def _nested(number: int, content: bytes) -> bytes:
 
 
 def _subgraphs(data: bytes, rng: Random) -> bytes:
-    """A node with subgraphs within subgraphs is added to the graph; protobuf itself takes 100 levels of messages."""
+    """Add a node with subgraphs within subgraphs; protobuf itself takes 100 levels of messages."""
     graph = b""
     for _ in range(int(rng.choice([5, 25, 33, 60, 3000]))):
         graph = _nested(1, _nested(5, _nested(1, b"then_branch") + _nested(6, graph)) + _nested(4, b"If"))
@@ -256,7 +256,7 @@ def _subgraphs(data: bytes, rng: Random) -> bytes:
 
 
 def _many_nodes(model: onnx.ModelProto, rng: Random) -> None:
-    """A chain of thousands of nodes before some input."""
+    """Insert a chain of thousands of nodes before some input."""
     node = _pick(model.graph.node, rng)
     name = node.input[0]
     count = int(rng.choice([50, 300, 1000]))

@@ -1,4 +1,4 @@
-"""What exactile makes of a damaged model, judged by one pass of plain ONNX Runtime over the whole image."""
+"""Judge what exactile makes of a damaged model, by one pass of plain ONNX Runtime over the whole image."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ have no type, a last input that is left out by an empty name, types of loops and
 
 
 def read_case(path: Path) -> Outcome | tuple[Geometry, int]:
-    """What the graph says of itself; or the outcome, where it says nothing."""
+    """Return the geometry or obstacles of the graph; or the outcome, if there are none."""
     try:
         network = load_network(path)
         traced = network.trace()
@@ -56,7 +56,7 @@ def read_case(path: Path) -> Outcome | tuple[Geometry, int]:
 
 
 def run_case(path: Path, geometry: Geometry, channels: int) -> Outcome | tuple[np.ndarray, np.ndarray]:
-    """The image and what tiles make of it; or the outcome."""
+    """Return the image and the result of tiles; or the outcome."""
     sides = [_sides(axis) for axis in (geometry.y, geometry.x)]
     if None in sides or channels > MOST_CHANNELS:
         return Outcome(verdict="right", detail="tileable, too large to be run here")
@@ -77,7 +77,7 @@ def run_case(path: Path, geometry: Geometry, channels: int) -> Outcome | tuple[n
 
 
 def _sides(axis: AxisGeometry) -> tuple[int, int] | None:
-    """Pixels of an image and of a smaller tile; None when they are too many."""
+    """Return pixels of an image and of a smaller tile; None when they are too many."""
     margins = max(0, axis.margin_before) + max(0, axis.margin_after)
     if margins + 8 * axis.stride > LARGEST_SIDE:
         return None

@@ -1,4 +1,4 @@
-"""What became of a case."""
+"""The outcome of a case."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _UNREADABLE = re.compile(r"\n|<class |object at 0x|Traceback|[\x00-\x08\x0b-\x1f
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """``error`` is one of our errors, clear; ``failure`` is all that must not be."""
+    """``error`` is one of our errors, clear; ``failure`` is everything that must not happen."""
 
     verdict: Verdict
     detail: str = ""
@@ -22,7 +22,7 @@ class Outcome:
 
 
 def judge_message(message: str, name: str) -> Outcome:
-    """An error of ours must be one readable line that names the file."""
+    """Return the outcome of an error of ours, which must be one readable line that names the file."""
     faults = []
     if name not in message:
         faults.append(f"does not name {name}")

@@ -15,7 +15,7 @@ HEIGHT, WIDTH = 45, 62
 
 
 def _pixels(channels: int = 3, dtype: str = "uint8") -> np.ndarray:
-    """(H, W) or (H, W, C): smooth with some noise."""
+    """Return (H, W) or (H, W, C): smooth with some noise."""
     shape = (HEIGHT, WIDTH, channels) if channels > 1 else (HEIGHT, WIDTH)
     ramp = np.add.outer(np.arange(HEIGHT) * 2, np.arange(WIDTH))
     noisy = ((ramp[..., None] if channels > 1 else ramp) + np.random.default_rng(3).integers(0, 9, shape)) % 250

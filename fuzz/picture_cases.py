@@ -30,12 +30,12 @@ def picture_recipe(seed: int) -> Recipe:
 
 
 def picture_case(recipe: Recipe) -> bytes:
-    """The file of a recipe."""
+    """Return the file of a recipe."""
     return damaged(picture_base(recipe.base), recipe, MUTATIONS)
 
 
 def _size_at(data: bytearray) -> tuple[str, list[int]]:
-    """How a size is packed, and where."""
+    """Return how a size is packed, and where."""
     if data[:4] == b"\x89PNG":
         return ">I", [16, 20]
     if data[:2] == b"\xff\xd8":
@@ -52,7 +52,7 @@ def _size_at(data: bytearray) -> tuple[str, list[int]]:
 
 
 def _sizes(data: bytearray, rng: Random) -> bytearray:
-    """A size in the header is another; the checksum of PNG's header is right."""
+    """Change a size in the header; the checksum of PNG's header is right."""
     form, places = _size_at(data)
     value = SIZES[int(rng.integers(len(SIZES)))] % (1 << 8 * struct.calcsize(form))
     struct.pack_into(form, data, places[int(rng.integers(len(places)))], value)
@@ -60,7 +60,7 @@ def _sizes(data: bytearray, rng: Random) -> bytearray:
 
 
 def _colours(data: bytearray, rng: Random) -> bytearray:
-    """Bits, colours, components and codings of the header."""
+    """Change bits, colours, components and codings of the header."""
     if data[:4] == b"\x89PNG":
         data[24 + int(rng.integers(5))] = int(rng.choice([0, 1, 2, 3, 4, 6, 8, 16, 255]))
     elif data[:2] == b"BM":
@@ -83,7 +83,7 @@ def _summed(data: bytearray) -> bytearray:
 
 
 def _checksums(data: bytearray, rng: Random) -> bytearray:
-    """Bits of a PNG picture, with checksums that are right again."""
+    """Change bits of a PNG picture, with checksums that are right again."""
     if data[:4] != b"\x89PNG":
         return flip(data, rng, 0, len(data))
     data = bytearray(flip(data, rng, 0, len(data)))

@@ -1,7 +1,7 @@
-"""What ``PictureSource`` makes of a damaged picture, judged by Pillow, which has decoders of its own.
+"""Judge what ``PictureSource`` makes of a damaged picture, by Pillow, which has its own decoders.
 
 Pillow reads neither JPEG XL nor JPEG of 12 bits; JPEG XL is judged by libjxl's own verdict: only whole and undamaged
-streams decode. Where Pillow reads nothing, and pixels came all the same, that is a failure.
+streams decode. If Pillow reads nothing, and pixels are returned nevertheless, that is a failure.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _LARGEST_DIFFERENCE = 0
 
 
 def read_case(path: Path) -> np.ndarray | str | Outcome:
-    """Pixels (H, W, C); the message of an error; or what went wrong."""
+    """Return pixels (H, W, C); the message of an error; or what went wrong."""
     try:
         with closing(open_source(path, workers=1)) as source:
             held_bytes = getattr(source, "held_bytes", 0)
@@ -68,7 +68,7 @@ def judge(path: Path, found: np.ndarray | str | Outcome) -> Outcome:
 
 
 def _reference(data: bytes, found: np.ndarray) -> np.ndarray | None:
-    """(H, W, C) by another decoder; None where there is none."""
+    """Return (H, W, C) by another decoder; None if there is none."""
     if data.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL ")):
         return np.atleast_3d(imagecodecs.jpegxl_decode(data, keeporientation=True))
     try:

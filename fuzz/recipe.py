@@ -12,7 +12,7 @@ Kind = Literal["tiff", "picture", "czi", "dicom", "contract", "onnx"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 TWICE = 0.2
-"""Share of the drawn cases that are damaged in two ways."""
+"""Fraction of the drawn cases that are damaged in two ways."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +35,7 @@ class Recipe:
 
 
 def draw(kind: Kind, bases: Sequence[str], mutations: Sequence[str], seed: int) -> Recipe:
-    """The recipe of ``seed``: any base, one mutation or two."""
+    """Return the recipe of ``seed``: any base, one mutation or two."""
     rng = np.random.default_rng(seed)
     count = 1 + (rng.random() < TWICE)
     return Recipe(

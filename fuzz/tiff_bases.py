@@ -14,7 +14,7 @@ HEIGHT, WIDTH = 70, 90
 
 
 def _image(dtype: str = "uint8", channels: int = 0, seed: int = 3) -> np.ndarray:
-    """(H, W) or (H, W, C): smooth with some noise, so that every codec has something to do."""
+    """Return (H, W) or (H, W, C): smooth with some noise, so that every codec has something to do."""
     rng = np.random.default_rng(seed)
     shape = (HEIGHT, WIDTH, channels) if channels else (HEIGHT, WIDTH)
     ramp = np.add.outer(np.arange(HEIGHT) * 2, np.arange(WIDTH))
@@ -39,7 +39,7 @@ def _pyramid(**options: Any) -> bytes:
 
 
 def _colormap() -> np.ndarray:
-    """(3, 256) uint16."""
+    """Return (3, 256) uint16."""
     return np.random.default_rng(1).integers(0, 1 << 16, (3, 256)).astype(np.uint16)
 
 

@@ -25,7 +25,7 @@ def tiff_recipe(seed: int) -> Recipe:
 
 
 def tiff_case(recipe: Recipe) -> bytes:
-    """The file of a recipe."""
+    """Return the file of a recipe."""
     data, rng = bytearray(tiff_base(recipe.base)), recipe.random()
     for mutation in recipe.mutations:
         data = MUTATIONS[mutation](data, rng)
@@ -44,7 +44,7 @@ def _flip(data: bytearray, rng: Random, positions: Sequence[int]) -> bytearray:
 
 
 def _in_directories(data: bytearray) -> list[int]:
-    """Bytes of the directories, and of the values that stand elsewhere."""
+    """Return bytes of the directories, and of the values that stand elsewhere."""
     found: list[int] = []
     for directory in directories(data):
         found += range(directory.position, min(directory.next_at + 8, len(data)))
@@ -54,7 +54,7 @@ def _in_directories(data: bytearray) -> list[int]:
 
 
 def _in_pixels(data: bytearray) -> range:
-    """Bytes of some chunk."""
+    """Return bytes of some chunk."""
     form = Format.of(data)
     for directory in directories(data):
         tags = {entry.code: entry for entry in directory.entries}
@@ -67,7 +67,7 @@ def _in_pixels(data: bytearray) -> range:
 
 
 def _entry(data: bytearray, rng: Random, codes: Sequence[int] = ()) -> Entry | None:
-    """Some tag, of ``codes`` where given."""
+    """Return some tag, of ``codes`` where given."""
     found = [entry for one in directories(data) for entry in one.entries if not codes or entry.code in codes]
     return _pick(found, rng) if found else None
 
@@ -81,7 +81,7 @@ def _set_value(data: bytearray, entry: Entry, value: int, index: int) -> None:
 
 
 def _with_value(*codes: int, values: Sequence[int] = EDGES) -> Mutation:
-    """Some value of one of the tags ``codes`` becomes one of ``values``."""
+    """Return a mutation that sets some value of one of the tags ``codes`` to one of ``values``."""
 
     def mutate(data: bytearray, rng: Random) -> bytearray:
         entry = _entry(data, rng, codes)
@@ -93,7 +93,7 @@ def _with_value(*codes: int, values: Sequence[int] = EDGES) -> Mutation:
 
 
 def _huge_picture(data: bytearray, rng: Random) -> bytearray:
-    """Width, height and tile together, so that their table of chunks still fits."""
+    """Change width, height and tile together, so that their table of chunks still fits."""
     size = int(rng.choice([1 << 14, 1 << 16, 1 << 20, (1 << 31) - 16, (1 << 32) - 16]))
     for directory in directories(data)[:1]:
         for entry in directory.entries:
@@ -118,7 +118,7 @@ def _count(data: bytearray, rng: Random) -> bytearray:
 
 
 def _code(data: bytearray, rng: Random) -> bytearray:
-    """A tag becomes another one, perhaps one that is there already."""
+    """Change a tag to another one, perhaps one that exists already."""
     entry, other = _entry(data, rng), _entry(data, rng)
     if entry is not None and other is not None:
         code = other.code if rng.random() < 0.5 else int(rng.choice([330, 347, 320, 32997, 34665, 512, 33432, 65420]))
@@ -127,7 +127,7 @@ def _code(data: bytearray, rng: Random) -> bytearray:
 
 
 def _loop(data: bytearray, rng: Random) -> bytearray:
-    """The last directory is followed by an earlier one, or by itself."""
+    """Link the last directory to an earlier one, or to itself."""
     found = directories(data)
     if found:
         form = Format.of(data)
@@ -151,7 +151,7 @@ def _appended_entry(data: bytearray, directory: Directory, code: int, kind: int,
 
 
 def _sub_loop(data: bytearray, rng: Random) -> bytearray:
-    """Sub-directories that are their own parents, many times over."""
+    """Add sub-directories that are their own parents, many times over."""
     found = directories(data)
     if not found:
         return data
@@ -162,7 +162,7 @@ def _sub_loop(data: bytearray, rng: Random) -> bytearray:
 
 
 def _many_directories(data: bytearray, rng: Random) -> bytearray:
-    """Thousands of directories that follow each other, each a copy of the first."""
+    """Add thousands of directories that follow each other, each a copy of the first."""
     found = directories(data)
     if not found:
         return data
@@ -177,7 +177,7 @@ def _many_directories(data: bytearray, rng: Random) -> bytearray:
 
 
 def _overlapping(data: bytearray, rng: Random) -> bytearray:
-    """Two chunks share their bytes, wholly or in part."""
+    """Make two chunks share their bytes, wholly or in part."""
     entry = _entry(data, rng, OFFSETS)
     if entry is not None and entry.count > 1:
         values = entry.values(data, Format.of(data))
@@ -196,7 +196,7 @@ def _described(data: bytearray, rng: Random) -> bytearray:
 
 @cache
 def _bomb(codec: str) -> bytes:
-    """A stream that goes on for much longer than any chunk of the bases is."""
+    """Return a stream that decodes to much more than any chunk of the bases."""
     block = bytes(64 << 20)
     if codec == "zstd":
         return imagecodecs.zstd_encode(block) * 64
@@ -210,7 +210,7 @@ def _bomb(codec: str) -> bytes:
 
 
 def _replaced_chunk(data: bytearray, rng: Random, stream: bytes) -> bytearray:
-    """Some chunk becomes ``stream``, at the end of the file, its size in the table set right."""
+    """Replace some chunk by ``stream``, at the end of the file, its size in the table set right."""
     form = Format.of(data)
     offsets, sizes = _entry(data, rng, OFFSETS), _entry(data, rng, BYTE_COUNTS)
     if offsets is None or sizes is None:
@@ -245,14 +245,14 @@ def _bomb_in_a_huge_chunk(data: bytearray, rng: Random) -> bytearray:
 
 
 def _other_jpeg(data: bytearray, rng: Random) -> bytearray:
-    """A whole JPEG stream of another size, other channels or other precision than the chunk's."""
+    """Replace a chunk by a whole JPEG stream of another size, other channels or other precision."""
     rows, columns = (int(n) for n in rng.choice([1, 8, 16, 31, 32, 33, 64], 2))
     shape = (rows, columns) if rng.random() < 0.5 else (rows, columns, 3)
     return _replaced_chunk(data, rng, imagecodecs.jpeg_encode(np.full(shape, 99, np.uint8)))
 
 
 def _jpeg_markers(data: bytearray, rng: Random) -> bytearray:
-    """Bytes right behind the markers of some JPEG stream, where sizes and tables are."""
+    """Change bytes right after the markers of some JPEG stream, where sizes and tables are."""
     places = [at for at in range(len(data) - 12) if data[at] == 0xFF and 0xC0 <= data[at + 1] <= 0xDF]
     if places:
         data[_pick(places, rng) + int(rng.integers(1, 12))] = int(rng.integers(256))
@@ -260,19 +260,19 @@ def _jpeg_markers(data: bytearray, rng: Random) -> bytearray:
 
 
 def _other_start(data: bytearray, rng: Random) -> bytearray:
-    """The first directory lies elsewhere."""
+    """Move the first directory elsewhere."""
     form = Format.of(data)
     struct.pack_into(form.offset, data, 8 if form.big else 4, int(rng.integers(0, 2 * len(data))))
     return data
 
 
 def _values(data: bytearray, rng: Random) -> bytearray:
-    """A random number in a random tag."""
+    """Write a random number into a random tag."""
     return _with_value(values=[*EDGES, int(rng.integers(1 << 16)), int(rng.integers(100))])(data, rng)
 
 
 def _safe(mutation: Mutation) -> Mutation:
-    """Where an earlier mutation left nothing to aim at, the file stays as it is."""
+    """Return ``mutation`` so that the file stays unchanged if an earlier mutation left nothing to aim at."""
 
     def mutate(data: bytearray, rng: Random) -> bytearray:
         try:

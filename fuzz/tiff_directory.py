@@ -1,4 +1,4 @@
-"""Where the tags of a TIFF file stand, so that damage can be aimed at them."""
+"""Find the tags of a TIFF file, so that damage can be aimed at them."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Entry:
         return SIZES.get(self.kind, 1)
 
     def values(self, data: bytes, form: Format) -> list[int]:
-        """Its values, where they are integers."""
+        """Return its values, if they are integers."""
         letter = _INTEGERS.get(self.kind)
         if letter is None:
             return []
@@ -71,7 +71,9 @@ class Directory:
 
 
 def directories(data: bytes) -> list[Directory]:
-    """All directories of an intact file, sub-directories after their parents; of a damaged one, those that are left."""
+    """Return all directories of an intact file, sub-directories after their parents; of a damaged one, the remaining
+    ones.
+    """
     try:
         form = Format.of(data)
         first = struct.unpack_from(form.offset, data, 8 if form.big else 4)[0]

@@ -1,4 +1,4 @@
-"""What ``TiffSource`` makes of a damaged file, judged by what tifffile makes of the same file."""
+"""Judge what ``TiffSource`` makes of a damaged file, by what tifffile makes of the same file."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class _Log(logging.Handler):
 
 
 def read_case(path: Path) -> np.ndarray | str | Outcome:
-    """Pixels (H, W, C); the message of an error; or what went wrong."""
+    """Return pixels (H, W, C); the message of an error; or what went wrong."""
     try:
         with closing(open_source(path, workers=1)) as source:
             box = Box(Span(0, source.height), Span(0, source.width))
@@ -83,9 +83,9 @@ def judge(path: Path, found: np.ndarray | str | Outcome) -> Outcome:
 
 
 def _reference(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
-    """What tifffile reads, as (H, W, C) of ``shape`` where it can be; None where it would not fit into memory."""
+    """Return what tifffile reads, as (H, W, C) of ``shape`` if possible; None if it would not fit into memory."""
     with tifffile.TiffFile(path) as tiff:
-        len(tiff.pages)  # finds loops, in which tifffile would go round for ever otherwise
+        len(tiff.pages)  # finds loops, in which tifffile would otherwise recurse forever
         level = tiff.series[0].levels[0]
         if level.nbytes > LARGEST_COMPARED_BYTES:
             return None
@@ -99,7 +99,7 @@ def _reference(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
 
 
 def _coloured(pixels: np.ndarray, colormap: np.ndarray) -> np.ndarray:
-    """(H, W, 3): TIFF's palettes hold 16 bits; those of 8, in either usual way, are meant as 8."""
+    """Return (H, W, 3): TIFF's palettes hold 16 bits; those of 8, in either usual way, are meant as 8."""
     colours = np.moveaxis(colormap[:, pixels], 0, -1)
     for step in (257, 256):
         if not (colormap % step).any():
@@ -108,7 +108,7 @@ def _coloured(pixels: np.ndarray, colormap: np.ndarray) -> np.ndarray:
 
 
 def _delivered(expected: np.ndarray, found: np.dtype) -> np.ndarray:
-    """As sources deliver it: bits as 0 and 1, other types as float32 where that changes no value."""
+    """Convert to what sources deliver: bits as 0 and 1, other types as float32 if that changes no value."""
     if expected.dtype.kind == "b":
         return expected.astype(np.uint8)
     exact = expected.astype(np.float32)
@@ -118,7 +118,7 @@ def _delivered(expected: np.ndarray, found: np.dtype) -> np.ndarray:
 
 
 def _same_by_chunks(path: Path, found: np.ndarray) -> bool:
-    """Whether ``found`` is what tifffile's decoder makes of each chunk of the first page by itself.
+    """Return whether ``found`` is what tifffile's decoder makes of each chunk of the first page separately.
 
     Reading all at once, tifffile takes the bytes of another chunk for one whose byte count is 0.
     """

@@ -1,4 +1,4 @@
-"""One case, from its recipe to its outcome, in the process that calls."""
+"""Run one case, from its recipe to its outcome, in the calling process."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Found = TypeVar("Found")
 
 
 def prepare_child() -> None:
-    """Libraries may warn of damage; what counts is the outcome."""
+    """Let libraries warn of damage; what counts is the outcome."""
     warnings.simplefilter("ignore")
     import onnxruntime
 
@@ -36,7 +36,7 @@ def prepare(kind: Kind, shared: Path) -> None:
 
 
 def recipe_of(kind: Kind, seed: int) -> Recipe:
-    """The recipe that ``seed`` draws."""
+    """Return the recipe that ``seed`` draws."""
     if kind == "tiff":
         from fuzz.tiff_cases import tiff_recipe as draw
     elif kind == "picture":
@@ -61,7 +61,7 @@ def try_recipe(recipe: Recipe, folder: Path) -> Outcome:
 
 
 def _within(work: Callable[[], Found]) -> tuple[Outcome, list[Found]]:
-    """``work`` within bounds, and what it found."""
+    """Run ``work`` within bounds, and return what it found."""
     found: list[Found] = []
 
     def run() -> Outcome:
@@ -72,7 +72,7 @@ def _within(work: Callable[[], Found]) -> tuple[Outcome, list[Found]]:
 
 
 def _costing(outcome: Outcome, bounds: Outcome) -> Outcome:
-    """A verdict with what it took; beyond the bounds it is a failure whatever it was."""
+    """Add the cost to a verdict; beyond the bounds it is a failure in any case."""
     if bounds.verdict == "failure":
         return replace(bounds, detail=f"{bounds.detail}{outcome.detail}")
     return replace(outcome, seconds=bounds.seconds, grown_bytes=bounds.grown_bytes)

@@ -44,7 +44,7 @@ def unet() -> UNet:
 
 
 def exact_network() -> nn.Module:
-    """Integers in, integers everywhere, and scores of different classes that are never equal."""
+    """Return a network of integers in, integers everywhere, and scores of different classes that are never equal."""
     net = unet()
     integer_weights(net, 0, channels=CHANNELS, largest_input=LARGEST_SAMPLE)
     generator = torch.Generator().manual_seed(1)
@@ -59,7 +59,7 @@ def exact_network() -> nn.Module:
 
 
 def ordinary_network() -> nn.Module:
-    """Seeded weights that neither fade nor explode with depth."""
+    """Return a network with seeded weights that neither fade nor explode with depth."""
     net, generator = unet(), torch.Generator().manual_seed(0)
     with torch.no_grad():
         for layer in net.modules():
@@ -69,7 +69,7 @@ def ordinary_network() -> nn.Module:
 
 
 def write(net: nn.Module, name: str, output: OutputKind, folder: Path) -> None:
-    """One bundle, with a sample of random integers and its result on this machine's CPU."""
+    """Write one bundle, with a sample of random integers and its result on this machine's CPU."""
     buffer = io.BytesIO()
     export_onnx(net, buffer, CHANNELS, stride=4)
     network = prepare_network(onnx.load_from_string(buffer.getvalue()), name=f"doctor-{name}")

@@ -131,7 +131,7 @@ class FCDenseNet(nn.Module):
 
 
 def fc_densenet(name: int, in_channels: int, classes: int, *, up: Up = "same3") -> FCDenseNet:
-    """The published FC-DenseNet-56, -67 or -103."""
+    """Return the published FC-DenseNet-56, -67 or -103."""
     if name not in LAYERS:
         raise ValueError(f"there is FC-DenseNet-56, -67 and -103, not {name}")
     return FCDenseNet(in_channels, classes, layers=LAYERS[name], growth=GROWTH[name], up=up)

@@ -112,7 +112,7 @@ def assign(module: nn.Module, image: Tensor, largest: int, generator: torch.Gene
 
 
 def set_batch_norm(layer: nn.BatchNorm2d, generator: torch.Generator) -> None:
-    """Scale 1, integer shift."""
+    """Set scale 1, integer shift."""
     assert layer.running_mean is not None
     assert layer.running_var is not None
     layer.eps = BATCH_NORM_EPSILON
@@ -123,12 +123,14 @@ def set_batch_norm(layer: nn.BatchNorm2d, generator: torch.Generator) -> None:
 
 
 def same_corner(channels: int, output: int) -> list[int]:
-    """Input channels whose own filters read the same corner as this output's; all, when there are too few to tell."""
+    """Return input channels whose own filters read the same corner as this output's; all, if there are
+    too few to tell.
+    """
     return list(range(output % 4, channels, 4)) if channels >= 4 else list(range(channels))
 
 
 def set_corner_taps(taps: Tensor) -> None:
-    """Weight +1 at one corner of each filter (O, I, k, k): from one channel early and from one late in a Concat."""
+    """Set weight +1 at one corner of each filter (O, I, k, k): from one channel early and from one late in a Concat."""
     outputs, channels, height, width = taps.shape
     corners = [(0, 0), (0, width - 1), (height - 1, 0), (height - 1, width - 1)]
     for output in range(outputs):
@@ -140,14 +142,14 @@ def set_corner_taps(taps: Tensor) -> None:
 
 
 def set_all_taps(taps: Tensor) -> None:
-    """Weight +1 at every tap of one channel of each filter: strided, a transposed convolution hardly sums any."""
+    """Set weight +1 at every tap of one channel of each filter: strided, a transposed convolution hardly sums any."""
     for output in range(taps.shape[0]):
         sources = same_corner(taps.shape[1], output)
         taps[output, sources[output // 4 % len(sources)]] = 1
 
 
 def negative_places(taps: Tensor, *, transposed: bool) -> list[Tensor]:
-    """Per filter, the indices (into I, k, k) of zero taps that the farthest-travelling value never meets."""
+    """Return for each filter the indices (into I, k, k) of zero taps that the farthest-travelling value never meets."""
     outputs, channels, height, width = taps.shape
     corners_only = transposed or (height <= 2 and width <= 2)
     places = []
@@ -171,7 +173,7 @@ def add_negative_tap(taps: Tensor, allowed: list[Tensor], generator: torch.Gener
 
 @torch.no_grad()
 def bits_needed(module: nn.Module, image: Tensor) -> int:
-    """Bits of mantissa that every sum in every convolution fits in, whatever the order of its terms."""
+    """Return bits of mantissa that every sum in every convolution fits in, whatever the order of its terms."""
     bits = [0]
 
     def on_convolution(layer: nn.Module, inputs: Any) -> None:
@@ -188,7 +190,7 @@ def bits_needed(module: nn.Module, image: Tensor) -> int:
 
 
 def fraction_bits(x: Tensor) -> int:
-    """The smallest ``b`` for which every ``x * 2**b`` is an integer; 53 stands for more than float64 holds."""
+    """Return the smallest ``b`` for which every ``x * 2**b`` is an integer; 53 stands for more than float64 holds."""
     return next((b for b in range(53) if torch.equal(scaled := x * 2.0**b, scaled.round())), 53)
 
 

@@ -91,6 +91,6 @@ class ResNetUNet(nn.Module):
         return logits
 
     def upsample(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, 2H, 2W)."""
+        """Upsample (N, C, H, W) -> (N, C, 2H, 2W)."""
         centres = False if self.up == "bilinear" else None
         return interpolate(x, scale_factor=2, mode=self.up, align_corners=centres)

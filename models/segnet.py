@@ -22,7 +22,7 @@ WIDTH_OF_STAGE = (1, 2, 4, 8, 8)  # times the features: 64, 128, 256, 512, 512 i
 
 
 def stage(in_channels: int, widths: list[int]) -> nn.Sequential:
-    """3x3 convolutions with batch normalisation and ReLU: (N, C, H, W) -> (N, widths[-1], H, W)."""
+    """Return 3x3 convolutions with batch normalisation and ReLU: (N, C, H, W) -> (N, widths[-1], H, W)."""
     layers: list[nn.Module] = []
     for before, width in zip([in_channels, *widths], widths, strict=False):
         layers += [nn.Conv2d(before, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]

@@ -45,7 +45,7 @@ class Recipe:
 
 
 def label(image: np.ndarray) -> np.ndarray:
-    """The rule: (H, W, 3) uint8 -> (H, W) int64, 0 background and stroma, 1 haematoxylin (nuclei), 2 DAB.
+    """Apply the rule: (H, W, 3) uint8 -> (H, W) int64, 0 background and stroma, 1 haematoxylin (nuclei), 2 DAB.
 
     Each stain's optical density is smoothed a little and thresholded; where both pass, the one further above wins.
     """
@@ -60,12 +60,12 @@ def label(image: np.ndarray) -> np.ndarray:
 
 
 def normalise(image: np.ndarray) -> Tensor:
-    """(H, W, 3) uint8 -> (3, H, W) float32."""
+    """Normalise (H, W, 3) uint8 -> (3, H, W) float32."""
     return torch.from_numpy((image.astype(np.float32) / SCALE - MEAN) / STD).permute(2, 0, 1)
 
 
 def batch_of_crops(image: Tensor, labels: Tensor, recipe: Recipe, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Random crops, flipped, rotated and brightened: (N, 3, h, w) float32 and (N, h, w) int64."""
+    """Return random crops, flipped, rotated and brightened: (N, 3, h, w) float32 and (N, h, w) int64."""
     crops, targets = [], []
     for _ in range(recipe.batch):
         y, x = (int(rng.integers(0, size - recipe.crop_px + 1)) for size in labels.shape)
@@ -87,7 +87,9 @@ def train(
     recipe: Recipe,
     build: Callable[[], nn.Module] | None = None,
 ) -> nn.Module:
-    """``build`` makes another network than the recipe's U-Net; 3 channels in, as many out as there are classes."""
+    """Train; ``build`` makes another network than the recipe's U-Net; 3 channels in, as many out as
+    there are classes.
+    """
     torch.manual_seed(recipe.seed)
     torch.set_num_threads(1)  # sums in a fixed order: the seed decides the weights, not the number of cores
     rng = np.random.default_rng(recipe.seed)
@@ -112,7 +114,9 @@ def train(
 
 @torch.no_grad()
 def predict(net: nn.Module, image: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 -> labels (H, W) int64; the image is reflected up to a multiple of the network's stride."""
+    """Predict (H, W, 3) uint8 -> labels (H, W) int64; the image is reflected up to a multiple of the
+    network's stride.
+    """
     height, width = image.shape[:2]
     padded = pad(normalise(image)[None], (0, -width % 32, 0, -height % 32), mode="reflect")
     labels: np.ndarray = net(padded)[0, :, :height, :width].argmax(0).numpy()
@@ -120,7 +124,7 @@ def predict(net: nn.Module, image: np.ndarray) -> np.ndarray:
 
 
 def intersection_over_union(predicted: np.ndarray, labels: np.ndarray) -> list[float]:
-    """One figure a class."""
+    """Return one figure a class."""
     return [
         float(((predicted == k) & (labels == k)).sum() / ((predicted == k) | (labels == k)).sum())
         for k in range(len(CLASSES))

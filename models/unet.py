@@ -2,7 +2,7 @@
 
 The letters of the shape comments, here and in the neighbouring files:
 
-- ``N`` images in the batch, ``C`` channels, ``H`` rows, ``W`` columns of the tensor at hand;
+- ``N`` images in the batch, ``C`` channels, ``H`` rows, ``W`` columns of the current tensor;
 - ``f`` features at full resolution, ``K`` classes.
 
 How the decoder doubles the resolution decides how far the network sees:

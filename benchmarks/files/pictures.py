@@ -6,7 +6,7 @@ import numpy as np
 
 
 def tissue_like(size_px: int) -> np.ndarray:
-    """An image (H, W, 3) uint8 that compresses about as well as stained tissue: smooth shapes and some noise."""
+    """Return an image (H, W, 3) uint8 that compresses about as well as stained tissue: smooth shapes and some noise."""
     rng = np.random.default_rng(1)
     y, x = np.mgrid[0:size_px, 0:size_px].astype(np.float32)
     image = np.empty((size_px, size_px, 3), np.uint8)
@@ -18,7 +18,7 @@ def tissue_like(size_px: int) -> np.ndarray:
 
 
 def blobby_labels(size_px: int, classes: int = 5) -> np.ndarray:
-    """(H, W) uint8: smooth regions of about a hundred pixels with slightly ragged edges."""
+    """Return (H, W) uint8: smooth regions of about a hundred pixels with slightly ragged edges."""
     random = np.random.default_rng(0)
     best = np.full((size_px, size_px), -np.inf, np.float32)
     labels = np.zeros((size_px, size_px), np.uint8)
@@ -30,7 +30,7 @@ def blobby_labels(size_px: int, classes: int = 5) -> np.ndarray:
 
 
 def _smooth_field(random: np.random.Generator, size: int, period: int) -> np.ndarray:
-    """(size, size) float32: noise on a grid of ``period`` pixels, linearly interpolated."""
+    """Return (size, size) float32: noise on a grid of ``period`` pixels, linearly interpolated."""
     coarse = random.standard_normal((size // period + 2, size // period + 2), np.float32)
     whole, part = np.divmod(np.arange(size), period)
     weight = (part / period).astype(np.float32)

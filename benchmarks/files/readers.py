@@ -31,7 +31,7 @@ class Sweep:
     workers: int
 
     def spans(self) -> list[Span]:
-        """Boxes along one axis, kept within the image."""
+        """Return boxes along one axis, kept within the image."""
         starts = range(0, self.size_px, BOX_PX)
         return [Span(max(0, s - self.halo_px), min(self.size_px, s + BOX_PX + self.halo_px)) for s in starts]
 
@@ -51,7 +51,7 @@ Reader = Callable[[Sweep], Read]
 
 
 def exactile_sweep(sweep: Sweep) -> Read:
-    """With the cache that the plan asks for."""
+    """Read with the cache that the plan asks for."""
     begin = time.perf_counter()
     source = open_source(sweep.path, workers=sweep.workers)
     plan = ReadPlan(rows=sweep.spans(), columns=sweep.spans())
@@ -70,7 +70,7 @@ def exactile_sweep(sweep: Sweep) -> Read:
 
 
 def tifffile_page(sweep: Sweep) -> Read:
-    """The whole page by one call, into memory: what can be had when the image fits."""
+    """Read the whole page by one call, into memory: possible if the image fits."""
     begin = time.perf_counter()
     with tifffile.TiffFile(sweep.path) as tiff:
         pixels = tiff.pages[0].asarray(maxworkers=sweep.workers)
@@ -78,7 +78,7 @@ def tifffile_page(sweep: Sweep) -> Read:
 
 
 def tifffile_zarr(sweep: Sweep) -> Read:
-    """Boxes of tifffile's store, as its documentation reads parts of an image: through zarr."""
+    """Read boxes of tifffile's store, as its documentation reads parts of an image: through zarr."""
     import zarr
 
     begin = time.perf_counter()
@@ -91,7 +91,7 @@ def tifffile_zarr(sweep: Sweep) -> Read:
 
 
 def openslide_regions(sweep: Sweep) -> Read:
-    """``read_region`` in as many threads, made RGB as every script does."""
+    """Call ``read_region`` in as many threads, converted to RGB as every script does."""
     import openslide
 
     def read(box: Box) -> np.ndarray:
@@ -106,7 +106,7 @@ def openslide_regions(sweep: Sweep) -> Read:
 
 
 def zarr_whole(sweep: Sweep) -> Read:
-    """A zarr array by one call, into memory."""
+    """Read a zarr array by one call, into memory."""
     import zarr
 
     begin = time.perf_counter()
@@ -115,7 +115,7 @@ def zarr_whole(sweep: Sweep) -> Read:
 
 
 def zarr_boxes(sweep: Sweep) -> Read:
-    """A zarr array box by box."""
+    """Read a zarr array box by box."""
     import zarr
 
     begin = time.perf_counter()

@@ -39,7 +39,7 @@ def exactile_writer(compression: str, *, pyramid: bool, resumable: bool) -> Writ
 
 
 def tifffile_writer(compression: str, *, pyramid: bool) -> Writer:
-    """All levels from memory, one call each."""
+    """Return a writer of all levels from memory, one call each."""
     level = {"zlib": {"level": ZLIB_LEVEL}, "zstd": {"level": 1}}.get(compression)
 
     def write(path: Path, labels: np.ndarray) -> None:
@@ -62,7 +62,7 @@ def tifffile_writer(compression: str, *, pyramid: bool) -> Writer:
 
 
 def zarr_writer(*, pyramid: bool) -> Writer:
-    """All levels from memory by zarr, with its default compression (zstd)."""
+    """Return a writer of all levels from memory by zarr, with its default compression (zstd)."""
 
     def write(path: Path, labels: np.ndarray) -> None:
         import zarr

@@ -1,6 +1,6 @@
 """``python -m benchmarks.gpu_kit build | receive PART... | step-a | step-b | step-c | collect FOLDER``.
 
-README.md, which lies beside this file, says when to call what.
+README.md, beside this file, says when to call which.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def _receive(parts: list[Path]) -> int:
 
 
 def _step(step: str, results: Path, minutes: float) -> int:
-    """Exit status 1 where a check did not pass; all of them were tried."""
+    """Run a step; exit with 1 if a check did not pass. All of them are tried."""
     installed.use()
     from benchmarks.gpu_kit.machine import describe
 

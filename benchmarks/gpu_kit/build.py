@@ -39,7 +39,7 @@ def build(folder: Path = FOLDER) -> None:
 
 
 def _contents(scratch: Path) -> Iterator[list[Path]]:
-    """The files of each part. The first has all that the first step needs."""
+    """Yield the files of each part. The first has all that the first step needs."""
     print("Wheels ...", flush=True)
     small = wheels.small_wheels(scratch / "small")
     pycuda = wheels.build_pycuda(scratch / "pycuda")
@@ -52,7 +52,7 @@ def _contents(scratch: Path) -> Iterator[list[Path]]:
 
 
 def packed(files: list[Path], limit_bytes: int) -> list[list[Path]]:
-    """As few groups as first fit by decreasing size finds, none larger than the limit."""
+    """Pack into as few groups as first fit by decreasing size finds, none larger than the limit."""
     groups: list[list[Path]] = []
     for path in sorted(files, key=lambda path: path.stat().st_size, reverse=True):
         size = path.stat().st_size

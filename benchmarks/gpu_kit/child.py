@@ -16,7 +16,7 @@ from benchmarks.gpu_kit.rehearsal import prepare_process
 
 
 def main(request: str) -> int:
-    """The process's exit status: 1 where the check raised."""
+    """Return the process's exit status: 1 where the check raised."""
     function, arguments, folder, answer = json.loads(request)
     try:
         prepare_process()
@@ -31,13 +31,13 @@ def main(request: str) -> int:
 
 
 def named(function: str) -> Any:
-    """What ``package.module:name`` stands for."""
+    """Return the function for ``package.module:name``."""
     module, _, name = function.partition(":")
     return getattr(importlib.import_module(module), name)
 
 
 def plain(value: Any) -> Any:
-    """A number or an array of numpy, a path, as JSON has it."""
+    """Convert a number or an array of numpy, or a path, to a JSON value."""
     if hasattr(value, "tolist"):
         return value.tolist()
     if isinstance(value, Path):

@@ -1,4 +1,4 @@
-"""What steps brought back becomes results: ``benchmarks/results/gpu-step-*.json`` and ``.md``."""
+"""Turn what steps brought back into results: ``benchmarks/results/gpu-step-*.json`` and ``.md``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A network that is one CUDA kernel, in the place of TensorRT: the pipeline on a GPU without any engine installed.
+"""A network that is one CUDA kernel, in place of TensorRT: the pipeline on a GPU without any engine installed.
 
 What it computes is a 3 x 3 convolution of small integers, so ONNX Runtime's labels on the CPU are its oracle.
 """
@@ -31,7 +31,9 @@ _BLOCK = (32, 8)
 
 
 def box_model() -> DeployedModel:
-    """Class 1 where the sum of 3 x 3 grey samples exceeds THRESHOLD; ties go to class 0, as to arg max's first."""
+    """Return a model: class 1 where the sum of 3 x 3 grey samples exceeds THRESHOLD; ties go to class 0, as arg max
+    does.
+    """
     network = onnx.parser.parse_model(f"""
     <ir_version: 8, opset_import: ["" : 17]>
     box (float[1, 1, H, W] image) => (float[1, 2, H, W] scores)
@@ -44,7 +46,7 @@ def box_model() -> DeployedModel:
 def with_copy_engine(
     model: DeployedModel, folder: Path, tile: tuple[int, int], capability: tuple[int, int], *, batch: int = 1
 ) -> DeployedModel:
-    """``model`` with one "engine" for tiles of (height, width)."""
+    """Return ``model`` with one "engine" for tiles of (height, width)."""
     form = tile_form(model, tile, batch=batch)
     folder.mkdir(parents=True, exist_ok=True)
     engine = tensorrt_stand_in.build(
@@ -60,7 +62,9 @@ def with_copy_engine(
 
 @contextmanager
 def in_place_of_tensorrt(kernel: Kernel, binding: str) -> Iterator[None]:
-    """Engines run ``kernel`` in this process, on the binding of this name; the emulated GPU runs the network itself."""
+    """Run ``kernel`` for engines in this process, on the binding of this name; the emulated GPU runs the network
+    itself.
+    """
     if rehearsing():
         from tests.emulation.driver import load
 
@@ -91,7 +95,7 @@ class Kernel:
         self._function = ctypes.c_void_p()
 
     def enqueue(self, stream: int, work: Callable[[], None], reads: Sequence[Span], writes: Sequence[Span]) -> int:
-        """One launch over all tiles of the batch. CUDA's status."""
+        """Launch once over all tiles of the batch. Return CUDA's status."""
         if not self._function.value and (status := self._load()):
             return status
         (image, _), (labels, size) = reads[0], writes[0]
@@ -133,7 +137,7 @@ class Kernel:
 
 
 def compiled(capability: tuple[int, int], folder: Path) -> bytes:
-    """The kernel for this compute capability, by the toolkit's compiler."""
+    """Return the kernel for this compute capability, by the toolkit's compiler."""
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / "box_threshold.cubin"
     architecture = f"-arch=sm_{capability[0]}{capability[1]}"
@@ -142,6 +146,6 @@ def compiled(capability: tuple[int, int], folder: Path) -> bytes:
 
 
 def _extent(work: Callable[[], None]) -> tuple[int, int]:
-    """(height, width) of the inference's image."""
+    """Return (height, width) of the inference's image."""
     (_, _, shape, _), *_ = work._inputs  # noqa: SLF001  # the stand-in's record of one inference
     return shape[-3], shape[-2]  # (height, width, 1), or (batch, height, width, 1)

@@ -26,7 +26,7 @@ LEAST_SPINS, MOST_SPINS = 64, 4096
 
 
 def labels(binding: str, side: int, tile: int, batch: int, folder: Path) -> dict[str, Any]:
-    """Labels of odd sizes by the kernel, in tiles, against ONNX Runtime's on the CPU: all of them."""
+    """Compare labels of odd sizes by the kernel, in tiles, with those of ONNX Runtime on the CPU: all of them."""
     image = noise(side, side + 37)
     expected = segmented(box_model(), image, device="cpu")
     model = with_copy_engine(
@@ -40,7 +40,8 @@ def labels(binding: str, side: int, tile: int, batch: int, folder: Path) -> dict
 
 
 def overlap(binding: str, side: int, tile: int, milliseconds: float, folder: Path) -> dict[str, Any]:
-    """Time from the first copy in to the last copy out by that of the busiest stream; labels against numpy's.
+    """Measure the time from the first copy in to the last copy out, by that of the busiest stream; compare labels with
+    numpy.
 
     ``milliseconds`` is how long a tile computes (0: as fast as it can, which shows what the host sustains).
     """
@@ -78,7 +79,7 @@ def overlap(binding: str, side: int, tile: int, milliseconds: float, folder: Pat
 
 
 def sanitized(tool: str, side: int, folder: Path) -> dict[str, Any]:
-    """A short run under ``compute-sanitizer``: no error by this tool."""
+    """Run briefly under ``compute-sanitizer``: no error by this tool."""
     command = [sys.executable, "-m", "benchmarks.gpu_kit.copy_pipeline", str(side), str(folder)]
     if shutil.which("compute-sanitizer") is None:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -94,7 +95,7 @@ def sanitized(tool: str, side: int, folder: Path) -> dict[str, Any]:
 
 
 def spins_for(binding: str, tile: int, seconds: float, folder: Path) -> int:
-    """Spins with which the kernel takes about ``seconds`` for a tile: from two measured, on a straight line."""
+    """Return spins with which the kernel takes about ``seconds`` for a tile: from two measured, on a straight line."""
     with opened(binding) as device:
         kernel = Kernel(capability(binding), folder)
         with closing(device.stream()) as stream, closing(device.memory.allocate(2 * tile * tile)) as buffer:
@@ -121,7 +122,7 @@ class _Launch:
 
 
 def thresholded(image: np.ndarray) -> np.ndarray:
-    """The network's labels, (H, W), by numpy."""
+    """Return the network's labels, (H, W), by numpy."""
     height, width, _ = image.shape
     padded = np.pad(image[..., 0].astype(np.uint16), 1)
     sums = sum(padded[y : y + height, x : x + width] for y in range(3) for x in range(3))
@@ -129,17 +130,17 @@ def thresholded(image: np.ndarray) -> np.ndarray:
 
 
 def capability(binding: str) -> tuple[int, int]:
-    """Of the first GPU."""
+    """Return the compute capability of the first GPU."""
     return open_driver(binding).devices()[0].compute_capability
 
 
 def noise(height: int, width: int) -> np.ndarray:
-    """(H, W, 1) uint8."""
+    """Return (H, W, 1) uint8."""
     return np.random.default_rng(5).integers(0, 256, (height, width, 1), np.uint8)
 
 
 def segmented(model: Any, image: np.ndarray, *, device: str) -> np.ndarray:
-    """Labels, (H, W), by a session of its own."""
+    """Return labels, (H, W), by a session of its own."""
     sink = ArraySink()
     session = Session(model, device=device)
     try:
@@ -150,7 +151,7 @@ def segmented(model: Any, image: np.ndarray, *, device: str) -> np.ndarray:
 
 
 def main(side: int, folder: Path) -> int:
-    """What the sanitizer watches: several tiles on one binding. Exit status 1 where labels differ."""
+    """Run what the sanitizer watches: several tiles on one binding. Exit status 1 if labels differ."""
     from benchmarks.gpu_kit.rehearsal import prepare_process
 
     prepare_process()

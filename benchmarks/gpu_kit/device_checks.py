@@ -28,7 +28,7 @@ REPEATS = 5
 
 
 def environment(folder: Path) -> dict[str, Any]:
-    """Everything that the steps import, and where it came from."""
+    """Return everything that the steps import, and where it came from."""
     rows = []
     for name in (*NEEDED, *BINDINGS.values()):
         try:
@@ -45,7 +45,7 @@ def environment(folder: Path) -> dict[str, Any]:
 
 
 def device_tests(binding: str, folder: Path) -> dict[str, Any]:
-    """The project's tests of the device layer on this driver, by one binding."""
+    """Return the project's tests of the device layer on this driver, by one binding."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "default", "--maxfail=5"]
     selected = ["tests/gpu/test_cuda_device.py", "-k", binding]
     settings = {} if rehearsing() else {"EXACTILE_TEST_DRIVER": "real"}
@@ -57,7 +57,9 @@ def device_tests(binding: str, folder: Path) -> dict[str, Any]:
 
 
 def bandwidths(binding: str, mib: int, folder: Path) -> dict[str, Any]:
-    """GB/s of copies between pinned memory and the device, whole and by rows, one way and both at once; by events."""
+    """Measure GB/s of copies between pinned memory and the device, whole and by rows, one way and both at once; by
+    events.
+    """
     rows = []
     with opened(binding) as device, ExitStack() as stack:
         size = mib * MIB
@@ -82,7 +84,7 @@ def bandwidths(binding: str, mib: int, folder: Path) -> dict[str, Any]:
 
 
 def pinned_costs(binding: str, total_mib: int, folder: Path) -> dict[str, Any]:
-    """Milliseconds to pin and to release the same bytes in one piece, in 8 and in 64."""
+    """Measure milliseconds to pin and to release the same bytes in one piece, in 8 and in 64."""
     rows = []
     with opened(binding) as device:
         for pieces in (1, 8, 64):
@@ -104,7 +106,7 @@ def pinned_costs(binding: str, total_mib: int, folder: Path) -> dict[str, Any]:
 
 
 def captured_graphs(count: int, folder: Path) -> dict[str, Any]:
-    """``count`` captured graphs of one copy each: device memory and host time that each takes, and that all replay."""
+    """Measure ``count`` captured graphs of one copy each: device memory and host time of each, and that all replay."""
     with opened("cuda.bindings") as device, ExitStack() as stack:
         stream = stack.enter_context(closing(device.stream()))
         if not isinstance(stream, CapturingStream):
@@ -140,7 +142,9 @@ def captured_graphs(count: int, folder: Path) -> dict[str, Any]:
 
 
 def many_threads(binding: str, threads: int, folder: Path) -> dict[str, Any]:
-    """Threads that use one device at once, each with its own streams and buffers, get their own bytes back."""
+    """Check that threads that use one device at once, each with its own streams and buffers, get their
+    own bytes back.
+    """
     wrong: list[int] = []
     with opened(binding) as device:
 
@@ -169,7 +173,7 @@ def many_threads(binding: str, threads: int, folder: Path) -> dict[str, Any]:
 
 
 def beside_torch(binding: str, folder: Path) -> dict[str, Any]:
-    """Results of torch are the same before, while and after a device is used in its thread."""
+    """Check that results of torch are the same before, while and after a device is used in its thread."""
     import torch
 
     if rehearsing() or not torch.cuda.is_available():
@@ -190,7 +194,7 @@ def beside_torch(binding: str, folder: Path) -> dict[str, Any]:
 
 @contextmanager
 def opened(binding: str) -> Iterator[Device]:
-    """The first GPU by ``binding``, current in this thread."""
+    """Yield the first GPU by ``binding``, current in this thread."""
     device = open_driver(binding).open(0)
     try:
         with device.current():
@@ -208,7 +212,7 @@ def closing(owned: Any) -> Iterator[Any]:
 
 
 def timed(device: Device, stream: Stream, work: Any) -> float:
-    """Seconds of ``work`` on ``stream`` by events: the median of a few."""
+    """Return seconds of ``work`` on ``stream`` by events: the median of a few."""
     found = []
     with closing(device.event(timed=True)) as begin, closing(device.event(timed=True)) as end:
         for _ in range(REPEATS):
@@ -221,7 +225,7 @@ def timed(device: Device, stream: Stream, work: Any) -> float:
 
 
 def _both_ways(first: Stream, second: Stream, work: Any, other: Any) -> float:
-    """Seconds by the host's clock of both streams' work, begun together: the median of a few."""
+    """Return seconds by the host's clock of both streams' work, begun together: the median of a few."""
     found = []
     for _ in range(REPEATS):
         begin = time.perf_counter()

@@ -28,7 +28,7 @@ class Sampler(Protocol):
     source: str
 
     def peak_since_last(self) -> int:
-        """The most since this was called last, and now."""
+        """Return the most since this was called last, and now."""
 
 
 @contextmanager
@@ -39,7 +39,7 @@ def sampler() -> Iterator[Sampler]:
 
 
 class _Peak:
-    """Kept by one thread, asked for by another."""
+    """Kept by one thread, requested by another."""
 
     def __init__(self, used: Callable[[], int]) -> None:
         self._used, self._lock, self._peak = used, threading.Lock(), 0
@@ -101,7 +101,7 @@ class _Process:
 
 @contextmanager
 def _in_process() -> Iterator[_Process | None]:
-    """None where it cannot be had."""
+    """Yield a sampler in this process; None if there is none."""
     command = [sys.executable, "-m", "benchmarks.gpu_kit.device_memory"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as child:
         assert child.stdout is not None
@@ -121,7 +121,7 @@ def _sampling(peak: _Peak, ended: threading.Event) -> threading.Thread:
 
 
 def main() -> None:
-    """A line on standard input asks for the peak since the last one."""
+    """Answer each line on standard input with the peak since the last one."""
     import pynvml
 
     pynvml.nvmlInit()

@@ -1,7 +1,7 @@
-"""A step: checks one after the other, each in a process of its own and within its seconds.
+"""A step: checks one after the other, each in its own process and within its seconds.
 
 A check that fails, hangs or takes its process down is recorded, and the next one runs. The record is written again
-after each check, so that a step that is stopped leaves what it found.
+after each check, so that an interrupted step leaves what it found.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ Outcome = Literal["passed", "failed", "error", "out of time", "not run"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One function to run in a process of its own.
+    """One function to run in its own process.
 
     ``function`` is ``package.module:name``. It is called with ``arguments`` as keywords and ``folder``, a ``Path`` for
-    large files that all checks of a step share; it returns a dict of JSON values with ``passed`` (bool) and, where it
+    large files that all checks of a step share; it returns a dict of JSON values with ``passed`` (bool) and, if it
     makes a table, ``rows`` (a list of dicts: column to value). After ``seconds`` it is killed. ``keep`` names files in
     ``folder`` that are copied to the results.
     """
@@ -72,7 +72,9 @@ def run_step(
 
 
 def run_check(check: Check, folder: Path, seconds: float) -> dict[str, Any]:
-    """The check's entry in the record: name, outcome, seconds, what it returned, and its last words if it failed."""
+    """Return the check's entry in the record: name, outcome, seconds, what it returned, and its last words if it
+    failed.
+    """
     entry: dict[str, Any] = {"name": check.name, "function": check.function, "arguments": check.arguments}
     begin = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="check-") as scratch:
@@ -91,7 +93,7 @@ def run_check(check: Check, folder: Path, seconds: float) -> dict[str, Any]:
 
 
 def outcome(status: int | None, found: dict[str, Any]) -> Outcome:
-    """``status`` is the process's exit status; None where its time was over."""
+    """Return the outcome; ``status`` is the process's exit status, None if its time was over."""
     if status is None:
         return "out of time"
     if status or "passed" not in found:
@@ -100,7 +102,7 @@ def outcome(status: int | None, found: dict[str, Any]) -> Outcome:
 
 
 def not_run(check: Check) -> dict[str, Any]:
-    """The entry of a check that the step had no time for."""
+    """Return the entry of a check that the step had no time for."""
     entry = {"name": check.name, "function": check.function, "arguments": check.arguments}
     return entry | {"seconds": 0.0, "found": {}, "outcome": "not run"}
 
@@ -119,7 +121,7 @@ def _replace(path: Path, text: str) -> None:
 
 
 def _run(command: list[str], output: Any, seconds: float) -> int | None:
-    """Exit status; None where it was killed, with all that it started, after ``seconds``."""
+    """Return the exit status; None if it was killed, with all that it started, after ``seconds``."""
     child = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, cwd=ROOT, start_new_session=True)
     try:
         return child.wait(timeout=seconds)

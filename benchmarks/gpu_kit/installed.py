@@ -45,12 +45,12 @@ def receive(part: Path, home: Path = HOME) -> str:
 
 
 def kit(home: Path = HOME) -> dict[str, str]:
-    """What the received kit was built from; empty before a part came."""
+    """Return what the received kit was built from; empty before a part came."""
     return dict(Manifest.load(home).kit) if (home / MANIFEST).exists() else {}
 
 
 def has_runtime(home: Path = HOME) -> bool:
-    """Whether ONNX Runtime with CUDA is there."""
+    """Return whether ONNX Runtime with CUDA is there."""
     return (home / RUNTIME / "onnxruntime" / "__init__.py").exists()
 
 

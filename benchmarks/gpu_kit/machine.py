@@ -22,7 +22,7 @@ _SOURCE = ("runtime", "converters", "benchmarks", "models", "tests")
 
 
 def describe() -> dict[str, Any]:
-    """JSON values."""
+    """Return JSON values."""
     found = {name: value for name, value in machine().items() if name != "packages"}
     return {
         "commit": revision() if shutil.which("git") else "",
@@ -35,13 +35,15 @@ def describe() -> dict[str, Any]:
 
 
 def nvidia_smi(query: str) -> list[str]:
-    """A line of comma-separated values for each GPU; none where there is no ``nvidia-smi``."""
+    """Return a line of comma-separated values for each GPU; none where there is no ``nvidia-smi``."""
     text = _output("nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader")
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def source_digest() -> str:
-    """The first digits of a hash of all Python, C++ and CUDA files of the project: what ran, where git does not say."""
+    """Return the first digits of a hash of all Python, C++ and CUDA files of the project: what ran, where git does not
+    say.
+    """
     digest = hashlib.sha256()
     for path in sorted(_source_files()):
         digest.update(f"{path.relative_to(ROOT)}\0".encode())
@@ -60,7 +62,7 @@ def _last_line(*command: str) -> str:
 
 
 def _output(*command: str) -> str:
-    """What the command prints; "" where it is missing or fails."""
+    """Return what the command prints; "" where it is missing or fails."""
     if shutil.which(command[0]) is None:
         return ""
     done = subprocess.run(list(command), capture_output=True, text=True, check=False)

@@ -85,7 +85,9 @@ SUBJECTS = {
 
 
 def module(name: str) -> nn.Module:
-    """The network as a torch module on the CPU, in eval mode. Raises KeyError for the trained one, which has none."""
+    """Return the network as a torch module on the CPU, in eval mode. Raises KeyError for the trained one, which has
+    none.
+    """
     subject = SUBJECTS[name]
     torch.manual_seed(0)
     made = subject.make_small() if rehearsing() else subject.make()

@@ -31,7 +31,7 @@ TRAINED_SCALE = Normalization(scale=(255.0,), mean=(0.5,), std=(0.25,))
 
 
 def onnx_file(name: str, folder: Path) -> Path:
-    """``image`` (N, C, H, W) float32 -> ``logits`` (N, K, H, W), made if it is not there."""
+    """Return ``image`` (N, C, H, W) float32 -> ``logits`` (N, K, H, W), created if it does not exist."""
     if name == TRAINED:
         return ROOT / "models" / "stain_unet.onnx"
     path = _place(folder) / f"{_file_name(name)}.onnx"
@@ -43,7 +43,7 @@ def onnx_file(name: str, folder: Path) -> Path:
 
 
 def model(name: str, folder: Path, *, output: Output = "labels", precision: Literal["fp32", "fp16"] = "fp32"):
-    """The network deployed for uint8 images, made if it is not in ``folder``."""
+    """Return the network deployed for uint8 images, made if it is not in ``folder``."""
     path = _place(folder) / f"{_file_name(name)}-{output}-{precision}.pickle"
     if not path.exists():
         network = prepare_network(onnx.load(onnx_file(name, folder)), name=name)
@@ -55,7 +55,7 @@ def model(name: str, folder: Path, *, output: Output = "labels", precision: Lite
 
 
 def normalization(name: str) -> Normalization:
-    """What is done to samples before the network sees them."""
+    """Return what is done to samples before the network sees them."""
     if name == TRAINED:
         return TRAINED_SCALE
     return Normalization() if is_integer(name) else SCALE
@@ -106,7 +106,7 @@ def _file_name(name: str) -> str:
 
 
 def _appear(path: Path, content: bytes) -> None:
-    """Another process may be making it, too: whoever is last has written the same."""
+    """Write a file that appears complete: another process may write the same."""
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     part.write_bytes(content)
     part.replace(path)

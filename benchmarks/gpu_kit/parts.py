@@ -43,14 +43,14 @@ class Manifest:
 
     @classmethod
     def load(cls, folder: Path) -> Manifest:
-        """Raises DamagedPartError."""
+        """Read the manifest. Raises DamagedPartError."""
         try:
             return cls(**json.loads((folder / MANIFEST).read_text()))
         except (OSError, ValueError, TypeError) as error:
             raise DamagedPartError(f"{folder} is no part of the kit: {error}") from error
 
     def check(self, folder: Path) -> None:
-        """Raises DamagedPartError where a file is missing or has other bytes."""
+        """Check all files. Raises DamagedPartError if one is missing or has other bytes."""
         for name, digest in self.files.items():
             path = folder / name
             if not path.exists():
@@ -109,7 +109,7 @@ def sha256(path: Path) -> str:
 
 
 def size_of(folder: Path) -> int:
-    """Bytes of all files in it."""
+    """Return bytes of all files in it."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 

@@ -25,7 +25,9 @@ Picture = NDArray[np.uint8]
 
 
 def picture(name: str, height: int, width: int) -> Picture:
-    """(height, width, 3) uint8 for a network: a stained section with noise, or small integers, different everywhere."""
+    """Return (height, width, 3) uint8 for a network: a stained section with noise, or small integers, different
+    everywhere.
+    """
     random = np.random.default_rng(0)
     if is_integer(name):
         return random.integers(0, LARGEST_INTEGER + 1, (height, width, 3), dtype=np.uint8)
@@ -35,7 +37,7 @@ def picture(name: str, height: int, width: int) -> Picture:
 
 
 def jpeg_tiff(side: int, folder: Path) -> Path:
-    """A tiled JPEG BigTIFF as slides are, made if it is not in ``folder``."""
+    """Return a tiled JPEG BigTIFF as slides are, made if it is not in ``folder``."""
     path = folder / f"slide-{side}.tif"
     if path.exists():
         return path
@@ -62,13 +64,13 @@ def jpeg_tiff(side: int, folder: Path) -> Path:
 
 
 def make_slides(sides: list[int], folder: Path) -> dict[str, object]:
-    """A check: writes the images of the step."""
+    """Return a check: writes the images of the step."""
     rows = [{"side": side, "MiB": jpeg_tiff(side, folder).stat().st_size / (1 << 20)} for side in sides]
     return {"passed": True, "rows": rows}
 
 
 def _tissue(height: int, width: int) -> Picture:
-    """A stained section, mirrored again and again."""
+    """Return a stained section, mirrored again and again."""
     section = data.immunohistochemistry()
     return np.pad(
         section, [(0, max(0, height - len(section))), (0, max(0, width - section.shape[1])), (0, 0)], "reflect"

@@ -21,7 +21,7 @@ DEVICE = "cuda:0"
 
 @contextmanager
 def gpu_session(model: DeployedModel, binding: Binding = "pycuda", **options: Any) -> Iterator[Session]:
-    """A session on the first GPU and ``binding``, closed afterwards; ``options`` as those of ``Session``."""
+    """Yield a session on the first GPU and ``binding``, closed afterwards; ``options`` as those of ``Session``."""
     stand_in_for_cuda()
     os.environ[VARIABLE] = binding
     session = Session(model, device=DEVICE, engine="onnxruntime", **options)

@@ -1,4 +1,4 @@
-"""The kit on a machine without a GPU: the emulated driver, and ONNX Runtime's CPU provider in the place of CUDA's.
+"""The kit on a machine without a GPU: the emulated driver, and ONNX Runtime's CPU provider in place of CUDA's.
 
 A rehearsal shows that every step starts, finds its files and ends; nothing about a GPU follows from it.
 """
@@ -10,7 +10,7 @@ import os
 VARIABLE = "EXACTILE_GPU_KIT_REHEARSAL"
 """Set to 1 for a rehearsal."""
 MEMORY_BYTES = 2 << 30
-"""Of the emulated GPU."""
+"""Memory of the emulated GPU."""
 
 
 def rehearsing() -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 
 def markdown(record: dict[str, Any]) -> str:
-    """Title, machine, a table of checks, a table for each check that made rows, the errors in full."""
+    """Return title, machine, a table of checks, a table for each check that made rows, the errors in full."""
     checks = record["checks"]
     passed = sum(entry["outcome"] == "passed" for entry in checks)
     blocks = [
@@ -25,12 +25,12 @@ def markdown(record: dict[str, Any]) -> str:
 
 
 def describe(machine: dict[str, Any]) -> str:
-    """One line a fact."""
+    """Return one line a fact."""
     return "\n".join(f"- {name}: {_cell(value)}" for name, value in machine.items())
 
 
 def overview(entry: dict[str, Any]) -> dict[str, Any]:
-    """The check's row: its plain values, but no tables."""
+    """Return the check's row: its plain values, but no tables."""
     found = entry["found"]
     skipped = {"passed", "rows"}
     values = [f"{name} {_cell(value)}" for name, value in found.items() if name not in skipped and _is_plain(value)]
@@ -43,7 +43,7 @@ def overview(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Columns in the order in which they first appear; "" without rows."""
+    """Return columns in the order in which they first appear; "" without rows."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     if not columns:
         return ""

@@ -11,7 +11,7 @@ TOOLS = ("memcheck", "racecheck", "synccheck")
 
 
 def checks() -> list[Check]:
-    """In the order of what matters most: first whether anything runs at all."""
+    """Return the checks, the most important first: whether anything runs at all."""
     small = rehearsing()
     side, tile, mib = (600, 256, 4) if small else (8192, 1024, 256)
     found = [Check(name="environment", function=f"{DEVICE}:environment", seconds=30)]
@@ -49,7 +49,7 @@ def checks() -> list[Check]:
 
 
 def _once(side: int, tile: int, mib: int) -> list[Check]:
-    """What matters less, or is shown by one binding."""
+    """Return the less important checks, or those for one binding."""
     return [
         Check(
             name="labels by a kernel, batches of 3",

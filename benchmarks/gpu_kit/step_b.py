@@ -11,7 +11,7 @@ NETWORKS = FLOATING[1:]
 
 
 def checks() -> list[Check]:
-    """What matters most comes first: a step that runs out of time leaves out the rest."""
+    """Return the checks, the most important first: a step that runs out of time leaves out the rest."""
     return [
         *(_plans(binding, [TRAINED]) for binding in (BINDINGS, PYCUDA)),
         _check("doctor", "command_line:doctor", 40, seconds=30),

@@ -15,7 +15,7 @@ AUTO: Plan = ("auto", None)
 
 
 def checks() -> list[Check]:
-    """What matters most comes first: a step that runs out of time leaves out the rest."""
+    """Return the checks, the most important first: a step that runs out of time leaves out the rest."""
     own = sizes()
     others = [name for name in FLOATING if name not in {FIRST, *SLOW}]
     return [
@@ -42,7 +42,7 @@ def checks() -> list[Check]:
 
 
 def _file_to_file(name: str, side: int, plans: list[Plan]) -> Check:
-    # The plan that is chosen by itself may be too large for a library; then there are figures all the same.
+    # The plan that is chosen by itself may be too large for a library; the figures are still measured then.
     arguments = {"name": name, "side": side, "binding": BINDING, "plans": plans, "otherwise": _tiles()[-1]}
     return Check(
         name=f"file to file, {name}",

@@ -25,7 +25,7 @@ SMALL = (
 """Not there, or of another version; of the versions that are installed here, which the tests ran with."""
 ONNX_RUNTIME = "onnxruntime-gpu==1.31.1"
 NOT_NEEDED = ("libonnxruntime_providers_tensorrt.so", "libonnxruntime.so")
-"""Beginnings of file names: TensorRT is not there, and Python's extension has the library in itself."""
+"""Beginnings of file names: TensorRT is omitted, and Python's extension has the library in itself."""
 
 
 class MissingToolError(RuntimeError):
@@ -33,12 +33,12 @@ class MissingToolError(RuntimeError):
 
 
 def contents() -> dict[str, str]:
-    """What a kit that is built now has in it."""
+    """Return the contents of a kit that is built now."""
     return {"python": PYTHON, "wheels": ", ".join(_pinned()), "onnxruntime": ONNX_RUNTIME, "pycuda": PYCUDA}
 
 
 def small_wheels(folder: Path) -> list[Path]:
-    """Wheels of ``SMALL``."""
+    """Return wheels of ``SMALL``."""
     return download(tuple(_pinned()), folder)
 
 
@@ -55,14 +55,14 @@ def download(requirements: tuple[str, ...], folder: Path) -> list[Path]:
 
 
 def build_pycuda(folder: Path) -> list[Path]:
-    """A wheel of pycuda for the machine's Python, and its source."""
+    """Return a wheel of pycuda for the machine's Python, and its source."""
     script = ROOT / "tests" / "emulation" / "build_pycuda.py"
     subprocess.run([matching_python(), str(script), "--wheel", str(folder)], check=True)
     return sorted(folder.glob("[pP]y[cC][uU][dD][aA]-*"))
 
 
 def matching_python() -> str:
-    """A Python of the machine's version: EXACTILE_GPU_KIT_PYTHON, or found. Raises MissingToolError."""
+    """Return a Python of the machine's version: EXACTILE_GPU_KIT_PYTHON, or found. Raises MissingToolError."""
     for candidate in _candidates():
         if _version(candidate) == PYTHON:
             return candidate
@@ -73,7 +73,7 @@ def matching_python() -> str:
 
 
 def unpacked_onnx_runtime(folder: Path) -> Path:
-    """The package's folder as it lies in site-packages, without what is not needed."""
+    """Return the package's folder as it lies in site-packages, without what is not needed."""
     wheels, target = folder / "wheels", folder / "onnxruntime-gpu"
     (wheel,) = download((ONNX_RUNTIME,), wheels)
     with zipfile.ZipFile(wheel) as archive:
@@ -95,7 +95,9 @@ def _candidates() -> Iterator[str]:
 
 
 def _version(python: str) -> str | None:
-    """Major and minor; None for what does not run, as pyenv's shims of versions that are not chosen."""
+    """Return major and minor version; None for what does not run, such as pyenv's shims of versions that are not
+    chosen.
+    """
     code = "import sys; print('.'.join(map(str, sys.version_info[:2])))"
     try:
         done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=False)

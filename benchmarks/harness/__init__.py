@@ -1,10 +1,10 @@
-"""What every benchmark here shares.
+"""Shared parts of the benchmarks.
 
 ::
 
     machine.py   what a figure was measured on
     turns.py     ways of doing the same take turns; ratios to the fastest of a round
-    worker.py    a piece of work in a process of its own: its peak memory, its interpreter, its versions
+    worker.py    work in its own process: its peak memory, its interpreter, its versions
     record.py    tables as JSON and as Markdown
     plot.py      pictures beside them
     part.py      the command line of one part

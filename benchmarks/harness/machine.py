@@ -10,7 +10,7 @@ PACKAGES = ("numpy", "onnxruntime", "torch", "tifffile", "imagecodecs", "zarr")
 
 
 def versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:
-    """Of those that are installed."""
+    """Return the versions of the installed ones of ``packages``."""
     found = {}
     for name in packages:
         try:
@@ -21,7 +21,7 @@ def versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:
 
 
 def machine() -> dict[str, object]:
-    """Processor, cores that this process may use, memory, kernel, Python, packages."""
+    """Return processor, cores that this process may use, memory, kernel, Python, packages."""
     from exactile.architecture import processor_name  # peers' environments, which ask for versions, lack it
 
     return {
@@ -35,7 +35,7 @@ def machine() -> dict[str, object]:
 
 
 def describe_machine(found: dict[str, object]) -> str:
-    """One line of what ``machine`` found."""
+    """Return one line of what ``machine`` found."""
     packages = ", ".join(f"{name} {number}" for name, number in dict(found["packages"]).items())
     return (
         f"{found['processor']}, {found['cores']} cores, {found['memory_gib']} GiB; {found['system']}; "

@@ -34,7 +34,7 @@ def run_part(measure: Callable[[argparse.Namespace], Iterable[Record]], parser: 
 
 
 def _others(options: argparse.Namespace, parser: argparse.ArgumentParser) -> list[str]:
-    """Options given that make a trial, as they are typed."""
+    """Return options given that make a trial, as they are typed."""
     return [
         f"--{name.replace('_', '-')}{_typed(value)}"
         for name, value in vars(options).items()
@@ -43,7 +43,7 @@ def _others(options: argparse.Namespace, parser: argparse.ArgumentParser) -> lis
 
 
 def _typed(value: object) -> str:
-    """Behind the option's name: nothing for a flag."""
+    """Return what follows the option's name: nothing for a flag."""
     if value is True:
         return ""
     return f" {' '.join(map(str, value)) if isinstance(value, list) else value}"

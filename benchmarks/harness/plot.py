@@ -32,7 +32,7 @@ class Bar:
 
 
 def bars(path: Path, title: str, found: Sequence[Bar], *, x: str) -> None:
-    """One bar a way, the shortest on top; hatched where some labels differ."""
+    """Draw one bar a way, the shortest on top; hatched where some labels differ."""
     plt = _pyplot()
     ordered = sorted(found, key=lambda bar: -bar.value)
     figure, axis = plt.subplots(figsize=(10.5, 1.2 + 0.29 * len(ordered)), layout="constrained")
@@ -53,7 +53,7 @@ def bars(path: Path, title: str, found: Sequence[Bar], *, x: str) -> None:
 def curves(
     path: Path, title: str, lines: Mapping[str, Sequence[tuple[float, float]]], *, x: str, y: str, log: bool = True
 ) -> None:
-    """Named lines of (x, y)."""
+    """Draw named lines of (x, y)."""
     plt = _pyplot()
     figure, axis = plt.subplots(figsize=(7.5, 4.6), layout="constrained")
     for name, line in lines.items():

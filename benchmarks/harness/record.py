@@ -59,7 +59,7 @@ class Record:
         return " ".join(filter(None, ["python -m", f"benchmarks.{self.module or self.part}", self.arguments]))
 
     def save(self, folder: Path) -> Path:
-        """Write ``<part>.json``, ``<part>.md`` and the pictures; the Markdown's path."""
+        """Write ``<part>.json``, ``<part>.md`` and the pictures; return the Markdown's path."""
         folder.mkdir(parents=True, exist_ok=True)
         found = machine()
         for name, draw in self.pictures.items():
@@ -83,7 +83,9 @@ class Record:
 
 
 def revision() -> str:
-    """The commit that was measured, with a plus where files other than results differ; empty outside a repository."""
+    """Return the commit that was measured, with a plus if files other than results differ; empty
+    outside a repository.
+    """
     commit = _git("rev-parse", "--short", "HEAD")
     changed = _git("status", "--porcelain", "--", ".", ":(exclude)benchmarks/results", ":(exclude)docs/*.png")
     return commit + ("+" if changed else "")
@@ -103,5 +105,5 @@ def _shown(cell: Cell, form: str) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Numbers of numpy."""
+    """Convert numbers of numpy."""
     return value.item()

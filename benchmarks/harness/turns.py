@@ -34,13 +34,13 @@ def in_turn(
 
 
 def floor_of(seconds: Seconds, names: Iterable[str]) -> list[float]:
-    """The fastest of ``names`` in every round."""
+    """Return the fastest of ``names`` in every round."""
     chosen = [seconds[name] for name in names]
     return [min(times) for times in zip(*chosen, strict=True)]
 
 
 def ratios(taken: Sequence[float], floor: Sequence[float]) -> list[float]:
-    """By the floor of the same round."""
+    """Divide by the floor of the same round."""
     return [one / other for one, other in zip(taken, floor, strict=True)]
 
 
@@ -49,5 +49,5 @@ def median_ratio(taken: Sequence[float], floor: Sequence[float]) -> float:
 
 
 def spread(values: Sequence[float]) -> str:
-    """The least and the greatest: how far a median can be trusted."""
+    """Return the least and the greatest: how far a median can be trusted."""
     return f"{min(values):.2f} to {max(values):.2f}"

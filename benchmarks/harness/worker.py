@@ -1,4 +1,4 @@
-"""A piece of work in a process of its own: peak memory is that work's alone, and versions can differ."""
+"""Run work in its own process: peak memory is that work's alone, and versions can differ."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 LAST_WORDS = 1500
-"""Characters of a failed worker's standard error that are told."""
+"""Characters of a failed worker's standard error in the message."""
 
 
 class WorkerError(RuntimeError):
@@ -20,7 +20,8 @@ class WorkerError(RuntimeError):
 
 
 def run_worker(module: str, request: dict[str, Any], *, python: str | Path = sys.executable, timeout_s: float = 3600):
-    """``python -m module`` in the repository, ``request`` as JSON on its standard input; the JSON of its last line.
+    """Run ``python -m module`` in the repository, ``request`` as JSON on its standard input; return the JSON of its
+    last line.
 
     Raises WorkerError.
     """
@@ -47,11 +48,11 @@ def compile_packages() -> None:
 
 
 def peak_bytes() -> int:
-    """The most resident memory that this process had since it started."""
+    """Return the most resident memory that this process had since it started."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
-    raise RuntimeError("this system does not tell a process's peak memory")
+    raise RuntimeError("this system does not report a process's peak memory")
 
 
 def resident_bytes() -> int:

@@ -81,7 +81,7 @@ def add_rows(table: Table, network: Path, folder: Path, side: int, count: int, *
 
 
 def write_images(folder: Path, side: int, count: int) -> None:
-    """Parts of a stained section, each another one."""
+    """Write parts of a stained section, all different."""
     folder.mkdir(parents=True)
     section = tissue(2 * side + count)
     for number in range(count):
@@ -100,7 +100,7 @@ def run(name: str, network: Path, images: Path, labels: Path) -> None:
 
 
 def other_labels(one: Path, other: Path) -> int:
-    """Raises AssertionError where an image is missing."""
+    """Count the labels that differ. Raises AssertionError if an image is missing."""
     names = sorted(path.name for path in one.glob("*.tif"))
     assert names == sorted(path.name for path in other.glob("*.tif")), "not the same images"
     return sum(int(np.count_nonzero(tifffile.imread(one / name) != tifffile.imread(other / name))) for name in names)

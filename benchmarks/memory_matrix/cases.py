@@ -46,7 +46,7 @@ class Case:
 
 
 def covering(seed: int = 0) -> Iterator[Case]:
-    """Combinations that hold every pair of choices that can occur; greedy, and the same for the same seed."""
+    """Yield combinations that hold every pair of choices that can occur; greedy, and the same for the same seed."""
     possible = [
         case for choice in product(*AXES.values()) if (case := Case(**dict(zip(AXES, choice, strict=True)))).possible
     ]

@@ -35,7 +35,7 @@ APERIO = "Aperio Image Library v11.2.1\r\n{0}x{1} (256x256) JPEG/RGB Q=85|AppMag
 
 @dataclass(slots=True, kw_only=True)
 class Inputs:
-    """Images of ``height`` x ``width`` pixels, RGB uint8, and networks, in ``folder``. Made when first asked for.
+    """Images of ``height`` x ``width`` pixels, RGB uint8, and networks, in ``folder``. Created at the first request.
 
     All hold the same pixels, but for ``palette``, which has colours of its own.
     """
@@ -52,7 +52,7 @@ class Inputs:
         return path
 
     def network(self, name: str) -> Path:
-        """The ONNX file."""
+        """Return the ONNX file."""
         if name == "stain_unet":
             return ROOT / "models" / "stain_unet.onnx"
         path = self.folder / f"{name}.onnx"
@@ -63,7 +63,7 @@ class Inputs:
         return path
 
     def bundle(self, name: str, options: tuple[str, ...]) -> Path:
-        """Converted with ``options``."""
+        """Return a bundle converted with ``options``."""
         path = self.folder / ("_".join([name, *options]).replace("--", "").replace("/", "") + ".bundle")
         if not path.exists():
             command = [sys.executable, "-m", "exactile", "convert", str(self.network(name)), "-o", str(path), *options]
@@ -72,7 +72,7 @@ class Inputs:
 
     @property
     def pixels(self) -> np.ndarray:
-        """As the JPEG tiles decode: smooth blots with noise, and white at the right."""
+        """Return the pixels as the JPEG tiles decode: smooth blots with noise, and white at the right."""
         if self._pixels is None:
             self._pixels = tifffile.imread(self.image("JPEG tiles"))
         return self._pixels

@@ -1,4 +1,4 @@
-"""Run one command and tell the most resident memory that it had: the kernel's figure, for that process alone.
+"""Run one command and report its peak resident memory: the kernel's figure, for that process alone.
 
 ``python -S -E launch.py``: a request as JSON on standard input, the answer as JSON on standard output. The kernel
 counts for a child what its parent had when it was started, so the parent has to be small: this one imports little.
@@ -15,7 +15,7 @@ import time
 
 
 def launch(command: list[str], *, environment: dict[str, str], kill_at: tuple[str, int] | None) -> dict[str, object]:
-    """``kill_at``: a file, and the bytes from which on the command is killed."""
+    """Run the command. ``kill_at``: a file, and the bytes from which on the command is killed."""
     own_peak_bytes = _peak_bytes(os.getpid())
     with open("out", "w+b") as out, open("err", "w+b") as err:  # noqa: PTH123 -- pathlib would be half of this process
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=environment)

@@ -33,7 +33,7 @@ COPIES = 3
 """Images of a run of many."""
 
 JOURNAL_BYTES = 3000
-"""A run that is to be resumed is killed when its journal is so long."""
+"""Length of the journal at which a run is killed, to be resumed."""
 
 _UNITS = {"KiB": 1 / 1024, "MiB": 1, "GiB": 1024}
 
@@ -67,7 +67,7 @@ class Trials:
     _references: dict[tuple[str, ...], np.ndarray] = field(default_factory=dict, init=False)
 
     def run(self, case: Case) -> Iterator[Outcome]:
-        """The runs of a combination. Raises MeasureError."""
+        """Yield the runs of a combination. Raises MeasureError."""
         least = self._least(case)
         for times in TIMES:
             answer = self._run(case, budget_mib=least * times)
@@ -86,7 +86,7 @@ class Trials:
             )
 
     def _least(self, case: Case) -> float:
-        """The least budget in MiB that is accepted: what the refusals ask for."""
+        """Return the least budget in MiB that is accepted: what the refusals ask for."""
         budget_mib = NOTHING / MIB
         for _ in range(MOST_REFUSALS):
             answer = self._run(case, budget_mib=budget_mib)
@@ -100,7 +100,7 @@ class Trials:
             # Of many images, each may take all but the share that the one before still holds.
             share = 1 - 1 / OVERLAP_SHARE if case.option == "many" else 1
             budget_mib = max(asked_mib / share, budget_mib + 0.1)
-        raise MeasureError(f"{case}: {budget_mib:.0f} MiB are asked for, and refused")
+        raise MeasureError(f"{case}: {budget_mib:.0f} MiB were requested and refused")
 
     def _run(self, case: Case, *, budget_mib: float) -> dict:
         for path in self.folder.iterdir():
@@ -149,7 +149,7 @@ class Trials:
         ]
 
     def _model(self, case: Case) -> tuple[Path, list[str]]:
-        """The model, and the options that go with it."""
+        """Return the model, and the options that go with it."""
         options = self._model_options(case)
         name = "unet" if case.network == "wider bundle" else "stain_unet"
         return (
@@ -170,7 +170,7 @@ class Trials:
         return self.folder / f"result.{case.sink}"
 
     def _check(self, case: Case) -> None:
-        """The result is that of one whole pass within no budget. Raises MeasureError."""
+        """Check that the result is that of one whole pass without a budget. Raises MeasureError."""
         kind = case.option if case.option in ("raw", "statistics", "reflect") else ""
         key = (case.network.replace("ONNX", "bundle"), case.source if case.source == "palette" else "", kind)
         found = _read(self._target(case))
@@ -211,7 +211,7 @@ def _launch(command: list[str], folder: Path, kill_at: tuple[str, int] | None = 
 
 
 def _told(text: str) -> dict:
-    """The summary; of many images, that of the largest prediction."""
+    """Return the summary; of many images, that of the largest prediction."""
     found = json.loads(text)
     return max(found, key=lambda one: one["predicted_memory_bytes"]) if isinstance(found, list) else found
 

@@ -55,7 +55,7 @@ class FreeLease:
 
 
 def run(request: dict) -> dict:
-    """One run of ``image`` into ``output`` within ``memory_bytes``, by tiles of ``tile``.
+    """Return one run of ``image`` into ``output`` within ``memory_bytes``, by tiles of ``tile``.
 
     ``cores``: as on a machine with so many, if there are. ``metered``: with what it does one thing after the other.
     """

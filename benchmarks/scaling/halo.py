@@ -30,7 +30,7 @@ NOTE = (
 
 
 def networks() -> dict[str, tuple[Callable[[], nn.Module], int]]:
-    """What to build, and the exact tile: the paper's for FC-DenseNet."""
+    """Return what to build, and the exact tile: the paper's for FC-DenseNet."""
     found: dict[str, tuple[Callable[[], nn.Module], int]] = {
         f"U-Net, 16 features, depth {depth}": (lambda depth=depth: unet(16, depth), 1024) for depth in (1, 2, 3, 4)
     }
@@ -43,7 +43,7 @@ def densenet() -> nn.Module:
 
 
 def naive(model: DeployedModel, image: np.ndarray, side: int) -> tuple[float, np.ndarray]:
-    """Tiles without halo, each computed as if it were an image: seconds, labels."""
+    """Run tiles without halo, each computed as if it were an image; return seconds and labels."""
     height, width = image.shape[:2]
     engine = OnnxRuntimeEngine(
         model.graph,

@@ -30,7 +30,7 @@ Curves = dict[str, list[tuple[float, float]]]
 
 
 def measure(ask: Ask, place: Path, sides: list[int], rounds: int) -> tuple[Table, Curves]:
-    """The table, and for each way its (side, peak MiB)."""
+    """Return the table, and for each way its (side, peak MiB)."""
     table = Table(title="Against the image's size", columns=COLUMNS, note=NOTE)
     chosen = {entry.title: entry for entry in entries(FEATURES) if entry.title in WAYS}
     memory: Curves = {title: [] for title in WAYS}

@@ -28,7 +28,7 @@ FREE = (
 
 
 def bounded(place: Path, sides: list[int]) -> Table:
-    """The command line on JPEG BigTIFFs, with a small network."""
+    """Measure the command line on JPEG BigTIFFs, with a small network."""
     note = f"`--memory {BUDGET_BYTES >> 30}GiB`; JPEG TIFF, RGB; the U-Net has 8 features and depth 1."
     table = Table(title="Large images within a budget", columns=BOUNDED, note=note)
     model = onnx_file(place, "unet_d1_rgb")
@@ -55,7 +55,7 @@ def bounded(place: Path, sides: list[int]) -> Table:
 
 
 def free(place: Path, sides: list[int], outputs: list[str]) -> Table:
-    """With an engine that costs nothing: reading, cropping, journal, pyramid."""
+    """Measure with an engine that costs nothing: reading, cropping, journal, pyramid."""
     note = f"`--memory {BUDGET_BYTES >> 30}GiB`, tiles of {TILE}, resumable results with pyramids."
     table = Table(title="When inference costs nothing", columns=FREE, note=note)
     for side in sides:
@@ -76,7 +76,7 @@ def free(place: Path, sides: list[int], outputs: list[str]) -> Table:
 
 
 def tifffile_seconds(path: Path) -> float:
-    """Tifffile decodes the whole page segment by segment, in threads."""
+    """Measure tifffile's decoding of the whole page segment by segment, in threads."""
     begin = time.perf_counter()
     with tifffile.TiffFile(path) as tiff:
         for _segment in tiff.pages[0].segments(maxworkers=2):

@@ -61,7 +61,7 @@ WAYS = (
 
 
 def measure(place: Path, side: int, cores: Sequence[int], rounds: int) -> Table:
-    """Every way on each number of cores that there are; an image is made once, (side, side) pixels."""
+    """Measure every way on each available number of cores; an image is made once, (side, side) pixels."""
     table = Table(title=f"What is serial, {side} x {side} pixels", columns=COLUMNS, note=NOTE)
     there = len(os.sched_getaffinity(0))
     for name, write in WRITERS.items():
@@ -116,7 +116,7 @@ def write_zarr(path: Path, side: int) -> None:
 
 
 def blocks(side: int) -> np.ndarray:
-    """Squares of 16 x 16 pixels of one colour each, (side, side, 3) uint8."""
+    """Return squares of 16 x 16 pixels of one colour each, (side, side, 3) uint8."""
     coarse = np.random.default_rng(0).integers(0, 255, (-(-side // 16), -(-side // 16), 3), dtype=np.uint8)
     return np.repeat(np.repeat(coarse, 16, 0), 16, 1)[:side, :side]
 

@@ -1,8 +1,9 @@
-"""What of a run cannot be done by several threads at once: seconds of the interpreter, and of stages of one thread.
+"""Measure what of a run cannot be done by several threads at once: seconds of the interpreter, and of single-thread
+stages.
 
 Processor time, thread by thread, so that other processes do not count. Codecs, file calls and conversions of samples
-release the interpreter's lock: what they take is told apart, by a stop watch around each of them. All the rest of every
-thread's time is taken to need the lock, which is slightly more than does.
+release the interpreter's lock: their time is measured separately, by a stop watch around each of them. All the rest of
+every thread's time is assumed to need the lock, which is slightly more than it does.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ Key = tuple[str, int]
 class SerialMeter:
     """Counts while ``counting`` is entered. Patches libraries for good: it takes a process of its own.
 
-    Made before what is to be metered, so that nobody holds a function that was not patched.
+    Created before the code to meter, so that no object holds a function that was not patched.
     """
 
     def __init__(self) -> None:
@@ -156,7 +157,7 @@ class SerialMeter:
         return call
 
     def _decoding(self, _name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The reading thread takes part in decoding; that part is not its own."""
+        """Wrap decoding: the reading thread takes part in it, and that part is not its own."""
 
         def call(*arguments: Any, **options: Any) -> Any:
             begin = time.thread_time()
@@ -176,7 +177,7 @@ def _by_name(counted: Counter[Key]) -> dict[str, float]:
 
 
 def _found(owner: str) -> Any:
-    """A module, or a class in one."""
+    """Return a module, or a class in one."""
     try:
         return importlib.import_module(owner)
     except ImportError:
@@ -185,7 +186,7 @@ def _found(owner: str) -> Any:
 
 
 def _clocks() -> dict[threading.Thread, float]:
-    """Processor seconds of the threads that are there now."""
+    """Return processor seconds of the threads that are there now."""
     return {
         thread: time.clock_gettime(time.pthread_getcpuclockid(thread.ident))
         for thread in threading.enumerate()

@@ -113,20 +113,20 @@ class Match:
         return [known.title for known in self.case.entries].index(entry.title)
 
     def _reference(self, entry: Entry) -> Entry | None:
-        """The whole pass of the same library; without one, our strips."""
+        """Return the whole pass of the same library; without one, our strips."""
         wholes = {known.library: known for known in self.case.entries if known.family == "whole"}
         strips = [known for known in self.case.entries if known.options.get("plan") == "strip"]
         return wholes.get(entry.library) or next(iter(wholes.values()), strips[0] if strips else None)
 
     def _different(self, entry: Entry, output: Path) -> LabelError | None:
-        """Against the reference's labels; None where it has not run yet, or failed."""
+        """Count labels that differ from the reference's; None if it has not run yet, or failed."""
         reference = self._reference(entry)
         if reference is None or not self._labels_of(reference).exists():
             return None
         return label_error(tifffile.imread(output), tifffile.imread(self._labels_of(reference)))
 
     def compare_late(self) -> None:
-        """Labels of those that ran before their reference did."""
+        """Compare labels of those that ran before their reference did."""
         for entry in self.case.entries:
             found = self.found[entry.title]
             if found.answers and found.different is None:
@@ -176,7 +176,7 @@ class Match:
         return floor_of(seconds, seconds)
 
     def bars(self) -> list[Bar]:
-        """For the picture: time by the floor, labels that differ, memory."""
+        """Return bars for the picture: time by the floor, labels that differ, memory."""
         floor = self.floor()
         return [
             Bar(
@@ -230,7 +230,7 @@ def vars_of(found: Found) -> dict:
 
 
 def chosen_cases(options: argparse.Namespace) -> list[Case]:
-    """Those of the run, or one that the options describe."""
+    """Return those of the run, or one that the options describe."""
     if options.side is None and options.features is None:
         return [case for case in cases(quick=options.quick) if options.case in {None, case.key}]
     features = options.features or 16
@@ -240,8 +240,8 @@ def chosen_cases(options: argparse.Namespace) -> list[Case]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--case", choices=[case.key for case in cases(quick=False)], help="only this one")
-    parser.add_argument("--features", type=int, help="a trial: everybody, one round, this network")
-    parser.add_argument("--side", type=int, help="a trial: everybody, one round, an image of this size")
+    parser.add_argument("--features", type=int, help="a trial: all peers, one round, this network")
+    parser.add_argument("--side", type=int, help="a trial: all peers, one round, an image of this size")
     parser.add_argument("--rounds", type=int, help="in place of the case's own number")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--peers", type=Path, default=PEERS)

@@ -1,4 +1,4 @@
-"""A contender, once, in a process of its own."""
+"""Run a contender once, in its own process."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Ask:
     def __call__(
         self, entry: Entry, *, output: Path | None = None, scores: Path | None = None, **options: Any
     ) -> dict[str, Any]:
-        """``scores`` is where scores go in place of labels; ``options`` come before the entry's."""
+        """Run it; ``scores`` is where scores go instead of labels; ``options`` come before the entry's."""
         request = {
             "module": entry.module,
             "network": str(self.network),

@@ -11,11 +11,11 @@ import onnxruntime
 import yaml
 
 SIDE = 256
-"""Of the test image that a package must have."""
+"""Side of the test image that a package must have."""
 
 
 def write_package(folder: Path, network: Path, *, halo: int, stride: int, channels: int, classes: int) -> None:
-    """``folder/rdf.yaml`` and what it names. (1, C, H, W) samples as stored -> (1, K, H, W) scores."""
+    """Write ``folder/rdf.yaml`` and what it names. (1, C, H, W) samples as stored -> (1, K, H, W) scores."""
     folder.mkdir()
     copyfile(network, folder / "weights.onnx")
     image = np.random.default_rng(0).integers(0, 256, (1, channels, SIDE, SIDE)).astype(np.float32)

@@ -15,7 +15,7 @@ Family = Literal["whole", "naive", "exactile", "peer"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """A contender as it is entered: a module of ``contenders``, its options, what else is told about it.
+    """A contender as it is entered: a module of ``contenders``, its options, what else the table says about it.
 
     ``main`` ones also run where time is dear; ``quick`` ones in ``make bench``.
     """
@@ -59,7 +59,7 @@ class Case:
 
 
 def entries(features: int) -> tuple[Entry, ...]:
-    """Everybody, in the order of the table. Ours within 1 GiB for 16 features, 2 for 32, 4 for 64."""
+    """Return all contenders, in the order of the table. Ours within 1 GiB for 16 features, 2 for 32, 4 for 64."""
     memory_bytes = max(GIB, features * GIB // 16)
     return (*_plain(), *_ours(memory_bytes), *_peers())
 
@@ -138,7 +138,7 @@ def _peer(
 
 
 def cases(*, quick: bool) -> tuple[Case, ...]:
-    """Minutes, or most of an hour."""
+    """Return the cases; they take minutes, or most of an hour."""
     if quick:
         return (Case(features=16, side=2048, rounds=3, entries=tuple(e for e in entries(16) if e.quick)),)
     return (

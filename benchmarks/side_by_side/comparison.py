@@ -10,7 +10,7 @@ from benchmarks.side_by_side.task import Labels, Scores
 
 NEAR_SEAM_PX = 8
 EDGE_PX = 128
-"""Wider than the network's halo: what differs beyond is no matter of how the image's edges are continued."""
+"""Wider than the network's halo: differences beyond do not depend on how the image's edges are continued."""
 INSIDE = (slice(EDGE_PX, -EDGE_PX), slice(EDGE_PX, -EDGE_PX))
 
 
@@ -36,7 +36,7 @@ def label_error(labels: Labels, reference: Labels) -> LabelError:
 
 
 def score_error(scores: Scores, reference: Scores, seams_y: list[int], seams_x: list[int]) -> ScoreError:
-    """``scores`` and ``reference`` (C, H, W); seams at the image's own edges do not count."""
+    """Compare ``scores`` and ``reference`` (C, H, W); seams at the image's own edges do not count."""
     error = np.abs(scores - reference).max(axis=0)
     height, width = error.shape
     near = np.zeros(error.shape, bool)

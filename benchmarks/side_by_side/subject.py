@@ -22,7 +22,9 @@ PAPER_HALO = 96
 
 
 def write_network(folder: Path, features: int) -> Path:
-    """A U-Net of depth 4 as ONNX, as a torch state dict, as a BioImage.IO package and as bundles; the folder."""
+    """Write a U-Net of depth 4 as ONNX, as a torch state dict, as a BioImage.IO package and as bundles; return the
+    folder.
+    """
     net = unet(features, DEPTH, torch.from_numpy(tissue(256)).permute(2, 0, 1)[None] / 255)
     folder.mkdir(parents=True)
     torch.save(net.state_dict(), folder / "weights.pth")
@@ -40,7 +42,7 @@ def write_network(folder: Path, features: int) -> Path:
 
 
 def tissue(side: int) -> np.ndarray:
-    """(side, side, 3) uint8: a stained section, mirrored again and again."""
+    """Return (side, side, 3) uint8: a stained section, mirrored again and again."""
     section = data.immunohistochemistry()
     both = np.concatenate([section, section[::-1]], axis=0)
     block = np.concatenate([both, both[:, ::-1]], axis=1)
@@ -49,6 +51,6 @@ def tissue(side: int) -> np.ndarray:
 
 
 def write_image(path: Path, side: int) -> Path:
-    """Tiled deflate TIFF, as many whole-slide exports are."""
+    """Write a tiled deflate TIFF, as many whole-slide exports are."""
     tifffile.imwrite(path, tissue(side), tile=(256, 256), compression="zlib", photometric="rgb", bigtiff=True)
     return path

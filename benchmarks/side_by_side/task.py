@@ -41,7 +41,7 @@ class Contender(Protocol):
     tiling: Tiling
 
     def segment(self) -> float:
-        """Image file to label TIFF; seconds of it that opened the network, where that cannot be done before."""
+        """Run image file to label TIFF; return seconds of it that opened the network, if that cannot be done before."""
 
     def score(self) -> Scores:
-        """The scores that ``segment`` takes its labels from."""
+        """Return the scores that ``segment`` takes its labels from."""

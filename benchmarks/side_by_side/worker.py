@@ -17,7 +17,9 @@ from benchmarks.side_by_side.task import Task
 
 
 def run(request: dict) -> dict:
-    """Seconds: ``import_s`` of its libraries, ``open_s`` of the network, ``seconds`` from image to label file."""
+    """Return seconds: ``import_s`` of its libraries, ``open_s`` of the network, ``seconds`` from image
+    to label file.
+    """
     task = Task(
         network=Path(request["network"]),
         image=Path(request["image"]),

@@ -1,8 +1,8 @@
-"""A network as an ONNX file, at its first run and at later ones, beside its bundle: ``python -m benchmarks.start``.
+"""Run a network as an ONNX file, at its first run and at later ones, beside its bundle: ``python -m benchmarks.start``.
 
 Each time is that of a whole process: Python starts, imports, takes the network, segments 512 x 512 pixels from TIFF to
 TIFF and ends. *First run*: nothing is known of the file. *Claim known*: it was checked by running before, and is
-deployed anew; so it is at every run with ``--no-cache``, which keeps nothing.
+deployed again; so it is at every run with ``--no-cache``, which keeps nothing.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Case:
         ).stdout
 
     def arguments(self, way: str) -> list[object]:
-        """Those of ``exactile run``; what is known of the file is made as ``way`` asks for."""
+        """Return the arguments of ``exactile run``; what is known of the file is set up as ``way`` asks for."""
         if way in (FIRST, CLAIM_KNOWN):
             shutil.rmtree(self.folder / "cache" / "models", ignore_errors=True)
         if way == FIRST:
@@ -73,7 +73,7 @@ class Case:
         return [network, self.image, *end, *options]
 
     def run(self, way: str) -> float:
-        """Seconds of a whole process."""
+        """Return seconds of a whole process."""
         arguments = self.arguments(way)
         begin = time.perf_counter()
         self.call("exactile", "run", *arguments)

@@ -1,6 +1,6 @@
 """``exactile run`` in parts: ``python -m benchmarks.start.stages BEGUN ARGUMENT ...`` prints their seconds as JSON.
 
-``BEGUN`` is the ``time.time()`` just before the process was started.
+``BEGUN`` is the ``time.time()`` right before the process was started.
 """
 
 from __future__ import annotations

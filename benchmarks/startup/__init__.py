@@ -1,4 +1,4 @@
-"""What it takes until something happens: installing, importing, the first labels.
+"""Measure installed size, import time, and time to the first labels.
 
 ::
 

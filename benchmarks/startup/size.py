@@ -19,7 +19,7 @@ WHEEL = (ROOT / "runtime" / "exactile", ROOT / "converters" / "exactile_converte
 
 
 def closure(name: str, extras: tuple[str, ...] = ()) -> dict[str, int]:
-    """Bytes of ``name`` with ``extras`` and of everything that it requires, by distribution."""
+    """Return bytes of ``name`` with ``extras`` and of everything that it requires, by distribution."""
     sizes: dict[str, int] = {}
     waiting = [(name, extras)]
     seen = set()

@@ -1,4 +1,4 @@
-"""Which boxes of an image hold nothing that has to be looked at."""
+"""Find the boxes of an image that are background and need no computation."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ LARGEST_MASK_PIXELS = 1 << 29
 
 
 class Background(Protocol):
-    """Tells empty boxes; ``label`` is what the result is there."""
+    """Decide which boxes are empty; ``label`` is the result there."""
 
     @property
     def label(self) -> int: ...
 
     def is_empty(self, box: Box, pixels: NDArray[Any]) -> bool:
-        """Whether all of ``box`` (image pixels), ``pixels`` (H, W, C), is background."""
+        """Return whether all of ``box`` (image pixels), ``pixels`` (H, W, C), is background."""
 
     def describe(self) -> dict[str, Any]:
-        """What it is, as plain data: a run that is resumed must have the same."""
+        """Return a description as plain data: a resumed run must have the same."""
 
     def close(self) -> None:
-        """Release what it reads from, at the end of a run."""
+        """Release the files that it reads from, at the end of a run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,12 +48,13 @@ class Threshold:
         return {self.beyond: self.value, "label": self.label}
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Nothing to close."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mask:
-    """``wanted`` (h, w) bool, of any size, lies over the whole image of ``image_shape``; background is where it is 0.
+    """A mask ``wanted`` (h, w) bool, of any size, lies over the whole image of ``image_shape``; background is where it
+    is 0.
 
     A box is empty only if no pixel of the mask that it touches is set.
     """
@@ -72,7 +73,8 @@ class Mask:
         ratios = [size / of for size, of in zip(self.wanted.shape, self.image_shape, strict=True)]
         if abs(ratios[0] / ratios[1] - 1) > 0.05 and 1 not in self.wanted.shape:
             raise OptionError(
-                f"the mask has {self.wanted.shape} pixels and the image {self.image_shape}: it is not of the same view"
+                f"the mask has {self.wanted.shape} pixels and the image {self.image_shape}: it does not show the "
+                f"same field of view"
             )
 
     def is_empty(self, box: Box, pixels: NDArray[Any]) -> bool:  # noqa: ARG002 -- the seam's signature
@@ -86,4 +88,4 @@ class Mask:
         return {"mask": digest, "shape": list(self.wanted.shape), "label": self.label}
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Nothing to close."""

@@ -1,10 +1,11 @@
-"""Many images with one engine: while the last tiles of one are computed, the next one is opened and read::
+"""Run many images with one engine: while the last tiles of one are computed, the next one is opened and read::
 
-image 1   read ======== infer ========== write ==
-image 2              open read ====|wait| infer ============= write ==
-image 3                                             open read ===|wait| infer ...
+    image 1   read ======== infer ========== write ==
+    image 2              open read ====|wait| infer ============= write ==
+    image 3                                             open read ===|wait| infer ...
 
-Small images go side by side: as many as have an engine, with a share of the threads each, and one more that is read.
+Small images run side by side: as many as there are engines, each with a share of the threads, and one more that is
+read.
 """
 
 from __future__ import annotations
@@ -21,25 +22,27 @@ from exactile.summary import Summary
 from exactile.waited_thread import WaitedThread
 
 OVERLAP_SHARE = 8
-"""One in so many bytes of the memory budget is for what the image before still holds."""
+"""The previous image may still hold this fraction of the memory budget (one in so many bytes)."""
 
 MOST_SIDE_BY_SIDE = 4
-"""Two were measured to gain (benchmarks/many_images), more were not measured."""
+"""Most images side by side. Two were measured to be faster (benchmarks/many_images); more were not measured."""
 
 MANY = 10
-"""For so many images one more goes side by side: those at the end have no others beside them, and not all threads."""
+"""For every so many images, one more runs side by side: the last ones have no others beside them, and
+not all threads.
+"""
 
 Name = TypeVar("Name")
 
 
 def worth_side_by_side(images: int) -> int:
-    """How many of so many small images are to be computed side by side."""
+    """Return how many of ``images`` small images to compute side by side."""
     return min(MOST_SIDE_BY_SIDE, max(1, images // MANY))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome(Generic[Name]):
-    """What became of the image ``name``: a summary, an error, or neither where there was nothing to do."""
+    """The outcome of the image ``name``: a summary, an error, or neither if there was nothing to do."""
 
     name: Name
     summary: Summary | None = None
@@ -48,7 +51,7 @@ class Outcome(Generic[Name]):
 
 @dataclass(slots=True)
 class _Running(Generic[Name]):
-    """One image under way, in a thread of its own."""
+    """One image in progress, in its own thread."""
 
     name: Name
     prepare: Callable[[Name, Callable[[], None]], ImageRun | None]
@@ -64,7 +67,7 @@ class _Running(Generic[Name]):
         self.thread.start()
 
     def cancel(self, cause: BaseException) -> None:
-        """Stop the image, now or as soon as it is opened."""
+        """Stop the image, now or as soon as it has been opened."""
         self.stopped = cause
         if self.run is not None:
             self.run.cancellation.cancel(cause)
@@ -76,7 +79,7 @@ class _Running(Generic[Name]):
                 self.run.cancellation.cancel(self.stopped)
             summary = self.run.run() if self.run is not None else None
             self.outcome = Outcome(name=self.name, summary=summary)
-        except Exception as error:  # noqa: BLE001 -- whatever it is, the other images go on
+        except Exception as error:  # noqa: BLE001 -- whatever it is, the other images continue
             self.outcome = Outcome(name=self.name, error=error)
         except BaseException:  # noqa: BLE001 -- the interrupt that cancelled it, which the caller raises
             self.outcome = Outcome(name=self.name, error=CancelledError("the run was stopped"))
@@ -85,7 +88,7 @@ class _Running(Generic[Name]):
             self.changed.set()
 
     def _read(self) -> None:
-        """The last tile was read: the next image may begin, if what this one still holds is little."""
+        """Begin the next image after the last tile was read, if this one still holds little memory."""
         run = self.run
         if run is not None and run.afterwards is None and run.held_bytes <= run.planner.budget_bytes // OVERLAP_SHARE:
             self.may_follow.set()
@@ -95,11 +98,11 @@ class _Running(Generic[Name]):
 def run_all(
     names: Iterable[Name], prepare: Callable[[Name, Callable[[], None]], ImageRun | None]
 ) -> Iterator[Outcome[Name]]:
-    """Run the images in order, and yield what became of each, in order.
+    """Run the images in order, and yield the outcome of each, in order.
 
-    One more than go side by side is under way, most often two. ``prepare`` opens one, in a thread of its own; the run
-    is to call what it is given once the last tile was read. It returns None where nothing is to be done.
-    KeyboardInterrupt stops what is under way, and is raised.
+    One image more than run side by side is in progress, so usually two. ``prepare`` opens an image, in its own thread;
+    the run must call its argument once the last tile was read. ``prepare`` returns None if there is nothing to do.
+    KeyboardInterrupt stops the images in progress, and is raised.
     """
     running: deque[_Running[Name]] = deque()
     changed = threading.Event()
@@ -109,7 +112,7 @@ def run_all(
                 if running[0].outcome is not None:
                     yield _finished(running)
                     continue
-                changed.wait(0.2)  # without a limit, some systems do not heed Ctrl-C here
+                changed.wait(0.2)  # without a timeout, some systems ignore Ctrl-C here
                 changed.clear()
             running.append(_Running(name, prepare, changed))
             running[-1].start()
@@ -125,7 +128,7 @@ def run_all(
 
 
 def _finished(running: deque[_Running[Name]]) -> Outcome[Name]:
-    """Wait for the oldest image, and take it out."""
+    """Wait for the oldest image, and remove it from the queue."""
     first = running[0]
     assert first.thread is not None
     first.thread.join()

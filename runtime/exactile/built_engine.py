@@ -13,10 +13,10 @@ EngineRole = Literal["tile", "first", "body", "last"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorSpec:
-    """A tensor that goes into or out of an engine; ``shape`` has -1 where it varies, ``dtype`` is numpy's name.
+    """A tensor that enters or leaves an engine; ``shape`` has -1 where it varies, ``dtype`` is numpy's name.
 
-    Its bytes are those that the contract speaks of: samples and labels of 16 bits are pairs of bytes, low byte first,
-    as the last axis, since TensorRT has no 16-bit unsigned type.
+    Its bytes are those that the contract describes: 16-bit samples and labels are pairs of bytes, low byte first, as
+    the last axis, because TensorRT has no 16-bit unsigned type.
     """
 
     shape: tuple[int, ...]

@@ -131,7 +131,7 @@ class MemoryModel:
     elements: tuple[BytesForShape, ...] = ()
 
     def activation_bytes(self, height: int, width: int) -> int:
-        """Peak bytes of all live activations for a tile of ``height`` x ``width`` input pixels."""
+        """Return peak bytes of all live activations for a tile of ``height`` x ``width`` input pixels."""
         return int(max(step.at(height, width) for step in self.steps))
 
     def largest_tensor(self, height: int, width: int) -> int:
@@ -159,11 +159,11 @@ class Carry:
         return f"{self.name}_width"
 
     def columns_at(self, width: int) -> int:
-        """Columns for strips of ``width`` image columns, an accepted width."""
+        """Return columns for strips of ``width`` image columns, an accepted width."""
         return int(width * self.width_scale + self.width_constant)
 
     def shape_at(self, width: int) -> tuple[int, ...]:
-        """The shape for strips of ``width`` image columns, an accepted width."""
+        """Return the shape for strips of ``width`` image columns, an accepted width."""
         columns = self.columns_at(width)
         return tuple(columns if size is None else size for size in self.shape)
 
@@ -292,11 +292,11 @@ class StripModel:
         return tuple(id(graph) for graph in self.graphs.values()), self.carries
 
     def passes(self, rows: int) -> float:
-        """Predicted time of a strip of ``rows`` rows, by that of the same rows in a whole pass."""
+        """Return predicted time of a strip of ``rows`` rows, by that of the same rows in a whole pass."""
         return 1 + self.copied_passes + self.recomputed_rows / rows
 
     def carry_bytes(self, width: int) -> int:
-        """Bytes that one set of carries takes for strips of ``width`` image columns."""
+        """Return bytes that one set of carries takes for strips of ``width`` image columns."""
         return sum(carry.bytes_at(width) for carry in self.carries)
 
 
@@ -359,7 +359,7 @@ class DeployedModel:
     Passes may begin at maps that earlier ones kept: this one ``reads`` such, and as one of the levels ``writes`` them;
     it reads pixels only where it is said so. ``keeping`` is the same network with kept maps, ``whole`` the one that
     takes one pass over the whole image. ``work`` is the predicted time of this pass for a pixel, without halo, by that
-    of one pass of the whole network. ``error_curve`` tells what error smaller halos make, where it was
+    of one pass of the whole network. ``error_curve`` has the error of smaller halos, where it was
     measured, ``tuning`` how fast tiles and strips were on some machine.
     """
 
@@ -386,7 +386,9 @@ class DeployedModel:
     tuning: Tuning | None = None
 
     def lacks(self, size: tuple[int, int]) -> bool:
-        """Whether more is known, or strips are built, where it is deployed for images of ``size``, (height, width)."""
+        """Return whether more is known, or strips are built, where it is deployed for images of ``size``, (height,
+        width).
+        """
         geometry = self.contract.geometry
         if self.image_size is not None or self.contract.obstacles:
             return False
@@ -398,7 +400,7 @@ class DeployedModel:
         return self.at(of_size).strips is not None and cut and self.strips_at(of_size) is None
 
     def at(self, geometry: Geometry) -> DeployedModel:
-        """The model for images of this size: ``geometry`` is the contract's ``of_size``."""
+        """Return the model for images of this size: ``geometry`` is the contract's ``of_size``."""
         if self.placed is None or not geometry.placed:
             return self
         placed = self.placed
@@ -420,7 +422,7 @@ class DeployedModel:
         return replace(self, contract=contract, placed=None)
 
     def on(self, processor: str) -> DeployedModel:
-        """The same without strips that hold the arithmetic of another processor than ``processor``.
+        """Return the same without strips that hold the arithmetic of another processor than ``processor``.
 
         That is a CPU's architecture, as ``exactile.architecture`` names it, or "gpu".
         """
@@ -432,14 +434,14 @@ class DeployedModel:
         )
 
     def without_strips(self, reason: str) -> DeployedModel:
-        """The same without any strips, for ``reason``."""
+        """Return the same without any strips, for ``reason``."""
         placed = self.placed
         if placed is not None:
             placed = replace(placed, strips=None, other_strips={}, no_strips_reason=reason)
         return replace(self, strips=None, other_strips={}, no_strips_reason=reason, placed=placed)
 
     def strips_at(self, geometry: Geometry) -> StripModel | None:
-        """The strips for images of this remainder: ``geometry`` is the contract's ``of_size``."""
+        """Return the strips for images of this remainder: ``geometry`` is the contract's ``of_size``."""
         return self.at(geometry)._strips_at(geometry)  # noqa: SLF001 -- of another model of the same class
 
     def _strips_at(self, geometry: Geometry) -> StripModel | None:
@@ -451,7 +453,7 @@ class DeployedModel:
         )
 
     def no_strips_at(self, geometry: Geometry) -> str:
-        """Why there are none."""
+        """Return why there are none."""
         model = self.at(geometry)
         if model.strips is None:
             return model.no_strips_reason
@@ -480,7 +482,7 @@ class KeptPasses:
     x: Mapping[int, KeptAlong]
 
     def at(self, size: tuple[int, int]) -> DeployedModel | None:
-        """The model for images of ``size``, (height, width); None where nothing is kept."""
+        """Return the model for images of ``size``, (height, width); None where nothing is kept."""
         axes = []
         for axis, known, px in zip((self.geometry.y, self.geometry.x), (self.y, self.x), size, strict=True):
             found = axis.of_size(px)
@@ -496,7 +498,7 @@ class KeptPasses:
 
 
 def _kept_at(model: DeployedModel, index: int, axes: Sequence[KeptAlong], size: tuple[int, int]) -> DeployedModel:
-    """The ``index``-th pass for images of ``size``."""
+    """Return the ``index``-th pass for images of ``size``."""
     y, x = axes
 
     def maps(found: tuple[KeptMap, ...]) -> tuple[KeptMap, ...]:

@@ -18,7 +18,7 @@
     │   └── ResumeError            an unfinished run that is not this one (exit status 2)
     ├── StreamError                rows pushed into a stream that does not take them
     ├── EngineError                the engine failed while running    (exit status 4)
-    │   └── DeviceError            the GPU that was asked for cannot be used, or failed
+    │   └── DeviceError            the GPU that was requested cannot be used, or failed
     │       └── DeviceMemoryError  ... because its memory ran out
     ├── ClusterError               a worker of a cluster failed       (exit status 4)
     └── CancelledError             somebody stopped the run           (exit status 130)
@@ -114,7 +114,7 @@ class EngineError(ExactileError):
 
 
 class DeviceError(EngineError):
-    """The GPU that was asked for cannot be used, or failed."""
+    """The GPU that was requested cannot be used, or failed."""
 
 
 class DeviceMemoryError(DeviceError):

@@ -1,4 +1,6 @@
-"""A result in another format: a Zarr that several machines wrote becomes one TIFF, box by box in bounded memory."""
+"""Copy a result to another format, box by box in bounded memory: for instance a Zarr of several
+machines to one TIFF.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ from exactile.sources.protocol import ReadPlan, Source
 from exactile.sources.sample_types import stored_type
 
 BOX_PX = 2048
-"""Edge of what is read and written at a time: whole tiles of the formats that are written."""
+"""Edge of the boxes that are copied: whole tiles of the output formats."""
 
 
 def export(
@@ -31,14 +33,14 @@ def export(
     progress: Callable[[int, int], None] = lambda _done, _total: None,
     **sink: Any,
 ) -> tuple[int, ...]:
-    """Copy ``image`` to ``target``, whose suffix says the format; return its shape, (H, W) or (C, H, W).
+    """Copy ``image`` to ``target``, whose suffix is the format; return its shape, (H, W) or (C, H, W).
 
-    ``image`` is all that ``open_source`` takes; of a Zarr container with labels the one named ``label`` (default: that
-    which a run writes) is taken, if it is there. ``sink`` holds options of ``open_sink``: ``compression``, ``pyramid``,
-    ``overwrite``. ``progress`` is called with pixels done and in all. Pixels and their size are copied, not the names
-    and colours of classes or where the image lies on the ground.
+    ``image`` is anything that ``open_source`` accepts; of a Zarr container with labels the one named ``label``
+    (default: that of a run) is copied, if it exists. ``sink`` holds options of ``open_sink``: ``compression``,
+    ``pyramid``, ``overwrite``. ``progress`` is called with the pixels done and their total. Pixels and their size are
+    copied, names and colours of classes and the georeference are not.
 
-    Raises SourceError, SinkError, OptionError for samples that cannot be copied as they are.
+    Raises SourceError, SinkError, OptionError for samples that cannot be copied unchanged.
     """
     source = open_source(_labels_of(image, label))
     try:

@@ -1,4 +1,4 @@
-"""What a file is that is no image, or no model, that is read: by its first bytes, and what to do with it."""
+"""Recognise a file that cannot be read as an image or model by its first bytes, and say what to do with it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ _EXPORT = "export the network to ONNX, and give that file"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileKind:
-    """``name`` follows "is"; what to do where an image, or a model, was expected. ``{path}`` stands for the file."""
+    """``name`` follows "is"; the remedies for an expected image, and an expected model. ``{path}``
+    stands for the file.
+    """
 
     name: str
     as_image: str = STORE
@@ -26,7 +28,7 @@ class FileKind:
 
 
 def _image(name: str) -> FileKind:
-    """One that is read as an image."""
+    """Return a kind that is read as an image."""
     return FileKind(name=name, as_model=_SWAPPED)
 
 
@@ -79,7 +81,7 @@ _SIGNS: tuple[tuple[int, bytes, FileKind], ...] = (
     (0, b"\xff\x4f\xff\x51", _image("a JPEG 2000 picture")),
     (0, b"\0\0\0\x0cJXL ", _image("a JPEG XL picture")),
     (8, b"WEBP", _image("a WebP picture")),
-    (0, b"GIF8", _other_image("a GIF picture", "store the frame that is wanted as PNG")),
+    (0, b"GIF8", _other_image("a GIF picture", "store the frame that you want as PNG")),
     (8, b"avif", _other_image("an AVIF picture", "store it as PNG or TIFF")),
     *((8, brand, _other_image("a HEIC picture", "store it as PNG or TIFF")) for brand in (b"heic", b"heix", b"mif1")),
     (344, b"n+1\0", _other_image("a NIfTI volume", _PLANES)),
@@ -128,7 +130,7 @@ _PAGE = re.compile(rb"\s*(<!doctype html|<html|<\?xml[^>]*>\s*<!doctype html)", 
 
 
 def file_kind(path: str | os.PathLike[str]) -> FileKind | None:
-    """What ``path`` is; None where that is not known, or it cannot be read."""
+    """Return the kind of ``path``; None if it is unknown, or cannot be read."""
     try:
         with Path(path).open("rb") as file:
             start = file.read(START_BYTES)
@@ -167,7 +169,7 @@ _BY_TEXT: tuple[tuple[Callable[[bytes], object], FileKind], ...] = (
 
 
 def _of_zip(path: str | os.PathLike[str]) -> FileKind:
-    """By the names in it; nothing is unpacked."""
+    """Return the kind of a zip archive by the names in it; nothing is unpacked."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
@@ -186,24 +188,24 @@ def _of_zip(path: str | os.PathLike[str]) -> FileKind:
 
 
 def _is_zeiss(names: Sequence[str]) -> bool:
-    """A network (*.model) beside its description, at the top of the archive."""
+    """Return whether there is a network (*.model) beside its description, at the top of the archive."""
     top = [name.lower() for name in names if "/" not in name]
     described = "model.json" in top or any(name.endswith(".xml") for name in top)
     return described and any(name.endswith(".model") for name in top)
 
 
 def is_zeiss_model(path: str | os.PathLike[str]) -> bool:
-    """Whether ``path`` is an archive with a network and Zeiss' description of it."""
+    """Return whether ``path`` is an archive with a network and Zeiss' description of it."""
     return file_kind(path) is _ZEISS
 
 
 def is_qupath_classifier(path: str | os.PathLike[str]) -> bool:
-    """Whether ``path`` is a file in which QuPath keeps a pixel classifier."""
+    """Return whether ``path`` is a file in which QuPath keeps a pixel classifier."""
     return file_kind(path) is _QUPATH
 
 
 def not_an_image(path: str | os.PathLike[str], read: str) -> str:
-    """Why ``path`` is no image, and what to do; ``read`` says what is read, where the file is not known."""
+    """Return why ``path`` is not an image, and the remedy; ``read`` lists what can be read, if the file is unknown."""
     name = os.fspath(path)
     if Path(path).is_file() and not Path(path).stat().st_size:
         return f"{name}: is empty; copy it again"
@@ -214,7 +216,7 @@ def not_an_image(path: str | os.PathLike[str], read: str) -> str:
 
 
 def not_a_model(path: str | os.PathLike[str]) -> str | None:
-    """Why ``path`` is no ONNX file, nor one that holds such, and what to do; None where it may be one."""
+    """Return why ``path`` is not an ONNX file, nor contains one, and the remedy; None if it may be one."""
     name = os.fspath(path)
     kind = file_kind(path)
     if kind is None or kind in _TAKEN:

@@ -8,12 +8,12 @@ from math import ceil, floor
 
 
 def round_up(value: int, multiple: int) -> int:
-    """The smallest multiple of ``multiple`` that is at least ``value`` (either sign)."""
+    """Return the smallest multiple of ``multiple`` that is at least ``value`` (either sign)."""
     return -(-value // multiple) * multiple
 
 
 def round_down(value: int, multiple: int) -> int:
-    """The largest multiple of ``multiple`` that is at most ``value`` (either sign)."""
+    """Return the largest multiple of ``multiple`` that is at most ``value`` (either sign)."""
     return value // multiple * multiple
 
 
@@ -39,7 +39,7 @@ class Span:
         return self.start <= other.start and other.stop <= self.stop
 
     def intersect(self, other: Span) -> Span:
-        """The common part; empty (at the larger start) when there is none."""
+        """Return the common part; empty (at the larger start) when there is none."""
         start = max(self.start, other.start)
         return Span(start, max(start, min(self.stop, other.stop)))
 
@@ -69,7 +69,7 @@ class Box:
         return Box(self.y.intersect(other.y), self.x.intersect(other.x))
 
     def slices(self, origin: Box | None = None) -> tuple[slice, slice]:
-        """Array slices of this box, relative to the first pixel of ``origin`` (default: the image's)."""
+        """Return array slices of this box, relative to the first pixel of ``origin`` (default: the image's)."""
         y0, x0 = (origin.y.start, origin.x.start) if origin else (0, 0)
         return slice(self.y.start - y0, self.y.stop - y0), slice(self.x.start - x0, self.x.stop - x0)
 
@@ -78,22 +78,22 @@ class Box:
 class AxisGeometry:
     """How a network's output depends on its input along one axis.
 
-    For input positions ``a < b`` that are multiples of ``stride``, the output pixels
-    ``[a * scale, b * scale)`` depend on the input pixels ``[a - before, b + after)`` and on no others.
-    An input of ``n = remainder + m * stride`` pixels gives ``n * scale + size_constant`` output pixels.
+    For input positions ``a < b`` that are multiples of ``stride``, the output pixels ``[a * scale, b * scale)`` depend
+    on the input pixels ``[a - before, b + after)`` and on no others. An input of ``n = remainder + m * stride`` pixels
+    gives ``n * scale + size_constant`` output pixels.
 
-    ``before`` and ``after`` are exact, in input pixels, not rounded to the stride; ``before`` is negative
-    where valid convolutions or crops move the output inward. ``extra_before`` and ``extra_after`` are what a tile
-    must hold beyond that because the network crops an intermediate tensor and pads it again: 0 for most.
+    ``before`` and ``after`` are exact, in input pixels, not rounded to the stride; ``before`` is negative if valid
+    convolutions or crops move the output inward. ``extra_before`` and ``extra_after`` are what a tile must hold beyond
+    that because the network crops an intermediate tensor and pads it again: 0 for most.
 
-    ``origin`` is where the output's first pixel lies in the input, exact, in input pixels: 0 where nothing is lost,
-    ``n`` where valid convolutions or crops lose ``n`` pixels at the beginning, ``-n`` where the network pads
-    outward. Output pixel ``i`` is the one for the input at ``origin + i / scale``.
+    ``origin`` is where the output's first pixel lies in the input, exact, in input pixels: 0 if nothing is lost, ``n``
+    if valid convolutions or crops lose ``n`` pixels at the beginning, ``-n`` if the network pads outward. Output pixel
+    ``i`` is the one for the input at ``origin + i / scale``.
 
-    ``remainder`` is that of the sizes all this holds for. ``others`` say the same of sizes of other remainders that the
-    network takes, from ``least`` pixels on, one each; None where they were not looked for. ``one_pass`` says why images
-    of such a size cannot be cut along this axis: then margins mean nothing. Empty where they can. ``placed`` says that
-    operators depend on the position along this axis: then graphs are told where a tile lies in the image.
+    ``remainder`` is that of the sizes that all this holds for. ``others`` describe sizes of other remainders that the
+    network accepts, from ``least`` pixels on, one each; None if they were not searched for. ``one_pass`` says why
+    images of such a size cannot be cut along this axis: then margins mean nothing. Empty if they can. ``placed`` says
+    that operators depend on the position along this axis: then graphs take the position of a tile in the image.
     """
 
     stride: int
@@ -131,12 +131,14 @@ class AxisGeometry:
             raise ValueError(f"remainders {remainders} are not all different")
 
     def takes(self, size: int) -> bool:
-        """Whether the network is known to take images of ``size`` pixels as they are."""
+        """Return whether the network is known to accept images of ``size`` pixels as they are."""
         found = self.of_size(size)
         return found.accepted_size(size) == size
 
     def of_size(self, size: int) -> AxisGeometry:
-        """What holds for images of ``size`` pixels: that of their remainder, or this where they must be extended."""
+        """Return the geometry for images of ``size`` pixels: that of their remainder, or this one if they must be
+        extended.
+        """
         if size % self.stride != self.remainder:
             for other in self.others or ():
                 if size % self.stride == other.remainder and size >= other.least:
@@ -144,7 +146,9 @@ class AxisGeometry:
         return self
 
     def alone(self, size: int) -> AxisGeometry:
-        """What holds for images of ``size`` pixels, an accepted size, in one piece: the halo is the image itself."""
+        """Return the geometry for images of ``size`` pixels, an accepted size, in one piece: the halo is the image
+        itself.
+        """
         stride = size * self.scale.denominator
         return AxisGeometry(
             stride=stride,
@@ -159,19 +163,21 @@ class AxisGeometry:
 
     @property
     def without_others(self) -> AxisGeometry:
-        """The same with all sizes of other remainders extended."""
+        """Return the same geometry with all sizes of other remainders extended."""
         return replace(self, others=()) if self.others else self
 
     @property
     def without_placed(self) -> AxisGeometry:
-        """The same with sizes at which operators depend on the position extended."""
+        """Return the same geometry with sizes at which operators depend on the position extended."""
         if not any(other.placed for other in self.others or ()):
             return self
         return replace(self, others=tuple(other for other in self.others or () if not other.placed))
 
     @property
     def all_placed(self) -> AxisGeometry:
-        """The same where graphs are told the position at sizes of every remainder, if they are at the first."""
+        """Return the same geometry with graphs that take the position at sizes of every remainder, if they do at the
+        first.
+        """
         if not self.placed:
             return self
         return replace(self, others=self.others and tuple(replace(other, placed=True) for other in self.others))
@@ -202,21 +208,21 @@ class AxisGeometry:
         return max(0, ceil(self.after - self.origin))
 
     def accepted_size(self, size: int) -> int:
-        """The smallest input size of at least ``size`` pixels that the network accepts."""
+        """Return the smallest input size of at least ``size`` pixels that the network accepts."""
         accepted = self.remainder + round_up(max(0, size - self.remainder), self.stride)
         while self.output_size(accepted) < 1:
             accepted += self.stride
         return accepted
 
     def output_size(self, size: int) -> int:
-        """Output pixels for an accepted input size."""
+        """Return output pixels for an accepted input size."""
         output = size * self.scale + self.size_constant
         if output.denominator != 1:
             raise ValueError(f"the network does not accept {size} pixels (stride {self.stride})")
         return int(output)
 
     def output_position(self, position: int) -> int:
-        """The output index that a stride-aligned input position corresponds to."""
+        """Return the output index that a stride-aligned input position corresponds to."""
         if self.scale.denominator == 1:
             return position * self.scale.numerator  # plans ask this millions of times
         return int(position * self.scale)
@@ -230,25 +236,27 @@ class Geometry:
     x: AxisGeometry
 
     def of_size(self, size: tuple[int, int]) -> Geometry:
-        """What holds for images of ``size``, (height, width)."""
+        """Return the geometry for images of ``size``, (height, width)."""
         return Geometry(y=self.y.of_size(size[0]), x=self.x.of_size(size[1]))
 
     @property
     def placed(self) -> bool:
-        """Whether some operator depends on the position at the sizes that this is for."""
+        """Whether some operator depends on the position at these sizes."""
         return self.y.placed or self.x.placed
 
     @property
     def without_placed(self) -> Geometry:
-        """The same with sizes at which operators depend on the position extended."""
+        """Return the same geometry with sizes at which operators depend on the position extended."""
         return Geometry(y=self.y.without_placed, x=self.x.without_placed)
 
     @property
     def all_placed(self) -> Geometry:
-        """The same where graphs are told the position at sizes of every remainder, if they are at the first."""
+        """Return the same geometry with graphs that take the position at sizes of every remainder, if they do at the
+        first.
+        """
         return Geometry(y=self.y.all_placed, x=self.x.all_placed)
 
     @property
     def without_others(self) -> Geometry:
-        """The same with all sizes of other remainders extended."""
+        """Return the same geometry with all sizes of other remainders extended."""
         return Geometry(y=self.y.without_others, x=self.x.without_others)

@@ -1,4 +1,4 @@
-"""Where an image lies on the ground, as GeoTIFF says it (OGC 19-008r4), and where its result lies."""
+"""Position of an image on the ground, as in GeoTIFF (OGC 19-008r4), and that of its result."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _PIXEL_IS_POINT = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Georeference:
-    """The values of GeoTIFF's tags, empty where a tag is not there.
+    """The values of GeoTIFF's tags, empty if a tag is missing.
 
     ``pixel_scale``: ModelPixelScale, (x, y, z). ``tiepoints``: ModelTiepoint, six numbers each: column, row, depth, and
-    the place of that. ``transformation``: ModelTransformation, 4 x 4 row by row. ``keys``, ``numbers`` and ``text`` say
-    in which system these places are.
+    their place. ``transformation``: ModelTransformation, 4 x 4 row by row. ``keys``, ``numbers`` and ``text`` define
+    the coordinate system of these places.
     """
 
     pixel_scale: tuple[float, ...] = ()
@@ -31,14 +31,16 @@ class Georeference:
         if len(self.pixel_scale) not in (0, 3) or len(self.transformation) not in (0, 16) or len(self.tiepoints) % 6:
             raise ValueError(
                 f"a georeference of {len(self.pixel_scale)} scales, {len(self.tiepoints)} numbers of tie points and a"
-                f" transformation of {len(self.transformation)} is none that GeoTIFF knows"
+                f" transformation of {len(self.transformation)} is not one that GeoTIFF defines"
             )
 
     def resampled(
         self, scale: tuple[Fraction, Fraction], origin: tuple[Fraction, Fraction] = (Fraction(0), Fraction(0))
     ) -> Georeference:
-        """That of a raster whose pixel edge ``i`` lies at ``origin + i / scale`` in this one; both are (y, x)."""
-        # Where a raster's numbers mean the centres of pixels, the edge is half a pixel before them, in each raster.
+        """Return the georeference of a raster whose pixel edge ``i`` lies at ``origin + i / scale`` in this one; both
+        (y, x).
+        """
+        # If a raster's numbers mean the centres of pixels, the edge is half a pixel before them, in each raster.
         half = Fraction(1, 2) if self._is_point else Fraction(0)
         y, x = (start + half / times - half for start, times in zip(origin, scale, strict=True))
         down, right = scale
@@ -57,12 +59,12 @@ class Georeference:
         return found
 
     def as_plain(self) -> dict[str, list[float] | str]:
-        """As JSON has it."""
+        """Return it for JSON."""
         return {name: value if isinstance(value, str) else list(value) for name, value in asdict(self).items()}
 
     @property
     def pixel_m(self) -> tuple[float, float] | None:
-        """Height and width of a pixel in metres; None where places are no metres, or pixels lie askew."""
+        """Height and width of a pixel in metres; None if places are not in metres, or pixels are skewed."""
         if not {(_MODEL_TYPE_KEY, _PROJECTED), (_LINEAR_UNIT_KEY, _METRE)} <= self._entries or not self.pixel_scale:
             return None
         wide, high, _ = self.pixel_scale
@@ -74,14 +76,14 @@ class Georeference:
 
     @property
     def _entries(self) -> set[tuple[int, int]]:
-        """Keys with their numbers."""
+        """Return keys with their numbers."""
         return set(zip(self.keys[4::4], self.keys[7::4], strict=False))
 
 
 def _moved(
     matrix: tuple[float, ...], scale: tuple[Fraction, Fraction], start: tuple[Fraction, Fraction]
 ) -> tuple[float, ...]:
-    """``matrix`` for columns and rows that begin at ``start`` and are ``scale`` times as many."""
+    """Return ``matrix`` for columns and rows that begin at ``start`` and are ``scale`` times as many."""
     (y, x), (down, right) = start, scale
     rows = []
     for at in range(0, 16, 4):

@@ -1,4 +1,4 @@
-"""Which graphs and weights a model has."""
+"""Identify the graphs and weights of a model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _known: WeakKeyDictionary[DeployedModel, str] = WeakKeyDictionary()
 
 
 def graph_hash(model: DeployedModel) -> str:
-    """SHA-256 of the graphs and their weights; computed once for each model."""
+    """Return the SHA-256 of the graphs and their weights; computed once for each model."""
     known = _known.get(model)
     if known is None:
         known = _known[model] = _hash(model)

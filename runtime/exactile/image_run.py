@@ -1,4 +1,4 @@
-"""One image of a session: planned, measured, computed and written."""
+"""Run one image of a session: plan, measure, compute and write."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ from exactile.trial.trial import choose_by_trial, untried
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watcher:
-    """Callbacks of a run; all are called in threads of the run.
+    """Callbacks of a run, called in its threads.
 
-    ``planned``: once, with the plan. ``measuring``: pixels read for statistics, and how many there are to read.
-    ``progress``: result pixels just written, or kept from an earlier run. ``read``: once, when the last tile was read.
+    ``planned``: once, with the plan. ``measuring``: pixels read for statistics, and their total. ``progress``: result
+    pixels that were written, or kept from an earlier run. ``read``: once, when the last tile was read.
     """
 
     planned: Callable[[Plan], None] = lambda _plan: None
@@ -64,14 +64,14 @@ class Watcher:
 
 @dataclass(slots=True, kw_only=True)
 class ImageRun:
-    """What it takes to segment ``source`` into ``sink``. ``run`` is called once.
+    """A run that segments ``source`` into ``sink``. Call ``run`` once.
 
     ``afterwards`` is called when the result is complete, with the bytes beyond ``wish.apart_bytes`` that it may take.
     With ``release_early`` decoded chunks are dropped once the last tile was read; ``held_bytes`` is what buffers and
-    sink then still hold, and ``beside`` how many runs like this one may be under way, each with an engine.
-    ``statistics`` are for a model whose passes, which would find them, were left out. ``record`` is what is run, as
-    plain data, from when it is planned. With ``narrowing`` tiles are run that need not be exact, if they do;
-    ``tolerance`` then tells of it. ``part`` is what of the plan is run, where it is not all.
+    sink still hold then, and ``beside`` the number of runs that may be in progress, each with an engine. ``statistics``
+    are for a model whose passes, which would find them, were left out. ``record`` describes the run as plain data, once
+    it is planned. With ``narrowing`` tiles may be inexact within a tolerance; ``tolerance`` then reports the error.
+    ``part`` is the part of the plan to run, if it is not all.
     """
 
     model: DeployedModel
@@ -104,7 +104,7 @@ class ImageRun:
     _keeping: Keeping = field(default_factory=Keeping)
 
     def run(self) -> Summary:
-        """On any failure the sink is aborted and the first error raised."""
+        """Run the image. On any failure the sink is aborted and the first error raised."""
         try:
             return self._run()
         except BaseException:
@@ -177,7 +177,7 @@ class ImageRun:
     def _keeper(
         self, asked: Mapping[str, Any], plan: Plan, normalizers: Normalizers | None, *, seconds: float
     ) -> Keeping:
-        """What is found survives an early end, where the sink keeps it. Finding began ``seconds`` ago."""
+        """Return what keeps findings if the run ends early, if the sink can. Finding began ``seconds`` ago."""
         sink = self.sink
         if not isinstance(sink, FindingsSink):
             return Keeping()
@@ -187,7 +187,7 @@ class ImageRun:
         )
 
     def _narrow(self, earlier: Earlier | None) -> float:
-        """Run tiles that need not be exact, if that is asked for and they do. Returns the seconds that it took.
+        """Run tiles within the tolerance, if that is requested and they satisfy it. Return the seconds that it took.
 
         Statistics of the image are found first.
         """
@@ -218,7 +218,7 @@ class ImageRun:
         )
 
     def asked(self) -> dict[str, Any]:
-        """What is asked for, as plain data."""
+        """Return the request, as plain data."""
         arguments = {**self.arguments}
         if self.nodata_label is not None:
             arguments["nodata_label"] = self.nodata_label
@@ -227,26 +227,29 @@ class ImageRun:
         return asked_record(self.model, self.source, self.wish, arguments, self.processor.identity)
 
     def _find_nodata(self) -> None:
-        """How pixels without data are told, where they get a label. Raises OptionError, SourceError."""
+        """Find pixels without data, if they get a label. Raises OptionError, SourceError."""
         if self.nodata_label is None:
             return
         self.planner.check_label(self.nodata_label, "pixels without data")
         self._rule = nodata_rule(self.source, self.nodata)
         if self._rule is None:
             raise OptionError(
-                f"pixels without data are to be {self.nodata_label}, but the image does not say which they are; say so "
+                f"the label of pixels without data is {self.nodata_label}, but the image declares no such value; "
+                f"give it "
                 "with --nodata"
             )
 
     def _earlier(self, asked: Mapping[str, Any]) -> Earlier | None:
-        """What the unfinished run found out, which this one takes over. Raises OptionError, ResumeError."""
+        """Return the findings of the unfinished run, which this one takes over. Raises OptionError, ResumeError."""
         if not isinstance(self.sink, ResumableSink):
             raise OptionError("only runs into .tif files and .zarr folders can be resumed")
         record = self.sink.unfinished()
         return take_over(record, asked) if record is not None else None
 
     def _choice(self, earlier: Earlier | None) -> Choice:
-        """A plan that the processor has room for: the next smaller one, as long as a GPU's memory runs out."""
+        """Return a plan that the processor has room for: fall back to smaller ones as long as a GPU's
+        memory runs out.
+        """
         while True:
             choice = self._chosen() if earlier is None else self._resumed(earlier)
             if self.part is not None:
@@ -260,7 +263,7 @@ class ImageRun:
                 return choice
 
     def _chosen(self) -> Choice:
-        """By prediction; where the run will be long, by trial."""
+        """Choose the plan by prediction; if the run will be long, by trial."""
         choice = self.planner.choose(self.source, self.sink, self.wish)
         if not self.wish.trial:
             return choice
@@ -293,7 +296,7 @@ class ImageRun:
         self.afterwards(max(0, left - self.wish.apart_bytes))
 
     def _resumed(self, earlier: Earlier) -> Choice:
-        """The plan of the earlier run. Raises BudgetError where it does not fit the memory budget any more."""
+        """Return the plan of the earlier run. Raises BudgetError if it no longer fits the memory budget."""
         wish = replace(
             self.wish,
             plan="strip" if earlier.plan == "strip" else "tile",
@@ -330,7 +333,7 @@ class ImageRun:
         )
 
     def _read(self) -> None:
-        """The last tile was read."""
+        """Report that the last tile was read."""
         self._chunks = self.source.count()
         if self.release_early:
             self.source.prepare(ReadPlan(rows=(), columns=()), cache_bytes=0)

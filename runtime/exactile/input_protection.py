@@ -1,4 +1,4 @@
-"""No output of a run may replace one of its inputs, whatever names, links or folders lead to it."""
+"""Protect inputs: no output of a run may replace one, whatever names, links or folders lead to it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from exactile.sources.protocol import Source, StoredSource
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Output:
-    """What a run writes: a file, or a folder that is replaced with all that it holds. ``option`` names it."""
+    """An output of a run: a file, or a folder that is replaced with its contents. ``option`` names it."""
 
     path: Path
     option: str
@@ -27,7 +27,7 @@ class Output:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Input:
-    """What a run reads: a file, or a folder as a whole (a bundle, a Zarr image); ``what`` names it in messages."""
+    """An input of a run: a file, or a folder as a whole (a bundle, a Zarr image); ``what`` names it in messages."""
 
     path: Path
     what: str
@@ -35,7 +35,7 @@ class Input:
 
 @dataclass(slots=True)
 class ProtectedInputs:
-    """The inputs of a run, prepared so that many outputs are compared with many inputs in linear time."""
+    """The inputs of a run, indexed so that many outputs are compared with many inputs in linear time."""
 
     inputs: Sequence[Input]
     _by_file: dict[tuple[int, int], Input] = field(default_factory=dict)
@@ -52,10 +52,10 @@ class ProtectedInputs:
                 self._by_file.setdefault(key, given)
 
     def check(self, outputs: Iterable[Output]) -> None:
-        """Return if ``outputs`` leave every input as it is.
+        """Check that ``outputs`` leave every input unchanged.
 
-        Raises InputOverwrittenError where one is an input (by name, symbolic or hard link), lies within one, or
-        replaces a folder that holds one.
+        Raises InputOverwrittenError if one is an input (by name, symbolic or hard link), lies within one, or replaces a
+        folder that holds one.
         """
         for output in outputs:
             real = real_path(output.path)
@@ -73,7 +73,7 @@ class ProtectedInputs:
 
 
 def result_outputs(path: Path, option: str = "-o") -> Iterator[Output]:
-    """A result, and the files that its sink keeps beside it while it is not complete."""
+    """Yield a result, and the files that its sink keeps beside it while it is not complete."""
     yield Output(path=path, option=option)
     yield Output(path=part_path(path), option=f"the unfinished part of {option}")
     yield Output(path=journal_path(path), option=f"the journal of {option}")
@@ -82,13 +82,13 @@ def result_outputs(path: Path, option: str = "-o") -> Iterator[Output]:
 
 
 def check_source_kept(source: Source, sink: Sink) -> None:
-    """Return if ``sink`` does not write over what ``source`` reads. Raises InputOverwrittenError."""
+    """Check that ``sink`` does not write over what ``source`` reads. Raises InputOverwrittenError."""
     if isinstance(source, StoredSource) and isinstance(sink, StoredSink):
         ProtectedInputs(image_inputs(source.stored_path)).check(result_outputs(sink.path, "the output"))
 
 
 def image_inputs(image: str | os.PathLike[str], what: str = "image") -> list[Input]:
-    """The file or folder of an image on this machine, and the folder that some slides have beside their file."""
+    """Return the file or folder of an image on this machine, and the folder that some slides have beside their file."""
     path = Path(image)
     if not path.exists():
         return []
@@ -100,18 +100,18 @@ def image_inputs(image: str | os.PathLike[str], what: str = "image") -> list[Inp
 
 
 def model_inputs(model: Path, external: Iterable[Path] = ()) -> list[Input]:
-    """A bundle's folder as a whole, or a model's file and its ``external`` weights."""
+    """Return a bundle's folder as a whole, or a model's file and its ``external`` weights."""
     folder = model.parent if model.name == CONTRACT_NAME else model
     return [Input(path=folder, what="model"), *(Input(path=path, what="model's weights file") for path in external)]
 
 
 def real_path(path: Path) -> Path:
-    """``path`` with all links followed, also where its last part does not exist yet."""
+    """Return ``path`` with all links resolved, also if its last part does not exist yet."""
     return Path(os.path.realpath(path))
 
 
 def _file_keys(path: Path) -> Iterator[tuple[int, int]]:
-    """What tells a file apart from all others on the machine; nothing where there is none."""
+    """Yield what identifies a file on the machine; nothing if there is none."""
     try:
         found = path.stat()
     except OSError:
@@ -120,7 +120,9 @@ def _file_keys(path: Path) -> Iterator[tuple[int, int]]:
 
 
 def _label_beside_image(real: Path, image: Input) -> bool:
-    """Labels may go into the Zarr container of their image, where OME-Zarr has them: ``IMAGE.zarr/labels/NAME``."""
+    """Return whether a result is labels in the Zarr container of their image, where OME-Zarr has them:
+    ``IMAGE.zarr/labels/NAME``.
+    """
     container = real_path(image.path)
     return image.what == "image" and real.parent == container / "labels" and is_zarr_group(container)
 

@@ -1,4 +1,4 @@
-"""JSON Schemas of what is written, made from the types that are written."""
+"""Make JSON Schemas from the types that are written."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 
 def schema_of(kind: type) -> dict[str, Any]:
-    """The JSON Schema of ``kind`` (draft 2020-12), the same with every release of msgspec and Python.
+    """Return the JSON Schema of ``kind`` (draft 2020-12), the same with every release of msgspec and Python.
 
-    Descriptions are docstrings: msgspec before 0.23, with Python before 3.13, leaves their lines indented. It does not
-    tell that a mapping is empty by default, either.
+    Descriptions are docstrings: msgspec before 0.23, with Python before 3.13, leaves their lines indented. It also
+    omits that a mapping is empty by default.
     """
     import msgspec
 

@@ -1,4 +1,4 @@
-"""Files of what was measured of a bundle's model, kept in its folder: JSON, decoded strictly, not in its contract."""
+"""Files of measurements of a bundle's model, kept in its folder: JSON, decoded strictly, not part of its contract."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ LONGEST_DETAIL = 300
 
 
 class Part(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Unknown fields are an error."""
+    """A part of the file; unknown fields are an error."""
 
 
 class MeasuredFile(Part, frozen=True, kw_only=True):
-    """What all such files say: who made it, and the SHA-256 of the graphs that were measured."""
+    """The members of all such files: the program that wrote it, and the SHA-256 of the graphs that were measured."""
 
     made_by: str
     belongs_to: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
@@ -30,16 +30,16 @@ Measured = TypeVar("Measured", bound=MeasuredFile)
 
 
 def write_measured(path: Path, file: MeasuredFile) -> None:
-    """Write it, complete or not at all. Raises SinkError."""
+    """Write the file, complete or not at all. Raises SinkError."""
     replace_file(path, msgspec.json.format(msgspec.json.encode(file), indent=1) + b"\n")
 
 
 def read_measured(
     path: Path, kind: type[Measured], belongs_to: Callable[[], str], *, what: str, most_bytes: int, remedy: str
 ) -> Measured | None:
-    """The file at ``path``, of the model whose graphs have the SHA-256 that is asked for; None where there is none.
+    """Return the file at ``path`` for the model whose graphs have the given SHA-256; None if there is none.
 
-    Raises BundleError, with the ``remedy``, where it is damaged, or another model's.
+    Raises BundleError, with the ``remedy``, if it is damaged, or belongs to another model.
     """
     try:
         if path.stat().st_size > most_bytes:

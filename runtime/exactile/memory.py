@@ -13,23 +13,23 @@ from typing import Any
 import psutil
 
 SAFE_SHARE = 0.5
-"""Share of the free memory that a run takes when nobody said how much."""
+"""Fraction of the free memory that a run takes by default."""
 
 CGROUP_LIMITS = (
     (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
     (Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"), Path("/sys/fs/cgroup/memory/memory.usage_in_bytes")),
 )
-"""Where containers state their limit and use, in cgroup versions 2 and 1."""
+"""Files in which containers state their limit and use, in cgroup versions 2 and 1."""
 
 
 LARGEST_KEPT_BYTES = 1 << 20
-"""Blocks of memory from this size on are the system's again as soon as they are freed."""
+"""Blocks of memory from this size on are returned to the system as soon as they are freed."""
 
 _M_MMAP_THRESHOLD = -3
 
 
 def return_freed_memory() -> None:
-    """Give what lies on the C library's free lists back to the system, where it can do that (glibc)."""
+    """Return the C library's free lists to the system, if it can do that (glibc)."""
     trim = getattr(_c_library(), "malloc_trim", None)
     if trim is not None:
         trim(0)
@@ -47,7 +47,7 @@ def return_large_blocks_at_once() -> None:
 
 
 def settled_resident_bytes() -> int:
-    """Resident memory of this process once all that nobody needs any more is given back."""
+    """Return the resident memory of this process once everything unused is returned to the system."""
     gc.collect()
     return_freed_memory()
     return resident_bytes()
@@ -58,14 +58,14 @@ def _c_library() -> Any:
 
 
 def resident_bytes() -> int:
-    """Resident memory of this process now."""
+    """Return the resident memory of this process now."""
     return int(psutil.Process().memory_info().rss)
 
 
 def peak_resident_bytes() -> int:
-    """The most resident memory that this process ever had.
+    """Return the peak resident memory of this process.
 
-    Linux' getrusage also counts what the parent had before exec, so /proc is asked first.
+    Linux' getrusage also counts what the parent had before exec, so /proc is read first.
     """
     with contextlib.suppress(OSError, ValueError, IndexError):
         status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
@@ -75,7 +75,7 @@ def peak_resident_bytes() -> int:
 
 
 def free_bytes() -> int:
-    """Memory that can be had without swapping, within a container's limit where there is one."""
+    """Return the memory that is available without swapping, within a container's limit if there is one."""
     free = int(psutil.virtual_memory().available)
     for limit, used in CGROUP_LIMITS:
         with contextlib.suppress(OSError, ValueError):
@@ -84,5 +84,5 @@ def free_bytes() -> int:
 
 
 def default_budget_bytes() -> int:
-    """A safe share of what is free, beside what the process already has."""
+    """Return a safe share of the free memory, plus what the process already has."""
     return resident_bytes() + int(free_bytes() * SAFE_SHARE)

@@ -16,21 +16,21 @@ from exactile.sources.protocol import Source
 from exactile.sources.validity import ValidMask, open_masks
 
 PIECE_PIXELS = 1 << 18
-"""So many pixels are looked at at once, so that what lies between takes little memory."""
+"""Pixels that are compared at once, so that intermediates take little memory."""
 
 
 class NodataRule(Protocol):
-    """Tells which pixels have no data."""
+    """Decides which pixels have no data."""
 
     def where(self, box: Box, pixels: NDArray[Any]) -> NDArray[np.bool_]:
-        """(H, W): where ``box`` of the image, whose samples are ``pixels`` (H, W, C), has no data."""
+        """Return a mask (H, W) of the pixels without data in ``box``, whose samples are ``pixels`` (H, W, C)."""
 
     def close(self) -> None:
-        """Release what it reads from."""
+        """Release its files."""
 
 
 def nodata_rule(source: Source, given: float | None = None) -> NodataRule | None:
-    """By the value ``given`` or the file's own, and by the file's masks; None where there is none of them.
+    """Return the rule of the ``given`` or the file's own value, and of the file's masks; None if there is none.
 
     An alpha channel counts once it is left out: until then it is one of the samples. Raises SourceError.
     """
@@ -43,7 +43,7 @@ def nodata_rule(source: Source, given: float | None = None) -> NodataRule | None
 
 
 def is_nodata(pixels: NDArray[Any], value: float) -> NDArray[np.bool_]:
-    """Where all channels of ``pixels`` (H, W, C) are ``value``, (H, W); NaN is NaN."""
+    """Return a mask (H, W) of pixels (H, W, C) whose channels all are ``value``; NaN equals NaN."""
     if np.isnan(value):
         return np.asarray(np.isnan(pixels).all(axis=2))
     if pixels.dtype.kind in "iu" and not (float(value).is_integer() and 0 <= value <= np.iinfo(pixels.dtype).max):
@@ -66,7 +66,7 @@ class ByValue:
         return found
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Nothing to close."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""``segment``: a result in one call, for scripts and notebooks; what ``exactile run`` does, into an array."""
+"""``segment``: what ``exactile run`` does, in one call, into an array; for scripts and notebooks."""
 
 from __future__ import annotations
 
@@ -62,22 +62,21 @@ def segment(
 ) -> NDArray[Any]:
     """Segment ``image`` and return the result: labels (H, W), or maps (C, H, W) for other ``output``.
 
-    ``model`` is an ONNX file or one with ONNX in it (.czann, .czseg, a pixel classifier of QuPath), whose own word on
-    normalisation and output is taken where nothing is said; a bundle (folder or its ``contract.json``), or a model that
-    was deployed before;
-    ``image`` is all that ``open_source`` takes, and ``image_options`` are its options (``axes``, ``channels``, ...).
-    Other options are those of ``exactile run`` under the same names: the network sees ``(sample / scale - mean) /
+    ``model`` is an ONNX file or one with ONNX in it (.czann, .czseg, a pixel classifier of QuPath), whose declared
+    normalisation and output are the defaults; a bundle (folder or its ``contract.json``), or a deployed model;
+    ``image`` is anything that ``open_source`` accepts, and ``image_options`` are its options (``axes``, ``channels``,
+    ...). Other options are those of ``exactile run`` under the same names: the network gets ``(sample / scale - mean) /
     std``, each one number or one for each channel; ``memory``, in bytes or as ``"2GiB"``, bounds the resident memory of
     the whole process, the result included; ``tile`` is (height, width); ``statistics``, a file of ``exactile measure``
-    or what it holds, are taken in place of the image's own; with a ``tolerance``, ``"1e-4"`` or ``"labels:1e-5"``, the
-    result is not exact, and what error was found is told on stderr. Models that were deployed before, and bundles, have
-    their ``output`` and normalisation, and take no others.
+    or its content, replace the image's own; with a ``tolerance``, ``"1e-4"`` or ``"labels:1e-5"``, the result is not
+    exact, and the error that was found is printed on stderr. Deployed models and bundles have their own ``output`` and
+    normalisation, and accept no others.
 
     With ``trust_probe``, an ONNX file that no rule proves to run exactly in tiles does so with the halo that runs of it
     show, where tiles then equal one pass at small sizes; it is not proven, and a warning says so.
-    With ``cache``, what an ONNX file is deployed to is kept in the user's cache folder, and found there by later calls.
-    With ``progress``, a bar is drawn in terminals and notebooks. Notes and warnings go to stderr, as those of the
-    command. Raises what the command reports: ``ExactileError``.
+    With ``cache``, the deployed form of an ONNX file is kept in the user's cache folder, and found there by later
+    calls. With ``progress``, a bar is drawn in terminals and notebooks. Notes and warnings go to stderr, as for the
+    command. Raises the errors that the command reports: ``ExactileError``.
     """
     fixed = read_statistics(statistics) if isinstance(statistics, str | os.PathLike) else statistics
     memory_bytes = parse_bytes(memory) if isinstance(memory, str) else memory
@@ -134,7 +133,7 @@ def _deployed(deploy: Deploy, source: Source, fits: Fits) -> DeployedModel:
 
 
 def _fits(opened: Session, source: Source, border: Border) -> bool:
-    """Whether there is a plan within the memory."""
+    """Return whether there is a plan within the memory."""
     with closing(opened) as session:
         try:
             session.plan(source, ArraySink(), border=border)
@@ -179,7 +178,7 @@ def _run(
 
 
 def _name(image: object) -> str:
-    """For people."""
+    """Return the name of ``image`` for people."""
     return Path(image).name if isinstance(image, str | os.PathLike) else "the array"
 
 

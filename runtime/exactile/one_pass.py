@@ -14,7 +14,9 @@ MOST_LISTED = 10
 
 
 def model_in_one_pass(model: DeployedModel, size: tuple[int, int]) -> DeployedModel | None:
-    """``model`` for images of ``size``, (height, width), in one pass instead of several; None where it has no graph."""
+    """Return ``model`` for images of ``size``, (height, width), in one pass instead of several; None if it has no
+    graph.
+    """
     whole = model.whole
     if whole is None:
         return None
@@ -41,12 +43,12 @@ def model_in_one_pass(model: DeployedModel, size: tuple[int, int]) -> DeployedMo
 
 
 def pass_size(contract: Contract) -> tuple[int, int]:
-    """What such a model runs over: the image, extended to a size that the network takes; (height, width)."""
+    """Return the size that such a model runs over: the image, extended to an accepted size; (height, width)."""
     return contract.geometry.y.accepted_size(1), contract.geometry.x.accepted_size(1)
 
 
 def reason(contract: Contract) -> str:
-    """Why there is one pass, and over what."""
+    """Return why there is one pass, and over what."""
     first, *others = contract.obstacles
     more = f" (and {len(others)} more)" if others else ""
     height, width = pass_size(contract)
@@ -60,7 +62,7 @@ def reason(contract: Contract) -> str:
 
 
 def refused_tiles(contract: Contract) -> str:
-    """Why there are no tiles, and where they are."""
+    """Return why there are no tiles, and which model has them."""
     if contract.in_passes:
         return (
             f"{contract.model_name} was deployed for one pass; it takes statistics of the whole image, and runs in "
@@ -70,7 +72,7 @@ def refused_tiles(contract: Contract) -> str:
 
 
 def _listed(contract: Contract) -> str:
-    """The obstacles, a line each."""
+    """Return the obstacles, a line each."""
     shown = [f"  {obstacle}" for obstacle in contract.obstacles[:MOST_LISTED]]
     more = len(contract.obstacles) - len(shown)
     return "\n".join([*shown, *([f"  ... and {more} more"] if more else [])])
@@ -85,9 +87,9 @@ def check_one_pass(
     border: Border,
     background: Background | None,
 ) -> None:
-    """See that what is asked for an ``image``, (height, width), is one pass.
+    """Check that the request for an ``image``, (height, width), is one pass.
 
-    Raises NotTileableError for other plans, OptionError for what goes with them alone, PlanError for another size.
+    Raises NotTileableError for other plans, OptionError for options of tiles, PlanError for another size.
     """
     size = contract.only_size
     if image != size:

@@ -1,4 +1,4 @@
-"""What a run of one image needs and how it is to be cut: the plan, within the memory budget."""
+"""Plan a run of one image within the memory budget, and predict what it needs."""
 
 from __future__ import annotations
 
@@ -40,29 +40,31 @@ PLAN_NAMES: tuple[PlanName, ...] = get_args(PlanName)
 _UNIT = {"whole": "pass", "tile": "tile", "strip": "strip"}
 
 PROCESS_MARGIN_BYTES = 8 << 20
-"""Thread stacks, code that is used for the first time, allocator slack and the interpreter's own growth in a run."""
+"""Thread stacks, code that is used for the first time, allocator slack and the interpreter's growth in a run."""
 
 PASSES_MARGIN_BYTES = 32 << 20
-"""What engines that were opened one after the other leave behind."""
+"""Bytes that engines opened one after the other leave behind."""
 
 LITTLE = 1 / 64
-"""Of the memory budget: images of one size whose plan takes so much more, or less, are not planned anew."""
+"""Fraction of the memory budget: images of one size whose plan needs no more than this more or less are not planned
+again.
+"""
 
 LONG_S = 10.0
-"""Runs that take longer, by usual figures, are worth a second in which the machine is measured, once for all runs."""
+"""Runs that take longer, by usual figures, justify a second for measuring the machine, once for all runs."""
 
 SKIPPING_TILE_PX = 1024
-"""Tiles where background is skipped: larger ones are hardly ever empty."""
+"""Edge of tiles when background is skipped: larger ones are hardly ever empty."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
-    """What is asked of a plan. ``tile`` forces its shape: (height, width), or strip rows and band width.
+    """The request for a plan. ``tile`` forces its shape: (height, width), or strip rows and band width.
 
-    ``apart_bytes``: what is done with the result afterwards takes so much, when the engine is closed. ``tolerance``
-    is the most error of tiles that need not be exact; None for exact ones. ``lanes``, on a CPU: so many engines side by
-    side (default: as many as pay). ``trial``: where the choice is left to the planner and the run will be long, a CPU
-    tries the best plans on the first steps.
+    ``apart_bytes``: bytes for what is done with the result afterwards, when the engine is closed. ``tolerance`` is the
+    largest error of tiles that need not be exact; None for exact ones. ``lanes``, on a CPU: number of concurrent
+    engines (default: as many as pay off). ``trial``: if the choice is left to the planner and the run will be long, a
+    CPU tries the best plans on the first steps.
     """
 
     plan: PlanName = "auto"
@@ -96,12 +98,11 @@ class Wish:
 class Planner:
     """Plans for one model within ``budget_bytes`` of resident memory, of which ``process_bytes`` are in use already.
 
-    With ``space``, plans for GPUs, by what they allow. With ``engine_stays``, engines stay open for further runs.
-    ``kept_bytes`` more are taken by maps that are kept between passes. On a CPU, the network may use so many
-    ``threads``, in so many ``lanes`` where a wish says nothing of them, or for as many as ``images`` side by side that
-    are each one tile. ``engine_memory`` is what an engine takes, ``other_engine`` the name of one that is not ONNX
-    Runtime. Of its attributes, ``used_bytes`` are those in use, ``process_bytes`` those with kept maps and what passes
-    leave behind.
+    With ``space``, plans for GPUs, within its limits. With ``engine_stays``, engines stay open for further runs. Maps
+    that are kept between passes take ``kept_bytes`` more. On a CPU, the network may use so many ``threads``, in so many
+    ``lanes`` unless a wish says otherwise, or for as many as ``images`` concurrent images that are each one tile.
+    ``engine_memory`` is the memory of an engine, ``other_engine`` the name of one that is not ONNX Runtime. Of its
+    attributes, ``used_bytes`` are those in use, ``process_bytes`` those with kept maps and what passes leave behind.
     """
 
     def __init__(
@@ -133,26 +134,30 @@ class Planner:
         self._on_disk: dict[tuple[int, int], frozenset[str]] = {}
 
     def refuse(self, plan: Plan, need: MemoryNeed, error: DeviceMemoryError) -> None:
-        """Choose something smaller than ``plan`` from now on. Raises the error where that is no way out."""
+        """Choose something smaller than ``plan`` from now on. Raises the error if there is nothing smaller."""
         if self._devices is None:
             raise error
         self._known = None
         self._devices.refuse(plan, need, error)
 
     def may_try(self, wish: Wish) -> bool:
-        """Whether the fastest plan can be found by trying: it is left open, and nothing must be known beforehand."""
+        """Return whether the fastest plan can be found by a trial: the choice is open, and nothing must be known
+        before.
+        """
         free = wish.plan == "auto" and not (wish.tile or wish.background or wish.tolerance)
         return free and self.may_time and not self._engine_stays
 
     @property
     def may_time(self) -> bool:
-        """Whether tiles and strips can be timed on samples that are made up, on a CPU."""
+        """Whether tiles and strips can be timed on synthetic samples, on a CPU."""
         contract, model = self._contract, self._model
         plain = not (contract.obstacles or model.levels or model.reads or contract.image.statistics)
         return plain and self._devices is None
 
     def choose(self, source: Source, sink: Sink, wish: Wish) -> Choice:
-        """The plan for ``source``. Raises ChannelError, PlanError, and BudgetError when nothing fits the budget."""
+        """Return the plan for ``source``. Raises ChannelError, PlanError, and BudgetError if nothing
+        fits the budget.
+        """
         self.check_source(source)
         background = wish.background
         self.lane_choice(wish)
@@ -171,7 +176,7 @@ class Planner:
             return large
 
     def _one_pass(self, source: Source, sink: Sink, wish: Wish) -> Choice:
-        """The only plan of a model with obstacles to tiling."""
+        """Return the only plan of a model with obstacles to tiling."""
         contract, image = self._contract, (source.height, source.width)
         check_one_pass(contract, image, plan=wish.plan, tile=wish.tile, border=wish.border, background=wish.background)
         plan = TilePlan.of(contract.geometry, image, wish.border, pass_size(contract))
@@ -184,14 +189,14 @@ class Planner:
         return Choice(plan=plan, passes=predicted_passes(plan), reason=reason(contract))
 
     def check_background(self, background: Background) -> None:
-        """Raises OptionError where results have no labels, or not this one."""
+        """Raise OptionError if results have no labels, or not this one."""
         self.check_label(background.label, "background")
 
     def check_label(self, label: int, of: str) -> None:
-        """Raises OptionError where the result has no labels, or ``label``, ``of`` something, is none of them."""
+        """Raise OptionError if the result has no labels, or ``label``, that of ``of``, is not one of them."""
         result = self._contract.result
         if result.channels:
-            raise OptionError(f"a label is given to {of}; the result is to be labels, not maps")
+            raise OptionError(f"a label is given to {of}; the result must be labels, not maps")
         held = np.iinfo(result.stored_dtype)
         if not held.min <= label <= held.max:
             raise OptionError(f"the label of {of}, {label}, is none that {result.stored_dtype} can hold")
@@ -219,7 +224,7 @@ class Planner:
         return choice
 
     def _as_before(self, need: MemoryNeed, known: MemoryNeed) -> bool:
-        """Whether a plan takes about what it took: compressed chunks differ from image to image."""
+        """Return whether a plan needs about as much as before: compressed chunks differ from image to image."""
         here, before = (one.needed_bytes + one.cache_bytes + one.spare_bytes for one in (need, known))
         return need.fits(self.budget_bytes) and abs(here - before) <= self.budget_bytes * LITTLE
 
@@ -252,7 +257,7 @@ class Planner:
                 "or leave the choice to --plan auto",
                 least_bytes=least_budget(need),
             )
-        return Choice(plan=chosen, passes=predicted_passes(chosen), reason="as asked for")
+        return Choice(plan=chosen, passes=predicted_passes(chosen), reason="as requested")
 
     def _asked(self, search: PlanSearch, wish: Wish) -> Plan:
         if wish.tile is None and wish.plan != "whole":
@@ -260,7 +265,7 @@ class Planner:
         return search.shaped(self._shaped(search.image, wish))
 
     def _shaped(self, image: tuple[int, int], wish: Wish) -> Plan:
-        """The plan whose shape is given, in one lane."""
+        """Return the plan whose shape is given, in one lane."""
         geometry, border = self._contract.geometry, wish.border
         if wish.plan == "whole":
             domains = AxisDomain.of(geometry.y, image[0], border), AxisDomain.of(geometry.x, image[1], border)
@@ -271,16 +276,16 @@ class Planner:
         return TilePlan.of(geometry, image, border, wish.tile)
 
     def lane_choice(self, wish: Wish) -> LaneChoice:
-        """The numbers of lanes to choose from. Raises OptionError where another is asked for than can be."""
+        """Return the numbers of lanes to choose from. Raises OptionError if the requested one is impossible."""
         asked = wish.lanes or self._lanes
         return lane_choice(self._model, asked, threads=self.threads, on_gpu=self._devices is not None)
 
     def memory_need(self, plan: Plan, source: Source, sink: Sink, *, apart_bytes: int = 0) -> MemoryNeed:
-        """Predicted peak memory of running ``plan``, by purpose; ``apart_bytes`` as in ``Wish``."""
+        """Return the predicted peak memory of running ``plan``, by purpose; ``apart_bytes`` as in ``Wish``."""
         reads, spec = read_plan(plan), self.result_spec(plan, source)
         spare_bytes = sink.spare_bytes(spec) if isinstance(sink, SavingSink) else 0
         decoding_bytes = source.decoding_bytes(reads) if isinstance(source, DecodedInParts) else 0
-        if apart_bytes and not self._engine_stays:  # of what it was, code and tables stay
+        if apart_bytes and not self._engine_stays:  # code and tables of the old plan stay
             apart_bytes += self._engine_memory.weights(self._contract.memory.weights_bytes)
         need = MemoryNeed(
             process_bytes=self.process_bytes + PROCESS_MARGIN_BYTES,
@@ -298,9 +303,11 @@ class Planner:
         return self._host_need(plan, need) if self._devices is None else self._devices.need(plan, need)
 
     def speed(self, image: tuple[int, int]) -> Speed:
-        """By which times of plans are predicted: as tuned on this machine with so many threads, or by rules.
+        """Return the speed by which times of plans are predicted: tuned on this machine with so many threads, or by
+        rules.
 
-        ``image`` is (height, width). Where it is large, how fast the machine is was measured before, or is now.
+        ``image`` is (height, width). For a large image the speed of the machine was measured before, or is measured
+        now.
         """
         if self._devices is not None:
             return Speed(threads=self.threads)
@@ -316,7 +323,7 @@ class Planner:
         return Speed(threads=self.threads, points=points, touching=touching)
 
     def _machine_speed(self, mac: float) -> MachineSpeed:
-        """How fast the machine is, measured where computing so much takes long, and by ONNX Runtime alone."""
+        """Return the speed of the machine, measured if computing so much takes long, and only for ONNX Runtime."""
         usual = usual_speed(self.threads)
         if mac < LONG_S * usual.mac_per_s or self._other_engine:
             return usual
@@ -329,9 +336,9 @@ class Planner:
         return self.budget_bytes - self.process_bytes - PROCESS_MARGIN_BYTES
 
     def side_by_side(self, plan: Plan, need: MemoryNeed) -> MemoryNeed:
-        """``need``, or that of as many runs of ``plan`` as can go side by side, each with a share of the threads.
+        """Return ``need``, or that of as many concurrent runs of ``plan`` as fit, each with a share of the threads.
 
-        They are those of small images: one tile each, and not so many that their maps get slower.
+        They are runs of small images: one tile each, and not so many that their maps get slower.
         """
         one_tile = isinstance(plan, TilePlan) and len(plan) == plan.lanes == 1
         plain = self._devices is None and not (self._model.reads or self._contract.obstacles or need.apart_bytes)
@@ -342,11 +349,11 @@ class Planner:
         return need
 
     def _measuring_bytes(self, source: Source) -> int:
-        """What finding statistics of the whole image takes, beside the process."""
+        """Return the bytes for finding statistics of the whole image, beside the process."""
         return measuring_bytes(source) if self._contract.image.statistics is not None else 0
 
     def measuring_cache(self, source: Source) -> int:
-        """Bytes of decoded chunks that may be kept while statistics are found."""
+        """Return the bytes of decoded chunks that may be kept while statistics are found."""
         memory = self._engine_memory.weights(self._contract.memory.weights_bytes) if self._engine_stays else 0
         used = self.process_bytes + PROCESS_MARGIN_BYTES + memory + self._measuring_bytes(source)
         return max(0, self.budget_bytes - used)
@@ -361,7 +368,7 @@ class Planner:
             activations = max(run.activation_bytes(rows, plan.x.tile) for run, rows in runs)
             weights_bytes = max(run.weights_bytes for run, _ in runs)
             carries = 2 * plan.bands * strips.carry_bytes(plan.x.tile)
-        # Engines keep the weights in a layout of their own, each in memory of its own.
+        # Each engine keeps its own copy of the weights, in its own layout.
         return replace(
             need,
             weights_bytes=plan.lanes * self._engine_memory.weights(weights_bytes),
@@ -370,19 +377,19 @@ class Planner:
         )
 
     def _part_bytes(self, plan: Plan) -> int:
-        """What the parts of kept maps take that the pass of the result reads."""
+        """Return the bytes of the parts of kept maps that the pass of the result reads."""
         reads = self._model.reads
         return part_bytes(reads, plan, self.maps_on_disk(plan.y.domain.size, plan.x.domain.size)) if reads else 0
 
     def maps_on_disk(self, height: int, width: int) -> frozenset[str]:
-        """The kept maps that are in scratch files, by output, where the network runs over so many pixels."""
+        """Return the kept maps that are in scratch files, by output, if the network runs over so many pixels."""
         size = height, width
         if size not in self._on_disk:
             self._on_disk[size] = maps_on_disk(self._model, size, self.kept_bytes)
         return self._on_disk[size]
 
     def widest_band(self, source: Source, sink: Sink, rows: int, border: Border) -> Plan:
-        """Strips of ``rows`` rows in as few bands as fit the budget."""
+        """Return strips of ``rows`` rows in as few bands as fit the budget."""
         domain = AxisDomain.of(self._contract.geometry.x, source.width, border)
         shortage = "do not fit"
         for band, _count in axis_candidates(domain)[:MOST_BANDS]:
@@ -394,13 +401,13 @@ class Planner:
         raise BudgetError(f"strips of {rows} rows {shortage}, or use lower strips")
 
     def save(self, plan: Plan, source: Source, sink: Sink, need: MemoryNeed) -> None:
-        """Have ``sink`` do without what is not left for it."""
+        """Make ``sink`` do without the memory that is not left for it."""
         if isinstance(sink, SavingSink):
             spared_bytes = need.spare_bytes - need.granted_spare(self.budget_bytes)
             sink.save(self.result_spec(plan, source), spared_bytes)
 
     def result_spec(self, plan: Plan, source: Source) -> ResultSpec:
-        """What ``plan`` writes of ``source``."""
+        """Return the specification of the result of ``plan`` for ``source``."""
         height, width = plan.result_shape
         result, pixel = self._contract.result, source.pixel_size_um
         scale = self._contract.geometry.y.scale, self._contract.geometry.x.scale
@@ -421,7 +428,7 @@ class Planner:
         )
 
     def check_source(self, source: Source) -> None:
-        """Raises ChannelError and PlanError where the image is none for the model."""
+        """Raise ChannelError and PlanError if the image does not fit the model."""
         image = self._contract.image
         if source.channels != image.channels:
             raise ChannelError(
@@ -449,7 +456,7 @@ class _Known:
 
 
 def _channel_remedy(source: Source, wanted: int) -> str:
-    """What to type where the image has another number of channels than the ``wanted``."""
+    """Return the option to type if the image has another number of channels than ``wanted``."""
     if source.height == wanted and "axes" not in source.identity():
         return (
             f"it was read as {source.height} x {source.width} pixels of {source.channels} channels. If its channels "

@@ -1,4 +1,4 @@
-"""Small pictures of a result for people: labels in colour, alone or over the image."""
+"""Small pictures of a result: labels in colour, alone or over the image."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ MOST_PX = 2048
 """The longer side of a picture."""
 
 BLOCK_BYTES = 4 << 20
-"""Of an image at a time."""
+"""Bytes of an image that are read at a time."""
 
 OPACITY = 0.45
 
 MIXED_ROWS = 16
-"""At a time: mixing takes 50 bytes a sample."""
+"""Rows that are mixed at a time: mixing takes 50 bytes a sample."""
 
 DEFAULT_TILE_PX = 512
-"""Of the result, as ``TiledSink`` makes them."""
+"""Tile of the result, as ``TiledSink`` writes it."""
 
 ENCODED_BYTES = 3.1
-"""Of a pixel of a PNG picture, at worst."""
+"""Bytes of a pixel of a PNG picture, at worst."""
 
 STRETCHED_BY_PX = 1 << 20
-"""Pixels, evenly spread, that percentiles are taken of."""
+"""Pixels, evenly spread, for percentiles."""
 
 # Okabe and Ito's colours, which colour-blind people tell apart; black for 0.
 _COLORS = ((0, 0, 0), (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0),
@@ -45,7 +45,7 @@ RGB = NDArray[np.uint8]
 
 
 def pictures_bytes(source: Source, label_bytes: int, wanted: Mapping[str, bool]) -> int:
-    """The least memory that ``write_pictures`` takes for a result of the size of ``source``."""
+    """Return the least memory of ``write_pictures`` for a result of the size of ``source``."""
     if not any(wanted.values()):
         return 0
     step = ceil(max(source.height, source.width) / MOST_PX)
@@ -64,10 +64,11 @@ def pictures_bytes(source: Source, label_bytes: int, wanted: Mapping[str, bool])
 def overview(
     open_level: Callable[[int], Source], most_px: int = MOST_PX, *, spare_bytes: int = 4 * BLOCK_BYTES
 ) -> NDArray[Any]:
-    """The image with at most ``most_px`` pixels a side, (h, w, C): every n-th pixel of the best level of a pyramid.
+    """Return the image with at most ``most_px`` pixels a side, (h, w, C): every n-th pixel of the best level of a
+    pyramid.
 
-    ``open_level`` opens a level by number, and raises OptionError where there is none. Decoded chunks that are kept
-    take ``spare_bytes`` at most.
+    ``open_level`` opens a level by number, and raises OptionError if there is none. Decoded chunks that are kept take
+    ``spare_bytes`` at most.
     """
     source, level = open_level(0), 0
     try:
@@ -101,7 +102,7 @@ def _every_nth(source: Source, step: int, spare_bytes: int) -> NDArray[Any]:
 
 
 def palette(labels: Sequence[LabelClass]) -> RGB:
-    """A colour for each label from 0 to 65535, (65536, 3): the model's where it says so."""
+    """Return a colour for each label from 0 to 65535, (65536, 3): the model's if it has one."""
     colors = np.resize(np.array(_COLORS[1:], np.uint8), (65536, 3))
     colors[0] = _COLORS[0]
     for label in labels:
@@ -110,14 +111,14 @@ def palette(labels: Sequence[LabelClass]) -> RGB:
 
 
 def colored(labels: NDArray[Any], colors: RGB) -> RGB:
-    """(h, w) labels as (h, w, 3); labels without a colour of their own share those of others, but never that of 0."""
+    """Return (h, w) labels as (h, w, 3); labels without their own colour share those of others, but never that of 0."""
     numbers = labels.astype(np.int64)
     own = (numbers >= 0) & (numbers < len(colors))
     return colors[np.where(own, numbers, 1 + numbers % (len(colors) - 1))]
 
 
 def drawn(labels: NDArray[Any], colors: RGB) -> RGB:
-    """As ``colored``, a few rows at a time."""
+    """Yield rows of ``colored``, a few at a time."""
     result = np.empty((*labels.shape, 3), np.uint8)
     for start in range(0, len(labels), MIXED_ROWS):
         part = slice(start, start + MIXED_ROWS)
@@ -126,7 +127,9 @@ def drawn(labels: NDArray[Any], colors: RGB) -> RGB:
 
 
 def overlaid(image: NDArray[Any], labels: NDArray[Any], colors: RGB) -> RGB:
-    """Labels but 0 over the image (h, w, C), which is stretched from its 1st to its 99th percentile where not uint8."""
+    """Return labels but 0 over the image (h, w, C), which is stretched from its 1st to its 99th percentile if not
+    uint8.
+    """
     rgb = _rgb_of(image)
     rows = np.linspace(0, labels.shape[0] - 1, image.shape[0]).round().astype(int)
     columns = np.linspace(0, labels.shape[1] - 1, image.shape[1]).round().astype(int)
@@ -140,7 +143,7 @@ def overlaid(image: NDArray[Any], labels: NDArray[Any], colors: RGB) -> RGB:
 
 
 def _rgb_of(image: NDArray[Any]) -> Callable[[NDArray[Any]], RGB]:
-    """What makes (h, w, 3) of rows of ``image``."""
+    """Return a function that converts rows of ``image`` to (h, w, 3)."""
     channels = 3 if image.shape[-1] >= 3 else 1
     low, high = 0.0, 255.0
     if image.dtype != np.uint8:
@@ -157,14 +160,14 @@ def _rgb_of(image: NDArray[Any]) -> Callable[[NDArray[Any]], RGB]:
 
 
 def write_png(path: Path, pixels: RGB) -> None:
-    """Replaces what is there. Raises SinkError."""
+    """Write a PNG picture; replace an existing one. Raises SinkError."""
     import imagecodecs
 
     replace_file(path, imagecodecs.png_encode(np.ascontiguousarray(pixels)))
 
 
 def picture_paths(target: Path, wanted: Mapping[str, bool]) -> dict[str, Path]:
-    """Where ``preview`` and ``overlay`` of a result go, as ``wanted``: ``TARGET.preview.png`` and so on."""
+    """Return the paths of ``preview`` and ``overlay`` of a result, as ``wanted``: ``TARGET.preview.png`` and so on."""
     return {name: target.with_name(f"{target.name}.{name}.png") for name in ("preview", "overlay") if wanted[name]}
 
 
@@ -177,7 +180,9 @@ def write_pictures(
     wanted: Mapping[str, bool],
     spare_bytes: int = 4 * BLOCK_BYTES,
 ) -> list[Path]:
-    """Write ``picture_paths``; returns them. Takes ``pictures_bytes`` and, where that helps, ``spare_bytes`` more."""
+    """Write the ``picture_paths`` and return them. Takes ``pictures_bytes`` and, if that helps,
+    ``spare_bytes`` more.
+    """
     paths = picture_paths(target, wanted)
     if paths:
         colors, result = palette(labels), overview(open_result, spare_bytes=spare_bytes)[..., 0]

@@ -1,4 +1,4 @@
-"""What a run is, as plain data: written beside an unfinished output, and compared before it is resumed."""
+"""Describe a run as plain data: written beside an unfinished output, and compared before it is resumed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from exactile.statistics import Normalizers
 from exactile.tolerance.report import ToleranceReport
 
 FOUND = ("plan", "normalizers", "statistics", "passes", "output", "exact", "tolerance")
-"""What the earlier run found out and a later one takes over: not asked for, so not compared with what is asked."""
+"""Findings of the earlier run that a later one takes over: not requested, so not compared with the request."""
 
 
 def asked_record(
@@ -34,7 +34,7 @@ def asked_record(
     arguments: Mapping[str, Any],
     processor: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """What was asked for; ``processor`` is what of it decides about the last digits of results.
+    """Return the request; ``processor`` is what determines the last digits of results.
 
     The memory budget, threads and lanes are not part of it: they do not change results.
     """
@@ -63,9 +63,9 @@ def complete_record(
     *,
     lanes: int | None = None,
 ) -> dict[str, Any]:
-    """With what was found out: the plan, the statistics of the image and of its feature maps, and the error.
+    """Add what was found: the plan, the statistics of the image and of its feature maps, and the error.
 
-    ``lanes`` are those that the run was begun with, where the plan has others by now.
+    ``lanes`` are those at the beginning of the run, if the plan has others now.
     """
     lanes = plan.lanes if lanes is None else lanes
     shape = (plan.rows, plan.x.tile) if isinstance(plan, StripPlan) else plan.tile_shape
@@ -92,7 +92,7 @@ def found_record(
     found: Found,
     tolerance: ToleranceReport | None = None,
 ) -> dict[str, Any]:
-    """With what was found out before the result is begun: as ``complete_record``, and how far the passes are."""
+    """Add what was found before the result is begun: as ``complete_record``, and the progress of the passes."""
     passes = {
         "tiles": [list(tile) for tile in found.tiles],
         "begun": None
@@ -107,7 +107,7 @@ def found_record(
 
 
 def _text(array: NDArray[Any], dtype: str) -> str:
-    """The bits of ``array``; it takes less time and memory than its numbers do."""
+    """Return the bits of ``array`` as text; that takes less time and memory than its numbers."""
     return base64.b64encode(array.astype(dtype).tobytes()).decode()
 
 
@@ -117,7 +117,7 @@ def _array(text: str, dtype: str) -> NDArray[Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Earlier:
-    """What a resumed run takes over from the one that ended early."""
+    """What a resumed run takes over from the interrupted one."""
 
     plan: str
     shape: tuple[int, int]
@@ -128,12 +128,12 @@ class Earlier:
 
 
 def take_over(record: Mapping[str, Any], asked: Mapping[str, Any]) -> Earlier:
-    """Read what the earlier run found out. Raises ResumeError where it was asked for something else."""
+    """Read the findings of the earlier run. Raises ResumeError if its request was another one."""
     found = differences({key: value for key, value in record.items() if key not in FOUND}, asked)
     if found:
         raise ResumeError(
             f"the unfinished run is another one: {'; '.join(found)}. "
-            "What to do: run it as before, or start anew with --overwrite, without --resume"
+            "What to do: run it as before, or start again with --overwrite, without --resume"
         )
     plan, measured = record["plan"], record["normalizers"]
     height, width = plan["shape"]

@@ -55,17 +55,17 @@ if TYPE_CHECKING:
 class Session:
     """A deployed model, ready to segment any number of images.
 
-    ``memory_bytes`` bounds the resident memory of the whole process (default: a safe share of what is free); where it
-    is given, the C library is told to give large blocks back as soon as they are freed, for the rest of the process.
-    With ``keep_engine`` the engine stays open for the next image that needs the same, until ``close``; on a GPU it
-    always does. ``device`` and ``engine`` are those of ``exactile.processors.choice.open_processor``: what is asked for
-    is what runs, or a DeviceError says why not. ``device_memory_bytes`` bounds what is planned for each GPU (default:
-    a safe share of what is free). On a CPU, ``lanes`` engines with a share of the ``threads`` each work side by side
-    (default: as many as are predicted to pay). Of images that are one tile each, and are run in threads of the caller's
-    own, up to ``images`` are computed side by side, each with a share of the threads, where the memory allows it.
-    ``scratch`` is the folder for maps that are kept between passes and do not fit into memory (default: that for
-    temporary files), ``scratch_bytes`` the most that they may take there (default: what is free but 1 GiB); where they
-    do not fit either, all passes begin at the image.
+    ``memory_bytes`` bounds the resident memory of the whole process (default: a safe share of what is free); if it is
+    given, the C library is set to return large blocks as soon as they are freed, for the rest of the process. With
+    ``keep_engine`` the engine stays open for the next image that needs the same, until ``close``; on a GPU it always
+    does. ``device`` and ``engine`` are those of ``exactile.processors.choice.open_processor``: what you ask for is what
+    runs, or a DeviceError says why not. ``device_memory_bytes`` bounds what is planned for each GPU (default: a safe
+    share of what is free). On a CPU, ``lanes`` engines with a share of the ``threads`` each run concurrently (default:
+    as many as are predicted to pay off). Of images that are one tile each, run in the caller's threads, up to
+    ``images`` are computed concurrently, each with a share of the threads, if the memory allows it. ``scratch`` is the
+    folder for maps that are kept between passes and do not fit into memory (default: that for temporary files),
+    ``scratch_bytes`` the most that they may take there (default: what is free minus 1 GiB); if they do not fit either,
+    all passes begin at the image.
     """
 
     def __init__(
@@ -139,10 +139,10 @@ class Session:
         )
 
     def _suited(self, model: DeployedModel) -> tuple[DeployedModel, DeployedModel]:
-        """``model`` for what computes; and that for images whose statistics are known, or not asked for."""
+        """Return ``model`` for the processor, and that for images whose statistics are known, or not needed."""
         if isinstance(self._processor, HostProcessor):
             model = of_images = self._processor.family.suited(model)
-        else:  # graphs on GPUs are not told where a tile lies
+        else:  # graphs on GPUs do not take the position of a tile
             model = model.on(GPU)
             of_images = model.without_placed
         # Statistics are those of an image that is not extended.
@@ -154,27 +154,27 @@ class Session:
 
     @property
     def has_strips(self) -> bool:
-        """Whether there are strips for what computes."""
+        """Whether there are strips for the processor."""
         return self._model.strips is not None
 
     @property
     def shapes_are_fixed(self) -> bool:
-        """Whether only tiles and strips can be run for which engines were built."""
+        """Whether only tiles and strips of built engines can run."""
         space = self._processor.space
         return space is not None and space.engines is not None
 
     def lacks(self, size: tuple[int, int]) -> bool:
-        """Whether the model would do better if it were deployed for images of ``size``, (height, width)."""
+        """Return whether the model would be better if it were deployed for images of ``size``, (height, width)."""
         return self._model.lacks(size)
 
     @property
     def processor(self) -> str:
-        """What computes, for people: ``cpu``, or the GPUs, with the engine and its version."""
+        """Name of the processor, for people: ``cpu``, or the GPUs, with the engine and its version."""
         return self._processor.name
 
     @property
     def processor_identity(self) -> Mapping[str, Any]:
-        """What of it decides about the last digits of results, as plain data."""
+        """What determines the last digits of results, as plain data."""
         return self._processor.identity
 
     @property
@@ -198,11 +198,11 @@ class Session:
         return self._planner.choose(source, sink, Wish(plan=plan, tile=tile, border=border))
 
     def result_spec(self, plan: Plan, source: Source) -> ResultSpec:
-        """What ``plan`` writes of ``source``."""
+        """Return the specification of the result of ``plan`` for ``source``."""
         return self._planner.result_spec(plan, source)
 
     def memory_need(self, plan: Plan, source: Source, sink: Sink) -> MemoryNeed:
-        """Predicted peak memory of running ``plan``, by purpose."""
+        """Return the predicted peak memory of running ``plan``, by purpose."""
         return self._planner.memory_need(plan, source, sink)
 
     def segment(
@@ -229,29 +229,27 @@ class Session:
     ) -> Summary:
         """Segment ``source`` into ``sink``: equal to one pass over the whole image.
 
-        Tiles that are all ``background`` are not computed, and have its label; it goes with tiles and labels.
+        Tiles that are entirely ``background`` are not computed, and get its label; this works with tiles and labels.
 
-        Where the model normalises by statistics of the whole image and ``normalizers`` are not given, ``measure`` finds
-        them first; ``measuring`` is then called with pixels read so far and in all. ``planned`` is called once with
-        the plan, ``progress`` with the number of result pixels of each write.
-        Pixels that are ``nodata`` in every channel (default: what the file says), or by the file's mask or alpha
-        channel, are left out of these statistics; labels of such pixels are ``nodata_label``, where it is given.
-        With ``statistics``, a network that takes statistics of the whole image takes these, and there are no passes
-        before: the result is equal to one pass with them, not with the image's own. Raises OptionError where they are
-        those of another network.
-        With a ``tolerance``, ``"1e-4"`` of the range of scores or ``"labels:1e-5"`` of all labels, tiles with the
-        smallest halo are run whose error in a sample of tiles stays within it: the result is not exact, and the summary
-        tells what was found. Where it is exceeded, the exact plan is run. For networks without statistics of the whole
-        image, on a CPU.
-        On any failure the sink is aborted and the first error raised.
+        If the model normalises by statistics of the whole image and ``normalizers`` are not given, ``measure`` finds
+        them first; ``measuring`` is then called with the pixels read so far and their total. ``planned`` is called once
+        with the plan, ``progress`` with the number of result pixels of each write. Pixels that are ``nodata`` in every
+        channel (default: the file's value), or without data by the file's mask or alpha channel, are left out of these
+        statistics; ``nodata_label``, if given, is their label. With ``statistics``, a network that takes statistics of
+        the whole image uses these, and there are no passes before: the result equals one pass with them, not with the
+        image's own. Raises OptionError if they belong to another network. With a ``tolerance``, ``"1e-4"`` of the range
+        of scores or ``"labels:1e-5"`` of all labels, tiles get the smallest halo whose error in a sample of tiles stays
+        within it: the result is not exact, and the summary reports the error. If it is exceeded, the exact plan is run.
+        For networks without statistics of the whole image, on a CPU. On any failure the sink is aborted and the first
+        error raised.
 
-        With ``trial``, where the plan is left open and the run will take more than 20 s on a CPU, the most promising
-        plans are timed on the image's first steps, over 5 % of its pixels at most, and the fastest is taken; without
-        it, the one that is predicted to be the fastest.
+        With ``trial``, if the plan is left open and the run will take more than 20 s on a CPU, the most promising plans
+        are timed on the image's first steps, at most 5 % of its pixels, and the fastest is taken; without it, the one
+        that is predicted to be the fastest.
 
-        With ``resume``, an unfinished run that ``sink`` kept is resumed, by the same plan, to the same bytes;
-        ``arguments`` (plain data) is what it must have been called with, beside image, model, plan, tile and border.
-        Raises ResumeError where it was another one. ``trace`` is told when every piece of work was done:
+        With ``resume``, an unfinished run that ``sink`` kept is resumed, with the same plan, to the same bytes;
+        ``arguments`` (plain data) must be those of that run, besides image, model, plan, tile and border. Raises
+        ResumeError if it was another one. ``trace`` is called with every piece of work that was done:
         ``exactile.trace.Trace().of(name)`` keeps it.
         """
         watcher = Watcher(
@@ -297,10 +295,10 @@ class Session:
         statistics: FixedStatistics | None = None,
         part: Callable[[Plan], Plan] | None = None,
     ) -> ImageRun:
-        """As ``segment``, for callers that run and cancel it in their own threads.
+        """Return the run of ``segment``, for callers that run and cancel it in their own threads.
 
         ``afterwards`` is called when the result is complete, with the bytes that it may take beyond
-        ``wish.apart_bytes``. With ``part`` only what it makes of the plan is run; ``sink`` takes the boxes of that.
+        ``wish.apart_bytes``. With ``part`` only that part of the plan is run; ``sink`` takes its boxes.
         """
         watcher = watcher or Watcher()
         leave_out_alpha(source, self.contract.image.channels)
@@ -328,7 +326,7 @@ class Session:
         )
 
     def _narrowing(self, way: Way, source: Source, sink: Sink) -> Narrowing | None:
-        """What makes the halo smaller, where that is asked for. Raises OptionError, the sink aborted."""
+        """Return what makes the halo smaller, if requested. Raises OptionError, the sink aborted."""
         if way.wish.tolerance is None:
             return None
         try:
@@ -354,12 +352,12 @@ class Session:
         progress: Callable[[str, int, int], None] | None = None,
         nodata: float | None = None,
     ) -> ErrorCurve:
-        """What error halos make that are smaller than the exact one, on ``images`` by name.
+        """Return the error of halos smaller than the exact one, on ``images`` by name.
 
-        Tiles with each halo are compared with exact ones at some zones of each image; and what changes when all pixels
-        farther than that are others. For networks without statistics of the whole image, on a CPU.
+        Tiles with each halo are compared with exact ones at some zones of each image; and the effect of changing all
+        pixels beyond that distance is measured. For networks without statistics of the whole image, on a CPU.
 
-        Raises OptionError, PlanError where an image has no seam, BudgetError, SourceError.
+        Raises OptionError, PlanError if an image has no seam, BudgetError, SourceError.
         """
         found = []
         for name, source in images.items():
@@ -381,13 +379,13 @@ class Session:
     def tune(self, *, seconds: float = 120.0, progress: Callable[[int, int], None] | None = None) -> Tuning:
         """Time tiles and strips of usual shapes on this machine, for ``seconds`` or a little longer.
 
-        With ``dataclasses.replace(model, tuning=...)`` plans are chosen by it, where the processor, the version of ONNX
-        Runtime and the number of threads are the same. ``progress`` is called with shapes measured so far, and how many
-        there are.
+        With ``dataclasses.replace(model, tuning=...)`` plans are chosen by it, if the processor, the version of ONNX
+        Runtime and the number of threads are the same. ``progress`` is called with the shapes measured so far, and
+        their total.
 
         Raises OptionError on a GPU, and for networks that take statistics of the whole image or cannot be tiled.
         """
-        from exactile.tuning.measure import Tuner  # what most sessions never do is loaded when it is done
+        from exactile.tuning.measure import Tuner  # what most sessions never do is imported on demand
 
         tuner = Tuner(
             model=self._model,
@@ -400,7 +398,7 @@ class Session:
         return tuner.run()
 
     def _way(self, source: Source, sink: Sink, wish: Wish, statistics: FixedStatistics | None, *, resume: bool) -> Way:
-        """How the image is run. Raises OptionError and SinkError, the sink aborted."""
+        """Return how the image is run. Raises OptionError and SinkError, the sink aborted."""
         try:
             if statistics is None:
                 self._planner.lane_choice(wish)
@@ -424,11 +422,13 @@ class Session:
         *,
         nodata: float | None = None,
     ) -> Normalizers:
-        """Offset and scale by which the model normalises ``source``: one or two passes over it, in bounded memory.
+        """Return offset and scale by which the model normalises ``source``: one or two passes over it, in bounded
+        memory.
 
-        Pixels that are ``nodata`` in every channel (default: what the file says), or by the file's masks, are left out.
+        Pixels that are ``nodata`` in every channel (default: the file's value), or without data by the file's masks,
+        are left out.
 
-        Raises OptionError where the model does not ask for statistics of the whole image, SourceError.
+        Raises OptionError if the model does not take statistics of the whole image, SourceError.
         """
         wanted = self.contract.image.statistics
         if wanted is None:
@@ -459,13 +459,13 @@ class Session:
         progress: Callable[[int, int], None] | None = None,
         nodata: float | None = None,
     ) -> FixedStatistics:
-        """What the network takes for statistics of the whole image, of all pixels of ``sources`` together.
+        """Return the statistics of the whole image that the network takes, over all pixels of ``sources`` together.
 
         One pass over all of them for each level of statistics, in tiles (default: by cost; ``tile`` is (height,
-        width)). ``progress`` is called with image pixels done of all passes, and how many there are. ``nodata`` is as
-        for ``measure``, where the model normalises by statistics of each image.
+        width)). ``progress`` is called with the image pixels done in all passes, and their total. ``nodata`` is as for
+        ``measure``, if the model normalises by statistics of each image.
 
-        Raises OptionError where the model takes no such statistics or ``sources`` are of several types, ChannelError,
+        Raises OptionError if the model takes no such statistics or ``sources`` are of several types, ChannelError,
         PlanError, SourceError.
         """
         return StatisticsRun(
@@ -481,7 +481,7 @@ class Session:
         ).run()
 
     def measured_image(self, source: Source, nodata: float | None = None) -> MeasuredImage:
-        """``source`` for a ``StatisticsRun``."""
+        """Return ``source`` for a ``StatisticsRun``."""
         leave_out_alpha(source, self.contract.image.channels)
         return MeasuredImage(
             model=self._model,
@@ -514,17 +514,17 @@ class Session:
         normalizers: Normalizers | None = None,
         statistics: FixedStatistics | None = None,
     ) -> RowStream:
-        """A stream for an image of ``width`` pixels and samples of ``dtype`` that arrives in rows.
+        """Return a stream for an image of ``width`` pixels and samples of ``dtype`` that arrives in rows.
 
-        Results come strip by strip, the same as ``segment`` gives for the complete image. ``rows`` is the height of
-        a strip (default: by predicted time within the memory budget): lower strips give results earlier and cost
-        more. A ``sink`` is written as results come if ``height``, the number of rows to come, is given; else results
-        are kept in a temporary file beside the output until the height is known. Where a network's strips depend on the
-        height, modulo the stride, it must be given. A model that normalises by statistics
-        of the whole image needs them beforehand: ``normalizers``, by ``measure`` of an overview, or from a scan before;
-        a network that takes statistics of the whole image needs ``statistics``, by ``measure_statistics``.
+        Results come strip by strip, equal to those of ``segment`` for the complete image. ``rows`` is the height of a
+        strip (default: by predicted time within the memory budget): lower strips give results earlier and cost more. A
+        ``sink`` is written as results come if ``height``, the number of rows to come, is given; else results are kept
+        in a temporary file beside the output until the height is known. If a network's strips depend on the height,
+        modulo the stride, it must be given. A model that normalises by statistics of the whole image needs them
+        beforehand: ``normalizers``, by ``measure`` of an overview, or from an earlier scan; a network that takes
+        statistics of the whole image needs ``statistics``, by ``measure_statistics``.
 
-        Raises PlanError where the network does not allow strips, BudgetError, StreamError.
+        Raises PlanError if the network does not allow strips, BudgetError, StreamError.
         """
         from exactile.stream import RowStream
         from exactile.stream_plan import plan_stream

@@ -1,4 +1,4 @@
-"""Normalisation that needs the whole image first: one or two streaming passes, in bounded memory, exact."""
+"""Normalisation by statistics of the whole image: one or two streaming passes, in bounded memory, exact."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from exactile.tallies import Measuring, Normalizers, Tally, TallyPart
 __all__ = ["Normalizers", "block_rows", "constants_of", "measure", "measuring_bytes", "passes", "take_blocks"]
 
 BLOCK_BYTES = 1 << 20
-"""Of samples at a time."""
+"""Bytes of samples that are read at a time."""
 
 SCRATCH_BYTES = 12 << 20
-"""What counting and merging a block takes: 8 bytes a sample, a few times."""
+"""Bytes for counting and merging a block: 8 bytes a sample, a few times."""
 
 CACHE_BYTES = 256 << 20
 
@@ -39,11 +39,10 @@ def measure(
     cache_bytes: int = CACHE_BYTES,
     nodata: float | NodataRule | None = None,
 ) -> Normalizers:
-    """Offset and scale of the whole image, as numpy would compute them of all its samples at once.
+    """Return offset and scale of the whole image, as numpy would compute them of all its samples at once.
 
     Pixels that are ``nodata`` in every channel, or by that rule, are left out. At most ``cache_bytes`` of decoded
-    chunks are kept.
-    Raises SourceError where samples are not finite numbers, or no pixel has data.
+    chunks are kept. Raises SourceError if samples are not finite numbers, or no pixel has data.
     """
     rule = ByValue(nodata) if isinstance(nodata, int | float) else nodata
     measuring = Measuring(source.dtype, source.channels, wanted)
@@ -61,30 +60,30 @@ def take_blocks(
     cache_bytes: int = CACHE_BYTES,
     rule: NodataRule | None = None,
 ) -> None:
-    """Have ``tally`` take the blocks of the image, or those of some ``rows`` of blocks. Raises SourceError."""
+    """Pass the blocks of the image, or those of some ``rows`` of blocks, to ``tally``. Raises SourceError."""
     for block in _blocks(source, progress, cache_bytes, rule, rows):
         tally.take(block)
 
 
 def block_rows(source: Source) -> int:
-    """How many rows of blocks ``measure`` goes over."""
+    """Return the number of rows of blocks that ``measure`` reads."""
     return len(_plan(source).rows)
 
 
 def measuring_bytes(source: Source) -> int:
-    """What ``measure`` takes at most beside the chunks that it keeps."""
+    """Return the most bytes that ``measure`` takes besides the kept chunks."""
     return SCRATCH_BYTES + least_reading_bytes(source, _plan(source))
 
 
 def passes(source: Source, wanted: ImageStatistics) -> int:
-    """How often ``measure`` reads the image."""
+    """Return how often ``measure`` reads the image."""
     return 2 if source.dtype.kind == "f" and wanted.kind == "percentile" else 1
 
 
 def _blocks(
     source: Source, progress: Progress, cache_bytes: int, rule: NodataRule | None, wanted: range | None
 ) -> Iterator[Array]:
-    """The whole image in blocks (rows, columns, C), each pixel once; without nodata (pixels, C)."""
+    """Yield the whole image in blocks (rows, columns, C), each pixel once; without nodata (pixels, C)."""
     plan = _plan(source)
     if wanted is not None:
         plan = ReadPlan(rows=plan.rows[wanted.start : wanted.stop], columns=plan.columns)
@@ -109,7 +108,7 @@ def _plan(source: Source) -> ReadPlan:
 
 
 def constants_of(image: ImageInput, normalizers: Normalizers | None) -> dict[str, NDArray[Any]]:
-    """The graph's inputs beside the image: (1, C, 1, 1) float32. Raises OptionError where they do not fit."""
+    """Return the graph's inputs besides the image: (1, C, 1, 1) float32. Raises OptionError if they do not fit."""
     wanted, channels = image.statistics, image.channels
     if wanted is None:
         if normalizers is not None:

@@ -1,4 +1,4 @@
-"""Many images of a session: what a network takes for statistics of the whole image, of all their pixels together."""
+"""Find the statistics of the whole image that a network takes, over all pixels of many images together."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from exactile.sources.protocol import Identity, Source
 from exactile.statistics import Normalizers, constants_of
 
 Progress = Callable[[int, int], None]
-"""Called with image pixels done of all passes over all images, and how many there are."""
+"""Called with the image pixels done in all passes over all images, and their total."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasuredImage:
-    """An image that statistics are taken of, and what of a session it takes. ``normalizers`` finds its own."""
+    """An image for statistics, and what it needs of a session. ``normalizers`` finds its own."""
 
     model: DeployedModel
     planner: Planner
@@ -43,7 +43,7 @@ class MeasuredImage:
 
     @property
     def domain(self) -> tuple[int, int]:
-        """What the network runs over, (height, width)."""
+        """The size that the network runs over, (height, width)."""
         return _domain(self.model, self.size)
 
     def passes(
@@ -52,7 +52,7 @@ class MeasuredImage:
         cancellation: Cancellation | None = None,
         progress: Progress = lambda _done, _total: None,
     ) -> Passes:
-        """Those of this image alone."""
+        """Return the passes of this image."""
         return Passes(
             model=self.model,
             planner=self.planner,
@@ -64,7 +64,7 @@ class MeasuredImage:
         )
 
     def check_size(self) -> None:
-        """Raises PlanError where passes would run over another part of the image than the result's."""
+        """Raise PlanError if passes would run over another part of the image than the result's."""
         for level in self.model.levels:
             own = _domain(level.model, self.size)
             if own != self.domain:
@@ -82,7 +82,7 @@ def _domain(model: DeployedModel, size: tuple[int, int]) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageOpening:
-    """An image by ``name``, which ``open`` opens anew for each pass over it."""
+    """An image by ``name``, which ``open`` opens again for each pass over it."""
 
     name: str
     open: Callable[[], AbstractContextManager[MeasuredImage]]
@@ -90,7 +90,7 @@ class ImageOpening:
 
 @dataclass(slots=True, kw_only=True)
 class StatisticsRun:
-    """What it takes to measure ``images``. ``run`` is called once; ``passes`` is then how often each was read.
+    """A run that measures ``images``. Call ``run`` once; ``passes`` is then the number of passes over each.
 
     Statistics of a level are those of all images, before those of the next level are found. ``tile``, (height, width),
     is that of the passes (default: by cost). The same tiles in the same order give the same bits.
@@ -107,7 +107,9 @@ class StatisticsRun:
     _normalizers: dict[int, Normalizers | None] = field(default_factory=dict)
 
     def run(self) -> FixedStatistics:
-        """Raises OptionError, ChannelError, PlanError, BudgetError, SourceError, EngineError, CancelledError."""
+        """Find the statistics. Raises OptionError, ChannelError, PlanError, BudgetError, SourceError, EngineError,
+        CancelledError.
+        """
         first = self._check()
         found: dict[str, NDArray[np.float32]] = {}
         self.passes = len(first.levels)
@@ -125,7 +127,7 @@ class StatisticsRun:
         )
 
     def _check(self) -> DeployedModel:
-        """The model of the first image; all are looked at before the first pass."""
+        """Return the model of the first image; all images are checked before the first pass."""
         if not self.images:
             raise OptionError("statistics are those of images; give one or several")
         first: DeployedModel | None = None
@@ -151,7 +153,7 @@ class StatisticsRun:
     def _add(self, index: int, number: int, merged: Merged, found: Mapping[str, NDArray[Any]]) -> None:
         with self._opened(index) as image:
             if image.source.identity() != self._identities[index]:
-                raise SourceError("the image has changed while it was measured; measure again")
+                raise SourceError("the image changed while it was measured; measure again")
             if index not in self._normalizers:
                 self._normalizers[index] = image.normalizers()
             constants = constants_of(image.model.contract.image, self._normalizers[index])
@@ -167,7 +169,7 @@ class StatisticsRun:
 
     @contextmanager
     def _opened(self, index: int) -> Iterator[MeasuredImage]:
-        """What is wrong with an image is said with its name."""
+        """Open an image; errors include its name."""
         image = self.images[index]
         try:
             with image.open() as opened:
@@ -181,10 +183,10 @@ class StatisticsRun:
 
 
 def _check_same(first: DeployedModel, other: DeployedModel) -> None:
-    """Raises OptionError where two images have models whose statistics are not the same."""
+    """Raise OptionError if two images have models whose statistics are not the same."""
     statistics = [[level.statistics for level in model.levels] for model in (first, other)]
     if first.statistics_key != other.statistics_key or statistics[0] != statistics[1]:
         raise OptionError(
-            f"{other.contract.model_name} takes other statistics at this size than at that of the first image; measure "
-            "images of each size apart"
+            f"{other.contract.model_name} takes other statistics at this size than at that of the first image; "
+            f"measure images of each size separately"
         )

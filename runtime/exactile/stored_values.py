@@ -1,4 +1,4 @@
-"""What the graph gives becomes what is written: narrowed only where every value fits, and looked at for NaN."""
+"""Convert the graph's values to the stored type: narrowed only if every value fits, and checked for NaN."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from exactile.geometry import Box
 Array = NDArray[Any]
 
 PIECE_VALUES = 1 << 18
-"""So many values are converted at once, so that what lies between takes little memory."""
+"""Values that are converted at a time, so that intermediates take little memory."""
 
 PROBABILITY_SLACK = 1e-4
 """Sums of float32 may lie beyond 0 to 1 by this much."""
@@ -37,7 +37,7 @@ NO_NAN = NanReport()
 
 
 class StoredValues:
-    """Takes the blocks of one result, in any order; where the graph's ranges prove everything it looks at nothing."""
+    """Takes the blocks of one result, in any order; if the graph's ranges prove everything, nothing is checked."""
 
     def __init__(self, result: ResultOutput) -> None:
         self._result = result
@@ -46,9 +46,9 @@ class StoredValues:
         self.nan = NO_NAN
 
     def take(self, box: Box, block: Array) -> Array:
-        """The values to be written of ``box``; ``block`` may be changed.
+        """Return the values to write for ``box``; ``block`` may be changed in place.
 
-        Raises EngineError naming pixel and value where one cannot be stored as it is.
+        Raises EngineError naming pixel and value if one cannot be stored unchanged.
         """
         result = self._result
         if result.nan_label is not None:
@@ -65,7 +65,7 @@ class StoredValues:
         return out
 
     def _replace_nan(self, box: Box, block: Array, mark: int) -> None:
-        # One pass that finds nothing is all that most blocks cost.
+        # Most blocks cost only one pass that finds nothing.
         if block.size and block.max() == mark:
             found = block == mark
             self._note(box, found)
@@ -130,7 +130,7 @@ class StoredValues:
     def _complaint(self) -> str:
         if self._result.kind == "probabilities":
             return (
-                "which is no probability; say what the output is with --activation sigmoid or softmax, or take it as "
+                "which is not a probability; declare the output with --activation sigmoid or softmax, or take it as "
                 "it is with --output raw"
             )
         if self._result.kind == "labels":

@@ -1,4 +1,4 @@
-"""Rows in while the camera moves, results out as soon as they are final."""
+"""Take rows while the camera moves, and return results as soon as they are final."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ Result = tuple[int, Array]
 
 
 class RowStream:
-    """An image that arrives in rows; made by ``Session.stream``, used as a context manager.
+    """An image that arrives in rows; created by ``Session.stream``, used as a context manager.
 
-    ``push`` takes any number of rows, ``close`` says that there are no more; both return the results that became
-    final, in order. Leaving the ``with`` block closes. What is kept: the rows that wait for their strip, the carries
-    and the engine, whatever the height. Everything is computed in the caller's thread, inside ``push`` and ``close``.
+    ``push`` takes any number of rows, ``close`` ends the image; both return the results that became final, in order.
+    Leaving the ``with`` block closes. Memory holds the rows that wait for their strip, the carries and the engine,
+    whatever the height. Everything is computed in the caller's thread, inside ``push`` and ``close``.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class RowStream:
         return self._rows.arrived
 
     def push(self, rows: Array) -> list[Result]:
-        """Take the next rows, (rows, W, C), or (rows, W) of one channel; any number. Returns what became final.
+        """Take the next rows, (rows, W, C), or (rows, W) of one channel; any number. Return what became final.
 
         Raises StreamError for rows of another width or type, and after ``close``; ChannelError; EngineError; SinkError.
         """
@@ -89,7 +89,7 @@ class RowStream:
         return results
 
     def close(self) -> list[Result]:
-        """There are no more rows: returns the rest of the result, and completes the sink. Safe to call twice."""
+        """End the image: return the rest of the result, and complete the sink. Safe to call twice."""
         if self._state != "open":
             return []
         try:
@@ -108,7 +108,7 @@ class RowStream:
         return results
 
     def abort(self) -> None:
-        """Give up: nothing is left behind."""
+        """Give up: leave nothing behind."""
         self._state = "aborted"
         if self._sink is not None:
             self._sink.abort()
@@ -135,7 +135,7 @@ class RowStream:
         return [result for strip in self._rows.rest() if (result := self._run(strip)) is not None]
 
     def _run(self, strip: ArrivingStrip) -> Result | None:
-        """All bands of one strip; None where none of its rows belong to the result."""
+        """Run all bands of one strip and return the result; None if none of its rows belong to the result."""
         self._engine = self._engine or self._open_engine()
         image, result, columns = self._contract.image, self._contract.result, self._columns
         front = (result.channels,) if result.channels else ()
@@ -150,7 +150,7 @@ class RowStream:
         return self._give(strip.zor.start, whole) if strip.zor.length else None
 
     def _position(self, box: Box) -> Position | None:
-        """Where a strip lies, for graphs that ask for it: then the height is known."""
+        """Return the position of a strip, for graphs that take it: then the height is known."""
         rows = self._rows.domain_of(self._height or self._kept.height)
         rows.check_positions()
         placed = rows.geometry.placed or self._columns.domain.geometry.placed
@@ -172,7 +172,7 @@ class RowStream:
         )
 
     def _checked(self, rows: Array) -> Array:
-        """The rows as (rows, W, C)."""
+        """Return the rows as (rows, W, C)."""
         rows = np.asarray(rows)
         if rows.ndim == 2 and self._kept.channels == 1:
             rows = rows[..., None]
@@ -200,7 +200,7 @@ class RowStream:
 
 
 class KeptRows:
-    """The rows that arrived and are still needed, as a source whose height grows."""
+    """The arrived rows that are still needed, as a source whose height grows."""
 
     def __init__(self, *, width: int, channels: int, dtype: np.dtype[Any]) -> None:
         self.height, self.width, self.channels, self.dtype = 0, width, channels, dtype
@@ -209,13 +209,13 @@ class KeptRows:
         self._pieces: list[Array] = []
 
     def add(self, rows: Array) -> None:
-        """A copy of ``rows`` comes last: the caller may reuse its array."""
+        """Append a copy of ``rows``: the caller may reuse its array."""
         if len(rows):
             self._pieces.append(np.array(rows))
             self.height += len(rows)
 
     def forget(self, before: int) -> None:
-        """Rows before ``before`` are not needed any more."""
+        """Drop rows before ``before``, which are not needed any more."""
         while self._pieces and self._first + len(self._pieces[0]) <= before:
             self._first += len(self._pieces.pop(0))
 
@@ -230,18 +230,18 @@ class KeptRows:
             start += len(piece)
 
     def cache_bytes(self, plan: ReadPlan) -> int:  # noqa: ARG002 -- the seam's signature
-        """Nothing is decoded."""
+        """Return 0: nothing is decoded."""
         return 0
 
     def prepare(self, plan: ReadPlan, *, cache_bytes: int) -> None:
         """Nothing to prepare."""
 
     def count(self) -> ReadCount:
-        """No chunks."""
+        """Return no chunks."""
         return ReadCount(chunks_decoded=0, chunks_stored=0)
 
     def identity(self) -> Identity:
-        """Rows pass by: nothing but their form is known of them later."""
+        """Return only the form of the rows: nothing else is known of them later."""
         return {"kind": "rows", "width": self.width, "channels": self.channels, "dtype": self.dtype.name}
 
     def close(self) -> None:

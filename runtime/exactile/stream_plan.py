@@ -1,4 +1,4 @@
-"""How an image that arrives in rows is cut, before any row of it is there."""
+"""Plan an image that arrives in rows, before the first row."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from exactile.sinks.protocol import Sink
 from exactile.stream import KeptRows
 
 NOMINAL_STREAM_ROWS = 4096
-"""A stream's memory is predicted for an image of so many rows; more rows take no more memory."""
+"""Rows of the image for which a stream's memory is predicted; more rows take no more memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedStream:
-    """The plan for an image of a nominal height, what it takes, and the strips of the rows that will come."""
+    """The plan for an image of a nominal height, its memory, and the strips of the rows that will come."""
 
     plan: StripPlan
     need: MemoryNeed
@@ -46,9 +46,9 @@ def plan_stream(
     height: int | None,
     sink: Sink | None,
 ) -> PlannedStream:
-    """Arguments are those of ``Session.stream``; ``sink`` is told what it must do without.
+    """Plan a stream; arguments are those of ``Session.stream``. ``sink`` may have to do without some memory.
 
-    Raises PlanError where the network does not allow strips, BudgetError, StreamError.
+    Raises PlanError if the network does not allow strips, BudgetError, StreamError.
     """
     along, strips = strips_for_stream(model, width, height, border)
     image = model.contract.image
@@ -75,5 +75,5 @@ def plan_stream(
 
 
 def _first_rows(strips: StripModel, plan: StripPlan, space: DeviceSpace | None) -> int:
-    """Rows of the first strip: as few as can be, but where engines were built for those of the plan."""
+    """Return the rows of the first strip: as few as possible, unless engines were built for those of the plan."""
     return strips.startup_rows if space is None or space.engines is None else plan.y.heights[0]

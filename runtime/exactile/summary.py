@@ -19,15 +19,14 @@ from exactile.tolerance.report import ToleranceReport
 class Summary:
     """What a run did. Sizes in pixels, (height, width).
 
-    ``padded_because`` says why the ``domain``, which the network runs over, is not the image; empty where it is.
-    ``kept_pixels`` of the result were there from an earlier run that this one went on with, ``skipped_pixels``
-    were background. ``nan`` tells of scores that are not numbers, ``rule`` how numbers became the result,
-    ``verification`` how it is known that it equals one pass, ``notes`` how the image was read. ``processor`` is what
-    computed: the CPU, or GPUs, and the engine; on a CPU, ``lanes`` engines side by side. ``passes`` found statistics of
-    the whole image before; in their place ``statistics`` were taken, where they are given: the result is that of these.
-    ``predicted_work`` is that of all passes, halo included, by one pass of the whole network over the image.
-    ``tolerance`` tells of the error that was allowed and found; where there is none, or it says so, the result is
-    exact.
+    ``padded_because`` says why the ``domain``, which the network runs over, is not the image; empty if it is.
+    ``kept_pixels`` of the result are from an earlier run that this one resumed, ``skipped_pixels`` were background.
+    ``nan`` reports scores that are not numbers, ``rule`` how numbers became the result, ``verification`` how it is
+    known that it equals one pass, ``notes`` how the image was read. ``processor`` is what computed: the CPU, or GPUs,
+    and the engine; on a CPU, ``lanes`` concurrent engines. ``passes`` found statistics of the whole image before; if
+    ``statistics`` were given, these were used instead, and determine the result. ``predicted_work`` is that of all
+    passes, halo included, relative to one pass of the whole network over the image. ``tolerance`` reports the error
+    that was allowed and found; without it, or if it says so, the result is exact.
     """
 
     plan: str

@@ -1,4 +1,4 @@
-"""The sentences of a summary: on the model's own file, on how the image was read, and on how the result was stored."""
+"""The notes of a summary: on the model's own file, on how the image was read, and on how the result was stored."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from exactile.sources.pixel_size import TOLERANCE, PixelSize
 from exactile.sources.protocol import Source
 
 MICRONS = 1e6
-"""Of a metre."""
+"""Microns in a metre."""
 
 ON_THE_GROUND_UM = 1e4
-"""Pixels of a centimetre and more are told in metres."""
+"""Pixels of a centimetre and more are shown in metres."""
 
 
 def notes_of(contract: Contract, source: Source, sink: Sink) -> tuple[str, ...]:
-    """What people should know of a run of ``contract``'s model over ``source``."""
+    """Return notes for people on a run of ``contract``'s model over ``source``."""
     return (
         *contract.notes,
         *pixel_size_notes(contract.pixel_size_um, pixel_size_of(source)),
@@ -26,7 +26,7 @@ def notes_of(contract: Contract, source: Source, sink: Sink) -> tuple[str, ...]:
 
 
 def pixel_size_of(source: Source) -> PixelSize | None:
-    """Height and width of a pixel in micrometres, by what the file says of its pixels or of the ground."""
+    """Return height and width of a pixel in micrometres, from the file's pixel size or georeference."""
     if source.pixel_size_um is not None:
         return source.pixel_size_um
     georeference = metadata_of(source).georeference
@@ -35,16 +35,16 @@ def pixel_size_of(source: Source) -> PixelSize | None:
 
 
 def pixel_size_notes(wanted_um: float | None, found: PixelSize | None) -> tuple[str, ...]:
-    """One sentence where the model was made for pixels of ``wanted_um``, and the image's are others, or not known."""
+    """Return a note if the model was made for pixels of ``wanted_um``, and the image's differ, or are unknown."""
     if wanted_um is None:
         return ()
-    said = f"its file says that the model was made for pixels of {_shown(wanted_um)}"
+    said = f"its file declares that the model was made for pixels of {_shown(wanted_um)}"
     if found is None:
-        return (f"{said}; how large the image's are is not known",)
+        return (f"{said}; the image's pixel size is not known",)
     if max(abs(side / wanted_um - 1) for side in found) <= TOLERANCE:
         return ()
     sizes = " x ".join(dict.fromkeys(map(_shown, found)))
-    way = "" if wanted_um >= ON_THE_GROUND_UM else f": --mpp {wanted_um:g} takes the level of a pyramid that has such"
+    way = "" if wanted_um >= ON_THE_GROUND_UM else f": --mpp {wanted_um:g} takes the level with such pixels"
     return (f"{said}; the image's are {sizes}, and are never resampled{way}",)
 
 

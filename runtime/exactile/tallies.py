@@ -1,8 +1,8 @@
-"""What normalisation takes of the samples of an image, added up block by block, on one machine or by many.
+"""Tallies of the samples of an image for normalisation, summed block by block, on one machine or by many.
 
-Samples of 8 and 16 bits are counted by value; from the counts follow mean, deviation and every percentile. For
-float32, mean and deviation are merged block by block (Chan, Golub & LeVeque 1983), and percentiles are found by the
-upper and then the lower 16 bits of a key that sorts as the samples do.
+8-bit and 16-bit samples are counted by value; mean, deviation and every percentile follow from the counts. For float32,
+mean and deviation are merged block by block (Chan, Golub & LeVeque 1983), and percentiles are found by the upper and
+then the lower 16 bits of a key that sorts as the samples do.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from exactile.errors import SourceError
 Array = NDArray[Any]
 
 KEYS = 1 << 16
-"""Of 16 bits."""
+"""Number of values of 16 bits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +40,7 @@ class TallyPart(Protocol):
 
     @property
     def parts(self) -> Array:
-        """What ``Tally.merge`` takes."""
+        """Return the parts for ``Tally.merge``."""
 
 
 class Tally(Protocol):
@@ -52,23 +52,23 @@ class Tally(Protocol):
         """Add a block, (rows, columns, C) or (pixels, C)."""
 
     def apart(self) -> TallyPart:
-        """For some blocks that are read elsewhere."""
+        """Return a part for some blocks that are read elsewhere."""
 
     def merge(self, parts: Array) -> None:
-        """Add what a part has taken, as if its blocks had come here: after those before, in their order."""
+        """Add what a part has summed, as if its blocks had come here: after earlier ones, in their order."""
 
 
 class Measuring:
-    """What ``wanted`` takes of an image with samples of ``dtype``: ``tallies``, then ``normalizers``."""
+    """The measurement of ``wanted`` on an image with samples of ``dtype``: ``tallies``, then ``normalizers``."""
 
     def __init__(self, dtype: np.dtype[Any], channels: int, wanted: ImageStatistics) -> None:
         self._dtype, self._channels, self._wanted = dtype, channels, wanted
         self._found: Callable[[], Normalizers] | None = None
 
     def tallies(self) -> Iterator[Tally]:
-        """One for each time that the image is read; each is complete when the next one is asked for.
+        """Yield one tally for each reading of the image; each is complete when the next one is requested.
 
-        Raises SourceError where no pixel has data.
+        Raises SourceError if no pixel has data.
         """
         wanted = self._wanted
         if self._dtype.kind == "u" and self._dtype.itemsize <= 2:
@@ -91,14 +91,14 @@ class Measuring:
             self._found = partial(_of_keys, high, lower, wanted)
 
     def normalizers(self) -> Normalizers:
-        """To be called when ``tallies`` has ended."""
+        """Return the normalisers; call this when ``tallies`` has ended."""
         assert self._found is not None
         return self._found()
 
 
 @dataclass(frozen=True, slots=True)
 class _Counted:
-    """How often values occur: ``parts`` (rows, number of values), int64, which may be added in any order."""
+    """Counts of values: ``parts`` (rows, number of values), int64, which may be added in any order."""
 
     ordered: ClassVar[bool] = False
 
@@ -112,7 +112,7 @@ class _Counted:
 
 
 class Counts(_Counted):
-    """Each sample; a row is a channel."""
+    """Counts of samples; a row is a channel."""
 
     @classmethod
     def of(cls, channels: int, values: int) -> Counts:
@@ -124,7 +124,7 @@ class Counts(_Counted):
 
 
 class UpperKeys(_Counted):
-    """The upper 16 bits of keys; a row is a channel."""
+    """Counts of the upper 16 bits of keys; a row is a channel."""
 
     @classmethod
     def of(cls, channels: int) -> UpperKeys:
@@ -137,7 +137,7 @@ class UpperKeys(_Counted):
 
 @dataclass(frozen=True, slots=True)
 class LowerKeys(_Counted):
-    """The lower 16 bits of keys; a row is a channel and upper bits that are ``asked`` for."""
+    """Counts of the lower 16 bits of keys; a row is a channel and upper bits that are ``asked`` for."""
 
     asked: tuple[tuple[int, int], ...]
     per_channel: bool
@@ -187,7 +187,7 @@ class Moments:
 
 @dataclass(frozen=True, slots=True)
 class BlockMoments:
-    """Those of each block by itself: ``parts`` (blocks, 1 + 2 C), float64: pixels, means, spreads."""
+    """Moments of each block: ``parts`` (blocks, 1 + 2 C), float64: pixels, means, spreads."""
 
     blocks: list[Array]
     channels: int
@@ -209,7 +209,7 @@ def _moments(block: Array) -> tuple[int, NDArray[np.float64], NDArray[np.float64
 
 
 def _of_counts(counts: Array, wanted: ImageStatistics) -> Normalizers:
-    """``counts`` (C, number of values): how often each value occurs."""
+    """Return normalisers from ``counts`` (C, number of values) of each value."""
     if not wanted.per_channel:
         counts = np.broadcast_to(counts.sum(0), counts.shape)
     values = np.arange(counts.shape[1], dtype=np.float64)
@@ -249,7 +249,7 @@ def _of_keys(high: Array, lower: LowerKeys, wanted: ImageStatistics) -> Normaliz
 
 
 def _asked_keys(high: Array, wanted: ImageStatistics) -> tuple[tuple[int, int], ...]:
-    """The channels and upper bits of keys that hold the samples next to the percentiles."""
+    """Return the channels and upper bits of keys that hold the samples next to the percentiles."""
     total, upto = high.sum(1), high.cumsum(1)
     return tuple(
         sorted(
@@ -264,7 +264,7 @@ def _asked_keys(high: Array, wanted: ImageStatistics) -> tuple[tuple[int, int], 
 
 
 def _of_percentiles(wanted: ImageStatistics, total: NDArray[np.int64], at: Callable[[int, int], float]) -> Normalizers:
-    """``at(channel, rank)``: the sample that has ``rank`` smaller ones before it in sorted order."""
+    """Return ``at(channel, rank)``: the sample that has ``rank`` smaller ones before it in sorted order."""
     channels = range(len(total))
     low, high = (
         np.array([_interpolated(int(total[channel]), share, partial(at, channel)) for channel in channels], np.float64)
@@ -274,7 +274,7 @@ def _of_percentiles(wanted: ImageStatistics, total: NDArray[np.int64], at: Calla
 
 
 def _interpolated(total: int, percent: float, at: Callable[[int], float]) -> float:
-    """As ``numpy.percentile`` with its default, linear interpolation."""
+    """Interpolate as ``numpy.percentile`` does by default, linearly."""
     position = percent / 100 * (total - 1)
     rank = int(position)
     first = at(rank)
@@ -288,7 +288,7 @@ def _ranks(total: int, percent: float) -> list[int]:
 
 
 def _keys(samples: Array) -> NDArray[np.uint32]:
-    """Unsigned integers that sort as the float32 samples do."""
+    """Return unsigned integers that sort as the float32 samples do."""
     bits = np.ascontiguousarray(samples.ravel(), np.float32).view(np.uint32)
     return np.where(bits >> 31, ~bits, bits | 0x80000000)
 
@@ -301,5 +301,5 @@ def _sample(key: int) -> float:
 def _check_data(pixels: int) -> None:
     if not pixels:
         raise SourceError(
-            "every pixel of the image is nodata, so it has no mean and no percentiles; say another value with --nodata"
+            "every pixel of the image is nodata, so it has no mean and no percentiles; give another value with --nodata"
         )

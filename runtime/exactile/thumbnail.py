@@ -20,35 +20,36 @@ LONGEST_PX = 512
 """The longer side of a thumbnail."""
 
 MOST_READ_PX = 1 << 30
-"""Pixels that are read at most, where an image is larger: rows in the middle of each block stand for the block."""
+"""Most pixels to read; for larger images, rows in the middle of each block stand for the block."""
 
 BLOCK_BYTES = 4 << 20
-"""Of the image at a time."""
+"""Bytes of the image that are read at a time."""
 
 SPARE_BYTES = 64 << 20
-"""Decoded chunks that are kept, at most, beside what decoding takes."""
+"""Most bytes of decoded chunks to keep, besides the memory for decoding."""
 
 LOW, HIGH = 1, 99
 """Percentiles that become black and white."""
 
 _WHITE = 255
 _TINY = 1e-30
-"""What is divided by where all means are the same."""
+"""The divisor if all means are equal."""
 
 Progress = Callable[[int, int], None]
-"""Called with pixels done and in all."""
+"""Called with the pixels done and their total."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Thumbnail:
-    """``pixels``: (h, w, 3) uint8. ``said`` are sentences that say what they are."""
+    """``pixels``: (h, w, 3) uint8. ``said`` are notes on what they show."""
 
     pixels: NDArray[np.uint8]
     said: tuple[str, ...]
 
 
 def thumbnail_level(series: SeriesDescription) -> int:
-    """The number of the smallest level that shows all of the image with LONGEST_PX pixels or more; 0 if none does.
+    """Return the number of the smallest level that shows all of the image with LONGEST_PX pixels or more; 0 if none
+    does.
 
     Levels with fewer planes than level 0, which show something else at the same place along Z, are left out.
     """
@@ -63,7 +64,7 @@ def thumbnail_level(series: SeriesDescription) -> int:
 
 
 def shown_channels(channels: Sequence[int], alpha: int | None) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """Which of ``channels`` a thumbnail shows, one or three, and a sentence where these are not all but alpha."""
+    """Return which of ``channels`` a thumbnail shows, one or three, and a note if these are not all but alpha."""
     seen = tuple(channel for channel in channels if channel != alpha) or tuple(channels)
     if len(seen) in (1, 3):
         return seen, ()
@@ -79,7 +80,7 @@ def make_thumbnail(
     progress: Progress = lambda _done, _total: None,
     most_read_px: int = MOST_READ_PX,
 ) -> Thumbnail:
-    """A picture of ``source``, of one channel (grey) or three (red, green and blue), LONGEST_PX pixels long.
+    """Return a picture of ``source``, of one channel (grey) or three (red, green and blue), LONGEST_PX pixels long.
 
     Reads about BLOCK_BYTES at a time. Samples stored as uint8 stay as they are; others are stretched between the 1st
     and the 99th percentile of the picture's means, those of all channels ``together`` or of each. Where there is no
@@ -98,7 +99,7 @@ def make_thumbnail(
 
 
 def thumbnail_shape(height: int, width: int) -> tuple[int, int]:
-    """Height and width of the picture of an image; no image is enlarged."""
+    """Return height and width of the picture of an image; no image is enlarged."""
     longest = max(height, width)
     if longest <= LONGEST_PX:
         return height, width
@@ -106,12 +107,12 @@ def thumbnail_shape(height: int, width: int) -> tuple[int, int]:
 
 
 def edges(size: int, parts: int) -> NDArray[np.int64]:
-    """Where ``size`` pixels are cut into ``parts`` blocks, as equal as whole pixels are: (parts + 1,)."""
+    """Return the edges of ``parts`` blocks of ``size`` pixels, as equal as possible: (parts + 1,)."""
     return np.arange(parts + 1, dtype=np.int64) * size // parts
 
 
 def _plan(source: Source, shape: tuple[int, int], most_px: int) -> tuple[ReadPlan, str]:
-    """What is read, and how a pixel of the picture comes of it."""
+    """Return what is read, and a note on how pixels of the picture are computed."""
     plan = sweep_plan(source, BLOCK_BYTES)
     if source.height * source.width <= most_px:
         return plan, "pixels as they are" if shape == _size(source) else "means of blocks of pixels"
@@ -138,7 +139,7 @@ def _middles(size: int, parts: int, side: int) -> list[Span]:
 
 
 def _block_means(source: Source, plan: ReadPlan, shape: tuple[int, int], progress: Progress) -> NDArray[np.float64]:
-    """(h, w, C): means of samples that are data; NaN where there are none."""
+    """Return (h, w, C): means of samples with data; NaN if there are none."""
     spare = least_reading_bytes(source, plan) + SPARE_BYTES
     source.prepare(plan, cache_bytes=min(source.cache_bytes(plan), spare))
     nodata = metadata_of(source).nodata
@@ -157,7 +158,7 @@ def _block_means(source: Source, plan: ReadPlan, shape: tuple[int, int], progres
 
 
 Cells = tuple[slice, NDArray[np.int64]]
-"""Blocks that a span touches, and where each begins in the span."""
+"""Blocks that a span touches, and the start of each in the span."""
 
 
 def _cells(span: Span, cut: NDArray[np.int64]) -> Cells:
@@ -173,7 +174,7 @@ def _add(
     counts: NDArray[np.float64],
     nodata: float | None,
 ) -> None:
-    """Add the samples of ``block`` (H, W, C) that are data, and how many these are, to those of its cells."""
+    """Add the samples of ``block`` (H, W, C) with data, and their number, to those of its cells."""
     place = cells[0][0], cells[1][0]
     starts = cells[0][1], cells[1][1]
     is_data = _is_data(block, nodata)
@@ -187,7 +188,7 @@ def _add(
 
 
 def _is_data(block: NDArray[Any], nodata: float | None) -> NDArray[np.bool_] | None:
-    """Of each sample; None where all are."""
+    """Return a mask of samples with data; None if all have."""
     if block.dtype.kind != "f" and nodata is None:
         return None
     found: NDArray[np.bool_] = np.isfinite(block)
@@ -197,8 +198,8 @@ def _is_data(block: NDArray[Any], nodata: float | None) -> NDArray[np.bool_] | N
 
 
 def _summed(samples: NDArray[Any], starts: tuple[NDArray[np.int64], NDArray[np.int64]]) -> NDArray[np.float64]:
-    """Sums of the blocks that begin at ``starts``, along rows and columns."""
-    # Sums of whole rows are by far the quickest, and 32 bits hold them.
+    """Return sums of the blocks that begin at ``starts``, along rows and columns."""
+    # Sums of whole rows are by far the fastest, and 32 bits hold them.
     narrow = samples.dtype.itemsize == 1 or (samples.dtype.itemsize == 2 and len(samples) <= 1 << 16)
     kind = np.float64 if samples.dtype.kind == "f" else np.uint32 if narrow else np.uint64
     stops = np.append(starts[0][1:], len(samples))
@@ -207,7 +208,7 @@ def _summed(samples: NDArray[Any], starts: tuple[NDArray[np.int64], NDArray[np.i
 
 
 def _stretched(means: NDArray[np.float64], *, together: bool) -> tuple[NDArray[np.uint8], str]:
-    """As uint8, and how they became it."""
+    """Return the means as uint8, and a note on the conversion."""
     parts = [means] if together else [means[..., channel : channel + 1] for channel in range(means.shape[2])]
     pairs = [_ends(part) for part in parts]
     pixels = [
@@ -219,7 +220,7 @@ def _stretched(means: NDArray[np.float64], *, together: bool) -> tuple[NDArray[n
 
 
 def _ends(means: NDArray[np.float64]) -> tuple[float, float]:
-    """What is black and what is white."""
+    """Return the values of black and white."""
     there = means[~np.isnan(means)]
     low, high = np.percentile(there, [LOW, HIGH]) if there.size else (0.0, 1.0)
     return float(low), float(high)

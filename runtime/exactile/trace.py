@@ -1,7 +1,7 @@
-"""What was done when, in the trace format that Chrome and Perfetto show.
+"""A trace of a run, in the format of Chrome and Perfetto.
 
-One process in the picture for each image, one track for each thread of the run and for each stream of a GPU; each
-piece of work with the tile and the zone of responsibility that it was done for.
+One process for each image, one track for each thread of the run and for each stream of a GPU; each piece of work with
+its tile and zone of responsibility.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ MICROSECONDS = 1e6
 SUFFIX = ".json"
 
 _WORKS = ("read", "cpu", "copy in", "compute", "copy out", "write")
-"""The order of the work; the tracks of a GPU, ``cuda:0 copy in`` and so on, stand together."""
+"""The order of the work; the tracks of a GPU, ``cuda:0 copy in`` and so on, are adjacent."""
 
 
 def check_trace_target(path: Path) -> None:
-    """Raises OptionError, SinkError for what cannot become a trace: nothing else is to be written over."""
+    """Raise OptionError, SinkError if ``path`` cannot become a trace: only a trace may be overwritten."""
     if path.suffix.lower() != SUFFIX:
         raise OptionError(f"--trace takes the name of a {SUFFIX} file, got {path}")
     if path.is_dir():
@@ -37,7 +37,7 @@ def check_trace_target(path: Path) -> None:
 
 
 class Trace:
-    """Keeps work as it is told of, from any thread."""
+    """Keeps all reported work, from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -45,7 +45,7 @@ class Trace:
         self._events: list[tuple[int, TimeSpan, dict[str, Any]]] = []
 
     def of(self, image: str) -> Timed:
-        """What is to be told of the work for ``image``."""
+        """Return the callback that reports work for ``image``."""
         with self._lock:
             self._images.append(image)
             number = len(self._images)
@@ -62,7 +62,7 @@ class Trace:
         replace_file(Path(path), json.dumps(self.as_object()).encode())
 
     def as_object(self) -> dict[str, Any]:
-        """The trace as plain data: complete events ("ph": "X"), times in microseconds from the first on."""
+        """Return the trace as plain data: complete events ("ph": "X"), times in microseconds from the first on."""
         with self._lock:
             images, events = list(self._images), list(self._events)
         begin_s = min((span.begin_s for _, span, _ in events), default=0.0)
@@ -92,13 +92,13 @@ class Trace:
 
 
 def _place(track: str) -> tuple[bool, str, int]:
-    """What tracks are sorted by."""
+    """Return the sort key of a track."""
     device, _, work = track.partition(" ") if track.startswith("cuda:") else ("", "", track)
     return track == "write", device, _WORKS.index(work) if work in _WORKS else len(_WORKS)
 
 
 def _described(steps: Sequence[Step]) -> dict[str, Any]:
-    """Boxes as [top, bottom, left, right]: of the image for tiles, of the result for zones."""
+    """Return boxes as [top, bottom, left, right]: of the image for tiles, of the result for zones."""
     first = steps[0]
     found: dict[str, Any] = {
         "tile": [first.tile.y.start, first.tile.y.stop, first.tile.x.start, first.tile.x.stop],

@@ -23,6 +23,6 @@ class WaitedThread(threading.Thread):
             self._work_ended.set()
 
     def join(self, timeout: float | None = None) -> None:
-        """As of ``threading.Thread``."""
+        """Wait as ``threading.Thread`` does."""
         if self.ident is None or threading.current_thread() is self or self._work_ended.wait(timeout):
             super().join()

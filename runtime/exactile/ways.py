@@ -1,7 +1,7 @@
-"""The ways in which a network that takes statistics of the whole image is run on a CPU.
+"""The forms in which a network that takes statistics of the whole image can run on a CPU.
 
 In one pass, in passes that begin at maps kept between them, or in passes that each begin at the image. One pass is the
-fastest where it fits; of passes, those that are predicted to compute less are taken.
+fastest if it fits; of passes, those that are predicted to compute less are taken.
 """
 
 from __future__ import annotations
@@ -26,21 +26,23 @@ from exactile.sinks.protocol import ResumableSink, Sink
 from exactile.sources.protocol import Source
 
 KEPT_SHARES = (0.5, 0.25, 0.125, 0.0)
-"""Of the memory that a run may take, for maps that are kept between passes; others go to the disk.
+"""Fractions of the run's memory for maps that are kept between passes; others go to the disk.
 
-What they take, tiles lack: the first is taken that leaves enough for tiles that compute little twice.
+Tiles get less memory: the first fraction is taken that leaves enough for tiles that recompute little.
 """
 
 LITTLE_MORE = 1.25
-"""Passes that compute so many times what they must are not compared with others."""
+"""Passes that compute at most this many times what they must are not compared with others."""
 
 WORTH = 0.8
-"""Another way is taken if it computes so much of what the one before it computes: maps on the disk cost time, too."""
+"""Another form is taken if it computes this fraction of what the previous one computes: maps on the disk cost time,
+too.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Way:
-    """A form of a model, what plans for it, what computes it, and what is asked of its plan."""
+    """A form of a model, its planner, its processor, and the request for its plan."""
 
     model: DeployedModel
     planner: Planner
@@ -50,9 +52,9 @@ class Way:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ways:
-    """Those of ``model``, within the budget of ``planner``, which is for the passes that each begin at the image.
+    """The forms of ``model``, within the budget of ``planner``, which is for the passes that each begin at the image.
 
-    Kept maps that do not fit into memory go to the folder ``scratch``, ``scratch_bytes`` of them at most.
+    Kept maps that do not fit into memory go to the folder ``scratch``, at most ``scratch_bytes`` of them.
     """
 
     model: DeployedModel
@@ -63,7 +65,9 @@ class Ways:
     scratch_bytes: int | None
 
     def choose(self, source: Source, sink: Sink, wish: Wish, *, resume: bool) -> Way:
-        """The fastest; with ``resume``, that of the unfinished run in ``sink``. Raises OptionError, SinkError."""
+        """Return the fastest; with ``resume``, that of the unfinished run in ``sink``. Raises
+        OptionError, SinkError.
+        """
         plain = Way(model=self.model, planner=self.planner, processor=self.processor, wish=wish)
         if not self.model.levels or not isinstance(self.processor, HostProcessor):
             return plain
@@ -114,7 +118,7 @@ class Ways:
         return found
 
     def _planner_keeping(self, model: DeployedModel, size: tuple[int, int], share: float) -> Planner:
-        """With kept maps in ``share`` of the memory at most."""
+        """Return a planner with kept maps in at most ``share`` of the memory."""
         process_bytes, budget_bytes = self.planner.used_bytes, self.planner.budget_bytes
         most = max(0, int((budget_bytes - process_bytes) * share))
         return Planner(
@@ -125,13 +129,13 @@ class Ways:
         )
 
     def _has_room(self, way: Way, source: Source) -> bool:
-        """Whether the disk takes the kept maps that memory does not."""
+        """Return whether the disk has room for the kept maps that do not fit into memory."""
         wanted = most_on_disk(way.model, self._domain((source.height, source.width)), way.planner.kept_bytes)
         allowed = free_bytes(self.scratch) if wanted else 0
         return wanted <= (allowed if self.scratch_bytes is None else min(allowed, self.scratch_bytes))
 
     def _domain(self, size: tuple[int, int]) -> tuple[int, int]:
-        """What the network runs over for an image of ``size``."""
+        """Return the size that the network runs over for an image of ``size``."""
         geometry = self.model.contract.geometry.of_size(size)
         return geometry.y.accepted_size(size[0]), geometry.x.accepted_size(size[1])
 
@@ -141,13 +145,15 @@ class Ways:
 
 
 def _begun(sink: Sink) -> str | None:
-    """The hash of the graphs of an unfinished run."""
+    """Return the hash of the graphs of an unfinished run."""
     record = sink.unfinished() if isinstance(sink, ResumableSink) else None
     return None if record is None else record["model"]["graph"]
 
 
 def _work(way: Way, source: Source, sink: Sink) -> float:
-    """The predicted time of all passes by that of one pass of the whole network; infinite where one does not fit."""
+    """Return the predicted time of all passes, relative to one pass of the whole network; infinite if
+    one does not fit.
+    """
     planner = way.planner
     try:
         last = planner.choose(source, sink, way.wish)
@@ -164,7 +170,7 @@ def _work(way: Way, source: Source, sink: Sink) -> float:
 
 
 def _least_work(model: DeployedModel) -> float:
-    """That of passes without halo."""
+    """Return the predicted time of passes without halo."""
     return sum(level.model.work for level in model.levels) + model.work
 
 

@@ -1,6 +1,6 @@
-"""A few threads that do what they are given, at a few microseconds of the interpreter for each piece.
+"""A few threads that run tasks, with a few microseconds of interpreter time for each.
 
-What ``concurrent.futures`` takes for a piece of work, some forty, is felt where thousands of them come in a second.
+The some forty microseconds of ``concurrent.futures`` matter if thousands of tasks come in a second.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Value = TypeVar("Value")
 
 
 class Task(Generic[Value]):
-    """A piece of work, and what came of it. ``run`` once, by whoever does it."""
+    """A task and its outcome. Whoever runs it calls ``run`` once."""
 
     __slots__ = ("_error", "_running", "_value", "_work", "done")
 
@@ -31,7 +31,7 @@ class Task(Generic[Value]):
         self._running.acquire()
 
     def run(self) -> None:
-        """Do it, and let go of what it holds."""
+        """Run it, and release what it holds."""
         work, self._work = self._work, None
         assert work is not None
         try:
@@ -43,7 +43,7 @@ class Task(Generic[Value]):
         self._running.release()
 
     def result(self) -> Value:
-        """Wait for it, in one thread; what it gave. Raises what it raised."""
+        """Wait for it, in one thread; return its result. Raises its exception."""
         with self._running:
             if self._error is not None:
                 raise self._error
@@ -65,14 +65,14 @@ class Workers:
         weakref.finalize(self, _end, self._tasks, count)
 
     def submit(self, work: Callable[[], Value]) -> Task[Value]:
-        """Have ``work`` done as soon as a thread is free. Raises RuntimeError after ``close``."""
+        """Run ``work`` as soon as a thread is free. Raises RuntimeError after ``close``."""
         task = Task(work)
         if not self.begin(task):
             raise RuntimeError(f"the threads {self._name} were closed")
         return task
 
     def begin(self, task: Task[Value]) -> bool:
-        """As ``submit``; whether it will be done, which after ``close`` nothing is. Callable from any thread."""
+        """Submit ``task``; return whether it will run, which is False after ``close``. Callable from any thread."""
         with self._lock:
             if self._closed:
                 return False
@@ -82,7 +82,7 @@ class Workers:
             return True
 
     def close(self, *, drop: bool = False) -> None:
-        """Wait for what was begun, or, with ``drop``, only for what is being done; safe to call twice."""
+        """Wait for begun tasks, or, with ``drop``, only for running ones; safe to call twice."""
         with self._lock:
             self._closed = True
             threads, self._threads = self._threads, []

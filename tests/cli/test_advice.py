@@ -84,11 +84,11 @@ ADVICE = {
     "an output that exists": ("run rgb.onnx rgb.npy -o there.npy", r"pass (--overwrite)", "rgb.onnx", RGB),
     "labels have names in Zarr alone": (
         "run rgb.onnx rgb.npy -o o.npy --label-name a",
-        r"leave --label-name",
+        r"omit --label-name",
         "rgb.onnx",
         RGB,
     ),
-    "compression of npy": ("run rgb.onnx rgb.npy -o o.npy --compression zlib", r"leave these options", "rgb.onnx", RGB),
+    "compression of npy": ("run rgb.onnx rgb.npy -o o.npy --compression zlib", r"omit these options", "rgb.onnx", RGB),
     "background in strips": (
         "run rgb.onnx rgb.npy -o o.npy --skip-background 300 --plan strip",
         r"use (--plan tile)",
@@ -106,7 +106,7 @@ def as_advised(words: str, found: re.Match[str]) -> str:
         return re.sub(r"--tile \d+", f"--tile {said}", words)
     if "takes no --tile" in said:
         return words.replace(" --tile 8", "")
-    if said.startswith("leave"):
+    if said.startswith("omit"):
         return re.sub(r" --(label-name|compression) \w+", "", words)
     if said.startswith("--plan"):
         return words.replace("--plan strip", said)

@@ -149,8 +149,8 @@ def test_a_damaged_curve_or_that_of_another_model_is_refused_and_can_be_measured
     ("arguments", "message"),
     [
         (("verify", "BUNDLE"), "give the ONNX file"),
-        (("verify", "BUNDLE", "--erf"), "give one with --image"),
-        (("verify", "MODEL", "--erf"), "give one with --image"),
+        (("verify", "BUNDLE", "--erf"), "give --image, once for each"),
+        (("verify", "MODEL", "--erf"), "give --image, once for each"),
         (("verify", "BUNDLE", "--erf", "--image", "SLIDE", "--scale", "255"), "--scale"),
         (("verify", "MODEL", "--image", "SLIDE", "--image", "SLIDE"), "several are for --erf"),
         (("run", "BUNDLE", "SLIDE", "-o", "OUT", "--tolerance", "1e-4"), "labels:1e-5"),

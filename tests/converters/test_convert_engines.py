@@ -55,7 +55,7 @@ def test_the_command_builds_beside_a_new_bundle_and_beside_one_that_is_there(tmp
     ("arguments", "message"),
     [
         (("BUNDLE",), "is a bundle already; --engine tensorrt or tensorrt-rtx builds engines for it"),
-        (("BUNDLE", "--engine", "tensorrt-rtx", "-o", "other"), "engines lie beside the bundle"),
+        (("BUNDLE", "--engine", "tensorrt-rtx", "-o", "other"), "engines are in the bundle's folder"),
         (("BUNDLE", "--engine", "tensorrt-rtx", "--scale", "255", "--classes", "a,b"), "--classes, --scale would make"),
         (
             ("BUNDLE", "--engine", "tensorrt-rtx", "--precision", "fp16"),
@@ -64,7 +64,7 @@ def test_the_command_builds_beside_a_new_bundle_and_beside_one_that_is_there(tmp
         (("BUNDLE", "--engine", "tensorrt-rtx", "--compute-capability", "ampere"), "numbers such as 8.6 or 8.6,8.9"),
         (("BUNDLE", "--engine", "tensorrt-rtx", "--workspace", "much"), "--workspace takes an amount such as 2GiB"),
         (("x.onnx", "-o", "y", "--batch", "2", "--strip-rows", "8"), "--batch, --strip-rows: for engines alone; add"),
-        (("x.onnx",), "say where the bundle is to be: -o BUNDLE"),
+        (("x.onnx",), "give the path of the bundle: -o BUNDLE"),
         (
             ("x.onnx", "-o", "y", "--engine", "tensorrt-rtx", "--compute-capability", "9.0"),
             "tensorrt-rtx does not run on GPUs of compute capability 9.0",
@@ -85,5 +85,5 @@ def test_a_bundle_whose_engines_failed_is_there(tmp_path):
     done = command("convert", model, "-o", target, "--engine", "tensorrt-rtx", "--workspace", "1")
     assert done.returncode == 2
     assert "give more with --workspace" in done.stderr
-    assert "was written before, and can be used" in done.stderr
+    assert "was written, and can be used" in done.stderr
     assert exactile.open_bundle(target).model.engines == ()

@@ -111,7 +111,7 @@ def test_a_client_without_a_gpu_says_that_it_plans(client, monkeypatch, tmp_path
         run = segment(client, model, tmp_path / "image.tif", tmp_path / "labels.zarr", **OPTIONS)
         with pytest.raises(DeviceError, match="The client plans for its workers, and needs a GPU of their kind"):
             run.result(60)
-        with pytest.raises(OptionError, match="--device auto could be another one on each worker"):
+        with pytest.raises(OptionError, match="--device auto could be different on each worker"):
             segment(client, model, tmp_path / "image.tif", tmp_path / "labels.zarr", device="auto")
 
 

@@ -103,7 +103,7 @@ def test_on_the_cpu_gpus_are_not_looked_at_and_it_works(monkeypatch, tmp_path):
     prepare(monkeypatch, tmp_path, crash="driver")
     done = command("doctor", "--device", "cpu")
     assert done.returncode == 0, done.stdout
-    assert "GPUs were not looked at: --device cpu was asked for." in " ".join(done.stdout.split())
+    assert "GPUs were not checked: --device cpu was given." in " ".join(done.stdout.split())
     assert done.stdout.splitlines()[-1] == "exactile works here, on the CPU."
 
 
@@ -305,7 +305,7 @@ def test_every_gpu_that_is_asked_for_must_give_right_results():
 def test_a_gpu_that_is_not_there_is_named_with_those_that_are():
     works, said, _ = verdict("cuda:3", driver=[gpu(0)], providers=[engine("onnxruntime-cuda")])
     assert not works
-    assert "cuda:3 was asked for, and the GPUs here are cuda:0 (GPU)." in said
+    assert "cuda:3 was requested, and the GPUs here are cuda:0 (GPU)." in said
 
 
 def test_wrong_results_are_the_reason_why_a_gpu_does_not_work():

@@ -133,7 +133,7 @@ WRONG = {
     "path in a name": ({"plan": "../../evil.plan"}, "damaged: Expected `str` matching regex"),
     "absolute name": ({"plan": "/etc/passwd.plan"}, "damaged"),
     "hidden name": ({"plan": ".evil.plan"}, "damaged"),
-    "other engine's name": ({"plan": "body.plan"}, "it speaks of body.plan, not of the engine that it lies beside"),
+    "other engine's name": ({"plan": "body.plan"}, "it describes body.plan, not the engine beside it"),
     "size": ({"plan_bytes": 5}, "tile.plan has 12 bytes where 5 were written; build it again"),
     "negative size": ({"plan_bytes": -1}, "damaged"),
     "hash": ({"plan_sha256": "xyz"}, "damaged"),
@@ -236,7 +236,7 @@ def test_files_that_belong_to_no_engine_are_told(bundle):
     engines, refused = found(bundle)
     assert len(engines) == 1
     assert refused == (
-        ".tile.plan.1a2b.part: left over from a build that was stopped; it can be removed",
+        ".tile.plan.1a2b.part: left over from an interrupted build; it can be removed",
         "alone.plan: it belongs to no engine",
         "readme.txt: it belongs to no engine",
     )

@@ -287,14 +287,14 @@ def test_versions_that_pool_wrong_are_refused(stand_in, version, refused):
 
 def test_a_session_that_fell_back_all_the_same_is_a_device_error(stand_in):
     stand_in.providers, stand_in.knows_strictness = ["CPUExecutionProvider"], False
-    with pytest.raises(DeviceError, match="CUDAExecutionProvider was asked for, but ONNX Runtime took CPUExecution"):
+    with pytest.raises(DeviceError, match="CUDAExecutionProvider was requested, but ONNX Runtime took CPUExecution"):
         network()
 
 
 @pytest.mark.parametrize(("name", "value"), [("device_id", "0"), ("user_compute_stream", "0"), ("device_id", None)])
 def test_a_session_on_another_device_or_stream_is_a_device_error(stand_in, name, value):
     stand_in.taken[name] = value
-    with pytest.raises(DeviceError, match=f"took {name} {value} where .* was asked for"):
+    with pytest.raises(DeviceError, match=f"took {name} {value} where .* was requested"):
         network(ordinal=1)
 
 

@@ -344,7 +344,7 @@ def test_a_tile_engine_runs_no_strips_and_is_told_no_position():
     tile, out = np.zeros((32, 40, 3), np.uint8), np.zeros((32, 40), np.uint8)
     with pytest.raises(EngineError, match="cannot run strips"):
         small_engine().infer(tile, out, StripPlace("first", 0))
-    with pytest.raises(EngineError, match="not told where a tile lies"):
+    with pytest.raises(EngineError, match="cannot take the position of a tile"):
         small_engine().infer(tile, out, position=np.zeros(4, np.int64))
 
 

@@ -132,7 +132,7 @@ def test_ordinals_are_checked_against_what_is_there():
     driver = open_driver()
     assert [device.name for device in chosen_devices(driver, (1, 0))] == ["Second", "First"]
     assert [device.name for device in chosen_devices(driver, "all")] == ["First", "Second"]
-    with pytest.raises(DeviceError, match=r"cuda:2 was asked for.*cuda:0 \(First\), cuda:1 \(Second\)"):
+    with pytest.raises(DeviceError, match=r"cuda:2 was requested.*cuda:0 \(First\), cuda:1 \(Second\)"):
         chosen_devices(driver, (0, 2))
 
 

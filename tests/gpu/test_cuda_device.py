@@ -85,7 +85,7 @@ def test_a_driver_describes_its_gpus(driver):
 
 def test_a_gpu_that_is_not_there_is_an_error_that_lists_those_there(driver):
     """The message names what was asked for and each GPU."""
-    with pytest.raises(DeviceError, match=r"cuda:97 was asked for.*cuda:0 \(") as error:
+    with pytest.raises(DeviceError, match=r"cuda:97 was requested.*cuda:0 \(") as error:
         driver.open(97)
     assert all(device.name in str(error.value) for device in driver.devices())
 

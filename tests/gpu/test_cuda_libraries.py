@@ -134,7 +134,7 @@ def test_cudnn_of_another_cuda_that_the_process_has_open_is_refused(made):
         [made["ort"], made["base"]], before=f"import ctypes; ctypes.CDLL({str(older)!r})", loader=[made["driver"]]
     )
     assert "(this process has it open already) is built for CUDA 12" in said
-    assert "run exactile in a process of its own" in said
+    assert "run exactile in a separate process" in said
 
 
 def test_what_the_process_has_open_is_taken(made):

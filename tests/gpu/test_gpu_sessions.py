@@ -92,7 +92,7 @@ def test_what_was_asked_for_is_what_runs(monkeypatch, tmp_path):
     model = with_engines(deployed("unet_bilinear_d1"), tmp_path, tiles=[(32, 48)])
     bare = deployed("unet_bilinear_d1")
     with emulated(monkeypatch, "pycuda") as (emulation, _):
-        with pytest.raises(DeviceError, match=r"cuda:3 was asked for, but the GPUs here are: cuda:0"):
+        with pytest.raises(DeviceError, match=r"cuda:3 was requested, but the GPUs here are: cuda:0"):
             Session(model, device="cuda:3")
         with pytest.raises(DeviceError, match=r"no tensorrt engine .* none was built .*exactile convert"):
             Session(bare, device="cuda:0", engine="tensorrt")

@@ -13,7 +13,7 @@ from tests.support.emulated_gpu import deployed, emulated, picture, with_engines
 from tests.support.nets import onnx_bytes
 from tests.support.oracle import own_pass
 
-NO_ENGINE = "as no engine was built for its own size"
+NO_ENGINE = "because no engine was built for its own size"
 
 
 def one_pass(net: str, image: np.ndarray, domain: tuple[int, int]) -> np.ndarray:

@@ -357,7 +357,7 @@ def test_a_damaged_file_counts_as_none_and_is_told(tmp_path):
     left.write_bytes(left.read_bytes()[:-9])
     summary, again = runs.run("a", resume=True)
     assert again == reads
-    assert summary.notes == (".a.tif.statistics is damaged: statistics of the image are found anew",)
+    assert summary.notes == (".a.tif.statistics is damaged: statistics of the image are found again",)
     assert runs.content("a") == runs.content("whole")
     assert runs.left("a") == []
 

@@ -172,7 +172,7 @@ def test_an_image_of_a_size_that_is_not_taken_is_extended_and_the_summary_says_s
     assert np.array_equal(raw, plain(model, extended)[:, : SIZE[0], : SIZE[1]])
     assert (summary.image, summary.domain, summary.tile) == (SIZE, (64, 48), (64, 48))
     assert "one pass over the whole image, extended to 64 x 48 pixels, which is the fastest" in summary.reason
-    assert summary.padded_because == "as the network does not take its size"
+    assert summary.padded_because == "because the network does not accept its size"
     raw, summary, _ = whole(model, extended, output="raw")
     assert np.array_equal(raw, plain(model, extended))
     assert "extended" not in summary.reason

@@ -104,7 +104,7 @@ def test_commands_that_were_not_imported_are_listed_and_known():
     told = within("--help").stdout
     places = [told.index(f"│ {name} ") for name in NAMES]
     assert places == sorted(places)
-    assert "Look at this machine" in told
+    assert "Check this machine" in told
     wrong = within("vrify")
     assert wrong.returncode == 2
     assert "No such command 'vrify'. Did you mean 'verify'?" in wrong.stderr

@@ -121,7 +121,7 @@ def test_what_cannot_be_is_told(options, output, says):
 
 
 def test_a_mask_of_another_view_is_refused():
-    with pytest.raises(OptionError, match="not of the same view"):
+    with pytest.raises(OptionError, match="does not show the same field of view"):
         Mask(wanted=np.zeros((50, 10), bool), image_shape=(100, 100))
 
 

@@ -283,7 +283,7 @@ def test_an_image_that_changes_between_passes_is_told(tmp_path):
         if done >= total // 2:
             images[0][0] += 1
 
-    with pytest.raises(SourceError, match="image 1: the image has changed"):
+    with pytest.raises(SourceError, match="image 1: the image changed"):
         measured(deployed(chain("instance_norm")), *images, progress=change)
 
 

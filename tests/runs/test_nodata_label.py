@@ -152,10 +152,10 @@ def test_labels_that_cannot_be_are_refused(model, tmp_path):
     np.save(tmp_path / "i.npy", image)
     for options, wrong in (
         (("--nodata-label", 300), "none that uint8 can hold"),
-        (("--nodata-label", 3, "--output", "probabilities"), "the result is to be labels"),
-        (("--nodata-label", 3), "say so with --nodata"),
+        (("--nodata-label", 3, "--output", "probabilities"), "the result must be labels"),
+        (("--nodata-label", 3), "give it with --nodata"),
     ):
-        value = () if wrong.startswith("say") else ("--nodata", 0)
+        value = () if wrong.startswith("give") else ("--nodata", 0)
         failed = exactile("run", model, tmp_path / "i.npy", "-o", tmp_path / "o.tif", *options, *value)
         assert failed.returncode == 2
         assert wrong in failed.stderr
@@ -164,5 +164,5 @@ def test_labels_that_cannot_be_are_refused(model, tmp_path):
 
 def test_a_label_for_pixels_that_nobody_tells_is_refused(folder):
     net = deployed(folder, "unet_d2")
-    with pytest.raises(OptionError, match="does not say which they are"):
+    with pytest.raises(OptionError, match="declares no such value"):
         run(net, np.zeros((64, 64, 3), np.uint8), "whole", None, nodata_label=LABEL)

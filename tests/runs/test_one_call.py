@@ -105,7 +105,7 @@ def test_what_cannot_be_is_raised(model, image, tmp_path):
         exactile.segment(model, image, memory=20 << 20)
     with pytest.raises(OptionError, match="--memory takes an amount"):
         exactile.segment(model, image, memory="lots")
-    with pytest.raises(OptionError, match="--mean: fixed numbers do not go together with --normalize zscore"):
+    with pytest.raises(OptionError, match="--mean: fixed numbers exclude --normalize zscore"):
         exactile.segment(model, image, mean=0.5, normalize="zscore")
     with pytest.raises(OptionError, match="normalize must be one of fixed, zscore, percentile, got 'max'"):
         exactile.segment(model, image, normalize="max")

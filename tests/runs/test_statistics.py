@@ -215,7 +215,7 @@ def test_an_image_is_read_once_or_twice():
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (("--normalize", "zscore", "--scale", "255"), "--scale: fixed numbers do not go together"),
+        (("--normalize", "zscore", "--scale", "255"), "--scale: fixed numbers exclude"),
         (("--percentiles", "1,99"), "belongs to --normalize percentile"),
         (("--normalize", "percentile", "--percentiles", "9,1"), "two numbers from 0 to 100"),
         (("--joint-channels",), "belongs to --normalize"),

@@ -123,7 +123,7 @@ def test_a_run_writes_what_it_gives_elsewhere(slide, tmp_path):
 def test_other_images_and_results_are_refused_before_the_run(slide, tmp_path):
     model = deployed("unet_d2", "labels")
     pixels = np.zeros((64, 64, 3), np.uint8)
-    with pytest.raises(SinkError, match="belongs to a slide in DICOM files, and the image is none"):
+    with pytest.raises(SinkError, match="belongs to a slide in DICOM files, and the image is not one"):
         Session(model, threads=1).segment(ArraySource(pixels), open_sink(tmp_path / "labels.dcm"))
     for changes, message in (
         ({"channels": 2, "dtype": "float32"}, "holds labels of uint8 or uint16"),

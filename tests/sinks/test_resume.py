@@ -239,7 +239,7 @@ def unfinished(tmp_path):
 
 def test_without_resume_it_is_kept_and_told(unfinished):
     pixels, path = unfinished
-    with pytest.raises(OutputExistsError, match="resume it with --resume, or start anew with --overwrite"):
+    with pytest.raises(OutputExistsError, match="resume it with --resume, or start again with --overwrite"):
         begun(path, pixels, tile=16)
     assert TiffSink(path, resumable=True).unfinished() is not None
 

@@ -198,7 +198,7 @@ def test_what_is_there_is_kept_unless_overwritten(image):
     before, pixels = tree(image), noise((60, 50), "uint8")
     with pytest.raises(OutputExistsError, match="theirs"):
         write(image, pixels, label="theirs")
-    with pytest.raises(SinkError, match="an image of their own"):
+    with pytest.raises(SinkError, match="need a new container"):
         write(image, noise((2, 60, 50), "uint8"))
     assert tree(image) == before
     write(image, pixels, label="theirs", overwrite=True, tile=16)

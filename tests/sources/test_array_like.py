@@ -69,7 +69,7 @@ def test_planes_of_a_data_array_are_chosen_by_name():
         assert (everything(source)[..., 0] == stack[3, :, 1]).all()
     with pytest.raises(SourceError, match=r"choose .*z \(--z\)"):
         open_source(array, t=3)
-    with pytest.raises(OptionError, match="t 9 was asked for"):
+    with pytest.raises(OptionError, match="t 9 was requested"):
         open_source(array, t=9, z=0)
 
 

@@ -96,9 +96,9 @@ def test_without_a_choice_the_error_says_what_is_there_and_which_option_to_use(t
         open_source(path)
     with pytest.raises(SourceError, match=r"choose z \(--z\) from 0 to 3, or choose one page"):
         open_source(path, t=1)
-    with pytest.raises(OptionError, match="t 3 was asked for, but the image has 3"):
+    with pytest.raises(OptionError, match="t 3 was requested, but the image has 3"):
         open_source(path, z=0, t=3)
-    with pytest.raises(OptionError, match="z -1 was asked for"):
+    with pytest.raises(OptionError, match="z -1 was requested"):
         open_source(path, z=-1, t=0)
 
 
@@ -125,7 +125,7 @@ def test_a_single_plane_is_z_0_and_t_0_and_no_other(tmp_path):
     for image in (path, tmp_path / "image.npy", stack("YX")):
         assert_reads(image, stack("YX")[..., None], z=0, t=0, series=0)
         for wrong in ({"z": 1}, {"t": 2}, {"series": 1}):
-            with pytest.raises(OptionError, match=r"was asked for, but the (image|file) has 1"):
+            with pytest.raises(OptionError, match=r"was requested, but the (image|file) has 1"):
                 open_source(image, **wrong)
 
 
@@ -139,7 +139,7 @@ def test_images_of_a_file_are_chosen_by_series_with_pixel_sizes_of_their_own(tmp
     for series in (0, 1):
         with closing(open_source(path, series=series)) as source:
             assert source.pixel_size_um == (0.5, 0.25 + series)
-    with pytest.raises(OptionError, match="series 2 was asked for, but the file has 2"):
+    with pytest.raises(OptionError, match="series 2 was requested, but the file has 2"):
         open_source(path, series=2)
 
 
@@ -239,7 +239,7 @@ def test_microns_per_pixel_that_no_level_has_are_refused_with_those_there_are(py
             open_source(pyramid, mpp=wrong)
     tifffile.imwrite(tmp_path / "plain.tif", stack("YX"))
     for image in (tmp_path / "plain.tif", stack("YX")):
-        with pytest.raises(OptionError, match=r"0\.5 microns per pixel were asked for, but"):
+        with pytest.raises(OptionError, match=r"0\.5 microns per pixel were requested, but"):
             open_source(image, mpp=0.5)
 
 

@@ -239,6 +239,6 @@ def test_the_command_warns_reports_and_succeeds_where_it_was_told_to_fill(tmp_pa
     (line,) = done.stderr.splitlines()
     assert "slide.tif: 1536 pixels could not be decoded and were filled: y 64:96, x 96:144" in line
     top, left, bottom, right = damaged["affected_result"][0]
-    assert f"not to be trusted in y {top}:{bottom}, x {left}:{right}" in line
+    assert f"do not trust the result in y {top}:{bottom}, x {left}:{right}" in line
     done = command("run", network, path, "-o", tmp_path / "two.tif", *arguments)
     assert "damaged  1536 pixels filled: y 64:96, x 96:144" in done.stdout

@@ -233,7 +233,7 @@ def test_where_the_file_does_not_order_sub_blocks_a_pixel_has_one_value_all_the_
         image = all_pixels(source)
         for box in [Box(Span(a, a + 500), Span(b, b + 700)) for a in (0, 999, 1800) for b in (3, 900, 1600)]:
             np.testing.assert_array_equal(read(source, box), image[box.slices()])
-        assert any("whose order the file does not tell" in note for note in source.metadata.notes)
+        assert any("without an order in the file" in note for note in source.metadata.notes)
 
 
 def test_channels_come_in_order_and_as_they_are_chosen(tmp_path):
@@ -248,7 +248,7 @@ def test_channels_come_in_order_and_as_they_are_chosen(tmp_path):
         opened(path, channels=[5, 0, 1]),
         np.stack([colours[1][..., 2], *np.moveaxis(colours[0][..., :2], 2, 0)], axis=2),
     )
-    with pytest.raises(ChannelError, match="channel 6 was asked for, but the image has 6"):
+    with pytest.raises(ChannelError, match="channel 6 was requested, but the image has 6"):
         open_source(path, channels=[6])
 
 
@@ -260,7 +260,7 @@ def test_channels_of_different_types_have_to_be_chosen(tmp_path):
     listed = "channels 0 to 2 are Bgr24, channel 3 is Gray16, channel 4 is Gray8, channel 5 is Gray16"
     with pytest.raises(SourceError, match=rf"of different types: {listed}; choose those of one type.*--channels"):
         open_source(path)
-    with pytest.raises(ChannelError, match=f"asked for are of different types: {listed}"):
+    with pytest.raises(ChannelError, match=f"requested channels are of different types: {listed}"):
         open_source(path, channels=[0, 4])
     np.testing.assert_array_equal(opened(path, channels=[5, 3]), np.stack([deep, deep], axis=2))
     np.testing.assert_array_equal(opened(path, channels=[0, 1, 2]), colour)
@@ -277,7 +277,7 @@ def test_planes_are_chosen_by_z_and_t(tmp_path):
         np.testing.assert_array_equal(opened(path, z=z, t=t), expected)
     with pytest.raises(SourceError, match=r"holds TCZYX of \(2, 2, 3, 30, 40\).*choose t .* from 0 to 1 and z .* to 2"):
         open_source(path)
-    with pytest.raises(OptionError, match="z 3 was asked for, but the image has 3"):
+    with pytest.raises(OptionError, match="z 3 was requested, but the image has 3"):
         open_source(path, z=3, t=0)
 
 
@@ -316,7 +316,7 @@ def test_scenes_are_images_of_their_own(tmp_path):
         with closing(open_source(path, series=number)) as source:
             assert (source.height, source.width) == (height, width)
             np.testing.assert_array_equal(all_pixels(source), whole(path, scene=number))
-    with pytest.raises(OptionError, match="series 3 was asked for, but the file has 3"):
+    with pytest.raises(OptionError, match="series 3 was requested, but the file has 3"):
         open_source(path, series=3)
 
 
@@ -339,7 +339,7 @@ def test_levels_are_the_stored_pixels_where_the_library_puts_some_beside_their_p
                 box = Box(Span(y, y + h), Span(x, x + w))
                 np.testing.assert_array_equal(read(source, box)[..., 0], half[y : y + h, x : x + w])
     np.testing.assert_array_equal(opened(pyramid)[..., 0], image)
-    with pytest.raises(OptionError, match="level 2 was asked for, but the file has 2"):
+    with pytest.raises(OptionError, match="level 2 was requested, but the file has 2"):
         open_source(pyramid, level=2)
     with pytest.raises(OptionError, match=r"level 0 has 0\.5, level 1 has 1"):
         open_source(pyramid, mpp=0.7)
@@ -390,7 +390,7 @@ def test_levels_that_are_not_read_exactly_are_left_out(tmp_path, lost):
     if lost == "nothing":
         np.testing.assert_array_equal(opened(path, level=1)[..., 0], half)
     else:
-        with pytest.raises(OptionError, match="level 1 was asked for, but the file has 1"):
+        with pytest.raises(OptionError, match="level 1 was requested, but the file has 1"):
             open_source(path, level=1)
 
 
@@ -515,7 +515,7 @@ def test_a_size_that_moves_the_pixels_is_noticed(tmp_path):
         ({"part": 1}, "is part 1 of a CZI image in several files"),
         ({"entries": b"DE" + bytes(126)}, "the directory's entry of sub-block 0 is none"),
         ({"entries": Block(pixels=pixels(9, 9), part=1).entry(544)}, "some of its pixels lie in other files"),
-        ({"entries": Block(pixels=pixels(9, 9), at={"Q": 1}).entry(544)}, "a dimension that is none of X, Y"),
+        ({"entries": Block(pixels=pixels(9, 9), at={"Q": 1}).entry(544)}, "a dimension that is not one of X, Y"),
         ({"entries": Block(pixels=pixels(9, 9), at={"x": 1}).entry(544)}, "has dimension X 2 times"),
         ({"entries": Block(pixels=pixels(9, 9)).entry(1 << 40)}, "would lie at bytes"),
         ({"entries": Block(pixels=pixels(9, 9), logical=(0, 9)).entry(544)}, "a side of 0 pixels"),
@@ -546,7 +546,7 @@ def test_more_dimensions_than_the_library_has_room_for_never_reach_it(tmp_path):
         (Block(pixels=pixels(9, 9), compression="jpeg"), "compressed with JPEG, which pylibCZIrw does not read"),
         (Block(pixels=pixels(9, 99), logical=(10, 99)), "which is neither the full resolution nor a reduced one"),
         (Block(pixels=pixels(9, 9, "uint16")), "its channels are of different types: channel 0 is Gray8 and Gray16"),
-        (Block(pixels=pixels(9, 9), x=1 << 30, y=-(1 << 29)), "told to lie far apart, in an image of"),
+        (Block(pixels=pixels(9, 9), x=1 << 30, y=-(1 << 29)), "claim to be far apart, in an image of"),
     ],
 )
 def test_what_is_not_read_is_refused_by_name(tmp_path, block, message):
@@ -560,7 +560,7 @@ def test_what_is_not_read_is_refused_by_name(tmp_path, block, message):
 def test_a_file_that_is_being_written_says_so(tmp_path):
     path = write_czi(tmp_path / "a.czi", [Block(pixels=pixels(9, 9))], pending=0xFFFF)
     with closing(open_source(path)) as source:
-        assert source.metadata.notes == ("the file says that it was not written to its end",)
+        assert source.metadata.notes == ("the file is marked as not completely written",)
 
 
 @pytest.mark.parametrize("metadata", [None, "", "<broken", SCALING.format(x="x", y=1), "<ImageDocument/>"])

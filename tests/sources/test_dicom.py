@@ -207,7 +207,7 @@ def test_a_folder_opens_all_levels_from_the_largest_and_leaves_label_and_overvie
             np.testing.assert_array_equal(read(source), wsidicom_level(slide, number))
             assert source.pixel_size_um == pytest.approx((0.5, 0.5) if number == 0 else (1, 1))
             assert source.metadata.told == ()
-    with pytest.raises(OptionError, match="level 2 was asked for, but the file has 2"):
+    with pytest.raises(OptionError, match="level 2 was requested, but the file has 2"):
         open_source(slide, level=2)
     with pytest.raises(OptionError, match=r"within 5%: level 0 has 0\.5, level 1 has 1"):
         open_source(slide, mpp=2)
@@ -227,7 +227,7 @@ def test_a_level_without_pixel_spacing_has_that_of_the_largest_by_its_size(tmp_p
 def test_one_file_opens_the_level_in_it(slide):
     with closing(open_source(slide / "small.dcm")) as source:
         np.testing.assert_array_equal(read(source), wsidicom_level(slide, 1))
-    with pytest.raises(OptionError, match="level 1 was asked for"):
+    with pytest.raises(OptionError, match="level 1 was requested"):
         open_source(slide / "small.dcm", level=1)
 
 
@@ -248,7 +248,7 @@ def test_focal_planes_are_chosen_by_z_from_the_lowest(tmp_path):
         for z in range(3):
             np.testing.assert_array_equal(opened(path, z=z), stack[0, z])
             np.testing.assert_array_equal(opened(path, z=z), wsidicom_level(path, z=1.5 * z))
-        with pytest.raises(OptionError, match="z 3 was asked for"):
+        with pytest.raises(OptionError, match="z 3 was requested"):
             open_source(path, z=3)
 
 
@@ -268,7 +268,7 @@ def test_optical_paths_in_grey_are_channels_in_the_order_of_the_files(tmp_path, 
     np.testing.assert_array_equal(opened(tmp_path, channels=[2, 0, 2]), np.moveaxis(pixels[[2, 0, 2], 0], 0, 2))
     for number, name in enumerate(names):
         np.testing.assert_array_equal(opened(tmp_path, channels=[number]), wsidicom_level(tmp_path, path=name))
-    with pytest.raises(ChannelError, match="channel 3 was asked for, but the image has 3"):
+    with pytest.raises(ChannelError, match="channel 3 was requested, but the image has 3"):
         open_source(tmp_path, channels=[3])
 
 
@@ -282,7 +282,7 @@ def test_optical_paths_in_colours_are_series(tmp_path):
             assert source.metadata.told == (
                 f"this is series {series} of 2 in the slide (--series), optical path {name}",
             )
-    with pytest.raises(OptionError, match="series 2 was asked for, but the slide has 2"):
+    with pytest.raises(OptionError, match="series 2 was requested, but the slide has 2"):
         open_source(path, series=2)
 
 
@@ -550,7 +550,7 @@ def test_choices_that_a_slide_does_not_have_are_refused(slide):
     for options in ({"level": 2}, {"series": 1}, {"z": 1}, {"t": 1}, {"axes": "CYX"}, {"workers": 0}, {"page": 1}):
         with pytest.raises(OptionError):
             open_source(slide, **options)
-    with pytest.raises(ChannelError, match="channel 3 was asked for, but the image has 3"):
+    with pytest.raises(ChannelError, match="channel 3 was requested, but the image has 3"):
         open_source(slide, channels=[3])
 
 

@@ -120,10 +120,10 @@ def test_the_command_runs(folder):
 
 def test_a_choice_that_is_not_there_is_an_error(stack):
     for options, message in (
-        (("--z", 4), "z 4 was asked for, but the image has 4"),
-        (("--series", 1), "series 1 was asked for"),
-        (("--level", 3), "level 3 was asked for"),
-        (("--channels", 3), "channel 3 was asked for, but the image has 3"),
+        (("--z", 4), "z 4 was requested, but the image has 4"),
+        (("--series", 1), "series 1 was requested"),
+        (("--level", 3), "level 3 was requested"),
+        (("--channels", 3), "channel 3 was requested, but the image has 3"),
     ):
         done = within("info", stack, *options)
         assert done.returncode == OptionError.exit_status
@@ -444,7 +444,7 @@ def test_what_is_no_image_and_no_bundle_is_one_clear_error(folder):
         (onnx, "is an ONNX model: exactile inspect"),
         (empty, "is empty"),
         (odd, "is of an unknown format"),
-        (hollow, "it is no bundle either"),
+        (hollow, "it is not a bundle either"),
         (folder / "missing.tif", "No such file"),
     ):
         done = within("info", path)

@@ -64,7 +64,7 @@ def test_each_image_of_the_file_is_a_series(lif):
         with closing(open_source(lif, series=series)) as source:
             assert source.dtype == expected.dtype
             np.testing.assert_array_equal(all_pixels(source), expected)
-    with pytest.raises(OptionError, match="series 5 was asked for, but the file has 5"):
+    with pytest.raises(OptionError, match="series 5 was requested, but the file has 5"):
         open_source(lif, series=5)
 
 
@@ -102,7 +102,7 @@ def test_a_plane_has_to_be_chosen_and_what_is_not_there_is_refused(lif):
     for options in ({"z": 3, "t": 0}, {"level": 1, "z": 0, "t": 0}, {"axes": "CYX"}, {"page": 0}, {"mpp": 9.0}):
         with pytest.raises(OptionError):
             open_source(lif, **options)
-    with pytest.raises(ChannelError, match="channel 4 was asked for, but the image has 4"):
+    with pytest.raises(ChannelError, match="channel 4 was requested, but the image has 4"):
         open_source(lif, z=0, t=0, channels=[4])
 
 

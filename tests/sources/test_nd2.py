@@ -124,7 +124,7 @@ def test_positions_are_series(recording, whole, monkeypatch):
     for series in range(3):
         with closing(open_source(recording, series=series, z=7)) as source:
             np.testing.assert_array_equal(all_pixels(source), whole[series, 7].transpose(1, 2, 0))
-    with pytest.raises(OptionError, match="series 3 was asked for, but the file has 3"):
+    with pytest.raises(OptionError, match="series 3 was requested, but the file has 3"):
         open_source(recording, series=3, z=0)
 
 
@@ -210,7 +210,7 @@ def test_pixel_size_and_choices(recording):
     for options in ({"t": 3, "z": 0}, {"t": 0, "z": 10}, {"level": 1, "t": 0, "z": 0}, {"axes": "YXC"}, {"mpp": 1.0}):
         with pytest.raises(OptionError):
             open_source(recording, **options)
-    with pytest.raises(ChannelError, match="channel 2 was asked for, but the image has 2"):
+    with pytest.raises(ChannelError, match="channel 2 was requested, but the image has 2"):
         open_source(recording, t=0, z=0, channels=[2])
 
 

@@ -80,7 +80,7 @@ def test_levels_belong_to_tiff_and_channels_to_all(tmp_path):
     for image in (IMAGE, tmp_path / "image.npy"):
         with pytest.raises(OptionError, match="level 1"):
             open_source(image, level=1)
-    with pytest.raises(OptionError, match="level 1 was asked for, but the file has 1"):
+    with pytest.raises(OptionError, match="level 1 was requested, but the file has 1"):
         open_source(tmp_path / "image.tif", level=1)
     for image in (IMAGE, tmp_path / "image.npy", tmp_path / "image.tif"):
         with pytest.raises(ChannelError, match="has 3"):

@@ -41,7 +41,7 @@ def test_open_source_takes_a_page(tmp_path, pages):
     source = open_source(tmp_path / "pages.tif", page=1)
     np.testing.assert_array_equal(all_pixels(source), pages[1])
     source.close()
-    with pytest.raises(OptionError, match="page 3 was asked for, but the file has 3"):
+    with pytest.raises(OptionError, match="page 3 was requested, but the file has 3"):
         open_source(tmp_path / "pages.tif", page=3)
 
 

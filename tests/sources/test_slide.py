@@ -239,7 +239,7 @@ def test_choices_that_a_slide_does_not_have_are_refused(scn):
     for options in ({"level": 2}, {"series": 1}, {"z": 1}, {"t": 1}, {"axes": "CYX"}, {"workers": 0}):
         with pytest.raises(OptionError):
             open_source(scn, **options)
-    with pytest.raises(ChannelError, match="channel 3 was asked for, but the image has 3"):
+    with pytest.raises(ChannelError, match="channel 3 was requested, but the image has 3"):
         open_source(scn, channels=[3])
 
 

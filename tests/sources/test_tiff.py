@@ -364,7 +364,7 @@ def test_a_stack_of_planes_is_refused_until_told_what_it_is(tmp_path):
     assert_reads(path, picture(5), axes="CYX")
     for page in range(5):
         assert_reads(path, stack[page][..., None], page=page)
-    with pytest.raises(OptionError, match="page 5 was asked for, but the file has 5"):
+    with pytest.raises(OptionError, match="page 5 was requested, but the file has 5"):
         TiffSource(path, page=5)
     with pytest.raises(OptionError, match="page -1"):
         TiffSource(path, page=-1)
@@ -406,7 +406,7 @@ def test_every_level_of_a_pyramid_is_read(tmp_path, compression, kind):
     for number, level in enumerate(expected):
         assert_reads(path, level, level=number)
     for level in (3, -1):
-        with pytest.raises(OptionError, match=f"level {level} was asked for, but the file has 3"):
+        with pytest.raises(OptionError, match=f"level {level} was requested, but the file has 3"):
             TiffSource(path, level=level)
 
 
@@ -453,7 +453,7 @@ def test_an_unknown_compression_is_refused(tmp_path):
 
 def test_channels_and_axes_that_are_not_there_are_refused(tmp_path):
     tifffile.imwrite(tmp_path / "image.tif", picture(3), photometric="rgb")
-    with pytest.raises(ChannelError, match="channel 3 was asked for, but the image has 3"):
+    with pytest.raises(ChannelError, match="channel 3 was requested, but the image has 3"):
         TiffSource(tmp_path / "image.tif", channels=[3])
     with pytest.raises(SourceError, match="has 3 channels"):
         TiffSource(tmp_path / "image.tif", axes="YX")

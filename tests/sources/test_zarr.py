@@ -211,7 +211,7 @@ def test_series_of_a_bioformats2raw_hierarchy(tmp_path):
     zarr.open_group(str(tmp_path), mode="a", zarr_format=2).attrs["bioformats2raw.layout"] = 3
     assert_reads(tmp_path, first[..., None])
     assert_reads(tmp_path, plane(second, "CYX"), series=1)
-    with pytest.raises(OptionError, match="series 2 was asked for, but the file has 2"):
+    with pytest.raises(OptionError, match="series 2 was requested, but the file has 2"):
         open_source(tmp_path, series=2)
 
 
@@ -219,9 +219,9 @@ def test_what_is_no_single_image_is_refused_with_what_to_do(tmp_path):
     write_ome(tmp_path / "a", "TZYX", "0.5")
     with pytest.raises(SourceError, match=r"holds TZYX.*choose t \(--t\) from 0 to 2 and z \(--z\) from 0 to 3"):
         open_source(tmp_path / "a")
-    with pytest.raises(OptionError, match="z 4 was asked for, but the image has 4"):
+    with pytest.raises(OptionError, match="z 4 was requested, but the image has 4"):
         open_source(tmp_path / "a", t=0, z=4)
-    with pytest.raises(OptionError, match="level 3 was asked for, but the file has 3"):
+    with pytest.raises(OptionError, match="level 3 was requested, but the file has 3"):
         open_source(tmp_path / "a", level=3)
     with pytest.raises(OptionError, match="metadata says TZYX"):
         open_source(tmp_path / "a", axes="CYX")
@@ -236,7 +236,7 @@ def test_what_is_no_single_image_is_refused_with_what_to_do(tmp_path):
     with pytest.raises(SourceError, match=r"four: an array of shape \(5, 4, 83, 117\)"):
         open_source(tmp_path / "four")
     write(tmp_path / "three", "CYX")
-    with pytest.raises(ChannelError, match="channel 117 was asked for, but the image has 117"):
+    with pytest.raises(ChannelError, match="channel 117 was requested, but the image has 117"):
         open_source(tmp_path / "three", channels=[117])
     for options in ({"level": 1}, {"series": 1}, {"z": 1}, {"t": 1}, {"axes": "ZYX"}, {"workers": 0}):
         with pytest.raises(OptionError):

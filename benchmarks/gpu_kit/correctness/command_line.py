@@ -23,7 +23,7 @@ from benchmarks.harness.worker import ROOT
 
 
 def doctor(seconds: float, folder: Path) -> dict[str, Any]:
-    """A check: what ``exactile doctor`` finds; in a rehearsal, of the CPU alone."""
+    """Return a check: what ``exactile doctor`` finds; in a rehearsal, of the CPU alone."""
     device = "cpu" if rehearsing() else DEVICE
     done = _command("doctor", "--json", "--device", device, "--time-limit", seconds)
     (folder / "doctor.json").write_text(done.stdout)
@@ -33,7 +33,7 @@ def doctor(seconds: float, folder: Path) -> dict[str, Any]:
 
 
 def run(folder: Path) -> dict[str, Any]:
-    """A check: ``exactile run`` with the trained network as ONNX, TIFF to TIFF; its labels against the CPU's."""
+    """Return a check: ``exactile run`` with the trained network as ONNX, TIFF to TIFF; its labels against the CPU's."""
     image = picture(TRAINED, *sizes().exactness)
     source, target = folder / "command.tif", folder / "command-labels.tif"
     tifffile.imwrite(source, image, tile=(256, 256), compression="zlib", photometric="rgb")

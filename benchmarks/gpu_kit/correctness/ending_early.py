@@ -1,4 +1,4 @@
-"""A run on the GPU whose process is killed goes on to the same bytes."""
+"""Resume a killed run on the GPU to the same bytes."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from exactile.session import Session
 from exactile.summary import Summary
 
 KILLED_AT = 0.5
-"""Share of the result that is written when the process is killed."""
+"""Fraction of the result that is written when the process is killed."""
 
 
 def killed(network: str, plan: str, binding: Binding, folder: Path) -> dict[str, Any]:
-    """A check: one run without a break, one that is killed half way and goes on. Passed: the same file."""
+    """Check one run without a break, and one that is killed half way and resumed. Passed: the same file."""
     whole, broken = folder / f"whole-{plan}.tif", folder / f"broken-{plan}.tif"
     jpeg_tiff(sizes().resumed, folder)
     request = json.dumps([network, plan, binding, str(folder), str(broken)])

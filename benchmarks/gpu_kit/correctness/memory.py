@@ -26,11 +26,11 @@ from exactile.sources.array import ArraySource
 
 MIB = 1 << 20
 SMALL_GPU_BYTES = 64 << 20
-"""Of the emulated GPU that is to be filled: its memory is the host's."""
+"""Memory of the emulated GPU to fill: it is the host's."""
 
 
 def against_prediction(networks: Sequence[str], binding: Binding, folder: Path) -> dict[str, Any]:
-    """A check: passed if no plan takes more than was predicted for it.
+    """Return a check: passed if no plan takes more than was predicted for it.
 
     Measured is the peak over what was in use before: contexts, and kernels that are loaded only once, are not in it.
     """
@@ -65,14 +65,14 @@ def against_prediction(networks: Sequence[str], binding: Binding, folder: Path) 
 
 
 def predicted_bytes(session: Session, image: Any, way: Way) -> int:
-    """Device bytes that the planner reckons with."""
+    """Return device bytes that the planner reckons with."""
     source, sink = ArraySource(image), ArraySink()
     chosen = session.plan(source, sink, plan=way.plan, tile=way.tile).plan
     return session._planner.memory_need(chosen, source, sink).device_bytes  # noqa: SLF001
 
 
 def crowded(network: str, binding: Binding, folder: Path) -> dict[str, Any]:
-    """A check: something else has filled the GPU when a run that was planned for all of it begins.
+    """Check a run that was planned for all of the GPU while something else has filled it.
 
     Passed: a smaller plan is taken, and the summary says so, and its labels are right; a plan that was forced is
     refused.
@@ -102,7 +102,7 @@ def crowded(network: str, binding: Binding, folder: Path) -> dict[str, Any]:
 
 
 def _forced(deployed: DeployedModel, image: Any, binding: Binding, total_bytes: int) -> str:
-    """What one pass is refused with; empty where it is not."""
+    """Return the message that refuses one pass; empty if it is not refused."""
     try:
         with gpu_session(deployed, binding, device_memory_bytes=total_bytes) as session:
             session.segment(ArraySource(image), ArraySink(), plan="whole")
@@ -113,7 +113,7 @@ def _forced(deployed: DeployedModel, image: Any, binding: Binding, total_bytes: 
 
 @contextmanager
 def _filled(left_bytes: int) -> Iterator[int]:
-    """The first GPU with ``left_bytes`` free; gives its size."""
+    """Yield the first GPU with ``left_bytes`` free; gives its size."""
     device = open_driver().open(0)
     try:
         with device.current():

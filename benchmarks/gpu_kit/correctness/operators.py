@@ -2,7 +2,7 @@
 
 Samples and weights are small integers, so that all but averages and interpolation are exact in whatever order they are
 added. Where weights are ``fractions``, they have more bits than TF32 keeps. What is ``doubted`` is refused on GPUs; it
-runs here all the same, to know more, and the check does not depend on it.
+also runs here, to know more, and the check does not depend on it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from exactile_converters.from_onnx import prepare_network
 CHANNELS, CLASSES, LARGEST = 8, 4, 7
 SIDE_PX, TILE_PX, ROWS_PX = 96, 48, 24
 ROUNDING = 1e-5
-"""Of the largest value; TF32 would be off by 1e-3."""
+"""Tolerance, relative to the largest value; TF32 would be off by 1e-3."""
 
 DOWN, THREE = {"strides": [2, 2]}, {"kernel_shape": [3, 3]}
 
@@ -83,7 +83,7 @@ CASES = {
 
 
 def alone(binding: Binding, folder: Path) -> dict[str, Any]:
-    """A check: each operator against plain ONNX Runtime on the CPU, and which of two equal classes is taken."""
+    """Return a check: each operator against plain ONNX Runtime on the CPU, and which of two equal classes is taken."""
     rows = [_row(name, case, binding) for name, case in CASES.items()]
     rows.append(_ties(binding))
     return {"passed": all(row["right"] or row.get("refused elsewhere") for row in rows), "rows": rows}
@@ -106,7 +106,7 @@ def _row(name: str, case: Case, binding: Binding) -> dict[str, Any]:
 
 
 def _without_doubts(deployed: DeployedModel) -> DeployedModel:
-    """The same graphs, not saying that they must not run on a GPU."""
+    """Return the same graphs, without the mark that they must not run on a GPU."""
 
     def plain(graph: bytes) -> bytes:
         model = onnx.load_from_string(graph)
@@ -121,7 +121,7 @@ def _without_doubts(deployed: DeployedModel) -> DeployedModel:
 
 
 def _ties(binding: Binding) -> dict[str, Any]:
-    """Classes of one score: ONNX takes the first."""
+    """Return classes of one score: ONNX takes the first."""
     network = _network(Case(op="Relu"))
     weights = next(tensor for tensor in network.graph.initializer if tensor.name == "last")
     same = np.repeat(numpy_helper.to_array(weights)[:1], CLASSES, 0)
@@ -135,7 +135,7 @@ def _ties(binding: Binding) -> dict[str, Any]:
 
 
 def _found(deployed: DeployedModel, image: Picture, binding: Binding) -> dict[str, Result]:
-    """The result of every plan."""
+    """Return the result of every plan."""
     axes = deployed.contract.geometry
     height, width = (axis.accepted_size(TILE_PX) for axis in (axes.y, axes.x))
     ways = [Way(name="one pass", plan="whole"), Way(name="tiles", plan="tile", tile=(height, width))]
@@ -147,7 +147,7 @@ def _found(deployed: DeployedModel, image: Picture, binding: Binding) -> dict[st
 
 
 def _network(case: Case) -> onnx.ModelProto:
-    """``image`` (N, 3, H, W) -> a convolution -> the node -> a convolution."""
+    """Return ``image`` (N, 3, H, W) -> a convolution -> the node -> a convolution."""
     generator = np.random.default_rng(3)
 
     def weights(name: str, *shape: int) -> onnx.TensorProto:
@@ -185,7 +185,7 @@ def _image(deployed: DeployedModel) -> Picture:
 
 
 def _on_cpu(network: onnx.ModelProto, image: Picture) -> Result:
-    """One pass of plain ONNX Runtime."""
+    """Return one pass of plain ONNX Runtime."""
     import onnxruntime
 
     options, providers = onnxruntime.SessionOptions(), ["CPUExecutionProvider"]

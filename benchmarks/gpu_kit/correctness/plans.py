@@ -36,7 +36,7 @@ class Way:
 
 
 def ways(deployed: DeployedModel, width: int) -> list[Way]:
-    """Of a network for images of ``width`` pixels. Tiles come twice: are they the same each time?"""
+    """Return the ways of a network for images of ``width`` pixels. Tiles come twice: are they the same each time?"""
     side, rows = tile_side(deployed.contract), sizes().rows
     found = [Way(name=ONE_PASS, plan="whole"), Way(name="tiles", plan="tile", tile=(side, side))]
     found.append(Way(name="tiles again", plan="tile", tile=(side, side)))
@@ -54,7 +54,7 @@ def tile_side(contract: Contract) -> int:
 
 
 def against_cpu(networks: Sequence[str], binding: Binding, folder: Path) -> dict[str, Any]:
-    """A check: raw maps and labels of every plan. Passed: only rounding differs; integer networks, not a bit."""
+    """Return a check: raw maps and labels of every plan. Passed: only rounding differs; integer networks, not a bit."""
     rows = [row for name in networks for row in rows_of(name, binding, folder)]
     return {"passed": all(row["right"] for row in rows), "rows": rows}
 
@@ -72,7 +72,7 @@ def rows_of(name: str, binding: Binding, folder: Path) -> list[dict[str, Any]]:
 
 
 def results(deployed: DeployedModel, binding: Binding, image: Picture) -> tuple[dict[str, Result], dict[str, float]]:
-    """The result of every way, and the seconds that it took, by name."""
+    """Return the result of every way, and the seconds that it took, by name."""
     found, seconds = {}, {}
     with gpu_session(deployed, binding) as session:
         for way in ways(deployed, image.shape[1]):
@@ -91,7 +91,7 @@ def run(session: Session, image: Picture, way: Way) -> Result:
 
 
 def streamed(session: Session, image: Picture, way: Way) -> Result:
-    """Rows that arrive, an odd number at a time."""
+    """Return rows that arrive, an odd number at a time."""
     assert way.tile is not None
     pieces, step = [], way.tile[0] // 2 + 3
     with session.stream(width=image.shape[1], dtype=image.dtype, rows=way.tile[0]) as stream:
@@ -104,7 +104,7 @@ def streamed(session: Session, image: Picture, way: Way) -> Result:
 def compared(
     name: str, way: str, maps: dict[str, Result], labels: dict[str, Result], expected: Reference
 ) -> dict[str, Any]:
-    """Differences of one way: from the CPU, and from one pass on the GPU."""
+    """Return differences of one way: from the CPU, and from one pass on the GPU."""
     off = largest_difference(maps[way], expected.maps)
     row: dict[str, Any] = {
         "max abs, CPU": off,
@@ -124,7 +124,7 @@ def compared(
 
 
 def largest_difference(one: Result, other: Result) -> float:
-    """Raises ValueError where shapes differ; a NaN in either is infinitely far."""
+    """Raise ValueError where shapes differ; a NaN in either is infinitely far."""
     if one.shape != other.shape:
         raise ValueError(f"shapes {one.shape} and {other.shape} differ")
     found = float(np.abs(one.astype(np.float64) - other).max())

@@ -19,11 +19,11 @@ from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource
 
 MOST_DIFFERENT = 0.05
-"""Share of labels: more is no rounding."""
+"""Fraction of labels: more is not rounding."""
 
 
 def fp16(networks: Sequence[str], binding: Binding, folder: Path) -> dict[str, Any]:
-    """A check: labels of FP16 against those of FP32, and the seconds of the network alone, in turn."""
+    """Return a check: labels of FP16 against those of FP32, and the seconds of the network alone, in turn."""
     rows = [_row(name, binding, folder) for name in networks]
     return {"passed": all(row["labels that differ"] <= MOST_DIFFERENT for row in rows), "rows": rows}
 
@@ -53,7 +53,7 @@ def _row(name: str, binding: Binding, folder: Path) -> dict[str, Any]:
 
 
 def _labels(session: Session, image: Picture) -> tuple[Any, float]:
-    """Labels of one pass, and what the network took of the GPU."""
+    """Return labels of one pass, and what the network took of the GPU."""
     sink = ArraySink()
     summary = session.segment(ArraySource(image), sink, plan="whole")
     return sink.result, summary.seconds.infer

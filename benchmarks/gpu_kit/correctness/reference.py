@@ -39,7 +39,9 @@ class Reference:
 
 
 def reference(name: str, image: Picture, folder: Path) -> Reference:
-    """Of network ``name`` for ``image`` (H, W, C); kept in ``folder`` for the next image of this shape."""
+    """Return the reference of network ``name`` for ``image`` (H, W, C); kept in ``folder`` for the next image of this
+    shape.
+    """
     kept = folder / "networks" / f"reference-{name.replace(' ', '-')}-{image.shape[0]}x{image.shape[1]}.npy"
     if kept.exists():
         return Reference(maps=np.load(kept))
@@ -52,13 +54,13 @@ def reference(name: str, image: Picture, folder: Path) -> Reference:
 
 
 def prepared(name: str, image: Picture) -> Maps:
-    """What the network sees: (C, H, W)."""
+    """Return what the network sees: (C, H, W)."""
     divisor, mean, std = ((np.float32(values[0])) for values in _numbers(name))
     return np.ascontiguousarray(((image.astype(np.float32) / divisor - mean) / std).transpose(2, 0, 1))
 
 
 def one_pass(graph: Path, pixels: Maps) -> Maps:
-    """(C, H, W) -> (K, H, W) on the CPU."""
+    """Compute (C, H, W) -> (K, H, W) on the CPU."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(graph), onnxruntime.SessionOptions(), ["CPUExecutionProvider"])

@@ -19,7 +19,7 @@ Offset = tuple[int, int]
 
 
 def other_tiles(networks: Sequence[str], binding: Binding, folder: Path) -> dict[str, Any]:
-    """A check: images that begin a few strides later, so that other tiles have other parts of each pixel's view."""
+    """Check images that begin a few strides later, so that other tiles have other parts of each pixel's view."""
     rows = [_row(name, binding, folder) for name in networks]
     return {"passed": all(row["bits that differ"] == 0 for row in rows), "rows": rows}
 

@@ -1,4 +1,4 @@
-"""exactile and what else one does, on the same GPU, the same network and image, in turn.
+"""Compare exactile with other ways on the same GPU, the same network and image, in turn.
 
 ``compute``: an array in host memory to labels in host memory. ``file to file``: reading a JPEG TIFF and writing a TIFF
 of labels as well, which peers do with tifffile, in all its threads.
@@ -32,7 +32,7 @@ EXACTILE = "exactile"
 
 
 def in_turns(network: str, side: int, rounds: int, binding: Binding, folder: Path) -> dict[str, Any]:
-    """A check: seconds of each way, by exactile's, and the share of labels that differ from exactile's."""
+    """Return a check: seconds of each way, by exactile's, and the share of labels that differ from exactile's."""
     from benchmarks.gpu_kit.figures.torch_peers import on_device, peers, segment
     from benchmarks.gpu_kit.modules import module
 

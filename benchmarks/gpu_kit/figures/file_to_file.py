@@ -31,7 +31,7 @@ def network(
     plans: Sequence[Plan],
     otherwise: Plan | None = None,
 ) -> dict[str, Any]:
-    """A check: each plan once, and ``otherwise`` where one of them failed. The first one's trace is kept.
+    """Return a check: each plan once, and ``otherwise`` where one of them failed. The first one's trace is kept.
 
     Runs of one session: what the first one loads of the GPU's libraries, the others find. It comes after a small image.
     """
@@ -61,7 +61,7 @@ def trace_file(name: str) -> str:
 def measured(
     session: Session, side: int, folder: Path, plan: str, tile: tuple[int, int] | None, kept: str | None
 ) -> dict[str, Any]:
-    """One run; ``seconds`` of all of it, the network's opening included."""
+    """Measure one run; ``seconds`` of all of it, the network's opening included."""
     trace = Trace()
     begin = time.perf_counter()
     summary = segment(session, side, folder, plan, tile, trace)

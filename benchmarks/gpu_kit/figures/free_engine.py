@@ -17,7 +17,7 @@ LIMIT_S = 30.0
 
 
 def on_cores(counts: Sequence[int], folder: Path) -> dict[str, Any]:
-    """A check: does it scale with cores, or do Python's locks stop it?
+    """Check whether it scales with cores, or Python's locks stop it.
 
     Each number of cores in processes of its own: once for the speed, once with a meter of what is serial. From
     ``interpreter`` on: seconds for a gigapixel that no more cores make less.

@@ -26,7 +26,7 @@ from exactile.sources.array import ArraySource
 
 
 def beside_one_pass(networks: Sequence[str], binding: Binding, folder: Path) -> dict[str, Any]:
-    """A check: rows of seconds and ratios."""
+    """Return a check: rows of seconds and ratios."""
     return {"passed": True, "rows": [row for name in networks for row in _rows(name, binding, folder)]}
 
 

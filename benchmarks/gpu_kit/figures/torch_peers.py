@@ -1,4 +1,4 @@
-"""What else one does with a torch module and a large image on the same GPU: tiles, tiles with a halo, sliding windows.
+"""Other ways to run a torch module over a large image on the same GPU: tiles, tiles with a halo, sliding windows.
 
 Float32 throughout (TF32 is off), cuDNN's defaults, contiguous memory. The image goes to the GPU tile by tile, labels
 come back once: that is how these are written.
@@ -40,7 +40,7 @@ class Tiled:
         return f"tiles of {self.tile}" + (f", halo {self.halo}" if self.halo else ", no halo")
 
     def labels(self, module: nn.Module, image: Tensor) -> Tensor:
-        """(H, W, C) uint8 on the host -> (H, W) uint8 on the GPU."""
+        """Compute (H, W, C) uint8 on the host -> (H, W) uint8 on the GPU."""
         height, width = image.shape[:2]
         found = torch.empty((height, width), dtype=torch.uint8, device=device())
         zone = self.tile - 2 * self.halo
@@ -98,7 +98,7 @@ Peer = Tiled | Blended
 
 
 def peers(tiles: Sequence[int], halo: int) -> list[Peer]:
-    """Naive tiles, tiles with a halo, and windows with MONAI's defaults and with nnU-Net's."""
+    """Return naive tiles, tiles with a halo, and windows with MONAI's defaults and with nnU-Net's."""
     window = tiles[0]
     return [
         *(Tiled(tile=tile) for tile in tiles),
@@ -110,13 +110,13 @@ def peers(tiles: Sequence[int], halo: int) -> list[Peer]:
 
 @torch.inference_mode()
 def segment(peer: Peer, module: nn.Module, image: NDArray[np.uint8]) -> Labels:
-    """(H, W, C) uint8 in host memory -> labels (H, W) in host memory."""
+    """Compute (H, W, C) uint8 in host memory -> labels (H, W) in host memory."""
     labels: Labels = peer.labels(module, torch.from_numpy(image)).cpu().numpy()
     return labels
 
 
 def on_device(module: nn.Module) -> nn.Module:
-    """The module on the GPU, float32 as it is written."""
+    """Return the module on the GPU, float32 as it is written."""
     if rehearsing():
         torch.set_num_threads(1)
     torch.backends.cudnn.allow_tf32 = False
@@ -129,7 +129,7 @@ def device() -> torch.device:
 
 
 def seen(tiles: Tensor) -> Tensor:
-    """(N, H, W, C) uint8 on the host -> what the network sees, (N, C, H, W) float32 on the GPU."""
+    """Convert (N, H, W, C) uint8 on the host -> what the network sees, (N, C, H, W) float32 on the GPU."""
     return (tiles.to(device()).permute(0, 3, 1, 2).float() / DIVISOR).contiguous()
 
 

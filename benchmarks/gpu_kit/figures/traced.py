@@ -9,7 +9,7 @@ COMPUTE = "compute"
 
 
 def busy_seconds(trace: dict[str, Any]) -> dict[str, float]:
-    """Of each track (reader, streams of the GPU, writer), from ``Trace.as_object``."""
+    """Return busy seconds of each track (reader, streams of the GPU, writer), from ``Trace.as_object``."""
     names, busy = {}, defaultdict(float)
     for event in trace["traceEvents"]:
         if event["name"] == "thread_name":
@@ -21,14 +21,14 @@ def busy_seconds(trace: dict[str, Any]) -> dict[str, float]:
 
 
 def wall_seconds(trace: dict[str, Any]) -> float:
-    """From the first piece of work to the end of the last."""
+    """Return the seconds from the first piece of work to the end of the last."""
     events = [event for event in trace["traceEvents"] if event["ph"] == "X"]
     begin = min(event["ts"] for event in events)
     return float(max(event["ts"] + event["dur"] for event in events) - begin) / 1e6
 
 
 def shares(trace: dict[str, Any]) -> dict[str, Any]:
-    """Columns of a table: the busiest track, wall time by its busy time, and every track's busy share."""
+    """Return columns of a table: the busiest track, wall time by its busy time, and every track's busy share."""
     busy, wall = busy_seconds(trace), wall_seconds(trace)
     busiest = max(busy, key=lambda track: busy[track])
     engine = sum(seconds for track, seconds in busy.items() if track.endswith(COMPUTE))

@@ -29,7 +29,7 @@ class Contender(InMemory):
         return self.scores_of(np.ascontiguousarray(read_image(self.task).transpose(2, 0, 1)))
 
     def scores_of(self, image: Scores) -> Scores:
-        """The package divides by 255 itself: ``image`` is as stored."""
+        """Return scores; the package divides by 255 itself: ``image`` is as stored."""
         block, halo = self.task.options["block"], self.task.options["halo"]
         sample = create_sample_for_model(self.model, inputs={"image": Tensor.from_numpy(image[None], dims=AXES)})
         shape = {"image": {"batch": 1, "channel": image.shape[0], "y": block, "x": block}}

@@ -13,17 +13,17 @@ from benchmarks.side_by_side.task import Labels, Scores, Task, Tiling
 
 
 def read_image(task: Task) -> NDArray[np.uint8]:
-    """(H, W, C) uint8; tifffile decodes in threads."""
+    """Return (H, W, C) uint8; tifffile decodes in threads."""
     return tifffile.imread(task.image, maxworkers=task.threads)
 
 
 def normalized(pixels: NDArray[np.uint8]) -> Scores:
-    """(H, W, C) uint8 -> (C, H, W) float32 between 0 and 1, as the network was made for."""
+    """Convert (H, W, C) uint8 -> (C, H, W) float32 between 0 and 1, as the network expects."""
     return np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32) / np.float32(255)
 
 
 def write_labels(task: Task, labels: Labels) -> None:
-    """The same kind of file that exactile writes."""
+    """Write the same kind of file as exactile."""
     tifffile.imwrite(
         task.output, labels, bigtiff=True, tile=(512, 512), compression="zlib", photometric="minisblack",
         maxworkers=task.threads,
@@ -43,7 +43,7 @@ class InMemory(ABC):
 
     @abstractmethod
     def scores_of(self, image: Scores) -> Scores:
-        """(C, H, W) between 0 and 1 -> (K, H, W)."""
+        """Compute (C, H, W) between 0 and 1 -> (K, H, W)."""
 
     def score(self) -> Scores:
         return self.scores_of(normalized(read_image(self.task)))

@@ -18,7 +18,7 @@ class Predictor(Protocol):
 
 
 def open_predictor(task: Task) -> Predictor:
-    """ONNX Runtime, or torch where the options say so."""
+    """Open ONNX Runtime, or torch if the options say so."""
     if task.options.get("library") == "torch":
         return TorchPredictor(task)
     return OnnxPredictor(task)
@@ -56,7 +56,7 @@ class TorchPredictor:
 
 
 def open_module(task: Task) -> Any:
-    """The network as a torch module, weights loaded, in eval mode."""
+    """Return the network as a torch module, weights loaded, in eval mode."""
     import torch
 
     from models.unet import UNet

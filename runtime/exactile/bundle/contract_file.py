@@ -77,7 +77,7 @@ class OwnSizePart(Part, frozen=True, kw_only=True, omit_defaults=True):
 class AxisPart(Part, frozen=True, kw_only=True, omit_defaults=True):
     """The geometry along one axis, in input pixels; see ``exactile.geometry.AxisGeometry``.
 
-    ``others`` came with version 3; null where the sizes that the network takes were not looked for.
+    ``others`` was added in version 3; it is null if accepted sizes were not searched for.
     """
 
     stride: Stride
@@ -101,7 +101,9 @@ class GeometryPart(Part, frozen=True, kw_only=True):
 
 
 class StatisticsPart(Part, frozen=True, kw_only=True):
-    """What of the whole image enters the graphs by two further inputs; see ``exactile.contract.ImageStatistics``."""
+    """Statistics of the whole image that enter the graphs by two further inputs; see
+    ``exactile.contract.ImageStatistics``.
+    """
 
     kind: Literal["zscore", "percentile"]
     low: float
@@ -122,9 +124,9 @@ class ImagePart(Part, frozen=True, kw_only=True):
 
 
 class ResultPart(Part, frozen=True, kw_only=True, omit_defaults=True):
-    """The graphs' output: (H, W) labels, where ``channels`` is 0, or (C, H, W); see ``exactile.contract.ResultOutput``.
+    """The graphs' output: (H, W) labels, if ``channels`` is 0, or (C, H, W); see ``exactile.contract.ResultOutput``.
 
-    The fields with defaults came with version 2.
+    The fields with defaults were added in version 2.
     """
 
     name: str
@@ -143,7 +145,7 @@ class ResultPart(Part, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class MemoryPart(Part, frozen=True, kw_only=True, omit_defaults=True):
-    """What one inference takes: the weights, and the largest of the steps; elements of the largest tensors.
+    """The memory of one inference: the weights, and the largest of the steps; elements of the largest tensors.
 
     Bundles that were written before these were counted have none.
     """
@@ -154,7 +156,7 @@ class MemoryPart(Part, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class NormalizationPart(Part, frozen=True, kw_only=True):
-    """What the graphs do to samples before the network: ``(sample / scale - mean) / std``. For people."""
+    """The normalisation before the network: ``(sample / scale - mean) / std``. For people."""
 
     scale: tuple[float, ...]
     mean: tuple[float, ...]
@@ -162,7 +164,7 @@ class NormalizationPart(Part, frozen=True, kw_only=True):
 
 
 class ClassPart(Part, frozen=True, kw_only=True, omit_defaults=True):
-    """A class; labels are positions in the list. ``code`` is a coded concept, SCHEME:VALUE:MEANING."""
+    """A class; labels are indices in the list. ``code`` is a coded concept, SCHEME:VALUE:MEANING."""
 
     name: str
     color: Color
@@ -209,9 +211,9 @@ class StripGraphsPart(Part, frozen=True, kw_only=True):
 
 
 class StripsPart(Part, frozen=True, kw_only=True, omit_defaults=True):
-    """How the network takes an image in strips; see ``exactile.contract.StripModel``.
+    """The strip plan of the network; see ``exactile.contract.StripModel``.
 
-    ``own_rows`` and ``own_columns`` came with version 3, ``processor`` with version 4.
+    ``own_rows`` and ``own_columns`` were added in version 3, ``processor`` in version 4.
     """
 
     startup_rows: Positive
@@ -316,8 +318,8 @@ class KeptPassPart(Part, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class KeptAlongPart(Part, frozen=True, kw_only=True):
-    """What holds for images of a ``remainder`` modulo the network's stride: of each pass the position of its geometry
-    in the list of axes, and of each map the rows or columns beyond its share of the image.
+    """What holds for images of a ``remainder`` modulo the network's stride: for each pass the index of its geometry in
+    the list of axes, and for each map the rows or columns beyond its share of the image.
     """
 
     remainder: Count
@@ -355,7 +357,7 @@ class WeightPart(Part, frozen=True, kw_only=True):
 
 
 class FilePart(Part, frozen=True, kw_only=True):
-    """What a file must be."""
+    """Size and hash that a file must have."""
 
     bytes: Count
     sha256: Sha256
@@ -364,8 +366,8 @@ class FilePart(Part, frozen=True, kw_only=True):
 class TrialPart(Part, frozen=True, kw_only=True, omit_defaults=True):
     """One form of int8 that was compared: how ranges were found, and which layers stayed in FP32.
 
-    ``share`` of labels differ from FP32's; where results are no labels, ``error`` is the root mean square of the
-    differences by that of the values. ``time`` of one pass by FP32's.
+    ``share`` is the fraction of labels that differ from FP32; if results are not labels, ``error`` is the root mean
+    square of the differences relative to that of the values. ``time`` is that of one pass relative to FP32.
     """
 
     calibration: CalibrationName
@@ -378,10 +380,10 @@ class TrialPart(Part, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class AccuracyPart(Part, frozen=True, kw_only=True, omit_defaults=True):
-    """Labels of fewer bits against those of FP32; ``iou`` by class, null if it has none.
+    """Labels of fewer bits compared with those of FP32; ``iou`` by class, null if it has none.
 
-    Compared on images, or parts of an image, that it was not calibrated on where ``held_out``. ``tried`` are all forms
-    of int8 that were compared; this is the one that was taken. Other members are as there; they came with version 4.
+    With ``held_out``, compared on images, or parts of an image, that were not used for calibration. ``tried`` are all
+    forms of int8 that were compared, including this one, which was taken. These members were added in version 4.
     """
 
     calibration: CalibrationName | None
@@ -397,7 +399,7 @@ class AccuracyPart(Part, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class SamplePart(Part, frozen=True, kw_only=True):
-    """A small image, and what the model made of it where it was converted: ``.npy`` files."""
+    """A small image and the model's result for it at conversion: ``.npy`` files."""
 
     image: FileName
     result: FileName
@@ -413,9 +415,9 @@ class VerificationPart(Part, frozen=True, kw_only=True):
 class ContractFile(Part, frozen=True, kw_only=True):
     """All of ``contract.json``. ``files`` lists every other file of the bundle.
 
-    ``verification`` is null in bundles that were made before models were run for it, ``other_strips`` and ``placed``
-    came with version 3, ``levels``, ``keeping``, ``whole``, ``statistics_key`` (what statistics depend on), ``work``
-    and ``mac_per_pixel`` with version 4. ``pixel_size_um`` is what the model's own file says, null where it does not.
+    ``verification`` is null in bundles of converters that did not run the model. ``other_strips`` and ``placed`` were
+    added in version 3; ``levels``, ``keeping``, ``whole``, ``statistics_key`` (what statistics depend on), ``work`` and
+    ``mac_per_pixel`` in version 4. ``pixel_size_um`` is what the model's own file declares, null if it does not.
     """
 
     format: Literal["exactile.bundle"]
@@ -452,17 +454,17 @@ class ContractFile(Part, frozen=True, kw_only=True):
 
 
 class Header(Struct, frozen=True, kw_only=True):
-    """What every version of the format has."""
+    """Members that every version of the format has."""
 
     format: str
     version: int
 
 
 def encode_contract(contract: ContractFile) -> bytes:
-    """``contract.json``, indented, ending in a line feed."""
+    """Return ``contract.json``, indented, ending in a line feed."""
     return msgspec.json.format(msgspec.json.encode(contract), indent=2) + b"\n"
 
 
 def contract_schema() -> dict[str, Any]:
-    """The JSON Schema of ``contract.json`` (draft 2020-12)."""
+    """Return the JSON Schema of ``contract.json`` (draft 2020-12)."""
     return schema_of(ContractFile)

@@ -31,7 +31,7 @@ TensorName = Annotated[str, Meta(min_length=1, max_length=1000)]
 
 
 class TensorPart(Part, frozen=True, kw_only=True):
-    """A tensor that goes in or comes out; see ``exactile.built_engine.TensorSpec``."""
+    """An input or output tensor; see ``exactile.built_engine.TensorSpec``."""
 
     shape: Shape
     dtype: Literal["uint8", "float16", "float32"]
@@ -72,12 +72,12 @@ class EngineFile(Part, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def encode_engine_file(file: EngineFile) -> bytes:
-    """A sidecar, indented, ending in a line feed."""
+    """Return a sidecar, indented, ending in a line feed."""
     return msgspec.json.format(msgspec.json.encode(file), indent=2) + b"\n"
 
 
 def model_digest(file: ContractFile) -> str:
-    """SHA-256 over the names and SHA-256 of a bundle's graphs and weights: what an engine was built from."""
+    """Return the SHA-256 of the names and SHA-256 of a bundle's graphs and weights: what an engine was built from."""
     names = [file.graph.file, WEIGHTS_NAME]
     if file.strips is not None:
         graphs = file.strips.graphs

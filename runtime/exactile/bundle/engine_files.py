@@ -1,4 +1,4 @@
-"""The engines beside a bundle that were built for it, and why others there are not used."""
+"""Find the engines beside a bundle that were built for it, and say why others there are not used."""
 
 from __future__ import annotations
 
@@ -40,9 +40,10 @@ class UnfitError(Exception):
 def read_engines(
     folder: Path, file: ContractFile, model: DeployedModel
 ) -> tuple[tuple[BuiltEngine, ...], tuple[str, ...]]:
-    """The engines in the bundle ``folder`` that were built for ``model``; and a line for each other file there.
+    """Return the engines in the bundle ``folder`` that were built for ``model``, and one line for each other file
+    there.
 
-    Sizes of engines are checked, their SHA-256 when they are loaded: they are large.
+    Sizes of engines are checked here, their SHA-256 when they are loaded: they are large.
     """
     place = folder / ENGINES_FOLDER
     if not place.exists() and not place.is_symlink():
@@ -63,12 +64,12 @@ def read_engines(
 
 
 def read_sidecar(path: Path) -> EngineFile:
-    """Raises UnfitError: it cannot be read, is damaged, or of a newer version."""
+    """Raise UnfitError if it cannot be read, is damaged, or has a newer version."""
     if path.is_symlink():
         raise UnfitError("it is a link; put the file itself there")
     try:
         if path.stat().st_size > LARGEST_SIDECAR_BYTES:
-            raise UnfitError(f"it has {path.stat().st_size} bytes, too many for what is said of an engine")
+            raise UnfitError(f"it has {path.stat().st_size} bytes, too many for the description of an engine")
         data = path.read_bytes()
     except OSError as error:
         raise UnfitError(f"it cannot be read: {error.strerror}") from error
@@ -84,7 +85,7 @@ def read_sidecar(path: Path) -> EngineFile:
 
 
 def is_intact(engine: BuiltEngine) -> bool:
-    """Whether the engine's file is the one that was built, byte for byte."""
+    """Return whether the engine's file is the one that was built, byte for byte."""
     try:
         with engine.plan.open("rb") as opened:
             return hashlib.file_digest(opened, "sha256").hexdigest() == engine.plan_sha256
@@ -105,14 +106,14 @@ def _names(folder: Path, place: Path) -> list[str]:
 
 
 def _left_over(names: list[str]) -> Iterator[str]:
-    """Files that belong to no engine."""
+    """Yield files that belong to no engine."""
     sidecars = {name.removesuffix(SIDECAR_SUFFIX) for name in names if name.endswith(SIDECAR_SUFFIX)}
     for name in names:
         if name.endswith(SIDECAR_SUFFIX) or (name.endswith(PLAN_SUFFIX) and name.removesuffix(PLAN_SUFFIX) in sidecars):
             continue
         part = name.startswith(".") and name.endswith(".part")
         yield f"{_printable(name)}: " + (
-            "left over from a build that was stopped; it can be removed" if part else "it belongs to no engine"
+            "left over from an interrupted build; it can be removed" if part else "it belongs to no engine"
         )
 
 
@@ -123,7 +124,7 @@ def _engine(place: Path, name: str, file: ContractFile, model: DeployedModel) ->
             "it was built for another model, or for this one before it was converted again; build it again"
         )
     if sidecar.plan != name.removesuffix(SIDECAR_SUFFIX) + PLAN_SUFFIX:
-        raise UnfitError(f"it speaks of {sidecar.plan}, not of the engine that it lies beside")
+        raise UnfitError(f"it describes {sidecar.plan}, not the engine beside it")
     _check_plan(place / sidecar.plan, sidecar.plan_bytes)
     _check_tensors(sidecar, model)
     return BuiltEngine(

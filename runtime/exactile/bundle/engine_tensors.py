@@ -1,4 +1,4 @@
-"""What goes into and comes out of an engine of a model, worked out from its contract."""
+"""Derive the inputs and outputs of a model's engine from its contract."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Specs = dict[str, TensorSpec]
 def engine_tensors(
     model: DeployedModel, role: EngineRole, *, batch: int, rows: tuple[int, int], columns: int
 ) -> tuple[Specs, Specs]:
-    """Inputs and outputs by name; carried rows with the type that the contract gives them.
+    """Return inputs and outputs by name; carried rows with the type that the contract gives them.
 
     ``rows`` and ``columns`` are those of the padded tile or strip; where ``rows`` are two numbers, rows are -1.
     Raises ValueError where the network does not accept such a shape, or has no strips.
@@ -42,7 +42,8 @@ def engine_tensors(
 
 
 def pass_tensors(model: DeployedModel, number: int, shape: tuple[int, int]) -> tuple[Specs, Specs]:
-    """Inputs and outputs of the ``number``-th pass that finds statistics, for tiles of ``shape``, (height, width).
+    """Return inputs and outputs of the ``number``-th pass that finds statistics, for tiles of ``shape``, (height,
+    width).
 
     Raises ValueError where there is no such pass for GPUs, or the network does not accept the shape; PlanError.
     """
@@ -59,9 +60,9 @@ def pass_tensors(model: DeployedModel, number: int, shape: tuple[int, int]) -> t
 
 
 def differences(expected: Mapping[str, TensorSpec], found: Mapping[str, TensorSpec]) -> Iterator[str]:
-    """Where an engine's tensors are not what the contract says.
+    """Yield differences between an engine's tensors and the contract.
 
-    Carried rows of float32 may be float16. Statistics of the whole image that nothing depends on are not there.
+    Carried rows of float32 may be float16. Statistics of the whole image that nothing depends on may be missing.
     """
     for name in sorted(expected.keys() | found.keys()):
         if name not in found and name.startswith(PREFIX):
@@ -84,7 +85,7 @@ def _text(spec: TensorSpec) -> str:
 
 
 def _as_bytes(shape: tuple[int, ...], dtype: str) -> TensorSpec:
-    """Two bytes for each number of 16 bits."""
+    """Return the specification with two bytes for each 16-bit number."""
     return TensorSpec(shape=(*shape, 2), dtype="uint8") if dtype == "uint16" else TensorSpec(shape=shape, dtype=dtype)
 
 
@@ -97,7 +98,7 @@ def _statistics(contract: Contract) -> Specs:
 
 
 def _found(levels: Sequence[Level]) -> Specs:
-    """The inputs that take what passes find."""
+    """Return the inputs for statistics that passes find."""
     return {
         name: TensorSpec(shape=shape, dtype="float32")
         for level in levels

@@ -1,4 +1,4 @@
-"""Between what ``contract.json`` says of passes over kept maps and the models that the runtime works with."""
+"""Translate between passes over kept maps in ``contract.json`` and the models that the runtime works with."""
 
 from __future__ import annotations
 
@@ -34,7 +34,10 @@ def keeping_from(
     contract: Contract,
     levels: Sequence[Level],
 ) -> KeptPasses | None:
-    """``contract`` and ``levels`` are those of the passes that begin at the image. Raises ValueError, IndexError."""
+    """Return the passes over kept maps. ``contract`` and ``levels`` are those of the passes that begin at the image.
+
+    Raises ValueError, IndexError.
+    """
     part = file.keeping
     if part is None:
         return None
@@ -62,7 +65,7 @@ def keeping_from(
 
 def _along_from(part: KeptAlongPart, keeping: KeepingPart, known: Sequence[AxisGeometry]) -> KeptAlong:
     if (len(part.geometry), len(part.constants)) != (len(keeping.passes), len(keeping.maps)):
-        raise ValueError(f"remainder {part.remainder} tells of other passes or kept maps than there are")
+        raise ValueError(f"remainder {part.remainder} lists other passes or kept maps than there are")
     constants = (Fraction(one) for one in part.constants)
     return KeptAlong(
         geometry=tuple(known[index] for index in part.geometry),
@@ -102,7 +105,9 @@ def _pass_from(
 
 
 def keeping_part(keeping: KeptPasses, names: Sequence[tuple[str, str | None]]) -> KeepingPart:
-    """``names``: of each pass, those of the files of its graph and of the placed one."""
+    """Return the kept passes as the contract file has them. ``names``: for each pass, the files of its graph and placed
+    graph.
+    """
     passes = [*(level.model for level in keeping.model.levels), keeping.model]
     maps = {one.output: one for model in passes for one in (*model.writes, *model.reads)}
     order = list(maps)

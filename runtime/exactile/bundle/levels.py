@@ -1,4 +1,4 @@
-"""Between what ``contract.json`` says of passes over the image and the levels that the runtime works with."""
+"""Translate between passes over the image in ``contract.json`` and the levels that the runtime works with."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ from exactile.passes.statistic import PARTIALS, Statistic
 NO_STRIPS = "statistics are found in tiles"
 
 MOST_ENTRIES = 1 << 24
-"""Of an input that takes a statistic."""
+"""Most entries of an input for a statistic."""
 
 
 def levels_from(
     file: ContractFile, graphs: Mapping[str, bytes], weights: Mapping[str, NDArray[Any]], layout: Mapping[str, str]
 ) -> tuple[Level, ...]:
-    """The passes that find statistics; ``layout`` are what ``layout_claims`` gives. Raises ValueError."""
+    """Return the passes that find statistics; ``layout`` is what ``layout_claims`` returns. Raises ValueError."""
     return tuple(_level_from(file, part, graphs, weights, layout) for part in file.levels)
 
 
@@ -66,7 +66,7 @@ def _level_from(
 
 
 def _on_device_from(part: LevelPart, graphs: Mapping[str, bytes]) -> DevicePass | None:
-    """The graph for GPUs. Raises ValueError where it speaks of other maps than there are statistics."""
+    """Return the graph for GPUs. Raises ValueError if it describes other maps than there are statistics."""
     device = part.on_device
     if device is None:
         return None
@@ -98,7 +98,7 @@ def pass_from(
     *,
     no_strips_reason: str,
 ) -> DeployedModel:
-    """The graphs of one pass, under its ``contract``."""
+    """Return the graphs of one pass, under its ``contract``."""
     placed = None
     if part.placed_graph is not None:
         memory = memory_from(part.placed_memory or part.memory)
@@ -122,7 +122,7 @@ def _statistic_from(part: StatisticPart) -> Statistic:
 
 
 def whole_from(file: ContractFile, graphs: Mapping[str, bytes]) -> WholeGraph | None:
-    """The graph that takes one pass over the whole image."""
+    """Return the graph that takes one pass over the whole image."""
     part = file.whole
     if part is None:
         return None
@@ -130,12 +130,12 @@ def whole_from(file: ContractFile, graphs: Mapping[str, bytes]) -> WholeGraph | 
 
 
 def whole_part(whole: WholeGraph, graph: str) -> WholePart:
-    """``graph``: the name of its file."""
+    """Return the level as the contract file has it. ``graph``: the name of its file."""
     return WholePart(graph=GraphPart(file=graph), memory=memory_part(whole.memory), obstacles=whole.obstacles)
 
 
 def level_part(level: Level, graph: str, placed_graph: str | None, device_graph: str | None) -> LevelPart:
-    """``graph``, ``placed_graph``, ``device_graph``: the names of their files."""
+    """Return ``graph``, ``placed_graph``, ``device_graph``: the names of their files."""
     placed = level.model.placed
     return LevelPart(
         work=level.model.work,

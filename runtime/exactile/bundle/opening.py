@@ -1,4 +1,4 @@
-"""A bundle's folder becomes a model, or a refusal that says what is wrong with it."""
+"""Open the folder of a bundle as a model, or refuse it and say what is wrong."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ Decoded = TypeVar("Decoded")
 class Bundle:
     """An opened bundle: every file is what the contract says.
 
-    ``sample_image`` (H, W, C) and ``sample_result`` ((H, W) or (C, H, W)) are what the model took and gave where it
-    was converted.
+    ``sample_image`` (H, W, C) and ``sample_result`` ((H, W) or (C, H, W)) are the model's input and output at
+    conversion.
     """
 
     path: Path
@@ -68,11 +68,11 @@ class Bundle:
 def open_bundle(path: str | Path, *, error_curve: bool = True, tuning: bool = True) -> Bundle:
     """Read the bundle in the folder ``path``, and check the size and SHA-256 of each of its files.
 
-    Engines beside it that do not fit are left out, and told in ``model.engines_refused``. ``error_curve=False`` leaves
-    out what error smaller halos make, ``tuning=False`` how fast it was on some machine: both may be measured anew.
+    Engines beside it that do not fit are left out and listed in ``model.engines_refused``. ``error_curve=False`` leaves
+    out the error of smaller halos, ``tuning=False`` the speed on some machine: both may be measured again.
 
-    Raises BundleError: no bundle, a newer version, a damaged contract, a missing or changed file,
-    a link that leads out of the folder, an error curve or a tuning that is damaged or another model's.
+    Raises BundleError: no bundle, a newer version, a damaged contract, a missing or changed file, a link that leads out
+    of the folder, an error curve or a tuning that is damaged or belongs to another model.
     """
     folder = Path(path)
     file = _read_contract(folder)
@@ -115,7 +115,7 @@ def open_bundle(path: str | Path, *, error_curve: bool = True, tuning: bool = Tr
 
 
 def is_bundle(path: Path) -> bool:
-    """Whether ``path`` is meant as a bundle: a folder, or its ``contract.json``."""
+    """Return whether ``path`` names a bundle: a folder, or its ``contract.json``."""
     return path.is_dir() or path.name == CONTRACT_NAME
 
 
@@ -145,7 +145,7 @@ def _read_contract(folder: Path) -> ContractFile:
 
 
 def _decode(data: bytes, kind: type[Decoded], complaint: str) -> Decoded:
-    """Raise BundleError for what is no JSON, not UTF-8, nested without end, or says something else."""
+    """Raise BundleError for what is not JSON, not UTF-8, nested without end, or says something else."""
     try:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -155,7 +155,9 @@ def _decode(data: bytes, kind: type[Decoded], complaint: str) -> Decoded:
 
 
 def _read_file(folder: Path, name: str, part: FilePart) -> bytes:
-    """The content of a file, which is what the contract says. Names hold no separators; links may still lead out."""
+    """Return the content of a file, which must be what the contract says. Names hold no separators; links may still
+    lead out.
+    """
     path = folder / name
     try:
         if path.resolve().parent != folder.resolve():

@@ -1,4 +1,4 @@
-"""Run a bundle's sample image on this machine, in every plan, and compare with what it gave where it was converted."""
+"""Run a bundle's sample image on this machine in every plan, and compare with the result at conversion."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource
 
 TOLERATED_LABELS = 1e-3
-"""Share of pixels whose labels may differ: ties that another processor's order of summation decides otherwise."""
+"""Fraction of pixels whose labels may differ: ties that the summation order of another processor decides otherwise."""
 
 TOLERATED_DIFFERENCE = 1e-3
-"""Largest difference of a map, by its largest value."""
+"""Largest difference of a map, relative to its largest value."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +33,9 @@ class SampleRun:
 
 
 def run_sample(bundle: Bundle) -> SampleRun:
-    """One pass, and strips where the bundle has them for what computes here. Raises EngineError."""
+    """Run one pass, and strips if the bundle has them for this processor; return the comparisons.
+    Raises EngineError.
+    """
     plans: tuple[PlanName, ...] = ("whole", "strip") if Session(bundle.model).has_strips else ("whole",)
     expected = bundle.sample_result
     results = {plan: _run(bundle, plan) for plan in plans}

@@ -1,4 +1,4 @@
-"""Between what ``contract.json`` says and the contract that the runtime works with."""
+"""Translate between ``contract.json`` and the contract that the runtime works with."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ ROLES: tuple[StripRole, ...] = ("first", "body", "last")
 
 
 def contract_from(file: ContractFile) -> Contract:
-    """Raises ValueError where numbers contradict each other."""
+    """Return the contract. Raises ValueError if numbers contradict each other."""
     return Contract(
         model_name=file.model,
         geometry=geometry_from(file.geometry),
@@ -85,7 +85,7 @@ def contract_from(file: ContractFile) -> Contract:
 
 def _verification_from(part: VerificationPart | None) -> Verification:
     if part is None:
-        return Verification(note="the bundle was made before models were run for it; convert it again")
+        return Verification(note="the bundle is of a converter that did not run models; convert it again")
     return Verification(by=part.by, note=part.note)
 
 
@@ -95,7 +95,7 @@ def _rgb(color: str) -> tuple[int, int, int]:
 
 
 def strips_from(part: StripsPart, graphs: Mapping[str, bytes], weights: Mapping[str, NDArray[Any]]) -> StripModel:
-    """``graphs``: the bytes of each file."""
+    """Return the model with strips. ``graphs``: the bytes of each file."""
     parts = {role: getattr(part.graphs, role) for role in ROLES}
     return StripModel(
         startup_rows=part.startup_rows,
@@ -116,7 +116,7 @@ def strips_from(part: StripsPart, graphs: Mapping[str, bytes], weights: Mapping[
 
 
 def claims_of(contract: Contract) -> dict[str, str]:
-    """What the metadata of every graph of a bundle must say, so that no graph is run by another one's contract."""
+    """Return what the metadata of every graph of a bundle must say, so that no graph runs with another contract."""
     parts = {
         "exactile.geometry": geometry_part(contract.geometry),
         "exactile.image": image_part(contract.image),
@@ -134,7 +134,7 @@ def layout_claims(
     keeping: KeepingPart | None = None,
     whole: WholePart | None = None,
 ) -> dict[str, str]:
-    """The same for the numbers by which weights are found and strips are cut, as SHA-256: they are many."""
+    """Return the SHA-256 of the numbers by which weights are found and strips are cut: they are many."""
     parts: dict[str, object] = {"exactile.weights": weights, "exactile.strips": strips}
     if others:
         parts["exactile.other_strips"] = others
@@ -151,7 +151,7 @@ def layout_claims(
 
 
 def geometry_from(part: GeometryPart) -> Geometry:
-    """Raises ValueError where numbers contradict each other."""
+    """Return the file's part for the contract. Raises ValueError if numbers contradict each other."""
     return Geometry(y=axis_from(part.y), x=axis_from(part.x))
 
 
@@ -195,12 +195,12 @@ def memory_part(memory: MemoryModel) -> MemoryPart:
 def other_strips_from(
     parts: Sequence[OtherStripsPart], graphs: Mapping[str, bytes], weights: Mapping[str, NDArray[Any]]
 ) -> dict[tuple[int, int], StripModel]:
-    """By (height, width) remainder; ``graphs``: the bytes of each file."""
+    """Return strips by (height, width) remainder; ``graphs``: the bytes of each file."""
     return {part.remainders: strips_from(part.strips, graphs, weights) for part in parts}
 
 
 def placed_from(part: PlacedPart, graphs: Mapping[str, bytes], weights: Mapping[str, NDArray[Any]]) -> PlacedModel:
-    """``graphs``: the bytes of each file."""
+    """Return the strip model. ``graphs``: the bytes of each file."""
     return PlacedModel(
         graph=graphs[part.graph.file],
         memory=memory_from(part.memory),
@@ -211,7 +211,7 @@ def placed_from(part: PlacedPart, graphs: Mapping[str, bytes], weights: Mapping[
 
 
 def strips_part(strips: StripModel, files: Mapping[StripRole, str]) -> StripsPart:
-    """``files``: the name of each role's graph."""
+    """Return the strips as the contract file has them. ``files``: the name of each role's graph."""
     parts = {role: StripGraphPart(file=files[role], memory=memory_part(strips.graphs[role].memory)) for role in ROLES}
     return StripsPart(
         startup_rows=strips.startup_rows,

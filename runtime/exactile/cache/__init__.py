@@ -1,4 +1,4 @@
-"""What is found out of ONNX files is kept from run to run, in the user's cache folder.
+"""Keep deployed models and verdicts of ONNX files from run to run, in the user's cache folder.
 
 ::
 

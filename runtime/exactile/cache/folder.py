@@ -1,4 +1,4 @@
-"""The folder that holds what is kept from run to run, and how large it may become."""
+"""The cache folder, and how large it may become."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ DEFAULT_BYTES = 1 << 30
 
 
 def cache_folder() -> Path:
-    """``$EXACTILE_CACHE_DIR``, or the user's cache folder, as the system has it.
+    """Return ``$EXACTILE_CACHE_DIR``, or the user's cache folder, as the system has it.
 
-    Raises ImportError where only platformdirs, a part of the converter's installation, would know.
+    Raises ImportError if only platformdirs, which is installed with the converter, would know.
     """
     named = os.environ.get(FOLDER_VARIABLE)
     if named:
@@ -26,7 +26,7 @@ def cache_folder() -> Path:
 
 
 def most_bytes() -> int:
-    """``$EXACTILE_CACHE_SIZE``, such as ``4GiB``, or 1 GiB: of all deployed models together; 0: none are kept.
+    """Return ``$EXACTILE_CACHE_SIZE``, such as ``4GiB``, or 1 GiB: the size of all deployed models; 0 keeps none.
 
     Raises OptionError.
     """

@@ -50,7 +50,7 @@ MAGIC = b"exactile model\n"
 LENGTH_BYTES = 8
 SHARED_FROM_BYTES = 1 << 12
 HEAD_BYTES = 1 << 8
-"""Of an array that is looked for."""
+"""Leading bytes by which an array is searched for."""
 
 PLAIN = (bool, int, float, str, type(None))
 CLASSES = (
@@ -81,11 +81,11 @@ CLASSES = (
 BY_NAME: Mapping[str, Any] = {one.__name__: one for one in CLASSES}
 
 Storable = DeployedModel | str
-"""What a file holds: a model, or a sentence about one."""
+"""The content of a file: a model, or a sentence about one."""
 
 
 class NotStorableError(TypeError):
-    """A value of a kind that files do not hold."""
+    """A value of a kind that files cannot hold."""
 
 
 class DamagedError(ValueError):
@@ -106,7 +106,7 @@ class Packed:
         return head + len(self.description) + sum(map(len, self.blobs))
 
     def write(self, file: BinaryIO) -> None:
-        """Raises OSError."""
+        """Write the file. Raises OSError."""
         digest = hashlib.sha256(self.description)
         for blob in self.blobs:
             digest.update(blob)
@@ -115,7 +115,7 @@ class Packed:
 
 
 def pack(value: Storable) -> Packed:
-    """Raises NotStorableError."""
+    """Return the content for ``value``. Raises NotStorableError."""
     packing = _Packing()
     root = packing.of(value)
     packing.lay_out_bytes()
@@ -125,9 +125,9 @@ def pack(value: Storable) -> Packed:
 
 @dataclass(slots=True)
 class _Packing:
-    """Plain data in place of values: lists whose first item says what they stand for.
+    """Turn values into plain data: lists whose first item names their kind.
 
-    Equal bytes are kept once; so are arrays that graphs hold, too.
+    Equal bytes are stored once, also arrays that graphs hold.
     """
 
     objects: list[Any] = field(default_factory=list)
@@ -160,7 +160,7 @@ class _Packing:
         return found
 
     def lay_out_bytes(self) -> None:
-        """Once all arrays are known."""
+        """Finish once all arrays are known."""
         for found, data in self._waiting:
             end = 0
             for start, array in _places(data, self._arrays):
@@ -183,7 +183,7 @@ class _Packing:
 
 
 def _places(data: bytes, arrays: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
-    """Where ``arrays`` lie in ``data``, one behind the other, as far as they are found in this order."""
+    """Yield the offset in ``data`` of each of ``arrays`` that is found, in this order."""
     end = 0
     for array in arrays:
         start = data.find(array[:HEAD_BYTES], end)
@@ -193,14 +193,14 @@ def _places(data: bytes, arrays: Iterable[bytes]) -> Iterator[tuple[int, bytes]]
 
 
 def _dtype_name(dtype: np.dtype[Any]) -> str:
-    """Raises NotStorableError for types that numpy alone does not know."""
+    """Return numpy's name of the type. Raises NotStorableError for types that numpy alone does not know."""
     if dtype.hasobject or np.dtype(dtype.str) != dtype:
         raise NotStorableError(f"an array of {dtype}")
     return dtype.str
 
 
 def read(path: Path) -> Storable:
-    """What was written. Raises OSError, and DamagedError for any other content."""
+    """Return the stored value. Raises OSError, and DamagedError for any other content."""
     with path.open("rb") as file:
         magic, expected = file.read(len(MAGIC)), file.read(hashlib.sha256().digest_size)
         length = int.from_bytes(file.read(LENGTH_BYTES), "little")
@@ -225,7 +225,7 @@ def read(path: Path) -> Storable:
 
 
 def _unpacked(found: Mapping[str, Any], blobs: list[bytes]) -> Storable:
-    """Objects come after all that they hold."""
+    """Build the objects, each after all that it holds."""
     objects: list[Any] = []
 
     def of(value: Any) -> Any:

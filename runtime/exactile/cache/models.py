@@ -1,7 +1,7 @@
-"""Files of deployed models, by a key each; those that were not used for the longest time go first.
+"""Files of deployed models, each under a key; the least recently used are removed first.
 
 Processes share the folder without locks: a file appears under its name when it is complete, and the last of several
-that were written stays. A folder that cannot be read or written only costs time.
+writers wins. A folder that cannot be read or written only costs time.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LARGEST_SHARE = 4
 """A model that takes more than this part of the whole size, one in four, is not kept."""
 
 PART_AGE_S = 3600.0
-"""A file that is being written for longer is one that a killed process left."""
+"""A file that has been in writing for longer was left by a killed process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class ModelCache:
 
     @classmethod
     def of_user(cls) -> Self | None:
-        """The user's; None where it is turned off or nobody knows where it is. Raises OptionError."""
+        """Return the user's cache; None if it is turned off or its place is unknown. Raises OptionError."""
         most = most_bytes()
         if not most:
             return None
@@ -46,11 +46,11 @@ class ModelCache:
 
     @property
     def largest_bytes(self) -> int:
-        """Of one model."""
+        """Return the most bytes that one model may take."""
         return self.most_bytes // LARGEST_SHARE
 
     def kept(self, key: str) -> Storable | None:
-        """What was kept; None where nothing was. A damaged file is removed."""
+        """Return the stored model; None if there is none. A damaged file is removed."""
         path = self._path(key)
         try:
             found = read(path)
@@ -65,7 +65,7 @@ class ModelCache:
         return found
 
     def keep(self, key: str, value: Storable) -> bool:
-        """Write ``value``; False where it is too large or of a kind that files do not hold, or there is no room."""
+        """Write ``value``; return False if it is too large or of a kind that files cannot hold, or there is no room."""
         try:
             packed = pack(value)
         except NotStorableError:
@@ -89,17 +89,17 @@ class ModelCache:
         return True
 
     def usage(self) -> tuple[int, int]:
-        """How many models there are, and their bytes."""
+        """Return the number of models, and their bytes."""
         found = self._files()
         return len(found), sum(size for _, size, _ in found)
 
     def is_writable(self) -> bool:
-        """Whether there is such a folder that can be written, or one could be made."""
+        """Return whether the folder exists and can be written, or can be created."""
         folder = next(one for one in (self.folder, *self.folder.parents) if one.exists())
         return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
 
     def _make_room(self, newest: Path) -> None:
-        """Remove what was not used for the longest time, but for ``newest``."""
+        """Remove the least recently used models, except ``newest``."""
         for path in self.folder.glob(f".*{SUFFIX}.*.part"):
             with suppress(OSError):
                 if time.time() - path.stat().st_mtime > PART_AGE_S:
@@ -115,7 +115,7 @@ class ModelCache:
                     total -= size
 
     def _files(self) -> list[tuple[int, int, Path]]:
-        """Time of the last use, bytes and path of each."""
+        """Yield time of the last use, bytes and path of each model."""
         found = []
         for path in self.folder.glob(f"*{SUFFIX}"):
             with suppress(OSError):

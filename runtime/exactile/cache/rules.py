@@ -1,4 +1,4 @@
-"""What decides what is claimed of a network and computed with it, beside the network: code and packages."""
+"""Identify what results depend on besides the network: code and packages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ PACKAGES = ("exactile_converters", "exactile")
 
 @cache
 def rules_digest() -> str:
-    """SHA-256 of the code that claims and runs, and of the versions of what it stands on; the converter stays out."""
+    """Return the SHA-256 of the code that claims and runs, and of the versions of its dependencies; without the
+    converter.
+    """
     digest = hashlib.sha256("".join(f"{name}={_version(name)} " for name in ENGINES).encode())
     for package in PACKAGES:
         found = find_spec(package)
@@ -29,7 +31,7 @@ def rules_digest() -> str:
 
 
 def _version(name: str) -> str:
-    """Of onnxruntime by the module: its packages have several names."""
+    """Return the version of a package; of onnxruntime by the module, because its packages have several names."""
     from importlib.metadata import PackageNotFoundError, version
 
     with suppress(ImportError, AttributeError):
@@ -43,6 +45,6 @@ def _version(name: str) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file. Raises OSError."""
+    """Return the SHA-256 of a file. Raises OSError."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""What the command line says is background."""
+"""Parse the command line's description of background."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from exactile.sources.protocol import Source
 
 
 def parse_background(text: str | None, label: int, image: Source, nodata: float | None = None) -> Background | None:
-    """``220`` or ``>220``: brighter than that; ``<10``: darker; ``nodata``: no data; else a mask, 0 where it is."""
+    """Parse ``220`` or ``>220`` (brighter), ``<10`` (darker), ``nodata`` (no data), or a mask image (0
+    is background).
+    """
     if text is None:
         return None
     if text == "nodata":
         rule = nodata_rule(image, nodata)
         if rule is None:
-            raise OptionError(
-                "--skip-background nodata: the image does not say which value that is; say so with --nodata"
-            )
+            raise OptionError("--skip-background nodata: the image declares no such value; give it with --nodata")
         value = nodata_of(image, nodata)
         return Nodata(rule=rule, described="mask" if value is None else str(value), label=label)
     number = _number(text.lstrip("<>"))

@@ -1,4 +1,4 @@
-"""A bundle for people and as JSON."""
+"""Print a bundle, for people and as JSON."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def print_converted(converted: Any, outcomes: Sequence[Any], *, as_json: bool) -> None:
-    """What ``exactile convert`` made, and which engines beside it."""
+    """Print what ``exactile convert`` wrote, and which engines are beside it."""
     if as_json:
         _print_json(converted.file, [outcome.engine for outcome in outcomes])
         return
@@ -38,7 +38,7 @@ def print_converted(converted: Any, outcomes: Sequence[Any], *, as_json: bool) -
 
 
 def print_engines(folder: Path, outcomes: Sequence[Any], *, as_json: bool) -> None:
-    """The engines that ``exactile convert`` built beside a bundle, or found there."""
+    """Print the engines that ``exactile convert`` built beside a bundle, or found there."""
     if as_json:
         from exactile.bundle.opening import open_bundle
 
@@ -49,14 +49,17 @@ def print_engines(folder: Path, outcomes: Sequence[Any], *, as_json: bool) -> No
 
 
 def print_bundle(bundle: Bundle, found: SampleRun | None, *, as_json: bool) -> None:
-    """What ``exactile info`` tells."""
+    """Print what ``exactile info`` reports of a bundle."""
     from exactile.bundle.engine_files import is_intact
 
     model = bundle.model
     if as_json:
         _print_json(bundle.file, model.engines, model.engines_refused)
         return
-    rows = [*_rows(bundle.path, bundle.file), ("hashes", f"{len(bundle.file.files)} files are what was converted")]
+    rows = [
+        *_rows(bundle.path, bundle.file),
+        ("hashes", f"{len(bundle.file.files)} files are unchanged since conversion"),
+    ]
     rows += [("engine" if is_intact(engine) else "CHANGED", engine_text(engine)) for engine in model.engines]
     rows += [("not used", reason) for reason in model.engines_refused]
     if model.error_curve is not None:
@@ -68,7 +71,7 @@ def print_bundle(bundle: Bundle, found: SampleRun | None, *, as_json: bool) -> N
         rows.append(("tuned", f"{len(tuned.shapes)} shapes, on {tuned.machine}, {tuned.threads} threads"))
     if found is not None:
         rows += [("test", _test_line(plan, found)) for plan in found.differing]
-        rows.append(("", "passed" if found.holds else "FAILED: this machine computes something else"))
+        rows.append(("", "passed" if found.holds else "FAILED: this machine computes another result"))
     _print_table(rows)
 
 
@@ -144,7 +147,7 @@ def _print_table(rows: list[tuple[str, str]]) -> None:
 
 
 def _print_json(file: ContractFile, engines: Sequence[BuiltEngine] = (), refused: Sequence[str] = ()) -> None:
-    """The contract; and ``engines`` and ``engines_refused``, which are no part of it, where there are any."""
+    """Return the contract, and ``engines`` and ``engines_refused``, which are not part of it, if there are any."""
     import msgspec
 
     from exactile.bundle.contract_file import encode_contract
@@ -158,7 +161,7 @@ def _print_json(file: ContractFile, engines: Sequence[BuiltEngine] = (), refused
 
 
 def engine_text(engine: BuiltEngine) -> str:
-    """For people, in one line."""
+    """Return an engine as one line for people."""
     least, most = engine.rows
     rows = str(least) if least == most else f"{least} to {most}"
     what = "tile" if engine.role == "tile" else f"{engine.role} strip"

@@ -1,4 +1,4 @@
-"""The commands, each imported when it is named: the start of one does not pay for the imports and options of others."""
+"""The commands, each imported when it is named: a command does not pay for the imports and options of others."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ import typer
 from typer.core import TyperGroup
 
 NAMES = ("run", "export", "measure", "inspect", "convert", "info", "tune", "verify", "doctor")
-"""As the help lists them. The module of each is named like it, and holds a function of its name, and EXAMPLES.
+"""The commands in the order of the help. The module of each has its name, and holds a function of its name and
+EXAMPLES.
 
-PANELS, where there are many options, names those of each panel of the help; the first panel has those without a name.
+PANELS, if there are many options, names those of each panel of the help; the first panel has those without a name.
 """
 
 
 class Commands(TyperGroup):
-    """The group of all commands; ``commands`` holds those that were asked for."""
+    """The group of all commands; ``commands`` holds those that were requested."""
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002  # the signature is click's
         return list(NAMES)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        # What a wrong name is close to is looked for in ``commands``: it has to hold all of them.
+        # Suggestions for a wrong name are taken from ``commands``: it has to hold all of them.
         for name in [cmd_name] if cmd_name in NAMES else NAMES:
             if name not in self.commands:
                 self.commands[name] = _command(name)
@@ -32,7 +33,7 @@ class Commands(TyperGroup):
 
 def _command(name: str) -> Any:
     module = import_module(f"exactile.cli.{name}")
-    if not gc.isenabled():  # in a process of our own: later collections do not look at modules, which stay
+    if not gc.isenabled():  # in our own process: later collections do not look at modules, which stay
         gc.freeze()
         gc.enable()
     alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")

@@ -1,4 +1,4 @@
-"""What ``exactile convert`` was asked for, apart from engines."""
+"""The request of ``exactile convert``, apart from engines."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class CalibrationChoice(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conversion:
-    """As given."""
+    """The options as given."""
 
     source: Path | None
     target: Path | None
@@ -75,13 +75,13 @@ class Conversion:
 
     @property
     def tile_shape(self) -> tuple[int, int] | None:
-        """(height, width). Raises OptionError."""
+        """Return (height, width) of the tile. Raises OptionError."""
         return parse_tile(self.tile)
 
     def bundle(self, *, engines: bool) -> Path | None:
-        """The bundle that the source is already, None where it is a network.
+        """Return the bundle that the source already is, None if it is a network.
 
-        Raises OptionError where something is asked for that would make it another one, or no ``engines``.
+        Raises OptionError if an option would change the bundle, or if no ``engines`` are requested.
         """
         source = self.source
         if source is None or not (source.name == CONTRACT_NAME or (source / CONTRACT_NAME).is_file()):
@@ -90,19 +90,19 @@ class Conversion:
         if not engines:
             raise OptionError(f"{folder} is a bundle already; --engine tensorrt or tensorrt-rtx builds engines for it")
         if self.target is not None and self.target.resolve() != folder.resolve():
-            raise OptionError(f"engines lie beside the bundle, in {folder}; leave -o {self.target} out")
+            raise OptionError(f"engines are in the bundle's folder {folder}; leave -o {self.target} out")
         if self.precision is not None:
             raise OptionError(f"{folder} is a bundle already; the precision of engines is --engine-precision")
         named = [name for name, value in self._of_networks().items() if value is not None]
         given = ", ".join([*named, *self.normalization.given])
         if given:
-            raise OptionError(f"{folder} is a bundle already, and {given} would make it another one; leave it out")
+            raise OptionError(f"{folder} is a bundle already, and {given} would change it; leave it out")
         return folder
 
     def check(self) -> Path:
-        """The bundle to be. Raises OptionError where options contradict each other or some are missing."""
+        """Return the path of the new bundle. Raises OptionError if options contradict each other or are missing."""
         if self.target is None:
-            raise OptionError("say where the bundle is to be: -o BUNDLE")
+            raise OptionError("give the path of the bundle: -o BUNDLE")
         if (self.source is None) == (self.torch is None):
             raise OptionError("give either a file to convert or --torch MODULE:FACTORY")
         if self.trust_probe and not self.verify:
@@ -112,7 +112,7 @@ class Conversion:
         return self.target
 
     def run(self, maker: ModuleType) -> Any:
-        """Convert by ``maker``, which is ``exactile_converters.convert``; what it made."""
+        """Convert with ``maker``, which is ``exactile_converters.convert``, and return the outcome."""
         tile_shape = self.tile_shape
         statistics = read_statistics(self.freeze_statistics) if self.freeze_statistics is not None else None
         normalization = self.normalization.build(maker) if self.normalization.given else None
@@ -154,7 +154,7 @@ class Conversion:
             )
 
     def _of_networks(self) -> dict[str, object]:
-        """Options that have no meaning for a bundle; those of the normalisation are in ``normalization``."""
+        """Return options that have no meaning for a bundle; those of the normalisation are in ``normalization``."""
         return {
             "--torch": self.torch,
             "--weights": self.weights,

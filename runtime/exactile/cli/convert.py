@@ -1,4 +1,4 @@
-"""``exactile convert``: a trained network becomes a bundle, and a bundle gets engines."""
+"""``exactile convert``: convert a trained network to a bundle, and build engines for a bundle."""
 
 from __future__ import annotations
 
@@ -88,15 +88,17 @@ def convert(
     target: Annotated[Path | None, typer.Option("-o", "--to", help="The bundle: a folder.", show_default=False)] = None,
     torch: Annotated[
         str | None,
-        typer.Option(metavar="MODULE:FACTORY", help="In place of SOURCE: what builds the PyTorch module when called."),
+        typer.Option(metavar="MODULE:FACTORY", help="Instead of SOURCE: the function that returns the PyTorch module."),
     ] = None,
     weights: Annotated[Path | None, typer.Option(help="A state dict for --torch.", show_default=False)] = None,
     input_channels: Annotated[
-        int | None, typer.Option(min=1, help="Channels of the image. [default: of the first convolution]")
+        int | None, typer.Option(min=1, help="Channels of the image. [default: those of the first convolution]")
     ] = None,
     dtype: Annotated[
         DtypeChoice | None,
-        typer.Option(help="Samples of the images to come. [default: uint8, or what model or package say]"),
+        typer.Option(
+            help="Sample type of the images to process. [default: uint8, or as the model or package declares]"
+        ),
     ] = None,
     scale: ScaleOption = None,
     mean: MeanOption = None,
@@ -113,13 +115,13 @@ def convert(
     ] = None,
     map_dtype: Annotated[
         MapDtypeChoice | None,
-        typer.Option(help="Of probabilities and raw maps; uint8 is round(255 p). [default: float32]"),
+        typer.Option(help="Type of probabilities and raw maps; uint8 is round(255 p). [default: float32]"),
     ] = None,
     threshold: ThresholdOption = None,
     activation: ActivationOption = None,
     precision: Annotated[
         PrecisionChoice | None,
-        typer.Option(help="Inside the network. int8 needs --calibrate; seams stay exact. [default: fp32]"),
+        typer.Option(help="Precision inside the network. int8 needs --calibrate; seams stay exact. [default: fp32]"),
     ] = None,
     calibrate: Annotated[
         list[Path] | None,
@@ -130,16 +132,18 @@ def convert(
         ),
     ] = None,
     calibration_page: Annotated[
-        int | None, typer.Option("--page", min=0, help="Of --calibrate: one page of a TIFF file by its number.")
+        int | None, typer.Option("--page", min=0, help="For --calibrate: one page of a TIFF file by its number.")
     ] = None,
     calibration: Annotated[
         CalibrationChoice | None,
-        typer.Option(help="How int8 ranges are chosen. [default: best, of all that are compared]"),
+        typer.Option(help="Method to choose int8 ranges. [default: best of all that are compared]"),
     ] = None,
     output_name: OutputNameOption = None,
     tile: Annotated[
         str | None,
-        typer.Option(metavar="H[xW]", help="Padded tile of the fixed graph, and of engines. [default: 1024 or more]"),
+        typer.Option(
+            metavar="H[xW]", help="Padded tile shape of the fixed graph and of engines. [default: 1024 or more]"
+        ),
     ] = None,
     classes: Annotated[str | None, typer.Option(metavar="NAMES", help="Class names, separated by commas.")] = None,
     colors: Annotated[str | None, typer.Option(metavar="COLORS", help="Class colours: #rrggbb,#rrggbb,...")] = None,
@@ -147,7 +151,7 @@ def convert(
         str | None,
         typer.Option(
             metavar="CODES",
-            help="What classes are in DICOM Segmentations: -,SCT:108369006:Neoplasm,... (scheme, value, meaning).",
+            help="Codes of the classes in DICOM Segmentations: -,SCT:108369006:Neoplasm,... (scheme, value, meaning).",
             show_default=False,
         ),
     ] = None,
@@ -170,7 +174,7 @@ def convert(
     timing_cache: TimingCacheOption = None,
     optimization_level: LevelOption = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an existing bundle; or, of a bundle, engines that fit.")
+        bool, typer.Option("--overwrite", help="Replace an existing bundle or, for a bundle, engines that fit.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the contract as JSON on stdout.")] = False,
     no_verify: NoVerifyOption = False,
@@ -239,7 +243,7 @@ def convert(
 
 
 def _convert(conversion: Conversion, engines: EngineOptions, *, as_json: bool, progress: bool) -> None:
-    """Convert, and build engines where they were asked for; whether they can be built here is looked at before."""
+    """Convert, and build engines if requested; whether they can be built here is checked first."""
     folder = conversion.check()
     given = (conversion.source, conversion.weights, conversion.freeze_statistics)
     reads = [path for path in given if path is not None]
@@ -260,7 +264,7 @@ def _convert(conversion: Conversion, engines: EngineOptions, *, as_json: bool, p
         try:
             outcomes = _build(builder, folder, settings, progress=progress)
         except ExactileError as error:
-            raise type(error)(f"{error} (the bundle {folder} was written before, and can be used)") from error
+            raise type(error)(f"{error} (the bundle {folder} was written, and can be used)") from error
     print_converted(converted, outcomes, as_json=as_json)
 
 

@@ -1,4 +1,4 @@
-"""What a model's file declares beside its network, as ``exactile inspect`` prints it."""
+"""Print what a model's file declares beside its network, for ``exactile inspect``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def declared_rows(declared: Any) -> Iterator[tuple[str, str]]:
-    """Title and text of each row; ``declared`` is the converter's ``DeclaredTold``."""
+    """Yield title and text of each row; ``declared`` is the converter's ``DeclaredTold``."""
     output = f"; output: {declared.output}" if declared.output is not None else ""
     yield "declared", f"{declared.source}{output}"
     yield "samples", declared.samples

@@ -1,4 +1,4 @@
-"""``exactile doctor``: is this machine fit for it, and does it compute what it should?"""
+"""``exactile doctor``: check whether this machine works, and computes what it should."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EXAMPLES = """
 
 `exactile doctor --json | jq '.findings[] | select(.status == "failed")'`
 
-**Exit status**: 0 what was asked for works, 1 it does not, 2 the command was not understood.
+**Exit status**: 0 what was requested works, 1 it does not, 2 the command was not understood.
 """
 
 DOES_NOT_WORK = 1
@@ -35,17 +35,19 @@ def doctor(
     device: Annotated[
         str,
         typer.Option(
-            metavar="DEVICE", help="What is to work: cpu; cuda:0 and the like; auto: the CPU, and GPUs if there are."
+            metavar="DEVICE",
+            help="Device to check: cpu; cuda:0 and the like; auto: the CPU, and GPUs if there are any.",
         ),
     ] = "auto",
     time_limit: Annotated[
-        float, typer.Option(metavar="SECONDS", min=1, help="For each check that may hang; builds take a while.")
+        float,
+        typer.Option(metavar="SECONDS", min=1, help="Time limit of each check that may hang; builds take a while."),
     ] = 300.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
-    """Look at this machine: versions, driver, GPUs, engines; run a small network on everything, and compare.
+    """Check this machine: versions, driver, GPUs, engines; run a small network on every device, and compare.
 
-    The report is made to be passed on: it holds no names of users, hosts or folders.
+    The report is made to be shared: it holds no names of users, hosts or folders.
     """
     with reported():
         from exactile.doctor.examination import examine

@@ -1,4 +1,4 @@
-"""Options of ``exactile convert`` that ask for engines, and what they say together."""
+"""Options of ``exactile convert`` for engines, and the settings that they make together."""
 
 from __future__ import annotations
 
@@ -38,37 +38,43 @@ EngineOption = Annotated[
 ]
 EnginePrecisionOption = Annotated[
     EnginePrecisionChoice | None,
-    typer.Option(help="Of the engines; tf32 rounds in multiplications. [default: the bundle's]", rich_help_panel=PANEL),
+    typer.Option(
+        help="Precision of the engines; tf32 rounds in multiplications. [default: the bundle's]", rich_help_panel=PANEL
+    ),
 ]
 CapabilityOption = Annotated[
     str | None,
     typer.Option(
         metavar="LIST",
-        help="GPUs to build for, e.g. 8.6,8.9. [default: all from 8.6 on (tensorrt-rtx); that of this GPU (tensorrt)]",
+        help="GPUs to build for, e.g. 8.6,8.9. [default: all from 8.6 on (tensorrt-rtx); this GPU's (tensorrt)]",
         rich_help_panel=PANEL,
     ),
 ]
 BatchOption = Annotated[
-    int | None, typer.Option(min=1, help="Tiles that go in together. [default: 1]", rich_help_panel=PANEL)
+    int | None, typer.Option(min=1, help="Tiles per inference. [default: 1]", rich_help_panel=PANEL)
 ]
 StripRowsOption = Annotated[
     int | None,
-    typer.Option(min=1, help="Engines for strips of so many rows, too: first, body, last.", rich_help_panel=PANEL),
+    typer.Option(
+        min=1, help="Also build engines for strips of this many rows: first, body, last.", rich_help_panel=PANEL
+    ),
 ]
 StripWidthOption = Annotated[
     int | None,
-    typer.Option(min=1, help="Columns of a padded band of strips. [default: 4096 or more]", rich_help_panel=PANEL),
+    typer.Option(
+        min=1, help="Width in columns of a padded band of strips. [default: 4096 or more]", rich_help_panel=PANEL
+    ),
 ]
 WorkspaceOption = Annotated[
     str | None,
     typer.Option(
-        metavar="BYTES", help="GPU memory that one run may take for itself, e.g. 4GiB.", rich_help_panel=PANEL
+        metavar="BYTES", help="GPU memory that one inference may use as workspace, e.g. 4GiB.", rich_help_panel=PANEL
     ),
 ]
 TimingCacheOption = Annotated[
     Path | None,
     typer.Option(
-        help="What tensorrt measured in earlier builds: read, and written again.", show_default=False,
+        help="File of TensorRT's timings from earlier builds, read and updated.", show_default=False,
         rich_help_panel=PANEL,
     ),
 ]  # fmt: skip
@@ -83,7 +89,7 @@ LevelOption = Annotated[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineOptions:
-    """As given; everything but ``backend`` belongs to it."""
+    """The options as given; all but ``backend`` belong to it."""
 
     backend: BackendChoice | None
     precision: EnginePrecisionChoice | None
@@ -96,7 +102,7 @@ class EngineOptions:
     optimization_level: int | None
 
     def build(self, builder: ModuleType, *, tile: tuple[int, int] | None, rebuild: bool) -> Any:
-        """The settings of a build. Raises OptionError."""
+        """Return the settings of a build. Raises OptionError."""
         return builder.EngineSettings(
             backend=(self.backend or BackendChoice.tensorrt).value,
             precision=self.precision.value if self.precision is not None else None,
@@ -112,7 +118,7 @@ class EngineOptions:
         )
 
     def check(self) -> None:
-        """Raises OptionError where something is said of engines and none are asked for."""
+        """Raise OptionError if options for engines are given without an engine."""
         if self.backend is not None:
             return
         given = {

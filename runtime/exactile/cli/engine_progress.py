@@ -1,4 +1,4 @@
-"""Progress of building engines: a bar on stderr, on a terminal alone; notes always."""
+"""Show progress of building engines: a bar on stderr, on a terminal only; notes always."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``exactile verify --erf``: error against halo on images, for people and as JSON; beside a bundle it is kept."""
+"""``exactile verify --erf``: measure error against halo on images, print it, and keep it beside a bundle."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CurveRequest:
-    """``images`` are opened with ``options``; ``wish`` says where they are looked at.
+    """``images`` are opened with ``options``; ``wish`` says where they are sampled.
 
     ``memory_bytes`` bounds the resident memory of the process, as that of a ``Session`` does.
     """
@@ -36,12 +36,12 @@ class CurveRequest:
     memory_bytes: int | None = None
 
     def check(self) -> None:
-        """Raises OptionError where there is nothing to measure on."""
+        """Raise OptionError if there is no image to measure on."""
         if not self.images:
-            raise OptionError("--erf is measured on images: give one with --image, or several, each with --image")
+            raise OptionError("--erf needs images to measure on: give --image, once for each")
 
     def of_bundle(self, folder: Path, progress: Progress) -> tuple[ErrorCurve, Path]:
-        """Measure it for the bundle ``folder``, and keep it there. Raises BundleError, SinkError."""
+        """Measure the curve of the bundle ``folder``, and store it there. Raises BundleError, SinkError."""
         from exactile.bundle.opening import open_bundle
         from exactile.tolerance.curve_file import write_curve
 
@@ -51,7 +51,7 @@ class CurveRequest:
         return curve, write_curve(folder, curve)
 
     def of(self, model_for: Callable[[str], DeployedModel], progress: Progress) -> ErrorCurve:
-        """Measure it for the model for samples of one type."""
+        """Measure the curve of the model for one sample type."""
         self.check()
         with ExitStack() as stack:
             sources: dict[str, Source] = {}
@@ -66,7 +66,7 @@ class CurveRequest:
 
 
 def curve_object(curve: ErrorCurve) -> dict[str, Any]:
-    """As plain data; the same as the file beside a bundle."""
+    """Return the curve as plain data, as in the file beside a bundle."""
     import msgspec
 
     from exactile.tolerance.curve_file import curve_file

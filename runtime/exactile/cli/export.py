@@ -1,4 +1,4 @@
-"""``exactile export``: a result in another format."""
+"""``exactile export``: copy a result to another format."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def export(
     image: Annotated[
         str,
         typer.Argument(
-            metavar="RESULT", help="A .zarr that a run wrote, or any image that is read.", show_default=False
+            metavar="RESULT", help="A .zarr that a run wrote, or any image that can be read.", show_default=False
         ),
     ],
     target: Annotated[
@@ -35,16 +35,21 @@ def export(
     ],
     label_name: Annotated[
         str | None,
-        typer.Option(help="Of the label in the .zarr. [default: segmentation, where it is there]", show_default=False),
+        typer.Option(help="Name of the label in the .zarr. [default: segmentation, if it exists]", show_default=False),
     ] = None,
     compression: Annotated[
         str | None, typer.Option(help="zlib, zstd, lzw or none. [default: zlib; in .zarr zstd]", show_default=False)
     ] = None,
     pyramid: Annotated[
         bool | None,
-        typer.Option("--pyramid/--no-pyramid", help="Levels of half the size each. [default: labels and .ome.tif]"),
+        typer.Option(
+            "--pyramid/--no-pyramid",
+            help="Write pyramid levels, each of half the size. [default: for labels and .ome.tif]",
+        ),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output, once complete.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an existing output, once the new one is complete.")
+    ] = False,
     no_progress: NoProgressOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was written as one JSON object.")] = False,
 ) -> None:

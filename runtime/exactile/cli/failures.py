@@ -1,4 +1,4 @@
-"""Errors become one clear message on stderr and an exit status; never a traceback."""
+"""Turn errors into one clear message on stderr and an exit status; never a traceback."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ INTERNAL_ERROR_STATUS = 70
 
 @contextmanager
 def reported() -> Iterator[None]:
-    """Run a command; turn what it raises into a message and ``typer.Exit``. SIGTERM stops like Ctrl-C."""
+    """Run a command; turn exceptions into a message and ``typer.Exit``. SIGTERM stops like Ctrl-C."""
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         yield

@@ -1,4 +1,4 @@
-"""What an image is, for people."""
+"""Print the description of an image."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Row = tuple[str, str]
 
 
 def print_image(description: ImageDescription) -> None:
-    """On stdout, as a table."""
+    """Print it on stdout, as a table."""
     table = Table.grid(padding=(0, 2))
     for name, value in _rows(description):
         table.add_row(name, Text(value))
@@ -122,7 +122,7 @@ def _chosen_rows(chosen: ChosenImage) -> Iterator[Row]:
     yield "chosen", f"{where}: {size}, {counted}, {_samples(chosen.stored_dtype, chosen.dtype)}{chunks}"
     if chosen.alpha is not None:
         times = ", by which colours were multiplied" if chosen.alpha.premultiplied else ""
-        yield "alpha", f"channel {chosen.alpha.channel}{times}; left out for a network that takes the others alone"
+        yield "alpha", f"channel {chosen.alpha.channel}{times}; dropped for a network that takes only the others"
     if chosen.nodata is not None:
         yield "no data", f"where all channels are {chosen.nodata}"
     if chosen.mask_page is not None:

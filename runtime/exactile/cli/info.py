@@ -1,4 +1,4 @@
-"""``exactile info``: what a bundle is, and whether it is whole; or what an image is, and how to choose in its file."""
+"""``exactile info``: describe a bundle and check its files, or describe an image and how to choose in its file."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ EXAMPLES = """
 `exactile info image.zarr --json | jq '.series[].levels[] | [.level, .height, .width]'`
 
 **Exit status**: 0; 1 where the test fails, or the image is there and cannot be read (the last line says why); 2 for
-what is no bundle and no image, and for a choice that is not there.
+what is no bundle and no image, and for a choice that does not exist.
 """
 
 CANNOT_BE_READ = 1
@@ -58,13 +58,13 @@ def info(
         ),
     ],
     test: Annotated[
-        bool, typer.Option("--test", help="Of a bundle: run the sample image and compare the result.")
+        bool, typer.Option("--test", help="For a bundle: run the sample image and compare the result.")
     ] = False,
     thumbnail: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE.png",
-            help="Of an image: write a picture of it, 512 pixels long at most, from a small level or by means of "
+            help="For an image: write a thumbnail of at most 512 pixels, from a small level or from means of "
             "blocks. Samples that are not uint8 are stretched between percentiles.",
             show_default=False,
         ),
@@ -80,12 +80,15 @@ def info(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing picture.")] = False,
     no_progress: NoProgressOption = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print the contract, or what the image is, as one JSON object on stdout.")
+        bool,
+        typer.Option(
+            "--json", help="Print the contract, or the description of the image, as one JSON object on stdout."
+        ),
     ] = False,
 ) -> None:
-    """Print a bundle's contract, after checking every file's hash; or what an image is, and how to choose in its file.
+    """Print a bundle's contract, after checking every file's hash; or describe an image, and how to choose in its file.
 
-    Of an image: format, axes and sample type, series, levels with their pixel sizes and chunks, planes and channels,
+    For an image: format, axes and sample type, series, levels with their pixel sizes and chunks, planes and channels,
     the options that choose among them, and the command that runs a model on it. Nothing needs to be chosen: the first
     image and plane are taken. Only structure and metadata are read.
     """
@@ -142,12 +145,12 @@ def _tell_image(
 
 
 def _advice(path: str, message: str) -> str:
-    """What to do about what is neither a bundle nor an image."""
+    """Return the remedy for a path that is neither a bundle nor an image."""
     from exactile.file_kinds import file_kind
 
     if Path(path).is_dir():
-        return f"{message}; it is no bundle either: it holds no {_CONTRACT}"
+        return f"{message}; it is not a bundle either: it holds no {_CONTRACT}"
     kind = file_kind(path)
     if kind is not None and kind.name == _ONNX:
-        return f"{path}: is {_ONNX}: exactile inspect {path} tells how it can be tiled"
+        return f"{path}: is {_ONNX}: exactile inspect {path} says how it can be tiled"
     return message

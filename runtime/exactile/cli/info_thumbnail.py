@@ -1,4 +1,4 @@
-"""``exactile info --thumbnail``: a small picture of the chosen image."""
+"""``exactile info --thumbnail``: write a thumbnail of the chosen image."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _COLOURS = ("red", "green", "blue")
 
 
 def check_target(image: str, target: Path, *, overwrite: bool) -> None:
-    """Raises OptionError, OutputExistsError or InputOverwrittenError before anything is read."""
+    """Raise OptionError, OutputExistsError or InputOverwrittenError before anything is read."""
     if target.suffix.lower() != ".png":
         raise OptionError(f"--thumbnail writes PNG pictures; {target} does not end in .png")
     protect_files([], [Path(image)], files=[(target, "--thumbnail")])
@@ -32,7 +32,7 @@ def check_target(image: str, target: Path, *, overwrite: bool) -> None:
 def write_thumbnail(
     image: str, description: ImageDescription, channels: Sequence[int] | None, target: Path, *, progress: bool
 ) -> ImageDescription:
-    """Write the picture; returns ``description`` with it. Raises SourceError where there is no image to draw."""
+    """Write the thumbnail and return ``description`` with it. Raises SourceError if there is no image to draw."""
     chosen = description.chosen
     if chosen is None:
         raise SourceError(description.problem or f"{image}: cannot be read")

@@ -56,8 +56,8 @@ def main(
 
 def run() -> None:
     """Entry point of the console script."""
-    gc.disable()  # until the command is imported
+    gc.disable()  # restored when the command is imported
     try:
         app()
-    except KeyboardInterrupt:  # before a command was under way: there is nothing to clean up
+    except KeyboardInterrupt:  # before a command ran: there is nothing to clean up
         sys.exit(CancelledError.exit_status)

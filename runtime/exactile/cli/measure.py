@@ -1,4 +1,4 @@
-"""``exactile measure``: fixed statistics, of many images, for networks that take statistics of the whole image."""
+"""``exactile measure``: find fixed statistics of many images, for networks that take statistics of the whole image."""
 
 from __future__ import annotations
 
@@ -57,10 +57,12 @@ def measure(
     model: BundleOrModelArgument,
     images: Annotated[
         list[str],
-        typer.Argument(metavar="IMAGE", help="As for run: one or several, or folders of them.", show_default=False),
+        typer.Argument(
+            metavar="IMAGE", help="Images as for run: one or several, or folders of them.", show_default=False
+        ),
     ],
     target: Annotated[
-        Path, typer.Option("-o", "--to", help="Where the statistics go: a .json file.", show_default=False)
+        Path, typer.Option("-o", "--to", help="Output file of the statistics, .json.", show_default=False)
     ],
     scale: ScaleOption = None,
     mean: MeanOption = None,
@@ -80,7 +82,7 @@ def measure(
         float | None,
         typer.Option(
             metavar="VALUE",
-            help="Of pixels without data: left out where samples are normalised by the whole image (--normalize).",
+            help="Value of pixels without data: left out when samples are normalised by the whole image (--normalize).",
             show_default=False,
         ),
     ] = None,
@@ -93,14 +95,16 @@ def measure(
         typer.Option(metavar="SIZE", help="Resident memory of the process, e.g. 2GiB. [default: half of what is free]"),
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads on a CPU. [default: all cores]")] = None,
-    recursive: Annotated[bool, typer.Option("--recursive", help="Enter the folders in folders of images.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing statistics, once complete.")] = False,
+    recursive: Annotated[bool, typer.Option("--recursive", help="Search folders of images recursively.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an existing file, once the new one is complete.")
+    ] = False,
     no_verify: NoVerifyOption = False,
     no_cache: NoCacheOption = False,
     no_progress: NoProgressOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a summary as one JSON object on stdout.")] = False,
 ) -> None:
-    """Find what a network takes for statistics of the whole image, of all pixels of many images together.
+    """Find the statistics of the whole image that a network takes, over all pixels of many images together.
 
     With `exactile run --statistics` every image is then run with these, in one pass; `exactile convert
     --freeze-statistics` writes them into a bundle. Options of the model and of images are those of `run`.

@@ -1,4 +1,4 @@
-"""What ``exactile measure`` was asked for, the same for all images."""
+"""The request of ``exactile measure``, the same for all images."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from exactile.statistics_run import ImageOpening, MeasuredImage, StatisticsRun
 
 @dataclass(slots=True, kw_only=True)
 class MeasureRequest:
-    """Options as typed, checked where they are used. ``sources`` are open_source's."""
+    """Options as given, checked when they are used. ``sources`` are those of ``open_source``."""
 
     model: ModelChoice
     sources: Mapping[str, Any]
@@ -35,14 +35,14 @@ class MeasureRequest:
     _sessions: dict[tuple[str, tuple[int, int] | None], Session] = field(default_factory=dict)
 
     def find(self, paths: Sequence[str], *, recursive: bool) -> tuple[Path | str, ...]:
-        """The images; what is passed over goes to stderr. Raises SourceError."""
+        """Return the images; report skipped files on stderr. Raises SourceError."""
         found = find_images(paths, recursive=recursive)
         if found.passed_over:
             typer.echo(f"note: passed over: {describe_passed_over(found.passed_over)}", err=True)
         return found.images
 
     def run(self, images: Sequence[Path | str], progress: Callable[[int, int], None]) -> tuple[FixedStatistics, int]:
-        """The statistics of ``images``, and how many passes over each it took."""
+        """Return the statistics of ``images``, and the number of passes over each."""
         self._deploy = self.model.load()
         run = StatisticsRun(
             images=[ImageOpening(name=shown_name(image), open=partial(self._opened, image)) for image in images],
@@ -64,7 +64,7 @@ class MeasureRequest:
             source.close()
 
     def _session(self, source: Source) -> Session:
-        """One for each type of samples, and for each image size where the model is for one."""
+        """Return one session for each sample type, and for each image size if the model is for one size."""
         assert self._deploy is not None
         dtype, size = str(source.dtype), (source.height, source.width)
         for known in ((dtype, size), (dtype, None)):

@@ -1,4 +1,4 @@
-"""The options that say how samples are normalised."""
+"""The options for normalising samples."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from exactile.request.normalization import NormalizationNumbers
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NormalizationOptions:
-    """As typed."""
+    """The options as given."""
 
     normalize: NormalizeChoice | None
     percentiles: str | None
@@ -27,7 +27,7 @@ class NormalizationOptions:
 
     @property
     def given(self) -> list[str]:
-        """The options that were used."""
+        """Return the options that were used."""
         values: dict[str, object] = {
             "--normalize": self.normalize,
             "--percentiles": self.percentiles,
@@ -39,12 +39,12 @@ class NormalizationOptions:
         return [option for option, value in values.items() if value]
 
     def build(self, converter: ModuleType) -> Any:
-        """The converter's ``Normalization``. Raises OptionError where options contradict each other."""
+        """Return the converter's ``Normalization``. Raises OptionError where options contradict each other."""
         return self.numbers.build(converter)
 
     @property
     def numbers(self) -> NormalizationNumbers:
-        """What was typed, in numbers. Raises OptionError."""
+        """Return the given options as numbers. Raises OptionError."""
         return NormalizationNumbers(
             scale=parse_numbers("scale", self.scale, 1.0) if self.scale else None,
             mean=parse_numbers("mean", self.mean, 0.0) if self.mean else None,

@@ -33,7 +33,7 @@ class OutputChoice(StrEnum):
 
 
 class ActivationChoice(StrEnum):
-    """What a network's output still needs to be probabilities."""
+    """What a network's output still needs to become probabilities."""
 
     none = "none"
     sigmoid = "sigmoid"
@@ -43,19 +43,21 @@ class ActivationChoice(StrEnum):
 ThresholdOption = Annotated[
     float | None,
     typer.Option(
-        help="Of the probability, for labels of one channel and for multilabel. [default: 0.5]", show_default=False
+        help="Threshold of the probability, for labels of one channel and for multilabel. [default: 0.5]",
+        show_default=False,
     ),
 ]
 ActivationOption = Annotated[
     ActivationChoice | None,
     typer.Option(
-        help="What the output still needs to be probabilities; none: it holds them. [default: as the graph tells]"
+        help="Activation that turns the output into probabilities; none: it holds probabilities. [default: as the "
+        "graph tells]"
     ),
 ]
 
 
 class NormalizeChoice(StrEnum):
-    """What samples become before the network sees them."""
+    """How samples are normalised before the network."""
 
     fixed = "fixed"
     zscore = "zscore"
@@ -65,15 +67,16 @@ class NormalizeChoice(StrEnum):
 NormalizeOption = Annotated[
     NormalizeChoice | None,
     typer.Option(
-        help="fixed: by --scale, --mean and --std. By the whole image, read once before: zscore, (sample - mean) / "
+        help="fixed: by --scale, --mean and --std. By the whole image, read once beforehand: zscore, (sample - mean) / "
         "deviation; percentile, to 0..1 between two percentiles. [default: fixed]"
     ),
 ]
 PercentilesOption = Annotated[
-    str | None, typer.Option(metavar="LOW,HIGH", help="For --normalize percentile. [default: 1,99.8]")
+    str | None,
+    typer.Option(metavar="LOW,HIGH", help="Percentiles LOW,HIGH for --normalize percentile. [default: 1,99.8]"),
 ]
 JointOption = Annotated[
-    bool, typer.Option("--joint-channels", help="Statistics of all channels together, not of each.")
+    bool, typer.Option("--joint-channels", help="Take statistics of all channels together, not of each.")
 ]
 ChannelsOption = Annotated[
     str | None, typer.Option(metavar="LIST", help="Channels of the image to use, e.g. 0,1,2. [default: all]")
@@ -86,20 +89,22 @@ LevelOption = Annotated[int, typer.Option(min=0, help="Level of a pyramid; 0 is 
 MppOption = Annotated[
     float | None,
     typer.Option(
-        metavar="MICRONS", help="The level with pixels of this size, within 5 %, instead of --level; never resampled."
+        metavar="MICRONS",
+        help="Microns per pixel: take the level with pixels of this size, within 5 %, instead of --level; never "
+        "resampled.",
     ),
 ]
-SeriesOption = Annotated[int, typer.Option(min=0, help="Which image, of a file that holds several.")]
+SeriesOption = Annotated[int, typer.Option(min=0, help="Image of a file that holds several.")]
 ZOption = Annotated[int | None, typer.Option("--z", min=0, help="Plane of a stack.")]
 PageOption = Annotated[
     int | None,
     typer.Option("--page", min=0, help="One page of a TIFF file by its number, instead of --series, --z, --t."),
 ]
-TOption = Annotated[int | None, typer.Option("--t", min=0, help="Time point of a series of images.")]
+TOption = Annotated[int | None, typer.Option("--t", min=0, help="Time point of a time series.")]
 
 
 class CorruptChoice(StrEnum):
-    """What becomes of a chunk of the image that cannot be decoded."""
+    """What to do with a chunk of the image that cannot be decoded."""
 
     fail = "fail"
     fill = "fill"
@@ -107,17 +112,20 @@ class CorruptChoice(StrEnum):
 
 OnCorruptOption = Annotated[
     CorruptChoice,
-    typer.Option(help="A damaged chunk of the image ends the run, or is filled with --corrupt-value and reported."),
+    typer.Option(
+        help="For a damaged chunk of the image: end the run (fail), or fill it with --corrupt-value and report it "
+        "(fill)."
+    ),
 ]
 CorruptValueOption = Annotated[
-    float | None, typer.Option(help="What samples of damaged chunks become. [default: 0]", show_default=False)
+    float | None, typer.Option(help="Value of filled samples. [default: 0]", show_default=False)
 ]
-OutputNameOption = Annotated[str | None, typer.Option(help="Which of the model's outputs. [default: the first]")]
+OutputNameOption = Annotated[str | None, typer.Option(help="Name of the model's output. [default: the first]")]
 NoVerifyOption = Annotated[
     bool,
     typer.Option(
         "--no-verify",
-        help="Do not run the network at small sizes, in tiles, strips and one pass, to check what its graph promises.",
+        help="Skip the check that runs the network at small sizes in tiles, strips and one pass.",
     ),
 ]
 TrustProbeOption = Annotated[
@@ -132,7 +140,7 @@ NoCacheOption = Annotated[
     bool,
     typer.Option(
         "--no-cache",
-        help="Of an ONNX file: deploy it anew, and do not keep in the user's cache folder what is deployed.",
+        help="For an ONNX file: ignore the user's cache folder, deploy again and keep nothing.",
     ),
 ]
 NoProgressOption = Annotated[bool, typer.Option("--no-progress", help="No progress bar.")]

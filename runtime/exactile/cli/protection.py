@@ -1,4 +1,4 @@
-"""The inputs of a command are compared with all that it will write, before it writes anything."""
+"""Compare the inputs of a command with all outputs, before it writes anything."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from exactile.request.kept_models import external_files
 
 
 def protect_run(request: RunRequest, images: Sequence[Path | str], targets: Sequence[Path]) -> None:
-    """Return if no result, picture, record or trace replaces an image, the mask or the model.
+    """Check that no result, picture, record or trace replaces an image, the mask or the model.
 
     Raises InputOverwrittenError.
     """
@@ -36,7 +36,7 @@ def protect_files(
     *,
     files: Iterable[tuple[Path, str]],
 ) -> None:
-    """Return if none of ``files``, each a path and the option that names it, replaces one of ``models`` or ``images``.
+    """Check that none of ``files``, each a path and the option that names it, replaces one of ``models`` or ``images``.
 
     Raises InputOverwrittenError.
     """
@@ -48,7 +48,7 @@ def protect_files(
 
 
 def _external(model: Path, outputs: Iterable[Output], cache: ModelCache | None) -> tuple[Path, ...]:
-    """Files that hold an ONNX file's weights; looked up only where some output exists and could be one."""
+    """Return the files that hold an ONNX file's weights; searched only if some output exists and could be one."""
     if not model.is_file() or model.name == CONTRACT_NAME or not any(output.path.is_file() for output in outputs):
         return ()
     return external_files(model, cache)
@@ -68,6 +68,6 @@ def _run_outputs(request: RunRequest, target: Path) -> Iterator[Output]:
 
 
 def _replaced(path: Path, option: str) -> Iterator[Output]:
-    """A small file, written beside its place first."""
+    """Yield the path of a small file, and the temporary one beside it."""
     yield Output(path=path, option=option)
     yield Output(path=path.with_name(f".{path.name}.new"), option=f"the unfinished part of {option}")

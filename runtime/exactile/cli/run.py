@@ -1,4 +1,4 @@
-"""``exactile run``: segment one image."""
+"""``exactile run``: segment images."""
 
 from __future__ import annotations
 
@@ -112,7 +112,8 @@ def run(
         list[str],
         typer.Argument(
             metavar="IMAGE",
-            help="TIFF, slide, Zarr (or address), .npy, PNG, JPEG, ... Several, or folders of them, go into a folder.",
+            help="TIFF, slide, Zarr (or URL), .npy, PNG, JPEG, ... Results of several images, or folders, go into a "
+            "folder.",
             show_default=False,
         ),
     ],
@@ -121,7 +122,7 @@ def run(
         typer.Option(
             "-o",
             "--to",
-            help="Where the result goes: .tif, .ome.tif, .zarr, .npy or .dcm; of many images: a folder.",
+            help="Output: .tif, .ome.tif, .zarr, .npy or .dcm; for many images a folder.",
             show_default=False,
         ),
     ],
@@ -137,22 +138,22 @@ def run(
     plan: Annotated[
         PlanChoice,
         typer.Option(
-            "--plan", "-p", help="One whole pass, tiles, strips, or whichever is predicted to be the fastest."
+            "--plan", "-p", help="One whole pass, tiles, strips, or the plan that is predicted to be the fastest."
         ),
     ] = PlanChoice.auto,
     tile: Annotated[
         str | None,
         typer.Option(
             metavar="H[xW]",
-            help="Force the tile: the padded input shape, height x width; of strips: rows x band width.",
+            help="Force the padded tile shape, height x width; for strips, rows x band width.",
         ),
     ] = None,
     trial: Annotated[
         bool,
         typer.Option(
             "--trial",
-            help="On a CPU, where the run will take longer than 20 s: time the most promising plans on the first "
-            "steps, over 5 % of the image's pixels at most, and take the fastest.",
+            help="On a CPU, if the run will take longer than 20 s: time the most promising plans on at most 5 % of "
+            "the image, and take the fastest.",
         ),
     ] = False,
     memory: Annotated[
@@ -165,7 +166,7 @@ def run(
         ),
     ] = None,
     border: Annotated[
-        BorderChoice, typer.Option(help="What lies outside the image; model: nothing, the network pads as it does.")
+        BorderChoice, typer.Option(help="What lies outside the image. model: nothing, the network's own padding acts.")
     ] = BorderChoice.model,
     scale: ScaleOption = None,
     mean: MeanOption = None,
@@ -188,33 +189,33 @@ def run(
         str | None,
         typer.Option(
             metavar="VALUE|MASK|nodata",
-            help="Do not compute tiles that are all background: brighter than VALUE ('<VALUE': darker) in every "
+            help="Skip tiles that are entirely background: brighter than VALUE ('<VALUE': darker) in every "
             "channel, or 0 in a mask image of any size, or without data.",
         ),
     ] = None,
     background_label: Annotated[
         int | None,
-        typer.Option(min=0, help="The result where background was skipped. [default: 0, or --nodata-label]"),
+        typer.Option(min=0, help="Label of skipped background. [default: 0, or --nodata-label]"),
     ] = None,
     nodata: Annotated[
         float | None,
         typer.Option(
             metavar="VALUE",
-            help="Of pixels without data, in every channel (also nan): left out of statistics of the whole image, as "
-            "are those of a GDAL mask or of alpha 0. [default: as GDAL's tag says]",
+            help="Value of pixels without data, in every channel (also nan): left out of statistics of the whole "
+            "image, as are those of a GDAL mask or with alpha 0. [default: GDAL's tag]",
             show_default=False,
         ),
     ] = None,
     nodata_label: Annotated[
         int | None,
-        typer.Option(min=0, help="The label of pixels without data. [default: what the network makes of them]"),
+        typer.Option(min=0, help="Label of pixels without data. [default: the network's own label]"),
     ] = None,
     tolerance: Annotated[
         str | None,
         typer.Option(
             metavar="SHARE|labels:SHARE",
-            help="Not exact: tiles with a smaller halo, within this error (1e-4 of the range of scores, or labels:1e-5 "
-            "of all labels), checked on a sample of tiles; exact where it is exceeded. On a CPU.",
+            help="Allow an error: tiles with a smaller halo within this bound (1e-4 of the range of scores, or "
+            "labels:1e-5 of all labels), checked on a sample of tiles; the run is exact if it is exceeded. On a CPU.",
             show_default=False,
         ),
     ] = None,
@@ -222,8 +223,8 @@ def run(
         Path | None,
         typer.Option(
             metavar="FILE.json",
-            help="For a network that takes statistics of the whole image: take these, which exactile measure found, "
-            "not those of the image itself. One pass, any plan and border.",
+            help="For a network that takes statistics of the whole image: use this file of exactile measure instead "
+            "of the image's own statistics. One pass, any plan and border.",
             show_default=False,
         ),
     ] = None,
@@ -234,25 +235,32 @@ def run(
     overlay: Annotated[
         bool, typer.Option("--overlay", help="Also write RESULT.overlay.png, the labels over the image.")
     ] = False,
-    suffix: Annotated[str, typer.Option("--format", help="Of the results of many images.")] = ".tif",
+    suffix: Annotated[str, typer.Option("--format", help="Suffix of the results of many images.")] = ".tif",
     recursive: Annotated[
-        bool, typer.Option("--recursive", help="Enter the folders in folders of images; results go into the same ones.")
+        bool,
+        typer.Option("--recursive", help="Search folders of images recursively; results keep the folder structure."),
     ] = False,
     compression: Annotated[
-        str | None, typer.Option(help="Of the result: zlib, zstd, lzw or none. [default: zlib; in .zarr zstd]")
+        str | None,
+        typer.Option(help="Compression of the result: zlib, zstd, lzw or none. [default: zlib; in .zarr zstd]"),
     ] = None,
     pyramid: Annotated[
         bool | None,
-        typer.Option("--pyramid/--no-pyramid", help="Levels of half the size each. [default: labels and .ome.tif]"),
+        typer.Option(
+            "--pyramid/--no-pyramid",
+            help="Write pyramid levels, each of half the size. [default: for labels and .ome.tif]",
+        ),
     ] = None,
     label_name: Annotated[
-        str | None, typer.Option(help="Of the label in a .zarr folder. [default: segmentation]", show_default=False)
+        str | None,
+        typer.Option(help="Name of the label in a .zarr folder. [default: segmentation]", show_default=False),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with a run that ended early, if there is one; to the same bytes.")
+        bool,
+        typer.Option("--resume", help="Resume an interrupted run, if there is one; the output has the same bytes."),
     ] = False,
     keep: Annotated[
-        bool, typer.Option("--keep/--no-keep", help="Keep what is done when a run ends early, for --resume.")
+        bool, typer.Option("--keep/--no-keep", help="Keep the finished part when a run is interrupted, for --resume.")
     ] = True,
     device: Annotated[
         str,
@@ -267,34 +275,34 @@ def run(
         str,
         typer.Option(
             metavar="NAME",
-            help="onnxruntime; openvino, on a CPU (:bf16 is faster, and not the float32 labels); tensorrt or "
-            "tensorrt-rtx (:fp16 ...), for which engines were built; or auto.",
+            help="onnxruntime; openvino, on a CPU (:bf16 is faster, and changes labels); tensorrt or tensorrt-rtx "
+            "(:fp16 ...), which need built engines; or auto.",
         ),
     ] = "auto",
     device_memory: Annotated[
         str | None,
-        typer.Option(metavar="SIZE", help="Of each GPU, e.g. 8GiB. [default: nearly all that is free]"),
+        typer.Option(metavar="SIZE", help="Memory of each GPU to use, e.g. 8GiB. [default: nearly all that is free]"),
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads on a CPU. [default: all cores]")] = None,
     lanes: Annotated[
         str,
         typer.Option(
             metavar="N|auto",
-            help="On a CPU: so many engines side by side, each with a share of the threads, on bands or tiles of its "
-            "own. auto: as many as pay; of many small images, up to four are computed side by side.",
+            help="On a CPU: number of engines side by side, each with a share of the threads, on its own bands or "
+            "tiles. auto: as many as pay off; for many small images, up to four run side by side.",
         ),
     ] = "auto",
     cluster: Annotated[
         str | None,
         typer.Option(
             metavar="local|ADDRESS",
-            help="Run on the workers of a Dask cluster, large images in blocks: processes here (local), or those of "
-            "the scheduler at tcp://HOST:8786. --memory and --threads are of each worker.",
+            help="Run on the workers of a Dask cluster, large images in blocks: local processes (local), or a "
+            "scheduler at tcp://HOST:8786. --memory and --threads apply to each worker.",
             show_default=False,
         ),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes of --cluster local. [default: one for each 2 cores]")
+        int | None, typer.Option(min=1, help="Number of processes of --cluster local. [default: one for each 2 cores]")
     ] = None,
     block: Annotated[
         int, typer.Option(min=1, help="Edge of a block of --cluster, in pixels of the result, rounded up.")
@@ -303,31 +311,34 @@ def run(
         bool,
         typer.Option(
             "--mixed",
-            help="Workers of --cluster may have other versions and processors; last digits of scores then differ.",
+            help="Allow workers of --cluster with other versions and processors; the last digits of scores may differ.",
         ),
     ] = False,
     scratch: Annotated[
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="For maps that are kept between passes and do not fit into --memory. [default: for temporary files]",
+            help="Folder for feature maps that are kept between passes and do not fit into --memory. [default: the "
+            "temporary folder]",
             show_default=False,
         ),
     ] = None,
     scratch_size: Annotated[
         str | None,
-        typer.Option(metavar="SIZE", help="At most so much there, e.g. 50GiB. [default: what is free but 1 GiB]"),
+        typer.Option(
+            metavar="SIZE", help="Most disk space to use there, e.g. 50GiB. [default: what is free minus 1 GiB]"
+        ),
     ] = None,
     trace: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE.json",
-            help="Write when what was done, for ui.perfetto.dev or chrome://tracing.",
+            help="Write a trace of the run, for ui.perfetto.dev or chrome://tracing.",
             show_default=False,
         ),
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", "-f", help="Replace an existing output, once complete.")
+        bool, typer.Option("--overwrite", "-f", help="Replace an existing output, once the new one is complete.")
     ] = False,
     no_verify: NoVerifyOption = False,
     trust_probe: TrustProbeOption = False,
@@ -337,7 +348,8 @@ def run(
 ) -> None:
     """Segment images of any size exactly: the result equals one pass over the whole image.
 
-    The output appears under its name only when it is complete; what is done of a run that ends early is kept beside it.
+    The output appears under its name only when it is complete. The finished part of an interrupted run is kept beside
+    it.
     """
     with reported():
         request = RunRequest(
@@ -423,7 +435,7 @@ def run(
 
 
 def run_one(request: RunRequest, image: str, target: Path, *, progress: bool, as_json: bool) -> None:
-    """One image, into the file or folder ``target``."""
+    """Run one image, into the file or folder ``target``."""
     from exactile.cli.protection import protect_run
     from exactile.sinks.open import check_target
     from exactile.sinks.protocol import ResumableSink
@@ -462,7 +474,7 @@ def run_many(
     progress: bool,
     as_json: bool,
 ) -> None:
-    """Many images, into ``folder``; what failed is told at the end."""
+    """Run many images, into ``folder``; report failures at the end."""
     from exactile.batch import worth_side_by_side
     from exactile.cli.protection import protect_run
     from exactile.cli.run_many import ManyImages, prepare_folder, tell_failures
@@ -492,12 +504,12 @@ def run_many(
 
 
 def _in_tiles(tile: str | None, skip_background: str | None) -> bool:
-    """Whether something is asked for that only tiles have."""
+    """Return whether an option is given that only tiles have."""
     return tile is not None or skip_background is not None
 
 
 def _is_folder(target: Path) -> bool:
-    """Whether results go into ``target`` under the names of their images."""
+    """Return whether results go into ``target`` under the names of their images."""
     from exactile.sinks.zarr.sink import zarr_target
 
     return not zarr_target(target) and (target.is_dir() or not target.suffix)

@@ -1,4 +1,4 @@
-"""``exactile run --cluster``: images on the workers of a Dask cluster."""
+"""``exactile run --cluster``: run images on the workers of a Dask cluster."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ CORES_OF_A_WORKER = 2
 CONNECT_S = 10.0
 DASK_LOGS = ("distributed", "tornado", "asyncio")
 MODELS_OF_ONE_SIZE = 4
-"""Kept for further images of that size."""
+"""Models of one image size that are kept for further images of that size."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
-    """What was said of it. ``address``: ``local``, or that of a scheduler."""
+    """The options for clusters. ``address``: ``local``, or that of a scheduler."""
 
     address: str
     workers: int | None
@@ -66,7 +66,9 @@ class Cluster:
 def run_on_cluster(
     request: RunRequest, image: str, target: Path, cluster: Cluster, *, progress: bool, as_json: bool
 ) -> None:
-    """One image, into a Zarr; another file is made of that. Raises OptionError for what clusters do not do."""
+    """Run one image, into a Zarr, from which another file is made. Raises OptionError for what clusters
+    do not support.
+    """
     _check(request, cluster)
     into = target if zarr_target(target) else _beside(target)
     protect_run(request, [image], [target])
@@ -102,7 +104,7 @@ def run_many_on_cluster(
     progress: bool,
     as_json: bool,
 ) -> None:
-    """Many images, into ``folder``; what failed is told at the end."""
+    """Run many images, into ``folder``; report failures at the end."""
     _check(request, cluster)
     suffix = suffix if suffix.startswith(".") else f".{suffix}"
     found = prepare_folder(images, folder, suffix, recursive=recursive)
@@ -137,7 +139,7 @@ def run_many_on_cluster(
 
 @dataclass(slots=True)
 class Models:
-    """The model for each image, as few different ones as there may be."""
+    """Give the model for each image, with as few different ones as possible."""
 
     request: RunRequest
     _of_all_sizes: dict[str, DeployedModel] = field(default_factory=dict)
@@ -159,7 +161,7 @@ class Models:
 
 
 def _options(request: RunRequest, cluster: Cluster) -> dict[str, Any]:
-    """Those of ``segment`` and ``segment_many`` that say what is to be done."""
+    """Return the options of ``segment`` and ``segment_many`` that say what is computed."""
     sinks = {name: request.sinks[name] for name in ("compression", "pyramid", "label", "overwrite")}
     return {
         **sinks,
@@ -177,7 +179,7 @@ def _options(request: RunRequest, cluster: Cluster) -> dict[str, Any]:
 
 
 def _workers(request: RunRequest) -> dict[str, Any]:
-    """Those that say what each worker takes; of a local cluster they are known when it was started."""
+    """Return the options for each worker; for a local cluster they are fixed when it starts."""
     return {
         "memory_bytes": request.memory_bytes,
         "threads": request.threads,
@@ -188,7 +190,7 @@ def _workers(request: RunRequest) -> dict[str, Any]:
 
 
 def _warn(models: Models, outcome: ImageOutcome) -> None:
-    """Of what a result lacks."""
+    """Report what a result lacks."""
     if isinstance(outcome.summary, Summary):
         warn_of_damage(outcome.summary.damage, outcome.image)
     if outcome.summary is not None and outcome.summary.nan.pixels:
@@ -200,7 +202,7 @@ def _warn(models: Models, outcome: ImageOutcome) -> None:
 
 
 def _beside(target: Path) -> Path:
-    """The Zarr that another file is made of. Raises OutputExistsError."""
+    """Return the path of the Zarr from which another file is made. Raises OutputExistsError."""
     found = target.with_name(f".{target.name}.zarr")
     if found.exists():
         raise OutputExistsError(
@@ -211,7 +213,7 @@ def _beside(target: Path) -> Path:
 
 
 def _copy(request: RunRequest, summary: ClusterSummary, made: Path, target: Path, *, progress: bool) -> None:
-    """The pixels of the Zarr ``made``, which is removed, to ``target``. Raises SinkError."""
+    """Copy the pixels of the Zarr ``made``, which is removed, to ``target``. Raises SinkError."""
     options = {**request.sinks, "resumable": False}
     source = open_source(labels_folder(made, request.sinks["label"]) if not summary.spec.channels else made)
     try:
@@ -238,18 +240,18 @@ def _waited(run: Segmentation, target: Path) -> ClusterSummary:
 
 
 def _silence() -> None:
-    """Connections are closed now; what went wrong is told by the error."""
+    """Silence messages about connections that are closed now; the error says what went wrong."""
     for name in DASK_LOGS:
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def _check(request: RunRequest, cluster: Cluster) -> None:
-    """Raises OptionError for what clusters do not do."""
+    """Raise OptionError for what clusters do not support."""
     if cluster.workers is not None and cluster.address != LOCAL:
         raise OptionError("--workers are those of --cluster local; another cluster has its own")
     if cluster.address == LOCAL and request.device not in {"auto", "cpu"}:
         raise OptionError(
-            f"--cluster local has workers on the CPU, and --device {request.device} was asked for. What to do: without "
+            f"--cluster local has workers on the CPU, and --device {request.device} was requested. What to do: without "
             "--cluster, --device cuda:all uses all GPUs of this machine; or start workers with dask-cuda, and give the "
             "scheduler's address"
         )
@@ -270,7 +272,7 @@ def _check(request: RunRequest, cluster: Cluster) -> None:
 
 @contextmanager
 def _client(cluster: Cluster, request: RunRequest) -> Iterator[Client]:
-    """Raises OptionError where Dask is missing, or no scheduler answers."""
+    """Raise OptionError if Dask is missing, or no scheduler answers."""
     try:
         from distributed import Client, LocalCluster
     except ImportError as error:
@@ -295,7 +297,7 @@ def _client(cluster: Cluster, request: RunRequest) -> Iterator[Client]:
         request.memory_bytes = default_budget_bytes() // workers
     with ExitStack() as stack:
         with _interrupts_ignored():
-            # Memory is bounded by plans; a worker that Dask ends for what it holds would only begin anew.
+            # Memory is bounded by plans; a worker that Dask ended for its memory would only start again.
             local = stack.enter_context(
                 LocalCluster(
                     n_workers=workers,
@@ -317,7 +319,7 @@ def _tell_dashboard(client: Client) -> None:
 
 @contextmanager
 def _interrupts_ignored() -> Iterator[None]:
-    """Processes that are started within do not see Ctrl-C: it is this one that ends them, when their blocks have."""
+    """Start processes that ignore Ctrl-C: this process ends them, when their blocks have ended."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

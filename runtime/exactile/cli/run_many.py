@@ -1,4 +1,4 @@
-"""``exactile run`` over many images: one engine, a list of what failed at the end."""
+"""``exactile run`` over many images: one engine, and a list of failures at the end."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ FORMATS = (".tif", ".ome.tif", ".zarr", ".npy", ".dcm")
 
 @dataclass(slots=True, kw_only=True)
 class ManyImages:
-    """Images, and the folder that their results go to: named as the images, and each with a ``.json`` beside it.
+    """Images, and the folder for their results: named as the images, and each with a ``.json`` beside it.
 
-    What lies in folders of a folder goes into folders of the same names.
+    Results of nested folders go into folders of the same names.
     """
 
     request: RunRequest
@@ -44,7 +44,7 @@ class ManyImages:
     _runs: dict[Path | str, ImageRun] = field(default_factory=dict)
 
     def run(self, report: Callable[[dict[str, Any]], None]) -> list[Outcome[Path | str]]:
-        """Run all; ``report`` gets each outcome as plain data. Returns those that failed."""
+        """Run all images; ``report`` gets each outcome as plain data. Return those that failed."""
         failed = []
         with self.bars:
             for ended in run_all(self.found.images, self._prepare):
@@ -62,7 +62,9 @@ class ManyImages:
     def _concluded(
         self, outcome: Outcome[Path | str], run: ImageRun | None
     ) -> tuple[dict[str, Any], Outcome[Path | str]]:
-        """What is told of an image, its record and pictures written; an image whose cannot be written has failed."""
+        """Return the report of an image, its record and pictures written; an image whose files cannot be written has
+        failed.
+        """
         try:
             return self._told(outcome, run), outcome
         except (ExactileError, OSError) as error:
@@ -70,7 +72,7 @@ class ManyImages:
             return self._told(failed, run), failed
 
     def target(self, image: Path | str) -> Path:
-        """Where the result of ``image`` goes."""
+        """Return the path of the result of ``image``."""
         return result_path(image, self.found, self.folder, self.suffix)
 
     def _prepare(self, image: Path | str, read: Callable[[], None]) -> ImageRun | None:
@@ -104,7 +106,7 @@ class ManyImages:
 
 
 def stem(image: Path | str) -> str:
-    """An image's name without folder and suffixes."""
+    """Return an image's name without folder and suffixes."""
     name = os.fspath(image).rstrip("/").rpartition("/")[2]
     for suffix in (".ome.tiff", ".ome.tif", ".ome.zarr"):
         if name.lower().endswith(suffix):
@@ -115,14 +117,14 @@ def stem(image: Path | str) -> str:
 
 
 def result_path(image: Path | str, found: FoundImages, folder: Path, suffix: str) -> Path:
-    """Where the result of ``image``, one of those found, goes."""
+    """Return the path of the result of ``image``, one of those found."""
     return folder / found.subfolders.get(image, Path()) / f"{stem(image)}{suffix}"
 
 
 def prepare_folder(images: Sequence[str], folder: Path, suffix: str, *, recursive: bool) -> FoundImages:
-    """The images, and a folder for their results. What is passed over goes to stderr.
+    """Return the images, and a folder for their results. Skipped files are reported on stderr.
 
-    Raises OptionError where two results would have one name.
+    Raises OptionError if two results would have the same name.
     """
     if suffix not in FORMATS:
         raise OptionError(f"--format {suffix}: results are written as {', '.join(FORMATS)}")
@@ -144,7 +146,7 @@ def prepare_folder(images: Sequence[str], folder: Path, suffix: str, *, recursiv
 
 
 def tell_failures(failed: Sequence[Outcome[Path | str]], total: int) -> None:
-    """On stderr, one line an image; exits with the status of the first."""
+    """Report failures on stderr, one line an image; exit with the status of the first."""
     if not failed:
         return
     typer.echo(f"error: {len(failed)} of {total} images failed:", err=True)

@@ -1,4 +1,4 @@
-"""What ``exactile run`` was asked for, the same for one image and for many."""
+"""The request of ``exactile run``, the same for one image and for many."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ from exactile.trace import Trace, check_trace_target
 
 @dataclass(slots=True, kw_only=True)
 class RunRequest:
-    """Options as typed, checked where they are used. ``sources`` and ``sinks`` are open_source's and open_sink's."""
+    """Options as given, checked when they are used. ``sources`` and ``sinks`` are those of ``open_source`` and
+    ``open_sink``.
+    """
 
     model: ModelChoice
     sources: Mapping[str, Any]
@@ -79,7 +81,7 @@ class RunRequest:
         self._deploy = self.model.load()
 
     def deployed(self, source: Source) -> DeployedModel:
-        """The model for ``source``, in tiles or strips."""
+        """Return the model for ``source``, in tiles or strips."""
         if self._deploy is None:
             self.load()
         assert self._deploy is not None
@@ -95,7 +97,7 @@ class RunRequest:
         return open_sink(target, **self.sinks)
 
     def image_run(self, source: Source, sink: Sink, watcher: Watcher, image: str | Path, target: Path) -> ImageRun:
-        """The run of one image, small pictures included; ``image`` is its name."""
+        """Return the run of one image, pictures included; ``image`` is its name."""
         session = self._session(source, sink)
         leave_out_alpha(source, session.contract.image.channels)
         label = self.background_label
@@ -133,12 +135,12 @@ class RunRequest:
         return run
 
     def check_pictures(self, run: ImageRun) -> None:
-        """Raises OptionError where pictures of what has no labels are wanted."""
+        """Raise OptionError if pictures are requested of results that are not labels."""
         if any(self.pictures.values()) and run.model.contract.result.channels:
-            raise OptionError("--preview and --overlay show labels; the result is to be labels, not maps")
+            raise OptionError("--preview and --overlay show labels; they need --output labels")
 
     def _pictures_of(self, session: Session, image: str | Path, target: Path) -> Callable[[int], None] | None:
-        """What writes small pictures beside the result; None where none are wanted."""
+        """Return the writer of small pictures beside the result; None if none are requested."""
         if not any(self.pictures.values()):
             return None
         result, first = labels_folder(target, self.sinks["label"]), self.sources["level"]
@@ -156,10 +158,11 @@ class RunRequest:
         return write
 
     def _session(self, source: Source, sink: Sink) -> Session:
-        """One for each type of samples, and for one image size if the model is for one; others' engines are closed.
+        """Return the session for one sample type, and for one image size if the model is for one; close the engines of
+        others.
 
-        A model may be for all sizes and still do better for some if they are known. One for one pass that the memory
-        had room for may lack it for the next image of the same size, which is stored otherwise.
+        A model may be for all sizes and still be better for some if they are known. A model for one pass that fitted
+        the memory may not fit for the next image of the same size, which is stored in another way.
         """
         if self._deploy is None:
             self.load()
@@ -197,7 +200,7 @@ class RunRequest:
         )
 
     def _fits(self, model: DeployedModel, source: Source, sink: Sink) -> bool:
-        """Whether there is a plan for ``model``, and it is not another one that is to be resumed."""
+        """Return whether there is a plan for ``model``, and the run to be resumed had no other one."""
         if self.resume and isinstance(sink, ResumableSink):
             begun = sink.unfinished()
             if begun is not None and begun["model"]["graph"] != graph_hash(model):
@@ -206,7 +209,7 @@ class RunRequest:
             return self._has_plan(session, source, sink)
 
     def _suits(self, session: Session, source: Source, sink: Sink) -> bool:
-        """Whether the same choice would be made for this image, too."""
+        """Return whether the same choice would be made for this image."""
         if not session.contract.in_passes or self.plan == "whole":
             return True
         return self._has_plan(session, source, sink)
@@ -219,14 +222,14 @@ class RunRequest:
         return True
 
     def _budget(self) -> int | None:
-        """Bytes for one image: of many, the one before may still hold a share of what there is."""
+        """Return the budget of one image in bytes: of many, the previous one may still hold a share."""
         if not self.keep_engine:
             return self.memory_bytes
         whole = self.memory_bytes if self.memory_bytes is not None else default_budget_bytes()
         return whole - whole // OVERLAP_SHARE
 
     def write_trace(self) -> None:
-        """What was done when, if that is wanted. Raises SinkError."""
+        """Write the trace, if requested. Raises SinkError."""
         if self.trace is not None:
             self._trace.write(self.trace)
 

@@ -1,4 +1,4 @@
-"""What ``exactile inspect --size`` tells: the memory that an image of one size takes."""
+"""Predict the memory for an image of one size, for ``exactile inspect --size``."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from exactile.plan.budget import format_bytes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SizeMemory:
-    """Of an image of ``height`` x ``width`` pixels.
+    """Memory for an image of ``height`` x ``width`` pixels.
 
-    ``one_pass_bytes`` are those of activations and weights in one pass over it, None where they are not known or there
-    is none; ``kept_bytes`` those of maps that passes keep at a time, None where there are no passes.
+    ``one_pass_bytes`` are those of activations and weights in one pass over it, None if they are not known or there is
+    none; ``kept_bytes`` those of maps that passes keep at a time, None if there are no passes.
     """
 
     height: int
@@ -38,7 +38,9 @@ class SizeMemory:
 
 
 def size_memory(inspection: Any, size: tuple[int, int], whole: Callable[[], MemoryModel | None]) -> SizeMemory:
-    """For an image of ``size``, (height, width); ``whole`` gives the memory of one pass of a network with obstacles."""
+    """Predict for an image of ``size``, (height, width); ``whole`` gives the memory of one pass of a network with
+    obstacles.
+    """
     geometry, passes = inspection.geometry, inspection.passes
     memory: MemoryModel | None = inspection.memory if geometry is not None else whole()
     over = size
@@ -54,7 +56,7 @@ def size_memory(inspection: Any, size: tuple[int, int], whole: Callable[[], Memo
 
 
 def whole_memory(converter: ModuleType, network: Any, size: tuple[int, int]) -> MemoryModel | None:
-    """The memory of one pass of a network that is not tiled; None where it takes none over images of ``size``."""
+    """Return the memory of one pass of a network that is not tiled; None if it takes none over images of ``size``."""
     try:
         model = converter.deploy_whole(network, image_size=size, image_dtype="uint8", output="raw")
     except PlanError:

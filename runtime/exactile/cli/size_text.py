@@ -1,4 +1,4 @@
-"""Which image sizes a network takes as they are, in words."""
+"""Describe in words which image sizes a network accepts as they are."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EXTENDED = "others are reflected at the bottom and right up to the next one, and
 
 
 def sizes_in_words(geometry: Geometry) -> str:
-    """The image sizes that the network takes as they are, and what happens to others."""
+    """Return the image sizes that the network accepts as they are, and what happens to others."""
     y, x = (_taken(axis) for axis in (geometry.y, geometry.x))
     taken = y if y == x else f"{y} high, {x} wide"
     all_taken = all(len(axis.others or ()) == axis.stride - 1 for axis in (geometry.y, geometry.x))
@@ -24,7 +24,7 @@ def sizes_in_words(geometry: Geometry) -> str:
 
 
 def remainders(axis: AxisGeometry) -> tuple[list[int], list[int]]:
-    """Those of the sizes that are taken as they are and can be cut, and of those that cannot."""
+    """Return the accepted sizes that can be cut, and those that cannot."""
     others = axis.others or ()
     cut = [axis.remainder, *(other.remainder for other in others if not other.one_pass)]
     return sorted(cut), [other.remainder for other in others if other.one_pass]
@@ -41,7 +41,7 @@ def _taken(axis: AxisGeometry) -> str:
 
 
 def _ranges(numbers: Sequence[int]) -> str:
-    """``0, 3 to 5``."""
+    """Return ``0, 3 to 5``."""
     found = []
     for _, group in groupby(enumerate(numbers), key=lambda pair: pair[1] - pair[0]):
         run = [number for _, number in group]

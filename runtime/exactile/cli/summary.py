@@ -1,4 +1,4 @@
-"""What a run did, for people and as JSON."""
+"""Print what a run did, for people and as JSON."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def print_summary(summary: Summary, *, model: Path, image: Path | str, target: Path, as_json: bool) -> None:
-    """On stdout: one JSON object, or a table."""
+    """Print one JSON object, or a table, on stdout."""
     if as_json:
         typer.echo(json.dumps(summary_object(summary, model=model, image=image, target=target), indent=2))
         return
@@ -30,7 +30,7 @@ def print_summary(summary: Summary, *, model: Path, image: Path | str, target: P
 
 
 def print_line(told: dict[str, Any]) -> None:
-    """One image of many, on stdout; failures are told at the end."""
+    """Print one image of many on stdout; failures are reported at the end."""
     if "error" in told:
         return
     if told.get("complete"):

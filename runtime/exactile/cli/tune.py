@@ -1,4 +1,4 @@
-"""``exactile tune``: how fast a bundle's tiles and strips are on this machine, kept in the bundle."""
+"""``exactile tune``: measure the speed of a bundle's tiles and strips on this machine, and keep it in the bundle."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ def tune(
     bundle: Annotated[Path, typer.Argument(help="A bundle, as convert makes it.", show_default=False)],
     seconds: Annotated[
         float,
-        typer.Option(min=1, help="Measure about so long; shapes that take longer are left out, the largest first."),
+        typer.Option(
+            min=1, help="Time to spend on measuring; shapes that take longer are left out, the largest first."
+        ),
     ] = 120,
     memory: Annotated[
         str | None,
@@ -43,8 +45,8 @@ def tune(
 ) -> None:
     """Time a bundle's tiles and strips on this machine, for faster plans.
 
-    What is found is kept in the bundle, as `tuning.json`. `run --plan auto` chooses by it where the processor, the
-    version of ONNX Runtime and `--threads` are the same, by its own rules elsewhere. Let nothing else run meanwhile.
+    The results are kept in the bundle, as `tuning.json`. `run --plan auto` uses them if the processor, the version of
+    ONNX Runtime and `--threads` are the same, and its own rules elsewhere. Run nothing else at the same time.
     """
     with reported():
         from exactile.bundle.opening import open_bundle

@@ -1,4 +1,4 @@
-"""How option values are written on the command line: tiles, lists of numbers."""
+"""Parse option values of the command line: tiles, lists of numbers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from exactile.errors import OptionError
 
 
 def parse_tile(text: str | None, option: str = "--tile") -> tuple[int, int] | None:
-    """``512`` or ``512x768`` (height x width)."""
+    """Parse ``512`` or ``512x768`` (height x width)."""
     if text is None:
         return None
     match = re.fullmatch(r"\s*(\d+)(?:\s*[xX]\s*(\d+))?\s*", text)
@@ -19,7 +19,7 @@ def parse_tile(text: str | None, option: str = "--tile") -> tuple[int, int] | No
 
 
 def parse_lanes(text: str) -> int | None:
-    """``auto`` or a number."""
+    """Parse ``auto`` or a number."""
     if text == "auto":
         return None
     if not text.isdecimal() or int(text) < 1:
@@ -28,7 +28,7 @@ def parse_lanes(text: str) -> int | None:
 
 
 def parse_numbers(option: str, texts: Sequence[str] | None, default: float) -> tuple[float, ...]:
-    """``0.5``, ``0.4,0.5,0.6``, or the option repeated."""
+    """Parse ``0.5``, ``0.4,0.5,0.6``, or the option repeated."""
     if not texts:
         return (default,)
     try:
@@ -40,7 +40,7 @@ def parse_numbers(option: str, texts: Sequence[str] | None, default: float) -> t
 
 
 def parse_channels(text: str | None) -> tuple[int, ...] | None:
-    """``0``, ``0,1,2`` or ``2,0``: channels of the image, in the order in which the model takes them."""
+    """Parse ``0``, ``0,1,2`` or ``2,0``: channels of the image, in the order in which the model takes them."""
     if text is None:
         return None
     try:
@@ -50,7 +50,7 @@ def parse_channels(text: str | None) -> tuple[int, ...] | None:
 
 
 def parse_names(text: str | None) -> tuple[str, ...] | None:
-    """Names separated by commas."""
+    """Parse names separated by commas."""
     if text is None:
         return None
     names = tuple(part.strip() for part in text.split(","))
@@ -60,7 +60,7 @@ def parse_names(text: str | None) -> tuple[str, ...] | None:
 
 
 def parse_capabilities(text: str | None) -> tuple[tuple[int, int], ...] | None:
-    """``8.6`` or ``8.6,8.9``: compute capabilities of GPUs."""
+    """Parse ``8.6`` or ``8.6,8.9``: compute capabilities of GPUs."""
     if text is None:
         return None
     matches = [re.fullmatch(r"(\d{1,3})\.(\d{1,3})", part.strip()) for part in text.split(",")]

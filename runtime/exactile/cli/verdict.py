@@ -1,4 +1,4 @@
-"""A verification for people."""
+"""Print a verification."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _strides(probe: dict[str, Any]) -> Table:
 
 
 def _integers(probe: dict[str, Any]) -> list[Text]:
-    """A line for each axis that integers pass along."""
+    """Return a line for each axis that integers pass along."""
     lines = []
     for axis in ("y", "x"):
         tried = probe[axis]["integer_weights"]
@@ -97,7 +97,7 @@ def _comparison(found: dict[str, Any]) -> list[Text]:
 
 
 def _errors(found: dict[str, Any] | None, spec: str = ".3g") -> tuple[str, str, str]:
-    """The largest error against float64, that of one pass, and what is allowed."""
+    """Return the largest error against float64, that of one pass, and what is allowed."""
     if found is None:
         return "-", "-", "-"
     a, b, c = (_number(found[name], spec) for name in ("max_abs", "one_pass_max_abs", "allowed"))
@@ -105,7 +105,7 @@ def _errors(found: dict[str, Any] | None, spec: str = ".3g") -> tuple[str, str, 
 
 
 def _passes(found: dict[str, Any]) -> list[Any]:
-    """All ways to run a network that takes statistics of the whole image."""
+    """Return all ways to run a network that takes statistics of the whole image."""
     title = (
         f"{found['statistics']} statistics of the whole image, in {found['levels']} passes before that of the result"
     )

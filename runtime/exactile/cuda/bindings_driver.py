@@ -22,7 +22,7 @@ class BindingsDriver:
     """Driver on cuda.bindings."""
 
     def __init__(self) -> None:
-        """Raises DeviceError that says what is missing."""
+        """Raise DeviceError that says what is missing."""
         self._native, self._version = _load()
         self._current = Current()
         try:
@@ -112,7 +112,7 @@ class BindingsContext:
 
 
 def _load() -> tuple[Any, str]:
-    """The module ``cuda.bindings.driver`` and the package's version. Raises DeviceError."""
+    """Return the module ``cuda.bindings.driver`` and the package's version. Raises DeviceError."""
     try:
         import cuda.bindings
 
@@ -126,7 +126,7 @@ def _load() -> tuple[Any, str]:
 
 
 def _check_library() -> None:
-    """Raises DeviceError where there is no NVIDIA driver."""
+    """Raise DeviceError where there is no NVIDIA driver."""
     try:
         ctypes.CDLL(DRIVER_LIBRARY)
     except OSError as error:

@@ -13,7 +13,7 @@ from exactile.errors import DeviceError
 
 
 def captured(native: Any, scope: Scope, stream: Any, work: Callable[[], Any]) -> Any:
-    """The CUDA graph of what ``work`` puts on ``stream``. Owned by the caller.
+    """Return the CUDA graph of what ``work`` puts on ``stream``. Owned by the caller.
 
     Other threads may go on using the driver meanwhile; in this one, what waits or allocates makes the capture fail.
     """
@@ -29,7 +29,7 @@ def captured(native: Any, scope: Scope, stream: Any, work: Callable[[], Any]) ->
 
 
 def _abandon(native: Any, stream: Any) -> None:
-    """End a capture, if it has not ended, whose graph nobody wants."""
+    """End a capture that has not ended, and drop its graph."""
     _, graph = native.cuStreamEndCapture(stream)
     if graph is not None and int(graph):
         native.cuGraphDestroy(graph)

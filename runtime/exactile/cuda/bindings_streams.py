@@ -75,7 +75,7 @@ class BindingsStream:
         bindings_value(self._native, doing, self._native.cuStreamWaitEvent(self._stream, native_event(event), 0))
 
     def capture(self, work: Callable[[], Any]) -> BindingsReplay:
-        """Raises DeviceError; what ``work`` raises goes on, and nothing was captured."""
+        """Raise DeviceError; what ``work`` raises goes on, and nothing was captured."""
         self._scope.use(self)
         graph = captured(self._native, self._scope, self._stream, work)
         return BindingsReplay(self._native, self._scope, graph)
@@ -89,7 +89,7 @@ class BindingsStream:
         self._scope.release(self, self._free)
 
     def _rows(self, window: Window) -> Any:
-        """A copy of rows of which neither side is set yet."""
+        """Return a copy of rows of which neither side is set yet."""
         copy = self._native.CUDA_MEMCPY2D()
         copy.WidthInBytes = window.row_bytes
         copy.Height = window.rows
@@ -159,7 +159,7 @@ class BindingsEvent:
 
 
 def native_event(event: Event) -> Any:
-    """Raises DeviceError if ``event`` was closed, or is another binding's."""
+    """Raise DeviceError if ``event`` was closed, or is another binding's."""
     if not isinstance(event, BindingsEvent):
         raise DeviceError(f"a stream of cuda.bindings takes its own events, not {type(event).__name__}")
     return event.native

@@ -20,7 +20,7 @@ VARIABLE = "EXACTILE_CUDA_BINDING"
 
 
 def open_driver(binding: Binding = "auto") -> Driver:
-    """The CUDA driver on ``binding``; ``auto`` is the first that works.
+    """Return the CUDA driver on ``binding``; ``auto`` is the first that works.
 
     Raises DeviceError that says of each why not, and what to install; OptionError for a binding that does not exist.
     """
@@ -39,7 +39,7 @@ def open_driver(binding: Binding = "auto") -> Driver:
 
 
 def chosen_devices(driver: Driver, choice: tuple[int, ...] | Literal["all"]) -> tuple[DeviceInfo, ...]:
-    """The GPUs that ``choice`` names. Raises DeviceError if one is not there, or if there is none at all."""
+    """Return the GPUs that ``choice`` names. Raises DeviceError if one is missing, or if there is none at all."""
     devices = driver.devices()
     if not devices:
         raise DeviceError(f"no GPU is visible to the driver ({driver.name}): see nvidia-smi and CUDA_VISIBLE_DEVICES")

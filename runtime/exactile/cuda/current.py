@@ -44,7 +44,7 @@ class Current:
 
     @contextmanager
     def entered(self, context: Context) -> Iterator[None]:
-        """``context`` is current inside; may be nested. Raises DeviceError."""
+        """Yield ``context`` is current inside; may be nested. Raises DeviceError."""
         self._thread.entered.append(context)
         try:
             self._switch(context)
@@ -55,7 +55,7 @@ class Current:
         self._leave()
 
     def is_entered(self, context: Context) -> bool:
-        """Whether this thread is inside ``entered(context)``, and in no other one within that."""
+        """Return whether this thread is inside ``entered(context)``, and in no other one within that."""
         entered = self._thread.entered
         if not entered or entered[-1] is not context:
             return False

@@ -16,7 +16,7 @@ FORMS = "cpu, auto, cuda, cuda:0, cuda:0,cuda:1 or cuda:all"
 
 
 def parse_devices(text: str) -> DeviceChoice:
-    """What ``--device`` says; ``cuda`` is the first GPU. Raises OptionError."""
+    """Return what ``--device`` says; ``cuda`` is the first GPU. Raises OptionError."""
     if text in ("cpu", "auto"):
         return "cpu" if text == "cpu" else "auto"
     if text == "cuda:all":
@@ -30,12 +30,12 @@ def parse_devices(text: str) -> DeviceChoice:
 
 
 def device_at(devices: Sequence[DeviceInfo], ordinal: int) -> DeviceInfo:
-    """The GPU ``ordinal``. Raises DeviceError that lists those there are."""
+    """Return the GPU ``ordinal``. Raises DeviceError that lists those there are."""
     for device in devices:
         if device.ordinal == ordinal:
             return device
     there = ", ".join(f"cuda:{device.ordinal} ({device.name})" for device in devices) or "none"
-    raise DeviceError(f"cuda:{ordinal} was asked for, but the GPUs here are: {there}. See also CUDA_VISIBLE_DEVICES")
+    raise DeviceError(f"cuda:{ordinal} was requested, but the GPUs here are: {there}. See also CUDA_VISIBLE_DEVICES")
 
 
 def _ordinal(part: str, text: str) -> int:

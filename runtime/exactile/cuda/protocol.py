@@ -53,10 +53,10 @@ class Driver(Protocol):
         """The newest CUDA that the driver supports."""
 
     def devices(self) -> tuple[DeviceInfo, ...]:
-        """All GPUs that this process may use."""
+        """Return all GPUs that this process may use."""
 
     def open(self, ordinal: int) -> Device:
-        """The GPU ``ordinal`` with its primary context, which libraries such as TensorRT use as well."""
+        """Return the GPU ``ordinal`` with its primary context, which libraries such as TensorRT use as well."""
 
 
 class Device(Protocol):
@@ -73,10 +73,10 @@ class Device(Protocol):
         """Make the context current in this thread, until left; may be nested."""
 
     def stream(self) -> Stream:
-        """A stream that does not wait for the legacy default stream."""
+        """Return a stream that does not wait for the legacy default stream."""
 
     def event(self, *, timed: bool = False) -> Event:
-        """An event; only ``timed`` ones know when they happened."""
+        """Return an event; only ``timed`` ones know when they happened."""
 
     def close(self) -> None:
         """Wait for all its work, release what is still open, then the context."""
@@ -86,13 +86,13 @@ class DeviceMemory(Protocol):
     """Memory of one device, and host memory that it copies from and to directly."""
 
     def allocate(self, size_bytes: int) -> DeviceBuffer:
-        """Raises DeviceMemoryError."""
+        """Raise DeviceMemoryError."""
 
     def pinned(self, size_bytes: int) -> PinnedBuffer:
-        """Page-locked host memory, usable with every device. Raises DeviceMemoryError."""
+        """Return page-locked host memory, usable with every device. Raises DeviceMemoryError."""
 
     def free_bytes(self) -> int:
-        """What the device could still give now."""
+        """Return what the device could still give now."""
 
 
 class DeviceBuffer(Protocol):

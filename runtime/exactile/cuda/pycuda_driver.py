@@ -20,7 +20,7 @@ class PycudaDriver:
     """Driver on pycuda."""
 
     def __init__(self) -> None:
-        """Raises DeviceError that says what is missing."""
+        """Raise DeviceError that says what is missing."""
         self._native, self._version = _load()
         self._current = Current()
         with pycuda_calls(self._native, "starting the CUDA driver"):
@@ -116,7 +116,7 @@ class PycudaContext:
             raise failures[0]
 
     def _push_persistently(self) -> None:
-        """Once more after a failure: where it does not succeed nobody can release the context any more."""
+        """Once more after a failure: if it does not succeed, the context can no longer be released."""
         try:
             self.push()
         except DeviceError:
@@ -142,7 +142,7 @@ class PycudaContext:
 
 
 def _load() -> tuple[Any, str]:
-    """The module ``pycuda.driver`` and pycuda's version. Raises DeviceError."""
+    """Return the module ``pycuda.driver`` and pycuda's version. Raises DeviceError."""
     try:
         import pycuda
     except ImportError as error:

@@ -81,7 +81,7 @@ class PycudaStream:
         self._scope.release(self, self._free)
 
     def _rows(self, window: Window) -> Any:
-        """A copy of rows of which neither side is set yet."""
+        """Return a copy of rows of which neither side is set yet."""
         copy = self._native.Memcpy2D()
         copy.width_in_bytes = window.row_bytes
         copy.height = window.rows
@@ -145,7 +145,7 @@ class PycudaEvent:
 
 
 def native_event(event: Event) -> Any:
-    """Raises DeviceError if ``event`` was closed, or is another binding's."""
+    """Raise DeviceError if ``event`` was closed, or is another binding's."""
     if not isinstance(event, PycudaEvent):
         raise DeviceError(f"a pycuda stream takes its own events, not {type(event).__name__}")
     return event.native

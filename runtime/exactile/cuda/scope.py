@@ -51,7 +51,7 @@ class Scope:
         return self._current.entered(self._context)
 
     def require_current(self) -> None:
-        """Raises DeviceError unless this thread is inside ``current()``."""
+        """Raise DeviceError unless this thread is inside ``current()``."""
         if self._closed or not self._current.is_entered(self._context):
             state = "was closed" if self._closed else "is not current in this thread: use 'with device.current():'"
             raise DeviceError(f"{self._label} {state}")
@@ -62,13 +62,13 @@ class Scope:
             self._open[thing] = kind
 
     def require(self, thing: Closable) -> None:
-        """Raises DeviceError if ``thing`` was closed."""
+        """Raise DeviceError if ``thing`` was closed."""
         if thing not in self._open:
             kind = type(thing).__name__.removeprefix("Pycuda").removeprefix("Bindings")
             raise DeviceError(f"{kind} on {self._label} is used after it was closed")
 
     def use(self, thing: Closable) -> None:
-        """Raises DeviceError unless ``thing`` is open and its context current in this thread."""
+        """Raise DeviceError unless ``thing`` is open and its context current in this thread."""
         self.require(thing)
         self.require_current()
 
@@ -88,7 +88,7 @@ class Scope:
     def close(self) -> None:
         """Wait for all work, close everything, give the context back.
 
-        Goes on after a failure, and raises the first one in the end.
+        Continues after a failure, and raises the first one at the end.
         """
         if self._closed:
             return

@@ -9,13 +9,13 @@ from exactile.errors import DeviceError
 
 
 def check_size(size_bytes: int) -> None:
-    """Raises DeviceError unless a buffer can have this size."""
+    """Raise DeviceError unless a buffer can have this size."""
     if size_bytes < 1:
-        raise DeviceError(f"a buffer has at least one byte; {size_bytes:,} bytes were asked for")
+        raise DeviceError(f"a buffer has at least one byte; {size_bytes:,} bytes were requested")
 
 
 def check_copy(host: Bytes, device_bytes: int, window: Window | None) -> None:
-    """Raises DeviceError unless ``host`` is bytes in a row, as many as go to or come from a buffer of ``device_bytes``.
+    """Raise DeviceError unless ``host`` is bytes in a row, as many as go to or come from a buffer of ``device_bytes``.
 
     ``window``: where they lie in the buffer; None for its start.
     """

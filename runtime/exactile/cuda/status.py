@@ -33,7 +33,8 @@ OF_THE_HOST = "It is of the machine's own memory: use smaller tiles, or end othe
 
 @contextmanager
 def pycuda_calls(native: Any, doing: str, *, on_host: bool = False) -> Iterator[None]:
-    """What pycuda (``native``: its module ``pycuda.driver``) raises inside becomes DeviceError or DeviceMemoryError.
+    """Yield what pycuda (``native``: its module ``pycuda.driver``) raises inside becomes DeviceError or
+    DeviceMemoryError.
 
     ``on_host``: memory that runs out is not the GPU's.
     """
@@ -45,7 +46,7 @@ def pycuda_calls(native: Any, doing: str, *, on_host: bool = False) -> Iterator[
 
 
 def bindings_value(native: Any, doing: str, result: tuple[Any, ...], *, on_host: bool = False) -> Any:
-    """What a call of cuda.bindings (``native``: its module ``driver``) returned beside its status.
+    """Return what a call of cuda.bindings (``native``: its module ``driver``) returned beside its status.
 
     ``on_host``: memory that runs out is not the GPU's. Raises DeviceError or DeviceMemoryError if the status says so.
     """
@@ -57,7 +58,7 @@ def bindings_value(native: Any, doing: str, result: tuple[Any, ...], *, on_host:
 
 
 def out_of_memory(error: DeviceMemoryError, free_bytes: Callable[[], int]) -> DeviceMemoryError:
-    """``error``, with what was free if the driver still tells."""
+    """Return ``error``, with the free memory if the driver still reports it."""
     try:
         return DeviceMemoryError(f"{error}. Free were {free_bytes():,} bytes")
     except DeviceError:
@@ -65,7 +66,7 @@ def out_of_memory(error: DeviceMemoryError, free_bytes: Callable[[], int]) -> De
 
 
 def _words(native: Any, status: Any) -> str:
-    """The driver's description of a status, and its name."""
+    """Return the driver's description of a status, and its name."""
     found, words = native.cuGetErrorString(status)
     name = getattr(status, "name", str(status))
     return f"{words.decode()} ({name})" if found == native.CUresult.CUDA_SUCCESS and words else name

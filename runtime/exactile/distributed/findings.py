@@ -1,9 +1,9 @@
-"""What is found of the whole image before its result, by map and reduce: the same bits as on one machine.
+"""Find the statistics of the whole image before its result, by map and reduce: the same bits as on one machine.
 
 ::
 
     workers   statistics of some rows of samples, or of the feature maps of some zones
-    client    merges them in the order of one machine, and keeps what it knows for a run that is resumed
+    client    merges them in the order of one machine, and keeps them for a run that is resumed
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ from exactile.statistics import passes as readings
 from exactile.tallies import Measuring, Normalizers, Tally
 
 READ_BYTES = 1 << 30
-"""Of samples, for one piece of work: rows of the file's chunks at its edges are decoded twice."""
+"""Bytes of samples for one task: rows of the file's chunks at its edges are decoded twice."""
 
 PIECE_PX = 4096 * 4096
-"""Pixels of tiles for one piece of work: some seconds of it."""
+"""Pixels of tiles for one task: some seconds of work."""
 
 MOST_PARTIALS_BYTES = 4 << 20
-"""Of the partial statistics that a piece of work gives."""
+"""Bytes of the partial statistics that a task returns."""
 
 MOST_WAITING_BYTES = 256 << 20
-"""Of those that wait for what comes before them."""
+"""Bytes of partial statistics that wait for earlier ones."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Findings:
-    """Finds what ``session`` needs to know of ``source``; ``wish`` is what is asked of plans.
+    """Find what ``session`` needs to know of ``source``; ``wish`` is the requested plan.
 
-    ``progress`` is called with pixels done, of all readings and passes, and how many there are.
+    ``progress`` is called with the pixels done, of all readings and passes, and their total.
     """
 
     session: Session
@@ -67,12 +67,12 @@ class Findings:
         self._readings = 0 if wanted is None else readings(self.source, wanted)
 
     def check(self) -> None:
-        """Raises OptionError, PlanError where passes cannot be run over the image."""
+        """Raise OptionError, PlanError if passes cannot run over the image."""
         with closing(self.session.measured_image(self.source).passes(self.wish)) as passes:
             passes.check()
 
     def normalizers(self) -> Normalizers:
-        """Offset and scale of the samples. Raises SourceError, ClusterError, CancelledError."""
+        """Return offset and scale of the samples. Raises SourceError, ClusterError, CancelledError."""
         wanted = self.model.contract.image.statistics
         assert wanted is not None
         self.session.measured_image(self.source).planner.check_source(self.source)
@@ -82,7 +82,7 @@ class Findings:
         return measuring.normalizers()
 
     def statistics(self, plan: Plan, constants: Constants, found: Found, keeping: Keeping) -> Found:
-        """``found`` with the statistics of all levels; ``plan`` is that of the result.
+        """Return ``found`` with the statistics of all levels; ``plan`` is that of the result.
 
         Raises BudgetError, PlanError, SinkError, ClusterError, CancelledError.
         """
@@ -98,7 +98,7 @@ class Findings:
         return found
 
     def _tally(self, tally: Tally) -> None:
-        """One reading of the image; where it counts, parts are merged in the order of its rows."""
+        """Read the image once; where the order matters, parts are merged in the order of its rows."""
         rows = block_rows(self.source)
         image_bytes = self.source.height * self.source.width * self.source.channels * self.source.dtype.itemsize
         step = max(1, rows * READ_BYTES // max(1, image_bytes))
@@ -150,7 +150,7 @@ class Findings:
         return max(1, min(by_time, MOST_PARTIALS_BYTES // (8 * merged.numbers)))
 
     def _pieces(self, whole: TilePlan, zones: int, done: int) -> Iterator[tuple[Zones]]:
-        """Those that hold zones beyond the first that are ``done``."""
+        """Yield the pieces with zones beyond the first that are ``done``."""
         return ((piece,) for piece in zones_of(whole, zones) if piece.first(whole) + len(piece) > done)
 
     def _advance(self, pixels: int) -> None:

@@ -1,4 +1,4 @@
-"""What a worker needs to know of an image, and of each kind of work on it."""
+"""Plain data that describes an image to a worker, and about each kind of work on it."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from exactile.tallies import Normalizers
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One image and what computes it, as plain data: what a worker keeps open between pieces of work.
+    """One image and what computes it, as plain data: what a worker keeps open between tasks.
 
-    ``image`` and ``processor`` are the identities that a worker must find: what else it reads, or computes with, would
-    give other bytes.
+    ``image`` and ``processor`` are the identities that a worker must find; another image, or another engine, would give
+    other bytes.
     """
 
     key: str
@@ -63,11 +63,11 @@ class BlockWork:
     target: SharedZarr
 
     def part(self, plan: Plan, box: Box) -> Plan:
-        """What of ``plan`` gives ``box``."""
+        """Return the part of ``plan`` that gives ``box``."""
         return part_of(self.in_blocks(plan), box)
 
     def in_blocks(self, plan: Plan) -> Plan:
-        """``plan``, in tiles that end with blocks where these are not asked for."""
+        """Return ``plan``, in tiles that end with blocks unless a tile was requested."""
         return fitted(plan, self.target.edge) if self.fitted and isinstance(plan, TilePlan) else plan
 
 
@@ -80,7 +80,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImagesWork:
-    """What is asked of each of many images; ``sink_options`` are those of ``open_sink``."""
+    """The options for each of many images; ``sink_options`` are those of ``open_sink``."""
 
     request: Request
     sink_options: Mapping[str, Any]
@@ -88,9 +88,9 @@ class ImagesWork:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OneImage:
-    """One of them, which one worker runs. ``image`` and ``processor`` are the identities that it must find.
+    """One of many images, run by one worker. ``image`` and ``processor`` are the identities that it must find.
 
-    ``asked`` is what its record is compared with.
+    Its record is compared with ``asked``.
     """
 
     address: str
@@ -102,7 +102,7 @@ class OneImage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelWork:
-    """The model of some of them; ``key`` names it."""
+    """The model of some of the images; ``key`` names it."""
 
     key: str
     model: DeployedModel
@@ -110,7 +110,7 @@ class ModelWork:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageReport:
-    """What a worker says of an image that it ran; ``record`` is what was run."""
+    """A worker's report on an image; ``record`` is what was run."""
 
     summary: Summary
     record: Mapping[str, Any]
@@ -120,7 +120,7 @@ class ImageReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockReport:
-    """What a worker says of a block that it wrote; ``machine`` is what computed it."""
+    """A worker's report on a block that it wrote; ``machine`` is what computed it."""
 
     number: int
     worker: str

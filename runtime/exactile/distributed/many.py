@@ -1,4 +1,4 @@
-"""Many images on a cluster: a small one is run by one worker, a large one in blocks by all of them."""
+"""Run many images on a cluster: a small one by one worker, a large one in blocks by all of them."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ if TYPE_CHECKING:
     from distributed import Client, Future
 
 LARGE_SIDE_BY_SIDE = 2
-"""Images in blocks: while the last blocks of one are computed, those of the next are begun."""
+"""Number of images in blocks: while the last blocks of one are computed, those of the next begin."""
 
 ModelOf = Callable[[Source], DeployedModel]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageOutcome:
-    """What became of ``image``: a summary, an error, or neither where an earlier run had completed it.
+    """The outcome of ``image``: a summary, an error, or neither if an earlier run had completed it.
 
-    ``worker`` is that of an image which one worker ran.
+    ``worker`` is the worker of an image that one worker ran.
     """
 
     image: str
@@ -56,7 +56,7 @@ class ImageOutcome:
     worker: str = ""
 
     def told(self, model: str) -> dict[str, Any]:
-        """As plain data; ``model`` is its name."""
+        """Return it as plain data; ``model`` is its name."""
         about = {"image": self.image, "output": str(self.target)}
         if self.error is not None:
             return {**about, "error": str(self.error)}
@@ -81,15 +81,16 @@ def segment_many(
     overwrite: bool = False,
     **request: Any,
 ) -> ManySegmentations:
-    """Segment ``images``, pairs of an image and its target, on the workers of ``client``; returns at once.
+    """Segment ``images``, pairs of an image and its target, on the workers of ``client``; return at once.
 
-    The ``ManySegmentations`` gives what became of each, nearly in order: one that fails does not end the others.
-    ``model`` is that of all, or gives that of an image. An image that is larger than a block, and whose target is a
-    Zarr, is run in blocks; any other one by one worker, into a file of any kind. Beside each result ``TARGET.json``
-    says what made it; ``name`` is the model's there (default: its own). With ``resume``, what such a file says is
-    complete is left, and what is unfinished is resumed. Further options are those of ``segment``.
+    The ``ManySegmentations`` yields the outcome of each, nearly in order: a failure does not stop the others. ``model``
+    is the model of all, or a function that returns that of an image. An image that is larger than a block, and whose
+    target is a Zarr, runs in blocks; any other on one worker, into a file of any kind. Beside each result
+    ``TARGET.json`` records what made it; ``name`` is the model's there (default: its own). With ``resume``, images that
+    such a file records as complete are skipped, and unfinished ones are resumed. Further options are those of
+    ``segment``.
 
-    Raises OptionError; what else fails is told of the image.
+    Raises OptionError; other errors are in the outcome of the image.
     """
     output = OutputRequest(block=block, compression=compression, pyramid=pyramid, label=label, overwrite=overwrite)
     model_of = model if callable(model) else lambda _source: model
@@ -98,7 +99,7 @@ def segment_many(
 
 
 class ManySegmentations:
-    """Runs under way on a cluster. Iterate over it for an ``ImageOutcome`` of each image."""
+    """Runs in progress on a cluster. Iterate over it for an ``ImageOutcome`` of each image."""
 
     def __init__(
         self,
@@ -126,15 +127,15 @@ class ManySegmentations:
         self._thread.start()
 
     def __iter__(self) -> Iterator[ImageOutcome]:
-        """Raises ClusterError where the cluster is gone, CancelledError."""
+        """Raise ClusterError if the cluster is gone, CancelledError."""
         while isinstance(found := self._outcomes.get(), ImageOutcome):
             yield found
-        self._outcomes.put(found)  # for whoever asks again
+        self._outcomes.put(found)  # for later calls
         if found is not None:
             raise found
 
     def cancel(self) -> None:
-        """End all, and wait for that; what is done is kept for ``resume``."""
+        """Cancel all images, and wait for that; finished parts are kept for ``resume``."""
         self._stop.set()
         self._thread.join()
 
@@ -148,7 +149,7 @@ class ManySegmentations:
         failure: BaseException | None = None
         try:
             self._run_small()
-        except BaseException as error:  # noqa: BLE001 -- raised where outcomes are taken
+        except BaseException as error:  # noqa: BLE001 -- raised when outcomes are taken
             failure = error
             self._stop.set()
         for _ in in_blocks:
@@ -162,7 +163,7 @@ class ManySegmentations:
         self._outcomes.put(failure)
 
     def _run_small(self) -> None:
-        """Open all images in their order, and run those that are for one worker."""
+        """Open all images in order, and run those that one worker can run."""
         tasks = Tasks(self._client, Batch(key=secrets.token_hex(8)), self._stop, resource=self._request.resource)
         try:
             tasks.wait_for_workers()
@@ -178,7 +179,7 @@ class ManySegmentations:
         for number, (address, target) in enumerate(self._images):
             try:
                 found = self._looked_at(address, target)
-            except Exception as error:  # noqa: BLE001 -- whatever it is, the other images go on
+            except Exception as error:  # noqa: BLE001 -- whatever it is, the other images continue
                 self._tell(ImageOutcome(image=address, target=target, error=error))
                 continue
             if found is None:
@@ -197,9 +198,9 @@ class ManySegmentations:
                 yield one, found.model.sent(tasks)
 
     def _looked_at(self, address: str, target: Path) -> _Image | None:
-        """What there is to run; None where an earlier run has completed it.
+        """Return what there is to run; None if an earlier run has completed it.
 
-        Raises SourceError, OutputExistsError, ResumeError, and what the model is refused for.
+        Raises SourceError, OutputExistsError, ResumeError, and the refusals of the model.
         """
         request = self._request
         source = open_source(address, **request.source_options)
@@ -227,11 +228,11 @@ class ManySegmentations:
             source.close()
 
     def _begin(self, image: _Image) -> None:
-        """Say beside the result what is being run. Raises SinkError."""
+        """Write beside the result what is being run. Raises SinkError."""
         write_record(pending_path(image.target), {"run": image.asked, "versions": versions()})
 
     def _model(self, model: DeployedModel) -> _Model:
-        """With a session that is asked what computes it."""
+        """Return the model with a session, which is asked what computes it."""
         if id(model) not in self._models:
             self._models[id(model)] = _Model(model=model, session=self._request.planning_session(model))
         return self._models[id(model)]
@@ -241,7 +242,7 @@ class ManySegmentations:
         return zarr_target(image.target) and max(image.size) > self._output.block and not obstacles
 
     def _run_large(self) -> None:
-        """Images in blocks, one after the other."""
+        """Run images in blocks, one after the other."""
         while (found := self._large.get()) is not None:
             number, image = found
             if self._stop.is_set():
@@ -250,7 +251,7 @@ class ManySegmentations:
             try:
                 self._begin(image)
                 summary = self._in_blocks(number, image)
-            except Exception as error:  # noqa: BLE001 -- whatever it is, the other images go on
+            except Exception as error:  # noqa: BLE001 -- whatever it is, the other images continue
                 outcome = replace(outcome, error=error)
             else:
                 outcome, record = replace(outcome, summary=summary), {**summary.record, **image.asked}
@@ -284,7 +285,7 @@ class ManySegmentations:
         self._finish(outcome, record)
 
     def _finish(self, outcome: ImageOutcome, record: Mapping[str, Any]) -> None:
-        """Write the record, and tell; an image whose record cannot be written has failed."""
+        """Write the record, and report the outcome; an image whose record cannot be written has failed."""
         target = outcome.target
         try:
             if outcome.error is None:
@@ -303,7 +304,7 @@ class ManySegmentations:
 
 @dataclass(slots=True, kw_only=True)
 class _Model:
-    """A model, a session that plans with it, and it as a result on the cluster, once it was sent."""
+    """A model, a session that plans with it, and a future for it on the cluster, once it was sent."""
 
     model: DeployedModel
     session: Session
@@ -318,7 +319,7 @@ class _Model:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Image:
-    """One that is to be run. ``size`` is (height, width)."""
+    """An image to run. ``size`` is (height, width)."""
 
     address: str
     target: Path

@@ -1,4 +1,4 @@
-"""Before the blocks of an image are run: its plan, what is found of the whole image, and the Zarr."""
+"""Prepare the blocks of an image: its plan, the statistics of the whole image, and the Zarr."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preparation:
-    """Of the image at ``address``, open as ``source``; ``session`` plans."""
+    """Preparation of the image at ``address``, open as ``source``; ``session`` plans."""
 
     model: DeployedModel
     address: str
@@ -52,7 +52,7 @@ class Preparation:
     measuring: Callable[[int, int], None]
 
     def job(self) -> Job:
-        """What workers keep open."""
+        """Return what workers keep open."""
         return Job(
             key=secrets.token_hex(8),
             model=self.model,
@@ -63,7 +63,7 @@ class Preparation:
         )
 
     def prepared(self, tasks: Tasks) -> Prepared:
-        """Plan, find statistics of the whole image, and begin the Zarr."""
+        """Plan, find statistics of the whole image, and create the Zarr."""
         request, sink, session, source = self.request, self.sink, self.session, self.source
         check_source_kept(source, sink)
         wish, asked = request.wish, request.asked(self.model, source, session.processor_identity)
@@ -103,13 +103,13 @@ class Preparation:
 
     @property
     def _searched(self) -> DeployedModel:
-        """The model, without passes where their statistics are given."""
+        """Return the model, without passes if their statistics are given."""
         return self.model if self.request.statistics is None else replace(self.model, levels=())
 
     def _found(
         self, findings: Findings, asked: Mapping[str, Any], plan: Plan, earlier: Earlier | None
     ) -> tuple[Normalizers | None, FixedStatistics | None]:
-        """Statistics of the samples, and of feature maps; what an earlier run found is not found again."""
+        """Return statistics of the samples, and of feature maps; those of an earlier run are reused."""
         image, model = self.model.contract.image, self._searched
         normalizers = None
         if earlier is not None:
@@ -130,7 +130,9 @@ class Preparation:
         return normalizers, _fixed(model, found, plan, self.address)
 
     def _without_halo_twice(self, plan: TilePlan) -> TilePlan:
-        """``plan``, or the next larger tile that fits the blocks, where this computes less and the memory allows it."""
+        """Return ``plan``, or the next larger tile that fits the blocks, if this computes less and the memory allows
+        it.
+        """
         sink, border, session, source = self.sink, self.request.border, self.session, self.source
         edge = sink.edge(session.result_spec(plan, source))
         with suppress(PlanError):
@@ -145,12 +147,12 @@ class Preparation:
 
 
 def _shape_of(plan: Plan) -> tuple[int, int]:
-    """As a wish says it."""
+    """Return the shape of a plan, as a wish states it."""
     return (plan.rows, plan.x.tile) if isinstance(plan, StripPlan) else plan.tile_shape
 
 
 def _fixed(model: DeployedModel, found: Found, plan: Plan, image: str) -> FixedStatistics:
-    """What workers take for statistics of the image. Raises OptionError where a statistic is not a finite number."""
+    """Return the statistics of the image for workers. Raises OptionError if one is not a finite number."""
     return FixedStatistics(
         values=found.statistics,
         model=model.contract.model_name,

@@ -1,4 +1,4 @@
-"""What is asked of images on a cluster, as plain data; ``exactile.distributed.segment`` says what each means."""
+"""The request for images on a cluster, as plain data; ``exactile.distributed.segment`` documents each option."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from exactile.session import Session
 from exactile.sources.protocol import Source
 
 GPU_RESOURCE = "GPU"
-"""As workers with one are told to say: ``dask worker --resources GPU=1``."""
+"""The resource that workers with a GPU declare: ``dask worker --resources GPU=1``."""
 
 BLOCK_PX = 4096
 """Edge of a block: some seconds of work, and three levels of a pyramid."""
@@ -24,9 +24,9 @@ BLOCK_PX = 4096
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What is asked of the run; ``memory_bytes``, ``threads``, ``engine`` and the device are those of each worker.
+    """The options of the run; ``memory_bytes``, ``threads``, ``engine`` and the device are those of each worker.
 
-    ``device`` is ``cpu``, or as of ``Session``; ``cuda:0`` is the first GPU that a worker sees.
+    ``device`` is ``cpu``, or as for ``Session``; ``cuda:0`` is the first GPU that a worker sees.
     """
 
     source_options: Mapping[str, Any] = field(default_factory=dict)
@@ -47,7 +47,7 @@ class Request:
     def __post_init__(self) -> None:
         if self.device == "auto":
             raise OptionError(
-                "--device auto could be another one on each worker. What to do: give cpu, or cuda:0, the first GPU "
+                "--device auto could be different on each worker. What to do: give cpu, or cuda:0, the first GPU "
                 "that a worker sees"
             )
         if self.plan == "whole":
@@ -55,7 +55,7 @@ class Request:
 
     @property
     def resource(self) -> str | None:
-        """What of Dask's resources a worker must have, where any has it."""
+        """The resource that a worker must have, if any worker has it."""
         return None if self.device == "cpu" else GPU_RESOURCE
 
     @property
@@ -64,7 +64,7 @@ class Request:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """Those of ``Session.image_run``, as ``exactile run`` gives them without a cluster."""
+        """The options of ``Session.image_run``, as ``exactile run`` gives them without a cluster."""
         return {
             "on_corrupt": self.source_options.get("on_corrupt", "fail"),
             "corrupt_value": self.source_options.get("corrupt_value"),
@@ -72,7 +72,7 @@ class Request:
         }
 
     def asked(self, model: DeployedModel, source: Source, processor: Mapping[str, Any]) -> dict[str, Any]:
-        """What is asked of ``source``, for its record: as of ``ImageRun.asked``."""
+        """Return the request for ``source``, for its record: as of ``ImageRun.asked``."""
         arguments = self.arguments
         if self.nodata_label is not None:
             arguments["nodata_label"] = self.nodata_label
@@ -81,7 +81,7 @@ class Request:
         return asked_record(model, source, self.wish, arguments, processor)
 
     def planning_session(self, model: DeployedModel) -> Session:
-        """The client's. Raises DeviceError where it has no GPU to plan for."""
+        """Return the client's processor. Raises DeviceError if it has no GPU to plan for."""
         try:
             return self.session(model)
         except DeviceError as error:
@@ -91,7 +91,7 @@ class Request:
             ) from error
 
     def session(self, model: DeployedModel, *, keep_engine: bool = False) -> Session:
-        """What computes in a worker, or plans."""
+        """Return a session that computes in a worker, or plans."""
         return Session(
             model,
             memory_bytes=self.memory_bytes,
@@ -105,7 +105,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputRequest:
-    """What is asked of results."""
+    """Return the request for results."""
 
     block: int = BLOCK_PX
     compression: str | None = None

@@ -1,4 +1,4 @@
-"""The client's side: plan, make the Zarr, submit blocks, keep account of them, name the Zarr."""
+"""The client's side: plan, create the Zarr, submit blocks, keep a journal of them, rename the Zarr."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]
 
 CHUNKS_PER_TASK = 64
-"""Of the upper levels of a pyramid."""
+"""Chunks of the upper levels of a pyramid for one task."""
 
 
 def untold(_done: int, _total: int) -> None:
-    """Nobody wants to know."""
+    """Ignore progress."""
 
 
 def address_of(image: str | PathLike[str]) -> str:
-    """As workers find it."""
+    """Return the path as workers find it."""
     return str(image) if "://" in str(image) else os.path.abspath(image)  # noqa: PTH100 -- links are kept
 
 
@@ -64,17 +64,16 @@ def segment(
 
     ``image`` and ``target`` are paths that all workers and this process see under the same name. Returns at once:
     ``Segmentation.result`` waits. ``block`` is the edge of a block in result pixels, rounded up to the tile of the Zarr
-    by a power of two. Further options, as of ``Session.segment``: ``plan``, ``tile``, ``border``, ``nodata``,
-    ``nodata_label``, ``statistics``, ``resume``; ``source_options``, those of ``open_source``; of each worker
+    times a power of two. Further options, as for ``Session.segment``: ``plan``, ``tile``, ``border``, ``nodata``,
+    ``nodata_label``, ``statistics``, ``resume``; ``source_options``, those of ``open_source``; for each worker
     ``memory_bytes``, ``threads``, ``engine``, ``device_memory_bytes`` and ``device``: ``cpu`` by default, or
-    ``cuda:0``, the first GPU that it sees; ``progress``, called with pixels done and in all, ``measuring`` with
-    pixels done and in all of what is found before the result. Of several images, those with a higher ``priority`` are
-    run first. With ``mixed``, workers may have other versions and processors than this process, and the last digits of
-    scores differ.
+    ``cuda:0``, the first GPU that it sees; ``progress``, called with the pixels done and their total, ``measuring``
+    with the same for statistics found before the result. Of several images, those with a higher ``priority`` run first.
+    With ``mixed``, workers may have other versions and processors than this process, and the last digits of scores
+    differ.
 
-    Statistics of the whole image are found by the workers, too: of its samples, where the model normalises by them, and
-    of feature maps, in passes that each begin at the image. Raises OptionError; what else fails is raised by
-    ``result``.
+    Workers also find the statistics of the whole image: of its samples, if the model normalises by them, and of feature
+    maps, in passes that each begin at the image. Raises OptionError; other errors are raised by ``result``.
     """
     sink = SharedZarrSink(
         target, edge=block, label=label, compression=compression or "zstd", pyramid=pyramid, overwrite=overwrite,
@@ -87,7 +86,7 @@ def segment(
 
 
 class Segmentation:
-    """A run on a cluster, under way from the moment that it is made. Several may share a client."""
+    """A run on a cluster, in progress from its creation. Several may share a client."""
 
     def __init__(
         self,
@@ -121,7 +120,7 @@ class Segmentation:
 
     @property
     def done(self) -> bool:
-        """Whether it has ended, well or not."""
+        """Whether it has ended, successfully or not."""
         return not self._thread.is_alive()
 
     @property
@@ -130,7 +129,9 @@ class Segmentation:
         return self._sink.keeps
 
     def result(self, timeout: float | None = None) -> ClusterSummary:
-        """Wait for the end. Raises what went wrong, and TimeoutError where it goes on after ``timeout`` seconds."""
+        """Wait for the end. Raises the error of the run, and TimeoutError if it still runs after
+        ``timeout`` seconds.
+        """
         self._thread.join(timeout)
         if self._thread.is_alive():
             raise TimeoutError(f"{self._image} is still being segmented")
@@ -140,7 +141,9 @@ class Segmentation:
         return self._summary
 
     def cancel(self) -> None:
-        """End it, and wait for that; what is done is kept for ``resume``. ``result`` raises CancelledError."""
+        """Cancel the run, and wait for that; finished blocks are kept for ``resume``. ``result`` raises
+        CancelledError.
+        """
         self._stop.set()
         self._thread.join()
 
@@ -206,7 +209,7 @@ class Segmentation:
         )
 
     def _blocks(self, tasks: Tasks, work: BlockWork) -> _Account:
-        """Run those that are left, then make the upper levels of the pyramid."""
+        """Run the blocks that are left, then write the upper levels of the pyramid."""
         sink, target = self._sink, work.target
         kept = frozenset(number for number in range(target.count) if sink.is_done(target.box(number)))
         account = _Account(
@@ -226,7 +229,7 @@ class Segmentation:
 
 @dataclass(slots=True, kw_only=True)
 class _Account:
-    """What reports add up to."""
+    """Sum up the reports."""
 
     kept_px: int
     total_px: int
@@ -255,6 +258,6 @@ class _Account:
 
 
 def _chunks(target: SharedZarr, level: int) -> Iterator[tuple[int, range]]:
-    """Those of ``level``, in pieces of work."""
+    """Return the chunks of ``level``, by task."""
     count = target.grids[level].count
     return ((level, range(at, min(at + CHUNKS_PER_TASK, count))) for at in range(0, count, CHUNKS_PER_TASK))

@@ -1,4 +1,4 @@
-"""What a run of one image on a cluster did."""
+"""The summary of a run of one image on a cluster."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from exactile.stored_values import NO_NAN, NanReport
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterSummary:
-    """What a run on a cluster did. ``workers``: blocks by worker; ``again``: pieces that were run more than once.
+    """What a run on a cluster did. ``workers``: blocks by worker; ``again``: tasks that ran more than once.
 
-    ``shape`` is the tile, or strip rows and band width; ``kept_pixels`` were there from an earlier run. ``machines``
-    are what computed, by worker, as plain data: versions and kind of processor. ``record`` is what was run, ``spec``
-    what the result is.
+    ``shape`` is the tile, or strip rows and band width; ``kept_pixels`` are from an earlier run. ``machines`` are what
+    computed, by worker, as plain data: versions and kind of processor. ``record`` is what was run, ``spec`` what the
+    result is.
     """
 
     plan: str
@@ -46,7 +46,7 @@ class ClusterSummary:
         return self.wanted_pixels / 1e6 / max(self.seconds, 1e-9)
 
     def told(self, *, model: str, image: str, target: Path) -> dict[str, Any]:
-        """As plain data, as of other runs as far as it is known; sizes are [height, width]."""
+        """Return it as plain data, like other runs as far as it is known; sizes are [height, width]."""
         return {
             "model": model,
             "image": shown_name(image),

@@ -1,9 +1,9 @@
-"""Tasks of one run on a Dask cluster: submitted a few at a time, run again where another worker may succeed.
+"""Tasks of one run on a Dask cluster: submitted a few at a time, and run again if another worker may succeed.
 
 ::
 
     pieces    | done | done | runs | done | runs | submitted | not yet submitted ...
-                               ^ on a slow worker: one with nothing to do runs it, too, and the first result counts
+                              ^ on a slow worker: an idle one runs it as well, and the first result counts
 """
 
 from __future__ import annotations
@@ -27,53 +27,55 @@ if TYPE_CHECKING:
     from distributed import Client, Future
 
 MOST_TRIES = 4
-"""Of a piece whose worker could not read or write; each may be on another worker."""
+"""Attempts for a piece whose worker could not read or write; each may be on another worker."""
 
 AHEAD = 2
 """Pieces that are submitted for each thread of the cluster: one that runs, and one that waits there."""
 
 MOST_AHEAD = 16
-"""Pieces for each thread of the cluster that may be done before the first that is not: their results wait for it."""
+"""Pieces per thread of the cluster that may be finished before the first unfinished one: their results wait for it."""
 
 SLOW_S = 30.0
 SLOW_TIMES = 4.0
-"""A piece is given to another worker, too, when it has taken so long, and so many times what others take."""
+"""A piece is also given to another worker after this time, and after this multiple of the time of others."""
 
 UNKNOWN_TIMES = 10
-"""Where no other has ended yet: so many times the shortest time."""
+"""If no other has ended yet: this multiple of the shortest time."""
 
 REMEMBERED = 100
-"""Pieces whose seconds are remembered: those that were submitted once."""
+"""Pieces whose times are remembered: those that were submitted once."""
 
 WORKERS_S = 60.0
-"""How long the first worker is waited for."""
+"""Time to wait for the first worker."""
 
 LOST = "the scheduler was lost, or cancelled a task. What to do: run it again with --resume"
 
 KILLED = "KilledWorker"
-"""What Dask raises for a task whose workers were killed."""
+"""The name of Dask's exception for a task whose workers were killed."""
 
 POLL_S = 0.2
 
 FETCH_S = 30.0
-"""How long a worker may take to give the result of a piece."""
+"""Time for a worker to return the result of a piece."""
 
 SHARE_S, SHARE_TRIES = 30.0, 3
-"""How long all workers may take to get what they share, before the first of them begin; and how often it is tried."""
+"""Time for all workers to get the shared data, before the first of them begins; and the number of attempts."""
 
 TELL_S = 5.0
-"""How long all workers may take to hear that an image was cancelled."""
+"""Time for all workers to hear that an image was cancelled."""
 
 CANCEL_S = 60.0
-"""How long a piece that was cancelled is waited for: it ends with its tile."""
+"""Time to wait for a cancelled piece: it ends with its tile."""
 
 Work = Callable[..., Any]
-"""``exactile.distributed.worker`` has them: called with the job, what all pieces share, and the piece."""
+"""A function of ``exactile.distributed.worker``, called with the job, the shared data of all pieces,
+and the piece.
+"""
 
 
 @dataclass(slots=True, eq=False)
 class _Piece:
-    """One of them: the tasks that may give its result, when the first of these was submitted, where it has failed."""
+    """A piece: the tasks that may return its result, when the first of these was submitted, where it has failed."""
 
     index: int
     arguments: tuple[Any, ...]
@@ -111,7 +113,7 @@ class Tasks:
         self.again = 0
 
     def wait_for_workers(self) -> None:
-        """Raises ClusterError where there are none, CancelledError."""
+        """Raise ClusterError if there are no workers, CancelledError."""
         end = time.monotonic() + WORKERS_S
         while not self._workers.threads:
             self._check()
@@ -123,9 +125,9 @@ class Tasks:
             time.sleep(POLL_S)
 
     def share(self, name: str, shared: Any) -> Future:
-        """``shared``, sent to each worker once.
+        """Return ``shared``, sent to each worker once.
 
-        To all of them now: Dask prefers workers that have what a task needs, so that others would get none.
+        It is sent to all of them now: Dask prefers workers that hold a task's data, so that others would get no tasks.
         """
         from distributed import wait
         from distributed.client import FuturesCancelledError
@@ -135,7 +137,7 @@ class Tasks:
             try:
                 wait([sent], timeout=SHARE_S)
                 break
-            except TimeoutError:  # it may have come to a worker that stalls
+            except TimeoutError:  # it may have gone to a worker that stalls
                 self._check()
                 sent = self._sent(name, shared, self._workers.free((), self._abandoned))
             except FuturesCancelledError as error:
@@ -149,7 +151,7 @@ class Tasks:
         return sent
 
     def _sent(self, name: str, shared: Any, workers: list[str] | None = None) -> Future:
-        """A task whose result is ``shared``, on one of ``workers``, if they are given."""
+        """Return a future for ``shared``, on ``workers``, if given."""
         self._copies += 1
         key = f"exactile-{name}-{self._job.key}-{self._copies}"
         with warnings.catch_warnings():  # large weights are meant to be sent
@@ -165,10 +167,10 @@ class Tasks:
         keep_going: bool = False,
         ahead: int | None = None,
     ) -> Iterator[tuple[tuple[Any, ...], Any]]:
-        """Have ``work(job, shared, *piece)`` done for each of ``pieces``; each with what it gave, as they come.
+        """Run ``work(job, shared, *piece)`` for each of ``pieces``; yield each piece with its result, as they complete.
 
         They come nearly in order: at most ``ahead`` are done before the first that is not (default: by the size of the
-        cluster). With ``keep_going``, for pieces of any size that two workers cannot do at once, one that fails gives
+        cluster). With ``keep_going``, for pieces of any size that two workers cannot run at once, a failed piece yields
         its error, and a slow one is waited for. Raises ClusterError, CancelledError.
         """
         self._runs += 1
@@ -200,7 +202,7 @@ class Tasks:
                     yield piece.arguments, result
 
     def _some_ended(self) -> bool:
-        """Wait for a moment until a task ends. Raises ClusterError, CancelledError."""
+        """Wait briefly until a task ends. Raises ClusterError, CancelledError."""
         from distributed import wait
         from distributed.client import FuturesCancelledError
 
@@ -215,12 +217,12 @@ class Tasks:
         return ended
 
     def end(self) -> None:
-        """Have slow workers stop what others have done for them."""
+        """Stop slow workers from computing what others have finished."""
         if self._abandoned:
             self._tell_workers()
 
     def cancel(self) -> None:
-        """Drop what waits, and wait until nothing of the image is written any more."""
+        """Drop waiting pieces, and wait until nothing of the image is being written."""
         self._tell_workers()
         end = time.monotonic() + CANCEL_S
         for future in self._futures():
@@ -229,7 +231,7 @@ class Tasks:
         self._running.clear()
 
     def _tell_workers(self) -> None:
-        """Have them end what they do for the image; one that does not answer is not waited for long."""
+        """Make workers stop their work on the image; one that does not answer is not waited for long."""
 
         def tell() -> None:
             with suppress(Exception):  # a scheduler that is gone has no workers either
@@ -238,7 +240,9 @@ class Tasks:
         in_time(tell, "exactile-cancel", TELL_S)
 
     def _results(self) -> dict[Future, Any] | None:
-        """Those of all tasks that have ended well, fetched at once; None where a worker does not give its own."""
+        """Return the results of all tasks that have succeeded, fetched at once; None if a worker does not return its
+        own.
+        """
         done = [future for future in self._futures() if future.status == "finished"]
 
         async def fetch() -> Any:
@@ -246,17 +250,17 @@ class Tasks:
 
         try:
             return dict(zip(done, self._client.sync(fetch, callback_timeout=FETCH_S), strict=True))
-        except Exception:  # noqa: BLE001 -- then each is asked for by itself, and tells what is wrong with it
+        except Exception:  # noqa: BLE001 -- then each is asked separately, and reports what is wrong with it
             return None
 
     def _looked_at(self, piece: _Piece, work: Work, fetched: Mapping[Future, Any] | None) -> tuple[bool, Any]:
-        """Whether it is done, and what it gave; submitted again where it failed and may succeed."""
+        """Return whether it is done, and its result; submit it again if it failed and may succeed."""
         for future in list(piece.futures):
             status = future.status
-            if status in {"pending", "lost"}:  # also what a task gave that is lost with its worker: it is run again
+            if status in {"pending", "lost"}:  # also a result that is lost with its worker: it is computed again
                 continue
             if status == "finished" and fetched is not None:
-                if future not in fetched:  # it ended just now: next time
+                if future not in fetched:  # it ended in the meantime: next time
                     continue
                 result, error = fetched[future], None
             else:
@@ -280,13 +284,13 @@ class Tasks:
         return False, None
 
     def _abandon(self, futures: list[Future]) -> None:
-        """Another worker was faster."""
+        """Forget a task that another worker has overtaken."""
         for future in futures:
             self._abandoned.add(future.key)
             future.release()
 
     def _submit_more(self, left: Iterator[tuple[int, tuple[Any, ...]]], work: Work) -> bool:
-        """Whether nothing is left."""
+        """Return whether nothing is left."""
         while self._may_submit():
             index, arguments = next(left, (-1, ()))
             if index < 0:
@@ -308,13 +312,13 @@ class Tasks:
                 pure=False,
                 priority=self._priority,
                 workers=workers,
-                allow_other_workers=workers is not None and self._workers.allows_others,  # should all of these end
+                allow_other_workers=workers is not None and self._workers.allows_others,  # in case all of these end
             )
         )
         piece.tries += 1
 
     def _take_over_slow(self, work: Work, shared: Any) -> None:
-        """Give what a worker is slow with to one that has nothing to do, too."""
+        """Also give the pieces of slow workers to idle ones."""
         usual_s = SLOW_TIMES * statistics.median(self._seconds) if self._seconds else UNKNOWN_TIMES * SLOW_S
         allowed_s, now = max(SLOW_S, usual_s), time.monotonic()
         slow = [
@@ -326,7 +330,7 @@ class Tasks:
         free = self._workers.free(keys, self._abandoned) if slow else []
         if not free:
             return
-        # What pieces share, these and those to come, may lie on the worker that does not answer.
+        # The shared data of pieces, these and later ones, may lie on the worker that does not answer.
         self._given, self._sent_now = self._sent("run", self._job, free), self._sent("again", shared, free)
         for piece in slow:
             self.again += 1
@@ -352,14 +356,14 @@ class Tasks:
 
 
 def in_time(work: Callable[[], None], name: str, seconds: float) -> None:
-    """Have ``work`` done in a thread, and do not wait for longer than ``seconds``."""
+    """Run ``work`` in a thread, and wait at most ``seconds``."""
     thread = threading.Thread(target=work, name=name, daemon=True)
     thread.start()
     thread.join(seconds)
 
 
 def _outcome_of(future: Future, status: str) -> tuple[Any, BaseException | None]:
-    """What a task that had ``status`` gave, or what went wrong with it."""
+    """Return the result of a task with ``status``, or its error."""
     from distributed.client import FuturesCancelledError
 
     if status == "finished":
@@ -375,19 +379,21 @@ def _outcome_of(future: Future, status: str) -> tuple[Any, BaseException | None]
 
 
 def _may_succeed(error: BaseException) -> bool:
-    """Whether a task that ended so is to be run again. Dask itself does so where a worker was killed, a few times."""
+    """Return whether to run a task that ended so again. Dask itself does so if a worker was
+    killed, a few times.
+    """
     if isinstance(error, ExactileError):
         return isinstance(error, ClusterError) and error.again
     return type(error).__name__ != KILLED
 
 
 def _as_cluster_error(error: BaseException) -> BaseException:
-    """An error of ours, as it is; another, as one that says that a worker failed."""
+    """Return an error of ours unchanged; another as one that says that a worker failed."""
     if isinstance(error, ExactileError):
         return error
     if type(error).__name__ == KILLED:
         return ClusterError(
-            f"a piece of work was begun again and again, and each worker ended with it ({error}). What to do: look at "
+            f"a piece of work was started several times, and each worker ended with it ({error}). What to do: look at "
             "the workers' logs; where the system ends them for their memory, give --memory, that of each worker, or "
             "fewer workers on a machine"
         )

@@ -1,4 +1,4 @@
-"""What a worker does: open source and engine once for an image, then work on pieces of it, one at a time."""
+"""The worker's side: open source and engine once for an image, then work on its pieces, one at a time."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ from exactile.statistics import take_blocks
 from exactile.tallies import Tally
 
 MOST_CANCELLED = 1000
-"""Runs whose end is remembered, for pieces of them that begin later."""
+"""Number of ended runs to remember, for their pieces that begin later."""
 
 Begun = Callable[[Callable[[], None]], None]
-"""Given what cancels a piece of work."""
+"""A function that receives what cancels a piece of work."""
 
 
 class OpenedJob:
     """Source and session of one image in this process."""
 
     def __init__(self, job: Job) -> None:
-        """Raises ClusterError where the source or the engine is another one than the client's, SourceError."""
+        """Open them. Raises ClusterError if the source or the engine differs from the client's, SourceError."""
         self.job = job
         self.source = open_source(job.address, **job.request.source_options)
         try:
@@ -89,7 +89,7 @@ class OpenedJob:
         )
 
     def zones(self, work: LevelWork, zones: Zones, begun: Begun) -> NDArray[np.float64]:
-        """Partial statistics, (Z, P)."""
+        """Return partial statistics, (Z, P), of some zones."""
         passes = self.session.measured_image(self.source).passes(Wish(plan="tile", tile=work.tile))
         begun(lambda: passes.cancellation.cancel(CancelledError("the run was cancelled")))
         level = passes.model.levels[work.level]
@@ -99,7 +99,7 @@ class OpenedJob:
             passes.close()
 
     def tally(self, tally: Tally, rows: range, begun: Begun) -> NDArray[Any]:
-        """What ``tally`` merges of some rows of blocks."""
+        """Return the partial sums of some rows of blocks, which ``tally`` merges."""
         cancellation = Cancellation()
         begun(lambda: cancellation.cancel(CancelledError("the run was cancelled")))
         part, rule = tally.apart(), nodata_rule(self.source, self.job.request.nodata)
@@ -116,13 +116,13 @@ class OpenedJob:
 
 
 class OpenedModel:
-    """The session of a model that many images are run with."""
+    """The session of a model for many images."""
 
     def __init__(self, given: ModelWork, request: Request) -> None:
         self.session = request.session(given.model, keep_engine=True)
 
     def image(self, work: ImagesWork, one: OneImage, begun: Begun) -> ImageReport:
-        """Run an image and write its result; what a worker that was killed has left of it is resumed."""
+        """Run an image and write its result; resume what a killed worker has left of it."""
         request = work.request
         _check_engine(one.processor, self.session, request)
         source = open_source(one.address, **request.source_options)
@@ -154,7 +154,7 @@ OpenedT = TypeVar("OpenedT", OpenedJob, OpenedModel)
 
 
 class Worker:
-    """What this process keeps between pieces of work."""
+    """What this process keeps open between pieces of work."""
 
     def __init__(self) -> None:
         self._busy = threading.Lock()
@@ -166,17 +166,17 @@ class Worker:
         self._stop: Callable[[], None] | None = None
 
     def opened(self, key: str, make: Callable[[], OpenedT]) -> OpenedT:
-        """What was made for ``key``; another's is closed."""
+        """Return the object for ``key``, made once; close that of another key."""
         if self._opened is None or self._opened_key != key:
             kept, self._opened = self._opened, None
             if kept is not None:
                 kept.close()
             self._opened, self._opened_key = make(), key
-        return cast("OpenedT", self._opened)  # a key is that of one kind
+        return cast("OpenedT", self._opened)  # each kind has its own keys
 
     @contextmanager
     def at_work(self, key: str) -> Iterator[None]:
-        """One piece of work at a time. Raises CancelledError where its run was cancelled."""
+        """Allow one piece of work at a time. Raises CancelledError if its run was cancelled."""
         with self._busy:
             try:
                 with self._state:
@@ -188,7 +188,7 @@ class Worker:
                     self._stop, self._working_for = None, ""
 
     def may_be_stopped(self, key: str, stop: Callable[[], None]) -> None:
-        """``stop`` is called when the run is cancelled, now if it was."""
+        """Call ``stop`` when the run is cancelled, or now if it was."""
         with self._state:
             self._stop = stop
         try:
@@ -197,7 +197,7 @@ class Worker:
             stop()
 
     def cancel(self, key: str) -> None:
-        """End what is being done for the run, and begin nothing more for it."""
+        """Stop current work for the run, and start no more."""
         with self._state:
             self._cancelled[key] = None
             while len(self._cancelled) > MOST_CANCELLED:
@@ -216,55 +216,55 @@ _WORKER = Worker()
 
 
 def run_block(job: Job, work: BlockWork, number: int) -> BlockReport:
-    """A task: block ``number`` of the result. Raises ClusterError."""
+    """Run the task for block ``number`` of the result. Raises ClusterError."""
     with _at_work(f"block {number}", job) as (opened, begun):
         return opened.block(work, number, begun)
 
 
 def run_zones(job: Job, work: LevelWork, zones: Zones) -> NDArray[np.float64]:
-    """A task: partial statistics of some zones of a pass. Raises ClusterError."""
+    """Run the task for partial statistics of some zones of a pass. Raises ClusterError."""
     with _at_work(f"pass {work.level + 1}", job) as (opened, begun):
         return opened.zones(work, zones, begun)
 
 
 def run_tally(job: Job, tally: Tally, rows: range) -> NDArray[Any]:
-    """A task: statistics of the samples in some rows of blocks. Raises ClusterError."""
+    """Run the task for statistics of the samples in some rows of blocks. Raises ClusterError."""
     with _at_work("reading the image", job) as (opened, begun):
         return opened.tally(tally, rows, begun)
 
 
 def run_chunks(job: Job, target: SharedZarr, level: int, chunks: range) -> int:
-    """A task: some chunks of a level of the pyramid. Raises ClusterError."""
+    """Run the task for some chunks of a level of the pyramid. Raises ClusterError."""
     with _told(f"level {level}"), _WORKER.at_work(job.key):
         return make_chunks(target, level, chunks)
 
 
 def run_image(batch: Batch, work: ImagesWork, one: OneImage, given: ModelWork) -> ImageReport:
-    """A task: one of many images. Raises what went wrong with it, ClusterError."""
+    """Run the task for one of many images. Raises its error, ClusterError."""
     with _WORKER.at_work(batch.key):
         opened = _WORKER.opened(given.key, lambda: OpenedModel(given, work.request))
         return opened.image(work, one, lambda stop: _WORKER.may_be_stopped(batch.key, stop))
 
 
 def cancel_job(key: str) -> None:
-    """Called in workers when a run is cancelled, or complete."""
+    """Forget a run, in workers, when it is cancelled or complete."""
     _WORKER.cancel(key)
 
 
 def given(shared: Any) -> Any:
-    """A task whose result is ``shared``: sent once to a worker, and again by the scheduler where that is lost."""
+    """Return ``shared``, as a task: sent once to a worker, and again by the scheduler if it is lost."""
     return shared
 
 
 def worker_address() -> str:
-    """That of the worker that this task runs on."""
+    """Return the address of the worker that this task runs on."""
     from distributed import get_worker
 
     return str(get_worker().address)
 
 
 def worker_name() -> str:
-    """Name and address of the worker that this task runs on."""
+    """Return name and address of the worker that this task runs on."""
     from distributed import get_worker
 
     worker = get_worker()
@@ -272,7 +272,7 @@ def worker_name() -> str:
 
 
 def _machine(session: Session) -> dict[str, Any]:
-    """What computes here, as plain data."""
+    """Return what computes here, as plain data."""
     return {
         "exactile": exactile.__version__,
         "python": platform.python_version(),
@@ -290,7 +290,7 @@ def _at_work(what: str, job: Job) -> Iterator[tuple[OpenedJob, Begun]]:
 
 @contextmanager
 def _told(what: str) -> Iterator[None]:
-    """Errors say where they happened, and whether another worker may do better."""
+    """Make errors say where they happened, and whether another worker may succeed."""
     try:
         yield
     except (ClusterError, CancelledError):

@@ -1,4 +1,4 @@
-"""Which workers of a cluster get pieces of work: those that answer, have what is needed, and do not fail."""
+"""Choose the workers of a cluster that get pieces of work: those that answer, have the resource, and do not fail."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ if TYPE_CHECKING:
     from distributed import Client
 
 ALIVE_S = 20.0
-"""A worker that the scheduler has heard of so long before another one is given no pieces: Dask, by itself, waits for
-five minutes until it gives up such a worker."""
+"""Seconds without a sign of life after which a worker gets no pieces. Dask itself waits five minutes before it gives up
+a worker.
+"""
 
 LOOK_S = 5.0
-"""How often the workers of a cluster are looked at."""
+"""Seconds between checks of the workers."""
 
 MOST_FAILURES = 3
-"""Pieces that failed on a worker and may succeed on another one; then it gets no more, while there are others."""
+"""Number of failed pieces that may succeed elsewhere, after which a worker gets no more while there are others."""
 
 
 class Workers:
-    """The workers of a cluster. Where some have ``resource``, a name among Dask's resources, the others get nothing."""
+    """The workers of a cluster. If some have ``resource``, one of Dask's resources, the others get nothing."""
 
     def __init__(self, client: Client, resource: str | None = None) -> None:
         self._client, self._resource = client, resource
@@ -32,32 +33,34 @@ class Workers:
 
     @property
     def threads(self) -> int:
-        """Threads of all workers; refreshed every LOOK_S seconds, since a cluster may grow and shrink."""
+        """Threads of all workers; refreshed every LOOK_S seconds, because a cluster may grow and shrink."""
         if not self._live or time.monotonic() - self._looked_s > LOOK_S:
             self.look()
         return sum(self._live.values())
 
     @property
     def allows_others(self) -> bool:
-        """Whether any worker may run a piece when the workers that it is meant for have ended."""
+        """Whether any worker may run a piece when its preferred workers have ended."""
         return self._resource is None
 
     def failed(self, worker: str) -> None:
-        """A piece failed on it that may succeed on another one."""
+        """Note that a piece failed on the worker that may succeed on another."""
         self._failures[worker] += 1
         self.look()
 
     def allowed(self, avoided: Collection[str] = ()) -> list[str] | None:
-        """Workers that may run a piece that failed on ``avoided``: others where there are any. None: all workers."""
+        """Return workers that may run a piece that failed on ``avoided``: others if there are any.
+        None: all workers.
+        """
         others = [worker for worker in self._live if worker not in avoided]
         if avoided and others:
             return others
         return None if self._are_all else list(self._live)
 
     def free(self, slow: Container[str], abandoned: Container[str]) -> list[str]:
-        """Workers without tasks, else those whose tasks are all ``slow``; tasks that are ``abandoned`` do not count.
+        """Return idle workers, else those whose tasks are all ``slow``; tasks that are ``abandoned`` do not count.
 
-        A slow task may wait for what another worker has, and does not give.
+        A slow task may wait for data of another worker that does not send it.
         """
         self.look()
         processing = {
@@ -68,7 +71,7 @@ class Workers:
         return [worker for worker in found if not processing.get(worker)] or found
 
     def look(self) -> None:
-        """Find those that get pieces, and their threads."""
+        """Find the workers that get pieces, and their threads."""
         known = self._client.scheduler_info(n_workers=-1)["workers"]
         having = {worker: one for worker, one in known.items() if one["resources"].get(self._resource)} or known
         newest = max((one["last_seen"] for one in having.values()), default=0.0)  # by the scheduler's clock

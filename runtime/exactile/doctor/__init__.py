@@ -1,4 +1,4 @@
-"""Is this machine fit to run exactile, and does it compute what it should? For ``exactile doctor``.
+"""Check whether this machine can run exactile, and computes what it should. For ``exactile doctor``.
 
 ::
 
@@ -11,15 +11,15 @@
     tensorrt.py       TensorRT and TensorRT-RTX: importable or not
     bundles/          two small networks with a sample and its result, made by models/doctor_bundles.py
     small_network.py  running them
-    on_cpu.py         ... on the CPU, against what is recorded
-    on_gpu.py         ... on a GPU, with each engine, against the CPU
+    on_cpu.py         ... on the CPU, compared with recorded results
+    on_gpu.py         ... on a GPU, with each engine, compared with the CPU
     overlap.py        how much of the time of copies was hidden, from events
-    converter.py      building small engines, where the converter is installed
-    bundle.py         a bundle of the user's against this machine
+    converter.py      building small engines, if the converter is installed
+    bundle.py         a user's bundle on this machine
     checks.py         checks by name
-    child.py          runs one check in a process of its own
-    isolation.py      starts that process, and says what became of it
+    child.py          runs one check in its own process
+    isolation.py      starts that process, and reports its end
     examination.py    which checks, in order
     report.py         all findings, and the verdict
-    privacy.py        nothing of the user's names and folders goes into a report
+    privacy.py        removes the user's names and folders from a report
 """

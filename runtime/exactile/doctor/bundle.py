@@ -1,4 +1,4 @@
-"""A bundle of the user's against this machine: whole, right on the CPU, and which of its engines fit the GPUs here."""
+"""Check a user's bundle on this machine: complete, right on the CPU, and which of its engines fit the GPUs here."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from exactile.sources.array import ArraySource
 
 GROUP = "bundle"
 FP16_LABELS, FP16_DIFFERENCE = 0.05, 0.05
-"""What may differ in half precision."""
+"""Differences allowed in half precision."""
 
 
 def check_bundle(telling: Telling, arguments: Mapping[str, Any]) -> None:
-    """``path``; ``gpus`` are those to be used, as plain data; ``cuda``: whether ONNX Runtime runs on them."""
+    """Check ``path``; ``gpus`` are those to use, as plain data; ``cuda``: whether ONNX Runtime runs on them."""
     telling.doing("reading the bundle")
     try:
         bundle = open_bundle(Path(arguments["path"]))
@@ -53,13 +53,13 @@ def check_bundle(telling: Telling, arguments: Mapping[str, Any]) -> None:
     for gpu in gpus:
         _engines(telling, bundle, gpu)
     if bundle.model.engines and not gpus:
-        says = f"{len(bundle.model.engines)} engines are beside it, and no GPU to be used by."
+        says = f"{len(bundle.model.engines)} engines are beside it, and there is no GPU to use them."
         telling.found(Finding(group=GROUP, check="engines", status="not applicable", says=says))
 
 
 def _opened(bundle: Bundle) -> Finding:
     file = bundle.file
-    says = f"{file.model}, {file.precision}, {file.made_by}: {len(file.files)} files are what was converted."
+    says = f"{file.model}, {file.precision}, {file.made_by}: {len(file.files)} files are unchanged since conversion."
     facts = {
         "model": file.model,
         "precision": file.precision,
@@ -71,7 +71,7 @@ def _opened(bundle: Bundle) -> Finding:
 
 
 def _sample(telling: Telling, bundle: Bundle, device: str, engine: str) -> None:
-    """The sample that lies in the bundle, in every plan."""
+    """Run the sample of the bundle in every plan."""
     model = bundle.model.on(architecture() if device == "cpu" else GPU)
     plans: tuple[PlanName, ...] = ("whole",) if model.strips is None else ("whole", "strip")
     for plan in plans:
@@ -86,7 +86,7 @@ def _sample(telling: Telling, bundle: Bundle, device: str, engine: str) -> None:
 
 
 def _engines(telling: Telling, bundle: Bundle, gpu: DeviceInfo) -> None:
-    """Which fit the GPU; those that do are run, by precision and plan, on noise."""
+    """Find the engines that fit the GPU; run them on noise, by precision and plan."""
     fitting = []
     for built in bundle.model.engines:
         telling.doing(f"comparing {built.plan.name} with cuda:{gpu.ordinal}")
@@ -100,7 +100,7 @@ def _engines(telling: Telling, bundle: Bundle, gpu: DeviceInfo) -> None:
 
 
 def why_unfit(model: DeployedModel, built: BuiltEngine, gpu: DeviceInfo) -> str:
-    """Why ``built`` cannot run on ``gpu`` here; "" where it can."""
+    """Return why ``built`` cannot run on ``gpu`` here; "" if it can."""
     alone = replace(model, engines=(built,), engines_refused=())
     try:
         TensorRTFamily(alone, built.backend, built.precision, (gpu,), built.level)
@@ -130,7 +130,7 @@ def _fits(bundle: Bundle, built: BuiltEngine, gpu: DeviceInfo, reason: str) -> F
 def _runs(
     model: DeployedModel, engines: list[BuiltEngine]
 ) -> Iterator[tuple[PlanName, tuple[int, int], tuple[int, int]]]:
-    """A plan, its shape, and the smallest image that is run by it."""
+    """Yield a plan, its shape, and the smallest image that it can run."""
     tile = next((built for built in engines if built.role == "tile"), None)
     if tile is not None:
         yield "tile", (tile.rows[0], tile.columns), (tile.rows[0], tile.columns)

@@ -1,4 +1,4 @@
-"""The user's cache folder: where it is, what it holds, and whether it can be written."""
+"""Check the user's cache folder: where it is, what it holds, and whether it can be written."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CHECK = "cache"
 
 
 def cache() -> Finding:
-    """Of models that were deployed before; a folder that was named by the user is told by the variable's name."""
+    """Report on deployed models; a folder that the user named is shown by the variable's name."""
     try:
         found = ModelCache.of_user()
     except OptionError as error:
@@ -33,6 +33,6 @@ def cache() -> Finding:
     )
     if found.is_writable():
         return Finding(group=GROUP, check=CHECK, status="ok", says=says, facts=facts)
-    remedy = f"set {FOLDER_VARIABLE} to a folder that can be written; else every run deploys its ONNX file anew."
+    remedy = f"set {FOLDER_VARIABLE} to a folder that can be written; else every run deploys its ONNX file again."
     says = f"{says} The folder cannot be written."
     return Finding(group=GROUP, check=CHECK, status="warning", says=says, remedy=remedy, facts=facts)

@@ -1,4 +1,4 @@
-"""Checks by name, and where each is: they are imported by the process that makes them alone."""
+"""Checks by name, and the module of each: only the process that runs a check imports it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""One check in a process of its own: ``python -m exactile.doctor.child CHECK FILE PARENT ARGUMENTS``.
+"""Run one check in its own process: ``python -m exactile.doctor.child CHECK FILE PARENT ARGUMENTS``.
 
-What it does and finds is written to FILE, a line of JSON each, as soon as it is known: the process may end any moment.
+Progress and findings are written to FILE, a line of JSON each, as soon as they are known: the process may end any
+moment.
 """
 
 from __future__ import annotations
@@ -40,11 +41,11 @@ def main(check: str, told: Path, arguments: Mapping[str, Any]) -> None:
 
 
 def end_with(parent: int) -> None:
-    """End this process as soon as ``parent`` ends, however that comes (on Linux)."""
+    """End this process as soon as ``parent`` ends, for whatever reason (on Linux)."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
-        sys.exit("the process that asked for this check has ended")
+        sys.exit("the process that requested this check has ended")
 
 
 if __name__ == "__main__":

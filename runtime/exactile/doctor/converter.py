@@ -1,4 +1,4 @@
-"""Small engines built on the spot, where the converter's packages are installed."""
+"""Build small engines, if the converter's packages are installed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class MissingConverterError(Exception):
 def with_small_engines(
     folder: Path, backend: Backend, precision: str, capability: tuple[int, int]
 ) -> dict[str, DeployedModel]:
-    """Copies of the small bundles in ``folder``, with engines for tiles and strips of the test image.
+    """Return copies of the small bundles in ``folder``, with engines for tiles and strips of the test image.
 
     Raises MissingConverterError, EngineBuildError, OptionError.
     """

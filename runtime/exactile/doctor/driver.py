@@ -1,4 +1,4 @@
-"""The NVIDIA driver, the bindings that exactile can use it by, and the GPUs that it shows."""
+"""Check the NVIDIA driver, the bindings to it, and the GPUs that it shows."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OLDEST_CUDA = (12, 0)
 
 
 def check_driver(telling: Telling, _arguments: Mapping[str, Any]) -> None:
-    """One finding for the driver, one for the bindings, one for each GPU."""
+    """Return one finding for the driver, one for the bindings, one for each GPU."""
     telling.doing("asking for the version of the NVIDIA driver")
     version = driver_version()
     reasons: dict[str, str] = {}
@@ -61,7 +61,7 @@ def check_driver(telling: Telling, _arguments: Mapping[str, Any]) -> None:
 
 
 def driver_version() -> str | None:
-    """The version of the driver, such as 570.86.10; None where nothing tells it."""
+    """Return the version of the driver, such as 570.86.10; None if it is unknown."""
     with contextlib.suppress(OSError):
         found = re.search(r"\b\d{3}\.\d+(?:\.\d+)?\b", MODULE_VERSION.read_text(encoding="ascii", errors="replace"))
         if found:
@@ -77,7 +77,9 @@ def driver_version() -> str | None:
 
 
 def nvidia_hardware() -> bool:
-    """Whether a graphics card of NVIDIA is on the bus, driver or not; containers show its device file at most."""
+    """Return whether a graphics card of NVIDIA is on the bus, driver or not; containers show its device
+    file at most.
+    """
     if DEVICE_NODE.exists():
         return True
     with contextlib.suppress(OSError):
@@ -96,7 +98,7 @@ def _driver(version: str | None, driver: Driver | None, reasons: Mapping[str, st
         says = f"NVIDIA driver {version or '(version unknown)'}, for CUDA up to {facts['cuda']}."
         if driver.cuda_version >= OLDEST_CUDA:
             return Finding(group=GROUP, check=DRIVER, status="ok", says=says, facts=facts)
-        remedy = "update the driver: the packages of today are built for CUDA 12 or 13."
+        remedy = "update the driver: current packages are built for CUDA 12 or 13."
         return Finding(group=GROUP, check=DRIVER, status="warning", says=says, remedy=remedy, facts=facts)
     why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
     if version is None and not facts["nvidia_hardware"]:
@@ -126,7 +128,7 @@ def _binding(driver: Driver, reasons: Mapping[str, str]) -> Finding:
         group=GROUP,
         check=BINDING,
         status="ok",
-        says=sentence(f"{driver.name} is what exactile uses, which {graphs} capture CUDA graphs{others}"),
+        says=sentence(f"{driver.name} is used by exactile, which {graphs} capture CUDA graphs{others}"),
         facts={"name": driver.name, "reasons": dict(reasons)},
     )
 

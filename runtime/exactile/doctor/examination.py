@@ -1,4 +1,4 @@
-"""Which checks are made, in order, and what follows from them."""
+"""Run the checks in order, and draw the conclusion."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from exactile.processors.choice import BACKENDS
 
 GPU_GROUP, ENGINES, RESULTS = "gpu", "engines", "results"
 GROUPS = ("machine", "packages", GPU_GROUP, ENGINES, RESULTS, "overlap", "bundle")
-"""As they are shown."""
+"""Groups of findings, in the order of the report."""
 
 
 def examine(*, device: str = "auto", bundle: Path | None = None, limit_s: float = 300.0) -> Report:
-    """Look at everything, for what ``device`` asks for, and at ``bundle``. Raises OptionError for a wrong ``device``.
+    """Run all checks for ``device``, and for ``bundle``. Raises OptionError for a wrong ``device``.
 
-    ``limit_s`` is for each check that imports or runs what may crash or hang: each is a process of its own.
+    ``limit_s`` applies to each check that imports or runs what may crash or hang: each runs in its own process.
     """
     examination = Examination(choice=parse_devices(device), isolation=Isolation(limit_s=limit_s), findings=[])
     examination.run(bundle)
@@ -43,14 +43,14 @@ def examine(*, device: str = "auto", bundle: Path | None = None, limit_s: float 
 
 
 class Runner(Protocol):
-    """Makes a check and gives what it found: ``Isolation``."""
+    """Something that runs a check and returns what it found: ``Isolation``."""
 
     def run(self, check: str, *, group: str, name: str, **arguments: Any) -> list[Finding]: ...
 
 
 @dataclass(slots=True, kw_only=True)
 class Examination:
-    """Findings as they come, by ``isolation`` where something may crash."""
+    """Yield findings as they come; ``isolation`` runs what may crash."""
 
     choice: DeviceChoice
     isolation: Runner
@@ -61,7 +61,7 @@ class Examination:
         self.findings += self.isolation.run("packages", group="packages", name="packages")
         gpus: list[dict[str, Any]] = []
         if self.choice == "cpu":
-            says = "GPUs were not looked at: --device cpu was asked for."
+            says = "GPUs were not checked: --device cpu was given."
             self.findings.append(Finding(group=GPU_GROUP, check="driver", status="not applicable", says=says))
         else:
             self.findings += self.isolation.run("driver", group=GPU_GROUP, name="driver")
@@ -83,7 +83,7 @@ class Examination:
             )
 
     def verdict(self, device: str) -> tuple[bool, str]:
-        """Whether what was asked for works, and a sentence."""
+        """Return whether the requested device works, and a sentence."""
         failed = [f"{finding.group} {finding.check}" for finding in self.findings if finding.status == "failed"]
         usable = on_gpu.usable_devices(self.findings)
         missing = [gpu for gpu in self._asked() if gpu not in usable]
@@ -110,7 +110,7 @@ class Examination:
         )
 
     def _reasons(self, gpus: Sequence[str]) -> list[str]:
-        """Sentences of what stands in the way of a GPU, and of what went wrong on ``gpus``."""
+        """Return sentences on why a GPU cannot be used, and on what went wrong on ``gpus``."""
         return [
             finding.says
             for finding in self.findings
@@ -119,20 +119,20 @@ class Examination:
         ]
 
     def _chosen_gpus(self) -> list[dict[str, Any]]:
-        """Facts of the GPUs that were asked for and can be opened; a finding for one that is not there."""
+        """Return facts of the requested GPUs that can be opened; a finding for one that is missing."""
         there = [dict(f.facts) for f in self.findings if f.group == GPU_GROUP and f.status == "ok" and _is_gpu(f)]
         if not isinstance(self.choice, tuple):
             return there
         known = {f.check for f in self.findings if f.group == GPU_GROUP}
         for asked in self._asked():
             if asked not in known and there:
-                says = f"{asked} was asked for, and the GPUs here are {_named(there)}."
+                says = f"{asked} was requested, and the GPUs here are {_named(there)}."
                 remedy = "see nvidia-smi and CUDA_VISIBLE_DEVICES."
                 self.findings.append(Finding(group=GPU_GROUP, check=asked, status="failed", says=says, remedy=remedy))
         return [gpu for gpu in there if f"cuda:{gpu['ordinal']}" in self._asked()]
 
     def _engines(self, gpus: Sequence[dict[str, Any]]) -> list[str]:
-        """Names of the checks of engines that are there."""
+        """Return the names of the checks of available engines."""
         ordinal = gpus[0]["ordinal"] if gpus else None
         found = self.isolation.run("providers", group=ENGINES, name=providers.CHECK, ordinal=ordinal)
         for backend in BACKENDS:
@@ -155,9 +155,7 @@ class Examination:
                 )
             elif engine == "tensorrt" and capability != first["compute_capability"]:
                 says = f"tensorrt builds for the first GPU here, and {device} is of another kind."
-                remedy = (
-                    f"CUDA_VISIBLE_DEVICES={_visible_name(gpu['ordinal'])} exactile doctor looks at this one alone."
-                )
+                remedy = f"CUDA_VISIBLE_DEVICES={_visible_name(gpu['ordinal'])} exactile doctor checks only this one."
                 name = f"{device} tensorrt"
                 self.findings.append(
                     Finding(group=RESULTS, check=name, status="not applicable", says=says, remedy=remedy)
@@ -166,7 +164,7 @@ class Examination:
                 self._tensorrt(engine, device, capability)
 
     def _tensorrt(self, backend: str, device: str, capability: Sequence[int]) -> None:
-        """Each precision on its own: building takes a while."""
+        """Check each precision on its own: building takes a while."""
         for precision in on_gpu.PRECISIONS:
             self.findings += self.isolation.run(
                 "tensorrt on a GPU",
@@ -184,7 +182,7 @@ def _is_gpu(finding: Finding) -> bool:
 
 
 def _visible_name(ordinal: int) -> str:
-    """What CUDA_VISIBLE_DEVICES calls the GPU: where it is set, ordinals count what it lists."""
+    """Return the GPU's entry in CUDA_VISIBLE_DEVICES: if it is set, ordinals count its list."""
     listed = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
     return listed[ordinal] if ordinal < len(listed) else str(ordinal)
 

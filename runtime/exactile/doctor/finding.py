@@ -11,7 +11,7 @@ Status = Literal["ok", "warning", "failed", "not applicable"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One sentence about ``check``, what to do where something is wrong, and the same as plain data."""
+    """One sentence about ``check``, a remedy if something is wrong, and the same as plain data."""
 
     group: str
     check: str
@@ -22,13 +22,13 @@ class Finding:
 
 
 class Telling:
-    """Where a check says what it is doing, and what it found. ``tell`` passes on plain data."""
+    """Where a check reports what it is doing, and what it found. ``tell`` passes on plain data."""
 
     def __init__(self, tell: Callable[[Mapping[str, Any]], None]) -> None:
         self._tell = tell
 
     def doing(self, what: str) -> None:
-        """In case the process ends in the midst of it."""
+        """Report the current action, in case the process ends during it."""
         self._tell({"doing": what})
 
     def found(self, finding: Finding) -> None:
@@ -36,7 +36,7 @@ class Telling:
 
 
 def of_error(group: str, check: str, error: BaseException, *, status: Status = "failed") -> Finding:
-    """What ``error`` says, in one line; messages of this package say what to do themselves."""
+    """Return the message of ``error`` in one line; messages of this package include a remedy."""
     from exactile.errors import ExactileError
 
     text = one_line(str(error)) or "no message"

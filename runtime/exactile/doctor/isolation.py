@@ -1,4 +1,4 @@
-"""A check in a process of its own, with a time limit: a crash or a hang there becomes a finding."""
+"""Run a check in its own process, with a time limit: a crash or a hang there becomes a finding."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any
 from exactile.doctor.finding import Finding, of_error, one_line, sentence
 
 PATIENCE_S = 5.0
-"""For a process that was killed; one that hangs in the driver cannot even be."""
+"""Seconds to wait for a killed process; one that hangs in the driver cannot even be killed."""
 
 LONGEST_WORDS = 200
 LARGEST_TOLD_BYTES = 16 << 20
@@ -30,7 +30,9 @@ class Isolation:
     limit_s: float
 
     def run(self, check: str, *, group: str, name: str, **arguments: Any) -> list[Finding]:
-        """What ``check`` found; ``group`` and ``name`` are of the finding that says how it failed itself."""
+        """Return what ``check`` found; ``group`` and ``name`` are for a finding that says how the check
+        itself failed.
+        """
         given = {**arguments, "group": group, "name": name}
         try:
             with tempfile.TemporaryDirectory(prefix="exactile-doctor-", ignore_cleanup_errors=True) as folder:
@@ -61,7 +63,7 @@ class Isolation:
 
 
 def _status(command: Sequence[str], words: Path, limit_s: float) -> int | None:
-    """The exit status; None where the process had to be stopped."""
+    """Return the exit status; None if the process had to be stopped."""
     with words.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603  # this very Python
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
@@ -76,7 +78,7 @@ def _status(command: Sequence[str], words: Path, limit_s: float) -> int | None:
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """The process and those that it started."""
+    """Kill the process and those that it started."""
     with contextlib.suppress(OSError):
         os.killpg(process.pid, signal.SIGKILL)
     with contextlib.suppress(subprocess.TimeoutExpired):
@@ -84,7 +86,7 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def _read(told: Path) -> tuple[list[Finding], str, bool]:
-    """Findings, what was being done last, and whether the check came to its end. A line may be cut off."""
+    """Return findings, the last action, and whether the check finished. A line may be cut off."""
     found: list[Finding] = []
     doing, done = "starting", False
     with told.open("rb") as file:
@@ -117,9 +119,9 @@ def _last_words(words: Path) -> str:
 
 def _remedy(status: int | None) -> str:
     if status is None:
-        return "see dmesg and nvidia-smi for a GPU that hangs; on a slow machine, give more by --time-limit."
+        return "see dmesg and nvidia-smi for a GPU that hangs; on a slow machine, give more time with --time-limit."
     if status == -signal.SIGKILL:
         return "most likely memory ran out: see dmesg, and give the machine or the container more."
     if status < 0:
-        return "a library or the driver crashed: see dmesg; update the driver and reinstall the package at work."
-    return "reinstall the package at work; if that does not help, report it."
+        return "a library or the driver crashed: see dmesg; update the driver and reinstall the package in use."
+    return "reinstall the package in use; if that does not help, report it."

@@ -1,4 +1,4 @@
-"""exactile, Python, the system, the CPU, the memory, the cache folder. Nothing is imported that could be broken."""
+"""Check exactile, Python, the system, the CPU, the memory. Imports nothing that could be broken."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GROUP = "machine"
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 LITTLE_MEMORY_BYTES = 1 << 30
 NO_LIMIT_FROM_BYTES = 1 << 60
-"""Version 1 of control groups says a number of this size where there is no limit."""
+"""Version 1 of control groups reports a number of this size if there is no limit."""
 
 
 def machine_findings() -> Iterator[Finding]:
@@ -75,7 +75,7 @@ def cpu() -> Finding:
         check="cpu",
         status="warning",
         says=f"{says} The container is given the time of {quota:g} cores.",
-        remedy=f"run with --threads {max(1, int(quota))}: more threads than that only wait.",
+        remedy=f"run with --threads {max(1, int(quota))}: further threads only wait.",
         facts=facts,
     )
 
@@ -100,7 +100,7 @@ def _system() -> str:
 
 
 def _quota() -> float | None:
-    """Cores' worth of time that a container gets; None where there is no limit."""
+    """Return the number of cores whose time a container gets; None if there is no limit."""
     with contextlib.suppress(OSError, ValueError):
         given, period = CPU_QUOTA.read_text(encoding="ascii").split()
         return int(given) / int(period)

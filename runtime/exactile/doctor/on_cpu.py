@@ -1,4 +1,4 @@
-"""The small network on the CPU: the recorded labels, in one pass, in tiles and in strips."""
+"""Run the small network on the CPU: the recorded labels, in one pass, in tiles and in strips."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PLANS: tuple[PlanName, ...] = ("tile", "strip")
 
 
 def check_cpu(telling: Telling, arguments: Mapping[str, Any]) -> None:
-    """The sample against what is recorded, then a larger image in tiles and strips against one pass.
+    """Compare the sample with its recorded result, then tiles and strips of a larger image with one pass.
 
     ``engine`` is another than ONNX Runtime.
     """

@@ -1,4 +1,6 @@
-"""The small networks on a GPU: each engine, in tiles and in strips, against the CPU; and what overlapped meanwhile."""
+"""Run the small networks on a GPU: each engine, in tiles and in strips, compared with the CPU; and
+measure the overlap.
+"""
 
 from __future__ import annotations
 
@@ -21,24 +23,24 @@ GROUP, OVERLAP = "results", "overlap"
 PLANS: dict[PlanName, str] = {"tile": "tiles", "strip": "strips"}
 PRECISIONS = ("fp32", "fp16")
 LABELS_TOLERATED = {"fp32": 0.0, "fp16": 0.05}
-"""Share of labels that may differ from the CPU's: of the network of integers in FP32 none."""
+"""Fraction of labels that may differ from the CPU's: none for the network of integers in FP32."""
 
 SCORES_TOLERATED = {"fp32": 1e-3, "fp16": 0.05}
-"""Largest difference of scores, by the largest score."""
+"""Largest difference of scores, relative to the largest score."""
 
 HIDDEN_EXPECTED = 0.3
 COPIES_THAT_MATTER = 0.1
-"""Copies' time, as a share of the network's, from which on it is worth hiding."""
+"""Time of copies, relative to the network's, from which on it is worth hiding."""
 
 
 def check_onnx_runtime(telling: Telling, arguments: Mapping[str, Any]) -> None:
-    """ONNX Runtime on ``device``."""
+    """Check ONNX Runtime on ``device``."""
     models = {name: open_small(name).model for name in ("labels", "scores")}
     _Comparison(telling, arguments["device"], "onnxruntime", "fp32", models).run()
 
 
 def check_tensorrt_engine(telling: Telling, arguments: Mapping[str, Any]) -> None:
-    """Engines of ``backend`` in ``precision`` for a GPU of ``compute_capability``, built on the spot, on ``device``."""
+    """Check engines of ``backend`` in ``precision`` for a GPU of ``compute_capability``, built here, on ``device``."""
     backend: Backend = arguments["backend"]
     device, precision, (major, minor) = (arguments[key] for key in ("device", "precision", "compute_capability"))
     check = f"{device} {backend}:{precision}"
@@ -142,29 +144,29 @@ def _overlap(check: str, measured: Overlap) -> Finding:
         check=check,
         status="warning" if poor else "ok",
         says=says,
-        remedy="see with exactile run --trace FILE.json whether that is so with your model, too." if poor else "",
+        remedy="check your model with exactile run --trace FILE.json." if poor else "",
         facts=facts,
     )
 
 
 def _not_tried(check: str, backend: Backend, error: MissingConverterError) -> Finding:
     says = f"{backend} was not tried: {error}."
-    remedy = "pip install 'exactile[convert]', with which a small engine is built for the purpose."
+    remedy = "pip install 'exactile[convert]', to build a small engine for this check."
     return Finding(group=GROUP, check=check, status="not applicable", says=says, remedy=remedy)
 
 
 def _labels(found: Difference) -> str:
     if not found.differing:
         return f"all {found.pixels} labels are those of the CPU"
-    return f"{found.differing} of {found.pixels} labels are not those of the CPU"
+    return f"{found.differing} of {found.pixels} labels differ from those of the CPU"
 
 
 def _json_number(value: float) -> float | None:
-    """None in place of infinity, which JSON does not know."""
+    """Return None instead of infinity, which JSON cannot represent."""
     return value if value != float("inf") else None
 
 
 def usable_devices(findings: Iterator[Finding] | list[Finding]) -> list[str]:
-    """GPUs on which at least one engine gave the right results in at least one plan."""
+    """Return the GPUs on which at least one engine gave the right results in at least one plan."""
     ran = (each for each in findings if each.group == GROUP and each.status == "ok" and "processor" in each.facts)
     return list(dict.fromkeys(each.check.split()[0] for each in ran if each.check.startswith("cuda:")))

@@ -1,4 +1,4 @@
-"""How much of the time of copies was hidden behind the work of the network: from events on the GPU's three streams."""
+"""Measure how much of the time of copies was hidden behind the network: from events on the GPU's three streams."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from exactile.pipeline.timing import INFER, TimeSpan
 
 Interval = tuple[float, float]
 STREAMS = {"copy in": "copies in", INFER: "inferences", "copy out": "copies out"}
-"""What is done on each stream, for people."""
+"""The work of each stream, for people."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +31,7 @@ class Overlap:
 
     @property
     def busy_share(self) -> float:
-        """Of the time, in which the busiest stream works."""
+        """Fraction of the time in which the busiest stream works."""
         return self.busy_s[self.bottleneck] / max(self.wall_s, 1e-12)
 
     @property
@@ -40,7 +40,7 @@ class Overlap:
 
 
 def overlap_of(spans: Iterable[TimeSpan]) -> Overlap | None:
-    """Of the spans of one GPU's streams; None where there are none."""
+    """Return the overlap of the spans of one GPU's streams; None if there are none."""
     by_work: dict[str, list[Interval]] = {work: [] for work in STREAMS}
     for span in spans:
         if span.track.startswith("cuda:") and span.work in by_work:
@@ -59,7 +59,7 @@ def overlap_of(spans: Iterable[TimeSpan]) -> Overlap | None:
 
 
 def united(intervals: Iterable[Interval]) -> list[Interval]:
-    """The same points of time, in disjoint intervals, in order."""
+    """Merge intervals into disjoint ones, in order."""
     found: list[Interval] = []
     for begin, end in sorted(intervals):
         if found and begin <= found[-1][1]:
@@ -70,7 +70,7 @@ def united(intervals: Iterable[Interval]) -> list[Interval]:
 
 
 def common(first: Sequence[Interval], second: Sequence[Interval]) -> list[Interval]:
-    """Points of time in both; each is disjoint and in order."""
+    """Intersect two lists of intervals; each is disjoint and in order."""
     found = [(max(a, c), min(b, d)) for a, b in first for c, d in second]
     return [(begin, end) for begin, end in found if begin < end]
 

@@ -1,4 +1,4 @@
-"""The packages that exactile reads and computes with: installed, importable, and not in each other's way."""
+"""Check the packages that exactile reads and computes with: installed, importable, not in conflict."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ GROUP = "packages"
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """``need``: what does not work without it; "" for one that nothing works without. ``extra`` installs it."""
+    """A package. ``need``: what does not work without it; "" for one that nothing works without.
+    ``extra`` installs it.
+    """
 
     distribution: str
     module: str
@@ -34,7 +36,7 @@ PACKAGES = (
     Package("psutil", "psutil"),
     Package("tifffile", "tifffile"),
     Package("imagecodecs", "imagecodecs"),
-    Package("openslide-python", "openslide", "vendors' slide formats other than TIFF", "slides"),
+    Package("openslide-python", "openslide", "slide formats of vendors other than TIFF", "slides"),
     Package("pylibCZIrw", "pylibCZIrw", "Zeiss CZI images", "czi"),
     Package("wsidicom", "wsidicom", "slides in DICOM files", "dicom"),
     Package("zarr", "zarr", "Zarr images", "zarr"),
@@ -67,7 +69,7 @@ def _package(package: Package) -> Finding:
 
 
 def _onnx_runtime(telling: Telling) -> Finding:
-    """Which of the distributions; two of them overwrite each other's files."""
+    """Return the installed ones of these distributions; two of them overwrite each other's files."""
     found = {name: version for name in ONNX_RUNTIMES if (version := _version(name)) is not None}
     facts: dict[str, Any] = {"distributions": found, "version": None}
     listed = " and ".join(f"{name} {version}" for name, version in found.items())
@@ -92,7 +94,7 @@ def _onnx_runtime(telling: Telling) -> Finding:
 
 
 def _running(module: str | None, where: Mapping[str, str]) -> str:
-    """The distribution that the module is of, by their folders."""
+    """Return the distribution that the module belongs to, by their folders."""
     site = Path(module or "").resolve().parents[1]
     return next((name for name, folder in where.items() if Path(folder).resolve() == site), f"that in {site}")
 

@@ -1,4 +1,4 @@
-"""Nothing of the user's names and folders goes into a report, which is made to be passed on."""
+"""Remove the user's names and folders from a report, which is made to be shared."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 SHORTEST_HOST = 6
-"""Letters of a host's name that is looked for: shorter ones are words like ``gpu``."""
+"""Shortest host name that is replaced: shorter ones are words like ``gpu``."""
 
 
 class Redaction:
     """Replaces home folders by ``~``, and the names of the user and the host."""
 
     def __init__(self, names: Mapping[str, str] | None = None) -> None:
-        """``names``: of paths, what is said in their place."""
+        """``names``: replacements of paths."""
         self._rules: list[tuple[re.Pattern[str], str]] = [
             (re.compile(rf"(?<![\w./-]){re.escape(path)}(?![\w-])"), name)
             for path, name in sorted((names or {}).items(), key=lambda item: -len(item[0]))
@@ -40,7 +40,7 @@ class Redaction:
         return text
 
     def data(self, value: Any) -> Any:
-        """Plain data with all texts in it redacted."""
+        """Return plain data with all texts in it redacted."""
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, Mapping):

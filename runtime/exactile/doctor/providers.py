@@ -1,4 +1,4 @@
-"""ONNX Runtime: the providers that it was built with, and those that a session really gets."""
+"""Check ONNX Runtime: the providers that it was built with, and those that a session really gets."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from exactile.errors import DeviceError, ExactileError
 
 GROUP = "engines"
 CHECK = "onnxruntime-cuda"
-"""Is ok where a session runs on the CUDA provider."""
+"""The status is ok if a session runs on the CUDA provider."""
 
 LIBRARIES = "cuda-libraries"
 
 
 def check_providers(telling: Telling, arguments: Mapping[str, Any]) -> None:
-    """``ordinal``: the GPU that a session is opened on; None where there is none."""
+    """Check the providers. ``ordinal``: the GPU to open a session on; None if there is none."""
     telling.doing("importing onnxruntime")
     try:
         built_in = [str(name) for name in load_library().get_available_providers()]
@@ -52,14 +52,16 @@ def _no_cuda(built_in: list[str]) -> str:
 
 
 def _session_providers(ordinal: int) -> tuple[list[str], str]:
-    """What a session on the GPU takes that may fall back, and why it is not the CUDA provider."""
+    """Return the providers that a session on the GPU gets with fallback, and why the CUDA provider is
+    not among them.
+    """
     try:
         ort = load_cuda_library()
     except DeviceError as error:
         return ["CPUExecutionProvider"], one_line(str(error))
     model = open_small("labels").model
     options = session_options(ort, (64, 64), 1)
-    options.add_session_config_entry("session.disable_cpu_ep_fallback", "0")  # what it takes of itself is the question
+    options.add_session_config_entry("session.disable_cpu_ep_fallback", "0")  # its own choice is the question
     add_weights(ort, options, model.weights, model.graph)
     with quiet(ort):
         try:
@@ -72,7 +74,7 @@ def _session_providers(ordinal: int) -> tuple[list[str], str]:
 
 
 def _libraries() -> tuple[CudaLibrary, ...]:
-    """Those that the provider uses; none where they cannot be opened, which the other finding says."""
+    """Return the libraries that the provider uses; none if they cannot be opened, which the other finding reports."""
     try:
         return cuda_libraries(load_cuda_library())
     except DeviceError:
@@ -80,7 +82,7 @@ def _libraries() -> tuple[CudaLibrary, ...]:
 
 
 def _where_from(libraries: tuple[CudaLibrary, ...]) -> Finding:
-    """Which file each library is: the first thing to look at where several CUDA versions lie side by side."""
+    """Return the file of each library: the first thing to check if several CUDA versions are installed."""
     folders: dict[tuple[str, str], list[str]] = {}
     for library in libraries:
         folder, _, _ = library.path.rpartition("/")

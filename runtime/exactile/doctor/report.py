@@ -1,4 +1,4 @@
-"""All findings and the verdict: as text to be pasted, and as plain data."""
+"""All findings and the verdict, as text to be pasted and as plain data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ WORDS: Mapping[Status, str] = {"ok": "ok", "warning": "WARNING", "failed": "FAIL
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """``works``: what was asked for by ``device`` works. ``bundle`` is the name of the one that was checked, too."""
+    """The report. ``works``: the requested ``device`` works. ``bundle`` is the name of the bundle that was also
+    checked.
+    """
 
     format: Literal["exactile.doctor"]
     version: Literal[1]
@@ -34,7 +36,7 @@ class Report:
 def made(
     *, device: str, bundle: str | None, works: bool, verdict: str, findings: Sequence[Finding], redaction: Redaction
 ) -> Report:
-    """The report, redacted."""
+    """Return the report, redacted."""
     return Report(
         format="exactile.doctor",
         version=1,
@@ -48,12 +50,12 @@ def made(
 
 
 def as_object(report: Report) -> dict[str, Any]:
-    """Plain data; ``report_schema`` is its JSON Schema."""
+    """Return plain data; ``report_schema`` is its JSON Schema."""
     return asdict(report)
 
 
 def as_text(report: Report) -> str:
-    """A block of lines: a group's name, then each check, what it found and what to do."""
+    """Return a block of lines: a group's name, then each check, what it found and what to do."""
     widest = max((len(finding.check) for finding in report.findings), default=0)
     lines = [f"exactile {report.exactile} doctor, --device {report.device}"]
     group = ""

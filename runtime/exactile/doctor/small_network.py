@@ -1,4 +1,4 @@
-"""The two small networks, and running them."""
+"""The two small networks, and how they are run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ IMAGE_PX = 1024
 TILE_PX = 256
 STRIP_ROWS = 64
 LARGEST_SAMPLE = 7
-"""Of the images that ``labels`` computes exactly on every machine."""
+"""Largest sample of the images that ``labels`` computes exactly on every machine."""
 
 
 def bundle_path(name: Name) -> Path:
@@ -33,7 +33,8 @@ def bundle_path(name: Name) -> Path:
 
 
 def open_small(name: Name) -> Bundle:
-    """``labels`` has integer weights and must give the same labels everywhere, ``scores`` gives its raw output.
+    """Return the network. ``labels`` has integer weights and must give the same labels everywhere, ``scores`` gives its
+    raw output.
 
     Raises BundleError.
     """
@@ -41,19 +42,19 @@ def open_small(name: Name) -> Bundle:
 
 
 def noise_image() -> Array:
-    """(H, W, C) uint8 noise."""
+    """Return noise, (H, W, C) uint8."""
     shape = (IMAGE_PX, IMAGE_PX, 3)
     return np.random.default_rng(0).integers(0, LARGEST_SAMPLE + 1, shape, dtype=np.uint8)
 
 
 def shape_of(plan: PlanName) -> tuple[int, int] | None:
-    """Tiles, or rows and band of strips, that the image takes many of."""
+    """Return a tile, or rows and band of strips, of which the image takes many."""
     return {"tile": (TILE_PX, TILE_PX), "strip": (STRIP_ROWS, IMAGE_PX)}.get(plan)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ran:
-    """A result, the seconds that it took with everything open, what was done when, and what computed."""
+    """A result, its seconds with everything open, a trace, and what computed it."""
 
     result: Array
     seconds: float
@@ -81,9 +82,9 @@ def run(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """Of two results: pixels whose labels differ (of maps: whose largest channel is another), and of maps the values.
+    """The difference of two results: pixels whose labels differ (maps: whose largest channel differs), and map values.
 
-    ``max_abs`` is infinite where one is not a number.
+    ``max_abs`` is infinite if one is not a number.
     """
 
     pixels: int
@@ -97,7 +98,7 @@ class Difference:
 
 
 def difference(expected: Array, found: Array) -> Difference:
-    """Of labels, (H, W), or maps, (C, H, W)."""
+    """Compare two results: labels, (H, W), or maps, (C, H, W)."""
     if expected.ndim == 2:
         differing = int(np.count_nonzero(expected != found))
         return Difference(pixels=expected.size, differing=differing, max_abs=0.0, largest=0.0)

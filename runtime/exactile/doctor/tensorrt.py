@@ -1,4 +1,4 @@
-"""TensorRT and TensorRT-RTX: their version, or why they cannot be imported."""
+"""Check TensorRT and TensorRT-RTX: their version, or why they cannot be imported."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ GROUP = "engines"
 
 
 def check_tensorrt(telling: Telling, arguments: Mapping[str, Any]) -> None:
-    """One finding, for ``backend``."""
+    """Return one finding, for ``backend``."""
     backend: Backend = arguments["backend"]
     telling.doing(f"importing {backend}")
     try:
@@ -30,9 +30,9 @@ def _missing(backend: Backend, error: DeviceError) -> Finding:
     extra = "rtx" if backend == "tensorrt-rtx" else "tensorrt"
     facts = {"version": None}
     if isinstance(error.__cause__, ModuleNotFoundError):
-        remedy = f"pip install 'exactile[{extra}]', if it is wanted."
+        remedy = f"pip install 'exactile[{extra}]', if you want it."
         says = f"{backend} is not installed."
         return Finding(group=GROUP, check=backend, status="not applicable", says=says, remedy=remedy, facts=facts)
     says = f"{backend} is installed and cannot be imported ({one_line(str(error.__cause__), 300)})."
-    remedy = f"install it anew: pip install --force-reinstall 'exactile[{extra}]'."
+    remedy = f"reinstall it: pip install --force-reinstall 'exactile[{extra}]'."
     return Finding(group=GROUP, check=backend, status="warning", says=says, remedy=remedy, facts=facts)

@@ -1,1 +1,1 @@
-"""What runs the network."""
+"""Engines: what runs the network."""

@@ -1,13 +1,13 @@
-"""The memory that ONNX Runtime's activations live in: one region for the whole process, reserved before use.
+"""The memory of ONNX Runtime's activations: one region for the whole process, reserved before use.
 
-By default each session of ONNX Runtime grows a heap of its own piece by piece; how much of it ends up resident
-depends on the pieces, and with memory patterns switched on it doubles at the second run. Here all sessions share one
-allocator with one region, so that the resident memory is what placing the buffers in a single region needs, and
-sessions that run in turn (the three graphs of a strip plan) share it.
+By default each session of ONNX Runtime grows its own heap piece by piece; how much of it becomes resident depends on
+the pieces, and with memory patterns enabled it doubles at the second run. Here all sessions share one allocator with
+one region. The resident memory is then what placing the buffers in a single region needs, and sessions that run in turn
+(the three graphs of a strip plan) share it.
 
-The region has twice the size of what will be used: then the never-used rest is always the largest free piece, and
-best-fit placement does not depend on where the region ends. Untouched memory is not resident; only the allocator's
-own table is, 8 bytes for each 256 bytes of region.
+The region is twice as large as what will be used: then the unused rest is always the largest free piece, and best-fit
+placement does not depend on where the region ends. Untouched memory is not resident; only the allocator's own table is,
+8 bytes for each 256 bytes of region.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from typing import Any
 from exactile.errors import EngineError
 
 MIB = 1 << 20
-# What is left of a free piece becomes a piece of its own from this size on: no memory is handed out unused.
+# A free remainder from this size on becomes its own piece: no unused memory is handed out.
 SPLIT_REST_BYTES = 4096
 REGION_PER_RESIDENT_BYTE = 2
 TABLE_BYTES_PER_REGION_BYTE = 8 / 256
 RESIDENT_PER_USED_BYTE = 1 / (1 - REGION_PER_RESIDENT_BYTE * TABLE_BYTES_PER_REGION_BYTE)
-"""What placing buffers costs, the table included: 1.067."""
+"""Overhead of placing buffers, the table included: 1.067."""
 
 # ONNX has no "allocate" operator. Gather allocates its result, (n, l), before it looks at the indices, and an index
 # out of range makes it stop there: a region of that size, never touched. As text:
@@ -45,9 +45,9 @@ class SharedArena:
         self._region_bytes = 0
 
     def reserve(self, user: object, activation_bytes: int) -> None:
-        """Have room for ``activation_bytes`` of resident memory until ``user`` calls ``release``.
+        """Reserve room for ``activation_bytes`` of resident memory until ``user`` calls ``release``.
 
-        Raises EngineError when the system refuses the address space.
+        Raises EngineError if the system refuses the address space.
         """
         with self._lock:
             if self._session is None:
@@ -60,7 +60,7 @@ class SharedArena:
             self._reserved[id(user)] = wanted
 
     def release(self, user: object) -> None:
-        """Forget the user's reservation; the last one gives the region back to the system."""
+        """Drop the user's reservation; the last one returns the region to the system."""
         with self._lock:
             if self._reserved.pop(id(user), None) is not None and not self._reserved:
                 self._shrink()
@@ -83,7 +83,7 @@ class SharedArena:
             ) from error
 
     def _shrink(self) -> None:
-        """Give every region that nothing lives in back to the system."""
+        """Return every unused region to the system."""
         import numpy as np
         import onnxruntime as ort
 
@@ -123,15 +123,16 @@ SHARED_ARENA = SharedArena()
 
 
 class HeldRegion:
-    """Keeps the region of the arena from one engine to the next, so that its pages are touched once."""
+    """Keep the region of the arena from one engine to the next, so that its pages are touched once."""
 
     def __init__(self) -> None:
         self._held_bytes = 0
 
     def before(self, activation_bytes: int, most_bytes: int) -> int:
-        """An engine that needs ``activation_bytes`` is opened next; the region may take ``most_bytes``. What it takes.
+        """Prepare for an engine that needs ``activation_bytes``; the region may take ``most_bytes``. Return what it
+        takes.
 
-        Raises EngineError when the system refuses the address space.
+        Raises EngineError if the system refuses the address space.
         """
         if self._held_bytes > most_bytes:
             self.release()
@@ -140,6 +141,6 @@ class HeldRegion:
         return self._held_bytes
 
     def release(self) -> None:
-        """Give the region back, unless an engine uses it; safe to call twice."""
+        """Return the region, unless an engine uses it; safe to call twice."""
         SHARED_ARENA.release(self)
         self._held_bytes = 0

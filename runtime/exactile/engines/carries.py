@@ -9,7 +9,7 @@ from exactile.errors import EngineError
 
 
 class CarryPair:
-    """Two sets of carries of one band, which take turns: a strip reads ``current`` and writes ``next``."""
+    """Two sets of carries of one band, used alternately: a strip reads ``current`` and writes ``next``."""
 
     def __init__(self, strips: StripModel, width: int) -> None:
         try:

@@ -1,4 +1,4 @@
-"""What a graph must say of itself: the contract that it was made for."""
+"""Check that a graph was made for the contract."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ LONGEST_CLAIM = 400
 
 
 def check_claims(made_for: Mapping[str, str], claims: Mapping[str, str], graph: str) -> None:
-    """Raise EngineError where ``made_for``, the metadata of ``graph``, does not hold the ``claims`` of the contract."""
+    """Raise EngineError if ``made_for``, the metadata of ``graph``, does not hold the ``claims`` of the contract."""
     for key, claim in claims.items():
         if made_for.get(key) != claim:
             made = made_for.get(key, "no contract at all")[:LONGEST_CLAIM]

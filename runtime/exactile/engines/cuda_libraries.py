@@ -1,15 +1,15 @@
-"""The CUDA libraries that ONNX Runtime's provider needs: found wherever they are, opened before it is, in order.
+"""Find the CUDA libraries that ONNX Runtime's provider needs, and open them before it, in order.
 
-Each is looked for
+Each is searched for
 
-1. in this process: the loader takes what is open under the same name, whoever opened it;
-2. in the folders ``nvidia/*/lib`` and ``torch/lib`` of Python's path, those beside onnxruntime first, and in conda's;
-3. where the system's loader looks: LD_LIBRARY_PATH, ldconfig;
-4. in the folder of a CUDA toolkit: CUDA_PATH, CUDA_HOME, CUDNN_PATH, /usr/local/cuda*.
+    1. in this process: the loader reuses an open library of the same name, whoever opened it;
+    2. in ``nvidia/*/lib`` and ``torch/lib`` of Python's path, those beside onnxruntime first, and in conda's;
+    3. where the system's loader looks: LD_LIBRARY_PATH, ldconfig;
+    4. in the folder of a CUDA toolkit: CUDA_PATH, CUDA_HOME, CUDNN_PATH, /usr/local/cuda*.
 
 Some have the same name for several CUDA versions (libcudnn.so.9, libcurand.so.10): one for another version than the
-provider's is passed over, and refused where it is open already. A library that is open is found by its name from then
-on, so the provider and cuDNN's own parts need no search path.
+provider's is skipped, and refused if it is already open. An open library is found by its name from then on, so the
+provider and cuDNN's own parts need no search path.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class CudaLibrary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CudaNeeds:
-    """``names`` must be open before the provider is, in this order; what is ``wanted`` may be missing."""
+    """The libraries ``names`` must be open before the provider, in this order; ``wanted`` ones may be missing."""
 
     names: tuple[str, ...]
     wanted: frozenset[str]
@@ -57,7 +57,7 @@ class CudaNeeds:
 
 
 class _NotFoundError(Exception):
-    """Says which files were passed over, and why."""
+    """The message lists the files that were skipped, and why."""
 
 
 _opened: dict[Path, tuple[CudaLibrary, ...]] = {}
@@ -65,9 +65,9 @@ _opening = threading.Lock()
 
 
 def open_cuda_libraries(provider: Path, cuda_version: str) -> tuple[CudaLibrary, ...]:
-    """Open what the library ``provider`` needs of CUDA ``cuda_version`` (such as 13.0; "" where nothing tells it).
+    """Open the libraries of CUDA ``cuda_version`` (such as 13.0; "" if unknown) that ``provider`` needs.
 
-    Raises DeviceError that names what is missing, or is of another CUDA version.
+    Raises DeviceError that names what is missing, or belongs to another CUDA version.
     """
     with _opening:
         if provider not in _opened:
@@ -76,7 +76,9 @@ def open_cuda_libraries(provider: Path, cuda_version: str) -> tuple[CudaLibrary,
 
 
 def needs_of(provider: Path, cuda_version: str) -> CudaNeeds:
-    """What the file itself names, and what it opens while it runs: cuDNN, and the compiler that cuDNN uses."""
+    """Return the libraries that the file names, and those that it opens while it runs: cuDNN, and the compiler that
+    cuDNN uses.
+    """
     try:
         named = read_dynamic(provider).needed
     except OSError as error:
@@ -98,7 +100,7 @@ def needs_of(provider: Path, cuda_version: str) -> CudaNeeds:
 
 
 def of_other_versions(major: int) -> tuple[str, ...]:
-    """Files of another CUDA's libraries that this process has open, as a framework for that CUDA brings."""
+    """Return files of another CUDA's libraries that this process has open, as a framework for that CUDA opens them."""
     found = ((path, _WITH_MAJOR.match(path.rsplit("/", 1)[-1])) for path in open_files())
     return tuple(path for path, match in found if match and int(match[1]) != major)
 
@@ -127,7 +129,7 @@ def _open_all(needs: CudaNeeds, provider: Path) -> tuple[CudaLibrary, ...]:
 
 
 def _open(name: str, major: int | None, provider: Path) -> CudaLibrary:
-    """Raises _NotFoundError; DeviceError for a cuDNN that is open and is for another CUDA."""
+    """Raise _NotFoundError; DeviceError for an open cuDNN that is for another CUDA."""
     if path := open_file(name):
         library = CudaLibrary(name=name, path=path, source="this process has it open already")
     else:
@@ -159,7 +161,7 @@ def _find_and_open(name: str, major: int | None, provider: Path) -> CudaLibrary:
 
 
 def _first(name: str, files: list[tuple[Path, str]], major: int | None, passed: list[str]) -> CudaLibrary | None:
-    """The first file that is known to be for CUDA ``major``, else the first of which nothing is known."""
+    """Return the first file that is known to be for CUDA ``major``, else the first of unknown version."""
     known = [(path, source, made_for(path)) for path, source in files]
     known.sort(key=lambda file: file[2] is None)
     for path, source, version in known:
@@ -178,7 +180,7 @@ def _first(name: str, files: list[tuple[Path, str]], major: int | None, passed: 
 
 
 def made_for(path: Path) -> int | None:
-    """The CUDA major version that a library is for, as its file and folder tell; None where they do not."""
+    """Return the CUDA major version that a library is for, from its file and folder; None if they do not tell."""
     graph = path.with_name(CUDNN_GRAPH)
     try:
         dynamic = read_dynamic(graph if path.name == CUDNN and graph.exists() else path)
@@ -192,7 +194,9 @@ def made_for(path: Path) -> int | None:
 
 
 def _package_folders(path: Path) -> Iterator[str]:
-    """Names of the folders that a package or a toolkit puts a library into: cu13 or cuda-13.0, from the inside."""
+    """Yield the names of the folders that a package or a toolkit installs a library into: cu13 or cuda-13.0, innermost
+    first.
+    """
     for folder in path.parents[:5]:
         yield folder.name
         if folder.name in {"nvidia", "site-packages"}:
@@ -200,7 +204,7 @@ def _package_folders(path: Path) -> Iterator[str]:
 
 
 def _distributions(path: Path) -> set[int]:
-    """Versions in the names of the packages that bring a library, such as nvidia-cudnn-cu12."""
+    """Return versions in the names of the packages that install a library, such as nvidia-cudnn-cu12."""
     if len(path.parents) < 4 or path.parents[2].name != "nvidia":
         return set()
     stem = path.name.removeprefix("lib").partition(".")[0]
@@ -209,9 +213,9 @@ def _distributions(path: Path) -> set[int]:
 
 
 def _open_cudnn_parts(folder: Path) -> None:
-    """The part that cuDNN opens first: where it cannot, it ends the process. Raises OSError instead.
+    """Open the first part of cuDNN: if it cannot be opened, cuDNN would end the process. Raises OSError instead.
 
-    All of them where LD_LIBRARY_PATH would mix them with those of another cuDNN.
+    Open all parts if LD_LIBRARY_PATH would mix them with those of another cuDNN.
     """
     first = folder / CUDNN_GRAPH
     if first.exists():
@@ -224,7 +228,7 @@ def _open_cudnn_parts(folder: Path) -> None:
 
 
 def _check_cudnn(library: CudaLibrary, major: int | None) -> None:
-    """Raises DeviceError unless cuDNN, which is open, was built for CUDA ``major``."""
+    """Raise DeviceError unless the open cuDNN was built for CUDA ``major``."""
     part = open_file(CUDNN_GRAPH)
     if part and Path(part).resolve().parent != Path(library.path).resolve().parent:
         raise DeviceError(
@@ -243,7 +247,7 @@ def _check_cudnn(library: CudaLibrary, major: int | None) -> None:
             f"{library.path} ({library.source}) is built for CUDA {version}, and ONNX Runtime's provider for CUDA "
             f"{major}: install nvidia-cudnn-cu{major} without nvidia-cudnn-cu{version}, which overwrites its files; in "
             f"a process that imports a framework for CUDA {version}, use one for CUDA {major}, or run exactile in a "
-            "process of its own"
+            f"separate process"
         )
 
 
@@ -255,7 +259,7 @@ def _files(name: str, folders: Iterable[tuple[Path, str]]) -> Iterator[tuple[Pat
 
 
 def _python_folders(provider: Path) -> Iterator[tuple[Path, str]]:
-    """Of the site that onnxruntime is in, then of all of Python's path, each once."""
+    """Yield the folders of onnxruntime's site, then of all of Python's path, each once."""
     sites = [provider.parents[2], *(Path(entry) for entry in sys.path if entry)]
     for site in dict.fromkeys(sites):
         for folder in sorted(site.glob("nvidia/*/lib"), reverse=True):

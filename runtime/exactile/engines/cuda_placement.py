@@ -1,4 +1,4 @@
-"""Which nodes of a graph ONNX Runtime would leave to the CPU, told by ONNX Runtime itself."""
+"""Ask ONNX Runtime which nodes of a graph it would leave to the CPU."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _MOST_NAMED = 5
 
 
 def left_to_the_cpu(ort: Any, error: Exception, graph: bytes, options: Any, asked: dict[str, str]) -> str:
-    """The message for a session that was refused with ``error``; "" where the reason was another.
+    """Return the message for a session that was refused with ``error``; "" if there was another reason.
 
-    ``options`` and ``asked`` are what the session was to be made with; the former are changed. ONNX Runtime says only
-    that there are such nodes: it is asked once more, for where it would put each.
+    ``options`` and ``asked`` are those of the session; the former are changed. ONNX Runtime says only that there are
+    such nodes: it is asked again, for the placement of each.
     """
     if NOT_ON_GPU not in str(error):
         return ""
@@ -37,7 +37,7 @@ def left_to_the_cpu(ort: Any, error: Exception, graph: bytes, options: Any, aske
 
 
 def _named(nodes: list[Any]) -> str:
-    """Operators, with the first node of each, and how many there are."""
+    """Return operators, with the first node of each, and their number."""
     count = Counter(node.op_type for node in nodes)
     first = {node.op_type: node.name for node in reversed(nodes)}
     said = [f"{op} ({f'{number} nodes, ' if number > 1 else ''}{first[op]!r})" for op, number in count.items()]

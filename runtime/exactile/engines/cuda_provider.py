@@ -1,10 +1,10 @@
-"""ONNX Runtime's CUDA provider: there and able to run, or the reason why not and what to install.
+"""Load ONNX Runtime's CUDA provider, or say why it cannot run and what to install.
 
-ONNX Runtime itself runs a graph on the CPU where the provider cannot be loaded, and prints why.
+ONNX Runtime itself falls back to the CPU if the provider cannot be loaded, and prints why.
 
-The provider is a library of its own that takes its host, ONNX Runtime, from ``libonnxruntime_providers_shared.so``.
-Importing onnxruntime opens that one for everybody and puts the host there. Without it the provider cannot be opened
-(``Provider_GetHost`` is undefined); opened before the host is there, it follows a null pointer and ends the process.
+The provider is a separate library that takes its host, ONNX Runtime, from ``libonnxruntime_providers_shared.so``.
+Importing onnxruntime opens that library globally and sets the host there. Without it the provider cannot be opened
+(``Provider_GetHost`` is undefined); opened before the host is set, it follows a null pointer and ends the process.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ _WHERE = re.compile(r" ?; ?(?:GPU|hostname|file|line|expr)=[^;]*")
 """Where in ONNX Runtime, and on which machine, something failed."""
 
 NOT_ON_GPU = "fallback to CPU EP has been explicitly disabled"
-"""What ONNX Runtime says where it would run a part of a graph on the CPU."""
+"""The message of ONNX Runtime if it would run a part of a graph on the CPU."""
 
 _OLDEST = (1, 29)
-"""Before, average pooling that pads one side more than the other, as strips do, was wrong without an error."""
+"""In older versions, average pooling with asymmetric padding, as in strips, was wrong without an error."""
 
 _SILENT, _LIBRARY_DEFAULT = 4, 2
 
 
 def load_cuda_library() -> Any:
-    """ONNX Runtime and its CUDA provider, with the CUDA libraries that this needs where pip installed them.
+    """Return ONNX Runtime with its CUDA provider, and open the CUDA libraries that pip installed for it.
 
-    Raises DeviceError where one of them is missing, or ONNX Runtime was built without CUDA.
+    Raises DeviceError if one of them is missing, or ONNX Runtime was built without CUDA.
     """
     try:
         import onnxruntime
@@ -72,7 +72,7 @@ def load_cuda_library() -> Any:
 
 @contextlib.contextmanager
 def quiet(ort: Any) -> Iterator[None]:
-    """Keep ONNX Runtime's process-wide logger from printing; what matters comes back as an error."""
+    """Silence ONNX Runtime's process-wide logger; relevant failures are raised as errors."""
     ort.set_default_logger_severity(_SILENT)
     try:
         yield
@@ -85,18 +85,18 @@ def check_provider(ort: Any, session: Any, options: dict[str, str]) -> None:
     providers = session.get_providers()
     if not providers or providers[0] != PROVIDER:
         reason = why_not(ort) or "it does not say why"
-        raise DeviceError(f"{PROVIDER} was asked for, but ONNX Runtime took {', '.join(providers)}: {reason}")
+        raise DeviceError(f"{PROVIDER} was requested, but ONNX Runtime took {', '.join(providers)}: {reason}")
     taken = session.get_provider_options().get(PROVIDER, {})
     for name in ("device_id", "user_compute_stream"):
         if taken.get(name) != options[name]:
             raise DeviceError(
-                f"ONNX Runtime {ort.__version__} took {name} {taken.get(name)} where {options[name]} was asked for; "
+                f"ONNX Runtime {ort.__version__} took {name} {taken.get(name)} where {options[name]} was requested; "
                 "install another version of onnxruntime-gpu"
             )
 
 
 def why_not(ort: Any) -> str:
-    """Why ONNX Runtime cannot load its CUDA provider, and what to do; "" where it can, or cannot be asked."""
+    """Return why ONNX Runtime cannot load its CUDA provider, and the remedy; "" if it can, or if that is unknown."""
     library = _provider_library(ort)
     if not library.exists():
         return ""
@@ -112,7 +112,7 @@ def why_not(ort: Any) -> str:
 
 
 def cuda_libraries(ort: Any) -> tuple[CudaLibrary, ...]:
-    """The CUDA libraries that the provider uses, which are open from then on; none where it has no library.
+    """Open and return the CUDA libraries that the provider uses; none if it has no library.
 
     Raises DeviceError that names what is missing.
     """
@@ -125,14 +125,16 @@ def _provider_library(ort: Any) -> Path:
 
 
 def _has_host(library: Path) -> bool:
-    """Whether the provider finds ONNX Runtime when it is opened. Raises OSError where the part between is missing."""
+    """Return whether the provider finds ONNX Runtime when it is opened. Raises OSError if the shared
+    part is missing.
+    """
     between = ctypes.CDLL(str(library.with_name("libonnxruntime_providers_shared.so")), mode=ctypes.RTLD_GLOBAL)
     between.Provider_GetHost.restype = ctypes.c_void_p
     return between.Provider_GetHost() is not None
 
 
 def fail_on_device(ort: Any, error: Exception, doing: str) -> NoReturn:
-    """Raise DeviceMemoryError, DeviceError or EngineError, as ONNX Runtime's message says."""
+    """Raise DeviceMemoryError, DeviceError or EngineError, according to ONNX Runtime's message."""
     text = str(error)
     if is_out_of_memory(error) or any(sign in text for sign in _OUT_OF_MEMORY):
         raise DeviceMemoryError(
@@ -140,7 +142,7 @@ def fail_on_device(ort: Any, error: Exception, doing: str) -> NoReturn:
         ) from error
     if NOT_ON_GPU in text:
         reason = why_not(ort) or (
-            "the graph has operators that the CUDA provider does not run, or that provider did not start; "
+            "the graph has operators that the CUDA provider does not run, or the provider did not start; "
             "nothing is left to the CPU"
         )
         raise DeviceError(f"ONNX Runtime cannot run all of the graph on the GPU: {reason}") from error
@@ -152,14 +154,14 @@ def fail_on_device(ort: Any, error: Exception, doing: str) -> NoReturn:
 
 
 def _beside(ort: Any) -> str:
-    """What may be the reason of a failure that the provider does not explain."""
+    """Return the possible reason of a failure that the provider does not explain."""
     major = str(getattr(ort, "cuda_version", "")).partition(".")[0]
     others = of_other_versions(int(major)) if major.isdigit() else ()
     return f" (this process has libraries of another CUDA open as well: {', '.join(others)})" if others else ""
 
 
 def reason_of(text: str) -> str:
-    """What ONNX Runtime says, without the source positions that it begins with, and what to do where that is known."""
+    """Return ONNX Runtime's message without its leading source positions, with a remedy if one is known."""
     begin = min((text.find(sign) for sign in _OF_THE_DEVICE if sign in text), default=0)
     remedy = next((remedy for part, remedy in _REMEDIES.items() if part in text), "")
     said = _WHERE.sub("", one_line(text[begin:])).rstrip("; ")
@@ -167,7 +169,7 @@ def reason_of(text: str) -> str:
 
 
 def _replacing_it() -> str:
-    """What to do about a build without CUDA."""
+    """Return the remedy for a build without CUDA."""
     this, other = _folder_of("onnxruntime"), _folder_of("onnxruntime-gpu")
     if this is not None and other is not None and this != other:
         return f"onnxruntime-gpu is in {other}, which Python looks into later than into {this}: put it first"
@@ -180,12 +182,12 @@ def _replacing_it() -> str:
 
 
 def _folder_of(distribution: str) -> str | None:
-    """Where it is installed; None where it is not."""
+    """Return the folder where it is installed; None if it is not."""
     with contextlib.suppress(metadata.PackageNotFoundError):
         return str(metadata.distribution(distribution).locate_file(""))
     return None
 
 
 def _release(version: str) -> tuple[int, ...]:
-    """The first two numbers of a version."""
+    """Return the first two numbers of a version."""
     return tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())

@@ -1,4 +1,4 @@
-"""The seam between a device lane and whatever multiplies matrices on a GPU."""
+"""The protocol between a device lane and a network on a GPU."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from exactile.passes.statistic import PREFIX
 
 
 class DeviceNetwork(Protocol):
-    """A network whose inputs and outputs lie in device memory; work goes on the caller's stream.
+    """A network with inputs and outputs in device memory; work is enqueued on the caller's stream.
 
     Used from one thread, with the device's context current. Owned by whoever opened it.
     """
 
     @property
     def capturable(self) -> bool:
-        """Whether ``enqueue`` does nothing but put work on the stream, so that a CUDA graph can be made of it."""
+        """Whether ``enqueue`` only puts work on the stream, so that it can be captured as a CUDA graph."""
 
     def enqueue(self, addresses: Mapping[str, int], *, rows: int, stream: int) -> None:
         """Put one inference over ``rows`` image rows on ``stream`` (a CUstream), and return.
@@ -31,5 +31,5 @@ class DeviceNetwork(Protocol):
 
 
 def taken(addresses: Mapping[str, int], tensors: Collection[str]) -> dict[str, int]:
-    """``addresses`` without statistics that a network of these ``tensors`` does not take."""
+    """Return ``addresses`` without statistics that a network with these ``tensors`` does not take."""
     return {name: address for name, address in addresses.items() if name in tensors or not name.startswith(PREFIX)}

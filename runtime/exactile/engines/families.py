@@ -1,4 +1,4 @@
-"""What opens networks on a GPU: TensorRT from engines that were built, or ONNX Runtime from the model's graphs."""
+"""Open networks on a GPU: with TensorRT from built engines, or with ONNX Runtime from the model's graphs."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ class EngineFamily(Protocol):
 
     @property
     def name(self) -> str:
-        """For people, with its version."""
+        """Name for people, with its version."""
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """What of it decides about the last digits of results, as plain data."""
+        """What determines the last digits of results, as plain data."""
 
     @property
     def engines(self) -> tuple[BuiltEngine, ...] | None:
-        """Those whose shapes alone can run; None where every shape can."""
+        """The engines whose shapes alone can run; None if every shape can."""
 
     def needed(self, plan: Plan, role: EngineRole, rows: int) -> Hashable:
-        """Names the network that runs ``rows`` image rows of ``plan``; equal names, the same network."""
+        """Return a key of the network that runs ``rows`` image rows of ``plan``; equal keys mean the same network."""
 
     def open(self, device: DeviceInfo, plan: Plan, role: EngineRole, rows: int, *, stream: int) -> DeviceNetwork:
         """Open it for work on ``stream``. Raises DeviceError, DeviceMemoryError, EngineError, BundleError."""
@@ -150,7 +150,9 @@ class OnnxRuntimeCudaFamily:
         )
 
     def _output_rows(self, plan: Plan, role: EngineRole, rows: int) -> int:
-        """Rows that the network gives for ``rows`` image rows; the last ones are of the image's own remainder."""
+        """Return the rows of the network's output for ``rows`` image rows; the last strip has the image's own
+        remainder.
+        """
         if not isinstance(plan, StripPlan) or role == "tile":
             return plan.y.tile_output
         strips, geometry = plan.strips, plan.y.domain.geometry
@@ -164,7 +166,7 @@ class OnnxRuntimeCudaFamily:
 
 
 def _unfit(engine: BuiltEngine, backend: Backend, version: str, devices: tuple[DeviceInfo, ...]) -> str:
-    """Why ``engine`` cannot run; empty where it can."""
+    """Return why ``engine`` cannot run; empty if it can."""
     if engine.backend != backend:
         return f"built by {engine.backend}"
     if engine.backend_version != version:
@@ -177,7 +179,7 @@ def _unfit(engine: BuiltEngine, backend: Backend, version: str, devices: tuple[D
 
 
 def _precision(engines: list[BuiltEngine], asked: str) -> str:
-    """``asked``, or the one with the most bits that there is."""
+    """Return ``asked``, or the available precision with the most bits."""
     there = {engine.precision for engine in engines}
     return asked or next((precision for precision in ("fp32", "tf32", "fp16") if precision in there), "")
 

@@ -1,10 +1,10 @@
-"""A serialised ONNX graph whose large constants are told by their address in memory, for OpenVINO.
+"""Rewrite a serialised ONNX graph for OpenVINO so that large constants are read from their address in memory.
 
-OpenVINO keeps a copy of every constant that lies in a graph, and cannot be given constants by name. It reads them where
-they are if a tensor's external data have the location ``*/_ORT_MEM_ADDR_/*``: ``offset`` is then an address.
+OpenVINO copies every constant of a graph, and does not accept constants by name. It reads them in place if a tensor's
+external data have the location ``*/_ORT_MEM_ADDR_/*``: ``offset`` is then an address.
 
-Only what is needed of the format is read: of ModelProto the graph (7) and the metadata (14), of GraphProto the
-initialisers (5), of TensorProto the name (8), the bytes (9) and where they are (13, 14). Everything else is passed on.
+Only the needed parts of the format are parsed: of ModelProto the graph (7) and the metadata (14), of GraphProto the
+initialisers (5), of TensorProto the name (8), the bytes (9) and their location (13, 14). The rest is copied.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _FIXED_BYTES = {1: 8, 5: 4}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AddressedGraph:
-    """``graph`` holds addresses in ``arrays``, which must live as long as it is used. ``metadata`` are its own."""
+    """``graph`` refers to addresses in ``arrays``, which must live as long as it is used. ``metadata`` are its own."""
 
     graph: bytes
     arrays: tuple[Any, ...]
@@ -41,9 +41,9 @@ class AddressedGraph:
 
 
 def addressed(graph: bytes, weights: Mapping[str, NDArray[Any]]) -> AddressedGraph:
-    """``graph`` without its large constants, and without those of ``weights``, by name, that it leaves outside.
+    """Return ``graph`` without its large constants and without those of ``weights``, by name, that it keeps outside.
 
-    Raises EngineError where a constant is outside and not among ``weights``, or the graph is damaged.
+    Raises EngineError if an outside constant is not among ``weights``, or the graph is damaged.
     """
     arrays: list[Any] = [graph]
     parts: list[bytes] = []
@@ -75,7 +75,7 @@ def _without_constants(
 def _addressed_tensor(
     graph: bytes, first: int, last: int, weights: Mapping[str, NDArray[Any]], arrays: list[Any]
 ) -> bytes | None:
-    """A TensorProto that tells an address; None for one that stays as it is."""
+    """Return a TensorProto with an address; None for one that stays unchanged."""
     parts, name, outside = [], "", False
     raw: tuple[int, int] | None = None
     for field, begin, content, end in _fields(graph, first, last):
@@ -101,7 +101,7 @@ def _addressed_tensor(
 
 
 def _aligned(data: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """``data``, or a copy of it at an address that every type may have: in a graph, constants lie anywhere."""
+    """Return ``data``, or a copy of it at an aligned address: in a graph, constants lie anywhere."""
     if data.ctypes.data % ALIGNMENT_BYTES == 0:
         return data
     room = np.empty(data.nbytes + ALIGNMENT_BYTES, np.uint8)
@@ -112,7 +112,7 @@ def _aligned(data: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _fields(message: bytes, first: int, last: int) -> Iterator[tuple[int, int, int, int]]:
-    """Number of each field of a message, and where it begins, where its content begins, and where it ends."""
+    """Yield the number of each field of a message, where it begins, where its content begins, and where it ends."""
     at = first
     while at < last:
         begin = at

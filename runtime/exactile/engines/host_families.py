@@ -1,4 +1,4 @@
-"""What opens networks on a CPU: ONNX Runtime, or OpenVINO."""
+"""Open networks on a CPU: ONNX Runtime, or OpenVINO."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ OPENVINO_MEMORY = EngineMemory(opening_bytes=48 << 20, weights_factor=1.5, activ
 
 An engine takes 25 to 45 MiB for code that is compiled or used for the first time, and up to three copies of the weights
 (aligned, with batch normalisations folded in, packed for the kernels), which is 1.3 times what ONNX Runtime keeps. Its
-activations took 0.5 to 0.85 of what ONNX Runtime's do: it fuses more. What is predicted was 1.2 to 2.6 times what was
-measured, for networks of 0.1 to 31 million weights.
+activations took 0.5 to 0.85 of ONNX Runtime's: it fuses more. The prediction was 1.2 to 2.6 times the measured peak,
+for networks of 0.1 to 31 million weights.
 """
 
 
 class HostFamily(Protocol):
-    """One kind of engine on a CPU. ``identity`` is what of it decides about the last digits, as plain data."""
+    """One kind of engine on a CPU. ``identity`` is what determines the last digits, as plain data."""
 
     name: str
-    """For people, with its version: ``onnxruntime 1.32.0``."""
+    """Name for people, with its version: ``onnxruntime 1.32.0``."""
     identity: Mapping[str, Any]
     memory: EngineMemory
     no_statistics: str
-    """Why it runs no passes that find statistics of the whole image; empty where it does."""
+    """Why it cannot run passes for statistics of the whole image; empty if it can."""
 
     def suited(self, model: DeployedModel) -> DeployedModel:
-        """``model`` without strips that the engine does not compute as it computes one pass."""
+        """Return ``model`` without strips that the engine does not compute as it computes one pass."""
 
     def open_tiles(
         self, model: DeployedModel, plan: TilePlan, *, activation_bytes: int, constants: Constants, threads: int | None
     ) -> Engine:
-        """The engine for tiles of ``plan``. Raises EngineError."""
+        """Return the engine for tiles of ``plan``. Raises EngineError."""
 
     def open_strips(
         self,
@@ -60,7 +60,7 @@ class HostFamily(Protocol):
         constants: Constants,
         threads: int | None,
     ) -> Engine:
-        """The engine for strips of these ``bands`` of ``plan``. Raises EngineError."""
+        """Return the engine for strips of these ``bands`` of ``plan``. Raises EngineError."""
 
 
 class OnnxRuntimeFamily:
@@ -78,7 +78,7 @@ class OnnxRuntimeFamily:
         self.identity: Mapping[str, Any] = {"onnxruntime": version}
 
     def suited(self, model: DeployedModel) -> DeployedModel:
-        """Strips may hold the arithmetic of another architecture."""
+        """Return ``model`` without strips that hold the arithmetic of another architecture."""
         return model.on(architecture())
 
     def open_tiles(
@@ -130,13 +130,13 @@ class OnnxRuntimeFamily:
 class OpenVinoFamily:
     """Implements ``HostFamily`` in ``precision``: f32, or bf16 on CPUs that have it.
 
-    Integers of 64 bits are computed in 32, and float64 in float32. So graphs that are told where a tile lies, and those
-    that find statistics of the whole image, are refused. Raises EngineError where openvino is missing, OptionError.
+    64-bit integers are computed in 32 bits, and float64 in float32. So graphs that need the position of a tile, and
+    those that find statistics of the whole image, are refused. Raises EngineError if openvino is missing, OptionError.
     """
 
     memory: EngineMemory = OPENVINO_MEMORY
     no_statistics = (
-        "OpenVINO computes in float32 what passes over the image find in float64. What to do: "
+        "OpenVINO computes in float32, and passes over the image need float64. What to do: "
         f"{WAY_OUT}, or give statistics that were found before (--statistics)"
     )
 
@@ -150,7 +150,7 @@ class OpenVinoFamily:
             self.identity = {**self.identity, "precision": self._precision}
 
     def suited(self, model: DeployedModel) -> DeployedModel:
-        """Strips of fewer bits hold the arithmetic of ONNX Runtime."""
+        """Return ``model`` without strips of fewer bits, which hold the arithmetic of ONNX Runtime."""
         if self._precision == "bf16" and model.strips is not None:
             return model.without_strips("in bfloat16, tiles were compared with one pass, strips were not")
         if model.strips is not None and model.strips.processor:
@@ -205,7 +205,7 @@ class OpenVinoFamily:
 
 
 def _check_not_placed(model: DeployedModel, plan: Plan) -> None:
-    """Raise EngineError where graphs must be told where a tile lies."""
+    """Raise EngineError if graphs need the position of a tile."""
     if plan.placed:
         height, width = plan.image_shape
         raise EngineError(

@@ -1,4 +1,4 @@
-"""Engines for the runs of a session: one for each lane of a run, or one for each of several runs side by side."""
+"""Lend engines to the runs of a session: one for each lane of a run, or one for each of several runs side by side."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _WAIT_S = 0.05
 
 
 class EngineLease:
-    """Opens engines of ``family`` for plans; with ``keep`` the last stay open for a run that needs the same.
+    """Open engines of ``family`` for plans; with ``keep`` the last ones stay open for a run that needs the same.
 
     A run holds an engine from its first tile to its last, so that strips of one image follow each other. Runs side by
-    side each hold one engine, of which none needs more activations than the first; any other run is alone. Owns the
+    side each hold one engine, none of which needs more activations than the first; any other run is alone. Owns the
     engines.
     """
 
@@ -44,12 +44,15 @@ class EngineLease:
         self._engines: dict[int, tuple[Kind, Engine]] = {}
 
     def engines(self, plan: Plan, need: MemoryNeed, constants: Constants) -> RunEngines:
-        """Those of one run of ``plan``; ``need`` is for all of its lanes, and for all runs beside it, together."""
+        """Return the engines of one run of ``plan``; ``need`` is for all of its lanes and all
+        concurrent runs together.
+        """
         return RunEngines(self, plan, need, constants)
 
     @contextmanager
     def other(self, opened: Callable[[], AnyEngine], *, check: Callable[[], None]) -> Iterator[tuple[AnyEngine, float]]:
-        """What ``opened`` gives, and the seconds that this took; no other engine is open meanwhile.
+        """Yield the engine that ``opened`` returns, and the seconds that opening took; no other engine is open
+        meanwhile.
 
         Waits, calling ``check``, until no other run has an engine. Raises EngineError.
         """
@@ -66,10 +69,10 @@ class EngineLease:
     def held(
         self, run: object, check: Callable[[], None], *, index: int = 0, beside: int = 1, activation_bytes: int = 0
     ) -> Iterator[int]:
-        """The slot of a lane of ``run``; until the last is given back, no other run has any.
+        """Yield the slot of a lane of ``run``; until the last slot is returned, no other run gets any.
 
-        But so many runs as are ``beside`` each other have one each, where none needs more ``activation_bytes`` than the
-        first: the region of the arena cannot grow while it is used. Waits, calling ``check``, until there is one.
+        Exception: up to ``beside`` concurrent runs have one each, if none needs more ``activation_bytes`` than the
+        first, because the region of the arena cannot grow in use. Waits, calling ``check``, until a slot is free.
         """
         slots = range(beside) if beside > 1 else (index,)
         with self._free:
@@ -98,12 +101,12 @@ class EngineLease:
         return next((slot for slot in slots if slot not in taken), None)
 
     def close(self) -> None:
-        """Close the engines that were kept; safe to call twice. Not while a run holds one."""
+        """Close the kept engines; safe to call twice. Not while a run holds one."""
         with self.held(object(), lambda: None):
             self.drop()
 
     def take(self, slot: int, engines: RunEngines) -> Engine:
-        """The engine of a slot of a run that holds it. Raises EngineError."""
+        """Return the engine of a slot, for the run that holds it. Raises EngineError."""
         plan, need, alone = engines.plan, engines.need, engines.need.beside == 1
         with self._free:
             known = self._engines.get(slot)
@@ -126,7 +129,7 @@ class EngineLease:
         return engine
 
     def left(self, slot: int, *, failed: bool) -> None:
-        """A run that holds a slot is done with its engine."""
+        """Return the slot of a run that no longer needs its engine."""
         if failed or not self._keep:
             self._close(slot)
 
@@ -163,9 +166,9 @@ class RunEngines:
 
     @contextmanager
     def lane(self, index: int, check: Callable[[], None]) -> Iterator[tuple[Engine, float]]:
-        """The engine of a lane and the seconds that opening it took, 0 where it was open.
+        """Yield the engine of a lane and the seconds that opening it took, 0 if it was open.
 
-        Waits until there is one; ``check`` is called meanwhile, and may raise. Raises EngineError.
+        Waits until it is free; ``check`` is called meanwhile, and may raise. Raises EngineError.
         """
         need = self.need
         with self.lease.held(
@@ -191,9 +194,9 @@ def open_engine(
     threads: int | None,
     lane: int | None = None,
 ) -> Engine:
-    """The engine with ``threads`` that runs ``plan``, or a ``lane`` of it. Raises EngineError.
+    """Open the engine with ``threads`` that runs ``plan``, or a ``lane`` of it. Raises EngineError.
 
-    ``activation_bytes`` are those of all engines that are open side by side.
+    ``activation_bytes`` are those of all concurrently open engines.
     """
     told: dict[str, Any] = {"activation_bytes": activation_bytes, "constants": constants, "threads": threads}
     if isinstance(plan, StripPlan):

@@ -43,16 +43,15 @@ _OUT_OF_MEMORY = ("bad_alloc", "Failed to allocate memory", "Available memory of
 class OnnxRuntimeEngine:
     """Runs one graph at one fixed tile shape; implements ``exactile.engines.protocol.Engine``.
 
-    ``graph`` is a serialised ONNX model whose input ``input_name`` is ``(height, width, C)`` with dimensions of
-    these names, and whose output ``output_name`` is ``(H', W')`` or ``(C', H', W')``. ``tile_shape`` is (H, W).
-    ``activation_bytes`` is ``MemoryModel.activation_bytes(H, W)``: with it, activations live in a region made for
-    that size and shared by all engines of the process, and the peak memory is the predicted one; without it, ONNX
-    Runtime grows a heap of its own, which takes up to twice as much. ``weights`` are constants that the graph leaves
-    outside. ``claims`` are entries of a contract; the graph's metadata must hold the same. ``constants`` are
-    further inputs, the same for all tiles, as far as the graph asks for them; ``dims`` are sizes of further inputs, by
-    the names of their dimensions.
+    ``graph`` is a serialised ONNX model whose input ``input_name`` is ``(height, width, C)`` with dimensions of these
+    names, and whose output ``output_name`` is ``(H', W')`` or ``(C', H', W')``. ``tile_shape`` is (H, W).
+    ``activation_bytes`` is ``MemoryModel.activation_bytes(H, W)``: with it, activations live in a region of that size,
+    shared by all engines of the process, and the peak memory is the predicted one; without it, ONNX Runtime grows its
+    own heap, which takes up to twice as much. ``weights`` are constants that the graph keeps outside. ``claims`` are
+    entries of a contract, which the graph's metadata must hold as well. ``constants`` are further inputs, the same for
+    all tiles, as far as the graph has them; ``dims`` are sizes of further inputs, by the names of their dimensions.
 
-    Raises EngineError when onnxruntime is missing or refuses the graph, and when graph and arguments disagree.
+    Raises EngineError if onnxruntime is missing or refuses the graph, or if graph and arguments disagree.
     """
 
     def __init__(
@@ -106,12 +105,12 @@ class OnnxRuntimeEngine:
     ) -> None:
         """Run ``tile`` ((H, W, C), C-contiguous) and fill ``out`` ((H', W') or (C', H', W'), C-contiguous).
 
-        Nothing is copied: the network reads ``tile`` and writes ``out`` where they are. ``position`` is where the tile
-        lies in the image, for graphs that ask for it; ``inputs`` and ``outputs`` are further ones, by name.
-        Raises EngineError when an array does not fit or ONNX Runtime fails; CancelledError after ``cancel``.
+        Nothing is copied: the network reads ``tile`` and writes ``out`` in place. ``position`` is the position of the
+        tile in the image, for graphs that take it; ``inputs`` and ``outputs`` are further ones, by name. Raises
+        EngineError if an array does not fit or ONNX Runtime fails; CancelledError after ``cancel``.
         """
         if self._session is None:
-            raise EngineError("the engine is closed; open a new one to go on")
+            raise EngineError("the engine is closed; open a new one")
         if self._cancelled:
             raise CancelledError("the engine was cancelled")
         if place is not None:
@@ -147,7 +146,7 @@ class OnnxRuntimeEngine:
 
 
 def load_library() -> Any:
-    """ONNX Runtime. Raises EngineError that says how to install it when it is missing."""
+    """Import and return ONNX Runtime. Raises EngineError with installation advice if it is missing."""
     try:
         import onnxruntime
     except ImportError as error:
@@ -158,7 +157,7 @@ def load_library() -> Any:
 
 
 def session_options(ort: Any, tile_shape: tuple[int, int], threads: int) -> Any:
-    """Options for a graph whose ``height`` and ``width`` are those of ``tile_shape``."""
+    """Return options for a graph whose ``height`` and ``width`` are those of ``tile_shape``."""
     height, width = tile_shape
     if height < 1 or width < 1:
         raise EngineError(f"a tile of {height} x {width} pixels is empty")
@@ -178,7 +177,7 @@ def session_options(ort: Any, tile_shape: tuple[int, int], threads: int) -> Any:
 
 
 def open_session(ort: Any, graph: bytes, options: Any) -> Any:
-    """A session on the CPU. Raises EngineError."""
+    """Return a session on the CPU. Raises EngineError."""
     try:
         return ort.InferenceSession(graph, options, providers=[_PROVIDER])
     except Exception as error:  # noqa: BLE001  # its exceptions share no base class
@@ -186,9 +185,9 @@ def open_session(ort: Any, graph: bytes, options: Any) -> Any:
 
 
 def add_weights(ort: Any, options: Any, weights: Mapping[str, NDArray[Any]], graph: bytes) -> None:
-    """Give a session those ``weights`` that its ``graph`` leaves outside, read where they are.
+    """Give a session those ``weights`` that its ``graph`` keeps outside, in place.
 
-    Graphs share their weights, and ONNX Runtime refuses a graph that does not have all that it is given.
+    Graphs share their weights, and ONNX Runtime refuses weights that a graph does not have.
     """
     held = {name: array for name, array in weights.items() if _tensor_name(name) in graph}
     if held:
@@ -197,7 +196,9 @@ def add_weights(ort: Any, options: Any, weights: Mapping[str, NDArray[Any]], gra
 
 
 def _tensor_name(name: str) -> bytes:
-    """How a serialised graph holds the name of a tensor: field 8 of TensorProto, its length as a varint, the text."""
+    """Return how a serialised graph encodes the name of a tensor: field 8 of TensorProto, its length as a varint, the
+    text.
+    """
     text = name.encode()
     length, size = bytearray(), len(text)
     while size > _VARINT_REST:
@@ -207,18 +208,18 @@ def _tensor_name(name: str) -> bytes:
 
 
 def bind(bind_one: Any, name: str, array: NDArray[Any]) -> None:
-    """Bind an input or output to ``array`` where it is."""
+    """Bind an input or output to ``array`` in place."""
     bind_one(name, "cpu", 0, array.dtype.type, list(array.shape), array.ctypes.data)
 
 
 def metadata_of(session: Any) -> Mapping[str, str]:
-    """What the session's graph says of itself."""
+    """Return the metadata of the session's graph."""
     found: Mapping[str, str] = session.get_modelmeta().custom_metadata_map
     return found
 
 
 def declared(arguments: Any, name: str, role: str) -> tuple[tuple[int | str | None, ...], str]:
-    """Shape and dtype of the graph's ``name``; dimensions that ONNX Runtime does not know are not ints."""
+    """Return shape and dtype of the graph's ``name``; dimensions that ONNX Runtime does not know are not ints."""
     by_name = {argument.name: argument for argument in arguments}
     if name not in by_name:
         raise EngineError(f"the graph has no {role} {name!r}; it has {', '.join(map(repr, by_name))}")
@@ -249,7 +250,7 @@ def _check_array(array: NDArray[Any], shape: tuple[int | str | None, ...], dtype
 
 
 def fail(error: Exception, doing: str) -> NoReturn:
-    """Raise an EngineError that says what ONNX Runtime was doing, and what to do when memory ran out."""
+    """Raise an EngineError that says what ONNX Runtime was doing, and a remedy if memory ran out."""
     text = one_line(error)
     if is_out_of_memory(error):
         raise EngineError(
@@ -263,5 +264,5 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def one_line(error: Exception | str) -> str:
-    """What ONNX Runtime says, in one line, cut."""
+    """Return the message of ONNX Runtime, in one line, cut."""
     return " ".join(str(error).split())[:LONGEST_DETAIL]

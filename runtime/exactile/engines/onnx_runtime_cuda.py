@@ -1,4 +1,4 @@
-"""A network in ONNX Runtime on a GPU, at one shape, on memory and a stream of the caller's."""
+"""A network in ONNX Runtime on a GPU, at one shape, on the caller's memory and stream."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from exactile.engines.onnx_runtime import add_weights, declared, metadata_of, se
 from exactile.errors import DeviceError, EngineError
 
 NOT_ON_CUDA = "exactile.not_on_cuda"
-"""The key in a graph's metadata of why it must not run here: a kernel that gives other pixels without an error."""
+"""The metadata key of the reason why a graph must not run here: a kernel that gives other pixels without an error."""
 
 FUSIONS_WITH_TF32 = ["ConvActivationFusion", "ConvAddActivationFusion"]
-"""Convolutions joined with what follows: where cuDNN has no such kernel in float32, ONNX Runtime tries again with TF32
-allowed, whatever it was told."""
+"""Fusion of convolutions with what follows: if cuDNN has no such kernel in float32, ONNX Runtime retries with TF32
+allowed, regardless of the setting.
+"""
 
 _HOST_THREADS = 1  # it only puts kernels on the stream
 
@@ -30,17 +31,18 @@ class OnnxRuntimeCudaNetwork:
     """One graph at one shape; implements ``exactile.engines.device_network.DeviceNetwork``.
 
     ``graph`` is a serialised ONNX model whose image input is ``(height, width, C)`` with dimensions of these names;
-    ``tile_shape`` is (H, W), ``dimensions`` are the sizes of further named ones, as carries have. ``output_shapes`` are
-    those of all outputs, by name. ``weights`` are constants that the graph leaves outside; ``claims`` are entries of a
-    contract, the graph's metadata must hold the same. Constants such as statistics are inputs like all others. Strips
-    of another height take another network: a graph with open sizes computes them on the CPU.
+    ``tile_shape`` is (H, W), ``dimensions`` are the sizes of further named ones, such as those of carries.
+    ``output_shapes`` are those of all outputs, by name. ``weights`` are constants that the graph keeps outside;
+    ``claims`` are entries of a contract, which the graph's metadata must hold as well. Constants such as statistics are
+    inputs like all others. Strips of another height need another network: a graph with open sizes computes them on the
+    CPU.
 
     Everything runs on the device ``ordinal`` in its primary context, on ``stream`` (a CUstream), which outlives the
     network. ``memory_limit_bytes`` is the most that it allocates for weights and activations; None for no limit.
     ``tf32`` lets convolutions round their inputs to 10 bits of mantissa, which is faster and changes values.
 
-    Raises DeviceError where ONNX Runtime cannot run all of it on that GPU (nothing is left to the CPU),
-    DeviceMemoryError, and EngineError where it refuses the graph, or graph and arguments disagree.
+    Raises DeviceError if ONNX Runtime cannot run all of it on that GPU (nothing is left to the CPU), DeviceMemoryError,
+    and EngineError if it refuses the graph, or graph and arguments disagree.
     """
 
     def __init__(
@@ -63,7 +65,7 @@ class OnnxRuntimeCudaNetwork:
         self._session: Any = None
         self._ort = load_cuda_library()
         options = session_options(self._ort, tile_shape, _HOST_THREADS)
-        options.use_deterministic_compute = True  # of several kernels, one whose sums have one order
+        options.use_deterministic_compute = True  # of several kernels, one with a fixed order of summation
         # Quantised weights become float32 when the graph is opened. Left as they are for integer kernels, which are the
         # CPU's alone, biases of 32 bits would have no kernel.
         options.add_session_config_entry("session.disable_quant_qdq", "1")
@@ -85,20 +87,20 @@ class OnnxRuntimeCudaNetwork:
 
     @property
     def capturable(self) -> bool:
-        """No: some kernels copy lists of addresses from pinned memory that is given back when the run is over.
+        """Always False: some kernels copy lists of addresses from pinned memory that is freed when the run is over.
 
-        A replay would copy from there what lies there then. Nothing tells which kernels a network has.
+        A replay would copy whatever lies there then. There is no way to know which kernels a network has.
         """
         return False
 
     def enqueue(self, addresses: Mapping[str, int], *, rows: int, stream: int) -> None:
-        """Put one inference on ``stream``, the one that the network was made for, and return.
+        """Put one inference on ``stream``, the stream of the network, and return.
 
-        The first one blocks: it allocates activations and loads kernels.
-        Raises EngineError, DeviceError, DeviceMemoryError.
+        The first one blocks: it allocates activations and loads kernels. Raises EngineError, DeviceError,
+        DeviceMemoryError.
         """
         if self._session is None:
-            raise EngineError("the engine is closed; open a new one to go on")
+            raise EngineError("the engine is closed; open a new one")
         if (rows, stream) != (self._rows, self._stream):
             raise EngineError(
                 f"the network was made for {self._rows} rows on stream {self._stream:#x}, not for {rows} rows on "
@@ -156,17 +158,17 @@ class DeviceTensor:
 
 
 def provider_options(ordinal: int, stream: int, memory_limit_bytes: int | None, *, tf32: bool) -> dict[str, str]:
-    """Options of the CUDA provider, as strings. What has an effect on results is said, not left to its defaults.
+    """Return options of the CUDA provider, as strings. Whatever affects results is set explicitly.
 
-    1. The arena grows by what is asked for, not to the next power of two: what is left belongs to other networks.
-    2. TF32 is off unless asked for: results are those of float32.
+    1. The arena grows by what is requested, not to the next power of two: the rest belongs to other networks.
+    2. TF32 is off unless requested: results are those of float32.
     3. cuDNN's heuristics choose convolution algorithms. Versions of ONNX Runtime whose default measures them take the
        one that was fastest that time: two GPUs, or two runs, could choose differently, and their pixels would differ.
-       Nor does the choice depend on a limit for workspace.
+       The choice does not depend on a limit for workspace either.
     4. Matrix products are not chosen by measuring, either.
-    5. Channels first, as the graph is, and bias added behind the convolution: one kernel for each node.
+    5. Channels first, as in the graph, and bias added after the convolution: one kernel for each node.
     6. Layer normalisation sums in float32.
-    7. No CUDA graph of its own: it would replay the addresses of the first run, whatever is bound later.
+    7. No CUDA graph by ONNX Runtime: it would replay the addresses of the first run, whatever is bound later.
     """
     options = {
         "device_id": str(ordinal),
@@ -188,7 +190,7 @@ def provider_options(ordinal: int, stream: int, memory_limit_bytes: int | None, 
 
 
 def _check_doubt(session: Any) -> None:
-    """Raise DeviceError where the graph says that the CUDA provider would compute it otherwise."""
+    """Raise DeviceError if the graph declares that the CUDA provider would compute it differently."""
     said = session.get_modelmeta().custom_metadata_map.get(NOT_ON_CUDA)
     if said:
         raise DeviceError(
@@ -198,7 +200,9 @@ def _check_doubt(session: Any) -> None:
 
 
 def tensors_of(session: Any, output_shapes: Mapping[str, tuple[int, ...]]) -> dict[str, DeviceTensor]:
-    """All inputs and outputs of ``session``. Raises EngineError where sizes are open, or not those given."""
+    """Return all inputs and outputs of ``session``. Raises EngineError if sizes are open, or differ from the given
+    ones.
+    """
     inputs, outputs = session.get_inputs(), session.get_outputs()
     tensors = {argument.name: _input(inputs, argument.name) for argument in inputs}
     has = {argument.name for argument in outputs}

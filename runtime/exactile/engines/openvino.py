@@ -17,7 +17,7 @@ from exactile.plan.position import Position
 from exactile.plan.strips import StripPlace
 
 Array = NDArray[Any]
-TOLD = "OpenVINO computes in 32-bit integers, and is not told where a tile lies"
+TOLD = "OpenVINO computes in 32-bit integers, and cannot take the position of a tile"
 
 
 class OpenVinoEngine:
@@ -70,7 +70,7 @@ class OpenVinoEngine:
         Raises EngineError when an array does not fit or OpenVINO fails; CancelledError after ``cancel``.
         """
         if self._graph is None:
-            raise EngineError("the engine is closed; open a new one to go on")
+            raise EngineError("the engine is closed; open a new one")
         if self._cancelled:
             raise CancelledError("the engine was cancelled")
         if place is not None:
@@ -129,7 +129,7 @@ class OpenVinoStripEngine:
         Strips of a band must come in order. Raises EngineError; CancelledError after ``cancel``.
         """
         if self._closed:
-            raise EngineError("the engine is closed; open a new one to go on")
+            raise EngineError("the engine is closed; open a new one")
         if self._cancelled:
             raise CancelledError("the engine was cancelled")
         if place is None:
@@ -186,6 +186,6 @@ class OpenVinoStripEngine:
 
 
 def check_output(graph: CompiledGraph, name: str, what: str) -> None:
-    """Raise EngineError where the graph gives nothing of this name."""
+    """Raise EngineError if the graph has no output of this name."""
     if name not in graph.outputs:
         raise EngineError(f"{what} has no output {name!r}; it has {', '.join(map(repr, sorted(graph.outputs)))}")

@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU: loaded when it is asked for, graphs compiled for one shape, and what it says as an error."""
+"""Load OpenVINO on demand, compile graphs for one shape on the CPU, and turn its failures into errors."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ LONGEST_DETAIL = 400
 """Characters of OpenVINO's message that are passed on."""
 
 NO_CACHE = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "0")
-"""Compiled code is released with its engine. By default the library for CPUs keeps that of the last 1024 operators, and
-engines of 30 tile shapes, opened one after the other, left 40 MiB behind; so 5."""
+"""The setting that releases compiled code with its engine. By default the CPU library keeps the code of the last 1024
+operators, and engines of 30 tile shapes, opened one after the other, left 40 MiB behind; with this, 5.
+"""
 
 WAY_OUT = "run it with --engine onnxruntime"
 Precision = Literal["f32", "bf16"]
@@ -54,7 +55,7 @@ _loaded: list[OpenVino] = []
 
 
 def load_openvino() -> OpenVino:
-    """OpenVINO, imported at the first call. Raises EngineError that says how to install it where it is missing."""
+    """Return OpenVINO, imported at the first call. Raises EngineError with installation advice if it is missing."""
     if not _loaded:
         os.environ.setdefault(*NO_CACHE)
         try:
@@ -72,7 +73,7 @@ def load_openvino() -> OpenVino:
 
 
 def check_precision(library: OpenVino, precision: str) -> Precision:
-    """What ``precision`` asks for; "" is float32. Raises OptionError, also where this CPU does not have it."""
+    """Return what ``precision`` asks for; "" is float32. Raises OptionError, also if this CPU does not have it."""
     if precision in {"", "f32"}:
         return "f32"
     if precision != "bf16":
@@ -113,7 +114,7 @@ class CompiledGraph:
             if cancelled():
                 raise CancelledError("the engine was cancelled") from error
             fail(error, doing)
-        if cancelled():  # a request that was cancelled may end without a word
+        if cancelled():  # a request that was cancelled may end silently
             raise CancelledError("the engine was cancelled")
 
     def _bind(self, name: str, array: NDArray[Any]) -> None:
@@ -176,7 +177,7 @@ def compile_graph(
 
 
 def _options(threads: int, precision: Precision) -> dict[str, Any]:
-    """One request at a time, in the precision that is asked for.
+    """Return settings: one request at a time, in the requested precision.
 
     Threads are not bound to cores: engines side by side would be bound to the same ones.
     """
@@ -198,7 +199,7 @@ def _described(ports: Any) -> dict[str, tuple[tuple[int, ...], str]]:
 
 
 def fail(error: Exception, doing: str) -> NoReturn:
-    """Raise an EngineError that says what OpenVINO was doing, and what to do."""
+    """Raise an EngineError that says what OpenVINO was doing, and a remedy."""
     text = one_line(error)
     if isinstance(error, MemoryError) or any(sign in str(error) for sign in _OUT_OF_MEMORY):
         raise EngineError(
@@ -208,6 +209,6 @@ def fail(error: Exception, doing: str) -> NoReturn:
 
 
 def one_line(error: Exception | str) -> str:
-    """What OpenVINO says, in one line, without the places in its sources, cut."""
+    """Return the message of OpenVINO, in one line, without places in its sources, cut."""
     text = re.sub(r"(?:Exception from|Check '.*?' failed at) \S+?:\d+:?", " ", str(error))
     return " ".join(text.split())[:LONGEST_DETAIL]

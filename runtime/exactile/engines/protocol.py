@@ -1,4 +1,4 @@
-"""The seam between the pipeline and whatever multiplies matrices."""
+"""The protocol between the pipeline and an engine."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Engine(Protocol):
     ) -> None:
         """Run ``tile`` ((H, W, C), C-contiguous) and fill ``out`` ((H, W) or (C, H, W), C-contiguous).
 
-        ``place`` says which strip of which band it is; None for a tile. ``position`` says where it lies, for graphs
-        that are told (``exactile.contract.POSITION``); None for others.
+        ``place`` is the strip and band; None for a tile. ``position`` is its position in the image, for graphs that
+        take it (``exactile.contract.POSITION``); None for others.
 
         Raises EngineError; CancelledError after ``cancel``.
         """
@@ -37,6 +37,6 @@ class Engine(Protocol):
 
 @runtime_checkable
 class OpensGraphs(Protocol):
-    """An engine that opens graphs while it runs; ``opening_s`` are the seconds that this took so far."""
+    """An engine that opens graphs while it runs; ``opening_s`` are the seconds spent on that so far."""
 
     opening_s: float

@@ -1,4 +1,4 @@
-"""The GPUs that TensorRT for RTX runs on: it builds for one more, and knows nothing of those of data centres."""
+"""The GPUs that TensorRT for RTX runs on. It builds for one more, and does not support those of data centres."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ RTX_CAPABILITIES: tuple[Capability, ...] = ((7, 5), (8, 6), (8, 9), (12, 0), (12
 
 
 def rtx_refusal(backend: str, capability: Capability, gpu: str = "a GPU") -> str:
-    """Why ``backend`` cannot run on ``gpu``, and what can; "" where nothing speaks against it."""
+    """Return why ``backend`` cannot run on ``gpu``, and what can; "" if it can."""
     if backend != "tensorrt-rtx" or capability in RTX_CAPABILITIES:
         return ""
     return (
@@ -20,5 +20,5 @@ def rtx_refusal(backend: str, capability: Capability, gpu: str = "a GPU") -> str
 
 
 def capability_text(capabilities: tuple[Capability, ...]) -> str:
-    """``8.6, 8.9``."""
+    """Return ``8.6, 8.9``."""
     return ", ".join(f"{major}.{minor}" for major, minor in capabilities)

@@ -1,4 +1,4 @@
-"""Shared libraries on Linux: what a file needs, and which files this process has open."""
+"""Inspect shared libraries on Linux: what a file needs, and which files this process has open."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _NEEDED, _STRINGS, _STRINGS_BYTES, _RPATH, _RUNPATH = 1, 5, 10, 15, 29
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dynamic:
-    """What the loader reads of a library: names of those it needs, in order, and folders to look for them first."""
+    """What the loader reads from a library: names of the libraries it needs, in order, and folders to search first."""
 
     needed: tuple[str, ...]
     search_path: str
 
 
 def read_dynamic(path: Path) -> Dynamic:
-    """Of a 64-bit ELF file, by its dynamic section. Raises OSError, also where the file is none."""
+    """Read the dynamic section of a 64-bit ELF file. Raises OSError, also if the file is not one."""
     try:
         with path.open("rb") as file:
             return _read(file)
@@ -34,7 +34,7 @@ def read_dynamic(path: Path) -> Dynamic:
 
 
 def open_files() -> tuple[str, ...]:
-    """Paths of the libraries that this process has open, in the order in which they were opened."""
+    """Return paths of the libraries that this process has open, in the order in which they were opened."""
     found: list[str] = []
 
     def visit(info: Any, _size: int, _data: Any) -> int:
@@ -50,7 +50,7 @@ def open_files() -> tuple[str, ...]:
 
 
 def open_file(soname: str) -> str:
-    """The path of the library of this name that this process has open; empty where there is none."""
+    """Return the path of the open library of this name; empty if there is none."""
     for path in open_files():
         name = path.rsplit("/", 1)[-1]
         if name == soname or name.startswith(f"{soname}."):
@@ -96,7 +96,7 @@ def _entries(file: BinaryIO, segments: list[tuple[Any, ...]]) -> list[tuple[int,
 
 
 def _offset(segments: list[tuple[Any, ...]], address: int) -> int:
-    """Where in the file lies what will be at ``address``."""
+    """Return the offset in the file of what is loaded at ``address``."""
     for kind, _, offset, begin, _, size, _, _ in segments:
         if kind == _LOAD and begin <= address < begin + size:
             return int(offset + address - begin)

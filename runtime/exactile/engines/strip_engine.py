@@ -76,7 +76,7 @@ class StripEngine:
         Strips of a band must come in order. Raises EngineError; CancelledError after ``cancel``.
         """
         if self._closed:
-            raise EngineError("the engine is closed; open a new one to go on")
+            raise EngineError("the engine is closed; open a new one")
         if self._cancelled:
             raise CancelledError("the engine was cancelled")
         if place is None:
@@ -107,7 +107,7 @@ class StripEngine:
         SHARED_ARENA.release(self)
 
     def _bound(self, tile: Array, out: Array, role: StripRole, pair: CarryPair) -> Any:
-        """Everything that a strip reads and writes, where it is."""
+        """Return everything that a strip reads and writes, in place."""
         binding = self._session.io_binding()
         bind(binding.bind_input, self._contract.image.name, tile)
         for name, array in self._constants.items():

@@ -1,4 +1,4 @@
-"""A built TensorRT engine on device memory, by the calls that TensorRT 10, 11 and RTX have in common."""
+"""Run a built TensorRT engine on device memory, with the calls that TensorRT 10, 11 and RTX have in common."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from exactile.engines.tensorrt_library import TensorRTLibrary, load_tensorrt
 from exactile.errors import BundleError, DeviceError, DeviceMemoryError, EngineError
 
 ALIGNMENT_BYTES = 256
-"""What TensorRT asks of tensors' addresses."""
+"""TensorRT's alignment of tensor addresses."""
 
 _VARIES = -1
 _DTYPES = {
@@ -31,10 +31,10 @@ class TensorRTNetwork:
     """One engine with one execution context; implements ``exactile.engines.device_network.DeviceNetwork``.
 
     The context has one piece of scratch memory: all work goes on one stream, or waits for the work before it. The
-    device whose ``compute_capability`` is given is current when it is made, used and closed.
+    device whose ``compute_capability`` is given must be current when it is created, used and closed.
 
-    Raises BundleError where the engine's file is not the one that was built, DeviceError where this library or device
-    cannot run it, DeviceMemoryError, and EngineError where the engine is not what ``built`` says.
+    Raises BundleError if the engine's file is not the one that was built, DeviceError if this library or device cannot
+    run it, DeviceMemoryError, and EngineError if the engine differs from ``built``.
     """
 
     def __init__(self, built: BuiltEngine, *, compute_capability: tuple[int, int]) -> None:
@@ -66,7 +66,7 @@ class TensorRTNetwork:
 
     @property
     def capturable(self) -> bool:
-        """Whether ``enqueue`` can be captured in a CUDA graph: of a fixed shape; RTX is asked once it has run."""
+        """Whether ``enqueue`` can be captured in a CUDA graph: with a fixed shape; RTX is asked once it has run."""
         context = self._opened(self._context)
         if any(map(_varies, self._built.inputs.values())):
             return False
@@ -113,10 +113,10 @@ class TensorRTNetwork:
                 call.failed(silent=DeviceMemoryError)
 
     def _new_context(self) -> Any:
-        """The only context.
+        """Return the only context.
 
-        RTX compiles kernels where the engine runs. For shapes that vary it would begin with general ones and change to
-        those for the shape in the midst of a run, when they are ready: then two tiles would not agree bit for bit.
+        RTX compiles kernels where the engine runs. For varying shapes it would begin with general kernels and switch to
+        those for the shape during a run, when they are ready: then two tiles would not agree bit for bit.
         """
         strategies = getattr(self._library.module, "DynamicShapesKernelSpecializationStrategy", None)
         if strategies is None or not any(map(_varies, self._built.inputs.values())):
@@ -155,7 +155,7 @@ class TensorRTNetwork:
 
     def _opened(self, what: Any) -> Any:
         if what is None:
-            raise EngineError("the engine is closed; open a new one to go on")
+            raise EngineError("the engine is closed; open a new one")
         return what
 
     def _name(self) -> str:
@@ -163,7 +163,7 @@ class TensorRTNetwork:
 
 
 def read_plan(built: BuiltEngine) -> bytes:
-    """The serialised engine. Raises BundleError where the file is not the one that was built."""
+    """Return the serialised engine. Raises BundleError if the file is not the one that was built."""
     try:
         plan = built.plan.read_bytes()
     except OSError as error:
@@ -200,7 +200,7 @@ def _check_version(built: BuiltEngine, library: TensorRTLibrary) -> None:
 
 
 def check_tensors(built: BuiltEngine, library: TensorRTLibrary, engine: Any) -> None:
-    """Raise EngineError where the deserialised ``engine`` has other tensors than ``built`` says."""
+    """Raise EngineError if the deserialised ``engine`` has other tensors than ``built``."""
     said = {**_described(built.inputs, "input"), **_described(built.outputs, "output")}
     found = dict(_tensors(library, engine))
     if said != found:

@@ -1,4 +1,4 @@
-"""TensorRT and TensorRT-RTX as Python modules: loaded when asked for, and what they log becomes the error."""
+"""Load TensorRT and TensorRT-RTX on demand, and turn what they log into errors."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ class LogLines:
         self._lines.append((next(self._numbers), threading.get_ident(), is_error, " ".join(text.split())))
 
     def mark(self) -> int:
-        """The number from which on lines are new."""
+        """Return the number of lines so far: later lines are new."""
         return next(self._numbers)
 
     def since(self, mark: int) -> str:
-        """New errors of this thread; those of all threads, or warnings, where there are none."""
+        """Return new errors of this thread; those of all threads, or warnings, if there are none."""
         new = [line for line in list(self._lines) if line[0] > mark]
         errors = [line for line in new if line[2]]
         own = [line for line in errors if line[1] == threading.get_ident()]
@@ -49,7 +49,7 @@ class LogLines:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorRTLibrary:
-    """A loaded module, and the one logger that it gets in this process."""
+    """A loaded module, and its only logger in this process."""
 
     backend: Backend
     module: Any
@@ -62,7 +62,7 @@ class TensorRTLibrary:
 
     @contextmanager
     def doing(self, what: str) -> Iterator[Failure]:
-        """Turn what the library raises in the block into EngineError; the block calls ``failed`` where it says no."""
+        """Turn what the library raises in the block into EngineError; the block calls ``failed`` if a call fails."""
         failure = Failure(what, self.lines, self.lines.mark())
         try:
             yield failure
@@ -73,13 +73,13 @@ class TensorRTLibrary:
 
 
 class Failure:
-    """How a call into the library failed, from the lines that it logged meanwhile."""
+    """The failure of a call into the library, from the lines that it logged meanwhile."""
 
     def __init__(self, doing: str, lines: LogLines, mark: int) -> None:
         self._doing, self._lines, self._mark = doing, lines, mark
 
     def failed(self, cause: Exception | None = None, *, silent: type[EngineError] = EngineError) -> NoReturn:
-        """Raise DeviceMemoryError, DeviceError or EngineError, as the lines say; ``silent`` where there are none."""
+        """Raise DeviceMemoryError, DeviceError or EngineError, according to the lines; ``silent`` if there are none."""
         said = self._lines.since(self._mark)
         details = [said, " ".join(str(cause).split()) if cause else ""]
         text = "; ".join(filter(None, details)) or "it gave no reason"
@@ -103,7 +103,7 @@ _loading = threading.Lock()
 
 
 def load_tensorrt(backend: Backend) -> TensorRTLibrary:
-    """The library, imported at the first call. Raises DeviceError that says how to install it."""
+    """Return the library, imported at the first call. Raises DeviceError with installation advice."""
     try:
         module = importlib.import_module(_MODULES[backend])
     except (ImportError, OSError) as error:
@@ -114,7 +114,7 @@ def load_tensorrt(backend: Backend) -> TensorRTLibrary:
     with _loading:
         library = _loaded.get(backend)
         if library is None or library.module is not module:
-            # The library takes the first logger of a process for good, whoever passes another one later.
+            # The library keeps the first logger of a process, whoever passes another one later.
             lines = LogLines()
             library = TensorRTLibrary(backend=backend, module=module, logger=_logger_class(module)(lines), lines=lines)
             _loaded[backend] = library
@@ -122,7 +122,7 @@ def load_tensorrt(backend: Backend) -> TensorRTLibrary:
 
 
 def _logger_class(module: Any) -> Any:
-    """A logger that prints nothing and keeps errors and warnings."""
+    """Return a logger that prints nothing and keeps errors and warnings."""
     severity = module.ILogger.Severity
     errors = (severity.INTERNAL_ERROR, severity.ERROR)
 

@@ -1,4 +1,4 @@
-"""How many threads the network may use."""
+"""Number of threads of the network."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from exactile.errors import OptionError
 
 
 def compute_threads(asked: int | None) -> int:
-    """``asked``, or one for each CPU that this process may run on.
+    """Return ``asked``, or one for each CPU that this process may run on.
 
-    Raises OptionError when fewer than one is asked for.
+    Raises OptionError when fewer than one is requested.
     """
     if asked is None:
         # Containers and batch systems restrict processes to some CPUs; os.cpu_count() counts them all.
@@ -21,5 +21,5 @@ def compute_threads(asked: int | None) -> int:
 
 
 def threads_of_lane(asked: int | None, lanes: int) -> int:
-    """The share of each of ``lanes`` engines that work side by side; ``asked`` is for all of them together."""
+    """Return the share of each of ``lanes`` concurrent engines; ``asked`` is for all of them together."""
     return max(1, compute_threads(asked) // lanes)

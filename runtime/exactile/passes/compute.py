@@ -1,4 +1,4 @@
-"""The CPU computes partial statistics of tiles."""
+"""Compute partial statistics of tiles on the CPU."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from exactile.plan.position import position_of
 from exactile.plan.tiles import Step, TilePlan
 
 Open = Callable[[Callable[[], None]], AbstractContextManager[tuple[OnnxRuntimeEngine, float]]]
-"""Waits for the CPU, calling what it is given meanwhile; an engine and the seconds that opening it took."""
+"""Waits for the CPU, calling its argument meanwhile; yields an engine and the seconds that opening it took."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -36,7 +36,7 @@ class PartialsCompute:
     opening: Open
     numbers: int
     told: bool = False
-    """Graphs are told where their tile lies, whether operators of the network depend on it or not."""
+    """Graphs take the position of their tile, whether operators of the network depend on it or not."""
     read: PartsRead | None = None
     made: PartsMade | None = None
     lanes: int = 1
@@ -56,7 +56,7 @@ class PartialsCompute:
         return self.read.ahead(step.tile) if self.read is not None else None
 
     def close(self) -> None:
-        """The engine was closed by the lane's thread; buffers are those of ``MapStore``."""
+        """Nothing to close: the lane's thread closed the engine, and buffers belong to ``MapStore``."""
 
 
 @dataclass(slots=True)
@@ -97,7 +97,7 @@ class PartialsLane:
 
 @dataclass(slots=True)
 class PartialsTicket:
-    """Implements ``Ticket``: the thread that writes puts parts of kept maps into their files."""
+    """Implements ``Ticket``: the writing thread puts parts of kept maps into their files."""
 
     found: NDArray[Any]
     inferred: TimeSpan
@@ -105,7 +105,7 @@ class PartialsTicket:
     _written: TimeSpan | None = None
 
     def results(self) -> Sequence[NDArray[Any]]:
-        """The partial statistics. Raises SinkError where a part cannot be written."""
+        """Return the partial statistics. Raises SinkError if a part cannot be written."""
         self._written = self.made.write() if self.made is not None else None
         return (self.found,)
 
@@ -113,4 +113,4 @@ class PartialsTicket:
         return (self.inferred,) if self._written is None else (self.inferred, self._written)
 
     def release(self) -> None:
-        """Buffers were given back when they were written."""
+        """Nothing to release: buffers were returned when they were written."""

@@ -1,4 +1,4 @@
-"""The graph of a pass for GPUs, and how large the maps are that it reduces."""
+"""The graph of a pass for GPUs, and the sizes of the maps that it reduces."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from fractions import Fraction
 from exactile.errors import PlanError
 
 COLUMNS = "exactile_columns_"
-"""Graph inputs of masks are called so, with a number behind: float32 (bins, columns of the map), 1 where a column is
-in the zone and in the bin, else 0."""
+"""Prefix of the graph inputs for masks, followed by a number: float32 (bins, columns of the map), 1 for a column in the
+zone and in the bin, else 0.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class MapLine:
     """A map has ``size * scale + constant`` rows (or columns) for an image or tile of ``size`` pixels.
 
-    ``constants`` are (remainder, constant) for sizes modulo ``stride`` that the network takes.
+    ``constants`` are (remainder, constant) for accepted sizes modulo ``stride``.
     """
 
     scale: Fraction
@@ -24,7 +25,7 @@ class MapLine:
     constants: tuple[tuple[int, Fraction], ...]
 
     def size(self, px: int) -> int:
-        """Raises PlanError for sizes that are not known."""
+        """Return the length for ``size``. Raises PlanError for unknown sizes."""
         for remainder, constant in self.constants:
             if px % self.stride == remainder:
                 return int(px * self.scale + constant)
@@ -34,7 +35,7 @@ class MapLine:
         )
 
     def before(self, px: int) -> int:
-        """Rows (or columns) of the map before a position in pixels that is a multiple of the stride."""
+        """Return the rows (or columns) of the map before a position in pixels that is a multiple of the stride."""
         return px * self.scale.numerator // self.scale.denominator
 
 
@@ -52,5 +53,5 @@ class DevicePass:
 
 
 def width_name(mask: str) -> str:
-    """The dimension of columns of the input ``mask``."""
+    """Return the dimension of columns of the input ``mask``."""
     return f"{mask}_width"

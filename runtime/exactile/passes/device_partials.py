@@ -1,8 +1,8 @@
-"""Partial statistics on a GPU: the graph gives numbers for each row of a tile's maps, and the host sums up rows.
+"""Compute partial statistics on a GPU: the graph gives numbers for each row of a tile's maps, and the host merges rows.
 
-TensorRT has no float64, and what is computed from a zone's bounds would be computed by the CPU in the midst of a
-graph. So the graph is told by masks which columns of a map belong to the zone (and to which bin), and the rest is done
-here, in float64: rows of the zone are chosen, and for moments the numbers of rows are merged into those of the zone.
+TensorRT has no float64, and arithmetic on a zone's bounds would run on the CPU in the middle of a graph. So masks tell
+the graph which columns of a map belong to the zone (and to which bin), and the rest is done here, in float64: rows of
+the zone are selected, and for moments the numbers of rows are merged into those of the zone.
 """
 
 from __future__ import annotations
@@ -23,49 +23,49 @@ from exactile.passes.zones import zone_of
 from exactile.plan.tiles import AxisTiles, Step, TilePlan
 
 ALIGNMENT_BYTES = 256
-"""Masks of a tile lie in one piece of memory, each at a multiple of this."""
+"""Alignment of masks: those of a tile lie in one piece of memory, each at a multiple of this."""
 
 WITHOUT_GPU_PASSES = (
     "--device cpu, or freeze statistics of other images (exactile measure, exactile convert --freeze-statistics)"
 )
-"""What to do where passes do not run on a GPU."""
+"""The remedy if passes do not run on a GPU."""
 
 Array = NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DevicePartials:
-    """What goes into the graph of a pass beside a tile, and what becomes of what it gives."""
+    """The further inputs of a pass's graph for a tile, and the meaning of its outputs."""
 
     statistics: tuple[Statistic, ...]
     maps: tuple[tuple[MapLine, MapLine], ...]
 
     @classmethod
     def of(cls, level: Level) -> DevicePartials:
-        """Of a pass that has a graph for GPUs."""
+        """Return it for a pass that has a graph for GPUs."""
         assert level.on_device is not None
         return cls(statistics=level.statistics, maps=level.on_device.maps)
 
     @property
     def masks(self) -> tuple[tuple[MapLine, int], ...]:
-        """The columns and bins of each mask; several statistics may have one."""
+        """The columns and bins of each mask; several statistics may share one."""
         found = [(columns, one.grid[1]) for one, (_, columns) in zip(self.statistics, self.maps, strict=True)]
         return tuple(dict.fromkeys(found))
 
     def shapes_at(self, width: int) -> dict[str, tuple[int, int]]:
-        """Those of masks, by name, for tiles of ``width`` pixels."""
+        """Return the shapes of masks, by name, for tiles of ``width`` pixels."""
         return {f"{COLUMNS}{index}": (bins, line.size(width)) for index, (line, bins) in enumerate(self.masks)}
 
     def dims_at(self, width: int) -> dict[str, int]:
-        """Sizes of the dimensions that graphs have by name."""
+        """Return sizes of the dimensions that graphs have by name."""
         return {width_name(name): columns for name, (_, columns) in self.shapes_at(width).items()}
 
     def numbers_at(self, height: int) -> int:
-        """How many numbers the graph gives for tiles of ``height`` pixels."""
+        """Return the number of values that the graph gives for tiles of ``height`` pixels."""
         return sum(prod(shape) for shape in self._blocks(height))
 
     def offsets_at(self, width: int) -> dict[str, int]:
-        """Where each mask begins, in bytes."""
+        """Return the offset of each mask, in bytes."""
         found, start = {}, 0
         for name, shape in self.shapes_at(width).items():
             found[name] = start
@@ -73,7 +73,7 @@ class DevicePartials:
         return found
 
     def mask_bytes(self, width: int) -> int:
-        """Of all masks of a tile."""
+        """Bytes of all masks of a tile."""
         return sum(round_up(prod(shape) * 4, ALIGNMENT_BYTES) for shape in self.shapes_at(width).values())
 
     def tell(self, plan: TilePlan, step: Step, out: NDArray[np.uint8]) -> None:
@@ -84,7 +84,9 @@ class DevicePartials:
             out[starts[name] : starts[name] + mask.nbytes] = mask.reshape(-1).view(np.uint8)
 
     def of_zone(self, plan: TilePlan, step: Step, given: Array) -> NDArray[np.float64]:
-        """Partial statistics of the zone of a tile, as in ``Statistic.numbers``, of what its graph has ``given``."""
+        """Return partial statistics of the zone of a tile, as in ``Statistic.numbers``, from the graph's output
+        ``given``.
+        """
         found: list[Array] = []
         start = 0
         for one, (rows, columns), shape in zip(self.statistics, self.maps, self._blocks(plan.y.tile), strict=True):
@@ -98,7 +100,7 @@ class DevicePartials:
         return np.concatenate(found)
 
     def _blocks(self, height: int) -> Iterator[tuple[int, int, int]]:
-        """The shape of what is given of each statistic."""
+        """Yield the shape of the output for each statistic."""
         for one, (rows, _) in zip(self.statistics, self.maps, strict=True):
             yield 3 if one.kind == "moments" else one.grid[1], one.channels, rows.size(height)
 
@@ -110,9 +112,9 @@ class DevicePartials:
 
 
 def _bins_of(line: MapLine, tiles: AxisTiles, tile_start: int, zone: tuple[int, int], count: int) -> NDArray[np.bool_]:
-    """(count, n): which of the n rows of a tile's map are in the ``zone``, and in which bin of the whole map.
+    """Return (count, n): which of the n rows of a tile's map are in the ``zone``, and in which bin of the whole map.
 
-    ``tile_start`` is where the tile lies in the domain; ``zone`` its part, see ``exactile.passes.statistic.ZONE``.
+    ``tile_start`` is the tile's start in the domain; ``zone`` its part, see ``exactile.passes.statistic.ZONE``.
     """
     index = np.arange(line.size(tiles.tile))
     inside: NDArray[np.bool_] = (index >= line.before(zone[0])) & (index < line.before(zone[1]))
@@ -125,7 +127,7 @@ def _bins_of(line: MapLine, tiles: AxisTiles, tile_start: int, zone: tuple[int, 
 
 
 def _bins(one: Statistic, block: Array, down: NDArray[np.bool_], across: Array) -> list[Array]:
-    """Of each bin the pixels; then for each channel the sum or extreme of each bin."""
+    """Return the pixels of each bin; then for each channel the sum or extreme of each bin."""
     numbers = np.stack([_over_rows(one, block[:, :, mask]) for mask in down])  # (bins down, bins across, C)
     pixels = np.outer(down.sum(1), across).astype(np.float64)
     return [pixels.ravel(), numbers.transpose(2, 0, 1).ravel()]
@@ -142,7 +144,7 @@ def _over_rows(one: Statistic, rows: Array) -> Array:
 
 
 def _moments(block: Array, rows: NDArray[np.bool_], columns: int) -> list[Array]:
-    """Those of rows, all of as many pixels, become those of the zone."""
+    """Merge the moments of rows, all of the same number of pixels, into those of the zone."""
     count = int(rows.sum())
     if not count * columns:
         return [np.zeros(1), np.zeros(3 * block.shape[1])]

@@ -1,4 +1,4 @@
-"""Fixed statistics: found once, of some images, and taken for every image that is run with them."""
+"""Fixed statistics: found once, of some images, and used for every image that is run with them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from exactile.contract import DeployedModel
 from exactile.errors import OptionError
 
 WAY_OUT = "exactile measure MODEL IMAGES... -o statistics.json (Session.measure_statistics) finds them beforehand"
-"""For what cannot wait for statistics of the image itself."""
+"""The remedy if statistics of the image itself cannot be waited for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FixedStatistics:
-    """What a network takes for statistics of the whole image: ``values`` by graph input, float32.
+    """Fixed statistics of the whole image for a network: ``values`` by graph input, float32.
 
     They are those of all ``pixels`` of ``images``, given by name, as the network ``model`` found them; ``belongs_to``
     is its ``DeployedModel.statistics_key``. ``file`` is the name of the file that they were read from.
@@ -53,7 +53,7 @@ class FixedStatistics:
 
     @property
     def told(self) -> str:
-        """Where they come from, for people."""
+        """Their origin, for people."""
         count = len(self.images)
         pixels = f"{self.pixels / 1e6:.1f} Mpx" if self.pixels >= 100_000 else f"{self.pixels} px"
         return f"{f'{self.file}: ' if self.file else ''}{count} image{'s' if count != 1 else ''}, {pixels}"
@@ -68,7 +68,7 @@ class FixedStatistics:
         write(self, Path(path), overwrite=overwrite)
 
     def check(self, model: DeployedModel) -> None:
-        """Raises OptionError where they are not those of ``model``."""
+        """Raise OptionError if they are not those of ``model``."""
         name = model.contract.model_name
         check_takes_statistics(model)
         wanted = {
@@ -81,11 +81,11 @@ class FixedStatistics:
         self.check_key(name, model.statistics_key)
 
     def check_names(self, name: str, wanted: Mapping[str, tuple[int, ...]]) -> None:
-        """Raises OptionError where the network ``name`` takes other ones: ``wanted`` are their shapes."""
+        """Raise OptionError if the network ``name`` takes other ones: ``wanted`` are their shapes."""
         check_names(name, wanted, self.values, measured_with=self.model)
 
     def check_key(self, name: str, key: str) -> None:
-        """Raises OptionError where statistics of the network ``name`` belong to another ``key``."""
+        """Raise OptionError if statistics of the network ``name`` belong to another ``key``."""
         if self.belongs_to != key:
             raise OptionError(
                 f"these statistics, measured with {self.model}, are not those of {name} as it is given: its weights, "
@@ -101,7 +101,7 @@ def check_names(
     *,
     measured_with: str,
 ) -> None:
-    """Raises OptionError where the network ``name`` takes others than ``values``: ``wanted`` are their shapes."""
+    """Raise OptionError if the network ``name`` takes others than ``values``: ``wanted`` are their shapes."""
     given = {key: array.shape for key, array in values.items()}
     if given == dict(wanted):
         return
@@ -115,7 +115,7 @@ def check_names(
 
 
 def check_takes_statistics(model: DeployedModel) -> None:
-    """Raises OptionError where ``model`` has no passes that find statistics."""
+    """Raise OptionError if ``model`` has no passes that find statistics."""
     contract = model.contract
     if model.levels and model.statistics_key:
         return
@@ -131,7 +131,7 @@ def check_takes_statistics(model: DeployedModel) -> None:
 
 
 def read_statistics(path: str | PathLike[str]) -> FixedStatistics:
-    """Those that ``exactile measure`` wrote. Raises OptionError for a file that is missing, damaged or another one."""
+    """Read a file of ``exactile measure``. Raises OptionError for a file that is missing, damaged or another one."""
     from exactile.passes.statistics_file import decode
 
     return decode(Path(path))

@@ -1,4 +1,4 @@
-"""What the passes before the result have found so far, so that a run that ends early need not find it again."""
+"""What the passes before the result have found so far, so that an interrupted run need not find it again."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from exactile.contract import DeployedModel, Level
 from exactile.passes.merge import Merged
 
 KEEP_SECONDS = 5.0
-"""What a killed process may lose of a pass: what was found is kept so often."""
+"""Seconds between writes: a killed process may lose this much of a pass."""
 
 REST_SHARE = 50
-"""Keeping takes one in so many seconds at most, however slow the disk is."""
+"""Writing takes at most one second in so many, however slow the disk is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,9 +30,9 @@ class BegunLevel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """``statistics`` of finished levels, by graph input; the first level that is not finished may be ``begun``.
+    """``statistics`` of finished levels, by graph input; the first unfinished level may be ``begun``.
 
-    ``tiles`` are those of all passes, (height, width); empty where they are not known.
+    ``tiles`` are those of all passes, (height, width); empty if they are not known.
     """
 
     statistics: Mapping[str, NDArray[Any]] = field(default_factory=dict)
@@ -40,7 +40,7 @@ class Found:
     begun: BegunLevel | None = None
 
     def with_tile(self, index: int, tile: tuple[int, int]) -> Found:
-        """Pass ``index`` runs in this one."""
+        """Return whether pass ``index`` runs in this run."""
         return replace(self, tiles=(*self.tiles[:index], tile, *self.tiles[index + 1 :]))
 
 
@@ -48,7 +48,7 @@ NOTHING = Found()
 
 
 class Keeping:
-    """Hands what was found to ``write``, now and then; ``write`` is None where nothing is kept.
+    """Pass findings to ``write`` at intervals; ``write`` is None if nothing is kept.
 
     Finding began ``seconds`` ago. Used by one thread at a time.
     """
@@ -59,13 +59,13 @@ class Keeping:
         self._next_s = time.monotonic() + KEEP_SECONDS - seconds
 
     def note(self, newest: Callable[[], Found]) -> None:
-        """More was found: ``newest``, which is asked for it when it is written, says what. Raises SinkError."""
+        """Note that more was found; ``newest`` returns it when it is written. Raises SinkError."""
         self._newest = newest
         if time.monotonic() >= self._next_s:
             self.flush()
 
     def flush(self) -> None:
-        """Write what was noted last, unless it was written. Raises SinkError."""
+        """Write the last note, unless it was written. Raises SinkError."""
         if self._write is None or self._newest is None:
             return
         begin = time.monotonic()
@@ -75,13 +75,13 @@ class Keeping:
         self._next_s = end + max(KEEP_SECONDS, (end - begin) * REST_SHARE)
 
     def drop(self) -> None:
-        """What was noted last cannot be relied on."""
+        """Drop the last note, which cannot be relied on."""
         self._newest = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LevelKeeping:
-    """Notes the progress of pass ``index``, whose partial statistics become ``merged``; ``found`` is what is known."""
+    """Note the progress of pass ``index``, whose partial statistics become ``merged``; ``found`` is what is known."""
 
     keeping: Keeping
     found: Found
@@ -89,7 +89,7 @@ class LevelKeeping:
     merged: Merged
 
     def note(self, tile: tuple[int, int], zones: Callable[[], int]) -> None:
-        """So many zones of a plan with this tile are merged, and will be when it is written. Raises SinkError."""
+        """Note that so many zones of a plan with this tile are merged. Raises SinkError."""
 
         def newest() -> Found:
             begun = BegunLevel(zones=zones(), state=self.merged.state())
@@ -99,12 +99,14 @@ class LevelKeeping:
 
 
 def is_finished(level: Level, known: Container[str]) -> bool:
-    """Whether all statistics of ``level`` are among those ``known``, by graph input."""
+    """Return whether all statistics of ``level`` are among those ``known``, by graph input."""
     return all(name in known for statistic in level.statistics for name in statistic.inputs)
 
 
 def passes_to_run(model: DeployedModel, known: Container[str]) -> tuple[bool, ...]:
-    """For each pass, whether it finds what is not ``known``, or makes maps for one that runs, or for the result."""
+    """Return for each pass whether it finds what is not ``known``, or makes maps for one that runs, or
+    for the result.
+    """
     wanted = {one.output for one in model.reads}
     runs: list[bool] = []
     for level in reversed(model.levels):

@@ -1,4 +1,4 @@
-"""What is told of a map that is kept between passes."""
+"""Descriptions of maps that are kept between passes."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from exactile.geometry import AxisGeometry
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeptMap:
-    """A feature map that one pass makes, and later ones begin at: graph output ``output``, graph input ``input``.
+    """A feature map that one pass writes and later ones read: graph output ``output``, graph input ``input``.
 
-    ``shape`` has None where rows and columns are: ``size * scale + constant`` of them, for images of ``size`` pixels
-    along the axis; rows come first, or columns. A tile has its part of them, those that its own size makes.
+    ``shape`` has None for rows and columns: ``size * scale + constant`` of them, for images of ``size`` pixels along
+    the axis; rows come first, or columns. A tile has the part of them that its own size makes.
     """
 
     output: str
@@ -36,7 +36,7 @@ class KeptMap:
 
     @property
     def names(self) -> tuple[str, str]:
-        """What the numbers of rows and of columns are called in graphs."""
+        """The names of the dimensions of rows and of columns in graphs."""
         return f"{self.input}_rows", f"{self.input}_columns"
 
     @property
@@ -46,14 +46,14 @@ class KeptMap:
         return tuple(named[dim] if size is None else size for dim, size in enumerate(self.shape))
 
     def sizes_at(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Rows and columns, for an image or tile of ``size``, (height, width)."""
+        """Return rows and columns, for an image or tile of ``size``, (height, width)."""
         rows, columns = (
             int(px * scale + more) for px, scale, more in zip(size, self.scale, self.constant, strict=True)
         )
         return rows, columns
 
     def shape_at(self, size: tuple[int, int]) -> tuple[int, ...]:
-        """The shape for an image or tile of ``size``, (height, width)."""
+        """Return the shape for an image or tile of ``size``, (height, width)."""
         found = dict(zip(self.axes, self.sizes_at(size), strict=True))
         return tuple(found[dim] if size is None else size for dim, size in enumerate(self.shape))
 
@@ -63,7 +63,7 @@ class KeptMap:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeptAlong:
-    """What holds along one axis for images of one remainder modulo the network's stride.
+    """The passes along one axis for images of one remainder modulo the network's stride.
 
     ``geometry`` is that of each pass, that of the result the last; ``constants`` are those of kept maps, by output.
     """
@@ -72,7 +72,7 @@ class KeptAlong:
     constants: Mapping[str, Fraction]
 
     def extended(self, stride: int, remainder: int) -> KeptAlong:
-        """For images that are extended to a size of ``remainder`` modulo the network's ``stride``.
+        """Return the same for images that are extended to a size of ``remainder`` modulo the network's ``stride``.
 
         The pass of a shorter stride would extend them to another size.
         """

@@ -1,4 +1,4 @@
-"""Partial statistics of zones become statistics of the image, in float64.
+"""Merge partial statistics of zones into statistics of the image, in float64.
 
 Means and variances are merged pair by pair (Chan, Golub & LeVeque 1983, "Algorithms for computing the sample
 variance"): no square of a mean is subtracted from a mean of squares.
@@ -18,7 +18,7 @@ from exactile.passes.statistic import Statistic
 Array = NDArray[np.float64]
 
 Parts = tuple[Array, ...]
-"""All that is known of a statistic so far: the same arrays for as long as it is merged."""
+"""The state of a statistic so far: the same arrays for as long as it is merged."""
 
 
 class Merged:
@@ -29,7 +29,7 @@ class Merged:
         self.numbers = sum(statistic.numbers for statistic in statistics)
 
     def add(self, partials: NDArray[np.float64]) -> None:
-        """Those of a zone, (P,): see ``Statistic.numbers``."""
+        """Merge the partial statistics of a zone, (P,): see ``Statistic.numbers``."""
         start = 0
         for merging in self._merging:
             stop = start + merging.statistic.numbers
@@ -38,11 +38,11 @@ class Merged:
             start = stop
 
     def state(self) -> NDArray[np.float64]:
-        """All that is known so far, (S,), a copy; ``restore`` goes on from there, to the same bits."""
+        """Return the state so far, (S,), a copy; ``restore`` continues from it, to the same bits."""
         return np.concatenate([part.ravel() for merging in self._merging for part in merging.parts])
 
     def restore(self, state: NDArray[np.float64]) -> None:
-        """Begin with what ``state`` gave of the same statistics. Raises ValueError where it is that of others."""
+        """Continue from a ``state`` of the same statistics. Raises ValueError if it is that of others."""
         parts = [part for merging in self._merging for part in merging.parts]
         size = sum(part.size for part in parts)
         if state.shape != (size,):
@@ -53,7 +53,7 @@ class Merged:
             start += part.size
 
     def values(self) -> dict[str, NDArray[np.float32]]:
-        """The inputs of further graphs, by name."""
+        """Return the inputs of further graphs, by name."""
         found: dict[str, NDArray[np.float32]] = {}
         for merging in self._merging:
             one = merging.statistic
@@ -69,7 +69,7 @@ def _shaped(value: Array, shape: tuple[int, ...]) -> NDArray[np.float32]:
 
 
 class _Sums:
-    """Of each bin; there is one where the map is not divided."""
+    """Sums of each bin; there is one bin if the map is not divided."""
 
     def __init__(self, statistic: Statistic) -> None:
         self.statistic = statistic
@@ -92,7 +92,7 @@ class _Sums:
 
 
 class _Extremes:
-    """Of each bin; there is one where the map is not divided."""
+    """Extremes of each bin; there is one bin if the map is not divided."""
 
     def __init__(self, statistic: Statistic) -> None:
         self.statistic = statistic
@@ -134,7 +134,7 @@ class _Moments:
         self._pixels[:] = total
 
     def values(self) -> tuple[Array, ...]:
-        """Channels of a group have the same number of pixels."""
+        """Merge the channels of a group, which have the same number of pixels."""
         means, spreads = (values.reshape(self.statistic.groups, -1) for values in (self._mean, self._spread))
         mean = means.mean(1)
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):

@@ -1,4 +1,4 @@
-"""Where the partial statistics of zones go: merged in the order of the plan, in whatever order they come."""
+"""Merge the partial statistics of zones in the order of the plan, in whatever order they come."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from exactile.sinks.nothing import NoSink
 class MergingSink(NoSink):
     """Takes the partial statistics of zones, and merges them in the order of the plan.
 
-    The first ``zones`` were merged by an earlier run. ``keeping`` is told of each that follows.
+    The first ``zones`` were merged by an earlier run. ``keeping`` is notified of each that follows.
     """
 
     def __init__(self, plan: TilePlan, merged: Merged, *, zones: int = 0, keeping: LevelKeeping | None = None) -> None:
@@ -32,7 +32,7 @@ class MergingSink(NoSink):
         self._waiting: dict[Box, NDArray[Any]] = {}
 
     def write(self, box: Box, block: NDArray[Any]) -> None:
-        """Raises SinkError where what is found cannot be kept."""
+        """Raise SinkError if findings cannot be kept."""
         self._waiting[box] = block
         while self._next in self._waiting:
             assert self._next is not None
@@ -46,7 +46,7 @@ class MergingSink(NoSink):
             self._merged.add(partials)
         except BaseException:
             if self._keeping is not None:
-                self._keeping.keeping.drop()  # a part of them may be in
+                self._keeping.keeping.drop()  # a part of them may be merged
             raise
         self.zones += 1
 

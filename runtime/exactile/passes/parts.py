@@ -1,7 +1,7 @@
-"""Parts of kept maps go from scratch files to the network, and from it to the files, while it runs.
+"""Move parts of kept maps from scratch files to the network, and from it to the files, while it runs.
 
-Parts of maps in memory are cut out and put in by the thread of the network, as it takes hardly any time. Those in files
-are read by the thread that reads ahead, and written by the one that writes results: two sets of them go round.
+The network's thread cuts out and puts in parts of maps in memory, which takes hardly any time. Those in files are read
+by the reading thread and written by the writing thread, in two sets that are reused.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class PartsRead:
         self._taken: Buffers | None = None
 
     def ahead(self, tile: Box) -> TimeSpan | None:
-        """Read what ``tile`` needs of files; waits while two sets are ready or in use. When it was read.
+        """Read what ``tile`` needs from files; wait while two sets are ready or in use. Return when that was.
 
         Called by one thread, in the order in which tiles are taken. Raises SinkError, CancelledError.
         """
@@ -50,7 +50,9 @@ class PartsRead:
         return TimeSpan("read", "read", begin, end)
 
     def take(self, tile: Box) -> Parts:
-        """By the names of graph inputs; they hold until the next call. Raises CancelledError."""
+        """Return the parts for ``tile`` by the names of graph inputs; valid until the next call. Raises
+        CancelledError.
+        """
         found = self._store.read(self._in_memory, tile, self._buffers)
         if not self._on_disk:
             return found
@@ -62,7 +64,7 @@ class PartsRead:
 
 
 class PartsMade:
-    """The parts of ``maps`` that the tiles of a pass make."""
+    """The parts of ``maps`` that the tiles of a pass compute."""
 
     def __init__(self, store: MapStore, maps: Sequence[KeptMap], cancellation: Cancellation) -> None:
         self._store = store
@@ -71,7 +73,9 @@ class PartsMade:
         self._free = _sets(store, cancellation)
 
     def take(self, tile: Box, zone: NDArray[np.int64]) -> Made:
-        """Arrays for what ``tile`` makes; waits while two sets are being written. Raises CancelledError."""
+        """Return arrays for the parts that ``tile`` computes; wait while two sets are being written. Raises
+        CancelledError.
+        """
         arrays = self._store.parts(self._in_memory, tile, zone, self._buffers)
         buffers = None
         if self._on_disk:
@@ -94,7 +98,9 @@ class PartsMade:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """What a tile makes: ``arrays`` by the names of graph outputs; those of maps in files are in ``buffers``."""
+    """The parts that a tile computes: ``arrays`` by the names of graph outputs; those of maps in files are in
+    ``buffers``.
+    """
 
     of: PartsMade
     tile: Box
@@ -103,16 +109,16 @@ class Made:
     buffers: Buffers | None
 
     def keep(self) -> None:
-        """Put what belongs to maps in memory into them; to be called before the next ``PartsMade.take``."""
+        """Copy the parts of maps in memory; call this before the next ``PartsMade.take``."""
         self.of.keep(self)
 
     def write(self) -> TimeSpan | None:
-        """Write the rest into files, in whatever thread. When that was done. Raises SinkError, CancelledError."""
+        """Write the rest to files, in any thread. Return when that was. Raises SinkError, CancelledError."""
         return self.of.write(self)
 
 
 def _sets(store: MapStore, cancellation: Cancellation) -> Channel[Buffers]:
-    """Those that are free."""
+    """Return a queue of free sets."""
     free: Channel[Buffers] = Channel(SETS, cancellation)
     for _ in range(SETS):
         free.put(store.buffers())

@@ -1,4 +1,4 @@
-"""The passes before the result: each finds the statistics of one level, those of lower levels known."""
+"""Run the passes before the result: each finds the statistics of one level, those of lower levels known."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ from exactile.sinks.nothing import NoSink
 from exactile.sources.protocol import Source
 
 Progress = Callable[[int, int], None]
-"""Called with image pixels done of all passes, and how many there are."""
+"""Called with the image pixels done in all passes, and their total."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Passes:
-    """Finds the statistics that ``model`` asks for, of ``source``.
+    """Find the statistics of ``source`` that ``model`` takes.
 
     ``predicted_bytes`` is the most memory that any pass so far was predicted to take.
     """
@@ -66,9 +66,9 @@ class Passes:
     _done: float = 0.0
 
     def check(self) -> None:
-        """Raises OptionError for borders that extend the image by the halo: that of each pass is another one.
+        """Raise OptionError for borders that extend the image by the halo: each pass has another halo.
 
-        Raises DeviceError for images that GPUs do not take in passes.
+        Raises DeviceError for images that GPUs do not accept in passes.
         """
         self._check_size()
         if self.model.levels and self.wish.border != "model":
@@ -78,7 +78,9 @@ class Passes:
             )
 
     def _check_size(self) -> None:
-        """Graphs on GPUs are not told where a tile lies, and an image that is extended has other statistics."""
+        """Raise DeviceError for sizes that GPUs do not accept: graphs there take no position, and extension changes
+        statistics.
+        """
         size = self.source.height, self.source.width
         models = [self.model, *(level.model for level in self.model.levels)]
         if self.processor.space is None or not self.model.levels:
@@ -90,7 +92,7 @@ class Passes:
             )
 
     def planned(self, plan: Plan, found: Found) -> Found:
-        """``found``, with the tiles of passes that are still to be run; ``plan`` is that of the result.
+        """Return ``found``, with the tiles of passes that still have to run; ``plan`` is that of the result.
 
         Raises BudgetError, PlanError.
         """
@@ -105,10 +107,10 @@ class Passes:
     def run(
         self, plan: Plan, constants: Constants, found: Found = NOTHING, keeping: Keeping | None = None
     ) -> dict[str, NDArray[Any]]:
-        """Every statistic, by the name of the input that takes it; ``plan`` is that of the result.
+        """Return every statistic, by the name of the input that takes it; ``plan`` is that of the result.
 
-        What an earlier run has ``found`` stays as it is, as another grid of tiles would change its last digits: such
-        passes are run only where maps that they make are needed. ``keeping`` is told what is found.
+        What an earlier run has ``found`` stays as it is, because another grid of tiles would change its last digits:
+        such passes run only if maps that they write are needed. ``keeping`` receives what is found.
 
         Raises BudgetError, PlanError, SourceError, EngineError, SinkError, CancelledError.
         """
@@ -134,10 +136,10 @@ class Passes:
     def _run_one(
         self, index: int, found: Found, size: tuple[int, int], constants: Constants, keeping: Keeping
     ) -> Found:
-        """Run pass ``index``; what is known then."""
+        """Run pass ``index``; return what is known then."""
         begin, level = time.perf_counter(), self.model.levels[index]
         merged, known = Merged(level.statistics), is_finished(level, found.statistics)
-        goes_on = not known and not level.model.writes  # maps went with the process: all of them are made again
+        goes_on = not known and not level.model.writes  # maps ended with the process: all of them are computed again
         zones = 0
         if goes_on and found.begun is not None:
             merged.restore(found.begun.state)
@@ -181,7 +183,7 @@ class Passes:
         zones: int = 0,
         keeping: LevelKeeping | None = None,
     ) -> TilePlan:
-        """Add this image to ``merged``; the pass of the result runs over ``size``, (height, width). The plan of it.
+        """Add this image to ``merged`` and return the plan; the pass of the result runs over ``size``, (height, width).
 
         ``tile`` is (height, width), by default by cost. The first ``zones`` of the plan are merged already.
 
@@ -204,7 +206,7 @@ class Passes:
         return plan
 
     def level_plan(self, level: Level, size: tuple[int, int], tile: tuple[int, int] | None) -> TilePlan:
-        """That of ``run_level``. Raises BudgetError, PlanError."""
+        """Return the plan of ``run_level``. Raises BudgetError, PlanError."""
         self._check_size()
         return self._plan(self._level_planner(level, size), size, tile)[0]
 
@@ -217,9 +219,9 @@ class Passes:
         tile: tuple[int, int],
         part: Callable[[TilePlan], TilePlan],
     ) -> NDArray[np.float64]:
-        """The partial statistics, (Z, P), of the zones that ``part`` leaves of ``level_plan``, in its order.
+        """Return the partial statistics, (Z, P), of the zones of ``level_plan`` that ``part`` selects, in its order.
 
-        ``run_level`` merges such. Raises BudgetError, PlanError, SourceError, EngineError, CancelledError.
+        ``run_level`` merges them. Raises BudgetError, PlanError, SourceError, EngineError, CancelledError.
         """
         plan, planner = part(self.level_plan(level, size, tile)), self._level_planner(level, size)
         with self._own_cancellation() as cancellation:
@@ -255,7 +257,7 @@ class Passes:
         ).run()
 
     def opening(self, need: MemoryNeed) -> None:
-        """The engine of a plan that needs this is opened next."""
+        """Prepare for the engine of a plan with this ``need``."""
         budget_bytes, activations = self.planner.budget_bytes, need.activation_bytes
         others = need.needed_bytes - activations + need.granted_cache(budget_bytes)
         if self.processor.space is None:
@@ -288,7 +290,9 @@ class Passes:
         *,
         exactly: bool,
     ) -> tuple[TilePlan, MemoryNeed, Compute]:
-        """A plan that the processor has room for, and what computes it; one of ``tile``, if need be ``exactly``."""
+        """Return a plan that the processor has room for, and what computes it; with ``tile``, if need
+        be ``exactly``.
+        """
         while True:
             plan, need = self._plan(planner, size, tile)
             try:
@@ -299,7 +303,7 @@ class Passes:
 
     @contextmanager
     def _own_cancellation(self) -> Iterator[Cancellation]:
-        """Set with that of the run; what waits for it, and the buffers that these hold, go with the pass."""
+        """Yield a cancellation that is set with the run's; waiters and their buffers end with the pass."""
         own = Cancellation()
 
         def stop() -> None:
@@ -315,7 +319,7 @@ class Passes:
     def _plan(
         self, planner: PassPlanner, size: tuple[int, int], tile: tuple[int, int] | None = None
     ) -> tuple[TilePlan, MemoryNeed]:
-        """Of ``tile``; without it as the result's where that was asked for and can be, else by cost.
+        """Plan with ``tile``; without it as for the result if a tile was requested and can be used, else by cost.
 
         Raises BudgetError, PlanError.
         """
@@ -341,7 +345,7 @@ class Passes:
         return plan
 
     def _advance(self, pixels: int, work: float) -> None:
-        """A pass counts as much as it is predicted to take."""
+        """Report progress: a pass counts as much as it is predicted to take."""
         works = [level.model.work for level in self.model.levels]
         mean = sum(works) / len(works)
         self._done += pixels * (work / mean if mean > 0 else 1)
@@ -350,13 +354,13 @@ class Passes:
 
 
 def _of_tile(planner: PassPlanner, source: Source, sink: NoSink, tile: tuple[int, int]) -> TilePlan:
-    """Raises BudgetError where it does not fit any more."""
+    """Return the plan with this tile. Raises BudgetError if it no longer fits."""
     try:
         plan = planner.choose(source, sink, Wish(plan="tile", tile=tile)).plan
     except BudgetError as error:
         raise BudgetError(
             f"{error}. These are the tiles of the run to resume, and others would change the last digits of "
-            "its statistics. What to do: give it as much memory as before, or start anew with --overwrite, without "
+            "its statistics. What to do: give it as much memory as before, or start again with --overwrite, without "
             "--resume",
             least_bytes=error.least_bytes,
         ) from error

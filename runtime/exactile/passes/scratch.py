@@ -1,4 +1,4 @@
-"""A kept map in a file without a name: it is gone when it is closed, however the process ends."""
+"""A kept map in an unnamed file: it is gone when it is closed, however the process ends."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from exactile.errors import SinkError
 from exactile.geometry import Span
 
 LEFT_FREE_BYTES = 1 << 30
-"""Of a disk, this is left to others."""
+"""Bytes of a disk that are left to others."""
 
 
 def free_bytes(folder: Path) -> int:
-    """What may be taken of the disk of ``folder``."""
+    """Return the bytes that may be used of the disk of ``folder``."""
     try:
         return max(0, shutil.disk_usage(folder).free - LEFT_FREE_BYTES)
     except OSError:
@@ -31,19 +31,21 @@ def free_bytes(folder: Path) -> int:
 
 
 STRIP_COLUMNS = 64
-"""About so many columns lie together in a file: rows of them are long enough to be copied at the speed of memory."""
+"""About so many columns are stored together in a file: their rows are long enough to be copied at the
+speed of memory.
+"""
 
 BLOCK_BYTES = 1 << 20
-"""What is read or written at a time: some rows of a strip."""
+"""Bytes that are read or written at a time: some rows of a strip."""
 
 
 class ScratchMap:
     """An array of ``shape`` in a file in ``folder``; ``rows`` and ``columns`` are its dimensions of these.
 
     The file holds strips of columns, one after the other, and each of them row by row. A row of a strip is what lies
-    before rows and columns (channels, most often), then its columns and the rest: so some rows of a strip are one piece
-    of the file, whatever the number of channels. One thread may read while another writes elsewhere in it.
-    Raises SinkError where there is no room for it.
+    before rows and columns (usually channels), then its columns and the rest: so some rows of a strip are one piece of
+    the file, whatever the number of channels. One thread may read while another writes elsewhere in it. Raises
+    SinkError if there is no room for it.
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: str, *, rows: int, columns: int, folder: Path) -> None:
@@ -70,11 +72,11 @@ class ScratchMap:
             ) from error
 
     def lay_out(self, zones: Sequence[Span]) -> None:
-        """Let strips begin where ``zones`` do, which partition the columns: what is then written is whole strips.
+        """Align strips with ``zones``, which partition the columns: then whole strips are written.
 
-        To be called before anything is written; what is written in parts of strips is written correctly, but slowly.
+        Call this before anything is written; writing parts of strips is correct, but slow.
         """
-        assert not self._written, "a map that was written is not laid out anew"
+        assert not self._written, "a map that was written cannot be laid out again"
         bounds = {0, self._width}
         for zone in zones:
             count = max(1, round(zone.length / STRIP_COLUMNS))
@@ -82,7 +84,7 @@ class ScratchMap:
         self._bounds = sorted(bounds)
 
     def read(self, rows: Span, columns: Span, out: NDArray[Any]) -> None:
-        """Fill ``out`` with the part that lies there."""
+        """Fill ``out`` with the part at ``rows`` and ``columns``."""
         part, memory = out.transpose(self._order), self._memory(rows)
         for block in self._blocks(rows, columns):
             held = self._shaped(memory, block, part)
@@ -90,7 +92,7 @@ class ScratchMap:
             part[block.in_part(self._in_row)] = held[block.in_file(self._in_row)]
 
     def write(self, rows: Span, columns: Span, part: NDArray[Any]) -> None:
-        """Put ``part`` there."""
+        """Write ``part`` at ``rows`` and ``columns``."""
         self._written = True
         part, memory = part.transpose(self._order), self._memory(rows)
         for block in self._blocks(rows, columns):
@@ -101,11 +103,11 @@ class ScratchMap:
             self._whole(os.pwritev, held, block.offset)
 
     def close(self) -> None:
-        """Give the room back."""
+        """Free the disk space."""
         self._file.close()
 
     def _blocks(self, rows: Span, columns: Span) -> Iterator[_Block]:
-        """What lies together in the file, of all strips that hold some of ``columns``."""
+        """Yield contiguous pieces of the file, of all strips that hold some of ``columns``."""
         for bounds in pairwise(self._bounds):
             strip = Span(*bounds)
             inside = strip.intersect(columns)
@@ -125,12 +127,12 @@ class ScratchMap:
                 )
 
     def _memory(self, rows: Span) -> NDArray[np.uint8]:
-        """For one block after the other."""
+        """Return memory for a block, which is reused."""
         row_bytes = max(stop - start for start, stop in pairwise(self._bounds)) * self._column_bytes
         return np.empty(max(row_bytes, min(BLOCK_BYTES, rows.length * row_bytes)), np.uint8)
 
     def _shaped(self, memory: NDArray[np.uint8], block: _Block, part: NDArray[Any]) -> NDArray[Any]:
-        """``memory`` as a block of the file; ``part`` is in the order of the file."""
+        """Return ``memory`` as a block of the file; ``part`` is in the order of the file."""
         behind = self._in_row + 1
         shape = (block.rows.length, *part.shape[1:behind], block.strip.length, *part.shape[behind + 1 :])
         return memory[: prod(shape) * self._dtype.itemsize].view(self._dtype).reshape(shape)
@@ -151,8 +153,8 @@ class ScratchMap:
 class _Block:
     """Rows of a strip, from ``offset`` in the file.
 
-    ``rows`` of the part that is read or written, whose first column is ``first_column`` of the map; ``inside`` are
-    those columns of the ``strip`` that the part has.
+    ``rows`` of the part that is read or written, whose first column is ``first_column`` of the map; ``inside`` are the
+    columns of the ``strip`` that the part has.
     """
 
     offset: int

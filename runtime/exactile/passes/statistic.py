@@ -1,4 +1,4 @@
-"""What a network asks of a whole feature map: a few numbers."""
+"""Statistics of a whole feature map that a network takes: a few numbers."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ WHOLE_MAP: Grid = (1, 1)
 """One bin: all of it."""
 
 PREFIX = "exactile_statistic_"
-"""Graph inputs that take statistics are called so."""
+"""Prefix of graph inputs that take statistics."""
 
 FIXED = "exactile_fixed_"
-"""Constants that stand for statistics, and those that follow from them, are called so."""
+"""Prefix of constants that stand for statistics, and of those that follow from them."""
 
 ZONE = "exactile_zone"
 """A further input of graphs that find statistics, int64 (4,): first row and the one past the last, first column and the
@@ -38,7 +38,7 @@ class Statistic:
     variance. Where a shape has more entries than there are groups, each number is repeated for its share of them.
 
     With a ``grid``, a mean or maximum is taken of each bin, as of adaptive pooling: along an axis of n pixels, bin i of
-    k holds ``floor(i*n/k)`` and following, before ``ceil((i+1)*n/k)``. Graphs of such a pass are told where tiles lie
+    k holds ``floor(i*n/k)`` and following, before ``ceil((i+1)*n/k)``. Graphs of such a pass take the position of tiles
     (``exactile.contract.POSITION``). Shapes are then (1, C, rows, columns).
     """
 

@@ -1,4 +1,4 @@
-"""The file of fixed statistics: JSON, decoded strictly; every float32 comes back as it was."""
+"""The file of fixed statistics: JSON, decoded strictly; every float32 is restored exactly."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ FORMAT: Literal["exactile.statistics"] = "exactile.statistics"
 VERSION: Literal[1] = 1
 SUFFIX = ".json"
 MOST_BYTES = 256 << 20
-"""A larger file is none of statistics."""
+"""A larger file is not one of statistics."""
 
 Size = Annotated[int, Meta(ge=1, le=1 << 31)]
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 
 
 class _Part(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Unknown fields are an error."""
+    """A part of the file; unknown fields are an error."""
 
 
 class ValuesPart(_Part, frozen=True, kw_only=True):
@@ -52,14 +52,14 @@ class StatisticsFile(_Part, frozen=True, kw_only=True):
 
 
 class Header(Struct, frozen=True, kw_only=True):
-    """What is looked at first."""
+    """The members that are read first."""
 
     format: str = ""
     version: int = 0
 
 
 def check_target(path: Path, *, overwrite: bool) -> None:
-    """Raises OptionError, OutputExistsError, SinkError for what is not to be written."""
+    """Raise OptionError, OutputExistsError, SinkError if ``path`` may not be written."""
     if path.suffix.lower() != SUFFIX:
         raise OptionError(f"statistics are written to a {SUFFIX} file, got {path}")
     if path.is_dir():
@@ -98,7 +98,7 @@ def decode(path: Path) -> FixedStatistics:
     """See ``read_statistics``."""
     try:
         if path.stat().st_size > MOST_BYTES:
-            raise OptionError(f"{path} has more than {MOST_BYTES} bytes: it is no file of statistics")
+            raise OptionError(f"{path} has more than {MOST_BYTES} bytes: it is not a file of statistics")
         content = path.read_bytes()
     except OSError as error:
         raise OptionError(f"the statistics {path} cannot be read: {error.strerror}") from error

@@ -23,17 +23,17 @@ from exactile.plan.tiles import TilePlan
 Array = NDArray[Any]
 
 SETS = 2
-"""Of parts of maps in files: one is read or written while the network has the other."""
+"""Sets of parts of maps in files: one is read or written while the network uses the other."""
 
 
 class Buffers:
-    """Memory for the parts of a tile: the same each time, as large as was asked for."""
+    """Memory for the parts of a tile: the same each time, as large as requested."""
 
     def __init__(self) -> None:
         self._held: dict[str, NDArray[np.uint8]] = {}
 
     def array(self, name: str, shape: tuple[int, ...], dtype: str) -> Array:
-        """For the part called ``name``; what was given for it before is overwritten."""
+        """Return memory for the part called ``name``; its earlier content is overwritten."""
         size = prod(shape) * np.dtype(dtype).itemsize
         known = self._held.get(name)
         if known is None or known.nbytes < size:
@@ -45,12 +45,12 @@ class Buffers:
 
 
 class MapStore:
-    """Keeps whole maps of an image of ``size``, (height, width), from the pass that makes them to the last that reads
+    """Keep whole maps of an image of ``size``, (height, width), from the pass that writes them to the last that reads
     them.
 
-    At most ``memory_bytes`` of them are in memory; others are in files in ``folder``. Memory of maps that were dropped
-    is taken for others of the same size: pages that are touched for the first time cost more than their samples.
-    Several threads may read and write parts, each with buffers of its own; maps are opened and dropped between passes.
+    At most ``memory_bytes`` of them are in memory; others are in files in ``folder``. Memory of dropped maps is reused
+    for others of the same size: pages that are touched for the first time cost more than their samples. Several threads
+    may read and write parts, each with its own buffers; maps are opened and dropped between passes.
     """
 
     def __init__(self, size: tuple[int, int], *, memory_bytes: int, folder: Path) -> None:
@@ -62,7 +62,7 @@ class MapStore:
         self._buffers: list[Buffers] = []
 
     def open(self, maps: Sequence[KeptMap]) -> None:
-        """Make room for ``maps``. Raises MemoryError, and SinkError where the disk has no room."""
+        """Make room for ``maps``. Raises MemoryError, and SinkError if the disk has no room."""
         for one in maps:
             found: Array | ScratchMap | None = self._in_memory(one)
             if found is None:
@@ -71,7 +71,7 @@ class MapStore:
             self._maps[one.output] = found
 
     def _in_memory(self, one: KeptMap) -> Array | None:
-        """Room for a map, None where there is none."""
+        """Return room for a map, None if there is none."""
         size, shape = one.bytes_at(self._size), one.shape_at(self._size)
         again = next((index for index, old in enumerate(self._dropped) if old.nbytes == size), None)
         found = self._room.take(size)
@@ -82,7 +82,7 @@ class MapStore:
         return np.empty(shape, one.dtype) if found else None
 
     def drop(self, names: Sequence[str]) -> None:
-        """Nothing reads these any more."""
+        """Drop maps that nothing reads any more."""
         for name in names:
             kept = self._maps.pop(name, None)
             if isinstance(kept, ScratchMap):
@@ -92,7 +92,7 @@ class MapStore:
                 self._room.give(kept.nbytes)
 
     def lay_out(self, maps: Sequence[KeptMap], plan: TilePlan) -> None:
-        """The tiles of ``plan`` are going to write ``maps``."""
+        """Prepare ``maps`` for writing by the tiles of ``plan``."""
         first_row = tuple(islice(plan, len(plan.x.starts)))
         for one in self.divided(maps)[1]:
             kept = self._maps[one.output]
@@ -105,7 +105,7 @@ class MapStore:
             kept.lay_out(zones)
 
     def divided(self, maps: Sequence[KeptMap]) -> tuple[tuple[KeptMap, ...], tuple[KeptMap, ...]]:
-        """Those of ``maps`` that are in memory, and those in files."""
+        """Return those of ``maps`` that are in memory, and those in files."""
         on_disk = self.on_disk
         return (
             tuple(one for one in maps if one.output not in on_disk),
@@ -114,11 +114,11 @@ class MapStore:
 
     @property
     def on_disk(self) -> frozenset[str]:
-        """Of the maps that are open, those in files."""
+        """Names of the open maps that are in files."""
         return frozenset(name for name, kept in self._maps.items() if isinstance(kept, ScratchMap))
 
     def buffers(self) -> Buffers:
-        """Memory for what ``read`` and ``parts`` give, until the pass ends."""
+        """Return memory for what ``read`` and ``parts`` return, until the pass ends."""
         self._buffers.append(Buffers())
         return self._buffers[-1]
 
@@ -134,16 +134,16 @@ class MapStore:
         self.end_pass()
 
     def read(self, maps: Sequence[KeptMap], tile: Box, buffers: Buffers) -> dict[str, Array]:
-        """The parts of ``maps`` that belong to ``tile``, in image pixels, by the names of graph inputs.
+        """Return the parts of ``maps`` for ``tile``, in image pixels, by the names of graph inputs.
 
-        They are not to be written, and hold until ``buffers`` are used again. Raises SinkError.
+        They are read-only, and valid until ``buffers`` are used again. Raises SinkError.
         """
         return {one.input: self._read(one, *_of_tile(one, tile), buffers) for one in maps}
 
     def parts(self, maps: Sequence[KeptMap], tile: Box, zone: NDArray[np.int64], buffers: Buffers) -> dict[str, Array]:
-        """Arrays for what ``tile`` makes of ``maps``, for ``write``, by the names of graph outputs.
+        """Return arrays for the parts of ``maps`` that ``tile`` computes, for ``write``, by the names of graph outputs.
 
-        They hold until ``buffers`` are used again.
+        They are valid until ``buffers`` are used again.
         """
         found = {}
         for one in maps:
@@ -158,7 +158,7 @@ class MapStore:
         return found
 
     def write(self, maps: Sequence[KeptMap], tile: Box, zone: NDArray[np.int64], made: Mapping[str, Array]) -> None:
-        """Take ``made``, the parts of ``maps`` that belong to ``tile``, as far as they lie in its zone.
+        """Store ``made``, the parts of ``maps`` for ``tile``, as far as they lie in its zone.
 
         Raises SinkError.
         """
@@ -191,14 +191,16 @@ class MapStore:
 
 
 class _Room:
-    """Counts memory of kept maps: ``left`` bytes, and the sizes in ``free`` that were given back and are held."""
+    """Account for memory of kept maps: ``left`` bytes, and the sizes in ``free`` that were returned and are held."""
 
     def __init__(self, left: int) -> None:
         self.left = left
         self.free: list[int] = []
 
     def take(self, size: int) -> bool:
-        """Room for a map; whether there is. What is held is released where it stands in the way, the oldest first."""
+        """Reserve room for a map, and return whether there is room. Held memory is released if necessary, the oldest
+        first.
+        """
         if size in self.free:
             self.free.remove(size)
             return True
@@ -214,7 +216,7 @@ class _Room:
 
 
 def part_bytes(maps: Sequence[KeptMap], plan: Plan, on_disk: Container[str] | None) -> int:
-    """What the parts of ``maps`` take that belong to tiles of ``plan``; ``on_disk`` are maps in files, None: all."""
+    """Return the bytes of the parts of ``maps`` for tiles of ``plan``; ``on_disk`` are maps in files, None: all."""
     sets = min(len(plan), SETS)
     return sum(
         one.bytes_at(plan.tile_shape) * (sets if on_disk is None or one.output in on_disk else 1) for one in maps
@@ -222,7 +224,7 @@ def part_bytes(maps: Sequence[KeptMap], plan: Plan, on_disk: Container[str] | No
 
 
 def most_kept_bytes(model: DeployedModel, size: tuple[int, int]) -> int:
-    """The most bytes of kept maps at any time, for an image of ``size``, (height, width)."""
+    """Return the most bytes of kept maps at any time, for an image of ``size``, (height, width)."""
     most, kept = 0, dict[str, int]()
     for opened, dropped in lifetimes(model):
         kept.update((one.output, one.bytes_at(size)) for one in opened)
@@ -233,17 +235,17 @@ def most_kept_bytes(model: DeployedModel, size: tuple[int, int]) -> int:
 
 
 def most_on_disk(model: DeployedModel, size: tuple[int, int], memory_bytes: int) -> int:
-    """The most bytes of scratch files at any time, where ``memory_bytes`` of kept maps are in memory."""
+    """Return the most bytes of scratch files at any time, if ``memory_bytes`` of kept maps are in memory."""
     return max((sum(held.values()) for held in _on_disk(model, size, memory_bytes)), default=0)
 
 
 def maps_on_disk(model: DeployedModel, size: tuple[int, int], memory_bytes: int) -> frozenset[str]:
-    """The maps that are then in scratch files, by output."""
+    """Return the maps that are then in scratch files, by output."""
     return frozenset(name for held in _on_disk(model, size, memory_bytes) for name in held)
 
 
 def _on_disk(model: DeployedModel, size: tuple[int, int], memory_bytes: int) -> Iterator[Mapping[str, int]]:
-    """The bytes of maps in scratch files while each pass runs, by output."""
+    """Yield the bytes of maps in scratch files while each pass runs, by output."""
     room = _Room(memory_bytes)
     in_memory, on_disk = dict[str, int](), dict[str, int]()
     for opened, dropped in lifetimes(model):
@@ -258,7 +260,7 @@ def _on_disk(model: DeployedModel, size: tuple[int, int], memory_bytes: int) -> 
 
 
 def lifetimes(model: DeployedModel) -> list[tuple[tuple[KeptMap, ...], tuple[str, ...]]]:
-    """For each pass, that of the result the last: the maps that begin in it, and those that are read no more after."""
+    """Return for each pass, the result's last, the maps that begin in it, and those that are read no more after it."""
     passes = [*(level.model for level in model.levels), model]
     last = {one.output: index for index, found in enumerate(passes) for one in found.reads}
     return [
@@ -268,14 +270,14 @@ def lifetimes(model: DeployedModel) -> list[tuple[tuple[KeptMap, ...], tuple[str
 
 
 def _of_tile(one: KeptMap, tile: Box) -> tuple[Span, Span]:
-    """The rows and columns of a whole map that a tile holds."""
+    """Return the rows and columns of a whole map that a tile holds."""
     rows, columns = one.sizes_at(tile.shape)
     first = int(tile.y.start * one.scale[0]), int(tile.x.start * one.scale[1])
     return Span(first[0], first[0] + rows), Span(first[1], first[1] + columns)
 
 
 def _of_zone(one: KeptMap, zone: NDArray[np.int64], rows: int, columns: int) -> tuple[Span, Span]:
-    """The rows and columns of a tile's part, of so many, that its zone holds."""
+    """Return the rows and columns of a tile's part, of so many, that its zone holds."""
     return _scaled(zone[:2], one.scale[0], rows), _scaled(zone[2:], one.scale[1], columns)
 
 

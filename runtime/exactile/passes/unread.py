@@ -1,4 +1,4 @@
-"""An image that a pass does not look at, because it begins at kept maps."""
+"""An image that a pass does not read, because it begins at kept maps."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ class Unread:
         self.pixel_size_um = source.pixel_size_um
 
     def cache_bytes(self, plan: ReadPlan) -> int:  # noqa: ARG002 -- the seam's signature
-        """Nothing is kept."""
+        """Nothing is cached."""
         return 0
 
     def prepare(self, plan: ReadPlan, *, cache_bytes: int) -> None:
-        """Nothing is announced."""
+        """Nothing to prepare."""
 
     def read(self, box: Box, out: NDArray[Any]) -> None:
         """Nothing is copied."""
 
     def count(self) -> ReadCount:
-        """What was read of the image before."""
+        """Return what was read of the image before."""
         return self._source.count()
 
     def identity(self) -> Identity:
         return self._source.identity()
 
     def close(self) -> None:
-        """The source is closed by who opened it."""
+        """Nothing to close: the source is closed by its owner."""

@@ -1,4 +1,4 @@
-"""Which part of a tile partial statistics are taken of.
+"""The part of a tile over which partial statistics are taken.
 
 Zones partition the image, and so every feature map: they begin at multiples of the stride, and the last one ends where
 the map does.
@@ -20,7 +20,7 @@ Zone = NDArray[np.int64]
 
 
 def zone_of(plan: TilePlan, step: Step) -> Zone:
-    """The zone of one tile, relative to its first pixel."""
+    """Return the zone of one tile, relative to its first pixel."""
     rows, columns = _along(plan.y, step.tile.y, step.zor.y), _along(plan.x, step.tile.x, step.zor.x)
     return np.array([*rows, *columns], np.int64)
 

@@ -9,7 +9,7 @@ from exactile.errors import CancelledError
 
 
 class Cancellation:
-    """Set once, by whichever thread fails first; wakes everybody who registered."""
+    """Set once, by the thread that fails first; wakes everyone who registered."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -39,7 +39,7 @@ class Cancellation:
         wake()
 
     def forget(self, wake: Callable[[], None]) -> None:
-        """Call ``wake`` no more: what it stops belongs to somebody else now."""
+        """Do not call ``wake`` any more: what it stops belongs to another run now."""
         with self._lock:
             if wake in self._wake:
                 self._wake.remove(wake)

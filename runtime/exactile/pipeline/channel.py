@@ -1,4 +1,4 @@
-"""A bounded queue between two stages: full makes the writer wait, cancellation frees everybody."""
+"""A bounded queue between two stages: it blocks the writer when full, and cancellation wakes both sides."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Channel(Generic[Item]):
             return item
 
     def close(self) -> None:
-        """No more items will come."""
+        """Signal that no more items will come."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

@@ -1,4 +1,4 @@
-"""The seam between the pipeline's threads and what computes: the CPU, or one or several GPUs."""
+"""The protocols between the pipeline's threads and what computes: the CPU, or one or several GPUs."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from exactile.plan.tiles import Step
 
 Array = NDArray[Any]
 Free = Callable[[Array], None]
-"""Gives a staging buffer back."""
+"""Returns a staging buffer to the free ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Steps that go in together, their inputs one after the other in a staging buffer.
+    """Steps that are computed together, their inputs one after the other in a staging buffer.
 
-    The buffer is None where there is nothing but background. Loads of a run are numbered in its plan's order.
+    The buffer is None for a step of nothing but background. Loads of a run are numbered in its plan's order.
     """
 
     steps: tuple[Step | StripStep, ...]
@@ -31,26 +31,26 @@ class Load:
 
 
 class Ticket(Protocol):
-    """A load under way. Used by the thread that writes."""
+    """A load in flight. Used by the writing thread."""
 
     def results(self) -> Sequence[Array]:
-        """Wait; the pixels of each step's zone of responsibility, (h, w) or (C, h, w), valid until ``release``.
+        """Wait; return the pixels of each step's zone of responsibility, (h, w) or (C, h, w), valid until ``release``.
 
         Raises EngineError.
         """
 
     def spans(self) -> Sequence[TimeSpan]:
-        """What was done when, once there are results."""
+        """Return what was done and when, once there are results."""
 
     def release(self) -> None:
-        """The results were taken; what held them goes round."""
+        """Release the buffers of the results, which were taken."""
 
 
 class Lane(Protocol):
     """Takes loads in order. Used by one thread."""
 
     def start(self, load: Load) -> Ticket:
-        """Begin with ``load``; waits where too many are under way. Raises EngineError, CancelledError."""
+        """Start ``load``; wait if too many are in flight. Raises EngineError, CancelledError."""
 
     def cancel(self) -> None:
         """Make a running and every later ``start`` stop soon; callable from any thread."""
@@ -65,23 +65,25 @@ class Compute(Protocol):
 
     @property
     def lanes(self) -> int:
-        """How many work side by side, each in a thread of its own."""
+        """Number of lanes that work concurrently, each in its own thread."""
 
     @property
     def batch(self) -> int:
-        """Tiles that go in together."""
+        """Tiles per load."""
 
     def staging(self, loads: int) -> AbstractContextManager[Sequence[Array]]:
-        """Buffers for the inputs of a run of ``loads``; each holds one load. They live until left."""
+        """Return buffers for the inputs of a run of ``loads``; each holds one load. They live until the context is
+        left.
+        """
 
     def lane(self, index: int, *, free: Free, check: Callable[[], None]) -> AbstractContextManager[Lane]:
         """Wait until no other run has the lane, calling ``check``, which may raise; entered and left in its thread.
 
-        ``free`` gets staging buffers back. Raises EngineError.
+        ``free`` receives staging buffers that are no longer used. Raises EngineError.
         """
 
     def close(self) -> None:
-        """Every thread of the run has ended; safe to call twice."""
+        """Release everything after every thread of the run has ended; safe to call twice."""
 
 
 @runtime_checkable
@@ -89,7 +91,7 @@ class ReadsAhead(Protocol):
     """A ``Compute`` that reads more than the image for a step."""
 
     def read_ahead(self, step: Step | StripStep) -> TimeSpan | None:
-        """Read for ``step``, waiting where too much was read; when that was done, None where there is nothing to read.
+        """Read for ``step``, waiting if too much was read; return when that was, None if there is nothing to read.
 
-        Called by the thread that reads, in the order of the loads. Raises SinkError, CancelledError.
+        Called by the reading thread, in the order of the loads. Raises SinkError, CancelledError.
         """

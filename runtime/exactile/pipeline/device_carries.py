@@ -1,4 +1,4 @@
-"""Carries of strips on a GPU: two sets for each band, which take turns, and never leave the device."""
+"""Carries of strips on a GPU: two sets for each band, used alternately, which never leave the device."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ class DeviceCarries:
         self._sets = {band: (one_set(), one_set()) for band in bands}
 
     def addresses(self, role: StripRole, band: int) -> dict[str, int]:
-        """Where the next strip of ``band`` finds its carries and puts those for the one after it; then they change."""
+        """Return where the next strip of ``band`` reads its carries and writes those for the one after it; then swap
+        them.
+        """
         current, following = self._sets[band]
         self._sets[band] = following, current
         found = {} if role == "first" else {f"{name}_in": address for name, address in current.items()}

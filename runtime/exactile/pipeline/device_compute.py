@@ -1,4 +1,4 @@
-"""GPUs compute: one lane each, staging buffers that every GPU copies from directly."""
+"""Compute on GPUs: one lane each, with staging buffers that every GPU copies from directly."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from exactile.pipeline.device_staging import Staging
 from exactile.plan.prediction import Plan
 
 BEING_STAGED = 2
-"""Buffers beside those of loads under way on a GPU: one that is read into, and one that waits."""
+"""Buffers in addition to those of loads in flight on a GPU: one that is read into, and one that waits."""
 
 
 class Post(Protocol):
-    """A GPU that one run has at a time."""
+    """A GPU that belongs to one run at a time."""
 
     @property
     def device(self) -> Device: ...
@@ -38,12 +38,14 @@ class Post(Protocol):
 
 
 Open = Callable[[int, Free], DeviceLane]
-"""Puts up the lane of a post that was taken, its device's context current."""
+"""Creates the lane of a post that was taken, its device's context current."""
 
 
 @dataclass(slots=True, kw_only=True)
 class DeviceCompute:
-    """Implements ``Compute`` with a lane for each of ``posts``, by ``slots`` loads of ``batch`` steps on each."""
+    """Implements ``Compute`` with a lane for each of ``posts``, with ``slots`` loads of ``batch`` steps in flight on
+    each.
+    """
 
     plan: Plan
     contract: Contract
@@ -61,7 +63,7 @@ class DeviceCompute:
 
     @contextmanager
     def staging(self, loads: int) -> Iterator[Sequence[Array]]:
-        """Pinned buffers. They are copied from until the last lane is left."""
+        """Yield pinned buffers. They are copied from until the last lane is left."""
         image = self.contract.image
         size = self.batch * prod(self.plan.tile_shape) * image.channels * np.dtype(image.dtype).itemsize
         count = min(loads, staging_buffers(len(self.posts), self.slots))
@@ -87,7 +89,7 @@ class DeviceCompute:
                 raise
 
     def close(self) -> None:
-        """Give the GPUs back; what was opened on one that failed is released."""
+        """Return the GPUs; release what was opened on one that failed."""
         taken, self._taken = self._taken, []
         broken, self._broken = self._broken, []
         for post in taken:
@@ -100,5 +102,5 @@ class DeviceCompute:
 
 
 def staging_buffers(lanes: int, slots: int) -> int:
-    """Staging buffers of a run that is long enough."""
+    """Return the number of staging buffers of a run that is long enough."""
     return lanes * slots + BEING_STAGED

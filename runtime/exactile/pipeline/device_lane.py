@@ -1,4 +1,4 @@
-"""One GPU at work: copies in, inferences and copies out of different loads overlap, ordered by events."""
+"""One GPU: copies in, inferences and copies out of different loads overlap, ordered by events."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from exactile.plan.tiles import Step, TilePlan
 
 
 class Networks(Protocol):
-    """Where a lane's network comes from; one is open at a time."""
+    """The source of a lane's network; one is open at a time."""
 
     def take(self, role: EngineRole, rows: int) -> DeviceNetwork:
-        """The network for ``rows`` image rows; another one is closed before, once its work is done."""
+        """Return the network for ``rows`` image rows; another one is closed first, once its work is done."""
 
     @property
     def opening_s(self) -> float:
@@ -42,7 +42,7 @@ class Networks(Protocol):
 class DeviceLane:
     """Implements ``Lane`` on one device; the device's context is current in the lane's thread.
 
-    Everything it works with is lent by the station; ``constants`` are device addresses of further inputs. With
+    The station lends everything that it works with; ``constants`` are device addresses of further inputs. With
     ``partials`` results are partial statistics of zones, float64.
     """
 
@@ -75,7 +75,7 @@ class DeviceLane:
         return self.networks.opening_s - self._opened_before_s
 
     def start(self, load: Load) -> DeviceTicket:
-        """Put ``load`` on the streams; waits for a slot, not for the work."""
+        """Put ``load`` on the streams; wait for a slot, not for the work."""
         assert self._slots is not None
         assert load.staged is not None
         slot = self._slots.get()
@@ -95,10 +95,10 @@ class DeviceLane:
         return DeviceTicket(self, slot, load)
 
     def cancel(self) -> None:
-        """Whoever waits for a slot is woken by the cancellation; what is on the streams is done soon."""
+        """Do nothing: the cancellation wakes whoever waits for a slot, and work on the streams ends soon."""
 
     def finish(self, slot: Slot, load: Load) -> None:
-        """The host has what it wanted."""
+        """Return a slot whose results the host has taken."""
         assert self._slots is not None
         assert load.staged is not None
         self.free(load.staged)
@@ -109,7 +109,7 @@ class DeviceLane:
         self.ring.synchronize()
 
     def results(self, slot: Slot, load: Load) -> list[Array]:
-        """The zones of a load whose copies out are done."""
+        """Return the zones of a load whose copies out are done."""
         if self.partials is not None:
             return [self._partials_of(self.partials, slot, load.steps[0])]
         found, start = [], 0
@@ -121,7 +121,7 @@ class DeviceLane:
         return found
 
     def spans(self, slot: Slot) -> list[TimeSpan]:
-        """When the three pieces of a load's work were done, by the device's clock."""
+        """Return when the three pieces of a load's work were done, by the device's clock."""
         name = f"cuda:{self.device.info.ordinal}"
         works = (("copy in", slot.copied_in), (INFER, slot.computed), ("copy out", slot.copied_out))
         with self.device.current():
@@ -136,7 +136,7 @@ class DeviceLane:
             ]
 
     def _tell(self, slot: Slot, step: Step) -> None:
-        """Bring what goes in beside the image; the slot's work before is done."""
+        """Copy in what a load needs besides the image; the slot's earlier work is done."""
         if self.partials is not None and slot.told is not None:
             pinned, buffer = slot.told
             assert isinstance(self.plan, TilePlan)
@@ -153,7 +153,7 @@ class DeviceLane:
         return np.dtype(self.contract.result.dtype).itemsize
 
     def _used(self, load: Load) -> Bytes:
-        """The bytes of a staging buffer that hold the steps' inputs."""
+        """Return the bytes of a staging buffer that hold the steps' inputs."""
         assert load.staged is not None
         pixels = sum(prod(step.tile.shape) for step in load.steps)
         used: Bytes = load.staged[: pixels * self.contract.image.channels].view(np.uint8)
@@ -171,7 +171,7 @@ class DeviceLane:
         return (*((channels,) if channels else ()), *step.zor.shape)
 
     def _copies_out(self, slot: Slot, load: Load) -> Iterator[tuple[Bytes, Window]]:
-        """Each plane of each zone: where it goes, and where it lies in the device's output."""
+        """Yield each plane of each zone: its target, and its window in the device's output."""
         if self.partials is not None:
             size = self.partials.numbers_at(self.plan.y.tile) * 4
             yield slot.result.array[:size], Window(offset_bytes=0, rows=1, row_bytes=size, pitch_bytes=size)
@@ -197,7 +197,7 @@ class DeviceLane:
 
 @dataclass(frozen=True, slots=True)
 class _Timed:
-    """Records when what is put on ``stream`` inside begins and ends."""
+    """Record when the work put on ``stream`` inside begins and ends."""
 
     stream: Stream
     marks: Marks
@@ -212,7 +212,7 @@ class _Timed:
 
 @dataclass(frozen=True, slots=True)
 class DeviceTicket:
-    """Implements ``Ticket``: waits for the load's last event, in the thread that wants the results."""
+    """Implements ``Ticket``: waits for the load's last event, in the thread that takes the results."""
 
     lane: DeviceLane
     slot: Slot
@@ -231,7 +231,7 @@ class DeviceTicket:
 
 
 def masks_at(slot: Slot, partials: DevicePartials | None, plan: Plan) -> dict[str, int]:
-    """Where the graph of a pass finds its masks of columns."""
+    """Return the addresses of the masks of columns for the graph of a pass."""
     if partials is None or slot.told is None:
         return {}
     start = slot.told[1].address
@@ -245,7 +245,7 @@ def addresses(
     place: StripPlace | None,
     constants: Mapping[str, int],
 ) -> dict[str, int]:
-    """Where a network finds its inputs and puts its outputs; the carries of ``place`` then change."""
+    """Return the addresses of a network's inputs and outputs; the carries of ``place`` are then swapped."""
     found = {contract.image.name: slot.input.address, contract.result.name: slot.output.address, **constants}
     if place is not None and carries is not None:
         found |= carries.addresses(place.role, place.band)

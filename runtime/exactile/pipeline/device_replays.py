@@ -1,4 +1,4 @@
-"""The compute step as a CUDA graph: one launch in place of a network's hundreds."""
+"""The compute step as a CUDA graph: one launch instead of a network's hundreds."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from exactile.cuda.protocol import CapturingStream, Replay, Stream
 from exactile.engines.device_network import DeviceNetwork
 
 MOST_REPLAYS = 256
-"""Graphs that are kept, whatever a plan could use: each takes memory of the GPU, for every kernel of the network."""
+"""Most graphs to keep, whatever a plan could use: each takes memory of the GPU, for every kernel of the network."""
 
 
 def replays_of(slots: int, bands: int) -> int:
-    """How many graphs a network can have: one for the addresses of each slot, with each turn of each band's carries."""
+    """Return how many graphs a network can have: one for each slot's addresses and each set of each band's carries."""
     return min(MOST_REPLAYS, slots * 2 * max(1, bands))
 
 
 class Replays:
-    """Captured enqueues of one network, by the addresses they work on, at ``most`` so many. Owns the graphs.
+    """Captured enqueues of one network, by the addresses they use, at ``most`` so many. Owns the graphs.
 
-    Addresses beyond those are enqueued as they are. No graph is given up for another: bands come round one after the
-    other, so that the one used longest ago is the one wanted next.
+    Further addresses are enqueued without capture. No graph is evicted for another: bands are used in turn, so that the
+    least recently used graph is the next one needed.
     """
 
     def __init__(self, stream: Stream, *, most: int = MOST_REPLAYS) -> None:
@@ -28,9 +28,9 @@ class Replays:
         self._replays: dict[tuple[object, ...], Replay | None] = {}
 
     def enqueue(self, network: DeviceNetwork, addresses: Mapping[str, int], rows: int) -> None:
-        """Put one inference on the stream: captured from the second time on that it works on the same addresses.
+        """Put one inference on the stream: captured from the second time on that it uses the same addresses.
 
-        The first time it runs as it is: libraries set up what they need, which must not be part of a graph.
+        The first time it is not captured: libraries set up what they need, which must not be part of a graph.
         """
         stream = self._stream
         if not isinstance(stream, CapturingStream) or not network.capturable:
@@ -50,7 +50,7 @@ class Replays:
         network.enqueue(addresses, rows=rows, stream=stream.handle)
 
     def clear(self) -> None:
-        """Forget the graphs: their network goes. Their work must be done."""
+        """Drop the graphs, because their network is closed. Their work must be done."""
         replays, self._replays = self._replays, {}
         for replay in replays.values():
             if replay is not None:

@@ -1,4 +1,4 @@
-"""What one GPU works with during runs of one shape: slots that go round, and three streams.
+"""What one GPU works with during runs of one shape: slots that are reused, and three streams.
 
 ::
 
@@ -8,8 +8,8 @@
     compute                       in =========> out
     copy out                                    out ==========> zone of responsibility, packed
 
-The three streams run side by side; events order them within a slot. A slot is used again only after its result was
-taken by the host, which has then waited for all three.
+The three streams run concurrently; events order them within a slot. A slot is reused only after the host has taken its
+result, and so has waited for all three.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class LoadBytes:
     output_bytes: int
     result_bytes: int
     told_bytes: int = 0
-    """What else a load takes in, beside the image: see ``exactile.passes.device_partials``."""
+    """Bytes of further inputs of a load, besides the image: see ``exactile.passes.device_partials``."""
 
     @classmethod
     def of(cls, contract: Contract, plan: Plan, batch: int) -> LoadBytes:
@@ -55,7 +55,7 @@ class LoadBytes:
 
     @classmethod
     def of_partials(cls, contract: Contract, plan: TilePlan, partials: DevicePartials) -> LoadBytes:
-        """Of a pass that finds statistics; tiles go in one by one."""
+        """Return the bytes of a pass that finds statistics; tiles are computed one by one."""
         given = partials.numbers_at(plan.y.tile) * np.dtype(np.float32).itemsize
         image = contract.image
         return cls(
@@ -68,12 +68,12 @@ class LoadBytes:
 
     @property
     def device_bytes(self) -> int:
-        """Of one slot, on the GPU."""
+        """Bytes of one slot, on the GPU."""
         return self.input_bytes + self.output_bytes + self.told_bytes
 
     @property
     def pinned_bytes(self) -> int:
-        """Of one slot, on the host."""
+        """Bytes of one slot, on the host."""
         return self.result_bytes + self.told_bytes
 
 
@@ -96,9 +96,9 @@ class Marks:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slot:
-    """Memory for one load under way, and the events of its three pieces of work.
+    """Memory for one load in flight, and the events of its three pieces of work.
 
-    ``told`` is what goes in beside the image, on the host and on the device; None where nothing does.
+    ``told`` is its further input, on the host and on the device; None if there is none.
     """
 
     input: DeviceBuffer
@@ -113,7 +113,7 @@ class Slot:
 class Ring:
     """Slots and streams on one device, whose context is current. Owns them.
 
-    Raises DeviceMemoryError, and leaves nothing behind, where they do not fit.
+    Raises DeviceMemoryError, and releases everything, if they do not fit.
     """
 
     def __init__(self, device: Device, sizes: LoadBytes, slots: int) -> None:
@@ -128,11 +128,11 @@ class Ring:
             raise
 
     def buffer(self, size_bytes: int) -> DeviceBuffer:
-        """More memory that lives as long as the ring."""
+        """Return more device memory that lives as long as the ring."""
         return self._own(self._device.memory.allocate(size_bytes))
 
     def pinned(self, size_bytes: int) -> PinnedBuffer:
-        """More pinned memory that lives as long as the ring."""
+        """Return more pinned memory that lives as long as the ring."""
         return self._own(self._device.memory.pinned(size_bytes))
 
     @property
@@ -140,17 +140,17 @@ class Ring:
         return self.copy_in, self.compute, self.copy_out
 
     def synchronize(self) -> None:
-        """Wait until everything that was put on the streams is done."""
+        """Wait until all work on the streams is done."""
         for stream in self.streams:
             stream.synchronize()
 
     def settle(self) -> None:
-        """Wait until nothing runs any more, whatever failed: memory must not be released under what still uses it."""
+        """Wait until nothing runs any more, whatever failed: memory that is in use must not be released."""
         for stream in self.streams:
             with suppress(DeviceError):
                 try:
                     stream.synchronize()
-                except DeviceError:  # a wait that fails for want of memory says nothing about the work
+                except DeviceError:  # a wait that fails for lack of memory says nothing about the work
                     stream.synchronize()
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
-"""Pinned memory that runs read images into: allocated before a run's work, in one piece, and kept for the next run.
+"""Pinned memory that runs read images into: allocated before a run, in one piece, and kept for the next run.
 
-Page-locking takes the longer the more bytes it is, and work of different streams does not overlap while it is under way
-(CUDA's programming guide, on implicit synchronisation).
+Page-locking takes longer for more bytes, and work of different streams does not overlap during it (CUDA's programming
+guide, on implicit synchronisation).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ ALIGNMENT_BYTES = 256
 
 
 class Staging:
-    """What the last run used is kept until one of another size comes. Owns it; ``device`` outlives it."""
+    """The memory of the last run is kept until one of another size comes. Owns it; ``device`` outlives it."""
 
     def __init__(self, device: Device) -> None:
         self._device = device
@@ -26,7 +26,7 @@ class Staging:
 
     @contextmanager
     def buffers(self, count: int, size_bytes: int) -> Iterator[Sequence[Bytes]]:
-        """``count`` buffers of ``size_bytes`` each; the device's context is current meanwhile.
+        """Yield ``count`` buffers of ``size_bytes`` each; the device's context must be current.
 
         Raises DeviceMemoryError.
         """
@@ -55,7 +55,7 @@ class Staging:
         return self._device.memory.pinned(total_bytes)
 
     def _give_back(self, total_bytes: int, pinned: PinnedBuffer) -> None:
-        """Keep it; where another run was quicker, release it."""
+        """Keep the memory; release it if another run kept some first."""
         with self._lock:
             free = self._kept is None
             if free:

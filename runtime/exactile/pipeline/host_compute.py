@@ -1,4 +1,4 @@
-"""The CPU computes: an engine in the thread of each lane, results in buffers that go round."""
+"""Compute on the CPU: an engine in the thread of each lane, results in buffers that are reused."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from exactile.plan.strips import StripStep
 from exactile.plan.tiles import Step
 
 Lease = Callable[[int, Callable[[], None]], AbstractContextManager[tuple[Engine, float]]]
-"""Waits for the engine of a lane, calling what it is given meanwhile; it, and the seconds that opening it took."""
+"""Waits for the engine of a lane, calling its argument meanwhile; yields it, and the seconds that opening it took."""
 
 TRACK = "cpu"
 
@@ -63,7 +63,7 @@ class HostCompute:
         return self.ahead(step) if self.ahead is not None else None
 
     def close(self) -> None:
-        """Results are plain arrays; the lease was left by the lane's thread."""
+        """Nothing to close: results are plain arrays, and the lane's thread left the lease."""
 
 
 class HostLane:
@@ -75,7 +75,7 @@ class HostLane:
         self._engine = engine
         self._free = free
         self._further = compute.further
-        # The graphs of strips are opened while strips run; an engine that was kept has opened some before.
+        # The graphs of strips are opened while strips run; a kept engine has opened some before.
         self._opening_s = opening_s - _opened_s(engine)
         result = self._contract.result
         self._results: Channel[Array] = Channel(OUTPUT_SLOTS, compute.cancellation)
@@ -114,12 +114,12 @@ class HostLane:
         self._engine.cancel()
 
     def _input_view(self, step: Step, staged: Array) -> Array:
-        """A buffer as the step's input, (H, W, C); buffers are as large as the largest input."""
+        """Return a buffer as the step's input, (H, W, C); buffers are as large as the largest input."""
         shape = (*step.tile.shape, self._contract.image.channels)
         return staged[: prod(shape)].reshape(shape)
 
     def _result_view(self, step: Step, result: Array) -> Array:
-        """A buffer as the step's output, (H', W') or (C', H', W')."""
+        """Return a buffer as the step's output, (H', W') or (C', H', W')."""
         channels = self._contract.result.channels
         shape = (*((channels,) if channels else ()), *self._plan.output_shape(step))
         return result[: prod(shape)].reshape(shape)
@@ -127,7 +127,7 @@ class HostLane:
 
 @dataclass(frozen=True, slots=True)
 class HostTicket:
-    """Implements ``Ticket`` for what is done already."""
+    """Implements ``Ticket`` for a load that is done."""
 
     pixels: Array
     span: TimeSpan
@@ -144,7 +144,7 @@ class HostTicket:
 
 
 def staging_buffers(plan: Plan, image: ImageInput, loads: int) -> list[Array]:
-    """As many as are read, wait and are inferred. Raises EngineError."""
+    """Return buffers for tiles that are read, wait and are inferred. Raises EngineError."""
     return _buffers(min(loads, input_slots(plan.lanes)), prod(plan.tile_shape) * image.channels, image.dtype)
 
 

@@ -1,4 +1,4 @@
-"""Pixels of the result that stand for pixels without data get a label of their own."""
+"""Give pixels of the result that stand for pixels without data their own label."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Bits = NDArray[np.uint8]
 
 
 class NodataMarks:
-    """Looks at tiles when they are read, and marks results when they are written, in other threads.
+    """Find pixels without data in tiles when they are read, and mark results when they are written, in other threads.
 
-    A result pixel has no data where none of the image pixels that it stands for has; it gets ``label``. Between
-    reading and writing one bit of each pixel is kept.
+    A result pixel has no data if none of the image pixels that it stands for has; it gets ``label``. Between reading
+    and writing one bit of each pixel is kept.
     """
 
     def __init__(self, rule: NodataRule, label: int, plan: TilePlan | StripPlan) -> None:
@@ -32,7 +32,7 @@ class NodataMarks:
         self._bands: dict[int, list[tuple[Span, Bits]]] = {}
 
     def look(self, step: Step, pixels: Array) -> None:
-        """``pixels`` (H, W, C) of the step's tile, border included."""
+        """Find pixels without data in ``pixels`` (H, W, C) of the step's tile, border included."""
         image = Box(*(Span(0, size) for size in self._plan.image_shape))
         wanted = step.tile if isinstance(step, StripStep) else self._image_box(step.zor)
         box = Box(wanted.y.intersect(image.y), wanted.x.intersect(image.x))
@@ -44,7 +44,9 @@ class NodataMarks:
                 self._tiles[step.zor] = bits
 
     def mark(self, step: Step, block: Array) -> Array:
-        """``block`` (H, W), the labels of the step's zone, with those without data marked; it may be changed."""
+        """Return ``block`` (H, W), the labels of the step's zone, with pixels without data marked; it may be changed in
+        place.
+        """
         box = self._image_box(step.zor)
         found = self._found(step, box)
         for domain, zone, inside in ((self._plan.y, step.zor.y, box.y), (self._plan.x, step.zor.x, box.x)):
@@ -59,7 +61,7 @@ class NodataMarks:
         return Box(self._plan.y.domain.image_span(zone.y), self._plan.x.domain.image_span(zone.x))
 
     def _found(self, step: Step, box: Box) -> NDArray[np.bool_]:
-        """(H, W): where the image has no data in ``box``; what lies above it in a band is forgotten."""
+        """Return a mask (H, W) of ``box`` without data in the image; rows above it in a band are forgotten."""
         if not isinstance(step, StripStep):
             with self._lock:
                 bits = self._tiles.pop(step.zor)
@@ -79,7 +81,7 @@ class NodataMarks:
 
 
 def _at_scale(found: NDArray[np.bool_], domain: AxisDomain, zone: Span, inside: Span) -> NDArray[np.bool_]:
-    """``found``, whose rows are the image's in ``inside``, at the result's rows in ``zone``."""
+    """Return ``found``, whose rows are the image's in ``inside``, at the result's rows in ``zone``."""
     if domain.geometry.scale == 1 and zone.length == inside.length:
         return found
     spans = [domain.image_span(Span(row, row + 1)) for row in range(zone.start, zone.stop)]

@@ -1,4 +1,4 @@
-"""Read -> infer -> crop and write, in threads of their own, with buffers that go round."""
+"""Read -> infer -> crop and write, each in its own thread, with buffers that are reused."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ from exactile.stored_values import StoredValues
 from exactile.waited_thread import WaitedThread
 
 Progress = Callable[[int], None]
-"""Called with the number of result pixels just written."""
+"""Called with the number of result pixels that were written."""
 
 Timed = Callable[[TimeSpan, Sequence[Step]], None]
-"""Called with each piece of work that was done, and the steps that it was done for."""
+"""Called with each piece of work that was done, and its steps."""
 
 Array = NDArray[Any]
 
@@ -57,8 +57,8 @@ class StageSeconds:
     """Busy time of each stage, in seconds; stages overlap, so they may add up to more than the total.
 
     ``open`` is the time that opening the engine took, while the first tiles are read; for the three graphs of a strip
-    plan it is within ``infer``. ``total`` holds it, and ``measure``, the time that statistics of the whole image took.
-    ``infer`` adds up over all lanes and GPUs.
+    plan it is within ``infer``. ``total`` includes it, and ``measure``, the time for statistics of the whole image.
+    ``infer`` is the sum over all lanes and GPUs.
     """
 
     measure: float = 0.0
@@ -73,10 +73,10 @@ class StageSeconds:
 class Pipeline:
     """One run of a plan. ``run`` returns only when every thread has ended.
 
-    Boxes that ``is_done`` says are in the sink already are not written; tiles for them are not computed either.
-    Tiles whose zone of responsibility is all ``background`` are not computed, and ``skipped`` counts them.
-    ``marks`` gives pixels without data a label.
-    ``timed`` is told of every piece of work, by whichever thread knows of it.
+    Boxes for which ``is_done`` is true are already in the sink and are not written; tiles for them are not computed.
+    Tiles whose zone of responsibility is entirely ``background`` are not computed, and ``skipped`` counts them.
+    ``marks`` gives pixels without data a label. ``timed`` is called with every piece of work, in the thread that knows
+    of it.
     """
 
     plan: Plan
@@ -132,7 +132,7 @@ class Pipeline:
         self._wait(threads)
 
     def _queues(self, capacity: int) -> list[Channel[Load]]:
-        """What each lane takes its loads from: strips of a band follow each other in one lane, tiles go to any."""
+        """Return the queue of each lane: strips of a band follow each other in one lane, tiles go to any."""
         if isinstance(self.plan, StripPlan):
             return [Channel(capacity, self.cancellation) for _ in range(self.compute.lanes)]
         return [Channel(capacity, self.cancellation)] * self.compute.lanes
@@ -169,7 +169,7 @@ class Pipeline:
         self.read()
 
     def _loads(self, free: Channel[Array]) -> Iterator[Load]:
-        """Every step that is to be computed, staged, and those that are background."""
+        """Yield every step to compute, staged, and those that are background."""
         steps: list[Step] = []
         buffer: Array | None = None
         number = count()
@@ -189,7 +189,7 @@ class Pipeline:
             yield Load(tuple(steps), buffer, next(number))
 
     def _stage(self, step: Step, buffer: Array, place: int) -> bool:
-        """Stage a step as the ``place``-th of its load; whether it is nothing but background."""
+        """Stage a step as the ``place``-th of its load; return whether it is entirely background."""
         begin = time.perf_counter()
         shape = (*step.tile.shape, self.contract.image.channels)
         size = prod(shape)
@@ -204,21 +204,21 @@ class Pipeline:
         return empty
 
     def _read_ahead(self, step: Step) -> None:
-        """What the network takes beside the image."""
+        """Read further inputs of the network for ``step``."""
         span = self.compute.read_ahead(step) if isinstance(self.compute, ReadsAhead) else None
         if span is not None:
             self.seconds.read += span.seconds
             self._tell(span, (step,))
 
     def _is_background(self, step: Step, pixels: Array) -> bool:
-        """Whether nothing but background lies in the image where ``step`` gives the result."""
+        """Return whether the image is entirely background where ``step`` gives the result."""
         if self.background is None or not step.zor.area:
             return False
         box = Box(self.plan.y.domain.image_span(step.zor.y), self.plan.x.domain.image_span(step.zor.x))
         return bool(box.area) and self.background.is_empty(box, pixels[box.slices(step.tile)])
 
     def _background_of(self, step: Step) -> Array:
-        """The result where there is nothing but background: a view of one pixel."""
+        """Return the result of a background step: a view of one pixel."""
         assert self.background is not None
         self.skipped.tiles += 1
         self.skipped.pixels += step.zor.area
@@ -237,7 +237,7 @@ class Pipeline:
                 for load in staged:
                     inferred.put((load, lane.start(load) if load.staged is not None else None))
             finally:
-                # From here on it may be another run's engine, which a failure of this one does not concern.
+                # From here on it may be another run's engine, which a failure of this one must not affect.
                 self.cancellation.forget(lane.cancel)
             self._lane_ended(lane, inferred)
 
@@ -263,9 +263,9 @@ class Pipeline:
             ticket.release()
 
     def _in_order(self, inferred: Channel[tuple[Load, Ticket | None]]) -> Iterator[tuple[Load, Ticket | None]]:
-        """On a CPU, in the plan's order, so that no lane gets further ahead than its results have room.
+        """Yield loads, on a CPU in the plan's order, so that no lane gets further ahead than its results have room.
 
-        What a sink holds until its neighbours come is then the same in any number of lanes.
+        What a sink holds until neighbouring boxes come is then the same for any number of lanes.
         """
         if self.plan.lanes == 1:
             yield from inferred
@@ -279,7 +279,7 @@ class Pipeline:
                 following += 1
 
     def _write_one(self, step: Step, pixels: Array, *, computed: bool = False) -> None:
-        # Strips over rows that only the border needs, or that only warm up the carries, give nothing.
+        # Strips over rows that only the border needs, or that only warm up the carries, have no result.
         if not step.zor.area or self.is_done(step.zor):
             return
         begin = time.perf_counter()

@@ -15,7 +15,7 @@ from exactile.sources.protocol import ReadPlan, Source
 
 
 def read_plan(plan: TilePlan | StripPlan) -> ReadPlan:
-    """What staging every tile of ``plan`` will read."""
+    """Return the reads for staging every tile of ``plan``."""
     height, width = plan.image_shape
     return ReadPlan(
         rows=tuple(needed_span(span, height, plan.border) for span in plan.y.tile_spans),
@@ -47,7 +47,7 @@ def stage_tile(source: Source, tile: Box, border: Border, out: NDArray[Any]) -> 
 def _stage_in_place(
     source: Source, tile: Box, needed: Box, rows: NDArray[np.int64], columns: NDArray[np.int64], out: NDArray[Any]
 ) -> None:
-    """Read the image's part where it belongs, then copy border rows and columns from inside the tile."""
+    """Read the image's part in place, then copy border rows and columns from inside the tile."""
     y, x = needed.slices(tile)
     source.read(needed, out[y, x])
     for position in _outside(y, len(rows)):

@@ -20,4 +20,4 @@ class TimeSpan:
 
 
 INFER = "infer"
-"""The work that a network does."""
+"""The name of a network's work."""

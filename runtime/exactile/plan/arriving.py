@@ -1,7 +1,7 @@
-"""Which strips can run when rows arrive one after another and nobody knows how many there will be.
+"""Decide which strips can run when rows arrive one after another and their number is not known.
 
 Pure arithmetic: rows of the image go in, strips come out. While rows still arrive, a strip runs as soon as its rows
-are there and enough others wait behind it for the last strip; at the end the rest runs, as in ``AxisStrips``.
+have arrived and enough others wait for the last strip; at the end the rest runs, as in ``AxisStrips``.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class ArrivingRows:
 
     @property
     def first_needed(self) -> int:
-        """The first image row that a later strip may read, the reflection at the end aside."""
+        """The first image row that a later strip may read, except for the reflection at the end."""
         return max(0, self._done - self._image_start) if self.started else 0
 
     @property
@@ -61,24 +61,24 @@ class ArrivingRows:
 
     @property
     def least_height(self) -> int:
-        """The lowest image that the network takes."""
+        """The lowest image that the network accepts."""
         return self._geometry.accepted_size(1)
 
     def result_rows(self, height: int) -> int:
-        """Rows of the result of an image of ``height`` rows."""
+        """Return the result rows of an image of ``height`` rows."""
         return AxisDomain.of(self._geometry, height, self._border).result_size
 
     def domain_of(self, height: int) -> AxisDomain:
-        """The rows as the network sees them, of an image of ``height`` rows."""
+        """Return the rows as the network sees them, of an image of ``height`` rows."""
         return AxisDomain.of(self._geometry, height, self._border)
 
     def ready(self) -> Iterator[ArrivingStrip]:
-        """The strips that can run now, in order; to be run before more rows arrive."""
+        """Yield the strips that can run now, in order; run them before more rows arrive."""
         while (strip := self._next(closed=False)) is not None:
             yield strip
 
     def rest(self) -> Iterator[ArrivingStrip]:
-        """The strips that remain when no row comes any more. Only after a strip has run."""
+        """Yield the strips that remain after the last row. Only after a strip has run."""
         while (strip := self._next(closed=True)) is not None:
             yield strip
 
@@ -100,7 +100,7 @@ class ArrivingRows:
             return None
         if self._done >= (domain := self._domain).size:
             return None
-        # How far the image is extended hangs on its last rows, which may still come.
+        # How far the image is extended depends on its last rows, which may still come.
         unsettled = self._geometry.others and self._border == "model" and not closed
         waiting = self.arrived if unsettled else domain.size
         left = waiting - self._done

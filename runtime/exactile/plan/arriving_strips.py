@@ -13,10 +13,10 @@ from exactile.plan.border import Border
 def strips_for_stream(
     model: DeployedModel, width: int, height: int | None, border: Border
 ) -> tuple[AxisGeometry, StripModel]:
-    """The geometry along rows and the strips for an image of ``width`` pixels, of ``height`` rows where it is known.
+    """Return the geometry along rows and the strips for an image of ``width`` pixels, and of ``height`` rows if known.
 
-    Where it is not, one set of strips must do for every height that the network takes as it is, or it is refused: the
-    first strip runs before the height is known. Raises PlanError.
+    If the height is unknown, one set of strips must serve every height that the network accepts as it is; otherwise the
+    image is refused: the first strip runs before the height is known. Raises PlanError.
     """
     geometry = model.contract.geometry
     if model.strips is None:
@@ -24,7 +24,7 @@ def strips_for_stream(
     lines = (geometry.y, *(geometry.y.others or ()), geometry.x.of_size(width))
     if height is None and any(line.placed for line in lines):
         raise PlanError(
-            "operators of this network depend on the position in the image, and so on its height; say it with height="
+            "operators of this network depend on the position in the image, and so on its height; give it with height="
         )
     if border != "model":
         return geometry.y.without_others, model.strips
@@ -42,10 +42,10 @@ def strips_for_stream(
         strips = model.strips_at(of_image)
         if strips is None:
             raise PlanError(
-                f"how rows are to be run depends on the height ({model.no_strips_at(of_image)}); say it with height="
+                f"the plan of the rows depends on the height ({model.no_strips_at(of_image)}); say it with height="
             )
         if first is not None and not _alike(first, strips):
-            raise PlanError("how rows are to be run depends on the height, modulo the stride; say it with height=")
+            raise PlanError("the plan of the rows depends on the height, modulo the stride; say it with height=")
         first = first or strips
         least = max(least, strips.least_last_rows)
     assert first is not None

@@ -17,10 +17,10 @@ OUTSIDE = -1
 
 
 def image_indices(span: Span, size: int, border: Border) -> NDArray[np.int64]:
-    """For each position of ``span``, the image index in [0, size) that stands there, or OUTSIDE.
+    """Return for each position of ``span`` the image index in [0, size) that stands there, or OUTSIDE.
 
-    Equal to ``numpy.pad`` of the image with the mode of the same name. With the ``model`` border only the
-    padding up to an accepted size lies outside; it is reflected, as in Majurski & Bajcsy (2021).
+    Equal to ``numpy.pad`` of the image with the mode of the same name. With the ``model`` border only the padding up to
+    an accepted size lies outside; it is reflected, as in Majurski & Bajcsy (2021).
     """
     positions = np.arange(span.start, span.stop, dtype=np.int64)
     match border:
@@ -36,9 +36,9 @@ def image_indices(span: Span, size: int, border: Border) -> NDArray[np.int64]:
 
 
 def needed_span(span: Span, size: int, border: Border) -> Span:
-    """The smallest span of the image that holds every pixel standing in ``span``."""
+    """Return the smallest span of the image that holds every pixel standing in ``span``."""
     if 0 <= span.start < span.stop <= size:
-        return span  # the most of a plan's spans, of which there can be millions
+        return span  # the common case: a plan can have millions of spans
     indices = image_indices(span, size, border)
     inside = indices[indices != OUTSIDE]
     if inside.size == 0:

@@ -1,4 +1,4 @@
-"""The memory a plan needs, and the tiles that compute the fewest pixels within a budget."""
+"""The memory that a plan needs, and the tiles that compute the fewest pixels within a budget."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ LARGEST_CACHE_SHARE = 0.25
 CHECKED_CANDIDATES = 4000
 
 SMALL_FACTORS = (1, 1.25, 1.5, 2, 2.5, 3, 4)
-"""Tiles that are looked at for the least memory: so many times the smallest."""
+"""Tiles that are tried for the least memory: multiples of the smallest."""
 
 SENSIBLE = 1.05
-"""The least budget that is asked for is so much larger than it must be, if larger tiles, which are quicker, need it."""
+"""Factor by which the requested least budget may exceed the true one, if larger tiles, which are faster, need it."""
 
 SPREAD_BYTES = 256 << 10
-"""By which equal processes differ."""
+"""Bytes by which equal processes differ."""
 
 KEPT_ROW_PX = 64
-"""What a row of a tile costs besides, in computed pixels, where maps are kept: files are read in strips of columns."""
+"""Extra cost of a row of a tile with kept maps, in computed pixels: files are read in strips of columns."""
 
 NEGLIGIBLE = 0.01
 """A tile that takes less memory is preferred when its plan is predicted to be slower by no more than this."""
@@ -49,14 +49,13 @@ NEGLIGIBLE = 0.01
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryNeed:
-    """Peak bytes of a run by purpose. ``cache_bytes`` and ``spare_bytes`` are wished for, the rest is needed.
+    """Peak bytes of a run by purpose. ``cache_bytes`` and ``spare_bytes`` are optional, the rest is required.
 
     ``source_bytes`` are those of an image that is decoded whole, ``decoding_bytes`` what decoding a chunk of another
-    takes, ``spare_bytes`` those that a sink can do without. ``apart_bytes`` is what is taken before or after the
-    network runs (statistics, small pictures), in place of all the rest but the process's own; with ``engine_stays``,
-    beside it. ``device_bytes`` are those on each GPU, of which there may be no more than ``most_device_bytes``;
-    ``device_refusal`` says what else keeps the plan off them. ``beside`` runs like this one go side by side, and what
-    is needed is needed for all of them.
+    takes, ``spare_bytes`` those that a sink can do without. ``apart_bytes`` are used before or after the network runs
+    (statistics, small pictures), instead of everything else but the process's own; with ``engine_stays``, in addition
+    to it. ``device_bytes`` are those on each GPU, at most ``most_device_bytes``; ``device_refusal`` says what else
+    prevents the plan there. ``beside`` such runs are concurrent, and the requirement is for all of them.
     """
 
     process_bytes: int
@@ -76,7 +75,7 @@ class MemoryNeed:
     beside: int = 1
 
     def times(self, runs: int) -> MemoryNeed:
-        """What so many runs side by side need; nothing is wished for."""
+        """Return the requirement of so many concurrent runs, without optional parts."""
         return replace(
             self,
             weights_bytes=runs * self.weights_bytes,
@@ -93,18 +92,18 @@ class MemoryNeed:
 
     @property
     def needed_bytes(self) -> int:
-        """Everything but what is wished for."""
+        """The required bytes."""
         network = self.weights_bytes + self.activation_bytes
         running = network + self.buffer_bytes + self.sink_bytes + self.source_bytes + self.decoding_bytes
         apart = self.apart_bytes + (network if self.engine_stays else 0)
         return self.process_bytes + max(running, apart)
 
     def granted_cache(self, budget_bytes: int) -> int:
-        """What of the cache fits into the budget."""
+        """Return the part of the cache that fits into the budget."""
         return max(0, min(self.cache_bytes, budget_bytes - self.needed_bytes))
 
     def granted_spare(self, budget_bytes: int) -> int:
-        """What is then left for the sink to have as it likes; no tile is smaller for that."""
+        """Return what is then left for the sink's optional bytes; no tile is smaller for that."""
         left = budget_bytes - self.needed_bytes - self.granted_cache(budget_bytes)
         return max(0, min(self.spare_bytes, left))
 
@@ -114,7 +113,7 @@ class MemoryNeed:
         return on_device and self.needed_bytes + reserved <= budget_bytes
 
     def shortage(self, budget_bytes: int) -> str:
-        """What there is too little of for this, and what to do."""
+        """Return which resource is too small, and the remedy."""
         if self.device_refusal:
             return self.device_refusal
         if self.device_bytes > self.most_device_bytes:
@@ -133,12 +132,12 @@ Measure = Callable[[TilePlan], MemoryNeed]
 
 
 def input_slots(lanes: int) -> int:
-    """One tile is read; of each lane, one waits and one is inferred."""
+    """Return the number of input slots: one tile is read; for each lane, one waits and one is inferred."""
     return (INPUT_SLOTS - 1) * lanes + 1
 
 
 def slot_bytes(contract: Contract, plan: TilePlan | StripPlan) -> int:
-    """Bytes of the staging buffers for input tiles and results."""
+    """Return the bytes of the staging buffers for input tiles and results."""
     image, result = contract.image, contract.result
     tile_bytes = prod(plan.tile_shape) * image.channels * np.dtype(image.dtype).itemsize
     values = prod(plan.tile_output_shape) * max(1, result.channels)
@@ -158,13 +157,15 @@ def choose_tiles(
     lanes: int = 1,
     speed: Speed = USUAL,
 ) -> TilePlan:
-    """The plan of least predicted cost whose need fits ``budget_bytes``: pixels computed, and each tile by itself.
+    """Return the plan of least predicted cost whose need fits ``budget_bytes``: the cost of pixels, plus that of each
+    tile.
 
-    On a CPU, what a pixel costs depends on the memory of a tile, by ``speed``. ``lanes`` are those of the plan.
+    On a CPU, the cost of a pixel depends on the memory of a tile, according to ``speed``. ``lanes`` are those of the
+    plan.
 
-    Where maps are kept between passes, each row of a tile by itself, too.
+    With kept maps, each row of a tile has a cost, too.
 
-    Raises BudgetError that states the least that would do, PlanError where there are fewer tiles than lanes.
+    Raises BudgetError with the least sufficient budget, PlanError if there are fewer tiles than lanes.
     """
     contract, geometry = model.contract, model.contract.geometry
     row_px = KEPT_ROW_PX if model.reads or model.writes else 0
@@ -194,9 +195,9 @@ def choose_tiles(
 def _small_plans(
     smallest: TilePlan, rows: list[tuple[int, int]], columns: list[tuple[int, int]], geometry: Geometry
 ) -> Iterator[TilePlan]:
-    """The smallest tile, some that are not much larger, and low ones that are wide.
+    """Yield the smallest tile, some that are not much larger, and low ones that are wide.
 
-    Which takes least depends on what sources and sinks hold meanwhile, too.
+    Which takes least also depends on what sources and sinks hold.
     """
     shapes = [smallest.tile_shape]
     for factor in SMALL_FACTORS:
@@ -212,14 +213,14 @@ def _small_plans(
 
 
 def least_budget(need: MemoryNeed) -> int:
-    """The smallest budget that ``need`` fits, in whole MiB: processes differ by some pages."""
+    """Return the smallest budget that ``need`` fits, in whole MiB: processes differ by some pages."""
     whole = need.needed_bytes + need.cache_bytes
     least = min(whole, int(need.needed_bytes / (1 - LARGEST_CACHE_SHARE)) + 1)
     return round_up(least + SPREAD_BYTES, 1 << 20)
 
 
 def axis_candidates(domain: AxisDomain) -> list[tuple[int, int]]:
-    """(tile, number of tiles) along one axis: for each number of tiles the smallest tile that achieves it."""
+    """Return (tile, number of tiles) along one axis: for each number of tiles the smallest tile that achieves it."""
     stride = domain.geometry.stride
     found: dict[int, int] = {}
     for tile in range(domain.size, domain.smallest_tile - 1, -stride):
@@ -237,9 +238,9 @@ def _cheapest_first(
     lanes: int,
     speed: Speed | None,
 ) -> Iterator[tuple[int, int]]:
-    """Tile shapes whose activations alone fit, cheapest first; of those that cost hardly more, the smaller tile.
+    """Return tile shapes whose activations alone fit, cheapest first; of those that cost hardly more, the smaller tile.
 
-    ``lanes`` wait for the one that has most tiles; shapes with fewer tiles than lanes are left out.
+    ``lanes`` wait for the one with most tiles; shapes with fewer tiles than lanes are left out.
     """
     heights, row_counts = np.array(rows, np.float64).T[:, :, None]
     widths, column_counts = np.array(columns, np.float64).T[:, None, :]
@@ -266,7 +267,7 @@ def _activation_bytes(contract: Contract, heights: NDArray[Any], widths: NDArray
 
 
 def format_bytes(count: float) -> str:
-    """``1610612736`` -> ``1.50 GiB``."""
+    """Format bytes: ``1610612736`` -> ``1.50 GiB``."""
     for unit in ("B", "KiB", "MiB"):
         if abs(count) < 1024:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
@@ -279,7 +280,7 @@ BYTES |= {"g": 10**9, "gb": 10**9, "gib": 1 << 30, "t": 10**12, "tb": 10**12, "t
 
 
 def parse_bytes(text: str | None, option: str = "--memory") -> int | None:
-    """``2GiB``, ``1500MB``, ``1.5GiB`` or a number of bytes."""
+    """Parse ``2GiB``, ``1500MB``, ``1.5GiB`` or a number of bytes."""
     if text is None:
         return None
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", text)

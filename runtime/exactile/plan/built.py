@@ -1,4 +1,4 @@
-"""Plans of the shapes that engines were built for."""
+"""Plans with the shapes of built engines."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from exactile.plan.tiles import TilePlan
 def built_plans(
     model: DeployedModel, image: tuple[int, int], border: Border, engines: Sequence[BuiltEngine]
 ) -> Iterator[Plan]:
-    """Every plan for an ``image`` of (height, width) pixels that ``engines`` can run.
+    """Yield every plan for an ``image`` of (height, width) pixels that ``engines`` can run.
 
-    Where none was built for its size modulo the stride, the image is extended to one that they were built for; not
-    where the network takes statistics of it, which would be others.
+    If none was built for its size modulo the stride, the image is extended to one that they were built for; but not if
+    the network takes statistics of it, which extension would change.
     """
     found = list(_built_plans(model, image, border, engines))
     if not found and not model.levels:
@@ -53,7 +53,7 @@ def _built_plans(
 
 
 def _all_built(plan: StripPlan, strips: StripModel, engines: Sequence[BuiltEngine]) -> bool:
-    """Whether there are engines for all strips; they were built from the graphs of ``strips``."""
+    """Return whether there are engines for all strips; they were built from the graphs of ``strips``."""
     return plan.strips.graphs == strips.graphs and all(
         matching(engines, role, rows, plan.x.tile) is not None
         for role, rows in zip(plan.y.roles, plan.y.heights, strict=True)
@@ -61,7 +61,7 @@ def _all_built(plan: StripPlan, strips: StripModel, engines: Sequence[BuiltEngin
 
 
 def check_strips(plan: StripPlan, engines: Sequence[BuiltEngine]) -> None:
-    """See that there is an engine for the highest strip of each role. Raises PlanError."""
+    """Check that there is an engine for the highest strip of each role. Raises PlanError."""
     for role, rows in plan.y.highest.items():
         if matching(engines, role, rows, plan.x.tile) is None:
             raise PlanError(
@@ -71,7 +71,7 @@ def check_strips(plan: StripPlan, engines: Sequence[BuiltEngine]) -> None:
 
 
 def matching(engines: Sequence[BuiltEngine], role: EngineRole, rows: int, columns: int) -> BuiltEngine | None:
-    """The engine for this shape; of several the one with the largest batch."""
+    """Return the engine for this shape; of several the one with the largest batch."""
     fitting = [
         engine
         for engine in engines
@@ -81,7 +81,7 @@ def matching(engines: Sequence[BuiltEngine], role: EngineRole, rows: int, column
 
 
 def batch_of(plan: Plan, engines: Sequence[BuiltEngine] | None) -> int:
-    """How many steps of ``plan`` go in together."""
+    """Return how many steps of ``plan`` are computed together."""
     if engines is None or isinstance(plan, StripPlan):
         return 1
     found = matching(engines, "tile", plan.y.tile, plan.x.tile)

@@ -1,4 +1,4 @@
-"""Which plan to run: whole, tile or strip, by predicted time within the memory budget."""
+"""Choose the plan: whole, tile or strip, by predicted time within the memory budget."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ Measure = Callable[[Plan], MemoryNeed]
 USUAL_STRIP_ROWS = (32, 64, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 MOST_BANDS = 64
 BANDS_COMPARED = 4
-"""Widths of bands, from the widest that fits on: narrower ones compute more, with smaller maps."""
+"""Number of band widths to compare, from the widest that fits: narrower ones compute more, with smaller maps."""
 
 ONE_LANE = LaneChoice()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """A plan, what it computes in passes over the image, and why it was taken."""
+    """A plan, what it computes in passes over the image, and why it was chosen."""
 
     plan: Plan
     passes: float
@@ -38,9 +38,9 @@ class Choice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanSearch:
-    """Plans of ``model`` for an ``image`` of (height, width) pixels that fit ``budget_bytes`` by ``measure``.
+    """Plans of ``model`` for an ``image`` of (height, width) pixels that fit ``budget_bytes`` according to ``measure``.
 
-    In one of the numbers of ``lanes``: in more where that is worth it. Times are predicted by ``speed``.
+    Each has one of the numbers of ``lanes``: more if that pays off. Times are predicted by ``speed``.
     """
 
     model: DeployedModel
@@ -52,9 +52,9 @@ class PlanSearch:
     speed: Speed = USUAL
 
     def best(self) -> Choice:
-        """The plan that is predicted to be the fastest; of those that take about the same time, a much smaller one.
+        """Return the plan that is predicted to be the fastest; of those with about the same time, a much smaller one.
 
-        Raises BudgetError, and PlanError where the image has too few tiles for the lanes.
+        Raises BudgetError, and PlanError if the image has too few tiles for the lanes.
         """
         found: list[Predicted] = []
         refusals: list[PlanError] = []
@@ -83,18 +83,20 @@ class PlanSearch:
         return Choice(plan=best.plan, passes=predicted_passes(best.plan), reason=reason)
 
     def tiles(self) -> Plan:
-        """The fastest tiles. Raises PlanError, BudgetError."""
+        """Return the fastest tiles. Raises PlanError, BudgetError."""
         return self._tiles().plan
 
     def strips(self) -> Plan:
-        """The fastest strips; of those that take hardly longer, the fewest bands, and the lowest strips.
+        """Return the fastest strips; of those that take hardly longer, the fewest bands, and the lowest strips.
 
-        Raises PlanError where the network does not allow strips, BudgetError where nothing fits.
+        Raises PlanError if the network does not allow strips, BudgetError if nothing fits.
         """
         return self._strips().plan
 
     def shaped(self, plan: Plan) -> Plan:
-        """``plan``, whose shape is given, in its lanes. Raises PlanError where none of their numbers can be."""
+        """Return ``plan``, whose shape is given, in its lanes. Raises PlanError if none of their
+        numbers is possible.
+        """
         counts = [count for count in self.lanes.counts if count <= pieces(plan)]
         if not counts:
             return in_lanes(plan, self.lanes.counts[0])
@@ -122,9 +124,9 @@ class PlanSearch:
         return self._of_all_counts(self._strips_in)
 
     def _of_all_counts(self, make: Callable[[int, float], Plan]) -> Predicted:
-        """The plan whose number of lanes is worth it. Raises what the first number raised, where none can be.
+        """Return the plan whose number of lanes pays off. Raises what the first number raised, if none is possible.
 
-        ``make`` is given the time of the fastest plan so far, and raises PlanError where all of its plans take longer.
+        ``make`` gets the time of the fastest plan so far, and raises PlanError if all of its plans take longer.
         """
         found: list[Predicted] = []
         first: PlanError | None = None
@@ -148,9 +150,9 @@ class PlanSearch:
         )
 
     def _strips_in(self, count: int, limit: float) -> Plan:
-        """The fastest strips in ``count`` lanes, by bands that can be dealt to them evenly.
+        """Return the fastest strips in ``count`` lanes, with bands that can be divided among them evenly.
 
-        Bands whose halo alone makes them slower than ``limit`` are not looked at.
+        Bands whose halo alone makes them slower than ``limit`` are skipped.
         """
         domains = _domains(self.model, self.image, self.border)
         strips = _strips_or_refuse(self.model.at(domains.geometry), domains.geometry)
@@ -181,10 +183,9 @@ class PlanSearch:
 
 
 def strip_plan(model: DeployedModel, image: tuple[int, int], border: Border, *, rows: int, band: int) -> Plan:
-    """Strips of ``rows`` rows; an image too low for a first and a last strip goes through each band in one piece.
+    """Return strips of ``rows`` rows; an image too low for a first and a last strip has one piece per band.
 
-    So does one of a height that the network takes and that cannot be cut. Raises PlanError where the network does not
-    allow strips.
+    So does one of an accepted height that cannot be cut. Raises PlanError if the network does not allow strips.
     """
     model = model_at(model, image, border)
     geometry, domains = model.contract.geometry, _domains(model, image, border)
@@ -195,7 +196,7 @@ def strip_plan(model: DeployedModel, image: tuple[int, int], border: Border, *, 
 
 
 def _strips_or_refuse(model: DeployedModel, geometry: Geometry) -> StripModel | None:
-    """The strips for images of ``geometry``; None where such images go through in one piece. Raises PlanError."""
+    """Return the strips for images of ``geometry``; None if such images are run in one piece. Raises PlanError."""
     strips = model.strips_at(geometry)
     if strips is None and (model.strips is None or not geometry.y.one_pass):
         raise PlanError(f"this network cannot be run in strips: {model.no_strips_at(geometry)}; use --plan tile")
@@ -203,7 +204,7 @@ def _strips_or_refuse(model: DeployedModel, geometry: Geometry) -> StripModel | 
 
 
 def model_at(model: DeployedModel, image: tuple[int, int], border: Border) -> DeployedModel:
-    """``model`` with the graphs for an ``image`` of (height, width) pixels."""
+    """Return ``model`` with the graphs for an ``image`` of (height, width) pixels."""
     return model.at(_domains(model, image, border).geometry)
 
 
@@ -214,7 +215,7 @@ class _Domains:
 
     @property
     def geometry(self) -> Geometry:
-        """What holds for images of this size."""
+        """The geometry for images of this size."""
         return Geometry(y=self.y.geometry, x=self.x.geometry)
 
 
@@ -224,7 +225,7 @@ def _domains(model: DeployedModel, image: tuple[int, int], border: Border) -> _D
 
 
 def _rows(domain: AxisDomain, strips: StripModel | None) -> Iterator[int]:
-    """Strip heights worth trying, rising."""
+    """Yield strip heights worth trying, rising."""
     stride = domain.geometry.stride
     if strips is None or domain.size < least_rows(strips):
         yield domain.size
@@ -234,6 +235,8 @@ def _rows(domain: AxisDomain, strips: StripModel | None) -> Iterator[int]:
 
 
 def _bands(domain: AxisDomain, lanes: int, most_columns: float) -> list[int]:
-    """Band widths, the widest first, of which each lane gets as many, and all together no more columns."""
+    """Return band widths, the widest first, of which each lane gets the same number, with at most ``most_columns`` in
+    all.
+    """
     found = [(band, bands) for band, bands in axis_candidates(domain) if bands % lanes == 0]
     return [band for band, bands in found if band * bands <= most_columns][:MOST_BANDS]

@@ -1,4 +1,4 @@
-"""What engines on a CPU take, by the model of memory in a contract, which is that of ONNX Runtime."""
+"""The memory of engines on a CPU, relative to the memory model in a contract, which is that of ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -10,18 +10,20 @@ ACTIVATION_MARGIN = 1.03
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineMemory:
-    """Of one engine: ``opening_bytes``, and so many times the contract's bytes of weights and of activations."""
+    """The memory of one engine: ``opening_bytes``, and multiples of the contract's bytes of weights and
+    of activations.
+    """
 
     opening_bytes: int = 0
     weights_factor: float = 1.0
     activations_factor: float = ACTIVATION_MARGIN
 
     def weights(self, weights_bytes: int) -> int:
-        """What stays as long as the engine is open, or is taken while it is opened."""
+        """Return the bytes that stay as long as the engine is open, or are used while it is opened."""
         return self.opening_bytes + int(weights_bytes * self.weights_factor)
 
     def activations(self, activation_bytes: int) -> int:
-        """What a run takes beside that."""
+        """Return the further bytes of a run."""
         return int(activation_bytes * self.activations_factor)
 
 

@@ -1,4 +1,4 @@
-"""Why an image is run at another size than its own."""
+"""Explain why an image is run at another size than its own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from exactile.plan.border import Border
 
 
 def why_extended(geometry: Geometry, image: tuple[int, int], domain: tuple[int, int], border: Border) -> str:
-    """For an ``image`` of (height, width) pixels that is run as ``domain``; empty where they are the same."""
+    """Explain for an ``image`` of (height, width) pixels that is run as ``domain``; empty if they are the same."""
     if image == domain:
         return ""
     if border != "model":
@@ -15,7 +15,7 @@ def why_extended(geometry: Geometry, image: tuple[int, int], domain: tuple[int, 
     axes = list(zip((geometry.y, geometry.x), image, domain, strict=True))
     extended = [(axis, size) for axis, size, run_at in axes if size != run_at]
     if all(axis.takes(size) for axis, size in extended):
-        return "as no engine was built for its own size"
+        return "because no engine was built for its own size"
     if any(axis.others is None for axis, _ in extended):
-        return "as it is not known whether the network takes its size; convert bundles of earlier versions again"
-    return "as the network does not take its size"
+        return "because it is not known whether the network accepts its size; convert bundles of earlier versions again"
+    return "because the network does not accept its size"

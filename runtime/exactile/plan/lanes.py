@@ -1,4 +1,4 @@
-"""Lanes on a CPU: engines side by side, each with a share of the threads, on bands or tiles of its own.
+"""Lanes on a CPU: engines side by side, each with a share of the threads, on its own bands or tiles.
 
 One engine with all threads waits for the slowest of them after every operator. With several lanes, fewer threads wait
 for each other; the price is the halo between bands, and memory for the weights of every engine.
@@ -18,13 +18,13 @@ from exactile.plan.tiles import TilePlan
 AnyPlan = TypeVar("AnyPlan", TilePlan, StripPlan, TilePlan | StripPlan)
 
 STRIP_WAITING = 0.07
-"""What each doubling of its threads costs an engine that runs strips, of the time that it would take without waiting.
+"""Cost of each doubling of threads for an engine that runs strips, relative to its time without waiting.
 
-By runs on two cores; that each further doubling costs as much is an assumption, and a careful one.
+Measured on two cores; that each further doubling costs as much is an assumption, and a careful one.
 """
 
 TILE_WAITING = 0.03
-"""As much for tiles, whose operators are larger."""
+"""The same for tiles, whose operators are larger."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,13 +35,13 @@ class LaneChoice:
 
     @classmethod
     def up_to(cls, threads: int) -> LaneChoice:
-        """1, 2, 4, ... and one lane for each thread."""
+        """Return 1, 2, 4, ... and one lane for each thread."""
         powers = [1 << power for power in range(threads.bit_length()) if 1 << power <= threads]
         return cls(counts=tuple(dict.fromkeys([*powers, threads])))
 
 
 def lane_choice(model: DeployedModel, asked: int | None, *, threads: int, on_gpu: bool) -> LaneChoice:
-    """The numbers of lanes that plans of ``model`` may have; where one is ``asked`` for, that. Raises OptionError."""
+    """Return the numbers of lanes that plans of ``model`` may have, or the number ``asked`` for. Raises OptionError."""
     reason = ""
     if on_gpu:
         reason = "a GPU is one lane, and its plans have no others"
@@ -52,19 +52,19 @@ def lane_choice(model: DeployedModel, asked: int | None, *, threads: int, on_gpu
     elif asked is not None and asked > threads:
         reason = f"each needs a thread, and there are {threads}; raise --threads"
     if reason and asked not in {None, 1}:
-        raise OptionError(f"{asked} lanes were asked for: {reason}")
+        raise OptionError(f"{asked} lanes were requested: {reason}")
     if reason:
         return LaneChoice()
     return LaneChoice.up_to(threads) if asked is None else LaneChoice(counts=(asked,))
 
 
 def pieces(plan: TilePlan | StripPlan) -> int:
-    """What can be run side by side: bands, or tiles."""
+    """Return the number of pieces that can run concurrently: bands, or tiles."""
     return plan.bands if isinstance(plan, StripPlan) else len(plan)
 
 
 def in_lanes(plan: AnyPlan, lanes: int) -> AnyPlan:
-    """``plan`` in so many lanes. Raises PlanError where some would have nothing to do."""
+    """Return ``plan`` in so many lanes. Raises PlanError if some would have nothing to do."""
     if lanes > pieces(plan):
         what = "band(s)" if isinstance(plan, StripPlan) else "tile(s)"
         height, width = plan.tile_shape
@@ -76,11 +76,11 @@ def in_lanes(plan: AnyPlan, lanes: int) -> AnyPlan:
 
 
 def unevenness(plan: TilePlan | StripPlan) -> float:
-    """The time of the lane that has most to do, by that of lanes that have as much as each other."""
+    """Return the time of the busiest lane, relative to evenly loaded lanes."""
     lanes, count = plan.lanes, pieces(plan)
     return -(-count // lanes) * lanes / count
 
 
 def less_waiting(waiting: float, lanes: int, threads: int) -> float:
-    """The time of lanes that have as much to do as each other, by that of one lane."""
+    """Return the time of evenly loaded lanes, relative to that of one lane."""
     return (1 + waiting * log2(max(1, threads // lanes))) / (1 + waiting * log2(threads))

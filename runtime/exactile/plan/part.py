@@ -1,7 +1,7 @@
 """The part of a plan that gives one box of the result, and tiles that fit such boxes.
 
-Boxes whose corners lie on multiples of ``edge`` result pixels are computed by different processes. Tiles begin where
-they would in the whole plan, strips a halo above the rows of the box, as in a run that is resumed::
+Boxes whose corners lie on multiples of ``edge`` result pixels are computed by different processes. Tiles begin at the
+same places as in the whole plan, strips a halo above the rows of the box, as in a run that is resumed::
 
     tiles, fitted    |====|====|====|====|====|====|          zones of edge / n pixels: none straddles two boxes
     boxes            |<------ edge ------>|<------ edge ...
@@ -21,7 +21,7 @@ from exactile.plan.tiles import AxisTiles, TilePlan
 
 
 def part_of(plan: Plan, box: Box) -> Plan:
-    """The steps of ``plan`` that give ``box``, in result pixels, which is not empty; the zones are cut at its edges."""
+    """Return the steps of ``plan`` that give ``box``, in result pixels, not empty; zones are cut at its edges."""
     x = _tiles_of(plan.x, box.x)
     if isinstance(plan, TilePlan):
         return replace(plan, x=x, y=_tiles_of(plan.y, box.y))
@@ -39,20 +39,20 @@ class Zones:
         return len(self.rows) * len(self.columns)
 
     def first(self, plan: TilePlan) -> int:
-        """The place of the first of them in the plan's order; the others follow it."""
+        """Return the index of the first of them in the plan's order; the others follow it."""
         return self.rows.start * len(plan.x.zors) + self.columns.start
 
     def boxes(self, plan: TilePlan) -> Iterator[Box]:
-        """In the plan's order."""
+        """Return their boxes in the plan's order."""
         return (Box(plan.y.zors[row], plan.x.zors[column]) for row in self.rows for column in self.columns)
 
     def of(self, plan: TilePlan) -> TilePlan:
-        """The tiles of ``plan`` that have them."""
+        """Return the tiles of ``plan`` with these zones."""
         return replace(plan, y=_some(plan.y, self.rows), x=_some(plan.x, self.columns))
 
 
 def zones_of(plan: TilePlan, count: int) -> Iterator[Zones]:
-    """All zones of ``plan``, in pieces of about ``count`` zones, in its order."""
+    """Return all zones of ``plan``, in pieces of about ``count`` zones, in its order."""
     rows, columns = len(plan.y.zors), len(plan.x.zors)
     if count >= columns:
         step = count // columns
@@ -103,17 +103,18 @@ def _strips_of(plan: StripPlan, span: Span) -> AxisStrips:
 
 
 def fitted(plan: TilePlan, edge: int) -> TilePlan:
-    """Tiles no larger than those of ``plan`` whose zones end at multiples of ``edge`` result pixels, where there are.
+    """Return tiles at most as large as those of ``plan`` whose zones end at multiples of ``edge`` result pixels, if
+    any.
 
-    Otherwise ``plan``: tiles at the edges of boxes are then computed for each box that they give pixels of.
+    Otherwise ``plan``: tiles at the edges of boxes are then computed for each box that they overlap.
     """
     return replace(plan, y=_fitted(plan.y, edge), x=_fitted(plan.x, edge))
 
 
 def next_larger(plan: TilePlan, edge: int) -> tuple[int, int]:
-    """The smallest tile, (height, width), that is larger than that of ``plan`` and whose zones divide ``edge``.
+    """Return the smallest tile, (height, width), that is larger than that of ``plan`` and whose zones divide ``edge``.
 
-    Along an axis where there is none, that of ``plan``.
+    Along an axis without such a tile, that of ``plan``.
     """
     height, width = (
         min((tile for _, tile in _dividing(axis, edge) if tile > axis.tile), default=axis.tile)
@@ -128,7 +129,7 @@ def _fitted(axis: AxisTiles, edge: int) -> AxisTiles:
 
 
 def _dividing(axis: AxisTiles, edge: int) -> Iterator[tuple[int, int]]:
-    """Zones that divide ``edge``, in input pixels, the largest first, and the tiles that they need."""
+    """Yield zones that divide ``edge``, in input pixels, the largest first, and the tiles that they need."""
     domain, geometry = axis.domain, axis.domain.geometry
     if domain.result_size <= edge or domain.result_start:
         return
@@ -150,7 +151,7 @@ def _before(axis: AxisTiles) -> int:
 
 
 def _regular(axis: AxisTiles, advance: int, tile: int) -> AxisTiles:
-    """Tiles whose zones are ``advance`` input pixels, the first at the edge of the domain."""
+    """Return tiles whose zones are ``advance`` input pixels, the first at the edge of the domain."""
     domain, geometry, before = axis.domain, axis.domain.geometry, _before(axis)
     size = geometry.output_position(advance)
     zones = [Span(at, min(at + size, domain.result_size)) for at in range(0, domain.result_size, size)]

@@ -1,4 +1,4 @@
-"""Where a tile or strip lies in the image as the network sees it: what graphs with placed operators are told."""
+"""The position of a tile or strip in the image as the network sees it, an input of graphs with placed operators."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Position = NDArray[np.int64]
 
 
 def position_of(y: AxisDomain, x: AxisDomain, tile: Box) -> Position:
-    """``tile`` is in image pixels; what borders add to the image counts as part of the whole."""
+    """Return the position of ``tile``, in image pixels; what borders add to the image counts as part of the whole."""
     return np.array(
         [tile.y.start + y.image_start, y.size, tile.x.start + x.image_start, x.size],
         np.int64,

@@ -1,8 +1,8 @@
-"""How long a plan takes on a CPU, by one pass of the network over every wanted pixel once.
+"""Predict the time of a plan on a CPU, relative to one pass of the network over every wanted pixel.
 
-A whole pass computes the padding to an accepted size, tiles all their pixels, strips what carries copy and compute
-again on top: ``predicted_passes``. Maps that are large cost more for each pixel, since they leave the caches; and
-memory is touched for the first time, once for all tiles or strips. Each of these costs something by itself.
+A whole pass computes the padding to an accepted size, tiles all their pixels, strips also what carries copy and compute
+again: ``predicted_passes``. Large maps cost more for each pixel, because they leave the caches; and memory is touched
+for the first time, once for all tiles or strips. Each tile or strip has a fixed cost.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ from exactile.tuning.tuning import PlanKind
 Plan = TilePlan | StripPlan
 
 ABOUT_THE_SAME = 0.03
-"""Times that differ by so much are not told apart by what is predicted."""
+"""Predictions cannot tell times apart that differ by no more than this."""
 
 MUCH_LESS = 0.5
-"""Of the memory of the fastest plan: one that takes as long is worth it, though strips open three graphs for one."""
+"""Fraction of the fastest plan's memory: a plan with as much time and this little is preferred, although strips open
+three graphs.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,13 +37,13 @@ class Predicted:
 
 
 def predicted_passes(plan: Plan) -> float:
-    """What ``plan`` computes, in passes over the wanted pixels."""
+    """Return what ``plan`` computes, in passes over the wanted pixels."""
     share = plan.computed_pixels / plan.wanted_pixels
     return share if isinstance(plan, TilePlan) else share * plan.strips.passes(plan.rows)
 
 
 def predicted(plan: Plan, *, activation_bytes: int, needed_bytes: int, speed: Speed = USUAL) -> Predicted:
-    """The time of ``plan``, whose inferences take ``activation_bytes`` of the bytes that it needs."""
+    """Return the time of ``plan``, whose inferences take ``activation_bytes`` of the bytes that it needs."""
     kind: PlanKind = "strip" if isinstance(plan, StripPlan) else "tile"
     inference = float(speed.of(kind, plan.lanes, activation_bytes))
     time = predicted_passes(plan) * inference * unevenness(plan)
@@ -50,7 +52,9 @@ def predicted(plan: Plan, *, activation_bytes: int, needed_bytes: int, speed: Sp
 
 
 def worthwhile(found: Sequence[Predicted]) -> Predicted:
-    """The fastest of plans in a rising number of lanes; not one that gains too little for the memory of its engines."""
+    """Return the fastest of plans with rising numbers of lanes, except one that gains too little for its engines'
+    memory.
+    """
     best = found[0]
     for other in found[1:]:
         if other.time < best.time * (1 - ABOUT_THE_SAME):
@@ -59,7 +63,7 @@ def worthwhile(found: Sequence[Predicted]) -> Predicted:
 
 
 def frugal(found: Sequence[Predicted]) -> Predicted:
-    """The fastest, or one that takes about the same time and needs much less memory."""
+    """Return the fastest, or one that takes about the same time and needs much less memory."""
     best = min(found, key=lambda one: one.time)
     alike = (one for one in found if one.time <= best.time * (1 + ABOUT_THE_SAME))
     least = min(alike, key=lambda one: one.needed_bytes)

@@ -1,12 +1,12 @@
-"""What is left of a plan whose first boxes an earlier run has done.
+"""The rest of a plan whose first boxes an earlier run has finished.
 
-Steps go row by row, so that what is done is a number of rows of boxes and some of the next row. Tiles know nothing of
-each other and begin with that row. Strips carry rows, which are not kept: they begin anew so far above that what the
-new ``first`` strip gets wrong, with the network's padding where there are pixels, does not reach the rows wanted::
+Steps go row by row, so that finished boxes are a number of rows and some of the next row. Tiles are independent and
+begin with that row. Strips carry rows, which are not kept: they restart so far above that the errors of the new
+``first`` strip, whose padding replaces pixels, do not reach the wanted rows::
 
     strips   |= done =|= done =|= done =|  wanted  |
     again            |=first==|== body =|== body ==|       results of both dropped, but for the last
-                     |<------ halo ---->|
+                                |<------ halo ---->|
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from exactile.plan.tiles import TilePlan
 
 
 def remaining(plan: TilePlan | StripPlan, done: Callable[[Box], bool]) -> TilePlan | StripPlan | None:
-    """The steps from the first row of boxes on that is not all done; None where nothing is left to do."""
+    """Return the steps from the first row of boxes on that is not finished; None if nothing is left to do."""
     wanted = next((row for row, y in enumerate(plan.y.zors) if not _all_done(y, plan.x.zors, done)), None)
     if wanted is None:
         return None
@@ -38,7 +38,7 @@ def _all_done(y: Span, columns: tuple[Span, ...], done: Callable[[Box], bool]) -
 
 
 def begun_anew(axis: AxisStrips, strips: StripModel, wanted: int) -> AxisStrips:
-    """Strips from the lowest place on that gives the rows of strip ``wanted`` right."""
+    """Return strips from the lowest start that gives the rows of strip ``wanted`` right."""
     geometry = axis.domain.geometry
     row = floor((axis.zors[wanted].start + axis.domain.result_start) / geometry.scale)
     margin = round_up(max(0, geometry.margin_before), geometry.stride)
@@ -52,7 +52,7 @@ def begun_anew(axis: AxisStrips, strips: StripModel, wanted: int) -> AxisStrips:
 
 
 def _from(axis: AxisStrips, strips: StripModel, start: int, following: int) -> AxisStrips:
-    """Strips ``start`` to ``following`` as one first strip, whose results are dropped, then the others."""
+    """Return strips ``start`` to ``following`` as one first strip, whose results are dropped, then the others."""
     geometry = axis.domain.geometry
     known = geometry.output_position(axis.starts[following]) - strips.lag
     nothing = axis.zors[following].start

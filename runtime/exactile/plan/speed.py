@@ -1,4 +1,4 @@
-"""How long inferences take on a CPU: by rules for all machines, or as it was measured on this one."""
+"""Times of inferences on a CPU: by rules for all machines, or as measured on this one."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from exactile.tuning.tuning import PlanKind, TunedShape
 
 LARGE_BYTES = 512 << 20
 LARGE_MAPS = 0.06
-"""What each doubling of the memory of an inference costs beyond ``LARGE_BYTES``, of its time, once it was touched.
+"""Cost of each doubling of an inference's memory beyond ``LARGE_BYTES``, relative to its time, once touched.
 
 Measured with U-Nets of 8, 16 and 32 features on two cores, one pass of 2048 x 2048 pixels beside strips of it.
 """
 
 AT_HAND_BYTES = 16 << 20
-"""So much memory a process has touched before, whatever it runs."""
+"""Bytes of memory that a process has touched before, whatever it runs."""
 
 TILE_OVERHEAD_PX = 64 * 64
-"""What a tile or strip costs by itself (reading, a call of the engine, writing), in computed pixels."""
+"""Fixed cost of a tile or strip (reading, a call of the engine, writing), in computed pixels."""
 
 WAITING: Mapping[PlanKind, float] = {"tile": TILE_WAITING, "strip": STRIP_WAITING}
 
@@ -32,10 +32,10 @@ class Speed:
     """Times of inferences with ``threads``: relative ones, of which the fastest is about 1.
 
     ``points`` were measured; between them times follow the logarithm of the memory, and beyond the largest the rules.
-    Where there are none for a kind of plan in so many lanes, the rules hold, in the unit of what was measured.
+    Without points for a kind of plan and number of lanes, the rules hold, in the unit of what was measured.
 
-    An engine touches its memory for the first time, too, which takes ``touching`` for each byte, by what computing a
-    pixel of the image takes at best; 0 where it is not known, or the engine has touched it before.
+    An engine also touches its memory for the first time, which takes ``touching`` for each byte, relative to the best
+    time of a pixel of the image; 0 if it is not known, or the memory was touched before.
     """
 
     threads: int = 1
@@ -63,7 +63,7 @@ class Speed:
         object.__setattr__(self, "_scale", float(np.median(by_rule)))
 
     def of(self, kind: PlanKind, lanes: int, activation_bytes: ArrayLike) -> NDArray[np.float64]:
-        """Times of inferences in ``lanes`` that take so many bytes together."""
+        """Return the time of inferences in ``lanes`` that take so many bytes together."""
         curve = self._curves.get((kind, lanes))
         if curve is None:
             return self._scale * self._by_rule(kind, lanes, activation_bytes)
@@ -72,11 +72,13 @@ class Speed:
         return np.interp(sizes, *curve) * beyond
 
     def once(self, activation_bytes: ArrayLike) -> NDArray[np.float64]:
-        """Pixels that could be computed while the memory of inferences in all lanes is touched for the first time."""
+        """Return the pixels that could be computed in the time of touching the memory of all lanes for
+        the first time.
+        """
         return np.maximum(np.asarray(activation_bytes, np.float64) - AT_HAND_BYTES, 0) * self.touching
 
     def least(self, kind: PlanKind, lanes: int) -> float:
-        """The time that no inference falls below."""
+        """Return a lower bound of the time of an inference."""
         curve = self._curves.get((kind, lanes))
         return float(self.of(kind, lanes, 0)) if curve is None else float(curve[1].min())
 
@@ -89,6 +91,6 @@ USUAL = Speed()
 
 
 def slowed(activation_bytes: ArrayLike) -> NDArray[np.float64]:
-    """By what inferences that take so many bytes are slower than small ones."""
+    """Return how much slower inferences with so many bytes are than small ones."""
     doublings = np.log2(np.maximum(activation_bytes, LARGE_BYTES) / LARGE_BYTES)
     return np.asarray(1 + LARGE_MAPS * doublings, np.float64)

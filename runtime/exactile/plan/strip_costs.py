@@ -1,4 +1,4 @@
-"""What strips of usual heights cost."""
+"""Costs of strips of usual heights."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ USUAL_WIDTHS_PX = (4096, 20_000)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StripCost:
-    """Strips of ``rows`` rows: predicted time by that of a whole pass, and memory of one at ``width`` columns.
+    """Strips of ``rows`` rows: predicted time relative to a whole pass, and memory of one at ``width`` columns.
 
-    ``memory_bytes`` holds one inference and both sets of carries, ``carry_bytes`` one set of carries.
+    ``memory_bytes`` includes one inference and both sets of carries, ``carry_bytes`` one set of carries.
     """
 
     rows: int
@@ -26,7 +26,7 @@ class StripCost:
 
 
 def strip_costs(geometry: Geometry, strips: StripModel) -> tuple[StripCost, ...]:
-    """The usual strip heights and widths, rounded up to what the network accepts."""
+    """Return the usual strip heights and widths, rounded up to accepted sizes."""
     found = []
     for width in dict.fromkeys(geometry.x.accepted_size(width) for width in USUAL_WIDTHS_PX):
         for rows in dict.fromkeys(round_up(rows, geometry.y.stride) for rows in USUAL_STRIPS_PX):

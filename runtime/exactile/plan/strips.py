@@ -114,12 +114,12 @@ class AxisStrips:
 
 
 def least_rows(strips: StripModel) -> int:
-    """The lowest image that is run in strips."""
+    """Return the lowest image that is run in strips."""
     return strips.startup_rows + strips.least_last_rows
 
 
 def last_rows(strips: StripModel, geometry: AxisGeometry, rows: int) -> tuple[int, int]:
-    """The lowest and the highest last strip after others of ``rows`` rows, whatever the image's height.
+    """Return the lowest and the highest last strip after others of ``rows`` rows, whatever the image's height.
 
     Of every remainder that the graphs serve; ``geometry`` is the network's, along rows.
     """
@@ -129,7 +129,7 @@ def last_rows(strips: StripModel, geometry: AxisGeometry, rows: int) -> tuple[in
 
 
 def _multiple_within(domain: AxisDomain, strips: StripModel) -> int:
-    """The highest first strip that leaves enough for the last one."""
+    """Return the highest first strip that leaves enough for the last one."""
     stride = domain.geometry.stride
     return (domain.size - strips.least_last_rows) // stride * stride
 
@@ -180,7 +180,7 @@ class StripPlan:
         return self.y.tile_output, self.x.tile_output
 
     def output_shape(self, step: Step) -> tuple[int, int]:
-        """Pixels that the network gives for one step."""
+        """Return pixels that the network gives for one step."""
         return step.output_rows if isinstance(step, StripStep) else self.y.tile_output, self.x.tile_output
 
     @property
@@ -190,7 +190,7 @@ class StripPlan:
 
     @property
     def placed(self) -> bool:
-        """Whether the graphs are told where a tile lies."""
+        """Whether the graphs take the position of a tile."""
         return self.geometry.placed
 
     @property
@@ -227,7 +227,7 @@ class StripPlan:
 
 
 def with_highest_last(plan: StripPlan, strips: StripModel, along: AxisGeometry) -> StripPlan:
-    """``plan`` for an image whose last strip is as high as one can be: what a stream of unknown height may need.
+    """Return ``plan`` for an image whose last strip is as high as one can be: what a stream of unknown height may need.
 
     ``along`` says which heights there may be.
     """

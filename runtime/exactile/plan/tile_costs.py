@@ -28,7 +28,7 @@ class TileCost:
 
 
 def tile_costs(geometry: Geometry, memory: MemoryModel | None) -> tuple[TileCost, ...]:
-    """The usual tiles, each rounded up to a size that the network accepts."""
+    """Return the usual tiles, each rounded up to a size that the network accepts."""
     tiles = [(geometry.y.accepted_size(size), geometry.x.accepted_size(size)) for size in USUAL_TILES_PX]
     return tuple(_cost(geometry, memory, tile) for tile in dict.fromkeys(tiles))
 

@@ -29,15 +29,15 @@ from exactile.geometry import AxisGeometry, Box, Geometry, Span, round_down, rou
 from exactile.plan.border import Border
 
 MOST_PLACED_PX = 1 << 20
-"""Up to here single precision tells a quarter of a pixel: halos hold as much more."""
+"""Up to here single precision resolves a quarter of a pixel: halos include that much more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AxisDomain:
-    """What the network runs over along one axis, and which part of its output is the result.
+    """The domain of the network along one axis, and the part of its output that is the result.
 
-    ``image_start`` is where the image's first pixel lies in the domain; ``result_start`` is the index, in the
-    output for the whole domain, of the result's first pixel.
+    ``image_start`` is the image's first pixel in the domain; ``result_start`` is the index, in the output for the whole
+    domain, of the result's first pixel.
     """
 
     geometry: AxisGeometry
@@ -49,7 +49,7 @@ class AxisDomain:
 
     @classmethod
     def of(cls, geometry: AxisGeometry, image_size: int, border: Border) -> AxisDomain:
-        """The domain of an image of ``image_size`` pixels."""
+        """Return the domain of an image of ``image_size`` pixels."""
         if image_size < 1:
             raise PlanError(f"the image has {image_size} pixels along one axis")
         if border == "model":
@@ -76,7 +76,7 @@ class AxisDomain:
         )
 
     def check_positions(self) -> None:
-        """Raises PlanError where operators depend on the position, and an image is longer than positions are exact."""
+        """Raise PlanError if operators depend on the position, and the image is longer than positions are exact."""
         longest = self.size * max(1, ceil(self.geometry.scale))
         if self.geometry.placed and longest > MOST_PLACED_PX:
             raise PlanError(
@@ -96,32 +96,34 @@ class AxisDomain:
 
     @property
     def image_origin(self) -> Fraction:
-        """Where the edge of the result's first pixel lies in the image, exact, in image pixels."""
+        """Position of the edge of the result's first pixel in the image, exact, in image pixels."""
         geometry = self.geometry
         return self.result_start / geometry.scale + geometry.origin - self.image_start
 
     def image_span(self, result: Span) -> Span:
-        """The image pixels that ``result``, in result pixels, stands for."""
+        """Return the image pixels that ``result``, in result pixels, stands for."""
         geometry, moved = self.geometry, self.geometry.offset - self.image_start
         start = floor((result.start + self.result_start) / geometry.scale) + moved
         stop = ceil((result.stop + self.result_start) / geometry.scale) + moved
         return Span(0, self.image_size).intersect(Span(start, stop))
 
     def tile_for(self, asked: int, geometry: AxisGeometry) -> int:
-        """The tile to run where ``asked`` pixels suit sizes of another remainder of ``geometry``: the next larger."""
+        """Return the tile to run if ``asked`` pixels suit sizes of another remainder of ``geometry``:
+        the next larger.
+        """
         suits = {geometry.remainder, *(other.remainder for other in geometry.others or ())}
         fits = asked < self.size and asked % geometry.stride in suits
         return min(self.size, self.geometry.accepted_size(asked)) if fits else min(self.size, asked)
 
     def advance(self, tile: int) -> int:
-        """Input pixels from one tile's start to the next one's."""
+        """Return input pixels from one tile's start to the next one's."""
         geometry = self.geometry
         last_boundary = round_down(tile - geometry.margin_after, geometry.stride)
         return last_boundary - round_up(geometry.margin_before, geometry.stride)
 
 
 def _result_size(geometry: AxisGeometry, image_size: int, domain_size: int) -> int:
-    """Output pixels that belong to the image: the alignment padding's share is cropped at the end."""
+    """Return the output pixels that belong to the image: the share of the alignment padding is cropped at the end."""
     exact = ceil(image_size * geometry.scale + geometry.size_constant)
     if exact < 1:
         raise PlanError(
@@ -212,7 +214,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TilePlan:
-    """Rows of tiles, row by row, each run by whichever of ``lanes`` is free. One tile alone is the whole plan."""
+    """Rows of tiles, row by row, each run by any free one of ``lanes``. A single tile is the whole plan."""
 
     y: AxisTiles
     x: AxisTiles
@@ -223,7 +225,7 @@ class TilePlan:
     def of(cls, geometry: Geometry, image: tuple[int, int], border: Border, tile: tuple[int, int]) -> TilePlan:
         """Plan for an ``image`` of (height, width) pixels with a ``tile`` of (height, width) pixels.
 
-        Tiles are larger by less than a stride where the image's own size asks for it.
+        Tiles are larger by less than a stride if the image's own size requires it.
         """
         y, x = AxisDomain.of(geometry.y, image[0], border), AxisDomain.of(geometry.x, image[1], border)
         height, width = suiting_tile(geometry, image, border, tile)
@@ -243,17 +245,17 @@ class TilePlan:
         return self.y.tile_output, self.x.tile_output
 
     def output_shape(self, _step: Step) -> tuple[int, int]:
-        """Pixels that the network gives for one step: the same for all tiles."""
+        """Return the output shape of one step: the same for all tiles."""
         return self.tile_output_shape
 
     @property
     def geometry(self) -> Geometry:
-        """What holds for images of this size."""
+        """The geometry for images of this size."""
         return Geometry(y=self.y.domain.geometry, x=self.x.domain.geometry)
 
     @property
     def placed(self) -> bool:
-        """Whether the graphs are told where a tile lies."""
+        """Whether the graphs take the position of a tile."""
         return self.geometry.placed
 
     @property
@@ -287,6 +289,6 @@ class TilePlan:
 
 
 def suiting_tile(geometry: Geometry, image: tuple[int, int], border: Border, tile: tuple[int, int]) -> tuple[int, int]:
-    """The ``tile`` that ``TilePlan.of`` makes of one that suits images of another remainder."""
+    """Return the ``tile`` that ``TilePlan.of`` derives from one that suits images of another remainder."""
     y, x = AxisDomain.of(geometry.y, image[0], border), AxisDomain.of(geometry.x, image[1], border)
     return y.tile_for(tile[0], geometry.y), x.tile_for(tile[1], geometry.x)

@@ -1,4 +1,4 @@
-"""What ``--device`` and ``--engine`` mean: what was asked for is what runs, or an error says why not."""
+"""Open what ``--device`` and ``--engine`` ask for, or raise an error that says why not; never fall back."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 EngineName = Literal["auto", "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"]
 ENGINE_NAMES: tuple[EngineName, ...] = get_args(EngineName)
 Engines = tuple["EngineFamily", tuple["EngineFamily", ...]]
-"""Of the result, and of each pass before it."""
+"""Engines of the result, and of each pass before it."""
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
 OPENVINO = "openvino"
 
@@ -35,16 +35,16 @@ def open_processor(
     threads: int | None = None,
     keep: bool = False,
 ) -> Processor:
-    """What a session of ``model`` computes on.
+    """Open the processor of a session of ``model``.
 
     ``device``: ``cpu``; ``cuda:0``, ``cuda:0,cuda:1``, ``cuda:all``: these GPUs or an error; ``auto``: all GPUs of the
     first one's kind if there are any that can run the model, else the CPU.
 
     ``engine``: ``onnxruntime``; ``openvino``, which runs on CPUs, with ``:bf16`` in bfloat16; ``tensorrt`` or
-    ``tensorrt-rtx``, which run on GPUs, with ``:fp16`` or the like for the precision of the engines that were built;
-    ``auto``: on GPUs TensorRT where engines that fit were built, else ONNX Runtime.
+    ``tensorrt-rtx``, which run on GPUs, with ``:fp16`` or the like for the precision of the built engines; ``auto``: on
+    GPUs TensorRT if engines that fit were built, else ONNX Runtime.
 
-    Raises OptionError, EngineError where a package is missing, and DeviceError with the reasons.
+    Raises OptionError, EngineError if a package is missing, and DeviceError with the reasons.
     """
     name, precision = _parse_engine(engine)
     asked = parse_devices(device)
@@ -78,7 +78,7 @@ def open_processor(
 
 
 def _parse_engine(engine: str) -> tuple[str, str]:
-    """Its name and precision. Raises OptionError."""
+    """Return its name and precision. Raises OptionError."""
     name, _, precision = engine.partition(":")
     if name not in ENGINE_NAMES or (precision and name not in (*BACKENDS, OPENVINO)):
         raise OptionError(f"an engine is one of {', '.join(ENGINE_NAMES)}, or tensorrt:fp16; got {engine!r}")
@@ -92,7 +92,7 @@ def _openvino(model: DeployedModel, precision: str, device: str, *, threads: int
 
 
 def check_one_kind(infos: tuple[DeviceInfo, ...]) -> None:
-    """Raises DeviceError for GPUs of different kinds: tiles of one image would not agree in their last digits."""
+    """Raise DeviceError for GPUs of different kinds: tiles of one image would not agree in their last digits."""
     for info in infos[1:]:
         if _kind(info) != _kind(infos[0]):
             raise DeviceError(
@@ -106,7 +106,7 @@ def _kind(info: DeviceInfo) -> tuple[str, tuple[int, int]]:
 
 
 def _engines(model: DeployedModel, name: str, precision: str, infos: tuple[DeviceInfo, ...]) -> Engines:
-    """The engines that ``name`` stands for. Raises DeviceError that says of each why not."""
+    """Return the engines for ``name``. Raises DeviceError that says of each why it cannot be used."""
     if model.contract.obstacles:
         raise DeviceError("a network that cannot be tiled exactly runs on the CPU only: --device cpu")
     if model.contract.geometry.placed:
@@ -131,7 +131,7 @@ def _engines(model: DeployedModel, name: str, precision: str, infos: tuple[Devic
 
 
 def _check_levels(model: DeployedModel) -> None:
-    """Raises DeviceError where passes over the image cannot be run on a GPU."""
+    """Raise DeviceError if passes over the image cannot run on a GPU."""
     if any(level.on_device is None for level in model.levels):
         raise DeviceError(
             "this network takes statistics of the whole image, and was deployed without graphs that find them on a "
@@ -140,11 +140,11 @@ def _check_levels(model: DeployedModel) -> None:
 
 
 def _check_all_sizes(model: DeployedModel) -> None:
-    """Raises DeviceError where GPUs would refuse images of some sizes, which the CPU takes."""
+    """Raise DeviceError if GPUs would refuse images of some sizes that the CPU accepts."""
     if model.levels and any(one.placed is not None for one in (model, *(level.model for level in model.levels))):
         raise DeviceError(
             "a network that takes statistics of the whole image, and has operators that depend on the position at some "
-            "sizes, takes all sizes on the CPU alone"
+            "sizes, accepts all sizes on the CPU only"
         )
 
 

@@ -1,4 +1,4 @@
-"""Strips that are given one by one, on a GPU: for rows that arrive while they are scanned."""
+"""Run strips one by one on a GPU, for rows that arrive while they are scanned."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Array = NDArray[Any]
 class DeviceStripEngine:
     """Implements ``exactile.engines.protocol.Engine`` for the strips of all bands in order, on one device.
 
-    Each strip is done when ``infer`` returns. Owns a station of its own, not the device.
+    Each strip is done when ``infer`` returns. Owns its own station, not the device.
     """
 
     def __init__(
@@ -55,11 +55,11 @@ class DeviceStripEngine:
         Raises EngineError; CancelledError after ``cancel``.
         """
         if self._closed:
-            raise EngineError("the engine is closed; open a new one to go on")
+            raise EngineError("the engine is closed; open a new one")
         if place is None:
             raise EngineError("a strip engine runs strips; this is a tile")
         if position is not None:
-            raise EngineError("graphs on a GPU are not told where a strip lies")
+            raise EngineError("graphs on a GPU do not take the position of a strip")
         staged = self._pinned.array[: tile.nbytes].view(tile.dtype)
         staged[:] = tile.reshape(-1)
         whole = Box(Span(0, out.shape[-2]), Span(0, out.shape[-1]))
@@ -87,7 +87,7 @@ class DeviceStripEngine:
 
 
 def _uncropped(plan: StripPlan) -> StripPlan:
-    """``plan`` with room for all that the network gives: who gives the strips crops it."""
+    """Return ``plan`` with room for the network's whole output: the caller crops it."""
     y, x = plan.y, plan.x
     rows, columns = tuple(Span(0, output) for output in y.outputs), (Span(0, x.tile_output),) * len(x.zors)
     return replace(plan, y=replace(y, zors=rows), x=replace(x, zors=columns))

@@ -28,7 +28,7 @@ from exactile.processors.protocol import Constants, DeviceSpace
 from exactile.processors.station import SLOTS, DeviceWork, Station, statistic_bytes
 
 SAFE_SHARE = 0.9
-"""Share of a GPU's free memory that a session takes when nobody said how much."""
+"""Fraction of a GPU's free memory that a session takes by default."""
 
 
 class GpuProcessor:
@@ -122,7 +122,7 @@ class GpuProcessor:
         cancellation: Cancellation,
         maps: MapStore | None = None,  # noqa: ARG002 -- nothing is kept between passes on GPUs
     ) -> DeviceCompute:
-        """Each GPU opens the pass's network in the place of the one before."""
+        """Return what computes partial statistics; each GPU closes the previous network before it opens the pass's."""
         work = self._levels[level.statistics]
         for station in self.stations:
             station.ready(plan, 1, cancellation, work)
@@ -146,9 +146,9 @@ class GpuProcessor:
         )
 
     def strip_engine(self, plan: StripPlan, need: MemoryNeed, constants: Constants) -> DeviceStripEngine:  # noqa: ARG002 -- the seam's signature
-        """On the first of the GPUs: strips that are given one by one follow each other.
+        """Open it on the first of the GPUs: single strips follow each other.
 
-        What that one keeps of an earlier run goes: the plan is for all of its memory.
+        What that GPU keeps of an earlier run is released: the plan is for all of its memory.
         """
         self.stations[0].let_go()
         return DeviceStripEngine(self._model, self.stations[0].device, self._family, plan, constants)

@@ -28,8 +28,8 @@ from exactile.processors.protocol import Constants
 class HostProcessor:
     """Implements ``Processor``. With ``keep`` the engine stays open for a run that needs the same.
 
-    ``family`` says which engines (default: ONNX Runtime), ``reason`` why nothing else computes, where something else
-    was tried. Raises EngineError where onnxruntime is missing.
+    ``family`` chooses the engines (default: ONNX Runtime), ``reason`` says why nothing else computes, if something else
+    was tried. Raises EngineError if onnxruntime is missing.
     """
 
     space = None
@@ -57,7 +57,7 @@ class HostProcessor:
         return self.family.identity
 
     def ready(self, plan: Plan, need: MemoryNeed, cancellation: Cancellation) -> None:
-        """Engines are opened when they are wanted."""
+        """Do nothing: engines are opened on demand."""
 
     def compute(
         self,
@@ -84,7 +84,7 @@ class HostProcessor:
     def tile_engine(
         self, plan: TilePlan, need: MemoryNeed, constants: Constants, check: Callable[[], None]
     ) -> Iterator[Engine]:
-        """An engine for single tiles of ``plan``; no other is open meanwhile. Raises EngineError."""
+        """Yield an engine for single tiles of ``plan``; no other is open meanwhile. Raises EngineError."""
         opened = partial(
             self.family.open_tiles,
             self._model,
@@ -97,7 +97,7 @@ class HostProcessor:
             yield engine
 
     def level_space(self, level: Level) -> None:
-        """A CPU has none."""
+        """Return None: a CPU has no such limits."""
 
     def partials(
         self,

@@ -1,4 +1,4 @@
-"""Plans for GPUs: what fits their memory, and the shapes that engines were built for."""
+"""Plans for GPUs: those that fit their memory, and the shapes of built engines."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from exactile.plan.strips import StripPlan
 from exactile.processors.protocol import DeviceSpace
 
 BACK_OFF = 0.8
-"""What is planned for after a plan that turned out not to fit, as a share of what that plan was predicted to need."""
+"""After a plan that turned out not to fit, the next one may need this fraction of its predicted need."""
 
 INDEXED_ELEMENTS = 1 << 31
-"""Of a tensor, where ONNX Runtime computes.
+"""Most elements of a tensor for ONNX Runtime.
 
 Kernels of its CUDA provider count elements in 32 bits: beyond that they write to wrong places, or leave a part
 unwritten, without an error.
@@ -31,9 +31,9 @@ Measure = Callable[[Plan], MemoryNeed]
 
 
 class DevicePlanner:
-    """Knows what the GPUs of a session allow; what turned out not to fit is not planned again.
+    """Knows the limits of the GPUs of a session; what turned out not to fit is not planned again.
 
-    ``load`` tells what a load of so many steps takes, where it is not that of a result.
+    ``load`` gives the bytes of a load of so many steps, if it is not that of a result.
     """
 
     def __init__(
@@ -46,9 +46,9 @@ class DevicePlanner:
         self._last: DeviceMemoryError | None = None
 
     def need(self, plan: Plan, need: MemoryNeed) -> MemoryNeed:
-        """Complete ``need`` by what ``plan`` takes of pinned and of device memory.
+        """Complete ``need`` with the pinned and device memory of ``plan``.
 
-        Activations are those that the memory model predicts for ONNX Runtime on a CPU; what TensorRT needs shows when
+        Activations are those that the memory model predicts for ONNX Runtime on a CPU; TensorRT's are known only when
         an engine is opened.
         """
         space = self.space
@@ -74,7 +74,7 @@ class DevicePlanner:
         plan: str,
         tile: tuple[int, int] | None,
     ) -> Choice:
-        """The plan that is predicted to be the fastest of those that engines were built for. Raises PlanError."""
+        """Return the plan that is predicted to be the fastest of those with built engines. Raises PlanError."""
         engines = self.space.engines or ()
         found = [p for p in built_plans(self._model, image, border, engines) if _asked_for(p, plan, tile)]
         fitting = [p for p in found if measure(p).fits(budget_bytes)]
@@ -90,7 +90,7 @@ class DevicePlanner:
         )
 
     def explained(self, choose: Callable[[Measure], Choice], measure: Measure) -> Choice:
-        """What ``choose`` chooses: rather a plan that leaves no GPU idle. Raises BudgetError."""
+        """Return the choice of ``choose``, but prefer a plan that leaves no GPU idle. Raises BudgetError."""
 
         def suited(plan: Plan) -> MemoryNeed:
             idle = _side_by_side(plan) < self.space.devices
@@ -109,7 +109,7 @@ class DevicePlanner:
             raise
 
     def refuse(self, plan: Plan, need: MemoryNeed, error: DeviceMemoryError) -> None:
-        """``plan`` turned out not to fit. Raises ``error`` where there is nothing smaller."""
+        """Note that ``plan`` did not fit. Raises ``error`` if there is nothing smaller."""
         height, width = plan.tile_shape
         self._refused.append(f"a {plan.name} of {height} x {width} did not fit the GPU's memory")
         self._last = error
@@ -127,7 +127,7 @@ class DevicePlanner:
         return replace(choice, reason="; ".join([choice.reason, *self._refused]))
 
     def _passes(self, plan: Plan) -> float:
-        """Predicted time in passes of all GPUs together."""
+        """Return the predicted time in passes of all GPUs together."""
         devices = self.space.devices
         return predicted_passes(plan) * devices / min(devices, _side_by_side(plan))
 
@@ -137,20 +137,20 @@ class DevicePlanner:
         return 2 * -(-plan.bands // self.space.devices) * plan.strips.carry_bytes(plan.x.tile)
 
     def _network(self, plan: Plan, batch: int) -> int:
-        """Bytes of weights and activations, as far as they are known before an engine is opened."""
+        """Return bytes of weights and activations, as far as they are known before an engine is opened."""
         memory = self._model.contract.memory
         if self.space.engines is not None:
             return memory.weights_bytes
         return max(run.weights_bytes + batch * run.activation_bytes(*shape) for run, shape in self._inferences(plan))
 
     def _largest_tensor(self, plan: Plan, batch: int) -> int:
-        """Elements; 0 where engines were built, which are not for larger ones."""
+        """Return the elements of the largest tensor; 0 for built engines, which are not built for larger ones."""
         if self.space.engines is not None:
             return 0
         return max(batch * run.largest_tensor(*shape) for run, shape in self._inferences(plan))
 
     def _inferences(self, plan: Plan) -> list[tuple[MemoryModel, tuple[int, int]]]:
-        """The memory models of the graphs that ``plan`` runs, and the highest shape that each runs at."""
+        """Return the memory models of the graphs that ``plan`` runs, and the highest shape that each runs at."""
         if not isinstance(plan, StripPlan):
             return [(self._model.contract.memory, plan.tile_shape)]
         return [(plan.strips.graphs[role].memory, (rows, plan.x.tile)) for role, rows in plan.y.highest.items()]
@@ -169,7 +169,7 @@ class DevicePlanner:
             if e.role in ("tile", "body")
         )
         raise PlanError(
-            f"no engine was built for what is asked of an image of {image[0]} x {image[1]} pixels; there are engines "
+            f"no engine was built for this request and an image of {image[0]} x {image[1]} pixels; there are engines "
             f"for {', '.join(shapes)}, and smaller images need smaller ones. What to do: exactile convert BUNDLE "
             "--engine ... --tile HxW, or --engine onnxruntime, or --device cpu"
         ) from self._last
@@ -193,5 +193,5 @@ def _asked_for(plan: Plan, name: str, tile: tuple[int, int] | None) -> bool:
 
 
 def _side_by_side(plan: Plan) -> int:
-    """How many GPUs ``plan`` can keep busy."""
+    """Return how many GPUs ``plan`` can keep busy."""
     return plan.bands if isinstance(plan, StripPlan) else len(plan)

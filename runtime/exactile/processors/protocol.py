@@ -1,4 +1,4 @@
-"""The seam between a session and what it computes on."""
+"""The protocol between a session and what it computes on."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ Constants = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceSpace:
-    """What GPUs allow a plan. The runtime's own buffers and the network must fit into ``memory_bytes`` of each.
+    """The limits of GPUs for a plan. The runtime's own buffers and the network must fit into ``memory_bytes`` of each.
 
-    ``slots`` loads are under way on each of ``devices``. Where ``engines`` is not None, only the shapes that these were
-    built for can run; what activations they need shows when they are opened.
+    ``slots`` loads are in flight on each of ``devices``. If ``engines`` is not None, only the shapes that these were
+    built for can run; their activations are known only when they are opened.
     """
 
     devices: int
@@ -41,18 +41,18 @@ class Processor(Protocol):
 
     @property
     def name(self) -> str:
-        """For people: ``cpu``, or the GPUs and the engine."""
+        """Name for people: ``cpu``, or the GPUs and the engine."""
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """What of it decides about the last digits of results, as plain data."""
+        """What determines the last digits of results, as plain data."""
 
     @property
     def space(self) -> DeviceSpace | None:
-        """What GPUs allow a plan; None on a CPU."""
+        """The limits of GPUs for a plan; None on a CPU."""
 
     def ready(self, plan: Plan, need: MemoryNeed, cancellation: Cancellation) -> None:
-        """Open what ``plan`` needs, where that can fail for want of memory. Raises DeviceMemoryError, EngineError."""
+        """Open what ``plan`` needs, if that can fail for lack of memory. Raises DeviceMemoryError, EngineError."""
 
     def compute(
         self,
@@ -62,10 +62,10 @@ class Processor(Protocol):
         cancellation: Cancellation,
         maps: MapStore | None = None,
     ) -> Compute:
-        """What computes one run of ``plan``, from ``maps`` where the model reads such."""
+        """Return what computes one run of ``plan``, with ``maps`` if the model reads them."""
 
     def level_space(self, level: Level) -> DeviceSpace | None:
-        """As ``space``, for a pass that finds statistics."""
+        """Return ``space`` for a pass that finds statistics."""
 
     def partials(
         self,
@@ -76,10 +76,10 @@ class Processor(Protocol):
         cancellation: Cancellation,
         maps: MapStore | None = None,
     ) -> Compute:
-        """What computes partial statistics of one pass over an image. Raises DeviceMemoryError, EngineError."""
+        """Return what computes partial statistics of one pass over an image. Raises DeviceMemoryError, EngineError."""
 
     def strip_engine(self, plan: StripPlan, need: MemoryNeed, constants: Constants) -> Engine:
-        """An engine for strips that are given one by one; owned by the caller. Raises EngineError."""
+        """Return an engine for single strips; owned by the caller. Raises EngineError."""
 
     def close(self) -> None:
         """Release what is kept for further runs; safe to call twice."""

@@ -26,16 +26,16 @@ from exactile.plan.tiles import TilePlan
 from exactile.processors.protocol import Constants
 
 SLOTS = 4
-"""Loads under way on one GPU: copied in, computed, copied out, and taken by the sink."""
+"""Loads in flight on one GPU: copied in, computed, copied out, and taken by the sink."""
 
 _WAIT_S = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceWork:
-    """What a station does: run the graphs of ``model``; those of the ``level``-th pass give ``partials``.
+    """The work of a station: run the graphs of ``model``; those of the ``level``-th pass give ``partials``.
 
-    ``statistics`` are what graphs may take of the whole image: bytes by the name of the input.
+    ``statistics`` of the whole image that graphs may take: bytes by the name of the input.
     """
 
     model: DeployedModel
@@ -48,8 +48,8 @@ class DeviceWork:
 class Station:
     """Owns what it opens on ``device``, not the device. One run has it at a time.
 
-    Its ``work`` is that of the result, where no other is given. ``bands`` of a strip plan that are this station's are
-    every ``of``-th, from ``index`` on.
+    Its ``work`` is that of the result, unless another is given. The ``bands`` of a strip plan that belong to this
+    station are every ``of``-th, from ``index`` on.
     """
 
     def __init__(self, model: DeployedModel, device: Device, family: EngineFamily, *, index: int, of: int) -> None:
@@ -63,7 +63,7 @@ class Station:
     def ready(self, plan: Plan, batch: int, cancellation: Cancellation, work: DeviceWork | None = None) -> None:
         """Open what ``plan`` needs and run each network once, so that memory runs out here or not at all.
 
-        Waits for a run that has the station, but where it works on the same shape. Raises DeviceMemoryError.
+        Waits for a run that has the station, unless it works on the same shape. Raises DeviceMemoryError.
         """
         work = work or self._work
         if self._key == (work.level, _shape(plan, batch)):
@@ -81,7 +81,7 @@ class Station:
             check()
 
     def give_back(self) -> None:
-        """For who has taken it, in any thread."""
+        """Return the station, from any thread, after ``take``."""
         self._lock.release()
 
     def lane(
@@ -93,15 +93,15 @@ class Station:
         free: Free,
         work: DeviceWork | None = None,
     ) -> DeviceLane:
-        """Put up a lane for one run, by who has taken the station, with the device's context current."""
+        """Create a lane for one run, after ``take``, with the device's context current."""
         work = work or self._work
-        if self._key != (work.level, _shape(plan, batch)):  # another run was quicker
+        if self._key != (work.level, _shape(plan, batch)):  # another run was first
             self._open(plan, batch, work)
         assert self._opened is not None
         return self._opened.lane(plan, constants, cancellation, free)
 
     def let_go(self) -> None:
-        """Release what is kept for the next run; not what a run has."""
+        """Release what is kept for the next run; not what a run uses."""
         if self._lock.acquire(blocking=False):
             try:
                 self.drop()
@@ -117,7 +117,7 @@ class Station:
 
     def _open(self, plan: Plan, batch: int, work: DeviceWork) -> None:
         self.drop()
-        # Where there are fewer bands than GPUs, one without a band runs nothing, but is opened all the same.
+        # Where there are fewer bands than GPUs, one without a band runs nothing, but is opened as well.
         bands = (range(self._index, plan.bands, self._of) or range(1)) if isinstance(plan, StripPlan) else range(0)
         self._opened = _Opened(work, self.device, plan, batch, bands)
         self._key = work.level, _shape(plan, batch)
@@ -143,7 +143,7 @@ class _Opened:
             raise
 
     def lane(self, plan: Plan, constants: Constants, cancellation: Cancellation, free: Free) -> DeviceLane:
-        """For ``plan``, of the shape of the one that this was opened for."""
+        """Create a lane for ``plan``, of the shape of the one that this was opened for."""
         self._constants.fill(constants)
         return DeviceLane(
             device=self._device,
@@ -179,7 +179,7 @@ class _Opened:
 
 
 class _CurrentNetwork:
-    """Implements ``exactile.pipeline.device_lane.Networks``: one network is open, for what was wanted last."""
+    """Implements ``exactile.pipeline.device_lane.Networks``: one network is open, the last that was requested."""
 
     def __init__(self, device: Device, family: EngineFamily, plan: Plan, ring: Ring, replays: Replays) -> None:
         self._device, self._family, self._plan = device, family, plan
@@ -227,7 +227,9 @@ class _ConstantBuffers:
         return {name: buffer.address for name, (buffer, _) in self._buffers.items()}
 
     def fill(self, constants: Constants) -> None:
-        """Bring values to the device, on the stream that uses them. What a pass is to find is not known to it."""
+        """Copy values to the device, on the stream that uses them. A pass does not know the values that
+        it has to find.
+        """
         for name, (buffer, pinned) in self._buffers.items():
             if name not in constants:
                 continue
@@ -237,7 +239,7 @@ class _ConstantBuffers:
 
 
 def load_bytes(work: DeviceWork, plan: Plan, batch: int) -> LoadBytes:
-    """What a load of ``work`` takes."""
+    """Return the bytes of a load of ``work``."""
     if work.partials is None:
         return LoadBytes.of(work.model.contract, plan, batch)
     assert isinstance(plan, TilePlan)
@@ -245,20 +247,20 @@ def load_bytes(work: DeviceWork, plan: Plan, batch: int) -> LoadBytes:
 
 
 def statistic_bytes(model: DeployedModel) -> dict[str, int]:
-    """Of all inputs that take statistics of the whole image, by name: float32."""
+    """Return the bytes of all inputs that take statistics of the whole image, by name: float32."""
     found = [one for level in model.levels for one in level.statistics]
     return {name: 4 * prod(shape) for one in found for name, shape in zip(one.inputs, one.shapes, strict=True)}
 
 
 def _networks_of(plan: Plan) -> list[tuple[EngineRole, int]]:
-    """Role and rows of every network that a run of ``plan`` uses, in order."""
+    """Return role and rows of every network that a run of ``plan`` uses, in order."""
     if not isinstance(plan, StripPlan):
         return [("tile", plan.y.tile)]
     return list(dict.fromkeys(zip(plan.y.roles, plan.y.heights, strict=True)))
 
 
 def _shape(plan: Plan, batch: int) -> Hashable:
-    """Plans of equal shapes share what is opened."""
+    """Return the shape of a plan: plans of equal shapes share what is opened."""
     if not isinstance(plan, StripPlan):
         return "tile", plan.tile_shape, plan.tile_output_shape, _largest_zone(plan), batch
     made = plan.strips.key, plan.x.tile, plan.bands, tuple(_networks_of(plan))

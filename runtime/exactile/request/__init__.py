@@ -1,1 +1,1 @@
-"""What a command or a call asks for: the model, how it is read, and what is said meanwhile."""
+"""The request of a command or a call: the model, how it is read, and the messages meanwhile."""

@@ -1,4 +1,4 @@
-"""The one place that reaches for the converter, which a deployment may do without."""
+"""The only module that imports the converter, which a deployment may do without."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from exactile.errors import ModelError
 
 
 def load_converter() -> ModuleType:
-    """``exactile_converters.deploy``, or a ModelError that says what to install."""
+    """Return ``exactile_converters.deploy``, or a ModelError that says what to install."""
     return _load("exactile_converters.deploy")
 
 
 def load_prover() -> ModuleType:
-    """``exactile_converters.proven``, or a ModelError that says what to install."""
+    """Return ``exactile_converters.proven``, or a ModelError that says what to install."""
     return _load("exactile_converters.proven")
 
 
 def load_verifier() -> ModuleType:
-    """``exactile_converters.verify``, or a ModelError that says what to install."""
+    """Return ``exactile_converters.verify``, or a ModelError that says what to install."""
     return _load("exactile_converters.verify")
 
 
@@ -29,12 +29,12 @@ def load_prober() -> ModuleType:
 
 
 def load_bundle_maker() -> ModuleType:
-    """``exactile_converters.convert``, or a ModelError that says what to install."""
+    """Return ``exactile_converters.convert``, or a ModelError that says what to install."""
     return _load("exactile_converters.convert")
 
 
 def load_engine_builder() -> ModuleType:
-    """``exactile_converters.tensorrt_engine``, or a ModelError that says what to install."""
+    """Return ``exactile_converters.tensorrt_engine``, or a ModelError that says what to install."""
     return _load("exactile_converters.tensorrt_engine.engines")
 
 

@@ -1,4 +1,4 @@
-"""What is said of an image whose damaged chunks were filled."""
+"""Report damaged chunks of an image that were filled."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ MOST_LISTED = 5
 
 
 def box_list(boxes: Sequence[Box]) -> str:
-    """``y 32:64, x 0:90; ...``"""
+    """Return ``y 32:64, x 0:90; ...``"""
     listed = [f"y {box.y.start}:{box.y.stop}, x {box.x.start}:{box.x.stop}" for box in boxes[:MOST_LISTED]]
     return "; ".join(listed) + (f"; and {len(boxes) - MOST_LISTED} more" if len(boxes) > MOST_LISTED else "")
 
 
 def damage_object(damage: DamageReport) -> dict[str, Any]:
-    """Plain data; a box is [top, left, bottom, right], half-open."""
+    """Return plain data; a box is [top, left, bottom, right], half-open."""
     return {
         "pixels": damage.pixels,
         "boxes": [_corners(box) for box in damage.boxes],
@@ -32,11 +32,11 @@ def damage_object(damage: DamageReport) -> dict[str, Any]:
 
 
 def warn_of_damage(damage: DamageReport, image: Path | str) -> None:
-    """One line on stderr when something was filled."""
+    """Print one line on stderr if something was filled."""
     if damage.boxes:
         sys.stderr.write(
             f"warning: {image}: {damage.pixels} pixels could not be decoded and were filled: {box_list(damage.boxes)} "
-            f"({damage.reasons[0]}); the result is not to be trusted in {box_list(damage.affected)}\n"
+            f"({damage.reasons[0]}); do not trust the result in {box_list(damage.affected)}\n"
         )
 
 

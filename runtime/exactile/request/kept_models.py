@@ -1,7 +1,7 @@
-"""What was deployed of an ONNX file before, found without reading a graph: the converter is not even imported.
+"""Find the deployed form of an ONNX file without reading a graph: the converter is not even imported.
 
-A key is the SHA-256 of all that a deployed model hangs on: the file and those beside it that hold its weights, byte by
-byte, its name, the code of exactile, the packages that it stands on, and every option.
+A key is the SHA-256 of all that a deployed model depends on: the file and those beside it that hold its weights, byte
+by byte, its name, the code of exactile, its packages, and every option.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ MOST_SIZES = 16
 
 @dataclass(slots=True)
 class KeptModels:
-    """What ``cache`` holds of the ONNX file ``path``, deployed with ``options``, which are told by their text.
+    """What ``cache`` holds of the ONNX file ``path``, deployed with ``options``, which are identified by their text.
 
-    Nothing where there is no cache, or the file cannot be read.
+    Empty if there is no cache, or the file cannot be read.
     """
 
     path: Path
@@ -39,13 +39,15 @@ class KeptModels:
 
     @classmethod
     def of(cls, path: Path, options: str, cache: ModelCache | None) -> Self:
-        """Raises ModelError where the converter is asked which files hold the weights, and is missing."""
+        """Look up the file. Raises ModelError if the converter is needed to find the files with weights, and is
+        missing.
+        """
         kept = cls(path, options, cache)
         kept._files = kept._digest()
         return kept
 
     def nature(self) -> str | None:
-        """A word that was kept of the network as such."""
+        """Return the kind of network that was stored."""
         found = self._kept("nature")
         return found if isinstance(found, str) else None
 
@@ -53,21 +55,21 @@ class KeptModels:
         self._keep(nature, "nature")
 
     def model(self, kind: str, dtype: str, size: tuple[int, int] | None = None) -> DeployedModel | None:
-        """The model of a ``kind`` for samples of ``dtype`` and images of ``size``, or any."""
+        """Return the stored model of a ``kind`` for samples of ``dtype`` and images of ``size``, or any."""
         found = self._kept(kind, dtype, size)
         return found if isinstance(found, DeployedModel) else None
 
     def refused(self, kind: str, dtype: str, size: tuple[int, int]) -> bool:
-        """Whether there is known to be no such model."""
+        """Return whether it is stored that there is no such model."""
         return isinstance(self._kept(kind, dtype, size), str)
 
     def keep(self, model: Storable, kind: str, dtype: str, size: tuple[int, int] | None = None) -> bool:
-        """Whether ``model``, or why there is none, is kept now."""
+        """Store ``model``, or why there is none."""
         self._sizes += size is not None
         return (size is None or self._sizes <= MOST_SIZES) and self._keep(model, kind, dtype, size)
 
     def check_same(self) -> None:
-        """After the file was read: where it is not the one that was looked for, nothing of it is kept."""
+        """Check after the file was read that it is still the same; otherwise nothing of it is stored."""
         if self._files and self._digest() != self._files:
             self._files = ""
 
@@ -81,7 +83,7 @@ class KeptModels:
         return _digest_of(rules_digest(), self._files, self.path.name, self.options, *what)
 
     def _digest(self) -> str:
-        """Of the file and all that its weights lie in; empty where nothing of it can be kept."""
+        """Return the digest of the file and all files with its weights; empty if nothing of it can be stored."""
         if self.cache is None or not _keepable(self.cache, self.path):
             return ""
         try:
@@ -95,9 +97,9 @@ class KeptModels:
 
 
 def external_files(model: Path, cache: ModelCache | None) -> tuple[Path, ...]:
-    """The files that hold weights of the ONNX file ``model``; the converter looks where ``cache`` does not know.
+    """Return the files that hold weights of the ONNX file ``model``; ask the converter if ``cache`` does not know.
 
-    None of a file that cannot be read. Raises ModelError where the converter is missing.
+    None for a file that cannot be read. Raises ModelError if the converter is missing.
     """
     if cache is None or not _keepable(cache, model):
         return _looked_up(model)
@@ -109,7 +111,7 @@ def external_files(model: Path, cache: ModelCache | None) -> tuple[Path, ...]:
 
 
 def _weight_files(model: Path, digest: str, cache: ModelCache) -> tuple[Path, ...]:
-    """The same of a file whose SHA-256 is known."""
+    """Return the same of a file whose SHA-256 is known."""
     key = _digest_of(rules_digest(), "external files", digest)
     known = cache.kept(key)
     if isinstance(known, str):
@@ -125,7 +127,7 @@ def _looked_up(model: Path) -> tuple[Path, ...]:
 
 
 def _keepable(cache: ModelCache, model: Path, *weights: Path) -> bool:
-    """Whether the files are such, and not larger together than what is kept of a model."""
+    """Return whether the files are such, and not larger together than what is kept of a model."""
     try:
         files = (model, *weights)
         regular = all(path.is_file() for path in files) and not_a_model(model) is None

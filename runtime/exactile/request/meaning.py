@@ -1,4 +1,4 @@
-"""What is said on stderr of what a result's numbers mean."""
+"""Report on stderr what a result's numbers mean."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 def tell_doubt(doubt: str) -> None:
-    """One line where the graph does not prove what its output means."""
+    """Print one line if the graph does not prove what its output means."""
     if doubt:
         sys.stderr.write(f"note: {doubt}\n")
 
 
 def tell_unverified(model: str, reason: str) -> None:
-    """One line where a network could not be run to check what its graph claims."""
+    """Print one line if a network could not be run to check what its graph claims."""
     sys.stderr.write(f"note: {model} is used by the rules only, not checked by running it: {reason}\n")
 
 
@@ -32,12 +32,12 @@ def tell_unproven(model: str, known: Verification | VerificationPart | None) -> 
 
 
 def nan_object(nan: NanReport) -> dict[str, Any]:
-    """Plain data; ``first`` is [row, column]."""
+    """Return plain data; ``first`` is [row, column]."""
     return {"pixels": nan.pixels, "first": list(nan.first) if nan.first is not None else None}
 
 
 def warn_of_nan(nan: NanReport, result: ResultOutput, image: Path | str) -> None:
-    """One line where scores were not numbers."""
+    """Print one line if scores were not numbers."""
     if nan.first is None:
         return
     kept = f"they are {NAN_STORED_AS}" if result.kind in ("labels", "multilabel") else "they are NaN in the result, too"

@@ -1,4 +1,4 @@
-"""The network that a run was given: a bundle as it is, or an ONNX file that is converted in memory, or was before."""
+"""The network of a run: a bundle as it is, or an ONNX file that is converted in memory, or was before."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from exactile.request.normalization import NormalizationNumbers
 from exactile.request.onnx_models import Fits, OnnxModels, WhenWhole
 
 Deploy = Callable[[str, tuple[int, int], Fits], DeployedModel]
-"""From the dtype of an image's samples and its (height, width) to a model for it: of any size, unless it has obstacles,
-or does better where the size is known. It is asked whether a model for one pass over the image fits.
+"""From the dtype of an image's samples and its (height, width) to a model for it: of any size, unless it has obstacles
+or is better if the size is known. Its argument decides whether a model for one pass over the image fits.
 """
 
 
 def why_not_run_before(plan: str, *, no_verify: bool, fixed: bool = False) -> str:
-    """Why a network is not run to check its claim before it is used; empty where it is.
+    """Return why a network is not run to check its claim before it is used; empty if it is.
 
-    With ``fixed`` statistics, one pass is not that of the network as it was given.
+    With ``fixed`` statistics, one pass is not that of the network as given.
     """
     if plan == "whole" and not fixed:
         return "one pass needs no proof"
@@ -32,7 +32,7 @@ def why_not_run_before(plan: str, *, no_verify: bool, fixed: bool = False) -> st
 
 
 class NormalizationChoice(Protocol):
-    """How samples are normalised, as it was said."""
+    """How samples are normalised, as requested."""
 
     @property
     def given(self) -> Sequence[str]:
@@ -43,17 +43,17 @@ class NormalizationChoice(Protocol):
         """The same in numbers. Raises OptionError."""
 
     def build(self, converter: ModuleType) -> Any:
-        """The converter's ``Normalization``. Raises OptionError where options contradict each other."""
+        """Return the converter's ``Normalization``. Raises OptionError where options contradict each other."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelChoice:
-    """The model and the options that go with it.
+    """The model and its options.
 
-    ``unverified`` says why a network is not run to check its claim before it is used; empty where it is, within
+    ``unverified`` says why a network is not run to check its claim before it is used; empty if it is, within
     ``memory_bytes``. ``whole`` says when a network that takes statistics of the whole image runs in one pass. With
-    ``cache``, what an ONNX file is deployed to is kept for later runs. ``trust_probe``: a network that no rule proves
-    local runs in tiles of the halo that runs of it show, which is not proven.
+    ``cache``, the deployed form of an ONNX file is kept for later runs. ``trust_probe``: a network that no rule
+    proves local runs in tiles with the halo that runs of it show, which is not proven.
     """
 
     path: Path
@@ -72,7 +72,7 @@ class ModelChoice:
 
     @property
     def model_cache(self) -> ModelCache | None:
-        """Where models that were deployed before are looked for. Raises OptionError."""
+        """The cache of deployed models. Raises OptionError."""
         return ModelCache.of_user() if self.cache else None
 
     def load(self) -> Deploy:
@@ -90,7 +90,7 @@ class ModelChoice:
         return lambda _dtype, _size, _fits: model
 
     def of(self, model: DeployedModel) -> Deploy:
-        """For a model that was deployed before. Raises OptionError for what is fixed in it."""
+        """Return a deployed model. Raises OptionError for options that are fixed in it."""
         self._check_fixed(f"the model {self.path}; leave it out, or deploy the model again with it")
         return lambda _dtype, _size, _fits: model
 

@@ -22,12 +22,12 @@ class NormalizationNumbers:
 
     @property
     def numbers(self) -> NormalizationNumbers:
-        """These."""
+        """Return these."""
         return self
 
     @property
     def given(self) -> list[str]:
-        """What was said, by the names of the command line's options."""
+        """The options that were given, by the names of the command line's options."""
         statistics = ["--normalize"] if self.statistics is not None else []
         return [*statistics, *self._fixed]
 
@@ -37,11 +37,11 @@ class NormalizationNumbers:
         return [option for option, given in numbers.items() if given is not None]
 
     def build(self, converter: ModuleType) -> Any:
-        """The converter's ``Normalization``. Raises OptionError where fixed numbers and statistics were both given."""
+        """Return the converter's ``Normalization``. Raises OptionError if both fixed numbers and
+        statistics were given.
+        """
         if self.statistics is not None and self._fixed:
-            raise OptionError(
-                f"{', '.join(self._fixed)}: fixed numbers do not go together with --normalize {self.statistics.kind}"
-            )
+            raise OptionError(f"{', '.join(self._fixed)}: fixed numbers exclude --normalize {self.statistics.kind}")
         return converter.Normalization(
             scale=tuple(self.scale or (1.0,)),
             mean=tuple(self.mean or (0.0,)),

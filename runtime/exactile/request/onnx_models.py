@@ -1,6 +1,6 @@
-"""An ONNX file, deployed in memory for the images that come: the way that suits each is chosen here.
+"""An ONNX file, deployed in memory in the form that suits each image.
 
-What was deployed before is taken as it was kept: then the file is not read, and the converter not imported.
+A stored form is used as it is: then the file is not read, and the converter not imported.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from exactile.request.kept_models import KeptModels
 from exactile.request.meaning import tell_unverified
 
 Fits = Callable[[DeployedModel], bool]
-"""Whether there is a plan for a model within the memory, and nothing speaks against it."""
+"""Whether there is a plan for a model within the memory, and nothing prevents it."""
 
 WhenWhole = Literal["first", "only", "last"]
-"""Of a network that takes statistics of the whole image, one pass over it is the way that is tried first, where it fits
-the memory; the only one; or the last, where passes for statistics are none."""
+"""For a network that takes statistics of the whole image: one pass over it is tried first, if it fits the memory; is
+the only form; or is the last one, if there are no passes for statistics.
+"""
 
 
 class Normalizing(Protocol):
@@ -31,16 +32,16 @@ class Normalizing(Protocol):
 
     @property
     def given(self) -> Sequence[str]:
-        """The options that were used; where there are none, the model's file says it."""
+        """The options that were used; if there are none, the model's file declares it."""
 
     def build(self, converter: ModuleType) -> Any:
-        """The converter's ``Normalization``. Raises OptionError where options contradict each other."""
+        """Return the converter's ``Normalization``. Raises OptionError where options contradict each other."""
 
 
 def when_whole(plan: str, *, tiles: bool, fixed: bool = False) -> WhenWhole:
-    """For the ``plan`` that is asked for; ``tiles``: something else is asked for that only tiles have.
+    """Return it for the requested ``plan``; ``tiles``: another option is given that only tiles have.
 
-    ``fixed``: statistics are given; one pass in which the network finds its own takes none.
+    ``fixed``: statistics are given; one pass in which the network finds its own does not use them.
     """
     if fixed:
         return "last"
@@ -58,10 +59,10 @@ WHOLE, PROBED = "whole", "probed"
 
 @dataclass(slots=True, kw_only=True)
 class OnnxModels:
-    """The ONNX file ``path``; ``wish`` are the options of ``deploy`` beside normalisation and the dtype of samples.
+    """The ONNX file ``path``; ``wish`` are the options of ``deploy`` other than normalisation and the dtype of samples.
 
-    ``unverified`` says why its claim is not checked before it is used; empty where it is. ``kept`` has what was
-    deployed before. ``trust_probe``: a network that no rule proves local runs in tiles by what runs show.
+    ``unverified`` says why its claim is not checked before it is used; empty if it is. ``kept`` holds earlier deployed
+    forms. ``trust_probe``: a network that no rule proves local runs in tiles by what runs show.
     """
 
     path: Path
@@ -84,9 +85,9 @@ class OnnxModels:
     _trusted: Any = None
 
     def read(self) -> None:
-        """Read the file, and run the network where its claim is to be checked; neither where it was deployed before.
+        """Read the file, and run the network if its claim has to be checked; neither if it was deployed before.
 
-        Raises ModelError, and OptionError where options contradict each other.
+        Raises ModelError, and OptionError if options contradict each other.
         """
         self._nature = self.kept.nature()
         if self._nature is None:
@@ -96,7 +97,7 @@ class OnnxModels:
                 self._proof(self._read[0])
 
     def model_for(self, dtype: str, size: tuple[int, int], fits: Fits) -> DeployedModel:
-        """For images of ``dtype`` and ``size``, (height, width)."""
+        """Return the model for images of ``dtype`` and ``size``, (height, width)."""
         if self._nature in (None, LOCAL):
             with suppress(NotTileableError):
                 return self._local(dtype, size)
@@ -105,7 +106,7 @@ class OnnxModels:
         return self._of_global(dtype, size, fits)
 
     def _local(self, dtype: str, size: tuple[int, int]) -> DeployedModel:
-        """Of any size, or of this one where more is known then."""
+        """Return the model for any size, or for this one if it is better."""
         if not self._sized:
             model = self._kept_or_deployed(dtype, None)
             if not model.lacks(size):
@@ -114,7 +115,9 @@ class OnnxModels:
         return self._kept_or_deployed(dtype, size)
 
     def _kept_or_deployed(self, dtype: str, size: tuple[int, int] | None) -> DeployedModel:
-        """A network is used up when it is deployed. Raises NotTileableError, and remembers the network as it was."""
+        """Return the stored or newly deployed model. Deploying consumes the network. Raises NotTileableError, and keeps
+        the network as it was.
+        """
         known = self.kept.model(LOCAL, dtype, size)
         if known is not None:
             return known
@@ -133,7 +136,7 @@ class OnnxModels:
         return model
 
     def _of_global(self, dtype: str, size: tuple[int, int], fits: Fits) -> DeployedModel:
-        """Of a network that is more than local: in one pass, or in passes where these are exact."""
+        """Return the model of a network that is more than local: in one pass, or in passes if these are exact."""
         only = self._nature == OBSTACLES
         if only and self.trust_probe:
             return self._by_probe(dtype)
@@ -167,7 +170,9 @@ class OnnxModels:
         return model
 
     def _in_one_pass(self, dtype: str, size: tuple[int, int]) -> DeployedModel | None:
-        """None where there is no such model, and passes are left. Raises PlanError where they are not."""
+        """Return the model for one pass; None if there is none, and passes are left. Raises PlanError
+        if they are not.
+        """
         only = self._nature == OBSTACLES
         known = self.kept.model(WHOLE, dtype, size)
         if known is not None or (not only and self.kept.refused(WHOLE, dtype, size)):
@@ -184,13 +189,13 @@ class OnnxModels:
         return model
 
     def _wished(self) -> Mapping[str, Any]:
-        """Options of ``deploy``, in the converter's words."""
+        """Return options of ``deploy``, in the converter's words."""
         if self._whole_wish is None:
             self._whole_wish = {"normalization": self._normalization(), **self.wish}
         return self._whole_wish
 
     def _normalization(self) -> Any:
-        """None where the model's file is to say it. Raises OptionError where options contradict each other."""
+        """Return None if the model's file decides. Raises OptionError if options contradict each other."""
         found = self.normalization.build(load_converter())
         return found if self.normalization.given else None
 
@@ -203,13 +208,13 @@ class OnnxModels:
         return self._read.pop() if self._read else self._network()
 
     def _global_network(self) -> Any:
-        """One that is not used up."""
+        """Return a network that is not consumed."""
         if self._global is None:
             self._global = self._taken()
         return self._global
 
     def _keep(self, model: DeployedModel, kind: str, dtype: str, size: tuple[int, int] | None) -> bool:
-        """Unless its claim could not be tried this time."""
+        """Store the model, unless its claim could not be checked this time."""
         untried = self._verdict is not None and self._verdict.untried
         return not untried and self.kept.keep(model, kind, dtype, size)
 
@@ -224,7 +229,7 @@ class OnnxModels:
         return model
 
     def _proof(self, network: Any) -> Any:
-        """What running ``network`` shows, now or when it was run before; None where it is not to be run.
+        """Return the result of running ``network``, now or earlier; None if it is not to be run.
 
         Raises NotTileableError.
         """

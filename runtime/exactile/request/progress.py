@@ -34,12 +34,12 @@ class _Rate(ProgressColumn):
 
 
 def is_watched(console: Console) -> bool:
-    """Whether somebody sees bars move: on a terminal, or in a notebook that has what it takes to draw them."""
+    """Return whether somebody sees bars: on a terminal, or in a notebook with the packages to draw them."""
     return console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)
 
 
 def _bars(name: TextColumn, *, enabled: bool) -> Progress:
-    """Bars on stderr; none where that is no terminal and no notebook."""
+    """Return bars on stderr; none if that is neither a terminal nor a notebook."""
     console = Console(stderr=True)
     return Progress(
         name,
@@ -70,7 +70,7 @@ class Bars:
 
 
 class Bar(Bars):
-    """Knows nothing of tiles but how many pixels of the result are done."""
+    """A bar over the pixels of the result."""
 
     def __init__(self, name: str, *, enabled: bool) -> None:
         super().__init__(_bars(TextColumn(name, markup=False), enabled=enabled))
@@ -82,11 +82,11 @@ class Bar(Bars):
         self._progress.update(self._task, total=height * width)
 
     def reach(self, pixels: int, total: int) -> None:
-        """``pixels`` of ``total`` of the result are done."""
+        """Show ``pixels`` of ``total`` of the result as done."""
         self._progress.update(self._task, completed=pixels, total=total)
 
     def measure(self, pixels: int, total: int) -> None:
-        """The passes before: ``pixels`` of ``total`` were read for statistics of the whole image."""
+        """Show ``pixels`` of ``total`` as read for statistics of the whole image."""
         if self._measuring is None:
             self._measuring = self._progress.add_task("statistics", total=total)
         self._progress.update(self._measuring, completed=pixels)
@@ -99,19 +99,19 @@ class Bar(Bars):
 
 
 class MeasuringBar(Bars):
-    """One bar for all passes over all images that statistics are taken of."""
+    """One bar for all passes over all images for statistics."""
 
     def __init__(self, name: str, *, enabled: bool) -> None:
         super().__init__(_bars(TextColumn(name, markup=False), enabled=enabled))
         self._task = self._progress.add_task("measure", total=None)
 
     def update(self, pixels: int, total: int) -> None:
-        """``pixels`` of ``total`` are done."""
+        """Show ``pixels`` of ``total`` as done."""
         self._progress.update(self._task, completed=pixels, total=total)
 
 
 class ManyBars(Bars):
-    """One bar for all images and one for each that is under way."""
+    """One bar for all images and one for each that is in progress."""
 
     def __init__(self, total: int, *, enabled: bool) -> None:
         super().__init__(_bars(TextColumn("{task.description}", markup=False), enabled=enabled))
@@ -120,7 +120,7 @@ class ManyBars(Bars):
         self._tasks: dict[object, TaskID] = {}
 
     def watcher(self, image: Path | str, read: Callable[[], None]) -> Watcher:
-        """Shows the progress of ``image``."""
+        """Return a watcher that shows the progress of ``image``."""
         task = self._tasks[image] = self._progress.add_task(Path(image).name, total=None)
 
         def planned(plan: Plan) -> None:
@@ -130,7 +130,7 @@ class ManyBars(Bars):
         return Watcher(planned=planned, progress=lambda px: self._progress.update(task, advance=px), read=read)
 
     def done(self, image: Path | str, *, failed: bool) -> None:
-        """``image`` is through."""
+        """Remove the bar of ``image``."""
         task = self._tasks.pop(image, None)
         if task is not None:
             self._progress.remove_task(task)

@@ -1,4 +1,4 @@
-"""What made a result, beside it: ``RESULT.json``, and ``.RESULT.json.pending`` until there is a result."""
+"""Records of what made a result: ``RESULT.json``, and ``.RESULT.json.pending`` until there is a result."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from exactile.sinks.resume.restoration import differences
 
 
 def record_path(target: Path) -> Path:
-    """What was run, beside the result."""
+    """Return the path of the record of a result."""
     return target.with_name(f"{target.name}.json")
 
 
 def pending_path(target: Path) -> Path:
-    """What is being run, until there is a result."""
+    """Return the path of the record while there is no result."""
     return target.with_name(f".{target.name}.json.pending")
 
 
 def write_record(path: Path, record: Mapping[str, Any]) -> None:
-    """Raises SinkError."""
+    """Write the record. Raises SinkError."""
     replace_file(path, (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def check_complete(target: Path, asked: Mapping[str, Any], *, resume: bool) -> None:
-    """There is a complete result: fine where the same run made it and is resumed.
+    """Check a complete result: it is fine if the same run made it and is resumed.
 
     Raises OutputExistsError, ResumeError.
     """

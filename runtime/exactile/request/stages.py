@@ -20,7 +20,7 @@ SPEED_PERIOD_S = 120
 
 
 def stage_bars(console: Console, *, enabled: bool, transient: bool = False) -> Progress:
-    """Bars of named stages: share done and time elapsed. ``transient`` bars vanish at the end."""
+    """Return bars of named stages: share done and time elapsed. ``transient`` bars vanish at the end."""
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -40,7 +40,7 @@ class Stages(Bars):
         self._tasks: dict[str, TaskID] = {}
 
     def update(self, stage: str, done: int, steps: int) -> None:
-        """``done`` of ``steps`` of ``stage`` are done."""
+        """Show ``done`` of ``steps`` of ``stage``."""
         if stage not in self._tasks:
             self._tasks[stage] = self._progress.add_task(stage)
         self._progress.update(self._tasks[stage], completed=done, total=steps)

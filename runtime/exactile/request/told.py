@@ -1,4 +1,4 @@
-"""What a run did, as plain data: what ``--json`` prints, and what lies beside the results of many images."""
+"""What a run did, as plain data: the output of ``--json``, and the records beside the results of many images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def versions() -> dict[str, str]:
-    """Of everything that decides about results; of engines, those that were imported."""
+    """Return the versions of everything that determines results; of engines, those that were imported."""
     import imagecodecs
     import numpy as np
     import tifffile
@@ -35,7 +35,7 @@ def versions() -> dict[str, str]:
 
 
 def summary_object(summary: Summary, *, model: Path | str, image: Path | str, target: Path) -> dict[str, Any]:
-    """The summary as plain data; sizes are [height, width]."""
+    """Return the summary as plain data; sizes are [height, width]."""
     seconds = summary.seconds
     return {
         "model": str(model),
@@ -90,7 +90,7 @@ def summary_object(summary: Summary, *, model: Path | str, image: Path | str, ta
 
 
 def _statistics_object(statistics: FixedStatistics | None) -> dict[str, Any] | None:
-    """Those that were given; None where the result is that of the image's own, or takes none."""
+    """Return the given statistics; None if the result uses the image's own, or none."""
     if statistics is None:
         return None
     return {

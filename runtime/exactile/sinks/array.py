@@ -15,7 +15,7 @@ from exactile.sinks.protocol import ResultSpec, WritePlan
 
 
 class ArraySink:
-    """Keeps the whole result in memory; ``result`` is there after ``finish``. One thread at a time."""
+    """Keeps the whole result in memory; ``result`` is available after ``finish``. One thread at a time."""
 
     def __init__(self) -> None:
         self._spec: ResultSpec | None = None
@@ -31,13 +31,13 @@ class ArraySink:
         return self._result
 
     def buffer_bytes(self, spec: ResultSpec, plan: WritePlan) -> int:  # noqa: ARG002 -- the seam's signature
-        """The whole result."""
+        """Return the bytes of the whole result."""
         return spec.height * spec.width * pixel_bytes(spec)
 
     def begin(self, spec: ResultSpec) -> None:
         """Allocate the result. Raises SinkError if there is not enough memory for it."""
         if self._spec is not None:
-            raise SinkError("this sink was begun before: use a new one for every run")
+            raise SinkError("this sink was used before: use a new one for every run")
         check_spec(spec)
         try:
             self._pixels = np.empty(spec.shape, spec.dtype)

@@ -13,23 +13,25 @@ from exactile.sinks.protocol import ResultSpec
 
 
 def check_spec(spec: ResultSpec) -> None:
-    """Raises SinkError for a result without pixels."""
+    """Raise SinkError for a result without pixels."""
     if min(spec.height, spec.width) < 1 or spec.channels < 0:
         raise SinkError(f"a result of shape {spec.shape} has no pixels to write")
 
 
 def plane_count(spec: ResultSpec) -> int:
-    """(H, W) is one plane, (C, H, W) is C."""
+    """Return the number of planes: (H, W) is one, (C, H, W) is C."""
     return spec.channels or 1
 
 
 def pixel_bytes(spec: ResultSpec) -> int:
-    """Bytes of one pixel with all its channels."""
+    """Return the bytes of one pixel with all its channels."""
     return plane_count(spec) * np.dtype(spec.dtype).itemsize
 
 
 def as_planes(spec: ResultSpec, box: Box, block: NDArray[Any]) -> NDArray[Any]:
-    """``block`` as (C, H, W), C = 1 for labels; a view. Raises SinkError if it does not fit ``box`` or ``spec``."""
+    """Return ``block`` as (C, H, W), C = 1 for labels; a view. Raises SinkError if it does not fit
+    ``box`` or ``spec``.
+    """
     wanted = (spec.channels, *box.shape) if spec.channels else box.shape
     if block.shape != wanted or block.dtype != np.dtype(spec.dtype):
         raise SinkError(

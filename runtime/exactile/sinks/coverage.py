@@ -1,4 +1,4 @@
-"""The account of which pixels were written: every one, and none twice."""
+"""Keep account of the pixels that were written: every one, and none twice."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Coverage:
         self._missing_px -= box.area
 
     def check_complete(self) -> None:
-        """Raises SinkError if a pixel was never written."""
+        """Raise SinkError if a pixel was never written."""
         if not self._missing_px:
             return
         index = next(i for i in range(self._grid.count) if i not in self._full)

@@ -1,4 +1,4 @@
-"""What the operating system says when a file cannot be written, as SinkErrors that say what to do."""
+"""Turn errors of the operating system on writing into SinkErrors with a remedy."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _REMEDIES = {
 
 @contextmanager
 def os_errors_as_sink_errors(path: Path) -> Iterator[None]:
-    """Raise SinkError naming ``path`` in place of any OSError."""
+    """Raise SinkError naming ``path`` instead of any OSError."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""A sink for results that go nowhere."""
+"""A sink that discards results."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from exactile.sinks.protocol import ResultSpec, WritePlan
 
 
 class NoSink:
-    """Stands for a sink where results are only returned, or merged."""
+    """A sink for results that are only returned, or merged."""
 
     def buffer_bytes(self, spec: ResultSpec, plan: WritePlan) -> int:  # noqa: ARG002 -- the seam's signature
-        """Holds nothing."""
+        """Return 0: it holds nothing."""
         return 0
 
     def begin(self, spec: ResultSpec) -> None:
         """Nothing to begin."""
 
     def write(self, box: Box, block: NDArray[Any]) -> None:
-        """Nothing is kept."""
+        """Discard the block."""
 
     def finish(self) -> None:
         """Nothing to finish."""

@@ -26,7 +26,7 @@ class NpySink(FileSink[PartFile]):
     _plane_bytes = 0
 
     def buffer_bytes(self, spec: ResultSpec, plan: WritePlan) -> int:
-        """One contiguous copy of one plane of the largest box."""
+        """Return the bytes of one contiguous copy of one plane of the largest box."""
         rows = max((span.length for span in plan.rows), default=0)
         columns = max((span.length for span in plan.columns), default=0)
         return rows * columns * pixel_bytes(spec) // plane_count(spec)
@@ -55,7 +55,7 @@ class NpySink(FileSink[PartFile]):
 
 
 def npy_header(spec: ResultSpec) -> bytes:
-    """The header of format version 1.0, padded so that the pixels start at a multiple of 64 bytes."""
+    """Return the header of format version 1.0, padded so that the pixels start at a multiple of 64 bytes."""
     stream = io.BytesIO()
     description = np.lib.format.dtype_to_descr(np.dtype(spec.dtype))
     np.lib.format.write_array_header_1_0(stream, {"descr": description, "fortran_order": False, "shape": spec.shape})

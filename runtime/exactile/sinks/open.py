@@ -1,4 +1,4 @@
-"""From the name of an output to the sink that writes it."""
+"""Open the sink for the name of an output."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from exactile.sinks.tiff.sink import TiffSink
 from exactile.sinks.tiles.codec import DEFAULT_COMPRESSION
 from exactile.sinks.zarr.sink import ZarrSink, zarr_target
 
-_TIFF_SUFFIXES = (".tif", ".tiff")  # .ome.tif and .ome.tiff end so, too
+_TIFF_SUFFIXES = (".tif", ".tiff")  # .ome.tif and .ome.tiff end like this
 _NPY_SUFFIX = ".npy"
 _DICOM_SUFFIX = ".dcm"
 
@@ -28,7 +28,7 @@ def open_sink(
     resumable: bool = False,
     label: str | None = None,
 ) -> Sink:
-    """A sink for ``path`` by its suffix; touches no file.
+    """Return a sink for ``path`` by its suffix; touches no file.
 
     ``compression``, ``tile``, ``pyramid`` and ``resumable`` are TiffSink's and ZarrSink's, ``label`` the latter's; a
     .npy file and a DICOM Segmentation (.dcm) are never resumable.
@@ -42,7 +42,7 @@ def open_sink(
         )  # fmt: skip
     _check_suffix(target)
     if label is not None:
-        raise OptionError(f"{target}: only a .zarr folder has labels with names. What to do: leave --label-name away")
+        raise OptionError(f"{target}: only a .zarr folder has labels with names. What to do: omit --label-name")
     if target.suffix.lower() == _DICOM_SUFFIX:
         return _dicom_sink(target, overwrite=overwrite, chosen=(compression, tile, pyramid))
     if target.suffix.lower() != _NPY_SUFFIX:
@@ -53,7 +53,7 @@ def open_sink(
     if compression is not None or tile is not None or pyramid:
         raise OptionError(
             f"{target}: a {_NPY_SUFFIX} file has neither compression nor tiles nor a pyramid. "
-            "What to do: leave these options away, or write a .tif file"
+            "What to do: omit these options, or write a .tif file"
         )
     return NpySink(target, overwrite=overwrite)
 
@@ -63,21 +63,21 @@ def _dicom_sink(target: Path, *, overwrite: bool, chosen: tuple[object, ...]) ->
 
     if any(chosen):
         raise OptionError(
-            f"{target}: a DICOM Segmentation has tiles of 512, RLE frames and no pyramid. What to do: leave "
-            "--compression and --pyramid away, or write .ome.tif"
+            f"{target}: a DICOM Segmentation has tiles of 512, RLE frames and no pyramid. What to do: omit "
+            f"--compression and --pyramid, or write .ome.tif"
         )
     return DicomSegmentationSink(target, overwrite=overwrite)
 
 
 def check_target(path: str | PathLike[str], *, overwrite: bool = False) -> None:
-    """Return if a sink could start writing ``path`` now; to be called before any long work.
+    """Check that a sink could start writing ``path`` now; call this before any long work.
 
-    Raises OptionError for its suffix, OutputExistsError if it exists and ``overwrite`` is false, and SinkError
-    if its folder does not exist or cannot be written.
+    Raises OptionError for its suffix, OutputExistsError if it exists and ``overwrite`` is false, and SinkError if its
+    folder does not exist or cannot be written.
     """
     target = Path(path)
     if zarr_target(target):
-        return  # a container may hold other labels; what is in it is looked at when the sink begins
+        return  # a container may hold other labels; its content is checked when the sink begins
     _check_suffix(target)
     check_writable(target, overwrite=overwrite)
 
@@ -85,6 +85,6 @@ def check_target(path: str | PathLike[str], *, overwrite: bool = False) -> None:
 def _check_suffix(path: Path) -> None:
     if path.suffix.lower() not in (*_TIFF_SUFFIXES, _NPY_SUFFIX, _DICOM_SUFFIX):
         raise OptionError(
-            f"the name of the output {path} does not say its format. "
+            f"the name of the output {path} has no known suffix. "
             "What to do: end it with .tif, .tiff, .ome.tif, .ome.tiff, .zarr, .npy or .dcm"
         )

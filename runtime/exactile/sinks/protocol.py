@@ -1,4 +1,4 @@
-"""The seam between the pipeline and wherever results go."""
+"""The protocol between the pipeline and the destination of results."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from exactile.georeference import Georeference
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultSpec:
-    """The whole result: ``(height, width)`` when ``channels`` is 0, else ``(channels, height, width)``.
+    """The whole result: ``(height, width)`` if ``channels`` is 0, else ``(channels, height, width)``.
 
-    ``pixel_size_um`` is the height and width of one of its pixels in micrometres, ``labels`` what labels
-    mean, where they are known; ``georeference`` where it lies on the ground. ``orientation`` is TIFF's tag: how viewers
-    are to turn it. ``instances`` are the DICOM files of the slide that it was made of, ``model`` is what made it.
+    ``pixel_size_um`` is the height and width of one of its pixels in micrometres, ``labels`` the meaning of labels, if
+    they are known; ``georeference`` its position on the ground. ``orientation`` is TIFF's tag: how viewers turn it.
+    ``instances`` are the DICOM files of the slide that it was made from, ``model`` is what made it.
     """
 
     height: int
@@ -51,7 +51,7 @@ class Sink(Protocol):
     """Takes disjoint boxes in any order. The result appears under its name only in ``finish``."""
 
     def buffer_bytes(self, spec: ResultSpec, plan: WritePlan) -> int:
-        """The most bytes of memory that this sink will hold for ``plan``."""
+        """Return the most bytes of memory that this sink will hold for ``plan``."""
 
     def begin(self, spec: ResultSpec) -> None:
         """Check that the output may be written, and start it."""
@@ -68,10 +68,10 @@ class Sink(Protocol):
 
 @runtime_checkable
 class SavingSink(Protocol):
-    """A sink that can do with less memory than it would like."""
+    """A sink that can work with less memory than it prefers."""
 
     def spare_bytes(self, spec: ResultSpec) -> int:
-        """Of ``buffer_bytes``, what it can do without, whatever the plan."""
+        """Return the part of ``buffer_bytes`` that it can do without, for any plan."""
 
     def save(self, spec: ResultSpec, saved_bytes: int) -> None:
         """Use so many bytes less, at most ``spare_bytes``. To be called before ``begin``."""
@@ -86,23 +86,22 @@ class StoredSink(Protocol):
 
 @runtime_checkable
 class ResumableSink(Sink, Protocol):
-    """A sink that keeps what is done when a run ends early, for a later run to go on."""
+    """A sink that keeps the finished part of an interrupted run, for a later run to resume."""
 
     def unfinished(self) -> Mapping[str, Any] | None:
-        """What an earlier run that did not finish was (``describe``, or what it had found before its result).
+        """Return the description of an unfinished earlier run (``describe``, or what it had found before its result).
 
-        None where nothing of one is left.
-        Raises SinkError while another run is writing this output.
+        None if nothing of one is left. Raises SinkError while another run is writing this output.
         """
 
     def describe(self, run: Mapping[str, Any], *, resume: bool) -> None:
-        """To be called before ``begin``: what is run, as plain data, and whether an unfinished run is resumed.
+        """Set what is run, as plain data, and whether an unfinished run is resumed. Call this before ``begin``.
 
-        ``begin`` then raises ResumeError where the unfinished run was another one.
+        ``begin`` then raises ResumeError if the unfinished run was another one.
         """
 
     def is_done(self, box: Box) -> bool:
-        """Whether ``box`` was written by the earlier run and need not be written again."""
+        """Return whether ``box`` was written by the earlier run and need not be written again."""
 
     @property
     def keeps(self) -> bool:
@@ -111,21 +110,22 @@ class ResumableSink(Sink, Protocol):
 
 @runtime_checkable
 class FindingsSink(Protocol):
-    """A sink that also keeps what a run finds out before the first box of its result, for a later run to go on."""
+    """A sink that also keeps what a run finds before the first box of its result, for a later run to resume."""
 
     def reserve(self, *, resume: bool) -> None:
-        """Take the place of the output, before anything is found; what an earlier run left is removed, unless resumed.
+        """Reserve the place of the output, before anything is found; remains of an earlier run are removed, unless
+        resumed.
 
-        Raises SinkError while another run writes it, OutputExistsError where an unfinished run is neither to be gone on
-        with nor to be overwritten.
+        Raises SinkError while another run writes it, OutputExistsError if an unfinished run is neither to be resumed
+        nor to be overwritten.
         """
 
     def keep_found(self, found: Mapping[str, Any]) -> None:
-        """Keep ``found``, plain data, in place of what was kept before; ``unfinished`` gives it to a later run.
+        """Store ``found``, plain data, instead of what was stored before; ``unfinished`` returns it to a later run.
 
         Raises SinkError.
         """
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is to be said of what an earlier run left."""
+        """Notes on what an earlier run left."""

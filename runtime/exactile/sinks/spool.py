@@ -1,4 +1,4 @@
-"""Results of an image whose height nobody knows yet: kept on disk, and handed to the sink once it is known."""
+"""Results of an image of unknown height: kept on disk, and written to the sink once the height is known."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ Array = NDArray[Any]
 class SpoolingSink:
     """Takes full-width rows in order, top to bottom, and writes them to ``sink`` in ``finish``.
 
-    Meanwhile they lie, uncompressed, in a file without a name beside the output (in the system's folder for temporary
-    files where the sink has no path): it is gone as soon as it is closed, whatever happens.
+    Until then they are stored, uncompressed, in an unnamed file beside the output (in the temporary folder if the sink
+    has no path): it is gone as soon as it is closed, whatever happens.
     """
 
     def __init__(self, sink: Sink) -> None:
@@ -35,13 +35,13 @@ class SpoolingSink:
         self._pieces: list[int] = []
 
     def buffer_bytes(self, spec: ResultSpec, plan: WritePlan) -> int:
-        """What the sink holds, and one piece on its way back."""
+        """Return the bytes that the sink holds, and one piece that is read back."""
         rows = max((span.length for span in plan.rows), default=0)
         piece = rows * spec.width * max(1, spec.channels) * np.dtype(spec.dtype).itemsize
         return self._sink.buffer_bytes(spec, plan) + piece
 
     def begin(self, spec: ResultSpec) -> None:
-        """Start; the height in ``spec`` does not count. Raises SinkError."""
+        """Start; the height in ``spec`` is ignored. Raises SinkError."""
         self._spec = spec
         with os_errors_as_sink_errors(self._folder):
             self._spool = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 -- lives until finish or abort
@@ -55,7 +55,7 @@ class SpoolingSink:
         self._pieces.append(box.y.length)
 
     def finish(self) -> None:
-        """Now the height is known: write everything to the sink, and complete it."""
+        """Write everything to the sink, now that the height is known, and complete it."""
         if self._spool is None or self._spec is None:
             raise SinkError("the sink was not begun")
         spec = replace(self._spec, height=sum(self._pieces))

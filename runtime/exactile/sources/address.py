@@ -10,9 +10,9 @@ _ADDRESS = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+):/+(.*)", re.DOTALL)
 
 
 def as_address(image: str | os.PathLike[str]) -> str | None:
-    """``image`` as the address that it is, or None when it is a path.
+    """Return ``image`` if it is an address, or None if it is a path.
 
-    An address that went through ``pathlib`` and lost a slash there is one, too.
+    An address that went through ``pathlib`` and lost a slash there is also one.
     """
     text = os.fspath(image)
     match = _ADDRESS.fullmatch(text)
@@ -23,5 +23,5 @@ def as_address(image: str | os.PathLike[str]) -> str | None:
 
 
 def shown_name(image: str | os.PathLike[str]) -> str:
-    """What messages call an image: its address, or its path as it was given."""
+    """Return the name of an image for messages: its address, or its path as given."""
     return as_address(image) or os.fspath(image)

@@ -1,4 +1,4 @@
-"""An alpha channel that the network does not take is left out, where the file says that it is one."""
+"""Leave out an alpha channel that the network does not take, if the file marks it as one."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class LeavesOutAlpha(Protocol):
     def metadata(self) -> ImageMetadata: ...
 
     def leave_out_alpha(self) -> None:
-        """Deliver the other channels only from now on: ``channels``, ``identity`` and ``metadata`` change."""
+        """Deliver only the other channels from now on: ``channels``, ``identity`` and ``metadata`` change."""
 
 
 def leave_out_alpha(source: Source, wanted_channels: int) -> None:
-    """Leave the alpha channel of ``source`` out, where the other channels are as many as are wanted.
+    """Leave out the alpha channel of ``source``, if the number of other channels is the wanted one.
 
-    Channels that were chosen by the caller stay as they are: sources then have no ``metadata.alpha`` to leave out.
+    Channels that the caller chose stay as they are: sources then have no ``metadata.alpha`` to leave out.
     """
     if not isinstance(source, LeavesOutAlpha):
         return

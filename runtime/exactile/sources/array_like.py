@@ -19,19 +19,19 @@ _DIMENSIONS = {
     "c": "C", "channel": "C", "channels": "C", "band": "C", "bands": "C", "s": "C", "sample": "C", "samples": "C",
     "z": "Z", "depth": "Z", "t": "T", "time": "T",
 }  # fmt: skip
-"""What the dimensions of a DataArray are commonly called, in any case."""
+"""Common names of the dimensions of a DataArray, in any case."""
 
 
 def open_array(
     image: object, choice: ImageChoice, *, channels: Sequence[int] | None = None, workers: int | None = None
 ) -> Source:
-    """A source of ``image``: uint8, uint16 or float32 samples.
+    """Return a source of ``image``: uint8, uint16 or float32 samples.
 
     Arrays of numpy and whatever has ``__array__`` or ``__array_interface__`` (PyTorch tensors on a CPU, Pillow images)
-    are borrowed; Zarr arrays and groups and dask arrays are read chunk by chunk. The axes of a DataArray are known by
+    are borrowed; Zarr arrays and groups and dask arrays are read chunk by chunk. The axes of a DataArray are known from
     the names of its dimensions.
 
-    Raises SourceError for what is no array, OptionError and ChannelError as ``open_source`` does.
+    Raises SourceError for what is not an array, OptionError and ChannelError as ``open_source`` does.
     """
     library = type(image).__module__.partition(".")[0]
     if library == "xarray":
@@ -57,13 +57,13 @@ def _as_numpy(image: object) -> np.ndarray[Any, np.dtype[Any]]:
         )
     try:
         return np.asarray(image)
-    # Other libraries raise errors of their own, for arrays on a GPU above all.
+    # Other libraries raise their own errors, above all for arrays on a GPU.
     except Exception as error:
         raise SourceError(f"an image of type {type(image).__name__} cannot become a numpy array: {error}") from error
 
 
 def _data_of(image: Any, choice: ImageChoice) -> tuple[Any, ImageChoice]:
-    """The array of a DataArray as YX, YXC or CYX, and the choice that is left once its planes were chosen."""
+    """Return the array of a DataArray as YX, YXC or CYX, and the remaining choice once its planes were chosen."""
     dims = getattr(image, "dims", None)
     if not hasattr(image, "isel") or not hasattr(image, "data") or not isinstance(dims, tuple):
         raise SourceError(

@@ -1,4 +1,4 @@
-"""What the axes of an array mean."""
+"""The meaning of an array's axes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ AXIS_ORDERS = ("YX", "YXC", "CYX")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AxisOrder:
-    """An array's shape, told apart: ``planar`` when whole channel planes follow each other (CYX)."""
+    """The axes of an array's shape; ``planar`` if whole channel planes follow each other (CYX)."""
 
     height: int
     width: int
@@ -20,7 +20,7 @@ class AxisOrder:
 
 
 def check_axes(axes: str | None) -> None:
-    """Raise OptionError when ``axes`` is none of AXIS_ORDERS."""
+    """Raise OptionError if ``axes`` is not one of AXIS_ORDERS."""
     if axes is not None and axes not in AXIS_ORDERS:
         raise OptionError(f"axes {axes!r} are not known; use one of {', '.join(AXIS_ORDERS)}")
 
@@ -28,7 +28,7 @@ def check_axes(axes: str | None) -> None:
 def order_axes(shape: tuple[int, ...], axes: str | None, name: str) -> AxisOrder:
     """Read ``shape`` as ``axes`` (default: YX for two axes, YXC for three).
 
-    Raises OptionError for unknown axes, SourceError when they do not fit the shape or no pixel is there.
+    Raises OptionError for unknown axes, SourceError if they do not fit the shape or there is no pixel.
     """
     check_axes(axes)
     if axes is None:

@@ -1,4 +1,4 @@
-"""Which of an image's channels are wanted, and how they get from stored samples to the caller's array."""
+"""Choose channels of an image, and copy them from stored samples to the caller's array."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from exactile.sources.sample_types import convert_samples
 
 
 def choose_channels(wanted: Sequence[int] | None, available: int, name: str) -> tuple[int, ...]:
-    """Channel numbers in the order wanted (any order, repeats allowed); all of them for ``None``.
+    """Return channel numbers in the order wanted (any order, repeats allowed); all of them for ``None``.
 
     Raises ChannelError for an empty choice or a channel that the image does not have.
     """
@@ -27,13 +27,13 @@ def choose_channels(wanted: Sequence[int] | None, available: int, name: str) -> 
     missing = [channel for channel in chosen if not 0 <= channel < available]
     if missing:
         raise ChannelError(
-            f"{name}: channel {missing[0]} was asked for, but the image has {available}, numbered 0 to {available - 1}"
+            f"{name}: channel {missing[0]} was requested, but the image has {available}, numbered 0 to {available - 1}"
         )
     return chosen
 
 
 def _progression(numbers: Sequence[int]) -> slice | None:
-    """The slice that takes exactly ``numbers``, or None when no slice does."""
+    """Return the slice that takes exactly ``numbers``, or None when no slice does."""
     step = numbers[1] - numbers[0] if len(numbers) > 1 else 1
     if step == 0 or any(b - a != step for a, b in pairwise(numbers)):
         return None
@@ -50,14 +50,14 @@ class ChannelCopy:
 
     @cached_property
     def _slices(self) -> tuple[slice, slice] | None:
-        """Slices that take all samples to all targets at once, where there are such."""
+        """Slices that take all samples to all targets at once, if there are any."""
         samples, targets = _progression(self.samples), _progression(self.targets)
         return None if samples is None or targets is None else (samples, targets)
 
     def copy(self, stored: NDArray[Any], out: NDArray[Any]) -> None:
         """Copy ``stored`` (H, W, samples) to ``out`` (H, W, channels), converting type and byte order.
 
-        Raises InexactSampleError for a value that ``out`` does not hold.
+        Raises InexactSampleError for a value that ``out`` cannot hold.
         """
         if self._slices is not None:
             samples, targets = self._slices

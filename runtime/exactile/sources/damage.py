@@ -1,4 +1,4 @@
-"""Chunks that could not be decoded and were filled instead: where they lie, and what their results are worth."""
+"""Chunks that could not be decoded and were filled instead: their areas, and the results that they influence."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class ReportsDamage(Protocol):
 
 
 class CorruptFilling:
-    """What to do about a chunk that cannot be decoded, and the chunks it was done to. For several threads.
+    """What to do with a chunk that cannot be decoded, and the chunks that were filled. For several threads.
 
-    ``value`` is what every sample of such a chunk becomes (default 0). Raises OptionError for another ``on_corrupt``,
-    and for a ``value`` that samples of ``dtype`` cannot have or that nothing is filled with.
+    ``value`` is the value of every sample of such a chunk (default 0). Raises OptionError for another ``on_corrupt``,
+    and for a ``value`` that samples of ``dtype`` cannot have or that is not used.
     """
 
     def __init__(self, on_corrupt: OnCorrupt, value: float | None, dtype: np.dtype[Any]) -> None:
@@ -52,12 +52,12 @@ class CorruptFilling:
         self._lock = threading.Lock()
 
     def note(self, key: tuple[int, int, int], box: Box, reason: str) -> None:
-        """The chunk ``key`` (plane, row, column), which covers ``box``, was filled."""
+        """Note that the chunk ``key`` (plane, row, column), which covers ``box``, was filled."""
         with self._lock:
             self._areas[key] = DamagedArea(box=box, reason=reason)
 
     def knows(self, key: tuple[int, int, int]) -> bool:
-        """Whether the chunk was filled before, so that it need not be tried again."""
+        """Return whether the chunk was filled before, so that it need not be tried again."""
         return key in self._areas
 
     @property
@@ -67,7 +67,7 @@ class CorruptFilling:
 
 
 def _sample(value: float, dtype: np.dtype[Any]) -> float:
-    """``value`` if a sample of ``dtype`` can be it."""
+    """Return ``value`` if a sample of ``dtype`` can have it."""
     if dtype.kind == "f":
         if math.isfinite(value):
             return value
@@ -81,14 +81,14 @@ def _sample(value: float, dtype: np.dtype[Any]) -> float:
 
 
 NOTHING_FILLED = CorruptFilling("fail", None, np.dtype(np.uint8))
-"""For sources whose damaged chunks are errors always."""
+"""For sources whose damaged chunks are always errors."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DamageReport:
     """What a run filled: ``boxes`` in image pixels, merged, together ``pixels``; ``reasons``, each once.
 
-    ``affected``: boxes of the result outside which it is that of an undamaged image; they may overlap.
+    ``affected``: boxes of the result; outside them it equals that of an undamaged image. They may overlap.
     """
 
     boxes: tuple[Box, ...] = ()
@@ -101,9 +101,9 @@ NO_DAMAGE = DamageReport()
 
 
 def report_damage(source: object, geometry: Geometry, result_shape: tuple[int, int], *, whole: bool) -> DamageReport:
-    """What ``source`` filled, and which part of a result (H', W') that may have changed.
+    """Return what ``source`` filled, and the part of a result (H', W') that it may have changed.
 
-    ``whole``: every pixel of the result depends on every pixel of the image, by its statistics.
+    ``whole``: every pixel of the result depends on every pixel of the image, through its statistics.
     """
     areas = source.damaged if isinstance(source, ReportsDamage) else ()
     if not areas:
@@ -120,14 +120,14 @@ def report_damage(source: object, geometry: Geometry, result_shape: tuple[int, i
 
 
 def merge_boxes(boxes: Iterable[Box]) -> tuple[Box, ...]:
-    """The same pixels in fewer boxes. ``boxes`` are equal or apart, as the chunks of a grid are."""
+    """Return the same pixels in fewer boxes. ``boxes`` are equal or disjoint, as the chunks of a grid are."""
     rows = _joined(sorted(set(boxes), key=lambda box: (box.y, box.x)), along_x=True)
     columns = _joined(sorted(rows, key=lambda box: (box.x, box.y)), along_x=False)
     return tuple(sorted(columns, key=lambda box: (box.y, box.x)))
 
 
 def _joined(boxes: list[Box], *, along_x: bool) -> list[Box]:
-    """Neighbours in the list that touch along one axis, and have the same span on the other, become one box."""
+    """Join neighbours in the list that touch along one axis, and have the same span on the other."""
     found: list[Box] = []
     for box in boxes:
         last = found[-1] if found else None
@@ -141,7 +141,7 @@ def _joined(boxes: list[Box], *, along_x: bool) -> list[Box]:
 
 
 def _affected(box: Box, geometry: Geometry) -> Box:
-    """Result pixels that depend on ``box``, in whole steps of the stride."""
+    """Return result pixels that depend on ``box``, in whole steps of the stride."""
     return Box(_affected_span(box.y, geometry.y), _affected_span(box.x, geometry.x))
 
 

@@ -1,4 +1,4 @@
-"""Pixels from a dask array: each chunk computed when it is first needed, in one thread of a pool."""
+"""Pixels from a dask array: each chunk is computed when it is first needed, in one thread of a pool."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ class DaskSource(ChunkedSource):
         self._reader = DecodedChunkReader(access)
 
     def _check_open(self) -> None:
-        """There is nothing to be closed but threads."""
+        """Do nothing: only threads are closed."""
 
     def identity(self) -> Identity:
-        """By the name that dask gives to an array: another for other pixels, where it can tell."""
+        """Return the identity, with dask's name of the array, which changes with its pixels as far as dask knows."""
         return image_identity("dask", self, self._choice, self._chosen) | {"name": self._token}
 
     def close(self) -> None:
@@ -64,7 +64,7 @@ class DaskSource(ChunkedSource):
 
 
 class _Computed:
-    """What a chunk reader needs of an array; chunks of different sizes are taken as a grid of the largest."""
+    """Chunk access for an array; chunks of different sizes are treated as a grid of the largest."""
 
     def __init__(self, array: Any) -> None:
         self._array = array

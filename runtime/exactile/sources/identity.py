@@ -1,4 +1,4 @@
-"""What an image is known by, so that a change between two runs is noticed without reading all of it."""
+"""Identify an image, so that a change between two runs is noticed without reading all of it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SAMPLED_BYTES = 1 << 20
 
 
 def image_identity(kind: str, source: Source, choice: ImageChoice, channels: Sequence[int]) -> Identity:
-    """The choice that was made of an image, its shape (H x W x C) and sample type."""
+    """Return the choice that was made of an image, its shape (H x W x C) and sample type."""
     identity: Identity = {
         "kind": kind,
         "level": choice.level,
@@ -43,7 +43,9 @@ def image_identity(kind: str, source: Source, choice: ImageChoice, channels: Seq
 
 
 def file_identity(file: PositionalFile) -> Identity:
-    """Size, time of the last change and the SHA-256 of both ends. Raises SourceError when the file cannot be read."""
+    """Return size, time of the last change and the SHA-256 of both ends. Raises SourceError if the file
+    cannot be read.
+    """
     file.check_open()
     size_bytes = os.fstat(file.stream.fileno()).st_size
     length = min(ENDS_BYTES, size_bytes)
@@ -59,7 +61,7 @@ def file_identity(file: PositionalFile) -> Identity:
 
 
 def array_identity(array: NDArray[Any]) -> Identity:
-    """The SHA-256 of shape, sample type and at most SAMPLED_BYTES of samples."""
+    """Return the SHA-256 of shape, sample type and at most SAMPLED_BYTES of samples."""
     count = min(array.size, SAMPLED_BYTES // array.itemsize)
     places = np.unravel_index(np.linspace(0, array.size - 1, count).astype(np.int64), array.shape)
     digest = hashlib.sha256(f"{array.shape} {array.dtype.str}".encode())
@@ -68,5 +70,5 @@ def array_identity(array: NDArray[Any]) -> Identity:
 
 
 def document_hash(document: object) -> str:
-    """The SHA-256 of a JSON document, whatever the order of its keys."""
+    """Return the SHA-256 of a JSON document, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(document, sort_keys=True, default=str).encode()).hexdigest()

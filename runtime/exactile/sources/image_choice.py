@@ -1,4 +1,4 @@
-"""Which of the images that a file holds is wanted."""
+"""Choose one of the images of a file."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ class ImageChoice:
 
 
 def check_number(number: int, count: int, kind: str, name: str, holder: str = "file") -> int:
-    """``number`` itself. Raises OptionError when it is not one of ``count`` things, SourceError when there are none."""
+    """Return ``number``. Raises OptionError if it is not one of ``count`` things, SourceError if there are none."""
     if count == 0:
         raise SourceError(f"{name}: holds no image")
     if not 0 <= number < count:
         raise OptionError(
-            f"{name}: {kind} {number} was asked for, but the {holder} has {count}, numbered 0 to {count - 1}"
+            f"{name}: {kind} {number} was requested, but the {holder} has {count}, numbered 0 to {count - 1}"
         )
     return number
 
@@ -54,7 +54,7 @@ def check_no_page(choice: ImageChoice, name: str) -> None:
     """Raise OptionError when ``choice`` wants a page of what has none."""
     if choice.page is not None:
         raise OptionError(
-            f"{name}: page {choice.page} (--page) was asked for, but only TIFF files have pages; leave it out"
+            f"{name}: page {choice.page} (--page) was requested, but only TIFF files have pages; leave it out"
         )
 
 
@@ -63,10 +63,10 @@ def check_single_image(choice: ImageChoice, name: str) -> None:
     check_no_page(choice, name)
     if choice.level:
         raise OptionError(
-            f"{name}: level {choice.level} was asked for, but only pyramids (TIFF, OME-Zarr, slides) have levels"
+            f"{name}: level {choice.level} was requested, but only pyramids (TIFF, OME-Zarr, slides) have levels"
         )
     if choice.mpp is not None:
-        raise OptionError(f"{name}: {choice.mpp} microns per pixel were asked for, but its pixel size is not known")
+        raise OptionError(f"{name}: {choice.mpp} microns per pixel were requested, but its pixel size is not known")
     check_number(choice.series, 1, "series", name, "image")
     choose_positions("YX", (1, 1), choice, name)
 
@@ -74,10 +74,10 @@ def check_single_image(choice: ImageChoice, name: str) -> None:
 def choose_positions(
     axes: str, shape: Sequence[int], choice: ImageChoice, name: str, *, remedies: Sequence[str] = ()
 ) -> list[int]:
-    """The position along every axis of ``axes`` (one letter each), 0 along Y, X, C and S.
+    """Return the position along every axis of ``axes`` (one letter each), 0 along Y, X, C and S.
 
     Raises SourceError where an axis is longer than 1 and nothing was chosen along it (``remedies`` end the message),
-    OptionError for a position that is not there.
+    OptionError for a position that does not exist.
     """
     wanted = {"Z": choice.z, "T": choice.t}
     for letter, position in wanted.items():
@@ -98,6 +98,6 @@ def choose_positions(
         ways += remedies
         raise SourceError(
             f"{name}: holds {axes} of {tuple(shape)}, which is more than one image with channels;"
-            f" {', or '.join(ways) or 'store the planes as images of their own'}"
+            f" {', or '.join(ways) or 'store the planes as separate images'}"
         )
     return [wanted.get(letter) or 0 for letter in axes]

@@ -1,4 +1,4 @@
-"""A look at the markers of a JPEG stream, to find out before decoding whether it can be what it should be."""
+"""Check the markers of a JPEG stream before decoding."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}
 def check_jpeg(data: bytes, most_samples: int) -> None:
     """Raise DamagedDataError for a stream without an end, or one that would decode to more than ``most_samples``.
 
-    The decoder fills what is missing at the end of a stream with grey and does not say so, and it believes any size.
+    The decoder silently fills what is missing at the end of a stream with grey, and it trusts any size.
     """
     if _END_OF_IMAGE not in data[-64:] and _END_OF_IMAGE not in data:
         raise DamagedDataError("the JPEG stream has no end")
@@ -26,7 +26,7 @@ def check_jpeg(data: bytes, most_samples: int) -> None:
 
 
 def _frame_size(data: bytes) -> tuple[int, int, int]:
-    """Height, width and components from the frame header."""
+    """Return height, width and components from the frame header."""
     position = 0
     try:
         while True:

@@ -1,4 +1,4 @@
-"""From what a user names, files and folders, to a list of images."""
+"""Expand the files and folders that a user names to a list of images."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ from exactile.sources.slide.vendor import SLIDE_SUFFIXES
 from exactile.sources.zarr.store import is_zarr
 
 LISTED_SUFFIXES = (".tif", ".tiff", ".btf", ".svs", ".czi", ".npy", ".nd2", ".lif", *PICTURE_SUFFIXES, *SLIDE_SUFFIXES)
-"""What a file of a folder ends with to be taken for an image, in either case."""
+"""Suffixes of files in a folder that are treated as images, in either case."""
 
 _WRITTEN_SUFFIXES = (".preview.png", ".overlay.png")
-"""Pictures that a run writes beside its results, of which they are none."""
+"""Suffixes of pictures that a run writes beside its results, which are not images to process."""
 
 _SLIDES_WITH_PICTURES = (".vms", ".vmu")
-"""Slides whose pixels lie in JPEG files beside them."""
+"""Slides whose pixels are in JPEG files beside them."""
 
 _CONTRACT = "contract.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundImages:
-    """``images``: paths, and addresses as strings, each once. ``passed_over``: what else folders hold, counted by kind.
+    """``images``: paths, and addresses as strings, each once. ``passed_over``: other content of folders, counted by
+    kind.
 
-    ``subfolders`` are those, within the folder that was named, that images lie in, but for the folder itself.
+    ``subfolders`` are those, within the named folder, that contain images, except for the folder itself.
     """
 
     images: tuple[Path | str, ...]
@@ -40,18 +41,18 @@ class FoundImages:
 
 
 def list_images(paths: Iterable[str | os.PathLike[str]], *, recursive: bool = False) -> list[Path | str]:
-    """The images that ``paths`` name: see ``find_images``."""
+    """Return the images that ``paths`` name: see ``find_images``."""
     return list(find_images(paths, recursive=recursive).images)
 
 
 def find_images(paths: Iterable[str | os.PathLike[str]], *, recursive: bool = False) -> FoundImages:
-    """The images that ``paths`` name, in their order.
+    """Return the images that ``paths`` name, in their order.
 
     A file is an image whatever its name; of a folder the files with LISTED_SUFFIXES, the Zarr folders and the folders
     of slides in DICOM files are, sorted by name, hidden ones left out; ``recursive`` enters the folders in it, after
     its files. A Zarr folder is one image, and so is a folder with a DICOM file (``DICM`` at byte 128) of a slide in it,
     and neither other images nor folders: its levels are files, so that no file of it stands for the slide. No image is
-    opened. Raises SourceError naming all that is not there, or a folder without images.
+    opened. Raises SourceError naming all that do not exist, or a folder without images.
     """
     named = list(paths)
     missing = [os.fspath(path) for path in named if as_address(path) is None and not Path(path).exists()]
@@ -70,12 +71,12 @@ def find_images(paths: Iterable[str | os.PathLike[str]], *, recursive: bool = Fa
 
 
 def is_image_folder(path: str | os.PathLike[str]) -> bool:
-    """Whether ``path`` is a folder, and no image itself."""
+    """Return whether ``path`` is a folder, and no image itself."""
     return as_address(path) is None and Path(path).is_dir() and not _is_one_image(Path(path))
 
 
 def _images_of(path: str | os.PathLike[str], passed: Counter[str], *, recursive: bool) -> list[tuple[Path | str, Path]]:
-    """Each image, and the folder within ``path`` that it lies in."""
+    """Yield each image, and the folder within ``path`` that contains it."""
     address = as_address(path)
     if address is not None:
         return [(address, Path())]
@@ -102,7 +103,7 @@ def _images_of(path: str | os.PathLike[str], passed: Counter[str], *, recursive:
 
 
 def _listed(folder: Path, passed: Counter[str], *, recursive: bool) -> Iterator[Path]:
-    """The images of ``folder``; what is passed over is counted."""
+    """Yield the images of ``folder``; count skipped files."""
     try:
         entries = [entry for entry in sorted(folder.iterdir()) if not entry.name.startswith(".")]
     except OSError as error:
@@ -137,7 +138,7 @@ def _kind(entry: Path) -> str:
 
 
 def describe_passed_over(passed: dict[str, int]) -> str:
-    """``2 folders (--recursive enters them), 1 .png, 3 .txt``"""
+    """Return ``2 folders (--recursive enters them), 1 .png, 3 .txt``"""
     folders = passed.get("folder", 0)
     told = [f"{folders} folder{'s' if folders > 1 else ''} (--recursive enters them)"] if folders else []
     return ", ".join(told + [f"{count} {kind}" for kind, count in passed.items() if kind != "folder"])

@@ -1,4 +1,4 @@
-"""What an image says about itself beside its pixels."""
+"""Metadata of an image besides its pixels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from exactile.georeference import Georeference
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alpha:
-    """Channel ``channel`` is opacity by the file's own word; ``premultiplied`` colours were multiplied by it."""
+    """Channel ``channel`` is marked as opacity in the file; ``premultiplied`` colours were multiplied by it."""
 
     channel: int
     premultiplied: bool = False
@@ -25,10 +25,10 @@ class Alpha:
 class ImageMetadata:
     """What is known of an image; all of it may be missing.
 
-    ``orientation`` is TIFF's tag: how viewers turn the image; it is taken as stored. ``nodata`` is
-    what pixels without data have in every channel, ``mask_page`` the number of the TIFF page that is 0 where there is
-    no data. ``instances`` are the DICOM files that it was read from. ``notes`` are sentences for people: what was done
-    to its samples, or left undone.
+    ``orientation`` is TIFF's tag: how viewers turn the image; it is read as stored. ``nodata`` is the value of pixels
+    without data in every channel, ``mask_page`` the number of the TIFF page that is 0 where there is no data.
+    ``instances`` are the DICOM files that it was read from. ``notes`` are sentences for people: what was done to its
+    samples, or left undone.
     """
 
     alpha: Alpha | None = None
@@ -41,7 +41,7 @@ class ImageMetadata:
 
     @property
     def told(self) -> tuple[str, ...]:
-        """All that people should know of how the image was read."""
+        """Notes for people on how the image was read."""
         alpha = self.alpha
         if alpha is None or not alpha.left_out:
             return self.notes
@@ -56,17 +56,17 @@ NO_METADATA = ImageMetadata()
 
 @runtime_checkable
 class HasMetadata(Protocol):
-    """A source that knows more than its pixels."""
+    """A source with metadata."""
 
     @property
     def metadata(self) -> ImageMetadata: ...
 
 
 def metadata_of(source: object) -> ImageMetadata:
-    """What ``source`` knows; nothing where it has no metadata."""
+    """Return the metadata of ``source``; empty if it has none."""
     return source.metadata if isinstance(source, HasMetadata) else NO_METADATA
 
 
 def nodata_of(source: object, given: float | None = None) -> float | None:
-    """The value of pixels without data: ``given``, or what the file says."""
+    """Return the value of pixels without data: ``given``, or the file's."""
     return metadata_of(source).nodata if given is None else given

@@ -54,7 +54,7 @@ _CLASSES = {
     _Kind.tiff: "tiff.source.TiffSource",
     _Kind.zarr: "zarr.source.ZarrSource",
 }
-"""Of files that hold several images: the module and the class that read them."""
+"""The module and the class for files that hold several images."""
 
 
 def open_source(
@@ -72,26 +72,27 @@ def open_source(
     on_corrupt: OnCorrupt = "fail",
     corrupt_value: float | None = None,
 ) -> Source:
-    """Open a TIFF or CZI file, a whole slide, a picture, a .npy file, a Zarr folder (told by content) or an array.
+    """Open a TIFF or CZI file, a whole slide, a picture, a .npy file, a Zarr folder (recognised by content) or an
+    array.
 
     A picture is PNG, JPEG, BMP, WebP, JPEG 2000 or JPEG XL, and decoded whole: see ``PictureSource``.
 
     An array is one of numpy, Zarr (also a group), dask, xarray, or anything with ``__array__``: see
     ``exactile.sources.array_like.open_array``.
 
-    Aperio's slides (SVS) are read as the TIFF files that they are, slides in DICOM files with wsidicom (a folder of
-    them, or one file for its level: see ``DicomSource``), other scanners' with OpenSlide. At addresses (``http://``,
-    ``s3://``, ...) Zarr is read. Zeiss's CZI, Nikon's ND2 and Leica's LIF are read with pylibCZIrw, nd2 and liffile:
-    see ``CziSource``, ``Nd2Source`` and ``LifSource``.
+    Aperio's slides (SVS) are read as TIFF files, slides in DICOM files with wsidicom (a folder of them, or one file for
+    its level: see ``DicomSource``), other scanners' with OpenSlide. At addresses (``http://``, ``s3://``, ...) Zarr is
+    read. Zeiss's CZI, Nikon's ND2 and Leica's LIF are read with pylibCZIrw, nd2 and liffile: see ``CziSource``,
+    ``Nd2Source`` and ``LifSource``.
 
-    ``axes`` is YX, YXC or CYX; ``channels`` chooses channels in any order; ``level`` chooses from a pyramid by
-    number, ``mpp`` by microns per pixel, within 5 %; ``series`` chooses from several images, ``z`` and ``t`` a plane
-    of a stack; ``page`` instead takes one page of a TIFF file by its number; ``workers`` threads decode.
-    ``on_corrupt`` "fill" fills chunks of a TIFF file, and pictures, that cannot be decoded with ``corrupt_value``
-    (default 0); elsewhere they are errors all the same.
+    ``axes`` is YX, YXC or CYX; ``channels`` chooses channels in any order; ``level`` chooses from a pyramid by number,
+    ``mpp`` by microns per pixel, within 5 %; ``series`` chooses from several images, ``z`` and ``t`` a plane of a
+    stack; ``page`` instead takes one page of a TIFF file by its number; ``workers`` threads decode. ``on_corrupt``
+    "fill" fills chunks of a TIFF file, and pictures, that cannot be decoded with ``corrupt_value`` (default 0);
+    elsewhere they are always errors.
 
-    Raises SourceError when there is no image that can be read, OptionError for a choice that is not there,
-    ChannelError for ``channels`` that are not there.
+    Raises SourceError if there is no image that can be read, OptionError for a choice that does not exist, ChannelError
+    for ``channels`` that do not exist.
     """
     choice = ImageChoice(level=level, mpp=mpp, series=series, z=z, t=t, page=page, axes=axes)
     if not isinstance(image, str | os.PathLike):
@@ -117,19 +118,19 @@ def open_source(
 
 
 def image_kind(image: str | os.PathLike[str]) -> str:
-    """Which source reads ``image``: the name of a kind. Raises SourceError when it is nothing that is read."""
+    """Return the kind of source that reads ``image``, by name. Raises SourceError if none does."""
     return _kind_of(image).name
 
 
 def _class_of(kind: _Kind) -> Callable[..., Source]:
-    """The source for a kind of image that holds several. Heavy libraries are imported with it."""
+    """Return the source for a kind of image that holds several. Heavy libraries are imported with it."""
     module, name = _CLASSES[kind].rsplit(".", 1)
     found: Callable[..., Source] = getattr(import_module(f"exactile.sources.{module}"), name)
     return found
 
 
 def _kind_of(image: str | os.PathLike[str]) -> _Kind:
-    """Told by content. Raises SourceError when it is nothing that is read."""
+    """Return the kind, recognised by content. Raises SourceError if nothing reads it."""
     if is_zarr(image):
         return _Kind.zarr
     if is_dicom_image(image):
@@ -138,7 +139,7 @@ def _kind_of(image: str | os.PathLike[str]) -> _Kind:
     known = _kind_by_start(image, start)
     if known is not None:
         return known
-    if picture_format(start) is not None and not is_named_as_slide(image):  # MIRAX's file is a JPEG picture, too
+    if picture_format(start) is not None and not is_named_as_slide(image):  # MIRAX's file is also a JPEG picture
         return _Kind.picture
     if is_other_slide(image):
         return _Kind.slide
@@ -146,11 +147,11 @@ def _kind_of(image: str | os.PathLike[str]) -> _Kind:
 
 
 def _kind_by_start(image: str | os.PathLike[str], start: bytes) -> _Kind | None:
-    """TIFF, .npy, CZI, ND2 or LIF; None for other files."""
+    """Return the kind for TIFF, .npy, CZI, ND2 or LIF; None for other files."""
     if start.startswith(_TIFF):
         return _Kind.slide if is_slide_in_tiff(image) else _Kind.tiff
     if start.startswith(_ND2) or (start[4:8] == b"jP  " and os.fspath(image).lower().endswith(".nd2")):
-        return _Kind.nd2  # of the older kind, which is JPEG 2000, its source says that it is not read
+        return _Kind.nd2  # for the older kind, which is JPEG 2000, the source raises an error
     signs = {_NPY: _Kind.npy, _CZI: _Kind.czi, _LIF: _Kind.lif}
     return next((kind for sign, kind in signs.items() if start.startswith(sign)), None)
 

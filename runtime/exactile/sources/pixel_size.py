@@ -1,4 +1,4 @@
-"""How large a pixel is, and which level of a pyramid has pixels of a wanted size."""
+"""Pixel sizes, and the level of a pyramid with a wanted pixel size."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PixelSize = tuple[float, float]
 """Height and width of a pixel in micrometres."""
 
 TOLERANCE = 0.05
-"""A level is taken for the microns per pixel asked for when both sides of its pixels are no further off than this."""
+"""A level matches the requested microns per pixel if both sides of its pixels are within this fraction."""
 
 _MICRONS = {
     "m": 1e6, "meter": 1e6, "metre": 1e6,
@@ -27,7 +27,9 @@ _MICRONS = {
 
 
 def to_microns(value: float, unit: str | None) -> float | None:
-    """``value`` of ``unit`` (a symbol or an English name) in micrometres; None when the unit is no known length."""
+    """Return ``value`` of ``unit`` (a symbol or an English name) in micrometres; None if the unit is not a known
+    length.
+    """
     # The micro sign and the Greek letter mu are both in use, and ImageJ writes the sign as an escape.
     symbol = (unit or "").strip().lower().replace("\\u00b5", "u").replace("\u00b5", "u").replace("\u03bc", "u")
     factor = _MICRONS.get(symbol)
@@ -35,7 +37,7 @@ def to_microns(value: float, unit: str | None) -> float | None:
 
 
 def pixel_size(height: float | None, width: float | None) -> PixelSize | None:
-    """Both sides together; None unless both are positive numbers."""
+    """Return both sides together; None unless both are positive numbers."""
     if height is None or width is None:
         return None
     usable = all(math.isfinite(side) and side > 0 for side in (height, width))
@@ -43,28 +45,30 @@ def pixel_size(height: float | None, width: float | None) -> PixelSize | None:
 
 
 def scaled(size: PixelSize | None, full: tuple[int, int], level: tuple[int, int]) -> PixelSize | None:
-    """The pixel size of a level of ``level`` (H, W) pixels, when ``full`` (H, W) pixels of ``size`` cover the same."""
+    """Return the pixel size of a level of ``level`` (H, W) pixels, if ``full`` (H, W) pixels of ``size`` cover the
+    same.
+    """
     return size and pixel_size(size[0] * full[0] / level[0], size[1] * full[1] / level[1])
 
 
 def choose_level(choice: ImageChoice, sizes: Sequence[PixelSize | None], name: str) -> int:
-    """The number of the level that ``choice`` means, among levels of pixels of ``sizes``.
+    """Return the number of the level that ``choice`` means, among levels of pixels of ``sizes``.
 
-    Raises OptionError for a level that is not there, or when no level is within TOLERANCE of ``choice.mpp``.
+    Raises OptionError for a level that does not exist, or when no level is within TOLERANCE of ``choice.mpp``.
     """
     if choice.mpp is None:
         return check_number(choice.level, len(sizes), "level", name)
     known = {number: size for number, size in enumerate(sizes) if size is not None}
     if not known:
         raise OptionError(
-            f"{name}: {choice.mpp:g} microns per pixel were asked for, but the file does not say how large its pixels"
+            f"{name}: {choice.mpp:g} microns per pixel were requested, but the file does not say how large its pixels"
             " are; choose a level by its number (--level)"
         )
     best = min(known, key=lambda number: _deviation(known[number], choice.mpp or 1.0))
     if _deviation(known[best], choice.mpp) > TOLERANCE:
         found = ", ".join(f"level {number} has {_shown(size)}" for number, size in known.items())
         raise OptionError(
-            f"{name}: {choice.mpp:g} microns per pixel were asked for, but no level is within {TOLERANCE:.0%}: {found};"
+            f"{name}: {choice.mpp:g} microns per pixel were requested, but no level is within {TOLERANCE:.0%}: {found};"
             " choose one of these, pixels are never resampled"
         )
     return best

@@ -1,6 +1,6 @@
-"""A file read at given positions.
+"""Read a file at given positions.
 
-Positional reads need no lock between threads, and, unlike a memory map, what was read does not stay in the
+Positional reads need no lock between threads, and, unlike with a memory map, what was read does not stay in the
 process's resident memory.
 """
 
@@ -19,19 +19,19 @@ class DamagedDataError(Exception):
 
 
 class DiskError(DamagedDataError):
-    """Bytes that the system would not hand out: a matter of disk or network, not of what the file holds."""
+    """Bytes that the system cannot read: a failure of disk or network, not of the file's content."""
 
 
 class PositionalFile:
     """A regular file, open for reading. Owns the file; ``close`` may be called twice.
 
-    Raises SourceError when there is no such file or it may not be read.
+    Raises SourceError if there is no such file or it may not be read.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.name = os.fspath(path)
         try:
-            # Opening a named pipe would wait for a writer for ever, so the kind is checked first.
+            # Opening a named pipe would wait for a writer forever, so the kind is checked first.
             if not stat.S_ISREG(Path(path).stat().st_mode):
                 kind = "a directory" if Path(path).is_dir() else "not a regular file"
                 raise SourceError(f"{self.name}: is {kind}; give the path of an image file")
@@ -43,11 +43,11 @@ class PositionalFile:
 
     @property
     def stream(self) -> BinaryIO:
-        """The same file as a stream, for a reader of the structure; positional reads do not move it."""
+        """The same file as a stream, for parsers of its structure; positional reads do not move it."""
         return self._stream
 
     def read(self, offset: int, size_bytes: int) -> bytes:
-        """Exactly ``size_bytes`` from ``offset`` on. Raises DamagedDataError when the file ends before."""
+        """Return exactly ``size_bytes`` from ``offset`` on. Raises DamagedDataError when the file ends before."""
         data = self._pread(size_bytes, offset)
         if len(data) == size_bytes:
             return data
@@ -57,7 +57,7 @@ class PositionalFile:
         return bytes(whole)
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
-        """Fill ``buffer`` (bytes, contiguous) from ``offset`` on; the system may hand out less at a time."""
+        """Fill ``buffer`` (bytes, contiguous) from ``offset`` on; the system may return less at a time."""
         done, descriptor = 0, self._descriptor()
         while done < len(buffer):
             try:
@@ -87,6 +87,6 @@ class PositionalFile:
         return self._stream.fileno()
 
     def _ends_early(self, offset: int, size_bytes: int) -> DamagedDataError:
-        # What lay within the file when it was opened is gone by now: the file is being changed.
+        # The bytes were in the file when it was opened and are gone: the file is being changed.
         kind = DiskError if offset + size_bytes <= self.size_bytes else DamagedDataError
         return kind(f"bytes {offset} to {offset + size_bytes} are needed, but the file ends at {self.size_bytes}")

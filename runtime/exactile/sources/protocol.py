@@ -1,4 +1,4 @@
-"""The seam between the pipeline and whatever holds pixels."""
+"""The protocol between the pipeline and an image."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from exactile.geometry import Box, Span
 
 Identity = dict[str, str | int | float]
-"""What an image is known by; can be written as JSON."""
+"""Identifies an image; can be written as JSON."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +29,7 @@ class ReadPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadCount:
-    """What a source did so far."""
+    """Counters of a source."""
 
     chunks_decoded: int
     chunks_stored: int
@@ -37,7 +37,7 @@ class ReadCount:
 
 @runtime_checkable
 class StoredSource(Protocol):
-    """An image that lies in a file or folder of this machine, which no output may replace."""
+    """An image in a file or folder of this machine, which no output may replace."""
 
     stored_path: Path
 
@@ -45,7 +45,7 @@ class StoredSource(Protocol):
 class Source(Protocol):
     """An image of ``(height, width, channels)`` samples of ``dtype``. One thread reads at a time.
 
-    ``pixel_size_um`` is the height and width of a pixel in micrometres, where that is known.
+    ``pixel_size_um`` is the height and width of a pixel in micrometres, if known.
     """
 
     height: int
@@ -55,7 +55,7 @@ class Source(Protocol):
     pixel_size_um: tuple[float, float] | None
 
     def cache_bytes(self, plan: ReadPlan) -> int:
-        """Bytes of decoded chunks to keep so that ``plan`` decodes each chunk once."""
+        """Return the bytes of decoded chunks to keep so that ``plan`` decodes each chunk once."""
 
     def prepare(self, plan: ReadPlan, *, cache_bytes: int) -> None:
         """Announce the reads to come and how many bytes of decoded chunks may be kept."""
@@ -67,13 +67,13 @@ class Source(Protocol):
         """
 
     def count(self) -> ReadCount:
-        """Chunks decoded since ``prepare`` and chunks that the file holds (0, 0 where there are none)."""
+        """Return the chunks decoded since ``prepare`` and the chunks in the file (0, 0 if there are none)."""
 
     def identity(self) -> Identity:
-        """Enough to notice, while the source is open, that an image is not the one of an earlier run.
+        """Return enough to notice, while the source is open, that an image differs from that of an earlier run.
 
-        For files: size, time of the last change and a hash of both ends; for arrays a hash of samples spread
-        evenly; for Zarr a hash of the metadata; and what was chosen of them, shape and dtype.
+        For files: size, time of the last change and a hash of both ends; for arrays a hash of samples spread evenly;
+        for Zarr a hash of the metadata; and the choice, shape and dtype.
         """
 
     def close(self) -> None:
@@ -82,21 +82,21 @@ class Source(Protocol):
 
 @runtime_checkable
 class DecodedInParts(Protocol):
-    """A source that needs memory beside the caller's array while it reads, however little may be kept."""
+    """A source that needs memory besides the caller's array while it reads, however little may be kept."""
 
     def decoding_bytes(self, plan: ReadPlan) -> int:
-        """The least bytes that reading takes; ``cache_bytes`` holds them, too."""
+        """Return the least bytes that reading takes; ``cache_bytes`` includes them."""
 
 
 @runtime_checkable
 class DecodedWhole(Protocol):
-    """A source that decodes all of its image for any of it: it needs ``held_bytes``, whatever the plan."""
+    """A source that decodes all of its image for any part of it: it needs ``held_bytes``, whatever the plan."""
 
     @property
     def held_bytes(self) -> int: ...
 
 
 def least_reading_bytes(source: Source, plan: ReadPlan) -> int:
-    """What reading takes beside the caller's array, however little may be kept."""
+    """Return the bytes that reading takes besides the caller's array, however little may be kept."""
     decoding = source.decoding_bytes(plan) if isinstance(source, DecodedInParts) else 0
     return decoding + (source.held_bytes if isinstance(source, DecodedWhole) else 0)

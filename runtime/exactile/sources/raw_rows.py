@@ -1,4 +1,4 @@
-"""Rows of uncompressed pixels in a file: only the bytes that are wanted are read."""
+"""Rows of uncompressed pixels in a file: only the needed bytes are read."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from exactile.sources.positional_file import PositionalFile
 from exactile.sources.sample_types import InexactSampleError
 
 BLOCK_BYTES = 1 << 20
-"""Bytes read at a time, and so the memory that a read of raw rows needs beside the caller's array."""
+"""Bytes read at a time, and so the memory that a read of raw rows needs besides the caller's array."""
 
 _DENSE = 4
-"""One read of everything between is quicker than one read a row when at least 1/_DENSE of it is wanted."""
+"""One read of everything between is faster than one read a row if at least 1/_DENSE of it is needed."""
 
 _CALL_BYTES = 8 << 10
-"""To read so many bytes more takes no longer than a read of its own for each row."""
+"""Reading this many more bytes takes no longer than a separate read for each row."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +45,7 @@ class RawRows:
 
     @property
     def most_held_bytes(self) -> int:
-        """What ``copy`` needs at most beside the caller's array."""
+        """Bytes that ``copy`` needs at most besides the caller's array."""
         return max(BLOCK_BYTES, self.row_bytes)
 
     def copy(self, file: PositionalFile, part: Box, channels: ChannelCopy, out: NDArray[Any]) -> None:
@@ -69,7 +69,7 @@ class RawRows:
                 raise error.moved(start, part.x.start) from None
 
     def _dense(self, file: PositionalFile, start: int, stop: int, columns: Span) -> NDArray[Any]:
-        """Rows ``start`` to ``stop`` read at once; nothing beyond the last wanted byte is touched."""
+        """Return rows ``start`` to ``stop`` read at once; nothing beyond the last needed byte is read."""
         buffer, pixel_bytes = np.empty((stop - start, self.width, self.samples), self.dtype), self.pixel_bytes
         first, unwanted = columns.start * pixel_bytes, (self.width - columns.stop) * pixel_bytes
         view = buffer.reshape(-1).view(np.uint8).data
@@ -78,7 +78,7 @@ class RawRows:
         return buffer[:, columns.start : columns.stop]
 
     def _sparse(self, file: PositionalFile, start: int, stop: int, columns: Span) -> NDArray[Any]:
-        """Rows ``start`` to ``stop``, one read a row."""
+        """Return rows ``start`` to ``stop``, one read a row."""
         buffer = np.empty((stop - start, columns.length, self.samples), self.dtype)
         view = buffer.reshape(-1).view(np.uint8).data
         wanted, row_bytes = columns.length * self.pixel_bytes, self.row_bytes

@@ -1,4 +1,4 @@
-"""Checks that every source makes before it reads: mistakes of the caller, not of the image."""
+"""Checks of every source before it reads: mistakes of the caller, not of the image."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from exactile.sources.protocol import Source
 
 
 def check_read(source: Source, box: Box, out: NDArray[Any]) -> None:
-    """Raise ValueError when ``box`` leaves the image or ``out`` does not fit it."""
+    """Raise ValueError if ``box`` leaves the image or ``out`` does not fit it."""
     if box.y.start < 0 or box.x.start < 0 or box.y.stop > source.height or box.x.stop > source.width:
         raise ValueError(f"{box} is not within the image of {source.height} x {source.width} pixels")
     if out.shape != (*box.shape, source.channels):

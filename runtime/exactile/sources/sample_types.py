@@ -30,7 +30,7 @@ _DELIVERED = {name: name for name in SAMPLE_TYPES} | {
 }
 _CHECKED = ("int32", "uint32", "float64")
 _BLOCK_SAMPLES = 1 << 18
-"""Converted at a time, so that what the check needs is little."""
+"""Samples that are converted at a time, so that the check needs little memory."""
 
 _ALL_EXACT = 1 << 24
 """float32 holds every whole number up to this one."""
@@ -44,12 +44,12 @@ class StoresSamples(Protocol):
 
 
 def stored_type(source: Any) -> np.dtype[Any]:
-    """The type of the samples of ``source`` before they are delivered."""
+    """Return the stored type of the samples of ``source``."""
     return source.stored_dtype if isinstance(source, StoresSamples) else np.dtype(source.dtype)
 
 
 class InexactSampleError(Exception):
-    """A sample that float32 does not hold exactly, at pixel (``y``, ``x``) of whatever was read."""
+    """A sample that float32 cannot hold exactly, at pixel (``y``, ``x``) of whatever was read."""
 
     def __init__(self, value: object, dtype: str, y: int, x: int) -> None:
         super().__init__(
@@ -59,7 +59,7 @@ class InexactSampleError(Exception):
         self.value, self.dtype, self.y, self.x = value, dtype, y, x
 
     def moved(self, dy: int, dx: int) -> InexactSampleError:
-        """The same of something that begins ``dy`` rows and ``dx`` columns before."""
+        """Return the same error relative to an origin ``dy`` rows and ``dx`` columns before."""
         return InexactSampleError(self.value, self.dtype, self.y + dy, self.x + dx)
 
     def transposed(self) -> InexactSampleError:
@@ -67,7 +67,7 @@ class InexactSampleError(Exception):
 
 
 def native_sample_type(dtype: np.dtype[Any], name: str) -> np.dtype[Any]:
-    """``dtype``, as stored, in native byte order. Raises SourceError when its samples are not taken."""
+    """Return ``dtype``, as stored, in native byte order. Raises SourceError if its samples are not supported."""
     native = dtype.newbyteorder("=")
     if native.name not in _DELIVERED:
         raise SourceError(
@@ -78,7 +78,7 @@ def native_sample_type(dtype: np.dtype[Any], name: str) -> np.dtype[Any]:
 
 
 def delivered_type(stored: np.dtype[Any]) -> np.dtype[Any]:
-    """What samples stored as ``stored``, one of those that are taken, are delivered as."""
+    """Return the delivered type of samples stored as ``stored``, a supported type."""
     return np.dtype(_DELIVERED[stored.newbyteorder("=").name])
 
 

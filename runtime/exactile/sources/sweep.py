@@ -1,4 +1,4 @@
-"""Going over a whole image once, block by block, where it does not matter in which blocks."""
+"""Read a whole image once, block by block, in any shape of blocks."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from exactile.geometry import Span
 from exactile.sources.protocol import ReadPlan, Source
 
 SIDES = (256, 512, 1024, 2048)
-"""Rows of blocks that are narrower than the image: multiples of what files are tiled in."""
+"""Rows of blocks that are narrower than the image: multiples of usual file tiles."""
 
 
 def sweep_plan(source: Source, block_bytes: int) -> ReadPlan:
-    """Blocks of about ``block_bytes``, of the shape for which the fewest decoded chunks are kept."""
+    """Return blocks of about ``block_bytes``, of the shape that keeps the fewest decoded chunks."""
     row_bytes = source.channels * source.dtype.itemsize
     shapes = [(max(1, block_bytes // (source.width * row_bytes)), source.width)]
     for rows in SIDES:

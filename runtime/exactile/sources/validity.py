@@ -1,4 +1,4 @@
-"""Masks of valid pixels that an image brings along: of the same size, 0 where there is no data."""
+"""Masks of valid pixels that come with an image: of the same size, 0 where there is no data."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ class HasMasks(Protocol):
     width: int
 
     def open_masks(self) -> tuple[ValidMask, ...]:
-        """Each to be closed by the caller. Raises SourceError."""
+        """Return the masks, each to be closed by the caller. Raises SourceError."""
 
 
 def open_masks(source: object) -> tuple[ValidMask, ...]:
-    """Those of ``source``. Raises SourceError where one is of another size."""
+    """Return the masks of ``source``. Raises SourceError if one is of another size."""
     if not isinstance(source, HasMasks):
         return ()
     masks = source.open_masks()
@@ -75,4 +75,4 @@ class BitMask:
         out[..., 0] = rows[:, box.x.start : box.x.stop]
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Nothing to close."""

@@ -13,13 +13,13 @@ from exactile.tolerance.narrow import NarrowPlan
 from exactile.tolerance.tile_runs import TileRuns
 
 HELD_BYTES = 16 << 20
-"""Of results that wait for the exact ones: only one engine is open at a time."""
+"""Bytes of results that wait for the exact ones: only one engine is open at a time."""
 
 
 def compared(
     narrow: NarrowPlan, runs: TileRuns, steps: Sequence[Step]
 ) -> Iterator[tuple[Step, NDArray[Any], NDArray[Any]]]:
-    """Each of ``steps`` of ``narrow.plan``, the exact result of its zone, and that with the smaller halo.
+    """Yield each of ``steps`` of ``narrow.plan``, the exact result of its zone, and that with the smaller halo.
 
     Raises BudgetError, SourceError, EngineError.
     """

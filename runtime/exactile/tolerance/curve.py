@@ -12,9 +12,9 @@ from exactile.tolerance.tolerance import Tolerance
 class ErrorPoint:
     """The error with at most ``halo_px`` on every side of a tile, the worst of all images.
 
-    ``scores`` and ``labels`` are by those of exact tiles, as in ``Tolerance``; None where the result has none.
+    ``scores`` and ``labels`` are relative to exact tiles, as in ``Tolerance``; None if the result has none.
     ``far_scores`` and ``far_labels``: how results change when all pixels farther than ``halo_px`` from a zone are
-    others; where they are next to nothing, the effective receptive field ends.
+    permuted; the effective receptive field ends where they vanish.
     """
 
     halo_px: int
@@ -27,7 +27,7 @@ class ErrorPoint:
         return self.scores if tolerance.kind == "scores" else self.labels
 
     def worst(self, other: ErrorPoint) -> ErrorPoint:
-        """The larger errors of two images."""
+        """Return the larger errors of two images."""
         return ErrorPoint(
             halo_px=self.halo_px,
             scores=_larger(self.scores, other.scores),
@@ -39,7 +39,7 @@ class ErrorPoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CurveImage:
-    """What was measured on: an image of ``size``, (height, width), at so many ``zones`` of so many ``pixels``."""
+    """An image of the measurement: its ``size``, (height, width), and its number of ``zones`` and ``pixels``."""
 
     name: str
     size: tuple[int, int]
@@ -61,10 +61,9 @@ class ErrorCurve:
     points: tuple[ErrorPoint, ...]
 
     def within(self, tolerance: Tolerance, seams: Callable[[int], float]) -> tuple[int, float | None]:
-        """The smallest halo from which on no error is larger than ``tolerance``, and its error; else the exact halo.
+        """Return the smallest halo from which on no error exceeds ``tolerance``, and its error; else the exact halo.
 
-        ``seams`` tells how many times as many of them a run with a halo has, as what was measured here: labels differ
-        along seams.
+        ``seams`` gives the number of seams of a run with a halo relative to the measurement: labels differ along seams.
         """
         found = self.points[-1].halo_px, self.points[-1].by(tolerance)
         for point in reversed(self.points):

@@ -19,7 +19,7 @@ FORMAT: Literal["exactile.error_curve"] = "exactile.error_curve"
 VERSION: Literal[1] = 1
 MOST_BYTES = 16 << 20
 SHARES = ("scores", "labels", "far_scores", "far_labels")
-"""Fields of a point that are shares, or infinite."""
+"""Fields of a point that are fractions, or infinite."""
 
 Size = Annotated[int, Meta(ge=1, le=1 << 31)]
 Share = Annotated[float, Meta(ge=0)] | Literal["infinite"] | None
@@ -56,7 +56,7 @@ class CurveFile(MeasuredFile, frozen=True, kw_only=True):
 
 
 def curve_file(curve: ErrorCurve) -> CurveFile:
-    """``curve`` as it is written."""
+    """Return ``curve`` as the file has it."""
     return CurveFile(
         format=FORMAT,
         version=VERSION,
@@ -80,9 +80,9 @@ def write_curve(folder: Path, curve: ErrorCurve) -> Path:
 
 
 def read_curve(folder: Path, belongs_to: Callable[[], str]) -> ErrorCurve | None:
-    """That of the bundle ``folder``, whose graphs have the SHA-256 that is asked for; None where none was measured.
+    """Return the curve of the bundle ``folder``, whose graphs have the given SHA-256; None if none was measured.
 
-    Raises BundleError where it is damaged, or another model's.
+    Raises BundleError if it is damaged, or belongs to another model.
     """
     path = folder / CURVE_NAME
     remedy = "delete it, or measure it again with exactile verify BUNDLE --erf --image IMAGE"

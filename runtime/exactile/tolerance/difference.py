@@ -1,4 +1,4 @@
-"""How far results are from the exact ones."""
+"""Measure how far results are from the exact ones."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from exactile.tolerance.tolerance import Tolerance
 
 LABEL_KINDS = {"labels", "multilabel"}
 ROWS_AT_ONCE = 64
-"""In float64: what a comparison takes beside the results is little."""
+"""Rows that are compared at a time, in float64, so that a comparison takes little memory."""
 
 
 @dataclass(slots=True)
 class Difference:
-    """What is seen so far. Scores that are not numbers are equal to each other, and infinitely far from others."""
+    """The largest differences so far. Scores that are not numbers are equal to each other, and infinitely far from
+    others.
+    """
 
     largest: float = 0.0
     lowest: float = inf
@@ -29,7 +31,7 @@ class Difference:
     scores_seen: int = 0
 
     def add(self, result: ResultOutput, exact: NDArray[Any], other: NDArray[Any]) -> None:
-        """Two results of the same zone, (H, W) or (C, H, W)."""
+        """Add two results of the same zone, (H, W) or (C, H, W)."""
         for row in range(0, exact.shape[-2], ROWS_AT_ONCE):
             rows = (..., slice(row, row + ROWS_AT_ONCE), slice(None))
             if result.kind in LABEL_KINDS:
@@ -55,7 +57,7 @@ class Difference:
 
     @property
     def scores(self) -> float | None:
-        """The largest difference relative to the range of exact scores; None where there are none."""
+        """The largest difference relative to the range of exact scores; None if there are none."""
         if not self.scores_seen:
             return None
         if self.largest == 0:
@@ -64,11 +66,11 @@ class Difference:
 
     @property
     def labels(self) -> float | None:
-        """The share of labels that differ; None where there are none."""
+        """The fraction of labels that differ; None if there are none."""
         return self.differing / self.labels_seen if self.labels_seen else None
 
     def by(self, tolerance: Tolerance) -> float:
-        """The error of the kind that ``tolerance`` is of, which there must be."""
+        """Return the error of the kind of ``tolerance``, which must exist."""
         found = self.scores if tolerance.kind == "scores" else self.labels
         assert found is not None
         return found

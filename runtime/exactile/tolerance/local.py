@@ -1,4 +1,4 @@
-"""Which runs may have a smaller halo: of networks with one of their own, on a CPU."""
+"""Check which runs may have a smaller halo: those of local networks, on a CPU."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from exactile.tolerance.tolerance import Tolerance
 def check_tolerance(
     model: DeployedModel, processor: Processor, image: tuple[int, int], tolerance: Tolerance
 ) -> HostProcessor:
-    """The CPU. Raises OptionError where a run of an ``image`` of (height, width) cannot be less than exact."""
+    """Return the CPU processor. Raises OptionError if a run of an ``image`` of (height, width) must be exact."""
     host = check_measurable(model, processor, image)
     _check_shown(tolerance, model.contract.result)
     return host
 
 
 def _check_shown(tolerance: Tolerance, result: ResultOutput) -> None:
-    """Raises OptionError where ``result`` does not show such an error."""
+    """Raise OptionError if such an error does not apply to ``result``."""
     if tolerance.kind == "scores" and result.kind in LABEL_KINDS:
         raise OptionError(
             f"--tolerance {tolerance.text} bounds the error of scores, and the result holds {result.kind}. What to do: "
@@ -34,7 +34,7 @@ def _check_shown(tolerance: Tolerance, result: ResultOutput) -> None:
 
 
 def check_measurable(model: DeployedModel, processor: Processor, image: tuple[int, int]) -> HostProcessor:
-    """The CPU. Raises OptionError for networks whose results depend on the whole image, or on the position in it."""
+    """Return the CPU processor. Raises OptionError if results depend on the whole image, or on the position in it."""
     geometry = model.contract.geometry.of_size(image)
     reason = ""
     if model.levels or model.reads or model.contract.in_passes:
@@ -47,8 +47,8 @@ def check_measurable(model: DeployedModel, processor: Processor, image: tuple[in
         reason = f"cannot be cut at {image[0]} x {image[1]} pixels: {one_pass}"
     if reason:
         raise OptionError(
-            f"{model.contract.model_name} {reason}; halos are made smaller (--tolerance, --erf) where a network "
-            "looks at pixels nearby alone. What to do: run it exactly, without --tolerance"
+            f"{model.contract.model_name} {reason}; halos are made smaller (--tolerance, --erf) only for networks "
+            f"whose results depend on nearby pixels. What to do: run it exactly, without --tolerance"
         )
     if not isinstance(processor, HostProcessor):
         raise OptionError(

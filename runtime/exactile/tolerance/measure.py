@@ -27,12 +27,12 @@ Progress = Callable[[str, int, int], None]
 
 LARGEST_ZONE_PX = 512
 ZONES_ALONG = 3
-"""At least so many along an axis, so that there are seams to look at."""
+"""Least number of tiles along an axis, so that there are seams to compare."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CurveWish:
-    """``zones`` of each image are looked at, chosen by ``seed``; ``tile``, (height, width), is that of exact tiles."""
+    """``zones`` of each image are compared, chosen by ``seed``; ``tile``, (height, width), is that of exact tiles."""
 
     tile: tuple[int, int] | None = None
     zones: int = 8
@@ -40,15 +40,15 @@ class CurveWish:
 
     def __post_init__(self) -> None:
         if self.zones < 1:
-            raise OptionError(f"at least one zone of each image is looked at, got {self.zones}")
+            raise OptionError(f"at least one zone of each image must be compared, got {self.zones}")
 
 
 def measure_curve(
     model: DeployedModel, images: Sequence[tuple[str, TileRuns]], wish: CurveWish, progress: Progress
 ) -> ErrorCurve:
-    """The curve of ``images``, by name; the worst of all.
+    """Return the curve of ``images``, by name; the worst of all.
 
-    Raises OptionError for networks without a halo of their own, PlanError where an image has no seam, BudgetError.
+    Raises OptionError for networks without a halo of their own, PlanError if an image has no seam, BudgetError.
     """
     geometry = model.contract.geometry
     if not images:
@@ -82,7 +82,7 @@ def measure_curve(
 
 
 def sample_tile(geometry: Geometry, image: tuple[int, int]) -> tuple[int, int]:
-    """Exact tiles to look at an ``image`` of (height, width) with: as small as that several lie along each axis."""
+    """Return exact tiles for comparing an ``image`` of (height, width): small enough for several along each axis."""
     sides = []
     for axis, px in zip((geometry.y, geometry.x), image, strict=True):
         domain = AxisDomain.of(axis, px, BORDER)
@@ -94,12 +94,12 @@ def sample_tile(geometry: Geometry, image: tuple[int, int]) -> tuple[int, int]:
 
 
 def error_of(narrow: NarrowPlan, runs: TileRuns, *, zones: int, seed: int) -> tuple[Difference, int]:
-    """How far tiles of ``narrow`` are from exact ones; and how many result pixels were seen. Raises PlanError."""
+    """Return how far tiles of ``narrow`` are from exact ones, and the number of compared pixels. Raises PlanError."""
     found, pixels = Difference(), 0
     if len(narrow.plan) == 1:
         (rows, columns), (height, width) = narrow.plan.image_shape, narrow.plan.tile_shape
         raise PlanError(
-            f"an image of {rows} x {columns} pixels is one tile of {height} x {width}: there is no seam to look at. "
+            f"an image of {rows} x {columns} pixels is one tile of {height} x {width}: there is no seam to compare. "
             "Give a larger image, or a smaller --tile"
         )
     for step, right, other in compared(narrow, runs, sample(narrow.plan, zones, seed)):
@@ -111,7 +111,7 @@ def error_of(narrow: NarrowPlan, runs: TileRuns, *, zones: int, seed: int) -> tu
 def _far_differences(
     geometry: Geometry, runs: TileRuns, tile: tuple[int, int], distances: Sequence[int], wish: CurveWish
 ) -> list[Difference]:
-    """What becomes of zones when all pixels farther than each of ``distances`` from them change places."""
+    """Return the change of zones if all pixels farther than each of ``distances`` from them are permuted."""
     image = runs.source.height, runs.source.width
     plan = TilePlan.of(geometry, image, BORDER, suiting_tile(geometry, image, BORDER, tile))
     steps, found = sample(plan, wish.zones, wish.seed), [Difference() for _ in distances]
@@ -128,7 +128,7 @@ def _far_differences(
 def _disturbed(
     plan: TilePlan, runs: TileRuns, steps: Sequence[Step], distances: Sequence[int], seed: int
 ) -> Iterator[NDArray[Any]]:
-    """Each tile as it is, then with its far pixels in random order, for each distance."""
+    """Yield each tile as it is, then with its far pixels in random order, for each distance."""
     generator = np.random.default_rng(seed)
     for step in steps:
         tile = runs.staged(step)
@@ -141,7 +141,7 @@ def _disturbed(
 
 
 def _near(tiles: AxisTiles, crop: Span, distance: int) -> slice:
-    """The part of a tile within ``distance`` of its zone, in the tile's pixels."""
+    """Return the part of a tile within ``distance`` of its zone, in the tile's pixels."""
     geometry = tiles.domain.geometry
     first = int(crop.start / geometry.scale) - distance
     last = round_up(ceil(crop.stop / geometry.scale), geometry.stride) + distance

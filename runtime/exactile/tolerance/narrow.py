@@ -1,6 +1,6 @@
 """A plan of tiles with a smaller halo than the exact one, and the exact tile for each of its zones.
 
-Along one axis: the narrow tile, and the exact one for the same zone, which reaches as far as the network looks::
+Along one axis: the narrow tile, and the exact one for the same zone, which includes the whole halo::
 
     narrow           |··|=========|··|
     exact      |········|=========|········|
@@ -19,7 +19,7 @@ from exactile.plan.tiles import AxisDomain, AxisTiles, Step, TilePlan, suiting_t
 from exactile.tolerance.halos import narrowed
 
 BORDER: Border = "model"
-"""The only border: what lies outside the image would begin elsewhere with another halo."""
+"""The only border: the outside of the image would begin elsewhere with another halo."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,9 +32,9 @@ class NarrowPlan:
 
     @classmethod
     def of(cls, geometry: Geometry, image: tuple[int, int], halo_px: int, tile: tuple[int, int]) -> NarrowPlan:
-        """For an ``image`` of (height, width) and a ``tile`` of (height, width), which holds the smaller halo.
+        """Plan for an ``image`` of (height, width) and a ``tile`` of (height, width), which includes the smaller halo.
 
-        Raises PlanError where the tile is too small.
+        Raises PlanError if the tile is too small.
         """
         less = narrowed(geometry, halo_px)
         plan = TilePlan.of(less, image, BORDER, tile)
@@ -46,7 +46,7 @@ class NarrowPlan:
 
     @classmethod
     def within(cls, geometry: Geometry, image: tuple[int, int], halo_px: int, exact: tuple[int, int]) -> NarrowPlan:
-        """One whose exact tiles are of the shape ``exact``, or no smaller than they can be."""
+        """Plan with exact tiles of the shape ``exact``, or as small as possible."""
         less = narrowed(geometry, halo_px)
         sides = []
         exact = suiting_tile(geometry, image, BORDER, exact)
@@ -57,14 +57,14 @@ class NarrowPlan:
         return cls.of(geometry, image, halo_px, (sides[0], sides[1]))
 
     def exact_step(self, step: Step) -> Step:
-        """The exact tile for the zone of ``step``."""
+        """Return the exact tile for the zone of ``step``."""
         y, x = _window(self.exact.y, step.zor.y), _window(self.exact.x, step.zor.x)
         crop_y, crop_x = _crop(self.exact.y, y, step.zor.y), _crop(self.exact.x, x, step.zor.x)
         return Step(Box(y, x), step.zor, Box(crop_y, crop_x))
 
 
 def _growth(exact: AxisGeometry, less: AxisGeometry) -> int:
-    """How much longer a tile must be to be exact for any zone of one with ``less``: a multiple of the stride."""
+    """Return how much longer a tile must be to be exact for any zone of one with ``less``: a multiple of the stride."""
     stride = exact.stride
     before = round_up(exact.margin_before, stride) - round_up(less.margin_before, stride)
     return before + round_up(exact.margin_after, stride) - round_down(less.margin_after, stride)
@@ -75,7 +75,9 @@ def _wide(exact: AxisGeometry, tiles: AxisTiles) -> int:
 
 
 def _window(exact: AxisTiles, zone: Span) -> Span:
-    """The tile for ``zone``, in result pixels: it begins the exact halo before it, and never leaves the image."""
+    """Return the tile for ``zone``, in result pixels: it begins the exact halo before it, and never
+    leaves the image.
+    """
     domain = exact.domain
     start = int(zone.start / domain.geometry.scale) - round_up(domain.geometry.margin_before, domain.geometry.stride)
     start = max(0, min(start, domain.size - exact.tile))

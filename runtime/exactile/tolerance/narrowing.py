@@ -1,4 +1,4 @@
-"""Choose the halo of a run that need not be exact, and check it on the image before anything is written."""
+"""Choose the halo of a run with a tolerance, and check it on the image before anything is written."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ LEAST_CHECKED, MOST_CHECKED = 4, 64
 """Tiles that are checked: a hundredth of them, but no fewer and no more."""
 CHECKED_SHARE = 0.01
 SAMPLED_ZONES = 4
-"""Of the image, for each halo that is tried where no curve was measured before."""
+"""Zones of the image, for each halo that is tried if no curve was measured before."""
 
 LARGEST_TILE_PX = 1024
 HALOS_OF_TILE = 8
-"""No larger an exact tile than this, or so many times its halos: checks would take as long as the run."""
+"""An exact tile may be this large, or this many times its halos: otherwise checks would take as long as the run."""
 
 CHECK_SEED, SAMPLE_SEED = 1, 0
-"""Tiles that are checked are others than those by which the halo was chosen."""
+"""The tiles for the check differ from those that chose the halo."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Narrowed:
-    """What is run instead of what was asked for, and what is said about it."""
+    """The plan that replaces the requested one, and the report on it."""
 
     model: DeployedModel
     planner: Planner
@@ -52,7 +52,9 @@ class Narrowed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Narrowing:
-    """For one image and ``wish``, which has a tolerance. ``planner_of`` plans for the model with another geometry."""
+    """The choice for one image and ``wish``, which has a tolerance. ``planner_of`` plans for the model with another
+    geometry.
+    """
 
     model: DeployedModel
     planner: Planner
@@ -63,9 +65,10 @@ class Narrowing:
     wish: Wish
 
     def find(self, constants: Mapping[str, NDArray[Any]], check: Callable[[], None]) -> Narrowed:
-        """The smallest halo that is expected to do, if it does in a sample of tiles; else the exact plan.
+        """Return the smallest halo that is expected to satisfy the bound, if it does in a sample of tiles; else the
+        exact plan.
 
-        Raises BudgetError where the exact tile that it is checked with does not fit, PlanError, SourceError.
+        Raises BudgetError if the exact tile for the check does not fit, PlanError, SourceError.
         """
         self.planner.check_source(self.source)
         runs = TileRuns(
@@ -103,7 +106,7 @@ class Narrowing:
         return self._narrow(report, narrow.plan.tile_shape)
 
     def taken_over(self, report: ToleranceReport, tile: tuple[int, int]) -> Narrowed:
-        """What an earlier run found, which this one takes over."""
+        """Return the findings of an earlier run, which this one takes over."""
         return self._as_asked(report) if report.exact else self._narrow(report, tile)
 
     @property
@@ -124,14 +127,16 @@ class Narrowing:
         return exact_halo(self._geometry)
 
     def _expected(self, runs: TileRuns) -> tuple[int, float | None, str]:
-        """The halo that is expected to do, its expected error, and by what."""
+        """Return the halo that is expected to satisfy the bound, its expected error, and the origin of
+        the expectation.
+        """
         curve = self.model.error_curve
         if curve is not None:
             halo, error = curve.within(self._tolerance, lambda px: self._more_seams(curve, px))
             return halo, error, f"the bundle's error curve ({len(curve.images)} image(s))"
         halos = halo_steps(self._geometry)
         low, high, expected = -1, len(halos) - 1, 0.0
-        while high - low > 1:  # errors fall with the halo; where they do not, the check finds it
+        while high - low > 1:  # errors fall with the halo; otherwise the check finds it
             middle = (low + high) // 2
             narrow = self._sampled(halos[middle])
             if len(narrow.plan) == 1:
@@ -145,14 +150,14 @@ class Narrowing:
         return halos[high], expected, "a sample of this image"
 
     def _more_seams(self, curve: ErrorCurve, halo_px: int) -> float:
-        """How many times as many seams this run has as with the tiles of ``curve``; 1 where tiles are not asked for."""
+        """Return the number of seams of this run relative to the tiles of ``curve``; 1 if no tiles were requested."""
         if self.wish.tile is None:
             return 1.0
         measured = _seams(NarrowPlan.within(self._geometry, self._image, halo_px, curve.tile))
         return _seams(self._plan(halo_px)) / measured if measured else 1.0
 
     def _sampled(self, halo_px: int) -> NarrowPlan:
-        """Tiles as they are asked for, or small ones, which have more seams than those that will be run."""
+        """Return tiles as requested, or small ones, which have more seams than those that will be run."""
         if self.wish.tile is not None:
             return self._plan(halo_px)
         shape = sample_tile(self._geometry, self._image)
@@ -174,7 +179,7 @@ class Narrowing:
         return int(np.ceil(CHECKED_SHARE * len(narrow.plan)))
 
     def _check(self, narrow: NarrowPlan, runs: TileRuns, steps: list[Step]) -> tuple[float, tuple[int, int]]:
-        """The error in ``steps``, and the first pixel of the one with most of it."""
+        """Return the error in ``steps``, and the first pixel of the step with most of it."""
         result, total, worst, at = self.model.contract.result, Difference(), -1.0, (0, 0)
         for step, right, other in compared(narrow, runs, steps):
             one = Difference()
@@ -215,6 +220,6 @@ class Narrowing:
 
 
 def _seams(narrow: NarrowPlan) -> float:
-    """Pixels of seams for each pixel of the image."""
+    """Return pixels of seams for each pixel of the image."""
     axes = narrow.plan.y, narrow.plan.x
     return sum((len(axis.starts) - 1) / axis.domain.size for axis in axes)

@@ -1,4 +1,4 @@
-"""What a run says about a tolerance."""
+"""The report of a run on its tolerance."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from exactile.tolerance.tolerance import Tolerance
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToleranceReport:
-    """Which halo was taken, what error was ``expected`` by ``source``, and what was ``found`` in ``checked`` tiles.
+    """The halo that was taken, the error that was ``expected`` from ``source``, and the one ``found`` in ``checked``
+    tiles.
 
-    ``exact`` where the run is; ``reason`` says why it is all the same. ``at`` is the first result pixel, (y, x), of the
-    tile with the largest error. ``found`` is None where nothing was left to check.
+    ``exact`` if the run is; ``reason`` says why it is nevertheless. ``at`` is the first result pixel, (y, x), of the
+    tile with the largest error. ``found`` is None if nothing was left to check.
     """
 
     tolerance: str
@@ -31,19 +32,19 @@ class ToleranceReport:
 
     @classmethod
     def of_record(cls, record: Mapping[str, Any]) -> ToleranceReport:
-        """From ``plain``, which may have been a file."""
+        """Create a report from ``plain``, which may have been a file."""
         at = record["at"]
         return cls(**{**record, "at": None if at is None else (at[0], at[1])})
 
     @property
     def plain(self) -> dict[str, Any]:
-        """As plain data; a number that is infinite as text."""
+        """Return it as plain data; an infinite number as text."""
         at = None if self.at is None else list(self.at)
         return {**asdict(self), "expected": _finite(self.expected), "found": _finite(self.found), "at": at}
 
     @property
     def sentence(self) -> str:
-        """For people."""
+        """Return it as a sentence for people."""
         if self.exact:
             return f"yes, with a tolerance of {self.tolerance}: {self.reason}"
         return (
@@ -59,7 +60,7 @@ class ToleranceReport:
 
 
 def exceeded(tolerance: Tolerance, found: float, at: tuple[int, int]) -> str:
-    """Why the exact plan is run."""
+    """Return why the exact plan is run."""
     return (
         f"tolerance exceeded: {found:.2g} > {tolerance.most:g}, most of it in the tile at row {at[0]}, column {at[1]}; "
         "the whole image was run with the exact plan"

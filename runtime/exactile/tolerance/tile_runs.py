@@ -35,13 +35,13 @@ class TileRuns:
     check: Callable[[], None] = lambda: None
 
     def results(self, plan: TilePlan, steps: Sequence[Step]) -> Iterator[Array]:
-        """The result of each zone, (H, W) or (C, H, W). Raises BudgetError, SourceError, EngineError."""
+        """Yield the result of each zone, (H, W) or (C, H, W). Raises BudgetError, SourceError, EngineError."""
         tiles = (self.staged(step) for step in steps)
         for out, step in zip(self.outputs(plan, tiles), steps, strict=True):
             yield out[(..., *step.crop.slices())].copy()
 
     def staged(self, step: Step) -> Array:
-        """The pixels of a tile, (H, W, C)."""
+        """Return the pixels of a tile, (H, W, C)."""
         try:
             tile = np.empty((*step.tile.shape, self.source.channels), self.source.dtype)
         except MemoryError as error:
@@ -50,7 +50,7 @@ class TileRuns:
         return tile
 
     def outputs(self, plan: TilePlan, tiles: Iterator[Array]) -> Iterator[Array]:
-        """What the network gives for each of ``tiles``, which are of the shape of ``plan``."""
+        """Yield the network's output for each of ``tiles``, which have the shape of ``plan``."""
         need = self.planner.memory_need(plan, self.source, self.sink)
         if not need.fits(self.planner.budget_bytes):
             height, width = plan.tile_shape
@@ -70,7 +70,7 @@ class TileRuns:
 
 
 def sample(plan: TilePlan, count: int, seed: int) -> list[Step]:
-    """``count`` steps spread over ``plan``, or all: one at random from each of as many stretches of it."""
+    """Return ``count`` steps spread over ``plan``, or all: one at random from each of as many stretches of it."""
     chosen, total = random.Random(seed), len(plan)  # noqa: S311 -- no secret
     count = min(count, total)
     numbers = {chosen.randrange(part * total // count, (part + 1) * total // count) for part in range(count)}

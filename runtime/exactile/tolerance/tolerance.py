@@ -1,4 +1,4 @@
-"""What is asked for: the most error of a result that is not exact."""
+"""The requested bound on the error of a result that is not exact."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ LABELS = "labels:"
 class Tolerance:
     """At most ``most`` error: 0 or more, less than 1.
 
-    Of ``scores``: the largest difference of one, relative to the range of all exact ones. Of ``labels``: the share of
-    them that differ.
+    For ``scores``: the largest difference of one, relative to the range of all exact ones. For ``labels``: the fraction
+    that differs.
     """
 
     kind: ErrorKind
@@ -29,7 +29,7 @@ class Tolerance:
 
     @classmethod
     def parse(cls, text: str) -> Tolerance:
-        """``1e-4`` of scores, ``labels:1e-5`` of labels. Raises OptionError."""
+        """Parse ``1e-4`` (scores) or ``labels:1e-5`` (labels). Raises OptionError."""
         kind: ErrorKind = "labels" if text.startswith(LABELS) else "scores"
         try:
             most = float(text.removeprefix(LABELS))
@@ -42,5 +42,5 @@ class Tolerance:
 
     @property
     def text(self) -> str:
-        """As ``parse`` takes it."""
+        """The text that ``parse`` accepts."""
         return f"{LABELS if self.kind == 'labels' else ''}{self.most!r}"

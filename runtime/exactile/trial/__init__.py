@@ -1,4 +1,4 @@
-"""Plans tried on the machine: each runs the first steps of the image, and the fastest is taken.
+"""Trials of plans on the machine: each runs the first steps of the image, and the fastest is taken.
 
 ::
 

@@ -1,4 +1,4 @@
-"""Which plans are worth trying: those that are predicted to be nearly the fastest."""
+"""Choose the plans worth trying: those that are predicted to be nearly the fastest."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from exactile.trial.corner import Corner
 TILES_PX = (512, 1024)
 STRIP_ROWS = (128, 256, 512)
 WORTH_TRYING = 1.4
-"""Plans that are predicted to take longer, by the fastest, are not tried: predictions have not been so wrong."""
+"""Plans with a longer predicted time, relative to the fastest, are not tried: predictions have not been so wrong."""
 
 MOST_TRIED = 4
 WIDEST_PX = 4096
-"""Wider strips are tried on so many columns: what a pixel costs hardly changes any more, and the trial is short."""
+"""Wider strips are tried on this many columns: the time per pixel hardly changes any more, and the trial is short."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A plan that fits, its predicted time in passes, and what stands for it in a trial: ``plan`` on ``source``."""
+    """A plan that fits, its predicted time in passes, and its substitute in a trial: ``plan`` on ``source``."""
 
     predicted: Predicted
     plan: Plan
@@ -38,7 +38,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidates:
-    """Plans for ``source`` that leave ``margin_bytes`` of the budget: engines before them leave something behind."""
+    """Plans for ``source`` that leave ``margin_bytes`` of the budget: earlier engines leave something behind."""
 
     planner: Planner
     source: Source
@@ -47,7 +47,9 @@ class Candidates:
     margin_bytes: int
 
     def beside(self, chosen: Plan) -> list[Candidate]:
-        """``chosen`` first, if it can be tried, then the best plan of the other kind, then others by predicted time."""
+        """Return ``chosen`` first, if it can be tried, then the best plan of the other kind, then others by predicted
+        time.
+        """
         plans: dict[tuple[str, tuple[int, int], int], Plan] = {}
         for plan in (chosen, *self._plans()):
             if len(plan) > 1:
@@ -95,5 +97,5 @@ class Candidates:
 
 
 def shape_of(plan: Plan) -> tuple[int, int]:
-    """As --tile gives it: (height, width), or strip rows and band width."""
+    """Return the shape as in --tile: (height, width), or strip rows and band width."""
     return (plan.rows, plan.x.tile) if isinstance(plan, StripPlan) else plan.tile_shape

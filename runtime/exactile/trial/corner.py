@@ -12,7 +12,7 @@ from exactile.sources.protocol import Identity, ReadCount, ReadPlan, Source
 
 
 class Corner:
-    """Implements ``Source``: the first ``width`` columns of ``source``, which is closed by who opened it."""
+    """Implements ``Source``: the first ``width`` columns of ``source``, which its owner closes."""
 
     def __init__(self, source: Source, width: int) -> None:
         self._source = source
@@ -36,4 +36,4 @@ class Corner:
         return self._source.identity()
 
     def close(self) -> None:
-        """The source is closed by who opened it."""
+        """Nothing to close: the source is closed by its owner."""

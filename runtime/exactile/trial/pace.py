@@ -1,4 +1,4 @@
-"""How fast a plan's steps follow each other, once its engines are open and their memory was touched."""
+"""Measure the rate of a plan's steps, once its engines are open and their memory was touched."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from exactile.plan.strips import StripPlan, StripStep
 from exactile.plan.tiles import Step
 
 MEASURED_S = 0.2
-"""Steps are counted for so long at least: clocks and threads are no steadier than that."""
+"""Steps are counted for at least this long: clocks and threads are not steadier."""
 
 COUNTED_STEPS = 2
-"""As many steps at least, for each lane."""
+"""At least this many steps, for each lane."""
 
 
 class Pace:
@@ -28,7 +28,7 @@ class Pace:
         self._usual: list[tuple[float, int]] = []
 
     def tell(self, span: TimeSpan, steps: Sequence[Step]) -> None:
-        """A piece of work was done for ``steps``, in the order of the plan."""
+        """Count a piece of work that was done for ``steps``, in the order of the plan."""
         if span.work != INFER:
             return
         for step in steps:
@@ -42,7 +42,7 @@ class Pace:
 
     @property
     def pixel_s(self) -> float | None:
-        """Seconds for each computed pixel; None where too few steps were told."""
+        """Seconds for each computed pixel; None if too few steps were counted."""
         counted = sorted(self._usual)[self._lanes - 1 :]
         if len(counted) <= self._lanes:
             return None
@@ -50,7 +50,9 @@ class Pace:
 
 
 def prefix_pixels(plan: Plan, lanes: int = 1) -> int:
-    """What is computed until there is enough, where steps are not so short that more of them are counted."""
+    """Return the pixels that are computed until there is enough, unless steps are so short that more of them are
+    counted.
+    """
     height, width = plan.tile_shape
     counted = (1 + COUNTED_STEPS) * lanes * height * width
     return counted + (plan.y.heights[0] * width * plan.bands if isinstance(plan, StripPlan) else 0)

@@ -1,4 +1,4 @@
-"""Run the first steps of a plan, for their time alone."""
+"""Run the first steps of a plan, only to time them."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class EnoughError(CancelledError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prefix:
-    """Runs plans by the pipeline that runs images; results go nowhere. It stops when ``cancellation`` is set."""
+    """Runs plans with the pipeline that runs images; results are discarded. It stops when ``cancellation`` is set."""
 
     contract: Contract
     processor: Processor
     cancellation: Cancellation
 
     def pixel_s(self, candidate: Candidate, budget_bytes: int) -> float | None:
-        """Seconds for each computed pixel; None where the plan has too few steps. Raises what a run raises.
+        """Return seconds for each computed pixel; None if the plan has too few steps. Raises what a run raises.
 
         The candidate's source is prepared for other reads than before.
         """

@@ -1,4 +1,4 @@
-"""The plan of a long run, chosen by what the best candidates take on this machine."""
+"""Choose the plan of a long run by timing the best candidates on this machine."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from exactile.trial.candidates import Candidate, Candidates, shape_of
 from exactile.trial.pace import prefix_pixels
 
 LEAST_PIXELS = 16_000_000
-"""Runs over smaller images are not tried: opening engines alone would take a share of them that shows."""
+"""Runs over smaller images are not tried: opening engines alone would take a noticeable share of them."""
 
 LONG_S = 20.0
-"""Runs that will be shorter are left at the predicted plan, once that was timed."""
+"""Shorter runs keep the predicted plan, once that was timed."""
 
 SHARE = 0.05
-"""Of the run's computed pixels, for all trials together; opening engines comes on top."""
+"""Fraction of the run's computed pixels, for all trials together; opening engines comes on top."""
 
 PaceOf = Callable[[Candidate], float | None]
 """Seconds for each computed pixel, where the plan has enough steps."""
@@ -27,7 +27,7 @@ PaceOf = Callable[[Candidate], float | None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tried:
-    """A plan, and the seconds that the whole run will take by what its first steps took."""
+    """A plan, and the seconds of the whole run extrapolated from its first steps."""
 
     candidate: Candidate
     seconds: float
@@ -42,9 +42,9 @@ class Tried:
 def choose_by_trial(
     choice: Choice, candidates: Candidates, pace_of: PaceOf, *, clock: Callable[[], float] = time.perf_counter
 ) -> Choice:
-    """``choice``, or what is measured to be faster, and why; or why nothing was tried.
+    """Return ``choice``, or what is measured to be faster, and why; or why nothing was tried.
 
-    All that is tried takes ``SHARE`` of the run at most.
+    All trials together take at most ``SHARE`` of the run.
     """
     plan = choice.plan
     if plan.wanted_pixels < LEAST_PIXELS:
@@ -67,12 +67,14 @@ def choose_by_trial(
 
 
 def untried(choice: Choice, why: str) -> Choice:
-    """``choice``, whose reason says why no other plan was tried, though that was asked for."""
+    """Return ``choice``, whose reason says why no other plan was tried, although that was requested."""
     return replace(choice, reason=f"{choice.reason}; no trial: {why}")
 
 
 def _tried(candidate: Candidate, pace_of: PaceOf, *, first: bool) -> list[Tried]:
-    """Leave out a plan that fails. Raises EngineError where the predicted plan does: the run would fail, too."""
+    """Try a candidate; leave out a plan that fails. Raises EngineError if the predicted plan does: the run would fail,
+    too.
+    """
     try:
         pixel_s = pace_of(candidate)
     except EngineError:

@@ -1,1 +1,1 @@
-"""How fast a network's tiles and strips are on this machine, measured beforehand."""
+"""Speeds of a network's tiles and strips on this machine, measured beforehand."""

@@ -1,4 +1,4 @@
-"""Which machine this is, as far as speeds depend on it."""
+"""Identify the machine, as far as speeds depend on it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from exactile.engines.onnx_runtime import load_library
 
 @cache
 def machine_name(engine: str = "") -> str:
-    """The processor and what computes on it: ``AMD EPYC 9554 (avx2, avx512f), 64 CPUs; onnxruntime 1.32.0``.
+    """Return the processor and what computes on it: ``AMD EPYC 9554 (avx2, avx512f), 64 CPUs; onnxruntime 1.32.0``.
 
     ``engine`` is another than ONNX Runtime, with its version.
     """

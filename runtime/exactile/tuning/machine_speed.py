@@ -1,22 +1,22 @@
-"""How fast a machine is, whatever the network."""
+"""The speed of a machine, independent of the network."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 REACHED = 0.5
-"""What whole networks reach of the speed of plain convolutions.
+"""The fraction of the speed of plain convolutions that whole networks reach.
 
 Measured on two cores: 0.41 to 0.96, with U-Nets of 8 to 64 features, a ResNet U-Net, and FC-DenseNet-56.
 """
 
 LEAST_PIXEL_S = 2e-8
-"""However little is computed, a pixel is read, normalised and written."""
+"""Least time of a pixel: it is always read, normalised and written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MachineSpeed:
-    """What all threads together do in a second.
+    """The rates of all threads together.
 
     ``mac_per_s``: multiply-accumulates of convolutions in float32. ``touched_bytes_per_s``: bytes of memory that the
     process uses for the first time, which the system must find and clear.
@@ -26,10 +26,10 @@ class MachineSpeed:
     touched_bytes_per_s: float
 
     def pixel_s(self, mac: float) -> float:
-        """Seconds in which a network computes a pixel of so many multiply-accumulates."""
+        """Return the seconds for a pixel of so many multiply-accumulates."""
         return max(LEAST_PIXEL_S, mac / (REACHED * self.mac_per_s))
 
 
 def usual_speed(threads: int) -> MachineSpeed:
-    """About that of servers and notebooks of these years: each of ``threads`` does as much."""
+    """Return the usual speed of current servers and notebooks: each of ``threads`` contributes equally."""
     return MachineSpeed(mac_per_s=40e9 * threads, touched_bytes_per_s=1.2e9 * threads)

@@ -1,4 +1,4 @@
-"""Time tiles and strips of usual shapes, by the pipeline that runs images, on samples that are made up."""
+"""Time tiles and strips of usual shapes, with the pipeline that runs images, on synthetic samples."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from exactile.tuning.tuning import PlanKind, TunedShape, Tuning
 TILES_PX = (256, 384, 512, 768, 1024, 1536, 2048)
 STRIPS_PX = ((64, 1024), (128, 1024), (64, 4096), (256, 1024), (128, 4096), (256, 4096), (512, 4096))
 STEPS = 6
-"""Tiles or strips of each lane that an image has: more than are timed."""
+"""Tiles or strips of each lane in an image: more than are timed."""
 
 TURNS = 2
-"""The faster counts: whatever else the machine does makes the other slower."""
+"""The faster turn counts: other work on the machine makes the other slower."""
 
 Progress = Callable[[int, int], None]
-"""Called with shapes measured so far, and how many there are."""
+"""Called with the shapes measured so far, and their total."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +50,7 @@ class Tuner:
     clock: Callable[[], float] = time.perf_counter
 
     def run(self) -> Tuning:
-        """Raises OptionError where plans do not depend on it, or there was no time for any shape; EngineError."""
+        """Measure. Raises OptionError if plans do not depend on it, or there was no time for any shape; EngineError."""
         if not self.planner.may_time:
             raise OptionError(
                 "tuning is for runs on a CPU, of networks that can be tiled and take no statistics of the whole image"
@@ -78,7 +78,7 @@ class Tuner:
         )
 
     def _shapes(self) -> Iterator[tuple[PlanKind, int, tuple[int, int]]]:
-        """Small ones first, in every number of lanes."""
+        """Yield shapes, small ones first, in every number of lanes."""
         geometry = self.model.contract.geometry
         tiles = [(geometry.y.accepted_size(side), geometry.x.accepted_size(side)) for side in TILES_PX]
         strips = STRIPS_PX if self.model.strips is not None else ()
@@ -88,7 +88,7 @@ class Tuner:
                 yield kind, lanes, shape  # type: ignore[misc]
 
     def _measured(self, kind: PlanKind, lanes: int, shape: tuple[int, int]) -> TunedShape | None:
-        """None where the shape is none for the network, or does not fit the memory."""
+        """Return the speed of a shape; None if it does not suit the network, or does not fit the memory."""
         height, width = shape
         size = (height, STEPS * lanes * width) if kind == "tile" else (STEPS * height, lanes * width)
         source = ArraySource(_samples(self.model.contract, size))
@@ -116,6 +116,6 @@ class Tuner:
 
 
 def _samples(contract: Contract, size: tuple[int, int]) -> np.ndarray:
-    """One row of random samples, again and again: (H, W, C), without its memory."""
+    """Return one row of random samples, repeated: (H, W, C), without its memory."""
     row = np.random.default_rng(0).integers(0, 256, (1, size[1], contract.image.channels))
     return np.broadcast_to(row.astype(contract.image.dtype), (*size, contract.image.channels))

@@ -1,4 +1,4 @@
-"""How fast this machine is: measured once, and kept in the user's cache folder."""
+"""The speed of this machine: measured once, and kept in the user's cache folder."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ CONVOLUTIONS_MAC = 3 * 16 * 16 * 9 + 16
 CONVOLVED_PX = (256, 512)
 TOUCHED_BYTES = 64 << 20
 MEASURING_BYTES = 160 << 20
-"""Memory that measuring takes at most, and gives back: maps of 8 MiB, and pages that are touched."""
+"""Most memory for measuring, which is returned: maps of 8 MiB, and pages that are touched."""
 
 TURNS = 5
 LONGEST_S = 0.5
-"""Of each of the two measurements, but for the last turn."""
+"""Longest time of each of the two measurements, except for the last turn."""
 
 Speeds = Annotated[float, Meta(gt=0, le=1e18)]
 
 
 @cache
 def machine_speed(threads: int) -> MachineSpeed:
-    """That of this machine with so many ``threads``: as it was measured before, or measured now, within a second.
+    """Return the speed of this machine with so many ``threads``: measured earlier, or now, within a second.
 
-    Takes ``MEASURING_BYTES`` for that long. Where the user has no cache folder, or it cannot be written, each process
-    measures anew.
+    Takes ``MEASURING_BYTES`` for that long. Without a cache folder, or if it cannot be written, each process measures
+    again.
     """
     path = None
     with suppress(ImportError):
@@ -82,7 +82,7 @@ def _key(threads: int) -> str:
 
 
 def _read(path: Path) -> MachineSpeed | None:
-    """None where there is none, or it is damaged: it is measured and written anew."""
+    """Return the stored speed; None if there is none, or it is damaged: it is then measured and written again."""
     try:
         if path.stat().st_size > MOST_FILE_BYTES:
             return None
@@ -106,7 +106,7 @@ def _encoded(found: MachineSpeed, threads: int) -> bytes:
 
 
 def _mac_per_s(threads: int) -> float:
-    """By a few convolutions over maps that do not fit a core's cache."""
+    """Return the rate of a few convolutions over maps that do not fit a core's cache."""
     graph = files("exactile.tuning").joinpath(CONVOLUTIONS).read_bytes()
     options = session_options(load_library(), CONVOLVED_PX, threads)
     session = load_library().InferenceSession(graph, options, providers=["CPUExecutionProvider"])
@@ -117,7 +117,7 @@ def _mac_per_s(threads: int) -> float:
 
 
 def _touched_bytes_per_s(threads: int) -> float:
-    """By threads that each write into fresh pages."""
+    """Return the rate of threads that each write into fresh pages."""
     share = max(1 << 20, TOUCHED_BYTES // threads)
     with ThreadPoolExecutor(threads) as pool:
         return threads * share / _fastest(lambda: list(pool.map(_touch, [share] * threads)))
@@ -131,7 +131,7 @@ def _touch(size: int) -> None:
 
 
 def _fastest(work: Callable[[], Any]) -> float:
-    """Seconds of the fastest of some turns: whatever else the machine does makes others slower."""
+    """Return the seconds of the fastest of some turns: other work on the machine makes others slower."""
     end, found = time.perf_counter() + LONGEST_S, list[float]()
     while len(found) < TURNS and (not found or time.perf_counter() < end):
         begin = time.perf_counter()

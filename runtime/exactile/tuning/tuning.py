@@ -1,4 +1,4 @@
-"""What was measured of a network on a machine, by which plans are chosen there."""
+"""Measurements of a network on a machine, by which plans are chosen there."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ PlanKind = Literal["tile", "strip"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TunedShape:
-    """How fast inferences of tiles, or strips, of one ``shape`` were, in so many ``lanes``.
+    """The speed of inferences of tiles, or strips, of one ``shape``, in so many ``lanes``.
 
     ``shape`` is (height, width), or strip rows and band width. ``activation_bytes`` are those of all lanes together,
     ``seconds_per_pixel`` those of each pixel that one pass over the image would compute.
@@ -33,5 +33,5 @@ class Tuning:
     shapes: tuple[TunedShape, ...]
 
     def holds(self, machine: str, threads: int) -> bool:
-        """Whether it says something of runs on ``machine`` with ``threads``."""
+        """Return whether it applies to runs on ``machine`` with ``threads``."""
         return (self.machine, self.threads) == (machine, threads)

@@ -44,7 +44,7 @@ class TuningFile(MeasuredFile, frozen=True, kw_only=True):
 
 
 def tuning_file(tuning: Tuning) -> TuningFile:
-    """``tuning`` as it is written."""
+    """Return ``tuning`` as the file has it."""
     return TuningFile(
         format=FORMAT,
         version=VERSION,
@@ -64,9 +64,9 @@ def write_tuning(folder: Path, tuning: Tuning) -> Path:
 
 
 def read_tuning(folder: Path, belongs_to: Callable[[], str]) -> Tuning | None:
-    """That of the bundle ``folder``, whose graphs have the SHA-256 that is asked for; None where none was measured.
+    """Return the tuning of the bundle ``folder``, whose graphs have the given SHA-256; None if none was measured.
 
-    Raises BundleError where it is damaged, or another model's.
+    Raises BundleError if it is damaged, or belongs to another model.
     """
     remedy = "delete it, or measure it again with exactile tune BUNDLE"
     file = read_measured(

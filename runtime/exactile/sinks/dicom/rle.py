@@ -15,7 +15,7 @@ _HEADER = struct.Struct("<16I")
 
 
 def rle_frame(labels: NDArray[Any]) -> bytes:
-    """``labels`` (H, W) uint8 or uint16 as one frame, of an even number of bytes."""
+    """Return ``labels`` (H, W) uint8 or uint16 as one frame, of an even number of bytes."""
     import imagecodecs
 
     rows = np.ascontiguousarray(labels.astype(labels.dtype.newbyteorder(">"), copy=False))

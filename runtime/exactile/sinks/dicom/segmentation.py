@@ -1,9 +1,9 @@
-"""Labels as a DICOM Segmentation of the slide that they were made of: a label map in tiles, with RLE frames.
+"""Labels as a DICOM Segmentation of the slide that they belong to: a label map in tiles, with RLE frames.
 
 ::
 
-    header     as highdicom makes it of the slide's own, with the size of all labels
-    tables     where each frame lies, and its length
+    header     made by highdicom from the slide's own, with the size of all labels
+    tables     offset and length of each frame
     frames     row by row of tiles, each encoded when all labels are there
 """
 
@@ -36,7 +36,7 @@ _START, _END = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
 """Tags of an item, and of the end of all items."""
 
 _COUNTED_PX = 1 << 18
-"""Labels that are looked at at a time, as numbers of 8 bytes, or a row."""
+"""Labels that are counted at a time, as 8-byte numbers, or a row."""
 
 _PIXEL_DATA = struct.pack("<HH2sHI", 0x7FE0, 0x0010, b"OB", 0, 0xFFFFFFFF)
 
@@ -44,9 +44,9 @@ _PIXEL_DATA = struct.pack("<HH2sHI", 0x7FE0, 0x0010, b"OB", 0, 0xFFFFFFFF)
 class DicomSegmentationSink(FileSink[PartFile]):
     """Writes a DICOM Segmentation (label map) with the place and the identity of the slide's level, in tiles of 512.
 
-    The image has to be a slide in DICOM files, and the result labels of its size. Until it is complete, labels lie in a
-    file beside it; a row of tiles is in memory while it is encoded. ``begin`` raises SinkError where
-    highdicom is not installed, and for other images and results.
+    The image has to be a slide in DICOM files, and the result labels of its size. Until it is complete, labels are in a
+    file beside it; a row of tiles is in memory while it is encoded. ``begin`` raises SinkError if highdicom is not
+    installed, and for other images and results.
     """
 
     def __init__(self, path: str | PathLike[str], *, overwrite: bool = False) -> None:
@@ -55,7 +55,7 @@ class DicomSegmentationSink(FileSink[PartFile]):
         self._found: set[int] = set()
 
     def buffer_bytes(self, spec: ResultSpec, plan: WritePlan) -> int:
-        """A copy of the largest box, or a row of tiles twice; counts; and where each frame lies, four times."""
+        """Return a copy of the largest box, or a row of tiles twice; counts; and four times the places of frames."""
         rows = max((span.length for span in plan.rows), default=0)
         columns = max((span.length for span in plan.columns), default=0)
         pixels = max(rows * columns, 2 * TILE_PX * (spec.width + TILE_PX))
@@ -66,7 +66,7 @@ class DicomSegmentationSink(FileSink[PartFile]):
         return PartFile(self.path, overwrite=self._overwrite)
 
     def _start(self, part: PartFile, spec: ResultSpec) -> None:  # noqa: ARG002 -- the seam's signature
-        self._dataset(spec)  # what is wrong with the slide's own is told before the work
+        self._dataset(spec)  # check the slide's own header before the work
         self._labels = PartFile(self.path, overwrite=True)
         self._labels.preallocate(spec.height * spec.width * pixel_bytes(spec))
 
@@ -93,7 +93,7 @@ class DicomSegmentationSink(FileSink[PartFile]):
         part.write_at(_header(dataset, table) + _PIXEL_DATA + _item(b""), 0)
 
     def _dataset(self, spec: ResultSpec) -> Any:
-        """All but the frames and where they lie, with a segment for each label that was found."""
+        """Return all but the frames and their places, with a segment for each label that was found."""
         from pydicom import dcmread
 
         source = dcmread(spec.instances[0], stop_before_pixels=True)
@@ -108,7 +108,7 @@ class DicomSegmentationSink(FileSink[PartFile]):
         return label_map(source, described, _frame_count(spec), background=background)
 
     def _frames(self, spec: ResultSpec) -> Iterator[bytes]:
-        """Encoded tiles, row by row; beyond the image they are background."""
+        """Yield encoded tiles, row by row; beyond the image they are background."""
         assert self._labels is not None
         dtype = np.dtype(spec.dtype)
         stored = np.uint8 if max(self._found, default=0) < 256 else np.uint16
@@ -129,14 +129,15 @@ class DicomSegmentationSink(FileSink[PartFile]):
 
 
 def _check(spec: ResultSpec, path: Path) -> None:
-    """Raise SinkError for what has no DICOM Segmentation."""
+    """Raise SinkError for results without a DICOM Segmentation."""
     try:
         import highdicom  # noqa: F401
     except ImportError as error:
         raise SinkError(f"{path}: a DICOM Segmentation is written with highdicom: {_INSTALL}") from error
     if not spec.instances:
         raise SinkError(
-            f"{path}: a DICOM Segmentation belongs to a slide in DICOM files, and the image is none. What to do: write "
+            f"{path}: a DICOM Segmentation belongs to a slide in DICOM files, and the image is not one. What to do: "
+            f"write "
             ".ome.tif or .zarr, or read the slide from its DICOM files"
         )
     if spec.channels or spec.dtype not in _LABEL_TYPES:
@@ -151,7 +152,7 @@ def _frame_count(spec: ResultSpec) -> int:
 
 
 def _header(dataset: Any, table: NDArray[np.uint64]) -> bytes:
-    """All that comes before the frames; ``table`` has offset and length of each, (2, N)."""
+    """Return all that comes before the frames; ``table`` has offset and length of each, (2, N)."""
     from pydicom import dcmwrite
 
     dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths = (row.astype("<u8").tobytes() for row in table)

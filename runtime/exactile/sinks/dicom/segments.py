@@ -1,4 +1,4 @@
-"""What a DICOM Segmentation says of itself: its slide, its segments, its tiles."""
+"""The descriptions in a DICOM Segmentation: its slide, its segments, its tiles."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MAY_BE_EMPTY = (
     *("PatientID", "PatientName", "PatientBirthDate", "PatientSex"),
     *("AccessionNumber", "StudyID", "StudyDate", "StudyTime"),
 )
-"""Attributes (type 2) that every slide has, and highdicom takes for granted."""
+"""Attributes (type 2) that every slide has, and highdicom requires."""
 
 _OWN_SCHEME = "99EXACTILE"
 _MOST_TEXT = 64
@@ -25,7 +25,8 @@ _MOST_TEXT = 64
 
 
 def segments(labels: Sequence[LabelClass], found: Sequence[int], model: str) -> list[Any]:
-    """A description of each label but 0, which is the background: of those with names, and of those that were found.
+    """Return a description of each label but 0, which is the background: of those with names, and of those that were
+    found.
 
     A class with a code has it as its type; another one has a code of the scheme 99EXACTILE, whose meaning is its name.
     """
@@ -54,10 +55,10 @@ def segments(labels: Sequence[LabelClass], found: Sequence[int], model: str) -> 
 
 
 def label_map(source: Any, described: Sequence[Any], frames: int, *, background: str = "") -> Any:
-    """A label map of all of ``source`` (a level of a slide, as pydicom reads it) in tiles, without its frames.
+    """Return a label map of all of ``source`` (a level of a slide, as pydicom reads it) in tiles, without its frames.
 
-    highdicom takes all pixels at once; so it is given one tile, and the size is that of the slide afterwards. Segment 0
-    is the background, by the name ``background`` where there is one.
+    highdicom takes all pixels at once; so it gets one tile, and the size is set to the slide's afterwards. Segment 0 is
+    the background, named ``background`` if there is such a class.
     """
     from highdicom.seg import Segmentation
     from pydicom.uid import RLELossless, generate_uid
@@ -104,7 +105,7 @@ def _type_of(label: LabelClass | None, value: int) -> Any:
 
 
 def _concept(code: str) -> Any:
-    """``SCHEME:VALUE:MEANING``."""
+    """Parse ``SCHEME:VALUE:MEANING``."""
     from highdicom.sr import CodedConcept
 
     scheme, value, meaning = code.split(":", 2)

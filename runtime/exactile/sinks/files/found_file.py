@@ -1,10 +1,10 @@
-"""What a run has found out before the first box of its result: a small file beside the output, replaced as a whole.
+"""The file of findings before the first box of the result: a small file beside the output, replaced as a whole.
 
 ::
 
     .NAME.statistics   one line, then CRC-32 and length of the JSON that follows
 
-A file that is cut off or damaged counts as none.
+A truncated or damaged file is ignored.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from exactile.sinks.files.part_file import sync_folder
 _MAGIC = b"exactile statistics 1\n"
 _HEAD = struct.Struct("<IQ")
 _MOST_BYTES = 1 << 31
-"""A larger file is none of these."""
+"""A larger file is not one of these."""
 
 
 def found_path(path: Path) -> Path:
-    """Beside the output, whose links are followed."""
+    """Return the path beside the output, whose links are resolved."""
     real = Path(os.path.realpath(path))
     return real.with_name(f".{real.name}.statistics")
 
 
 def new_found_path(path: Path) -> Path:
-    """What is written before it takes the place of ``found_path``."""
+    """Return the path of the new file before it replaces ``found_path``."""
     found = found_path(path)
     return found.with_name(f"{found.name}.new")
 
 
 class FoundFile:
-    """The file of the output ``path``. Who writes or removes it holds the lock of the journal."""
+    """The file of the output ``path``. Whoever writes or removes it holds the lock of the journal."""
 
     def __init__(self, path: Path) -> None:
         self._output = path
@@ -56,7 +56,7 @@ class FoundFile:
         return self.exists and self.read() is None
 
     def read(self) -> dict[str, Any] | None:
-        """What was written; None where there is nothing, or what there is was damaged."""
+        """Return what was written; None if there is nothing, or it is damaged."""
         try:
             if self.path.stat().st_size > _MOST_BYTES:
                 return None
@@ -85,7 +85,7 @@ class FoundFile:
         sync_folder(self.path.parent)
 
     def remove(self) -> None:
-        """Safe to call twice."""
+        """Remove the file; safe to call twice."""
         for path in (self.path, self._new):
             with suppress(OSError):
                 path.unlink(missing_ok=True)

@@ -13,7 +13,7 @@ from exactile.sinks.failures import os_errors_as_sink_errors
 from exactile.sinks.files.target import check_writable
 
 _MOST_PIECES = 512
-"""Given to the system at a time; it takes 1024."""
+"""Pieces passed to the system at a time; it accepts 1024."""
 
 _NO_PREALLOCATION = {errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS, errno.ENODEV}
 
@@ -21,10 +21,9 @@ _NO_PREALLOCATION = {errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS
 class PartFile:
     """``.NAME.XXXXXXXX.part`` beside NAME, which ``publish`` renames to NAME and ``discard`` removes.
 
-    With ``kept_name`` it is ``.NAME.part``, so that a later run finds it: ``resumed`` opens the one that is there.
-    Owns the file and its descriptor. Not locked: its owner calls one method at a time, but that ``sync`` may be called
-    beside the others, and be waited for before the file is closed.
-    Every method raises SinkError in place of OSError.
+    With ``kept_name`` it is ``.NAME.part``, so that a later run finds it: ``resumed`` opens the existing one. Owns the
+    file and its descriptor. Not locked: its owner calls one method at a time, except that ``sync`` may run concurrently
+    with the others, and must have ended before the file is closed. Every method raises SinkError instead of OSError.
     """
 
     def __init__(self, path: Path, *, overwrite: bool, kept_name: bool = False, resumed: bool = False) -> None:
@@ -44,7 +43,7 @@ class PartFile:
             return os.fstat(self._descriptor).st_size
 
     def preallocate(self, size_bytes: int) -> None:
-        """Claim the disk space now, so that a full disk shows before the work; nothing where it is unsupported."""
+        """Reserve the disk space now, so that a full disk is noticed before the work; do nothing if unsupported."""
         with os_errors_as_sink_errors(self._path):
             try:
                 os.posix_fallocate(self._descriptor, 0, size_bytes)
@@ -58,12 +57,14 @@ class PartFile:
             self._write_all(data, offset_bytes)
 
     def write_all_at(self, pieces: Sequence[bytes | memoryview], offset_bytes: int) -> None:
-        """Write ``pieces`` one after the other, the first at ``offset_bytes``, in as few calls as there may be."""
+        """Write ``pieces`` one after the other, the first at ``offset_bytes``, in as few calls as possible."""
         with os_errors_as_sink_errors(self._path):
             for first in range(0, len(pieces), _MOST_PIECES):
                 some = pieces[first : first + _MOST_PIECES]
                 size_bytes = sum(map(len, some))
-                if os.pwritev(self._descriptor, some, offset_bytes) < size_bytes:  # a full disk shows when repeated
+                if (
+                    os.pwritev(self._descriptor, some, offset_bytes) < size_bytes
+                ):  # a full disk raises an error on the next call
                     self._write_all(b"".join(some), offset_bytes)
                 offset_bytes += size_bytes
 
@@ -74,7 +75,7 @@ class PartFile:
                 self._write_all(data[start : start + row_bytes], offset_bytes + row * stride_bytes)
 
     def read_at(self, size_bytes: int, offset_bytes: int) -> bytes:
-        """At most ``size_bytes`` from ``offset_bytes`` on; less at the end of the file."""
+        """Return at most ``size_bytes`` from ``offset_bytes`` on; less at the end of the file."""
         with os_errors_as_sink_errors(self._path):
             pieces = []
             while size_bytes > 0 and (piece := os.pread(self._descriptor, size_bytes, offset_bytes)):
@@ -83,12 +84,12 @@ class PartFile:
             return b"".join(pieces)
 
     def cut(self, size_bytes: int) -> None:
-        """Drop what follows the first ``size_bytes``."""
+        """Drop everything after the first ``size_bytes``."""
         with os_errors_as_sink_errors(self._path):
             os.ftruncate(self._descriptor, size_bytes)
 
     def sync(self) -> None:
-        """Bring what was written to the disk."""
+        """Flush what was written to the disk."""
         with os_errors_as_sink_errors(self._path):
             os.fdatasync(self._descriptor)
 
@@ -98,7 +99,7 @@ class PartFile:
             self._close()
 
     def publish(self) -> None:
-        """Bring the file to the disk and give it its name. After a failure, ``discard`` still has to be called."""
+        """Flush the file to the disk and give it its name. After a failure, ``discard`` still has to be called."""
         with os_errors_as_sink_errors(self._path):
             os.fsync(self._descriptor)
             # Somebody may have written the output during the run.
@@ -129,7 +130,7 @@ class PartFile:
 
 
 def part_path(path: Path) -> Path:
-    """``.NAME.part``, beside the output, whose links are followed."""
+    """Return ``.NAME.part``, beside the output, whose links are followed."""
     real = Path(os.path.realpath(path))
     return real.with_name(f".{real.name}.part")
 

@@ -15,8 +15,8 @@ from exactile.sinks.files.part_file import part_path, sync_folder
 class PartFolder:
     """``.NAME.part`` beside NAME, which ``publish`` renames to NAME and ``discard`` removes.
 
-    One that is there from an earlier run is opened with ``resumed``, else emptied. With ``kept_name`` false the name
-    has random letters. Every method raises SinkError in place of OSError.
+    An existing one of an earlier run is opened with ``resumed``, else emptied. If ``kept_name`` is false the name has
+    random letters. Every method raises SinkError instead of OSError.
     """
 
     def __init__(self, path: Path, *, overwrite: bool, kept_name: bool, resumed: bool) -> None:
@@ -33,7 +33,7 @@ class PartFolder:
                 self.part_path.mkdir()
 
     def publish(self) -> None:
-        """Give it its name, in place of what may be overwritten.
+        """Give it its name, replacing what may be overwritten.
 
         After a failure, ``discard`` still has to be called.
         """
@@ -59,9 +59,9 @@ class PartFolder:
 
 
 def check_folder_writable(path: Path, *, overwrite: bool) -> None:
-    """Return if the folder ``path`` is free or may be replaced, in a folder that can be written.
+    """Check that the folder ``path`` is free or may be replaced, in a folder that can be written.
 
-    Raises OutputExistsError, and SinkError for everything else that stands in the way.
+    Raises OutputExistsError, and SinkError for any other reason.
     """
     target = Path(os.path.realpath(path))
     with os_errors_as_sink_errors(path):

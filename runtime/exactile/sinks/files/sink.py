@@ -1,4 +1,4 @@
-"""What every sink that writes one file has in common: the life of the file."""
+"""The base of sinks that write one file: the life of the file."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from exactile.sinks.protocol import ResultSpec, WritePlan
 
 
 class Part(Protocol):
-    """An output that has no name yet."""
+    """An output without its final name."""
 
     def publish(self) -> None:
-        """Bring it to the disk and give it its name. After a failure, ``discard`` still has to be called."""
+        """Flush it to the disk and give it its name. After a failure, ``discard`` still has to be called."""
 
     def discard(self) -> None:
         """Remove what was written so far; safe to call twice and after ``publish``."""
@@ -48,7 +48,7 @@ class FileSink(ABC, Generic[PartT]):
 
     @abstractmethod
     def buffer_bytes(self, spec: ResultSpec, plan: WritePlan) -> int:
-        """The most bytes of memory that this sink will hold for ``plan``."""
+        """Return the most bytes of memory that this sink will hold for ``plan``."""
 
     @abstractmethod
     def _start(self, part: PartT, spec: ResultSpec) -> None:
@@ -68,20 +68,20 @@ class FileSink(ABC, Generic[PartT]):
 
     @abstractmethod
     def _open_part(self, spec: ResultSpec) -> PartT:
-        """What the output is until it is complete. Raises SinkError if it may not be written."""
+        """Return the output until it is complete. Raises SinkError if it may not be written."""
 
     def _drop(self, part: PartT) -> None:
-        """Nothing more is written: remove what is not complete."""
+        """Remove the incomplete output; nothing more is written."""
         part.discard()
 
     def begin(self, spec: ResultSpec) -> None:
         """Check that the output may be written, and start it under a temporary name beside it.
 
-        Raises OutputExistsError, and SinkError for whatever else stands in the way; then nothing is left behind.
+        Raises OutputExistsError, and SinkError for any other reason; then nothing is left behind.
         """
         with self._lock:
             if self._spec is not None:
-                raise SinkError(f"{self.path}: this sink was begun before: use a new one for every run")
+                raise SinkError(f"{self.path}: this sink was used before: use a new one for every run")
             check_spec(spec)
             self._part = self._open_part(spec)
             try:

@@ -1,4 +1,4 @@
-"""May an output be written under this name?"""
+"""Check whether an output may be written under a name."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from exactile.sinks.failures import os_errors_as_sink_errors
 
 
 def check_writable(path: Path, *, overwrite: bool) -> None:
-    """Return if ``path`` is free, or a file that may be replaced, in a folder that can be written.
+    """Check that ``path`` is free, or a file that may be replaced, in a folder that can be written.
 
-    A symbolic link stands for what it points at. Raises OutputExistsError, or SinkError for everything else that
-    stands in the way.
+    A symbolic link stands for its target. Raises OutputExistsError, or SinkError for any other reason.
     """
     target = Path(os.path.realpath(path))
     folder = target.parent

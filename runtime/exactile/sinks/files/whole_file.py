@@ -1,4 +1,4 @@
-"""Small files that are complete or not there."""
+"""Write small files that are complete or not there."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from exactile.sinks.failures import os_errors_as_sink_errors
 
 
 def replace_file(path: Path, content: bytes | bytearray) -> None:
-    """Write ``content`` beside ``path`` and rename it. Raises SinkError; what was there then stays."""
+    """Write ``content`` beside ``path`` and rename it. Raises SinkError; an existing file then stays."""
     new = path.with_name(f".{path.name}.new")
     with os_errors_as_sink_errors(path):
         try:

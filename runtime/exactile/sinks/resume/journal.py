@@ -1,14 +1,15 @@
-"""What of an unfinished output is safe: a file beside it, only ever appended to, checked record by record.
+"""The journal of an unfinished output: a file beside it, only ever appended to, checked record by record.
 
 ::
 
     .NAME.journal   one line, then records: kind, CRC-32, length, payload
-                    RUN   what is being run, as JSON; the first record
-                    TILE  one encoded tile: level, plane, number, where it lies in the output, CRC-32 of it
-                    PART  pixels of a tile that is not complete yet, and the box of the run that they came with
-                    BOX   every tile and part of this box is above: it need not be computed again
 
-A record that is cut off or damaged ends the journal: what follows it counts as never written.
+    RUN   what is being run, as JSON; the first record
+    TILE  one encoded tile: level, plane, number, where it lies in the output, CRC-32 of it
+    PART  pixels of a tile that is not complete yet, and the box of the run that they came with
+    BOX   every tile and part of this box is above: it need not be computed again
+
+A truncated or damaged record ends the journal: what follows it counts as never written.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ Record = StoredTile | PartialTile | Box
 
 
 def framed(record: Record) -> bytes:
-    """``record`` as it is appended, checksum included. Callable in any thread."""
+    """Return ``record`` as it is appended, checksum included. Callable in any thread."""
     match record:
         case StoredTile(key=key):
             where = record.offset_bytes, record.size_bytes, record.crc
@@ -72,7 +73,7 @@ def framed(record: Record) -> bytes:
 
 
 def journal_path(path: Path) -> Path:
-    """Beside the output, whose links are followed."""
+    """Return the path beside the output, whose links are resolved."""
     real = Path(os.path.realpath(path))
     return real.with_name(f".{real.name}.journal")
 
@@ -84,7 +85,7 @@ class Journal:
     """
 
     def __init__(self, path: Path) -> None:
-        """Open or create the journal of the output ``path``. Raises SinkError where another run holds it."""
+        """Open or create the journal of the output ``path``. Raises SinkError if another run holds it."""
         self._output = path
         self.path = journal_path(path)
         self._descriptor = -1
@@ -93,7 +94,7 @@ class Journal:
             self.close()
 
     def _opened(self) -> bool:
-        """Open and lock; False where the run that held it has removed the file meanwhile."""
+        """Open and lock it; return False if the run that held it has removed the file meanwhile."""
         with os_errors_as_sink_errors(self._output):
             self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
@@ -110,24 +111,24 @@ class Journal:
             return False
 
     def clear(self) -> None:
-        """What was in it is gone."""
+        """Remove its content."""
         with os_errors_as_sink_errors(self._output):
             os.ftruncate(self._descriptor, 0)
         self._end_bytes = 0
 
     def start(self, run: Mapping[str, Any]) -> None:
-        """Begin anew: what was in it is gone."""
+        """Start again: remove the old content."""
         self.clear()
         with os_errors_as_sink_errors(self._output):
             self._write(_MAGIC + _framed(Kind.RUN, json.dumps(run, sort_keys=True).encode()))
 
     def run(self) -> dict[str, Any] | None:
-        """What was being run; None where the journal is empty or cannot be read."""
+        """Return what was being run; None if the journal is empty or cannot be read."""
         kind, payload, _ = next(self._records(), (None, b"", 0))
         return json.loads(payload) if kind is Kind.RUN else None
 
     def read(self) -> Iterator[tuple[Record, int]]:
-        """The records after the first, each with where it ends, in bytes."""
+        """Yield the records after the first, each with where it ends, in bytes."""
         for kind, payload, end_bytes in self._records():
             match kind:
                 case Kind.TILE:
@@ -153,13 +154,13 @@ class Journal:
         self._end_bytes = end_bytes
 
     def sync(self) -> None:
-        """Bring what was appended to the disk."""
+        """Flush what was appended to the disk."""
         with os_errors_as_sink_errors(self._output):
             os.fdatasync(self._descriptor)
 
     def remove(self) -> None:
         """Delete the file; safe to call twice."""
-        if self._descriptor >= 0:  # else it may be another run's by now
+        if self._descriptor >= 0:  # otherwise it may be another run's by now
             with suppress(OSError):
                 self.path.unlink(missing_ok=True)
         self.close()

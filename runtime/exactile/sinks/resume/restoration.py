@@ -1,4 +1,4 @@
-"""What an earlier run left behind, taken up again."""
+"""Restore what an earlier run left."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from exactile.sinks.tiles.store import StoredTile, TileKey, TileStore
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Restored:
-    """Boxes that are done, tiles that are stored, and the pixels of those that are not complete."""
+    """Finished boxes, stored tiles, and the pixels of incomplete tiles."""
 
     boxes: tuple[Box, ...]
     tiles: frozenset[TileKey]
@@ -24,7 +24,7 @@ class Restored:
 
 
 def restore(journal: Journal, store: TileStore) -> Restored:
-    """Follow ``journal`` as far as it and the tiles are undamaged; what follows the last done box is cut off."""
+    """Follow ``journal`` as far as it and the tiles are undamaged; cut off what follows the last finished box."""
     boxes: list[Box] = []
     tiles: list[StoredTile] = []
     parts: dict[tuple[Box, int], PartialTile] = {}
@@ -54,7 +54,9 @@ def restore(journal: Journal, store: TileStore) -> Restored:
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Where two descriptions of runs differ, for people: ``key: was A, is B``. Keys of one side alone differ, too."""
+    """Return where two descriptions of runs differ, for people: ``key: was A, is B``. Keys of only one side differ,
+    too.
+    """
     found: list[str] = []
     for key in sorted({*then, *now}):
         a, b = then.get(key), now.get(key)
@@ -66,16 +68,16 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "
 
 
 def packed(planes: NDArray[Any]) -> bytes:
-    """The ``data`` of a part whose pixels are ``planes``, (C, H, W)."""
+    """Return the ``data`` of a part whose pixels are ``planes``, (C, H, W)."""
     import imagecodecs
 
     codecs: Any = imagecodecs  # its type stubs know bytes only; arrays are taken as they are
-    # The fastest there is: nobody keeps it for long.
+    # The fastest codec: the file is not kept for long.
     return bytes(codecs.lz4_encode(np.ascontiguousarray(planes).data, header=True))
 
 
 def unpacked(part: PartialTile, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """The pixels of a part, (C, H, W)."""
+    """Return the pixels of a part, (C, H, W)."""
     import imagecodecs
 
     return np.frombuffer(imagecodecs.lz4_decode(part.data, header=True), dtype).reshape(-1, *part.part.shape)

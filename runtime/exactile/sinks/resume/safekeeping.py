@@ -1,9 +1,9 @@
-"""What a resumed run does not repeat: boxes are noted as they are done, and claimed once a second.
+"""Make finished work safe for a later run: boxes are noted as they are finished, and claimed once a second.
 
 ::
 
     note, reached   a tile or a piece of one is ready; all of a box is
-    commit          in a thread of its own: pixels to the disk, then what the journal claims of them, then that
+    commit          in its own thread: flush pixels to the disk, then append to the journal, then flush that
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from exactile.sinks.resume.journal import Journal, framed
 from exactile.sinks.tiles.store import TileStore
 
 COMMIT_SECONDS = 1.0
-"""What a killed process or a power cut may cost: done boxes are claimed so often."""
+"""Seconds between claims of finished boxes: a killed process or a power cut may lose this much."""
 
 MOST_NOTED_BYTES = 1 << 20
-"""More of what is noted goes to the file before it is claimed."""
+"""Noted bytes beyond this are written to the file before they are claimed."""
 
 
 class Safekeeping:
-    """The journal never claims a box whose pixels are not on the disk.
+    """Ensure that the journal never claims a box whose pixels are not on the disk.
 
-    Used by one thread; owns a second one, which alone writes the journal and waits for the disk. Neither journal nor
-    store are its own.
+    Used by one thread; owns a second one, which alone writes the journal and waits for the disk. Does not own journal
+    and store.
     """
 
     def __init__(self, journal: Journal, store: TileStore) -> None:
@@ -42,20 +42,22 @@ class Safekeeping:
         """Whether the journal claims anything."""
 
     def note(self, record: bytes) -> None:
-        """A tile or a piece of one, ``framed``. It counts with the boxes of the next ``commit``. Raises SinkError."""
+        """Note a tile or a piece of one, ``framed``. It counts with the boxes of the next ``commit``.
+        Raises SinkError.
+        """
         self._records.append(record)
         self._records_bytes += len(record)
         if self._records_bytes >= MOST_NOTED_BYTES:
             self._hand_over(())
 
     def reached(self, box: Box) -> None:
-        """All tiles of ``box`` that are complete are noted and flushed to the store."""
+        """Note that all complete tiles of ``box`` are noted and flushed to the store."""
         self._boxes.append(box)
 
     def due(self, *, now: bool = False) -> bool:
-        """Whether ``commit`` is to be called once everything until here is noted; if so, the caller does.
+        """Return whether the caller must call ``commit`` once everything until here is noted.
 
-        Not while the disk is busy, but with ``now``. Raises SinkError if the disk did not take what came before.
+        Not while the disk is busy, unless ``now``. Raises SinkError if the disk did not accept earlier work.
         """
         if self._asked:
             return False
@@ -69,13 +71,13 @@ class Safekeeping:
         return True
 
     def commit(self) -> None:
-        """Claim the boxes that were reached, pieces of whose incomplete tiles are noted."""
+        """Claim the boxes that were reached, whose incomplete tiles' pieces are noted."""
         self._hand_over(self._boxes)
         self._boxes = []
         self._asked, self._committed_s = False, time.monotonic()
 
     def check(self) -> None:
-        """Wait for what is being brought to the disk. Raises SinkError if the disk did not take it."""
+        """Wait for what is being flushed to the disk. Raises SinkError if the disk did not accept it."""
         writing, self._writing = self._writing, None
         if writing is not None:
             writing.result()

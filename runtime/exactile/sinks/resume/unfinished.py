@@ -1,4 +1,4 @@
-"""What a run that ended early has left beside its output, and who may write there now."""
+"""Detect what an interrupted run has left beside its output, and lock the output."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from exactile.sinks.resume.journal import Journal, journal_path
 
 
 def is_something_left(path: Path) -> bool:
-    """Whether files of an unfinished run lie beside the output ``path``."""
+    """Return whether there are files of an unfinished run beside the output ``path``."""
     return journal_path(path).exists() or found_path(path).exists()
 
 
 def left_in_journal(path: Path, journal: Journal) -> Mapping[str, Any] | None:
-    """What the run was that left ``journal``, if it also left pixels that are done."""
+    """Return the description of the run that left ``journal``, if it also left finished pixels."""
     run = journal.run()
     if run is None or not part_path(path).exists():
         return None
@@ -29,9 +29,9 @@ def left_in_journal(path: Path, journal: Journal) -> Mapping[str, Any] | None:
 
 
 def unfinished_run(path: Path, held: Journal | None) -> Mapping[str, Any] | None:
-    """What the run was that left something to resume: pixels that are done, or what it had found before.
+    """Return the description of a run that left something to resume: finished pixels, or earlier findings.
 
-    ``held`` is the journal where this run has it already. Raises SinkError while another run writes the output.
+    ``held`` is the journal if this run has it already. Raises SinkError while another run writes the output.
     """
     if held is not None and held.held:
         return left_in_journal(path, held) or FoundFile(path).read()
@@ -45,10 +45,10 @@ def unfinished_run(path: Path, held: Journal | None) -> Mapping[str, Any] | None
 
 
 def take_place(path: Path, *, resume: bool, overwrite: bool) -> Journal:
-    """Lock the output for this run; what lies there is removed, unless it is resumed.
+    """Lock the output for this run; remove what is there, unless it is resumed.
 
-    Raises SinkError while another run writes it, OutputExistsError where an unfinished run is neither to be
-    resumed nor to be overwritten.
+    Raises SinkError while another run writes it, OutputExistsError if an unfinished run is neither to be resumed nor to
+    be overwritten.
     """
     journal = Journal(path)
     try:
@@ -56,8 +56,8 @@ def take_place(path: Path, *, resume: bool, overwrite: bool) -> Journal:
         if left is not None and not resume and not overwrite:
             name = journal_path(path) if left_in_journal(path, journal) is not None else found_path(path)
             raise OutputExistsError(
-                f"an unfinished run of {path} lies beside it ({name.name}). "
-                "What to do: resume it with --resume, or start anew with --overwrite"
+                f"there is an unfinished run of {path} beside it ({name.name}). "
+                "What to do: resume it with --resume, or start again with --overwrite"
             )
         if left is None or not resume:
             _remove_left(path, journal)

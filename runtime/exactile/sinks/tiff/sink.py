@@ -29,13 +29,12 @@ _OME_SUFFIXES = (".ome.tif", ".ome.tiff")
 class TiffSink(TiledSink[PartFile]):
     """Writes a tiled BigTIFF; named ``.ome.tif`` or ``.ome.tiff``, it is an OME-TIFF.
 
-    ``(H, W)`` becomes one page. ``(C, H, W)`` becomes one page a channel, and reads back as ``(C, H, W)``;
-    a single channel, too, except that OME-TIFF readers drop an axis of length 1 and give ``(H, W)``.
+    ``(H, W)`` becomes one page. ``(C, H, W)`` becomes one page a channel, and reads back as ``(C, H, W)``; a single
+    channel, too, except that OME-TIFF readers drop an axis of length 1 and give ``(H, W)``.
 
-    compression: ``zlib``, which every reader knows, ``zstd``, ``lzw`` or ``none``.
-    pyramid: in SubIFDs for OME-TIFF, in further pages of a plain one, which takes one for ``(H, W)`` only. By default
-    there is one where that is so.
-    tile, workers, resumable: as for every TiledSink.
+    compression: ``zlib``, which every reader knows, ``zstd``, ``lzw`` or ``none``. pyramid: in SubIFDs for OME-TIFF, in
+    further pages of a plain one, which supports it for ``(H, W)`` only. The default is a pyramid if supported. tile,
+    workers, resumable: as for every TiledSink.
     """
 
     def __init__(
@@ -91,5 +90,5 @@ class TiffSink(TiledSink[PartFile]):
                 "tifffile": tifffile.__version__}  # fmt: skip
 
     def _uuid(self, spec: ResultSpec) -> str:
-        """Of what is run, so that equal runs write equal files."""
+        """Return a UUID of the run, so that equal runs write equal files."""
         return str(uuid.uuid5(uuid.NAMESPACE_OID, json.dumps(self._described(spec), sort_keys=True)))

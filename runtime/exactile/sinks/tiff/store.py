@@ -19,7 +19,7 @@ ALIGNMENT_BYTES = 16
 
 
 class TiffStore:
-    """Appends tiles to ``part`` behind ``first_bytes``, what precedes the pixels."""
+    """Appends tiles to ``part`` after ``first_bytes``, which precede the pixels."""
 
     def __init__(
         self,

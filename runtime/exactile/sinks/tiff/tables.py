@@ -1,7 +1,7 @@
-"""The parts of a BigTIFF that are not pixels: written first with empty tile tables, which are filled in last.
+"""The parts of a BigTIFF other than pixels: written first with empty tile tables, which are filled in last.
 
-TIFF allows tiles to lie anywhere in the file, so that pixels can go to their final place as they come
-and need no second copy. All of the format itself is tifffile's.
+TIFF allows tiles anywhere in the file, so pixels go to their final place as they come and need no second copy. All of
+the format itself is tifffile's.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _TILE_BYTE_COUNTS = 325
 
 @dataclass(frozen=True, slots=True)
 class TileTable:
-    """Where the tiles of one level lie and how long they are, in bytes: (planes, tiles), 0 until they are stored."""
+    """Offsets and lengths of the tiles of one level, in bytes: (planes, tiles), 0 until they are stored."""
 
     offsets_bytes: NDArray[np.uint64]
     sizes_bytes: NDArray[np.uint64]
@@ -37,7 +37,7 @@ class TileTable:
 def empty_tiff(
     spec: ResultSpec, grids: Sequence[TileGrid], *, compression: Compression, ome: Mapping[str, Any] | None
 ) -> bytes:
-    """The bytes of a tiled BigTIFF without pixels: one page for each plane, metadata, tables of zeros.
+    """Return the bytes of a tiled BigTIFF without pixels: one page for each plane, metadata, tables of zeros.
 
     Further ``grids`` are levels of a pyramid: SubIFDs in an OME-TIFF (``ome``: what its XML says), else pages of their
     own, marked as reduced.
@@ -74,7 +74,9 @@ def empty_tiff(
 
 
 def ome_metadata(spec: ResultSpec, uuid: str) -> dict[str, Any]:
-    """What the XML of an OME-TIFF says beside shape and type. ``uuid`` is given: equal runs write equal files."""
+    """Return the XML metadata of an OME-TIFF besides shape and type. ``uuid`` is given: equal runs
+    write equal files.
+    """
     found: dict[str, Any] = {"UUID": f"urn:uuid:{uuid}"}
     if spec.pixel_size_um is not None:
         height, width = spec.pixel_size_um
@@ -83,7 +85,9 @@ def ome_metadata(spec: ResultSpec, uuid: str) -> dict[str, Any]:
 
 
 def _extra_tags(spec: ResultSpec) -> list[tuple[int, str, int | None, Any, bool]]:
-    """Of the pages in full size: the georeference, from which readers derive that of the others, and how to turn."""
+    """Return tags of the full-size pages: the georeference, from which readers derive that of the others, and
+    orientation.
+    """
     found: list[tuple[int, str, int | None, Any, bool]] = []
     if spec.orientation != 1:
         found.append((_ORIENTATION, "H", 1, spec.orientation, False))
@@ -112,7 +116,7 @@ def _resolution(spec: ResultSpec, level: int) -> dict[str, Any]:
 
 
 def fill_tile_tables(path: Path, tables: Sequence[TileTable]) -> None:
-    """Say where every tile lies; one table a level."""
+    """Fill in where every tile is; one table per level."""
     import tifffile
 
     if not all(table.offsets_bytes.all() and table.sizes_bytes.all() for table in tables):
@@ -126,19 +130,19 @@ def fill_tile_tables(path: Path, tables: Sequence[TileTable]) -> None:
 
 
 def _pages(tiff: Any, planes: Sequence[int]) -> list[list[Any]]:
-    """For each level its pages, one a plane: SubIFDs of the first level's, or one level after the other."""
+    """Return the pages of each level, one a plane: SubIFDs of the first level's, or one level after the other."""
     tiff.pages.useframes = False
     found = list(tiff.pages)
     if len(found) == planes[0]:
         return [found, *([page.pages[level] for page in found] for level in range(len(planes) - 1))]
     if len(found) != sum(planes):
-        raise SinkError(f"the output has {len(found)} pages in place of {sum(planes)}: it was changed meanwhile")
+        raise SinkError(f"the output has {len(found)} pages instead of {sum(planes)}: it was changed meanwhile")
     rest = iter(found)
     return [[next(rest) for _ in range(count)] for count in planes]
 
 
 def _no_pixels(spec: ResultSpec, grid: TileGrid) -> Iterator[bytes]:
-    # tifffile insists on the pixels of an uncompressed page that is a single whole tile; they stay unused.
+    # tifffile requires the pixels of an uncompressed page that is a single whole tile; they stay unused.
     single = grid.height == grid.width == grid.tile_px
     tile = bytes(grid.tile_px**2 * np.dtype(spec.dtype).itemsize) if single else b""
     return (tile for _ in range(plane_count(spec) * grid.count))

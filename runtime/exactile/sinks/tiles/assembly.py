@@ -1,4 +1,4 @@
-"""File tiles put together from the boxes that arrive."""
+"""Assemble file tiles from the boxes that arrive."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from exactile.sinks.tiles.grid import TileGrid
 
 
 class Placed(NamedTuple):
-    """What of a box went into one tile: ``part``, of the plane, to ``inside`` of ``pixels``, (C, tile, tile).
+    """The part of a box in one tile: ``part``, of the plane, at ``inside`` of ``pixels``, (C, tile, tile).
 
-    ``complete``: every pixel of the tile has come. Pixels that have come are not changed any more.
+    ``complete``: every pixel of the tile has come. Pixels that have come do not change any more.
     """
 
     tile: int
@@ -36,9 +36,9 @@ class TileAssembly:
         self._open: dict[int, tuple[NDArray[Any], int]] = {}
 
     def put(self, box: Box, planes: NDArray[Any]) -> Iterator[Placed]:
-        """Copy ``planes``, (C, H, W), the pixels of ``box``; yield what became of each tile that it touches.
+        """Copy ``planes``, (C, H, W), the pixels of ``box``; yield the part in each tile that it touches.
 
-        Beyond the edges of the result a tile is filled with zeros. Lazy: the copy is done when all is yielded.
+        Beyond the edges of the result a tile is filled with zeros. Lazy: the copy is complete when all is yielded.
         """
         y0, x0, size = box.y.start, box.x.start, self._grid.tile_px
         for row, y in _cut(box.y, size):
@@ -59,7 +59,7 @@ class TileAssembly:
 
 
 class TileArrays:
-    """Arrays for tiles, (C, tile, tile), which go round: fresh memory costs as much as what is done with it.
+    """Reused arrays for tiles, (C, tile, tile): fresh memory costs as much as what is done with it.
 
     Used by one thread. It never holds more arrays than were in use at once.
     """
@@ -69,19 +69,19 @@ class TileArrays:
         self._free: list[NDArray[Any]] = []
 
     def take(self, grid: TileGrid, row: int, column: int) -> NDArray[Any]:
-        """For a tile of ``grid``; zero where that lies beyond the plane, anything elsewhere."""
+        """Return an array for a tile of ``grid``; zero beyond the plane, undefined elsewhere."""
         pixels = self._free.pop() if self._free else np.empty(self._shape, self._dtype)
         if grid.tile_shape(row, column) != self._shape[1:]:
             pixels.fill(0)
         return pixels
 
     def give(self, pixels: NDArray[Any]) -> None:
-        """Nobody reads or writes ``pixels`` any more."""
+        """Return ``pixels``, which are no longer read or written."""
         self._free.append(pixels)
 
 
 def _cut(span: Span, size: int) -> list[tuple[int, Span]]:
-    """``span`` at the edges of tiles: the row or column of each, and what of it lies there."""
+    """Cut ``span`` at the edges of tiles: the row or column of each tile, and the part of the span in it."""
     return [
         (index, Span(max(span.start, index * size), min(span.stop, (index + 1) * size)))
         for index in range(span.start // size, -(-span.stop // size))
@@ -89,7 +89,7 @@ def _cut(span: Span, size: int) -> list[tuple[int, Span]]:
 
 
 def most_open_tiles(plan: WritePlan, grid: TileGrid) -> int:
-    """The most tiles that are in assembly at once when the boxes of ``plan`` come row by row."""
+    """Return the most tiles that are in assembly at once when the boxes of ``plan`` come row by row."""
     first_row, last_row = _first_and_last(np.array([span.stop for span in plan.rows]), grid.height, grid.tile_px)
     first_column, last_column = _first_and_last(
         np.array([span.stop for span in plan.columns]), grid.width, grid.tile_px
@@ -110,7 +110,9 @@ def most_open_tiles(plan: WritePlan, grid: TileGrid) -> int:
 
 
 def _first_and_last(stops: NDArray[np.int_], size: int, tile_px: int) -> tuple[NDArray[np.int_], NDArray[np.int_]]:
-    """Of every tile on one axis, the numbers of the spans (given by their ends) with its first and last pixel."""
+    """Return for every tile on one axis the numbers of the spans (given by their ends) with its first
+    and last pixel.
+    """
     starts = np.arange(0, size, tile_px)
     ends = np.minimum(starts + tile_px, size)
     return np.searchsorted(stops, starts, side="right"), np.searchsorted(stops, ends - 1, side="right")

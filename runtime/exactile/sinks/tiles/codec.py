@@ -24,16 +24,16 @@ _ZSTD_LEVEL = 1
 
 
 def as_compression(name: str) -> Compression:
-    """Raises OptionError if there is no such compression."""
+    """Raise OptionError if there is no such compression."""
     if name not in get_args(Compression):
         raise OptionError(f"there is no TIFF compression {name!r}. What to do: use {', '.join(get_args(Compression))}")
     return cast("Compression", name)
 
 
 def tile_encoder(compression: Compression, dtype: np.dtype[Any]) -> Encoder:
-    """A function from a tile, C-contiguous, to its bytes in the file; it releases the interpreter lock.
+    """Return a function from a tile, C-contiguous, to its bytes in the file; it releases the interpreter lock.
 
-    ``none`` gives a view of the tile.
+    ``none`` returns a view of the tile.
     """
     import imagecodecs
 
@@ -50,7 +50,7 @@ def tile_encoder(compression: Compression, dtype: np.dtype[Any]) -> Encoder:
 
 
 def tile_decoder(compression: Compression, dtype: np.dtype[Any], tile_px: int) -> Decoder:
-    """What gives back what ``tile_encoder`` took: (tile, tile) of ``dtype``."""
+    """Return the inverse of ``tile_encoder``, which gives (tile, tile) of ``dtype``."""
     import imagecodecs
 
     codecs: Any = imagecodecs
@@ -64,7 +64,7 @@ def tile_decoder(compression: Compression, dtype: np.dtype[Any], tile_px: int) -
 
 
 def checksum(data: bytes | memoryview | NDArray[Any]) -> int:
-    """CRC-32 of ``data``, C-contiguous, as ``zlib.crc32`` computes it in ten times as long."""
+    """Return the CRC-32 of ``data``, C-contiguous, the same as ``zlib.crc32`` but ten times as fast."""
     import imagecodecs
 
     codecs: Any = imagecodecs
@@ -72,5 +72,5 @@ def checksum(data: bytes | memoryview | NDArray[Any]) -> int:
 
 
 def most_encoded_bytes(raw_bytes: int) -> int:
-    """What a tile of ``raw_bytes`` may become at worst: LZW makes noise 1.4 times as large."""
+    """Return the most bytes that a tile of ``raw_bytes`` can have encoded: LZW makes noise 1.4 times as large."""
     return raw_bytes + raw_bytes // 2 + 4096

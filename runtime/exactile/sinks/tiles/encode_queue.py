@@ -1,4 +1,4 @@
-"""Work on the way to the output: a small pool that does it, and an order that is kept."""
+"""A small pool that encodes, and a queue that keeps the order."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ MOST_WORKERS = 16
 """More threads than these would wait for the interpreter rather than compress."""
 
 LEAST_WORKERS = 2
-"""Where memory is scarce, so many remain of those that were not asked for one by one."""
+"""Number of workers that remain if memory is scarce, unless a number was requested."""
 
 
 def encode_workers(asked: int | None) -> int:
-    """``asked``, or one for each core that the process may use, ``MOST_WORKERS`` at most.
+    """Return ``asked``, or one for each core that the process may use, ``MOST_WORKERS`` at most.
 
     Raises OptionError for fewer than one.
     """
@@ -32,12 +32,12 @@ def encode_workers(asked: int | None) -> int:
 
 
 def queue_tiles(workers: int) -> int:
-    """Most tiles in a queue: one in every worker's hands, one waiting for each, and two to hand over."""
+    """Return the most tiles in a queue: one per worker being encoded, one per worker waiting, and two to hand over."""
     return 2 * workers + 2
 
 
 class _Entry(NamedTuple):
-    """Work that takes the room of ``tiles`` tiles, and who gets what it gives."""
+    """Work that counts as ``tiles`` tiles, and the receiver of its result."""
 
     task: Task[Any]
     deliver: Callable[[Any], None]
@@ -45,11 +45,11 @@ class _Entry(NamedTuple):
 
 
 class EncodeQueue:
-    """Works in ``workers`` threads and calls ``deliver`` with what each piece of work gave, in the order of submission.
+    """Run work in ``workers`` threads and call ``deliver`` with each result, in the order of submission.
 
     ``deliver`` and marks are called in the thread that calls ``submit`` or ``drain``, so that equal runs give equal
-    files. Holds work for ``queue_tiles(workers)`` tiles, or one piece that is more: ``submit`` waits when the pool
-    falls behind. Owns the threads.
+    files. Holds work for ``queue_tiles(workers)`` tiles, or one larger piece: ``submit`` waits if the pool falls
+    behind. Owns the threads.
     """
 
     def __init__(self, *, workers: int) -> None:
@@ -64,9 +64,10 @@ class EncodeQueue:
         self._enter(self._workers.submit(work), deliver, tiles)
 
     def reserve(self, work: Callable[[], Done], deliver: Callable[[Done], None]) -> Callable[[], object]:
-        """As ``submit`` for one tile, but it begins when what is returned is called, once, from any thread.
+        """Reserve a place as ``submit`` for one tile, but start the work when the returned function is called, once,
+        from any thread.
 
-        Only work that was submitted before may call it: everything later waits for this.
+        Only work that was submitted earlier may call it: everything later waits for this.
         """
         self._make_room()
         task = Task(work)
@@ -85,7 +86,7 @@ class EncodeQueue:
             self._deliver_first()
 
     def close(self) -> None:
-        """Drop what is queued, wait for what is being done; safe to call twice."""
+        """Drop queued work, wait for running work; safe to call twice."""
         self._workers.close(drop=True)
         self._pending.clear()
 

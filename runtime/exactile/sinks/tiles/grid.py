@@ -38,12 +38,12 @@ class TileGrid:
         return Box(Span(0, self.height), Span(0, self.width))
 
     def tile_shape(self, row: int, column: int) -> tuple[int, int]:
-        """Height and width of a tile's pixels that lie in the plane."""
+        """Return height and width of a tile's pixels that lie in the plane."""
         size = self.tile_px
         return min(size, self.height - row * size), min(size, self.width - column * size)
 
     def tile_box(self, index: int) -> Box:
-        """The pixels of tile ``index`` that lie in the plane."""
+        """Return the pixels of tile ``index`` that lie in the plane."""
         row, column = divmod(index, self.columns)
         y0, x0 = row * self.tile_px, column * self.tile_px
         return Box(
@@ -52,7 +52,7 @@ class TileGrid:
         )
 
     def touched(self, box: Box) -> Iterator[int]:
-        """Numbers of the tiles that share pixels with ``box``, which lies in the plane, row by row."""
+        """Yield numbers of the tiles that share pixels with ``box``, which lies in the plane, row by row."""
         if not box.area:
             return
         for row in range(box.y.start // self.tile_px, (box.y.stop - 1) // self.tile_px + 1):

@@ -1,4 +1,4 @@
-"""Which pixels of incomplete tiles the journal does not have yet."""
+"""Track the pixels of incomplete tiles that are not in the journal yet."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from exactile.geometry import Box
 from exactile.sinks.tiles.assembly import Placed
 
 MOST_PIECES = 4096
-"""So many take a megabyte."""
+"""This many take a megabyte."""
 
 
 class Piece(NamedTuple):
-    """What ``box`` brought to a tile."""
+    """The part of a tile that came with ``box``."""
 
     box: Box
     placed: Placed
 
 
 class OpenPieces:
-    """Pieces of tiles that wait for other boxes. A complete tile is stored itself, and its pieces are forgotten."""
+    """Pieces of tiles that wait for other boxes. A complete tile is stored as a whole, and its pieces are dropped."""
 
     def __init__(self) -> None:
         self._pieces: dict[int, list[Piece]] = {}
         self._count = 0
 
     def came(self, box: Box, placed: Placed) -> None:
-        """Part of ``box`` came to a tile; to be called for every one, in order."""
+        """Note that a part of ``box`` came to a tile; call this for every one, in order."""
         if placed.complete:
             self._count -= len(self._pieces.pop(placed.tile, ()))
         else:
@@ -40,7 +40,7 @@ class OpenPieces:
         return self._count >= MOST_PIECES
 
     def take(self) -> Iterator[Piece]:
-        """All that came since the last time, of tiles that are not complete."""
+        """Yield all pieces since the last call, of tiles that are not complete."""
         pieces, self._pieces, self._count = self._pieces, {}, 0
         for of_tile in pieces.values():
             yield from of_tile

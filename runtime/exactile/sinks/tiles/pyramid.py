@@ -1,4 +1,4 @@
-"""Levels of half the size each, made while the tiles of the full resolution come."""
+"""Levels of half the size each, computed while the tiles of the full resolution arrive."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ Begin = Callable[[], object]
 
 
 def halved(height: int, width: int, tile_px: int) -> Iterator[TileGrid]:
-    """The full resolution, and halves of it without end; sizes are rounded up."""
+    """Yield the full resolution, and halves of it without end; sizes are rounded up."""
     while True:
         yield TileGrid(height=height, width=width, tile_px=tile_px)
         height, width = -(-height // 2), -(-width // 2)
 
 
 def level_grids(height: int, width: int, tile_px: int, *, pyramid: bool) -> tuple[TileGrid, ...]:
-    """The full resolution and, for a pyramid, halves of it down to one tile."""
+    """Return the full resolution and, for a pyramid, halves of it down to one tile."""
     grids: list[TileGrid] = []
     for grid in halved(height, width, tile_px):
         grids.append(grid)
@@ -37,12 +37,12 @@ def level_grids(height: int, width: int, tile_px: int, *, pyramid: bool) -> tupl
 
 
 def nearest(plane: NDArray[Any]) -> NDArray[Any]:
-    """Every second pixel: a label stays a label."""
+    """Return every second pixel: a label stays a label."""
     return plane[::2, ::2]
 
 
 def mean(plane: NDArray[Any]) -> NDArray[Any]:
-    """The mean of each 2 x 2 pixels, of those there are at the edge."""
+    """Return the mean of each 2 x 2 pixels, of the existing ones at the edge."""
     height, width = plane.shape
     padded = np.pad(plane, ((0, height % 2), (0, width % 2)), mode="edge").astype(np.float64)
     sums = padded[::2, ::2] + padded[::2, 1::2] + padded[1::2, ::2] + padded[1::2, 1::2]
@@ -63,19 +63,19 @@ class LevelTile:
         self._shape = grid.tile_shape(self._row, self._column)
         self.above: LevelTile | None = None
         self.unknown = below
-        """Tiles below that are not complete yet."""
+        """Number of tiles below that are not complete yet."""
         self._lock = threading.Lock()
-        # Beside the tiles below, the one who says how to begin is waited for.
+        # Besides the tiles below, the caller that sets how to begin is waited for.
         self._awaited = [below + 1] * len(pixels)
         self._begin: list[Begin | None] = [None] * len(pixels)
 
     def when_ready(self, plane: int, begin: Begin) -> None:
-        """Call ``begin`` once all of ``plane`` is there, in the thread that brings the last of it."""
+        """Call ``begin`` once all of ``plane`` is there, in the thread that adds the last of it."""
         self._begin[plane] = begin
         self._came(plane)
 
     def reduce(self, plane: int, reduce: Reduce) -> None:
-        """Hand ``plane`` to the tile above, if there is one."""
+        """Reduce ``plane`` into the tile above, if there is one."""
         if self.above is None:
             return
         height, width = self._shape
@@ -90,7 +90,7 @@ class LevelTile:
             self._awaited[plane] -= 1
             if self._awaited[plane]:
                 return
-            # What begins holds this tile; without it here, both are gone when it has ended.
+            # The work that begins holds this tile; without it here, both are freed when it has ended.
             begin, self._begin[plane] = self._begin[plane], None
         if begin is not None:
             begin()
@@ -106,15 +106,15 @@ class Pyramid:
         self._upper: list[dict[int, LevelTile]] = [{} for _ in grids]
 
     def stored(self, tile: LevelTile) -> None:
-        """All planes of ``tile`` are stored: its pixels are for another one."""
+        """Release the pixels of ``tile`` for reuse: all its planes are stored."""
         self._arrays.give(tile.pixels)
 
     def put(self, box: Box, planes: NDArray[Any]) -> Iterator[Placed]:
-        """As ``TileAssembly.put``, at full resolution. A tile that is complete goes to ``completed``."""
+        """Place ``planes`` as ``TileAssembly.put``, at full resolution. A complete tile goes to ``completed``."""
         return self._full.put(box, planes)
 
     def completed(self, level: int, tile: int, pixels: NDArray[Any]) -> Iterator[LevelTile]:
-        """The complete ``tile`` of ``level``, (C, tile, tile), and those above that are complete with it, upwards."""
+        """Yield the complete ``tile`` of ``level``, (C, tile, tile), and those above that it completes, upwards."""
         found: LevelTile | None = LevelTile(self._grids[level], level, tile, pixels)
         while found is not None:
             above = found.above = self._tile_above(found.level, found.tile)
@@ -137,13 +137,13 @@ class Pyramid:
 
 
 def parent(grids: Sequence[TileGrid], level: int, tile: int) -> int:
-    """The tile of the next level that ``tile`` of ``level`` goes into."""
+    """Return the tile of the next level that ``tile`` of ``level`` goes into."""
     row, column = divmod(tile, grids[level].columns)
     return row // 2 * grids[level + 1].columns + column // 2
 
 
 def children(grids: Sequence[TileGrid], level: int, tile: int) -> int:
-    """How many tiles of the level before go into ``tile`` of ``level``: 4, fewer at the edges."""
+    """Return how many tiles of the previous level go into ``tile`` of ``level``: 4, fewer at the edges."""
     row, column = divmod(tile, grids[level].columns)
     below = grids[level - 1]
     return min(2, below.rows - 2 * row) * min(2, below.columns - 2 * column)

@@ -1,4 +1,4 @@
-"""What sinks of tiles have in common: pyramid levels, compression in threads, a journal for runs that end early."""
+"""The base of sinks that write tiles: pyramid levels, compression in threads, a journal for interrupted runs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _TABLE_BYTES_PER_TILE = 128  # offset and size, in our tables and, at the end, a
 
 
 class KeptPart(Part, Protocol):
-    """An output without a name that a later run can find again."""
+    """An unnamed output that a later run can find again."""
 
     published: bool
 
@@ -52,10 +52,10 @@ KeptPartT = TypeVar("KeptPartT", bound=KeptPart)
 class TiledSink(FileSink[KeptPartT]):
     """Tiles are compressed and stored as soon as they are complete; only those that straddle boxes wait in memory.
 
-    tile: edge of the tiles in pixels, a multiple of 16; 512 for labels and 256 for channels by default.
-    workers: threads that compress; by default one for each core that the process may use, 16 at most.
-    pyramid: levels of half the size each, down to one tile; labels by nearest pixel, others by mean.
-    resumable: a run that ends early leaves what is done, and a journal of it, for a later run.
+    tile: edge of the tiles in pixels, a multiple of 16; 512 for labels and 256 for channels by default. workers:
+    threads that compress; by default one for each core that the process may use, at most 16. pyramid: levels of half
+    the size each, down to one tile; labels by nearest pixel, others by mean. resumable: an interrupted run leaves its
+    finished part, and a journal of it, for a later run.
     """
 
     def __init__(
@@ -95,21 +95,21 @@ class TiledSink(FileSink[KeptPartT]):
 
     @abstractmethod
     def _make_part(self, spec: ResultSpec, *, kept_name: bool, resumed: bool) -> KeptPartT:
-        """The output without its name: a new one, or the one that an earlier run left."""
+        """Return the unnamed output: a new one, or the one that an earlier run left."""
 
     @abstractmethod
     def _make_store(self, part: KeptPartT, spec: ResultSpec, grids: Sequence[TileGrid], *, resumed: bool) -> TileStore:
-        """Write what comes before the pixels, if it is not there yet; and the store for them."""
+        """Write what precedes the pixels, if it is missing; return the store for them."""
 
     @abstractmethod
     def _options(self) -> dict[str, Any]:
-        """What of the sink's options decides about bytes in the output, with versions of libraries."""
+        """Return the options of the sink that affect bytes of the output, with versions of libraries."""
 
     def buffer_bytes(self, spec: ResultSpec, plan: WritePlan) -> int:
-        """Raw tiles in assembly, raw and encoded tiles in the queue, what codecs and means need, the tile tables.
+        """Return the bytes of raw tiles in assembly, tiles in the queue, codecs and means, and tile tables.
 
-        For the boxes of ``plan`` coming row by row; they need not be aligned with the file's tiles, but rows
-        of boxes that end on multiples of the tile's edge save a row of raw tiles.
+        This is for the boxes of ``plan`` row by row; they need not be aligned with the file's tiles, but rows of boxes
+        that end on multiples of the tile's edge save a row of raw tiles.
         """
         grids = self._grids(spec)
         planes = plane_count(spec)
@@ -121,19 +121,19 @@ class TiledSink(FileSink[KeptPartT]):
         return open_bytes + tables_bytes + self._compressing_bytes(spec, self._workers)
 
     def spare_bytes(self, spec: ResultSpec) -> int:
-        """Of ``buffer_bytes``, what it can do without, in fewer threads."""
+        """Return the part of ``buffer_bytes`` that it can do without, with fewer threads."""
         return self._compressing_bytes(spec, self._workers) - self._compressing_bytes(
             spec, min(self._workers, LEAST_WORKERS)
         )
 
     def save(self, spec: ResultSpec, saved_bytes: int) -> None:
-        """Use ``saved_bytes`` less than ``buffer_bytes``, as far as fewer threads do. To be called before ``begin``."""
+        """Use ``saved_bytes`` less than ``buffer_bytes``, as far as fewer threads allow. Call this before ``begin``."""
         most_bytes = self._compressing_bytes(spec, self._workers) - saved_bytes
         while self._workers > LEAST_WORKERS and self._compressing_bytes(spec, self._workers) > most_bytes:
             self._workers -= 1
 
     def _compressing_bytes(self, spec: ResultSpec, workers: int) -> int:
-        """What ``workers`` threads have in hand, and what waits before and behind them."""
+        """Return the bytes that ``workers`` threads process, and those that wait before and after them."""
         grid, planes = self._grids(spec)[0], plane_count(spec)
         tile_bytes, queued = _tile_bytes(spec, grid), queue_tiles(workers)
         queued_all_planes = (queued + planes - 2) // planes + 1  # tiles of whose planes some are queued
@@ -144,7 +144,7 @@ class TiledSink(FileSink[KeptPartT]):
         return queued_all_planes * planes * tile_bytes + encoded_bytes + workers * max(_CODEC_STATE_BYTES, mean_bytes)
 
     def unfinished(self) -> Mapping[str, Any] | None:
-        """What the run was that left something to resume. Raises SinkError while it still runs."""
+        """Return the description of an unfinished run that can be resumed. Raises SinkError while it still runs."""
         return unfinished_run(self.path, self._journal) if self._resumable else None
 
     def reserve(self, *, resume: bool) -> None:
@@ -153,41 +153,43 @@ class TiledSink(FileSink[KeptPartT]):
             if not self._resumable:
                 return
             if self._found.damaged:
-                self._notes = (f"{self._found.path.name} is damaged: statistics of the image are found anew",)
+                self._notes = (f"{self._found.path.name} is damaged: statistics of the image are found again",)
             self._check_place(overwrite=self._overwrite)
             self._take(resume=resume)
             self._reserved = True
 
     def keep_found(self, found: Mapping[str, Any]) -> None:
-        """Keep what was found before the result, until this is complete. Raises SinkError."""
+        """Store findings before the result, until this is complete. Raises SinkError."""
         with self._lock:
             if self._reserved:
                 self._found.write(found)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is to be said of what an earlier run left."""
+        """Notes on what an earlier run left."""
         return self._notes
 
     def describe(self, run: Mapping[str, Any], *, resume: bool) -> None:
-        """What is run, as plain data, and whether an unfinished run is resumed."""
+        """Set what is run, as plain data, and whether an unfinished run is resumed."""
         self._run, self._resume = dict(run), resume
 
     def is_done(self, box: Box) -> bool:
-        """Whether ``box`` was written by the run that is resumed."""
+        """Return whether ``box`` was written by the run that is resumed."""
         return box in self._done
 
     @property
     def keeps(self) -> bool:
-        """Whether an early end leaves what a later run can resume."""
+        """Whether an interruption leaves what a later run can resume."""
         return self._keep or (self._reserved and self._found.exists)
 
     def _check_place(self, *, overwrite: bool = True) -> None:
-        """Whether the folder takes a journal. Raises SinkError, and OutputExistsError for what must not be lost."""
+        """Return whether the folder supports a journal. Raises SinkError, and OutputExistsError for what must not be
+        lost.
+        """
         check_writable(self.path, overwrite=overwrite)
 
     def _take(self, *, resume: bool) -> Journal:
-        """The journal, locked. Raises OutputExistsError, SinkError."""
+        """Return the journal, locked. Raises OutputExistsError, SinkError."""
         if self._journal is None:
             self._check_place()
             self._journal = take_place(self.path, resume=resume, overwrite=self._overwrite)
@@ -209,12 +211,12 @@ class TiledSink(FileSink[KeptPartT]):
             raise
 
     def _check_same(self, then: Mapping[str, Any], spec: ResultSpec) -> None:
-        """Raises ResumeError where what lies there is another run."""
+        """Raise ResumeError if the unfinished run is another one."""
         found = differences(then, self._described(spec))
         if found:
             raise ResumeError(
                 f"{self.path}: the unfinished run is another one: {'; '.join(found)}. "
-                "What to do: run it as before, or start anew with --overwrite, without --resume"
+                "What to do: run it as before, or start again with --overwrite, without --resume"
             )
 
     def _described(self, spec: ResultSpec) -> dict[str, Any]:
@@ -247,13 +249,13 @@ class TiledSink(FileSink[KeptPartT]):
         found = restore(self._journal, self._store) if resumed else None
         if found is not None and found.boxes:
             self._take_up(found, grids, dtype)
-        else:  # nothing was there, or all of it was damaged
+        else:  # there was nothing, or all of it was damaged
             self._keep = False
             self._journal.start(self._described(spec))
         self._safekeeping = Safekeeping(self._journal, self._store)
 
     def _take_up(self, found: Restored, grids: Sequence[TileGrid], dtype: np.dtype[Any]) -> None:
-        """Bring the sink to where the earlier run was after its last done box."""
+        """Bring the sink to the state of the earlier run after its last finished box."""
         assert self._store is not None
         assert self._pyramid is not None
         assert self._coverage is not None
@@ -290,7 +292,7 @@ class TiledSink(FileSink[KeptPartT]):
         self._queue.mark(lambda: self._delivered(box))
         if self._safekeeping is not None:
             if self._pieces.many:
-                self._queue.drain()  # the claim before this one may still be under way
+                self._queue.drain()  # the previous claim may still be in progress
             if self._safekeeping.due(now=self._pieces.many):
                 self._commit(self._queue, self._safekeeping)
 
@@ -312,31 +314,31 @@ class TiledSink(FileSink[KeptPartT]):
                     self._queue.submit(work, deliver)
 
     def _work(self, tile: LevelTile, key: TileKey) -> EncodedTile:
-        """One plane of a tile, in a thread that compresses."""
+        """Return one plane of a tile, in a thread that compresses."""
         assert self._store is not None
         tile.reduce(key.plane, self._reduce)
         return self._store.encode(key, tile.pixels[key.plane])
 
     def _commit(self, queue: EncodeQueue, safekeeping: Safekeeping) -> None:
-        """Have the boxes until here claimed, once their tiles and the pieces of incomplete ones are noted."""
+        """Claim the boxes until here, once their tiles and the pieces of incomplete ones are noted."""
         for piece in self._pieces.take():
             queue.submit(partial(_framed_piece, piece), safekeeping.note, tiles=len(piece.placed.pixels))
         queue.mark(safekeeping.commit)
 
     def _deliver(self, tile: LevelTile, key: TileKey, encoded: EncodedTile) -> None:
-        """A plane of a tile is compressed, and so is every piece of it that was queued: that was before."""
+        """Store a compressed plane of a tile; pieces of it that were queued were delivered earlier."""
         assert self._store is not None
         assert self._pyramid is not None
         stored = self._store.append(key, encoded)
         self._stored_tiles += 1
-        # Uncompressed, what is stored is the pixels themselves, and waits to be written.
+        # Uncompressed, the stored bytes are the pixels themselves, and wait to be written.
         if key.plane == len(tile.pixels) - 1 and isinstance(encoded.data, bytes):
             self._pyramid.stored(tile)
         if self._safekeeping is not None:
             self._safekeeping.note(framed(stored))
 
     def _delivered(self, box: Box) -> None:
-        """Nothing of ``box`` is in the queue any more."""
+        """Note that nothing of ``box`` is in the queue any more."""
         assert self._store is not None
         self._store.flush()
         if self._safekeeping is not None:
@@ -348,19 +350,19 @@ class TiledSink(FileSink[KeptPartT]):
         self._queue.drain()
         if self._safekeeping is not None:
             self._safekeeping.check()
-            if self._safekeeping.kept:  # a short run is as soon done again
+            if self._safekeeping.kept:  # a short run is computed again as quickly
                 self._claim_all(self._queue, self._safekeeping)
         self._check_all_stored()
         self._store.complete()
 
     def _check_all_stored(self) -> None:
-        """A tile that is missing would read as zeros. Raises SinkError."""
+        """Check that no tile is missing: it would read as zeros. Raises SinkError."""
         assert self._spec is not None
         tiles = plane_count(self._spec) * sum(grid.count for grid in self._grids(self._spec))
         if self._stored_tiles != tiles:
             raise SinkError(
                 f"{self.path}: {self._stored_tiles} of {tiles} tiles were stored; the output is incomplete and was not "
-                "kept. What to do: run it anew with --overwrite, without --resume, and report this"
+                "kept. What to do: run it again with --overwrite, without --resume, and report this"
             )
 
     def _release(self) -> None:
@@ -368,7 +370,7 @@ class TiledSink(FileSink[KeptPartT]):
         if queue is not None:
             try:
                 if self._safekeeping is not None and self._failure is None and not self._is_published():
-                    self._claim_all(queue, self._safekeeping)  # what was computed is not thrown away
+                    self._claim_all(queue, self._safekeeping)  # computed results are kept
             except SinkError as error:
                 self._failure = error
             finally:
@@ -383,7 +385,7 @@ class TiledSink(FileSink[KeptPartT]):
         return self._part is not None and self._part.published
 
     def _claim_all(self, queue: EncodeQueue, safekeeping: Safekeeping) -> None:
-        """Before an early end. Raises SinkError."""
+        """Claim all finished boxes before an early end. Raises SinkError."""
         queue.drain()
         if safekeeping.due(now=True):
             self._commit(queue, safekeeping)
@@ -418,12 +420,12 @@ class TiledSink(FileSink[KeptPartT]):
 
 
 def _framed_piece(piece: Piece) -> bytes:
-    """For the journal, in a thread that compresses."""
+    """Return a piece as a record of the journal, in a thread that compresses."""
     box, placed = piece
     pixels = placed.pixels[(slice(None), *placed.inside)]
     return framed(PartialTile(box=box, part=placed.part, tile=placed.tile, data=packed(pixels)))
 
 
 def _tile_bytes(spec: ResultSpec, grid: TileGrid) -> int:
-    """Of one plane of one tile."""
+    """Return the bytes of one plane of one tile."""
     return int(grid.tile_px**2 * np.dtype(spec.dtype).itemsize)

@@ -1,4 +1,4 @@
-"""Encoded tiles in the output, and where each of them lies."""
+"""Encoded tiles in the output, and their places."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 from numpy.typing import NDArray
 
 MOST_WAITING_BYTES = 1 << 18
-"""Encoded tiles that wait to be written together: so many bytes, and a tile."""
+"""Bytes of encoded tiles that wait to be written together, at most, plus a tile."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +22,7 @@ class TileKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredTile:
-    """A tile, where it lies in the output, and the CRC-32 of what lies there."""
+    """A tile, its place in the output, and the CRC-32 of its bytes there."""
 
     key: TileKey
     offset_bytes: int
@@ -31,7 +31,7 @@ class StoredTile:
 
 
 class EncodedTile(NamedTuple):
-    """What is stored of a tile, and the CRC-32 of it."""
+    """The encoded bytes of a tile, and their CRC-32."""
 
     data: bytes | memoryview
     crc: int
@@ -41,28 +41,28 @@ class TileStore(Protocol):
     """Takes encoded tiles of all levels. ``encode`` is called in several threads, ``sync`` beside other calls."""
 
     def encode(self, key: TileKey, tile: NDArray[Any]) -> EncodedTile:
-        """What ``append`` takes for ``tile``, (tile, tile), C-contiguous. Releases the interpreter lock."""
+        """Return what ``append`` takes for ``tile``, (tile, tile), C-contiguous. Releases the interpreter lock."""
 
     def append(self, key: TileKey, encoded: EncodedTile) -> StoredTile:
-        """Give it a place. It lies there after ``flush``, or earlier. Raises SinkError if the disk does not take it."""
+        """Give it a place. It is there after ``flush``, or earlier. Raises SinkError if the disk does not accept it."""
 
     def flush(self) -> None:
-        """Write what was appended, so that it stays when the process ends. Raises SinkError."""
+        """Write what was appended, so that it survives the process. Raises SinkError."""
 
     def holds(self, stored: StoredTile) -> bool:
-        """Whether a tile of an earlier run lies there undamaged."""
+        """Return whether a tile of an earlier run is there undamaged."""
 
     def restore(self, stored: StoredTile) -> None:
-        """Take note of a tile of an earlier run."""
+        """Register a tile of an earlier run."""
 
     def pixels(self, key: TileKey) -> NDArray[Any]:
-        """A stored tile, decoded: (tile, tile)."""
+        """Return a stored tile, decoded: (tile, tile)."""
 
     def settle(self) -> None:
-        """All tiles of the earlier run are restored: what lies behind them is dropped."""
+        """Drop everything after the restored tiles of the earlier run."""
 
     def sync(self) -> None:
-        """Bring what was flushed before the call to the disk. Raises SinkError."""
+        """Flush to the disk what was flushed before the call. Raises SinkError."""
 
     def complete(self) -> None:
-        """Every tile is appended: write what readers need to find them."""
+        """Write what readers need to find the tiles, after every tile is appended."""

@@ -3,9 +3,9 @@
 ::
 
     box          edge x edge pixels, edge = tile * 2^n, at multiples of edge: levels 0 to n of it are whole chunks
-    levels > n   made chunk by chunk of the level before, once all boxes are there
+    levels > n   computed chunk by chunk from the previous level, once all boxes are there
 
-``SharedZarrSink`` makes the arrays, keeps account of boxes and gives the folder its name; ``BlockSink`` writes one box.
+``SharedZarrSink`` creates the arrays, keeps account of boxes and names the folder; ``BlockSink`` writes one box.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from exactile.sinks.zarr.store import ZarrStore
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SharedZarr:
-    """Arrays ``0``, ``1``, ... in ``folder``, one a level, as a process finds them. Plain data.
+    """Arrays ``0``, ``1``, ... in ``folder``, one a level, for any process. Plain data.
 
     Boxes have ``edge`` rows and as many columns, or, ``across``, all columns.
     """
@@ -55,7 +55,7 @@ class SharedZarr:
 
     @property
     def box_levels(self) -> int:
-        """The levels above the full resolution that boxes hold whole chunks of."""
+        """The levels above the full resolution of which boxes hold whole chunks."""
         return min(int(log2(self.edge // self.tile_px)), self.levels - 1)
 
     @property
@@ -65,23 +65,23 @@ class SharedZarr:
 
     @property
     def count(self) -> int:
-        """Of boxes."""
+        """Number of boxes."""
         return -(-self.spec.height // self.edge) * self.columns
 
     def box(self, number: int) -> Box:
-        """Boxes are numbered row by row."""
+        """Return the box of this number; boxes are numbered row by row."""
         row, column = divmod(number, self.columns)
         width = self.spec.width if self.across else self.edge
         y = Span(row * self.edge, min((row + 1) * self.edge, self.spec.height))
         return Box(y, Span(column * width, min((column + 1) * width, self.spec.width)))
 
     def store(self, box: Box | None = None, grids: Sequence[TileGrid] | None = None) -> ZarrStore:
-        """What writes chunks, by their numbers in ``grids``, which lie in ``box``; by default those of the whole."""
+        """Return the store for chunks in ``box``, by their numbers in ``grids``; by default for the whole."""
         import zarr
 
         folder = Path(self.folder)
         arrays = [zarr.open_array(folder / str(level), mode="r+") for level in range(self.levels)]
-        # A block of a run that ended may still be computed when another one begins in a new folder of that name.
+        # A block of an ended run may still be computed when another run begins in a new folder of that name.
         told: dict[str, Any] = {
             "dtype": np.dtype(self.spec.dtype),
             "encode": chunk_encoder(self.compression),
@@ -94,7 +94,9 @@ class SharedZarr:
 
 
 class _BoxStore(ZarrStore):
-    """Numbers of chunks are those in a box whose first chunk is ``corner``, (row, column), of the full resolution."""
+    """Numbers of chunks are relative to a box whose first chunk is ``corner``, (row, column), of the
+    full resolution.
+    """
 
     def __init__(self, *args: Any, corner: tuple[int, int], **options: Any) -> None:
         super().__init__(*args, **options)
@@ -108,8 +110,8 @@ class _BoxStore(ZarrStore):
 class SharedZarrSink(ZarrSink):
     """A ``ZarrSink`` that others write: ``begin``, then ``target`` for them, ``adopt`` for each box, ``finish``.
 
-    ``edge``, in pixels of the result, is rounded up to the tile by a power of two. With ``resumable``, boxes that were
-    adopted are kept when the run ends early.
+    ``edge``, in pixels of the result, is rounded up to the tile times a power of two. With ``resumable``, adopted boxes
+    are kept if the run is interrupted.
     """
 
     def __init__(self, path: Any, *, edge: int, **options: Any) -> None:
@@ -121,23 +123,23 @@ class SharedZarrSink(ZarrSink):
 
     @property
     def target(self) -> SharedZarr:
-        """Of a sink that was begun."""
+        """Return the target of a sink that was begun."""
         assert self._target is not None
         return self._target
 
     def span_columns(self) -> None:
-        """Boxes are to have all columns. To be called before ``begin``."""
+        """Let boxes span all columns. Call this before ``begin``."""
         self._across = True
 
     def buffer_bytes(self, spec: ResultSpec, plan: WritePlan) -> int:
-        """Of a process that writes one box at a time."""
+        """Return the bytes of a process that writes one box at a time."""
         edge = self.edge(spec)
         width = spec.width if self._across else min(edge, spec.width)
         box = Box(Span(0, min(edge, spec.height)), Span(0, width))
         return super().buffer_bytes(_within(spec, box), _written(plan, box))
 
     def edge(self, spec: ResultSpec) -> int:
-        """Of boxes, in pixels."""
+        """Return the edge of boxes, in pixels."""
         tile_px = self._grids(spec)[0].tile_px
         edge = tile_px
         while edge < self._edge:
@@ -145,7 +147,7 @@ class SharedZarrSink(ZarrSink):
         return edge
 
     def adopt(self, box: Box) -> None:
-        """Another process has written ``box``, and it is on the disk. Raises SinkError."""
+        """Take over a box that another process has written and flushed to the disk. Raises SinkError."""
         with self._lock:
             _, _, coverage = self._open_state()
             coverage.add(box)
@@ -201,11 +203,13 @@ class _InPlace:
         """Nothing is removed."""
 
     def discard(self) -> None:
-        """What was written is written again by whoever takes the box over, with the same bytes."""
+        """Keep what was written: whoever takes the box over writes it again, with the same bytes."""
 
 
 class BlockSink(TiledSink[_InPlace]):
-    """Takes what lies in ``box`` of a ``SharedZarr``, and writes its chunks of all levels; in pixels of the whole."""
+    """Takes the part of a result in ``box`` of a ``SharedZarr``, and writes its chunks of all levels; in pixels of the
+    whole.
+    """
 
     def __init__(self, target: SharedZarr, box: Box, *, workers: int | None = None) -> None:
         super().__init__(
@@ -219,19 +223,19 @@ class BlockSink(TiledSink[_InPlace]):
         self._target, self._box = target, box
 
     def buffer_bytes(self, spec: ResultSpec, plan: WritePlan) -> int:
-        """As of every ``TiledSink``; ``spec`` and ``plan`` are in pixels of the whole result."""
+        """Return the bytes of a ``TiledSink``; ``spec`` and ``plan`` are in pixels of the whole result."""
         return super().buffer_bytes(_within(spec, self._box), _written(plan, self._box))
 
     def begin(self, spec: ResultSpec) -> None:
-        """``spec`` is that of the whole result."""
+        """Begin; ``spec`` is that of the whole result."""
         super().begin(_within(spec, self._box))
 
     def write(self, box: Box, block: NDArray[Any]) -> None:
-        """``box`` is in pixels of the whole result."""
+        """Write ``block``; ``box`` is in pixels of the whole result."""
         super().write(box.shift(-self._box.y.start, -self._box.x.start), block)
 
     def _grids(self, spec: ResultSpec) -> tuple[TileGrid, ...]:  # noqa: ARG002 -- the box is that of the target
-        """All levels that boxes have: those at the edges of the image may be one chunk before the last of them."""
+        """Return all levels of boxes: those at the edges of the image may reach one chunk before the last level."""
         return tuple(islice(halved(*self._box.shape, self._target.tile_px), self._target.box_levels + 1))
 
     def _make_part(self, spec: ResultSpec, *, kept_name: bool, resumed: bool) -> _InPlace:  # noqa: ARG002
@@ -249,7 +253,7 @@ def _within(spec: ResultSpec, box: Box) -> ResultSpec:
 
 
 def _written(plan: WritePlan, box: Box) -> WritePlan:
-    """What of ``plan`` lies in ``box``, in pixels from its corner."""
+    """Return the part of ``plan`` in ``box``, in pixels from its corner."""
 
     def within(spans: Sequence[Span], own: Span) -> list[Span]:
         found = (own.intersect(span).shift(-own.start) for span in spans)
@@ -259,7 +263,7 @@ def _written(plan: WritePlan, box: Box) -> WritePlan:
 
 
 def make_chunks(target: SharedZarr, level: int, numbers: range) -> int:
-    """Make chunks of ``level``, by their ``numbers``, of those of the level before, and bring them to the disk."""
+    """Compute chunks of ``level``, by their ``numbers``, from the previous level, and flush them to the disk."""
     spec, grids, store = target.spec, target.grids, target.store()
     reduce, planes = mean if spec.channels else nearest, range(plane_count(spec))
     grid, below = grids[level], grids[level - 1]

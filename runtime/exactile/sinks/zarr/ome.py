@@ -12,9 +12,9 @@ VERSION = "0.5"
 
 
 def multiscales(spec: ResultSpec, levels: int, name: str) -> dict[str, Any]:
-    """The ``multiscales`` entry of a group whose arrays are named 0, 1, ...
+    """Return the ``multiscales`` entry of a group whose arrays are named 0, 1, ...
 
-    Nearest levels have their first pixel where the full resolution has it; means lie in the middle of what they are of.
+    Nearest levels share the first pixel of the full resolution; means lie in the middle of their pixels.
     """
     unit = {"unit": "micrometer"} if spec.pixel_size_um is not None else {}
     height, width = spec.pixel_size_um or (1.0, 1.0)
@@ -37,7 +37,7 @@ def multiscales(spec: ResultSpec, levels: int, name: str) -> dict[str, Any]:
 
 
 def image_label(classes: Sequence[LabelClass], *, in_image: bool) -> dict[str, Any]:
-    """The ``image-label`` of a group of labels; ``source`` where it lies in the image that it belongs to."""
+    """Return the ``image-label`` of a group of labels; ``source`` if it is in the image that it belongs to."""
     found: dict[str, Any] = {}
     if classes:
         found["colors"] = [{"label-value": c.value, "rgba": [*c.rgb, 0 if c.value == 0 else 255]} for c in classes]

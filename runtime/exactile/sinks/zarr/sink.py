@@ -24,11 +24,11 @@ COMPRESSIONS = ("zstd", "zlib", "none")
 
 
 class ZarrSink(TiledSink[PartFolder]):
-    """Writes into ``NAME.zarr``: a new container, or one that is there and holds the image.
+    """Writes into ``NAME.zarr``: a new container, or an existing one that holds the image.
 
     ``(H, W)`` becomes the label image ``labels/LABEL``: multiscales with nearest levels, ``image-label`` with the names
-    and colours of its classes. ``NAME.zarr/labels/LABEL`` as the path says the same. ``(C, H, W)`` becomes an image of
-    its own, in a new container.
+    and colours of its classes. The path ``NAME.zarr/labels/LABEL`` means the same. ``(C, H, W)`` becomes a separate
+    image, in a new container.
 
     compression: ``zstd`` (default), ``zlib`` (in Blosc) or ``none``. tile, workers, pyramid, resumable: as for every
     TiledSink; tiles are Zarr's chunks, and several workers write them at once.
@@ -62,7 +62,7 @@ class ZarrSink(TiledSink[PartFolder]):
     def _make_part(self, spec: ResultSpec, *, kept_name: bool, resumed: bool) -> PartFolder:
         if spec.channels and self._in_image:
             raise SinkError(
-                f"{self._container} exists already, and maps of several channels are an image of their own. "
+                f"{self._container} exists already, and maps of several channels need a new container. "
                 "What to do: choose another name"
             )
         return PartFolder(self.path, overwrite=self._overwrite, kept_name=kept_name, resumed=resumed)
@@ -127,12 +127,12 @@ _NO_GROUPS = {"zarr.json": "a Zarr array", ".zarray": "a Zarr array", ".zgroup":
 
 
 def zarr_target(path: Path) -> bool:
-    """Whether ``path`` names a Zarr container, or a label in one."""
+    """Return whether ``path`` names a Zarr container, or a label in one."""
     return path.suffix == ".zarr" or _explicit_label(path)
 
 
 def is_zarr_group(folder: Path) -> bool:
-    """Whether ``folder`` is a group of Zarr format 3, which labels may be added to."""
+    """Return whether ``folder`` is a group of Zarr format 3, which labels may be added to."""
     try:
         node = json.loads((folder / "zarr.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -141,7 +141,7 @@ def is_zarr_group(folder: Path) -> bool:
 
 
 def labels_folder(target: Path, label: str | None) -> Path:
-    """Where the labels of a run into ``target`` lie; ``target`` itself where it is no Zarr."""
+    """Return the folder of the labels of a run into ``target``; ``target`` itself if it is not a Zarr."""
     if not zarr_target(target):
         return target
     container, name = _container_and_label(target, label)
@@ -174,7 +174,7 @@ def _check_container(container: Path) -> None:
 
 
 def _compressors(name: str) -> Any:
-    """What the arrays say of their chunks; ``chunk_encoder`` makes them."""
+    """Return the codecs in the arrays' metadata; ``chunk_encoder`` implements them."""
     from zarr.codecs import BloscCodec, ZstdCodec
 
     # Zarr's gzip codec writes the time of day into every chunk; Blosc's zlib gives equal bytes for equal pixels.
@@ -183,7 +183,7 @@ def _compressors(name: str) -> Any:
 
 
 def chunk_encoder(name: str) -> ChunkEncoder:
-    """What ``_compressors`` does to a chunk's bytes, by the library that does it."""
+    """Return what encodes a chunk's bytes like ``_compressors``, with the same library."""
     if name == "none":
         return lambda stored: stored
     from numcodecs.blosc import Blosc

@@ -21,22 +21,22 @@ from exactile.sinks.tiles.grid import TileGrid
 from exactile.sinks.tiles.store import EncodedTile, StoredTile, TileKey
 
 PARTIAL = ".partial"
-"""How the name of a chunk ends while it is written."""
+"""Suffix of the name of a chunk while it is written."""
 
 SYNC_THREADS = 8
-"""A disk takes many small files at once in hardly more time than one."""
+"""A disk writes many small files at once in hardly more time than one."""
 
 ChunkEncoder = Callable[[NDArray[np.uint8]], Any]
-"""From a chunk's bytes to what is stored of them. Releases the interpreter lock."""
+"""From a chunk's bytes to its stored bytes. Releases the interpreter lock."""
 
 
 class ZarrStore:
-    """Writes each tile as one chunk, in the thread that encodes it; chunks of zeros alone take no file.
+    """Writes each tile as one chunk, in the thread that encodes it; chunks of only zeros have no file.
 
     ``arrays`` are (H, W) or (C, H, W) of format 3, chunked by the tiles of ``grids``; they lie in ``folder``, and their
-    chunks are what ``encode`` makes of samples of ``dtype``, lowest byte first. The files are written here and not by
-    the zarr package, whose event loop is one thread. With ``held``, nothing is written once that very folder was
-    removed, though another one may have its name.
+    chunks are ``encode`` of samples of ``dtype``, lowest byte first. The files are written here and not by the zarr
+    package, whose event loop is one thread. With ``held``, nothing is written once that very folder was removed, even
+    if another one has its name.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class ZarrStore:
         return StoredTile(key=key, offset_bytes=0, size_bytes=0, crc=encoded.crc)
 
     def flush(self) -> None:
-        """Chunks were written when they were encoded."""
+        """Do nothing: chunks were written when they were encoded."""
 
     def holds(self, stored: StoredTile) -> bool:
         try:
@@ -86,7 +86,7 @@ class ZarrStore:
             return False
 
     def restore(self, stored: StoredTile) -> None:
-        """There is nothing to note: chunks have names."""
+        """Do nothing: chunks have names."""
 
     def pixels(self, key: TileKey) -> NDArray[Any]:
         grid = self._grids[key.level]
@@ -101,7 +101,7 @@ class ZarrStore:
             left.unlink(missing_ok=True)
 
     def sync(self) -> None:
-        # Another thread may append meanwhile: what it appends is behind these.
+        # Another thread may append meanwhile: its chunks come after these.
         unsynced = self._unsynced[:]
         del self._unsynced[: len(unsynced)]
         paths = [self._chunk_path(key) for key in unsynced]
@@ -111,7 +111,7 @@ class ZarrStore:
             sync_folder(self.folder / folder)
 
     def complete(self) -> None:
-        """Chunks are found by their names; they have to be on the disk before the folder gets its own."""
+        """Flush the chunks to the disk before the folder gets its name; they are found by their names."""
         self.sync()
 
     def _where(self, key: TileKey) -> tuple[Any, ...]:
@@ -119,16 +119,16 @@ class ZarrStore:
         return (key.plane, *slices) if self._stacked else slices
 
     def _chunk(self, key: TileKey) -> tuple[int, int]:
-        """Its row and column in the array."""
+        """Return its row and column in the array."""
         return divmod(key.tile, self._grids[key.level].columns)
 
     @property
     def _within(self) -> int | None:
-        """The descriptor of the folder that paths of chunks are relative to; None where they are absolute."""
+        """Return the descriptor of the folder that paths of chunks are relative to; None if they are absolute."""
         return None if self._held is None else self._held.descriptor
 
     def _chunk_path(self, key: TileKey) -> str:
-        """A string: paths as objects take longer than the smaller chunks."""
+        """Return a string: paths as objects take longer than the smaller chunks."""
         row, column = self._chunk(key)
         front = f"{key.plane}/" if self._stacked else ""
         path = f"{key.level}/c/{front}{row}/{column}"
@@ -136,7 +136,7 @@ class ZarrStore:
 
 
 class _HeldFolder:
-    """An open descriptor of a folder: what is written by it goes to that folder, or nowhere once it was removed."""
+    """An open descriptor of a folder: writes through it go to that folder, or nowhere once it was removed."""
 
     def __init__(self, folder: Path) -> None:
         with os_errors_as_sink_errors(folder):
@@ -148,7 +148,7 @@ class _HeldFolder:
 
 
 def _write_new(path: str, data: Any, within: int | None, suffix: str) -> None:
-    """Write a file that appears complete, in place of what is there; ``path`` may be relative to a descriptor."""
+    """Write a file that appears complete, replacing an existing one; ``path`` may be relative to a descriptor."""
     partial_path = f"{path}{suffix}"
     try:
         _write(partial_path, data, within)

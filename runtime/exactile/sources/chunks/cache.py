@@ -14,7 +14,7 @@ ChunkKey = tuple[int, int, int]
 
 
 class ChunkCache:
-    """Holds at most ``limit_bytes``; when more would be held, what is wanted last goes first.
+    """Holds at most ``limit_bytes``; beyond that, the chunk whose next use is latest is evicted first.
 
     Callable from several threads. A pinned chunk is in use: it counts, and is never evicted.
     """
@@ -26,11 +26,11 @@ class ChunkCache:
         self._lock = threading.Lock()
         self._chunks: dict[ChunkKey, tuple[NDArray[Any], int]] = {}
         self._pinned: dict[ChunkKey, NDArray[Any]] = {}
-        # Largest next use first. An entry is stale when the chunk is gone or has another next use by now.
+        # Largest next use first. An entry is stale if the chunk is gone or has another next use by now.
         self._order: list[tuple[int, ChunkKey]] = []
 
     def pin(self, keys: Sequence[ChunkKey]) -> list[NDArray[Any] | None]:
-        """The chunks, held until ``unpin``; None for each that is not there."""
+        """Return the chunks, held until ``unpin``; None for each that is missing."""
         found: list[NDArray[Any] | None] = []
         with self._lock:
             for key in keys:
@@ -43,7 +43,7 @@ class ChunkCache:
         return found
 
     def unpin(self, uses: Sequence[tuple[ChunkKey, int | None]]) -> None:
-        """Give pinned chunks back: each is kept for its next use, or dropped when that is None."""
+        """Unpin chunks: each is kept for its next use, or dropped if that is None."""
         with self._lock:
             for key, next_use in uses:
                 chunk = self._pinned.pop(key)
@@ -53,7 +53,7 @@ class ChunkCache:
                     self._enter(key, chunk, next_use)
 
     def put(self, key: ChunkKey, chunk: NDArray[Any], next_use: int) -> None:
-        """Keep a new chunk for ``next_use``, unless all that is held is wanted sooner and there is no room."""
+        """Keep a new chunk for ``next_use``, unless all held chunks are used earlier and there is no room."""
         with self._lock:
             while self.held_bytes + chunk.nbytes > self.limit_bytes:
                 if not self._evict_later_than(next_use):
@@ -79,7 +79,7 @@ class ChunkCache:
             heapq.heapify(self._order)
 
     def _evict_later_than(self, next_use: int) -> bool:
-        """Evict the chunk wanted last, if it is wanted later than ``next_use``; tell whether one went."""
+        """Evict the chunk with the latest use, if it is later than ``next_use``; return whether one was evicted."""
         while self._order and -self._order[0][0] > next_use:
             use, key = heapq.heappop(self._order)
             entry = self._chunks.get(key)

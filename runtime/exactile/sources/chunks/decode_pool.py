@@ -15,7 +15,7 @@ Item = TypeVar("Item")
 
 
 class DecodePool:
-    """``workers`` threads, the calling one among them (default: as many as the process may use, 16 at most).
+    """``workers`` threads, including the calling one (default: as many as the process may use, at most 16).
 
     Owns its threads. Raises OptionError for fewer than one worker.
     """
@@ -31,7 +31,7 @@ class DecodePool:
     def for_each(self, work: Callable[[Item], None], items: Iterable[Item], *, most: int | None = None) -> None:
         """Call ``work`` for every item, in several threads (``most``, if given), and return when all are done.
 
-        The first exception is raised here once every thread has stopped; items not begun by then are left out.
+        The first exception is raised here once every thread has stopped; items not begun by then are skipped.
         """
         # Each thread takes the next item itself: one submission a thread rather than one an item.
         waiting = deque(items)

@@ -9,7 +9,7 @@ from exactile.geometry import Box, Span
 
 
 class Cut(NamedTuple):
-    """Along one axis: the chunk ``number``, the pixels ``inside`` it, and which of the box's these are."""
+    """A cut along one axis: the chunk ``number``, the pixels ``inside`` it, and the corresponding ones of the box."""
 
     number: int
     inside: slice
@@ -43,22 +43,22 @@ class ChunkGrid:
         return -(-self.width // self.chunk_columns)
 
     def cells(self, box: Box) -> tuple[range, range]:
-        """Rows and columns of the chunks that ``box`` touches."""
+        """Return rows and columns of the chunks that ``box`` touches."""
         return _touched(box.y, self.chunk_rows), _touched(box.x, self.chunk_columns)
 
     def chunk_shape(self, row: int, column: int) -> tuple[int, int]:
-        """Height and width of one chunk's pixels that lie in the image."""
+        """Return height and width of one chunk's pixels that lie in the image."""
         return (
             min(self.chunk_rows, self.height - row * self.chunk_rows),
             min(self.chunk_columns, self.width - column * self.chunk_columns),
         )
 
     def cut(self, box: Box) -> tuple[list[Cut], list[Cut]]:
-        """``box`` at the edges of chunks, along rows and columns."""
+        """Cut ``box`` at the edges of chunks, along rows and columns."""
         return _cuts(box.y, self.chunk_rows), _cuts(box.x, self.chunk_columns)
 
     def chunk_box(self, row: int, column: int) -> Box:
-        """The pixels of one chunk; at the right and lower edge a chunk ends with the image."""
+        """Return the pixels of one chunk; at the right and lower edge a chunk ends with the image."""
         y, x = row * self.chunk_rows, column * self.chunk_columns
         return Box(
             Span(y, min(y + self.chunk_rows, self.height)),
@@ -81,7 +81,7 @@ def _touched(span: Span, size: int) -> range:
 
 @runtime_checkable
 class HasGrid(Protocol):
-    """A source that says which chunks it decodes."""
+    """A source that exposes the grid of its chunks."""
 
     @property
     def grid(self) -> ChunkGrid: ...

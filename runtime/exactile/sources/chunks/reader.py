@@ -1,4 +1,4 @@
-"""Reading an image that is stored in chunks, whatever stores them: decoded once, and kept while they are needed."""
+"""Read an image that is stored in chunks, whatever stores them: each is decoded once, and kept while it is needed."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from exactile.sources.protocol import ReadCount, ReadPlan
 from exactile.sources.sample_types import InexactSampleError
 
 UNPLANNED_CACHE_BYTES = 64 << 20
-"""Decoded chunks kept, the most recent first, while no plan was announced."""
+"""Bytes of decoded chunks to keep, the most recent first, while no plan was announced."""
 
 MOST_CHUNK_BYTES = 2 << 30
-"""A chunk that decodes to more is refused: no writer makes it, a damaged header does."""
+"""A chunk that decodes to more is refused: no writer produces it, but a damaged header may."""
 
 
 Inside = tuple[slice, slice]
@@ -34,7 +34,7 @@ Inside = tuple[slice, slice]
 
 
 class UndecodableError(Exception):
-    """A chunk whose stored bytes are no pixels."""
+    """A chunk whose stored bytes cannot be decoded."""
 
 
 class ChunkReader(Protocol):
@@ -77,7 +77,9 @@ class ChunkForm:
         return max(self.chunk_bytes, self.decoding_bytes)
 
     def parts(self, box: Box, out: NDArray[Any]) -> Iterator[tuple[ChunkKey, Inside, NDArray[Any]]]:
-        """Every chunk that ``box`` touches, row by row: its key, the wanted pixels of the chunk, where they go."""
+        """Yield every chunk that ``box`` touches, row by row: its key, the wanted pixels of the chunk, and their
+        target.
+        """
         rows, columns = self.grid.cut(box)
         planes = range(len(self.copies))
         for row in rows:
@@ -88,7 +90,7 @@ class ChunkForm:
 
 
 class ChunkAccess(Protocol):
-    """Whatever stores chunks. Its methods are called from several threads."""
+    """Access to stored chunks. Its methods are called from several threads."""
 
     @property
     def form(self) -> ChunkForm: ...
@@ -100,21 +102,21 @@ class ChunkAccess(Protocol):
     def chunks_stored(self) -> int: ...
 
     def decode(self, key: ChunkKey) -> NDArray[Any] | None:
-        """The chunk's pixels, (H, W, samples), at least those within the image; None when it is empty."""
+        """Return the chunk's pixels, (H, W, samples), at least those within the image; None if it is empty."""
 
     @property
     def filling(self) -> CorruptFilling:
-        """What becomes of a chunk that cannot be decoded."""
+        """What to do with a chunk that cannot be decoded."""
 
     def failure(self, key: ChunkKey, reason: object) -> SourceError:
-        """The error for a chunk that cannot be had, whatever it holds."""
+        """Return the error for a chunk that cannot be read, whatever it holds."""
 
     def damage(self, key: ChunkKey, reason: object) -> SourceError:
-        """The error for a chunk that cannot be decoded."""
+        """Return the error for a chunk that cannot be decoded."""
 
 
 class _Part(NamedTuple):
-    """The piece of one chunk that a read wants."""
+    """The part of one chunk that a read needs."""
 
     key: ChunkKey
     inside: Inside
@@ -124,10 +126,10 @@ class _Part(NamedTuple):
 
 
 class DecodedChunkReader:
-    """Chunks that are decoded as a whole, in several threads, and kept while the plan still needs them.
+    """Decode whole chunks, in several threads, and keep them while the plan still needs them.
 
-    ``unplanned_cache_bytes`` of them, the most recent first, are kept while no plan was announced. Where the bytes that
-    are granted are too few for all threads, fewer decode.
+    ``unplanned_cache_bytes`` of them, the most recent first, are kept while no plan was announced. If the granted bytes
+    are too few for all threads, fewer decode.
     """
 
     def __init__(self, access: ChunkAccess, *, unplanned_cache_bytes: int = UNPLANNED_CACHE_BYTES) -> None:
@@ -149,7 +151,7 @@ class DecodedChunkReader:
         return self._kept_bytes(schedule) + self._under_way(schedule) * self._beside_bytes(schedule)
 
     def decoding_bytes(self, plan: ReadPlan) -> int:
-        """Of one chunk at a time."""
+        """Return the bytes for one chunk at a time."""
         return self._form.peak_bytes if plan.rows and plan.columns else 0
 
     def prepare(self, plan: ReadPlan, *, cache_bytes: int) -> None:
@@ -182,23 +184,25 @@ class DecodedChunkReader:
             self._cache.unpin([(part.key, part.next_use) for part in held])
 
     def release(self) -> None:
-        """Drop what is kept."""
+        """Drop the kept chunks."""
         self._cache.clear(0)
 
     def count(self) -> ReadCount:
         return ReadCount(chunks_decoded=self._decoded, chunks_stored=self._access.chunks_stored)
 
     def _kept_bytes(self, schedule: SweepSchedule) -> int:
-        """The most bytes of decoded chunks that are wanted again, or are being used for the last time."""
+        """Return the most bytes of decoded chunks that are needed again, or are being used for the last time."""
         return schedule.peak_chunks() * len(self._form.copies) * self._form.chunk_bytes
 
     def _beside_bytes(self, schedule: SweepSchedule) -> int:
-        """What a chunk takes beside these while it is decoded: its pixels are among them, if it is used again."""
+        """Return the further bytes of a chunk while it is decoded: its pixels are among the kept ones, if it is used
+        again.
+        """
         form = self._form
         return form.peak_bytes - (0 if schedule.has_chunks_used_once else form.chunk_bytes)
 
     def _under_way(self, schedule: SweepSchedule) -> int:
-        """How many chunks are decoded at a time where there is memory for it."""
+        """Return how many chunks are decoded at a time if there is memory for it."""
         return min(self._access.pool.workers, schedule.most_chunks_of_a_box() * len(self._form.copies))
 
     def _serve(self, part: _Part) -> None:
@@ -219,12 +223,12 @@ class DecodedChunkReader:
             self._cache.put(part.key, chunk, part.next_use)
 
     def _first_pixel(self, part: _Part) -> tuple[int, int]:
-        """In the image."""
+        """Return the first pixel of a part in the image."""
         origin = self._grid.chunk_box(part.key[1], part.key[2])
         return origin.y.start + part.inside[0].start, origin.x.start + part.inside[1].start
 
     def _fill(self, part: _Part, error: UndecodableError) -> None:
-        """Fill the part of a chunk that cannot be decoded, or fail, as was asked for."""
+        """Fill the part of a chunk that cannot be decoded, or fail, as requested."""
         filling = self._access.filling
         if not filling.fills:
             raise self._access.damage(part.key, error) from error
@@ -233,17 +237,17 @@ class DecodedChunkReader:
         self._form.copies[part.key[0]].fill(filling.value, part.out)
 
     def _decode(self, key: ChunkKey) -> NDArray[Any] | None:
-        """The chunk's pixels, (H, W, samples); None when it is empty. Raises UndecodableError."""
+        """Return the chunk's pixels, (H, W, samples); None if it is empty. Raises UndecodableError."""
         if self._access.filling.knows(key):
             raise UndecodableError("it was tried before")
         try:
             chunk = self._access.decode(key)
         except SourceError:
             raise
-        # Neither is a matter of what the chunk holds, so neither is filled.
+        # Neither depends on the content of the chunk, so neither is filled.
         except (DiskError, MemoryError) as error:
             raise self._access.failure(key, str(error) or "there is not enough memory for it") from error
-        # Each codec has errors of its own; whatever it is, this chunk cannot be read.
+        # Each codec has its own errors; whatever it is, this chunk cannot be read.
         except Exception as error:
             raise UndecodableError(str(error) or type(error).__name__) from error
         if chunk is None:

@@ -1,4 +1,4 @@
-"""When a decoded chunk is wanted again: known for an announced plan, guessed without one.
+"""The next use of a decoded chunk: known for an announced plan, guessed without one.
 
 A plan is separable: box (r, c) covers the rows of ``plan.rows[r]`` and the columns of ``plan.columns[c]``, so chunk
 (row, column) is used ``uses_y[row] * uses_x[column]`` times, first by box (first_y[row], first_x[column]) and last by
@@ -25,14 +25,14 @@ NextUses = list[list[int | None]]
 
 
 class ChunkSchedule(Protocol):
-    """Tells, read by read, which chunks to keep."""
+    """Decides, read by read, which chunks to keep."""
 
     def advance(self, box: Box) -> NextUses:
-        """Count one use of every chunk that ``box`` touches; smaller numbers are wanted sooner."""
+        """Count one use of every chunk that ``box`` touches; smaller numbers are used earlier."""
 
 
 class RecentFirst:
-    """No plan is known: what was used last is taken to be wanted first."""
+    """Without a plan: what was used last is assumed to be used first."""
 
     def __init__(self, grid: ChunkGrid) -> None:
         self._grid = grid
@@ -118,7 +118,7 @@ class SweepSchedule:
         return bool(self._y.alone().any() and self._x.alone().any())
 
     def peak_chunks(self) -> int:
-        """The most chunks of one plane that are held at once so that each is decoded once.
+        """Return the most chunks of one plane that are held at once so that each is decoded once.
 
         Held during the read of box (r, c) are the chunks whose first use is there or before and whose last use is
         there or later, but for those used only there. Chunk rows fall into four kinds at r: used before and after
@@ -138,7 +138,7 @@ class SweepSchedule:
         return peak
 
     def most_chunks_of_a_box(self) -> int:
-        """The most chunks of one plane that one box of the plan touches, or slightly more."""
+        """Return the most chunks of one plane that one box of the plan touches, or slightly more."""
         return int(self._y.open().max(initial=0)) * int(self._x.open().max(initial=0))
 
     def advance(self, box: Box) -> NextUses:

@@ -1,4 +1,4 @@
-"""What sources have in common whose pixels a reader of chunks delivers."""
+"""The base of sources that read through a chunk reader."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class ChunkedSource(ABC):
         self._reader.prepare(plan, cache_bytes=cache_bytes)
 
     def read(self, box: Box, out: NDArray[Any]) -> None:
-        """Raises SourceError for what is damaged, and after ``close``; ValueError where ``out`` does not fit."""
+        """Read ``box``. Raises SourceError for damage, and after ``close``; ValueError if ``out`` does not fit."""
         check_read(self, box, out)
         self._check_open()
         self._reader.read(box, out)

@@ -1,8 +1,8 @@
-"""A CZI image in blocks of pixels that pylibCZIrw puts together.
+"""A CZI image in blocks of pixels that pylibCZIrw assembles.
 
-At full resolution the library lays sub-blocks over each other by their mosaic index. Where that does not tell which is
-on top, its sorting does, which depends on the region; so it is asked for blocks of a fixed grid alone. Sub-blocks of
-reduced levels, which lie apart, are read one at a time, as a whole: see ``czi_levels``.
+At full resolution the library lays sub-blocks over each other by their mosaic index. If that does not decide which is
+on top, its sorting does, which depends on the region; so only blocks of a fixed grid are requested. Sub-blocks of
+reduced levels, which do not overlap, are read one at a time, as a whole: see ``czi_levels``.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ _LARGEST_DOUBLED = 4096
 """Sub-blocks that overlap are decoded for every block that they touch; so blocks hold two a side, of small ones."""
 
 _KEPT_BYTES = 12 << 20
-"""Of small sub-blocks, a thread's allocator keeps about as much for the next ones."""
+"""Bytes of small sub-blocks that a thread's allocator keeps for the next ones."""
 
 _MOST_BLOCKS = 1 << 22
-"""More make up no image that anyone has taken: its sub-blocks are told to lie far apart."""
+"""No real image has more blocks: its sub-blocks claim to be far apart."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +57,7 @@ class CziBlocks:
     def of(
         file: PositionalFile, handle: CziHandle, directory: CziDirectory, image: CziImage, pool: DecodePool
     ) -> CziBlocks:
-        """Raises SourceError where blocks would be larger, or more, than those of any file."""
+        """Return the blocks. Raises SourceError if they would be larger, or more, than those of any file."""
         places = tuple(image.places(directory, plane.rows) for plane in image.planes)
         kind = image.channels.kind
         rows, columns = _block_sides(_all(places), image.level.height, image.level.width)
@@ -116,12 +116,12 @@ class CziBlocks:
         )
 
     def _composed(self, plane: int, box: Box) -> NDArray[Any]:
-        """A block of the full resolution, as the library lays sub-blocks over each other."""
+        """Return a block of the full resolution, as the library lays sub-blocks over each other."""
         frame = self.image.frame
         return self._read(plane, (frame.x + box.x.start, frame.y + box.y.start, box.x.length, box.y.length))
 
     def _pasted(self, plane: int, box: Box, touching: NDArray[np.int64]) -> NDArray[Any]:
-        """A block of a reduced level, from whole sub-blocks."""
+        """Return a block of a reduced level, from whole sub-blocks."""
         block = np.zeros((*box.shape, self.form.samples), self.form.dtype)
         for number in touching.tolist():
             place = self.places[plane].box(number)
@@ -139,7 +139,7 @@ class CziBlocks:
 
 
 def _all(places: Sequence[Places]) -> Places:
-    """Those of all planes, each once: most often the same of each."""
+    """Return the places of all planes, each once: usually the same for each."""
     columns: list[Column] = [
         np.concatenate([getattr(one, name) for one in places]) for name in ("y", "x", "height", "width")
     ]
@@ -147,7 +147,7 @@ def _all(places: Sequence[Places]) -> Places:
 
 
 def _block_sides(places: Places, height: int, width: int) -> tuple[int, int]:
-    """Whole sub-blocks near BLOCK_SIDE where these lie on a grid from the first pixel on: each is decoded once."""
+    """Return whole sub-blocks near BLOCK_SIDE if these lie on a grid from the first pixel on: each is decoded once."""
     grid = TileGrid.of(places)
     if grid is not None and (grid.y, grid.x) == (0, 0) and grid.is_dense(places):
         sides = [cell * max(1, BLOCK_SIDE // cell) for cell in (grid.rows, grid.columns)]
@@ -161,9 +161,9 @@ def _doubled(side: int) -> int:
 
 
 def _decoding_bytes(block: int, largest: int, *, plain: bool, pasted: bool) -> int:
-    """What the library takes for a block: first what it decodes a sub-block with, then a copy of what it gives.
+    """Return the library's memory for a block: first for decoding a sub-block, then for a copy of the result.
 
-    A compressed sub-block is there as it is stored, and in two steps of its decoding.
+    A compressed sub-block exists as stored, and in two steps of its decoding.
     """
     decoded = largest if plain else 3 * largest
     return _KEPT_BYTES + (block + largest + max(largest, decoded) if pasted else block + max(block, decoded))
@@ -177,6 +177,6 @@ def _check_sizes(grid: ChunkGrid, largest_bytes: int, name: str) -> None:
         )
     if grid.rows * grid.columns > _MOST_BLOCKS:
         raise SourceError(
-            f"{name}: its sub-blocks are told to lie far apart, in an image of {grid.height} x {grid.width} pixels; "
+            f"{name}: its sub-blocks claim to be far apart, in an image of {grid.height} x {grid.width} pixels; "
             "the file is damaged"
         )

@@ -42,7 +42,7 @@ class ChosenChannels:
 
 
 def choose(directory: CziDirectory, wanted: Sequence[int] | None, name: str) -> ChosenChannels:
-    """The channels ``wanted``, all of them for None.
+    """Return the channels ``wanted``, all of them for None.
 
     Raises ChannelError for channels that are not there or of different types, SourceError for types that are not read,
     and where all are wanted and differ.
@@ -74,7 +74,7 @@ def _types(directory: CziDirectory, rows: NDArray[np.bool_]) -> tuple[int, ...]:
 
 
 def _kind(holders: Sequence[FileChannel], listed: str, name: str, *, asked: bool) -> PixelKind:
-    """The type of all ``holders``."""
+    """Return the common type of all ``holders``."""
     types = {number for holder in holders for number in holder.types}
     if len(types) == 1:
         number = types.pop()
@@ -85,14 +85,14 @@ def _kind(holders: Sequence[FileChannel], listed: str, name: str, *, asked: bool
             f"{name}: its pixels are {kind_name(number)}, but only {read} are read; save it as one of them"
         )
     if asked:
-        raise ChannelError(f"{name}: the channels that were asked for are of different types: {listed}")
+        raise ChannelError(f"{name}: the requested channels are of different types: {listed}")
     raise SourceError(
         f"{name}: its channels are of different types: {listed}; choose those of one type with channels (--channels)"
     )
 
 
 def _listed(found: Sequence[FileChannel]) -> str:
-    """``channels 0 to 2 are Bgr24, channel 3 is Gray16``"""
+    """Return ``channels 0 to 2 are Bgr24, channel 3 is Gray16``"""
     told, first = [], 0
     for channel in found:
         last = first + channel.samples - 1

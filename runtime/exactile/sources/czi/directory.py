@@ -1,7 +1,7 @@
-"""The list of sub-blocks that a CZI file keeps, read before the library reads it.
+"""The list of sub-blocks in a CZI file, read before the library reads it.
 
-The library takes numbers in it on trust (a count of dimensions beyond its table overwrites memory), so all of them are
-checked here.
+The library trusts its numbers (a count of dimensions beyond its table overwrites memory), so all of them are checked
+here.
 """
 
 from __future__ import annotations
@@ -71,17 +71,17 @@ class CziDirectory:
 
     @property
     def full(self) -> NDArray[np.bool_]:
-        """Which are of full resolution."""
+        """Return which are of full resolution."""
         return np.asarray((self.width == self.stored_width) & (self.height == self.stored_height))
 
     def extent(self, letter: str) -> tuple[int, int]:
-        """The first position along a dimension, and how many there are up to the last; (0, 0) where it is absent."""
+        """Return the first position along a dimension, and the number up to the last; (0, 0) if it is absent."""
         found = self.at[letter][self.at[letter] != ABSENT]
         return (int(found.min()), int(found.max() - found.min() + 1)) if found.size else (0, 0)
 
 
 def read_directory(file: PositionalFile) -> CziDirectory:
-    """The directory of a CZI file. Raises SourceError when it is damaged, empty or lies in several files."""
+    """Return the directory of a CZI file. Raises SourceError when it is damaged, empty or lies in several files."""
     try:
         position, pending = _read_header(file)
         data, count = _read_segment(file, position)
@@ -93,7 +93,7 @@ def read_directory(file: PositionalFile) -> CziDirectory:
 
 
 def _read_header(file: PositionalFile) -> tuple[int, bool]:
-    """Where the directory lies, and whether writing is pending."""
+    """Return where the directory lies, and whether writing is pending."""
     header = file.read(SEGMENT_BYTES, _HEADER_BYTES)
     part, position, _, pending, _ = struct.unpack_from("<iqqiq", header, 48)
     if part:
@@ -102,7 +102,7 @@ def _read_header(file: PositionalFile) -> tuple[int, bool]:
 
 
 def _read_segment(file: PositionalFile, position: int) -> tuple[bytes, int]:
-    """The bytes of all entries, and how many there are."""
+    """Return the bytes of all entries, and how many there are."""
     if not 0 < position < file.size_bytes:
         raise DamagedDataError(f"its directory would lie at byte {position} of {file.size_bytes}")
     name, allocated, used = struct.unpack("<16sqq", file.read(position, SEGMENT_BYTES))
@@ -181,7 +181,7 @@ def _check_letters(letters: NDArray[np.uint8]) -> None:
             raise DamagedDataError(f"a sub-block has dimension {letter} {found.max()} times, another {found.min()}")
         left = left - found
     if np.any(left):
-        raise DamagedDataError(f"a sub-block has a dimension that is none of X, Y, S, M, {', '.join(PLANE_LETTERS)}")
+        raise DamagedDataError(f"a sub-block has a dimension that is not one of X, Y, S, M, {', '.join(PLANE_LETTERS)}")
 
 
 def _check(directory: CziDirectory, file: PositionalFile) -> None:

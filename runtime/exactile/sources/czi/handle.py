@@ -22,7 +22,7 @@ _MOST_TOLD = 300
 
 
 def load_czi(name: str) -> Any:
-    """The library. Raises SourceError with the line that installs it."""
+    """Return the library. Raises SourceError with the line that installs it."""
     try:
         from pylibCZIrw import czi
     except ImportError as error:
@@ -51,9 +51,10 @@ class CziHandle:
     def read(
         self, region: tuple[int, int, int, int], plane: dict[str, int], scene: int | None, factor: int, kind: PixelKind
     ) -> NDArray[Any]:
-        """``region`` (x, y, width, height, in the file's coordinates) as the library gives it, of a reduced level.
+        """Read ``region`` (x, y, width, height, in the file's coordinates) as the library returns it, at a reduced
+        level.
 
-        (H, W, samples), colours as red, green, blue; 0 where no sub-block lies. Raises UndecodableError.
+        (H, W, samples), colours as red, green, blue; 0 where there is no sub-block. Raises UndecodableError.
         """
         try:
             pixels: NDArray[Any] = self._reader.read(
@@ -69,10 +70,10 @@ class CziHandle:
         return pixels if kind.samples == 1 else _red_first(pixels)
 
     def metadata(self) -> str:
-        """The file's XML; empty where it has none, or none that can be read."""
+        """Return the file's XML; empty if there is none, or it cannot be read."""
         try:
             return str(self._reader.raw_metadata)
-        except Exception:  # noqa: BLE001 - of as many kinds; the pixels are read all the same
+        except Exception:  # noqa: BLE001 - of as many kinds; the pixels are read nevertheless
             return ""
 
     def close(self) -> None:
@@ -80,7 +81,7 @@ class CziHandle:
 
 
 def _red_first(pixels: NDArray[Any]) -> NDArray[Any]:
-    """Blue, green, red as red, green, blue: a channel at a time, ten times as quick as all at once."""
+    """Convert blue, green, red to red, green, blue: a channel at a time, ten times as fast as all at once."""
     turned = np.empty_like(pixels)
     for channel in range(3):
         turned[..., channel] = pixels[..., 2 - channel]
@@ -88,5 +89,5 @@ def _red_first(pixels: NDArray[Any]) -> NDArray[Any]:
 
 
 def _told(error: Exception) -> str:
-    """Its message on one line."""
+    """Return the message of an error on one line."""
     return " ".join(str(error).split())[:_MOST_TOLD] or type(error).__name__

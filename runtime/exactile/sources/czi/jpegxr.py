@@ -1,7 +1,7 @@
-"""What a JPEG XR stream says of itself, in its container and in its codestream (ITU-T T.832).
+"""Check the headers of a JPEG XR stream, in its container and in its codestream (ITU-T T.832).
 
-The library crops or pads an image of another size, and converts one of another type; jxrlib leaves memory as it was
-where the codestream has another size than the container.
+The library crops or pads an image of another size, and converts one of another type; jxrlib leaves memory uninitialised
+if the codestream has another size than the container.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _FORMAT, _WIDTH, _HEIGHT, _STREAM = 0xBC01, 0xBC80, 0xBC81, 0xBCC0
 _MOST_TAGS = 64
 _SHORT = 3
 _FORMATS = bytes.fromhex("24c3dd6f034efe4bb1853d77768dc9")
-"""What the identifiers of pixel formats begin with."""
+"""Leading bytes of the identifiers of pixel formats."""
 
 _LAST = {"Gray8": 0x08, "Gray16": 0x0B, "Bgr24": 0x0C, "Gray32Float": 0x11, "Bgr48": 0x15}
 """Their last bytes."""
@@ -55,7 +55,7 @@ def _coded_shape(header: bytes) -> tuple[int, int]:
 
 
 def _tags(file: PositionalFile, at: int, size: int) -> dict[int, int]:
-    """The tags of the container's directory, by number: a value, or where it lies."""
+    """Return the tags of the container's directory, by number: a value, or where it lies."""
     if size < 8:
         raise UndecodableError("its JPEG XR is cut off")
     magic, first = struct.unpack("<4sI", file.read(at, 8))

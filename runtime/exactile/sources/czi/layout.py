@@ -1,4 +1,4 @@
-"""Which sub-blocks of a CZI file make up the image that is wanted."""
+"""Find the sub-blocks of a CZI file that make up the wanted image."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class CziImage:
     pixel_size_um: PixelSize | None
 
     def places(self, directory: CziDirectory, rows: Column) -> Places:
-        """Where sub-blocks lie, in pixels of the level."""
+        """Return where sub-blocks lie, in pixels of the level."""
         return level_places(directory, rows, self.level.factor, self.frame)
 
 
@@ -59,7 +59,7 @@ def lay_out(
     full_pixel_size: PixelSize | None,
     name: str,
 ) -> CziImage:
-    """The image that ``choice`` and ``channels`` mean. Raises SourceError, OptionError, ChannelError."""
+    """Return the image that ``choice`` and ``channels`` mean. Raises SourceError, OptionError, ChannelError."""
     scene = _scene(directory, choice, name)
     frame = frame_of(directory, scene)
     position = _position(directory, choice, name)
@@ -88,7 +88,9 @@ def lay_out(
 
 
 def frame_of(directory: CziDirectory, scene: int | None) -> Frame:
-    """What all sub-blocks of a scene cover at full resolution, on all planes; of the whole file for None."""
+    """Return the area that all sub-blocks of a scene cover at full resolution, on all planes; of the whole file for
+    None.
+    """
     rows = directory.full if scene is None else directory.full & (directory.at["S"] == scene)
     y, x = int(directory.y[rows].min()), int(directory.x[rows].min())
     bottom = int((directory.y[rows] + directory.height[rows]).max())
@@ -97,7 +99,7 @@ def frame_of(directory: CziDirectory, scene: int | None) -> Frame:
 
 
 def _scene(directory: CziDirectory, choice: ImageChoice, name: str) -> int | None:
-    """Its position along S."""
+    """Return its position along S."""
     if not directory.full.any():
         raise SourceError(f"{name}: holds reduced levels alone, and no image of full resolution")
     at = directory.at["S"][directory.full]
@@ -107,7 +109,7 @@ def _scene(directory: CziDirectory, choice: ImageChoice, name: str) -> int | Non
 
 
 def _position(directory: CziDirectory, choice: ImageChoice, name: str) -> dict[str, int]:
-    """Z and T of the plane, as the file numbers them, where it has several. Raises OptionError, SourceError."""
+    """Return Z and T of the plane, as the file numbers them, if it has several. Raises OptionError, SourceError."""
     lengths = {letter: directory.extent(letter)[1] for letter in reversed(PLANE_LETTERS)}
     axes = "".join(letter for letter, length in lengths.items() if length > 1 or letter in "TCZ")
     shape = [max(1, lengths[letter]) for letter in axes]
@@ -118,19 +120,19 @@ def _position(directory: CziDirectory, choice: ImageChoice, name: str) -> dict[s
 
 
 def _plane(directory: CziDirectory, position: dict[str, int], channel: int | None, scene: int | None) -> CziPlane:
-    """All its sub-blocks, of every level."""
+    """Return all its sub-blocks, of every level."""
     at = position if channel is None else position | {"C": channel}
     rows = np.ones(len(directory.x), np.bool_)
     for letter, wanted in at.items():
         rows &= directory.at[letter] == wanted
     if scene is not None:
-        # As the library has it, a sub-block without a scene belongs to each.
+        # As in the library, a sub-block without a scene belongs to each.
         rows &= (directory.at["S"] == scene) | (directory.at["S"] == ABSENT)
     return CziPlane(at=at, rows=np.nonzero(rows)[0])
 
 
 def _full(directory: CziDirectory, plane: CziPlane, name: str) -> CziPlane:
-    """With its sub-blocks of full resolution alone. Raises SourceError where there are none."""
+    """Return the plane with only its full-resolution sub-blocks. Raises SourceError if there are none."""
     rows = full_rows(directory, plane.rows, name)
     if not len(rows):
         where = ", ".join(f"{letter} {number}" for letter, number in plane.at.items())
@@ -145,7 +147,7 @@ def _times(size: PixelSize | None, factor: int) -> PixelSize | None:
 
 
 def _check_stored(directory: CziDirectory, rows: Column, chosen: ChosenChannels, name: str) -> None:
-    """Raise SourceError for sub-blocks of another type than their channel, or compressed as the library cannot read."""
+    """Raise SourceError for sub-blocks of another type than their channel, or with unsupported compression."""
     types = {kind_name(int(number)) for number in np.unique(directory.pixel_type[rows])}
     if types != {chosen.kind.name}:
         raise SourceError(f"{name}: a level of its {chosen.kind.name} pixels is {' and '.join(sorted(types))}")

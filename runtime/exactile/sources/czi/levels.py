@@ -1,8 +1,8 @@
-"""The reduced levels of a CZI file whose stored pixels can be had exactly.
+"""The reduced levels of a CZI file whose stored pixels can be read exactly.
 
 The library finds pixels of a reduced level by scaling with rounded numbers, and puts some a pixel beside their place,
-depending on the region. A sub-block that is read alone, as a whole, comes as it is stored; so a level is taken where
-all its sub-blocks can be read so, and where they cover what the full resolution covers.
+depending on the region. A sub-block that is read alone, as a whole, comes as stored; so a level is offered if all its
+sub-blocks can be read so, and if they cover what the full resolution covers.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from exactile.sources.czi.places import Places, TileGrid
 
 _MOST_HALVINGS = 20
 _ZOOM_SLACK = 1.06
-"""The library takes sub-blocks of a zoom from 1 / 1.05 of the one asked for on, below 1.9 times their least."""
+"""The library accepts sub-blocks of a zoom from 1 / 1.05 of the requested one, below 1.9 times their least."""
 
 _NEXT_ZOOM = 1.91
 
@@ -54,9 +54,9 @@ class FoundLevels:
 
 
 def full_rows(directory: CziDirectory, rows: Column, name: str) -> Column:
-    """Those of ``rows`` (numbers of sub-blocks) that are of full resolution.
+    """Return those of ``rows`` (numbers of sub-blocks) that are of full resolution.
 
-    Raises SourceError for sub-blocks that the library would take for it, too.
+    Raises SourceError for sub-blocks that the library would also treat as such.
     """
     zoom = _zoom(directory, rows)
     full = directory.full[rows]
@@ -72,14 +72,14 @@ def full_rows(directory: CziDirectory, rows: Column, name: str) -> Column:
 
 
 def level_rows(directory: CziDirectory, rows: Column, factor: int) -> Column:
-    """Those of ``rows`` that are exactly ``factor`` times reduced."""
+    """Return those of ``rows`` that are exactly ``factor`` times reduced."""
     exact = directory.width[rows] == directory.stored_width[rows] * factor
     exact &= directory.height[rows] == directory.stored_height[rows] * factor
     return np.asarray(rows[exact])
 
 
 def level_places(directory: CziDirectory, rows: Column, factor: int, frame: Frame) -> Places:
-    """Where ``rows`` lie, in pixels of their level."""
+    """Return where ``rows`` lie, in pixels of their level."""
     return Places(
         y=(directory.y[rows] - frame.y) // factor,
         x=(directory.x[rows] - frame.x) // factor,
@@ -89,7 +89,7 @@ def level_places(directory: CziDirectory, rows: Column, factor: int, frame: Fram
 
 
 def find_levels(directory: CziDirectory, planes: Sequence[Column], frame: Frame) -> FoundLevels:
-    """The levels that every plane (numbers of its sub-blocks) has."""
+    """Return the levels that every plane (numbers of its sub-blocks) has."""
     taken, passed = [CziLevel(factor=1, height=frame.height, width=frame.width)], []
     for halvings in range(1, _MOST_HALVINGS):
         factor = 1 << halvings
@@ -104,20 +104,20 @@ def find_levels(directory: CziDirectory, planes: Sequence[Column], frame: Frame)
 
 
 def _zoom(directory: CziDirectory, rows: Column) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-    """As the library reckons it: along the longer side."""
+    """Return the zoom as the library computes it: along the longer side."""
     wide = directory.stored_width[rows] > directory.stored_height[rows]
     stored = np.where(wide, directory.stored_width[rows], directory.stored_height[rows])
     return np.asarray(stored / np.where(wide, directory.width[rows], directory.height[rows]))
 
 
 def _near(directory: CziDirectory, rows: Column, factor: int) -> Column:
-    """Those of ``rows`` that the library may take when it is asked for this level."""
+    """Return those of ``rows`` that the library may use when this level is requested."""
     zoom = _zoom(directory, rows) * factor
     return rows[(zoom * _ZOOM_SLACK > 1) & (zoom < _NEXT_ZOOM)]
 
 
 def _level(directory: CziDirectory, planes: Sequence[Column], factor: int, frame: Frame) -> CziLevel | None:
-    """The level, where sub-blocks hold whole pixels of it up to its end."""
+    """Return the level, if sub-blocks hold whole pixels of it up to its end."""
     bottom, right = -(-frame.height // factor), -(-frame.width // factor)
     for rows in planes:
         near = _near(directory, rows, factor)
@@ -133,7 +133,7 @@ def _level(directory: CziDirectory, planes: Sequence[Column], factor: int, frame
 
 
 def _is_exact(directory: CziDirectory, near: Column, factor: int, frame: Frame) -> bool:
-    """Whether all of ``near`` are of the level, and begin at one of its pixels."""
+    """Return whether all of ``near`` are of the level, and begin at one of its pixels."""
     if len(level_rows(directory, near, factor)) < len(near):
         return False
     if max(directory.width[near].max(), directory.height[near].max()) >= _FLOAT32_WHOLE:
@@ -142,7 +142,7 @@ def _is_exact(directory: CziDirectory, near: Column, factor: int, frame: Frame) 
 
 
 def _covers(directory: CziDirectory, rows: Column, level: CziLevel, frame: Frame) -> bool:
-    """Whether the level's sub-blocks lie apart, and cover what those of the full resolution cover."""
+    """Return whether the level's sub-blocks do not overlap, and cover what those of the full resolution cover."""
     tiles = level_places(directory, level_rows(directory, rows, level.factor), level.factor, frame)
     grid = TileGrid.of(tiles)
     full = level_places(directory, rows[directory.full[rows]], 1, frame)

@@ -1,4 +1,4 @@
-"""Which pixels of a CZI image no sub-block covers, and what people should know of how it is read."""
+"""Pixels of a CZI image that no sub-block covers, and notes on how it is read."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from exactile.sources.czi.places import Places, covered_pixels
 
 
 class CoverageMask:
-    """1 where a sub-block of the full resolution covers a part of the pixel, on one plane at least; else 0.
+    """A mask: 1 if a sub-block of the full resolution covers a part of the pixel, on at least one plane; else 0.
 
-    ``bare`` pixels are 0; None where they were not counted.
+    ``bare`` pixels are 0; None if they were not counted.
     """
 
     def __init__(self, height: int, width: int, places: Places, bare: int | None) -> None:
@@ -26,7 +26,7 @@ class CoverageMask:
 
     @classmethod
     def of(cls, image: CziImage) -> Self | None:
-        """None where all pixels are covered."""
+        """Return the mask, None if all pixels are covered."""
         height, width = image.level.height, image.level.width
         covered = covered_pixels(image.covered)
         if covered == height * width:
@@ -44,7 +44,7 @@ class CoverageMask:
 
 
 def notes(directory: CziDirectory, image: CziImage, mask: CoverageMask | None) -> tuple[str, ...]:
-    """Sentences for people."""
+    """Return sentences for people."""
     told = [_bare(mask), _apart(directory, image), _levels(image), _pending(directory)]
     return tuple(note for note in told if note is not None)
 
@@ -57,7 +57,7 @@ def _bare(mask: CoverageMask | None) -> str | None:
 
 
 def _apart(directory: CziDirectory, image: CziImage) -> str | None:
-    """About channels that are stored at different places, and sub-blocks that overlap without an order."""
+    """Return notes on channels that are stored at different places, and overlapping sub-blocks without an order."""
     if image.level.factor > 1:
         return None
     places = [image.places(directory, plane.rows) for plane in image.planes]
@@ -66,7 +66,7 @@ def _apart(directory: CziDirectory, image: CziImage) -> str | None:
     orders = [directory.at["M"][plane.rows] for plane in image.planes]
     ordered = all(len(np.unique(order)) == len(order) and ABSENT not in order for order in orders)
     if not ordered and any(covered_pixels(one) != one.area for one in places):
-        return "sub-blocks overlap whose order the file does not tell; where they do, pylibCZIrw's order is taken"
+        return "sub-blocks overlap without an order in the file; there, pylibCZIrw's order is used"
     return None
 
 
@@ -78,4 +78,4 @@ def _levels(image: CziImage) -> str | None:
 
 
 def _pending(directory: CziDirectory) -> str | None:
-    return "the file says that it was not written to its end" if directory.pending else None
+    return "the file is marked as not completely written" if directory.pending else None

@@ -41,5 +41,5 @@ _OTHERS = {
 
 
 def kind_name(number: int) -> str:
-    """What the format calls a type of samples."""
+    """Return the format's name of a sample type."""
     return READ[number].name if number in READ else _OTHERS.get(number, f"of the unknown type {number}")

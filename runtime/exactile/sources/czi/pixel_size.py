@@ -1,4 +1,4 @@
-"""How large the pixels of a CZI image are, by its metadata."""
+"""The pixel size of a CZI image, from its metadata."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ _DISTANCES = "Metadata/Scaling/Items/Distance"
 
 
 def scaling(metadata: str) -> PixelSize | None:
-    """Of the full resolution; None where ``metadata``, the file's XML, does not say it."""
+    """Return that of the full resolution; None if ``metadata``, the file's XML, does not state it."""
     try:
         root = ET.fromstring(metadata)  # noqa: S314 - the library has parsed it before, and expat bounds entities
         found = {distance.get("Id"): _microns(distance.findtext("Value")) for distance in root.findall(_DISTANCES)}
-    # Whatever is wrong with what a file says of its pixels' size, the pixels are read all the same.
+    # Wrong metadata on the pixel size must not prevent reading the pixels.
     except (ET.ParseError, ValueError):
         return None
     return pixel_size(found.get("Y"), found.get("X"))

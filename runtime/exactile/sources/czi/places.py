@@ -1,4 +1,4 @@
-"""Where sub-blocks lie: whether on a grid, and what they cover."""
+"""Places of sub-blocks: whether they form a grid, and what they cover."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from exactile.geometry import Box, Span
 from exactile.sources.czi.directory import Column
 
 MOST_COUNTED = 20_000
-"""The area of more sub-blocks that overlap is not counted: it would take seconds."""
+"""The area of more overlapping sub-blocks is not counted: it would take seconds."""
 
 _MOST_CELLS = 1 << 24
 _MOST_STEPS = 1 << 14
@@ -32,11 +32,11 @@ class Places:
         return len(self.y)
 
     def take(self, rows: NDArray[Any]) -> Places:
-        """Some of them, by number or mask."""
+        """Return some of them, by number or mask."""
         return Places(y=self.y[rows], x=self.x[rows], height=self.height[rows], width=self.width[rows])
 
     def touching(self, box: Box) -> NDArray[np.int64]:
-        """The numbers of those that share a pixel with ``box``."""
+        """Return the numbers of those that share a pixel with ``box``."""
         rows = (self.y < box.y.stop) & (self.y + self.height > box.y.start)
         columns = (self.x < box.x.stop) & (self.x + self.width > box.x.start)
         return np.nonzero(rows & columns)[0]
@@ -46,7 +46,7 @@ class Places:
         return Box(Span(y, y + int(self.height[number])), Span(x, x + int(self.width[number])))
 
     def unique(self) -> Places:
-        """Each once."""
+        """Return each once."""
         found = np.unique(np.stack([self.y, self.x, self.height, self.width], axis=1), axis=0)
         return Places(y=found[:, 0], x=found[:, 1], height=found[:, 2], width=found[:, 3])
 
@@ -56,7 +56,7 @@ class Places:
         return int((self.height * self.width).sum())
 
     def reduced(self, factor: int, height: int, width: int) -> Places:
-        """The pixels of a level, ``factor`` times smaller and of ``height`` x ``width``, that touch them."""
+        """Return the pixels of a level, ``factor`` times smaller and of ``height`` x ``width``, that touch them."""
         y, x = self.y // factor, self.x // factor
         bottom = np.minimum(-(-(self.y + self.height) // factor), height)
         right = np.minimum(-(-(self.x + self.width) // factor), width)
@@ -76,7 +76,7 @@ class TileGrid:
 
     @staticmethod
     def of(places: Places) -> TileGrid | None:
-        """The grid of ``places``; None where they lie on none."""
+        """Return the grid of ``places``; None if they do not form one."""
         rows, columns = _pitch(places.y, places.height), _pitch(places.x, places.width)
         if rows is None or columns is None:
             return None
@@ -85,11 +85,11 @@ class TileGrid:
         return TileGrid(y=int(places.y.min()), x=int(places.x.min()), rows=rows, columns=columns)
 
     def is_dense(self, places: Places) -> bool:
-        """Whether cells are not much larger than what lies in them."""
+        """Return whether cells are not much larger than their content."""
         return bool(self.rows <= 2 * places.height.max() and self.columns <= 2 * places.width.max())
 
     def covers(self, tiles: Places, wanted: Places) -> bool:
-        """Whether ``tiles``, which lie on this grid, cover all of ``wanted``; False, too, where that takes long."""
+        """Return whether ``tiles``, which lie on this grid, cover all of ``wanted``; also False if that takes long."""
         row, column = (tiles.y - self.y) // self.rows, (tiles.x - self.x) // self.columns
         shape = (int(row.max()) + 1, int(column.max()) + 1)
         steps = (int(wanted.height.max()) // self.rows + 2, int(wanted.width.max()) // self.columns + 2)
@@ -105,7 +105,7 @@ class TileGrid:
         return bool((covered == wanted.height * wanted.width).all())
 
     def _cells(self, wanted: Places, steps: tuple[int, int]) -> Iterator[tuple[Column, Column]]:
-        """Cells that each of ``wanted`` touches, and some that it does not, one of each at a time."""
+        """Yield cells that each of ``wanted`` touches, and some that it does not, one of each at a time."""
         top, left = (wanted.y - self.y) // self.rows, (wanted.x - self.x) // self.columns
         for row in range(steps[0]):
             for column in range(steps[1]):
@@ -113,7 +113,7 @@ class TileGrid:
 
 
 def _pitch(starts: Column, sizes: Column) -> int | None:
-    """The distance of the cells along one axis; None where places overlap or lie between cells."""
+    """Return the distance of the cells along one axis; None if places overlap or lie between cells."""
     unique = np.unique(starts)
     pitch = int(np.diff(unique).min()) if len(unique) > 1 else int(sizes.max())
     regular = not ((unique - unique[0]) % pitch).any() and sizes.max() <= pitch
@@ -121,14 +121,14 @@ def _pitch(starts: Column, sizes: Column) -> int | None:
 
 
 def _shared_area(one: Places, other: Places) -> Column:
-    """The pixels that each of ``one`` shares with that of ``other`` of the same number."""
+    """Return the pixels that each of ``one`` shares with that of ``other`` of the same number."""
     rows = np.minimum(one.y + one.height, other.y + other.height) - np.maximum(one.y, other.y)
     columns = np.minimum(one.x + one.width, other.x + other.width) - np.maximum(one.x, other.x)
     return np.asarray(np.maximum(rows, 0) * np.maximum(columns, 0))
 
 
 def covered_pixels(places: Places) -> int | None:
-    """How many pixels lie in one of ``places`` at least; None where counting them would take long."""
+    """Return the number of pixels in at least one of ``places``; None if counting would take long."""
     places = places.unique()
     if TileGrid.of(places) is not None:
         return places.area
@@ -146,7 +146,7 @@ def covered_pixels(places: Places) -> int | None:
 
 
 def _covered_length(places: Places) -> int:
-    """The length of the union of their columns."""
+    """Return the length of the union of their columns."""
     order = np.argsort(places.x, kind="stable")
     starts = places.x[order]
     stops = starts + places.width[order]

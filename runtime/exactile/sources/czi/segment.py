@@ -1,7 +1,7 @@
-"""What a stored sub-block says of itself, checked before the library decodes it.
+"""Check the header of a stored sub-block before the library decodes it.
 
-Where stored pixels are fewer than they should be, the library pads them with zeros, and where they are of another size
-or type it crops and converts them, without a word. Such a sub-block is damaged here.
+If there are fewer stored pixels than there should be, the library pads them with zeros, and if they are of another size
+or type it crops and converts them, silently. Such a sub-block is damaged here.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class StoredBlock:
 
 
 def check_block(file: PositionalFile, block: StoredBlock) -> None:
-    """Raise UndecodableError, or DamagedDataError where the file ends, unless ``block`` holds all of its pixels."""
+    """Raise UndecodableError, or DamagedDataError if the file ends, unless ``block`` holds all of its pixels."""
     at, size = _data_place(file, block.position)
     if block.compression == 0:
         if size < block.pixel_bytes:
@@ -56,7 +56,7 @@ def check_block(file: PositionalFile, block: StoredBlock) -> None:
 
 
 def _data_place(file: PositionalFile, position: int) -> tuple[int, int]:
-    """Where its stored pixels begin, and their bytes."""
+    """Return where its stored pixels begin, and their bytes."""
     head = file.read(position, SEGMENT_BYTES + _SIZES_BYTES + ENTRY_BYTES)
     name, allocated, used, metadata, attachment, size = struct.unpack_from("<16sqqiiq", head)
     dimensions = struct.unpack_from("<i", head, len(head) - 4)[0]
@@ -75,11 +75,11 @@ def _data_place(file: PositionalFile, position: int) -> tuple[int, int]:
 
 
 def _without_header(start: bytes, kind: PixelKind) -> bytes:
-    """What follows the header that CZI puts before the zstd frame."""
+    """Return what follows the header that CZI puts before the zstd frame."""
     if start[:1] == b"\x01":
         return start[1:]
     if start[:2] != b"\x03\x01" or len(start) < 3:
-        raise UndecodableError("its header of zstd is none")
+        raise UndecodableError("its header of zstd is invalid")
     if start[2] & 1 and kind.name == "Bgr48":
         raise UndecodableError(
             "its bytes are packed by halves, and pylibCZIrw reads such colours of 16 bits wrongly; save it with ZEN"
@@ -89,7 +89,7 @@ def _without_header(start: bytes, kind: PixelKind) -> bytes:
 
 
 def _zstd_bytes(start: bytes) -> int:
-    """How many bytes a zstd frame says that it decodes to (RFC 8878, 3.1.1.1)."""
+    """Return the decoded size that a zstd frame states (RFC 8878, 3.1.1.1)."""
     if start[:4] != _ZSTD or len(start) < 6:
         raise UndecodableError("its zstd frame is none")
     descriptor = start[4]

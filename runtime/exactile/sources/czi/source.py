@@ -44,7 +44,7 @@ class CziSource(ChunkedSource):
     Memory beside the kept blocks, for each thread: a block twice, or once and a compressed sub-block three times.
 
     Raises SourceError when pylibCZIrw is not installed or the file is damaged or of a kind that is not read,
-    OptionError for a scene, level or plane that is not there, ChannelError for ``channels`` that are not there.
+    OptionError for a scene, level or plane that does not exist, ChannelError for ``channels`` that do not exist.
     """
 
     _reader: DecodedChunkReader
@@ -64,7 +64,7 @@ class CziSource(ChunkedSource):
     ) -> None:
         choice = ImageChoice(level=level, mpp=mpp, series=series, z=z, t=t)
         if axes not in (None, "YXC"):
-            raise OptionError(f"{os.fspath(path)}: axes {axes} were asked for, but the axes of a CZI file have names")
+            raise OptionError(f"{os.fspath(path)}: axes {axes} were requested, but the axes of a CZI file have names")
         self.stored_path = Path(path)
         self._pool = DecodePool(workers)
         self._file = PositionalFile(path)
@@ -94,7 +94,7 @@ class CziSource(ChunkedSource):
         self._reader = DecodedChunkReader(CziBlocks.of(self._file, handle, directory, image, self._pool))
 
     def open_masks(self) -> tuple[ValidMask, ...]:
-        """Where sub-blocks lie, unless they cover everything."""
+        """Return where sub-blocks lie, unless they cover everything."""
         return () if self._mask is None else (self._mask,)
 
     @property

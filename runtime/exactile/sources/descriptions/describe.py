@@ -1,4 +1,4 @@
-"""What an image is, what else its file holds, and how to choose among it, whatever the format."""
+"""Describe an image, what else its file holds, and how to choose among it, for every format."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _DESCRIBED = {
     "nd2": "named.description.describe_nd2",
     "lif": "named.description.describe_lif",
 }
-"""Of a source's kind: what describes its files. Those of other kinds are probed."""
+"""The module that describes the files of a kind of source. Other kinds are probed."""
 
 _WITH_AXES = {"zarr": "zarr.description.describe_zarr", "npy": "npy.description.describe_npy"}
-"""The same for files whose axes may have to be told."""
+"""The same for files whose axes may have to be given."""
 
 _DEFAULTS: Choice = {
     "series": 0, "level": 0, "mpp": None, "z": None, "t": None, "page": None, "axes": None, "channels": None,
@@ -49,13 +49,13 @@ def describe_image(
     channels: Sequence[int] | None = None,
     axes: str | None = None,
 ) -> ImageDescription:
-    """Describe all that ``image``, a file, folder or address, holds, and the image in it that is chosen.
+    """Describe all that ``image``, a file, folder or address, holds, and the chosen image in it.
 
-    The choice is that of ``open_source``; where it needs a plane of a stack and none is given, the first is taken.
-    Only structure and metadata are read.
+    The choice is that of ``open_source``; if it needs a plane of a stack and none is given, the first is taken. Only
+    structure and metadata are read.
 
-    Raises SourceError for what is no image, OptionError and ChannelError for a choice that is not there. An image that
-    is there but cannot be read is no error: ``problem`` says why.
+    Raises SourceError for what is not an image, OptionError and ChannelError for a choice that does not exist. An image
+    that exists but cannot be read is not an error: ``problem`` says why.
     """
     given: Choice = {"series": series, "level": level, "mpp": mpp, "z": z, "t": t, "page": page}
     given |= {"channels": channels, "axes": axes}
@@ -90,13 +90,15 @@ def describe_image(
 
 
 def chosen_series(description: ImageDescription) -> SeriesDescription | None:
-    """The series of the chosen image; None for a page, or a series that is not listed."""
+    """Return the series of the chosen image; None for a page, or a series that is not listed."""
     chosen = description.chosen
     return None if chosen is None or chosen.page is not None else _at(description.series, chosen.series)
 
 
 def _listing_of(kind: str, image: str | os.PathLike[str], axes: str | None) -> Listing:
-    """By the format's own reader, or by what any source says. Heavy libraries are imported with it."""
+    """Return the listing by the format's own reader, or by what any source exposes. Heavy libraries are imported on
+    demand.
+    """
     if kind in _WITH_AXES:
         told: Listing = _describer(_WITH_AXES[kind])(image, axes)
     elif kind in _DESCRIBED:
@@ -114,7 +116,7 @@ def _describer(name: str) -> Any:
 def _choose(
     image: str | os.PathLike[str], listing: Listing, given: Choice
 ) -> tuple[Choice, ChosenImage | None, str | None]:
-    """The choice that was made, the image it leads to, and why there is none."""
+    """Return the choice that was made, its image, and why there is none."""
     problem: SourceError | None = None
     for choice in _attempts(listing, given):
         try:
@@ -125,7 +127,9 @@ def _choose(
 
 
 def _attempts(listing: Listing, given: Choice) -> Iterator[Choice]:
-    """What was given, completed by the first plane; where axes are not known, the first page, or all as channels."""
+    """Yield the given choice, completed by the first plane; if axes are not known, the first page, or
+    all as channels.
+    """
     series = _at(listing.series, given["series"])
     if given["page"] is not None:
         yield given

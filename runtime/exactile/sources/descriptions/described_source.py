@@ -18,7 +18,7 @@ _USER_DEFINED = 32767
 
 
 def described_source(source: Source, choice: Mapping[str, Any]) -> ChosenImage:
-    """``choice`` are the arguments that ``source`` was opened with."""
+    """Return the description of ``source``, which was opened with the arguments ``choice``."""
     metadata = metadata_of(source)
     level = choice["level"] if choice["mpp"] is None else int(source.identity()["level"])
     place = metadata.georeference
@@ -49,7 +49,7 @@ def _alpha(alpha: Alpha | None) -> AlphaDescription | None:
 
 
 def _crs(place: Georeference) -> str | None:
-    """``EPSG:`` and the number of the system, projected before geographic."""
+    """Return ``EPSG:`` and the number of the system, projected before geographic."""
     entries = dict(zip(place.keys[4::4], place.keys[7::4], strict=False))
     numbers = (entries.get(key, 0) for key in _SYSTEM_KEYS)
     return next((f"EPSG:{number}" for number in numbers if 0 < number < _USER_DEFINED), None)

@@ -1,4 +1,4 @@
-"""What a file holds: images, levels, planes, channels, and the options that choose among them; as plain data."""
+"""The content of a file: images, levels, planes, channels, and the options that choose among them; as plain data."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class SeriesDescription:
     first_page: int | None = None
 
     def length(self, axis: str, level: LevelDescription | None = None) -> int:
-        """Of ``axis`` (Z or T) in a level, or the first one; 1 where there is no such axis."""
+        """Return the length of ``axis`` (Z or T) in a level, or the first one; 1 if there is no such axis."""
         if level is not None and axis in self.axes and len(self.axes) == len(level.shape):
             return level.shape[self.axes.index(axis)]
         return self.z if axis == "Z" else self.t
@@ -76,7 +76,7 @@ class SeriesDescription:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlphaDescription:
-    """The channel that is opacity. It is left out for a network that takes the other channels alone."""
+    """The opacity channel. It is left out for a network that takes only the other channels."""
 
     channel: int
     premultiplied: bool
@@ -131,7 +131,7 @@ class ChoiceOption:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThumbnailDescription:
-    """The picture that was written of level ``level`` of the chosen image. ``notes`` say how its pixels were made."""
+    """The picture that was written from level ``level`` of the chosen image. ``notes`` say how its pixels were made."""
 
     path: str
     level: int
@@ -142,11 +142,11 @@ class ThumbnailDescription:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageDescription:
-    """What ``exactile info IMAGE --json`` prints.
+    """The output of ``exactile info IMAGE --json``.
 
     ``file_bytes`` is null for a folder or an address. ``series_count`` may be more than the series that are listed.
-    ``options`` are those of the series that was chosen. ``problem`` says why the chosen image cannot be read;
-    ``chosen`` and ``command`` are null then. ``command`` reads the chosen image, whatever ``MODEL`` is.
+    ``options`` are those of the chosen series. ``problem`` says why the chosen image cannot be read; ``chosen`` and
+    ``command`` are null then. ``command`` reads the chosen image, whatever ``MODEL`` is.
     """
 
     format: Literal["exactile.image"]
@@ -170,10 +170,10 @@ class ImageDescription:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """What a format's own reader tells of a file, before any image in it was chosen.
+    """What a format's own reader finds in a file, before any image in it was chosen.
 
     ``axes_values`` are values of ``--axes`` that make a difference. ``planes_need_pages``: numbers of series that hold
-    planes along axes other than Z and T, which only ``--page``, or ``--axes``, chooses among.
+    planes along axes other than Z and T, which only ``--page`` or ``--axes`` can choose.
     """
 
     kind: str
@@ -188,24 +188,24 @@ class Listing:
 
 
 def is_reduction(full: tuple[int, int], level: tuple[int, int]) -> bool:
-    """Whether ``level`` (H, W) may be all of ``full`` divided by one factor, each side rounded up or down."""
+    """Return whether ``level`` (H, W) may be all of ``full`` divided by one factor, each side rounded up or down."""
     factors = [(size / (reduced + 1), size / max(reduced - 1, 1e-9)) for size, reduced in zip(full, level, strict=True)]
     smaller = all(reduced <= size for size, reduced in zip(full, level, strict=True))
     return smaller and max(low for low, _ in factors) < min(high for _, high in factors)
 
 
 def downsample(full: tuple[int, int], level: tuple[int, int]) -> tuple[float, float]:
-    """Pixels of ``full`` (H, W) along a pixel of ``level`` (H, W)."""
+    """Return pixels of ``full`` (H, W) along a pixel of ``level`` (H, W)."""
     return full[0] / level[0], full[1] / level[1]
 
 
 def grid_of(size: tuple[int, int], chunk: tuple[int, int]) -> tuple[int, int]:
-    """How many chunks of ``chunk`` rows and columns cover ``size`` (H, W)."""
+    """Return how many chunks of ``chunk`` rows and columns cover ``size`` (H, W)."""
     return -(-size[0] // chunk[0]), -(-size[1] // chunk[1])
 
 
 def colour_names(channels: int, alpha: int | None = None) -> tuple[str, ...]:
-    """Names of the channels of RGB, also with an alpha channel; none for other numbers of channels."""
+    """Return names of the channels of RGB, also with an alpha channel; none for other numbers of channels."""
     named = tuple("alpha" if channel == alpha else "" for channel in range(channels))
     colours = iter(("red", "green", "blue"))
     if named.count("") != 3:
@@ -214,7 +214,7 @@ def colour_names(channels: int, alpha: int | None = None) -> tuple[str, ...]:
 
 
 def delivered_name(stored: np.dtype[Any]) -> str | None:
-    """What samples of ``stored`` are delivered as; None where they are not read."""
+    """Return the delivered type of samples of ``stored``; None if they are not read."""
     try:
         return delivered_type(native_sample_type(stored, "")).name
     except SourceError:
@@ -222,7 +222,7 @@ def delivered_name(stored: np.dtype[Any]) -> str | None:
 
 
 def as_object(description: ImageDescription) -> dict[str, Any]:
-    """Plain data; ``image_schema`` is its JSON Schema."""
+    """Return plain data; ``image_schema`` is its JSON Schema."""
     return asdict(description)
 
 
@@ -231,5 +231,5 @@ def image_schema() -> dict[str, Any]:
 
 
 def length_along(letter: str, axes: str, shape: Sequence[int]) -> int:
-    """The length of the axis ``letter``, 1 where there is none."""
+    """Return the length of the axis ``letter``, 1 where there is none."""
     return shape[axes.index(letter)] if letter in axes else 1

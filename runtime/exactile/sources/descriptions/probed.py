@@ -1,6 +1,6 @@
-"""What a file holds of which its source says no more than the Source protocol does: found by opening what may be there.
+"""Describe a file whose source exposes only the Source protocol, by opening what may exist.
 
-``open_source`` refuses numbers that are not there with OptionError, so the last one that it takes is the last there is.
+``open_source`` refuses numbers that do not exist with OptionError, so the last accepted number is the last one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from exactile.sources.protocol import Source
 from exactile.sources.sample_types import stored_type
 
 KNOWN = {"czi": ("CZI (Zeiss)", "pylibCZIrw"), "dicom": ("DICOM whole slide", "wsidicom")}
-"""Of a source's kind: the format, and the package that reads it."""
+"""The format of a kind of source, and the package that reads it."""
 
 MOST_LEVELS = 32
 MOST_CHANNELS = 1 << 16
@@ -34,7 +34,7 @@ MOST_PLANES = 1 << 20
 
 
 def probe(image: str | os.PathLike[str], kind: str) -> Listing:
-    """Series, levels, planes and channels, none of which is read; ``kind`` is the name of the source.
+    """Return series, levels, planes and channels, none of which is read; ``kind`` is the name of the source.
 
     Raises SourceError when not even one channel of the first image can be opened.
     """
@@ -74,7 +74,7 @@ def _series(image: str | os.PathLike[str], number: int) -> SeriesDescription:
 def _looked_at(
     image: str | os.PathLike[str], full: LevelDescription | None, **choice: int
 ) -> tuple[str, str, LevelDescription]:
-    """Stored and delivered type, and the level."""
+    """Return stored and delivered type, and the level."""
     source = _opened(image, **choice)
     try:
         channels = source.channels
@@ -106,7 +106,7 @@ def _level(source: Source, channels: int, number: int, full: LevelDescription | 
 
 
 def _opened(image: str | os.PathLike[str], **choice: Any) -> Source:
-    """A plane of the stack, if it is one; one channel where all together cannot be opened."""
+    """Open a plane of the stack, if it is one; one channel if all together cannot be opened."""
     wanted = {"z": 0, "t": 0, "workers": 1, **choice}
     try:
         return open_source(image, **wanted)
@@ -122,12 +122,12 @@ def _is_there(image: str | os.PathLike[str], **choice: Any) -> bool:
     except (OptionError, ChannelError):
         return False
     except SourceError:
-        return any(choice.values())  # it is there, but not read; of the first image the reason is told
+        return any(choice.values())  # it exists, but is not read; for the first image the reason is reported
     return True
 
 
 def _count(is_there: Callable[[int], bool], most: int) -> int:
-    """How many numbers from 0 on are there, ``most`` at most, asked for about twice log2 of it."""
+    """Return how many numbers from 0 on exist, at most ``most``, with about twice log2 of it attempts."""
     there, step = 0, 1
     while there + step < most and is_there(there + step):
         there, step = there + step, 2 * step

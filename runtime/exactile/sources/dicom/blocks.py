@@ -36,7 +36,7 @@ class FrameFile:
     index: Any
 
     def read(self, number: int, form: FrameForm) -> bytes:
-        """A frame as it is stored. Raises DamagedDataError when it is not all there, or in several fragments."""
+        """Return a frame as stored. Raises DamagedDataError if it is not complete, or in several fragments."""
         offset, size_bytes = self.index[number - self.first]
         if offset < _ITEM_BYTES or offset + size_bytes > self.file.size_bytes:
             raise DamagedDataError(
@@ -62,7 +62,7 @@ class TilePlane:
     decoder: Any
 
     def close(self) -> None:
-        """Safe to call twice."""
+        """Close the files; safe to call twice."""
         for part in self.files:
             part.file.close()
 
@@ -70,7 +70,7 @@ class TilePlane:
         return next(file for file in reversed(self.files) if number >= file.first)
 
     def decode(self, row: int, column: int) -> NDArray[Any] | None:
-        """(rows, columns, samples) of a tile, also beyond the image; None where it is not stored."""
+        """Return (rows, columns, samples) of a tile, also beyond the image; None if it is not stored."""
         number = int(self.numbers[row, column])
         if number < 0:
             return None
@@ -86,7 +86,7 @@ class TilePlane:
         return pixels.reshape(self.form.shape)
 
     def _is_whole(self, pixels: NDArray[Any]) -> bool:
-        """Whether these are all pixels of a frame. wsidicom's decoder of RLE drops axes of length 1."""
+        """Return whether these are all pixels of a frame. wsidicom's decoder of RLE drops axes of length 1."""
         shape = self.form.shape
         if self.form.coding is Coding.rle:
             return [size for size in pixels.shape if size > 1] == [size for size in shape if size > 1]
@@ -94,9 +94,9 @@ class TilePlane:
 
 
 def open_plane(instance: DicomInstance, path: str, z: float) -> TilePlane:
-    """Opens the files of ``instance`` anew, for reading at any position; ``close`` of the plane closes them.
+    """Open the files of ``instance`` again, for reading at any position; ``close`` of the plane closes them.
 
-    Raises SourceError when the table of frames is damaged, or there are no such tiles.
+    Raises SourceError if the table of frames is damaged, or there are no such tiles.
     """
     with damage_reported(instance.name):
         numbers = instance.frames(path, z)
@@ -127,7 +127,7 @@ class DicomBlocks:
     def of(
         planes: Sequence[TilePlane], copies: Sequence[ChannelCopy], size: tuple[int, int], level: int, pool: DecodePool
     ) -> DicomBlocks:
-        """``copies[i]`` takes the wanted channels from ``planes[i]``, all of the same form."""
+        """Return the tiles; ``copies[i]`` takes the wanted channels from ``planes[i]``, all of the same form."""
         frame = planes[0].form
         form = ChunkForm(
             grid=ChunkGrid(height=size[0], width=size[1], chunk_rows=frame.rows, chunk_columns=frame.columns),

@@ -1,4 +1,4 @@
-"""Which DICOM files make up a slide: found by their headers, before any pixel is looked for."""
+"""Find the DICOM files of a slide by their headers, before any pixel is read."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NPY = b"\x93NUMPY"
 
 
 def is_dicom_folder(folder: str | os.PathLike[str], image_suffixes: tuple[str, ...]) -> bool:
-    """Whether a folder holds a DICOM file of a slide, and no other image (``image_suffixes``) and no folder.
+    """Return whether a folder holds a DICOM file of a slide, and no other image (``image_suffixes``) and no folder.
 
     Hidden files and folders do not count.
     """
@@ -36,10 +36,10 @@ def is_dicom_folder(folder: str | os.PathLike[str], image_suffixes: tuple[str, .
 
 
 def is_dicom_image(path: str | os.PathLike[str]) -> bool:
-    """Whether ``path`` is to be read as DICOM: a folder with a DICOM file in it, or a file by content and by name.
+    """Return whether ``path`` is read as DICOM: a folder with a DICOM file in it, or a file by content and name.
 
-    A DICOM file may be a TIFF file, too; it is read as that, unless its name ends in .dcm. What has this name and is
-    nothing else that is known by its first bytes is a DICOM file, too, if a damaged one.
+    A DICOM file may also be a TIFF file; it is read as that, unless its name ends in .dcm. A file with this name and no
+    other known first bytes is a DICOM file, too, if a damaged one.
     """
     try:
         if Path(path).is_dir():
@@ -53,9 +53,9 @@ def is_dicom_image(path: str | os.PathLike[str]) -> bool:
 
 
 def slide_headers(path: str | os.PathLike[str]) -> list[DicomHeader]:
-    """The levels of the slide in a folder, or of one file and those beside it that are parts of the same instance.
+    """Return the levels of the slide in a folder, or of one file and the parts of the same instance beside it.
 
-    Sorted by instance number, then by name. Raises SourceError when there is no slide, or more than one.
+    Sorted by instance number, then by name. Raises SourceError if there is no slide, or more than one.
     """
     found = _of_folder(Path(path)) if Path(path).is_dir() else _of_file(Path(path))
     _check_one_slide(found, os.fspath(path))
@@ -93,7 +93,7 @@ def _of_file(path: Path) -> list[DicomHeader]:
     if not is_dicom(path):
         raise SourceError(
             f"{path}: is no DICOM file, as its name says: DICM is not at byte {PREAMBLE_BYTES}; if it is DICOM without "
-            "a preamble, write it anew: pydicom.dcmread(path, force=True).save_as(path, enforce_file_format=True)"
+            "a preamble, write it again: pydicom.dcmread(path, force=True).save_as(path, enforce_file_format=True)"
         )
     header = read_header(path)
     if not header.is_slide:
@@ -111,7 +111,7 @@ def _of_file(path: Path) -> list[DicomHeader]:
 
 
 def _readable(paths: Iterable[Path]) -> list[DicomHeader]:
-    """What lies beside a file may be anything."""
+    """Return the headers that can be read: anything may be beside a file."""
     found = []
     for path in paths:
         try:
@@ -129,7 +129,7 @@ def _check_one_slide(headers: Sequence[DicomHeader], name: str) -> None:
             continue
         raise SourceError(
             f"{name}: holds more than one slide: {first.path.name} (series {first.series}) and {other.path.name} "
-            f"(series {other.series}) do not belong together; give each slide a folder of its own, or name one file "
+            f"(series {other.series}) do not belong together; put each slide into its own folder, or name one file "
             "for the level in it"
         )
 

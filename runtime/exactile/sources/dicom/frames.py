@@ -1,4 +1,4 @@
-"""Frames of a slide in DICOM files: which encodings are read, and the look at a frame before it is decoded."""
+"""Frames of a slide in DICOM files: the supported encodings, and the check of a frame before it is decoded."""
 
 from __future__ import annotations
 
@@ -60,10 +60,10 @@ _READ = "uncompressed, RLE, JPEG, JPEG-LS, JPEG 2000 and HTJ2K frames are read"
 _REMEDY = "store the slide with another transfer syntax"
 
 _DECODING_BYTES = {Coding.native: 2, Coding.rle: 3, Coding.jpeg: 3, Coding.jpeg_ls: 3}
-"""For each byte of a decoded frame: the frame, what it is decoded from, and what is put into order."""
+"""Bytes for each byte of a decoded frame: the frame, its encoded bytes, and what is reordered."""
 
 _JPEG2000_DECODING_BYTES = 6
-"""For each sample beside the frame and what it is decoded from: OpenJPEG's own, of four bytes, and its wavelets."""
+"""Bytes for each sample besides the frame and its encoded bytes: OpenJPEG's own, of four bytes, and its wavelets."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,17 +88,17 @@ class FrameForm:
 
     @property
     def frame_bytes(self) -> int:
-        """Of a decoded frame."""
+        """Bytes of a decoded frame."""
         return self.rows * self.columns * self.samples * self.dtype.itemsize
 
     @property
     def fill(self) -> int:
-        """What wsidicom shows where a slide has no tile: black in fluorescence, else white."""
+        """The value that wsidicom shows for a missing tile: black in fluorescence, else white."""
         return 0 if self.colours == _GREY else 255
 
     @property
     def decoding_bytes(self) -> int:
-        """What a frame takes while it is decoded."""
+        """Bytes of a frame while it is decoded."""
         if self.coding is Coding.jpeg2000:
             return 2 * self.frame_bytes + self.rows * self.columns * self.samples * _JPEG2000_DECODING_BYTES
         return _DECODING_BYTES[self.coding] * self.frame_bytes
@@ -109,7 +109,7 @@ class FrameForm:
 
 
 def frame_form(header: DicomHeader) -> FrameForm:
-    """The form of a file's frames. Raises SourceError, with the reason, for those that are not read exactly."""
+    """Return the form of a file's frames. Raises SourceError, with the reason, for those that are not read exactly."""
     name, syntax = header.path, _syntax_name(header.syntax)
     coding = _CODINGS.get(header.syntax)
     if coding is None:
@@ -162,7 +162,7 @@ def _check_samples(header: DicomHeader, coding: Coding) -> None:
 
 
 def _colours_of(coding: Coding, syntax: str) -> tuple[str, ...]:
-    """Colours that decoders turn to RGB or leave as they are; they would hand out others as luma and chroma."""
+    """Return the colours that decoders convert to RGB or leave unchanged; others would come out as luma and chroma."""
     if coding is Coding.jpeg and syntax not in _LOSSLESS_JPEG:
         return _JPEG_COLOURS
     return _JPEG2000_COLOURS if coding is Coding.jpeg2000 else _PLAIN_COLOURS
@@ -175,7 +175,7 @@ def _syntax_name(syntax: str) -> str:
 
 
 def _check_nothing(frame: bytes, form: FrameForm) -> None:
-    """Nothing that decoding would not find, too."""
+    """Do nothing: decoding finds everything."""
 
 
 def _check_jpeg(frame: bytes, form: FrameForm) -> None:
@@ -213,7 +213,7 @@ def _check_size(height: int, width: int, components: int, form: FrameForm) -> No
 
 
 def _has_colour_transform(frame: bytes, start: int) -> bool:
-    """By the coding style (COD) of the main header."""
+    """Return whether the coding style (COD) of the main header has a colour transform."""
     position = start + 2
     while position + 9 <= len(frame) and frame[position : position + 2] != b"\xff\x90":
         if frame[position : position + 2] == b"\xff\x52":

@@ -1,4 +1,4 @@
-"""The header of a DICOM file: what it holds, and which image and slide that belongs to."""
+"""The header of a DICOM file: what it holds, and the image and slide that it belongs to."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _KEYWORDS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DicomHeader:
-    """What a DICOM file says of itself; empty texts and 0 where it says nothing.
+    """The header of a DICOM file; empty texts and 0 for what it does not state.
 
     ``kind`` is VOLUME for levels of a slide, else LABEL, OVERVIEW or THUMBNAIL. ``whole`` is the instance that a part
     of a concatenation belongs to, of which it is ``part`` (from 1) of ``parts``. The rest describes its frames.
@@ -82,18 +82,18 @@ class DicomHeader:
 
 
 def is_dicom(path: str | os.PathLike[str]) -> bool:
-    """Whether a file begins as DICOM files do; False where it cannot be read."""
+    """Return whether a file begins like a DICOM file; False if it cannot be read."""
     return first_bytes(path)[PREAMBLE_BYTES : PREAMBLE_BYTES + len(_PREFIX)] == _PREFIX
 
 
 def names_slide_class(path: str | os.PathLike[str]) -> bool:
-    """Whether a DICOM file is of a slide: its class stands at its beginning in plain text."""
+    """Return whether a DICOM file is of a slide: its class stands at its beginning in plain text."""
     start = first_bytes(path)
     return any(SLIDE_CLASS.encode() + end in start for end in (b"\0", b"\x02"))
 
 
 def read_header(path: Path) -> DicomHeader:
-    """Raises SourceError naming the file when its header is damaged."""
+    """Read the header. Raises SourceError naming the file if it is damaged."""
     from pydicom.filereader import read_partial
     from pydicom.tag import Tag
 
@@ -104,19 +104,21 @@ def read_header(path: Path) -> DicomHeader:
             return _header(path, read_partial(file, lambda tag, *_: tag >= _AFTER_SIZES, specific_tags=wanted))
     except OSError as error:
         raise SourceError(f"{path}: cannot be read: {error.strerror or error}") from error
-    # pydicom has errors of its own for some damage, and whatever comes of it for other.
+    # pydicom raises its own errors for some damage, and arbitrary ones for other.
     except Exception as error:
         raise SourceError(f"{path}: has a damaged DICOM header: {one_line(error)}") from error
 
 
 def one_line(error: Exception) -> str:
-    """What an error of another package says, short and printable."""
+    """Return the message of another package's error, short and printable."""
     text = "".join(sign if sign.isprintable() else " " for sign in str(error))
     return " ".join(text.split())[:200] or type(error).__name__
 
 
 def first_bytes(path: str | os.PathLike[str]) -> bytes:
-    """Nothing of what is no regular file (a named pipe would wait for a writer), or cannot be read."""
+    """Return the first bytes; none of what is not a regular file (a named pipe would wait for a writer), or cannot be
+    read.
+    """
     try:
         if not Path(path).is_file():
             return b""

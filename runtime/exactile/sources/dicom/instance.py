@@ -29,8 +29,8 @@ _LEAST_FRAME_BYTES = 2
 class DicomInstance:
     """An image of ``height`` x ``width`` pixels in tiles, of some optical paths at some focal planes.
 
-    ``place`` is where on the slide it lies, as wsidicom says it, and ``focus`` how many focal planes, over which
-    distance, were made one; both None where that is not known. ``parts`` are wsidicom's readers, by their frames.
+    ``place`` is its position on the slide, as in wsidicom, and ``focus`` the number of focal planes that were combined,
+    and over which distance; both None if not known. ``parts`` are wsidicom's readers, by their frames.
     """
 
     files: tuple[Path, ...]
@@ -54,7 +54,7 @@ class DicomInstance:
         return -(-self.height // self.form.rows), -(-self.width // self.form.columns)
 
     def frames(self, path: str, z: float) -> NDArray[np.int64] | None:
-        """The number of each tile's frame, (rows, columns), -1 where there is none; None where all are missing."""
+        """Return the number of each tile's frame, (rows, columns), -1 if there is none; None if all are missing."""
         tiles = self.image_data.tiles
         if path not in tiles.optical_paths or z not in tiles.focal_planes:
             return None
@@ -75,12 +75,12 @@ class DicomInstance:
 
 
 def is_sparse(instance: DicomInstance) -> bool:
-    """Whether each frame says where it lies, and tiles may be missing."""
+    """Return whether each frame says where it lies, and tiles may be missing."""
     return bool(instance.parts[0].dataset.tile_type.value == "TILED_SPARSE")
 
 
 def check_installed(name: object) -> None:
-    """Raise SourceError with the line that installs wsidicom where it is not."""
+    """Raise SourceError with the line that installs wsidicom if it is missing."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -96,7 +96,7 @@ def check_installed(name: object) -> None:
 
 @contextmanager
 def open_instances(headers: Sequence[DicomHeader]) -> Iterator[list[DicomInstance]]:
-    """The images in the files of ``headers``, in their order; their files are open as long as the context.
+    """Yield the images in the files of ``headers``, in their order; their files are open as long as the context.
 
     Raises SourceError naming the file for what is missing, damaged or not read.
     """
@@ -109,7 +109,7 @@ def open_instances(headers: Sequence[DicomHeader]) -> Iterator[list[DicomInstanc
 
 @contextmanager
 def damage_reported(name: object) -> Iterator[None]:
-    """Whatever wsidicom and pydicom raise becomes a SourceError naming the file; their warnings say less than it."""
+    """Turn whatever wsidicom and pydicom raise into a SourceError naming the file; their warnings say less."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -182,7 +182,7 @@ def _same_image(instance: DicomInstance) -> bool:
 
 
 def _check_parts(instance: DicomInstance, headers: list[DicomHeader]) -> None:
-    """Raise SourceError when parts of a concatenation are missing, or frames that a file has no room for."""
+    """Raise SourceError if parts of a concatenation are missing, or a file has no room for its frames."""
     total = max(header.parts for header in headers)
     if total and sorted(header.part for header in headers) != list(range(1, total + 1)):
         found = ", ".join(str(header.part) for header in headers)
@@ -231,7 +231,7 @@ def _check_tiles(instance: DicomInstance) -> None:
 
 
 def _plane_count(positions: Sequence[Any]) -> int:
-    """No fewer than the planes that frames at ``positions`` make."""
+    """Return at least the number of planes that frames at ``positions`` make."""
     count = 0
     for position in positions:
         heights = 1 if position.z_offsets is None else len(np.unique(position.z_offsets))

@@ -1,4 +1,4 @@
-"""How the images in DICOM files make pyramids: series of levels, each of channels and focal planes."""
+"""Group the images in DICOM files into pyramids: series of levels, each of channels and focal planes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class DicomLevel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DicomSeries:
-    """A pyramid of one optical path in colours, or of several in grey, which are channels in the order of the files.
+    """A pyramid of one coloured optical path, or of several grey ones, which are channels in the order of the files.
 
     ``levels`` begin with the largest.
     """
@@ -44,7 +44,7 @@ class DicomSeries:
 
     @property
     def pixel_sizes(self) -> list[PixelSize | None]:
-        """Of each level, from the largest where a level does not say it."""
+        """Pixel size of each level, derived from the largest if a level does not state it."""
         full = self.levels[0]
         size = (full.height, full.width)
         return [
@@ -54,7 +54,7 @@ class DicomSeries:
 
 
 def series_of(instances: Sequence[DicomInstance]) -> list[DicomSeries]:
-    """The pyramids that ``instances``, in the order of their files, make. Raises SourceError for two of the same."""
+    """Return the pyramids of ``instances``, in the order of their files. Raises SourceError for two equal ones."""
     return [series for pyramid in _by_place(instances) for series in _by_colour(pyramid)]
 
 
@@ -79,7 +79,7 @@ def _same_place(one: DicomInstance, other: DicomInstance) -> bool:
 
 
 def _by_colour(pyramid: Sequence[DicomInstance]) -> list[DicomSeries]:
-    """Each optical path in colours is a series of its own, all of those in grey with samples of one size are one."""
+    """Return each coloured optical path as its own series; all grey ones with samples of one size are one."""
     found: dict[tuple[str, str], dict[tuple[int, int], DicomLevel]] = {}
     for instance in pyramid:
         colour = instance.form.samples > 1

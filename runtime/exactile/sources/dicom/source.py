@@ -31,21 +31,21 @@ from exactile.sources.protocol import Identity
 class DicomSource(ChunkedSource):
     """A level of a slide (VL Whole Slide Microscopy Image), exactly wsidicom's pixels: uint8 or uint16 as stored.
 
-    A folder holds all levels of one slide; of a file the level in it is read, with the other parts of its
-    concatenation, which lie beside it. ``level`` chooses by number, from the largest, ``mpp`` by microns per pixel.
+    A folder holds all levels of one slide; for a file its own level is read, with the other parts of its concatenation
+    beside it. ``level`` chooses by number, from the largest, ``mpp`` by microns per pixel.
 
-    Optical paths in grey are channels, in the order of instance numbers, names of files and of the paths in them. Each
-    optical path in colours is a ``series``, and so is each further pyramid (another place on the slide, or several
-    focal planes made one). ``z`` chooses among focal planes, from the lowest, ``channels`` among channels. ``workers``
+    Grey optical paths are channels, in the order of instance numbers, file names and of the paths in them. Each
+    coloured optical path is a ``series``, and so is each further pyramid (another place on the slide, or several focal
+    planes combined). ``z`` chooses among focal planes, from the lowest, ``channels`` among channels. ``workers``
     threads decode.
 
     Frames are uncompressed, RLE, JPEG, JPEG-LS, JPEG 2000 or HTJ2K, of 8 bits in grey or colours, or in grey of up to
-    16. Colour profiles are not applied. Where a slide has no tile, colours are white (255) and grey is black (0), as
-    wsidicom shows it; ``metadata`` says how many there are.
+    16. Colour profiles are not applied. Missing tiles are white (255) in colours and black (0) in grey, as wsidicom
+    shows them; ``metadata`` says how many there are.
 
-    Raises SourceError when wsidicom is not installed, or for files that are no slide, of two slides, damaged or in a
-    form that would not be read exactly; OptionError for a level or another image that is not there, ChannelError for
-    ``channels`` that are not there.
+    Raises SourceError if wsidicom is not installed, or for files that are not a slide, of two slides, damaged or in a
+    form that would not be read exactly; OptionError for a level or another image that does not exist, ChannelError for
+    ``channels`` that do not exist.
     """
 
     _reader: DecodedChunkReader
@@ -66,7 +66,7 @@ class DicomSource(ChunkedSource):
         choice = ImageChoice(level=level, mpp=mpp, series=series, z=z, t=t)
         self._name = os.fspath(path)
         if axes not in (None, "YXC"):
-            raise OptionError(f"{self._name}: axes {axes} were asked for, but the axes of a slide are YXC")
+            raise OptionError(f"{self._name}: axes {axes} were requested, but the axes of a slide are YXC")
         check_installed(self._name)
         self.stored_path = Path(path)
         self._pool = DecodePool(workers)
@@ -130,7 +130,7 @@ class DicomSource(ChunkedSource):
         self._planes[0].files[0].file.check_open()
 
     def identity(self) -> Identity:
-        """By name, size, time of the last change and UID of every instance."""
+        """Return name, size, time of the last change and UID of every instance."""
         files = document_hash([_file_state(header) for header in self._headers])
         return image_identity("dicom", self, self._choice, self._chosen) | {"instances_sha256": files}
 
@@ -141,7 +141,7 @@ class DicomSource(ChunkedSource):
 
 
 def _copies(series: DicomSeries, chosen: Sequence[int]) -> dict[str, ChannelCopy]:
-    """For each optical path that is read, how its samples become the caller's channels."""
+    """Return for each optical path that is read how its samples become the caller's channels."""
     if series.colour:
         return {series.paths[0]: ChannelCopy(tuple(chosen), tuple(range(len(chosen))))}
     targets: dict[int, list[int]] = {}

@@ -19,7 +19,7 @@ _INSTALL = "pip install 'exactile[lif]'"
 _SAVE = "export it as OME-TIFF"
 _FRAME = ("Y", "X")
 _WAVELENGTHS = ("λ", "Λ")
-"""liffile's letters of emission and excitation, which are channels where there are no others."""
+"""liffile's letters of emission and excitation, which are channels if there are no others."""
 
 _DIMENSION = "./Data/Image/ImageDescription/Dimensions/DimensionDescription"
 _CHANNEL = "./Data/Image/ImageDescription/Channels/ChannelDescription"
@@ -98,7 +98,7 @@ class LifFile:
         )
 
     def _check_stored(self, number: int) -> None:
-        """Where less is stored than there should be, liffile reads on into what follows."""
+        """Check the stored bytes: if there are fewer than there should be, liffile reads on into what follows."""
         image = self._images[number]
         block, needed = image.memory_block, _stored_bytes(image)
         if needed > block.size or block.offset < 0:
@@ -113,7 +113,7 @@ class LifFile:
             )
 
     def _read(self, frames: Any, selection: Selection) -> NDArray[Any]:
-        """A slice along C, of one channel, keeps its axis."""
+        """Return the samples; a slice along C keeps its axis, also of one channel."""
         places = [place.start if isinstance(place, slice) else place for place in selection[:-2]]
         with self._lock:
             frame = np.asarray(frames[tuple(places)] if places else frames[0])
@@ -142,7 +142,7 @@ def _opened(name: str) -> Any:
 
 
 def _stored_bytes(image: Any) -> int:
-    """Where the last sample of an image ends in its block."""
+    """Return the end of the last sample of an image in its block."""
     places = [int(one.get("BytesInc", 0)) for one in image.xml_element.findall(_CHANNEL)]
     steps = (
         (int(one.get("NumberOfElements", 0)) - 1) * int(one.get("BytesInc", 0))
@@ -158,7 +158,7 @@ def _letter(dim: str, dims: tuple[str, ...]) -> str:
 
 
 def _pixel_size(image: Any) -> PixelSize | None:
-    """Lengths are those from the first pixel to the last."""
+    """Return the pixel size; stored lengths are those from the first pixel to the last."""
     sides: dict[str, float | None] = {}
     for dimension in image.xml_element.findall(_DIMENSION):
         steps = int(dimension.get("NumberOfElements", 0)) - 1
@@ -170,7 +170,7 @@ def _pixel_size(image: Any) -> PixelSize | None:
 
 
 def _channel_names(image: Any) -> tuple[str, ...]:
-    """Those of the colours that channels are shown in, which is all that each has."""
+    """Return the names of the colours in which channels are shown, the only names that they have."""
     names = tuple(channel.get("LUTName", "") for channel in image.xml_element.findall(_CHANNEL))
     there = "C" in image.dims or not any(dim in _WAVELENGTHS for dim in image.dims)
     return names if there and len(names) == image.sizes.get("C", 1) and any(names) else ()

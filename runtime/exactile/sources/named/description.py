@@ -1,4 +1,4 @@
-"""What a file of named axes holds."""
+"""Describe a file with named axes."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from exactile.sources.positional_file import PositionalFile
 
 
 def describe_nd2(path: str | os.PathLike[str]) -> Listing:
-    """Raises SourceError as ``Nd2File`` does."""
+    """Describe the file. Raises SourceError as ``Nd2File`` does."""
     from exactile.sources.nd2.source import Nd2File
 
     return describe_named(path, Nd2File)
 
 
 def describe_lif(path: str | os.PathLike[str]) -> Listing:
-    """Raises SourceError as ``LifFile`` does."""
+    """Describe the file. Raises SourceError as ``LifFile`` does."""
     from exactile.sources.lif.source import LifFile
 
     return describe_named(path, LifFile)
 
 
 def describe_named(path: str | os.PathLike[str], open_file: Callable[[PositionalFile], NamedFile]) -> Listing:
-    """Images that are not read are listed without sizes, each with a note.
+    """Describe the images; those that are not read are listed without sizes, each with a note.
 
-    Raises SourceError for what ``open_file`` cannot open.
+    Raises SourceError if ``open_file`` cannot open the file.
     """
     with closing(PositionalFile(path)) as file, closing(open_file(file)) as library:
         series, notes = [], []

@@ -1,4 +1,4 @@
-"""Files whose libraries read arrays of named axes: what such a library has to offer to become a source."""
+"""The protocol of files whose libraries read arrays of named axes."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ Selection = tuple[slice | int, ...]
 class NamedImage:
     """One image of a file.
 
-    ``axes`` has a letter for each axis: Y, X, and C, Z, T where there are such, ? for any other. ``chunks`` is the
-    shape of what is read at a time. ``read`` gives the samples of a selection within one chunk, axes with a number left
-    out; it is called from several threads, and raises what the library raises for what cannot be decoded.
+    ``axes`` has a letter for each axis: Y, X, and C, Z, T if there are any, ? for any other. ``chunks`` is the shape of
+    what is read at a time. ``read`` returns the samples of a selection within one chunk, axes with a number left out;
+    it is called from several threads, and raises the library's errors for what cannot be decoded.
     """
 
     title: str | None
@@ -47,13 +47,13 @@ class NamedFile(Protocol):
 
     @property
     def count(self) -> int:
-        """How many images it holds."""
+        """Number of images."""
 
     def image(self, number: int) -> NamedImage:
-        """Raises SourceError for one that is damaged or of a kind that is not read."""
+        """Return an image. Raises SourceError if it is damaged or of a kind that is not read."""
 
     def title(self, number: int) -> str | None:
-        """What an image is called, whether it is read or not."""
+        """Return the name of an image, whether it is read or not."""
 
     def close(self) -> None:
-        """Safe to call twice."""
+        """Close the file; safe to call twice."""

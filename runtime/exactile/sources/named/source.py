@@ -32,10 +32,10 @@ class NamedSource(ChunkedSource):
     """One plane of an image of ``path``, which ``open_file`` opens: its library's pixels, read chunk by chunk.
 
     ``series`` chooses the image, ``z`` and ``t`` the plane, ``channels`` channels in any order. There is one level:
-    ``mpp`` only says what it has to be. ``workers`` threads decode.
+    ``mpp`` only checks it. ``workers`` threads decode.
 
-    Raises SourceError for what is damaged or not read, OptionError for a choice that is not there, ChannelError for
-    ``channels`` that are not there.
+    Raises SourceError for what is damaged or not read, OptionError for a choice that does not exist, ChannelError for
+    ``channels`` that do not exist.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class NamedSource(ChunkedSource):
     ) -> None:
         choice = ImageChoice(level=level, mpp=mpp, series=series, z=z, t=t)
         if axes is not None:
-            raise OptionError(f"{os.fspath(path)}: axes {axes} were asked for, but its axes have names; leave them out")
+            raise OptionError(f"{os.fspath(path)}: axes {axes} were requested, but its axes have names; leave them out")
         self._kind = kind
         self.stored_path = Path(path)
         self._pool = DecodePool(workers)
@@ -100,7 +100,7 @@ class NamedSource(ChunkedSource):
 
 
 class _Array:
-    """What a chunk reader needs of an array."""
+    """Chunk access for an array."""
 
     def __init__(self, image: NamedImage) -> None:
         self._image = image
@@ -114,7 +114,7 @@ class _Array:
 
 
 def _check_axes(image: NamedImage, name: str) -> None:
-    """Raises SourceError unless it is an image with pixels."""
+    """Raise SourceError unless it is an image with pixels."""
     if any(image.axes.count(axis) != 1 for axis in "YX") or image.axes.count("C") > 1:
         raise SourceError(f"{name}: its axes are {image.axes}, but an image has one Y, one X and at most one C")
     if min(image.shape) < 1:

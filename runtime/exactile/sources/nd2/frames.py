@@ -1,7 +1,6 @@
-"""Where the frames of an ND2 file lie, by the table at its end.
+"""The places of frames in an ND2 file, from the table at its end.
 
-nd2 itself gives zeros for frames that are not there or end with the file; so it is looked up here, for each frame that
-is read, whether it is there.
+nd2 itself returns zeros for frames that are missing or truncated; so each frame that is read is looked up here.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ _CHUNK_MAGIC = 0x0ABECEDA
 _ENTRY = struct.Struct("<QQ")
 _FRAME = b"ImageDataSeq|"
 _TIME_BYTES = 8
-"""Before the samples of a frame."""
+"""Bytes before the samples of a frame."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +33,7 @@ class Nd2Frames:
         return len(self.offsets)
 
     def place(self, frame: int) -> tuple[int, int]:
-        """Where the samples of a frame begin, and how many bytes there are. Raises DamagedDataError."""
+        """Return the offset of the samples of a frame, and the number of their bytes. Raises DamagedDataError."""
         offset = self.offsets.get(frame)
         if offset is None:
             raise DamagedDataError(f"frame {frame} was not recorded; {self.count} frames are in the file")
@@ -51,7 +50,7 @@ class Nd2Frames:
 
 
 def read_frames(file: PositionalFile) -> Nd2Frames:
-    """Raises SourceError for a table that is damaged or cut off."""
+    """Read the table. Raises SourceError if it is damaged or truncated."""
     try:
         return Nd2Frames(file=file, offsets=_offsets(_table(file)))
     except (DamagedDataError, ValueError, struct.error) as error:
@@ -70,7 +69,7 @@ def _table(file: PositionalFile) -> bytes:
 
 
 def _offsets(table: bytes) -> dict[int, int]:
-    """Names, each with the offset and the size of its chunk, up to the signature."""
+    """Yield names, each with the offset and the size of its chunk, up to the signature."""
     found: dict[int, int] = {}
     at = 0
     while True:

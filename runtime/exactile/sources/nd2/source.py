@@ -18,7 +18,7 @@ from exactile.sources.pixel_size import PixelSize, pixel_size
 from exactile.sources.positional_file import DamagedDataError, PositionalFile
 
 BAND_BYTES = 4 << 20
-"""Of an uncompressed frame, read at a time."""
+"""Bytes of an uncompressed frame that are read at a time."""
 
 _INSTALL = "pip install 'exactile[nd2]'"
 _PLANES = "TZ"
@@ -27,10 +27,10 @@ _PLANES = "TZ"
 class Nd2Source(NamedSource):
     """A plane of an ND2 file of NIS-Elements 3 and later, exactly nd2's pixels: uint8, uint16 or float32.
 
-    ``series`` chooses the position of several, ``z`` and ``t`` the plane. Uncompressed frames are read in bands of rows
-    where they lie, losslessly compressed ones as a whole. A frame that was announced and not recorded is an error,
-    where nd2 gives zeros. Colour cameras' frames (RGB), lossy compression, frames in tiles, and axes other than time,
-    position, Z and channel are not read.
+    ``series`` chooses the position, ``z`` and ``t`` the plane. Uncompressed frames are read in bands of rows in place,
+    losslessly compressed ones as a whole. A frame that was announced and not recorded is an error, whereas nd2 returns
+    zeros. Colour cameras' frames (RGB), lossy compression, frames in tiles, and axes other than time, position, Z and
+    channel are not read.
     """
 
     def __init__(self, path: str | os.PathLike[str], **choice: Any) -> None:
@@ -50,7 +50,7 @@ class Nd2File:
         except SourceError:
             self.close()
             raise
-        # Metadata are trees of any shape.
+        # Metadata are trees of any shape; any error may come.
         except Exception as error:
             self.close()
             raise SourceError(f"{file.name}: cannot be read by nd2: {error or type(error).__name__}") from error
@@ -115,7 +115,7 @@ class Nd2File:
         return self._band(frame, rows)[:, columns, channels]
 
     def _band(self, frame: int, rows: slice) -> NDArray[Any]:
-        """Rows of an uncompressed frame, (n, W, C)."""
+        """Return rows of an uncompressed frame, (n, W, C)."""
         attributes = self._attributes
         row_bytes = attributes.widthBytes
         start, size_bytes = self._frames.place(frame)
@@ -128,7 +128,7 @@ class Nd2File:
         return band
 
     def _decompressed(self, frame: int) -> NDArray[Any]:
-        """A whole frame, (H, W, C), as nd2 decodes it."""
+        """Return a whole frame, (H, W, C), as nd2 decodes it."""
         self._frames.place(frame)
         attributes = self._attributes
         shape = attributes.componentCount, attributes.heightPx, attributes.widthPx
@@ -161,7 +161,7 @@ def _band_rows(height: int, row_bytes: int) -> int:
 
 
 def _pixel_size(library: Any) -> PixelSize | None:
-    """Where the file says that it was calibrated."""
+    """Return the pixel size if the file is marked as calibrated."""
     channels = library.metadata.channels or ()
     if not channels or not all(channels[0].volume.axesCalibrated[:2]):
         return None

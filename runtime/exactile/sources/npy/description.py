@@ -1,4 +1,4 @@
-"""What a .npy file holds: by its header."""
+"""Describe a .npy file by its header."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ _AXES = {2: "YX", 3: "YXC"}
 
 
 def describe_npy(path: str | os.PathLike[str], axes: str | None = None) -> Listing:
-    """``axes`` are those that were given. Raises SourceError for what is no array of numbers."""
+    """Describe the array; ``axes`` are those that were given. Raises SourceError for what is not an
+    array of numbers.
+    """
     with closing(PositionalFile(path)) as file:
         shape, stored, fortran = read_npy_header(file)
     letters = axes if axes is not None and len(axes) == len(shape) else _AXES.get(len(shape), "?" * len(shape))

@@ -1,4 +1,4 @@
-"""Pixels from a .npy file, read where they lie."""
+"""Pixels from a .npy file, read in place."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class NpySource:
                 f" but the file has {self._file.size_bytes}; copy it again"
             )
         everywhere = tuple(range(len(chosen)))
-        # In Fortran order a file holds the transposed array: columns in place of rows, and channels at the other end.
+        # In Fortran order a file holds the transposed array: columns instead of rows, and channels at the other end.
         row_px = order.height if self._transposed else order.width
         if order.planar == self._transposed:
             rows = RawRows(offset=offset, width=row_px, samples=order.channels, dtype=stored)
@@ -93,7 +93,7 @@ class NpySource:
         return max(rows.most_held_bytes for rows, _ in self._planes)
 
     def prepare(self, plan: ReadPlan, *, cache_bytes: int) -> None:
-        """Nothing to prepare: rows are read as they are wanted."""
+        """Nothing to prepare: rows are read on demand."""
 
     def read(self, box: Box, out: NDArray[Any]) -> None:
         check_read(self, box, out)
@@ -119,7 +119,7 @@ class NpySource:
 
 
 def read_npy_header(file: PositionalFile) -> tuple[tuple[int, ...], np.dtype[Any], bool]:
-    """Shape, dtype and whether the order is Fortran's; leaves the stream at the first sample."""
+    """Return shape, dtype and whether the order is Fortran's; leave the stream at the first sample."""
     try:
         version = npy_format.read_magic(file.stream)
         shape, fortran, dtype = _HEADER_READERS[version](file.stream)

@@ -13,13 +13,15 @@ from exactile.sources.positional_file import DamagedDataError, PositionalFile
 _FILE_HEADER_BYTES = 14
 _RGB, _RLE8, _RLE4, _BIT_FIELDS, _ALPHA_BIT_FIELDS = 0, 1, 2, 3, 6
 _LEAST_SHARE = 1000
-"""A file with less than this part of its pixels is no picture any more; with more of them it is truncated."""
+"""A file with less than this fraction of its pixels is not a picture; with more of them it is truncated."""
 _ALPHA_AT = 52
-"""Where the header has the mask of alpha, in headers that long."""
+"""Offset of the mask of alpha in headers that are long enough."""
 
 
 def bmp_header(file: PositionalFile) -> PictureHeader:
-    """A palette is RGB, one of greys grey. Raises DamagedDataError, and SourceError for what is not read."""
+    """Read the header; a palette is RGB, one of greys grey. Raises DamagedDataError, and SourceError for unsupported
+    files.
+    """
     header_bytes = struct.unpack("<I", file.read(_FILE_HEADER_BYTES, 4))[0]
     if header_bytes < 40:
         raise SourceError(f"{file.name}: is a BMP picture of the kind before Windows 3; store it as TIFF or PNG")
@@ -55,7 +57,7 @@ def _has_grey_palette(file: PositionalFile, header: bytes, bits: int) -> bool:
 
 
 def check_bmp_rows(data: bytes) -> None:
-    """Raise DamagedDataError where the rows do not lie in the file, behind its header."""
+    """Raise DamagedDataError if the rows do not lie in the file, after its header."""
     offset, header_bytes, width, height, _, bits = struct.unpack_from("<IIiiHH", data, 10)
     needed = offset + -(-width * bits // 32) * 4 * abs(height)
     if offset < _FILE_HEADER_BYTES + header_bytes or needed > len(data):

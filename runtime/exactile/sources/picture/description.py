@@ -1,4 +1,4 @@
-"""What a picture holds: by its header."""
+"""Describe a picture by its header."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ START_BYTES = 16
 
 
 def describe_picture(path: str | os.PathLike[str]) -> Listing:
-    """Raises SourceError for what is none of the pictures that are read, or damaged."""
+    """Describe the picture. Raises SourceError if it is damaged, or not one of the pictures that are read."""
     with closing(PositionalFile(path)) as file:
         kind = picture_format(file.stream.read(START_BYTES))
         if kind is None:

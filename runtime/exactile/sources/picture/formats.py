@@ -1,4 +1,4 @@
-"""The formats of pictures that are read: told by their first bytes, headers read before anything is decoded."""
+"""The formats of pictures, recognised by their first bytes; headers are read before anything is decoded."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from exactile.sources.picture.webp import webp_header
 from exactile.sources.positional_file import DamagedDataError, PositionalFile
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".jp2", ".j2k", ".jxl")
-"""What names of pictures end with."""
+"""Suffixes of pictures."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PictureFormat:
-    """``decode`` gives (H, W) or (H, W, C) from the bytes of a whole file."""
+    """``decode`` returns (H, W) or (H, W, C) from the bytes of a whole file."""
 
     name: str
     header: Callable[[PositionalFile], PictureHeader]
@@ -36,7 +36,7 @@ class PictureFormat:
 
 
 def picture_format(start: bytes) -> PictureFormat | None:
-    """The format of a file that begins with ``start`` (16 bytes), or None."""
+    """Return the format of a file that begins with ``start`` (16 bytes), or None."""
     if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
         return _WEBP
     if start[:2] == b"BM" and start[6:10] == b"\0\0\0\0":
@@ -45,10 +45,10 @@ def picture_format(start: bytes) -> PictureFormat | None:
 
 
 def read_header(kind: PictureFormat, file: PositionalFile) -> PictureHeader:
-    """Raises SourceError for what is damaged, not read, or claims more than the file can hold."""
+    """Read the header. Raises SourceError for what is damaged, not read, or claims more than the file can hold."""
     try:
         header = kind.header(file)
-    # Fields that are cut off are damage like any other.
+    # Truncated fields are damage like any other.
     except (DamagedDataError, ValueError, struct.error) as error:
         raise SourceError(f"{file.name}: is a damaged {kind.name} picture: {error}; copy it again") from error
     if header.least_bytes > file.size_bytes:

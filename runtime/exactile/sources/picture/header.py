@@ -1,4 +1,4 @@
-"""What a picture says of itself before it is decoded."""
+"""The header of a picture before it is decoded."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class PictureHeader:
     """A picture of ``height`` x ``width`` pixels of ``channels`` samples of ``dtype``.
 
     ``alpha`` is the channel that is an alpha channel. ``least_bytes`` is less than any file of that many pixels takes.
-    ``scratch`` is what the decoder needs beside the pixels, in bytes a sample. ``orientation`` is EXIF's, 1 to 8.
+    ``scratch`` is what the decoder needs besides the pixels, in bytes a sample. ``orientation`` is EXIF's, 1 to 8.
     """
 
     height: int
@@ -41,19 +41,19 @@ class PictureHeader:
 
 
 def sample_type(bits: int, file: PositionalFile) -> np.dtype[Any]:
-    """What samples of ``bits`` bits are delivered as. Raises SourceError beyond 16."""
+    """Return the delivered type of samples of ``bits`` bits. Raises SourceError beyond 16."""
     if not 1 <= bits <= 16:
         raise SourceError(f"{file.name}: has samples of {bits} bits, but pictures of up to 16 are read")
     return np.dtype(np.uint8 if bits <= 8 else np.uint16)
 
 
 def several_frames(file: PositionalFile, kind: str) -> SourceError:
-    """The error for an animation."""
+    """Return the error for an animation."""
     return SourceError(f"{file.name}: is an animated {kind} picture; store the frame that is wanted as a picture")
 
 
 def exif_orientation(exif: bytes) -> int:
-    """The orientation that an EXIF block (a small TIFF file) states; 1 where it states none."""
+    """Return the orientation that an EXIF block (a small TIFF file) states; 1 where it states none."""
     exif = exif.removeprefix(b"Exif\x00\x00")
     order = {b"II*\x00": "<", b"MM\x00*": ">"}.get(exif[:4])
     if order is None:

@@ -1,4 +1,4 @@
-"""The header of a JPEG picture, and what shows whether its stream is whole."""
+"""The header of a JPEG picture, and the check that its stream is complete."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MOST_SAMPLES_A_BYTE = 8192
 
 
 def jpeg_header(file: PositionalFile) -> PictureHeader:
-    """Grey or RGB, of 8 or 12 bits. Raises DamagedDataError, and SourceError for what is not read."""
+    """Read the header: grey or RGB, of 8 or 12 bits. Raises DamagedDataError, and SourceError for unsupported files."""
     orientation = 1
     for code, start, length in _segments(file):
         if code == _APP1:
@@ -60,7 +60,7 @@ def _of_frame(file: PositionalFile, frame: bytes, orientation: int, *, progressi
 
 
 def _segments(file: PositionalFile) -> Iterator[tuple[int, int, int]]:
-    """Code, start and length of the contents of each segment before the pixels."""
+    """Yield code, start and length of the contents of each segment before the pixels."""
     position = 2
     while True:
         marker, code = file.read(position, 2)
@@ -79,10 +79,10 @@ def _segments(file: PositionalFile) -> Iterator[tuple[int, int, int]]:
 
 
 def longer_scans(data: bytes) -> bytes:
-    """The stream with some more bytes at the end of each scan, which a whole scan does not need.
+    """Return the stream with some more bytes at the end of each scan, which a complete scan does not need.
 
-    Where a scan ends early the decoder makes up the rest, and does not say so; of longer scans it makes something else.
-    Raises DamagedDataError for a stream without an end. An end within a segment, such as a small picture's, is none.
+    If a scan ends early, the decoder silently makes up the rest; from longer scans it makes something else. Raises
+    DamagedDataError for a stream without an end. An end within a segment, such as a thumbnail's, does not count.
     """
     parts, position, done, scanned = [], 2, 0, False
     while True:

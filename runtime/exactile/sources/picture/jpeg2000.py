@@ -16,7 +16,9 @@ _LARGEST_BOX_BYTES = 1 << 16
 
 
 def jpeg2000_header(file: PositionalFile) -> PictureHeader:
-    """Grey or RGB and alpha, of up to 16 bits, or plain channels. Raises DamagedDataError, SourceError."""
+    """Read the header: grey or RGB and alpha, of up to 16 bits, or plain channels. Raises DamagedDataError,
+    SourceError.
+    """
     if file.read(0, 4) == CODESTREAM:
         return _of_codestream(file, 0, None)
     alpha, sizes = None, b""
@@ -31,7 +33,7 @@ def jpeg2000_header(file: PositionalFile) -> PictureHeader:
 
 
 def _of_codestream(file: PositionalFile, start: int, alpha: int | None) -> PictureHeader:
-    """From SIZ, which comes first."""
+    """Read SIZ, which comes first."""
     if file.read(start, 4) != CODESTREAM:
         raise DamagedDataError("its codestream does not begin with its size")
     right, bottom, left, top = struct.unpack(">IIII", file.read(start + 8, 16))
@@ -55,7 +57,7 @@ def _of_codestream(file: PositionalFile, start: int, alpha: int | None) -> Pictu
 
 
 def _check_same(sizes: bytes, found: PictureHeader, depth: bytes) -> None:
-    """Raise DamagedDataError where the box of sizes says something else than the codestream."""
+    """Raise DamagedDataError if the box of sizes contradicts the codestream."""
     if len(sizes) < 11:
         raise DamagedDataError("it has no sizes before its codestream")
     said = struct.unpack_from(">IIH", sizes)
@@ -64,7 +66,7 @@ def _check_same(sizes: bytes, found: PictureHeader, depth: bytes) -> None:
 
 
 def _colours(file: PositionalFile, start: int, length: int) -> tuple[int | None, bytes]:
-    """The channel of alpha that the boxes of the header name, and its sizes. Raises SourceError for other colours."""
+    """Return the channel of alpha in the header's boxes, and its sizes. Raises SourceError for other colours."""
     alpha, sizes = None, b""
     for name, inner, size in _boxes(file, start, start + length):
         if name in (b"pclr", b"cmap"):
@@ -88,7 +90,7 @@ def _colours(file: PositionalFile, start: int, length: int) -> tuple[int | None,
 
 
 def check_jpeg2000_end(data: bytes) -> None:
-    """Raise DamagedDataError for a codestream that does not end where its parts say that they end."""
+    """Raise DamagedDataError for a codestream that does not end where its parts claim."""
     position = data.index(CODESTREAM) + 2
     while data[position : position + 2] not in (_TILE_PART, _END):
         if position + 4 > len(data):
@@ -107,7 +109,7 @@ def check_jpeg2000_end(data: bytes) -> None:
 
 
 def _boxes(file: PositionalFile, start: int, stop: int) -> Iterator[tuple[bytes, int, int]]:
-    """Name, start and length of the contents of each box between two bytes of the file."""
+    """Yield name, start and length of the contents of each box between two bytes of the file."""
     position = start
     while position + 8 <= stop:
         length, name = struct.unpack(">I4s", file.read(position, 8))

@@ -37,7 +37,7 @@ class _Bits:
         return found
 
     def number(self, *ways: Way) -> int:
-        """One of four ways to write a number, chosen by two bits."""
+        """Read a number in one of four encodings, chosen by two bits."""
         offset, bits = ways[self.take(2)]
         return offset + self.take(bits)
 
@@ -46,7 +46,7 @@ class _Bits:
 
 
 def jpegxl_header(file: PositionalFile) -> PictureHeader:
-    """Grey or RGB and alpha, to 16 bits or float32. Raises DamagedDataError, and SourceError for what is not read."""
+    """Read the header: grey or RGB and alpha, to 16 bits or float32. Raises DamagedDataError, SourceError."""
     stream = _codestream(file)
     bits = _Bits(int.from_bytes(stream, "little"), 8 * len(stream))
     height, width = _size(bits)
@@ -75,8 +75,8 @@ def _size(bits: _Bits) -> tuple[int, int]:
 
 
 def _metadata(bits: _Bits, file: PositionalFile) -> tuple[int, np.dtype[np.generic], bool, bool]:
-    """Orientation, sample type, whether there is alpha, whether it is grey."""
-    if bits.take(1):  # all is as usual: 8 bits of sRGB
+    """Return orientation, sample type, whether there is alpha, whether it is grey."""
+    if bits.take(1):  # all defaults: 8 bits of sRGB
         return 1, np.dtype(np.uint8), False, False
     orientation = 1
     if bits.take(1):
@@ -133,7 +133,7 @@ def _other_channels(file: PositionalFile) -> SourceError:
 
 
 def _codestream(file: PositionalFile) -> bytes:
-    """The first bytes of the codestream."""
+    """Return the first bytes of the codestream."""
     if file.read(0, 2) == CODESTREAM:
         return file.read(0, min(_MOST_HEADER_BYTES, file.size_bytes))
     for name, start, length in _boxes(file):
@@ -147,7 +147,7 @@ def _codestream(file: PositionalFile) -> bytes:
 
 
 def _boxes(file: PositionalFile) -> Iterator[tuple[bytes, int, int]]:
-    """Name, start and length of the contents of each box; the last one may end with the file."""
+    """Yield name, start and length of the contents of each box; the last one may end with the file."""
     position = 0
     while position + 8 <= file.size_bytes:
         length, name = struct.unpack(">I4s", file.read(position, 8))

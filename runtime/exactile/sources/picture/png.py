@@ -20,9 +20,9 @@ _MOST_DEFLATED = 1032
 
 
 def png_header(file: PositionalFile) -> PictureHeader:
-    """Palettes as RGB; a transparent colour or palette is an alpha channel.
+    """Read the header: palettes as RGB; a transparent colour or palette is an alpha channel.
 
-    Raises DamagedDataError, and SourceError for what is not read.
+    Raises DamagedDataError, and SourceError for unsupported files.
     """
     chunks = _chunks(file)
     name, start, length = next(chunks, (b"", 0, 0))
@@ -51,7 +51,7 @@ def png_header(file: PositionalFile) -> PictureHeader:
 
 
 def _chunks(file: PositionalFile) -> Iterator[tuple[bytes, int, int]]:
-    """Name, start and length of the chunks before the pixels."""
+    """Yield name, start and length of the chunks before the pixels."""
     position = _SIGNATURE_BYTES
     while True:
         length, name = struct.unpack(">I4s", file.read(position, 8))

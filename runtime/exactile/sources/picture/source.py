@@ -29,7 +29,7 @@ from exactile.sources.read_request import check_read
 from exactile.sources.validity import BitMask, ValidMask
 
 DECODER_BYTES = 8 << 20
-"""Of a decoder, whatever it decodes."""
+"""Bytes of a decoder, whatever it decodes."""
 
 
 class PictureChunk:
@@ -59,7 +59,7 @@ class PictureChunk:
 
     @property
     def peak_bytes(self) -> int:
-        """The file, its pixels, and what the decoder needs beside them."""
+        """Bytes of the file, its pixels, and the decoder."""
         header = self._header
         scratch = int(header.scratch * header.decoded_bytes / header.dtype.itemsize)
         return self._file.size_bytes + header.decoded_bytes + scratch + DECODER_BYTES
@@ -79,17 +79,17 @@ class PictureChunk:
 
 
 class PictureSource:
-    """A picture, told by content: samples as they are stored, uint8 or uint16 (JPEG XL: float32, too).
+    """A picture, recognised by content: samples as stored, uint8 or uint16 (JPEG XL: float32, too).
 
-    Grey, RGB, each with alpha or not. Palettes become RGB (in BMP those of greys grey), fewer than 8 bits of PNG are
-    scaled to 255, JPEG's YCbCr is RGB; gamma, colour profiles and EXIF's orientation are not applied.
+    Grey, RGB, each with or without alpha. Palettes become RGB (in BMP those of greys grey), fewer than 8 bits of PNG
+    are scaled to 255, JPEG's YCbCr is RGB; gamma, colour profiles and EXIF's orientation are not applied.
 
-    It is decoded whole at the first read, and kept until the announced reads are done. What cannot be decoded is an
-    error or, with ``on_corrupt`` "fill", all of it is ``corrupt_value`` (default 0) and ``damaged`` tells of it.
+    It is decoded whole at the first read, and kept until the announced reads are done. If it cannot be decoded, it is
+    an error or, with ``on_corrupt`` "fill", all of it is ``corrupt_value`` (default 0) and ``damaged`` reports it.
     JPEG, BMP, WebP and JPEG 2000 have no checksums: damage that still decodes to all pixels is not noticed.
 
     Raises SourceError for what is damaged or not read, OptionError for axes and a ``corrupt_value`` that it cannot
-    have, ChannelError for ``channels`` that are not there.
+    have, ChannelError for ``channels`` that do not exist.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class PictureSource:
             )
         if axes == "CYX" or (axes == "YX" and header.channels > 1):
             raise OptionError(
-                f"{name}: axes {axes} were asked for, but this picture has {header.channels} channels, YXC"
+                f"{name}: axes {axes} were requested, but this picture has {header.channels} channels, YXC"
             )
         self.height, self.width, self.dtype = header.height, header.width, header.dtype
         self.alpha = header.alpha
@@ -157,7 +157,7 @@ class PictureSource:
         self._open_reader()
 
     def open_masks(self) -> tuple[ValidMask, ...]:
-        """Its alpha channel, once that is left out: one bit a pixel, for which the picture is decoded once more."""
+        """Return its alpha channel, once that is left out: one bit a pixel, for which the picture is decoded again."""
         alpha = self.metadata.alpha
         if alpha is None or not alpha.left_out:
             return ()
@@ -173,7 +173,7 @@ class PictureSource:
 
     @property
     def held_bytes(self) -> int:
-        """What reading takes, whatever the plan."""
+        """Bytes that reading takes, whatever the plan."""
         return self._chunk.peak_bytes
 
     def cache_bytes(self, plan: ReadPlan) -> int:  # noqa: ARG002 - held_bytes has all that there is
@@ -194,6 +194,6 @@ class PictureSource:
         return image_identity("picture", self, self._choice, self._chosen) | file_identity(self._file)
 
     def close(self) -> None:
-        """Safe to call twice; the pixels go with it."""
+        """Drop the pixels; safe to call twice."""
         self._file.close()
         self._reader.release()

@@ -16,7 +16,7 @@ _LARGEST_EXIF_BYTES = 1 << 20
 
 
 def webp_header(file: PositionalFile) -> PictureHeader:
-    """RGB, or RGBA where it has alpha. Raises DamagedDataError, and SourceError for an animation."""
+    """Read the header: RGB, or RGBA if it has alpha. Raises DamagedDataError, and SourceError for an animation."""
     alpha, orientation = False, 1
     size: tuple[int, int] | None = None
     for name, start, length in _chunks(file):
@@ -48,7 +48,7 @@ def webp_header(file: PositionalFile) -> PictureHeader:
 
 
 def _chunks(file: PositionalFile) -> Iterator[tuple[bytes, int, int]]:
-    """Name, start and length of every chunk whose first bytes are there."""
+    """Yield name, start and length of every chunk whose first bytes exist."""
     position = _FIRST_CHUNK
     while position + 8 <= file.size_bytes:
         name, length = struct.unpack("<4sI", file.read(position, 8))

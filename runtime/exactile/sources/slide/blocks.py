@@ -1,4 +1,4 @@
-"""A level of a slide in blocks of pixels that OpenSlide puts together."""
+"""A level of a slide in blocks of pixels that OpenSlide assembles."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ BLOCK_SIDE = 1024
 """Pixels a side, rounded to whole tiles of the slide."""
 
 _DECODING_BYTES = 20
-"""For each pixel of a block: OpenSlide's four samples twice, three of our own, and what blending needs."""
+"""Bytes for each pixel of a block: OpenSlide's four samples twice, three of our own, and blending."""
 
 _OPAQUE = 255
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlideBlocks:
-    """Blocks of one level, RGB on the slide's background colour where the slide has no or half a pixel."""
+    """Blocks of one level, RGB on the slide's background colour where the slide has missing or transparent pixels."""
 
     handle: SlideHandle
     level: int
@@ -73,11 +73,11 @@ class SlideBlocks:
 
 
 def on_background(pixels: NDArray[np.uint8], background: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """Red, green and blue of ``pixels`` (H, W, 4), not premultiplied, as they look on ``background``: (H, W, 3)."""
+    """Return red, green and blue of ``pixels`` (H, W, 4), not premultiplied, blended with ``background``: (H, W, 3)."""
     colours = np.empty((*pixels.shape[:2], 3), np.uint8)
     opaque = int(pixels[..., 3].min(initial=_OPAQUE)) == _OPAQUE
     alpha = pixels[..., 3].astype(np.uint16)
-    # One channel at a time: five times as quick as all three at once.
+    # One channel at a time: five times as fast as all three at once.
     for channel, behind in enumerate(background):
         mixed = pixels[..., channel]
         if not opaque:
@@ -88,14 +88,14 @@ def on_background(pixels: NDArray[np.uint8], background: tuple[int, int, int]) -
 
 
 def _block_side(handle: SlideHandle, level: int, side: str) -> int:
-    """A multiple of the tiles that the slide says it has, near BLOCK_SIDE."""
+    """Return a multiple of the slide's tiles near BLOCK_SIDE."""
     stated = handle.properties.get(f"openslide.level[{level}].tile-{side}", "")
     tile = int(stated) if stated.isdigit() else 0
     return tile * max(1, BLOCK_SIDE // tile) if 0 < tile <= 2 * BLOCK_SIDE else BLOCK_SIDE
 
 
 def _background(handle: SlideHandle) -> tuple[int, int, int]:
-    """The colour that the slide names (RRGGBB), white when it names none."""
+    """Return the slide's background colour (RRGGBB), white if it has none."""
     stated = handle.properties.get("openslide.background-color", "FFFFFF")
     red, green, blue = bytes.fromhex(stated)
     return red, green, blue

@@ -1,4 +1,4 @@
-"""What a slide that OpenSlide reads holds."""
+"""Describe a slide that OpenSlide reads."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ASSOCIATED = "openslide.associated."
 
 
 def describe_slide(path: str | os.PathLike[str]) -> Listing:
-    """Raises SourceError when OpenSlide is not installed or cannot open the file."""
+    """Describe the slide. Raises SourceError if OpenSlide is not installed or cannot open the file."""
     version = load_openslide(os.fspath(path)).__library_version__
     with closing(SlideHandle(path)) as handle:
         properties = handle.properties

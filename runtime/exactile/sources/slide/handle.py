@@ -14,7 +14,7 @@ from exactile.geometry import Box
 from exactile.sources.slide.vendor import load_openslide
 
 OPENSLIDE_CACHE_BYTES = 8 << 20
-"""What OpenSlide may keep of its own tiles: enough for tiles that two neighbouring blocks share."""
+"""Bytes of tiles that OpenSlide may cache: enough for tiles that two neighbouring blocks share."""
 
 
 class SlideHandle:
@@ -34,10 +34,10 @@ class SlideHandle:
         self._downsamples = self._slide.level_downsamples
 
     def read(self, level: int, box: Box) -> NDArray[np.uint8]:
-        """``box`` of a level as OpenSlide gives it: (H, W, 4) uint8, red, green, blue, alpha, not premultiplied.
+        """Return ``box`` of a level as OpenSlide gives it: (H, W, 4) uint8, red, green, blue, alpha, not premultiplied.
 
-        A slide that failed once fails for ever, so it is opened again for what is asked next; only what fails in a
-        slide of its own is damaged. Raises OpenSlideError then.
+        A slide that failed once fails forever, so it is opened again for the next read; only what fails in a fresh
+        handle is damaged. Raises OpenSlideError then.
         """
         slide = self._slide
         try:
@@ -60,7 +60,7 @@ class SlideHandle:
 
     def _replace(self, failed: Any) -> None:
         with self._lock:
-            if self._slide is failed:  # other threads may still be in it: it is closed with its last reference
+            if self._slide is failed:  # other threads may still use it: it is closed with its last reference
                 self._slide = self._open()
 
     def _region(self, slide: Any, level: int, box: Box) -> NDArray[np.uint8]:

@@ -27,17 +27,17 @@ from exactile.sources.slide.handle import SlideHandle
 class SlideSource(ChunkedSource):
     """A level of a slide in any format that OpenSlide reads: RGB, uint8, exactly OpenSlide's pixels.
 
-    Where the slide has no pixels, and in the part by which they are transparent, the background shows that the slide
-    names, else white. Colour profiles are not applied. ``level`` chooses by number, ``mpp`` by microns per pixel;
-    ``channels`` chooses among red, green and blue. ``workers`` threads decode.
+    Missing and transparent pixels are blended with the slide's background colour, else with white. Colour profiles are
+    not applied. ``level`` chooses by number, ``mpp`` by microns per pixel; ``channels`` chooses among red, green and
+    blue. ``workers`` threads decode.
 
-    OpenSlide interpolates a region of a reduced level whose first pixel is no whole pixel of the full resolution. It
-    is therefore asked for blocks of a fixed grid alone, so that a pixel has one value, whatever box it is read with.
+    OpenSlide interpolates a region of a reduced level whose first pixel is not a whole pixel of the full resolution. So
+    only blocks of a fixed grid are requested: a pixel has one value, whatever box it is read with.
 
-    Memory beside the kept blocks: what OpenSlide needs, 8 MiB of its own cache among it.
+    Memory besides the kept blocks: what OpenSlide needs, including 8 MiB of its own cache.
 
-    Raises SourceError when OpenSlide is not installed or cannot read the file, OptionError for a level or another
-    image that is not there, ChannelError for ``channels`` that are not there.
+    Raises SourceError if OpenSlide is not installed or cannot read the file, OptionError for a level or another image
+    that does not exist, ChannelError for ``channels`` that do not exist.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class SlideSource(ChunkedSource):
     ) -> None:
         choice = ImageChoice(level=level, mpp=mpp, series=series, z=z, t=t)
         if axes not in (None, "YXC"):
-            raise OptionError(f"{os.fspath(path)}: axes {axes} were asked for, but the axes of a slide are YXC")
+            raise OptionError(f"{os.fspath(path)}: axes {axes} were requested, but the axes of a slide are YXC")
         self.stored_path = Path(path)
         self._pool = DecodePool(workers)
         self._file = PositionalFile(path)
@@ -108,7 +108,7 @@ def _number(text: str | None) -> float | None:
 
 
 def _beside(name: str) -> list[tuple[str, int, int]]:
-    """Name, size and time of the last change of the files in the folder that an MRXS slide has beside it."""
+    """Return name, size and time of the last change of the files in the folder that an MRXS slide has beside it."""
     folder = Path(name).with_suffix("")
     if folder == Path(name) or not folder.is_dir():
         return []

@@ -1,4 +1,4 @@
-"""Which files are whole slides that OpenSlide reads, and not this package itself."""
+"""Recognise whole slides that OpenSlide reads, rather than this package itself."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from exactile.errors import SourceError
 
 SLIDE_SUFFIXES = (".mrxs", ".ndpi", ".scn", ".bif", ".vms", ".vmu", ".svslide")
-"""Suffixes of slides that OpenSlide reads; a file is told by its content where its content tells."""
+"""Suffixes of slides that OpenSlide reads; a file is recognised by content if possible."""
 
 _APERIO_YCBCR = 33003
 
@@ -17,7 +17,7 @@ _INSTALL = "pip install 'exactile[slides]'"
 
 
 def load_openslide(name: str) -> Any:
-    """The openslide package. Raises SourceError with the line that installs it."""
+    """Return the openslide package. Raises SourceError with the line that installs it."""
     try:
         import openslide
     # The package raises OSError or ModuleNotFoundError when the C library is not found.
@@ -29,10 +29,10 @@ def load_openslide(name: str) -> Any:
 
 
 def is_slide_in_tiff(path: str | os.PathLike[str]) -> bool:
-    """Whether the tiles of a TIFF file are not yet the image, which OpenSlide makes of them.
+    """Return whether the tiles of a TIFF file are not the image, which OpenSlide assembles from them.
 
-    Those of Hamamatsu (NDPI), Leica (SCN), Philips, Ventana (BIF) and Trestle have to be put together; Aperio's (SVS)
-    are the image, but that its older JPEG 2000 holds YCbCr without saying so. A file that cannot be parsed is none.
+    Those of Hamamatsu (NDPI), Leica (SCN), Philips, Ventana (BIF) and Trestle have to be assembled; Aperio's (SVS) are
+    the image, except that its older JPEG 2000 holds undeclared YCbCr. A file that cannot be parsed is not one.
     """
     import tifffile
 
@@ -44,19 +44,19 @@ def is_slide_in_tiff(path: str | os.PathLike[str]) -> bool:
             known = page.is_ndpi or page.is_scn or page.is_philips or page.is_bif
             known = known or (page.is_svs and page.compression == _APERIO_YCBCR)
             return bool(known or str(page.software).startswith("MedScan"))
-    except SourceError:  # whoever reads the file says what is wrong with it
+    except SourceError:  # the reader of the file reports what is wrong with it
         return False
 
 
 def is_named_as_slide(path: str | os.PathLike[str]) -> bool:
-    """Whether a file's name says that it is a slide."""
+    """Return whether a file's name says that it is a slide."""
     return Path(path).suffix.lower() in SLIDE_SUFFIXES
 
 
 def is_other_slide(path: str | os.PathLike[str]) -> bool:
-    """Whether a file that is no TIFF is a slide (MRXS, VMS, ...), or looks like one by its name.
+    """Return whether a file that is not TIFF is a slide (MRXS, VMS, ...), or looks like one by its name.
 
-    Raises SourceError when it looks like one and OpenSlide is not installed.
+    Raises SourceError if it looks like one and OpenSlide is not installed.
     """
     named = is_named_as_slide(path)
     try:

@@ -1,4 +1,4 @@
-"""Which pages of a TIFF file make up the image that was asked for."""
+"""Find the pages of a TIFF file that make up the requested image."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from exactile.sources.tiff.pixel_size import level_pixel_sizes, page_pixel_size
 class ChosenPages:
     """The tifffile pages of one image; ``keyframe`` stands for all of them.
 
-    ``plane_offsets`` goes before the pages where planes of plain samples follow each other; they may then have
+    ``plane_offsets`` takes precedence over the pages if planes of plain samples follow each other; they may then have
     no pages of their own. ``level`` is the image's number in its pyramid, ``full`` the page of the pyramid's full size.
     """
 
@@ -43,8 +43,8 @@ class _Stack:
 def choose_pages(tiff: Any, choice: ImageChoice, name: str) -> ChosenPages:
     """Find the pages for ``choice`` in an open ``tifffile.TiffFile``.
 
-    Raises OptionError for a number beyond what the file has, SourceError when the image is no single plane of
-    pixels with channels.
+    Raises OptionError for a number beyond what the file has, SourceError if the image is not a single plane of pixels
+    with channels.
     """
     if choice.page is not None:
         page = tiff.pages[check_number(choice.page, len(tiff.pages), "page", name)].aspage()
@@ -86,13 +86,13 @@ def _planes_of_series(series: Any, choice: ImageChoice, name: str) -> _Stack:
 
 
 def _long_axes(series: Any) -> tuple[tuple[int, ...], str]:
-    """Sizes and letters of the axes of a series, without those of length 1 but Y and X."""
+    """Return sizes and letters of the axes of a series, without those of length 1 but Y and X."""
     long = [(size, axis) for size, axis in zip(series.shape, series.axes, strict=True) if size > 1 or axis in "YX"]
     return tuple(size for size, _ in long), "".join(axis for _, axis in long)
 
 
 def _indices(series: Any, stacked: int, choice: ImageChoice, name: str) -> tuple[int, ...]:
-    """The pages of the image's channels, among pages stacked along the first ``stacked`` axes."""
+    """Return the pages of the image's channels, among pages stacked along the first ``stacked`` axes."""
     shape, axes = _long_axes(series)
     channels = _channel_axis(shape, axes, stacked, choice)
     letters = [axis if channels != index else "C" for index, axis in enumerate(axes[:stacked])]
@@ -111,7 +111,7 @@ def _indices(series: Any, stacked: int, choice: ImageChoice, name: str) -> tuple
 
 
 def _channel_axis(shape: tuple[int, ...], axes: str, stacked: int, choice: ImageChoice) -> int | None:
-    """Which of the stacked axes holds channels: that of the name, or with ``axes`` CYX the only one there is."""
+    """Return which of the stacked axes holds channels: by name, or with ``axes`` CYX the only one."""
     named = [index for index in range(stacked) if axes[index] in "CS"]
     if named:
         return named[0]
@@ -124,7 +124,7 @@ def _channel_axis(shape: tuple[int, ...], axes: str, stacked: int, choice: Image
 
 
 def _pages_of_stack(stack: _Stack, name: str) -> tuple[tuple[Any, ...], tuple[int, ...]]:
-    """The pages of the planes, or the offsets of planes that follow each other."""
+    """Return the pages of the planes, or the offsets of planes that follow each other."""
     series, keyframe = stack.series, stack.series.keyframe
     if stack.complete:
         return (series[0],), ()
@@ -133,7 +133,7 @@ def _pages_of_stack(stack: _Stack, name: str) -> tuple[tuple[Any, ...], tuple[in
             raise SourceError(
                 f"{name}: has a damaged structure: its pixels are said to begin at byte {series.dataoffset}"
             )
-        # ImageJ's and tifffile's own stacks: what the first page says of them goes before later pages.
+        # ImageJ's and tifffile's own stacks: the first page takes precedence over later pages.
         separate = keyframe.shaped[0]
         starts = [series.dataoffset + index * keyframe.nbytes for index in stack.indices]
         plane_bytes = keyframe.nbytes // separate
@@ -152,7 +152,7 @@ def _pages_of_stack(stack: _Stack, name: str) -> tuple[tuple[Any, ...], tuple[in
 
 
 def _plane_shape(keyframe: Any) -> tuple[int, ...]:
-    """The shape of one page without axes of length 1, but for Y and X."""
+    """Return the shape of one page without axes of length 1, but for Y and X."""
     separate, _, height, width, contiguous = keyframe.shaped
     return tuple(
         size for size, always in ((separate, False), (height, True), (width, True), (contiguous, False))
@@ -175,12 +175,12 @@ def _check_plane(keyframe: Any, name: str) -> None:
 
 
 def _pages_remedy(series: Any) -> list[str]:
-    """How to get at one plane by its page, where each has one."""
+    """Return how to read one plane by its page, if each has one."""
     pages = len(series.keyframe.parent.pages)
     return [f"choose one page (--page) from 0 to {pages - 1}"] if pages > 1 else []
 
 
 def _no_image(series: Any, name: str) -> SourceError:
     shape, axes = _long_axes(series)
-    ways = _pages_remedy(series) or ["store the planes as images of their own"]
+    ways = _pages_remedy(series) or ["store the planes as separate images"]
     return SourceError(f"{name}: holds {axes} of {shape}, which is more than one image with channels; {ways[0]}")

@@ -54,7 +54,7 @@ class TiffChunks:
         return self.layout.planes[key[0]].decode(self.file.read(offset, size_bytes), segment)
 
     def stored(self, key: ChunkKey) -> tuple[int, int, int]:
-        """Offset, size in bytes and segment index of a chunk; size 0 when it is empty."""
+        """Return offset, size in bytes and segment index of a chunk; size 0 when it is empty."""
         number, row, column = key
         plane = self.layout.planes[number]
         index = row * self.layout.grid.columns + column
@@ -70,7 +70,7 @@ class TiffChunks:
 
 
 class RawChunkReader:
-    """Chunks of plain samples: the wanted rows are read where they lie, nothing is kept."""
+    """Chunks of plain samples: the needed rows are read in place, nothing is kept."""
 
     def __init__(self, access: TiffChunks) -> None:
         self._access = access

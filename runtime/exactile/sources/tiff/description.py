@@ -1,4 +1,4 @@
-"""What a TIFF file holds: by the tags of its pages, without any table of chunks."""
+"""Describe a TIFF file by the tags of its pages, without any table of chunks."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _GDAL_METADATA = 42112
 
 
 def describe_tiff(path: str | os.PathLike[str]) -> Listing:
-    """Raises SourceError for what is no TIFF file, or one whose structure is damaged."""
+    """Describe the file. Raises SourceError for what is not TIFF, or has a damaged structure."""
     with (
         closing(PositionalFile(path)) as file,
         structure_errors(file.name),
@@ -139,12 +139,12 @@ def _compression(keyframe: Any) -> str:
 
 
 def _planes(series: Any) -> list[str]:
-    """Letters of the axes that pages are stacked along, and that are no channels, Z or T."""
+    """Return letters of the axes along which pages are stacked, other than channels, Z and T."""
     return [axis for axis, size in zip(series.axes, series.shape, strict=True) if size > 1 and axis not in "YXSCZT"]
 
 
 def _needs_page(series: Any) -> bool:
-    """Whether ``--z`` and ``--t`` do not lead to one image with channels."""
+    """Return whether ``--z`` and ``--t`` do not lead to one image with channels."""
     both = all(length_along(axis, series.axes, series.shape) > 1 for axis in "CS")
     return both or bool(_planes(series))
 
@@ -156,7 +156,7 @@ def _first_page(series: Any) -> int | None:
 
 
 def _channel_names(tiff: Any, number: int, keyframe: Any, channels: int) -> tuple[str, ...]:
-    """From OME-XML, GDAL's metadata, or what the samples are."""
+    """Return channel names from OME-XML, GDAL's metadata, or the sample types."""
     told = _ome_names(tiff, number) if tiff.is_ome else _gdal_names(keyframe, channels)
     if len(told) == channels and any(told):
         return told
@@ -176,7 +176,7 @@ def _ome_names(tiff: Any, number: int) -> tuple[str, ...]:
 
 
 def _gdal_names(keyframe: Any, channels: int) -> tuple[str, ...]:
-    """Descriptions of bands."""
+    """Return descriptions of bands."""
     tag = keyframe.tags.get(_GDAL_METADATA)
     try:
         root = ET.fromstring(tag.value.strip("\0")) if tag is not None else ()  # noqa: S314 - expat bounds entities

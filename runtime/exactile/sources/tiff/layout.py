@@ -1,4 +1,4 @@
-"""Where the pixels of one image lie in a TIFF file."""
+"""The layout of one image in a TIFF file."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class TiffLayout:
 
     @property
     def decoding_bytes(self) -> int:
-        """What decoding one chunk takes: its stored bytes, its pixels, and what the decoder needs beside them."""
+        """Bytes for decoding one chunk: its stored bytes, its pixels, and the decoder's memory."""
         stored = max((int(plane.sizes_bytes.max(initial=0)) for plane in self.planes), default=0)
         pixels = self.grid.chunk_rows * self.grid.chunk_columns
         return stored + pixels * self.samples * self.stored_dtype.itemsize + self.scratch_bytes

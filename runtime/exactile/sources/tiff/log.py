@@ -1,4 +1,4 @@
-"""What tifffile says about a file: it logs a damaged structure and goes on, where we must not."""
+"""What tifffile logs about a file: it reports a damaged structure and continues, where we must not."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _STRUCTURAL_TAGS = {
 
 
 class _Collector(logging.Handler):
-    """Keeps the errors logged by the thread that made it."""
+    """Collects the errors logged by the thread that created it."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
@@ -42,7 +42,7 @@ class _Collector(logging.Handler):
 
 @contextmanager
 def structure_errors(name: str) -> Iterator[None]:
-    """Turn what tifffile raises, and what it logs of tags that decide about pixels, into SourceError."""
+    """Turn what tifffile raises, and what it logs about tags that determine pixels, into SourceError."""
     collector = _Collector()
     _LOGGER.addHandler(collector)
     try:

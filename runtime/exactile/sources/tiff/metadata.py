@@ -1,4 +1,4 @@
-"""What the tags of a TIFF image say beside its pixels."""
+"""Metadata in the tags of a TIFF image."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _TURNED = range(2, 9)
 
 
 def read_metadata(chosen: ChosenPages) -> ImageMetadata:
-    """Of the image that was chosen."""
+    """Return the metadata of the chosen image."""
     notes: tuple[str, ...] = ()
     if chosen.keyframe.photometric == _WHITE_IS_ZERO:
-        notes += ("by its tag 0 is white in this image (MinIsWhite); samples are as stored, not inverted",)
+        notes += ("by its tag, 0 is white in this image (MinIsWhite); samples are as stored, not inverted",)
     orientation = _orientation(chosen.keyframe)
     if orientation != 1:
-        turned = f"by its tag Orientation ({orientation}) viewers turn this image; it was taken as stored"
+        turned = f"by its tag Orientation ({orientation}) viewers turn this image; it was read as stored"
         notes += (f"{turned}, and a TIFF result has the same tag (.zarr and .npy have none)",)
     place = _georeference(chosen)
     if isinstance(place, str):
@@ -40,7 +40,7 @@ def read_metadata(chosen: ChosenPages) -> ImageMetadata:
 
 
 def _alpha(chosen: ChosenPages) -> Alpha | None:
-    """The one extra sample that the tag ExtraSamples calls alpha. Without the tag nothing is guessed."""
+    """Return the extra sample that the tag ExtraSamples marks as alpha. Nothing is guessed without the tag."""
     keyframe = chosen.keyframe
     extra = tuple(int(kind) for kind in keyframe.extrasamples)
     marked = [index for index, kind in enumerate(extra) if kind in (_ASSOCIATED, _UNASSOCIATED)]
@@ -51,7 +51,9 @@ def _alpha(chosen: ChosenPages) -> Alpha | None:
 
 
 def _mask_page(chosen: ChosenPages) -> int | None:
-    """The page that is the transparency mask of an image of this size, as GDAL writes them, among the first pages."""
+    """Return the page that is the transparency mask of an image of this size, as GDAL writes them, among the first
+    pages.
+    """
     keyframe = chosen.keyframe
     pages = keyframe.parent.pages
     size = keyframe.imagelength, keyframe.imagewidth
@@ -69,7 +71,7 @@ def _orientation(page: Any) -> int:
 
 
 def _georeference(chosen: ChosenPages) -> Georeference | str | None:
-    """That of the page in full size, at the size of the level that was chosen; or why there is none."""
+    """Return the georeference of the full-size page, at the size of the chosen level; or why there is none."""
     page = chosen.full or chosen.keyframe
     values = {
         "pixel_scale": _numbers(page, 33550),
@@ -91,7 +93,7 @@ def _georeference(chosen: ChosenPages) -> Georeference | str | None:
 
 
 def _nodata(chosen: ChosenPages) -> float | None:
-    """By GDAL's tag, text, of the page or of that in full size."""
+    """Return the value of GDAL's tag, text, of the page or of the full-size one."""
     text = _text(chosen.keyframe, 42113) or (_text(chosen.full, 42113) if chosen.full is not None else "")
     try:
         return float(text.strip("\0 "))

@@ -17,9 +17,10 @@ PALETTE = 3
 
 
 def palette_of(chosen: ChosenPages, name: str) -> NDArray[Any]:
-    """The colours, (numbers, 3): uint8 where the table holds 8 bits, in any of the ways they are stored, else uint16.
+    """Return the colours, (numbers, 3): uint8 if the table holds 8 bits, in any of the ways they are stored, else
+    uint16.
 
-    Raises SourceError where there is no table, or samples are no numbers of its colours.
+    Raises SourceError if there is no table, or samples are not indices of its colours.
     """
     keyframe = chosen.keyframe
     table, bits = keyframe.colormap, keyframe.bitspersample
@@ -37,17 +38,17 @@ def palette_of(chosen: ChosenPages, name: str) -> NDArray[Any]:
 
 
 def as_stored(colors: NDArray[np.uint16]) -> NDArray[Any]:
-    """Colours of a table as uint8 where they are 8 bits, in any of the ways that these are stored."""
+    """Return a table's colours as uint8 if they are 8 bits, in any of the ways that these are stored."""
     if not (colors % 257).any():
         return (colors // 257).astype(np.uint8)
     if not (colors % 256).any():
         return (colors // 256).astype(np.uint8)
-    # Tables of 8 bits in spite of the specification; libtiff takes them so, too.
+    # Tables of 8 bits despite the specification; libtiff accepts them, too.
     return colors.astype(np.uint8) if colors.max() < 256 else colors
 
 
 def colored(plane: ChunkPlane, colors: NDArray[Any], name: str) -> ChunkPlane:
-    """``plane``, decoded to RGB. Raises SourceError where chunks are missing, whose colour is not known."""
+    """Return ``plane``, decoded to RGB. Raises SourceError if chunks are missing, whose colour is not known."""
     if not plane.sizes_bytes.all():
         raise SourceError(f"{name}: some chunks of this palette image are not stored; convert it to RGB or grey")
     numbers = plane.decode

@@ -1,4 +1,4 @@
-"""How large the pixels of a TIFF image are: from OME-XML, Aperio's description, ImageJ's, or the resolution tags."""
+"""The pixel size of a TIFF image: from OME-XML, Aperio's description, ImageJ's, or the resolution tags."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _APERIO_MPP = re.compile(r"\|\s*MPP\s*=\s*([0-9.]+)")
 
 
 def level_pixel_sizes(tiff: Any, number: int) -> list[PixelSize | None]:
-    """The pixel size of every level of series ``number`` of an open ``tifffile.TiffFile``."""
+    """Return the pixel size of every level of series ``number`` of an open ``tifffile.TiffFile``."""
     series = tiff.series[number]
     try:
         base = _ome_pixel_size(tiff, number) if tiff.is_ome else _described_pixel_size(tiff, series.keyframe)
-    # Whatever is wrong with what a file says of its pixels' size, the pixels are read all the same.
+    # Wrong metadata on the pixel size must not prevent reading the pixels.
     except Exception:  # noqa: BLE001
         base = None
     if base is None:
@@ -27,19 +27,19 @@ def level_pixel_sizes(tiff: Any, number: int) -> list[PixelSize | None]:
 
 
 def page_pixel_size(page: Any) -> PixelSize | None:
-    """From the resolution tags of one page; None when they give no unit."""
+    """Return the pixel size in the resolution tags of one page; None if they have no unit."""
     unit = _RESOLUTION_UNITS.get(_tag(page, 296))
     return pixel_size(_per_pixel(_tag(page, 283), unit), _per_pixel(_tag(page, 282), unit))
 
 
 def _tag(page: Any, code: int) -> Any:
-    """A tag's number, or tuple of numbers; None when it is not there."""
+    """Return a tag's number, or tuple of numbers; None if it is missing."""
     tag = page.tags.get(code)
     return None if tag is None or isinstance(tag.value, (bytes, str)) else tag.value
 
 
 def _per_pixel(resolution: Any, unit: str | None) -> float | None:
-    """Micrometres of a pixel, from pixels for each ``unit`` as a fraction (numerator, denominator)."""
+    """Return micrometres of a pixel, from pixels for each ``unit`` as a fraction (numerator, denominator)."""
     if not isinstance(resolution, tuple) or len(resolution) != 2:
         return None
     if not all(isinstance(part, int) and part > 0 for part in resolution):
@@ -48,7 +48,7 @@ def _per_pixel(resolution: Any, unit: str | None) -> float | None:
 
 
 def _described_pixel_size(tiff: Any, page: Any) -> PixelSize | None:
-    """From what Aperio and ImageJ write beside the tags."""
+    """Return the pixel size in what Aperio and ImageJ write besides the tags."""
     found = _APERIO_MPP.search(page.description) if page.is_svs else None
     if found:
         side = to_microns(_number(found[1]) or 0.0, "um")
@@ -60,13 +60,13 @@ def _described_pixel_size(tiff: Any, page: Any) -> PixelSize | None:
 
 
 def _ome_pixel_size(tiff: Any, number: int) -> PixelSize | None:
-    """From the Pixels element of the series' Image."""
+    """Return the pixel size in the Pixels element of the series' Image."""
     pixels = ome_pixels(tiff, number)
     return None if pixels is None else pixel_size(_physical(pixels, "Y"), _physical(pixels, "X"))
 
 
 def ome_pixels(tiff: Any, number: int) -> ET.Element | None:
-    """The Pixels element of the Image that is series ``number`` of an OME-TIFF; None where that is not certain."""
+    """Return the Pixels element of the Image that is series ``number`` of an OME-TIFF; None if that is not certain."""
     try:
         root = ET.fromstring(tiff.ome_metadata)  # noqa: S314 - tifffile has parsed it before, and expat bounds entities
     except (ET.ParseError, TypeError):

@@ -1,4 +1,6 @@
-"""What decoders of TIFF chunks need beside a chunk's stored bytes and its pixels; measured, in a fresh process each."""
+"""Memory of decoders of TIFF chunks besides a chunk's stored bytes and its pixels; measured, each in a
+fresh process.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ _JPEG_XL_PER_SAMPLE = 6.0
 
 
 def scratch_bytes(keyframe: Any, pixels: int, channels: int) -> int:
-    """For a chunk of ``pixels`` pixels of ``channels`` samples; of codecs that were not measured: its size again."""
+    """Return the bytes for a chunk of ``pixels`` pixels of ``channels`` samples; for codecs that were not measured its
+    size.
+    """
     samples = pixels * channels
     pixel_bytes = samples * keyframe.dtype.itemsize
     found = _of_codec(keyframe.compression, samples, pixel_bytes)

@@ -29,22 +29,22 @@ from exactile.sources.validity import ValidMask
 class TiffSource(ChunkedSource):
     """One image of a TIFF file: samples of ``sample_types``, exactly as ``tifffile`` reads them.
 
-    So colours stay as stored, but that JPEG's YCbCr becomes RGB; zero may be white, and alpha is a channel
-    unless ``leave_out_alpha`` takes it away.
+    So colours stay as stored, except that JPEG's YCbCr becomes RGB; zero may be white, and alpha is a channel unless
+    ``leave_out_alpha`` removes it.
 
     ``level`` chooses from a pyramid (0: full resolution), or ``mpp`` does by microns per pixel, within 5 %; ``series``
-    chooses from the images that the file holds, ``z`` and ``t`` a plane of a stack; ``page`` instead takes one page
-    by its number. ``channels`` chooses channels, in any order; of channels stored in planes only those chosen are
-    read. ``axes`` CYX takes the pages of any stack as channels. ``workers`` threads decode.
+    chooses from the images of the file, ``z`` and ``t`` a plane of a stack; ``page`` instead takes one page by its
+    number. ``channels`` chooses channels, in any order; of channels stored in planes only the chosen ones are read.
+    ``axes`` CYX reads the pages of any stack as channels. ``workers`` threads decode.
 
     A chunk that cannot be decoded is an error or, with ``on_corrupt`` "fill", all its samples are ``corrupt_value``
-    (default 0) and ``damaged`` tells of it. A truncated file, and a disk that fails, are errors all the same.
+    (default 0) and ``damaged`` reports it. A truncated file, and a failing disk, are always errors.
 
-    Memory beside the kept chunks: for each worker the stored bytes of a chunk and what its codec needs.
+    Memory besides the kept chunks: for each worker the stored bytes of a chunk and what its codec needs.
 
-    Raises SourceError for a file that is damaged, truncated or of a kind that is not read, OptionError for a
-    level, series, plane, page or axes that are not there and for a ``corrupt_value`` that samples cannot have,
-    ChannelError for ``channels`` that are not there.
+    Raises SourceError for a file that is damaged, truncated or of an unsupported kind, OptionError for a level, series,
+    plane, page or axes that do not exist and for a ``corrupt_value`` that samples cannot have, ChannelError for
+    ``channels`` that do not exist.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class TiffSource(ChunkedSource):
         self._reader = self._make_reader(self._layout, self._chosen)
 
     def open_masks(self) -> tuple[ValidMask, ...]:
-        """The file's mask of valid pixels, and its alpha channel once that is left out."""
+        """Return the file's mask of valid pixels, and its alpha channel once that is left out."""
         masks: list[ValidMask] = []
         if self.metadata.mask_page is not None:
             masks.append(TiffSource(self.stored_path, page=self.metadata.mask_page, workers=1))
@@ -115,7 +115,7 @@ class TiffSource(ChunkedSource):
         return tuple(masks)
 
     def _make_reader(self, layout: TiffLayout, chosen: tuple[int, ...]) -> ChunkReader:
-        """A reader of the planes that hold the channels chosen."""
+        """Return a reader of the planes with the chosen channels."""
         planes = []
         copies = []
         for number, plane in enumerate(layout.planes):

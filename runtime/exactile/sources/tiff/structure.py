@@ -1,4 +1,4 @@
-"""From the pages of a TIFF file to a checked layout of chunks. The only importer of tifffile here."""
+"""Turn the pages of a TIFF file into a checked layout of chunks. The only importer of tifffile here."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ _JPEG_FAMILY = {6, 7, 34892, 33007}  # those whose decoder takes tables from the
 def read_layout(file: PositionalFile, choice: ImageChoice) -> TiffLayout:
     """Read the structure of a TIFF file; no pixel is read.
 
-    Raises SourceError when it is damaged, truncated or of a kind that is not read, OptionError when ``choice``
-    asks for an image that is not in the file.
+    Raises SourceError if it is damaged, truncated or of an unsupported kind, OptionError if ``choice`` is an image that
+    is not in the file.
     """
     with structure_errors(file.name), tifffile.TiffFile(file.stream, name=file.name) as tiff:
         chosen = choose_pages(tiff, choice, file.name)
@@ -78,7 +78,7 @@ def _lay_out(chosen: ChosenPages, name: str) -> TiffLayout:
 
 
 def _is_raw(keyframe: Any, native: np.dtype[Any]) -> bool:
-    """Whether the chunks are rows of plain samples."""
+    """Return whether the chunks are rows of plain samples."""
     return bool(
         keyframe.compression == 1
         and keyframe.photometric != PALETTE
@@ -99,7 +99,7 @@ def _chunk_shape(keyframe: Any, name: str) -> tuple[int, int]:
 
 
 def _contiguous_planes(chosen: ChosenPages) -> list[ChunkPlane] | None:
-    """One chunk a plane, when all rows of a plane follow each other in the file; None when they do not."""
+    """Return one chunk a plane, if all rows of a plane follow each other in the file; None if they do not."""
     keyframe = chosen.keyframe
     offsets = list(chosen.plane_offsets)
     for page in () if offsets else chosen.pages:
@@ -121,11 +121,11 @@ def _contiguous_planes(chosen: ChosenPages) -> list[ChunkPlane] | None:
 
 
 def _follow_each_other(page: Any, page_bytes: int) -> bool:
-    """Checked for every page: pages after the first take tifffile's word from the first."""
+    """Return whether pages follow each other, checked for every page: tifffile assumes it from the first."""
     offsets = np.asarray(page.dataoffsets, np.int64)
     if len(offsets) == 0 or offsets[0] <= 0:
         return False
-    if len(offsets) == 1:  # one strip: its byte count is often wrong, and tifffile does not look at it either
+    if len(offsets) == 1:  # one strip: its byte count is often wrong, and tifffile ignores it, too
         return True
     sizes = np.asarray(page.databytecounts, np.int64)
     return (
@@ -134,7 +134,7 @@ def _follow_each_other(page: Any, page_bytes: int) -> bool:
 
 
 def _chunked_planes(page: Any, page_number: int, grid: ChunkGrid, name: str) -> list[ChunkPlane]:
-    """The planes of one page, from its table of chunks."""
+    """Return the planes of one page, from its table of chunks."""
     separate = page.keyframe.shaped[0]
     chunks = grid.rows * grid.columns
     needed = separate * chunks
@@ -163,7 +163,7 @@ def _chunked_planes(page: Any, page_number: int, grid: ChunkGrid, name: str) -> 
 
 
 def _whole_numbers(values: Any, name: str) -> NDArray[np.int64]:
-    """Offsets or sizes, (n,) int64. A damaged tag makes them fractions, or more than 64 bits hold."""
+    """Return offsets or sizes, (n,) int64. A damaged tag makes them fractions, or more than 64 bits."""
     found = np.asarray(values)
     if found.dtype.kind not in "iu" or found.max(initial=0) > np.iinfo(np.int64).max:
         raise SourceError(f"{name}: has a damaged structure: the table of chunks holds impossible offsets or sizes")
@@ -171,9 +171,9 @@ def _whole_numbers(values: Any, name: str) -> NDArray[np.int64]:
 
 
 def _decoder(page: Any) -> Decode:
-    """The page's decoder, made here because only its use, not its making, may happen in several threads.
+    """Return the page's decoder, created here because only its use is thread-safe, not its creation.
 
-    Raises what tifffile raises for compressions, predictors and bit depths that it does not decode.
+    Raises what tifffile raises for unsupported compressions, predictors and bit depths.
     """
     keyframe = page.keyframe
     keyframe.decode(None, 0)
@@ -182,7 +182,7 @@ def _decoder(page: Any) -> Decode:
     tables: dict[str, Any] = {}
     if keyframe.compression in _JPEG_FAMILY:
         tables = {"jpegtables": page.jpegtables, "jpegheader": keyframe.jpegheader}
-    # Hamamatsu files cut one JPEG stream into chunks, which have no beginning and no end of their own.
+    # Hamamatsu files cut one JPEG stream into chunks, which have no beginning and end of their own.
     complete_jpeg = keyframe.compression == _JPEG and keyframe.jpegheader is None
 
     def decode_chunk(data: bytes, index: int) -> NDArray[Any]:
@@ -215,10 +215,10 @@ def _never_decoded(data: bytes, index: int) -> NDArray[Any]:
 
 
 def _holds_whole_chunks(plane: ChunkPlane, grid: ChunkGrid, pixel_bytes: int) -> bool:
-    """Whether every chunk that is there is whole, or ends exactly with the image's last row, at full chunk width.
+    """Return whether every existing chunk is whole, or ends exactly with the image's last row, at full chunk width.
 
-    Some writers cut the tiles at the right and lower edge; tifffile's decoder tells those apart, and knows what any
-    other size means: most often that the samples are not plain, whatever the header says.
+    Some writers cut the tiles at the right and lower edge; tifffile's decoder recognises those. Any other size usually
+    means that the samples are not plain, whatever the header says.
     """
     rows = np.minimum(grid.chunk_rows, grid.height - np.arange(grid.rows) * grid.chunk_rows)
     needed = np.repeat(rows * grid.chunk_columns * pixel_bytes, grid.columns)

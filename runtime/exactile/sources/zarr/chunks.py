@@ -25,9 +25,9 @@ from exactile.sources.zarr.stored import StoredChunks, stored_chunks
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ZarrChunks:
-    """One plane of pixels of ``array``, at ``positions`` along the axes that are neither Y, X nor C.
+    """One plane of pixels of ``array``, at ``positions`` along the axes other than Y, X and C.
 
-    A plane of the form is a chunk along C: ``channel_chunks`` are those that hold wanted channels.
+    A plane of the form is a chunk along C: ``channel_chunks`` are those with wanted channels.
     """
 
     name: str
@@ -53,7 +53,7 @@ class ZarrChunks:
         pool: DecodePool,
         store: str | os.PathLike[str] | None,
     ) -> ZarrChunks:
-        """``store`` is the folder or address that the array was opened at, if it was.
+        """Return the chunks; ``store`` is the folder or address at which the array was opened, if any.
 
         Raises SourceError for chunks too large to be decoded as a whole.
         """
@@ -91,11 +91,11 @@ class ZarrChunks:
 
     @property
     def chunks_stored(self) -> int:
-        """Chunks of the grid: which of them are there only a listing of the store would tell."""
+        """Number of chunks in the grid: only a listing of the store would tell which of them exist."""
         return self.form.grid.rows * self.form.grid.columns * len(self.channel_chunks)
 
     def decode(self, key: ChunkKey) -> NDArray[Any]:
-        """The chunk's pixels; where it is missing, the array's fill value."""
+        """Return the chunk's pixels; if it is missing, the array's fill value."""
         chunk = None if self.stored is None else self._decode_stored(self.stored, key)
         if chunk is not None:
             return chunk
@@ -108,7 +108,7 @@ class ZarrChunks:
         return self._with_all_samples(pixels)
 
     def _decode_stored(self, stored: StoredChunks, key: ChunkKey) -> NDArray[Any]:
-        """As ``decode``, of a chunk in a file of its own; with what lies beyond the array's edges."""
+        """Return the pixels of a chunk in a file, including those beyond the array's edges."""
         places = {"Y": key[1], "X": key[2], "C": self.channel_chunks[key[0]]}
         sizes = list(zip(self.axes, self.positions, stored.shape, strict=True))
         chunk = stored.read(tuple(places.get(axis, position // size) for axis, position, size in sizes))
@@ -121,13 +121,13 @@ class ZarrChunks:
         return self._as_image(pixels)
 
     def _as_image(self, pixels: NDArray[Any]) -> NDArray[Any]:
-        """Axes in the order Y, X, C."""
+        """Return the array with axes in the order Y, X, C."""
         kept = [axis for axis in self.axes if axis in "YXC"]
         pixels = pixels.transpose([kept.index(axis) for axis in "YXC" if axis in kept])
         return pixels if "C" in kept else pixels[..., None]
 
     def _check_there(self) -> None:
-        """A disk that went away looks like chunks that were never written. Raises DamagedDataError."""
+        """Check that the array still exists: an unmounted disk looks like unwritten chunks. Raises DamagedDataError."""
         if self.marker is not None and not self.marker.is_file():
             raise DamagedDataError(f"{self.marker} is there no more")
 
@@ -144,12 +144,12 @@ class ZarrChunks:
         return SourceError(f"{self.name}: chunk {self._stored_key(key)} ({where}) cannot be read: {reason}")
 
     def _with_all_samples(self, pixels: NDArray[Any]) -> NDArray[Any]:
-        """The last chunk along C may hold fewer channels than the others."""
+        """Pad the last chunk along C, which may hold fewer channels than the others."""
         missing = self.form.samples - pixels.shape[2]
         return np.pad(pixels, ((0, 0), (0, 0), (0, missing))) if missing else pixels
 
     def _stored_key(self, key: ChunkKey) -> str:
-        """What the store calls a chunk, or the shard that it lies in."""
+        """Return the store's name of a chunk, or of its shard."""
         box = self.form.grid.chunk_box(key[1], key[2])
         starts = {"Y": box.y.start, "X": box.x.start, "C": self.channel_chunks[key[0]] * self.form.samples}
         places = [starts.get(axis, place) for axis, place in zip(self.axes, self.positions, strict=True)]
@@ -165,6 +165,6 @@ def _ends(span: Any) -> tuple[int, int]:
 
 
 def _copy_of(first: int, samples: int, channels: tuple[int, ...]) -> ChannelCopy:
-    """Takes the wanted ones of channels ``first`` to ``first + samples``."""
+    """Return a copy of the wanted ones of channels ``first`` to ``first + samples``."""
     pairs = [(c - first, target) for target, c in enumerate(channels) if first <= c < first + samples]
     return ChannelCopy(tuple(sample for sample, _ in pairs), tuple(target for _, target in pairs))

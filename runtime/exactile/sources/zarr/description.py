@@ -1,4 +1,4 @@
-"""What a Zarr array or an OME-Zarr hierarchy holds: by its metadata alone."""
+"""Describe a Zarr array or an OME-Zarr hierarchy by its metadata alone."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ _LABELS = "labels"
 
 
 def describe_zarr(image: str | os.PathLike[str], axes: str | None = None) -> Listing:
-    """``axes`` are those given for a plain array. Raises SourceError for what holds no image, or damaged metadata."""
+    """Describe it; ``axes`` are those given for a plain array. Raises SourceError if there is no image, or damaged
+    metadata.
+    """
     import zarr
 
     name, node = shown_name(image), open_node(image)
@@ -60,7 +62,7 @@ Found = tuple[tuple[SeriesDescription, ...], int, str, tuple[str, ...]]
 def _array(array: Any, name: str, given: str | None) -> Found:
     try:
         axes = plain_axes(array, ImageChoice(axes=given), name)
-    except SourceError:  # whoever reads the array says what is wrong with it
+    except SourceError:  # the reader of the array reports what is wrong with it
         axes = "?" * array.ndim
     level = _level(0, array, axes, (), None)
     return (_series(0, None, axes, (level,), array, ()),), 1, "", ()
@@ -150,7 +152,7 @@ def _level(number: int, array: Any, axes: str, full: tuple[int, ...], size: Pixe
 
 
 def _compressions(array: Any) -> Iterator[str]:
-    """Names of the codecs that make chunks smaller, those within shards too; and that there are shards."""
+    """Yield the names of compressing codecs, also within shards; and whether there are shards."""
     metadata = array.metadata.to_dict()
     if metadata["zarr_format"] == 2:
         compressor = metadata.get("compressor")
@@ -171,7 +173,7 @@ def _codec_names(codec: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _label_notes(image: Any) -> Iterator[str]:
-    """Label images that lie within the first image."""
+    """Yield notes on label images within the first image."""
     if _LABELS not in member_names(image):
         return
     group = open_member(image, _LABELS, _LABELS)

@@ -1,4 +1,4 @@
-"""Which array of a Zarr hierarchy is the image that was asked for, and what its axes mean."""
+"""Find the array of a Zarr hierarchy that is the requested image, and the meaning of its axes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LETTERS = {"time": "T", "channel": "C"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ZarrImage:
-    """An array, a letter for each of its axes (? where it is not known), and the documents that describe it."""
+    """An array, a letter for each of its axes (? if unknown), and the documents that describe it."""
 
     array: Any
     axes: str
@@ -34,8 +34,8 @@ class ZarrImage:
 def choose_image(node: Any, choice: ImageChoice, name: str) -> ZarrImage:
     """Find the array for ``choice`` in a ``zarr.Array`` or ``zarr.Group``.
 
-    Raises SourceError for a group that holds no image and for damaged metadata, OptionError for a number beyond
-    what is there.
+    Raises SourceError for a group without an image and for damaged metadata, OptionError for a number that does not
+    exist.
     """
     check_axes(choice.axes)
     try:
@@ -52,7 +52,7 @@ def _plain_image(array: Any, choice: ImageChoice, name: str) -> ZarrImage:
 
 
 def plain_axes(array: Any, choice: ImageChoice, name: str) -> str:
-    """The axes as told, as the array calls its dimensions, or YX and YXC by their number."""
+    """Return the axes as given, as the array names its dimensions, or YX and YXC by their number."""
     named = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
     if choice.axes is None and named and any(named):
         axes = "".join(_letter(dimension) for dimension in named)
@@ -91,7 +91,7 @@ def _group_image(group: Any, choice: ImageChoice, name: str) -> ZarrImage:
 
 
 def _numbered_series(group: Any, choice: ImageChoice, name: str) -> tuple[Any, Mapping[str, Any]]:
-    """The image of a hierarchy that bioformats2raw wrote: groups 0, 1, ..., one for each series."""
+    """Return the image of a hierarchy written by bioformats2raw: groups 0, 1, ..., one for each series."""
     names = series_names(group)
     if names:
         check_number(choice.series, len(names), "series", name)
@@ -101,7 +101,7 @@ def _numbered_series(group: Any, choice: ImageChoice, name: str) -> tuple[Any, M
 
 
 def series_names(group: Any) -> list[str]:
-    """Names of the images of a hierarchy that bioformats2raw wrote; none where the store cannot tell."""
+    """Return the names of the images of a hierarchy written by bioformats2raw; none if the store cannot list them."""
     return sorted((key for key in member_names(group) if key.isdigit()), key=int)
 
 
@@ -112,10 +112,10 @@ def no_image(group: Any, ome: Mapping[str, Any], name: str) -> SourceError:
 
 
 def ome_axes(multiscale: Mapping[str, Any], choice: ImageChoice, name: str) -> str:
-    # Versions 0.1 and 0.2 had these axes alone, 0.3 only names.
+    # Versions 0.1 and 0.2 had only these axes, 0.3 only names.
     axes = "".join(_letter(axis) for axis in multiscale.get("axes", "tczyx"))
     if choice.axes is not None and choice.axes != axes:
-        raise OptionError(f"{name}: axes {choice.axes} were asked for, but its metadata says {axes}; leave them out")
+        raise OptionError(f"{name}: axes {choice.axes} were requested, but its metadata says {axes}; leave them out")
     return axes
 
 
@@ -126,7 +126,7 @@ def _letter(axis: Mapping[str, Any] | str | None) -> str:
 
 
 def level_pixel_size(multiscale: Mapping[str, Any], dataset: Mapping[str, Any]) -> PixelSize | None:
-    """From the scales of the level and of the whole pyramid; None where an axis has no unit."""
+    """Return the scales of the level and of the whole pyramid; None if an axis has no unit."""
     sides = {}
     for index, axis in enumerate(multiscale.get("axes", ())):
         if not isinstance(axis, Mapping):
@@ -142,7 +142,7 @@ def _scale(transformations: Sequence[Mapping[str, Any]], axis: int) -> float:
     factor = 1.0
     for transformation in transformations:
         if transformation["type"] == "scale":
-            # A scale may be stored in an array of its own; then it is not known here.
+            # A scale may be stored in a separate array; then it is not known here.
             factor *= float(transformation["scale"][axis]) if "scale" in transformation else float("nan")
     return factor
 

@@ -31,13 +31,13 @@ MOST_CHANNELS = 1 << 16
 class ZarrSource(ChunkedSource):
     """One plane of a Zarr array (version 2 or 3): samples of ``sample_types``, exactly as ``zarr`` reads them.
 
-    ``image`` is a folder or an address that fsspec knows (``http://``, ``s3://``, ...). OME-Zarr images (0.1 to 0.5)
-    have named axes and levels: ``level`` chooses one by number, ``mpp`` by microns per pixel, ``series`` the image of
-    several, ``z`` and ``t`` the plane. ``axes`` are those of a plain array. Where a chunk is missing, the array has its
-    fill value. ``workers`` threads decode; a chunk that holds more planes is decoded for the one that is wanted.
+    ``image`` is a folder or an address that fsspec supports (``http://``, ``s3://``, ...). OME-Zarr images (0.1 to 0.5)
+    have named axes and levels: ``level`` chooses one by number, ``mpp`` by microns per pixel, ``series`` the image,
+    ``z`` and ``t`` the plane. ``axes`` are those of a plain array. Missing chunks have the array's fill value.
+    ``workers`` threads decode; a chunk that holds more planes is decoded for the wanted one.
 
-    Raises SourceError for what is damaged, out of reach or of a kind that is not read, OptionError for a level,
-    series, plane or axes that are not there, ChannelError for ``channels`` that are not there.
+    Raises SourceError for what is damaged, unreachable or unsupported, OptionError for a level, series, plane or axes
+    that do not exist, ChannelError for ``channels`` that do not exist.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class ZarrSource(ChunkedSource):
     def of_node(
         cls, node: Any, choice: ImageChoice, *, channels: Sequence[int] | None = None, workers: int | None = None
     ) -> Self:
-        """As the constructor, for a ``zarr.Array`` or ``zarr.Group`` that is open already, wherever it is stored."""
+        """Create a source for an open ``zarr.Array`` or ``zarr.Group``, wherever it is stored."""
         source = cls.__new__(cls)
         source.stored_path = _folder_of(node)
         source._store = None  # noqa: SLF001 - its own
@@ -99,7 +99,7 @@ class ZarrSource(ChunkedSource):
             raise SourceError(f"{self._name}: read after close")
 
     def identity(self) -> Identity:
-        """Of the metadata alone: chunks that were written over are not noticed."""
+        """Return the identity of the metadata only: overwritten chunks are not noticed."""
         identity = image_identity("zarr", self, self._choice, self._chosen)
         return identity | {"metadata_sha256": document_hash(self._found.documents)}
 
@@ -109,13 +109,13 @@ class ZarrSource(ChunkedSource):
 
 
 def _folder_of(node: Any) -> Path:
-    """Where ``node`` lies on this machine; a path that is not there where it does not."""
+    """Return the path of ``node`` on this machine; a path that does not exist if it is elsewhere."""
     root = getattr(node.store, "root", None)
     return Path(root) / node.path if isinstance(root, str | Path) else Path(str(node.store_path))
 
 
 def _checked_sizes(found: ZarrImage, name: str) -> dict[str, int]:
-    """The length of every axis. Raises SourceError unless it is an image with pixels."""
+    """Return the length of every axis. Raises SourceError unless it is an image with pixels."""
     shape = found.array.shape
     if any(found.axes.count(axis) != 1 for axis in "YX") or found.axes.count("C") > 1:
         raise SourceError(f"{name}: its axes are {found.axes}, but an image has one Y, one X and at most one C")

@@ -10,27 +10,27 @@ from exactile.errors import SourceError
 from exactile.sources.address import as_address, shown_name
 
 MARKERS = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
-"""A folder that holds one of these is Zarr."""
+"""A folder with one of these is Zarr."""
 
 _INSTALL = "pip install 'exactile[zarr]'"
 
 
 def is_zarr(image: str | os.PathLike[str]) -> bool:
-    """Whether ``image`` is a folder with Zarr in it, or an address, at which nothing else is read."""
+    """Return whether ``image`` is a folder with Zarr in it, or an address, at which nothing else is read."""
     return as_address(image) is not None or marker_of(image) is not None
 
 
 def marker_of(image: str | os.PathLike[str], path: str = "") -> Path | None:
-    """The file that makes the folder ``path`` of ``image`` Zarr; None when there is none, or at an address."""
+    """Return the file that makes the folder ``path`` of ``image`` Zarr; None if there is none, or at an address."""
     if as_address(image) is not None:
         return None
     return next((file for file in (Path(image) / path / marker for marker in MARKERS) if file.is_file()), None)
 
 
 def open_node(image: str | os.PathLike[str]) -> Any:
-    """The ``zarr.Array`` or ``zarr.Group`` at ``image``, for reading.
+    """Return the ``zarr.Array`` or ``zarr.Group`` at ``image``, for reading.
 
-    Raises SourceError when there is none, it cannot be reached, or the packages for that are not installed.
+    Raises SourceError if there is none, it cannot be reached, or the required packages are not installed.
     """
     name = shown_name(image)
     try:
@@ -47,7 +47,7 @@ def open_node(image: str | os.PathLike[str]) -> Any:
 
 
 def open_member(group: Any, path: str, name: str) -> Any:
-    """The array or group at ``path`` in ``group``. Raises SourceError when it is not there."""
+    """Return the array or group at ``path`` in ``group``. Raises SourceError if it does not exist."""
     try:
         return group[path]
     except Exception as error:  # as above
@@ -57,7 +57,7 @@ def open_member(group: Any, path: str, name: str) -> Any:
 
 
 def member_names(group: Any) -> list[str]:
-    """Names of what ``group`` holds, sorted; none where the store cannot tell, as most web servers cannot."""
+    """Return names of the members of ``group``, sorted; none if the store cannot list them, like most web servers."""
     try:
         return sorted(group.keys())
     except Exception:  # noqa: BLE001 - as above
@@ -65,5 +65,5 @@ def member_names(group: Any) -> list[str]:
 
 
 def is_array(node: Any) -> bool:
-    """Whether a node is an array rather than a group."""
+    """Return whether a node is an array rather than a group."""
     return hasattr(node, "chunks")

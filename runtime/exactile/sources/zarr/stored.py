@@ -1,8 +1,8 @@
-"""The chunks of a Zarr array that lie in a folder, each in a file of its own, decoded by whichever thread asks.
+"""The chunks of a Zarr array in a folder, one file each, decoded by whichever thread asks.
 
-The zarr package reads through one event loop, for which all other cores wait. What it does with arrays of the usual
-kinds is little, and is done here: samples in one order, compressed with Zstandard, Blosc, gzip or not at all. All other
-arrays (shards, filters, checksums, transposed samples, other stores) remain the package's.
+The zarr package reads through one event loop, for which all other cores wait. For arrays of the usual kinds its work is
+simple, and is done here: samples in one order, compressed with Zstandard, Blosc, gzip or not at all. All other arrays
+(shards, filters, checksums, transposed samples, other stores) are left to the package.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 _READ_AT_ONCE = 1 << 30
 _COMPRESSORS = frozenset(("zstd", "blosc", "gzip"))
-"""Of formats 2 and 3, by the same names in numcodecs."""
+"""Compressors of formats 2 and 3, by the same names in numcodecs."""
 
 Decompress = Callable[[bytes], Any]
 
@@ -38,7 +38,7 @@ class StoredChunks:
     fill: Any
 
     def read(self, place: tuple[int, ...]) -> NDArray[Any] | None:
-        """The whole chunk, read-only, also what of it lies beyond the array's edges; None where there is no file.
+        """Return the whole chunk, read-only, including what lies beyond the array's edges; None if there is no file.
 
         Raises OSError, and whatever codecs raise.
         """
@@ -50,12 +50,12 @@ class StoredChunks:
         return np.frombuffer(data, self.dtype).reshape(self.shape, order=self.order)
 
     def missing(self) -> NDArray[Any]:
-        """What a chunk without a file holds: a view of one sample."""
+        """Return the content of a chunk without a file: a view of one sample."""
         return np.broadcast_to(np.array(self.fill, self.dtype), self.shape)
 
 
 def stored_chunks(array: Any) -> StoredChunks | None:
-    """Those of a ``zarr.Array``; None where the zarr package has to read them."""
+    """Return the chunks of a ``zarr.Array``; None if the zarr package has to read them."""
     from zarr.storage import LocalStore
 
     metadata = array.metadata.to_dict()
@@ -78,7 +78,7 @@ Codecs = tuple[Literal["C", "F"], tuple[Decompress, ...]]
 
 
 def _codecs_3(metadata: Mapping[str, Any], dtype: np.dtype[Any]) -> Codecs | None:
-    """Of format 3: samples as they are, lowest byte first, and compressors around them."""
+    """Return the codecs of format 3: samples as they are, lowest byte first, and compressors around them."""
     samples, *compressors = metadata["codecs"]
     first_byte = samples.get("configuration", {}).get("endian", "little")
     plain = samples["name"] == "bytes" and (dtype.itemsize == 1 or (first_byte == "little" and dtype.str[0] == "<"))
@@ -90,7 +90,7 @@ def _codecs_3(metadata: Mapping[str, Any], dtype: np.dtype[Any]) -> Codecs | Non
 
 
 def _codecs_2(metadata: Mapping[str, Any]) -> Codecs | None:
-    """Of format 2, whose data type says the order of bytes, as the array's does."""
+    """Return the codecs of format 2, whose data type states the byte order, as the array's does."""
     compressor = metadata.get("compressor")
     if metadata.get("filters") or metadata["order"] not in {"C", "F"}:
         return None
@@ -101,7 +101,7 @@ def _codecs_2(metadata: Mapping[str, Any]) -> Codecs | None:
 
 
 def _decompressor(name: str) -> Decompress:
-    """Chunks say themselves how they were compressed, so nothing of a codec's configuration is needed."""
+    """Return a decompressor; chunks state how they were compressed, so no configuration of the codec is needed."""
     from numcodecs.registry import get_codec
 
     decode: Decompress = get_codec({"id": name}).decode
@@ -109,7 +109,7 @@ def _decompressor(name: str) -> Decompress:
 
 
 def _content(path: str) -> bytes | None:
-    """All of a file; None where there is none."""
+    """Return the content of a file; None if there is none."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
