@@ -184,7 +184,7 @@ def test_unfolding_for_attention_between_patches_is_no_cause():
 
 
 def test_attention_in_windows_is_not_taken_for_attention_between_all_positions():
-    """Behind a roll, which is the obstacle."""
+    """Behind a roll that nothing undoes, which is the obstacle."""
     nodes = [
         node("Slice", "a half end axis", "below"),
         node("Slice", "a zero half axis", "above"),
@@ -205,8 +205,8 @@ def test_attention_in_windows_is_not_taken_for_attention_between_all_positions()
         node("Reshape", "ut full", "out"),
     ]
     found = obstacles_of(*nodes, constants={**FLAT, **ATTEND_WEIGHTS, "axis": ints(2), "end": ints(2**31 - 1)})
-    assert {one.op for one in found} == {"Slice"}
-    assert all("cyclic shift" in one.reason for one in found)
+    assert len(found) == 1
+    assert "cyclically shifted" in found[0].reason
 
 
 def test_an_array_that_the_export_took_for_a_constant_is_named_instead_of_the_sum_that_it_enters():
