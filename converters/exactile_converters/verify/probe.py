@@ -66,11 +66,12 @@ class Subjects:
 
     def within(self, model: DeployedModel, allowed_bytes: int, ran: Callable[[int], None]) -> Subjects:
         """The same, within ``allowed_bytes`` of resident memory of the process; see ``Bounded``."""
-        real, opened, integers = (
-            Bounded(one, model, allowed_bytes, ran) if isinstance(one, Subject) else one
-            for one in (self.real, self.opened, self.integers)
-        )
-        return Subjects(real=real, opened=opened, integers=integers)
+
+        def bounded(one: Runs) -> Runs:
+            return Bounded(one, model, allowed_bytes, ran) if isinstance(one, Subject) else one
+
+        integers = bounded(self.integers) if self.integers is not None else None
+        return Subjects(real=bounded(self.real), opened=bounded(self.opened), integers=integers)
 
 
 def _copy(network: Network, scores: str, feature: FeatureMap, change: Callable[[Network], None]) -> Subject:
