@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from exactile.errors import BudgetError
 from exactile.geometry import AxisGeometry, Box, Geometry, Span, round_down, round_up
 from exactile.plan.budget import format_bytes
+from exactile.plan.tiles import AxisDomain
 from exactile.sources.alpha import leave_out_alpha
 from exactile.sources.protocol import ReadPlan, Source
 from exactile_converters.verify.room import Room
@@ -33,6 +34,9 @@ class Pixels:
         return self.array.shape[0], self.array.shape[1]
 
 
+PIECES = 3
+"""Tiles each way: the one in the middle has a halo on either side."""
+
 LEAST_ADVANCE_PX = 8
 LEAST_STRIDES = 2
 """From the start of one of the smallest tiles to that of the next."""
@@ -47,20 +51,21 @@ def suitable_tiles(geometry: Geometry) -> list[tuple[int, int]]:
 
 
 def _sides(axis: AxisGeometry) -> list[int]:
-    before, after = round_up(max(0, axis.margin_before), axis.stride), max(0, axis.margin_after)
-    least = max(_smallest(one) for one in (axis, *(axis.others or ())) if not one.one_pass)
+    before, after = _around(axis)
     advance, found = round_up(max(32, (before + after) // 2), axis.stride), []
     last = round_up(max(LEAST_ADVANCE_PX, LEAST_STRIDES * axis.stride), axis.stride)
     while True:
-        found.append(axis.accepted_size(max(least, before + advance + after)))
+        found.append(axis.accepted_size(before + advance + after))
         if advance <= last:
             return found
         advance = max(last, round_up(advance // 2, axis.stride))
 
 
-def _smallest(axis: AxisGeometry) -> int:
-    """The smallest tile of images of its remainder."""
-    return round_up(axis.margin_before, axis.stride) + axis.stride + axis.margin_after
+def _around(axis: AxisGeometry) -> tuple[int, int]:
+    """What a tile of an image of any size holds before and after what it answers for."""
+    axes = [axis, *(other for other in axis.others or () if not other.one_pass)]
+    before = max(round_up(max(0, one.margin_before), one.stride) for one in axes)
+    return before, max(0, *(one.margin_after for one in axes))
 
 
 def noise_pixels(
@@ -79,9 +84,20 @@ def noise_size(geometry: Geometry, tile: tuple[int, int]) -> tuple[int, int]:
 
 
 def _three_tiles(axis: AxisGeometry, tile: int) -> int:
-    halo = round_up(max(0, axis.margin_before), axis.stride) + max(0, axis.margin_after)
-    advance = max(axis.stride, round_down(tile - halo, axis.stride))
-    return tile + 2 * advance - axis.stride // 2 - 1
+    """A size that tiles of about ``tile`` pixels cut in three or more."""
+    advance = max(axis.stride, round_down(tile - sum(_around(axis)), axis.stride))
+    size = tile + 2 * advance - axis.stride // 2 - 1
+    while _pieces(axis, size, tile) < PIECES:  # another size may have smaller halos
+        size += 1
+    return size
+
+
+def _pieces(axis: AxisGeometry, size: int, tile: int) -> int:
+    """How many tiles cut ``size``."""
+    axis = axis.without_others if axis.of_size(size).one_pass else axis
+    domain = AxisDomain.of(axis, size, "model")
+    side = domain.tile_for(tile, axis)
+    return 1 if side >= domain.size else -(-(domain.size - side) // max(1, domain.advance(side))) + 1
 
 
 def chosen_pixels(
