@@ -66,18 +66,9 @@ class Subjects:
 
     def within(self, model: DeployedModel, allowed_bytes: int, ran: Callable[[int], None]) -> Subjects:
         """The same, within ``allowed_bytes`` of resident memory of the process; see ``Bounded``."""
-<<<<<<< HEAD
         integers = self.integers and Bounded(self.integers, model, allowed_bytes, ran)
         real, opened = (Bounded(one, model, allowed_bytes, ran) for one in (self.real, self.opened))
         return Subjects(real=real, opened=opened, integers=integers)
-=======
-
-        def bounded(one: Runs) -> Runs:
-            return Bounded(one, model, allowed_bytes, ran) if isinstance(one, Subject) else one
-
-        integers = bounded(self.integers) if self.integers is not None else None
-        return Subjects(real=bounded(self.real), opened=bounded(self.opened), integers=integers)
->>>>>>> D
 
 
 def _copy(network: Network, scores: str, feature: FeatureMap, change: Callable[[Network], None]) -> Subject:
