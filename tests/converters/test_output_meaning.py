@@ -176,7 +176,7 @@ def test_choices_that_make_no_sense_are_refused():
         (one, {"threshold": 1.5}, "between 0 and 1"),
         (one, {"output": "raw", "activation": "none"}, "leave --activation out"),
         (one, {"output": "probabilities", "threshold": 0.5}, "Leave it out"),
-        (beyond, {"output": "probabilities", "activation": "none"}, "no probability"),
+        (beyond, {"output": "probabilities", "activation": "none"}, "not a probability"),
     ):
         with pytest.raises(OptionError, match=message):
             model(proto, **options)
@@ -187,7 +187,7 @@ def test_values_outside_0_and_1_are_refused_as_probabilities_with_pixel_and_valu
     proto = network(("Abs", "s", "y", {}))
     want = truth(proto)[0]
     y, x = np.argwhere(want > 1.01)[0]
-    with pytest.raises(EngineError, match=rf"row {y}, column {x} is {str(want[y, x])[:5]}.*no probability"):
+    with pytest.raises(EngineError, match=rf"row {y}, column {x} is {str(want[y, x])[:5]}.*not a probability"):
         segmented(proto, output="probabilities", activation="none", map_dtype=map_dtype)
 
 

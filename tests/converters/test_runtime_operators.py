@@ -278,7 +278,7 @@ REFUSED = {
     "QLinearConcat of a constant map": (
         joined("qa", "w"),
         [weights("w", 1, 1, *SIZE, dtype=np.uint8)],
-        "cannot be joined",
+        "combines a map with a constant of shape",
     ),
 }
 

@@ -123,7 +123,7 @@ def test_pushed_rows(name):
             results += stream.close()
         found, expected = np.concatenate([piece for _, piece in results], axis=-2), one_pass(model, image)
         assert np.abs(found - expected).max() <= TOLERANCE * np.abs(expected).max()
-    with pytest.raises(PlanError, match="say it with height="):
+    with pytest.raises(PlanError, match="give it with height="):
         session(model).stream(width=121, dtype="uint8")
 
 

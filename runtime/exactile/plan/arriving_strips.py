@@ -42,10 +42,10 @@ def strips_for_stream(
         strips = model.strips_at(of_image)
         if strips is None:
             raise PlanError(
-                f"the plan of the rows depends on the height ({model.no_strips_at(of_image)}); say it with height="
+                f"the plan of the rows depends on the height ({model.no_strips_at(of_image)}); give it with height="
             )
         if first is not None and not _alike(first, strips):
-            raise PlanError("the plan of the rows depends on the height, modulo the stride; say it with height=")
+            raise PlanError("the plan of the rows depends on the height, modulo the stride; give it with height=")
         first = first or strips
         least = max(least, strips.least_last_rows)
     assert first is not None
