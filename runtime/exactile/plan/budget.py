@@ -18,7 +18,7 @@ from exactile.plan.border import Border
 from exactile.plan.lanes import in_lanes
 from exactile.plan.speed import TILE_OVERHEAD_PX, USUAL, Speed
 from exactile.plan.strips import StripPlan
-from exactile.plan.tiles import AxisDomain, TilePlan
+from exactile.plan.tiles import AxisDomain, TilePlan, tile_plans
 
 INPUT_SLOTS = 3
 """Tiles being read, waiting and being inferred, in one lane."""
@@ -171,15 +171,16 @@ def choose_tiles(
     row_px = KEPT_ROW_PX if model.reads or model.writes else 0
     y, x = AxisDomain.of(geometry.y, image[0], border), AxisDomain.of(geometry.x, image[1], border)
     rows, columns = axis_candidates(y), axis_candidates(x)
-    need = measure(TilePlan.of(geometry, image, border, (y.size, x.size)))
+    plan_of = tile_plans(geometry, image, border)
+    need = measure(plan_of((y.size, x.size)))
     fixed = need.process_bytes if need.activation_bytes else 0  # on a GPU, activations are not the host's
     rough = budget_bytes - contract.memory.weights_bytes - fixed
     speed_on_cpu = speed if need.activation_bytes > 0 else None
     for height, width in _cheapest_first(contract, rows, columns, rough // lanes, row_px, lanes, speed_on_cpu):
-        plan = in_lanes(TilePlan.of(geometry, image, border, (height, width)), lanes)
+        plan = in_lanes(plan_of((height, width)), lanes)
         if measure(plan).fits(budget_bytes):
             return plan
-    smallest = in_lanes(TilePlan.of(geometry, image, border, (y.smallest_tile, x.smallest_tile)), lanes)
+    smallest = in_lanes(plan_of((y.smallest_tile, x.smallest_tile)), lanes)
     if measure(smallest).fits(budget_bytes):
         return smallest
     small = [(plan, measure(plan)) for plan in _small_plans(smallest, rows, columns, contract.geometry)]

@@ -19,9 +19,10 @@ last row or column.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cache
 from math import ceil, floor
 
 from exactile.errors import PlanError
@@ -134,13 +135,22 @@ def _result_size(geometry: AxisGeometry, image_size: int, domain_size: int) -> i
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AxisTiles:
-    """Tiles along one axis. ``starts`` in domain pixels; ``zors`` in result pixels; ``crops`` in tile output pixels."""
+    """Tiles along one axis. ``starts`` in domain pixels; ``zors`` in result pixels; ``crops`` in tile output pixels.
+
+    ``tile_spans`` are the tiles in image pixels. They may begin before 0 and end beyond the image: that is the border's
+    part.
+    """
 
     domain: AxisDomain
     tile: int
     starts: tuple[int, ...]
     zors: tuple[Span, ...]
     crops: tuple[int, ...]
+    tile_spans: tuple[Span, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        moved = [start - self.domain.image_start for start in self.starts]
+        object.__setattr__(self, "tile_spans", tuple(Span(start, start + self.tile) for start in moved))
 
     @classmethod
     def of(cls, domain: AxisDomain, tile: int) -> AxisTiles:
@@ -170,11 +180,6 @@ class AxisTiles:
             zors=tuple(zor.shift(-domain.result_start) for zor in zors),
             crops=tuple(zor.start - geometry.output_position(start) for zor, start in zip(zors, starts, strict=True)),
         )
-
-    @property
-    def tile_spans(self) -> tuple[Span, ...]:
-        """Tiles in image pixels; they may begin before 0 and end beyond the image: that is the border's part."""
-        return tuple(Span(start, start + self.tile).shift(-self.domain.image_start) for start in self.starts)
 
     @property
     def tile_output(self) -> int:
@@ -227,9 +232,7 @@ class TilePlan:
 
         Tiles are larger by less than a stride if the image's own size requires it.
         """
-        y, x = AxisDomain.of(geometry.y, image[0], border), AxisDomain.of(geometry.x, image[1], border)
-        height, width = suiting_tile(geometry, image, border, tile)
-        return cls(y=AxisTiles.of(y, height), x=AxisTiles.of(x, width), border=border)
+        return tile_plans(geometry, image, border)(tile)
 
     @property
     def name(self) -> str:
@@ -286,6 +289,18 @@ class TilePlan:
                     Box(zor_y, zor_x),
                     Box(Span(crop_y, crop_y + zor_y.length), Span(crop_x, crop_x + zor_x.length)),
                 )
+
+
+def tile_plans(geometry: Geometry, image: tuple[int, int], border: Border) -> Callable[[tuple[int, int]], TilePlan]:
+    """Return ``TilePlan.of`` for one image: it divides each axis once for each length of a tile."""
+    y, x = AxisDomain.of(geometry.y, image[0], border), AxisDomain.of(geometry.x, image[1], border)
+    rows, columns = cache(lambda tile: AxisTiles.of(y, tile)), cache(lambda tile: AxisTiles.of(x, tile))
+
+    def plan(tile: tuple[int, int]) -> TilePlan:
+        height, width = y.tile_for(tile[0], geometry.y), x.tile_for(tile[1], geometry.x)
+        return TilePlan(y=rows(height), x=columns(width), border=border)
+
+    return plan
 
 
 def suiting_tile(geometry: Geometry, image: tuple[int, int], border: Border, tile: tuple[int, int]) -> tuple[int, int]:
