@@ -176,7 +176,7 @@ def test_choices_that_make_no_sense_are_refused():
         (one, {"threshold": 1.5}, "between 0 and 1"),
         (one, {"output": "raw", "activation": "none"}, "leave --activation out"),
         (one, {"output": "probabilities", "threshold": 0.5}, "Leave it out"),
-        (beyond, {"output": "probabilities", "activation": "none"}, "not a probability"),
+        (beyond, {"output": "probabilities", "activation": "none"}, "no probability"),
     ):
         with pytest.raises(OptionError, match=message):
             model(proto, **options)
