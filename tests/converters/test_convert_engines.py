@@ -56,7 +56,10 @@ def test_the_command_builds_beside_a_new_bundle_and_beside_one_that_is_there(tmp
     [
         (("BUNDLE",), "is a bundle already; --engine tensorrt or tensorrt-rtx builds engines for it"),
         (("BUNDLE", "--engine", "tensorrt-rtx", "-o", "other"), "engines are in the bundle's folder"),
-        (("BUNDLE", "--engine", "tensorrt-rtx", "--scale", "255", "--classes", "a,b"), "--classes, --scale would change"),
+        (
+            ("BUNDLE", "--engine", "tensorrt-rtx", "--scale", "255", "--classes", "a,b"),
+            "--classes, --scale would change",
+        ),
         (
             ("BUNDLE", "--engine", "tensorrt-rtx", "--precision", "fp16"),
             "the precision of engines is --engine-precision",

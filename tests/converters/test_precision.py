@@ -48,7 +48,11 @@ def run(bundle, image, plan, tile=None) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("precision", "calibration", "most_different"),
-    [("fp16", None, 0.002), ("int8", None, 0.002), ("int8", "entropy", 0.002)],
+    [
+        ("fp16", None, 0.002),
+        ("int8", None, 0.002),
+        pytest.param("int8", "entropy", 0.002, marks=pytest.mark.slow),
+    ],
 )
 def test_labels_hardly_change_and_the_contract_says_how_much(tmp_path, slide, precision, calibration, most_different):
     made = convert(

@@ -50,7 +50,7 @@ def test_both_ways_give_statistics_the_same_names(block):
     assert again.trace().geometry is None, "the network is not as it was"
 
 
-@pytest.mark.parametrize("block", ["instance_norm", "group_norm_operator"])
+@pytest.mark.parametrize("block", ["group_norm_operator", pytest.param("instance_norm", marks=pytest.mark.slow)])
 def test_a_bundle_with_frozen_statistics_gives_the_same(tmp_path, block):
     """An ordinary one: no passes, any border, no input for statistics; a note tells."""
     model, images, third = chain(block), [image_of(SIZE), image_of(OTHER_SIZE)], image_of((50, 45))
