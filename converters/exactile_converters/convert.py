@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exactile.bundle.contract_file import AccuracyPart, ClassPart, ContractFile, TrialPart
+from exactile.bundle.contract_file import ClassPart, ContractFile
 from exactile.contract import Activation, DeployedModel, OutputKind
-from exactile.errors import ModelError, OptionError
+from exactile.errors import OptionError
 from exactile.passes.fixed import FixedStatistics
 from exactile.session import Session
 from exactile.sinks.array import ArraySink
@@ -22,28 +22,20 @@ from exactile.sources.array import ArraySource
 from exactile.sources.protocol import Source
 from exactile_converters.agreement import Agreement
 from exactile_converters.bundle import BundleContent, conventional_metadata, write_bundle
-from exactile_converters.calibration import Chosen, Reference, Trial, choose
-from exactile_converters.calibration_crops import Crops, crops_of
 from exactile_converters.class_colors import hex_color, usual_color
 from exactile_converters.cuda_kernels.check import cuda_note
 from exactile_converters.declared.choice import normalization_for
-from exactile_converters.deploy import deploy, deploy_in_passes
 from exactile_converters.entries import Entry, load_entry, load_factory
-from exactile_converters.explicit_windows import write_windows
-from exactile_converters.from_onnx import Network
-from exactile_converters.geometry.trace import Traced
+from exactile_converters.fewer_bits import of_precision
 from exactile_converters.graphs.image_in import fitting_image_type
 from exactile_converters.graphs.io import MapDtype, Normalization
-from exactile_converters.inspection import untileable
-from exactile_converters.passes.deploy import obstacles_left, without_statistics
+from exactile_converters.made import by_probe, by_rules, is_proven
 from exactile_converters.passes.fixed import fixed_note, freeze
-from exactile_converters.precision import Precision, in_half_precision, refuse_integers
-from exactile_converters.proven import proven, refusal
+from exactile_converters.precision import Precision
+from exactile_converters.proven import refusal
 from exactile_converters.quantize import Calibration
-from exactile_converters.simplify_checked import simplify_checked
-from exactile_converters.tile_shape import padded_tile
 from exactile_converters.verify.claim_check import Progress, check_claim
-from exactile_converters.written import OwnOutput, check_written
+from exactile_converters.written import check_written
 
 __all__ = ["Converted", "Entry", "Normalization", "convert", "convert_entry", "load_entry", "load_factory"]
 
@@ -51,12 +43,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 SAMPLE_PX = 96
-ANY_SIZE = (
-    "A bundle is for images of any size. exactile run MODEL.onnx IMAGE runs this network in one pass over the whole "
-    "image, where that fits the memory; --trust-probe takes tiles of the halo that runs show, where they show one: not "
-    "proven."
-)
-
 NO_CODE = "-"
 _CODE = re.compile(r"([^:]{1,16}:[^:]{1,16}:.{1,64})?")
 
@@ -197,18 +183,18 @@ def convert_entry(
         "threshold": threshold,
         "activation": activation,
     }
-    if trust_probe and not _is_proven(network):
-        made = _by_probe(network, precision, tile, wish)
+    if trust_probe and not is_proven(network):
+        made = by_probe(network, precision, tile, wish)
     else:
         trial = partial(
-            _of_precision,
+            of_precision,
             precision=precision,
             images=calibration_images,
             normalization=normalization,
             calibration=calibration,
             progress=calibrating,
         )
-        made = _by_rules(network, precision, tile, wish, trial, progress if verify else None)
+        made = by_rules(network, precision, tile, wish, trial, progress if verify else None)
     model = made.model
     if classes is None and model.contract.result.labels:
         classes = [one.name for one in model.contract.result.labels]
@@ -242,151 +228,12 @@ def convert_entry(
     return Converted(path=Path(target), file=file, agreement=entry.agreement, untried=made.untried)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Made:
-    """A deployed model with its padded ``tile``; ``own`` gives the network's own output."""
-
-    model: DeployedModel
-    tile: tuple[int, int]
-    own: OwnOutput
-    accuracy: AccuracyPart | None = None
-    untried: str = ""
-
-
-def _is_proven(network: Network) -> bool:
-    """Whether rules prove that it runs exactly in tiles, be it after passes for statistics of the whole image."""
-    return network.trace().geometry is not None or not obstacles_left(network)
-
-
-def _by_probe(network: Network, precision: Precision, tile: tuple[int, int] | None, wish: Mapping[str, Any]) -> _Made:
-    """With the halo that runs show. Raises VerificationError, and OptionError where bits are fewer."""
-    from exactile_converters.probed.deploy import deploy_probed, result_axes, trusted
-
-    if precision != "fp32":
-        raise OptionError(f"{network.name}: what --trust-probe finds is found at fp32 alone; leave --precision out")
-    found = trusted(network)
-    own = OwnOutput.of(network, result_axes(network))
-    shape = padded_tile(found.steady.geometry, tile)
-    return _Made(model=deploy_probed(network, found=found, **wish), tile=shape, own=own)
-
-
-def _by_rules(
-    network: Network,
-    precision: Precision,
-    tile: tuple[int, int] | None,
-    wish: Mapping[str, Any],
-    of_precision: Callable[[Network], tuple[Network, AccuracyPart | None]],
-    progress: Progress | None,
-) -> _Made:
-    """With the geometry that its graph tells, checked by runs unless ``progress`` is None.
-
-    Raises NotTileableError, VerificationError.
-    """
-    traced, in_passes = _traced(network, precision)
-    assert traced.geometry is not None
-    shape = padded_tile(traced.geometry, tile)
-    if not in_passes:
-        write_windows(traced)
-        simplify_checked(network, traced)
-    full, declared = network, network.declared
-    network, accuracy = of_precision(network)
-    if network is not full and network.trace().geometry != traced.geometry:
-        raise ModelError(f"{network.name}: {precision} changed the geometry; please report this model")
-    network = replace(network, declared=declared)  # another form of it is fed the same
-    own = OwnOutput.of(network, traced.features[full.result.name or ""].labels)
-    checked = check_claim(network, progress=progress) if progress is not None else None
-    make = partial(deploy_in_passes, one_pass=True) if in_passes else deploy
-    model = proven(
-        lambda strips: make(network, strips=strips, **wish),
-        checked,
-        name=network.name,
-        strips=True,
-        skipped="--no-verify",
-    )
-    untried = checked.untried if checked is not None else ""
-    return _Made(model=model, tile=shape, own=own, accuracy=accuracy, untried=untried)
-
-
 def _usual_dtype(entry: Entry) -> str:
     """The type of samples to come, where nobody says it: what package, file or network take."""
     if entry.package is not None:
         return entry.package.image_dtype
     declared = entry.network.declared
     return (declared.image_dtype if declared is not None else None) or fitting_image_type(entry.network)
-
-
-def _traced(network: Network, precision: Precision) -> tuple[Traced, bool]:
-    """The trace; or, and True, that of the network without the statistics that it takes of the whole image.
-
-    Raises NotTileableError, and OptionError for statistics where bits are fewer.
-    """
-    traced = network.trace()
-    if traced.geometry is not None:
-        return traced, False
-    traced = without_statistics(network.copy())[0].trace()
-    if traced.geometry is None:
-        raise untileable(network, way_out=ANY_SIZE)
-    if precision != "fp32":
-        raise OptionError(
-            f"{network.name} takes statistics of the whole image, which are found at fp32 alone; leave --precision out"
-        )
-    return traced, True
-
-
-def _of_precision(
-    network: Network,
-    *,
-    precision: Precision,
-    images: Sequence[Source],
-    normalization: Normalization,
-    calibration: Calibration | None,
-    progress: Progress,
-) -> tuple[Network, AccuracyPart | None]:
-    """``network`` itself in FP32, else another one; and what fewer bits do to labels, where there are images."""
-    refuse_integers(network, precision)
-    if precision == "fp32":
-        return network, None
-    crops = crops_of(images, network, normalization) if images or precision == "int8" else None
-    if precision == "int8" and crops is not None:
-        chosen = choose(network, normalization, crops, calibration=calibration, progress=progress)
-        return chosen.network, _accuracy_of(chosen, crops)
-    half = in_half_precision(network)
-    if crops is None:
-        return half, None
-    found, _, _ = Reference(network, normalization, crops.held_out).compare(half)
-    if found is None:
-        return half, None
-    part = AccuracyPart(calibration=None, pixels=found.pixels, different_labels=found.different_labels, iou=found.iou)
-    return half, part
-
-
-def _accuracy_of(chosen: Chosen, crops: Crops) -> AccuracyPart:
-    best = chosen.trial
-    found = best.accuracy
-    return AccuracyPart(
-        calibration=best.method.calibration,
-        percentile=best.method.percentile,
-        float_layers=best.float_layers,
-        pixels=found.pixels if found is not None else 0,
-        different_labels=found.different_labels if found is not None else 0,
-        iou=found.iou if found is not None else (),
-        error=best.error if found is None else None,
-        time=best.time,
-        held_out=crops.apart,
-        tried=tuple(map(_trial_part, chosen.tried)),
-    )
-
-
-def _trial_part(trial: Trial) -> TrialPart:
-    return TrialPart(
-        calibration=trial.method.calibration,
-        percentile=trial.method.percentile,
-        float_layers=trial.float_layers,
-        share=trial.error if trial.accuracy is not None else None,
-        error=trial.error if trial.accuracy is None else None,
-        iou=trial.accuracy.iou if trial.accuracy is not None else (),
-        time=trial.time,
-    )
 
 
 def run_whole(model: DeployedModel, image: NDArray[Any]) -> NDArray[Any]:

@@ -13,6 +13,7 @@ import onnx
 import pytest
 
 from exactile.errors import NotTileableError
+from exactile_converters.deploy import deploy_in_passes
 from exactile_converters.from_onnx import prepare_network
 from exactile_converters.inspection import inspect_network
 from tests.geometry.test_own_sizes import session
@@ -124,3 +125,13 @@ def test_a_mask_with_other_numbers_is_still_an_obstacle():
     seen = net.add("Conv", spread, net.constant(np.ones((1, 1, 3, 3)), np.float32), pads=[1] * 4)
     with pytest.raises(NotTileableError):
         session(net.model(net.add("Add", net.conv("image"), seen)))
+
+
+def test_a_mask_beside_statistics_of_the_whole_image_is_an_obstacle():
+    """Passes may begin at a map that no pixel reaches."""
+    net = Net(seed=12)
+    seen = partial(net, "image", kernel=3, stride=1, fill=by_expand)
+    model = net.model(net.add("Mul", net.conv(seen), net.add("GlobalAveragePool", seen)))
+    network = prepare_network(onnx.load_from_string(model), name="mean")
+    with pytest.raises(NotTileableError, match="windows slide over the map that it fills"):
+        deploy_in_passes(network, image_dtype="uint8")

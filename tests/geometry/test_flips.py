@@ -9,6 +9,7 @@ import onnx
 import pytest
 
 from exactile.errors import NotTileableError
+from exactile_converters.deploy import deploy_in_passes
 from exactile_converters.from_onnx import prepare_network
 from exactile_converters.inspection import inspect_network
 from tests.geometry.test_own_sizes import plain, session
@@ -125,7 +126,14 @@ def padded_by_reflection() -> bytes:
     return net.model(flipped(net, net.conv(padded, kernel=5, pads=(0, 0)), ROWS))
 
 
+def cropped() -> bytes:
+    """A convolution without padding: which end of the image it shortens is not the same in a flipped map."""
+    net = Net(seed=7)
+    return net.model(flipped(net, net.conv(flipped(net, "image", ROWS), kernel=5, pads=(0, 0)), ROWS))
+
+
 REFUSED = {
+    "cropped": (cropped, "the output has lost or gained pixels at its edges"),
     "left flipped": (left_flipped, "the output is still flipped along y"),
     "joined with the image": (joined_with_the_image, "some are flipped along y and others are not"),
     "half undone": (half_undone, "the output is still flipped along x"),
@@ -138,3 +146,13 @@ def test_a_flip_that_is_not_undone_is_an_obstacle(case):
     make, reason = REFUSED[case]
     with pytest.raises(NotTileableError, match=reason):
         session(make())
+
+
+def test_a_flip_beside_statistics_of_the_whole_image_is_an_obstacle():
+    """Undone, too: the zones whose statistics passes merge are those of maps that are not flipped."""
+    net = Net(seed=7)
+    there_and_back = flipped(net, net.conv(flipped(net, "image", ROWS)), ROWS)
+    mean = net.add("GlobalAveragePool", there_and_back)
+    network = prepare_network(onnx.load_from_string(net.model(net.add("Mul", net.conv("image"), mean))), name="mean")
+    with pytest.raises(NotTileableError, match="statistics of the whole image are taken beside it"):
+        deploy_in_passes(network, image_dtype="uint8")

@@ -209,6 +209,19 @@ def test_attention_in_windows_is_not_taken_for_attention_between_all_positions()
     assert "cyclically shifted" in found[0].reason
 
 
+def test_a_shift_that_ends_at_a_stored_size_is_told_as_one():
+    """Exported for images of 64 rows: the rest of larger ones is left out."""
+    nodes = [
+        node("Slice", "a half end axis", "below"),
+        node("Slice", "a zero half axis", "above"),
+        node("Concat", "below above", "rolled", axis=2),
+        node("Relu", "rolled", "out"),
+    ]
+    found = obstacles_of(*nodes, constants={"half": ints(2), "zero": ints(0), "axis": ints(2), "end": ints(64)})
+    assert {one.op for one in found} == {"Slice"}
+    assert all("a cyclic shift" in one.reason for one in found)
+
+
 def test_an_array_that_the_export_took_for_a_constant_is_named_instead_of_the_sum_that_it_enters():
     """A shortcut of which the channels are filled up with zeros, read by ``.data`` while it was traced."""
     nodes = [

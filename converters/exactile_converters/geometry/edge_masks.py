@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from exactile.geometry import Span
 from exactile_converters.geometry.feature_maps import FeatureMap, ForwardWalk
 from exactile_converters.geometry.node_view import SPATIAL, Label, Labels, is_spatial
-from exactile_converters.geometry.obstacle import Obstacle
+from exactile_converters.geometry.obstacle import Obstacle, obstacle_at
 from exactile_converters.geometry.probe import Probe
 from exactile_converters.geometry.rules.pixelwise import varies_along
 
@@ -56,9 +56,7 @@ class Masks:
             ends = (_reads_on(self._walk, mask.feature, axis, image_px[axis], needed) for axis in mask.edges())
             if mask.alike and all(ends):
                 continue
-            error = varies_along(next(label for label in mask.feature.labels if is_spatial(label)))
-            name = mask.node.name or mask.feature.name
-            yield Obstacle(node=name, op=mask.node.op_type, reason=error.reason, remedy=error.remedy)
+            yield obstacle_at(mask.node, varies_along(next(filter(is_spatial, mask.feature.labels))))
 
 
 @dataclass(slots=True)

@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 import exactile_converters.geometry.rules  # noqa: F401 - registers the rules
 from exactile.geometry import Span
+from exactile_converters.geometry.fact import Fact
 from exactile_converters.geometry.filled_maps import filled_labels, filled_maps
 from exactile_converters.geometry.mirrored import Axes, mirrored_axes
 from exactile_converters.geometry.node_view import (
@@ -33,7 +34,7 @@ from exactile_converters.geometry.obstacle import (
 )
 from exactile_converters.geometry.own_numbers import OwnNumbers, asks_other_axes
 from exactile_converters.geometry.position_maps import Building, Growth
-from exactile_converters.geometry.probe import Fact, Memory, Probe
+from exactile_converters.geometry.probe import Memory, Probe
 from exactile_converters.geometry.reach import Mirror
 from exactile_converters.geometry.registry import Transfer, find_rule
 from exactile_converters.geometry.rules.barriers import CONTROL_FLOW, barrier

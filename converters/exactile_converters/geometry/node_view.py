@@ -10,8 +10,9 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from exactile_converters.geometry.fact import Fact
 from exactile_converters.geometry.obstacle import ObstacleError
-from exactile_converters.geometry.probe import Fact, without_repeats
+from exactile_converters.geometry.probe import without_repeats
 
 Label = Literal["n", "c", "y", "x", "yx"]
 """What a dimension means: batch, channels, rows, columns, or rows and columns flattened into one (row by row)."""

@@ -7,8 +7,7 @@ of that folds to numbers. Two probes of different size then tell what grows with
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,8 +17,8 @@ from numpy.typing import NDArray
 from onnx import TypeProto, helper, numpy_helper, shape_inference
 from onnx.reference import ReferenceEvaluator
 
-from exactile_converters.geometry.plain_shapes import plain_shape, resized_shape
-from exactile_converters.geometry.plain_values import plain_value
+from exactile_converters.geometry.fact import Fact
+from exactile_converters.geometry.plain_facts import plain_fact, plain_signature, same_value
 from exactile_converters.geometry.runtime_shapes import made_by_runtime
 from exactile_converters.geometry.sliding import made_shape
 
@@ -66,15 +65,6 @@ LARGEST_KEY_BYTES = 1 << 12
 Memory = dict[Hashable, Any]
 """What was found of nodes, by what they read: at sizes that differ little, the most of a graph is the same. And what
 nodes are evaluated by."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fact:
-    """What is known of a value: element type, shape (None: depends on data) and, for constants, the value."""
-
-    dtype: int
-    shape: tuple[int, ...] | None
-    value: NDArray[Any] | None = None
 
 
 class Probe:
@@ -189,10 +179,10 @@ class Probe:
     def _visit_plain(self, node: ir.Node) -> bool:
         """Whether rules for sizes told what ``node`` makes: they told it before as ONNX does."""
         facts = [self.of(value) for value in node.inputs]
-        if self._memory is None or _signature(node, facts) not in self._memory:
+        if self._memory is None or plain_signature(node, facts) not in self._memory:
             return False
-        dtype: int = self._memory[_signature(node, facts)]
-        fact = _plain(node, facts, dtype)
+        dtype: int = self._memory[plain_signature(node, facts)]
+        fact = plain_fact(node, facts, dtype)
         if fact is None:
             return False
         self.facts[node.outputs[0].name or ""] = fact
@@ -205,9 +195,9 @@ class Probe:
         found = made[0] if len(made) == 1 else None
         if self._memory is None or found is None or found.shape is None:
             return
-        told = _plain(node, facts, found.dtype)
-        if told is not None and told.shape == found.shape and _equal(told.value, found.value):
-            self._memory[_signature(node, facts)] = found.dtype
+        told = plain_fact(node, facts, found.dtype)
+        if told is not None and told.shape == found.shape and same_value(told.value, found.value):
+            self._memory[plain_signature(node, facts)] = found.dtype
 
     def _kept(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """What probes that share a memory make once."""
@@ -353,32 +343,6 @@ def not_regrouped(node: ir.Node, probe: Probe) -> str:
     if before is None or after is None or math.prod(before) == math.prod(after):
         return ""
     return f"the values of {list(before)} cannot be regrouped as {list(after)}"
-
-
-def _signature(node: ir.Node, facts: Sequence[Fact | None]) -> Hashable:
-    """What decides, beside sizes, how ``node`` makes shapes."""
-    kinds = ((fact.dtype, len(fact.shape)) if fact is not None and fact.shape is not None else None for fact in facts)
-    return ("plain", node, *kinds)
-
-
-def _plain(node: ir.Node, facts: Sequence[Fact | None], dtype: int) -> Fact | None:
-    """What rules for sizes tell of what ``node`` makes, which is of ``dtype``; None where there are none for it."""
-    shapes = [fact.shape if fact is not None else None for fact in facts]
-    if node.op_type == "Shape" and not node.domain and not node.attributes and shapes[0] is not None:
-        return Fact(dtype, (len(shapes[0]),), np.array(shapes[0], np.int64))
-    values = [fact.value if fact is not None else None for fact in facts]
-    if all(fact is None or fact.value is not None for fact in facts):
-        value = plain_value(node, values)
-        return Fact(dtype, value.shape, value) if value is not None else None
-    shape = resized_shape(node, shapes, values) if node.op_type == "Resize" else plain_shape(node, shapes)
-    return Fact(dtype, shape) if shape is not None else None
-
-
-def _equal(one: NDArray[Any] | None, other: NDArray[Any] | None) -> bool:
-    """Whether both are unknown, or the same to the type."""
-    if one is None or other is None:
-        return one is other
-    return one.dtype == other.dtype and np.array_equal(one, other)
 
 
 def without_repeats(array: NDArray[Any]) -> NDArray[Any]:

@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from exactile_converters.geometry.feature_maps import ForwardWalk
 from exactile_converters.geometry.node_view import Label
-from exactile_converters.geometry.obstacle import Obstacle
+from exactile_converters.geometry.obstacle import ObstacleError, obstacle_at
 from exactile_converters.geometry.parts import (
     MOVED,
     OF_PARTS,
@@ -86,9 +86,7 @@ class _Follower:
             self._obstacle(node, str(error) or "it computes with a cyclically shifted map, whose edges it may mix")
 
     def _obstacle(self, node: ir.Node, reason: str) -> None:
-        self._walk.obstacles.append(
-            Obstacle(node=node.name or node.outputs[0].name or "?", op=node.op_type, reason=reason, remedy=MASK)
-        )
+        self._walk.obstacles.append(obstacle_at(node, ObstacleError(reason, MASK)))
 
     def _follow(self, node: ir.Node, names: Sequence[str], positions: Sequence[int]) -> None:
         read = {name: self._maps.get(name) for name in names}

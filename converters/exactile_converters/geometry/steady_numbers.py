@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import onnx_ir as ir
 
+from exactile_converters.geometry.fact import Fact
 from exactile_converters.geometry.feature_maps import SIZES_MAY_VARY, ForwardWalk
 from exactile_converters.geometry.node_view import FREE_OF_SIZE, VARYING
 from exactile_converters.geometry.obstacle import ObstacleError, obstacle_at
-from exactile_converters.geometry.probe import Fact, Probe, without_repeats
+from exactile_converters.geometry.probe import Probe, without_repeats
 from exactile_converters.geometry.rules.pixelwise import BROADCASTING
 
 MULTIPLES = (1, 2, 4, 16)

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from exactile.geometry import AxisGeometry, Geometry, Span
 from exactile_converters.geometry.feature_maps import FeatureMap, ForwardWalk, ImageSizes, image_shape, walk_forward
-from exactile_converters.geometry.mirrored import FLIP_BACK, Axes, flips
+from exactile_converters.geometry.maps_beside import check_filled_maps, check_flips
 from exactile_converters.geometry.node_view import SPATIAL, Label, Labels
 from exactile_converters.geometry.obstacle import Obstacle, ObstacleError, obstacle_at
 from exactile_converters.geometry.origin import origins
@@ -105,40 +105,11 @@ def trace(
     )
     for check in (check_size_decisions, check_steady_numbers):
         check(walk, nodes, probe_at, base=base, smallest=smallest)
-    _check_mirrored(walk, nodes, output, with_statistics=bool(also))
-    _check_filled(walk, nodes, with_statistics=bool(also))
+    check_flips(walk, nodes, output, with_statistics=bool(also))
+    if also:
+        check_filled_maps(walk, nodes)
     found = _conclude(walk, nodes, output, remainder, probed_sizes(base, remainder))
     return replace(found, memory=memory)
-
-
-def _check_mirrored(walk: ForwardWalk, nodes: Sequence[ir.Node], output: ir.Value, *, with_statistics: bool) -> None:
-    """Obstacles where a flip is not undone, or is not known to be."""
-    name = output.name or ""
-    left = sorted(walk.mirrored.get(name, Axes()))
-    reason = f"the output is still flipped along {' and '.join(left)}" if left else ""
-    if walk.mirrored and not walk.obstacles and not reason:
-        feature = walk.features.get(name)
-        axes = Axes().union(*walk.mirrored.values())
-        if with_statistics:
-            reason = (
-                "statistics of the whole image are taken beside it, whose zones are those of maps that no flip moves"
-            )
-        elif feature is not None and any(feature.constant[axis] for axis in axes if axis in feature.constant):
-            reason = "the output has lost or gained pixels at its edges, and beside flips it is not known at which"
-    for node in flips(walk.transfers, nodes) if reason else ():
-        walk.obstacles.append(obstacle_at(node, ObstacleError(f"it flips the image, and {reason}", FLIP_BACK)))
-
-
-def _check_filled(walk: ForwardWalk, nodes: Sequence[ir.Node], *, with_statistics: bool) -> None:
-    """An obstacle for the first map that no pixel reaches, where passes may keep maps and begin at them."""
-    for node in nodes if with_statistics and not walk.obstacles else ():
-        if node in walk.transfers and not walk.transfers[node].flows:
-            error = ObstacleError(
-                "windows slide over the map that it fills, and statistics of the image are taken beside it",
-                "Export the network without normalisation over the image, or run it in one pass",
-            )
-            walk.obstacles.append(obstacle_at(node, error))
-            return
 
 
 def probed_sizes(base: int, remainder: int, more: tuple[int, int] = (0, 0)) -> ImageSizes:

@@ -55,7 +55,8 @@ def rolled(node: ir.Node) -> ObstacleError | None:
             return ObstacleError(
                 "it moves rows or columns from one end of the image to the other (a cyclic shift, as for shifted "
                 "windows), so that pixels at opposite edges meet",
-                "Use an architecture that does not roll the image, or run the whole image at once",
+                "Export with dynamic height and width, so that the shift takes all rows of any image; "
+                "or run the whole image at once",
             )
     return None
 

@@ -23,14 +23,14 @@ def find_obstacles(network: Network) -> tuple[Obstacle, ...]:
     """The obstacles of ``network``, which stays as it is; empty where it can be tiled.
 
     Those that stand in the way of passes come first, attention before the others; then statistics of the whole image,
-    which passes find. Nodes of one kind are counted by the first one. Raises ModelError for a graph that contradicts
-    itself.
+    which passes find; of a network without its statistics (``without_statistics``), only the former. Nodes of one kind
+    are counted by the first one. Raises ModelError for a graph that contradicts itself.
     """
     traced = network.trace()
     if traced.geometry is not None:
         return ()
     with understood(network.name):
-        local, taken = without_statistics(network.copy())
+        local, taken = (network, network.also) if network.also else without_statistics(network.copy())
         left = local.trace()
         if left.obstacles and all(one.op == "output" for one in left.obstacles):  # the result is a statistic itself
             local, left, taken = network, traced, ()

@@ -7,28 +7,21 @@ and what else there is to tell. So element-wise operators that fail count as if 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from typing import Any
 
 import onnx_ir as ir
 
-from exactile_converters.geometry.probe import Fact, Memory, Probe, not_regrouped
+from exactile_converters.geometry.fact import Fact
+from exactile_converters.geometry.probe import Probe, not_regrouped
 from exactile_converters.geometry.rules.pixelwise import BROADCASTING
 
 
 class LenientProbe(Probe):
     """``doubtful`` are values whose shape follows from a failure that no such assumption mends, by name."""
 
-    def __init__(
-        self,
-        model: ir.Model,
-        input_name: str,
-        input_shape: tuple[int, ...],
-        others: Mapping[str, tuple[int, ...]] | None = None,
-        visits: bool = True,
-        memory: Memory | None = None,
-    ) -> None:
+    def __init__(self, *graph: Any, **options: Any) -> None:
         self.doubtful: set[str] = set()
-        super().__init__(model, input_name, input_shape, others, visits, memory)
+        super().__init__(*graph, **options)
 
     def visit(self, node: ir.Node) -> None:
         """Find the facts of what ``node`` computes, or would compute."""

@@ -7,8 +7,9 @@ from collections.abc import Set as AbstractSet
 
 import onnx_ir as ir
 
+from exactile_converters.geometry.fact import Fact
 from exactile_converters.geometry.obstacle import ObstacleError, ShapesDoNotFitError
-from exactile_converters.geometry.probe import Fact, Probe
+from exactile_converters.geometry.probe import Probe
 
 STORED = (
     "Compute it from the image's size inside the network (not from .data, numpy or numbers of Python), or resize it"

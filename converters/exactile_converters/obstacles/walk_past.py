@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import onnx_ir as ir
 
@@ -48,7 +49,7 @@ def walk_past(
     model: ir.Model, image: ir.Value, labels: Labels, channels: int, nodes: Sequence[ir.Node], sizes: ImageSizes
 ) -> Past:
     """Visit ``nodes``, in topological order, as ``walk_forward`` does."""
-    walker = _PastWalker(model, image, labels, channels, sizes, filled_maps(nodes, image))
+    walker = _PastWalker(model, image, labels, channels, sizes, {}, filled_maps(nodes, image))
     for node in nodes:
         walker.visit(node)
     return walker.past(nodes)
@@ -57,16 +58,8 @@ def walk_past(
 class _PastWalker(Walker):
     probe = LenientProbe
 
-    def __init__(
-        self,
-        model: ir.Model,
-        image: ir.Value,
-        labels: Labels,
-        channels: int,
-        sizes: ImageSizes,
-        filled: frozenset[ir.Node],
-    ) -> None:
-        super().__init__(model, image, labels, channels, sizes, {}, filled)
+    def __init__(self, *walked: Any) -> None:
+        super().__init__(*walked)
         self._first: dict[ir.Node, Obstacle] = {}
         self._behind: dict[ir.Node, Obstacle] = {}
         self._from_obstacles: set[str] = set()

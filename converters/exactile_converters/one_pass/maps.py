@@ -15,9 +15,10 @@ import onnx_ir as ir
 
 from exactile_converters.fixed_size import MORE_PX
 from exactile_converters.from_onnx import Network
+from exactile_converters.geometry.fact import Fact
 from exactile_converters.geometry.feature_maps import FeatureMap, image_shape
 from exactile_converters.geometry.node_view import SPATIAL, Label, Labels
-from exactile_converters.geometry.probe import Fact, Probe
+from exactile_converters.geometry.probe import Probe
 from exactile_converters.geometry.trace import ancestors
 from exactile_converters.one_pass.growth import LARGEST_FACTOR, Growth, NoGrowthError
 from exactile_converters.one_pass.place import origin_of

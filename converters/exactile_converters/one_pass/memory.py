@@ -9,8 +9,9 @@ from math import prod
 import onnx_ir as ir
 
 from exactile.contract import BytesForShape, MemoryModel
+from exactile_converters.geometry.fact import Fact
 from exactile_converters.geometry.feature_maps import image_shape
-from exactile_converters.geometry.probe import SMALL_VALUE_ELEMENTS, Fact
+from exactile_converters.geometry.probe import SMALL_VALUE_ELEMENTS
 from exactile_converters.graphs.io import Wrapped
 from exactile_converters.graphs.memory import NodeUse, TensorUse, memory_model
 from exactile_converters.graphs.memory_records import node_use

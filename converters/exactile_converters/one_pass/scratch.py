@@ -7,7 +7,7 @@ from math import prod
 
 import onnx_ir as ir
 
-from exactile_converters.geometry.probe import Fact
+from exactile_converters.geometry.fact import Fact
 
 OWN_DOMAINS = ("", "ai.onnx")
 SINGLE_BYTES = 4

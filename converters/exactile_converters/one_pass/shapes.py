@@ -11,7 +11,8 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 
-from exactile_converters.geometry.probe import Fact, Probe, not_regrouped
+from exactile_converters.geometry.fact import Fact
+from exactile_converters.geometry.probe import Probe, not_regrouped
 from exactile_converters.geometry.rules.barriers import CONTROL_FLOW
 from exactile_converters.one_pass.refusal import OnePassError
 from exactile_converters.untrusted import one_line

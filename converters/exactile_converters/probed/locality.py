@@ -3,9 +3,8 @@
 Along one axis at a time, on images that are long there and narrow across:
 
 1. A step is looked for by which sizes may differ, and by which a shift of the image shifts the result alone.
-2. The farthest pixels that change a box of the output, in images of growing length. Where those of the longest one
-   are too far away, the network is not local within that.
-   So it is where those change what comes first, or last.
+2. The farthest pixels that change a box of the output, in images of growing length. The network is not local if these
+   are too far away in the longest image, or if far pixels change the first or the last rows of the output.
 3. The period: the smallest shift among the divisors of the step that shifts the result alone.
 4. Which sizes of other remainders modulo the period the network takes.
 

@@ -11,7 +11,8 @@ from onnx import ModelProto, TensorProto, helper, shape_inference
 
 from exactile.contract import POSITION, Carry
 from exactile.passes.kept_map import KeptMap
-from exactile_converters.geometry.probe import SMALL_VALUE_ELEMENTS, Fact, Memory, Probe
+from exactile_converters.geometry.fact import Fact
+from exactile_converters.geometry.probe import SMALL_VALUE_ELEMENTS, Memory, Probe
 from exactile_converters.strips.refusal import StripError
 
 Found = dict[str, tuple[int, tuple[int, ...]]]

@@ -1,0 +1,17 @@
+"""What is known of a value in a graph at one size of the image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """What is known of a value: element type, shape (None: depends on data) and, for constants, the value."""
+
+    dtype: int
+    shape: tuple[int, ...] | None
+    value: NDArray[Any] | None = None
