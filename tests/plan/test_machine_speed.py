@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import time
 from contextlib import closing
 from dataclasses import replace
 from importlib.resources import files
@@ -75,7 +77,38 @@ def test_the_file_says_what_was_measured_where(tmp_path):
         "threads": 1,
         "mac_per_s": found.mac_per_s,
         "touched_bytes_per_s": found.touched_bytes_per_s,
+        "disturbed": json.loads(path.read_text())["disturbed"],
     }
+
+
+def measuring(monkeypatch, mac_per_s: float, share: float) -> None:
+    monkeypatch.setattr(measured_speed, "_mac_per_s", lambda _threads: (mac_per_s, share))
+    monkeypatch.setattr(measured_speed, "_touched_bytes_per_s", lambda _threads: mac_per_s / 10)
+    machine_speed.cache_clear()
+
+
+def test_what_was_measured_beside_other_work_is_measured_again_later(tmp_path, monkeypatch):
+    measuring(monkeypatch, 2e9, share=0.5)
+    assert machine_speed(2).mac_per_s == 2e9
+    (path,) = (tmp_path / "cache" / "machine").iterdir()
+    assert json.loads(path.read_text())["disturbed"] is True
+
+    measuring(monkeypatch, 9e9, share=1.0)
+    assert machine_speed(2).mac_per_s == 2e9  # not before some minutes
+
+    measuring(monkeypatch, 1e9, share=0.5)
+    past = time.time() - 700
+    os.utime(path, (past, past))
+    assert machine_speed(2) == MachineSpeed(mac_per_s=2e9, touched_bytes_per_s=2e8)  # the fastest of both
+
+    measuring(monkeypatch, 1e9, share=0.9)
+    os.utime(path, (past, past))
+    assert machine_speed(2) == MachineSpeed(mac_per_s=1e9, touched_bytes_per_s=1e8)
+    assert json.loads(path.read_text())["disturbed"] is False
+
+    measuring(monkeypatch, 9e9, share=1.0)
+    os.utime(path, (past, past))
+    assert machine_speed(2).mac_per_s == 1e9  # once and for all
 
 
 @pytest.mark.parametrize(
