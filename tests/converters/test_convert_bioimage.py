@@ -202,9 +202,7 @@ def test_a_zip_is_the_same_package(tmp_path):
     assert opened.model.contract.image.dtype == "uint8"
 
 
-@pytest.mark.parametrize(
-    ("halo", "says"), [(16, "the graph needs 22: tiled by what is declared"), (30, "22 are enough")]
-)
+@pytest.mark.parametrize(("halo", "says"), [(16, "the graph needs 22: with the declared halo"), (30, "22 are enough")])
 def test_the_declared_halo_is_compared_with_the_graphs(tmp_path, halo, says):
     made = convert(package(tmp_path / "net", halo=halo), tmp_path / "b")
     assert len(made.file.notes) == 2

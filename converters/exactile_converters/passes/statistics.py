@@ -1,4 +1,4 @@
-"""A statistic in the words of the contract."""
+"""Express a statistic in the contract's terms."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from exactile_converters.passes.taking import shape_of
 
 
 def statistic_of(reduction: Reduction, traced: Traced) -> Statistic:
-    """What ``reduction`` of a traced network asks for."""
+    """Return the statistic that ``reduction`` of a traced network needs."""
     feature = traced.features[reduction.of.name or ""]
     return Statistic(
         kind=reduction.kind,
