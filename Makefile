@@ -1,10 +1,10 @@
-# Everything there is to know: make demo, make test, make check, make bench. Each sets itself up in .venv.
+# Everything there is to know: make demo, make test, make check, make docs, make bench. Each sets itself up in .venv.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-provider test-all check bench bench-full gpu-kit clean
+.PHONY: help demo test test-provider test-all check docs bench bench-full gpu-kit clean
 .NOTPARALLEL:
 
 help:  ## show this list
@@ -67,6 +67,13 @@ check: $(VENV)/check.stamp  ## format, lint, types, terms
 	$(BIN)/mypy
 	$(BIN)/python tools/check_terms.py
 
+$(VENV)/docs.stamp: $(VENV)/python.stamp pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	touch $@
+
+docs: $(VENV)/docs.stamp  ## the documentation site, to the folder site; a link or reference that is broken is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
 $(VENV)/bench.stamp: $(VENV)/python.stamp pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	touch $@
@@ -89,4 +96,4 @@ gpu-kit: $(VENV)/test.stamp  ## what a machine with a GPU and no network needs (
 	$(BIN)/python -m benchmarks.gpu_kit build
 
 clean:
-	rm -rf $(VENV) $(VENV)-peers demo .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VENV)-peers demo site .mypy_cache .ruff_cache .pytest_cache

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 STYLE = ROOT / "docs" / "style.md"
 CHECKED = (
     "*.md",
-    "docs/*.md",
+    "docs/**/*.md",
     "runtime/exactile/**/*.py",
     "converters/exactile_converters/**/*.py",
     "benchmarks/**/*.py",

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
@@ -17,6 +15,7 @@ import zarr
 
 from tests.support import whole_nets
 from tests.support.command import exactile as exactile_command
+from tests.support.documents import code
 from tests.support.folders import ROOT
 
 DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "usage.md")
@@ -39,17 +38,12 @@ def build_unet():
 """
 
 
-def blocks(document: Path, language: str) -> list[str]:
-    text = document.read_text(encoding="utf-8")
-    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
-
-
 def commands() -> list[str]:
     """Those of the README, then those of the usage; what stands in both is typed once."""
     lines = [
         line.partition("  #")[0].strip()
         for document in DOCUMENTS
-        for block in blocks(document, "sh")
+        for block in code(document, "sh")
         for line in block.splitlines()
         if line.startswith("exactile ")
     ]
@@ -58,7 +52,7 @@ def commands() -> list[str]:
 
 def python(call: str) -> str:
     """The one block of all documents with ``call``."""
-    (found,) = (block for document in DOCUMENTS for block in blocks(document, "python") if call in block)
+    (found,) = (block for document in DOCUMENTS for block in code(document, "python") if call in block)
     return found
 
 
