@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from exactile.cli.bundle_text import print_bundle
+from exactile.cli.exit_status import CHECK_FAILED
 from exactile.cli.failures import reported
 from exactile.cli.options import (
     AxesOption,
@@ -45,7 +46,6 @@ EXAMPLES = """
 what is no bundle and no image, and for a choice that does not exist.
 """
 
-CANNOT_BE_READ = 1
 _CONTRACT = "contract.json"
 _ONNX = "an ONNX model"
 
@@ -117,7 +117,7 @@ def _tell_bundle(path: Path, *, test: bool, as_json: bool) -> None:
     found = run_sample(opened) if test else None
     print_bundle(opened, found, as_json=as_json)
     if found is not None and not found.holds:
-        raise typer.Exit(1)
+        raise typer.Exit(CHECK_FAILED)
 
 
 def _tell_image(
@@ -141,7 +141,7 @@ def _tell_image(
     else:
         print_image(description)
     if description.problem is not None:
-        raise typer.Exit(CANNOT_BE_READ)
+        raise typer.Exit(CHECK_FAILED)
 
 
 def _advice(path: str, message: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import typer
 
 from exactile.batch import Outcome, run_all
+from exactile.cli.exit_status import INTERNAL_ERROR
 from exactile.cli.run_request import RunRequest
 from exactile.errors import ExactileError, OptionError
 from exactile.image_run import ImageRun
@@ -153,4 +154,4 @@ def tell_failures(failed: Sequence[Outcome[Path | str]], total: int) -> None:
     for outcome in failed:
         typer.echo(f"  {outcome.name}: {outcome.error}", err=True)
     first = failed[0].error
-    raise typer.Exit(first.exit_status if isinstance(first, ExactileError) else 70)
+    raise typer.Exit(first.exit_status if isinstance(first, ExactileError) else INTERNAL_ERROR)

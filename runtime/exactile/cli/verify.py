@@ -17,6 +17,7 @@ import typer
 import exactile
 from exactile.bundle.opening import is_bundle
 from exactile.cli.error_curve import CurveRequest, curve_object, print_curve
+from exactile.cli.exit_status import CHECK_FAILED
 from exactile.cli.failures import reported
 from exactile.cli.options import (
     AxesOption,
@@ -57,8 +58,6 @@ EXAMPLES = """
 
 **Exit status**: 0 the claim holds, 1 it fails, 2 or more: it could not be tried.
 """
-
-CLAIM_FAILS = 1
 
 VerifiedArgument = Annotated[
     Path,
@@ -187,7 +186,7 @@ def verify(
             if measured is not None:
                 print_curve(stated["error_curve"])
         if not found.holds:
-            raise typer.Exit(CLAIM_FAILS)
+            raise typer.Exit(CHECK_FAILED)
 
 
 def _asked(converter: ModuleType, scale: list[str] | None, mean: list[str] | None, std: list[str] | None) -> Any:
