@@ -73,7 +73,7 @@ def place(tmp_path_factory):
     for name in ("a", "b"):
         tifffile.imwrite(folder / "slides" / f"{name}.tif", picture[:160, :176], photometric="rgb")
     np.save(folder / "image.npy", np.tile(picture, (2, 2, 1)))
-    (settings,) = blocks(ROOT / "docs" / "usage.md", "toml")
+    (settings,) = code(ROOT / "docs" / "usage.md", "toml")
     (folder / "slides.toml").write_text(settings)
     metadata = {"axes": "YXS", "PhysicalSizeX": 0.25, "PhysicalSizeY": 0.25}
     with tifffile.TiffWriter(folder / "scanned.ome.tif") as tiff:
