@@ -264,7 +264,7 @@ def lost(description):
     [
         (whole_result, "needs the whole result"),
         (later_statistics, "must come first"),
-        (volume, "axes z beside y and x"),
+        (volume, "axes z in addition to y and x"),
         (elsewhere, "not in the package"),
         (javascript_only, "weights are tensorflow_js; ONNX or TorchScript weights are needed"),
         (escaping, r"outside|not valid"),
