@@ -42,15 +42,15 @@ from exactile.cli.options import (
 from exactile.cli.run_request import RunRequest
 from exactile.cli.summary import print_line, print_summary
 from exactile.cli.values import parse_channels, parse_lanes, parse_tile
+from exactile.contract.tolerance import Tolerance
 from exactile.errors import SinkError
-from exactile.image_run import Watcher
 from exactile.plan.budget import parse_bytes
 from exactile.request.damage import warn_of_damage
 from exactile.request.meaning import warn_of_nan
 from exactile.request.model_choice import ModelChoice, why_not_run_before
 from exactile.request.onnx_models import when_whole
 from exactile.request.progress import Bar, ManyBars
-from exactile.tolerance.tolerance import Tolerance
+from exactile.runs.image_run import Watcher
 
 EXAMPLES = """
 **Examples**
@@ -475,9 +475,9 @@ def run_many(
     as_json: bool,
 ) -> None:
     """Run many images, into ``folder``; report failures at the end."""
-    from exactile.batch import worth_side_by_side
     from exactile.cli.protection import protect_run
     from exactile.cli.run_many import ManyImages, prepare_folder, tell_failures
+    from exactile.runs.batch import worth_side_by_side
 
     suffix = suffix if suffix.startswith(".") else f".{suffix}"
     found = prepare_folder(paths, folder, suffix, recursive=recursive)
