@@ -61,10 +61,11 @@ test-provider: $(VENV)/onnxruntime-gpu.stamp  ## what ONNX Runtime's CUDA provid
 test-all: $(VENV)/families.stamp $(VENV)/gpu.stamp  ## every test (long, gigabytes)
 	$(BIN)/python -m pytest
 
-check: $(VENV)/check.stamp  ## format, lint, types, terms
+check: $(VENV)/check.stamp  ## format, lint, types, imports, terms
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(BIN)/python tools/check_terms.py
 
 $(VENV)/docs.stamp: $(VENV)/python.stamp pyproject.toml
@@ -96,4 +97,4 @@ gpu-kit: $(VENV)/test.stamp  ## what a machine with a GPU and no network needs (
 	$(BIN)/python -m benchmarks.gpu_kit build
 
 clean:
-	rm -rf $(VENV) $(VENV)-peers demo site .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VENV)-peers demo site .mypy_cache .ruff_cache .import_linter_cache .pytest_cache

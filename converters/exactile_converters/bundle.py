@@ -20,30 +20,21 @@ from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
 import exactile
+from exactile.bundle.accuracy_parts import AccuracyPart
 from exactile.bundle.contract_file import (
-    CONTRACT_NAME,
     VERSION,
-    WEIGHTS_NAME,
-    AccuracyPart,
-    ClassPart,
     ContractFile,
     FilePart,
-    GraphPart,
-    KeepingPart,
-    LevelPart,
-    NormalizationPart,
-    OtherStripsPart,
-    PlacedPart,
     SamplePart,
-    StripsPart,
-    TilePart,
     VerificationPart,
     WeightPart,
-    WholePart,
     encode_contract,
 )
 from exactile.bundle.kept_passes import keeping_part
 from exactile.bundle.levels import level_part, whole_part
+from exactile.bundle.network_parts import ClassPart, GraphPart, NormalizationPart, TilePart
+from exactile.bundle.pass_parts import KeepingPart, LevelPart, WholePart
+from exactile.bundle.strip_parts import OtherStripsPart, PlacedPart, StripsPart
 from exactile.bundle.translation import (
     ROLES,
     claims_of,
@@ -64,6 +55,7 @@ from exactile.contract import (
     StripRole,
     WholeGraph,
 )
+from exactile.contract.file_names import CONTRACT_NAME, WEIGHTS_NAME
 from exactile.errors import NotTileableError, OutputExistsError, SinkError
 from exactile_converters.cuda_kernels.doubts import mark_doubt
 from exactile_converters.graphs.io import Normalization

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from exactile.errors import ChannelError, ModelError, OptionError
 from exactile.geometry import Box, Span
+from exactile.image_statistics.measure import measure
 from exactile.sources.alpha import leave_out_alpha
 from exactile.sources.protocol import ReadPlan, Source
-from exactile.statistics import measure
 from exactile_converters.from_onnx import Network
 from exactile_converters.graphs.io import Normalization
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exactile.bundle.contract_file import ClassPart, ContractFile
+from exactile.bundle.contract_file import ContractFile
+from exactile.bundle.network_parts import ClassPart
 from exactile.contract import Activation, DeployedModel, OutputKind
 from exactile.errors import OptionError
 from exactile.passes.fixed import FixedStatistics

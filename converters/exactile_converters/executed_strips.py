@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import get_args
 
-from exactile.architecture import architecture
 from exactile.contract import Activation, StripModel
 from exactile.errors import ExactileError
+from exactile.machine.architecture import architecture
 from exactile_converters.deploy_graphs import made_strips
 from exactile_converters.executed import executed
 from exactile_converters.explicit_windows import write_windows

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from exactile.bundle.contract_file import AccuracyPart, TrialPart
+from exactile.bundle.accuracy_parts import AccuracyPart, TrialPart
 from exactile.sources.protocol import Source
 from exactile_converters.calibration import Chosen, Reference, Trial, choose
 from exactile_converters.calibration_crops import Crops, crops_of

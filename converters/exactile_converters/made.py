@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from exactile.bundle.contract_file import AccuracyPart
+from exactile.bundle.accuracy_parts import AccuracyPart
 from exactile.contract import DeployedModel
 from exactile.errors import ModelError, OptionError
 from exactile_converters.deploy import deploy, deploy_in_passes

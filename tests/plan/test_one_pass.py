@@ -204,7 +204,7 @@ def test_what_only_tiles_have_is_refused_by_the_obstacle(session, wish, error, w
 
 
 def test_background_is_refused_by_the_obstacle(session):
-    from exactile.background import Threshold
+    from exactile.plan.background import Threshold
 
     with pytest.raises(OptionError, match=r"--skip-background .*GlobalAveragePool_g"):
         session.segment(

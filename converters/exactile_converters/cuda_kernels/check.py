@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import onnx
 from onnx import helper, shape_inference
 
-from exactile.architecture import GPU
 from exactile.contract import DeployedModel
+from exactile.machine.architecture import GPU
 from exactile_converters.cuda_kernels.doubts import doubt
 from exactile_converters.cuda_kernels.table import OWN_DOMAIN, Kernel, kernel_table
 from exactile_converters.device.stored import outline

@@ -11,12 +11,12 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
-from exactile.architecture import GPU
-from exactile.built_engine import EngineRole, TensorSpec
 from exactile.bundle.engine_tensors import differences, engine_tensors, pass_tensors
 from exactile.contract import DeployedModel, StripModel, StripRole
+from exactile.contract.built_engine import EngineRole, TensorSpec
+from exactile.engines.device_partials import DevicePartials
 from exactile.errors import ModelError, OptionError
-from exactile.passes.device_partials import DevicePartials
+from exactile.machine.architecture import GPU
 from exactile_converters.device.batch import batched
 from exactile_converters.device.half import in_half_precision
 from exactile_converters.device.plain import without_layout_nodes

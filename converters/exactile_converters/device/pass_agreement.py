@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exactile.contract import POSITION, DeployedModel, Level
+from exactile.contract.statistic import ZONE
+from exactile.engines.device_partials import DevicePartials
 from exactile.errors import ModelError
-from exactile.passes.device_partials import DevicePartials
 from exactile.passes.merge import Merged
-from exactile.passes.statistic import ZONE
-from exactile.passes.zones import zone_of
 from exactile.plan.position import position_of
 from exactile.plan.tiles import Step, TilePlan
+from exactile.plan.zones import zone_of
 from exactile_converters.device.agreement import (
     FormAgreement,
     GraphSession,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from exactile.passes.statistic import FIXED, PREFIX
+from exactile.contract.statistic import FIXED, PREFIX
 from exactile_converters.geometry.node_view import Labels, is_spatial
 from exactile_converters.geometry.position_maps import SPREADING
 

@@ -17,7 +17,7 @@ import onnx
 import onnx_ir as ir
 
 from exactile.contract import ImageInput, ImageStatistics, ResultOutput
-from exactile.passes.statistic import PREFIX
+from exactile.contract.statistic import PREFIX
 from exactile_converters.from_onnx import Network
 from exactile_converters.geometry.feature_maps import FeatureMap
 from exactile_converters.geometry.trace import ancestors

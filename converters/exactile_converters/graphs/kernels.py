@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from exactile.contract import BytesForShape
-from exactile.passes.statistic import PREFIX
+from exactile.contract.statistic import PREFIX
 from exactile_converters.graphs.scratch import scratch_of
 from exactile_converters.graphs.uses import NOTHING, NodeUse, TensorUse, times
 

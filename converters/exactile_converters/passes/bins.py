@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from exactile.passes.statistic import Grid
+from exactile.contract.statistic import Grid
 from exactile_converters.geometry.feature_maps import FeatureMap
 from exactile_converters.geometry.node_view import Labels
 from exactile_converters.passes.bin_masks import MaskedBins, are_bins

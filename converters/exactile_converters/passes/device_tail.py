@@ -1,6 +1,6 @@
 """Build the graph of a pass for GPUs: a tile and masks of columns in, numbers of each row out, all float32.
 
-See ``exactile.passes.device_graph``. A zone's bounds enter only as masks: neither TensorRT nor ONNX Runtime's CUDA
+See ``exactile.contract.device_graph``. A zone's bounds enter only as masks: neither TensorRT nor ONNX Runtime's CUDA
 provider has all operators to compute them, and values outside of a zone are arbitrary.
 """
 
@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from exactile.passes.device_graph import COLUMNS, DevicePass, MapLine, width_name
-from exactile.passes.device_partials import DevicePartials
+from exactile.contract.device_graph import COLUMNS, DevicePass, MapLine, width_name
+from exactile.engines.device_partials import DevicePartials
 from exactile_converters.from_onnx import Network
 from exactile_converters.geometry.node_view import SPATIAL, Label, Labels
 from exactile_converters.geometry.trace import Traced
@@ -41,7 +41,7 @@ def wrap_device_partials(
     image_dtype: str,
     normalization: Normalization,
 ) -> Wrapped:
-    """Wrap a copy of ``network`` as the graph of ``exactile.passes.device_graph.DevicePass``.
+    """Wrap a copy of ``network`` as the graph of ``exactile.contract.device_graph.DevicePass``.
 
     Raises OptionError, ModelError, ChannelError.
     """

@@ -12,10 +12,10 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx import helper
 
+from exactile.contract.statistic import FIXED, PREFIX
 from exactile.engines.onnx_runtime import load_library
 from exactile.errors import OptionError
 from exactile.passes.fixed import FixedStatistics, check_names
-from exactile.passes.statistic import FIXED, PREFIX
 from exactile_converters.from_onnx import Network
 from exactile_converters.graphs.normalization import Normalization
 from exactile_converters.passes.key import statistics_key

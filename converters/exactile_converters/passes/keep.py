@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from exactile.bundle.kept_passes import NO_STRIPS
 from exactile.contract import Contract, DeployedModel, KeptPasses, Level, MemoryModel, PlacedModel
+from exactile.contract.kept_map import KeptAlong, KeptMap
 from exactile.geometry import AxisGeometry, Geometry
-from exactile.passes.kept_map import KeptAlong, KeptMap
 from exactile_converters.cuda_kernels.write import write_for_provider
 from exactile_converters.deploy_graphs import finished_graph, sizes_looked_at
 from exactile_converters.from_onnx import Network

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from exactile.passes.statistic import PREFIX
+from exactile.contract.statistic import PREFIX
 from exactile_converters.from_onnx import Network
 from exactile_converters.graphs.normalization import Normalization
 from exactile_converters.passes.reductions import Reduction

@@ -8,7 +8,7 @@ from math import prod
 import numpy as np
 import onnx_ir as ir
 
-from exactile.passes.statistic import StatisticKind
+from exactile.contract.statistic import StatisticKind
 from exactile_converters.geometry.feature_maps import FeatureMap
 from exactile_converters.geometry.node_view import SPATIAL, Labels
 from exactile_converters.passes.flattened import in_rows, rows_of, with_two_axes

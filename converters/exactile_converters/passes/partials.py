@@ -1,4 +1,4 @@
-"""Build the graph of a pass: a tile in, partial statistics of its zone out; see ``exactile.passes.statistic``.
+"""Build the graph of a pass: a tile in, partial statistics of its zone out; see ``exactile.contract.statistic``.
 
 Rows are summed in float32 and the sums of rows in float64, so that large zones lose no digits; squares are those of
 deviations from the zone's own mean.
@@ -13,8 +13,8 @@ import numpy as np
 import onnx_ir as ir
 
 from exactile.contract import POSITION, ImageInput, ResultOutput
-from exactile.passes.statistic import PARTIALS, WHOLE_MAP, ZONE
-from exactile.passes.zones import TO_THE_END
+from exactile.contract.statistic import PARTIALS, WHOLE_MAP, ZONE
+from exactile.plan.zones import TO_THE_END
 from exactile_converters.from_onnx import Network
 from exactile_converters.geometry.feature_maps import FeatureMap
 from exactile_converters.geometry.node_view import SPATIAL, Label, Labels

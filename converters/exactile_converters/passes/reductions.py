@@ -14,7 +14,7 @@ from math import lcm
 import numpy as np
 import onnx_ir as ir
 
-from exactile.passes.statistic import PREFIX, WHOLE_MAP, Grid, StatisticKind
+from exactile.contract.statistic import PREFIX, WHOLE_MAP, Grid, StatisticKind
 from exactile_converters.from_onnx import Network
 from exactile_converters.geometry.feature_maps import ForwardWalk, image_shape, walk_forward
 from exactile_converters.geometry.node_view import Labels

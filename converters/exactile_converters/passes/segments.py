@@ -9,8 +9,8 @@ from fractions import Fraction
 import numpy as np
 import onnx_ir as ir
 
+from exactile.contract.kept_map import KeptMap
 from exactile.geometry import AxisGeometry
-from exactile.passes.kept_map import KeptMap
 from exactile_converters.geometry.feature_maps import FeatureMap, ForwardWalk
 from exactile_converters.geometry.node_view import SPATIAL, Label
 from exactile_converters.geometry.trace import FAR_PX, ancestors, has_placed, margins, needed_spans

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import prod
 
-from exactile.passes.statistic import Statistic
+from exactile.contract.statistic import Statistic
 from exactile_converters.geometry.trace import Traced
 from exactile_converters.passes.reductions import Reduction
 from exactile_converters.passes.taking import shape_of

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import onnx_ir as ir
 
-from exactile.passes.statistic import WHOLE_MAP, Grid, StatisticKind
+from exactile.contract.statistic import WHOLE_MAP, Grid, StatisticKind
 from exactile_converters.geometry.feature_maps import FeatureMap
 from exactile_converters.geometry.node_view import Labels, is_spatial
 

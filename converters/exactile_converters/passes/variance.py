@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from exactile.passes.statistic import PREFIX
+from exactile.contract.statistic import PREFIX
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import onnx_ir as ir
 
-from exactile.passes.kept_map import KeptMap
+from exactile.contract.kept_map import KeptMap
 from exactile_converters.geometry.feature_maps import FeatureMap, ForwardWalk
 from exactile_converters.geometry.node_view import SPATIAL, Label
 from exactile_converters.geometry.trace import Traced

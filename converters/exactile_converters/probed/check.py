@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from exactile.contract import DeployedModel
 from exactile.errors import BudgetError, EngineError
 from exactile.geometry import AxisGeometry, Geometry, round_up
-from exactile.memory import resident_bytes
+from exactile.machine.memory import resident_bytes
 from exactile_converters.from_onnx import Network
 from exactile_converters.geometry.feature_maps import FeatureMap
 from exactile_converters.probed.limited import Limited

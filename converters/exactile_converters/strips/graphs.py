@@ -15,7 +15,7 @@ import onnx_ir as ir
 from onnx import helper
 
 from exactile.contract import Carry
-from exactile.passes.statistic import PREFIX
+from exactile.contract.statistic import PREFIX
 from exactile_converters.geometry.feature_maps import FeatureMap
 from exactile_converters.geometry.node_view import Label
 from exactile_converters.geometry.probe import Probe

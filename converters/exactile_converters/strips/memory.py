@@ -10,7 +10,7 @@ import onnx
 from onnx import ModelProto, helper
 
 from exactile.contract import BytesForShape, Carry, MemoryModel, StripRole
-from exactile.passes.kept_map import KeptMap
+from exactile.contract.kept_map import KeptMap
 from exactile_converters.graphs.memory import NodeUse, TensorUse, memory_model
 from exactile_converters.graphs.memory_records import WEIGHTED
 from exactile_converters.strips.shapes import Shapes

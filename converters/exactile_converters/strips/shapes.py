@@ -10,7 +10,7 @@ import onnx_ir as ir
 from onnx import ModelProto, TensorProto, helper, shape_inference
 
 from exactile.contract import POSITION, Carry
-from exactile.passes.kept_map import KeptMap
+from exactile.contract.kept_map import KeptMap
 from exactile_converters.geometry.fact import Fact
 from exactile_converters.geometry.probe import SMALL_VALUE_ELEMENTS, Memory, Probe
 from exactile_converters.strips.refusal import StripError

@@ -8,16 +8,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from exactile.architecture import GPU
-from exactile.built_engine import BuiltEngine, EngineRole
 from exactile.bundle.engine_file import model_digest
 from exactile.bundle.engine_files import read_engines
 from exactile.bundle.opening import Bundle, open_bundle
 from exactile.contract import DeployedModel
+from exactile.contract.built_engine import BuiltEngine, EngineRole
 from exactile.engines.tensorrt_library import TensorRTLibrary
 from exactile.errors import CancelledError, ModelError, OptionError
 from exactile.geometry import round_up
-from exactile.memory import free_bytes
+from exactile.machine.architecture import GPU
+from exactile.machine.memory import free_bytes
 from exactile.plan.strips import last_rows
 from exactile_converters.device.agreement import FormAgreement, carried_rows, check_strip, check_tile
 from exactile_converters.device.form import DeviceForm, DevicePrecision, pass_form, strip_form, tile_form

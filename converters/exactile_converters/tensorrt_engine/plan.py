@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from exactile.built_engine import Backend, TensorSpec
 from exactile.contract import DeployedModel
+from exactile.contract.built_engine import Backend, TensorSpec
 from exactile.engines.tensorrt_library import TensorRTLibrary, load_tensorrt
 from exactile.errors import CancelledError, DeviceError, EngineBuildError, ExactileError
 from exactile_converters.device.form import DeviceForm, DevicePrecision

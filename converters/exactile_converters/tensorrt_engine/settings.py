@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from exactile.built_engine import Backend
+from exactile.contract.built_engine import Backend
 from exactile.errors import OptionError
 from exactile_converters.device.form import DevicePrecision
 

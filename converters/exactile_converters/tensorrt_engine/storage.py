@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import exactile
-from exactile.built_engine import Backend, TensorSpec
 from exactile.bundle.engine_file import (
     ENGINES_FOLDER,
     PLAN_SUFFIX,
@@ -20,6 +19,7 @@ from exactile.bundle.engine_file import (
     encode_engine_file,
 )
 from exactile.bundle.engine_files import UnfitError, read_sidecar
+from exactile.contract.built_engine import Backend, TensorSpec
 from exactile.errors import SinkError
 from exactile_converters.device.form import DeviceForm, DevicePrecision
 from exactile_converters.tensorrt_engine.capability import Capabilities

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exactile.contract import DeployedModel
-from exactile.memory import resident_bytes
+from exactile.machine.memory import resident_bytes
 from exactile_converters.verify.dependency import Runs
 
 PASS_FACTOR = 1.15

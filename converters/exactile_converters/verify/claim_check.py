@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from exactile.contract import DeployedModel, StripModel
 from exactile.errors import BudgetError, EngineError
 from exactile.geometry import AxisGeometry, Geometry, round_up
-from exactile.memory import resident_bytes
+from exactile.machine.memory import resident_bytes
 from exactile.plan.strips import least_rows
 from exactile_converters.declared.feeding import as_fed
 from exactile_converters.deploy import deploy

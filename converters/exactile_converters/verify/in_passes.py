@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from exactile.contract import DeployedModel
 from exactile.errors import BudgetError, OptionError
 from exactile.geometry import Box, Geometry, Span
-from exactile.memory import default_budget_bytes, resident_bytes, return_large_blocks_at_once
+from exactile.machine.memory import default_budget_bytes, resident_bytes, return_large_blocks_at_once
 from exactile.planning import Wish
 from exactile.sources.array import ArraySource
 from exactile.sources.protocol import Source

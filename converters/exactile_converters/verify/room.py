@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from exactile.contract import DeployedModel
-from exactile.memory import resident_bytes
+from exactile.machine.memory import resident_bytes
 from exactile_converters.verify.bounded import pass_bytes
 
 NOISE_BYTES = 2 << 30

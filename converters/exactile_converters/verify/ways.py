@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from exactile.contract import DeployedModel
 from exactile.errors import BudgetError
 from exactile.geometry import round_up
-from exactile.memory import resident_bytes
+from exactile.machine.memory import resident_bytes
 from exactile.plan.strips import least_rows
 from exactile.plan.tiles import suiting_tile
 from exactile.planning import PlanName, Wish

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from exactile.bundle.contract_file import AccuracyPart, TrialPart
+    from exactile.bundle.accuracy_parts import AccuracyPart, TrialPart
 
 Rows = list[tuple[str, str]]
 

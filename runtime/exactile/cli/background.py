@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from exactile.background import LARGEST_MASK_PIXELS, Background, Mask, Threshold
 from exactile.errors import OptionError
 from exactile.geometry import Box, Span
-from exactile.nodata import Nodata, nodata_rule
+from exactile.plan.background import LARGEST_MASK_PIXELS, Background, Mask, Threshold
 from exactile.sources.metadata import nodata_of
+from exactile.sources.nodata import Nodata, nodata_rule
 from exactile.sources.protocol import Source
 
 

@@ -12,12 +12,12 @@ from rich.console import Console
 from rich.table import Table
 
 from exactile.contract import DeployedModel
+from exactile.contract.error_curve import ErrorCurve
 from exactile.errors import OptionError
 from exactile.session import Session
 from exactile.sources.address import shown_name
 from exactile.sources.open import open_source
 from exactile.sources.protocol import Source
-from exactile.tolerance.curve import ErrorCurve
 from exactile.tolerance.measure import CurveWish
 
 Progress = Callable[[str, int, int], None]

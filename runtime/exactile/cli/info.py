@@ -23,6 +23,7 @@ from exactile.cli.options import (
     ZOption,
 )
 from exactile.cli.values import parse_channels
+from exactile.contract.file_names import CONTRACT_NAME
 from exactile.errors import OptionError, SourceError
 
 EXAMPLES = """
@@ -106,7 +107,7 @@ def info(
 
 
 def _is_bundle(path: str) -> bool:
-    return Path(path).name == _CONTRACT or (Path(path) / _CONTRACT).is_file()
+    return Path(path).name == CONTRACT_NAME or (Path(path) / CONTRACT_NAME).is_file()
 
 
 def _tell_bundle(path: Path, *, test: bool, as_json: bool) -> None:
@@ -125,8 +126,8 @@ def _tell_image(
 ) -> None:
     from exactile.cli.image_text import print_image
     from exactile.cli.info_thumbnail import check_target, write_thumbnail
+    from exactile.sources.description import as_object
     from exactile.sources.descriptions.describe import describe_image
-    from exactile.sources.descriptions.description import as_object
 
     if thumbnail is not None:
         check_target(path, thumbnail, overwrite=overwrite)
@@ -149,7 +150,7 @@ def _advice(path: str, message: str) -> str:
     from exactile.file_kinds import file_kind
 
     if Path(path).is_dir():
-        return f"{message}; it is not a bundle either: it holds no {_CONTRACT}"
+        return f"{message}; it is not a bundle either: it holds no {CONTRACT_NAME}"
     kind = file_kind(path)
     if kind is not None and kind.name == _ONNX:
         return f"{path}: is {_ONNX}: exactile inspect {path} says how it can be tiled"

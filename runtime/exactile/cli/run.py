@@ -78,10 +78,10 @@ from exactile.cli.run_options import (
 from exactile.cli.run_request import RunRequest
 from exactile.cli.settings_command import ConfigOption, DumpConfigOption, SettingsCommand
 from exactile.cli.values import parse_channels, parse_lanes, parse_tile
+from exactile.contract.tolerance import Tolerance
 from exactile.plan.budget import parse_bytes
 from exactile.request.model_choice import ModelChoice, why_not_run_before
 from exactile.request.onnx_models import when_whole
-from exactile.tolerance.tolerance import Tolerance
 
 EXAMPLES = """
 **Examples**

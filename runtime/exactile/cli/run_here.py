@@ -11,10 +11,10 @@ import typer
 from exactile.cli.run_request import RunRequest
 from exactile.cli.summary import print_line, print_summary
 from exactile.errors import SinkError
-from exactile.image_run import Watcher
 from exactile.request.damage import warn_of_damage
 from exactile.request.meaning import warn_of_nan
 from exactile.request.progress import Bar, ManyBars
+from exactile.runs.image_run import Watcher
 
 
 def run_one(request: RunRequest, image: str, target: Path, *, progress: bool, as_json: bool) -> None:
@@ -58,9 +58,9 @@ def run_many(
     as_json: bool,
 ) -> None:
     """Run many images, into ``folder``; report failures at the end."""
-    from exactile.batch import worth_side_by_side
     from exactile.cli.protection import protect_run
     from exactile.cli.run_many import ManyImages, prepare_folder, tell_failures
+    from exactile.runs.batch import worth_side_by_side
 
     suffix = suffix if suffix.startswith(".") else f".{suffix}"
     found = prepare_folder(paths, folder, suffix, recursive=recursive)

@@ -10,16 +10,16 @@ from typing import Any
 
 import typer
 
-from exactile.batch import Outcome, run_all
 from exactile.cli.exit_status import INTERNAL_ERROR
 from exactile.cli.run_request import RunRequest
 from exactile.errors import ExactileError, OptionError
-from exactile.image_run import ImageRun
 from exactile.request.damage import warn_of_damage
 from exactile.request.meaning import warn_of_nan
 from exactile.request.progress import ManyBars
 from exactile.request.records import check_complete, pending_path, record_path, write_record
 from exactile.request.told import summary_object, versions
+from exactile.runs.batch import Outcome, run_all
+from exactile.runs.image_run import ImageRun
 from exactile.sinks.failures import os_errors_as_sink_errors
 from exactile.sinks.resume.unfinished import is_something_left
 from exactile.sources.listing import FoundImages, describe_passed_over, find_images
