@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from exactile.cli.commands import Commands
@@ -79,6 +79,7 @@ COMMAND_LINES = st.fixed_dictionaries(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 )
 @given(options=COMMAND_LINES)
+@example(options=['--to=/a"b\\c\n.tif', "--label-name=\x7f\x00\x1f\x85\t\r\n\u2028é😀'", "--mean=", "--mean=#"])
 def test_what_is_printed_is_read_back(tmp_path, options):
     """All options, with any text: quotes, line ends, control characters."""
     printed = within("run", *GIVEN, *options, "--dump-config")
