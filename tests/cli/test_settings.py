@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+import typer
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -99,6 +100,12 @@ def test_without_arguments_all_options_are_printed_as_comments(tmp_path):
     assert '# What lies outside the image.\n# border = "model"\n' in printed.stdout
     file = written(tmp_path, printed.stdout)
     assert effective(*GIVEN, "-o", "x.tif", "--config", file) == effective(*GIVEN, "-o", "x.tif")
+
+
+def test_arguments_are_required_again_once_options_were_printed():
+    assert effective("--dump-config")["target"] is None
+    with pytest.raises(typer.BadParameter):
+        effective()
     missing = within("run")
     assert (missing.returncode, "Missing argument" in missing.stderr) == (2, True)
 
