@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from hypothesis import HealthCheck, given, settings
+import typer
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from exactile.cli.commands import Commands
@@ -79,6 +80,7 @@ COMMAND_LINES = st.fixed_dictionaries(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 )
 @given(options=COMMAND_LINES)
+@example(options=['--to=/a"b\\c\n.tif', "--label-name=\x7f\x00\x1f\x85\t\r\n\u2028é😀'", "--mean=", "--mean=#"])
 def test_what_is_printed_is_read_back(tmp_path, options):
     """All options, with any text: quotes, line ends, control characters."""
     printed = within("run", *GIVEN, *options, "--dump-config")
@@ -98,6 +100,12 @@ def test_without_arguments_all_options_are_printed_as_comments(tmp_path):
     assert '# What lies outside the image.\n# border = "model"\n' in printed.stdout
     file = written(tmp_path, printed.stdout)
     assert effective(*GIVEN, "-o", "x.tif", "--config", file) == effective(*GIVEN, "-o", "x.tif")
+
+
+def test_arguments_are_required_again_once_options_were_printed():
+    assert effective("--dump-config")["target"] is None
+    with pytest.raises(typer.BadParameter):
+        effective()
     missing = within("run")
     assert (missing.returncode, "Missing argument" in missing.stderr) == (2, True)
 
