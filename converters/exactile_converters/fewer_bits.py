@@ -1,4 +1,4 @@
-"""The form of a network at a precision, and how many labels it changes."""
+"""Give a network a precision, and measure how many labels that changes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def of_precision(
     calibration: Calibration | None,
     progress: Progress,
 ) -> tuple[Network, AccuracyPart | None]:
-    """``network`` itself in FP32, else another one; and what fewer bits do to labels, where there are images."""
+    """Return ``network`` itself for FP32, else its form at ``precision``; and, with images, how many labels change."""
     refuse_integers(network, precision)
     if precision == "fp32":
         return network, None
