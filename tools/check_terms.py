@@ -18,6 +18,7 @@ CHECKED = (
     "*.md",
     "docs/*.md",
     "runtime/exactile/**/*.py",
+    "converters/exactile_converters/**/*.py",
     "benchmarks/**/*.py",
     "fuzz/**/*.py",
     "models/**/*.py",
