@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 PROBED_MAC_PER_PIXEL = 20_000
 PROBED_SECONDS = 5.0
-"""A refused network that takes no longer than this many seconds is probed without being asked for."""
+"""A refused network of at most this cost is probed for so many seconds without being asked for."""
 
 COST_SIZE_PX = 1024
 """Image height and width at which the cost of a network that cannot be tiled is counted, unless it fixes its own."""
