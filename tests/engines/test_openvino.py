@@ -529,7 +529,7 @@ def test_engines_of_many_shapes_leave_little_behind():
 
 
 def test_the_command_line_names_the_engine_in_help_and_doctor():
-    assert "openvino" in within("run", "--help").stdout
+    assert "openvino" in within("run", "--help-all").stdout
     report = json.loads(exactile("doctor", "--device", "cpu", "--json").stdout)
     findings = {(one["group"], one["check"]): one for one in report["findings"]}
     assert findings["packages", "openvino"]["status"] == "ok"
