@@ -20,7 +20,7 @@ LARGEST_FILE_BYTES = 2 << 30
 def read_model(path: Path) -> onnx.ModelProto:
     """Return the checked model, including external data (only from the model's own folder). Raises ModelError."""
     if path.is_dir():
-        raise ModelError(f"{path} is a folder; give the .onnx file in it")
+        raise ModelError(f"{path} is a folder; give an .onnx file. Of a bundle, exactile info prints stride and halo")
     if not path.is_file():
         raise ModelError(f"no model at {path}")
     other = not_a_model(path)

@@ -24,7 +24,7 @@ def reported() -> Iterator[None]:
     except ExactileError as error:
         _fail(str(error), error.exit_status)
     except KeyboardInterrupt:
-        _fail("stopped; no output was written", CancelledError.exit_status)
+        _fail("stopped; only complete outputs were written", CancelledError.exit_status)
     except (typer.Exit, typer.Abort):
         raise
     except BrokenPipeError:

@@ -18,7 +18,7 @@ Size = tuple[int, int]
 KEEP_AXES = "Keep height and width as axes of their own"
 DYNAMIC = (
     "Export with dynamic height and width; sizes that Python computes (int, math.ceil) become numbers in a TorchScript "
-    "export"
+    "export, and most of them stay formulas with dynamo=True"
 )
 PRODUCTS = {"Gemm", "MatMul"}
 NORMALIZATION = "InstanceNormalization"
