@@ -38,8 +38,8 @@ def folder(tmp_path) -> Path:
     return root
 
 
-def listed(paths) -> list:
-    return list(find_images(paths).images)
+def listed(paths, **options) -> list:
+    return list(find_images(paths, **options).images)
 
 
 IMAGES = ["a.TIFF", "b.tif", "c.ome.tif", "d.svs", "e.npy", "f.png", "m.mrxs", "y", "z.zarr"]
