@@ -20,7 +20,7 @@ import exactile
 from exactile.bundle.contract_file import contract_schema
 from exactile.errors import BundleError, EngineError, OptionError, OutputExistsError, SinkError
 from exactile_converters.convert import convert
-from exactile_converters.deploy import Normalization
+from exactile_converters.deploy import Normalization, inspect_network, load_network
 from tests.support.folders import ROOT
 from tests.support.nets import NETS, onnx_file
 from tests.support.oracle import whole_pass
@@ -66,6 +66,13 @@ def test_tiles_strips_and_a_whole_pass_of_a_bundle_are_the_networks_own_result(n
             assert np.array_equal(found, expected)
         else:
             assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+def test_the_graph_of_a_bundle_can_be_inspected_itself(made):
+    """Names that exactile gave to its nodes are not given again."""
+    found = inspect_network(load_network(made / "graph.onnx"))
+    assert found.geometry.y.stride == exactile.open_bundle(made).model.contract.geometry.y.stride
+    assert found.strips is not None
 
 
 def test_a_moved_bundle_is_the_same_bundle(made, tmp_path):
