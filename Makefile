@@ -1,10 +1,10 @@
-# Everything there is to know: make demo, make test, make check, make bench. Each sets itself up in .venv.
+# Everything there is to know: make demo, make test, make check, make docs, make bench. Each sets itself up in .venv.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-provider test-all check bench bench-full gpu-kit clean
+.PHONY: help demo test test-provider test-all check docs bench bench-full gpu-kit clean
 .NOTPARALLEL:
 
 help:  ## show this list
@@ -67,11 +67,19 @@ test-provider: $(VENV)/onnxruntime-gpu.stamp  ## what ONNX Runtime's CUDA provid
 test-all: $(VENV)/families.stamp $(VENV)/gpu.stamp $(VENV)/zoo.stamp  ## every test (long, gigabytes)
 	$(BIN)/python -m pytest
 
-check: $(VENV)/check.stamp  ## format, lint, types, terms
+check: $(VENV)/check.stamp  ## format, lint, types, imports, terms
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(BIN)/python tools/check_terms.py
+
+$(VENV)/docs.stamp: $(VENV)/python.stamp pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	touch $@
+
+docs: $(VENV)/docs.stamp  ## the documentation site, to the folder site; a link or reference that is broken is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 $(VENV)/bench.stamp: $(VENV)/python.stamp pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
@@ -95,4 +103,4 @@ gpu-kit: $(VENV)/test.stamp  ## what a machine with a GPU and no network needs (
 	$(BIN)/python -m benchmarks.gpu_kit build
 
 clean:
-	rm -rf $(VENV) $(VENV)-peers demo .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VENV)-peers demo site .mypy_cache .ruff_cache .import_linter_cache .pytest_cache

@@ -78,8 +78,8 @@ def row(family: str, encoder: str, image: np.ndarray) -> tuple[Any, ...]:
 def compared(path: Path, image: np.ndarray) -> tuple[Any, ...]:
     """Return the columns after the names of a network."""
     from exactile.errors import BudgetError, NotTileableError
-    from exactile.memory import settled_resident_bytes
-    from exactile.passes.store import most_kept_bytes
+    from exactile.kept_maps.store import most_kept_bytes
+    from exactile.machine.memory import settled_resident_bytes
     from exactile.session import Session
     from exactile.sinks.array import ArraySink
     from exactile.sources.array import ArraySource

@@ -12,7 +12,7 @@ import numpy as np
 from exactile.engines.onnx_runtime import OnnxRuntimeEngine, load_library
 from exactile.engines.openvino import OpenVinoEngine
 from exactile.engines.openvino_library import load_openvino
-from exactile.memory import peak_resident_bytes, resident_bytes
+from exactile.machine.memory import peak_resident_bytes, resident_bytes
 
 
 def work(request: dict[str, Any]) -> int:

@@ -24,7 +24,7 @@ from torch import nn
 from benchmarks.harness.part import run_part
 from benchmarks.harness.record import Record, Table
 from benchmarks.harness.turns import in_turn, median_ratio, ratios, spread
-from exactile.summary import Summary
+from exactile.runs.summary import Summary
 
 COLUMNS = (
     "network", "levels", "kept maps", "kept MiB|.0f", "one pass s|.2f", "predicted|.2f", "kept by one pass|.2f",
@@ -120,7 +120,7 @@ class Case:
 
     def run(self, way: str) -> None:
         """Run it as "one pass", "kept" or "again"."""
-        from exactile.memory import settled_resident_bytes
+        from exactile.machine.memory import settled_resident_bytes
         from exactile.session import Session
         from exactile.sinks.array import ArraySink
         from exactile.sources.array import ArraySource
@@ -134,7 +134,7 @@ class Case:
 
     def kept(self) -> tuple[int, float]:
         """Return how many maps are kept, and the most MiB of them at any time."""
-        from exactile.passes.store import most_kept_bytes
+        from exactile.kept_maps.store import most_kept_bytes
 
         kept = self.model.keeping.at(self.size) if self.model.keeping is not None else None
         assert kept is not None

@@ -33,7 +33,7 @@ from benchmarks.harness.record import Record, Table
 from benchmarks.networks import balanced, deployed, unet
 from exactile.contract import DeployedModel
 from exactile.errors import BudgetError, PlanError
-from exactile.memory import settled_resident_bytes
+from exactile.machine.memory import settled_resident_bytes
 from exactile.plan.prediction import Plan, predicted_passes
 from exactile.plan.strips import StripPlan
 from exactile.planning import PlanName

@@ -20,10 +20,10 @@ from benchmarks.harness.part import run_part
 from benchmarks.harness.record import Record, Table
 from benchmarks.harness.worker import ROOT
 from benchmarks.paper_tables import mirrored
+from exactile.runs.summary import Summary
 from exactile.session import Session
 from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource
-from exactile.summary import Summary
 from exactile.tolerance.measure import CurveWish
 from exactile_converters.deploy import Normalization, deploy
 from exactile_converters.from_onnx import load_network

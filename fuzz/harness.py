@@ -18,7 +18,7 @@ from fuzz.outcome import Outcome
 from fuzz.recipe import Recipe
 from fuzz.trial import prepare_child, try_recipe
 
-CHILD_DEADLINE_S = 30.0
+CHILD_DEADLINE_S = 60.0
 """Seconds for the case with its making and judging: then the child is killed."""
 
 CHILD_MOST_BYTES = 3 << 30

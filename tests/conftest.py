@@ -31,7 +31,8 @@ def pytest_collection_finish() -> None:
 @pytest.fixture
 def kept_maps(monkeypatch):
     """The stores that runs made."""
-    from exactile.passes import run, store
+    from exactile.kept_maps import store
+    from exactile.passes import run
 
     made: list[store.MapStore] = []
 

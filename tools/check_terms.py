@@ -16,8 +16,9 @@ ROOT = Path(__file__).resolve().parents[1]
 STYLE = ROOT / "docs" / "style.md"
 CHECKED = (
     "*.md",
-    "docs/*.md",
+    "docs/**/*.md",
     "runtime/exactile/**/*.py",
+    "converters/exactile_converters/**/*.py",
     "benchmarks/**/*.py",
     "fuzz/**/*.py",
     "models/**/*.py",

@@ -22,7 +22,7 @@ def versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:
 
 def machine() -> dict[str, object]:
     """Return processor, cores that this process may use, memory, kernel, Python, packages."""
-    from exactile.architecture import processor_name  # peers' environments, which ask for versions, lack it
+    from exactile.machine.architecture import processor_name  # peers' environments, which ask for versions, lack it
 
     return {
         "processor": processor_name(),

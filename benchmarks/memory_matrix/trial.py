@@ -18,7 +18,7 @@ import tifffile
 from benchmarks.harness.worker import ROOT
 from benchmarks.memory_matrix.cases import Case
 from benchmarks.memory_matrix.inputs import NORMALIZATION, WHITE, Inputs
-from exactile.batch import OVERLAP_SHARE
+from exactile.runs.batch import OVERLAP_SHARE
 
 HERE = Path(__file__).parent
 MIB = 1 << 20

@@ -1,4 +1,4 @@
-"""Does the ONNX graph give what the framework gives?"""
+"""Compare the results of an exported ONNX graph with those of the original framework."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from exactile.errors import ModelError
 from exactile_converters.from_onnx import Network
 
 RELATIVE_TOLERANCE = 1e-3
-"""Largest difference allowed, by the largest value: re-association in float32 stays far below."""
+"""Largest allowed difference, relative to the largest value; re-association in float32 stays far below."""
 
 Framework = Callable[[NDArray[np.float32]], NDArray[Any]]
-"""An image of float32 to the framework's own result."""
+"""Function from a float32 image to the framework's result."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agreement:
-    """The largest difference between framework and ONNX Runtime, and the largest value, over ``images`` images."""
+    """Largest difference between the framework and ONNX Runtime, and the largest value, over ``images`` images."""
 
     max_abs: float
     largest: float
@@ -39,7 +39,7 @@ class Agreement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exported:
-    """A network that came from a framework, with what that and ONNX Runtime differ by."""
+    """A network exported from a framework, with the difference between the framework's results and ONNX Runtime's."""
 
     network: Network
     agreement: Agreement
@@ -58,7 +58,7 @@ def compare_with_framework(
 ) -> Agreement:
     """Run both on noise of ``sizes`` and on ``images``. Raises ModelError above the tolerance.
 
-    Images are (1, C, H, W), or (1, H, W, C) where both take them with ``channels_last``.
+    Images are (1, C, H, W) float32, or (1, H, W, C) with ``channels_last``.
     """
     options = ort.SessionOptions()
     options.log_severity_level = 4
@@ -75,7 +75,7 @@ def compare_with_framework(
         (ours,) = session.run([wanted], {entry.name: image})
         if theirs.shape != ours.shape:
             raise ModelError(
-                f"{name}: of {image.shape} the framework makes {theirs.shape} and ONNX Runtime {ours.shape}"
+                f"{name}: for {image.shape}, the framework returns {theirs.shape} and ONNX Runtime {ours.shape}"
             )
         if not np.isfinite(ours).all():
             raise ModelError(f"{name}: the result holds numbers that are not finite")

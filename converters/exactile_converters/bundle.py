@@ -20,30 +20,21 @@ from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
 import exactile
+from exactile.bundle.accuracy_parts import AccuracyPart
 from exactile.bundle.contract_file import (
-    CONTRACT_NAME,
     VERSION,
-    WEIGHTS_NAME,
-    AccuracyPart,
-    ClassPart,
     ContractFile,
     FilePart,
-    GraphPart,
-    KeepingPart,
-    LevelPart,
-    NormalizationPart,
-    OtherStripsPart,
-    PlacedPart,
     SamplePart,
-    StripsPart,
-    TilePart,
     VerificationPart,
     WeightPart,
-    WholePart,
     encode_contract,
 )
 from exactile.bundle.kept_passes import keeping_part
 from exactile.bundle.levels import level_part, whole_part
+from exactile.bundle.network_parts import ClassPart, GraphPart, NormalizationPart, TilePart
+from exactile.bundle.pass_parts import KeepingPart, LevelPart, WholePart
+from exactile.bundle.strip_parts import OtherStripsPart, PlacedPart, StripsPart
 from exactile.bundle.translation import (
     ROLES,
     claims_of,
@@ -64,6 +55,7 @@ from exactile.contract import (
     StripRole,
     WholeGraph,
 )
+from exactile.contract.file_names import CONTRACT_NAME, WEIGHTS_NAME
 from exactile.errors import NotTileableError, OutputExistsError, SinkError
 from exactile_converters.cuda_kernels.doubts import mark_doubt
 from exactile_converters.graphs.io import Normalization
@@ -71,12 +63,12 @@ from exactile_converters.precision import Precision
 from exactile_converters.strips.outside import SHARED_FROM_BYTES
 
 ALIGNMENT_BYTES = 64
-"""Arrays in ``weights.bin`` begin at multiples of it, as engines like to read them."""
+"""Arrays in ``weights.bin`` begin at multiples of this alignment, which engines prefer."""
 
 
 @dataclass(slots=True, kw_only=True)
 class BundleContent:
-    """What goes into a bundle beside the model. ``tile`` is the padded tile's (height, width)."""
+    """What goes into a bundle in addition to the model. ``tile`` is the padded tile's (height, width)."""
 
     model: DeployedModel
     source: str
@@ -92,10 +84,10 @@ class BundleContent:
 
 
 def write_bundle(content: BundleContent, target: str | Path, *, overwrite: bool = False) -> ContractFile:
-    """Write the bundle to the folder ``target``, which appears only when complete.
+    """Write the bundle to the folder ``target``, which appears only when it is complete.
 
-    Raises OutputExistsError when ``target`` exists and ``overwrite`` is False or it is no bundle, SinkError, and
-    NotTileableError for a model that is for images of one size.
+    Raises OutputExistsError when ``target`` exists and ``overwrite`` is False or ``target`` is not a bundle, SinkError,
+    and NotTileableError for a model that is deployed for images of one size.
     """
     if content.model.contract.obstacles:
         raise NotTileableError(
@@ -133,7 +125,7 @@ def _check_target(target: Path, *, overwrite: bool) -> None:
 
 
 def _publish(part: Path, target: Path, *, overwrite: bool) -> None:
-    """Two renames where a bundle is replaced: folders cannot be exchanged in one step everywhere."""
+    """Move the finished folder into place, by two renames where a bundle is replaced: few systems exchange folders."""
     _check_target(target, overwrite=overwrite)
     old = target.with_name(f".{target.name}.{secrets.token_hex(4)}.old")
     if target.exists():
@@ -217,9 +209,10 @@ def _files(content: BundleContent) -> tuple[dict[str, bytes], ContractFile]:
 
 
 class _Graphs:
-    """Graphs by the name of their file, equal ones once.
+    """Graphs by file name; equal graphs are stored once.
 
-    ``outside`` are the constants outside of one, by name; ``claims`` what one's metadata says that others' do not.
+    ``outside`` holds the constants that are stored outside of a graph, by name; ``claims`` the entries of a graph's
+    metadata that differ from those of the others.
     """
 
     def __init__(self, graphs: dict[str, onnx.ModelProto]) -> None:
@@ -231,7 +224,7 @@ class _Graphs:
     def strips_of(
         self, strips: StripModel | None, others: Mapping[tuple[int, int], StripModel], prefix: str = ""
     ) -> tuple[StripsPart | None, tuple[OtherStripsPart, ...]]:
-        """The strips, and those of other remainders."""
+        """Add the strip graphs, and those of other remainders."""
         first = None if strips is None else self._strips(strips, f"{prefix}strip", "")
         more = [
             OtherStripsPart(remainders=at, strips=self._strips(other, f"{prefix}strip", f"-{at[0]}-{at[1]}"))
@@ -240,7 +233,7 @@ class _Graphs:
         return first, tuple(more)
 
     def placed_of(self, placed: PlacedModel, same: bytes) -> PlacedPart:
-        """The graphs of placed operators; ``same`` is that of graph.onnx, which may be the one for tiles, too."""
+        """Add the graphs of placed operators. ``same`` is graph.onnx, which may also be the tile graph."""
         strips, others = self.strips_of(placed.strips, placed.other_strips, prefix="placed-")
         name = "graph.onnx" if placed.graph == same else "placed-graph.onnx"
         if name not in self._graphs:
@@ -254,7 +247,7 @@ class _Graphs:
         )
 
     def level_of(self, number: int, level: Level) -> LevelPart:
-        """The graphs of a pass that finds statistics."""
+        """Add the graphs of a pass that computes statistics."""
         name = f"statistics-{number}.onnx"
         on_device = None
         if level.on_device is not None:
@@ -263,7 +256,7 @@ class _Graphs:
         return level_part(level, *self._pass(name, level.model), on_device)
 
     def keeping_of(self, keeping: KeptPasses) -> KeepingPart:
-        """The graphs of passes that begin at kept maps."""
+        """Add the graphs of passes that begin at kept maps."""
         names = [
             self._pass(f"kept-statistics-{number}.onnx", level.model)
             for number, level in enumerate(keeping.model.levels, 1)
@@ -271,12 +264,12 @@ class _Graphs:
         return keeping_part(keeping, [*names, self._pass("kept-graph.onnx", keeping.model)])
 
     def whole_of(self, whole: WholeGraph) -> WholePart:
-        """The graph that takes one pass over the whole image."""
+        """Add the graph of one pass over the whole image."""
         self._graphs["whole-graph.onnx"] = onnx.load_from_string(whole.graph)
         return whole_part(whole, "whole-graph.onnx")
 
     def _pass(self, name: str, model: DeployedModel) -> tuple[str, str | None]:
-        """The names of a pass's graph, and of that for sizes at which operators depend on the position."""
+        """Return the file names of a pass's graph and of its graph with placed operators, if there is one."""
         self._add_pass(name, model.graph, model)
         if model.placed is None or model.placed.graph == model.graph:
             return name, None if model.placed is None else name
@@ -301,14 +294,14 @@ class _Graphs:
 
 
 class _Weights:
-    """The shared file: each array once, whichever graphs use it."""
+    """The shared file of weights: stores each array once, whichever graphs use it."""
 
     def __init__(self) -> None:
         self.data = bytearray()
         self.parts: dict[str, WeightPart] = {}
 
     def move(self, model: onnx.ModelProto, known: Mapping[str, NDArray[Any]]) -> None:
-        """Large constants of ``model`` out of it; those that are outside already are in ``known``."""
+        """Move large constants of ``model`` into the file; ``known`` holds those that are already stored outside."""
         for tensor in model.graph.initializer:
             outside = tensor.data_location == TensorProto.EXTERNAL
             array = known[tensor.name] if outside else numpy_helper.to_array(tensor)
@@ -322,7 +315,7 @@ class _Weights:
                 tensor.CopyFrom(inside)
 
     def _part(self, name: str, array: NDArray[Any]) -> WeightPart | None:
-        """Where the array is; None where another one has its name."""
+        """Return where the array is stored; None if its name belongs to a different array."""
         data = array.tobytes()
         part = self.parts.get(name)
         if part is not None:
@@ -350,7 +343,7 @@ def _refer(tensor: TensorProto, part: WeightPart, size: int) -> None:
 
 
 def _fixed(graph: onnx.ModelProto, tile: tuple[int, int]) -> onnx.ModelProto:
-    """A copy with the image's height and width fixed, for engines that are built for one shape."""
+    """Return a copy with fixed image height and width, for engines that are built for one shape."""
     fixed = onnx.ModelProto()
     fixed.CopyFrom(graph)
     for value in fixed.graph.input:
@@ -369,7 +362,7 @@ def _npy(array: NDArray[Any]) -> bytes:
 def conventional_metadata(
     contract: Contract, classes: Sequence[ClassPart], normalization: Normalization
 ) -> dict[str, str]:
-    """What other tools look for in ONNX metadata: the keys of QGIS Deepness, as JSON, and of Ultralytics."""
+    """Return the ONNX metadata that other tools read: the keys of QGIS Deepness, as JSON, and of Ultralytics."""
     geometry = contract.geometry
     names = {index: part.name for index, part in enumerate(classes)}
     found: dict[str, Any] = {

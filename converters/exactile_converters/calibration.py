@@ -1,7 +1,8 @@
-"""INT8 of a network in several forms, compared on images that none was calibrated on, and the best of them taken.
+"""Quantise a network to INT8 in several forms, compare them on held-out images, and choose the best.
 
-A form is a way to find ranges (min-max, percentiles, entropy) and what stays in FP32: nothing, the first layer, the
-last one, or both. The fewest labels that change decide; among forms that are hardly worse, the fastest is taken.
+A form is a method to find ranges (min-max, percentiles, entropy) and a choice of what stays in FP32: nothing, the first
+layer, the last one, or both. The form that changes the fewest labels is best; among forms that are hardly worse, the
+fastest is chosen.
 """
 
 from __future__ import annotations
@@ -40,10 +41,11 @@ from exactile_converters.quantize import (
 Progress = Callable[[int, int], None]
 
 LONGEST_S = 300.0
-"""No further form is tried after so long."""
+"""No further form is tried after this time."""
 
 SLIGHTLY_WORSE = 1.1
-"""By this factor, or by ``SLIGHT_SHARE`` of all labels, a form may be worse than the best one, and taken for speed."""
+"""A form may be worse than the best by this factor, or by ``SLIGHT_SHARE`` of all labels, and still be chosen for
+speed."""
 
 SLIGHT_SHARE = 1e-4
 TIMED_PX = 512
@@ -52,7 +54,7 @@ TIMED_ROUNDS = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accuracy:
-    """Labels of a changed network against those of the FP32 one; ``iou`` by class, None where it never occurs."""
+    """Labels of a changed network compared with FP32. ``iou`` is by class, None for a class that never occurs."""
 
     pixels: int
     different_labels: int
@@ -65,10 +67,11 @@ class Accuracy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """One form. ``error`` is the share of labels that differ; where results are no labels, and ``accuracy`` is None,
-    the root mean square of the differences by that of the values.
+    """One form and its error.
 
-    ``time`` is that of one pass by FP32's, None where it was not measured.
+    ``error`` is the share of labels that differ. Where results are not labels, ``accuracy`` is None and ``error`` is
+    the root mean square of the differences divided by that of the values. ``time`` is the time of one pass relative to
+    FP32, None where it was not measured.
     """
 
     method: Method
@@ -80,7 +83,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chosen:
-    """The best form, how it does, and all that were tried, in order."""
+    """The best form, its accuracy, and all forms that were tried, in order."""
 
     network: Network
     trial: Trial
@@ -88,7 +91,7 @@ class Chosen:
 
 
 class Reference:
-    """Results of the FP32 network on crops, once."""
+    """Results of the FP32 network on crops, computed once."""
 
     def __init__(self, network: Network, normalization: Normalization, crops: Sequence[Crop]) -> None:
         self._normalization, self._crops = normalization, crops
@@ -101,7 +104,7 @@ class Reference:
         self._results = _results(self.model, crops)
 
     def compare(self, changed: Network) -> tuple[Accuracy | None, float, DeployedModel]:
-        """Labels of ``changed``, which stays as it is, how far it is off, and the model."""
+        """Return the accuracy of ``changed``, which is not modified, its relative error, and its deployed model."""
         model = self._deployed(changed)
         results = _results(model, self._crops)
         if self._kind == "raw":
@@ -110,7 +113,7 @@ class Reference:
         return found, found.share, model
 
     def timing_samples(self) -> NDArray[Any]:
-        """Larger than a crop, so that what is measured is the network."""
+        """Return samples larger than a crop, so that the time measured is the network's."""
         axes = self.model.contract.geometry.y, self.model.contract.geometry.x
         height, width = (axis.accepted_size(TIMED_PX) for axis in axes)
         samples = self._crops[0].samples
@@ -135,9 +138,9 @@ def choose(
     calibration: Calibration | None = None,
     progress: Progress = lambda _done, _steps: None,
 ) -> Chosen:
-    """The best form of INT8 for ``network``, which stays as it is; only by ``calibration`` where that is given.
+    """Return the best form of INT8 for ``network``, which is not modified; with ``calibration``, only by that method.
 
-    ``progress`` gets steps done, and in all. Raises ModelError.
+    ``progress`` gets steps done and the total. Raises ModelError.
     """
     reference = Reference(network, normalization, crops.held_out)
     methods = [method for method in METHODS if calibration in (None, method.calibration)]
@@ -166,7 +169,7 @@ class _Search:
         self._steps = len(methods) * (1 + outer) + len(layers) - outer + 1
 
     def run(self) -> Chosen:
-        """All methods with everything and with the least quantised, then what lies between for the best of them."""
+        """Try all methods with everything and with the least quantised, then the other choices for the best method."""
         for method in self._methods:
             if self._tried and time.monotonic() > self._until:
                 break
@@ -191,7 +194,7 @@ class _Search:
         self._step()
 
     def _time(self) -> None:
-        """In turn, by FP32 in the same round. How ranges were found makes no difference."""
+        """Time the forms in turn, relative to FP32 in the same round. How ranges were found makes no difference."""
         samples = self._reference.timing_samples()
         seconds: dict[FloatLayers, list[float]] = {layers: [] for layers in self._models}
         with ExitStack() as opened:
@@ -205,7 +208,7 @@ class _Search:
                 full = _seconds(base, samples)
                 for layers, one in sessions.items():
                     taken = _seconds(one, samples) / full
-                    if turn:  # in the first one, engines are opened
+                    if turn:  # the first round opens the engines
                         seconds[layers].append(taken)
         ratios = {layers: round(statistics.median(found), 3) for layers, found in seconds.items()}
         self._tried = [replace(trial, time=ratios[trial.float_layers]) for trial in self._tried]
@@ -216,7 +219,7 @@ class _Search:
 
 
 def best_of(tried: Sequence[Trial]) -> Trial:
-    """The fastest of those that are hardly worse than the best; all were timed."""
+    """Return the fastest of the forms that are hardly worse than the best; all must have been timed."""
     least = min(trial.error for trial in tried)
     bound = max(SLIGHTLY_WORSE * least, least + SLIGHT_SHARE)
     good = [trial for trial in tried if trial.error <= bound]
@@ -224,7 +227,7 @@ def best_of(tried: Sequence[Trial]) -> Trial:
 
 
 def _possible(network: Network) -> list[FloatLayers]:
-    """What may stay in FP32 so that something is left to quantise; the smallest first."""
+    """Return the choices of FP32 layers that leave something to quantise, the smallest first."""
     weighted = {node.name for node in network.model.graph if node.op_type in WEIGHTED and node.op_type not in IN_FLOAT}
     found: list[FloatLayers] = [
         which for which in FLOAT_LAYERS if weighted - set(layers_in_float(network, which)) or which == "none"
@@ -235,7 +238,7 @@ def _possible(network: Network) -> list[FloatLayers]:
 
 
 def compared(first: Sequence[NDArray[Any]], second: Sequence[NDArray[Any]], classes: int) -> Accuracy:
-    """Labels of both, image by image."""
+    """Compare the labels of both, image by image."""
     pixels = different = 0
     common, either = np.zeros(classes, np.int64), np.zeros(classes, np.int64)
     for one, other in zip(first, second, strict=True):
@@ -249,7 +252,7 @@ def compared(first: Sequence[NDArray[Any]], second: Sequence[NDArray[Any]], clas
 
 
 def _results(model: DeployedModel, crops: Sequence[Crop]) -> list[NDArray[Any]]:
-    """One pass over each."""
+    """Run one pass over each crop."""
     found = []
     with closing(Session(model, device="cpu", keep_engine=True)) as session:
         for crop in crops:
@@ -260,12 +263,12 @@ def _results(model: DeployedModel, crops: Sequence[Crop]) -> list[NDArray[Any]]:
 
 
 def _seconds(session: Session, samples: NDArray[Any]) -> float:
-    """Of inference alone."""
+    """Measure the time of inference alone."""
     return session.segment(ArraySource(samples), ArraySink(), plan="whole").seconds.infer
 
 
 def _relative_error(first: Sequence[NDArray[Any]], second: Sequence[NDArray[Any]]) -> float:
-    """Root mean square of the differences by that of the values."""
+    """Return the root mean square of the differences, divided by that of the values."""
     apart = sum(float(np.square(a.astype(np.float64) - b).sum()) for a, b in zip(first, second, strict=True))
     values = sum(float(np.square(a.astype(np.float64)).sum()) for a in first)
     return float(np.sqrt(apart / values)) if values else float(apart > 0)

@@ -1,6 +1,6 @@
-"""Crops of the user's images: some to calibrate on, others, held out, to compare labels on.
+"""Choose crops of the user's images: some for calibration, others held out to compare labels on.
 
-With several images, whole ones are held out; of a single one, the crops lie in different parts::
+With several images, whole images are held out; in a single image, the crops lie in different parts::
 
     images  1   2   3   4   5   6   7        one image  |= calibration =|= held out =|
             c   h   c   c   h   c   c                   (along its longer side)
@@ -17,25 +17,25 @@ from numpy.typing import NDArray
 
 from exactile.errors import ChannelError, ModelError, OptionError
 from exactile.geometry import Box, Span
+from exactile.image_statistics.measure import measure
 from exactile.sources.alpha import leave_out_alpha
 from exactile.sources.protocol import ReadPlan, Source
-from exactile.statistics import measure
 from exactile_converters.from_onnx import Network
 from exactile_converters.graphs.io import Normalization
 
 CROP_PX = 256
 MOST_CROPS = 16
-"""Of each kind, spread over all images."""
+"""Most crops of each kind, spread over all images."""
 
 HELD_OUT_EVERY = 3
-"""One image of so many is held out, the second of them first."""
+"""One image in this many is held out, beginning with the second."""
 
 Array = NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Crop:
-    """Samples as stored, (H, W, C), and what the network sees, float32 in the same order."""
+    """A crop: samples as stored, (H, W, C), and as the network sees them, float32 in the same order."""
 
     samples: Array
     pixels: NDArray[np.float32]
@@ -43,7 +43,10 @@ class Crop:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Crops:
-    """``apart``: no pixel is in both; where the only image is too small for that, both are the same."""
+    """Crops for calibration and held-out crops.
+
+    ``apart`` says that they share no pixel; where the only image is too small for that, both are the same.
+    """
 
     calibration: tuple[Crop, ...]
     held_out: tuple[Crop, ...]
@@ -51,9 +54,9 @@ class Crops:
 
 
 def crops_of(sources: Sequence[Source], network: Network, normalization: Normalization) -> Crops:
-    """Crops of one size, from all images. Raises OptionError, ChannelError."""
+    """Return crops of one size from all images. Raises OptionError, ChannelError."""
     if not sources:
-        raise OptionError("int8 needs images like those to come, to calibrate on: --calibrate IMAGE (again for more)")
+        raise OptionError("int8 needs images to calibrate on, such as those to come: --calibrate IMAGE, once each")
     geometry = network.trace().geometry
     if geometry is None:
         raise ModelError(f"{network.name} cannot be tiled exactly")
@@ -77,7 +80,7 @@ def crops_of(sources: Sequence[Source], network: Network, normalization: Normali
 
 
 def as_fed(pixels: NDArray[np.float32], network: Network) -> NDArray[np.float32]:
-    """``pixels`` (H, W, C) in the order of the network's axes, with a batch of one."""
+    """Return ``pixels`` (H, W, C) in the order of the network's axes, with a batch of one."""
     order = {"y": 0, "x": 1, "c": 2}
     arranged = pixels.transpose([order[label] for label in network.labels if label != "n"])
     return np.ascontiguousarray(np.expand_dims(arranged, network.labels.index("n")))
@@ -94,7 +97,7 @@ def _check(source: Source, network: Network, size: tuple[int, int]) -> None:
 
 
 def _parts(source: Source, size: tuple[int, int]) -> tuple[Box, Box]:
-    """Two parts of one image, side by side; twice the whole where it has no room for a crop in each."""
+    """Return two parts of one image, side by side; twice the whole image where it has no room for a crop in each."""
     height, width = source.height, source.width
     rows, columns = Span(0, height), Span(0, width)
     if width >= max(height, 2 * size[1]) or (width >= 2 * size[1] and height < 2 * size[0]):
@@ -105,7 +108,7 @@ def _parts(source: Source, size: tuple[int, int]) -> tuple[Box, Box]:
 
 
 def _read(parts: Sequence[tuple[Source, Box]], size: tuple[int, int], normalization: Normalization) -> Iterator[Crop]:
-    """Up to ``MOST_CROPS``, those of all images in turn."""
+    """Read up to ``MOST_CROPS`` crops, from all images in turn."""
     each = max(1, MOST_CROPS // len(parts))
     normalizers = [_normalizers(source, normalization) for source, _ in parts[:MOST_CROPS]]
     for index in range(each):
@@ -118,7 +121,7 @@ def _read(parts: Sequence[tuple[Source, Box]], size: tuple[int, int], normalizat
 
 
 def _normalizers(source: Source, normalization: Normalization) -> tuple[Array, Array]:
-    """``(sample - offset) / scale`` of each channel, as float64."""
+    """Return offset and scale of each channel for ``(sample - offset) / scale``, as float64."""
     if normalization.statistics is not None:
         found = measure(source, normalization.statistics)
         return found.offset, found.scale
@@ -127,7 +130,7 @@ def _normalizers(source: Source, normalization: Normalization) -> tuple[Array, A
 
 
 def _box(part: Box, size: tuple[int, int], share: float) -> Box:
-    """At this share of the way down ``part``, and somewhere across it."""
+    """Return the box at this share of the height of ``part``; its column varies."""
     y = part.y.start + int((part.y.length - size[0]) * share)
     x = part.x.start + int((part.x.length - size[1]) * (share * 2.618 % 1))
     return Box(Span(y, y + size[0]), Span(x, x + size[1]))

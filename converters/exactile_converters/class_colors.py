@@ -8,7 +8,7 @@ from exactile.errors import OptionError
 
 
 def usual_color(index: int) -> str:
-    """Black for the first class, usually the background; then hues far apart."""
+    """Return black for the first class, usually the background, then hues far apart."""
     if index == 0:
         return "#000000"
     red, green, blue = colorsys.hsv_to_rgb(index * 0.381966 % 1, 0.75, 0.95)
@@ -16,7 +16,7 @@ def usual_color(index: int) -> str:
 
 
 def hex_color(color: str) -> str:
-    """``color`` with its number sign, in small letters. Raises OptionError where it is none."""
+    """Return ``color`` with its number sign, in lower case. Raises OptionError if it is not a colour."""
     text = color.lower() if color.startswith("#") else f"#{color.lower()}"
     if len(text) != 7 or any(digit not in "0123456789abcdef" for digit in text[1:]):
         raise OptionError(f"a colour is six hexadecimal digits, #rrggbb; got {color!r}")

@@ -1,4 +1,4 @@
-"""From a trained network to a bundle."""
+"""Convert a trained network to a bundle."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exactile.bundle.contract_file import ClassPart, ContractFile
+from exactile.bundle.contract_file import ContractFile
+from exactile.bundle.network_parts import ClassPart
 from exactile.contract import Activation, DeployedModel, OutputKind
 from exactile.errors import OptionError
 from exactile.passes.fixed import FixedStatistics
@@ -49,7 +50,7 @@ _CODE = re.compile(r"([^:]{1,16}:[^:]{1,16}:.{1,64})?")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Converted:
-    """A written bundle, and how well its graph agrees with the framework (None for ONNX).
+    """A written bundle, and the agreement of its graph with the framework (None for ONNX).
 
     ``untried`` says why tiles and strips could not be compared with one pass.
     """
@@ -86,23 +87,23 @@ def convert(
 ) -> Converted:
     """Write a bundle for ``source``: ONNX, TorchScript, an exported program (.pt2), a module, Keras, a SavedModel.
 
-    Also a BioImage.IO package (folder, rdf.yaml or zip), which brings its own normalisation. ``tile`` is the (height,
-    width) of the padded tile whose graph has a fixed shape; ``image_dtype`` that of the images to come (default: what
-    the network or package says, else uint8); ``output`` defaults to labels, for a package to raw: after its
-    post-processing.
-    ``map_dtype`` is the type of probabilities (float32, float16, uint8: round(255 p)) and raw maps. ``threshold`` (of
-    the probability) and ``activation`` (what the output still needs to be probabilities) are as for ``deploy``.
-    ``example_shape`` (N, C, H, W) is the image that a PyTorch module is traced with (default: 256 x 256 pixels and the
-    channels of its first convolution). ``precision`` is that inside the network. int8 is calibrated on
-    some of ``calibration_images``, and labels compared on others; of several ways to find ranges (or ``calibration``
-    alone) and of layers that stay in FP32, the best is taken. ``statistics`` of the whole image, measured with this
-    network before, are written into it, and a note of it into the bundle. Unless ``verify`` is False, the network is
-    run at small sizes in tiles, strips and one pass; strips that differ are left out. With ``trust_probe``, a network
-    that no rule proves local is taken with the halo that runs of it show, which is not proven; its tiles are compared
-    with one pass, ``verify`` or not.
+    ``source`` may also be a BioImage.IO package (folder, rdf.yaml or zip), which brings its own normalisation. ``tile``
+    is the (height, width) of the padded tile whose graph has a fixed shape; ``image_dtype`` the sample type of the
+    images (default: what the network or package declares, else uint8). ``output`` defaults to labels, for a package to
+    raw, after its post-processing. ``map_dtype`` is the type of probabilities (float32, float16, uint8: round(255 p))
+    and raw maps. ``threshold`` (of the probability) and ``activation`` (what turns the output into probabilities) are
+    as for ``deploy``. ``example_shape`` (N, C, H, W) is the image that a PyTorch module is traced with (default: 256 x
+    256 pixels and the channels of its first convolution).
 
-    Raises ModelError, NotTileableError that lists the obstacles, VerificationError where tiles differ from one pass, or
-    runs show nothing to trust, OptionError, SinkError.
+    ``precision`` is that inside the network. int8 is calibrated on some of ``calibration_images``, and labels are
+    compared on others; the best of several ways to find ranges (or ``calibration`` alone) and of layers that stay in
+    FP32 is chosen. ``statistics`` of the whole image, measured earlier with this network, become constants of it, and
+    the bundle notes this. Unless ``verify`` is False, the network is run at small sizes in tiles, strips and one pass;
+    strips that differ are omitted. With ``trust_probe``, a network that no rule proves local is deployed with the halo
+    that runs of it show, which is not proven; its tiles are compared with one pass even if ``verify`` is False.
+
+    Raises ModelError, NotTileableError that lists the obstacles, VerificationError where tiles differ from one pass or
+    runs show no halo to trust, OptionError, SinkError.
     """
     channels, size = (example_shape[1], example_shape[2:]) if example_shape is not None else (None, None)
     entry = load_entry(source, output_name=output_name, input_channels=channels, example_size=size)
@@ -153,9 +154,9 @@ def convert_entry(
     progress: Progress = lambda _done, _steps: None,
     calibrating: Progress = lambda _done, _steps: None,
 ) -> Converted:
-    """The same for a network that was read before.
+    """Do the same as ``convert`` for a network that was already loaded.
 
-    ``progress`` gets steps done, and in all, of running it to check, ``calibrating`` those of comparing forms of int8.
+    ``progress`` gets steps done and the total of the verification, ``calibrating`` those of comparing forms of int8.
     """
     network, package = entry.network, entry.package
     if package is not None and normalization not in (None, Normalization()):
@@ -229,7 +230,7 @@ def convert_entry(
 
 
 def _usual_dtype(entry: Entry) -> str:
-    """The type of samples to come, where nobody says it: what package, file or network take."""
+    """Return the default sample type of the images: what the package, the file or the network declares."""
     if entry.package is not None:
         return entry.package.image_dtype
     declared = entry.network.declared
@@ -237,14 +238,14 @@ def _usual_dtype(entry: Entry) -> str:
 
 
 def run_whole(model: DeployedModel, image: NDArray[Any]) -> NDArray[Any]:
-    """One pass over ``image`` (H, W, C)."""
+    """Run one pass over ``image`` (H, W, C)."""
     sink = ArraySink()
     Session(model).segment(ArraySource(image), sink, plan="whole")
     return sink.result
 
 
 def _sample_image(model: DeployedModel) -> NDArray[Any]:
-    """Smooth noise, the same each time, over the range that samples of the type usually have."""
+    """Return smooth noise, the same each time, over the usual range of the sample type."""
     contract = model.contract
     shape = (contract.geometry.y.accepted_size(SAMPLE_PX), contract.geometry.x.accepted_size(SAMPLE_PX))
     generator = np.random.default_rng(0)
@@ -265,7 +266,7 @@ def _classes(
     if names is None:
         names = [f"class {index}" for index in range(count)]
     if count and len(names) != count:
-        raise OptionError(f"{len(names)} class names are given and the network tells {count} classes apart")
+        raise OptionError(f"{len(names)} class names are given, but the network has {count} classes")
     if colors is None:
         colors = [usual_color(index) for index in range(len(names))]
     if len(colors) != len(names):

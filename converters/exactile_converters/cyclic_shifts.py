@@ -1,7 +1,7 @@
-"""Cyclic shifts: exporters cut a map in two and join the parts the other way round.
+"""Replace cyclic shifts, which exporters write as Slices and a Concat in the other order, by Gather.
 
-Written as a Gather, of the numbers of rows cut and joined in the same way, a shift is a single operator on the map, of
-which the walk over the graph knows what it reads. It moves the same values.
+The Gather reads the row numbers, cut and joined in the same way. A shift is then a single operator on the map, for
+which the walk over the graph has a rule. It moves the same values.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ END = np.iinfo(np.int64).max
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """What a Slice of one axis cuts out of a map."""
+    """What a Slice along one axis cuts out of a map."""
 
     source: ir.Value
     axis: int
@@ -28,9 +28,9 @@ class _Part:
 
 
 def gather_cyclic_shifts(model: ir.Model) -> int:
-    """Write each cyclic shift of the main graph of ``model`` as a Gather; how many there were.
+    """Write each cyclic shift of the main graph of ``model`` as a Gather, and return how many there were.
 
-    A part that something else reads, too, stays.
+    A part that other nodes read is kept.
     """
     written = 0
     for node in list(model.graph):
@@ -42,7 +42,7 @@ def gather_cyclic_shifts(model: ir.Model) -> int:
 
 
 def _shift(node: ir.Node) -> tuple[ir.Value, ir.Value] | None:
-    """What is shifted along the node's axis, and by how much: result ``i`` is entry ``i + shift``."""
+    """Return what is shifted along the node's axis, and by how much: result ``i`` is entry ``i + shift``."""
     if node.op_type != "Concat" or node.domain or len(node.inputs) != 2:
         return None
     first, second = map(_part, node.inputs)
@@ -57,7 +57,7 @@ def _same(one: ir.Value, other: ir.Value) -> bool:
 
 
 def _reaches_the_end(part: _Part) -> bool:
-    """Whether it ends where the map does, whatever the map's size."""
+    """Return whether the part ends where the map does, whatever the map's size."""
     number, maker = _number(part.end), part.end.producer()
     if number is not None:
         return number >= UNBOUNDED
@@ -68,7 +68,7 @@ def _reaches_the_end(part: _Part) -> bool:
 
 
 def _same_axis(node: ir.Node, part: _Part) -> bool:
-    """Whether the parts are joined along the axis they were cut along."""
+    """Return whether the parts are joined along the axis along which they were cut."""
     axis = node.attributes.get_int("axis", 0)
     if (axis < 0) == (part.axis < 0):
         return axis == part.axis
@@ -77,13 +77,13 @@ def _same_axis(node: ir.Node, part: _Part) -> bool:
 
 
 def _part(value: ir.Value | None) -> _Part | None:
-    """None for what is no Slice of one axis, forwards."""
+    """Return the part; None unless the node is a forward Slice along one axis."""
     node = value.producer() if value is not None else None
     if node is None or node.op_type != "Slice" or node.domain or len(node.inputs) < 4:
         return None
     source, start, end, axes = node.inputs[:4]
     if source is not None and (maker := source.producer()) is not None and maker.op_type == "Range":
-        return None  # the numbers of rows of a shift that is written already
+        return None  # row numbers of a shift that was already rewritten
     step = node.inputs[4] if len(node.inputs) > 4 else None
     axis = _number(axes)
     if source is None or start is None or end is None or axis is None or (step is not None and _number(step) != 1):
@@ -92,7 +92,7 @@ def _part(value: ir.Value | None) -> _Part | None:
 
 
 def _number(value: ir.Value | None) -> int | None:
-    """The only entry of a constant."""
+    """Return the only entry of a constant."""
     constant = ir.convenience.get_const_tensor(value) if value is not None else None
     return int(constant.numpy().ravel()[0]) if constant is not None and constant.size == 1 else None
 

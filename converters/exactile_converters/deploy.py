@@ -1,4 +1,4 @@
-"""From a loaded network to what the runtime runs: geometry, input and output inside the graph, memory model."""
+"""Turn a loaded network into what the runtime runs: geometry, input and output inside the graph, memory model."""
 
 from __future__ import annotations
 
@@ -57,15 +57,15 @@ def deploy(
 ) -> DeployedModel:
     """Deploy ``network`` for images of ``image_dtype`` ("uint8", "uint16" or "float32"); consumes the network.
 
-    ``normalization`` and ``output`` of None are what the network's file declares, else samples as stored, and labels.
+    ``normalization`` and ``output`` default to what the network's file declares, else to samples as stored, and labels.
     ``map_dtype`` is the type of probabilities and raw maps, float32 by default; ``threshold`` that of the probability,
-    for one channel or multilabel planes (default 0.5); ``activation`` what the output still needs to be probabilities
-    (default: as the graph tells). ``strips=False`` leaves the strip graphs out, where only the tile plan will be used.
-    With ``image_size``, (height, width), only for images of that size is it found out whether the network takes them as
-    they are, which is quicker; others are extended to a multiple of the stride where it is not known.
+    for one channel or multilabel planes (default 0.5); ``activation`` what turns the output into probabilities
+    (default: inferred from the graph). ``strips=False`` omits the strip graphs, where only the tile plan will be used.
+    With ``image_size``, (height, width), only this size is examined, which is faster: whether the network takes it
+    unchanged. Images of sizes that were not examined are extended to a multiple of the stride.
 
-    Raises NotTileableError listing the obstacles, the network as it was (``deploy_whole`` is for it), ChannelError, and
-    OptionError where ``output`` makes no sense.
+    Raises NotTileableError listing the obstacles, with the network unchanged (use ``deploy_whole`` for it),
+    ChannelError, and OptionError where ``output`` makes no sense.
     """
     choice = chosen(
         network,
@@ -94,12 +94,13 @@ def deploy_in_passes(
     image_size: tuple[int, int] | None = None,
     one_pass: bool = False,
 ) -> DeployedModel:
-    """Deploy a ``network`` that takes statistics of the whole image, which stays as it is.
+    """Deploy a ``network`` that computes statistics of the whole image; the network is not modified.
 
-    Passes over the image find the statistics, then one more gives the result: in tiles and strips, equal to one pass.
-    With ``one_pass``, images that fit the memory as a whole are run in that. Other options are those of ``deploy``.
+    Passes over the image compute the statistics, then one more computes the result: in tiles and strips, equal to one
+    pass. With ``one_pass``, images that fit in memory as a whole are run in one pass. Other options are those of
+    ``deploy``.
 
-    Raises NotTileableError listing the obstacles that are left, ChannelError, OptionError.
+    Raises NotTileableError listing the remaining obstacles, ChannelError, OptionError.
     """
     choice = chosen(
         network,
@@ -191,7 +192,7 @@ def _deployed(
             model, reason, others = made_strips(wrapped, traced, image_size, wanted=strips, memory=probed)
     contract = Contract(
         model_name=network.name,
-        geometry=traced.geometry.all_placed,  # its graph is told the position, whether or not the size asks for it
+        geometry=traced.geometry.all_placed,  # its graph has the position as an input, whether or not the size needs it
         image=wrapped.image,
         result=wrapped.result,
         memory=memory,

@@ -1,4 +1,4 @@
-"""The graphs of a wrapped network: for tiles and strips, and those that are told where they lie in the image."""
+"""Build the graphs of a wrapped network: for tiles and strips, without and with the position as an input."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LOOKED_AT_STRIDES = 32
 
 
 def finished_graph(wrapped: Wrapped, told: Told | None = None) -> onnx.ModelProto:
-    """The graph of tiles, for any accepted shape; told where they lie with ``told``."""
+    """Return the tile graph, for any accepted shape; with ``told``, it has the position in the image as an input."""
     proto = ir.to_proto(wrapped.model)
     if told is not None:
         by_result = {node.outputs[0].name or "": found for node, found in told.placed.items()}
@@ -43,9 +43,9 @@ def made_strips(
     told: Told | None = None,
     memory: Memory | None = None,
 ) -> tuple[StripModel | None, str, Others]:
-    """Strips, or why there are none, and those for images of other remainders.
+    """Return the strips, or why there are none, and the strips for images of other remainders.
 
-    ``memory`` is that of probes of the wrapped graph, as it is.
+    ``memory`` is that of probes of the unchanged wrapped graph.
     """
     memory = memory if memory is not None else {}
     assert traced.geometry is not None
@@ -61,9 +61,10 @@ def made_strips(
 
 
 def sizes_looked_at(traced: Traced, image_size: tuple[int, int] | None = None) -> tuple[Pair, Pair]:
-    """Two heights and two widths at which the memory of a graph is looked at, of the remainders of ``image_size``.
+    """Return two heights and two widths at which the memory of a graph is measured, of the remainders of
+    ``image_size``.
 
-    Sizes that the network was walked at may be very large.
+    The sizes at which the network was walked may be very large.
     """
     assert traced.geometry is not None
     found = []
@@ -79,7 +80,7 @@ def sizes_looked_at(traced: Traced, image_size: tuple[int, int] | None = None) -
 def placed_model(
     wrapped: Wrapped, traced: Traced, told: Told, image_size: tuple[int, int] | None, *, strips: bool
 ) -> PlacedModel:
-    """The graphs that are told where they lie."""
+    """Return the graphs that have the position in the image as an input."""
     proto = finished_graph(wrapped, told)
     model, reason, others = made_strips(wrapped, traced, image_size, wanted=strips, told=told)
     return PlacedModel(

@@ -1,7 +1,7 @@
-"""A network that cannot be tiled, deployed for images of one size: it runs in one pass over the whole image.
+"""Deploy a network that cannot be tiled for images of one size: it runs in one pass over the whole image.
 
-Only the size is known of it, not how far it looks: so there is no halo, and no plan but one pass. What is told of
-geometry is the size of its result against the image's, and where in the image it lies.
+Its receptive field is unknown, so there is no halo and the only plan is one pass. Its geometry is the size of the
+result relative to the image, and where in the image the result lies.
 """
 
 from __future__ import annotations
@@ -45,18 +45,18 @@ def deploy_whole(
     threshold: float | None = None,
     activation: Activation | None = None,
 ) -> DeployedModel:
-    """Deploy ``network`` for images of ``image_size``, (height, width) in pixels, alone; the network stays as it is.
+    """Deploy ``network`` for images of ``image_size``, (height, width) in pixels, only; the network is not modified.
 
-    For networks with obstacles to exact tiling; the session runs the model in one pass, or raises BudgetError. The
-    contract names the obstacles that are left where passes find statistics of the whole image (``deploy_in_passes``),
-    or what takes such statistics, where nothing else is in the way.
-    An image whose size the network does not take is reflected at the bottom and right up to the next size that is
-    taken, and the result cropped again.
-    Other options are those of ``deploy``.
+    For networks with obstacles to exact tiling. The session runs the model in one pass, or raises BudgetError. The
+    contract names the obstacles that remain where passes compute statistics of the whole image (``deploy_in_passes``),
+    or, if there are no others, the nodes that need such statistics.
 
-    Raises OptionError for a network that can be tiled (``deploy`` is for it, and for images of any size) and where
-    ``output`` makes no sense, PlanError where the network takes no such size, where its output is no map of the image,
-    or where its memory cannot be told, and ChannelError.
+    An image whose size the network refuses is extended by reflection at the bottom and right to the next accepted size,
+    and the result is cropped. Other options are those of ``deploy``.
+
+    Raises OptionError for a network that can be tiled (use ``deploy``, which is for images of any size) and where
+    ``output`` makes no sense, PlanError where the network takes no such size, where its output is not a map of the
+    image, or where its memory cannot be computed, and ChannelError.
     """
     choice = chosen(
         network,
@@ -87,7 +87,7 @@ def deploy_whole(
 
 
 def no_one_pass_reason(network: Network, usual: tuple[int, int]) -> str:
-    """Why the network is not run in one pass; empty where it is, over images of its own size, or of a ``usual`` one."""
+    """Return why the network cannot run in one pass over images of its own or of ``usual`` size; empty if it can."""
     height, width = (own or px for own, px in zip(exported_size(network), usual, strict=True))
     try:
         with understood(network.name):
@@ -98,7 +98,7 @@ def no_one_pass_reason(network: Network, usual: tuple[int, int]) -> str:
 
 
 def in_short(obstacle: Obstacle, *, exported: Exported) -> str:
-    """An obstacle in one line, without its remedy."""
+    """Return an obstacle in one line, without its remedy."""
     other = ", at any size but the one that it was exported at" if obstacle.sizes_differ and any(exported) else ""
     return f"{obstacle.summary}{other}"
 
@@ -134,7 +134,7 @@ def _deployed(
 
 
 def _write_what_is_known(maps: MapsAtSize) -> None:
-    """Types into the graph, which the range of the output depends on; and windows, as they lie at this size."""
+    """Write types, which the output's range depends on, and windows, as placed at this size, into the graph."""
     facts = maps.facts.facts
     for node in maps.nodes:
         for value in node.outputs:
@@ -147,7 +147,7 @@ def _write_what_is_known(maps: MapsAtSize) -> None:
 
 
 def geometry_at(result: FeatureMap, origin: Mapping[Label, Fraction], size: tuple[int, int]) -> Geometry:
-    """That of ``result`` for images of ``size`` and no other: the halo is the image itself."""
+    """Return the geometry of ``result`` for images of ``size`` only: the halo is the image itself."""
     y, x = (_axis(result, origin[axis], axis, px) for axis, px in zip(SPATIAL, size, strict=True))
     return Geometry(y=y, x=x)
 

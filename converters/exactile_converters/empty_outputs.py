@@ -1,4 +1,4 @@
-"""Outputs that a node leaves out stay left out: under a name, they would be asked for."""
+"""Drop empty outputs of nodes; with a name, they would be computed."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import onnx_ir as ir
 
 
 class DropEmptyOutputs(ir.passes.InPlacePass):
-    """Those at the end of a node's list. Before opset 14, batch normalisation trains where it has more than one."""
+    """Drop empty outputs at the end of each node. Before opset 14, batch normalisation trains if it has several."""
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Also in subgraphs."""
+        """Drop them, also in subgraphs."""
         changed = False
         for node in model.graph.all_nodes():
             kept = len(node.outputs)

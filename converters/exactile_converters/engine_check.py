@@ -1,4 +1,4 @@
-"""Whether a model is one: ONNX Runtime has the last word, since it computes."""
+"""Check that a model is valid. ONNX Runtime decides, since it runs the model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LARGEST_CHECKED_BYTES = (2 << 30) - (64 << 20)
 
 
 def name_default_domain(proto: onnx.ModelProto, name: str) -> None:
-    """Give ONNX's own operators the short name of their domain, which may be written as ai.onnx, too.
+    """Give ONNX's own operators the short name of their domain, which may also be written as ai.onnx.
 
     Raises ModelError where the domain is imported at two opsets.
     """
@@ -35,7 +35,7 @@ def name_default_domain(proto: onnx.ModelProto, name: str) -> None:
 
 
 def check_model(proto: onnx.ModelProto) -> None:
-    """Return if ONNX's checker takes ``proto``, or ONNX Runtime opens it. Raises the checker's error."""
+    """Return if ONNX's checker accepts ``proto``, or ONNX Runtime opens it. Raises the checker's error."""
     try:
         onnx.checker.check_model(proto)
     except Exception:

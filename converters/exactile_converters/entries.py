@@ -1,4 +1,4 @@
-"""A model of any kind becomes a network: which entry reads it, and what its framework had to say."""
+"""Load a model of any kind as a network: choose its entry, and keep what its framework says."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ TORCH_SUFFIXES = {".pt", ".pth", ".pt2", ".torchscript"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """A network as it came in: ``agreement`` with its framework is None where it came as ONNX.
+    """A loaded network; ``agreement`` with its framework is None for ONNX.
 
-    ``package`` is what a BioImage.IO package says beside: normalisation, type of samples, class names.
+    ``package`` is what a BioImage.IO package declares in addition: normalisation, sample type, class names.
     """
 
     network: Network
@@ -41,7 +41,7 @@ def load_entry(
     input_channels: int | None = None,
     example_size: tuple[int, int] | None = None,
 ) -> Entry:
-    """Read a model of any of the kinds that ``convert`` takes; channels and size are for PyTorch's modules."""
+    """Load a model of any of the kinds that ``convert`` takes; channels and size are for PyTorch modules."""
     if not isinstance(source, (str, os.PathLike)):
         from exactile_converters.from_torch import EXAMPLE_SIZE, from_module
 
@@ -76,7 +76,7 @@ def load_entry(
 def load_factory(
     reference: str, weights: Path | None, *, output_name: str | None = None, input_channels: int | None = None
 ) -> Entry:
-    """Call ``package.module:factory``, load ``weights`` into what it returns, and export that."""
+    """Call ``package.module:factory``, load ``weights`` into the module that it returns, and export that."""
     from exactile_converters.from_torch import from_factory
 
     made = from_factory(reference, weights, channels=input_channels, output_name=output_name)

@@ -1,9 +1,9 @@
-"""A network of fewer bits as ONNX Runtime computes it on this CPU: every rounding is an operator of its own.
+"""A network of reduced precision as ONNX Runtime computes it on this CPU: each rounding is its own operator.
 
-A graph of quantised pairs, or of half precision, does not say where numbers are rounded: ONNX Runtime puts operators of
-integers together from the pairs around them, and computes in single precision what it has no half-precision kernel for.
-What it makes of a part of such a graph depends on what stands beside it. So it is asked for the whole graph, which it
-saves after these decisions; in that one, rows can be cut and joined.
+A graph with quantise/dequantise pairs, or in half precision, does not say where numbers are rounded: ONNX Runtime fuses
+pairs into integer operators, and computes in single precision where it has no half-precision kernel. What becomes of a
+part of such a graph depends on the nodes around it. So ONNX Runtime optimises the whole graph and saves it; rows can be
+cut and joined in the saved graph.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from exactile_converters.strips.refusal import StripError
 
 DEQUANTIZES = "DequantizeLinear"
 FREE_CAST, OWN_CAST = "InsertedPrecisionFreeCast_", "exactile_cast_"
-"""Prefixes of nodes: ONNX Runtime takes casts of the first name for its own, and leaves them out again."""
+"""Prefixes of nodes: ONNX Runtime takes casts with the first prefix for its own, and removes them."""
 
 FLOAT_OF = "exactile_float_of_"
-"""Prefix of a weight in single precision; the rest is the name of the same one in half precision."""
+"""Prefix of a weight in single precision; the rest is the name of the same weight in half precision."""
 
 ERRORS_ONLY = 4
 
 
 def is_of_fewer_bits(model: ir.Model) -> bool:
-    """Whether weights are quantised, or of half precision, so that ONNX Runtime decides where numbers are rounded."""
+    """Return whether weights are quantised or half precision: ONNX Runtime then decides where numbers are rounded."""
     for node in model.graph:
         if node.op_type == DEQUANTIZES and node.inputs[0] is not None and node.inputs[0].producer() is None:
             return True
@@ -44,18 +44,18 @@ def is_of_fewer_bits(model: ir.Model) -> bool:
 
 
 def executed(network: Network) -> Network:
-    """What ``network``, which stays as it is, becomes on a CPU. Raises StripError."""
+    """Return what ``network``, which is not modified, becomes on a CPU. Raises StripError."""
     try:
         saved = _saved(_as_one_pass(network))
         found = prepare_network(saved, name=network.name, output_name=network.result.name)
         _cast_constants(found.model)
     except ExactileError as error:
-        raise StripError(f"of fewer bits, ONNX Runtime computes it in a form that has no strips: {error}") from error
+        raise StripError(f"in reduced precision, ONNX Runtime computes a form that has no strips: {error}") from error
     return found
 
 
 def _as_one_pass(network: Network) -> onnx.ModelProto:
-    """The graph of which one pass is made, without shapes that were written for one size."""
+    """Return the graph that one pass runs, without shapes that were written for one size."""
     copy = network.copy()
     write_symmetric_padding(copy.model.graph)
     sizes: dict[str, int | str] = {"n": 1, "c": copy.channels, "y": "height", "x": "width"}
@@ -69,7 +69,7 @@ def _as_one_pass(network: Network) -> onnx.ModelProto:
 
 
 def _saved(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """``proto`` after ONNX Runtime's optimisations that hold on all CPUs of this architecture."""
+    """Return ``proto`` after those optimisations of ONNX Runtime that hold on all CPUs of this architecture."""
     ort = load_library()
     options = ort.SessionOptions()
     options.log_severity_level = ERRORS_ONLY
@@ -82,7 +82,7 @@ def _saved(proto: onnx.ModelProto) -> onnx.ModelProto:
             found = onnx.load(str(path))
         except Exception as error:
             raise StripError(
-                f"of fewer bits, ONNX Runtime does not tell how it computes it: {one_line(error)}"
+                f"in reduced precision, ONNX Runtime does not show how it computes it: {one_line(error)}"
             ) from error
     for node in found.graph.node:
         if node.name.startswith(FREE_CAST):
@@ -95,7 +95,7 @@ def _saved(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _cast_constants(model: ir.Model) -> None:
-    """Weights of half precision as they enter operators; ONNX Runtime casts them when it opens the graph."""
+    """Cast weights of half precision as operators read them; ONNX Runtime folds these casts when it opens the graph."""
     graph = model.graph
     for node in list(graph):
         source = node.inputs[0] if node.inputs else None
@@ -118,9 +118,9 @@ def _cast_constants(model: ir.Model) -> None:
 
 
 def store_in_half_precision(model: onnx.ModelProto, from_bytes: int) -> None:
-    """Write weights that were cast from half precision as they were, from this size on; ``model`` computes the same.
+    """Store weights of at least ``from_bytes`` that were cast from half precision in half precision again.
 
-    ONNX Runtime casts them when it opens the graph, before it chooses kernels.
+    ``model`` computes the same: ONNX Runtime casts them when it opens the graph, before it chooses kernels.
     """
     casts = []
     for tensor in model.graph.initializer:

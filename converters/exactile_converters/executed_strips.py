@@ -1,13 +1,13 @@
-"""Strips of a network of fewer bits: those of the graph that ONNX Runtime makes of it on this machine's CPU."""
+"""Strips of a network of reduced precision, from the graph that ONNX Runtime makes of it on this machine's CPU."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import get_args
 
-from exactile.architecture import architecture
 from exactile.contract import Activation, StripModel
 from exactile.errors import ExactileError
+from exactile.machine.architecture import architecture
 from exactile_converters.deploy_graphs import made_strips
 from exactile_converters.executed import executed
 from exactile_converters.explicit_windows import write_windows
@@ -30,9 +30,9 @@ def executed_strips(
     normalization: Normalization,
     wish: ResultWish,
 ) -> tuple[StripModel | None, str, Others]:
-    """Strips, or why there are none, and those for images of other remainders.
+    """Return the strips, or why there are none, and the strips for images of other remainders.
 
-    ``network`` stays as it is; ``whole`` and ``traced`` are those of its own graph, of which one pass is made.
+    ``network`` is not modified; ``whole`` and ``traced`` are those of its own graph, which one pass runs.
     """
     try:
         wrapped, own = _form(network, whole, traced, image_size, normalization, wish)
@@ -49,12 +49,12 @@ def _form(
     normalization: Normalization,
     wish: ResultWish,
 ) -> tuple[Wrapped, Traced]:
-    """The executed graph with its input and output inside, and its trace. Raises StripError."""
+    """Return the executed graph with its input and output inside, and its trace. Raises StripError."""
     form = executed(network)
     try:
         own = form.with_own_sizes(form.trace(), image_size)
         if own.geometry != traced.geometry:
-            raise StripError("of fewer bits, ONNX Runtime computes it in a form of another geometry")
+            raise StripError("in reduced precision, ONNX Runtime computes a form of another geometry")
         write_windows(own)
         write_zero_points(own.nodes, {name: feature.dtype for name, feature in own.features.items()})
         name = form.result.name or ""
@@ -70,13 +70,13 @@ def _form(
     except StripError:
         raise
     except ExactileError as error:
-        raise StripError(f"of fewer bits, ONNX Runtime computes it in a form that has no strips: {error}") from error
+        raise StripError(f"in reduced precision, ONNX Runtime computes a form that has no strips: {error}") from error
     if replace(wrapped.result, rule=whole.result.rule, doubt=whole.result.doubt) != whole.result:
-        raise StripError("of fewer bits, ONNX Runtime computes it in a form whose result would be taken for another")
+        raise StripError("in reduced precision, ONNX Runtime computes a form whose result would be another")
     return replace(wrapped, processor=architecture()), own
 
 
 def _decided(wish: ResultWish, whole: Wrapped) -> ResultWish:
-    """``wish`` with what was found out from the operators at the network's end, which have other names by now."""
+    """Return ``wish`` with what the network's last operators showed; the executed graph has other operators."""
     found = ACTIVATIONS.get(whole.result.activation)
     return wish if wish.activation is not None or found is None else replace(wish, activation=found)

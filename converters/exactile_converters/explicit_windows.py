@@ -1,8 +1,8 @@
-"""Sliding windows written so that ONNX's shape inference and ONNX Runtime make the same of them.
+"""Write sliding windows so that ONNX's shape inference and ONNX Runtime compute the same sizes.
 
-ONNX Runtime opens an engine by the sizes that shape inference claims, folds them into constants, and then computes
-others. At the sizes that a network takes, both agree where automatic padding is written in numbers, and where a size
-that is rounded up without effect is rounded down.
+ONNX Runtime folds the sizes that shape inference claims into constants when it opens an engine, and then computes
+others. At the sizes that a network accepts, both agree if automatic padding is written as numbers, and if a size whose
+rounding up has no effect is rounded down.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from exactile_converters.geometry.trace import Traced
 
 
 def write_windows(traced: Traced) -> None:
-    """Change the nodes of a tileable graph in place; at the sizes it takes it computes what it did."""
+    """Change the nodes of a tileable graph in place; at accepted sizes it computes the same as before."""
     write_windows_at(traced.nodes, {name: feature.shape for name, feature in traced.features.items()})
 
 
 def write_windows_at(nodes: Iterable[ir.Node], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Change ``nodes`` in place; where feature maps have these ``shapes``, by name, they compute what they did."""
+    """Change ``nodes`` in place; where feature maps have these ``shapes``, by name, they compute the same as before."""
     for node in nodes:
         source = node.inputs[0] if node.inputs else None
         shape = shapes.get(source.name or "") if source is not None else None
@@ -56,14 +56,14 @@ def _write_pool(node: ir.Node, shape: tuple[int, ...]) -> None:
 
 
 def _pool_changes(node: ir.Node, shape: tuple[int, ...]) -> tuple[tuple[int, ...] | None, bool]:
-    """Pads to be written in numbers, if any, and whether sizes that are rounded up are to be rounded down."""
+    """Return the pads to write as numbers, if any, and whether sizes that are rounded up must be rounded down."""
     kernel = Kernel.of(node, node.attributes.get_ints("kernel_shape", ()))
     axes = len(kernel.sizes)
     placed = [kernel.placed(axis, shape[axis + SPACE]) for axis in range(axes)]
     pads = (*(one.before for one in placed), *(one.after for one in placed))
     written = pads if kernel.auto_pad in SAME and max(kernel.dilations) > 1 and min(pads) >= 0 else None
-    # Automatic padding of windows that are not dilated leaves nothing to round. Where the stride is larger than the
-    # kernel, this padding is negative; shape inference takes it for 0, and would round up.
+    # Automatic padding of windows without dilation leaves nothing to round. Where the stride is larger than the kernel,
+    # this padding is negative; shape inference takes it for 0, and would round up.
     idle = kernel.ceil and kernel.auto_pad in SAME and max(kernel.dilations) == 1
     return written, idle or any(kernel.drops_last(axis, shape[axis + SPACE]) for axis in range(axes))
 
@@ -71,9 +71,10 @@ def _pool_changes(node: ir.Node, shape: tuple[int, ...]) -> tuple[tuple[int, ...
 def written_alike(
     nodes: Iterable[ir.Node], shapes: Mapping[str, tuple[int, ...]], others: Mapping[str, tuple[int, ...]]
 ) -> bool:
-    """Whether what ``write_windows_at`` writes for maps of ``shapes`` computes the same as before for ``others``, too.
+    """Return whether what ``write_windows_at`` writes for maps of ``shapes`` also computes the same as before for
+    ``others``.
 
-    Of transposed convolutions it always does: what they crop does not depend on the size.
+    For transposed convolutions it always does: what they crop does not depend on the size.
     """
     for node in nodes:
         name = node.inputs[0].name or "" if node.inputs and node.inputs[0] is not None else ""
@@ -86,7 +87,7 @@ def written_alike(
 
 
 def _gains_window(node: ir.Node, shape: tuple[int, ...]) -> bool:
-    """Whether rounding up has an effect along some axis."""
+    """Return whether rounding up adds a window along some axis."""
     kernel = Kernel.of(node, node.attributes.get_ints("kernel_shape", ()))
     axes = [(axis, shape[axis + SPACE]) for axis in range(len(kernel.sizes))]
     return any(kernel.rounds_up(*at) and not kernel.drops_last(*at) for at in axes)

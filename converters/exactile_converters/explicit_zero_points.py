@@ -1,7 +1,7 @@
-"""Zero points that are left out, since they are 0, written down.
+"""Write out zero points that are omitted because they are 0.
 
-Where ONNX Runtime moves an operator in front of DequantizeLinear, it quantises and dequantises anew with the same
-parameters: without a zero point that is to uint8, so that maps of int8 lost what is below 0.
+Where ONNX Runtime moves an operator in front of DequantizeLinear, it quantises and dequantises again with the same
+parameters. Without a zero point it quantises to uint8, and int8 maps lose what is below 0.
 """
 
 from __future__ import annotations

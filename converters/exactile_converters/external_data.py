@@ -1,4 +1,4 @@
-"""Weights that lie in files beside the model, wherever links lead."""
+"""Load weights from files next to the model, whichever links lead there."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from exactile_converters.untrusted import external_path, tensors
 
 
 def load_external_data(proto: onnx.ModelProto, folder: Path, name: str) -> None:
-    """Put the bytes of external tensors, whose offsets and lengths are checked, into ``proto``. Raises ModelError."""
+    """Load external tensors, whose offsets and lengths are checked, into ``proto``. Raises ModelError."""
     for tensor in tensors(proto):
         if tensor.data_location != TensorProto.EXTERNAL:
             continue

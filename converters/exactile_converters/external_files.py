@@ -1,4 +1,4 @@
-"""Which files hold the weights of a model beside it."""
+"""Find the files next to a model that hold its weights."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from exactile_converters.untrusted import tensors
 
 
 def external_files(model: Path) -> tuple[Path, ...]:
-    """The files beside ``model`` that its tensors lie in, or that it names; none where it is no model."""
+    """Return the files next to ``model`` that hold its tensors, or that it names; none if it is not a model."""
     linked = linked_model(model)
     if linked is not None:
         return (linked, *external_files(linked))
     try:
         proto = onnx.load(str(model), load_external_data=False)
-    # Damaged files raise protobuf's own errors; opening the model says what is wrong with it.
+    # Damaged files raise protobuf's own errors; opening the model reports what is wrong with it.
     except Exception:  # noqa: BLE001
         return ()
     locations = {

@@ -1,10 +1,10 @@
-"""The form of a network at a precision, and how many labels it changes."""
+"""Give a network a precision, and measure how many labels that changes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from exactile.bundle.contract_file import AccuracyPart, TrialPart
+from exactile.bundle.accuracy_parts import AccuracyPart, TrialPart
 from exactile.sources.protocol import Source
 from exactile_converters.calibration import Chosen, Reference, Trial, choose
 from exactile_converters.calibration_crops import Crops, crops_of
@@ -24,7 +24,7 @@ def of_precision(
     calibration: Calibration | None,
     progress: Progress,
 ) -> tuple[Network, AccuracyPart | None]:
-    """``network`` itself in FP32, else another one; and what fewer bits do to labels, where there are images."""
+    """Return ``network`` itself for FP32, else its form at ``precision``; and, with images, how many labels change."""
     refuse_integers(network, precision)
     if precision == "fp32":
         return network, None

@@ -1,10 +1,10 @@
-"""A model exported at one image size is made to take any: sizes baked into it follow the image again.
+"""Release a model that was exported at one image size: sizes baked into it follow the image again.
 
-What an exporter computes from a fixed size it writes down as numbers: targets of Reshape and Expand, ends of Slice,
-sizes of Resize, output shapes of transposed convolutions. At the exported size the model computes what it did before.
+An exporter writes what it computes from a fixed size as numbers: targets of Reshape and Expand, ends of Slice, sizes of
+Resize, output shapes of transposed convolutions. At the exported size the model computes the same as before.
 
-Which numbers follow the image is seen by running shape arithmetic at three sizes, the exported one, one with more rows
-and one with more columns, node by node, each released before the next is looked at.
+Shape arithmetic at three sizes (the exported one, one with more rows, one with more columns) shows which numbers follow
+the image. It is run node by node, and each node is released before the next is examined.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from exactile_converters.geometry.rules.slicing import UNBOUNDED
 from exactile_converters.regrouping import Target, targets
 
 MORE_PX = 40320
-"""So many more rows or columns: a multiple of all usual strides, so that a size that is accepted stays so."""
+"""Additional rows or columns: a multiple of all usual strides, so that an accepted size stays accepted."""
 
 LARGEST_LOCAL_WINDOW = 3
-"""Pooling windows up to this size cover a map only because it was made small."""
+"""Pooling windows up to this size may cover a map only because it was exported small."""
 
 
 def release_fixed_size(model: ir.Model, image: ir.Value, labels: Labels) -> None:
-    """Let height and width of a model exported at one size vary. What cannot be released safely stays as it is."""
+    """Let height and width of a model exported at one size vary. What cannot be released safely is left unchanged."""
     dims = list(image.shape) if image.shape is not None else []
     sizes = [1 if label == "n" else dim for dim, label in zip(dims, labels, strict=True)]
     if not all(isinstance(size, int) for size in sizes):
@@ -43,7 +43,7 @@ def release_fixed_size(model: ir.Model, image: ir.Value, labels: Labels) -> None
 
 @dataclass(frozen=True, slots=True)
 class _Sizes:
-    """The shape of a value at the exported size, with more rows, and with more columns."""
+    """Shape of a value at the exported size, with more rows, and with more columns."""
 
     exported: tuple[int, ...]
     taller: tuple[int, ...]
@@ -54,7 +54,7 @@ class _Sizes:
 
     @property
     def following(self) -> list[int]:
-        """The dimensions that follow the image's size."""
+        """Return the dimensions that follow the image's size."""
         return [dim for dim in range(len(self.exported)) if self.follows(dim)]
 
 
@@ -73,7 +73,7 @@ class _Release:
             release = _RELEASES.get(node.op_type)
             operand = self.sizes(node.inputs[0]) if release is not None and node.inputs else None
             if release is not None and operand is not None and operand.following:
-                with suppress(IndexError, TypeError, ValueError, ZeroDivisionError):  # the walk says what is damaged
+                with suppress(IndexError, TypeError, ValueError, ZeroDivisionError):  # the walk reports what is damaged
                     release(node, operand, self)
             self.visit(node)
 
@@ -82,13 +82,13 @@ class _Release:
             probe.visit(node)
 
     def sizes(self, value: ir.Value | None) -> _Sizes | None:
-        """None where they are not known, because of something before that fixes the size."""
+        """Return the sizes of ``value``; None if they are unknown because something before it fixes the size."""
         shapes = [fact.shape if (fact := probe.of(value)) is not None else None for probe in self._probes]
         found = [shape for shape in shapes if shape is not None]
         return _Sizes(*found) if len(found) == len(shapes) and len({len(shape) for shape in found}) == 1 else None
 
     def made(self, node: ir.Node) -> _Sizes | None:
-        """Sizes of what ``node`` makes as it is."""
+        """Return the sizes of the unchanged ``node``'s result."""
         self.visit(node)
         found = self.sizes(node.outputs[0])
         for probe in self._probes:
@@ -96,14 +96,14 @@ class _Release:
         return found
 
     def exported_shape(self, node: ir.Node) -> tuple[int, ...] | None:
-        """The shape of what ``node`` makes at the exported size."""
+        """Return the shape of the result of ``node`` at the exported size."""
         probe = self._probes[0]
         probe.visit(node)
         fact = probe.of(node.outputs[0])
         return fact.shape if fact is not None else None
 
     def constant(self, value: ir.Value | None) -> NDArray[Any] | None:
-        """The value of an input that is the same at all three sizes."""
+        """Return the value of an input that is the same at all three sizes."""
         values = [fact.value if (fact := probe.of(value)) is not None else None for probe in self._probes]
         first = values[0]
         same = first is not None and all(other is not None and np.array_equal(first, other) for other in values[1:])
@@ -129,7 +129,7 @@ class _Release:
 
 
 def _reshape(node: ir.Node, operand: _Sizes, at: _Release) -> None:
-    """Its target is computed from the shape of what it reshapes, unless it follows the image as it is."""
+    """Compute the target from the operand's shape, unless it already follows the image."""
     exported = at.exported_shape(node)
     wanted = targets(operand.exported, operand.following, exported) if exported is not None else None
     if wanted is None:
@@ -163,7 +163,7 @@ def _computed_shape(node: ir.Node, wanted: Sequence[Target], at: _Release) -> ir
 
 
 def _expand(node: ir.Node, operand: _Sizes, at: _Release) -> None:
-    """Dimensions that stay as they are need not be named: 1 stands for them."""
+    """Replace dimensions that keep their size by 1."""
     target = at.constant(node.inputs[1])
     if target is None:
         return
@@ -177,7 +177,7 @@ def _expand(node: ir.Node, operand: _Sizes, at: _Release) -> None:
 
 
 def _slice(node: ir.Node, operand: _Sizes, at: _Release) -> None:
-    """An end that crops less than half of the image is counted from the image's end."""
+    """Count an end that crops less than half of the image from the image's end."""
     starts, ends = (at.constant(value) for value in node.inputs[1:3])
     given = [at.constant(value) for value in node.inputs[3:] if value is not None]
     if starts is None or ends is None or any(value is None for value in given):
@@ -200,7 +200,7 @@ def _slice(node: ir.Node, operand: _Sizes, at: _Release) -> None:
 
 
 def _resize(node: ir.Node, operand: _Sizes, at: _Release) -> None:
-    """It resizes by factors instead of to sizes."""
+    """Resize by factors instead of to sizes."""
     if len(node.inputs) <= 3:
         return
     grown = at.exported_shape(node)
@@ -212,7 +212,7 @@ def _resize(node: ir.Node, operand: _Sizes, at: _Release) -> None:
 
 
 def _transposed(node: ir.Node, operand: _Sizes, at: _Release) -> None:
-    """Pads and output padding instead of an output shape, by the formulas of the ONNX ConvTranspose operator."""
+    """Replace an output shape by pads and output padding, by the formulas of the ONNX ConvTranspose operator."""
     shape = node.attributes.get_ints("output_shape", ())
     weight = at.constant(node.inputs[1])
     if not shape or weight is None:
@@ -237,7 +237,7 @@ def _transposed(node: ir.Node, operand: _Sizes, at: _Release) -> None:
 
 
 def _pool(node: ir.Node, operand: _Sizes, _at: _Release) -> None:
-    """A large window over all of the map was meant to be the whole image's: it becomes global pooling, an obstacle."""
+    """Replace a large window that covers the whole map by the global pooling that was meant, an obstacle."""
     kernel = tuple(node.attributes.get_ints("kernel_shape", ()))
     if (
         kernel != operand.exported[2:]

@@ -1,14 +1,14 @@
-"""``max_unpool2d`` as PyTorch's dynamo exporter writes it becomes the operator MaxUnpool.
+"""Replace ``max_unpool2d``, as PyTorch's dynamo exporter writes it, by the operator MaxUnpool.
 
-MaxPool tells where it found a value as its place in the whole tensor, ``(n * C + c) * H * W + y * W + x``. PyTorch
-counts within a plane. So the exporter takes off the places of all planes' first pixels, which a MaxPool of a single
-pixel tells, ``max_unpool2d`` adds them again, and the values are scattered over flat zeros::
+MaxPool reports where it found a value as its place in the whole tensor, ``(n * C + c) * H * W + y * W + x``. PyTorch
+counts within a plane. So the exporter subtracts the places of all planes' first pixels, which a MaxPool of a single
+pixel yields; ``max_unpool2d`` adds them again, and the values are scattered over flat zeros::
 
     MaxPool -> values    ----------------------------------- Reshape (-1) --.
             -> indices - first pixels + planes * (H * W) --> Reshape (-1) --> ScatterND over zeros --> Reshape
 
-What is taken off and added must cancel, and the zeros be as many as there were pixels to pool, at image sizes of
-several remainders: then the scattered tensor is what MaxUnpool makes of the indices themselves.
+What is subtracted and added must cancel, and there must be as many zeros as there were pixels before pooling, at image
+sizes of several remainders: then the scattered tensor is what MaxUnpool computes from the indices themselves.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from exactile_converters.geometry.node_view import Labels
 from exactile_converters.geometry.probe import Memory, Probe
 
 SIZES = ((1440, 2880), (2880, 4320), (1441, 2883), (2883, 4321))
-"""Images for which places are looked at: two that nearly every network takes, and two that it may refuse."""
+"""Images for which places are compared: two that nearly every network takes, and two that it may refuse."""
 
 MUST_BE_TAKEN = 2
-"""The first ones."""
+"""The number of sizes, from the first, that the network must take."""
 
 ADDING = {"Add": 1, "Sub": -1}
 
 
 def write_unpooling(model: ir.Model, image: ir.Value, labels: Labels, channels: int) -> bool:
-    """Change ``model`` in place; whether anything was."""
+    """Change ``model`` in place, and return whether anything was changed."""
     scatters = [node for node in model.graph if node.op_type == "ScatterND" and not node.domain]
     found = [one for node in scatters if (one := _match(node)) is not None]
     if not found:
@@ -52,7 +52,7 @@ def write_unpooling(model: ir.Model, image: ir.Value, labels: Labels, channels: 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Unpooling:
-    """``values`` scattered over zeros of ``shape`` by ``index``, which is computed from the indices of ``pool``."""
+    """Values scattered over zeros of ``shape`` by ``index``, which is computed from the indices of ``pool``."""
 
     pool: ir.Node
     values: ir.Value
@@ -61,7 +61,7 @@ class _Unpooling:
     last: ir.Node
 
     def cancels(self, probes: Sequence[Probe]) -> bool:
-        """Whether what is added to the indices is nothing, and there is a zero for each pixel that was pooled."""
+        """Return whether nothing is added to the indices, and there is a zero for each pixel before pooling."""
         return all(self._cancels(probe) or (number >= MUST_BE_TAKEN and self._is_refused(probe))
                    for number, probe in enumerate(probes))  # fmt: skip
 
@@ -86,7 +86,7 @@ class _Unpooling:
         return _shape(probe, self.last.outputs[0]) is None
 
     def rewrite(self) -> None:
-        """Nodes that nothing reads any more are left."""
+        """Insert MaxUnpool. Nodes that are no longer read are left."""
         graph, made = self.last.graph, self.last.outputs[0]
         assert graph is not None
         windows = {name: list(self.pool.attributes.get_ints(name, ())) for name in ("kernel_shape", "strides")}
@@ -101,7 +101,7 @@ class _Unpooling:
 
 
 def _match(scatter: ir.Node) -> _Unpooling | None:
-    """What a ScatterND is the middle of; None where it is something else."""
+    """Return the unpooling around a ScatterND; None where it is something else."""
     if scatter.attributes.get_string("reduction", "none") != "none":
         return None
     zeros, column, flat_values = (_made_by(value) for value in scatter.inputs)
@@ -127,13 +127,13 @@ def _made_by(value: ir.Value | None) -> ir.Node | None:
 
 
 def _flattens(node: ir.Node | None) -> bool:
-    """Whether it makes one dimension of all."""
+    """Return whether the node flattens all dimensions into one."""
     target = node.inputs[1] if node is not None and node.op_type == "Reshape" else None
     return target is not None and target.const_value is not None and target.const_value.numpy().tolist() == [-1]
 
 
 def _zeros_of(fill: ir.Node | None) -> ir.Value | None:
-    """The shape of a map of zeros."""
+    """Return the shape of a map of zeros."""
     if fill is None or fill.op_type != "ConstantOfShape":
         return None
     number = fill.attributes.get("value")
@@ -141,7 +141,7 @@ def _zeros_of(fill: ir.Node | None) -> ir.Value | None:
 
 
 def _summands(value: ir.Value | None, sign: int = 1) -> Iterator[tuple[int, ir.Value | None]]:
-    """What is added up to ``value``, each with its sign."""
+    """Yield the summands of ``value``, each with its sign."""
     node = _made_by(value)
     if node is None or node.op_type not in ADDING:
         yield sign, value
@@ -151,7 +151,7 @@ def _summands(value: ir.Value | None, sign: int = 1) -> Iterator[tuple[int, ir.V
 
 
 def _pool_of(index: ir.Value | None) -> ir.Node | None:
-    """The MaxPool whose indices are added once, among what has nothing to do with the image's pixels."""
+    """Return the MaxPool whose indices are added once, where the other summands do not depend on pixels."""
     found = [
         (sign, node)
         for sign, leaf in _summands(index)
@@ -161,7 +161,7 @@ def _pool_of(index: ir.Value | None) -> ir.Node | None:
 
 
 def _covers(pool: ir.Node) -> bool:
-    """Whether windows lie side by side: no value comes from two."""
+    """Return whether windows do not overlap: no value comes from two."""
     kernel = pool.attributes.get_ints("kernel_shape", ())
     others = {name: pool.attributes.get_ints(name, ()) for name in ("pads", "dilations")}
     plain = not any(others["pads"]) and all(step == 1 for step in others["dilations"])
@@ -171,7 +171,7 @@ def _covers(pool: ir.Node) -> bool:
 
 
 def _number(leaf: ir.Value | None, probe: Probe) -> NDArray[Any] | None:
-    """A constant at the probe's size, the places of the first pixels of all planes among them."""
+    """Return a constant at the probe's size, including the places of the first pixels of all planes."""
     fact = probe.of(leaf)
     if fact is not None and fact.value is not None:
         return fact.value

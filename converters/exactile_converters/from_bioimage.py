@@ -1,7 +1,7 @@
-"""Entry for BioImage.IO: a package (a folder, its rdf.yaml, or a zip) with its own pre- and post-processing.
+"""Read a BioImage.IO package (a folder, its rdf.yaml, or a zip) with its pre- and post-processing.
 
-Pixel-wise steps go into the graph, statistics of the whole image into a pass before. What the package declares is not
-believed: its test tensors are run, and its halo is compared with the graph's.
+Pixel-wise steps go into the graph, statistics of the whole image into a pass before. What the package declares is
+checked: its test tensors are run, and its halo is compared with the graph's.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ DECLARATION = "rdf.yaml"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Package:
-    """What a package says, in our terms."""
+    """What a package declares, in this project's terms."""
 
     network: Network
     normalization: Normalization
@@ -45,12 +45,12 @@ class Package:
 
 
 def is_package(path: Path) -> bool:
-    """A folder with ``rdf.yaml`` (or ``bioimageio.yaml``), that file, or a zip."""
+    """Return whether ``path`` is a folder with ``rdf.yaml`` (or ``bioimageio.yaml``), that file, or a zip."""
     return path.suffix == ".zip" or path.suffix in {".yaml", ".yml"} or any(map(Path.is_file, _declarations(path)))
 
 
 def from_package(path: Path, *, output_name: str | None = None) -> Package:
-    """Read the package at ``path``. Raises ModelError saying what of it cannot be used."""
+    """Read the package at ``path``. Raises ModelError that names what cannot be used."""
     if path.suffix == ".zip":
         with tempfile.TemporaryDirectory(prefix="exactile-") as folder:
             _extract(path, Path(folder))
@@ -68,7 +68,7 @@ def _extract(path: Path, folder: Path) -> None:
             total = sum(entry.file_size for entry in archive.infolist())
             if total > LARGEST_PACKAGE_BYTES:
                 raise ModelError(f"{path}: the archive unpacks to {total} bytes; a model is smaller")
-            archive.extractall(folder)  # names are made relative by zipfile, and the size was looked at
+            archive.extractall(folder)  # zipfile makes names relative, and the size was checked
     except (OSError, zipfile.BadZipFile, RuntimeError) as error:
         raise ModelError(f"{path} is no zip archive that can be read: {error}") from error
 
@@ -84,7 +84,7 @@ def _from_folder(path: Path, name: str, output_name: str | None) -> Package:
     after = [step for found in result.postprocessing for step in _pixel_steps(found, name)]
 
     def load() -> Network:
-        network = replace(read(), name=name, declared=None)  # the package itself says it
+        network = replace(read(), name=name, declared=None)  # the package itself declares it
         before_network(network, before)
         feature = network.trace().features.get(network.result.name or "")
         if feature is None or "c" not in feature.labels:
@@ -133,7 +133,7 @@ def _described(path: Path, name: str) -> Any:
 
 
 def _file(entry: Any, described: Any, name: str) -> Path:
-    """The file of an entry, in the package itself."""
+    """Return the file of an entry within the package."""
     source = getattr(entry, "source", entry)
     root = Path(str(described.root)).resolve()
     path = (root / str(source)).resolve()
@@ -147,7 +147,7 @@ def _file(entry: Any, described: Any, name: str) -> Path:
 
 
 def _reader(described: Any, entry: Any, index: int, name: str) -> Callable[[], Network]:
-    """How the network is read: from ONNX weights, or from TorchScript ones where there are no others."""
+    """Return how to read the network: from ONNX weights, or from TorchScript ones where there are no others."""
     weights = described.weights
     if weights.onnx is not None:
         model = _file(weights.onnx, described, name)
@@ -155,7 +155,7 @@ def _reader(described: Any, entry: Any, index: int, name: str) -> Callable[[], N
     if weights.torchscript is not None:
         script = _file(weights.torchscript, described, name)
         if index:
-            raise ModelError(f"{name}: of TorchScript weights only the first output can be had; add ONNX weights")
+            raise ModelError(f"{name}: only the first output of TorchScript weights is supported; add ONNX weights")
         return lambda: _from_torchscript(script, entry, described, name)
     kinds = [kind for kind, found in weights if found is not None]
     raise ModelError(
@@ -196,11 +196,11 @@ def _check_axes(entry: Any, name: str) -> None:
     kinds = [(axis.type, str(axis.id)) for axis in entry.axes]
     others = [label for kind, label in kinds if kind not in ("batch", "channel") and label not in ("y", "x")]
     if others:
-        raise ModelError(f"{name}: axes {', '.join(others)} beside y and x; only planar images are segmented here")
+        raise ModelError(f"{name}: axes {', '.join(others)} in addition to y and x; only planar images are supported")
 
 
 def _before(entry: Any, name: str) -> tuple[ImageStatistics | None, list[PixelStep]]:
-    """Statistics of the stored samples, which must come first, and the steps after them."""
+    """Return statistics of the stored samples, which must come first, and the steps after them."""
     statistics, steps = None, list[PixelStep]()
     for found in entry.preprocessing:
         if found.id in ("zero_mean_unit_variance", "scale_range"):
@@ -255,7 +255,7 @@ PIXEL_STEPS: dict[str, Callable[[Any], list[tuple[Operator, tuple[float, ...]]]]
     "sigmoid": lambda _: [("Sigmoid", ())],
     "softmax": lambda _: [("Softmax", ())],
 }
-"""What BioImage.IO's pixel-wise steps are, by ONNX operators."""
+"""BioImage.IO's pixel-wise steps, as ONNX operators."""
 
 
 def _numbers(value: Any) -> tuple[float, ...]:
@@ -280,8 +280,8 @@ def _halo_notes(network: Network, result: Any) -> list[str]:
         needed = max(along.halo_before, along.halo_after)
         if declared < needed:
             notes.append(
-                f"the package declares a halo of {declared} pixels along {axis.id}; the graph needs {needed}: tiled by "
-                "what is declared, results are wrong at seams"
+                f"the package declares a halo of {declared} pixels along {axis.id}; the graph needs {needed}: with "
+                "the declared halo, results are wrong at seams"
             )
         elif declared > needed:
             notes.append(f"the package declares a halo of {declared} pixels along {axis.id}; {needed} are enough")
@@ -291,7 +291,7 @@ def _halo_notes(network: Network, result: Any) -> list[str]:
 def _tested(
     load: Any, normalization: Normalization, entry: Any, result: Any, described: Any, name: str
 ) -> Agreement | None:
-    """Run the package's test image through the whole chain. Raises ModelError where its test result does not come."""
+    """Run the package's test image through the whole chain. Raises ModelError where the result is not the package's."""
     if entry.test_tensor is None or result.test_tensor is None:
         return None
     taken = np.load(_file(entry.test_tensor, described, name), allow_pickle=False)
@@ -302,7 +302,7 @@ def _tested(
     network = load()
     geometry = network.trace().geometry
     if geometry is None:
-        return None  # the obstacles are told when it is converted
+        return None  # conversion reports the obstacles
     sink = ArraySink()
     model = deploy(network, image_dtype=image.dtype.name, normalization=normalization, output="raw", strips=False)
     Session(model).segment(ArraySource(image), sink, plan="whole")
@@ -318,7 +318,7 @@ def _tested(
 
 
 def _arranged(array: NDArray[Any], axes: Any, wanted: tuple[str, ...]) -> NDArray[Any]:
-    """The test tensor without its batch, with exactly the axes ``wanted``."""
+    """Return the test tensor without its batch, with exactly the axes ``wanted``."""
     names = [axis.type if axis.type in ("batch", "channel") else str(axis.id) for axis in axes]
     if "batch" in names:
         array = array.take(0, names.index("batch"))

@@ -19,11 +19,11 @@ from exactile_converters.from_onnx import prepare_network
 from exactile_converters.quiet import first_lines, quiet
 
 SIDE_PX = 256
-"""Where the export needs a size: divisible by all usual strides. The size is free again afterwards."""
+"""Size of the export where it needs one: divisible by all usual strides. The size is released afterwards."""
 
 
 def from_keras(path: Path, *, output_name: str | None = None) -> Exported:
-    """Load a Keras model, export it by Keras itself, and compare. Raises ModelError.
+    """Load a Keras model, export it with Keras itself, and compare. Raises ModelError.
 
     Custom layers must be registered with Keras before; code inside the file is not run.
     """
@@ -43,7 +43,7 @@ def from_keras(path: Path, *, output_name: str | None = None) -> Exported:
 
 
 def from_keras_model(model: Any, *, name: str, output_name: str | None = None) -> Exported:
-    """The same for a model in memory; it takes one image, (N, H, W, C) or (N, C, H, W) by Keras' own setting."""
+    """Export a model in memory, which takes one image: (N, H, W, C) or (N, C, H, W), by Keras' own setting."""
     import keras
 
     shape = model.input_shape
@@ -75,7 +75,7 @@ def from_keras_model(model: Any, *, name: str, output_name: str | None = None) -
 
 
 def from_saved_model(path: Path, *, output_name: str | None = None) -> Exported:
-    """Convert a TensorFlow SavedModel by tf2onnx, in a process of its own, and compare. Raises ModelError."""
+    """Convert a TensorFlow SavedModel with tf2onnx, in a separate process, and compare. Raises ModelError."""
     try:
         with quiet():
             import tensorflow as tf
@@ -112,7 +112,7 @@ def from_saved_model(path: Path, *, output_name: str | None = None) -> Exported:
 
 
 def _exported(keras: Any, model: Any, fixed: tuple[int, ...], name: str) -> tuple[Any, onnx.ModelProto]:
-    """The model that was exported, with free sizes if its backend can, and its ONNX form."""
+    """Return the model that was exported, with free sizes if its backend can, and its ONNX form."""
     tries: list[Callable[[], Any]] = [lambda: model, lambda: _at_size(keras, model, fixed)]
     if keras.backend.backend() == "torch" and None in model.input_shape[1:]:
         tries = tries[1:]
@@ -129,7 +129,7 @@ def _exported(keras: Any, model: Any, fixed: tuple[int, ...], name: str) -> tupl
 
 
 def _at_size(keras: Any, model: Any, shape: tuple[int, ...]) -> Any:
-    """The same model for images of one size: on PyTorch, Keras traces an image of one pixel where sizes are free."""
+    """Return the same model for images of one size: on PyTorch, Keras traces one pixel where sizes are free."""
     fixed = keras.models.clone_model(model, input_tensors=keras.Input(shape))
     fixed.set_weights(model.get_weights())
     return fixed

@@ -1,4 +1,4 @@
-"""Entry for ONNX: make a network of a file, and find its image input and result output."""
+"""Read a network from ONNX, and find its image input and result output."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ OLDEST_WRAPPABLE_OPSET = 13
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
-    """A network ready to be walked: one image input, one result output, its graph sorted and flat.
+    """A network ready for the walk: one image input, one result output, its graph sorted and flat.
 
     ``inputs`` are the image inputs as exported, each with its channels of the image; several were joined into one.
-    ``also`` are maps that are walked like the result: statistics are taken of them. ``declared`` is what its file says
-    beside: how it is fed, and what comes out.
+    ``also`` are further maps that are walked like the result: those of which statistics are computed. ``declared`` is
+    what its file declares in addition: how it is fed, and what it returns.
     """
 
     name: str
@@ -57,14 +57,14 @@ class Network:
     declared: Declaration | None = None
 
     def trace(self) -> Traced:
-        """Raises ModelError for a graph that contradicts itself."""
+        """Return the trace. Raises ModelError for a graph that contradicts itself."""
         with understood(self.name):
             return trace(
                 self.model, self.image, self.result, labels=self.labels, channels=self.channels, also=self.also
             )
 
     def with_own_sizes(self, traced: Traced, image_size: tuple[int, int] | None = None) -> Traced:
-        """``traced``, this network's trace, with the sizes that it takes as they are: all, or that of one image.
+        """Return ``traced``, this network's trace, with the sizes that it takes unchanged: all, or that of one image.
 
         ``image_size`` is (height, width). Raises ModelError for a graph that contradicts itself.
         """
@@ -80,7 +80,7 @@ class Network:
             )
 
     def copy(self) -> Network:
-        """Another one with a graph of its own, for what changes it; weights are shared."""
+        """Return a copy whose graph can be changed independently; weights are shared."""
         model = self.model.clone()
         made = [value for node in model.graph for value in node.outputs]
         values = {value.name: value for value in (*model.graph.inputs, *made)}
@@ -91,7 +91,7 @@ class Network:
 
 
 def load_network(path: str | Path, *, output_name: str | None = None) -> Network:
-    """Read the ONNX file at ``path``, or a maker's that holds one. Raises ModelError saying what is wrong with it."""
+    """Read the ONNX file at ``path``, or a vendor's file that holds one. Raises ModelError saying what is wrong."""
     path = Path(path)
     proto, declared = read_declared(path, output_name=output_name)
     network = prepare_network(proto, name=path.name, output_name=output_name)
@@ -99,7 +99,7 @@ def load_network(path: str | Path, *, output_name: str | None = None) -> Network
 
 
 def _as_declared(network: Network, declared: Declaration) -> Network:
-    """Given its channels in the order that its file declares, its output times the factor.
+    """Return the network with channels in the declared order, and its output multiplied by the declared factor.
 
     Raises ModelError where the file is that of another network.
     """
@@ -152,7 +152,7 @@ def prepare_network(proto: onnx.ModelProto, *, name: str, output_name: str | Non
 
 
 def clean(model: ir.Model) -> None:
-    """Functions written out, constants as such, and nothing that is not used."""
+    """Inline functions, turn constant nodes into initialisers, and remove what is unused."""
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)
     steps: Sequence[ir.passes.PassBase] = (
         passes.InlinePass(),
@@ -170,7 +170,7 @@ def clean(model: ir.Model) -> None:
 
 
 def _image_inputs(model: ir.Model, name: str) -> tuple[ImageValue, ...]:
-    """The inputs that are used; all must be images. Raises ModelError."""
+    """Return the inputs that are used; all must be images. Raises ModelError."""
     used = [value for value in model.graph.inputs if value.uses() or value.is_graph_output()]
     if not used:
         listed = ", ".join(repr(value.name) for value in model.graph.inputs) or "none"
@@ -200,10 +200,10 @@ def _result_output(model: ir.Model, name: str, wanted: str | None) -> ir.Value:
 
 
 def _layout(image: ir.Value, name: str) -> tuple[Labels, int]:
-    """Axes of the image input and its number of channels."""
+    """Return the axes of the image input and its number of channels."""
     weights = first_convolution(image)
     if image.shape is None and weights is not None:
-        image.shape = ir.Shape([None] * 4)  # the convolution takes no other
+        image.shape = ir.Shape([None] * 4)  # the convolution takes no other rank
     dims = [dim if isinstance(dim, int) and dim > 0 else None for dim in image.shape] if image.shape is not None else []
     if len(dims) != 4:
         raise ModelError(f"{name}: an image input of 4 dimensions is expected (N, C, H, W), it has {len(dims)}")

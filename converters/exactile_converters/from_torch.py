@@ -1,4 +1,4 @@
-"""Entries for PyTorch: a module, a TorchScript file, an exported program; each becomes ONNX and is compared with it."""
+"""Read PyTorch networks (a module, a TorchScript file, an exported program): export to ONNX, and compare with it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 EXAMPLE_SIZE = (256, 256)
-"""Divisible by all usual strides, and larger than most fields of view at the coarsest level."""
+"""Divisible by all usual strides, and larger than most receptive fields at the coarsest level."""
 
 NEEDS_CODE = "; a state dict or a pickled module needs its code: --torch package.module:factory --weights FILE"
 
@@ -39,8 +39,8 @@ def from_module(
 ) -> Exported:
     """Export ``module``, which maps (N, C, H, W) float32 to the same or another number of channels, in eval mode.
 
-    ``channels`` defaults to what the first convolution takes; ``size`` is the example that is traced.
-    Raises ModelError when no exporter takes the module or ONNX Runtime's results are not the module's.
+    ``channels`` defaults to those of the first convolution; ``size`` is that of the traced example. Raises ModelError
+    when no exporter takes the module or ONNX Runtime's results are not the module's.
     """
     from torch import nn
 
@@ -50,7 +50,7 @@ def from_module(
         raise ModelError(f"{name} is a {type(module).__name__}, not a torch.nn.Module")
     channels = channels or _input_channels(module)
     if channels is None:
-        raise OptionError(f"{name}: how many channels the image has cannot be seen; give --input-channels")
+        raise OptionError(f"{name}: the number of channels of the image is unknown; give --input-channels")
     module = module.eval()
     proto, sizes = _export(module, channels, size, name)
     return _checked(proto, module, channels, sizes, name, output_name)
@@ -64,9 +64,9 @@ def from_factory(
     size: tuple[int, int] = EXAMPLE_SIZE,
     output_name: str | None = None,
 ) -> Exported:
-    """The module that ``package.module:factory`` returns when called, with ``weights`` (a state dict) in it.
+    """Export the module that ``package.module:factory`` returns when called, with ``weights`` (a state dict) loaded.
 
-    Raises OptionError when the factory cannot be had, ModelError when the weights do not fit.
+    Raises OptionError when the factory is not available, ModelError when the weights do not fit.
     """
     _require_torch()
     import torch
@@ -85,7 +85,7 @@ def from_factory(
 def from_file(
     path: Path, *, channels: int | None, size: tuple[int, int] = EXAMPLE_SIZE, output_name: str | None = None
 ) -> Exported:
-    """A TorchScript file (.pt, .pth) or an exported program (.pt2). Pickled modules are not opened: they run code."""
+    """Load a TorchScript file (.pt, .pth) or exported program (.pt2). Pickled modules are not opened: they run code."""
     _require_torch()
     import torch
 
@@ -93,7 +93,7 @@ def from_file(
         program = _loaded(lambda: torch.export.load(path), path)
         return _from_program(program, path.name, output_name)
     load: Callable[..., Any] = torch.jit.load
-    with quiet():  # TorchScript is going; its files are still there
+    with quiet():  # TorchScript is deprecated, but its files are still in use
         module = _loaded(lambda: load(path, map_location="cpu"), path, hint=NEEDS_CODE)
     return from_module(module, channels=channels, size=size, name=path.name, output_name=output_name)
 
@@ -117,7 +117,7 @@ def _from_program(program: Any, name: str, output_name: str | None) -> Exported:
 
 
 def _frozen(program: Any) -> nn.Module:
-    """The module of an exported program, which knows no training and evaluation mode."""
+    """Return the module of an exported program, which has no training or evaluation mode."""
     from torch import nn
 
     class Frozen(nn.Module):  # type: ignore[misc]
@@ -128,7 +128,7 @@ def _frozen(program: Any) -> nn.Module:
 
 
 def _export(module: nn.Module, channels: int, size: tuple[int, int], name: str) -> tuple[onnx.ModelProto, Any]:
-    """By the exporter that takes it, with free height and width where that is possible; and sizes to compare at."""
+    """Export with the exporter that takes it, with free height and width if possible; also return sizes to compare."""
     from exactile_converters.torch_export import export_onnx
 
     failures = []

@@ -1,4 +1,4 @@
-"""Identity nodes of the main graph are left out; those in subgraphs hand on values of other graphs, and stay."""
+"""Remove Identity nodes of the main graph; those in subgraphs pass on values of other graphs, and are kept."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import onnx_ir as ir
 
 
 class DropIdentities(ir.passes.InPlacePass):
-    """A graph output keeps its name: what the identity took is renamed, unless it has a name to keep itself."""
+    """Remove Identity nodes. A graph output keeps its name: the identity's input gets it, unless its own is needed."""
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """All of them, in order."""
+        """Remove all of them, in order."""
         dropped = [node for node in model.graph if node.op_type == "Identity" and not node.domain and _drop(node)]
         model.graph.remove(dropped, safe=True)
         return ir.passes.PassResult(model, modified=bool(dropped))
 
 
 def _drop(node: ir.Node) -> bool:
-    """Whether nobody reads the node any longer."""
+    """Remove one, and return whether no node reads it any longer."""
     source, result = node.inputs[0], node.outputs[0]
     if source is None:
         return False

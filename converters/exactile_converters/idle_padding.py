@@ -1,9 +1,9 @@
-"""Padding behind the pixels that a pooling window never needs.
+"""Leave out padding behind the pixels that a pooling window never needs.
 
-Where sizes are rounded up, ONNX Runtime leaves out windows that would begin behind the pixels, and ONNX's shape
-inference counts them. With ``e`` pixels from a window's first tap to its last and stride ``s``, this cannot happen
-where there are at most ``e - s`` pixels of padding behind; and padding beyond that makes no further window. So where
-padding has no part in the values, what is beyond is left out, and sizes agree for images of every size.
+Where sizes are rounded up, ONNX Runtime omits windows that would begin behind the pixels, but ONNX's shape inference
+counts them. With ``e`` pixels from a window's first tap to its last and stride ``s``, this cannot happen with at most
+``e - s`` pixels of padding behind; padding beyond that adds no further window. So where padding does not contribute to
+the values, what is beyond is removed, and sizes agree for images of every size.
 """
 
 from __future__ import annotations

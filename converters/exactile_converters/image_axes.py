@@ -1,4 +1,4 @@
-"""What the dimensions of an image input are, read off the first convolution behind it."""
+"""Infer the dimensions of an image input from the first convolution after it."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import onnx_ir as ir
 from exactile_converters.geometry.sliding import CONVOLUTIONS
 
 KERNELS = {**CONVOLUTIONS, "ConvTranspose": 1}
-"""The operand that holds the weight."""
+"""The operand that holds the weight, by operator."""
 
 PASSED = {
     "Add", "BatchNormalization", "Cast", "DequantizeLinear", "Div", "Identity", "Mul", "Pad", "QuantizeLinear", "Relu",
     "Sub",
 }  # fmt: skip
-"""What may stand before the first convolution and leaves the order of dimensions alone."""
+"""Operators that may precede the first convolution and keep the order of dimensions."""
 
 UNBATCHED, BATCHED = 3, 4
 
 Order = tuple[int | None, ...]
-"""For each dimension of a value, that of the image; None for one that was added."""
+"""For each dimension of a value, the image's dimension; None for one that was added."""
 
 
 def first_convolution(image: ir.Value, rank: int = BATCHED) -> tuple[int, int] | None:
-    """(channel axis of the image, channels); None where no convolution over two axes is found."""
+    """Return (channel axis of the image, channels); None where no convolution over two axes is found."""
     seen: set[ir.Value] = set()
     queue: list[tuple[ir.Value, Order]] = [(image, tuple(range(rank)))]
     while queue:
@@ -53,7 +53,7 @@ def _channels(node: ir.Node, order: Order) -> tuple[int, int] | None:
 
 
 def _moved(node: ir.Node, order: Order) -> Order | None:
-    """The dimensions of what ``node`` makes of a value; None for an operator that is not followed."""
+    """Return the dimensions of the result of ``node``; None for an operator that is not followed."""
     if node.op_type in PASSED:
         return order
     if node.op_type == "Transpose":
@@ -74,7 +74,7 @@ def _axes(node: ir.Node) -> Sequence[int] | None:
 
 
 def give_batch(model: ir.Model) -> None:
-    """Image inputs without a batch dimension, (C, H, W) or (H, W, C), get one in front, which goes at once."""
+    """Give image inputs without a batch dimension, (C, H, W) or (H, W, C), a leading one, which is removed at once."""
     for place, value in enumerate(list(model.graph.inputs)):
         if value.shape is None or len(value.shape) != UNBATCHED or first_convolution(value, UNBATCHED) is None:
             continue

@@ -1,4 +1,4 @@
-"""The verdict on a network: its geometry and cost, or the obstacles, with its inputs and outputs."""
+"""Examine a network: its geometry and cost, or its obstacles, with its inputs and outputs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 PROBED_MAC_PER_PIXEL = 20_000
 PROBED_SECONDS = 5.0
-"""A refused network that computes no more is looked at by running it, for so long, without being asked for."""
+"""A refused network of at most this cost is probed for so many seconds without being asked for."""
 
 COST_SIZE_PX = 1024
 """Image height and width at which the cost of a network that cannot be tiled is counted, unless it fixes its own."""
@@ -48,7 +48,7 @@ COST_SIZE_PX = 1024
 class Tensor:
     """A graph input or output; unknown dimensions are names, or "?".
 
-    ``image_channels`` are the channels of the image that an input takes, first and one past the last.
+    ``image_channels`` is the range of the image's channels that an input takes, half-open.
     """
 
     name: str
@@ -59,16 +59,18 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inspection:
-    """``geometry`` and ``profile`` are None exactly when there are obstacles; ``memory`` also when it is unknown.
+    """The result of inspecting a network.
 
-    ``result`` is what ``run`` makes of its output when nothing else is asked for: None where that cannot be labels.
-    ``strips`` is None where the network cannot be run in strips; ``no_strips_reason`` then says why.
-    ``no_one_pass_reason`` says why a network with obstacles is not run in one pass, either; empty where it is.
-    ``obstacles`` are one for each kind, by their cause: those that stand in the way first, then statistics of the whole
-    image (``find_obstacles``). ``passes`` are those of a network whose obstacles are nothing but such statistics.
-    ``declared`` is what the network's file says beside; None where it says nothing.
-    ``probed`` is what runs show of a network that is refused, ``not_probed_reason`` why they show nothing, or were not
-    made; both are empty for one that is not.
+    ``geometry`` and ``profile`` are None exactly when there are obstacles; ``memory`` also when it is unknown.
+    ``result`` is what ``run`` makes of the network's output by default; None where that cannot be labels. ``strips`` is
+    None where the network cannot be run in strips; ``no_strips_reason`` then says why. ``no_one_pass_reason`` says why
+    a network with obstacles cannot be run in one pass, either; empty where it can.
+
+    ``obstacles`` has one entry for each kind, by cause: first those that prevent tiling, then statistics of the whole
+    image (``find_obstacles``). ``passes`` are those of a network whose only obstacles are such statistics. ``declared``
+    is what the network's file declares in addition; None where it declares nothing. ``probed`` is what runs of a
+    refused network show, ``not_probed_reason`` why they show nothing or were not made; both are empty for a network
+    that is not refused.
     """
 
     geometry: Geometry | None
@@ -97,10 +99,10 @@ class Inspection:
 
 
 def inspect_network(network: Network, *, trust_probe: bool = False) -> Inspection:
-    """Walk the network's graph and report. The network stays as it is.
+    """Walk the network's graph and report. The network is not modified.
 
-    One that is refused is looked at by running it, too, where it is small: a few seconds at most. With ``trust_probe``,
-    it is whatever it is, and for as long as ``find_locality`` usually takes.
+    A small network that is refused is also probed by running it, for a few seconds at most. With ``trust_probe``, any
+    refused network is probed, for as long as ``find_locality`` usually takes.
     """
     traced = network.with_own_sizes(network.trace())
     tileable = traced.geometry is not None
@@ -132,12 +134,12 @@ def inspect_network(network: Network, *, trust_probe: bool = False) -> Inspectio
 
 
 def _probed(network: Network, cost: Cost, *, asked: bool) -> tuple[Locality | None, str]:
-    """What runs show of a refused network, or why they show nothing."""
+    """Return what runs of a refused network show, or why they show nothing."""
     from exactile_converters.probed.locality import USUAL_SECONDS, find_locality
     from exactile_converters.probed.refusal import NotLocalError, TooSlowError
 
     if not asked and (cost.mac_per_pixel is None or cost.mac_per_pixel > PROBED_MAC_PER_PIXEL):
-        return None, "it was not looked at by running it, which --trust-probe does"
+        return None, "it was not probed by running it; --trust-probe does that"
     try:
         with understood(network.name):
             return find_locality(network, seconds=USUAL_SECONDS if asked else PROBED_SECONDS), ""
@@ -148,14 +150,14 @@ def _probed(network: Network, cost: Cost, *, asked: bool) -> tuple[Locality | No
 
 
 def not_tileable(name: str, obstacles: tuple[Obstacle, ...], *, way_out: str = "") -> NotTileableError:
-    """The error that lists the obstacles, and says at its end what can be done instead."""
+    """Return the error that lists the obstacles, and says at its end what can be done instead."""
     shown = "\n".join(f"  {obstacle}" for obstacle in obstacles[:10])
     more = f"\n  ... and {len(obstacles) - 10} more" if len(obstacles) > 10 else ""
     return NotTileableError(f"{name} cannot be tiled exactly:\n{shown}{more}" + (f"\n{way_out}" if way_out else ""))
 
 
 def untileable(network: Network, *, way_out: str = "") -> NotTileableError:
-    """The error for a ``network`` with obstacles: those that stand in the way of passes, or of tiles where none do."""
+    """Return the error for a ``network`` with obstacles: those that prevent passes, or, if there are none, tiles."""
     found = find_obstacles(network)
     return not_tileable(network.name, in_the_way(found) or found, way_out=way_out)
 
@@ -183,7 +185,7 @@ def _cost_of_one_pass(network: Network, traced: Traced) -> Cost:
 
 
 def _strips(network: Network, wrapped: Wrapped | None, traced: Traced, memory: Memory) -> tuple[StripModel | None, str]:
-    """The strip model, or why there is none."""
+    """Return the strip model, or why there is none."""
     if wrapped is None or traced.geometry is None:
         return None, "the network cannot be tiled exactly" if traced.geometry is None else "its output is not a map"
     if is_of_fewer_bits(network.model) and not traced.geometry.placed:
@@ -198,7 +200,7 @@ def _strips(network: Network, wrapped: Wrapped | None, traced: Traced, memory: M
 
 
 def _told(wrapped: Wrapped, traced: Traced) -> Told:
-    """What of the copy is told its position; the trace has the operators of the network itself."""
+    """Return which nodes of the copy get the position as an input; the trace has the network's own operators."""
     told = told_of(traced)
     found = {node.outputs[0].name: one for node, one in told.placed.items()}
     nodes = {node: found[name] for node in wrapped.model.graph if (name := node.outputs[0].name) in found}
@@ -206,7 +208,7 @@ def _told(wrapped: Wrapped, traced: Traced) -> Told:
 
 
 def _wrapped(network: Network, traced: Traced) -> Wrapped | None:
-    """A copy for runs on uint8 images for what is made when nothing else is asked for; None where that cannot be."""
+    """Return a copy for uint8 images that makes the default result; None where that cannot be."""
     copy = network.copy()
     output = network.declared.output if network.declared is not None else None
     try:

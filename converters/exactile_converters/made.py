@@ -1,4 +1,4 @@
-"""A network deployed for a bundle: by the rules, or with ``trust_probe`` by what runs show."""
+"""Deploy a network for a bundle: by the rules, or with ``trust_probe`` by what runs of it show."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from exactile.bundle.contract_file import AccuracyPart
+from exactile.bundle.accuracy_parts import AccuracyPart
 from exactile.contract import DeployedModel
 from exactile.errors import ModelError, OptionError
 from exactile_converters.deploy import deploy, deploy_in_passes
@@ -32,7 +32,7 @@ ANY_SIZE = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Made:
-    """A deployed model with its padded ``tile``; ``own`` gives the network's own output."""
+    """A deployed model with its padded ``tile``; ``own`` computes the network's own output."""
 
     model: DeployedModel
     tile: tuple[int, int]
@@ -42,12 +42,12 @@ class Made:
 
 
 def is_proven(network: Network) -> bool:
-    """Return whether rules prove that it runs exactly in tiles, after passes for statistics or without."""
+    """Return whether rules prove that the network runs exactly in tiles, with or without passes for statistics."""
     return network.trace().geometry is not None or not obstacles_left(network)
 
 
 def by_probe(network: Network, precision: Precision, tile: tuple[int, int] | None, wish: Mapping[str, Any]) -> Made:
-    """Return the model with the halo that runs show. Raises VerificationError, and OptionError where bits are fewer."""
+    """Return the model with the halo that runs show. Raises VerificationError; OptionError for reduced precision."""
     from exactile_converters.probed.deploy import deploy_probed, result_axes, trusted
 
     if precision != "fp32":
@@ -80,7 +80,7 @@ def by_rules(
     network, accuracy = of_precision(network)
     if network is not full and network.trace().geometry != traced.geometry:
         raise ModelError(f"{network.name}: {precision} changed the geometry; please report this model")
-    network = replace(network, declared=declared)  # another form of it is fed the same
+    network = replace(network, declared=declared)  # its reduced form is fed the same
     own = OwnOutput.of(network, traced.features[full.result.name or ""].labels)
     checked = check_claim(network, progress=progress) if progress is not None else None
     make = partial(deploy_in_passes, one_pass=True) if in_passes else deploy
@@ -96,9 +96,9 @@ def by_rules(
 
 
 def _traced(network: Network, precision: Precision) -> tuple[Traced, bool]:
-    """The trace; or, and True, that of the network without the statistics that it takes of the whole image.
+    """Return the trace, and False; or that of the network without its statistics of the whole image, and True.
 
-    Raises NotTileableError, and OptionError for statistics where bits are fewer.
+    Raises NotTileableError, and OptionError for statistics with reduced precision.
     """
     traced = network.trace()
     if traced.geometry is not None:

@@ -1,4 +1,4 @@
-"""Upsample and the first Resize had no coordinate modes; newer ones have another default."""
+"""Keep the positions of Upsample and the first Resize, which had no coordinate modes, where newer defaults differ."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _make_asymmetric(node: onnx.NodeProto, rounding: str) -> None:
 
 
 def _reducing_first(node: onnx.NodeProto, scales: NDArray[np.float32], graph: onnx.GraphProto) -> onnx.NodeProto:
-    """A node in front of ``node`` that reduces, as it did; ``node`` then only enlarges."""
+    """Return a node before ``node`` that reduces as ``node`` did; ``node`` then only enlarges."""
     first = onnx.NodeProto()
     first.CopyFrom(node)
     name = f"{node.output[0]}_reduced"

@@ -1,4 +1,4 @@
-"""Read ONNX safely: a file, or the bytes of one, with the weights beside it."""
+"""Read ONNX safely: a file, or the bytes of one, with the weights next to it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LARGEST_FILE_BYTES = 2 << 30
 
 
 def read_model(path: Path) -> onnx.ModelProto:
-    """The checked model, external data included (only from the model's own folder). Raises ModelError."""
+    """Return the checked model, including external data (only from the model's own folder). Raises ModelError."""
     if path.is_dir():
         raise ModelError(f"{path} is a folder; give the .onnx file in it")
     if not path.is_file():
@@ -40,7 +40,7 @@ def _bytes_of(path: Path) -> bytes:
 
 
 def parse_model(data: bytes, path: Path, folder: Path | None) -> onnx.ModelProto:
-    """The checked model in ``data``, read from ``path``; its weights may lie in ``folder``, where there is one.
+    """Return the checked model in ``data``, read from ``path``; its weights may lie in ``folder``, if given.
 
     Raises ModelError.
     """
@@ -48,7 +48,7 @@ def parse_model(data: bytes, path: Path, folder: Path | None) -> onnx.ModelProto
         proto = onnx.load_from_string(data)
     except Exception as error:
         raise ModelError(f"{path} is not an ONNX model: it cannot be parsed ({one_line(error)})") from error
-    del data  # as large as the network; the checker makes copies of its own
+    del data  # as large as the network; the checker makes its own copies
     if not proto.HasField("graph") or not proto.graph.node:
         raise ModelError(f"{path} is not an ONNX model: it holds no graph")
     outside = [tensor.name for tensor in tensors(proto) if tensor.data_location == onnx.TensorProto.EXTERNAL]

@@ -1,4 +1,4 @@
-"""The opset of a model, brought to one that the rest knows."""
+"""Convert a model to an opset that the other modules support."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from exactile_converters.untrusted import one_line, understood, with_subgraphs
 FIRST_OPSET_WITH_RESIZE_MODES = 11
 
 FIRST_IR_WITH_CONSTANT_INITIALIZERS = 4
-"""Before, initialisers had to be inputs, too. ONNX Runtime does not ask for it."""
+"""Before this version, initialisers had to be inputs, too. ONNX Runtime does not require it."""
 
 ASIDE = "exactile.aside"
-"""A domain that the conversion passes over."""
+"""A domain that the conversion skips."""
 
 
 def at_least_opset(proto: onnx.ModelProto, wanted: int, name: str) -> onnx.ModelProto:
-    """``proto`` itself, or the same at opset ``wanted`` if it is of an older one. Raises ModelError."""
+    """Return ``proto`` itself, or, if it is older, the same model at opset ``wanted``. Raises ModelError."""
     version = next((opset.version for opset in proto.opset_import if opset.domain in DEFAULT_DOMAINS), 0)
     newest = onnx.defs.onnx_opset_version()
     if version > newest:
@@ -51,7 +51,7 @@ def at_least_opset(proto: onnx.ModelProto, wanted: int, name: str) -> onnx.Model
 
 
 def _inlined(proto: onnx.ModelProto, version: int, wanted: int) -> onnx.ModelProto:
-    """Functions at the model's opset, as ONNX Runtime takes them; written out where the model's is to change."""
+    """Return functions at the model's opset, as ONNX Runtime requires; inlined where the model's opset changes."""
     for function in proto.functions:
         if _means_the_same(function, version):
             for entry in function.opset_import:
@@ -60,7 +60,7 @@ def _inlined(proto: onnx.ModelProto, version: int, wanted: int) -> onnx.ModelPro
 
 
 def _means_the_same(function: onnx.FunctionProto, version: int) -> bool:
-    """Whether no operator of ``function`` changed between its opset and ``version``."""
+    """Return whether no operator of ``function`` changed between its opset and ``version``."""
     own = next((entry.version for entry in function.opset_import if entry.domain in DEFAULT_DOMAINS), version)
     try:
         return all(
@@ -75,7 +75,7 @@ def _means_the_same(function: onnx.FunctionProto, version: int) -> bool:
 
 @contextmanager
 def _set_aside(proto: onnx.ModelProto) -> Iterator[Callable[[onnx.ModelProto], None]]:
-    """Hide the operators that ONNX Runtime has at every opset and ONNX has not at this one; gives what shows them."""
+    """Hide operators that ONNX Runtime has at every opset but ONNX lacks at this one; yield what restores them."""
     nodes = [node for node in with_subgraphs(proto.graph.node) if node.op_type in NORMALIZATIONS and not node.domain]
 
     def restore(model: onnx.ModelProto) -> None:

@@ -1,4 +1,4 @@
-"""A picture of the halo: how the needed interval widens from the output to the image, layer by layer."""
+"""Draw the halo: how the needed interval widens from the output to the image, layer by layer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 INK, FAINT, ACCENT, BOX = "#22313f", "#9aa7b1", "#d1495b", "#f3e2b3"
 SHADES = ("#bcdff1", "#8cc0de", "#5f9dc6", "#3f79ab", "#2c5a8c", "#1f406b", "#14294a")
-"""Of layers at 1, 1/2, 1/4, ... of the image's resolution."""
+"""Colours of layers at 1, 1/2, 1/4, ... of the image's resolution."""
 
 BAR = 0.72
 ROW_INCHES, HEAD_INCHES = 0.17, 1.75
@@ -28,7 +28,7 @@ ENDINGS = (".png", ".svg", ".pdf")
 
 
 def check_plot(path: Path, *, overwrite: bool) -> None:
-    """Raises OptionError or SinkError when the picture could not be drawn or written to ``path``."""
+    """Raise OptionError or SinkError if the picture cannot be drawn or written to ``path``."""
     if path.suffix.lower() not in ENDINGS:
         raise OptionError(f"--plot writes {', '.join(ENDINGS)}; {path} has another ending")
     try:
@@ -54,7 +54,7 @@ def plot_halo(profile: HaloProfile, path: Path, *, title: str, overwrite: bool =
 
 
 def draw_halo(profile: HaloProfile, *, title: str) -> Figure:
-    """The picture: image pixels along x, from the output box's first; the output above, the image below."""
+    """Return the figure: image pixels along x, from the output box's first; output at the top, image at the bottom."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -97,7 +97,7 @@ def _shade(row: Layer) -> str:
 
 
 def _draw_skips(axes: Axes, skips: Sequence[Skip], rows: Sequence[Layer]) -> None:
-    """Brackets at the right, the longest outermost: from where a map is made to where it is read again."""
+    """Draw brackets at the right, the longest outermost: from where a map is computed to where it is read again."""
     from matplotlib.patches import FancyArrowPatch
     from matplotlib.path import Path as Outline
 
@@ -123,17 +123,17 @@ def _rows_between(span: tuple[int, int]) -> int:
 
 
 def _row_at(rows: Sequence[Layer], position: int) -> int:
-    """The row of the last layer made up to ``position``; rows run from the output to the image."""
+    """Return the row of the last layer computed up to ``position``; rows run from the output to the image."""
     return next(y for y, row in enumerate(rows) if row.position <= position)
 
 
 def _row_after(rows: Sequence[Layer], position: int) -> int:
-    """The row of the first layer made from ``position`` on; -1 for the output itself."""
+    """Return the row of the first layer computed from ``position`` on; -1 for the output itself."""
     return next((y for y, row in reversed(list(enumerate(rows))) if row.position >= position), -1)
 
 
 def _draw_path(axes: Axes, profile: HaloProfile) -> None:
-    """The outermost pixel, followed through the operators that make the halo."""
+    """Draw the outermost pixel, followed through the operators that make the halo."""
     rows = {row.node: y for y, row in enumerate(profile.layers)}
     start, sign = (0, -1) if profile.side in {"top", "left"} else (profile.stride_px, 1)
     xs, ys = [float(start)], [-1.0]
@@ -168,7 +168,7 @@ def _note(axes: Axes, y: int, text: str) -> None:
 
 
 def _write_halo(axes: Axes, profile: HaloProfile) -> None:
-    """The halo on both sides, at the ends of the image's own bar."""
+    """Write the halo on both sides, at the ends of the image's own bar."""
     image, y = profile.layers[-1], len(profile.layers) - 1
     first, last = _widest(profile.layers)
     gap = (last - first) / 150
@@ -186,7 +186,7 @@ def _label(row: Layer) -> str:
 
 
 def short_name(node: str, op: str) -> str:
-    """``/ups.0/ups.0.conv/Conv`` -> ``ups.0.conv``: without the operator and the parts that the next one repeats."""
+    """Shorten ``/ups.0/ups.0.conv/Conv`` to ``ups.0.conv``: without the operator, and without repeated parts."""
     parts = [part for part in node.split("/") if part]
     if len(parts) > 1 and parts[-1] == op:
         parts.pop()

@@ -1,7 +1,7 @@
-"""Fewer bits inside the network: FP16 by typed ONNX, INT8 by Q/DQ pairs calibrated on the user's images.
+"""Reduced precision inside the network: FP16 by typed ONNX, INT8 by Q/DQ pairs calibrated on the user's images.
 
 Precision changes values, never seams: tiles, strips and one pass of the changed network agree as those of the original
-do. What the change does to labels is measured and written into the contract.
+do. The effect of the change on labels is measured and written into the contract.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ INTEGER = {"ConvInteger", "MatMulInteger"}
 
 
 def refuse_integers(network: Network, precision: Precision) -> None:
-    """Raise OptionError where it computes with integers already."""
+    """Raise OptionError if the network already computes with integers."""
     used = {node.op_type for node in network.model.graph}
     integer = sorted(op for op in used if op.startswith("QLinear") or op in INTEGER)
     if precision != "fp32" and integer:
@@ -42,7 +42,7 @@ def at_precision(
     calibration: Calibration,
     float_layers: FloatLayers = "none",
 ) -> Network:
-    """A network of fewer bits; ``network`` is left as it is. Raises OptionError where it computes with integers."""
+    """Return a network of reduced precision; ``network`` is not modified. Raises OptionError if it uses integers."""
     refuse_integers(network, precision)
     if precision == "fp16":
         return in_half_precision(network)
@@ -54,7 +54,7 @@ def at_precision(
 
 
 def in_half_precision(network: Network) -> Network:
-    """``network``, which is left as it is, with float16 inside; its input and output stay float32."""
+    """Return ``network``, which is not modified, with float16 inside; its input and output stay float32."""
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     with quiet():

@@ -1,4 +1,4 @@
-"""Deploy a network after its claim was tried: refused where tiles differ from one pass, without strips where strips do.
+"""Deploy a network after a check of its claim: refuse it where tiles differ, and omit strips where strips differ.
 
 ``deploy`` alone reads the graph only.
 """
@@ -20,7 +20,8 @@ from exactile_converters.verify.verdicts import keep_verdict, kept_for, kept_ver
 def proven(
     deploy: Callable[[bool], DeployedModel], found: ClaimCheck | None, *, name: str, strips: bool, skipped: str = ""
 ) -> DeployedModel:
-    """What ``deploy(strips)`` makes, as ``found`` allows; None where nothing was tried, and ``skipped`` says why.
+    """Return what ``deploy(strips)`` makes, as ``found`` allows; ``found`` is None where nothing was run, for the
+    reason ``skipped``.
 
     Raises VerificationError where tiles differ from one pass.
     """
@@ -43,7 +44,7 @@ def _with(model: DeployedModel, verification: Verification) -> DeployedModel:
 
 
 def refusal(name: str, found: ClaimCheck) -> VerificationError:
-    """What differs, and what to do about it."""
+    """Return the error that says what differs, and what to do about it."""
     return VerificationError(
         f"{name}: running the network shows that tiles would not equal one pass: {found.tiles}. The rule for one of "
         "its operators is wrong; please report this model. exactile run MODEL.onnx --plan whole makes one pass over "
@@ -52,7 +53,7 @@ def refusal(name: str, found: ClaimCheck) -> VerificationError:
 
 
 def verification_of(found: ClaimCheck) -> Verification:
-    """For the contract."""
+    """Return the verification for the contract."""
     if found.untried:
         return Verification(note=f"not run: {found.untried}")
     if found.strips:
@@ -66,7 +67,7 @@ def verification_of(found: ClaimCheck) -> Verification:
 
 
 def kept_verification(source: Path, *, output_name: str | None) -> Verification:
-    """What is known of the ONNX file ``source`` from an earlier run."""
+    """Return what is known of the ONNX file ``source`` from an earlier run."""
     found = kept_for(source, output_name=output_name)
     if found is None:
         return Verification(note="it was not run yet; run and convert do so at its first use")
@@ -84,7 +85,7 @@ def check_once(
     memory_bytes: int | None = None,
     progress: Progress = lambda _done, _steps: None,
 ) -> ClaimCheck:
-    """``check_claim`` of the network in the ONNX file ``source``, or what it found the last time.
+    """Run ``check_claim`` for the network in the ONNX file ``source``, or return what it found the last time.
 
     Raises NotTileableError.
     """

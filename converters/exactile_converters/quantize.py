@@ -1,7 +1,7 @@
 """INT8 by pairs of QuantizeLinear and DequantizeLinear, with ranges that ONNX Runtime's calibration finds.
 
 Weights have a scale for each channel, activations one for all. Transposed convolutions stay in floating point: ONNX
-Runtime has no integers for them, and pairs around them would only round.
+Runtime has no integer kernels for them, and pairs around them would only round.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ IN_FLOAT = frozenset(("ConvTranspose",))
 
 LONGEST_CALIBRATION_S = 60.0
 FEWEST_CROPS = 4
-"""Are looked at however long that takes; others within the time."""
+"""This many crops are used however long it takes; others within the time."""
 
 Fed = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """How ranges are found; ``percentile`` is the share of values that lies in the range, in per cent."""
+    """How ranges are found; ``percentile`` is the share of values within the range, in per cent."""
 
     calibration: Calibration
     percentile: float | None = None
@@ -62,9 +62,9 @@ METHODS = (
 
 
 class Quantizer:
-    """Makes quantised forms of ``network``, which stays as it is, from what it makes of ``fed``: inputs of its shape.
+    """Makes quantised forms of ``network``, which is not modified, from its results for ``fed``: inputs of its shape.
 
-    A context manager: ranges are found once for each method, by a copy of the network on the disk.
+    A context manager: ranges are found once for each method, by a copy of the network on disk.
     """
 
     def __init__(self, network: Network, fed: Sequence[Fed]) -> None:
@@ -83,7 +83,7 @@ class Quantizer:
         self._folder.cleanup()
 
     def quantized(self, method: Method, float_layers: FloatLayers = "none") -> Network:
-        """Raises ModelError."""
+        """Return the quantised form. Raises ModelError."""
         from onnxruntime.quantization import QuantType
         from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
         from onnxruntime.quantization.quant_utils import load_model_with_shape_infer
@@ -110,12 +110,12 @@ class Quantizer:
         return prepare_network(made, name=self._network.name, output_name=self._network.result.name)
 
     def calibrate(self, method: Method) -> None:
-        """Find the ranges, if they are not known. Raises ModelError."""
+        """Find the ranges, unless they are known. Raises ModelError."""
         if method not in self._ranges:
             self._ranges[method] = _asked_of_library(lambda: self._measured(method))
 
     def _measured(self, method: Method) -> Any:
-        """Crop by crop: the library would hold all maps of all crops at once."""
+        """Measure crop by crop: the library would keep all maps of all crops at once."""
         from onnxruntime.quantization import CalibrationMethod
         from onnxruntime.quantization.calibrate import create_calibrator
 
@@ -141,7 +141,7 @@ class Quantizer:
 
 
 def layers_in_float(network: Network, which: FloatLayers) -> list[str]:
-    """The names of nodes that stay in floating point: a first layer and all before it, a last one and all behind it."""
+    """Return the names of nodes that stay in float: a first layer and all before it, a last one and all after it."""
     nodes = list(network.model.graph)
     names: list[str] = []
     if which in ("first", "first and last"):
@@ -152,7 +152,7 @@ def layers_in_float(network: Network, which: FloatLayers) -> list[str]:
 
 
 def _outer(nodes: Sequence[ir.Node], beyond: Callable[[ir.Node], Iterable[ir.Node]]) -> list[str]:
-    """Nodes that no layer with weights comes before, in the order of ``nodes``, and the first such layers."""
+    """Return the nodes, in the order of ``nodes``, that no layer with weights precedes, and the first such layers."""
     inside: set[ir.Node] = set()
     found = []
     for node in nodes:
@@ -173,7 +173,7 @@ def _operators() -> list[str]:
 
 
 def _asked_of_library(work: Callable[[], Any]) -> Any:
-    """What ``work`` gives, without what the library prints. Raises ModelError."""
+    """Return the result of ``work``, without what the library prints. Raises ModelError."""
     with quiet(), redirect_stdout(io.StringIO()):
         try:
             return work()
@@ -182,7 +182,7 @@ def _asked_of_library(work: Callable[[], Any]) -> Any:
 
 
 class _Reader:
-    """What ONNX Runtime's calibration asks for its inputs one by one."""
+    """Gives ONNX Runtime's calibration its inputs one by one."""
 
     def __init__(self, name: str, fed: Sequence[Fed]) -> None:
         self._name, self._fed = name, iter(fed)

@@ -1,4 +1,4 @@
-"""Frameworks and exporters talk much."""
+"""Silence frameworks and exporters."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence the exporters' deprecations and notes on missing optional packages; errors still raise."""
+    """Silence the exporters' deprecations and notes on missing optional packages; errors are still raised."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -22,6 +22,6 @@ def quiet() -> Iterator[None]:
 
 
 def first_lines(error: BaseException | None) -> str:
-    """What matters of a long error."""
+    """Return the important lines of a long error."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " ".join(lines[:2])[:300] if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""The target of a Reshape, whose numbers were written down for one image size, by the dimensions it regroups."""
+"""Express the target of a Reshape, written for one image size, by the dimensions that it regroups."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from math import prod
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One dimension of the target: the product of dimensions of the operand, times and over a number."""
+    """One dimension of the target: a product of dimensions of the operand, multiplied and divided by numbers."""
 
     dims: tuple[int, ...]
     times: int
@@ -20,10 +20,10 @@ class Target:
 
 
 def targets(before: Sequence[int], following: Sequence[int], after: Sequence[int]) -> list[Target] | None:
-    """How ``after``, the target for ``before``, follows those dimensions of it that follow the image's size.
+    """Return how ``after``, the target for ``before``, follows those dimensions of it that follow the image's size.
 
-    None where that cannot be told. A dimension that is split into blocks grows by blocks: (64) to (8, 8) stands for
-    (rows / 8, 8). Rows and columns may be merged; what was merged cannot be split again, as nothing tells how.
+    None where that is ambiguous. A dimension that is split into blocks grows by blocks: (64) to (8, 8) stands for (rows
+    / 8, 8). Rows and columns may be merged, but merged ones cannot be split again: the sizes do not show how.
     """
     found: list[Target] = []
     for inside, made in _groups(before, after):
@@ -45,7 +45,7 @@ def targets(before: Sequence[int], following: Sequence[int], after: Sequence[int
 
 
 def _groups(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int], list[int]]]:
-    """The finest division of both shapes into parts of as many elements: dimensions of one, sizes of the other."""
+    """Return the finest division of both shapes into parts of equal product: dimensions of one, sizes of the other."""
     groups: list[tuple[list[int], list[int]]] = []
     left, right = list(range(len(before))), list(after)
     while left and right:

@@ -1,7 +1,7 @@
-"""Several image inputs of the same geometry become one: its channels are dealt out in the order of the inputs.
+"""Join several image inputs of the same geometry into one, whose channels are assigned in the order of the inputs.
 
 A network for two modalities, ``a (N, 3, H, W)`` and ``b (N, 1, H, W)``, is treated as one that takes images of four
-channels: the first three go to ``a``, the last one to ``b``. Everything behind sees a network with one input.
+channels: the first three are ``a``, the last one is ``b``. All later steps see a network with one input.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class ImageValue:
 
 
 def join_inputs(model: ir.Model, images: Sequence[ImageValue], name: str) -> ImageValue:
-    """Replace the inputs ``images`` by one of all their channels, (N, C, H, W). Raises ModelError."""
+    """Replace the inputs ``images`` by one with all their channels, (N, C, H, W). Raises ModelError."""
     sizes = _common_size(images, name)
     graph = model.graph
     kind = ir.DataType.FLOAT if any(_floats(image) for image in images) else _dtype(images[0])
@@ -54,7 +54,7 @@ def join_inputs(model: ir.Model, images: Sequence[ImageValue], name: str) -> Ima
 
 
 def _as_wanted(value: ir.Value, image: ImageValue, kind: ir.DataType, name: str) -> tuple[ir.Value, list[ir.Node]]:
-    """``value``, (N, C, H, W) of type ``kind``, in the type and order of axes of ``image``."""
+    """Return ``value``, (N, C, H, W) of type ``kind``, in the type and order of axes of ``image``."""
     nodes = []
     if _dtype(image) != kind:
         nodes.append(ir.node("Cast", [value], attributes={"to": _dtype(image).value}, name=f"{name}_cast"))
@@ -69,7 +69,7 @@ def _as_wanted(value: ir.Value, image: ImageValue, kind: ir.DataType, name: str)
 
 
 def _common_size(images: Sequence[ImageValue], name: str) -> list[int | str]:
-    """Height and width; names where no input fixes them."""
+    """Return height and width; names where no input fixes them."""
     found: list[int | str] = []
     for label, free in zip(SPATIAL, ("height", "width"), strict=True):
         fixed = {dim: image for image in images if isinstance(dim := _dim(image, label), int)}

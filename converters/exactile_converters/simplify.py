@@ -1,4 +1,4 @@
-"""One clean graph: constants folded, batch normalisation folded into convolutions, dropout and identities gone."""
+"""Simplify a graph: fold constants, fold batch normalisation into convolutions, remove dropout and identities."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from onnxscript.rewriter.rules import common as rules
 from exactile_converters.from_onnx import Network
 
 LARGEST_FOLDED_BYTES = 1 << 20
-"""Constants that folding may make; larger ones stay as they are computed."""
+"""Largest constant that folding may create; larger ones are computed at run time."""
 ROUNDS = 2
-"""Folding and rewriting make work for each other."""
+"""Rounds of folding and rewriting, each of which enables the other."""
 NO_OPS = rewriter.RewriteRuleSet([rules.mul_by_1_rule, rules.add_0_rule], commute=True).rules
 RULES = (
     *(*NO_OPS, rules.sub_0_rule, rules.div_by_1_rule, rules.dropout_zero_rule, rules.dropout_inference_rule),
@@ -33,12 +33,12 @@ RULES = (
     *(rules.fuse_batchnorm_into_gemm_rule, rules.remove_optional_bias_from_conv_rule),
     *(rules.remove_optional_bias_from_conv_transpose_rule, rules.remove_optional_bias_from_gemm_rule),
 )
-"""Of onnxscript's default rules those for networks that are not quantized, but ``slice_split_rule``: it takes two
-slices for halves, also where they are not."""
+"""onnxscript's default rules for networks that are not quantized, without ``slice_split_rule``: it takes two slices for
+halves even if they are not."""
 
 
 def simplify(network: Network) -> None:
-    """Clean the graph of ``network`` in place. Its image input and result output stay what they are."""
+    """Clean the graph of ``network`` in place. Its image input and result output are unchanged."""
     model = network.model
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
@@ -70,7 +70,7 @@ def simplify(network: Network) -> None:
 
 
 def _drop_dropout(model: ir.Model) -> None:
-    """Dropout does nothing outside training, also where an exporter left a training flag of False beside it."""
+    """Remove Dropout, which does nothing outside training, even if an exporter left a training flag of False."""
     for node in list(model.graph):
         if node.op_type == "Dropout" and node.inputs[0] is not None:
             node.outputs[0].replace_all_uses_with(node.inputs[0], replace_graph_outputs=True)

@@ -1,4 +1,4 @@
-"""A simplified graph is taken only if it computes what the graph did: rewriting rules of libraries have faults, too."""
+"""Simplify a graph, and check that it computes the same as before: libraries' rewriting rules have faults, too."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from exactile_converters.verify.subject import Subject, private_copy
 
 IMAGE_PX = 96
 DIFFERING_SHARE = 1e-3
-"""Of results that are whole numbers (labels): ties."""
+"""Share of integer results (labels) that may differ: ties."""
 
 
 def simplify_checked(network: Network, traced: Traced) -> None:
     """Clean the graph of ``network`` in place; ``traced`` is its ``trace()``, without obstacles.
 
-    Raises ModelError where its geometry or its result on noise would not be what they were.
+    Raises ModelError if its geometry or its result on noise changes.
     """
     before = private_copy(network)
     simplify(network)
@@ -33,7 +33,7 @@ def simplify_checked(network: Network, traced: Traced) -> None:
 
 
 def _result(copy: Network, traced: Traced) -> NDArray[np.generic]:
-    """What ``copy``, which is used up, makes of noise: (C', H', W')."""
+    """Return the result of ``copy``, which is consumed, for noise: (C', H', W')."""
     geometry = traced.geometry
     assert geometry is not None
     size = geometry.y.accepted_size(IMAGE_PX), geometry.x.accepted_size(IMAGE_PX)

@@ -1,4 +1,4 @@
-"""Sparse initialisers and constants become ordinary ones, as ONNX Runtime makes them when it opens a model."""
+"""Turn sparse initialisers and constants into dense ones, as ONNX Runtime does when it opens a model."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from exactile.errors import ModelError
 from exactile_converters.untrusted import with_subgraphs
 
 LARGEST_ELEMENTS = 1 << 28
-"""Of one tensor written out: a file of a few bytes may claim any shape."""
+"""Most elements of one dense tensor: a file of a few bytes may claim any shape."""
 
 
 def write_out_sparse(proto: onnx.ModelProto, name: str) -> None:
     """Replace the main graph's sparse initialisers, and sparse constants, in place.
 
-    Raises ModelError where one holds not what it claims.
+    Raises ModelError where the contents do not fit the claimed shape.
     """
     graph = proto.graph
     for sparse in graph.sparse_initializer:

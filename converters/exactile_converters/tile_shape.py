@@ -1,4 +1,4 @@
-"""Which padded tiles a network takes, and the usual one."""
+"""Padded tile sizes that a network accepts, and the default."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ LEAST_WANTED_PX = 512
 
 
 def padded_tile(geometry: Geometry, asked: tuple[int, int] | None) -> tuple[int, int]:
-    """The padded tile's (height, width): what was asked for, or the usual one, larger where the halo needs it.
+    """Return the padded tile's (height, width): as asked for, or the default, larger where the halo requires it.
 
-    Raises OptionError where the network does not take what was asked for.
+    Raises OptionError where the network does not accept the size asked for.
     """
     if asked is None:
         return _usual(geometry.y), _usual(geometry.x)
@@ -22,7 +22,7 @@ def padded_tile(geometry: Geometry, asked: tuple[int, int] | None) -> tuple[int,
 
 
 def check_size(axis: AxisGeometry, size: int, what: str) -> None:
-    """Raises OptionError where the network does not take ``size`` pixels, or they would be halo alone."""
+    """Raise OptionError where the network does not accept ``size`` pixels, or they would be halo alone."""
     least = least_size(axis)
     if size != axis.accepted_size(size) or size < least:
         raise OptionError(
@@ -32,7 +32,7 @@ def check_size(axis: AxisGeometry, size: int, what: str) -> None:
 
 
 def least_size(axis: AxisGeometry) -> int:
-    """A tile with one stride of wanted pixels and both margins, the first rounded up to the stride."""
+    """Return the size of a tile with one stride of wanted pixels and both margins, the first rounded up to it."""
     before = -(-max(0, axis.margin_before) // axis.stride) * axis.stride
     return axis.accepted_size(before + axis.stride + max(0, axis.margin_after))
 

@@ -1,7 +1,7 @@
-"""Adaptive pooling to a grid of bins, written so that ONNX holds it for every height and width.
+"""Write adaptive pooling to a grid of bins with ONNX operators, for every height and width.
 
-PyTorch's bin i of k along an axis of n rows holds rows h with ``floor(i*n/k) <= h < ceil((i+1)*n/k)``, which is
-``i*n < (h+1)*k and h*k < (i+1)*n``: whole numbers, without a division.
+PyTorch's bin i of k along an axis of n rows contains rows h with ``floor(i*n/k) <= h < ceil((i+1)*n/k)``, which is
+``i*n < (h+1)*k and h*k < (i+1)*n``: integers, without a division.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ROWS, COLUMNS = 2, 3
 
 @contextmanager
 def bins_of_any_size() -> Iterator[None]:
-    """Within it, ``torch.nn.functional``'s adaptive pools of two dimensions are made of operators that ONNX has."""
+    """Replace ``torch.nn.functional``'s 2-D adaptive pools by operators that ONNX has, within this context."""
     mean, maximum = functional.adaptive_avg_pool2d, functional.adaptive_max_pool2d
     functional.adaptive_avg_pool2d = _instead_of(mean, bin_means)
     functional.adaptive_max_pool2d = _instead_of(maximum, bin_maxima)
@@ -31,7 +31,7 @@ def bins_of_any_size() -> Iterator[None]:
 
 
 def bin_means(image: torch.Tensor, grid: Grid) -> torch.Tensor:
-    """(N, C, H, W) -> (N, C, rows, columns), for a ``grid`` of (rows, columns): sums, divided once by their pixels."""
+    """Average each bin of ``grid``, (rows, columns): (N, C, H, W) -> (N, C, rows, columns). One division for each."""
     masks = [bin_mask(image.shape[dim], count) for dim, count in zip((ROWS, COLUMNS), grid, strict=True)]
     found = image
     for dim, mask in zip((ROWS, COLUMNS), masks, strict=True):
@@ -41,7 +41,7 @@ def bin_means(image: torch.Tensor, grid: Grid) -> torch.Tensor:
 
 
 def bin_maxima(image: torch.Tensor, grid: Grid) -> torch.Tensor:
-    """(N, C, H, W) -> (N, C, rows, columns), for a ``grid`` of (rows, columns)."""
+    """Take the maximum of each bin of ``grid``, (rows, columns): (N, C, H, W) -> (N, C, rows, columns)."""
     found = image
     for dim, count in zip((ROWS, COLUMNS), grid, strict=True):
         mask = bin_mask(image.shape[dim], count)
@@ -50,7 +50,7 @@ def bin_maxima(image: torch.Tensor, grid: Grid) -> torch.Tensor:
 
 
 def bin_mask(length: int, bins: int) -> torch.Tensor:
-    """(bins, length) bool: which rows (columns) lie in which bin; neighbours may share one."""
+    """Return a (bins, length) bool array: which rows (columns) lie in which bin; neighbouring bins may share one."""
     at = torch.arange(length)
     index = torch.arange(bins)[:, None]
     return (index * length < (at + 1) * bins) & (at * bins < (index + 1) * length)
@@ -59,7 +59,7 @@ def bin_mask(length: int, bins: int) -> torch.Tensor:
 def _each_bin(
     found: torch.Tensor, mask: torch.Tensor, dim: int, outside: float, reduce: Callable[[torch.Tensor, int], Any]
 ) -> torch.Tensor:
-    """What ``reduce`` makes of each bin along ``dim``. What is not in the bin is not looked at, infinite or not."""
+    """Apply ``reduce`` to each bin along ``dim``. Values outside of the bin are ignored, infinite or not."""
     other = torch.tensor(outside, dtype=found.dtype)
     along = (-1, 1) if dim == ROWS else (-1,)
     parts = [torch.where(mask[index].reshape(along), found, other) for index in range(mask.shape[0])]
@@ -77,7 +77,7 @@ def _instead_of(original: Pool, pool: Callable[[torch.Tensor, Grid], torch.Tenso
 
 
 def _grid(output_size: Any) -> Grid | None:
-    """None where a side is kept as it is."""
+    """Return the grid; None where a side keeps its size."""
     sides: Sequence[Any] = (output_size,) * 2 if isinstance(output_size, int) else tuple(output_size)
     if len(sides) != len(("rows", "columns")) or not all(isinstance(side, int) for side in sides):
         return None

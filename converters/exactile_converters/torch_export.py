@@ -1,4 +1,4 @@
-"""From a PyTorch module to an ONNX file with free height and width."""
+"""Export a PyTorch module to an ONNX file with free height and width."""
 
 from __future__ import annotations
 
@@ -36,9 +36,10 @@ def export_onnx(
 ) -> None:
     """Write ``module``, in eval mode, as ONNX: ``image`` (N, C, H, W) float32 -> ``logits`` (N, K, H', W') float32.
 
-    ``size`` is the height and width of the tracing example, and of every later input unless ``dynamic``. ``opset``
-    is 17 for the TorchScript exporter and 18, the least it can do, for dynamo. Dynamo proves that shapes agree and so
-    has to be told that height and width are multiples of ``stride``; TorchScript does not ask.
+    ``size`` is the height and width of the tracing example, and of every later input unless ``dynamic``. ``opset`` is
+    17 for the TorchScript exporter and 18, its minimum, for dynamo. Dynamo proves that shapes agree and so needs height
+    and width to be declared as multiples of ``stride``; TorchScript does not.
+
     Raises ValueError for an unknown exporter and for dynamo with an opset below 18. The module's training flag is kept.
     """
     if exporter not in {"torchscript", "dynamo"}:
@@ -67,10 +68,11 @@ def export_torchscript(
     opset: int,
     axes: dict[str, dict[int, str]] | None,
 ) -> None:
+    """Write ``module`` with the TorchScript exporter; ``axes`` are its dynamic axes, None for a fixed size."""
     torch.onnx.export(
         module,
         (example,),
-        path_or_buffer,  # a buffer is accepted here, though not announced
+        path_or_buffer,  # a buffer is accepted here, though not documented
         dynamo=False,
         opset_version=opset,
         input_names=[INPUT_NAME],
@@ -87,11 +89,12 @@ def export_dynamo(
     stride: int,
     dynamic: bool,
 ) -> None:
+    """Write ``module`` with the dynamo exporter, for sizes that are multiples of ``stride`` if ``dynamic``."""
     shapes: list[dict[int, Any]] | None = None
     if dynamic:
         names = {2: "height", 3: "width"}
         sides = {
-            # Dynamo finds the smallest size itself; sizes with a name, and multiples, have to be given theirs.
+            # Dynamo finds the smallest size itself; sizes with a name, and multiples, must be given.
             axis: torch.export.Dim.DYNAMIC if stride == 1 else stride * torch.export.Dim(f"{name}_strides")
             for axis, name in names.items()
         }

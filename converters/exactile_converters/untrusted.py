@@ -1,4 +1,4 @@
-"""Checks of a model file that may be damaged or made to harm, before anything is computed or allocated from it."""
+"""Check a model file, which may be damaged or malicious, before anything is computed or allocated from it."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from onnx import TensorProto, helper
 from exactile.errors import ExactileError, ModelError
 
 LARGEST_WEIGHTS_BYTES = 2 << 30
-"""All weights together: what one ONNX file can hold."""
+"""Most bytes of all weights together: what one ONNX file can hold."""
 
 LONGEST_DETAIL = 300
-"""Characters of a foreign message that are passed on."""
+"""Most characters of a foreign message that are passed on."""
 
 MOST_DIMENSIONS = 8
 
 STEPS = frozenset(("strides", "dilations", "kernel_shape", "pads", "output_padding"))
 LARGEST_STEP = 1 << 16
-"""Pixels of a kernel, a stride, a dilation, a pad."""
+"""Largest kernel, stride, dilation and pad in pixels."""
 
 MOST_NODES = 200_000
-"""Nodes of the graph once its local functions are written out."""
+"""Most nodes of the graph after its local functions are inlined."""
 
 
 @contextmanager
 def understood(name: str) -> Iterator[None]:
-    """Turn whatever a graph raises that contradicts itself into a ModelError of one line.
+    """Turn any error that a contradictory graph raises into a ModelError of one line.
 
-    A checked graph may still hold values of other types and ranks than its operators take; libraries that walk it
-    raise nearly anything then (IndexError, TypeError, their own errors).
+    A checked graph may still hold values whose types and ranks do not fit their operators; libraries that walk it then
+    raise almost anything (IndexError, TypeError, their own errors).
     """
     try:
         yield
@@ -46,14 +46,14 @@ def understood(name: str) -> Iterator[None]:
 
 
 def one_line(error: Exception) -> str:
-    """The beginning of a foreign message, printable."""
+    """Return the beginning of a foreign message, printable."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = lines[0][:LONGEST_DETAIL] if lines else type(error).__name__
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def check_tensors(proto: onnx.ModelProto, name: str, folder: Path | None) -> None:
-    """Every stored tensor must hold what its shape claims; external data must lie, whole, in its file."""
+    """Check that every stored tensor holds what its shape claims, and that external data lies wholly in its file."""
     total = 0
     for tensor in tensors(proto):
         claimed = _claimed_bytes(tensor, name)
@@ -79,13 +79,13 @@ def check_tensors(proto: onnx.ModelProto, name: str, folder: Path | None) -> Non
 
 
 def _sizes(tensor: TensorProto) -> str:
-    """The first of its dimensions: there may be thousands."""
+    """Return the first dimensions: there may be thousands."""
     first = ", ".join(map(str, tensor.dims[:MOST_DIMENSIONS]))
     return f"[{first}, ...]" if len(tensor.dims) > MOST_DIMENSIONS else f"[{first}]"
 
 
 def _claimed_bytes(tensor: TensorProto, name: str) -> int | None:
-    """Bytes of the tensor's elements; None where they have no fixed size."""
+    """Return the bytes of the tensor's elements; None where elements have no fixed size."""
     if any(size < 0 for size in tensor.dims):
         raise ModelError(f"{name}: tensor {tensor.name!r} has a negative size in {_sizes(tensor)}")
     elements: int = math.prod(tensor.dims)
@@ -102,15 +102,15 @@ def _claimed_bytes(tensor: TensorProto, name: str) -> int | None:
 
 
 def external_path(location: str, folder: Path, name: str) -> Path:
-    """The file that ``location`` names in the ``folder`` of the model ``name``. Raises ModelError for one elsewhere.
+    """Return the file that ``location`` names in the ``folder`` of the model ``name``. Raises ModelError for others.
 
-    It may be a symbolic link within that folder, or to where the model itself lies, if it is a link: so caches of
-    model hubs keep them. ONNX Runtime follows no other, either.
+    It may be a symbolic link within that folder, or, if the model is a link, to the folder of the link's target, as
+    caches of model hubs store models. ONNX Runtime follows no other links, either.
     """
     place = PurePosixPath(location.replace("\\", "/"))
     if not location or place.is_absolute() or ".." in place.parts or ":" in place.parts[0]:
         raise ModelError(
-            f"{name}: its weights are said to lie in {location!r}, outside of the model's folder; such files are not "
+            f"{name}: its weights refer to {location!r}, outside of the model's folder; such files are not "
             "opened. Save the model again with its weights beside it"
         )
     path = folder / place
@@ -141,7 +141,7 @@ def _check_external(tensor: TensorProto, claimed: int, name: str, folder: Path) 
 
 
 def tensors(proto: onnx.ModelProto) -> Iterator[TensorProto]:
-    """Every tensor that the file stores, also in subgraphs and functions."""
+    """Yield every tensor that the file stores, also in subgraphs and functions."""
     graphs = [proto.graph]
     nodes = [node for function in proto.functions for node in function.node]
     while graphs or nodes:
@@ -162,7 +162,7 @@ def tensors(proto: onnx.ModelProto) -> Iterator[TensorProto]:
 
 
 def check_steps(proto: onnx.ModelProto, name: str) -> None:
-    """Kernels, strides and pads must be of a size that some network has: they are counted pixel by pixel later."""
+    """Check that kernels, strides and pads have plausible sizes: later steps count them pixel by pixel."""
     nodes = [*proto.graph.node, *(node for function in proto.functions for node in function.node)]
     for node in with_subgraphs(nodes):
         for attribute in node.attribute:
@@ -175,7 +175,7 @@ def check_steps(proto: onnx.ModelProto, name: str) -> None:
 
 
 def check_functions(proto: onnx.ModelProto, name: str) -> None:
-    """Local functions must not call themselves, nor multiply beyond ``MOST_NODES`` when written out."""
+    """Check that local functions do not call themselves, and that inlining makes no more than ``MOST_NODES`` nodes."""
     functions = {(function.domain, function.name): list(with_subgraphs(function.node)) for function in proto.functions}
     sizes: dict[tuple[str, str], int] = {}
     for key in functions:
@@ -215,7 +215,7 @@ def _written_out(
 
 
 def with_subgraphs(nodes: object) -> Iterator[onnx.NodeProto]:
-    """``nodes`` and all nodes of the graphs that they hold."""
+    """Yield ``nodes`` and all nodes of their subgraphs."""
     waiting = list(nodes)  # type: ignore[call-overload]
     while waiting:
         node = waiting.pop()

@@ -1,4 +1,4 @@
-"""Weights as arrays: each use of a weight that lies in a protobuf message copies it out anew."""
+"""Hold weights as arrays: each use of a weight in a protobuf message copies it again."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from onnx_ir.serde import TensorProtoTensor
 
 
 def hold_weights_as_arrays(model: ir.Model) -> None:
-    """Read each initialiser of the main graph once, in place; the message that it lay in is then not needed."""
+    """Read each initialiser of the main graph once, in place; its protobuf message is then no longer needed."""
     for value in model.graph.initializers.values():
         stored = value.const_value
         if isinstance(stored, TensorProtoTensor) and stored.dtype != ir.DataType.STRING:

@@ -1,7 +1,7 @@
-"""Is what a bundle writes what the network's own output means? Worked out a second time, by numpy.
+"""Check that a bundle's result means what the network's own output means, by a second computation in numpy.
 
-The network itself, as it came from its framework, runs in plain ONNX Runtime over the sample image; its output becomes
-labels or probabilities here without any of the graph that ``graphs.result_out`` appends.
+The network as it came from its framework runs in plain ONNX Runtime over the sample image; numpy turns its output into
+labels or probabilities, without the graph that ``graphs.result_out`` appends.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from exactile_converters.from_onnx import Network
 from exactile_converters.graphs.normalization import Normalization
 
 TOLERATED = 1e-3
-"""Share of labels that may differ, and largest difference of maps by the largest value."""
+"""Largest share of labels that may differ, and largest difference of maps relative to the largest value."""
 
 TIE = 1e-4
-"""Probabilities, or scores by the largest, that differ by less are ties."""
+"""Probabilities, or scores relative to the largest, that differ by less are ties."""
 
 Array = NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnOutput:
-    """The network before anything was put around it; ``labels`` are the axes of its output."""
+    """The network before its input and output were wrapped; ``labels`` are the axes of its output."""
 
     proto: onnx.ModelProto
     image: str
@@ -43,7 +43,7 @@ class OwnOutput:
 
     @classmethod
     def of(cls, network: Network, result_axes: Sequence[str]) -> OwnOutput:
-        """A copy: ``network`` may be used up."""
+        """Make it from a copy: ``network`` may be consumed later."""
         proto = ir.to_proto(network.model)
         _free_sizes(proto, network.image.name or "", network.labels)
         return cls(
@@ -55,7 +55,7 @@ class OwnOutput:
         )
 
     def run(self, image: Array, normalization: Normalization) -> Array:
-        """(C, H, W) of ``image`` (H, W, C) as stored."""
+        """Return (C, H, W) for ``image`` (H, W, C) as stored."""
         kind = next(value.type.tensor_type.elem_type for value in self.proto.graph.input if value.name == self.image)
         dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind))
         samples = image
@@ -75,7 +75,7 @@ class OwnOutput:
 
 
 def _free_sizes(proto: onnx.ModelProto, image: str, axes: Sequence[str]) -> None:
-    """Height and width of the export do not bind the network any more; what is written of them would."""
+    """Free height and width, which the export fixed and the network no longer needs."""
     for value in proto.graph.input:
         if value.name == image:
             for dim, axis in zip(value.type.tensor_type.shape.dim, axes, strict=True):
@@ -87,7 +87,7 @@ def _free_sizes(proto: onnx.ModelProto, image: str, axes: Sequence[str]) -> None
 
 
 def check_written(own: Array, written: Array, result: ResultOutput, name: str) -> tuple[str, ...]:
-    """What is to be noted of ``written``, the result, beside ``own``, the network's (C, H, W) output.
+    """Return notes on ``written``, the result, compared with ``own``, the network's (C, H, W) output.
 
     Raises ModelError where it is not what ``result`` says.
     """
@@ -108,7 +108,7 @@ def check_written(own: Array, written: Array, result: ResultOutput, name: str) -
     scored = result.activation == "sigmoid" and not result.doubt
     if scored and own.dtype.kind == "f" and own.size and own.min() >= 0 and own.max() <= 1:
         note = (
-            "on the sample image all scores lie within 0 to 1, as probabilities would; if they are such, convert with "
+            "on the sample image all scores lie within 0 to 1, as probabilities do; if they are such, convert with "
             "--activation none"
         )
         return (note,)
@@ -116,7 +116,7 @@ def check_written(own: Array, written: Array, result: ResultOutput, name: str) -
 
 
 def _wrong_labels(own: Array, written: Array, result: ResultOutput) -> float:
-    """The share of labels that are not those of ``own``, ties left out."""
+    """Return the share of labels that differ from those of ``own``, without ties."""
     if not result.activation:
         return float(np.mean(own[0].astype(np.int64) != written))
     if result.kind == "labels" and len(own) > 1:

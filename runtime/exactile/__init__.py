@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from exactile.bundle.opening import open_bundle
     from exactile.one_call import segment
     from exactile.passes.fixed import FixedStatistics, read_statistics
+    from exactile.runs.summary import Summary
     from exactile.session import Session
     from exactile.sinks.array import ArraySink
     from exactile.sinks.open import open_sink
     from exactile.sources.array import ArraySource
     from exactile.sources.open import open_source
-    from exactile.summary import Summary
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read by ONNX Runtime once, when it is imported
 
@@ -48,7 +48,7 @@ __all__ = [
 _HOMES = {
     "segment": "exactile.one_call",
     "Session": "exactile.session",
-    "Summary": "exactile.summary",
+    "Summary": "exactile.runs.summary",
     "ArraySink": "exactile.sinks.array",
     "open_sink": "exactile.sinks.open",
     "ArraySource": "exactile.sources.array",

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from exactile.bundle.contract_file import CONTRACT_NAME
+from exactile.contract.file_names import CONTRACT_NAME
 from exactile.errors import InputOverwrittenError
 from exactile.sinks.files.found_file import found_path, new_found_path
 from exactile.sinks.files.part_file import part_path

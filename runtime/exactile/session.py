@@ -2,54 +2,38 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from exactile.architecture import GPU
-from exactile.background import Background
 from exactile.contract import Contract, DeployedModel
-from exactile.engines.host_families import OnnxRuntimeFamily
-from exactile.engines.threads import compute_threads
-from exactile.errors import ExactileError, OptionError, PlanError
-from exactile.image_run import ImageRun, Watcher
-from exactile.memory import default_budget_bytes, return_large_blocks_at_once, settled_resident_bytes
-from exactile.nodata import nodata_rule
-from exactile.passes.fixed import WAY_OUT, FixedStatistics
+from exactile.contract.error_curve import ErrorCurve
+from exactile.contract.tolerance import Tolerance
+from exactile.contract.tuning import Tuning
+from exactile.image_statistics.measure import Normalizers
+from exactile.machine_speed.machine_name import machine_name
+from exactile.passes.fixed import FixedStatistics
+from exactile.passes.statistics_run import MeasuredImage, StatisticsRun, images_of
 from exactile.pipeline.run import Timed
+from exactile.plan.background import Background
 from exactile.plan.border import Border
 from exactile.plan.budget import MemoryNeed
 from exactile.plan.choice import Choice
-from exactile.plan.engine_memory import ONNX_RUNTIME_MEMORY
 from exactile.plan.prediction import Plan
-from exactile.planning import PlanName, Planner, Wish
-from exactile.processors.choice import open_processor
-from exactile.processors.host import HostProcessor
-from exactile.sinks.nothing import NoSink
+from exactile.planning import PlanName, Wish
+from exactile.runs.image_run import ImageRun, Watcher
+from exactile.runs.normalizers import measured_normalizers
+from exactile.runs.opened_model import OpenedModel
+from exactile.runs.summary import Summary
 from exactile.sinks.protocol import ResultSpec, Sink
 from exactile.sources.alpha import leave_out_alpha
-from exactile.sources.protocol import Source, StoredSource
-from exactile.statistics import Normalizers, constants_of, measure, passes
-from exactile.statistics_run import ImageOpening, MeasuredImage, StatisticsRun
-from exactile.summary import Summary
-from exactile.tolerance.curve import ErrorCurve
-from exactile.tolerance.local import check_measurable, check_tolerance
+from exactile.sources.protocol import Source
 from exactile.tolerance.measure import CurveWish, measure_curve
-from exactile.tolerance.narrowing import Narrowing
-from exactile.tolerance.tile_runs import TileRuns
-from exactile.tolerance.tolerance import Tolerance
-from exactile.tuning.machine import machine_name
-from exactile.tuning.tuning import Tuning
-from exactile.ways import Way, Ways
 
 if TYPE_CHECKING:
-    from exactile.stream import RowStream
+    from exactile.row_stream.stream import RowStream
 
 
 class Session:
@@ -83,70 +67,22 @@ class Session:
         lanes: int | None = None,
         images: int = 1,
     ) -> None:
-        if memory_bytes is not None and memory_bytes < 1:
-            raise OptionError(f"the memory budget must be positive, got {memory_bytes} bytes")
-        for what, asked in (("thread", threads), ("lane", lanes), ("image", images)):
-            if asked is not None and asked < 1:
-                raise OptionError(f"at least one {what} is needed, got {asked}")
-        self._scratch = scratch or Path(tempfile.gettempdir())
-        if not self._scratch.is_dir():
-            raise OptionError(f"--scratch {self._scratch}: there is no such folder")
-        if scratch_bytes is not None and scratch_bytes < 0:
-            raise OptionError(f"--scratch-size must not be negative, got {scratch_bytes} bytes")
-        self._processor = open_processor(
+        self._opened = OpenedModel(
             model,
+            memory_bytes=memory_bytes,
+            threads=threads,
+            keep_engine=keep_engine,
             device=device,
             engine=engine,
             device_memory_bytes=device_memory_bytes,
-            threads=threads,
-            keep=keep_engine,
-        )
-        model, of_images = self._suited(model)
-        self._model = model
-        if memory_bytes is not None:
-            return_large_blocks_at_once()
-        process_bytes = settled_resident_bytes()
-        budget_bytes = memory_bytes if memory_bytes is not None else default_budget_bytes()
-
-        family = self._processor.family if isinstance(self._processor, HostProcessor) else None
-        self._other_engine = "" if family is None or isinstance(family, OnnxRuntimeFamily) else family.name
-
-        def planner(model: DeployedModel) -> Planner:
-            return Planner(
-                model,
-                budget_bytes=budget_bytes,
-                process_bytes=process_bytes,
-                space=self._processor.space,
-                engine_stays=keep_engine,
-                threads=compute_threads(threads),
-                lanes=lanes,
-                images=images,
-                engine_memory=family.memory if family is not None else ONNX_RUNTIME_MEMORY,
-                other_engine=self._other_engine,
-            )
-
-        self._planner_of = planner
-        self._planner = planner(model)
-        self._without_passes = replace(of_images, levels=(), keeping=None, whole=None)
-        self._planner_without_passes = planner(self._without_passes)
-        self._ways = Ways(
-            model=model,
-            planner=self._planner,
-            processor=self._processor,
-            threads=threads,
-            scratch=self._scratch,
+            scratch=scratch,
             scratch_bytes=scratch_bytes,
+            lanes=lanes,
+            images=images,
         )
-
-    def _suited(self, model: DeployedModel) -> tuple[DeployedModel, DeployedModel]:
-        """Return ``model`` for the processor, and that for images whose statistics are known, or not needed."""
-        if isinstance(self._processor, HostProcessor):
-            model = of_images = self._processor.family.suited(model)
-        else:  # graphs on GPUs do not take the position of a tile
-            model = model.on(GPU)
-            of_images = model.without_placed
-        # Statistics are those of an image that is not extended.
-        return (model if model.levels else of_images), of_images
+        self._model = self._opened.model
+        self._planner = self._opened.planner
+        self._processor = self._opened.processor
 
     @property
     def contract(self) -> Contract:
@@ -302,16 +238,16 @@ class Session:
         """
         watcher = watcher or Watcher()
         leave_out_alpha(source, self.contract.image.channels)
-        way = self._way(source, sink, wish, statistics, resume=resume)
+        way = self._opened.way(source, sink, wish, statistics, resume=resume)
         return ImageRun(
             model=way.model,
             planner=way.planner,
             processor=way.processor,
-            scratch=self._scratch,
+            scratch=self._opened.scratch,
             source=source,
             sink=sink,
             wish=way.wish,
-            measure=lambda: self._normalizers(source, normalizers, watcher.measuring, nodata),
+            measure=lambda: self._opened.normalizers(source, normalizers, watcher.measuring, nodata),
             watcher=watcher,
             resume=resume,
             arguments=arguments or {},
@@ -321,27 +257,8 @@ class Session:
             nodata_label=nodata_label,
             afterwards=afterwards,
             statistics=statistics,
-            narrowing=self._narrowing(way, source, sink),
+            narrowing=self._opened.narrowing(way, source, sink),
             part=part,
-        )
-
-    def _narrowing(self, way: Way, source: Source, sink: Sink) -> Narrowing | None:
-        """Return what makes the halo smaller, if requested. Raises OptionError, the sink aborted."""
-        if way.wish.tolerance is None:
-            return None
-        try:
-            processor = check_tolerance(way.model, way.processor, (source.height, source.width), way.wish.tolerance)
-        except ExactileError:
-            sink.abort()
-            raise
-        return Narrowing(
-            model=way.model,
-            planner=way.planner,
-            planner_of=self._planner_of,
-            processor=processor,
-            source=source,
-            sink=sink,
-            wish=way.wish,
         )
 
     def error_curve(
@@ -359,21 +276,7 @@ class Session:
 
         Raises OptionError, PlanError if an image has no seam, BudgetError, SourceError.
         """
-        found = []
-        for name, source in images.items():
-            leave_out_alpha(source, self.contract.image.channels)
-            self._planner.check_source(source)
-            processor = check_measurable(self._model, self._processor, (source.height, source.width))
-            normalizers = self._normalizers(source, None, None, nodata)
-            runs = TileRuns(
-                model=self._model,
-                planner=self._planner,
-                processor=processor,
-                source=source,
-                sink=NoSink(),
-                constants=constants_of(self.contract.image, normalizers),
-            )
-            found.append((name, runs))
+        found = [(name, self._opened.tile_runs(source, nodata)) for name, source in images.items()]
         return measure_curve(self._model, found, wish or CurveWish(), progress or (lambda _what, _done, _total: None))
 
     def tune(self, *, seconds: float = 120.0, progress: Callable[[int, int], None] | None = None) -> Tuning:
@@ -385,31 +288,17 @@ class Session:
 
         Raises OptionError on a GPU, and for networks that take statistics of the whole image or cannot be tiled.
         """
-        from exactile.tuning.measure import Tuner  # what most sessions never do is imported on demand
+        from exactile.tuning.measure import Tuner
 
         tuner = Tuner(
             model=self._model,
             planner=self._planner,
             processor=self._processor,
-            machine=machine_name(self._other_engine),
+            machine=machine_name(self._opened.other_engine),
             seconds=seconds,
             progress=progress or (lambda _done, _total: None),
         )
         return tuner.run()
-
-    def _way(self, source: Source, sink: Sink, wish: Wish, statistics: FixedStatistics | None, *, resume: bool) -> Way:
-        """Return how the image is run. Raises OptionError and SinkError, the sink aborted."""
-        try:
-            if statistics is None:
-                self._planner.lane_choice(wish)
-                return self._ways.choose(source, sink, wish, resume=resume)
-            statistics.check(self._model)
-        except ExactileError:
-            sink.abort()
-            raise
-        return Way(
-            model=self._without_passes, planner=self._planner_without_passes, processor=self._processor, wish=wish
-        )
 
     def close(self) -> None:
         """Release what is kept for the next image, and the GPUs; safe to call twice."""
@@ -430,26 +319,7 @@ class Session:
 
         Raises OptionError if the model does not take statistics of the whole image, SourceError.
         """
-        wanted = self.contract.image.statistics
-        if wanted is None:
-            raise OptionError("this model normalises by fixed numbers; there is nothing to measure")
-        leave_out_alpha(source, self.contract.image.channels)
-        self._planner.check_source(source)
-        done, total = 0, passes(source, wanted) * source.height * source.width
-
-        def advance(pixels: int) -> None:
-            nonlocal done
-            done += pixels
-            if measuring is not None:
-                measuring(done, total)
-
-        rule = nodata_rule(source, nodata)
-        cache_bytes = self._planner.measuring_cache(source)
-        try:
-            return measure(source, wanted, advance, cache_bytes=cache_bytes, nodata=rule)
-        finally:
-            if rule is not None:
-                rule.close()
+        return measured_normalizers(self.contract.image, self._planner, source, measuring=measuring, nodata=nodata)
 
     def measure_statistics(
         self,
@@ -469,13 +339,7 @@ class Session:
         PlanError, SourceError.
         """
         return StatisticsRun(
-            images=[
-                ImageOpening(
-                    name=str(source.stored_path) if isinstance(source, StoredSource) else f"image {number}",
-                    open=lambda source=source: nullcontext(self.measured_image(source, nodata)),  # type: ignore[misc]
-                )
-                for number, source in enumerate(sources, 1)
-            ],
+            images=images_of(sources, lambda source: self.measured_image(source, nodata)),
             tile=tile,
             progress=progress or (lambda _done, _total: None),
         ).run()
@@ -488,19 +352,8 @@ class Session:
             planner=self._planner,
             processor=self._processor,
             source=source,
-            normalizers=lambda: self._normalizers(source, None, None, nodata),
+            normalizers=lambda: self._opened.normalizers(source, nodata=nodata),
         )
-
-    def _normalizers(
-        self,
-        source: Source,
-        given: Normalizers | None,
-        measuring: Callable[[int, int], None] | None,
-        nodata: float | None,
-    ) -> Normalizers | None:
-        if self.contract.image.statistics is None or given is not None:
-            return given
-        return self.measure(source, measuring, nodata=nodata)
 
     def stream(
         self,
@@ -526,47 +379,17 @@ class Session:
 
         Raises PlanError if the network does not allow strips, BudgetError, StreamError.
         """
-        from exactile.stream import RowStream
-        from exactile.stream_plan import plan_stream
+        from exactile.row_stream.opening import open_stream  # what most sessions never do is imported on demand
 
-        model, planner = self._model, self._planner
-        if statistics is not None:
-            statistics.check(model)
-            model, planner = self._without_passes, self._planner_without_passes
-        if model.levels:
-            raise PlanError(
-                f"{self.contract.model_name} takes statistics of the whole image, which rows that are still to come "
-                f"are part of. What to do: run it over the complete image, or give statistics: {WAY_OUT}"
-            )
-        planned = plan_stream(
-            model,
-            planner,
-            self._processor.space,
+        return open_stream(
+            self._opened,
             width=width,
             dtype=dtype,
             rows=rows,
             border=border,
             height=height,
             sink=sink,
+            normalizers=normalizers,
+            statistics=statistics,
+            segment=self.segment,
         )
-        constants = constants_of(self.contract.image, normalizers)
-        constants.update(statistics.values if statistics is not None else {})
-        return RowStream(
-            contract=self.contract,
-            rows=planned.rows,
-            columns=planned.plan.x,
-            border=border,
-            engine=lambda: self._processor.strip_engine(planned.plan, planned.need, constants),
-            whole=lambda source: self._whole_array(source, border, normalizers, statistics),
-            sink=sink,
-            height=height,
-        )
-
-    def _whole_array(
-        self, source: Source, border: Border, normalizers: Normalizers | None, statistics: FixedStatistics | None
-    ) -> NDArray[Any]:
-        from exactile.sinks.array import ArraySink
-
-        sink = ArraySink()
-        self.segment(source, sink, plan="strip", border=border, normalizers=normalizers, statistics=statistics)
-        return sink.result

@@ -8,7 +8,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from exactile.passes.store import most_kept_bytes
+from exactile.kept_maps.store import most_kept_bytes
 from exactile_converters.deploy import deploy_in_passes, load_network
 from tests.cli.test_failures import squeeze_and_excite
 from tests.geometry.test_obstacles import vision_transformer

@@ -15,10 +15,10 @@ import onnx
 import pytest
 import tifffile
 
-from exactile.batch import run_all
 from exactile.engines import lease
-from exactile.image_run import Watcher
 from exactile.planning import Wish
+from exactile.runs.batch import run_all
+from exactile.runs.image_run import Watcher
 from exactile.session import Session
 from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource

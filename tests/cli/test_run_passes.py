@@ -12,12 +12,12 @@ import tifffile
 from typer.testing import CliRunner
 
 import exactile
-import exactile.ways
-from exactile.cache.folder import FOLDER_VARIABLE
+import exactile.runs.ways
 from exactile.cli.main import app
 from exactile.cli.run_request import RunRequest
 from exactile.contract import DeployedModel
 from exactile.errors import BudgetError, NotTileableError, OptionError, VerificationError
+from exactile.machine.cache_folder import FOLDER_VARIABLE
 from exactile.passes.run import Passes
 from exactile.request.kept_models import KeptModels
 from exactile.request.normalization import NormalizationNumbers
@@ -234,9 +234,9 @@ def test_a_bundle_is_resumed_in_the_same_way(folder, tmp_path, monkeypatch, kept
     tifffile.imwrite(image, picture(), photometric="rgb")
     convert(folder / "instance_norm.onnx", path, tile=TILE, verify=False)
     with monkeypatch.context() as before:
-        before.setattr(exactile.ways, "_has_plan", lambda *_: False)
+        before.setattr(exactile.runs.ways, "_has_plan", lambda *_: False)
         if not kept:
-            before.setattr(exactile.ways.Ways, "_has_room", lambda *_: False)
+            before.setattr(exactile.runs.ways.Ways, "_has_room", lambda *_: False)
         assert run(path, image, "-o", tmp_path / "straight.tif")["passes"]
         before.setattr(TiffSink, "finish", stop)
         stopped = CliRunner().invoke(app, ["run", str(path), str(image), "-o", str(tmp_path / "labels.tif")])
@@ -257,7 +257,7 @@ def test_the_claim_is_proved_by_running(folder, name):
 
 def test_wrong_statistics_are_found_by_running(folder, monkeypatch):
     """Zones that leave out what lies at the end of the image; the run is refused."""
-    monkeypatch.setattr("exactile.passes.zones.TO_THE_END", 8)
+    monkeypatch.setattr("exactile.plan.zones.TO_THE_END", 8)
     network = prepare_network(onnx.load(folder / "instance_norm.onnx"), name="net")
     assert "differ from one pass" in check_claim(network).tiles
     monkeypatch.setenv(FOLDER_VARIABLE, str(folder / "other"))

@@ -202,9 +202,7 @@ def test_a_zip_is_the_same_package(tmp_path):
     assert opened.model.contract.image.dtype == "uint8"
 
 
-@pytest.mark.parametrize(
-    ("halo", "says"), [(16, "the graph needs 22: tiled by what is declared"), (30, "22 are enough")]
-)
+@pytest.mark.parametrize(("halo", "says"), [(16, "the graph needs 22: with the declared halo"), (30, "22 are enough")])
 def test_the_declared_halo_is_compared_with_the_graphs(tmp_path, halo, says):
     made = convert(package(tmp_path / "net", halo=halo), tmp_path / "b")
     assert len(made.file.notes) == 2
@@ -266,7 +264,7 @@ def lost(description):
     [
         (whole_result, "needs the whole result"),
         (later_statistics, "must come first"),
-        (volume, "axes z beside y and x"),
+        (volume, "axes z in addition to y and x"),
         (elsewhere, "not in the package"),
         (javascript_only, "weights are tensorflow_js; ONNX or TorchScript weights are needed"),
         (escaping, r"outside|not valid"),

@@ -243,7 +243,7 @@ def test_a_pickled_module_is_not_opened(tmp_path):
     [
         ({"tile": (100, 1024)}, "stride 4"),
         ({"tile": (16, 1024)}, "least 52"),
-        ({"classes": ["a", "b"]}, "2 class names are given and the network tells 3"),
+        ({"classes": ["a", "b"]}, "2 class names are given, but the network has 3"),
         ({"colors": ["#112233"]}, "1 colours for 3 classes"),
         ({"colors": ["red", "green", "blue"]}, "six hexadecimal digits"),
     ],

@@ -197,7 +197,7 @@ def test_keys_that_are_no_text_are_passed_over(tmp_path):
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({"model_type": "Detector"}, "type Detector for QGIS Deepness: it gives boxes"),
+        ({"model_type": "Detector"}, "type Detector for QGIS Deepness: its output is boxes"),
         ({"model_type": "Recognition"}, "it compares images"),
         ({"class_names": {"0": "a", "2": "b"}}, "class_names = .*without a gap"),
         ({"class_names": "a, b"}, "class_names = a, b; names of classes by number"),
@@ -257,7 +257,7 @@ def test_labels_that_ultralytics_writes_into_the_graph_are_taken(tmp_path):
 
 @pytest.mark.parametrize(
     ("task", "says"),
-    [("detect", "it gives boxes"), ("segment", "masks that become objects"), ("depth", "is not known here")],
+    [("detect", "its output is boxes"), ("segment", "mask coefficients"), ("depth", "is not supported")],
 )
 def test_other_tasks_of_ultralytics_are_refused_with_what_they_are(tmp_path, task, says):
     path = ultralytics(tmp_path / "m.onnx", task=task)

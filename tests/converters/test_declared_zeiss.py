@@ -165,7 +165,7 @@ def test_names_of_another_number_of_classes_are_left_out(tmp_path):
     path = czann(tmp_path / "m.czann", Classes=["a", "b"])
     model = deploy(load_network(path), image_dtype="uint8", strips=False)
     assert model.contract.result.labels == ()
-    assert sum("names 2 classes (a, b), and the network tells 3 apart" in note for note in model.contract.notes) == 1
+    assert sum("names 2 classes (a, b), but the network has 3" in note for note in model.contract.notes) == 1
 
 
 def test_a_regression_gives_scores(tmp_path):
@@ -229,9 +229,9 @@ def test_files_of_zeiss_own_package_are_read(tmp_path):
 BOMB = '<?xml version="1.0"?><!DOCTYPE Model [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;">]>'
 SAVED_MODEL = b"PK\x03\x04 a zipped folder"
 REFUSED = {
-    "boxes": (lambda path: czann(path, Type="ObjectDetection"), "'ObjectDetection': it gives boxes"),
-    "objects": (lambda path: czann(path, Type="SingleClassInstanceSegmentation"), "it tells objects apart"),
-    "one answer": (lambda path: czann(path, Type="MultiClassClassification"), "one answer for an image"),
+    "boxes": (lambda path: czann(path, Type="ObjectDetection"), "'ObjectDetection': its output is boxes"),
+    "objects": (lambda path: czann(path, Type="SingleClassInstanceSegmentation"), "it separates objects"),
+    "one answer": (lambda path: czann(path, Type="MultiClassClassification"), "classifies the image as a whole"),
     "no type": (lambda path: czann(path, Type=None), "type None: only"),
     "volumes": (lambda path: czann(path, InputShape=[9, 64, 64, 1]), r"takes volumes, .* = \(9, 64, 64, 1\)"),
     "no shape": (lambda path: czann(path, InputShape="64"), "InputShape is '64'"),

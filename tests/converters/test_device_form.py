@@ -289,7 +289,7 @@ def test_a_graph_that_begins_otherwise_has_no_batch(tmp_path):
     model = deployed(tmp_path, "unet_d2")
     proto = onnx.load_from_string(model.graph)
     next(node for node in proto.graph.node if node.op_type == "Transpose").op_type = "Identity"
-    with pytest.raises(ModelError, match="begins otherwise than one that exactile made"):
+    with pytest.raises(ModelError, match="begins differently from one that exactile made"):
         tile_form(replace(model, graph=proto.SerializeToString()), (64, 64), batch=2)
 
 

@@ -137,9 +137,9 @@ def test_a_network_of_100_mb_is_inspected_within_1_gib_and_some_seconds(tmp_path
     path.write_bytes(deep(64))
     assert path.stat().st_size > 100e6
     script = (
-        "import sys; from exactile.cli.main import app; from exactile.memory import peak_resident_bytes as peak\n"
+        "import sys; from exactile.cli.main import app; from exactile.machine.memory import peak_resident_bytes\n"
         "try: app(sys.argv[1:])\n"
-        "finally: print(peak(), file=sys.stderr)"
+        "finally: print(peak_resident_bytes(), file=sys.stderr)"
     )
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(

@@ -21,18 +21,18 @@ from typer.testing import CliRunner
 
 import exactile
 from exactile.cache import model_file, models, rules
-from exactile.cache.folder import FOLDER_VARIABLE, SIZE_VARIABLE
 from exactile.cache.model_file import DamagedError, NotStorableError, pack, read
 from exactile.cache.models import ModelCache
 from exactile.cli.main import app
 from exactile.contract import DeployedModel, ImageStatistics
 from exactile.doctor.cache import cache as doctors_view
 from exactile.errors import ExactileError, ModelError, OptionError, PlanError
+from exactile.machine.cache_folder import FOLDER_VARIABLE, SIZE_VARIABLE
 from exactile.request import kept_models
 from exactile.request.model_choice import ModelChoice, why_not_run_before
 from exactile.request.normalization import NormalizationNumbers
 from exactile.request.onnx_models import when_whole
-from exactile.run_record import graph_hash
+from exactile.runs.run_record import graph_hash
 from exactile.sinks.tiff.sink import TiffSink
 from exactile_converters import deploy as converter
 from tests.geometry.test_own_sizes import network

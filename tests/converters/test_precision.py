@@ -11,9 +11,9 @@ import pytest
 from skimage import data
 
 import exactile
-from exactile.architecture import architecture
 from exactile.contract import ImageStatistics
 from exactile.errors import ChannelError, OptionError
+from exactile.machine.architecture import architecture
 from exactile.sources.array import ArraySource
 from exactile_converters import calibration_crops
 from exactile_converters.convert import convert

@@ -51,7 +51,7 @@ def test_what_sees_the_whole_image_is_not_local():
 
 
 def test_the_time_is_bounded():
-    with pytest.raises(TooSlowError, match="not enough to find out"):
+    with pytest.raises(TooSlowError, match="not enough to decide"):
         find_locality(network_of(unproven_nets.folded()), seconds=0.0)
 
 

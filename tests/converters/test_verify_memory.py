@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 from exactile.errors import BudgetError, PlanError
-from exactile.memory import resident_bytes
+from exactile.machine.memory import resident_bytes
 from exactile.sources.array import ArraySource
 from exactile_converters.from_onnx import prepare_network
 from exactile_converters.verify import difference, room, verify
@@ -104,9 +104,9 @@ def test_the_command_keeps_within_memory(tmp_path):
     """One pass over noise of the usual size takes several times as much as is allowed beside the process itself."""
     (tmp_path / "far.onnx").write_bytes(far(channels=32, dilation=150))
     script = (
-        "import sys; from exactile.cli.main import app; from exactile.memory import peak_resident_bytes as peak\n"
+        "import sys; from exactile.cli.main import app; from exactile.machine.memory import peak_resident_bytes\n"
         "try: app(sys.argv[1:])\n"
-        "finally: print(peak(), file=sys.stderr)"
+        "finally: print(peak_resident_bytes(), file=sys.stderr)"
     )
     command = [sys.executable, "-c", script, "verify", str(tmp_path / "far.onnx"), "--json", "--memory", "640MiB"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)

@@ -84,7 +84,7 @@ def alone(folder: Path, plan: str) -> dict[str, bytes]:
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
     """Several levels above those that blocks hold."""
-    monkeypatch.setattr("exactile.sinks.tiles.sink.TILE_PX_LABELS", 64)
+    monkeypatch.setattr("exactile.sinks.tiled.sink.TILE_PX_LABELS", 64)
 
 
 @pytest.mark.parametrize("plan", ["tile", "strip"])

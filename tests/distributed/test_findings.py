@@ -15,16 +15,16 @@ import zarr
 from exactile.contract import ImageStatistics
 from exactile.distributed import segment
 from exactile.errors import CancelledError, ClusterError
-from exactile.nodata import ByValue
+from exactile.image_statistics.measure import block_rows, measure, take_blocks
+from exactile.image_statistics.tallies import Measuring
 from exactile.plan.part import zones_of
 from exactile.plan.tiles import TilePlan
 from exactile.session import Session
 from exactile.sinks.files.found_file import FoundFile
 from exactile.sinks.zarr.sink import ZarrSink
 from exactile.sources.array import ArraySource
+from exactile.sources.nodata import ByValue
 from exactile.sources.open import open_source
-from exactile.statistics import block_rows, measure, take_blocks
-from exactile.tallies import Measuring
 from exactile_converters.deploy import Normalization, deploy
 from exactile_converters.from_onnx import prepare_network
 from tests.passes.test_passes import deployed, image_of, one_pass, small_tile
@@ -52,8 +52,8 @@ def client():
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch):
     """Many of them."""
-    monkeypatch.setattr("exactile.sinks.tiles.sink.TILE_PX_CHANNELS", 16)
-    monkeypatch.setattr("exactile.sinks.tiles.sink.TILE_PX_LABELS", 16)
+    monkeypatch.setattr("exactile.sinks.tiled.sink.TILE_PX_CHANNELS", 16)
+    monkeypatch.setattr("exactile.sinks.tiled.sink.TILE_PX_LABELS", 16)
     monkeypatch.setattr("exactile.distributed.findings.PIECE_PX", 1)
     monkeypatch.setattr("exactile.distributed.findings.READ_BYTES", 1)
 
@@ -68,7 +68,7 @@ def samples(dtype: str, size: tuple[int, int] = (300, 200)) -> np.ndarray:
 @pytest.mark.parametrize("nodata", [None, 100])
 def test_parts_add_up_to_the_same_bits(wanted, dtype, nodata, monkeypatch):
     """However the rows are divided; without nodata, too."""
-    monkeypatch.setattr("exactile.statistics.BLOCK_BYTES", 20_000)
+    monkeypatch.setattr("exactile.image_statistics.measure.BLOCK_BYTES", 20_000)
     image = samples(dtype)
     image[40:90] = 100
     source, rule = ArraySource(image), None if nodata is None else ByValue(nodata)
@@ -89,7 +89,7 @@ def test_parts_add_up_to_the_same_bits(wanted, dtype, nodata, monkeypatch):
 @pytest.mark.parametrize(("dtype", "kind"), [("uint8", "percentile"), ("uint16", "zscore"), ("float32", "percentile"),
                                               ("float32", "zscore")])  # fmt: skip
 def test_samples_are_normalised_by_the_whole_image(client, tmp_path, dtype, kind, monkeypatch):
-    monkeypatch.setattr("exactile.sinks.tiles.sink.TILE_PX_CHANNELS", 256)
+    monkeypatch.setattr("exactile.sinks.tiled.sink.TILE_PX_CHANNELS", 256)
     size = (1100, 700)  # several rows of blocks
     tifffile.imwrite(tmp_path / "image.tif", samples(dtype, size), tile=(64, 64), photometric="rgb")
     network = prepare_network(onnx.load_from_string(onnx_bytes("unet_d2")), name="net")

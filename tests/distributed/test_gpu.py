@@ -59,7 +59,7 @@ def client():
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
-    monkeypatch.setattr("exactile.sinks.tiles.sink.TILE_PX_LABELS", 64)
+    monkeypatch.setattr("exactile.sinks.tiled.sink.TILE_PX_LABELS", 64)
 
 
 @pytest.mark.parametrize(

@@ -184,7 +184,7 @@ def test_blocks_of_a_worker_that_stalls_are_taken_over(tmp_path, monkeypatch):
     monkeypatch.setattr("exactile.distributed.tasks.FETCH_S", 1.0)
     monkeypatch.setattr("exactile.distributed.tasks.SHARE_S", 2.0)
     monkeypatch.setattr("exactile.distributed.tasks.UNKNOWN_TIMES", 2)
-    monkeypatch.setattr("exactile.sinks.tiles.sink.TILE_PX_LABELS", 64)
+    monkeypatch.setattr("exactile.sinks.tiled.sink.TILE_PX_LABELS", 64)
     tifffile.imwrite(
         tmp_path / "image.tif", image_for("unet_d2", 260, 230, largest=7), tile=(64, 64), photometric="rgb"
     )
@@ -210,7 +210,7 @@ def test_blocks_of_a_worker_that_stalls_are_taken_over(tmp_path, monkeypatch):
 
 def test_after_the_scheduler_was_killed_a_run_is_resumed(client, tmp_path, monkeypatch):
     """What is done is kept; another cluster does the rest."""
-    monkeypatch.setattr("exactile.sinks.tiles.sink.TILE_PX_LABELS", 64)
+    monkeypatch.setattr("exactile.sinks.tiled.sink.TILE_PX_LABELS", 64)
     tifffile.imwrite(
         tmp_path / "image.tif", image_for("unet_d2", 260, 230, largest=7), tile=(64, 64), photometric="rgb"
     )

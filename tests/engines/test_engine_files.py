@@ -14,11 +14,11 @@ import onnx
 import pytest
 
 import exactile
-from exactile.built_engine import TensorSpec
 from exactile.bundle.contract_file import ContractFile
 from exactile.bundle.engine_file import EngineFile, encode_engine_file, model_digest
 from exactile.bundle.engine_files import MOST_FILES
 from exactile.bundle.engine_tensors import engine_tensors
+from exactile.contract.built_engine import TensorSpec
 from exactile_converters.convert import convert
 from tests.support.command import exactile as command
 from tests.support.nets import onnx_file

@@ -256,7 +256,7 @@ def test_without_onnxruntime_the_message_says_how_to_install_it(monkeypatch):
 def test_reserving_the_arena_touches_no_more_than_its_table():
     code = """
 from exactile.engines.arena import SHARED_ARENA
-from exactile.memory import peak_resident_bytes, resident_bytes
+from exactile.machine.memory import peak_resident_bytes, resident_bytes
 import numpy, onnxruntime
 SHARED_ARENA.reserve("warm up", 1 << 20)
 before = resident_bytes()

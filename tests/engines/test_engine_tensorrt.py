@@ -17,7 +17,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from exactile.built_engine import Backend, BuiltEngine, TensorSpec
+from exactile.contract.built_engine import Backend, BuiltEngine, TensorSpec
 from exactile.engines.tensorrt import ALIGNMENT_BYTES, TensorRTNetwork
 from exactile.engines.tensorrt_library import LogLines, load_tensorrt
 from exactile.errors import BundleError, DeviceError, DeviceMemoryError, EngineError

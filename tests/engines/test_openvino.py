@@ -18,19 +18,19 @@ import pytest
 import tifffile
 from onnx import TensorProto, helper
 
-from exactile.architecture import architecture
 from exactile.bundle.opening import open_bundle
+from exactile.contract.tuning import TunedShape, Tuning
 from exactile.engines import openvino_library
 from exactile.engines.graph_weights import addressed
 from exactile.engines.host_families import OPENVINO_MEMORY
 from exactile.engines.openvino import OpenVinoEngine
 from exactile.errors import CancelledError, EngineError, OptionError, PlanError, ResumeError
+from exactile.machine.architecture import architecture
+from exactile.machine_speed.machine_name import machine_name
 from exactile.plan.strips import StripPlace
 from exactile.session import Session
 from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource
-from exactile.tuning.machine import machine_name
-from exactile.tuning.tuning import TunedShape, Tuning
 from exactile_converters.deploy import Normalization, deploy
 from exactile_converters.from_onnx import prepare_network
 from tests.support.command import exactile, within
@@ -513,7 +513,7 @@ def test_engines_of_many_shapes_leave_little_behind():
     code = (
         "import sys; from pathlib import Path; import numpy as np\n"
         "from exactile.bundle.opening import open_bundle; from exactile.engines.openvino import OpenVinoEngine\n"
-        "from exactile.memory import settled_resident_bytes\n"
+        "from exactile.machine.memory import settled_resident_bytes\n"
         "model = open_bundle(Path(sys.argv[1])).model; image, result = model.contract.image, model.contract.result\n"
         "def one(side):\n"
         "    told = {'input_name': image.name, 'output_name': result.name, 'weights': model.weights}\n"

@@ -230,7 +230,7 @@ Overloaded function.
 
 REAL_RTX = """
 import hashlib, pathlib, sys
-from exactile.built_engine import BuiltEngine
+from exactile.contract.built_engine import BuiltEngine
 from exactile.engines.tensorrt import TensorRTNetwork
 from exactile.engines.tensorrt_library import load_tensorrt
 from exactile.errors import EngineError

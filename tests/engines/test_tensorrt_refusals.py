@@ -74,7 +74,7 @@ def described_otherwise(form):
         (unknown_operator, r"does not take the graph: at the node polish \(Shine\): .*"),
         (optimised_by_onnx_runtime, r"polish \(QuickGelu\): .*wrote QuickGelu .*give the one before it was optimised"),
         (wrong_channels, r"tensorrt-rtx 1\.\d.* does not take the graph: at the node .*Conv.*Kernel weight dimension"),
-        (described_otherwise, "understands the graph otherwise than it is meant: .*float32"),
+        (described_otherwise, "interprets the graph differently: .*float32"),
     ],
 )
 def test_a_graph_that_tensorrt_does_not_take_is_refused_with_its_reason(unet, spoil, message):

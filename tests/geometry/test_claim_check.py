@@ -14,10 +14,10 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
 from typer.testing import CliRunner
 
-from exactile.cache.folder import FOLDER_VARIABLE
 from exactile.cli.main import app
 from exactile.contract import StripGraph
 from exactile.errors import NotTileableError, VerificationError
+from exactile.machine.cache_folder import FOLDER_VARIABLE
 from exactile_converters import deploy_graphs, from_onnx, proven
 from exactile_converters.convert import convert
 from exactile_converters.deploy import load_network

@@ -17,7 +17,7 @@ import pytest
 from onnx import TensorProto
 from onnx.backend.test.loader import load_model_tests
 
-from exactile.passes.device_partials import DevicePartials
+from exactile.engines.device_partials import DevicePartials
 from exactile.sources.array import ArraySource
 from exactile_converters.calibration_crops import crops_of
 from exactile_converters.cuda_kernels.check import missing_kernels

@@ -18,14 +18,14 @@ import tifffile
 
 import exactile
 from exactile.contract import POSITION, DeployedModel
+from exactile.contract.statistic import ZONE
+from exactile.engines.device_partials import DevicePartials
 from exactile.errors import DeviceError, DeviceMemoryError, PlanError, SourceError
-from exactile.passes.device_partials import DevicePartials
 from exactile.passes.merge import Merged
-from exactile.passes.statistic import ZONE
-from exactile.passes.zones import zone_of
 from exactile.pipeline.device_lane import DeviceLane
 from exactile.plan.position import position_of
 from exactile.plan.tiles import TilePlan
+from exactile.plan.zones import zone_of
 from exactile.processors.station import Station
 from exactile.session import Session
 from exactile.sinks.array import ArraySink

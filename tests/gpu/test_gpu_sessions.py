@@ -9,11 +9,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from exactile.background import Threshold
-from exactile.batch import run_all
 from exactile.errors import BudgetError, DeviceError, OptionError, ResumeError, SinkError
+from exactile.plan.background import Threshold
 from exactile.planning import Wish
 from exactile.processors.station import SLOTS
+from exactile.runs.batch import run_all
 from exactile.session import Session
 from exactile.sinks.array import ArraySink
 from exactile.sinks.tiff.sink import TiffSink

@@ -15,9 +15,9 @@ from torch.nn import functional
 
 import exactile
 import exactile_converters.torch_bins as written
+from exactile.contract.statistic import Statistic
 from exactile.errors import NotTileableError
 from exactile.passes.merge import Merged
-from exactile.passes.statistic import Statistic
 from exactile_converters.convert import convert
 from exactile_converters.from_onnx import prepare_network
 from exactile_converters.passes.reductions import take_out

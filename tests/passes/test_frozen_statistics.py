@@ -92,6 +92,6 @@ def test_operators_that_are_wrong_are_found_before_they_are_frozen(tmp_path, mon
     """Passes are held against one pass, for which statistics are not fixed yet."""
     (tmp_path / "net.onnx").write_bytes(chain("instance_norm"))
     statistics = measured(deployed(chain("instance_norm")), image_of(SIZE))
-    monkeypatch.setattr("exactile.passes.zones.TO_THE_END", 8)
+    monkeypatch.setattr("exactile.plan.zones.TO_THE_END", 8)
     with pytest.raises(VerificationError, match="would not equal one pass"):
         convert(tmp_path / "net.onnx", tmp_path / "net.bundle", output="raw", statistics=statistics)

@@ -12,25 +12,25 @@ import onnx
 import onnxruntime
 import pytest
 
-import exactile.ways
+import exactile.runs.ways
 from exactile.contract import DeployedModel
+from exactile.contract.kept_map import KeptMap
+from exactile.contract.statistic import Statistic
 from exactile.errors import NotTileableError, OptionError, PlanError
 from exactile.geometry import Box, Span
+from exactile.kept_maps.scratch import ScratchMap
+from exactile.kept_maps.store import MapStore, lifetimes, most_kept_bytes, most_on_disk
 from exactile.passes.found import Found
-from exactile.passes.kept_map import KeptMap
 from exactile.passes.merge import Merged
 from exactile.passes.planner import PassPlanner
-from exactile.passes.scratch import ScratchMap
-from exactile.passes.statistic import Statistic
-from exactile.passes.store import MapStore, lifetimes, most_kept_bytes, most_on_disk
-from exactile.passes.zones import TO_THE_END
+from exactile.plan.zones import TO_THE_END
 from exactile.planning import Planner, Wish
 from exactile.processors.host import HostProcessor
+from exactile.runs.ways import Ways
 from exactile.session import Session
 from exactile.sinks.array import ArraySink
 from exactile.sinks.nothing import NoSink
 from exactile.sources.array import ArraySource
-from exactile.ways import Ways
 from exactile_converters.deploy import Normalization, deploy, deploy_in_passes
 from exactile_converters.from_onnx import prepare_network
 from exactile_converters.passes.reductions import take_out
@@ -225,12 +225,12 @@ def test_maps_that_memory_has_no_room_for_go_to_the_disk(tmp_path, monkeypatch):
     found, image = deployed(chain("instance_norm", times=3), size), image_of(size)
     tile = small_tile(found.keeping.at(size), size)
     in_memory, _ = segment(found, image, "tile", tile)
-    monkeypatch.setattr(exactile.ways, "KEPT_SHARES", (0.0,))
+    monkeypatch.setattr(exactile.runs.ways, "KEPT_SHARES", (0.0,))
     sink = ArraySink()
     Session(found, scratch=tmp_path).segment(ArraySource(image), sink, plan="tile", tile=tile)
     np.testing.assert_array_equal(sink.result, in_memory)
     assert not list(tmp_path.iterdir())
-    monkeypatch.setattr(exactile.ways, "free_bytes", lambda _folder: 0)
+    monkeypatch.setattr(exactile.runs.ways, "free_bytes", lambda _folder: 0)
     again = segment(found, image, "tile", small_tile(found, size))[0]
     np.testing.assert_allclose(again, in_memory, rtol=0, atol=TOLERANCE * np.abs(in_memory).max())
 
@@ -290,7 +290,7 @@ def test_scratch_files_take_no_more_than_is_allowed(monkeypatch):
     """One byte less than they need: passes begin at the image."""
     size = (96, 96)
     found, source = deployed(chain("instance_norm", times=3), size), ArraySource(image_of(size))
-    monkeypatch.setattr(exactile.ways, "KEPT_SHARES", (0.0,))
+    monkeypatch.setattr(exactile.runs.ways, "KEPT_SHARES", (0.0,))
     wanted = most_on_disk(found.keeping.at(size), size, 0)
     for scratch_bytes, kept in ((wanted, True), (wanted - 1, False), (0, False), (None, True)):
         run = Session(found, scratch_bytes=scratch_bytes).image_run(source, ArraySink(), Wish(plan="tile"))

@@ -23,13 +23,13 @@ from typer.testing import CliRunner
 import exactile.passes.found as keeping
 from exactile.cli.main import app
 from exactile.contract import DeployedModel, ImageStatistics
+from exactile.contract.statistic import Statistic
 from exactile.errors import BudgetError, OptionError, OutputExistsError, ResumeError, SinkError
-from exactile.passes.compute import PartialsLane
 from exactile.passes.found import BegunLevel, Found, passes_to_run
 from exactile.passes.merge import Merged
 from exactile.passes.planner import PassPlanner
 from exactile.passes.run import Passes
-from exactile.passes.statistic import Statistic
+from exactile.pipeline.partials_compute import PartialsLane
 from exactile.session import Session
 from exactile.sinks.files.found_file import FoundFile
 from exactile.sinks.tiff.sink import TiffSink
@@ -528,7 +528,7 @@ def test_what_was_begun_is_recorded_to_the_last_bit():
     found = Found(statistics={"mean": values}, begun=BegunLevel(zones=3, state=state), tiles=((8, 16),))
     assert found.with_tile(0, (4, 4)).tiles == ((4, 4),)
     from exactile.plan.tiles import TilePlan
-    from exactile.run_record import found_record, take_over
+    from exactile.runs.run_record import found_record, take_over
 
     plan = TilePlan.of(model().contract.geometry, SIZE, "model", tile_of(model()))
     record = json.loads(json.dumps(found_record({"image": 1}, plan, None, found)))

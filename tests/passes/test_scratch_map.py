@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from exactile.errors import SinkError
 from exactile.geometry import Span
-from exactile.passes import scratch
-from exactile.passes.scratch import ScratchMap
+from exactile.kept_maps import scratch
+from exactile.kept_maps.scratch import ScratchMap
 
 
 @st.composite

@@ -15,8 +15,8 @@ from onnx.reference import ReferenceEvaluator
 from typer.testing import CliRunner
 
 from exactile.cli.main import app
+from exactile.kept_maps.store import MapStore
 from exactile.passes.merge import Merged
-from exactile.passes.store import MapStore
 from exactile.sources.array import ArraySource
 from exactile_converters.deploy import Normalization
 from exactile_converters.from_onnx import prepare_network

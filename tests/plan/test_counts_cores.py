@@ -33,7 +33,7 @@ from exactile.sources.chunks import reader as chunk_reader
 from exactile.sources.chunks.cache import ChunkCache
 from exactile.sources.open import open_source
 from exactile.sources.protocol import ReadPlan
-from exactile.workers import Workers
+from exactile.threads.workers import Workers
 from exactile_converters.deploy import deploy
 from exactile_converters.from_onnx import prepare_network
 from tests.sinks.test_pixels import noise, row_major, spec_of

@@ -10,10 +10,10 @@ import numpy as np
 import onnx
 import pytest
 
-from exactile.background import Threshold
 from exactile.engines import lease
 from exactile.engines.threads import threads_of_lane
 from exactile.errors import BudgetError, CancelledError, EngineError, OptionError, PlanError
+from exactile.plan.background import Threshold
 from exactile.plan.lanes import LaneChoice, in_lanes, unevenness
 from exactile.plan.speed import Speed
 from exactile.plan.tiles import TilePlan

@@ -17,18 +17,18 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from exactile import planning
 from exactile.bundle.opening import open_bundle
+from exactile.machine_speed import measured_speed
+from exactile.machine_speed.machine_name import machine_name
+from exactile.machine_speed.measured_speed import CONVOLUTIONS, CONVOLUTIONS_MAC, machine_speed
+from exactile.machine_speed.speed import REACHED, MachineSpeed, usual_speed
 from exactile.plan.speed import AT_HAND_BYTES
 from exactile.planning import Planner, Wish
+from exactile.planning import speed as planned_speed
 from exactile.session import Session
 from exactile.sinks.array import ArraySink
 from exactile.sinks.nothing import NoSink
 from exactile.sources.array import ArraySource
-from exactile.tuning import measured_speed
-from exactile.tuning.machine import machine_name
-from exactile.tuning.machine_speed import REACHED, MachineSpeed, usual_speed
-from exactile.tuning.measured_speed import CONVOLUTIONS, CONVOLUTIONS_MAC, machine_speed
 from exactile_converters.from_onnx import prepare_network
 from exactile_converters.graphs.computing import MAC_PER_BYTE, mac_per_pixel
 from tests.plan.test_lanes import deployed
@@ -147,7 +147,7 @@ def test_without_a_cache_folder_it_is_measured_in_each_process(tmp_path, monkeyp
 
 def test_the_convolutions_that_are_timed_are_what_they_are_counted_as():
     """Counted by the shapes of the weights; computed here as by torch."""
-    content = files("exactile.tuning").joinpath(CONVOLUTIONS).read_bytes()
+    content = files("exactile.machine_speed").joinpath(CONVOLUTIONS).read_bytes()
     model = onnx.load_from_string(content)
     onnx.checker.check_model(model, full_check=True)
     convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
@@ -221,7 +221,7 @@ def planner_of(mac: float, **options) -> Planner:
 
 def test_touching_memory_takes_as_long_as_was_measured(monkeypatch):
     machine = MachineSpeed(mac_per_s=50e9, touched_bytes_per_s=2e9)
-    monkeypatch.setattr(planning, "usual_speed", lambda _threads: machine)
+    monkeypatch.setattr(planned_speed, "usual_speed", lambda _threads: machine)
     speed = planner_of(6500.0, threads=2).speed((1000, 1000))
     seconds_for_a_pixel = 6500.0 / (REACHED * 50e9)
     assert speed.once(3e9 + AT_HAND_BYTES) * seconds_for_a_pixel == pytest.approx(1.5)
@@ -242,7 +242,7 @@ def test_the_machine_is_measured_for_long_runs_with_memory_for_it(monkeypatch):
     monkeypatch.setattr(measured_speed, "machine_speed", lambda threads: asked.append(threads) or usual_speed(threads))
     mac = 6500.0
     seconds = usual_speed(2).mac_per_s / mac  # as many pixels are computed in one, by usual figures
-    short, long = (int((seconds * planning.LONG_S * share) ** 0.5) for share in (0.9, 1.1))
+    short, long = (int((seconds * planned_speed.LONG_S * share) ** 0.5) for share in (0.9, 1.1))
     planner = planner_of(mac, threads=2)
     planner.speed((short, short))
     assert asked == []
@@ -256,7 +256,7 @@ def test_the_machine_is_measured_for_long_runs_with_memory_for_it(monkeypatch):
 
 
 def test_a_run_by_what_was_measured_is_equal_to_one_pass(monkeypatch):
-    monkeypatch.setattr(planning, "LONG_S", 0.0)
+    monkeypatch.setattr(planned_speed, "LONG_S", 0.0)
     image, results = image_for("unet_d2", 301, 403), []
     for plan in ("auto", "whole"):
         with closing(Session(deployed("unet_d2"), memory_bytes=8 << 30, threads=2)) as session:

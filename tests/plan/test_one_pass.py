@@ -140,7 +140,7 @@ def test_a_network_exported_at_one_size_runs_at_it_alone():
 REFUSED = {
     "unpadded_and_grouped": r"has 59 x 44 pixels for an image of 61 x 46, and where in the image they lie is not known",
     "unpadded_and_flipped": r"has 59 x 44 pixels for an image of 61 x 46, and where in the image they lie is not known",
-    "never": r"does not take 61 x 46 pixels \(Add 'Add_b': .*\. Nor is that so for sizes up to 63 pixels larger",
+    "never": r"does not take 61 x 46 pixels \(Add 'Add_b': .*\. The same holds for sizes up to 63 pixels larger",
     "classifier": r"its output \[1, 16, 1, 1\] is no map of an image",
     "counting": r"NonZero 'NonZero_out' gives has a shape that is not known before it runs",
     "looping": r"the memory of Loop 'Loop_b' is not known before it runs: it holds subgraphs",
@@ -204,7 +204,7 @@ def test_what_only_tiles_have_is_refused_by_the_obstacle(session, wish, error, w
 
 
 def test_background_is_refused_by_the_obstacle(session):
-    from exactile.background import Threshold
+    from exactile.plan.background import Threshold
 
     with pytest.raises(OptionError, match=r"--skip-background .*GlobalAveragePool_g"):
         session.segment(

@@ -13,16 +13,16 @@ import pytest
 import tifffile
 
 from exactile.bundle.opening import open_bundle
+from exactile.contract.tuning import TunedShape, Tuning
 from exactile.errors import BundleError, OptionError
-from exactile.memory import settled_resident_bytes
+from exactile.machine.memory import settled_resident_bytes
+from exactile.machine_speed.machine_name import machine_name
 from exactile.plan.speed import Speed
 from exactile.plan.strips import StripPlan
 from exactile.session import Session
 from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource
 from exactile.tuning import measure
-from exactile.tuning.machine import machine_name
-from exactile.tuning.tuning import TunedShape, Tuning
 from exactile.tuning.tuning_file import TUNING_NAME, read_tuning, write_tuning
 from tests.plan.test_lanes import deployed
 from tests.runs.test_exactness import image_for

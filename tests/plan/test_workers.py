@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from exactile.workers import Task, Workers
+from exactile.threads.workers import Task, Workers
 
 
 def alive(name: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +115,20 @@ def test_files_that_are_named_exist():
     inside = [place for name in ("pipeline", "sources", "geometry", "tests") for place in _within(name)]
     missing = {name for name in named if "NAME" not in name and not any((at / name).exists() for at in places + inside)}
     assert missing == set()
+
+
+def test_the_floors_are_those_that_make_check_holds():
+    """Line for line those of the contract in pyproject.toml; of a floor the names in any order."""
+    (house,) = (
+        block for block in re.findall(r"```\n(.*?)```", TEXT, re.DOTALL) if block.startswith("runtime/exactile")
+    )
+    lines = house.partition("\n\n")[0].splitlines()[1:]
+    column = lines[0].index("one file a command")
+    drawn = [set(line[:column].split()) for line in lines]
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        contracts = tomllib.load(file)["tool"]["importlinter"]["contracts"]
+    (floors,) = (one["layers"] for one in contracts if one.get("containers") == ["exactile"])
+    assert drawn == [set(floor.split(" | ")) for floor in floors]
 
 
 def _within(name: str) -> list[Path]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
@@ -17,6 +15,7 @@ import zarr
 
 from tests.support import whole_nets
 from tests.support.command import exactile as exactile_command
+from tests.support.documents import code
 from tests.support.folders import ROOT
 
 DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "usage.md")
@@ -39,17 +38,12 @@ def build_unet():
 """
 
 
-def blocks(document: Path, language: str) -> list[str]:
-    text = document.read_text(encoding="utf-8")
-    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
-
-
 def commands() -> list[str]:
     """Those of the README, then those of the usage; what stands in both is typed once."""
     lines = [
         line.partition("  #")[0].strip()
         for document in DOCUMENTS
-        for block in blocks(document, "sh")
+        for block in code(document, "sh")
         for line in block.splitlines()
         if line.startswith("exactile ")
     ]
@@ -58,7 +52,7 @@ def commands() -> list[str]:
 
 def python(call: str) -> str:
     """The one block of all documents with ``call``."""
-    (found,) = (block for document in DOCUMENTS for block in blocks(document, "python") if call in block)
+    (found,) = (block for document in DOCUMENTS for block in code(document, "python") if call in block)
     return found
 
 
@@ -79,6 +73,8 @@ def place(tmp_path_factory):
     for name in ("a", "b"):
         tifffile.imwrite(folder / "slides" / f"{name}.tif", picture[:160, :176], photometric="rgb")
     np.save(folder / "image.npy", np.tile(picture, (2, 2, 1)))
+    (settings,) = code(ROOT / "docs" / "usage.md", "toml")
+    (folder / "slides.toml").write_text(settings)
     metadata = {"axes": "YXS", "PhysicalSizeX": 0.25, "PhysicalSizeY": 0.25}
     with tifffile.TiffWriter(folder / "scanned.ome.tif") as tiff:
         tiff.write(picture, subifds=1, tile=(128, 128), photometric="rgb", metadata=metadata)
@@ -102,10 +98,14 @@ def test_every_command_does_what_it_says(place):
     """All that need no GPU end with status 0, and their outputs are there."""
     assert len(commands()) >= 19
     for line in commands():
-        words = [STAND_INS.get(word, word) for word in shlex.split(line)[1:]]
-        again = ["--overwrite"] if words[0] == "run" and (place / words[words.index("-o") + 1]).is_file() else []
+        command, _, file = line.partition(" > ")
+        words = [STAND_INS.get(word, word) for word in shlex.split(command)[1:]]
+        target = place / words[words.index("-o") + 1] if "-o" in words else None
+        again = ["--overwrite"] if words[0] == "run" and target is not None and target.is_file() else []
         done = exactile_command(*words, *again, cwd=place)
         assert done.returncode == 0, (line, done.stderr)
+        if file:
+            (place / file).write_text(done.stdout)
         for option in ("-o", "--plot", "--report"):
             if option in words:
                 assert (place / words[words.index(option) + 1]).exists(), line

@@ -12,13 +12,12 @@ import numpy as np
 import pytest
 import tifffile
 
-import exactile.session
-from exactile.batch import run_all, worth_side_by_side
+from exactile.contract.graph_hash import graph_hash
 from exactile.engines import lease
 from exactile.errors import OptionError
-from exactile.graph_hash import graph_hash
-from exactile.image_run import ImageRun, Watcher
 from exactile.planning import Wish
+from exactile.runs.batch import run_all, worth_side_by_side
+from exactile.runs.image_run import ImageRun, Watcher
 from exactile.session import Session
 from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource
@@ -127,7 +126,7 @@ def test_images_of_all_sizes_have_the_bits_of_plain_onnx_runtime(monkeypatch, im
 def test_as_many_as_fit_the_memory(monkeypatch):
     """Predicted memory is that of all images that are computed at the same time."""
     image, process_bytes = images_of([(512, 512)])[0], 200 << 20
-    monkeypatch.setattr(exactile.session, "settled_resident_bytes", lambda: process_bytes)
+    monkeypatch.setattr("exactile.runs.opened_model.settled_resident_bytes", lambda: process_bytes)
     needed = []
     for images in (1, 2, 4):
         with closing(session_of(images=images)) as session:
@@ -191,7 +190,7 @@ def test_many_files_by_the_command_line(tmp_path):
 def test_a_model_is_hashed_once(monkeypatch):
     model = deployed("unet_d2", "labels")
     first = graph_hash(model)
-    monkeypatch.setattr("exactile.graph_hash.hashlib", None)
+    monkeypatch.setattr("exactile.contract.graph_hash.hashlib", None)
     assert graph_hash(model) == first
 
 
@@ -219,7 +218,7 @@ def test_larger_images_wait_until_no_other_is_computed(monkeypatch):
 
 
 def test_images_whose_maps_are_large_are_computed_one_after_the_other(monkeypatch):
-    monkeypatch.setattr("exactile.planning.LARGE_BYTES", 20 << 20)
+    monkeypatch.setattr("exactile.planning.planner.LARGE_BYTES", 20 << 20)
     with closing(session_of(images=2)) as session:
         watched = Watched(monkeypatch, session)
         watched.run(images_of([(64, 64), (400, 400)]))

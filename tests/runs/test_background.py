@@ -11,9 +11,9 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exactile.background import Mask, Threshold
 from exactile.errors import OptionError
 from exactile.geometry import Box, Span
+from exactile.plan.background import Mask, Threshold
 from exactile.session import Session
 from exactile.sinks.array import ArraySink
 from exactile.sinks.tiff.sink import TiffSink

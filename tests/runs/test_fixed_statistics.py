@@ -14,10 +14,10 @@ from onnx import numpy_helper
 from typer.testing import CliRunner
 
 import exactile
-from exactile.cache.folder import FOLDER_VARIABLE
 from exactile.cli.main import app
 from exactile.contract import DeployedModel, ImageStatistics
 from exactile.errors import OptionError, PlanError, SourceError
+from exactile.machine.cache_folder import FOLDER_VARIABLE
 from exactile.passes.fixed import FixedStatistics, read_statistics
 from exactile.session import Session
 from exactile.sinks.array import ArraySink

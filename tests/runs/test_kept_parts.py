@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import exactile.ways
+import exactile.runs.ways
 from exactile.errors import CancelledError, SinkError
 from exactile.geometry import Span
-from exactile.passes.parts import PartsMade, PartsRead
+from exactile.kept_maps.store import SETS, MapStore, part_bytes
 from exactile.passes.planner import PassPlanner
-from exactile.passes.store import SETS, MapStore, part_bytes
 from exactile.pipeline.cancellation import Cancellation
+from exactile.pipeline.map_parts import PartsMade, PartsRead
 from exactile.planning import Wish
 from exactile.session import Session
 from exactile.sinks.array import ArraySink
@@ -39,7 +39,7 @@ def network():
 @pytest.fixture
 def run(network, tmp_path, monkeypatch):
     """A run of several tiles in each pass, all kept maps in files in ``tmp_path``."""
-    monkeypatch.setattr(exactile.ways, "KEPT_SHARES", (0.0,))
+    monkeypatch.setattr(exactile.runs.ways, "KEPT_SHARES", (0.0,))
     wish = Wish(plan="tile", tile=small_tile(network.keeping.at(SIZE), SIZE))
     return Session(network, scratch=tmp_path).image_run(ArraySource(image_of(SIZE)), ArraySink(), wish)
 

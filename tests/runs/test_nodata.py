@@ -12,11 +12,11 @@ import tifffile
 from exactile.contract import ImageStatistics
 from exactile.errors import SourceError
 from exactile.geometry import Box, Span
-from exactile.nodata import nodata_rule
+from exactile.image_statistics.measure import measure
 from exactile.sources.array import ArraySource
 from exactile.sources.metadata import metadata_of, nodata_of
+from exactile.sources.nodata import nodata_rule
 from exactile.sources.open import open_source
-from exactile.statistics import measure
 from tests.support.command import exactile, run_json
 from tests.support.nets import onnx_file
 
@@ -38,7 +38,7 @@ def picture(dtype: str, value: float, shape=(140, 150, 3)) -> tuple[np.ndarray, 
 @pytest.mark.parametrize("kind", ["zscore", "percentile"])
 @pytest.mark.parametrize("per_channel", [True, False])
 def test_statistics_are_those_of_the_pixels_with_data(dtype, value, kind, per_channel, monkeypatch):
-    monkeypatch.setattr("exactile.statistics.BLOCK_BYTES", 10_000)
+    monkeypatch.setattr("exactile.image_statistics.measure.BLOCK_BYTES", 10_000)
     image, there = picture(dtype, value)
     wanted = ImageStatistics(kind=kind, per_channel=per_channel)
     found = measure(ArraySource(image), wanted, nodata=value)

@@ -9,8 +9,8 @@ import tifffile
 
 from exactile.contract import LabelClass
 from exactile.geometry import Box, Span
-from exactile.preview import colored, overlaid, overview, palette
 from exactile.sources.open import open_source
+from exactile.views.preview import colored, overlaid, overview, palette
 from tests.support.command import exactile as command
 from tests.support.nets import onnx_file
 

@@ -15,8 +15,8 @@ from hypothesis.extra import numpy as hnp
 import exactile
 from exactile.contract import ImageStatistics
 from exactile.errors import OptionError, SourceError
+from exactile.image_statistics.measure import Normalizers, measure, passes
 from exactile.sources.array import ArraySource
-from exactile.statistics import Normalizers, measure, passes
 from exactile_converters.convert import convert
 from exactile_converters.deploy import Normalization, deploy
 from exactile_converters.from_onnx import prepare_network
@@ -50,7 +50,7 @@ def picture(dtype: str, height: int = 613, width: int = 471, channels: int = 3) 
 @pytest.mark.parametrize("per_channel", [True, False])
 @pytest.mark.parametrize("kind", ["zscore", "percentile"])
 def test_a_stream_gives_what_numpy_gives(dtype, per_channel, kind, monkeypatch):
-    monkeypatch.setattr("exactile.statistics.BLOCK_BYTES", 100_000)
+    monkeypatch.setattr("exactile.image_statistics.measure.BLOCK_BYTES", 100_000)
     wanted = ImageStatistics(kind=kind, per_channel=per_channel)
     image = picture(dtype)
     found = measure(ArraySource(image), wanted)

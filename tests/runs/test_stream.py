@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exactile.errors import BudgetError, ChannelError, PlanError, StreamError
-from exactile.memory import settled_resident_bytes
+from exactile.machine.memory import settled_resident_bytes
 from exactile.plan.border import BORDERS
 from exactile.session import Session
 from exactile.sinks.array import ArraySink

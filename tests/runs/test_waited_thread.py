@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from exactile.waited_thread import WaitedThread
+from exactile.threads.waited_thread import WaitedThread
 
 
 @pytest.fixture

@@ -19,13 +19,13 @@ from pylibCZIrw import czi
 
 from exactile.errors import ChannelError, OptionError, SourceError
 from exactile.geometry import Box, Span
-from exactile.nodata import nodata_rule
 from exactile.session import Session
 from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource
 from exactile.sources.czi.places import Places, TileGrid, covered_pixels
 from exactile.sources.czi.source import CziSource
-from exactile.sources.listing import list_images
+from exactile.sources.listing import find_images
+from exactile.sources.nodata import nodata_rule
 from exactile.sources.open import open_source
 from exactile.sources.protocol import ReadPlan
 from exactile_converters.deploy import deploy
@@ -577,7 +577,7 @@ def test_files_are_told_by_content_and_listed_by_name(mosaic, tmp_path):
     other = tmp_path / "a.dat"
     other.write_bytes(mosaic.read_bytes())
     np.testing.assert_array_equal(opened(other), opened(mosaic))
-    assert mosaic in list_images([mosaic.parent])
+    assert mosaic in find_images([mosaic.parent]).images
     (tmp_path / "b.czi").write_bytes(b"nothing")
     with pytest.raises(SourceError, match=r"b\.czi: is of an unknown format"):
         open_source(tmp_path / "b.czi")

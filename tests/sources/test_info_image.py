@@ -18,8 +18,8 @@ from PIL import Image
 from rasterio.transform import Affine
 
 from exactile.errors import OptionError, SourceError
+from exactile.sources.description import as_object, image_schema, is_reduction
 from exactile.sources.descriptions.describe import describe_image
-from exactile.sources.descriptions.description import as_object, image_schema, is_reduction
 from exactile.sources.open import open_source
 from tests.support import czi_files, dicom_slides
 from tests.support.command import within

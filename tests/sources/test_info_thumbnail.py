@@ -13,7 +13,7 @@ from exactile.errors import OutputExistsError
 from exactile.sources.array import ArraySource
 from exactile.sources.npy.source import NpySource
 from exactile.sources.open import open_source
-from exactile.thumbnail import make_thumbnail, thumbnail_shape
+from exactile.views.thumbnail import make_thumbnail, thumbnail_shape
 from tests.support.command import within
 from tests.support.image_info import noise, told, write_stack
 from tests.support.pictures import samples

@@ -16,9 +16,9 @@ from readlif.reader import LifFile as ReadLif
 
 from exactile.errors import ChannelError, ExactileError, OptionError, SourceError
 from exactile.geometry import Box, Span
-from exactile.sources.descriptions.description import image_schema
+from exactile.sources.description import image_schema
 from exactile.sources.lif.source import LifSource
-from exactile.sources.listing import list_images
+from exactile.sources.listing import find_images
 from exactile.sources.open import open_source
 from tests.support.command import within
 from tests.support.lif_files import LifPart, write_lif
@@ -171,7 +171,7 @@ def test_info_lists_every_image(lif):
 
 
 def test_lif_files_of_a_folder_are_listed(lif):
-    assert list_images([lif.parent]) == [lif]
+    assert find_images([lif.parent]).images == (lif,)
 
 
 def test_without_liffile_the_error_says_what_to_install(lif, monkeypatch):

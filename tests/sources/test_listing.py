@@ -8,7 +8,7 @@ import pytest
 
 from exactile.cli.run_many import result_path
 from exactile.errors import SourceError
-from exactile.sources.listing import LISTED_SUFFIXES, describe_passed_over, find_images, list_images
+from exactile.sources.listing import LISTED_SUFFIXES, describe_passed_over, find_images
 
 
 @pytest.fixture
@@ -38,33 +38,37 @@ def folder(tmp_path) -> Path:
     return root
 
 
+def listed(paths) -> list:
+    return list(find_images(paths).images)
+
+
 IMAGES = ["a.TIFF", "b.tif", "c.ome.tif", "d.svs", "e.npy", "f.png", "m.mrxs", "y", "z.zarr"]
 
 
 def test_a_folder_gives_its_images_sorted_by_name(folder):
-    assert list_images([folder]) == list_images([str(folder)]) == [folder / name for name in IMAGES]
+    assert listed([folder]) == listed([str(folder)]) == [folder / name for name in IMAGES]
 
 
 def test_what_is_named_keeps_its_order_and_its_name_does_not_matter(folder):
     named = [folder / "notes.txt", folder / "z.zarr", folder / "a.TIFF", folder / "y", folder / ".hidden.tif"]
-    assert list_images(named) == named
-    assert list_images(str(name) for name in named) == named
+    assert listed(named) == named
+    assert listed(str(name) for name in named) == named
 
 
 def test_an_image_that_is_named_twice_is_listed_once(folder):
     rest = [folder / name for name in IMAGES if name != "d.svs"]
-    assert list_images([folder / "d.svs", folder, str(folder / "b.tif")]) == [folder / "d.svs", *rest]
+    assert listed([folder / "d.svs", folder, str(folder / "b.tif")]) == [folder / "d.svs", *rest]
 
 
 def test_addresses_are_listed_as_they_are():
     addresses = ["https://host/a.zarr", "s3://bucket/b.zarr"]
-    assert list_images(addresses) == addresses
-    assert list_images(map(Path, addresses)) == addresses
+    assert listed(addresses) == addresses
+    assert listed(map(Path, addresses)) == addresses
 
 
 def test_all_that_is_missing_is_named(folder):
     with pytest.raises(SourceError, match=r"gone\.tif, .*lost: no such file or folder"):
-        list_images([folder / "gone.tif", folder, folder / "lost"])
+        listed([folder / "gone.tif", folder, folder / "lost"])
 
 
 def test_a_folder_without_images_is_refused_with_what_is_taken(tmp_path):
@@ -73,11 +77,11 @@ def test_a_folder_without_images_is_refused_with_what_is_taken(tmp_path):
         SourceError,
         match=r"holds no images but 1 \.txt; files ending in \.tif, .*\.npy, .*\.mrxs.*only with --recursive",
     ):
-        list_images([tmp_path])
+        listed([tmp_path])
 
 
 def test_nothing_gives_nothing():
-    assert list_images([]) == []
+    assert listed([]) == []
 
 
 def test_suffixes_are_lower_case_for_they_are_compared_so():
@@ -109,7 +113,7 @@ def test_a_folder_with_a_slide_in_dicom_files_and_no_other_image_is_one_image(tm
     (tmp_path / "1.2.840.1" / "notes.txt").write_text("")
     (tmp_path / "mixed" / "a.tif").write_bytes(b"")
     slides = [tmp_path / "1.2.840.1", tmp_path / "1.2.840.2"]
-    assert list_images([slides[0]]) == slides[:1]
+    assert listed([slides[0]]) == slides[:1]
     found = find_images([tmp_path])
     assert list(found.images) == slides
     assert found.passed_over == {"folder": 2}
@@ -119,7 +123,7 @@ def test_a_folder_with_a_slide_in_dicom_files_and_no_other_image_is_one_image(tm
     with pytest.raises(
         SourceError, match=r"holds no images but 1 \.dcm; .* folders of a slide in DICOM files are taken"
     ):
-        list_images([tmp_path / "ct"])
+        listed([tmp_path / "ct"])
     assert [result_path(slide, found, Path("out"), ".tif") for slide in slides] == [
         Path("out/1.2.840.1.tif"),
         Path("out/1.2.840.2.tif"),
@@ -141,17 +145,17 @@ def test_a_folder_of_folders_says_how_they_are_entered(tmp_path):
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "a.png").write_bytes(b"")
     with pytest.raises(SourceError, match=r"holds no images but 1 folder \(--recursive enters them\)"):
-        list_images([tmp_path])
-    assert list_images([tmp_path], recursive=True) == [tmp_path / "sub" / "a.png"]
+        listed([tmp_path])
+    assert listed([tmp_path], recursive=True) == [tmp_path / "sub" / "a.png"]
 
 
 def test_pictures_beside_a_slide_that_they_are_part_of_are_no_images(tmp_path):
     for name in ("slide.vms", "slide(0,1).jpg", "map.JPG"):
         (tmp_path / name).write_bytes(b"")
-    assert list_images([tmp_path]) == [tmp_path / "slide.vms"]
+    assert listed([tmp_path]) == [tmp_path / "slide.vms"]
 
 
 def test_a_bundle_given_as_an_image_is_told_what_comes_first(tmp_path):
     (tmp_path / "contract.json").write_text("{}")
     with pytest.raises(SourceError, match="is a bundle, not an image; the model comes first"):
-        list_images([tmp_path])
+        listed([tmp_path])

@@ -17,8 +17,8 @@ import pytest
 
 from exactile.errors import ChannelError, ExactileError, OptionError, SourceError
 from exactile.geometry import Box, Span
-from exactile.sources.descriptions.description import image_schema
-from exactile.sources.listing import list_images
+from exactile.sources.description import image_schema
+from exactile.sources.listing import find_images
 from exactile.sources.nd2.frames import read_frames
 from exactile.sources.nd2.source import Nd2Source
 from exactile.sources.open import open_source
@@ -236,7 +236,7 @@ def test_info_tells_names_planes_and_pixel_size(recording):
 
 
 def test_nd2_files_of_a_folder_are_listed(recording):
-    assert recording in list_images([recording.parent])
+    assert recording in find_images([recording.parent]).images
 
 
 def test_without_nd2_the_error_says_what_to_install(recording, monkeypatch):

@@ -13,8 +13,8 @@ import pytest
 from onnx import helper, numpy_helper
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
-from exactile.architecture import GPU, architecture
 from exactile.contract import DeployedModel
+from exactile.machine.architecture import GPU, architecture
 from exactile.session import Session
 from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from exactile.background import Background
-from exactile.built_engine import BuiltEngine
 from exactile.contract import DeployedModel, OutputKind
+from exactile.contract.built_engine import BuiltEngine
 from exactile.geometry import round_up
+from exactile.plan.background import Background
 from exactile.plan.strips import last_rows
 from exactile.session import Session
 from exactile.sinks.array import ArraySink

@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from exactile.built_engine import Backend, BuiltEngine, TensorSpec
+from exactile.contract.built_engine import Backend, BuiltEngine, TensorSpec
 from exactile.cuda.choice import open_driver
 from exactile.cuda.ordinals import device_at
 from exactile.cuda.protocol import Device, Driver, Stream

@@ -9,7 +9,7 @@ import jsonschema
 import numpy as np
 import tifffile
 
-from exactile.sources.descriptions.description import image_schema
+from exactile.sources.description import image_schema
 from tests.support.command import within
 
 

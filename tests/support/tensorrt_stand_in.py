@@ -23,7 +23,7 @@ import onnx
 import onnxruntime
 from google.protobuf.message import DecodeError
 
-from exactile.built_engine import Backend, BuiltEngine, EngineRole, TensorSpec
+from exactile.contract.built_engine import Backend, BuiltEngine, EngineRole, TensorSpec
 from tests.emulation.driver import EmulatedCallError, Emulation
 
 Span = tuple[int, int]

@@ -10,6 +10,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from exactile.contract import ImageStatistics
+from exactile.contract.error_curve import ErrorCurve, ErrorPoint
+from exactile.contract.tolerance import Tolerance
 from exactile.errors import BudgetError, OptionError, PlanError, ResumeError
 from exactile.geometry import AxisGeometry, Geometry
 from exactile.planning import Planner
@@ -19,7 +21,6 @@ from exactile.sinks.array import ArraySink
 from exactile.sinks.tiff.sink import TiffSink
 from exactile.sources.array import ArraySource
 from exactile.tolerance.compared import compared
-from exactile.tolerance.curve import ErrorCurve, ErrorPoint
 from exactile.tolerance.difference import Difference
 from exactile.tolerance.halos import exact_halo, halo_steps, narrowed
 from exactile.tolerance.local import check_tolerance
@@ -27,7 +28,6 @@ from exactile.tolerance.measure import CurveWish
 from exactile.tolerance.narrow import NarrowPlan
 from exactile.tolerance.narrowing import Narrowing
 from exactile.tolerance.tile_runs import TileRuns, sample
-from exactile.tolerance.tolerance import Tolerance
 from exactile_converters.deploy import Normalization, deploy, deploy_in_passes
 from exactile_converters.from_onnx import prepare_network
 from tests.passes.test_reductions import exported, network_of

@@ -18,8 +18,8 @@ from benchmarks.gpu_kit.rehearsal import prepare_process
 from benchmarks.gpu_kit.sizes import sizes
 from benchmarks.harness.worker import ROOT
 from exactile import open_sink, open_source
+from exactile.runs.summary import Summary
 from exactile.session import Session
-from exactile.summary import Summary
 
 KILLED_AT = 0.5
 """Fraction of the result that is written when the process is killed."""

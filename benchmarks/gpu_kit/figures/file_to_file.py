@@ -13,10 +13,10 @@ from benchmarks.gpu_kit.pictures import jpeg_tiff, picture
 from benchmarks.gpu_kit.provider import Binding, gpu_session
 from exactile import open_sink, open_source
 from exactile.errors import ExactileError
+from exactile.runs.summary import Summary
 from exactile.session import Session
 from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource
-from exactile.summary import Summary
 from exactile.trace import Trace
 
 Plan = tuple[str, Sequence[int] | None]

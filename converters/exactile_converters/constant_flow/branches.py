@@ -1,7 +1,7 @@
-"""``If`` whose condition is always the same: its branch takes its place, as ONNX Runtime does it.
+"""Replace ``If`` whose condition is constant by its branch, as ONNX Runtime does.
 
-Exporters write ``If`` where the model asked for a rank or a number of channels, which are known. A condition that
-follows from the image's height or width stays.
+Exporters write ``If`` where the model's code checked a rank or a number of channels, which are known. A condition that
+follows from the image's height or width is kept.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from exactile_converters.constant_flow.writing_out import WritingOut
 
 
 def branch(node: ir.Node, at: WritingOut) -> list[ir.Node] | None:
-    """New nodes of the main graph; None where the condition may change."""
+    """Return new nodes of the main graph; None where the condition may change."""
     decision = at.known.number(node.inputs[0])
     if decision is None:
         return None

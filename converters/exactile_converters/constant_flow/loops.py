@@ -1,4 +1,4 @@
-"""``Loop`` that runs as often for every image, and ``SequenceMap``: their bodies are written out one after another."""
+"""Unroll ``Loop`` with the same number of rounds for every image, and ``SequenceMap``."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import onnx_ir as ir
 from exactile_converters.constant_flow.writing_out import WritingOut
 
 MOST_ROUNDS = 256
-"""Loops that run more often stay."""
+"""Loops with more rounds are kept."""
 
 MOST_NODES = 50_000
-"""In all rounds together."""
+"""Most nodes of all rounds together."""
 
 FIXED = 2
-"""The body takes the round and the condition before what it carries, and gives the condition before that."""
+"""The body takes the round and the condition before what it carries, and returns the condition first."""
 
 
 def loop(node: ir.Node, at: WritingOut) -> list[ir.Node] | None:
-    """New nodes of the main graph: one round, and the loop of all further ones; None where their number may change."""
+    """Return new nodes of the main graph: one round, and a loop of the others; None if their number may change."""
     body, name = node.attributes["body"].as_graph(), node.name or ""
     if len(node.inputs) < FIXED or name in at.left:
         return None
@@ -62,7 +62,7 @@ def _size(body: ir.Graph) -> int:
 
 
 def _counts(node: ir.Node) -> bool:
-    """Whether the loop runs as often as it is told, since its body never ends it."""
+    """Return whether the loop runs for its full trip count, since its body never ends it."""
     body = node.attributes["body"].as_graph()
     last: ir.Value | None = body.outputs[0]
     while last is not None and (maker := last.producer()) is not None and maker.op_type == "Identity":
@@ -71,7 +71,7 @@ def _counts(node: ir.Node) -> bool:
 
 
 def _is_decided(node: ir.Node, at: WritingOut) -> bool:
-    """Whether every round's condition follows from constants and the round alone."""
+    """Return whether every round's condition follows from constants and the round alone."""
     body = node.attributes["body"].as_graph()
     inner = set(body.all_nodes())
     carried = list(zip(body.inputs[FIXED:], node.inputs[FIXED:], body.outputs[1:], strict=False))
@@ -101,7 +101,7 @@ def _finish(node: ir.Node, rounds: list[list[ir.Value]], at: WritingOut) -> list
     carried = [value for value in node.inputs[FIXED:] if value is not None]
     listed = node.outputs[len(carried) :]
     if listed and not rounds:
-        return None  # empty tensors, whose shape nothing tells
+        return None  # empty tensors, whose shape is unknown
     made: list[ir.Node] = []
     front = at.constant(np.array([0], np.int64), f"{node.name}_front")
     for place in range(len(listed)):
@@ -116,7 +116,7 @@ def _finish(node: ir.Node, rounds: list[list[ir.Value]], at: WritingOut) -> list
 
 
 def sequence_map(node: ir.Node, at: WritingOut) -> list[ir.Node] | None:
-    """The body for each entry of the sequences."""
+    """Write out the body for each entry of the sequences."""
     body = node.attributes["body"].as_graph()
     given = [value for value in node.inputs if value is not None]
     entries = {value: found for value in given if (found := at.entries(value)) is not None}

@@ -1,4 +1,4 @@
-"""Sequences whose length and positions are constants: their entries are read where they were made."""
+"""Replace sequences of constant length and positions by their entries."""
 
 from __future__ import annotations
 
@@ -8,22 +8,25 @@ import onnx_ir as ir
 from exactile_converters.constant_flow.writing_out import WritingOut
 
 Made = list[ir.Node] | None
-"""New nodes of the main graph; None where the operator stays."""
+"""New nodes of the main graph; None where the operator is kept."""
 
 MOST_ENTRIES = 4096
 
 
 def empty(node: ir.Node, at: WritingOut) -> Made:
+    """Replace SequenceEmpty."""
     at.sequences[node.outputs[0]] = ()
     return []
 
 
 def construct(node: ir.Node, at: WritingOut) -> Made:
+    """Replace SequenceConstruct."""
     at.sequences[node.outputs[0]] = tuple(value for value in node.inputs if value is not None)
     return []
 
 
 def insert(node: ir.Node, at: WritingOut) -> Made:
+    """Replace SequenceInsert."""
     found = _entries(node, at)
     entry = node.inputs[1]
     place = _place(node, 2, at, len(found or ()))
@@ -35,6 +38,7 @@ def insert(node: ir.Node, at: WritingOut) -> Made:
 
 
 def erase(node: ir.Node, at: WritingOut) -> Made:
+    """Replace SequenceErase."""
     found = _entries(node, at)
     place = _place(node, 1, at, len(found or ()) - 1)
     if found is None or place is None or not -len(found) <= place < len(found):
@@ -45,7 +49,7 @@ def erase(node: ir.Node, at: WritingOut) -> Made:
 
 
 def pick(node: ir.Node, at: WritingOut) -> Made:
-    """SequenceAt."""
+    """Replace SequenceAt."""
     found = _entries(node, at)
     place = at.known.number(node.inputs[1])
     if found is None or place is None or not -len(found) <= place < len(found):
@@ -54,6 +58,7 @@ def pick(node: ir.Node, at: WritingOut) -> Made:
 
 
 def length(node: ir.Node, at: WritingOut) -> Made:
+    """Replace SequenceLength."""
     found = _entries(node, at)
     if found is None:
         return None
@@ -61,7 +66,7 @@ def length(node: ir.Node, at: WritingOut) -> Made:
 
 
 def concatenate(node: ir.Node, at: WritingOut) -> Made:
-    """ConcatFromSequence, along an axis that there is, or a new one."""
+    """Replace ConcatFromSequence, along an existing axis or a new one."""
     found = _entries(node, at)
     if not found:
         return None
@@ -76,9 +81,9 @@ def concatenate(node: ir.Node, at: WritingOut) -> Made:
 
 
 def split(node: ir.Node, at: WritingOut) -> Made:
-    """SplitToSequence: into equal parts, the last of which may be smaller, or into parts of given sizes.
+    """Replace SplitToSequence: into equal parts, the last of which may be smaller, or into parts of given sizes.
 
-    ONNX Runtime drops the axis of parts of one, also where their size is given as a number.
+    ONNX Runtime drops the axis of parts of size one, even where their size is given as a number.
     """
     source, axis = node.inputs[0], node.attributes.get_int("axis", 0) or 0
     given = node.inputs[1] if len(node.inputs) > 1 else None
@@ -106,7 +111,7 @@ def split(node: ir.Node, at: WritingOut) -> Made:
 
 
 def same(node: ir.Node, at: WritingOut) -> Made:
-    """Identity of a sequence."""
+    """Replace Identity of a sequence."""
     found = _entries(node, at)
     if found is None:
         return None
@@ -115,14 +120,14 @@ def same(node: ir.Node, at: WritingOut) -> Made:
 
 
 def optional(node: ir.Node, at: WritingOut) -> Made:
-    """Optional, and OptionalGetElement of what is there."""
+    """Replace Optional, and OptionalGetElement of an existing element."""
     if not node.inputs or node.inputs[0] is None:
         return None
     return at.replace(node, [node.inputs[0]])
 
 
 def is_there(node: ir.Node, at: WritingOut) -> Made:
-    """OptionalHasElement: of no input it has none; of a value that is computed it has one."""
+    """Replace OptionalHasElement: false without an input, true for a computed value."""
     value = node.inputs[0] if node.inputs else None
     if value is not None and (value.producer() is None and not value.is_initializer()):
         return None

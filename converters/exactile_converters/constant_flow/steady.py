@@ -1,4 +1,4 @@
-"""What is known of values that are the same for all images that are looked at: of two sizes, or of one."""
+"""Facts of values that are the same for all examined images: of two sizes, or of one."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ MOVES = {
     "Cast", "Concat", "Flatten", "Gather", "Identity", "Reshape", "Shape", "Size", "Slice", "Split", "Squeeze",
     "Transpose", "Unsqueeze",
 }  # fmt: skip
-"""Operators that only move numbers: what they give is free of the image's size if it is the same at two sizes."""
+"""Operators that only move numbers: their result does not depend on the image's size if it is the same at two sizes."""
 
 
 Shapes = Sequence[tuple[int, ...]]
 
 
 def two_shapes(labels: Labels, channels: int) -> Shapes:
-    """What is the same for both of these images is so for all."""
+    """Return two shapes: what is the same for both of these images is so for all."""
     return [image_shape(labels, channels, size) for size in SIZES]
 
 
 class Steady:
-    """Facts for images of each of some shapes, of the nodes met so far."""
+    """Facts for images of each of some shapes, of the nodes visited so far."""
 
     def __init__(self, model: ir.Model, image: ir.Value, shapes: Shapes) -> None:
         self._probes = [Probe(model, image.name or "", shape, visits=False) for shape in shapes]
@@ -46,19 +46,19 @@ class Steady:
             probe.learn(constant.name or "", constant)
 
     def value(self, value: ir.Value | None) -> NDArray[Any] | None:
-        """The constant that ``value`` is, if it is one for every image."""
+        """Return ``value`` if it is the same constant for every image."""
         if value is None or not self._holds(value):
             return None
         fact = self._probes[0].of(value)
         return fact.value if fact is not None else None
 
     def number(self, value: ir.Value | None) -> int | None:
-        """The one number in it."""
+        """Return its single number."""
         found = self.value(value)
         return int(found.reshape(-1)[0]) if found is not None and found.size == 1 else None
 
     def size(self, value: ir.Value | None, axis: int) -> int | None:
-        """Length of a dimension that is the same for every image."""
+        """Return the length of a dimension that is the same for every image."""
         shapes = {fact.shape for probe in self._probes if (fact := probe.of(value)) is not None}
         if value is None or not shapes or None in shapes:
             return None

@@ -1,4 +1,4 @@
-"""All control flow and all sequences of a graph that are the same for every image."""
+"""Unroll all control flow and all sequences of a graph that are the same for every image."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from exactile_converters.constant_flow.steady import Shapes
 from exactile_converters.constant_flow.writing_out import WritingOut
 
 MOST_STEPS = 50_000
-"""So many nodes are looked at."""
+"""Most nodes that are visited."""
 
 MOST_TRIALS = 4
 
@@ -37,10 +37,10 @@ _HANDLERS: dict[str, Handler] = {
 
 
 def write_out_constant_flow(model: ir.Model, image: ir.Value, shapes: Shapes) -> int:
-    """Replace in the main graph, which must be sorted, what is the same for all images of ``shapes``; how many nodes.
+    """Replace in the main graph, which must be sorted, what is the same for all images of ``shapes``; return the count.
 
-    Nodes that became unused stay. A loop of which not all rounds can be written out stays as it is: that is found out
-    on a copy.
+    Nodes that became unused are kept. A loop of which not all rounds can be unrolled is unchanged: a copy is tried
+    first.
     """
     if not any(node.op_type in _HANDLERS and node.op_type != "Identity" for node in model.graph):
         return 0
@@ -58,7 +58,7 @@ def write_out_constant_flow(model: ir.Model, image: ir.Value, shapes: Shapes) ->
 
 
 def _write_out(at: WritingOut, model: ir.Model) -> tuple[int, set[str]]:
-    """How many nodes were replaced, and the loops that were begun and not finished."""
+    """Return how many nodes were replaced, and the loops that were begun but not finished."""
     waiting, written = list(reversed(list(model.graph))), 0
     for _step in range(MOST_STEPS):
         if not waiting:

@@ -1,4 +1,4 @@
-"""The main graph while nodes in it are replaced by what they stand for."""
+"""The main graph while nodes in it are replaced."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Attributes = Mapping[str, int]
 
 
 class WritingOut:
-    """``sequences`` are the values that hold sequences, with what is in them.
+    """The state of a graph being unrolled. ``sequences`` are the values that hold sequences, with their entries.
 
-    ``rounds`` are the loops of which some rounds are written out, by name: for each round, the values that it lists.
-    Those in ``left`` stay as they are.
+    ``rounds`` are the loops of which some rounds are unrolled, by name: for each round, the values that it lists. Those
+    in ``left`` are kept.
     """
 
     def __init__(self, model: ir.Model, image: ir.Value, shapes: Shapes, left: Collection[str] = ()) -> None:
@@ -31,18 +31,18 @@ class WritingOut:
         self._taken |= {value.name for value in model.graph.inputs} | set(model.graph.initializers)
 
     def current(self, value: ir.Value) -> ir.Value:
-        """What stands for ``value`` now."""
+        """Return the current replacement of ``value``."""
         while value in self._replaced:
             value = self._replaced[value]
         return value
 
     def entries(self, sequence: ir.Value | None) -> tuple[ir.Value, ...] | None:
-        """What is in a sequence; None where that is not known."""
+        """Return the entries of a sequence; None where they are unknown."""
         found = self.sequences.get(sequence) if sequence is not None else None
         return tuple(map(self.current, found)) if found is not None else None
 
     def fresh(self, name: str) -> str:
-        """A name that no value of the main graph has."""
+        """Return a name that no value of the main graph has."""
         count, found = 0, name
         while found in self._taken:
             count += 1
@@ -59,7 +59,7 @@ class WritingOut:
     def add(
         self, before: ir.Node, op: str, inputs: Sequence[ir.Value], attributes: Attributes, outputs: int = 1
     ) -> ir.Node:
-        """A new node of ONNX in front of another."""
+        """Add an ONNX node before another one."""
         made = ir.node(op, inputs, attributes=dict(attributes), num_outputs=outputs)
         made.name = self.fresh(f"{before.name}_{op}")
         for value in made.outputs:
@@ -70,7 +70,7 @@ class WritingOut:
     def inline(
         self, before: ir.Node, subgraph: ir.Graph, arguments: Sequence[ir.Value]
     ) -> tuple[list[ir.Node], list[ir.Value]]:
-        """A copy of the nodes of ``subgraph`` in front of a node, computed from ``arguments``; its results."""
+        """Copy the nodes of ``subgraph`` before a node, with ``arguments`` as inputs; return them and their results."""
         copy = subgraph.clone(allow_outer_scope_values=True)
         for name, constant in list(copy.initializers.items()):
             del copy.initializers[name]
@@ -91,7 +91,7 @@ class WritingOut:
         return nodes, results
 
     def replace(self, node: ir.Node, results: Sequence[ir.Value]) -> list[ir.Node]:
-        """``results`` take the place of the node's outputs, and the node goes; nodes that this takes."""
+        """Replace the node's outputs by ``results``, and remove the node; return the nodes that this adds."""
         made = []
         for old, new in zip(node.outputs, results, strict=True):
             self._replaced[old] = new
@@ -108,7 +108,7 @@ class WritingOut:
         return made
 
     def _as_output(self, node: ir.Node, old: ir.Value, new: ir.Value) -> ir.Node:
-        """The graph's output keeps its name."""
+        """Keep the name of the graph's output."""
         name, old.name = old.name, self.fresh(f"{old.name}_before")
         same = ir.node("Identity", [new])
         same.outputs[0].name = name
@@ -126,7 +126,7 @@ class WritingOut:
 
 
 def _forget(subgraph: ir.Graph) -> None:
-    """Values outside are no longer used by the nodes of ``subgraph``."""
+    """Disconnect the nodes of ``subgraph`` from values outside."""
     subgraph.outputs.clear()
     for inner in subgraph.all_nodes():
         for place in range(len(inner.inputs)):

@@ -1,11 +1,11 @@
-"""What ONNX Runtime's CUDA provider has kernels for, and graphs written so that it takes them.
+"""Kernels of ONNX Runtime's CUDA provider, and graphs written so that it accepts them.
 
 ::
 
-    symmetric_padding.py   transposed convolutions that pad both sides alike
+    symmetric_padding.py   transposed convolutions with equal padding on both sides
     older_opset.py         the opset whose operators have kernels
     write.py               both, on a graph
-    doubts.py              what it takes and may compute otherwise
+    doubts.py              what it accepts but may compute differently
     table.py               the kernels of one version of the provider, from kernels.json
-    check.py               the nodes of a graph that it has no kernel for
+    check.py               the nodes of a graph for which it has no kernel
 """

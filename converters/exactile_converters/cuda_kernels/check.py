@@ -1,7 +1,7 @@
-"""The nodes of a graph that ONNX Runtime's CUDA provider would leave to the CPU, told without a GPU.
+"""Find the nodes of a graph that ONNX Runtime's CUDA provider would leave to the CPU, without a GPU.
 
-What is computed from constants and from sizes alone is no matter: sizes are fixed where a graph is opened on a GPU, and
-ONNX Runtime computes such values once.
+Values computed only from constants and sizes do not matter: sizes are fixed where a graph is opened on a GPU, and ONNX
+Runtime computes such values once.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from dataclasses import dataclass
 import onnx
 from onnx import helper, shape_inference
 
-from exactile.architecture import GPU
 from exactile.contract import DeployedModel
+from exactile.machine.architecture import GPU
 from exactile_converters.cuda_kernels.doubts import doubt
 from exactile_converters.cuda_kernels.table import OWN_DOMAIN, Kernel, kernel_table
 from exactile_converters.device.stored import outline
 
 SIZES = frozenset(("Shape", "Size"))
 NAMES = {"float32": "float", "float64": "double"}
-"""ONNX Runtime's names of types, where numpy's are others."""
+"""ONNX Runtime's names of types, where they differ from numpy's."""
 
 INLINED = frozenset(("CastLike", "Mish", "Swish"))
 """Operators that ONNX Runtime replaces by others, which have kernels."""
@@ -39,12 +39,12 @@ class MissingKernel:
 
 
 def missing_kernels(model: onnx.ModelProto) -> tuple[MissingKernel, ...]:
-    """The nodes of ``model`` that the provider has no kernel for, in the graph's order."""
+    """Return the nodes of ``model`` for which the provider has no kernel, in the graph's order."""
     return tuple(_Check(model).found())
 
 
 def cuda_note(model: DeployedModel) -> str:
-    """What ONNX Runtime on a GPU would refuse of a deployed model's graphs, and what runs it; "" where it takes all."""
+    """Return what ONNX Runtime on a GPU would refuse in a deployed model's graphs, and what runs it; "" if nothing."""
     model = model.on(GPU)
     graphs = [model.graph]
     if model.strips is not None:
@@ -89,7 +89,7 @@ class _Check:
                 yield MissingKernel(op=node.op_type, node=node.name or node.output[0], reason=reason)
 
     def _reason(self, node: onnx.NodeProto) -> str | None:
-        """Why there is no kernel, "" where there is none at all; None where there is one."""
+        """Return why there is no kernel, "" where there is none for the operator at all; None where there is one."""
         kernels = kernel_table().of(node.domain, node.op_type)
         if not kernels:
             return None if node.op_type in INLINED and not node.domain else ""
@@ -102,7 +102,7 @@ class _Check:
         return _needs_cpu(node)
 
     def _definition(self, node: onnx.NodeProto) -> tuple[int, list[list[tuple[str, str]]]]:
-        """The version that defined the operator last; (constraint, name) of what it takes, and of what it gives."""
+        """Return the version that last defined the operator; (constraint, name) of its inputs, and of its outputs."""
         if node.domain == OWN_DOMAIN:
             taken, given = kernel_table().own.get(node.op_type, ((), ()))
             return 1, [[(kind, "") for kind in taken], [(kind, "") for kind in given]]
@@ -115,7 +115,7 @@ class _Check:
         ]
 
     def _learn(self, node: onnx.NodeProto) -> None:
-        """Types of results that ONNX's inference does not know, since it stops at operators that are not its own."""
+        """Infer types of results where ONNX's inference stops: at operators that are not ONNX's."""
         taken, given = self._definition(node)[1]
         known = {
             taken[min(index, len(taken) - 1)][0]: self._known(name)
@@ -140,7 +140,7 @@ class _Check:
 
 
 def _needs_cpu(node: onnx.NodeProto) -> str | None:
-    """What the provider gives back though it has a kernel, as its GetCapability does."""
+    """Return what the provider leaves to the CPU although it has a kernel, as its GetCapability does."""
     given = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
     if node.op_type == "ConvTranspose" and not node.domain:
         pads = list(given.get("pads", ()))
@@ -153,7 +153,7 @@ def _needs_cpu(node: onnx.NodeProto) -> str | None:
 
 
 def _type(kind: int) -> str:
-    """ONNX Runtime's name of an element type; "" where it is not known."""
+    """Return ONNX Runtime's name of an element type; "" where it is unknown."""
     if not kind:
         return ""
     name = str(onnx.TensorProto.DataType.Name(kind)).lower()

@@ -1,7 +1,7 @@
-"""Graphs of a new opset declared as of an older one, where that changes nothing.
+"""Declare graphs of a new opset as of an older one, where that changes nothing.
 
-ONNX Runtime's CUDA provider has kernels of MaxPool, InstanceNormalization, Elu and others for the operators as they
-were before opset 22, and leaves those of newer graphs to the CPU; the newer definitions differ by a type.
+ONNX Runtime's CUDA provider has kernels of MaxPool, InstanceNormalization, Elu and others for the operators before
+opset 22, and leaves those of newer graphs to the CPU; the newer definitions differ by a type.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ UNCHANGED = frozenset(
     "MaxPool MaxUnpool Mish OneHot Pad QuantizeLinear ReduceLogSum ReduceLogSumExp Reshape Round Scan Selu Shape "
     "Sin Sinh Size Softplus Softsign SpaceToDepth Squeeze Tan ThresholdedRelu TopK Transpose Unsqueeze".split()
 )
-"""Operators that were defined anew since, with more types or one more attribute, and compute what they did.
+"""Operators that were redefined since, with more types or one more attribute, and compute the same.
 
-Pooling: the newer text says which windows begin in the padding, which ONNX Runtime left out before, too.
+Pooling: the newer text says which windows begin in the padding, which ONNX Runtime omitted before, too.
 """
 
 TYPES = frozenset(
     getattr(ir.DataType, name)
     for name in "FLOAT DOUBLE FLOAT16 BOOL INT8 INT16 INT32 INT64 UINT8 UINT16 UINT32 UINT64 STRING UNDEFINED".split()
 )
-"""Those that the older definitions have wherever the newer ones do."""
+"""Types that the older definitions have wherever the newer ones do."""
 
 DEFAULT_DOMAINS = ("", "ai.onnx")
 
@@ -49,7 +49,7 @@ def declare_older_opset(model: ir.Model) -> None:
 
 
 def _same(nodes: Iterable[ir.Node], version: int) -> bool:
-    """Whether all ``nodes`` of an opset of ``version`` are defined at the older one, and compute the same there."""
+    """Return whether all ``nodes`` of opset ``version`` are defined at the older one, and compute the same there."""
     return all(node.domain not in DEFAULT_DOMAINS or _same_node(node, version) for node in nodes)
 
 

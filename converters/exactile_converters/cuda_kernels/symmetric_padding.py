@@ -1,8 +1,8 @@
-"""Transposed convolutions that pad both sides of an axis alike, and cut what one side has too much.
+"""Write transposed convolutions with equal padding on both sides of an axis, and crop the rest.
 
 ONNX Runtime's CUDA provider leaves a transposed convolution with other padding to the CPU (TensorFlow and Keras write
-such ones for padding "same"). Padding of a transposed convolution is cropping: so the same rows and columns can be cut
-by a Slice behind it, and every pixel that stays is the same sum.
+it for padding "same"). Padding of a transposed convolution is cropping: so a Slice after it can crop the same rows and
+columns, and every remaining pixel is the same sum.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ OPEN_END = np.iinfo(np.int64).max
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cut:
-    """What a Slice leaves: ``starts`` and ``ends`` of ``axes``, ends from behind or open."""
+    """What a Slice keeps: ``starts`` and ``ends`` of ``axes``; ends are counted from the end, or open."""
 
     axes: tuple[int, ...]
     starts: tuple[int, ...]
@@ -28,7 +28,7 @@ class Cut:
 
 
 def symmetric(pads: Sequence[tuple[int, int]]) -> tuple[list[tuple[int, int]], Cut | None]:
-    """Equal pads for ``pads`` (before, after) of the spatial axes, and what is to be cut of the result besides."""
+    """Return equal pads for ``pads`` (before, after) of the spatial axes, and what else to crop of the result."""
     equal = [(min(pad), min(pad)) for pad in pads]
     uneven = [axis for axis, (before, after) in enumerate(pads) if before != after]
     if not uneven:
@@ -42,7 +42,7 @@ def symmetric(pads: Sequence[tuple[int, int]]) -> tuple[list[tuple[int, int]], C
 
 
 def write_symmetric_padding(graph: ir.Graph) -> None:
-    """Change the transposed convolutions of ``graph`` in place; automatic padding is in numbers before."""
+    """Change the transposed convolutions of ``graph`` in place; automatic padding must be written as numbers before."""
     for node in list(graph):
         if node.op_type == "ConvTranspose" and node.domain in ("", "ai.onnx"):
             _write(node, graph)

@@ -1,8 +1,8 @@
 """The kernels of ONNX Runtime's CUDA provider, as the provider itself lists them.
 
 ``kernels.json`` is written by ``python -m tests.cuda_runtime.kernels`` from a wheel of onnxruntime-gpu. An operator has
-rows (first version, last version or 0, types by constraint); the operators of ONNX Runtime's own domain have besides
-what they take and give, in constraints or types.
+rows (first version, last version or 0, types by constraint); operators of ONNX Runtime's own domain also have their
+inputs and outputs, in constraints or types.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ OWN_DOMAIN = "com.microsoft"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kernel:
-    """For operators that were last defined in a version of ``first`` to ``last``, 0 for ``first`` alone.
+    """A kernel for operators last defined in a version of ``first`` to ``last``, or 0 for ``first`` alone.
 
-    That is how ONNX Runtime reads an open end: a newer definition needs a kernel that was registered for it.
+    That is how ONNX Runtime reads an open end: a newer definition needs its own registered kernel.
     """
 
     first: int
@@ -31,7 +31,7 @@ class Kernel:
         return self.first == since_version or self.first < since_version <= self.last
 
     def takes(self, types: Sequence[tuple[tuple[str, str], str]]) -> bool:
-        """Whether all ``types`` fit, each with the (constraint, parameter) that it belongs to; "" is not known."""
+        """Return whether all ``types`` fit, each with its (constraint, parameter); "" is unknown."""
         for names, kind in types:
             allowed = next((self.types[name] for name in names if name in self.types), None)
             if allowed is not None and kind and kind not in allowed:
@@ -41,7 +41,7 @@ class Kernel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelTable:
-    """``own`` are the constraints of what operators of ONNX Runtime's domain take and give."""
+    """``own`` are the constraints of the inputs and outputs of operators in ONNX Runtime's domain."""
 
     library: str
     kernels: Mapping[str, tuple[Kernel, ...]]
@@ -53,6 +53,7 @@ class KernelTable:
 
 @cache
 def kernel_table() -> KernelTable:
+    """Return the table of ``kernels.json``."""
     stored = json.loads(resources.files(__package__).joinpath("kernels.json").read_text())
     return KernelTable(
         library=stored["library"],

@@ -1,4 +1,4 @@
-"""A graph as ONNX Runtime's CUDA provider takes it. It computes what it did, on a CPU, too."""
+"""Write a graph as ONNX Runtime's CUDA provider takes it. It computes the same, also on a CPU."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ from exactile_converters.cuda_kernels.symmetric_padding import write_symmetric_p
 
 
 def write_for_provider(model: ir.Model) -> None:
-    """Change ``model`` in place; automatic padding is in numbers before."""
+    """Change ``model`` in place; automatic padding must be written as numbers before."""
     write_symmetric_padding(model.graph)
     declare_older_opset(model)

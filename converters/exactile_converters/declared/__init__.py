@@ -1,1 +1,1 @@
-"""What the files of makers and tools say of a model beside its network."""
+"""What the files of vendors and tools declare about a model in addition to its network."""

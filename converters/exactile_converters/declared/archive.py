@@ -1,4 +1,4 @@
-"""The zip archives that models come in: few files, small descriptions, and nothing is unpacked to the disk."""
+"""Read the zip archives of models: few files, small descriptions; nothing is extracted to disk."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Archive:
 
     @classmethod
     def of(cls, path: Path) -> Self | None:
-        """None where ``path`` is no zip archive."""
+        """Return the archive; None where ``path`` is not a zip archive."""
         try:
             if not path.is_file() or not zipfile.is_zipfile(path):
                 return None
@@ -33,11 +33,11 @@ class Archive:
             return None
 
     def ending(self, suffix: str) -> tuple[str, ...]:
-        """Names at the top of the archive that end in ``suffix``."""
+        """Return the names at the top of the archive that end in ``suffix``."""
         return tuple(name for name in self.names if "/" not in name and name.lower().endswith(suffix))
 
     def only(self, suffix: str) -> str:
-        """The name that ends in ``suffix``. Raises ModelError where there is none, or more than one."""
+        """Return the name that ends in ``suffix``. Raises ModelError where there is none, or more than one."""
         found = self.ending(suffix)
         if len(found) != 1:
             listed = ", ".join(found) or "none"
@@ -45,11 +45,11 @@ class Archive:
         return found[0]
 
     def description(self, name: str) -> bytes:
-        """A small file. Raises ModelError."""
+        """Read a small file. Raises ModelError."""
         return self._read(name, LARGEST_DESCRIPTION_BYTES)
 
     def model(self, name: str) -> bytes:
-        """The network. Raises ModelError."""
+        """Read the network. Raises ModelError."""
         return self._read(name, LARGEST_MODEL_BYTES)
 
     def _read(self, name: str, largest_bytes: int) -> bytes:

@@ -1,4 +1,4 @@
-"""What a network is deployed for: what was asked for wins over what its file declares, and what differs is said."""
+"""Choose options of a deployed network: what was asked for overrides what its file declares; differences are noted."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from exactile_converters.graphs.io import MapDtype, Normalization, ResultWish
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """``normalization`` and ``wish`` are in force; ``notes`` say what of them the file declares, or otherwise."""
+    """The ``normalization`` and ``wish`` that apply; ``notes`` say which the file declares, or differ from it."""
 
     normalization: Normalization
     wish: ResultWish
@@ -23,7 +23,7 @@ class Choice:
     notes: tuple[str, ...] = ()
 
     def told_in(self, model: DeployedModel) -> DeployedModel:
-        """``model`` with the names of its classes, and with what people should know of its file."""
+        """Return ``model`` with the names of its classes, and with notes about its file."""
         declared = self.declared
         if declared is None:
             return model
@@ -53,7 +53,7 @@ def chosen(
     threshold: float | None,
     activation: Activation | None,
 ) -> Choice:
-    """None stands for what was not asked for. Raises OptionError where the file leaves open what must be known."""
+    """Choose the options; None stands for one not asked for. Raises OptionError where the file leaves one open."""
     declared = network.declared
     if declared is None:
         wish = ResultWish(kind=output or "labels", map_dtype=map_dtype, threshold=threshold, activation=activation)
@@ -69,7 +69,7 @@ def chosen(
 
 
 def normalization_for(network: Network, given: Normalization | None, image_dtype: str) -> Normalization:
-    """What was ``given``, or what the network's file declares for samples of ``image_dtype``. Raises OptionError."""
+    """Return the ``given`` one, or that of the network's file for samples of ``image_dtype``. Raises OptionError."""
     declared = network.declared
     if declared is None:
         return given or Normalization()
@@ -96,7 +96,7 @@ def _normalization(
 
 
 def _same(one: Normalization, other: Normalization) -> bool:
-    """Whether samples become the same; a single number is that of every channel."""
+    """Return whether both have the same effect; a single number is that of every channel."""
     pairs = zip(one.steps, other.steps, strict=True)
     return one.statistics == other.statistics and all(
         len({len(first), len(second), 1}) <= 2 and _spread(first, len(second)) == _spread(second, len(first))
@@ -109,12 +109,12 @@ def _spread(values: tuple[float, ...], count: int) -> tuple[float, ...]:
 
 
 def class_labels(declared: Declaration, classes: int) -> tuple[tuple[LabelClass, ...], tuple[str, ...]]:
-    """What the labels mean; none, and a sentence, where the file names another number of classes."""
+    """Return the meaning of the labels; none, and a note, where the file names another number of classes."""
     if not declared.classes or not classes:
         return (), ()
     if len(declared.classes) != classes:
         names = f"its file names {len(declared.classes)} classes ({', '.join(declared.classes)})"
-        return (), (f"{names}, and the network tells {classes} apart: the names are left out",)
+        return (), (f"{names}, but the network has {classes}: the names are left out",)
     colors = declared.colors if len(declared.colors) == classes else tuple(map(usual_color, range(classes)))
     named = enumerate(zip(declared.classes, colors, strict=True))
     return tuple(LabelClass(value=value, name=name, rgb=_rgb(color)) for value, (name, color) in named), ()

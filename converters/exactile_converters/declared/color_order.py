@@ -1,4 +1,4 @@
-"""Networks that take blue, green, red where images hold red, green, blue: the order goes into the graph."""
+"""Reorder channels in the graph of networks that take blue, green, red, where images hold red, green, blue."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ NAME = "exactile_channel_order"
 
 
 def blue_first(channels: int, why: str) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """The image's channels in the order of a network that takes blue first, alpha last; and a sentence about it."""
+    """Return the image's channels in the order of a network that takes blue first, alpha last; and a note about it."""
     order = (2, 1, 0, *range(3, channels))
     note = (
-        f"the network is given blue, green, red of an image of red, green, blue: {why} Zeiss documents that its "
-        "networks take colours in this order. For one that takes red first: --channels 2,1,0"
+        f"channels of the image are reordered from red, green, blue to blue, green, red: {why} Zeiss documents "
+        "that its networks take colours in this order. For one that takes red first: --channels 2,1,0"
     )
     return order, (note + (",3" if channels == 4 else ""),)
 
 
 def reorder_channels(network: Network, order: tuple[int, ...]) -> None:
-    """The network is given channels ``order`` of the image. Changes ``network`` in place."""
+    """Give the network channels ``order`` of the image. Changes ``network`` in place."""
     if order in ((), tuple(range(network.channels))):
         return
     image, graph = network.image, network.model.graph

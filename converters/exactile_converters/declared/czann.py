@@ -1,4 +1,4 @@
-"""The description in a ``.czann`` file: ``model.json``, formats 1.0 to 2.1."""
+"""Read the description in a ``.czann`` file: ``model.json``, formats 1.0 to 2.1."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ OUTPUTS: Mapping[str, OutputKind] = {
     "Regression": "raw",
 }
 OTHERS = {
-    "SingleClassInstanceSegmentation": "it tells objects apart, which is done after the network by ZEN itself",
-    "MultiClassInstanceSegmentation": "it tells objects apart, which is done after the network by ZEN itself",
-    "SingleClassClassification": "it gives one answer for an image, not one for each pixel",
-    "MultiClassClassification": "it gives one answer for an image, not one for each pixel",
-    "ObjectDetection": "it gives boxes of an image as large as its tiles, not a value for each pixel",
+    "SingleClassInstanceSegmentation": "it separates objects, which ZEN does after the network",
+    "MultiClassInstanceSegmentation": "it separates objects, which ZEN does after the network",
+    "SingleClassClassification": "it classifies the image as a whole, not each pixel",
+    "MultiClassClassification": "it classifies the image as a whole, not each pixel",
+    "ObjectDetection": "its output is boxes in an image of its tile size, not a value for each pixel",
 }
 LARGEST_PIXEL_M = 1e-3
-"""Larger pixels are not those of a microscope: files say 1.0 where nobody said anything."""
+"""Larger pixels are not those of a microscope: files contain 1.0 where no size was set."""
 
 
 def czann_declaration(data: bytes, path: Path) -> Declaration:
-    """Raises ModelError for what is damaged, and for models that give no map of the image."""
+    """Return the declaration. Raises ModelError for damaged files, and for models whose output is not a map."""
     described = _described(data, path)
     kind = described.get("Type")
     if kind not in OUTPUTS:
@@ -75,7 +75,7 @@ def _shape(described: Mapping[str, Any], path: Path) -> tuple[int, int, int]:
 
 
 def _border(overlap: Any, path: Path) -> tuple[int, int] | None:
-    """Half of what neighbouring tiles share."""
+    """Return half of the overlap of neighbouring tiles."""
     if overlap is None:
         return None
     found = _numbers(overlap)
@@ -85,7 +85,7 @@ def _border(overlap: Any, path: Path) -> tuple[int, int] | None:
 
 
 def _pixel_size_um(scaling: Any) -> float | None:
-    """Of square pixels of a size that microscopes have."""
+    """Return the side of square pixels, if it is one that microscopes have."""
     if not isinstance(scaling, Sequence) or len(scaling) < 2 or not all(isinstance(m, int | float) for m in scaling):
         return None
     x, y = (float(m) for m in scaling[:2])

@@ -1,4 +1,4 @@
-"""The description in a ``.czseg`` or ``.czmodel`` file: XML, formats 3.0 to 3.2."""
+"""Read the description in a ``.czseg`` or ``.czmodel`` file: XML, formats 3.0 to 3.2."""
 
 from __future__ import annotations
 
@@ -25,27 +25,25 @@ UNSAID = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pixels:
-    """Of one item of the image: its channels, and the types of samples that it may have."""
+    """One item of the image: its channels, and the possible sample types."""
 
     channels: int
     samples: tuple[str, ...]
 
 
 class _NoDoctype(ET.TreeBuilder):
-    """Entities are declared in a document type, and descriptions of models have none."""
+    """Refuses document types, which declare entities: descriptions of models have none."""
 
     def doctype(self, name: str, _public: str | None, _system: str | None) -> None:
-        raise ModelError(f"a document type ({name}) is declared, which descriptions of models have none of")
+        raise ModelError(f"a document type ({name}) is declared, which descriptions of models do not have")
 
 
 def czseg_declaration(data: bytes, path: Path) -> Declaration:
-    """Raises ModelError for what is damaged, and for models that are no networks."""
+    """Return the declaration. Raises ModelError for damaged files, and for models that are not networks."""
     root = _parsed(data, path)
     extractor = _text(root, "FeatureExtractor")
     if extractor not in (None, NETWORK):
-        raise ModelError(
-            f"{path} is no network: it classifies pixels by features that ZEN computes, {extractor}, and others cannot"
-        )
+        raise ModelError(f"{path} is not a network: it classifies pixels by features that ZEN computes, {extractor}")
     pixels = _pixels(root, path)
     order, notes = _order(pixels)
     classes, colors, doubt = _classes(root)
@@ -96,7 +94,7 @@ def _whole(root: ET.Element, tag: str, path: Path) -> int | None:
 
 
 def _pixels(root: ET.Element, path: Path) -> tuple[Pixels, ...]:
-    """Several types in one item are alternatives; several items are channels one after the other."""
+    """Read the items: several types in one item are alternatives; several items are consecutive channels."""
     found = []
     for item in root.iterfind("Channels/Item"):
         names = item.get("PixelType", "").split()
@@ -122,7 +120,7 @@ def _order(pixels: Sequence[Pixels]) -> tuple[tuple[int, ...], tuple[str, ...]]:
 
 
 def _classes(root: ET.Element) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-    """Names and colours by the network's channels, and a doubt about them."""
+    """Return names and colours by the network's channels, and a doubt about them."""
     items = root.findall("TrainingClasses/Item") or root.findall("TrainingClasses")
     named = [item for item in items if item.get("Name")]
     if not named:
@@ -151,7 +149,7 @@ def _scaling(root: ET.Element, path: Path) -> Scaling:
 
 
 def _left_out(root: ET.Element) -> tuple[str, ...]:
-    """What ZEN does beside running the network."""
+    """Return what ZEN does in addition to running the network."""
     notes = []
     after = _text(root, "Postprocessing")
     if after is not None and after != "None":

@@ -1,4 +1,4 @@
-"""What a model's file says beside its network: how it is fed, what comes out of it, and how its maker tiles it."""
+"""What a model's file declares in addition to its network: its input, its output, and how its vendor tiles it."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from exactile.errors import OptionError
 from exactile_converters.graphs.normalization import Normalization
 
 LARGEST_SAMPLES = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
-"""What samples of a type are divided by to lie in 0 to 1; floating-point samples are taken to lie there already."""
+"""Divisors that bring samples of a type to 0 to 1; floating-point samples are assumed to lie there already."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scaling:
     """``(sample / scale - mean) / std``; a ``scale`` of None is the largest value of the samples' type.
 
-    ``samples`` are the types of samples that it is meant for, all where there are none. ``unknown`` says what the file
-    leaves open, and which option says it.
+    ``samples`` are the sample types for which it is meant, all if empty. ``unknown`` says what the file leaves open,
+    and which option sets it.
     """
 
     scale: tuple[float, ...] | None = (1.0,)
@@ -28,7 +28,7 @@ class Scaling:
 
     @property
     def sentence(self) -> str:
-        """What samples become, of whatever type they are."""
+        """Describe the scaling for any sample type."""
         if self.unknown:
             return self.unknown
         if self.scale is None:
@@ -37,7 +37,7 @@ class Scaling:
         return in_words(Normalization(scale=self.scale, mean=self.mean, std=self.std)) + only
 
     def normalization(self, dtype: str) -> Normalization:
-        """For samples of ``dtype``. Raises OptionError where it is not known what they become."""
+        """Return the normalisation for samples of ``dtype``. Raises OptionError where it is unknown."""
         if self.unknown:
             raise OptionError(self.unknown)
         if self.samples and dtype not in self.samples:
@@ -51,13 +51,13 @@ class Scaling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Declaration:
-    """What a file of kind ``source`` says of its network; None, or nothing, where it says nothing.
+    """What a file of kind ``source`` declares about its network; None, or empty, for what it does not declare.
 
-    ``image_dtype`` is the type of samples that a bundle is made for. ``colors`` are #rrggbb. ``border_px`` is what its
-    maker leaves out on each side of a tile, ``tile_px`` the padded tile, both (height, width) in pixels.
-    ``pixel_size_um`` is the pixel, in micrometres, that the network was made for. ``channel_order`` are the image's
-    channels in the order in which the network takes them. ``output_factor`` multiplies the output. ``notes`` are
-    sentences for people: what is done otherwise here.
+    ``image_dtype`` is the sample type for which a bundle is made. ``colors`` are #rrggbb. ``border_px`` is what its
+    vendor drops on each side of a tile, ``tile_px`` the padded tile, both (height, width) in pixels. ``pixel_size_um``
+    is the pixel, in micrometres, for which the network was made. ``channel_order`` are the image's channels in the
+    order in which the network takes them. ``output_factor`` multiplies the output. ``notes`` are sentences for users
+    about differences.
     """
 
     source: str
@@ -78,7 +78,7 @@ class Declaration:
 
 
 def in_words(normalization: Normalization) -> str:
-    """A formula, without the steps that change nothing."""
+    """Return a formula, without the steps that change nothing."""
     if normalization.statistics is not None:
         return f"what --normalize {normalization.statistics.kind} makes of them"
     text = "sample"

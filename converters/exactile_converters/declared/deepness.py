@@ -1,7 +1,7 @@
-"""The metadata that models for Deepness, a plugin of QGIS, have: what it reads of them, and what it does by them.
+"""Read the metadata of models for Deepness, a plugin of QGIS, as Deepness itself does.
 
-By its documentation ("Adding metadata to ONNX model") and its source (PUTvision/qgis-plugin-deepness): samples of
-uint8 are divided by 255, then (x - standardization_mean) / standardization_std.
+By its documentation ("Adding metadata to ONNX model") and its source (PUTvision/qgis-plugin-deepness): samples of uint8
+are divided by 255, then (x - standardization_mean) / standardization_std.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from exactile_converters.declared.properties import Properties
 
 OUTPUTS: Mapping[str, OutputKind] = {"Segmentor": "labels", "Regressor": "raw", "Superresolution": "raw"}
 OTHERS = {
-    "Detector": "it gives boxes, which become objects by what Deepness does after it",
-    "Recognition": "it compares images by a vector of each",
+    "Detector": "its output is boxes, from which Deepness makes objects",
+    "Recognition": "it compares images by one vector for each",
 }
 CM_UM = 1e4
 LARGEST_PIXEL_CM = 1e5
@@ -24,9 +24,9 @@ LARGEST_PIXEL_CM = 1e5
 
 
 def deepness_declaration(properties: Properties, *, wanted: bool) -> Declaration | None:
-    """None where the file has no metadata of Deepness. ``wanted``: one of its outputs was asked for by name.
+    """Return the declaration; None without metadata of Deepness. ``wanted``: an output was asked for by name.
 
-    Raises ModelError for models that give no map of the image, and for damaged metadata.
+    Raises ModelError for models whose output is not a map of the image, and for damaged metadata.
     """
     kind = _kind(properties)
     if kind is None:
@@ -55,7 +55,7 @@ def deepness_declaration(properties: Properties, *, wanted: bool) -> Declaration
 
 
 def _kind(properties: Properties) -> str | None:
-    """In the words of Deepness, which writes them with one capital letter."""
+    """Return the kind in Deepness's terms, which it writes with one capital letter."""
     if any(key.startswith("exactile.") for key in properties.values):
         return None
     try:
@@ -74,7 +74,7 @@ def _scaling(properties: Properties) -> Scaling:
 
 
 def _threshold(properties: Properties, kind: str) -> tuple[float | None, tuple[str, ...]]:
-    """For one channel; of several the largest is taken, and what Deepness does besides is said."""
+    """Return the threshold of one channel; with several, the largest is taken, and a note says what Deepness adds."""
     notes = []
     found = properties.number("seg_thresh") if kind == "Segmentor" else None
     count = properties.channels_out
@@ -101,7 +101,7 @@ def _classes(properties: Properties, kind: str) -> tuple[str, ...]:
 
 
 def _tile(properties: Properties) -> tuple[int, int] | None:
-    """Deepness writes ``tiles_size`` and reads ``tile_size``; a size that is fixed in the network rules."""
+    """Return the tile: Deepness writes ``tiles_size`` but reads ``tile_size``; a size fixed in the network wins."""
     if properties.image_size is not None:
         return properties.image_size
     size = properties.number("tiles_size") or properties.number("tile_size")
@@ -109,7 +109,7 @@ def _tile(properties: Properties) -> tuple[int, int] | None:
 
 
 def _border(properties: Properties, tile: tuple[int, int] | None) -> tuple[int, int] | None:
-    """Half of what neighbouring tiles share, which is in per cent of a tile."""
+    """Return half of the overlap of neighbouring tiles, which is in per cent of a tile."""
     share = properties.number("tiles_overlap")
     if share is None or tile is None or not 0 <= share < 100:
         return None

@@ -1,4 +1,4 @@
-"""Networks are tried on noise of the range that their files say they are fed."""
+"""Feed networks in trial runs with noise of the range that their files declare."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from exactile_converters.graphs.processing import PixelStep, before_network
 
 
 def as_fed(network: Network) -> Network:
-    """A copy that takes samples as stored, normalised in its graph as its file declares, and declares nothing itself.
+    """Return a copy that takes samples as stored, normalised in its graph as its file declares, without a declaration.
 
-    ``network`` itself where nothing is declared, or nothing that is known.
+    Returns ``network`` itself where nothing is declared, or nothing that is known.
     """
     declared = network.declared
     if declared is None:

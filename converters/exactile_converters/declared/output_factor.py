@@ -1,4 +1,4 @@
-"""Outputs that a tool multiplies by a number: the factor goes into the graph."""
+"""Multiply an output in the graph by the number by which a tool multiplies it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NAME = "exactile_output_factor"
 
 
 def scale_output(network: Network, factor: float) -> Network:
-    """``network`` with its result times ``factor``, in the result's type; the graph is changed in place."""
+    """Return ``network`` with its result times ``factor``, in the result's type; the graph is changed in place."""
     if factor == 1.0:
         return network
     graph, result = network.model.graph, network.result

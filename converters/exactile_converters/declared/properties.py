@@ -1,4 +1,4 @@
-"""The metadata of an ONNX file (``metadata_props``), in which tools say how they feed it."""
+"""Read the metadata of an ONNX file (``metadata_props``), in which tools say how they feed it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from exactile.errors import ModelError
 
 FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
 LONGEST_VALUE = 1 << 20
-"""Characters of a value that is read."""
+"""Longest value that is read, in characters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Properties:
-    """What a file of ``name`` says: text by key. Shapes of ``image`` and ``output`` are 0 where a size is free.
+    """The metadata of a file of ``name``: text by key. Shapes of ``image`` and ``output`` are 0 where a size is free.
 
-    ``place`` is the number of the output that is wanted; ``floats``: it holds floating-point numbers.
+    ``place`` is the number of the wanted output; ``floats``: it holds floating-point numbers.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Properties:
 
     @classmethod
     def of(cls, proto: onnx.ModelProto, name: str, output_name: str | None) -> Self:
-        """``output_name`` is the output that is wanted, the first by default."""
+        """Read them; ``output_name`` is the wanted output, by default the first."""
         outputs = list(proto.graph.output)
         place = next((place for place, value in enumerate(outputs) if value.name == output_name), 0)
         wanted = outputs[place] if outputs else onnx.ValueInfoProto()
@@ -49,19 +49,19 @@ class Properties:
 
     @property
     def channels_out(self) -> int:
-        """Of the wanted output, (N, C, H, W) or (N, H, W); 0 where that is not known."""
+        """Return the channels of the wanted output, (N, C, H, W) or (N, H, W); 0 where unknown."""
         if len(self.output) == 3:
             return 1
         return self.output[1] if len(self.output) == 4 else 0
 
     @property
     def image_size(self) -> tuple[int, int] | None:
-        """(height, width) of the image, (N, C, H, W); None where it is free."""
+        """Return (height, width) of the image, (N, C, H, W); None where it is free."""
         size = self.image[2:4]
         return (size[0], size[1]) if len(self.image) == 4 and min(size) > 0 else None
 
     def read(self, key: str) -> Any:
-        """The value of JSON, or of Python, under ``key``; None where there is none. Raises ModelError."""
+        """Return the value of JSON, or of Python, under ``key``; None where there is none. Raises ModelError."""
         text = self.values.get(key)
         if text is None:
             return None
@@ -73,7 +73,7 @@ class Properties:
         raise ModelError(f"{self.name}: its metadata say {key} = {text[:60]!r}, which is neither JSON nor Python")
 
     def number(self, key: str) -> float | None:
-        """Raises ModelError where there is something else."""
+        """Return a number. Raises ModelError where there is something else."""
         value = self.read(key)
         if value is None:
             return None
@@ -82,7 +82,7 @@ class Properties:
         return float(value)
 
     def numbers(self, key: str) -> tuple[float, ...] | None:
-        """Raises ModelError where there is something else."""
+        """Return numbers. Raises ModelError where there is something else."""
         value = self.read(key)
         if value is None:
             return None
@@ -92,7 +92,7 @@ class Properties:
         return tuple(map(float, found))
 
     def names(self, key: str) -> tuple[str, ...]:
-        """Of classes: names by their number, from 0. Raises ModelError where numbers are missing."""
+        """Return the names of classes by number, from 0. Raises ModelError where numbers are missing."""
         value = self.read(key)
         if isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
             value = value[min(self.place, len(value) - 1)]
@@ -113,7 +113,7 @@ class Properties:
 
 
 def _is_text(entry: onnx.StringStringEntryProto) -> bool:
-    """Of a length to be read; protobuf gives bytes for what is no UTF-8."""
+    """Return whether it is text short enough to read; protobuf returns bytes for what is not UTF-8."""
     return isinstance(entry.key, str) and isinstance(entry.value, str) and len(entry.value) <= LONGEST_VALUE
 
 

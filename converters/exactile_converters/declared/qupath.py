@@ -1,7 +1,7 @@
-"""QuPath's pixel classifiers with a network in ONNX: JSON that names the ONNX file, what is done to samples, classes.
+"""Read QuPath's pixel classifiers with an ONNX network: JSON that names the ONNX file, sample operators, classes.
 
-By QuPath's source (``OpenCVPixelClassifier``, ``ImageOps``, ``OpenCVDnn``). What is done pixel by pixel and is linear
-can be read; everything else that a classifier may do is refused by its name.
+By QuPath's source (``OpenCVPixelClassifier``, ``ImageOps``, ``OpenCVDnn``). Pixelwise linear operators can be read;
+everything else that a classifier may do is refused by its name.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ COLORS = {"Red": 0, "Green": 1, "Blue": 2}
 
 
 def read_qupath(path: Path) -> tuple[Path, Declaration, str | None] | None:
-    """The ONNX file that the classifier at ``path`` names, what is said of it, and which of its outputs is taken.
+    """Return the ONNX file that the classifier at ``path`` names, its declaration, and the chosen output.
 
-    None where ``path`` is no classifier of QuPath. Raises ModelError where it is one that cannot be used.
+    None where ``path`` is not a classifier of QuPath. Raises ModelError where it is one that cannot be used.
     """
     if not path.is_file() or not is_qupath_classifier(path):
         return None
@@ -63,13 +63,13 @@ def read_qupath(path: Path) -> tuple[Path, Declaration, str | None] | None:
 
 
 def classifier_in(folder: Path) -> Path | None:
-    """The only pixel classifier in ``folder``; None where there is none, or more than one."""
+    """Return the only pixel classifier in ``folder``; None where there is none, or more than one."""
     found = [path for path in sorted(folder.glob("*.json")) if is_qupath_classifier(path)]
     return found[0] if len(found) == 1 else None
 
 
 def linked_model(path: Path) -> Path | None:
-    """The ONNX file that the classifier at ``path`` names; None where it is none, or cannot be used."""
+    """Return the ONNX file that the classifier at ``path`` names; None where it is none, or cannot be used."""
     try:
         found = read_qupath(path)
     except ModelError:
@@ -92,7 +92,7 @@ def _described(path: Path) -> dict[str, Any]:
 
 
 def _operators(described: Mapping[str, Any], path: Path) -> tuple[Mapping[str, Any], Steps, Activation | None]:
-    """The network's operator, what is done to samples before, and to its output after."""
+    """Return the network's operator, the steps on samples before it, and the activation of its output."""
     network: Mapping[str, Any] | None = None
     steps = Steps(path)
     activation: Activation | None = None
@@ -107,12 +107,12 @@ def _operators(described: Mapping[str, Any], path: Path) -> tuple[Mapping[str, A
         elif kind not in Steps.NOTHING:
             raise ModelError(f"{path}: QuPath does {kind!r} after the network, which is not known here")
     if network is None:
-        raise ModelError(f"{path} holds no network: QuPath classifies pixels by features of its own with it")
+        raise ModelError(f"{path} holds no network: QuPath classifies pixels with it by its own features")
     return network, steps, activation
 
 
 def _flat(operator: Any) -> Iterator[Mapping[str, Any]]:
-    """Operators one after the other."""
+    """Yield operators one after the other."""
     if not isinstance(operator, Mapping):
         return
     kind = str(operator.get("type"))
@@ -126,7 +126,7 @@ def _flat(operator: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def _network(operator: Mapping[str, Any], path: Path) -> tuple[Path, Mapping[str, Any]]:
-    """The ONNX file, and what OpenCV does to samples before it."""
+    """Return the ONNX file, and what OpenCV does to samples before it."""
     model = operator.get("model")
     model = model if isinstance(model, Mapping) else {}
     kind = model.get("dnn_model")
@@ -153,7 +153,7 @@ def _output(operator: Mapping[str, Any], path: Path) -> str | None:
 
 
 def _channels(operator: Mapping[str, Any]) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """Channels of the image, by number where that is known; else a sentence."""
+    """Return the channels of the image, by number where known; else a note."""
     chosen = operator.get("colorTransforms") or []
     named = [one.get("channelName", one.get("channel")) if isinstance(one, Mapping) else None for one in chosen]
     numbers = [COLORS.get(one, -1) if isinstance(one, str) else one for one in named]
@@ -179,7 +179,7 @@ def _tile(operator: Mapping[str, Any]) -> tuple[int, int] | None:
 
 
 def _pixel_size_um(metadata: Mapping[str, Any]) -> float | None:
-    """Of square pixels in micrometres."""
+    """Return the side of square pixels in micrometres."""
     resolution = metadata.get("inputResolution")
     sides = [resolution.get(key) for key in ("pixelWidth", "pixelHeight")] if isinstance(resolution, Mapping) else []
     values = [one.get("value") for one in sides if isinstance(one, Mapping) and one.get("unit") in ("µm", "um", "μm")]

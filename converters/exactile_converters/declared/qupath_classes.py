@@ -10,7 +10,7 @@ from exactile.errors import ModelError
 
 
 def classes_and_colors(metadata: Mapping[str, Any], path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names, and colours as #rrggbb where all have one. Raises ModelError where channels are left out."""
+    """Return names, and colours as #rrggbb where all have one. Raises ModelError where channels are missing."""
     labels = metadata.get("classificationLabels")
     if isinstance(labels, Mapping) and labels:
         numbered = {int(number): one for number, one in labels.items() if str(number).isdigit()}
@@ -24,7 +24,7 @@ def classes_and_colors(metadata: Mapping[str, Any], path: Path) -> tuple[tuple[s
 
 
 def _name(one: Any, place: int) -> str:
-    """QuPath writes an object with a name, or with several of a class within another; none for unclassified."""
+    """Return the name: QuPath writes an object with a name, or several of nested classes; none if unclassified."""
     if isinstance(one, Mapping):
         names = one.get("names")
         one = ": ".join(map(str, names)) if isinstance(names, list) else one.get("name")
@@ -32,7 +32,7 @@ def _name(one: Any, place: int) -> str:
 
 
 def _color(one: Any) -> str:
-    """Of [red, green, blue], or of one number with red in its third byte."""
+    """Return the colour from [red, green, blue], or from one number with red in its third byte."""
     found = one.get("color", one.get("colorRGB")) if isinstance(one, Mapping) else None
     if type(found) is int:
         return f"#{found & 0xFFFFFF:06x}"

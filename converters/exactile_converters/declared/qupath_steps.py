@@ -1,4 +1,4 @@
-"""What QuPath does to samples before a network, where that is linear: it becomes ``(sample / scale - mean) / std``."""
+"""Turn QuPath's linear operators on samples before a network into ``(sample / scale - mean) / std``."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Steps:
         return Scaling(scale=self._scale, mean=self._mean, std=self._std)
 
     def add(self, step: Mapping[str, Any]) -> None:
-        """Raises ModelError for operators that are not linear."""
+        """Add a step. Raises ModelError for operators that are not linear."""
         kind = step.get("type")
         if kind == "op.core.convert" and step.get("pixelType", "FLOAT32") != "FLOAT32":
             raise ModelError(f"{self._path}: QuPath rounds samples to {step['pixelType']}, which is not known here")
@@ -51,7 +51,7 @@ class Steps:
             raise ModelError(f"{self._path}: QuPath does {kind!r} before the network, which is not known here")
 
     def of_opencv(self, model: Mapping[str, Any], channels: int | None) -> None:
-        """The mean that is subtracted and the scale that is multiplied by. Raises ModelError."""
+        """Add the mean that is subtracted and the scale that is multiplied. Raises ModelError."""
         mean, scale = model.get("mean"), model.get("scale", 1.0)
         if model.get("size") is not None:
             raise ModelError(f"{self._path}: QuPath resizes what the network gets ({model['size']}); leave size out")
@@ -79,7 +79,7 @@ class Steps:
         return tuple(map(float, numbers))
 
     def _each(self, ones: Numbers, others: Numbers, combine: Callable[[float, float], float]) -> Numbers:
-        """For each channel; a single number is that of all. Raises ModelError where there are not as many."""
+        """Combine for each channel; a single number is that of all. Raises ModelError where the counts differ."""
         count = max(len(ones), len(others))
         if {len(ones), len(others)} - {1, count}:
             raise ModelError(f"{self._path}: QuPath has numbers for {len(ones)} and for {len(others)} channels")

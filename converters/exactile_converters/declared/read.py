@@ -1,4 +1,4 @@
-"""Which file a model is, by its content: ONNX, whose metadata may say more, or a maker's archive with ONNX in it."""
+"""Recognise a model file by its content: ONNX, whose metadata may declare more, or a vendor's archive with ONNX."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from exactile_converters.onnx_reading import parse_model, read_model
 
 
 def read_declared(path: Path, *, output_name: str | None = None) -> tuple[onnx.ModelProto, Declaration | None]:
-    """The checked model in the file at ``path``, and what is said of it beside; None where nothing is.
+    """Return the checked model in the file at ``path``, and its declaration; None where there is none.
 
-    With ``output_name`` that output is wanted, whatever the file says that the model is for. Raises ModelError.
+    ``output_name`` chooses an output, whatever purpose the file declares. Raises ModelError.
     """
     zeiss = read_zeiss(path)
     if zeiss is not None:
@@ -38,7 +38,7 @@ def read_declared(path: Path, *, output_name: str | None = None) -> tuple[onnx.M
 
 
 def with_output_first(proto: onnx.ModelProto, output: str, path: Path) -> onnx.ModelProto:
-    """The model whose first output is ``output``, which ``path`` names. Raises ModelError where there is none."""
+    """Return the model whose first output is ``output``, which ``path`` names. Raises ModelError without it."""
     named = {value.name: value for value in proto.graph.output}
     if output not in named:
         raise ModelError(f"{path}: the network has no output {output!r}; it has {', '.join(named)}")

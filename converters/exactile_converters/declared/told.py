@@ -1,4 +1,4 @@
-"""What a network's file says beside, for ``exactile inspect``."""
+"""What a network's file declares in addition, for ``exactile inspect``."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class DeclaredTold:
 
 
 def declared_told(declared: Declaration | None, geometry: Geometry | None) -> DeclaredTold | None:
-    """``geometry`` is that of the graph; None where the network looks at the whole image."""
+    """Describe the declaration. ``geometry`` is that of the graph; None where the network reads the whole image."""
     if declared is None:
         return None
     return DeclaredTold(
         source=declared.source,
-        samples=declared.scaling.sentence if declared.scaling is not None else "nothing is said of them",
+        samples=declared.scaling.sentence if declared.scaling is not None else "not declared",
         output=declared.output,
         classes=declared.classes,
         tile=declared.tile_px,

@@ -1,4 +1,4 @@
-"""The metadata that Ultralytics' exporter writes: of its models, those of the task "semantic" give a map of the image.
+"""Read the metadata of Ultralytics' exporter; models of the task "semantic" output a map of the image.
 
 By its source (``engine/exporter.py``, ``models/yolo/semantic``): samples of uint8 are divided by 255, red first; the
 output is a score for each class, of which the largest is taken, or one channel, which is above 0, or labels.
@@ -16,17 +16,16 @@ RESIZED = (
     "resolution"
 )
 OTHERS = {
-    "detect": "it gives boxes",
-    "segment": "it gives boxes with coefficients, and masks that become objects by them and by suppressing boxes that "
-    "overlap",
-    "pose": "it gives boxes with key points",
-    "obb": "it gives boxes that are turned",
-    "classify": "it gives one answer for an image",
+    "detect": "its output is boxes",
+    "segment": "its output is boxes with mask coefficients, from which objects are made by non-maximum suppression",
+    "pose": "its output is boxes with key points",
+    "obb": "its output is rotated boxes",
+    "classify": "it classifies the image as a whole",
 }
 
 
 def ultralytics_declaration(properties: Properties, *, wanted: bool) -> Declaration | None:
-    """None where the file has no metadata of Ultralytics. ``wanted``: one of its outputs was asked for by name.
+    """Return the declaration; None without metadata of Ultralytics. ``wanted``: an output was asked for by name.
 
     Raises ModelError for other tasks, and for damaged metadata.
     """
@@ -34,7 +33,7 @@ def ultralytics_declaration(properties: Properties, *, wanted: bool) -> Declarat
     if task is None or not {"stride", "names"} <= properties.values.keys():
         return None
     if task != SEMANTIC and not wanted:
-        reason = OTHERS.get(task, "what it gives is not known here")
+        reason = OTHERS.get(task, "its output is not supported")
         raise ModelError(
             f"{properties.name} is a model of Ultralytics for the task {task}: {reason}, not a class for each pixel. "
             "Models of the task semantic are taken; --output-name NAME takes one of its outputs as a map"

@@ -1,8 +1,8 @@
-"""Zeiss' models: ``.czann`` (a description in JSON) and ``.czseg`` or ``.czmodel`` (one in XML), zipped with ONNX.
+"""Read Zeiss' models: ``.czann`` (described in JSON) and ``.czseg`` or ``.czmodel`` (in XML), zipped with ONNX.
 
 The formats are those that the package czmodel writes (Carl Zeiss Microscopy, Apache 2.0), and the "CZANN Model
-Specification" in its documentation. It does not read all that is needed: of a .czseg neither whether samples are
-scaled, nor colours and tiles.
+Specification" in its documentation. That package does not read all that is needed: of a .czseg neither whether samples
+are scaled, nor colours and tiles.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ DESCRIPTION, MODEL = "model.json", ".model"
 
 
 def read_zeiss(path: Path) -> tuple[bytes, Declaration] | None:
-    """The ONNX model in the archive at ``path``, and what is said of it; None where it is no model of Zeiss.
+    """Return the ONNX model in the archive at ``path``, and its declaration; None where it is not a model of Zeiss.
 
     Raises ModelError where it is one that cannot be used.
     """

@@ -1,8 +1,8 @@
-"""Does a device form give what the bundle's own graph gives? Both in ONNX Runtime on the CPU.
+"""Compare a device form with the bundle's own graph, both in ONNX Runtime on the CPU.
 
-An engine that TensorRT builds from a graph that is not the network would be wrong without a word. So each form is run
-on noise of its own shape before it is built. The CPU has no arithmetic of half precision: for ``fp16`` this shows that
-the graph is right and how much its roundings cost, not the last digit that a GPU will give.
+A wrong graph would make TensorRT build a wrong engine silently. So each form is run on noise of its own shape before it
+is built. The CPU has no half-precision arithmetic: for ``fp16`` this shows that the graph is right and the effect of
+its roundings, not the last digit of a GPU's result.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ Array = NDArray[Any]
 Arrays = dict[str, Array]
 
 DIFFERING_SHARE = {"fp32": 1e-4, "tf32": 1e-4, "fp16": 0.05}
-"""Pixels whose labels may differ: ties, and in half precision what lies near them."""
+"""Share of pixels whose labels may differ: ties, and in half precision near-ties."""
 
 RELATIVE_DIFFERENCE = {"fp32": 1e-4, "tf32": 1e-4, "fp16": 0.05}
-"""Largest difference of a map, by its largest value."""
+"""Largest difference of a map, relative to its largest value."""
 
 
 @dataclass(slots=True)
 class FormAgreement:
-    """What differed, of all that a form gives: labels, or maps and carried rows by their largest difference."""
+    """The differences of a form's results: labels, or the largest difference of maps and carried rows."""
 
     labels: int = 0
     differing: int = 0
@@ -101,7 +101,7 @@ def check_strip(
 
 
 def carried_rows(model: DeployedModel, rows: int, width: int) -> Arrays:
-    """What the bundle's ``first`` strip graph hands on of ``rows`` rows of noise, by the carries' names."""
+    """Return what the bundle's ``first`` strip graph passes on from ``rows`` rows of noise, by the carries' names."""
     image = noise(model, rows, width, seed=0)
     feeds = {model.contract.image.name: image, **statistics(model, image)}
     found = GraphSession.of_bundle(model, "first", rows, width).run(feeds)
@@ -109,7 +109,7 @@ def carried_rows(model: DeployedModel, rows: int, width: int) -> Arrays:
 
 
 def noise(model: DeployedModel, height: int, width: int, *, seed: int) -> Array:
-    """Smooth noise with fine noise on it, (H, W, C), over the range that samples of the type usually have."""
+    """Return smooth noise plus fine noise, (H, W, C), over the usual range of the sample type."""
     contract, generator = model.contract, np.random.default_rng(seed)
     coarse = generator.random((-(-height // 8), -(-width // 8), contract.image.channels), np.float32)
     smooth = coarse.repeat(8, 0).repeat(8, 1)[:height, :width]
@@ -119,7 +119,7 @@ def noise(model: DeployedModel, height: int, width: int, *, seed: int) -> Array:
 
 
 def statistics(model: DeployedModel, image: Array) -> Arrays:
-    """Offset and scale of ``image``, where the graphs take them as inputs; and numbers for what passes find."""
+    """Return offset and scale of ``image``, where the graphs have them as inputs; and values of statistics."""
     found = found_statistics(model)
     asked = model.contract.image.statistics
     if asked is None:
@@ -133,7 +133,7 @@ def statistics(model: DeployedModel, image: Array) -> Arrays:
 
 
 def found_statistics(model: DeployedModel) -> Arrays:
-    """Numbers, positive as variances are, for the inputs that take statistics of the whole image."""
+    """Return numbers, positive like variances, for the inputs of statistics of the whole image."""
     generator = np.random.default_rng(2)
     asked = [one for level in model.levels for one in level.statistics]
     return {
@@ -144,13 +144,14 @@ def found_statistics(model: DeployedModel) -> Arrays:
 
 
 def as_device_bytes(array: Array) -> Array:
-    """Numbers of 16 bits as pairs of bytes, low byte first, one axis more."""
+    """Return 16-bit numbers as pairs of bytes, low byte first, along a new axis."""
     if array.dtype != np.uint16:
         return array
     return np.ascontiguousarray(array).astype("<u2").view(np.uint8).reshape(*array.shape, 2)
 
 
 def run_form(form: DeviceForm, rows: int, feeds: Mapping[str, Array]) -> Arrays:
+    """Run ``form`` over ``rows`` rows in ONNX Runtime; ``feeds`` hold samples as stored. Raises ModelError."""
     given = {name: as_device_bytes(feeds[name]).astype(spec.dtype) for name, spec in form.inputs.items()}
     try:
         return GraphSession.of_form(form, rows).run(given)
@@ -161,7 +162,7 @@ def run_form(form: DeviceForm, rows: int, feeds: Mapping[str, Array]) -> Arrays:
 def _compare(
     agreement: FormAgreement, form: DeviceForm, name: str, expected: Array, found: Array, *, exactly: bool = False
 ) -> None:
-    """``exactly``: where these are samples of the image, of which not one may differ."""
+    """Compare one result; ``exactly``: for samples of the image, none of which may differ."""
     expected = as_device_bytes(expected)
     if expected.shape != found.shape:
         raise ModelError(
@@ -176,6 +177,7 @@ def _compare(
 
 
 def checked(agreement: FormAgreement, form: DeviceForm, precision: DevicePrecision) -> FormAgreement:
+    """Return ``agreement`` if it holds at ``precision``. Raises ModelError otherwise."""
     if agreement.holds(precision):
         return agreement
     reason = _hint(form)

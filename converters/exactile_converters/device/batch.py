@@ -1,8 +1,8 @@
-"""Several tiles at once: the graph that a bundle has for one tile, for ``N`` of them as the first axis.
+"""Batch several tiles: the graph that a bundle has for one tile, for ``N`` of them as the first axis.
 
 The bundle's graph begins with Transpose and Unsqueeze, from (H, W, C) to (1, C, H, W), and ends with Squeeze and a
-Transpose or Identity. Between them, most networks take any number of images; whether this one does is not read from
-the graph but tried.
+Transpose or Identity. Between them, most networks take any number of images; whether this one does is tried, not
+inferred from the graph.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from exactile.errors import ModelError
 def batched(model: onnx.ModelProto, image: str, result: str, count: int) -> None:
     """Rewrite ``model`` in place: ``image`` (N, H, W, C) and ``result`` (N, H', W') or (N, C', H', W').
 
-    Raises ModelError where the graph does not begin or end as those that exactile makes.
+    Raises ModelError where the graph does not begin or end like exactile's graphs.
     """
     _Batching(model, count).apply(image, result)
 
@@ -100,4 +100,4 @@ class _Batching:
         shape.dim.extend(dims)
 
     def _other(self, where: str) -> ModelError:
-        return ModelError(f"the graph {where} otherwise than one that exactile made; build for a batch of 1")
+        return ModelError(f"the graph {where} differently from one that exactile made; build for a batch of 1")

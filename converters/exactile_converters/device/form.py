@@ -1,4 +1,4 @@
-"""A model's tile or strip graph becomes a device form: what TensorRT is given, and what its tensors are."""
+"""Turn a model's tile or strip graph into a device form: TensorRT's input, and its tensors."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
-from exactile.architecture import GPU
-from exactile.built_engine import EngineRole, TensorSpec
 from exactile.bundle.engine_tensors import differences, engine_tensors, pass_tensors
 from exactile.contract import DeployedModel, StripModel, StripRole
+from exactile.contract.built_engine import EngineRole, TensorSpec
+from exactile.engines.device_partials import DevicePartials
 from exactile.errors import ModelError, OptionError
-from exactile.passes.device_partials import DevicePartials
+from exactile.machine.architecture import GPU
 from exactile_converters.device.batch import batched
 from exactile_converters.device.half import in_half_precision
 from exactile_converters.device.plain import without_layout_nodes
@@ -24,16 +24,16 @@ from exactile_converters.device.samples import bytes_at_both_ends
 from exactile_converters.device.stored import digest
 
 DevicePrecision = Literal["fp32", "tf32", "fp16"]
-"""``fp32`` and ``tf32`` are one graph: what TensorRT may do with its multiplications differs."""
+"""``fp32`` and ``tf32`` have the same graph: they differ in how TensorRT may multiply."""
 
 DTYPES = ("uint8", "float16", "float32")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceForm:
-    """A graph with all weights inside, for one fixed shape; of the pass number ``level``, where it finds statistics.
+    """A graph with all weights inside, for one fixed shape; of the pass number ``level``, if it computes statistics.
 
-    ``rows`` are the image rows that it takes, (least, most): the same but for ``last`` strips, whose dimension
+    ``rows`` are the image rows that it takes, (least, most): equal except for ``last`` strips, whose dimension
     ``height`` stays free. Specs have -1 there.
     """
 
@@ -48,14 +48,14 @@ class DeviceForm:
 
     @property
     def sha256(self) -> str:
-        """Of the graph as TensorRT is given it."""
+        """Return the hash of the graph as given to TensorRT."""
         return digest(self.model)
 
 
 def tile_form(
     model: DeployedModel, shape: tuple[int, int], *, batch: int = 1, precision: DevicePrecision = "fp32"
 ) -> DeviceForm:
-    """The graph for ``batch`` tiles of ``shape`` (height, width), an accepted size.
+    """Return the graph for ``batch`` tiles of ``shape`` (height, width), an accepted size.
 
     Raises ModelError, OptionError.
     """
@@ -68,7 +68,7 @@ def tile_form(
 
 
 def pass_form(model: DeployedModel, number: int, shape: tuple[int, int]) -> DeviceForm:
-    """The graph of the ``number``-th pass that finds statistics, for tiles of ``shape`` (height, width).
+    """Return the graph of the ``number``-th pass that computes statistics, for tiles of ``shape`` (height, width).
 
     In single precision. Raises ModelError, OptionError, PlanError.
     """
@@ -97,7 +97,7 @@ def pass_form(model: DeployedModel, number: int, shape: tuple[int, int]) -> Devi
 def strip_form(
     model: DeployedModel, role: StripRole, rows: tuple[int, int], width: int, *, precision: DevicePrecision = "fp32"
 ) -> DeviceForm:
-    """The graph of ``role`` for bands of ``width`` columns, an accepted size; ``rows`` are the (least, most) rows.
+    """Return the graph of ``role`` for bands of ``width`` columns, an accepted size; ``rows`` are (least, most) rows.
 
     Raises ModelError, OptionError.
     """
@@ -110,7 +110,7 @@ def strip_form(
 
 
 def embedded(graph: bytes, weights: Mapping[str, NDArray[Any]]) -> onnx.ModelProto:
-    """The graph with the constants inside that it refers to by name."""
+    """Return the graph with the constants inside to which it refers by name."""
     model = onnx.load_from_string(graph)
     for tensor in model.graph.initializer:
         if tensor.data_location == TensorProto.EXTERNAL:
@@ -165,7 +165,7 @@ def _finished(
     batch: int = 1,
     level: int | None = None,
 ) -> DeviceForm:
-    """``inputs`` and ``outputs`` are what the contract of the model ``name`` asks for."""
+    """Return the form; ``inputs`` and ``outputs`` are those of the contract of the model ``name``."""
     _drop_unused(proto)
     del proto.metadata_props[:]
     return DeviceForm(
@@ -183,7 +183,7 @@ def _finished(
 def _specs(
     values: Iterable[onnx.ValueInfoProto], expected: Mapping[str, TensorSpec], model: str
 ) -> dict[str, TensorSpec]:
-    """What the contract expects, with the graph's own types; what the graph says of shapes must agree."""
+    """Return the contract's specs with the graph's own types; the graph's shapes must agree."""
     found = {}
     for value in values:
         tensor = value.type.tensor_type

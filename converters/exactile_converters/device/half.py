@@ -1,8 +1,8 @@
-"""Half precision in a device form, which TensorRT follows to the letter: it is strongly typed.
+"""Half precision in a device form, which TensorRT follows exactly: it is strongly typed.
 
-Convolutions and all between them become float16. What stays float32: the normalisation, from the image to the first
-node that is no plain arithmetic (16-bit samples would not survive), and what is made of the network's result, from the
-last such node on, where it computes (softmax, sigmoid). Carried rows are of the type of the feature map they belong to.
+Convolutions and everything between them become float16. These stay float32: the normalisation, from the image to the
+first node that is not plain arithmetic (16-bit samples would lose digits), and what follows the last such node, where
+it computes the result (softmax, sigmoid). Carried rows have the type of their feature map.
 """
 
 from __future__ import annotations
@@ -23,16 +23,17 @@ MOVING = frozenset("Transpose Unsqueeze Squeeze Slice Concat Identity".split())
 HEAD = MOVING | frozenset("Cast Split Reshape Expand Pad Sub Div Add Mul ReduceSum Floor".split())
 TAIL = MOVING | frozenset("Cast ArgMax Greater Softmax LogSoftmax Sigmoid HardSigmoid Exp Mul Sub Round Floor".split())
 INDIFFERENT = MOVING | {"ArgMax", "Greater"}
-"""Operators of the tail that give the same in half precision, where what they read is of half precision."""
+"""Operators of the tail with the same result in half precision, if their input is of half precision."""
 
 FLOAT_OPERANDS = {("Resize", 1), ("Resize", 2), ("Upsample", 1)}
-"""Factors and regions, which ONNX has in float32 whatever the image is."""
+"""Factors and regions, which are float32 in ONNX for any image type."""
 
 
 def in_half_precision(model: onnx.ModelProto, result: str, carried: AbstractSet[str]) -> onnx.ModelProto:
-    """A copy of ``model``, of float32 and with fixed or free shapes, in half precision but for its two ends.
+    """Return a copy of ``model``, of float32 and with fixed or free shapes, in half precision except at its two ends.
 
-    ``result`` is the output that keeps its type, others are carried rows; ``carried`` are the inputs that bring such.
+    ``result`` is the output that keeps its type, others are carried rows; ``carried`` are the inputs for carried rows.
+
     Raises ModelError where a weight is beyond half precision's range.
     """
     return _Halving(model, result, carried).apply()
@@ -76,7 +77,7 @@ class _Halving:
         return self._model
 
     def _head(self) -> set[int]:
-        """Nodes that normalise the image: plain arithmetic on it and on constants."""
+        """Return the nodes that normalise the image: plain arithmetic on it and on constants."""
         values = {
             value.name
             for value in self._graph.input
@@ -95,7 +96,7 @@ class _Halving:
         return found
 
     def _tail(self, head: set[int]) -> set[int]:
-        """Nodes that make labels or maps of the network's result, where half precision would cost something."""
+        """Return the nodes that make labels or maps from the network's result, where half precision has an effect."""
         readers: dict[str, list[int]] = {}
         for index, node in enumerate(self._graph.node):
             for name in node.input:
@@ -143,7 +144,7 @@ class _Halving:
                 attribute.t.CopyFrom(numpy_helper.from_array(array.astype(np.float16), attribute.t.name))
 
     def _half(self, name: str) -> str:
-        """A constant in half precision."""
+        """Return a constant in half precision."""
         if name not in self._halves:
             array = numpy_helper.to_array(self._constants[name])
             largest = float(np.abs(array).max(initial=0))
@@ -163,7 +164,7 @@ class _Halving:
         return self._casts[name, to]
 
     def _declare(self) -> None:
-        """Carried rows are declared as what they are now; the result is cast back to what it was."""
+        """Declare carried rows with their new type; cast the result back to its old one."""
         for value in (*self._graph.input, *self._graph.output):
             if value.name in self._now_half and value.name != self._result:
                 value.type.tensor_type.elem_type = HALF
@@ -179,7 +180,7 @@ class _Halving:
 
 
 def _types(model: onnx.ModelProto) -> dict[str, int]:
-    """The element type of every value."""
+    """Return the element type of every value."""
     inferred = shape_inference.infer_shapes(outline(model), strict_mode=False)
     graph = inferred.graph
     found = {value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.input, *graph.output)}

@@ -1,6 +1,6 @@
-"""Does the device form of a pass find what the bundle's graphs find? Both in ONNX Runtime on the CPU.
+"""Compare the statistics of a pass's device form with those of the bundle's graphs, in ONNX Runtime on the CPU.
 
-Of one tile of noise in the midst of a larger image: what surrounds its zone must not be counted.
+For one tile of noise inside a larger image: pixels around its zone must not be counted.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exactile.contract import POSITION, DeployedModel, Level
+from exactile.contract.statistic import ZONE
+from exactile.engines.device_partials import DevicePartials
 from exactile.errors import ModelError
-from exactile.passes.device_partials import DevicePartials
 from exactile.passes.merge import Merged
-from exactile.passes.statistic import ZONE
-from exactile.passes.zones import zone_of
 from exactile.plan.position import position_of
 from exactile.plan.tiles import Step, TilePlan
+from exactile.plan.zones import zone_of
 from exactile_converters.device.agreement import (
     FormAgreement,
     GraphSession,
@@ -30,11 +30,11 @@ from exactile_converters.device.agreement import (
 from exactile_converters.device.form import DeviceForm, DevicePrecision
 
 TILES = 4
-"""Along each side, of the image that the tile is from, in strides of wanted pixels."""
+"""Tiles along each side of the image that contains the tile, in strides of wanted pixels."""
 
 
 def check_pass(model: DeployedModel, form: DeviceForm, precision: DevicePrecision) -> FormAgreement:
-    """Run ``form`` and the bundle's graph for CPUs on one tile; statistics of its zone are compared, by their largest.
+    """Run ``form`` and the bundle's CPU graph on one tile; compare statistics of its zone, relative to the largest.
 
     Raises ModelError where they do not agree.
     """
@@ -46,7 +46,7 @@ def check_pass(model: DeployedModel, form: DeviceForm, precision: DevicePrecisio
     given, expected = _by_form(level, form, plan, step, feeds), _by_bundle(level, plan, step, feeds)
     agreement, found = FormAgreement(), _values(level, given)
     for name, value in _values(level, expected).items():
-        largest = max(float(np.abs(value).max()), 1e-6)  # means and variances are of different sizes
+        largest = max(float(np.abs(value).max()), 1e-6)  # means and variances have different magnitudes
         agreement.add(value / largest, found[name] / largest)
     return checked(agreement, form, precision)
 
@@ -83,7 +83,7 @@ def _by_bundle(level: Level, plan: TilePlan, step: Step, feeds: dict[str, NDArra
 
 
 def _values(level: Level, partials: NDArray[np.float64]) -> dict[str, NDArray[np.float32]]:
-    """The statistics of a zone alone."""
+    """Return the statistics of a zone alone."""
     merged = Merged(level.statistics)
     merged.add(partials)
     return merged.values()

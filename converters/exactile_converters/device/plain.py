@@ -1,4 +1,4 @@
-"""What the strip graphs hold for ONNX Runtime's sake and a GPU has no use for."""
+"""Remove from strip graphs what only ONNX Runtime needs and a GPU does not."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from onnx import numpy_helper
 
 
 def without_layout_nodes(model: onnx.ModelProto) -> None:
-    """Nodes that change nothing but ONNX Runtime's memory layout become Identity, in place.
+    """Replace nodes that change only ONNX Runtime's memory layout by Identity, in place.
 
-    Pooling over one pixel, and multiplying each channel by one; see ``exactile_converters.strips.chunks``.
+    These are pooling over one pixel, and multiplying each channel by one; see ``exactile_converters.strips.chunks``.
     """
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:

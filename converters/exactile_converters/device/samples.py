@@ -1,11 +1,11 @@
 """Integer samples and labels in a device form: bytes at both ends of the graph, floating point in between.
 
-TensorRT reads and writes uint8 at the ends of a graph, has no 16-bit unsigned type, and computes in neither. So what is
-uint8 or uint16 in the bundle's graph is float32 in the device form, where all of its values are exact:
+TensorRT reads and writes uint8 at the ends of a graph, has no 16-bit unsigned type, and computes in neither. So uint8
+and uint16 in the bundle's graph are float32 in the device form, where all of their values are exact:
 
 - an input of uint8 is cast; one of uint16 arrives as pairs of bytes, low byte first, one more axis: ``lo + 256 * hi``;
 - samples that are moved, cut or joined are moved, cut or joined as float32;
-- an output of uint8 is cast at the end; one of uint16 is taken apart into pairs of bytes.
+- an output of uint8 is cast at the end; one of uint16 is split into pairs of bytes.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ MOVES = frozenset(
     "Transpose Unsqueeze Squeeze Reshape Flatten Slice Split Concat Identity Pad Expand Tile Gather "
     "DepthToSpace SpaceToDepth MaxPool".split()
 )
-"""Operators that give values as they got them, and that are the same for every type."""
+"""Operators that do not change values, and that are the same for every type."""
 
 WHOLE = frozenset(("Round", "Floor", "Ceil", "ArgMax", "ArgMin", "Greater", "Less", "Equal"))
-"""Operators whose results have no fraction that a cast to integers would cut off."""
+"""Operators whose results have no fraction that a cast to integers would truncate."""
 
 
 def bytes_at_both_ends(model: onnx.ModelProto) -> None:
@@ -68,7 +68,7 @@ class _Lifting:
         self._graph.node.extend(self._nodes)
 
     def _take(self, value: onnx.ValueInfoProto) -> None:
-        """An input as bytes, and what it is inside: float32."""
+        """Declare an input as bytes, and convert it to float32."""
         kind = _type(value)
         tensor = value.type.tensor_type
         tensor.elem_type = TensorProto.UINT8
@@ -81,7 +81,7 @@ class _Lifting:
         self._lifted[inside] = kind
 
     def _give(self, value: onnx.ValueInfoProto) -> None:
-        """An output as bytes, from what it is inside."""
+        """Declare an output as bytes, converted from float32."""
         kind, tensor = self._lifted[value.name], value.type.tensor_type
         inside = f"{value.name}_inside"
         for node in self._nodes:
@@ -121,7 +121,7 @@ class _Lifting:
         self._made_by[node.output[0]] = node.op_type
 
     def _cast(self, node: onnx.NodeProto) -> None:
-        """Casts to narrow integers go to float32 without a fraction; casts of what is float32 already are nothing."""
+        """Replace casts to narrow integers by float32 without a fraction; casts of float32 become nothing."""
         to = next(attribute.i for attribute in node.attribute if attribute.name == "to")
         source = node.input[0]
         before = self._lifted.get(source)
@@ -144,7 +144,7 @@ class _Lifting:
             self._nodes.append(node)
 
     def _put(self, op: str, source: str, node: onnx.NodeProto, **attributes: Any) -> None:
-        """In the place of ``node``."""
+        """Add a node in place of ``node``."""
         self._nodes.append(helper.make_node(op, [source], node.output, name=node.name, **attributes))
 
     def _add(self, op: str, inputs: list[str], **attributes: Any) -> str:

@@ -1,4 +1,4 @@
-"""A graph with its weights, as a message or, where one cannot hold it, as files; and what names it."""
+"""Store a graph with its weights as a message or, where one cannot hold it, as files; and compute its hash."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 import onnx
 
 LARGEST_MESSAGE_BYTES = (2 << 30) - (64 << 20)
-"""What is surely within protobuf's 2 GiB."""
+"""Surely within protobuf's 2 GiB."""
 
 SMALL_BYTES = 1024
 
 
 @contextmanager
 def stored(model: onnx.ModelProto) -> Iterator[bytes | Path]:
-    """The serialised model, or, where its weights are too large for one message, a file that lives within the block."""
+    """Yield the serialised model, or, where its weights are too large for one message, a temporary file."""
     if weights_bytes(model) < LARGEST_MESSAGE_BYTES:
         yield model.SerializeToString()
         return
@@ -31,11 +31,12 @@ def stored(model: onnx.ModelProto) -> Iterator[bytes | Path]:
 
 
 def weights_bytes(model: onnx.ModelProto) -> int:
+    """Return the bytes of all weights in the message."""
     return sum(len(tensor.raw_data) for tensor in model.graph.initializer)
 
 
 def digest(model: onnx.ModelProto) -> str:
-    """SHA-256 of the graph and its weights."""
+    """Return the SHA-256 of the graph and its weights."""
     found = hashlib.sha256(outline(model).SerializeToString(deterministic=True))
     for tensor in model.graph.initializer:
         found.update(tensor.raw_data)
@@ -43,7 +44,7 @@ def digest(model: onnx.ModelProto) -> str:
 
 
 def outline(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same without the data of large constants."""
+    """Return the same without the data of large constants."""
     graph = onnx.GraphProto(name=model.graph.name)
     graph.node.extend(model.graph.node)
     graph.input.extend(model.graph.input)

@@ -1,1 +1,1 @@
-"""What a network's graph says about how it can be tiled."""
+"""Derive from a network's graph how it can be tiled."""

@@ -1,4 +1,4 @@
-"""What a network computes: multiply-accumulates for each image pixel, and parameters."""
+"""Count what a network computes: multiply-accumulates for each image pixel, and parameters."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ SMALLEST_PARAMETER_RANK = 1
 class Cost:
     """``mac_per_pixel`` counts Conv, ConvTranspose, MatMul, Gemm and their integer forms, for each image pixel.
 
-    For a tileable network it is exact inside the image, where borders do not matter, and ``at`` is None; else it is
-    that of one pass over an image of ``at`` = (height, width) pixels. None: it cannot be known from the graph.
-    ``parameters`` counts the weights that training sets: no running statistics, no sizes and scales.
+    For a tileable network it is exact inside the image, away from the borders, and ``at`` is None; else it is that of
+    one pass over an image of ``at`` = (height, width) pixels. It is None where the graph does not determine it.
+    ``parameters`` counts the trained weights, without running statistics, sizes and scales.
     """
 
     mac_per_pixel: Fraction | None
@@ -38,14 +38,14 @@ class Cost:
 
 
 class Sizes(Protocol):
-    """How many elements a value has along each axis, for each image pixel or in all."""
+    """The elements of a value along each axis, for each image pixel or in total."""
 
     def __call__(self, value: ir.Value | None) -> Shape | None:
-        """None where it is not known."""
+        """Return the shape; None where it is unknown."""
 
 
 def cost_per_pixel(nodes: tuple[ir.Node, ...], features: Mapping[str, FeatureMap]) -> Cost:
-    """The cost of a traced network: along height and width, a feature map has ``scale`` elements a pixel."""
+    """Return the cost of a traced network: along height and width, a feature map has ``scale`` elements a pixel."""
 
     def sizes(value: ir.Value | None) -> Shape | None:
         feature = features.get(value.name or "") if value is not None else None
@@ -65,7 +65,7 @@ def cost_per_pixel(nodes: tuple[ir.Node, ...], features: Mapping[str, FeatureMap
 def cost_at(
     model: ir.Model, nodes: tuple[ir.Node, ...], image: str, shape: tuple[int, ...], at: tuple[int, int]
 ) -> Cost:
-    """The cost of one pass over an image of ``at`` = (height, width) pixels, which makes an input of ``shape``."""
+    """Return the cost of one pass over an image of ``at`` = (height, width), which gives an input of ``shape``."""
     probe = Probe(model, image, shape)
 
     def sizes(value: ir.Value | None) -> Shape | None:
@@ -79,7 +79,7 @@ def cost_at(
 
 
 def count_parameters(nodes: tuple[ir.Node, ...]) -> int:
-    """Elements of the constants that ``nodes`` compute with, each constant once."""
+    """Count the elements of the constants that ``nodes`` compute with, each constant once."""
     found: dict[str, int] = {}
     for node in nodes:
         if node.op_type in NO_PARAMETERS:
@@ -117,7 +117,7 @@ def _sum(nodes: list[ir.Node] | tuple[ir.Node, ...], sizes: Sizes) -> Fraction |
 
 
 def _einsum(node: ir.Node, sizes: Sizes) -> Fraction | None:
-    """One multiplication for each combination of indices, for each operand but the first."""
+    """Count one multiplication for each combination of indices, for each operand but the first."""
     terms = node.attributes.get_string("equation", "").replace(" ", "").split("->")[0].split(",")
     along: dict[str, Fraction] = {}
     for letters, value in zip(terms, node.inputs, strict=False):

@@ -1,10 +1,10 @@
-"""Masks: constants that follow the image's size, and are the same anywhere but at the far edges.
+"""Masks: constants that follow the image's size, and are the same everywhere but at the far edges.
 
-Networks that shift their maps cyclically mask attention between what the shift brought together from opposite edges.
-Such a mask is zero but in the last row and the last column of windows. A tile computes it for its own size. That is
-right where the tile ends with the image; and where it does not, its last windows are of no use anyway, since they read
-beyond it. Both is looked at here: at several sizes, what the mask holds depends on nothing but whether a place is the
-last one; and the last place reads more of the image than a tile holds that ends there.
+Networks that shift their maps cyclically mask attention between pixels that the shift brought together from opposite
+edges. Such a mask is zero except in the last row and the last column of windows. A tile computes it for its own size.
+That is right where the tile ends with the image; elsewhere, the tile's last windows are not used, since they read
+beyond the tile. Both is checked here: at several sizes, the mask depends only on whether a position is the last one;
+and the last position reads more of the image than a tile contains that ends there.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ Needed = Callable[[FeatureMap, Label, Span], Mapping[str, Span]]
 """What a span of a map needs of each map before it, along an axis."""
 
 Kind = tuple[bool, bool]
-"""Whether a place is the last one along y, and along x."""
+"""Whether a position is the last one along y, and along x."""
 
 KINDS: tuple[Kind, ...] = ((False, False), (False, True), (True, False), (True, True))
 
 
 class Masks:
-    """The masks of a ``walk``, compared at one size of the image after another."""
+    """The masks of a ``walk``, compared at one image size after another."""
 
     def __init__(self, walk: ForwardWalk, nodes: Sequence[ir.Node]) -> None:
         self._walk = walk
@@ -46,12 +46,12 @@ class Masks:
         ]
 
     def compare(self, place: Place, probe: Probe) -> None:
-        """With what masks hold for an image of (height, width) pixels."""
+        """Compare the masks' values for an image of (height, width) pixels."""
         for mask in self._masks:
             mask.compare(place, probe)
 
     def obstacles(self, image_px: Mapping[Label, int], needed: Needed) -> Iterator[Obstacle]:
-        """One for each mask that is none. ``image_px`` is a size along each axis of the remainders compared."""
+        """Yield an obstacle for each that is not a mask. ``image_px`` is a size of the compared remainders, by axis."""
         for mask in self._masks:
             ends = (_reads_on(self._walk, mask.feature, axis, image_px[axis], needed) for axis in mask.edges())
             if mask.alike and all(ends):
@@ -61,7 +61,7 @@ class Masks:
 
 @dataclass(slots=True)
 class _Mask:
-    """``kinds`` is what the mask holds at places of each kind, as long as places of a kind are ``alike``."""
+    """``kinds`` holds the mask's values at positions of each kind, as long as positions of a kind are ``alike``."""
 
     node: ir.Node
     value: ir.Value | None
@@ -79,7 +79,7 @@ class _Mask:
         return not len(entries) or _all_same(self.kinds.setdefault(kind, entries[0].copy()), entries)
 
     def edges(self) -> list[Label]:
-        """The axes at whose far end it holds something else."""
+        """Return the axes at whose far end its values differ."""
         pairs: dict[Label, list[tuple[Kind, Kind]]] = {
             "y": [((False, one), (True, one)) for one in (False, True)],
             "x": [((one, False), (one, True)) for one in (False, True)],
@@ -91,13 +91,13 @@ class _Mask:
 
 
 def _reads_on(walk: ForwardWalk, feature: FeatureMap, axis: Label, size: int, needed: Needed) -> bool:
-    """Whether the last place of ``feature`` reads beyond the end of an image, or tile, of ``size`` pixels."""
+    """Return whether the last position of ``feature`` reads beyond the end of an image, or tile, of ``size`` pixels."""
     last = int(size * feature.scale[axis] + feature.constant[axis]) - 1
     return needed(feature, axis, Span(last, last + 1))[next(iter(walk.features))].stop > size
 
 
 def made_for_masks(walk: ForwardWalk, nodes: Sequence[ir.Node]) -> set[ir.Node]:
-    """The nodes whose results have a part in masks and cyclic shifts alone; others may ask for their shapes."""
+    """Return the nodes whose results are used only in masks and cyclic shifts; others may use their shapes."""
     found: set[ir.Node] = set()
     inside = {node for node in nodes if node.op_type not in {"Shape", "Size"}}
     for node in reversed(nodes):
@@ -123,7 +123,7 @@ def _all_same(one: NDArray[Any], entries: NDArray[Any]) -> bool:
 
 
 def _of_kind(spread: NDArray[Any], kind: Kind) -> NDArray[Any]:
-    """What a mask holds for all places of a kind, one after another."""
+    """Return a mask's values at all positions of a kind, one after another."""
     rows, columns = (
         slice(size - 1, size) if last else slice(0, size - 1) for last, size in zip(kind, spread.shape, strict=False)
     )
@@ -132,7 +132,7 @@ def _of_kind(spread: NDArray[Any], kind: Kind) -> NDArray[Any]:
 
 
 def _by_place(feature: FeatureMap, place: Place, array: NDArray[Any]) -> NDArray[Any] | None:
-    """A constant beside ``feature`` as (rows, columns, rest): what it holds for each place of the map."""
+    """Return a constant operand for ``feature`` as (rows, columns, rest): its values at each position of the map."""
     rows, columns = (
         int(size * feature.scale[axis] + feature.constant[axis]) if axis in feature.scale else 1
         for size, axis in zip(place, SPATIAL, strict=True)
@@ -155,7 +155,7 @@ def _fits(shape: Sequence[int], target: Sequence[int]) -> bool:
 
 
 def _split(labels: Labels, shape: Sequence[int], sizes: Mapping[str, int]) -> tuple[list[int], dict[str, int]]:
-    """The shape with rows and columns apart, and where these are in it."""
+    """Return the shape with separate rows and columns, and their dimensions in it."""
     made: list[int] = []
     axes: dict[str, int] = {}
     for label, size in zip(labels, shape, strict=True):

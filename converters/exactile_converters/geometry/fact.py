@@ -1,4 +1,4 @@
-"""What is known of a value in a graph at one size of the image."""
+"""What is known of a value in a graph at one image size."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """What is known of a value: element type, shape (None: depends on data) and, for constants, the value."""
+    """Element type, shape (None: depends on data) and, for constants, the value."""
 
     dtype: int
     shape: tuple[int, ...] | None

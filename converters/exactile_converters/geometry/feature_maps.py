@@ -52,7 +52,7 @@ SIZES_MAY_VARY = {
     "Tile",
     "Upsample",
 }
-"""Operators whose rules look themselves at constants that are computed from the image's size."""
+"""Operators whose rules themselves check constants that are computed from the image's size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +81,13 @@ class FeatureMap:
 
 @dataclass(slots=True)
 class ForwardWalk:
-    """Everything the forward walk found out.
+    """The results of the forward walk.
 
-    ``varying`` are constants that follow the image's size. A graph that pads its image to a multiple of something does
-    alike only for sizes that differ by ``period`` times the stride that its feature maps have. ``growths`` are those of
-    constants that follow the image's size, as far as they were asked for. ``shifted`` are maps between a cyclic shift
-    and the one back: rows at one edge of them belong to the other edge of the image. ``mirrored`` are maps that are
-    flipped against the image, and along which axes.
+    ``varying`` are constants that follow the image's size. A graph that pads its image to a multiple of something
+    behaves the same only for sizes that differ by ``period`` times the stride of its feature maps. ``growths`` are
+    those of constants that follow the image's size, as far as they were needed. ``shifted`` are maps between a cyclic
+    shift and the shift back: rows at one edge of them belong to the other edge of the image. ``mirrored`` are maps that
+    are flipped relative to the image, with the flipped axes.
     """
 
     features: dict[str, FeatureMap] = field(default_factory=dict)
@@ -100,12 +100,12 @@ class ForwardWalk:
     mirrored: dict[str, Axes] = field(default_factory=dict)
 
     def stride(self, axis: Label) -> int:
-        """The smallest shift of the image that is a whole shift of every feature map."""
+        """Return the smallest shift of the image that is an integer shift of every feature map."""
         scales = (feature.scale[axis].denominator for feature in self.features.values() if axis in feature.scale)
         return lcm(*scales) * self.period
 
     def unmirrored(self, name: str, span: Span, axis: Label) -> Span:
-        """Pixels of a map as they are counted where it is not flipped."""
+        """Return the pixels of a map as counted where it is not flipped."""
         if axis not in self.mirrored.get(name, Axes()):
             return span
         feature = self.features[name]
@@ -129,13 +129,13 @@ def walk_forward(
 
 
 def image_shape(labels: Labels, channels: int, size: tuple[int, int]) -> tuple[int, ...]:
-    """The shape of an image of ``size`` (height, width) whose axes are ``labels``."""
+    """Return the shape of an image of ``size`` (height, width) whose axes are ``labels``."""
     sizes: dict[Label, int] = {"n": 1, "c": channels, "y": size[0], "x": size[1]}
     return tuple(sizes[label] for label in labels)
 
 
 def _growth_by(shapes: list[tuple[int, ...]], sizes: ImageSizes) -> Growth | None:
-    """From shapes at the small size, at one that is higher alone, and at one that is wider, too."""
+    """Infer the growth from shapes at the small size, at one with more height, and at one with more width, too."""
     axes: dict[int, tuple[Label, Fraction]] = {}
     for dim, (small, tall, large) in enumerate(zip(*shapes, strict=True)):
         higher, wider = tall - small, large - tall
@@ -152,7 +152,7 @@ RANDOM = {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "Rando
 
 
 class Walker:
-    """Visits nodes in topological order, and loses what obstacles make; ``walk_forward`` says what of."""
+    """Visits nodes in topological order, as ``walk_forward`` describes, and drops the results of obstacles."""
 
     probe: type[Probe] = Probe
 
@@ -211,13 +211,13 @@ class Walker:
             self.found.transfers[node] = transfer
 
     def _fill(self, node: ir.Node, labels: Labels) -> None:
-        """A map that windows slide over, and that no pixel reaches."""
+        """Visit a map over which windows slide, and which no pixel reaches."""
         self._varying.discard(node.outputs[0].name or "")
         self._add(node.outputs[0], labels)
         self.found.transfers[node] = Transfer(labels=(labels,), flows=())
 
     def _visit_constant(self, node: ir.Node, names: list[str], *, asks_size: bool) -> None:
-        """What is computed without the image's pixels, from its size, at random, or from constants alone."""
+        """Visit what is computed without the image's pixels: from its size, at random, or from constants only."""
         asked = asks_size and any(name in self.found.features or name in self._varying for name in names)
         begins = (asked or node.op_type in RANDOM) and not asks_other_axes(node, self._labels)
         follows = any(name in self._varying for name in names) and not asks_other_axes(node, self._labels)
@@ -242,7 +242,7 @@ class Walker:
         return rule(view)
 
     def _check_operands(self, view: NodeView) -> None:
-        """What no operator can use: positions within a tile, unknown constants, constants that follow the size."""
+        """Check for operands that no operator can use: tile positions, unknown constants, and size-dependent ones."""
         if view.op == "MaxUnpool":
             self._check_unpooled(view.node)
         for index, operand in enumerate(view.operands):
@@ -269,7 +269,7 @@ class Walker:
                 raise ObstacleError(VARYING.format(index), FREE_OF_SIZE)
 
     def _check_unpooled(self, node: ir.Node) -> None:
-        """Positions count in what was pooled: what they are put into must be as large."""
+        """Check that values are unpooled into a map as large as the one that was pooled, in which positions count."""
         pool = node.inputs[1].producer() if node.inputs[1] is not None else None
         if pool is None:
             return
@@ -301,14 +301,14 @@ class Walker:
         return operand
 
     def _is_position(self, value: ir.Value, operand: Operand) -> bool:
-        """Whether a constant has other values for other sizes or places, and a tile's piece of it can be computed."""
+        """Return whether a constant varies with size or position, and a tile's piece of it can be computed."""
         growth = self._growth_of(value)
         if growth is None or (operand.is_steady and all(operand.repeats(dim) for dim in growth.axes)):
             return False
         return self._building.has_piece(value)
 
     def _growth_of(self, value: ir.Value) -> Growth | None:
-        """How a constant grows; None where that is not known, or not along one axis for each dimension."""
+        """Return how a constant grows; None where that is unknown, or not along one axis for each dimension."""
         name = value.name or ""
         if name not in self.found.growths:
             facts = [probe.of(value) for probe in (self._small, self._tall(), self._large)]
@@ -365,7 +365,7 @@ class Walker:
     def _of_flattened(
         self, value: ir.Value, sizes: tuple[int, int]
     ) -> tuple[dict[Label, Fraction], dict[Label, Fraction]]:
-        """Growth of a map whose rows and columns are one dimension: that of the map it was made from."""
+        """Return the growth of a map with flattened rows and columns: that of the map from which it was made."""
         node = value.producer()
         for source in node.inputs if node is not None else ():
             feature = self.found.features.get(source.name or "") if source is not None else None

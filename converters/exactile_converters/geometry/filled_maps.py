@@ -1,9 +1,9 @@
-"""Maps that hold one number all over and are as large as a map of the network, where windows slide over them.
+"""Maps filled with one number, as large as a map of the network, over which windows slide.
 
-A partial convolution counts how many pixels of each window lie in the image: it slides a window of ones over a map of
-ones, made to the size of its input, outside of which are zeros. What comes out depends on the distance to the edges
-alone. Such a map is walked as a feature map that no pixel of the image reaches: a tile makes it to its own size, and
-where the tile ends within the image, the margin that is read of the map keeps the difference out, as of any other.
+A partial convolution counts the pixels of each window that lie in the image: it slides a window of ones over a map of
+ones, made to the size of its input and padded with zeros. The result depends only on the distance to the edges. Such a
+map is walked as a feature map that no pixel of the image reaches: a tile fills it to its own size, and where the tile
+ends within the image, the halo of the map excludes the difference, as for any other map.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ from exactile_converters.geometry.position_maps import ASKING, Growth
 from exactile_converters.geometry.sliding import CONVOLUTIONS, POOLS
 
 FILLING = {"ConstantOfShape": 0, "Expand": 1}
-"""The operand that holds the shape."""
+"""The operand that holds the shape, by operator."""
 
 SLIDING = {*CONVOLUTIONS, *POOLS, "ConvTranspose"}
 
 
 def filled_maps(nodes: Sequence[ir.Node], image: ir.Value) -> frozenset[ir.Node]:
-    """The nodes that fill such maps: what a window slides over is computed from them, and from no pixel of ``image``.
+    """Return the nodes that fill such maps: windows slide over values computed from them, and from no pixel of
+    ``image``.
 
-    ``nodes`` in topological order.
+    ``nodes`` are in topological order.
     """
     from_pixels: set[ir.Value | None] = {image}
     fills: dict[ir.Value | None, frozenset[ir.Node]] = {}
@@ -47,7 +48,7 @@ def filled_maps(nodes: Sequence[ir.Node], image: ir.Value) -> frozenset[ir.Node]
 
 
 def _fills(node: ir.Node) -> bool:
-    """Whether it repeats one number, by a shape that is computed."""
+    """Return whether it repeats one number, in a shape that is computed."""
     if node.domain or node.op_type not in FILLING or _is_constant(node.inputs[FILLING[node.op_type]]):
         return False
     number = node.inputs[0] if node.op_type == "Expand" else None
@@ -59,7 +60,7 @@ def _is_constant(value: ir.Value | None) -> bool:
 
 
 def filled_labels(growth: Growth | None) -> Labels | None:
-    """The axes of a filled map that grows as ``growth`` says; None where it does not grow along both axes of the image.
+    """Return the axes of a filled map with this ``growth``; None where it does not grow along both axes of the image.
 
     Of dimensions that do not grow, the first is the batch.
     """

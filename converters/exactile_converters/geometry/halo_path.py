@@ -1,4 +1,4 @@
-"""Where the halo comes from: which operators make it, and how the needed interval widens towards the image."""
+"""Explain the halo: which operators make it, and how the needed interval widens towards the image."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ IMAGE = "image"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PathStep:
-    """One operator on the way from the output to the image. ``adds`` and ``cumulative`` in image pixels."""
+    """One operator on the way from the output to the image. ``adds`` and ``cumulative`` are in image pixels."""
 
     node: str
     op: str
@@ -34,7 +34,7 @@ class PathStep:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
-    """What is needed of the feature map that ``node`` makes: image pixels relative to the output box's first.
+    """What is needed of the feature map of ``node``: image pixels relative to the output box's first.
 
     ``node`` and ``op`` are "image" for the image itself. ``position`` counts nodes from the image on.
     """
@@ -49,7 +49,7 @@ class Layer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Skip:
-    """A feature map made by the node at position ``made`` that goes past coarser ones to the node at ``used``."""
+    """A feature map made by the node at position ``made`` that bypasses coarser ones to the node at ``used``."""
 
     made: int
     used: int
@@ -59,8 +59,8 @@ class Skip:
 class HaloProfile:
     """How the halo grows on the widest ``side``.
 
-    ``steps`` from the output to the image hold what adds to it; ``layers`` from the output to the image hold each
-    feature map made by an operator that looks at more than one pixel. The output box has ``stride_px`` pixels.
+    ``steps``, from the output to the image, are those that add to it; ``layers``, from the output to the image, are the
+    feature maps of operators that read more than one pixel. The output box has ``stride_px`` pixels.
     """
 
     side: Side
@@ -71,7 +71,7 @@ class HaloProfile:
 
 
 def halo_profile(traced: Traced, output: str) -> HaloProfile:
-    """The profile of a tileable network for its output named ``output``."""
+    """Return the profile of a tileable network for its output named ``output``."""
     if traced.geometry is None:
         raise ValueError("a network with obstacles has no halo")
     side = widest_side(traced.geometry)
@@ -86,7 +86,7 @@ def halo_profile(traced: Traced, output: str) -> HaloProfile:
 
 
 def widest_side(geometry: Geometry) -> Side:
-    """The side with the largest halo; of equal ones the first of top, bottom, left, right."""
+    """Return the side with the largest halo; of equal ones the first of top, bottom, left, right."""
     halos: dict[Side, int] = {
         "top": geometry.y.halo_before,
         "bottom": geometry.y.halo_after,
@@ -97,7 +97,7 @@ def widest_side(geometry: Geometry) -> Side:
 
 
 class _View:
-    """A traced network seen along the axis of one side."""
+    """A traced network along the axis of one side."""
 
     def __init__(self, traced: Traced, output: str, side: Side) -> None:
         self._axis = SIDES[side]
@@ -112,7 +112,7 @@ class _View:
         self._image = next(iter(traced.features))
 
     def steps(self) -> Iterator[PathStep]:
-        """From the image to the output: at each feature map, the operator that needs the outermost pixel of it."""
+        """Yield, from the image to the output and for each feature map, the operator that needs its outermost pixel."""
         name = self._image
         while True:
             found = self._outermost_reader(name)
@@ -124,7 +124,7 @@ class _View:
             name = produced
 
     def layers(self) -> Iterator[Layer]:
-        """From the image to the output."""
+        """Yield the layers from the image to the output."""
         yield self._layer(IMAGE, IMAGE, -1, self._image)
         for position, node in enumerate(self._nodes):
             made = next((value.name for value in node.outputs if value.name in self._spans), None)
@@ -132,7 +132,7 @@ class _View:
                 yield self._layer(_name(node), node.op_type, position, made)
 
     def skips(self) -> Iterator[Skip]:
-        """Where a merge reads a feature map that was made before its other operand went through coarser ones."""
+        """Yield where a merge reads a feature map that was made before its other operand passed coarser ones."""
         positions = {value.name: i for i, node in enumerate(self._nodes) for value in node.outputs}
         seen: set[str] = set()
         for used, node in enumerate(self._nodes):
@@ -157,13 +157,13 @@ class _View:
         )
 
     def _ends(self, name: str) -> tuple[Fraction, Fraction]:
-        """The needed span in image pixels from the output box's first pixel on."""
+        """Return the needed span in image pixels from the output box's first pixel on."""
         span, scale = self._counted(name, self._spans[name]), self._features[name].scale[self._axis]
         shift = self._origins.get(name, Fraction(0)) - self._origin  # 0: no pixel reaches it
         return span.start / scale + shift, span.stop / scale + shift
 
     def _reach_of(self, name: str) -> Fraction:
-        """How far the needed span reaches beyond the output box on this side."""
+        """Return how far the needed span reaches beyond the output box on this side."""
         start, stop = self._ends(name)
         return -start if self._before else stop - self._stride
 
@@ -191,7 +191,7 @@ class _View:
 
 
 def _keeps(flow: Flow, axis: Label) -> bool:
-    """Whether each output pixel reads just the input pixel in its place."""
+    """Return whether each output pixel reads only the input pixel at its position."""
     reach = flow.along(axis)
     return reach == Window() or axis not in flow.reach
 

@@ -1,4 +1,4 @@
-"""Obstacles for maps that are counted otherwise than the image: flipped ones, and those that no pixel reaches."""
+"""Obstacles for maps whose pixels are not counted like the image's: flipped ones, and those that no pixel reaches."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from exactile_converters.geometry.obstacle import ObstacleError, obstacle_at
 def check_flips(walk: ForwardWalk, nodes: Sequence[ir.Node], output: ir.Value, *, with_statistics: bool) -> None:
     """Add obstacles to ``walk`` if a flip is not undone in ``output``, or is not known to be.
 
-    ``with_statistics``: statistics of the whole image are taken beside the output.
+    ``with_statistics`` says that statistics of the whole image are computed in addition to the output.
     """
     name = output.name or ""
     left = sorted(walk.mirrored.get(name, Axes()))

@@ -1,10 +1,10 @@
-"""Maps that are mirrored against the image, by a flip that another one undoes.
+"""Maps that are flipped relative to the image, by a flip that another one undoes.
 
-Test-time augmentation flips the image, runs the network, and flips the result back. Pixels of a mirrored map are
-counted from the image's far edge. A tile that begins at a multiple of the stride, and is as long as the image modulo
-the stride, flipped is a piece of the flipped image, which begins at a multiple of the stride, too; so what lies between
-two flips is computed on the piece as on the whole, with its halo on the other side. This holds where all maps that a
-node reads are mirrored alike, and where the result is not.
+Test-time augmentation flips the image, runs the network, and flips the result back. Pixels of a flipped map are counted
+from the image's far edge. A tile that begins at a multiple of the stride, with the image's length modulo the stride, is
+after the flip a piece of the flipped image that begins at a multiple of the stride, too; so everything between two
+flips is computed on the piece as on the whole, with its halo on the other side. This holds where all maps that a node
+reads are flipped along the same axes, and where the result is not flipped.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ from exactile_converters.geometry.reach import Mirror, Placed
 from exactile_converters.geometry.registry import Transfer
 
 Axes = frozenset[Label]
-"""Those along which a map is mirrored."""
+"""The axes along which a map is flipped."""
 
 FLIP_BACK = "Flip the map back before it meets others, or leave the flip out"
 
 
 def mirrored_axes(node: ir.Node, transfer: Transfer, mirrored: Mapping[str, Axes]) -> Axes:
-    """Along which axes what ``node`` makes is mirrored; ``mirrored`` tells it of the maps that it reads.
+    """Return the axes along which the result of ``node`` is flipped; ``mirrored`` has those of the maps that it reads.
 
-    Raises ObstacleError where maps are not mirrored alike, or where the node does not do the same on mirrored ones.
+    Raises ObstacleError where maps are flipped along different axes, or where the node acts differently on flipped
+    ones.
     """
     found = {axis: set[bool]() for axis in SPATIAL}
     for flow in transfer.flows:
@@ -56,7 +57,7 @@ def mirrored_axes(node: ir.Node, transfer: Transfer, mirrored: Mapping[str, Axes
 
 
 def flips(transfers: Mapping[ir.Node, Transfer], nodes: Sequence[ir.Node]) -> list[ir.Node]:
-    """The nodes that flip an axis of the image."""
+    """Return the nodes that flip an axis of the image."""
     reaches = {
         node: [reach for flow in transfers[node].flows for reach in flow.reach.values()]
         for node in nodes

@@ -1,4 +1,4 @@
-"""What a rule sees of a node: attributes, and each operand at two image sizes."""
+"""A node as rules see it: attributes, and each operand at two image sizes."""
 
 from __future__ import annotations
 
@@ -15,30 +15,31 @@ from exactile_converters.geometry.obstacle import ObstacleError
 from exactile_converters.geometry.probe import without_repeats
 
 Label = Literal["n", "c", "y", "x", "yx"]
-"""What a dimension means: batch, channels, rows, columns, or rows and columns flattened into one (row by row)."""
+"""Meaning of a dimension: batch, channels, rows, columns, or rows and columns flattened into one (row by row)."""
 
 Labels = tuple[Label, ...]
 SPATIAL: tuple[Label, Label] = ("y", "x")
 
 
 def is_spatial(label: Label) -> bool:
+    """Return whether ``label`` names rows, columns, or both."""
     return label in ("y", "x", "yx")
 
 
 def is_whole(over: Sequence[Label]) -> bool:
-    """Whether ``over`` names both rows and columns, in any form."""
+    """Return whether ``over`` names both rows and columns, in any form."""
     return "yx" in over or {"y", "x"} <= set(over)
 
 
 def same_places(first: Labels, second: Labels) -> bool:
-    """Whether two lists of axes, aligned from the last, hold rows and columns in the same dimensions."""
+    """Return whether two lists of axes, aligned from the last, have rows and columns in the same dimensions."""
     return len(first) == len(second) and all(
         a == b or not (is_spatial(a) or is_spatial(b)) for a, b in zip(first, second, strict=True)
     )
 
 
 MOST_ELEMENTS = 1 << 16
-"""No list of axes, sizes or indices is longer."""
+"""Longest list of axes, sizes or indices."""
 
 REPORT_OPERATOR = "Export the network without it, or report the operator"
 
@@ -50,11 +51,11 @@ FREE_OF_SIZE = "Make the computation independent of the image's size"
 class Operand:
     """An input or output of a node at the two probed image sizes.
 
-    ``labels`` names each dimension of a feature map (a tensor computed from the image); None for constants.
-    ``varies`` says that a constant is computed from the image's size, or at random; ``position`` that a tile's piece of
-    it can be computed from where the tile lies; ``by_statistics`` that it is computed from statistics of the whole
-    image, ``unsure`` that from the image's size, too, so that values at the probes say nothing of other sizes.
-    ``space`` gives the size of a feature map along (y, x), at both probes, where it has both.
+    ``labels`` names each dimension of a feature map (a tensor computed from the image); None for constants. ``varies``
+    says that a constant is computed from the image's size, or at random; ``position`` that a tile's piece of it can be
+    computed from the tile's position; ``by_statistics`` that it is computed from statistics of the whole image,
+    ``unsure`` that it is computed from the image's size, too, so that values at the probes say nothing of other sizes.
+    ``space`` is the size of a feature map along (y, x), at both probes, where it has both.
     """
 
     name: str
@@ -76,18 +77,18 @@ class Operand:
         return len(self.small.shape or ())
 
     def axis(self, dim: int) -> int:
-        """``dim`` counted from the front."""
+        """Return ``dim`` counted from the front."""
         return dim + self.rank if dim < 0 else dim
 
     def sizes(self, dim: int) -> tuple[int, int]:
-        """The dimension at both probes."""
+        """Return the dimension at both probes."""
         if self.small.shape is None or self.large.shape is None:
             raise ObstacleError("its shape depends on the data", "Make the shape depend on the image size alone")
         return self.small.shape[dim], self.large.shape[dim]
 
     @property
     def is_steady(self) -> bool:
-        """Whether a constant is the same for all image sizes, but for how often a value is repeated."""
+        """Return whether a constant is the same for all image sizes, except for how often a value is repeated."""
         if not self.varies or self.unsure:
             return not self.varies
         first, second = self.small.value, self.large.value
@@ -96,7 +97,7 @@ class Operand:
         )
 
     def repeats(self, dim: int) -> bool:
-        """Whether a constant holds the same values all along ``dim``, however often: one entry, or a broadcast view."""
+        """Return whether a constant holds the same values all along ``dim``: one entry, or a broadcast view."""
         return all(
             fact.value is not None and (fact.value.strides[dim] == 0 or fact.value.shape[dim] == 1)
             if fact.shape is not None and fact.shape[dim] != 1
@@ -105,7 +106,7 @@ class Operand:
         )
 
     def constant(self, what: str) -> NDArray[Any]:
-        """The value, which must be the same at both probes."""
+        """Return the value, which must be the same at both probes."""
         first, second = self.small.value, self.large.value
         if self.by_statistics:
             raise ObstacleError(f"its {what} is computed from pixel values", f"Export with a constant {what}")
@@ -131,7 +132,7 @@ class NodeView:
 
     @property
     def features(self) -> list[tuple[int, Operand, Labels]]:
-        """The operands that are feature maps: index, operand, labels."""
+        """Return the operands that are feature maps: index, operand, labels."""
         return [
             (i, operand, operand.labels)
             for i, operand in enumerate(self.operands)
@@ -166,7 +167,7 @@ class NodeView:
         return name in self.node.attributes
 
     def only_first_is_feature(self, names: Sequence[str]) -> None:
-        """Obstacle when any operand but the first is computed from the image."""
+        """Raise an obstacle if any operand but the first is computed from the image."""
         for index, _, _ in self.features:
             if index > 0:
                 what = names[index - 1] if index - 1 < len(names) else f"input {index}"

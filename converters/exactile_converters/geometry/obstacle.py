@@ -1,4 +1,4 @@
-"""Why a graph cannot be tiled exactly."""
+"""Obstacles: why a graph cannot be tiled exactly."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from exactile_converters.geometry.module_path import module_path, printable
 class Obstacle:
     """A graph node that makes exact tiling impossible, and what the user can do about it.
 
-    ``module`` is the path of the module that the node was exported from; empty where the file does not tell it, or the
-    node's name holds it. ``sizes_differ`` marks operands that do not fit each other, which may be a matter of the
-    image's size alone; ``statistic`` numbers that are taken of the whole map, which passes can find; ``unknown_input``
-    is the operand whose shape is not known. ``others`` are further nodes of the same kind, and ``consequences`` what
-    follows from them.
+    ``module`` is the path of the module from which the node was exported; empty where the file does not contain it, or
+    the node's name does. ``sizes_differ`` marks operands that do not fit each other, which may depend on the image's
+    size alone; ``statistic`` numbers computed from the whole map, which passes can compute; ``unknown_input`` is the
+    operand whose shape is unknown. ``others`` are further nodes of the same kind, and ``consequences`` follow from
+    them.
     """
 
     node: str
@@ -33,22 +33,22 @@ class Obstacle:
 
     @property
     def count(self) -> int:
-        """Nodes of this kind."""
+        """Return the number of nodes of this kind."""
         return 1 + len(self.others)
 
     @property
     def place(self) -> str:
-        """The operator and the node, by the path of its module where that is known."""
+        """Return the operator and the node, by the path of its module where that is known."""
         return f"{self.module} ({self.op} {printable(self.node)})" if self.module else f"{self.op} {self.node!r}"
 
     @property
     def places(self) -> str:
-        """How many nodes of the kind there are, and the first."""
+        """Return how many nodes of the kind there are, and the first."""
         return self.place if self.count == 1 else f"{self.count} {self.op} nodes, the first: {self.place}"
 
     @property
     def summary(self) -> str:
-        """In one line, without the remedy."""
+        """Return the obstacle in one line, without the remedy."""
         return f"{self.places}: {self.reason}"
 
     def __str__(self) -> str:
@@ -56,7 +56,7 @@ class Obstacle:
 
 
 def obstacle_at(node: ir.Node, error: ObstacleError) -> Obstacle:
-    """The obstacle that ``error`` makes of ``node``."""
+    """Return the obstacle at ``node`` for ``error``."""
     return Obstacle(
         node=name_of(node),
         op=node.op_type,
@@ -70,7 +70,7 @@ def obstacle_at(node: ir.Node, error: ObstacleError) -> Obstacle:
 
 
 def name_of(node: ir.Node) -> str:
-    """The node's name, or that of its first output."""
+    """Return the node's name, or that of its first output."""
     return node.name or node.outputs[0].name or "?"
 
 
@@ -88,7 +88,7 @@ class ObstacleError(Exception):
 
 
 class SizesDifferError(ObstacleError):
-    """Two feature maps that must be equally large are not, at the image size probed."""
+    """Two feature maps that must have the same size do not, at the probed image size."""
 
     sizes_differ = True
 
@@ -100,7 +100,7 @@ class SizesDifferError(ObstacleError):
 
 
 class ShapesDoNotFitError(ObstacleError):
-    """Shape inference refuses the node, at the image size probed."""
+    """Shape inference refuses the node, at the probed image size."""
 
     sizes_differ = True
 
@@ -109,13 +109,13 @@ class ShapesDoNotFitError(ObstacleError):
 
 
 class StatisticError(ObstacleError):
-    """A number that is taken of the whole map, for each channel or for several."""
+    """A number that is computed from the whole map, for each channel or for several."""
 
     statistic = True
 
 
 class UnknownShapeError(ObstacleError):
-    """The shape of an operand is not known: something before it is the obstacle."""
+    """The shape of an operand is unknown: something before it is the obstacle."""
 
     def __init__(self, index: int) -> None:
         super().__init__(f"the shape of its input {index} is not known before it runs", "Export with constants instead")

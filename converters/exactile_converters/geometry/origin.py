@@ -1,16 +1,16 @@
 """Where the first pixel of each feature map lies in the image.
 
-Where the result has lost or gained pixels against the image, the graph tells at which end: a window of extent
-``e = (k-1)*d + 1``, stride ``s`` and ``p`` pixels of padding before loses ``(e-s)/2 - p`` pixels at its beginning,
-from its input's first pixel to the middle of what its first output stands for; a crop is a window with
-``e = s = 1`` and negative padding; transposed windows do the reverse. Losses add up along the graph.
+Where the result has lost or gained pixels relative to the image, the graph shows at which end: a window of extent ``e =
+(k-1)*d + 1``, stride ``s`` and ``p`` pixels of padding before loses ``(e-s)/2 - p`` pixels at its beginning, from its
+input's first pixel to the centre of what its first output represents; a crop is a window with ``e = s = 1`` and
+negative padding; transposed windows do the reverse. Losses add up along the graph.
 
-A result as large as its share of the image (``image size * scale``) lies at 0: its pixels are matched with the
-image's by their index, as in training, however the operators pad; and so are all feature maps on the way.
+A result as large as its share of the image (``image size * scale``) lies at 0: its pixels correspond to the image's by
+index, as in training, however the operators pad; and so do all feature maps on the way.
 
-Where ``e - s`` is odd the count is half a pixel off, and a pixel is lost at one end or the other. The map's size
-tells how many are lost in all: the loss is split as evenly as can be, first for this operator, then for the network
-so far, then by losing nothing.
+Where ``e - s`` is odd, the count is off by half a pixel, and a pixel is lost at one end or the other. The map's size
+shows the total loss: it is split as evenly as possible, first for this operator, then for the network so far, then by
+losing nothing.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from exactile_converters.geometry.reach import Reach, TransposedWindow, Window
 
 
 def origins(walk: ForwardWalk, nodes: Sequence[ir.Node], result: FeatureMap, axis: Label) -> dict[str, Fraction]:
-    """Position of each feature map's first pixel along ``axis``, in image pixels; ``nodes`` in topological order.
+    """Return the position of each map's first pixel along ``axis``, in image pixels; ``nodes`` in topological order.
 
-    Where paths that are shifted against each other meet, the one counts that splits the loss most evenly.
+    Where paths with different shifts meet, the one counts that splits the loss most evenly.
     """
     by_index = _lost(result, axis) == 0
     found = {name: Fraction(0) for name in list(walk.features)[:1]}
@@ -59,12 +59,12 @@ def _name(node: ir.Node, operand: int) -> str:
 
 
 def _lost(feature: FeatureMap, axis: Label) -> Fraction:
-    """Image pixels lost at both ends together; negative where pixels are added."""
+    """Return the image pixels lost at both ends together; negative where pixels are added."""
     return -feature.constant[axis] / feature.scale[axis]
 
 
 def _loss(reach: Reach, operand: FeatureMap, result: FeatureMap, origin: Fraction, axis: Label) -> Fraction:
-    """Image pixels that one operator loses at the beginning."""
+    """Return the image pixels that one operator loses at the beginning."""
     match reach:
         case Window(kernel=kernel, stride=stride, dilation=dilation, pad=pad):
             exact, unit = _middle(kernel, stride, dilation) - pad, 1 / operand.scale[axis]

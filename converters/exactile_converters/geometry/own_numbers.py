@@ -1,7 +1,7 @@
-"""Which constants of a graph follow the image's size in their numbers, and which in their shape alone.
+"""Track which constants of a graph follow the image's size in their values, and which only in their shape.
 
-The sizes of batch and channels are the same for every image. A statistic of the whole image is a number that is not
-known while the graph is walked: the walk sees one of many values, and nothing follows from that value.
+The sizes of batch and channels are the same for every image. A statistic of the whole image is a number that is unknown
+during the walk: the walk sees one of many values, and nothing follows from that value.
 """
 
 from __future__ import annotations
@@ -11,25 +11,25 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from exactile.passes.statistic import FIXED, PREFIX
+from exactile.contract.statistic import FIXED, PREFIX
 from exactile_converters.geometry.node_view import Labels, is_spatial
 from exactile_converters.geometry.position_maps import SPREADING
 
 SHAPED_BY = {**dict.fromkeys(SPREADING, 1), "ConstantOfShape": 0, "Tile": 1}
-"""The operand that gives the shape of a result, and none of its numbers."""
+"""The operand that determines the shape of a result, and none of its values."""
 
 
 @dataclass(slots=True)
 class OwnNumbers:
-    """What is known of values that are no feature maps, by name, as the walk comes to them."""
+    """What is known of values that are not feature maps, by name, in the order of the walk."""
 
     by_statistics: set[str] = field(default_factory=set)
     """Computed from a statistic of the whole image."""
     by_size: set[str] = field(default_factory=set)
-    """Whose numbers, not their shape alone, are computed from the image's size (or at random)."""
+    """Whose values, not only their shape, are computed from the image's size (or at random)."""
 
     def visit(self, node: ir.Node, *, asks: bool) -> None:
-        """A node that makes no feature map; ``asks`` says that its results begin to follow the size, or chance."""
+        """Visit a node that makes no feature map; with ``asks``, its results begin to follow the size, or chance."""
         names = [value.name if value is not None else None for value in node.inputs]
         made = [value.name for value in node.outputs if value.name]
         if any(name is not None and self.of_statistics(name) for name in names):
@@ -39,16 +39,16 @@ class OwnNumbers:
             self.by_size.update(made)
 
     def of_statistics(self, name: str) -> bool:
-        """Whether it is a statistic, or computed from one; a fixed one is as unlike those of the walk's sizes."""
+        """Return whether it is a statistic, or computed from one; a fixed one also differs from the walk's sizes."""
         return name in self.by_statistics or name.startswith((PREFIX, FIXED))
 
     def of_both(self, name: str) -> bool:
-        """Whether its numbers follow size and statistics: what they are at two sizes says nothing of others."""
+        """Return whether its values follow size and statistics: those at two sizes say nothing of others."""
         return name in self.by_statistics and name in self.by_size
 
 
 def asks_other_axes(node: ir.Node, labels_of: Mapping[str, Labels]) -> bool:
-    """Whether ``node`` gives sizes of batch and channels alone: of a map whose axes ``labels_of`` tells.
+    """Return whether ``node`` returns only sizes of batch and channels of a map; ``labels_of`` has the axes of maps.
 
     It is a Shape of these, or a Gather or Slice by constants of the Shape of a map.
     """
@@ -72,7 +72,7 @@ def _asked(shape: ir.Node, labels: Labels) -> Labels:
 
 
 def _taken(node: ir.Node, entries: Labels) -> Labels | None:
-    """The entries of a vector that a Gather or Slice takes; None where that is not known."""
+    """Return the entries of a vector that a Gather or Slice takes; None where that is unknown."""
     given = [_integers(value) for value in node.inputs[1:]]
     if any(one is None for one in given):
         return None

@@ -1,13 +1,13 @@
-"""Which sizes a network takes as they are, and what holds for each.
+"""Find which sizes a network accepts unchanged, and the geometry for each.
 
 What a network does at its far edge (windows that are dropped or rounded up, how SAME padding is split, what an output
-padding adds) depends on the image's size modulo the stride. The walk at multiples of the stride says nothing of other
+padding adds) depends on the image's size modulo the stride. The walk at multiples of the stride does not show other
 sizes; so the graph is walked again for each remainder, along one axis at a time:
 
-1. Nothing is in the way: tiles whose length has this remainder treat their end as one pass does.
-2. The network takes such sizes, but an operator then depends on the position (it resizes to the size of another map):
-   such images go through in one piece along this axis.
-3. Maps that must be equally large are not: the network refuses such sizes, and images are extended.
+1. There is no obstacle: tiles whose length has this remainder treat their end as one pass does.
+2. The network accepts such sizes, but an operator then depends on the position (it resizes to the size of another
+   map): such images are run in one piece along this axis.
+3. Maps that must have the same size do not: the network refuses such sizes, and images are extended.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from exactile_converters.geometry.size_decisions import check_size_decisions
 from exactile_converters.geometry.trace import Traced, axis_geometry, needed_spans
 
 MOST_REMAINDERS = 64
-"""A network of a larger stride is asked about the sizes of images that are known alone."""
+"""With a larger stride, only the sizes of known images are examined."""
 
 SMALL_STRIDES = 4
-"""A size of one piece is also looked at for an image of so many strides."""
+"""A size run in one piece is also examined for an image of this many strides."""
 
 
 def with_own_sizes(
@@ -47,10 +47,10 @@ def with_own_sizes(
     channels: int,
     image_size: tuple[int, int] | None = None,
 ) -> Traced:
-    """``traced``, with the sizes that the network takes as they are in its geometry; unchanged with obstacles.
+    """Return ``traced`` with the sizes that the network accepts unchanged; with obstacles, return it unchanged.
 
-    Where ``image_size``, (height, width), is given, only images of this size are asked about. ``model`` is the graph
-    that was traced, as it was.
+    Where ``image_size``, (height, width), is given, only this size is examined. ``model`` is the unchanged graph that
+    was traced.
     """
     if traced.geometry is None:
         return traced
@@ -79,7 +79,7 @@ class _Search:
         self._asks = any(node.op_type in ASKING for node in self._nodes)
 
     def others(self, axis: Label, size: int | None) -> tuple[AxisGeometry, ...] | None:
-        """What holds for sizes of other remainders along ``axis``, or for that of ``size``; None where too many."""
+        """Return the geometries of other remainders along ``axis``, or that of ``size``; None if there are too many."""
         base = self._geometry[axis]
         if size is None and base.stride > MOST_REMAINDERS:
             return None
@@ -88,9 +88,9 @@ class _Search:
         return tuple(one for one in found if one is not None)
 
     def hold_together(self, y: Sequence[AxisGeometry], x: Sequence[AxisGeometry]) -> bool:
-        """Whether what holds along one axis also does where the size along the other is not a multiple, either.
+        """Return whether the geometry of one axis also holds if the size along the other is not a multiple, either.
 
-        Operators look at one axis at a time; what is computed from the image's size may mix them.
+        Operators act on one axis at a time; what is computed from the image's size may mix them.
         """
         return not self._asks or all(self._hold_both(*pair) for pair in zip(y, x, strict=False))
 
@@ -122,13 +122,13 @@ class _Search:
         return walk, sizes
 
     def _at(self, axis: Label, remainder: int) -> AxisGeometry | None:
-        """What holds for sizes of ``remainder`` along ``axis``; None where the network refuses them."""
+        """Return the geometry for sizes of ``remainder`` along ``axis``; None where the network refuses them."""
         more, stride = self._more(axis, remainder), self._geometry[axis].stride
         walk, sizes = self._walk({axis: more})
         if not walk.obstacles and self._asks:
             other, _ = self._walk({axis: more + stride})
             if first_difference(walk, other, self._nodes) is not None:
-                return None  # it does something else for each size
+                return None  # it behaves differently at each size
         if not walk.obstacles:
             self._decide(walk, sizes, axis, remainder)
         if walk.obstacles:
@@ -139,7 +139,7 @@ class _Search:
         return self._conclude(walk, result, axis, remainder)
 
     def _decide(self, walk: ForwardWalk, sizes: ImageSizes, axis: Label, remainder: int) -> None:
-        """Obstacles where it decides something by the image's size, or a mask or a cyclic shift is none."""
+        """Add obstacles where the graph decides by the image's size, or a mask or cyclic shift does not hold."""
         smallest = {along: one.remainder or one.stride for along, one in self._geometry.items()}
         smallest[axis] = remainder or smallest[axis]
         self._check_windows(walk, (smallest["y"], smallest["x"]))
@@ -167,7 +167,7 @@ class _Search:
         return Probe(self._model, name, shape, memory=self._memory, most_elements=most_elements)
 
     def _grows_alike(self, walk: ForwardWalk) -> bool:
-        """Whether all maps have the scales that they have at multiples of the stride."""
+        """Return whether all maps have the scales that they have at multiples of the stride."""
         base = self._traced.features
         return walk.features.keys() == base.keys() and all(
             feature.scale == base[name].scale and feature.labels == base[name].labels
@@ -175,9 +175,9 @@ class _Search:
         )
 
     def _written_alike(self, walk: ForwardWalk) -> bool:
-        """Whether graphs that are written for multiples of the stride do the same for these sizes.
+        """Return whether graphs that are written for multiples of the stride are right for these sizes, too.
 
-        Windows are written in numbers; and MaxUnpool puts values where they were in a map as large as its own.
+        Windows are written as numbers; and MaxUnpool restores values in a map of its own size.
         """
         for node in self._nodes:
             pool = node.inputs[1].producer() if node.op_type == "MaxUnpool" and node.inputs[1] is not None else None
@@ -202,7 +202,7 @@ class _Search:
     def _in_one_piece(
         self, obstacles: Sequence[Obstacle], sizes: ImageSizes, axis: Label, remainder: int
     ) -> AxisGeometry | None:
-        """For sizes that the network takes, though it cannot be tiled at them; None where it does not."""
+        """Return the geometry for sizes that the network accepts but at which it cannot be tiled; None if refused."""
         if any(obstacle.sizes_differ for obstacle in obstacles):
             return None
         first = obstacles[0]
@@ -232,7 +232,7 @@ class _Search:
         return told
 
     def _constants(self, shapes: Mapping[str, tuple[int, ...]], size: int, axis: Label) -> dict[str, Fraction]:
-        """What maps have more along ``axis`` than their share of an image of ``size`` pixels."""
+        """Return the pixels that maps have along ``axis`` beyond their share of an image of ``size`` pixels."""
         return {
             name: shapes[name][feature.labels.index(axis)] - size * feature.scale[axis]
             for name, feature in self._traced.features.items()
@@ -242,7 +242,7 @@ class _Search:
     def _sizes_as_told(
         self, sizes: ImageSizes, geometry: dict[Label, AxisGeometry | None], axis: Label = "y"
     ) -> Fraction | None:
-        """The size constant of the result along ``axis``; None where it is not as large as ``geometry`` says."""
+        """Return the size constant of the result along ``axis``; None where its size is not that of ``geometry``."""
         constants = set()
         base = self._geometry[axis]
         labels = self._traced.features[self._output.name or ""].labels
@@ -265,7 +265,7 @@ class _Search:
 
 
 def _least(walk: ForwardWalk, nodes: Sequence[ir.Node], axis: Label, remainder: int, stride: int) -> int:
-    """The smallest size of ``remainder`` at which every map has a pixel, and reflection what it reflects."""
+    """Return the smallest size of ``remainder`` at which every map has a pixel, and reflection what it reflects."""
     wanted = {name: 1 for name, feature in walk.features.items() if axis in feature.scale}
     for node in nodes:
         transfer = walk.transfers.get(node)

@@ -1,17 +1,17 @@
-"""Which parts of a cyclically shifted map each entry of a map is computed from.
+"""Track from which parts of a cyclically shifted map each entry of a later map is computed.
 
-A shift divides a map in two along its axis: what it moves around the edge, and the rest; two shifts in four. Beside
-each map that follows stands an array of the same shape, of which each entry is a set of these parts, as bits. Where
-nothing is known of an operator, what it makes is computed from all that it reads. Attention in windows is known better:
+A shift divides a map into two parts along its axis: those that it moves around the edge, and the rest; two shifts into
+four. For each later map, an array of the same shape holds the set of these parts for each entry, as bits. The result of
+an unknown operator depends on everything that it reads. More is known of attention in windows:
 
-1. A score to which a mask adds LEAST_MASK or less is *left out*: a softmax makes 0 of it, as far as single precision
-   goes, and the other scores of its row do not depend on it.
-2. What is multiplied by that 0 has no part in a product.
+1. A score to which a mask adds LEAST_MASK or less is *left out*: a softmax turns it into 0, up to single precision, and
+   the other scores of its row do not depend on it.
+2. What is multiplied by that 0 does not contribute to a product.
 
-Of 1, more can be said: with a mask of ``-m``, a score left out is weighed by ``exp(d - m)`` against the largest one of
-its row, ``d`` being its score without the mask less that one. Next to it, this is nothing in single precision as long
-as ``d < m - 24``: for the usual 100, as long as the scores of a window differ by less than 76. Minus infinity leaves
-out whatever the scores are.
+In detail for 1: with a mask of ``-m``, a score left out has the weight ``exp(d - m)`` relative to the largest one of
+its row, where ``d`` is its score without the mask minus that one. In single precision this vanishes as long as ``d < m
+- 24``: for the usual 100, as long as the scores of a window differ by less than 76. Minus infinity leaves scores out
+whatever they are.
 """
 
 from __future__ import annotations
@@ -45,22 +45,22 @@ LEAST_MASK = -80.0
 COPIES = {"Cast", "Dropout", "Identity"}
 INDEX_OPERATORS = {"ArgMax", "ArgMin"}
 NORMALIZING = {"LayerNormalization": True, "LogSoftmax": False, "LpNormalization": False, "RMSNormalization": True}
-"""Operators over one axis; over all from it on, where true."""
+"""Operators over one axis; if true, over all axes from it on."""
 
 
 class NotFollowedError(Exception):
-    """An operator of which it is not known what its result is computed from."""
+    """An operator for which it is unknown what its result is computed from."""
 
 
 class Operands:
-    """What a node reads at one image size: parts of maps, and values of constants, by operand."""
+    """Operands of a node at one image size: parts of maps, and values of constants, by operand."""
 
     def __init__(self, node: ir.Node, probe: Probe, parts: Sequence[Parts | None], positions: Sequence[int]) -> None:
         self.node, self.parts = node, parts
         self._probe, self._positions = probe, positions
 
     def made(self, index: int = 0) -> tuple[int, ...]:
-        """The shape of a result."""
+        """Return the shape of a result."""
         return self._shape(self.node.outputs[index])
 
     def shape(self, index: int) -> tuple[int, ...]:
@@ -73,13 +73,13 @@ class Operands:
         return fact.shape
 
     def value(self, index: int) -> NDArray[Any] | None:
-        """That of a constant which every tile computes for itself; None where it is not known."""
+        """Return the value of a constant that every tile computes for itself; None where it is unknown."""
         known = index < len(self.node.inputs) and self.node.inputs[index] is not None and index not in self._positions
         fact = self._probe.of(self.node.inputs[index]) if known else None
         return fact.value if fact is not None else None
 
     def integers(self, index: int) -> list[int] | None:
-        """Of a list of axes, sizes and the like; None where it is not given."""
+        """Return a list of axes, sizes and the like; None where it is not given."""
         if index >= len(self.node.inputs) or self.node.inputs[index] is None:
             return None
         value = self.value(index)
@@ -88,7 +88,7 @@ class Operands:
         return [int(one) for one in value.ravel()]
 
     def only(self) -> Parts:
-        """Those of the first operand, where no other is a map."""
+        """Return the parts of the first operand, where no other is a map."""
         first, *others = self.parts
         if first is None or any(one is not None for one in others):
             raise NotFollowedError
@@ -96,7 +96,7 @@ class Operands:
 
 
 def parts_of_results(operands: Operands) -> list[Parts]:
-    """For each result of a node. Raises NotFollowedError."""
+    """Return the parts of each result of a node. Raises NotFollowedError."""
     node = operands.node
     rule = _RULES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
     if rule is None:
@@ -113,7 +113,7 @@ def _each(at: Operands) -> list[Parts]:
 
 
 def _together(at: Operands) -> list[Parts]:
-    """Element by element."""
+    """Follow an element-wise operator."""
     found = np.zeros(at.made(), np.uint8)
     for one in at.parts:
         if one is not None:
@@ -122,7 +122,7 @@ def _together(at: Operands) -> list[Parts]:
 
 
 def _added(at: Operands) -> list[Parts]:
-    """A score that is left out stays so where nothing above 0 is added."""
+    """Follow an addition: a score that is left out stays so where nothing above 0 is added."""
     (found,) = _together(at)
     if len([one for one in at.parts if one is not None]) != 1:
         return [found]
@@ -135,7 +135,7 @@ def _added(at: Operands) -> list[Parts]:
 
 
 def _chosen(at: Operands) -> list[Parts]:
-    """By a mask, from maps and constants."""
+    """Follow a choice by a mask, from maps and constants."""
     condition = at.value(0)
     if condition is None:
         return _together(at)
@@ -158,7 +158,7 @@ def _softmax(at: Operands) -> list[Parts]:
     row = np.bitwise_or.reduce(np.where(kept, given & OF_PARTS, 0).astype(np.uint8), axis=axis, keepdims=True)
     anything = np.bitwise_or.reduce(given & OF_PARTS, axis=axis, keepdims=True)
     of_scores = np.where(kept, row, ZERO)
-    # Where all is left out, the softmax is that of the scores as they were.
+    # Where all scores are left out, the softmax is that of the original scores.
     return [np.where(kept.any(axis=axis, keepdims=True), of_scores, anything).astype(np.uint8)]
 
 
@@ -219,7 +219,7 @@ def _joined(at: Operands) -> list[Parts]:
 
 
 def _padded(at: Operands) -> list[Parts]:
-    """By a constant."""
+    """Follow padding by a constant."""
     given, pads = at.only(), at.integers(1)
     if pads is None or min(pads) < 0 or at.node.attributes.get_string("mode", "constant") != "constant":
         raise NotFollowedError
@@ -251,7 +251,7 @@ def _multiplied(at: Operands) -> list[Parts]:
 
 
 def _without_zeros(left: Parts, right: Parts) -> Parts:
-    """The product of matrices, of which entries that are 0 take nothing over."""
+    """Return the matrix product, in which entries that are 0 contribute nothing."""
     counts = [(one & ZERO == 0).astype(np.float32) for one in (left, right)]
     found: list[Parts] = []
     for bit in (np.uint8(1 << index) for index in range(4)):

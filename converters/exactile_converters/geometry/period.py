@@ -1,8 +1,8 @@
-"""Graphs that ask for the image's size may do something else for other sizes: how often they do the same.
+"""Find the period of graphs that use the image's size, and so may behave differently at other sizes.
 
-A network that pads its image to a multiple of 16, and crops what it makes, pads nothing at the sizes probed, which
-are multiples of 16. A tile of 40 rows gets other padding than the whole image: what is near its lower edge differs.
-Such a network is tiled with tiles, and images, that are multiples of 16, whatever the stride of its feature maps.
+A network that pads its image to a multiple of 16, and crops its result, pads nothing at the probed sizes, which are
+multiples of 16. A tile of 40 rows gets other padding than the whole image, so its lower edge differs. Such a network is
+tiled with tiles, and images, that are multiples of 16, whatever the stride of its feature maps.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ from exactile_converters.geometry.feature_maps import ForwardWalk
 from exactile_converters.geometry.obstacle import ObstacleError, obstacle_at
 
 Walk = Callable[[int, int], ForwardWalk]
-"""A walk at the probed sizes and so many rows and columns more."""
+"""A walk at the probed sizes with this many additional rows and columns."""
 
 ASKING = {"Shape", "Size"}
-"""Operators that tell the image's size to others. Without them sizes change by the stride of feature maps alone."""
+"""Operators that read the image's size. Without them, only the stride of feature maps matters."""
 
 
 def settle_period(walk: ForwardWalk, nodes: Sequence[ir.Node], *, more: Walk, base: int, largest: int) -> None:
-    """Set the period of ``walk``, which found no obstacles at multiples of ``base``; an obstacle if above ``largest``.
+    """Set the period of ``walk``, which has no obstacles at multiples of ``base``; add an obstacle if above
+    ``largest``.
 
     ``more`` walks at other sizes.
     """
@@ -55,7 +56,7 @@ def _divisors(number: int) -> Iterator[int]:
 
 
 def first_difference(walk: ForwardWalk, other: ForwardWalk, nodes: Sequence[ir.Node]) -> ir.Node | None:
-    """The first node that treats images of other sizes in another way."""
+    """Return the first node that treats images of other sizes differently."""
     for node in nodes:
         if walk.transfers.get(node) != other.transfers.get(node):
             return node

@@ -1,7 +1,7 @@
-"""Facts of common nodes by rules of our own, which are faster than ONNX's inference and evaluator.
+"""Infer facts of common nodes by own rules, which are faster than ONNX's inference and evaluator.
 
-A node is left to these rules only after ONNX found the same for it once, for operands of the same types and ranks, of
-which the values were known, too, or were not.
+These rules are used for a node only after they once agreed with ONNX, for operands of the same types and ranks, whose
+values were, or were not, known in the same way.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def plain_signature(node: ir.Node, facts: Sequence[Fact | None]) -> Hashable:
 
 
 def plain_fact(node: ir.Node, facts: Sequence[Fact | None], dtype: int) -> Fact | None:
-    """Return what the rules say of the result of ``node``, which is of ``dtype``; None if no rule is for it."""
+    """Return the fact of the result of ``node``, which is of ``dtype``; None if there is no rule for it."""
     shapes = [fact.shape if fact is not None else None for fact in facts]
     if node.op_type == "Shape" and not node.domain and not node.attributes and shapes[0] is not None:
         return Fact(dtype, (len(shapes[0]),), np.array(shapes[0], np.int64))

@@ -1,7 +1,7 @@
-"""Shapes of what the most common operators make: sizes are asked for at many sizes of the image.
+"""Infer shapes of the most common operators, fast enough for many image sizes.
 
-These rules look at sizes alone. A node is left to them only after ONNX's shape inference, which looks at all else, said
-the same of it once, for inputs of the same types and ranks.
+These rules use only sizes. They are used for a node only after they once agreed with ONNX's shape inference, which
+checks everything else, for inputs of the same types and ranks.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ UNCHANGED = (
     "Identity InstanceNormalization LayerNormalization LeakyRelu Log LogSoftmax Mish Neg Not Reciprocal Relu Round "
     "Selu Sigmoid Softmax Softplus Softsign Sqrt Tanh"
 ).split()
-"""They make what has the shape of their first operand."""
+"""Operators whose result has the shape of their first operand."""
 
 BROADCAST = "Add And Div Equal Greater GreaterOrEqual Less LessOrEqual Max Mean Min Mul Or Pow Sub Sum Where".split()
 
 
 def plain_shape(node: ir.Node, shapes: Sequence[Shape | None]) -> Shape | None:
-    """Of the first output, by those of the operands; None where it is not for these rules, or the shapes do not fit."""
+    """Return the first output's shape from the operands'; None where there is no rule, or the shapes do not fit."""
     rule = _RULES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
     if rule is None or not shapes:
         return None
@@ -40,7 +40,7 @@ def plain_shape(node: ir.Node, shapes: Sequence[Shape | None]) -> Shape | None:
 
 
 def resized_shape(node: ir.Node, shapes: Sequence[Shape | None], values: Sequence[NDArray[Any] | None]) -> Shape | None:
-    """Of a Resize of all axes, to sizes or by factors that are known; None for others."""
+    """Return the shape of a Resize of all axes, to known sizes or by known factors; None for others."""
     scales, sizes = ([*values, None, None, None][place] for place in (2, 3))
     if node.domain not in ("", "ai.onnx") or shapes[0] is None or node.attributes.keys() & {"axes"}:
         return None
@@ -81,7 +81,7 @@ def _windows(node: ir.Node, shapes: Sequence[Shape | None]) -> Shape | None:
 
 
 def _shuffled(node: ir.Node, shapes: Sequence[Shape | None]) -> Shape | None:
-    """Channels become pixels, or pixels channels."""
+    """Infer DepthToSpace and SpaceToDepth."""
     count, channels, *space = shapes[0] or ()
     block = node.attributes.get_int("blocksize", 1)
     if node.op_type == "DepthToSpace":

@@ -1,7 +1,7 @@
-"""Arithmetic of sizes, as exporters write it, in numpy: a few numbers at a time, at many sizes of the image.
+"""Arithmetic of sizes, as exporters write it, in numpy: a few numbers at a time, at many image sizes.
 
-A node is left to this only after ONNX's reference evaluator gave the same for it once, for operands of the same types
-and ranks.
+It is used for a node only after it once agreed with ONNX's reference evaluator, for operands of the same types and
+ranks.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 MOST_NUMBERS = 64
-"""More are no sizes."""
+"""Longer values are not sizes."""
 
 NUMBERS = {ir.DataType.INT32, ir.DataType.INT64, ir.DataType.FLOAT}
-"""Types that sizes are computed in."""
+"""Types in which sizes are computed."""
 
 
 def plain_value(node: ir.Node, operands: Sequence[Array | None]) -> Array | None:
-    """What ``node`` makes of ``operands``, None for those that are left out; None where this is not for it."""
+    """Return the result of ``node`` for ``operands``, None for omitted ones; None where there is no rule."""
     rule = _RULES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
     given = [array for array in operands if array is not None]
     if rule is None or not given or any(array.size > MOST_NUMBERS for array in given):
@@ -55,7 +55,7 @@ def _narrowed(_node: ir.Node, operands: Sequence[Array | None]) -> Array | None:
 
 
 def _cut(_node: ir.Node, operands: Sequence[Array | None]) -> Array | None:
-    """Forwards, of axes that are named."""
+    """Slice forwards, along named axes."""
     array, starts, ends, axes, *more = operands
     steps = more[0] if more else None
     if array is None or starts is None or ends is None or axes is None or (steps is not None and (steps != 1).any()):
@@ -72,7 +72,7 @@ def _cast(node: ir.Node, operands: Sequence[Array | None]) -> Array | None:
 
 
 def _quotient(_node: ir.Node, operands: Sequence[Array | None]) -> Array | None:
-    """Whole numbers are divided towards 0; of positive ones, that is downwards."""
+    """Divide integers towards 0; for positive ones, that is down."""
     array, divisor = _two(operands)
     if array.dtype.kind == "f":
         return array / divisor if (divisor != 0).all() else None
@@ -84,7 +84,7 @@ def _by(operation: Callable[..., Any]) -> Callable[[ir.Node, Sequence[Array | No
 
 
 def _two(operands: Sequence[Array | None]) -> tuple[Array, Array]:
-    """Raises ValueError where they are not there."""
+    """Return two operands. Raises ValueError where they are missing."""
     array, other = operands
     if array is None or other is None:
         raise ValueError("an operand is left out")

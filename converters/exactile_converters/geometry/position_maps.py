@@ -1,8 +1,8 @@
-"""Maps that are computed from the image's size alone: coordinates, position encodings, numbers that follow the size.
+"""Maps computed only from the image's size: coordinates, position encodings, numbers that follow the size.
 
 In one pass such a map is computed from the sizes of the whole image, and the pixel at a place has its own value. A tile
-gets its piece of it: numbers are those of the whole image; so are lines, what counts or sums up positions along one
-axis, of which the tile takes its part; shapes that maps are spread to are the tile's.
+gets its piece: numbers are those of the whole image; lines, which count or sum positions along one axis, are those of
+the whole image, of which the tile takes its part; shapes to which maps are expanded are the tile's.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ import onnx_ir as ir
 from exactile_converters.geometry.probe import ELEMENTWISE, FOLDABLE
 
 ALONG = {*ELEMENTWISE, "Cos", "Identity", "Sin", "Squeeze", "Tan", "Transpose", "Unsqueeze"}
-"""Operators whose piece is that of their operands' pieces."""
+"""Operators whose piece is computed from their operands' pieces."""
 
 SPREADING = {"Expand", "Reshape"}
 """Their second operand is a shape: the tile's."""
 
 ASKING = {"Shape", "Size"}
-"""Operators that ask for the size of a map."""
+"""Operators that read the size of a map."""
 
 WHOLE = {*FOLDABLE, "ConstantOfShape", "Cos", "Expand", "Shape", "Sin", "Size", "Tan"}
-"""Operators that are computed for the whole image, where what they make is a number or a line."""
+"""Operators that are computed for the whole image, where their result is a number or a line."""
 
 NUMBERS = set(
     "BatchNormalization Celu Conv Elu Gelu Gemm HardSigmoid HardSwish LayerNormalization LeakyRelu LogSoftmax MatMul "
     "Mish PRelu Selu Softmax Softplus Softsign Swish ThresholdedRelu".split()
 )
-"""Further operators that are computed for the whole image, where what they read and make are numbers, not lines."""
+"""Further operators that are computed for the whole image, where their operands and result are numbers, not lines."""
 
 LINE_ELEMENTS = 8
-"""A line has no more numbers for each position: every tile computes all of it."""
+"""Most numbers of a line for each position: every tile computes all of it."""
 
 MEASURED = {"Cast", "ConstantOfShape", "CumSum", "Expand", "Identity"}
-"""Operators of whose results the whole length is known where they are the same all along it."""
+"""Operators whose results have a known length where they are the same all along it."""
 
 SIZES = 3
 """The operand of a Resize that holds the sizes."""
@@ -48,7 +48,7 @@ RESIZE_MODES = {"align_corners", "asymmetric", "half_pixel", "half_pixel_symmetr
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """The dimensions of a value that grow with the image: axis, and pixels of it for each of the image.
+    """The dimensions of a value that grow with the image: axis, and pixels for each pixel of the image.
 
     ``shape`` is that at one of the sizes.
     """
@@ -62,11 +62,11 @@ class Growth:
 
     @property
     def others(self) -> int:
-        """The number of entries for each position."""
+        """Return the number of entries for each position."""
         return prod(size for dim, size in enumerate(self.shape) if dim not in self.axes)
 
     def blocks(self) -> list[tuple[int, object]]:
-        """The number of entries between dimensions that grow, and these."""
+        """Return the number of entries between dimensions that grow, and these dimensions."""
         found, between = list[tuple[int, object]](), 1
         for dim, size in enumerate(self.shape):
             if dim in self.axes:
@@ -79,9 +79,9 @@ class Growth:
 
 @dataclass(slots=True, kw_only=True)
 class Building:
-    """Says of which values a tile's piece can be computed.
+    """Decides for which values a tile's piece can be computed.
 
-    ``growth_of`` a value is None where that is not known; ``varies`` says whether a value follows the image's size.
+    ``growth_of`` a value is None where that is unknown; ``varies`` returns whether a value follows the image's size.
     """
 
     growth_of: Callable[[ir.Value], Growth | None]
@@ -96,7 +96,7 @@ class Building:
         return (bool(growth.axes) and self.in_pieces(value)) or self.varied(value) is not None
 
     def in_pieces(self, value: ir.Value) -> bool:
-        """Whether the piece is made of the operands' pieces."""
+        """Return whether the piece is computed from the operands' pieces."""
         if value not in self._in_pieces:
             growth, node = self.growth_of(value), self._maker(value)
             self._in_pieces[value] = growth is not None and node is not None and self._is_of_pieces(node, growth)
@@ -118,7 +118,7 @@ class Building:
         return (op in ALONG or (op == "Slice" and self._slices_others(node))) and self._have_pieces(node.inputs)
 
     def _maker(self, value: ir.Value) -> ir.Node | None:
-        """The node of the standard that makes ``value``, alone, from the image's size."""
+        """Return the node with a standard operator and one result that computes ``value`` from the image's size."""
         node = value.producer()
         if node is None or node.domain or len(node.outputs) != 1 or not self.varies(value):
             return None
@@ -128,9 +128,9 @@ class Building:
         return all(self.has_piece(one) for one in values if one is not None)
 
     def varied(self, value: ir.Value) -> frozenset[int] | None:
-        """The dimensions that grow along which a number or a line has other entries; None where it is neither.
+        """Return the growing dimensions along which a number or line varies; None where it is neither.
 
-        Such values are computed for the whole image, as short as 1 along other dimensions that grow.
+        Such values are computed for the whole image, with size 1 along other dimensions that grow.
         """
         if not self.varies(value):
             return frozenset()
@@ -170,7 +170,7 @@ class Building:
         return frozenset(growth.axes) if of_all else None
 
     def _varied_along(self, node: ir.Node, growth: Growth, varied: frozenset[int]) -> frozenset[int] | None:
-        """Of an operator along axes: a sum, or a part."""
+        """Return them for an operator along axes: a sum, or a part."""
         source = node.inputs[0]
         axes = self._axes(node, 1 if node.op_type == "CumSum" else 3, growth.rank)
         if source is None or axes is None:
@@ -187,7 +187,7 @@ class Building:
         return frozenset(growth.axes if growth is not None else ())
 
     def _axes(self, node: ir.Node, operand: int, rank: int) -> frozenset[int] | None:
-        """Of an operator that is given them as a constant; a Slice without is of the first ones."""
+        """Return the axes of an operator that has them as a constant; a Slice without axes acts on the first ones."""
         given = node.inputs[operand] if len(node.inputs) > operand else None
         if given is None:
             starts = self.growth_of(node.inputs[1]) if node.inputs[1] is not None else None
@@ -196,18 +196,18 @@ class Building:
         return None if known is None else frozenset(int(axis) % rank for axis in known.numpy().ravel())
 
     def _keeps_order(self, operand: ir.Value | None, result: Growth) -> bool:
-        """Whether a Reshape leaves the dimensions that grow as they are, and as many entries between them."""
+        """Return whether a Reshape keeps the growing dimensions, and the number of entries between them."""
         growth = self.growth_of(operand) if operand is not None else None
         return growth is not None and growth.blocks() == result.blocks()
 
     def _slices_others(self, node: ir.Node) -> bool:
-        """Whether a Slice is of dimensions that do not grow."""
+        """Return whether a Slice acts only on dimensions that do not grow."""
         growth = self.growth_of(node.inputs[0]) if node.inputs[0] is not None else None
         axes = self._axes(node, 3, growth.rank) if growth is not None else None
         return growth is not None and axes is not None and axes.isdisjoint(growth.axes)
 
     def _resizes_a_constant(self, node: ir.Node, growth: Growth) -> bool:
-        """Such as learned positions, to sizes."""
+        """Return whether it resizes a constant, such as learned positions, to sizes."""
         constant, sizes = node.inputs[0], node.inputs[SIZES] if len(node.inputs) > SIZES else None
         if constant is None or sizes is None or self.varies(constant) or self.varied(sizes) is None:
             return False

@@ -1,7 +1,7 @@
 """Shapes and shape arithmetic of a graph at one concrete input size.
 
-Exported graphs compute sizes at run time (Shape, Gather, Mul, Concat, Resize ...). At a concrete input size all
-of that folds to numbers. Two probes of different size then tell what grows with the image and how.
+Exported graphs compute sizes at run time (Shape, Gather, Mul, Concat, Resize ...). At a concrete input size all of that
+folds to numbers. Two probes of different size then show what grows with the image and how.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from exactile_converters.geometry.runtime_shapes import made_by_runtime
 from exactile_converters.geometry.sliding import made_shape
 
 FOLD_LIMIT_ELEMENTS = 1 << 20
-"""Constants larger than this are not computed at conversion: no rule looks at the values of so many."""
+"""Larger constants are not computed at conversion: no rule uses so many values."""
 
 FOLD_LIMIT_BYTES = 1 << 27
-"""All computed constants together; later ones are known by their shape alone."""
+"""Most bytes of all computed constants together; for later ones, only the shape is known."""
 
 ELEMENTWISE = (
     "Abs Add And BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast CastLike Ceil Clip Div Equal Erf Exp Floor "
@@ -45,33 +45,33 @@ FOLDABLE = {
 """Shape arithmetic and arithmetic on weights: operators whose cost is about the size of what they read and write."""
 
 LARGE_CONSTANTS = 32
-"""Where larger constants are computed, all together may take so many times the bytes that the largest has elements."""
+"""Where larger constants are computed, bytes of all together for each element of the largest."""
 
 UNKNOWN_ELEMENTS = 1 << 62
-"""So many are taken to be in what has no known shape."""
+"""Assumed number of elements of a value of unknown shape."""
 
 SMALL_VALUE_ELEMENTS = 1 << 12
-"""Values up to this size are shown to shape inference: sizes, starts, axes, scales, pads."""
+"""Values up to this size are passed to shape inference: sizes, starts, axes, scales, pads."""
 
 LARGEST_RANK = 64
 
 
 LEARNT = "constants"
-"""Under this, a memory holds the constants of its graph and what is known of them."""
+"""The key under which a memory holds the constants of its graph and their facts."""
 
 LARGEST_KEY_BYTES = 1 << 12
-"""A node that reads a larger computed constant is visited anew each time."""
+"""A node that reads a larger computed constant is visited again each time."""
 
 Memory = dict[Hashable, Any]
-"""What was found of nodes, by what they read: at sizes that differ little, the most of a graph is the same. And what
-nodes are evaluated by."""
+"""Facts of nodes, by their inputs: at similar sizes, most of a graph is the same. Also holds the evaluators of
+nodes."""
 
 
 class Probe:
     """Facts of every value of ``graph`` for an input of ``input_shape``; failures by node.
 
-    ``others`` are the shapes of further inputs, by name. With ``visits`` off, nodes are left to be visited one by one.
-    Probes of one graph at several sizes may share a ``memory``. Constants of up to ``most_elements`` are computed.
+    ``others`` are the shapes of further inputs, by name. Without ``visits``, the caller visits nodes one by one. Probes
+    of one graph at several sizes may share a ``memory``. Constants of up to ``most_elements`` are computed.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class Probe:
         return self.facts.get(value.name or "") if value is not None else None
 
     def _learn_all(self, constants: Mapping[str, ir.Value]) -> None:
-        """Take up all constants of the graph; the same ones at once, for probes that share a memory."""
+        """Add all constants of the graph; once for all probes that share a memory."""
         known = self._memory.get(LEARNT) if self._memory is not None else None
         held = tuple(constants.values())
         if known is not None and known[0] == held:
@@ -116,7 +116,7 @@ class Probe:
             self._memory[LEARNT] = held, {name: self.facts[name] for name in constants if name in self.facts}
 
     def learn(self, name: str, constant: ir.Value) -> None:
-        """Take up a constant of the graph. Its bytes are read once for all probes that share a memory."""
+        """Add a constant of the graph. Its bytes are read once for all probes that share a memory."""
         if constant.const_value is None:
             return
         known = self._memory.get(constant) if self._memory is not None else None
@@ -129,7 +129,7 @@ class Probe:
             self._memory[constant] = {name: self.facts[name]}
 
     def visit(self, node: ir.Node) -> None:
-        """Find the facts of what ``node`` computes; those of its inputs must be known."""
+        """Find the facts of the results of ``node``; those of its inputs must be known."""
         present = {value.name or "": self.of(value) for value in node.inputs if value is not None}
         inputs = {name: fact for name, fact in present.items() if fact is not None and fact.shape is not None}
         if len(inputs) < len(present):
@@ -147,7 +147,7 @@ class Probe:
                 self._memory[key] = self.failures.get(node) or {name: fact for name, fact in found.items() if name}
 
     def _key(self, node: ir.Node, inputs: Mapping[str, Fact]) -> Hashable | None:
-        """What decides about the results of ``node``; None where that is much."""
+        """Return what determines the results of ``node``; None where that is too large."""
         read: list[Hashable] = [node, self._most_elements]
         for name, fact in inputs.items():
             value = None
@@ -177,7 +177,7 @@ class Probe:
         self._leave_to_rules(node)
 
     def _visit_plain(self, node: ir.Node) -> bool:
-        """Whether rules for sizes told what ``node`` makes: they told it before as ONNX does."""
+        """Return whether rules for sizes gave the result of ``node``: they agreed with ONNX before."""
         facts = [self.of(value) for value in node.inputs]
         if self._memory is None or plain_signature(node, facts) not in self._memory:
             return False
@@ -189,7 +189,7 @@ class Probe:
         return True
 
     def _leave_to_rules(self, node: ir.Node) -> None:
-        """Remember that the rules for sizes tell what was found of ``node``, if they do."""
+        """Remember that the rules for sizes agree with the result of ``node``, if they do."""
         facts = [self.of(value) for value in node.inputs]
         made = [self.of(value) for value in node.outputs if value.name]
         found = made[0] if len(made) == 1 else None
@@ -200,7 +200,7 @@ class Probe:
             self._memory[plain_signature(node, facts)] = found.dtype
 
     def _kept(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        """What probes that share a memory make once."""
+        """Return a value that probes with a shared memory compute once."""
         if self._memory is None:
             return make()
         if key not in self._memory:
@@ -208,7 +208,7 @@ class Probe:
         return self._memory[key]
 
     def _of_runtime(self, node: ir.Node) -> dict[str, TypeProto] | None:
-        """Types of what an operator makes that ONNX does not know; None for others."""
+        """Return types of the results of an operator unknown to ONNX; None for others."""
         facts = [self.of(value) for value in node.inputs]
         given = [(fact.dtype, fact.shape) if fact is not None and fact.shape is not None else None for fact in facts]
         made = made_by_runtime(node, given, self._versions.get("", 0))
@@ -231,7 +231,7 @@ class Probe:
         return shape_inference.infer_node_outputs(schema, proto, types, data, opset_imports=self._opsets)
 
     def _place_windows(self, node: ir.Node, types: dict[str, TypeProto]) -> None:
-        """Sizes of sliding windows as ONNX Runtime makes them, for those that ONNX's shape inference claims."""
+        """Replace the sizes of sliding windows that ONNX's shape inference claims by those of ONNX Runtime."""
         operands = {
             index: fact.shape for index, value in enumerate(node.inputs) if (fact := self.of(value)) is not None
         }
@@ -241,7 +241,7 @@ class Probe:
                 types[output.name] = helper.make_tensor_type_proto(types[output.name].tensor_type.elem_type, shape)
 
     def _unpooled(self, node: ir.Node) -> tuple[int, ...] | None:
-        """The shape that a MaxUnpool is told to make: ONNX's shape inference leaves it open."""
+        """Return the output shape that a MaxUnpool has as an input; ONNX's shape inference leaves it open."""
         told = self.of(node.inputs[2]) if node.op_type == "MaxUnpool" and len(node.inputs) > 2 else None
         return None if told is None or told.value is None else tuple(int(size) for size in told.value.ravel())
 
@@ -279,7 +279,7 @@ class Probe:
         return self._evaluate(proto, values) if node.op_type in FOLDABLE and largest <= self._most_elements else {}
 
     def _uniform(self, node: ir.Node) -> dict[str, Fact]:
-        """ConstantOfShape and Expand as views that take no memory, however large."""
+        """Evaluate ConstantOfShape and Expand as views that take no memory, however large."""
         values = [self.facts[value.name or ""].value for value in node.inputs if value is not None]
         shape = tuple(int(size) for size in np.asarray(values[-1]).ravel()[:LARGEST_RANK])
         if node.op_type == "ConstantOfShape":
@@ -295,7 +295,7 @@ class Probe:
     def _repeated(
         self, proto: onnx.NodeProto, inputs: Mapping[str, NDArray[Any]], kind: TypeProto | None
     ) -> dict[str, Fact]:
-        """An element-wise operator, computed once for all entries that such a view repeats."""
+        """Evaluate an element-wise operator once for all entries that such a view repeats."""
         shape = _fact(kind).shape
         small = {name: without_repeats(value) for name, value in inputs.items()}
         if shape is None or math.prod(np.broadcast_shapes(*(v.shape for v in small.values()))) > self._most_elements:
@@ -333,7 +333,7 @@ class Probe:
 
 
 def not_regrouped(node: ir.Node, probe: Probe) -> str:
-    """Why a Reshape fails, of which shape inference does not say so: it makes more or fewer values; empty where not."""
+    """Return why a Reshape fails where shape inference does not: it changes the number of values; empty where not."""
     if node.op_type != "Reshape" or node.domain not in ("", "ai.onnx"):
         return ""
     shapes = [
@@ -346,7 +346,7 @@ def not_regrouped(node: ir.Node, probe: Probe) -> str:
 
 
 def without_repeats(array: NDArray[Any]) -> NDArray[Any]:
-    """One entry along each dimension in which a broadcast view repeats the same values."""
+    """Return one entry along each dimension in which a broadcast view repeats the same values."""
     return array[tuple(slice(0, 1) if step == 0 else slice(None) for step in array.strides)]
 
 

@@ -1,9 +1,8 @@
-"""What an output interval of one operator needs of its input, along one axis.
+"""The input interval that an output interval of one operator needs, along one axis.
 
-Every map takes the half-open span of wanted output indices to the smallest span that holds all input indices
-they read. Indices may be negative or beyond the end: borders are not the business of a reach, so each map
-commutes with the shifts of its operator, and the first (last) needed index depends on the first (last) wanted
-index alone.
+Every map takes the half-open span of wanted output indices to the smallest span that contains all input indices they
+read. Indices may be negative or beyond the end: borders are handled elsewhere, so each map commutes with the shifts of
+its operator, and the first (last) needed index depends only on the first (last) wanted index.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ class Reach(Protocol):
     """One operator's interval map along one axis."""
 
     def needed(self, wanted: Span) -> Span:
-        """The input span that the non-empty output span ``wanted`` reads."""
+        """Return the input span that the non-empty output span ``wanted`` reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +76,9 @@ class TransposedWindow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mirror:
-    """A flip of an axis: output ``i`` reads ``size - 1 - i``, in a map of ``size`` pixels at the walk's small image.
+    """A flip of an axis: output ``i`` reads ``size - 1 - i``, for ``size`` pixels of a map at the walk's small image.
 
-    Pixels of a mirrored map are counted from its own beginning, which is the image's end. For images that differ by
+    Pixels of a flipped map are counted from its own beginning, which is the image's end. For images that differ by
     multiples of the stride the same spans move along, so that flips compare equal.
     """
 
@@ -104,8 +103,8 @@ class Interpolation:
     """Resize by an exact ratio: output ``i`` reads around its position in the input.
 
     Positions follow the ONNX Resize operator's ``coordinate_transformation_mode`` formulas. Pixels with weight 0 are
-    read, too: engines multiply them, and what is not a number spreads. Where engines round a whole position, it may
-    lie a hair below: the pixels read then begin ``early`` pixels before.
+    read, too: engines multiply them, and NaN spreads. Where engines round an integer position, it may come out slightly
+    lower: the pixels read then begin ``early`` pixels before.
     """
 
     scale: Fraction
@@ -118,7 +117,7 @@ class Interpolation:
         return Span(self._taps(wanted.start)[0], self._taps(wanted.stop - 1)[1] + 1)
 
     def position(self, output: int) -> Fraction:
-        """Where output pixel ``output`` lies, in input pixels."""
+        """Return the position of output pixel ``output``, in input pixels."""
         if self.coordinates == "asymmetric":
             return output / self.scale
         centre = (output + Fraction(1, 2)) / self.scale
@@ -134,7 +133,7 @@ class Interpolation:
         return floor(position) + first - early, floor(position) + last
 
     def placed(self) -> Placed:
-        """The same, as one of several that depend on the place."""
+        """Return the same, as one of several that depend on the position."""
         drift = self.position(0)
         first, last = (0, 0) if self.kind == "nearest" else (-self.early, 1) if self.kind == "linear" else (-1, 2)
         return Placed(
@@ -151,10 +150,10 @@ class Interpolation:
 class Placed:
     """Resize whose positions depend on the place in the image and on its size.
 
-    Output ``i`` lies at ``i * ratio + drift``, in input pixels, and ``drift`` somewhere between ``early`` and ``late``,
-    whatever the image's size and ``i``. It reads from ``first`` to ``last`` pixels beyond the pixel at or before its
-    position, or, where ``rounding`` is given, the pixel that this rounds the position to. ``given`` is the scale that
-    positions are computed by, where they are not by sizes.
+    Output ``i`` lies at ``i * ratio + drift``, in input pixels, with ``drift`` between ``early`` and ``late``, whatever
+    the image's size and ``i``. It reads from ``first`` to ``last`` pixels beyond the pixel at or before its position,
+    or, where ``rounding`` is given, the pixel to which the position is rounded. ``given`` is the scale from which
+    positions are computed, where they are not computed from sizes.
     """
 
     ratio: Fraction
@@ -171,7 +170,7 @@ class Placed:
         return Span(start, max(start, stop) + 1)
 
     def joined(self, other: Placed) -> Placed:
-        """One that holds what both read."""
+        """Return one that contains what both read."""
         assert (self.ratio, self.rounding) == (other.ratio, other.rounding)
         return Placed(
             ratio=self.ratio,
@@ -185,7 +184,7 @@ class Placed:
 
 
 def rounded(position: Fraction, rounding: NearestMode) -> int:
-    """The pixel that a position is rounded to."""
+    """Return the pixel to which a position is rounded."""
     half = Fraction(1, 2)
     match rounding:
         case "floor":

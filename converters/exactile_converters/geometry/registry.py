@@ -1,4 +1,4 @@
-"""Which rule speaks for which operator. An operator without a rule is an obstacle."""
+"""Register a rule for each operator. An operator without a rule is an obstacle."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Flow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transfer:
-    """What a rule says of a node: the labels of its outputs, and a flow for each feature-map operand.
+    """A rule's result for a node: the labels of its outputs, and a flow for each feature-map operand.
 
-    ``positions`` are operands that are computed from the image's size and not from its pixels: a tile gets its piece of
-    the whole image's. ``masks`` are such operands that are the same anywhere but at the far edges, which a tile
-    computes for its own size. ``shift`` is that of a cyclic shift: along an axis, result ``i`` is entry ``i + shift``,
-    counted around the edge. Rules believe both, and ``shifted_windows`` looks whether they hold.
+    ``positions`` are operands computed from the image's size and not from its pixels: a tile gets its piece of the
+    whole image's. ``masks`` are such operands that are the same everywhere but at the far edges, which a tile computes
+    for its own size. ``shift`` is that of a cyclic shift: along an axis, result ``i`` is entry ``i + shift``, counted
+    around the edge. Rules assume masks and shifts, and ``shifted_windows`` checks them.
     """
 
     labels: tuple[Labels, ...]
@@ -61,5 +61,5 @@ def rule(*operators: str, domain: str = "") -> Callable[[Rule], Rule]:
 
 
 def find_rule(domain: str, operator: str) -> Rule | None:
-    """The rule for an operator; None when nobody wrote one."""
+    """Return the rule for an operator; None if there is none."""
     return _RULES.get(("" if domain == "ai.onnx" else domain, operator))

@@ -1,6 +1,6 @@
-"""What operators make that ONNX's shape inference does not know: those that ONNX Runtime has beyond ONNX.
+"""Result shapes of operators that ONNX Runtime has beyond ONNX, which ONNX's shape inference does not know.
 
-Most are of its own domain; layer normalisation it has under the name of ONNX's domain at every opset.
+Most belong to its own domain; layer normalisation has the name of ONNX's domain at every opset.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Given = Sequence[Known | None]
 
 
 def made_by_runtime(node: ir.Node, given: Given, opset: int) -> list[Known] | None:
-    """Element type and shape of each output, by those of its inputs; None for operators that ONNX knows at ``opset``.
+    """Return element type and shape of each output, from the inputs'; None for operators that ONNX has at ``opset``.
 
     Raises ValueError where the shapes do not fit each other.
     """
@@ -48,7 +48,7 @@ def _of(given: Given, index: int) -> Known:
 
 
 def _normalized(node: ir.Node, given: Given) -> list[Known]:
-    """The result, and what it was normalised by, if that is asked for."""
+    """Return the result, and the statistics of the normalisation, if they are outputs."""
     dtype, shape = _of(given, 0)
     axis = node.attributes.get_int("axis", -1) % max(1, len(shape))
     reduced = (*shape[:axis], *(1 for _ in shape[axis:]))
@@ -69,7 +69,7 @@ def _dequantized(_node: ir.Node, given: Given) -> Known:
 
 
 def _broadcast(*operands: int) -> Callable[[ir.Node, Given], Known]:
-    """The type is that of the last of ``operands``."""
+    """Broadcast the shapes; the type is that of the last of ``operands``."""
 
     def rule(_node: ir.Node, given: Given) -> Known:
         found = [_of(given, index) for index in operands]

@@ -1,10 +1,10 @@
-"""Cyclic shifts that a network takes back, with attention in windows between the two.
+"""Cyclic shifts that a network undoes, with attention in windows between the two.
 
-A shift by ``s`` brings the first ``s`` rows behind the last ones. The walk counts it as a crop, whose windows read
-``s`` rows further on, and the shift back as padding. That is what happens, if rows that went around the edge and rows
-that did not take nothing over from each other until they are back in their places: then the first ``s`` rows are
-computed from themselves alone, wherever the image ends, and so they are in a tile. Masks see to that. Here it is
-looked at for images of a few strides, with the parts (``parts.py``) that every entry is computed from.
+A shift by ``s`` moves the first ``s`` rows behind the last ones. The walk counts it as a crop, whose windows read ``s``
+rows further on, and the shift back as padding. That is right if rows that went around the edge and rows that did not
+stay independent until they are back in place: then the first ``s`` rows depend only on themselves, wherever the image
+ends, and so they do in a tile. Masks ensure this. It is checked here for images of a few strides, with the parts
+(``parts.py``) from which every entry is computed.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ MASK = "Mask what a shift brings together (by -100 or less, before the softmax),
 
 @dataclass(frozen=True, slots=True)
 class _Shifted:
-    """A map that is shifted along axes, by how much each; ``fresh`` where nothing but shifts was done since."""
+    """A map that is shifted along axes, and the shifts; ``fresh`` if nothing but shifts was done since."""
 
     parts: Parts
     shifts: Mapping[Label, int]
@@ -45,9 +45,9 @@ class _Shifted:
 
 
 def check_shifts(walk: ForwardWalk, nodes: Sequence[ir.Node], results: Sequence[ir.Value], probe: Probe) -> None:
-    """Add an obstacle where a shift is not taken back, or mixes what it moved around the edge with the rest.
+    """Add an obstacle where a shift is not undone, or mixes what it moved around the edge with the rest.
 
-    ``results`` are looked at as they are. ``walk.shifted`` is set to the maps between a shift and the one back.
+    ``results`` are checked as they are. ``walk.shifted`` is set to the maps between a shift and the shift back.
     """
     if not any(transfer.shift is not None for transfer in walk.transfers.values()):
         return
@@ -96,7 +96,7 @@ class _Follower:
         known = [self._maps.get(value.name or "") if value is not None else None for value in node.inputs]
         operands = Operands(node, self._probe, [one.parts if one is not None else None for one in known], positions)
         if max(int(np.prod(operands.made(index))) for index in range(len(node.outputs))) > MOST_ENTRIES:
-            raise NotFollowedError("it makes a cyclically shifted map that is too large to be looked at")
+            raise NotFollowedError("it makes a cyclically shifted map that is too large to check")
         for value, parts in zip(node.outputs, parts_of_results(operands), strict=False):
             self._keep(value, _Shifted(parts, first.shifts, fresh=False))
 
@@ -111,7 +111,7 @@ class _Follower:
         elif before.shifts.get(axis) == -shift:
             made = self._ended(before, axis, dim, shift)
         else:
-            raise NotFollowedError("it shifts a map cyclically that is shifted already")
+            raise NotFollowedError("it cyclically shifts a map that is already shifted")
         if made.shifts:
             self._keep(result, made)
 
@@ -120,7 +120,7 @@ class _Follower:
         self._maps[value.name or ""] = made
 
     def forget(self, names: Iterable[str]) -> None:
-        """Maps that no further node reads."""
+        """Forget maps that no further node reads."""
         for name in names:
             self._maps.pop(name, None)
 
@@ -146,7 +146,7 @@ class _Follower:
         return _Shifted(np.moveaxis(_without(parts, axis), 0, dim), rest, fresh=False)
 
     def check_ends(self, results: Sequence[ir.Value]) -> None:
-        """Nothing that is shifted may be a result."""
+        """Check that no result is shifted."""
         for value in results:
             maker = value.producer()
             if maker is not None and value.name in self.shifted:
@@ -154,11 +154,11 @@ class _Follower:
 
 
 def _moved(size: int, shift: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """Which entries a shift moves around the edge, by their places before."""
+    """Return which entries a shift moves around the edge, by their positions before."""
     return np.arange(size) < shift if shift > 0 else np.arange(size) >= size + shift
 
 
 def _without(parts: Parts, axis: Label) -> Parts:
-    """Both parts that the shift along ``axis`` made are one again."""
+    """Merge both parts that the shift along ``axis`` made."""
     step = np.uint8(1 if axis == "y" else 2)
     return (parts | (parts >> step)) & UNMOVED[axis] | ((parts | (parts << step)) & MOVED[axis])

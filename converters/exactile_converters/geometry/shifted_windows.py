@@ -1,4 +1,4 @@
-"""Attention in shifted windows (Swin and its kind): cyclic shifts and masks that rules took for what they should be."""
+"""Check the cyclic shifts and masks that rules assumed, as in attention in shifted windows (Swin and similar)."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from exactile_converters.geometry.shifted_maps import check_shifts
 ProbeAt = Callable[[Place], Probe]
 
 FOLLOWED = (2, 2)
-"""Strides of the image at which shifted maps are followed: each kind of window is there."""
+"""Size in strides of the image at which shifted maps are followed: it has each kind of window."""
 
 SIZES = ((1, 1), FOLLOWED, (3, 1), (1, 3))
-"""Strides of the images, (along y, along x), at which masks are compared."""
+"""Sizes in strides of the images, (along y, along x), at which masks are compared."""
 
 MASK_ELEMENTS = 1 << 24
-"""Masks of that many numbers are computed: 256 windows of 16 by 16 positions."""
+"""Masks of up to this many numbers are computed: 256 windows of 16 by 16 positions."""
 
 
 def check_shifted_windows(
@@ -33,7 +33,7 @@ def check_shifted_windows(
     results: Sequence[ir.Value],
     needed: Needed,
 ) -> None:
-    """Add obstacles where a shift or a mask of a ``walk`` without any is not what its rule took it for.
+    """Add obstacles where a shift or a mask of a ``walk`` without obstacles is not what its rule assumed.
 
     ``probe_at`` computes constants of up to MASK_ELEMENTS. ``smallest`` is the (height, width) of the smallest image of
     the walk's remainders.

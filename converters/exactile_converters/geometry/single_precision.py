@@ -1,7 +1,7 @@
-"""Where engines put the pixels that a resize makes: they compute positions in float32, which holds few fractions.
+"""Where engines place the pixels of a resize: they compute positions in float32, which holds few fractions exactly.
 
-A scale such as 1/3 is rounded, and so is every position. A whole position may then come out a hair below, and one at
-which rounding to the nearest pixel turns may come out on either side, here on this one, there on that.
+A scale such as 1/3 is rounded, and so is every position. An integer position may then come out slightly lower, and one
+at which rounding to the nearest pixel changes may fall on either side, depending on the position.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from exactile.geometry import Span
 from exactile_converters.geometry.reach import CoordinateMode, Interpolation
 
 LARGEST_SIDE_PX = 1 << 21
-"""Positions are looked at up to here: no image has a longer side."""
+"""Positions up to this size are checked: no image has a longer side."""
 
 
 def is_held(scale: Fraction) -> bool:
-    """Whether float32 holds the scale and all positions exactly."""
+    """Return whether float32 represents the scale and all positions exactly."""
     return all(side & (side - 1) == 0 for side in (scale.numerator, scale.denominator))
 
 
 @lru_cache(maxsize=64)
 def makes_whole_sizes(scale: Fraction) -> bool:
-    """Whether an input of a multiple of a reducing ``scale``'s period makes as many pixels as it should."""
+    """Return whether every multiple of a reducing ``scale``'s period yields the right number of pixels."""
     outputs = np.arange(1, LARGEST_SIDE_PX // scale.denominator + 1, dtype=np.int64)
     inputs = (outputs * scale.denominator).astype(np.float32)
     return bool((np.floor(inputs * np.float32(float(scale))) == outputs).all())
@@ -34,7 +34,7 @@ def makes_whole_sizes(scale: Fraction) -> bool:
 
 @lru_cache(maxsize=64)
 def makes_its_sizes(given: float, scale: Fraction) -> bool:
-    """Whether engines, which compute sizes in float32, always make as many pixels by ``given`` as ``scale`` says."""
+    """Return whether engines, which compute sizes in float32, always yield as many pixels by ``given`` as ``scale``."""
     inputs = np.arange(1, LARGEST_SIDE_PX + 1, dtype=np.int64)
     made = np.floor(inputs.astype(np.float32) * np.float32(given)).astype(np.int64)
     return bool((made == inputs * scale.numerator // scale.denominator).all())
@@ -42,7 +42,7 @@ def makes_its_sizes(given: float, scale: Fraction) -> bool:
 
 @lru_cache(maxsize=64)
 def falls_short(scale: Fraction, coordinates: CoordinateMode) -> bool:
-    """Whether some position comes out below the pixel that it lies on or behind."""
+    """Return whether some position comes out below the pixel on or after which it lies."""
     if is_held(scale):
         return False
     outputs = _outputs(scale)
@@ -53,10 +53,10 @@ def falls_short(scale: Fraction, coordinates: CoordinateMode) -> bool:
 
 @lru_cache(maxsize=64)
 def picks_steadily(reach: Interpolation) -> bool:
-    """Whether a nearest interpolation picks the same pixel of every period, computed in float32 as engines do.
+    """Return whether nearest interpolation, in float32 as in engines, picks the same pixel of every period.
 
-    Where the exact position lies where rounding turns, a factor such as 1/7, which float32 cannot hold, decides at some
-    positions for one pixel and at others for its neighbour: a tile with another origin picks another one.
+    Where the exact position is one at which rounding changes, a factor such as 1/7, which float32 cannot represent,
+    selects one pixel at some positions and its neighbour at others: a tile with another origin selects another one.
     """
     if is_held(reach.scale):
         return True
@@ -75,7 +75,7 @@ def picks_steadily(reach: Interpolation) -> bool:
 
 
 def picks_clearly(reach: Interpolation) -> bool:
-    """Whether each position lies a quarter of a pixel or more from where a nearest interpolation turns."""
+    """Return whether each position is at least a quarter of a pixel from where nearest interpolation changes."""
     turn = Fraction(1, 2) if reach.rounding.startswith("round") else Fraction(0)
     phases = (reach.position(output) - turn for output in range(reach.scale.numerator))
     return all(Fraction(1, 4) <= phase % 1 <= Fraction(3, 4) for phase in phases)
@@ -97,7 +97,7 @@ def _positions(outputs: NDArray[np.int64], scale: Fraction, coordinates: Coordin
 
 
 def _exact(outputs: NDArray[np.int64], reach: Interpolation) -> NDArray[np.int64]:
-    """The first pixel read of each output, without rounding: alike in every period."""
+    """Return the first pixel read for each output, without rounding errors: the same in every period."""
     enlarged, reduced = reach.scale.numerator, reach.scale.denominator
     phases = np.array([reach.needed(Span(output, output + 1)).start for output in range(enlarged)])
     return phases[outputs % enlarged] + outputs // enlarged * reduced

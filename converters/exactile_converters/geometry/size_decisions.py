@@ -1,8 +1,8 @@
-"""What a graph decides by the image's size: a tile, whose size is another one, would decide otherwise.
+"""Find decisions of a graph by the image's size: a tile, whose size is another one, would decide differently.
 
-Exported graphs compute with sizes: ``Shape``, ``Max(0, pad)``, ``Where(size > 200, a, b)``. Where what is compared
-grows steadily with the image, the place at which a decision changes is found from three sizes: a difference of
-``alpha * height + beta * width + gamma`` must keep its sign for every image of a stride and more.
+Exported graphs compute with sizes: ``Shape``, ``Max(0, pad)``, ``Where(size > 200, a, b)``. Where a compared value
+grows steadily with the image, three sizes show where a decision changes: a difference of ``alpha * height + beta *
+width + gamma`` must keep its sign for every image of at least one stride.
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ ProbeAt = Callable[[Place], Probe]
 def check_size_decisions(
     walk: ForwardWalk, nodes: Sequence[ir.Node], probe_at: ProbeAt, *, base: int, smallest: Place
 ) -> None:
-    """Add an obstacle for every node that decides one way for some images of at least ``smallest``, and another for
-    others. Sizes ``base`` and multiples of it are probed.
-    """  # fmt: skip
+    """Add an obstacle for every node that decides differently for different images of at least ``smallest``.
+
+    Sizes ``base`` and multiples of it are probed.
+    """
     suspects = [
         node
         for node in nodes
@@ -56,8 +57,7 @@ def check_size_decisions(
                 obstacle_at(
                     node,
                     ObstacleError(
-                        "it decides something by the image's size, and a tile, whose size is another one, would "
-                        "decide otherwise",
+                        "it decides by the image's size, and a tile, which has another size, would decide differently",
                         "Export the network without a case for small or large images",
                     ),
                 )
@@ -65,13 +65,13 @@ def check_size_decisions(
 
 
 def _grows(node: ir.Node, probes: Sequence[Probe]) -> bool:
-    """Whether the node decides for each row, column or window: masks are looked at by what comes of them."""
+    """Return whether the node decides for each row, column or window: masks are checked by their results."""
     shapes = [fact.shape if (fact := probe.of(node.outputs[0])) is not None else None for probe in probes]
     return None not in shapes and len(set(shapes)) > 1
 
 
 def _turns(node: ir.Node, probes: Sequence[Probe], places: Sequence[Place], smallest: Place) -> bool:
-    """Whether the sign of some difference that ``node`` decides by is not the same for all images."""
+    """Return whether some difference by which ``node`` decides changes its sign between images."""
     found = [list(_differences(node, probe)) for probe in probes]
     if any(differences is None for each in found for differences in each) or len({len(each) for each in found}) != 1:
         return True
@@ -90,17 +90,17 @@ def _turns(node: ir.Node, probes: Sequence[Probe], places: Sequence[Place], smal
 
 
 def _some_turn(op: str, alpha: NDArray[Any], beta: NDArray[Any], least: NDArray[Any]) -> bool:
-    """``least`` is the difference for the smallest image."""
+    """Return whether some difference changes sign; ``least`` is the difference for the smallest image."""
     rises, falls = (alpha >= -TINY) & (beta >= -TINY), (alpha <= TINY) & (beta <= TINY)
     still = rises & falls
-    # Of equals, at the smallest size itself, a maximum is either one; a comparison is not.
+    # For equal values, at the smallest size itself, a maximum is either one; a comparison is not.
     margin = -TINY if op in CHOICES else TINY
     steady = still | (rises & (least >= margin)) | (falls & (least <= -margin))
     return not bool(np.all(steady))
 
 
 def _differences(node: ir.Node, probe: Probe) -> Iterator[NDArray[Any] | None]:
-    """What the node decides by the sign of; None where it is not known."""
+    """Yield the differences by whose sign the node decides; None where one is unknown."""
     facts = [probe.of(value) for value in node.inputs if value is not None and value.name]
     values = [None if fact is None or fact.value is None else np.asarray(fact.value, np.float64) for fact in facts]
     if any(value is None for value in values):

@@ -1,8 +1,8 @@
-"""Sliding windows as ONNX Runtime places them: how much it pads, and how many pixels it makes.
+"""Sliding windows as ONNX Runtime places them: their padding, and the size of their result.
 
-Where ONNX's shape inference says something else, ONNX Runtime is right, since it computes. They differ for pooling
-that rounds its size up, for automatic padding of dilated or sparse pooling windows, and for automatic padding of
-transposed convolutions. Formulas: ``pool_attributes.h``, ``padding.h`` and ``conv_transpose_attributes.h`` there.
+Where ONNX's shape inference differs, ONNX Runtime counts, since it computes. They differ for pooling that rounds its
+size up, for automatic padding of dilated or sparse pooling windows, and for automatic padding of transposed
+convolutions. Formulas: ``pool_attributes.h``, ``padding.h`` and ``conv_transpose_attributes.h`` of ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 CONVOLUTIONS = {"Conv": 1, "QLinearConv": 3, "ConvInteger": 1}
-"""The operand that holds the weight."""
+"""The operand that holds the weight, by operator."""
 
 POOLS = ("MaxPool", "AveragePool", "LpPool", "QLinearAveragePool")
 SAME = ("SAME_UPPER", "SAME_LOWER")
 RUNTIME_DOMAIN = "com.microsoft"
-"""Operators of ONNX Runtime's own, which its optimiser, its quantiser and some exporters write."""
+"""Domain of ONNX Runtime's own operators, which its optimiser, its quantiser and some exporters write."""
 
 SPACE = 2
-"""Dimensions before those that a kernel slides over."""
+"""Dimensions before those over which a kernel slides."""
 
 Shape = tuple[int, ...]
 
 
 class RefusedError(ValueError):
-    """ONNX Runtime does not compute such a window."""
+    """ONNX Runtime refuses such a window."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placed:
-    """Along one axis: pixels added (or cropped, if negative) before and after, and pixels made."""
+    """Along one axis: pixels added (or cropped, if negative) before and after, and pixels of the result."""
 
     before: int
     after: int
@@ -67,11 +67,11 @@ class Kernel:
         )
 
     def extent(self, axis: int) -> int:
-        """Input pixels from the first tap to the last."""
+        """Return the input pixels from the first tap to the last."""
         return (self.sizes[axis] - 1) * self.dilations[axis] + 1
 
     def placed(self, axis: int, size: int) -> Placed:
-        """Where windows lie over ``size`` pixels. Raises RefusedError."""
+        """Return where windows lie over ``size`` pixels. Raises RefusedError."""
         before, after = self._padding(axis, size)
         if self.op == "MaxPool" and max(self.dilations) == 1 and min(before, after) < 0:
             raise RefusedError(
@@ -86,12 +86,12 @@ class Kernel:
         return Placed(before=before, after=after, made=made)
 
     def rounds_up(self, axis: int, size: int) -> bool:
-        """Whether rounding the size up gives one window more, as ONNX's shape inference counts."""
+        """Return whether rounding the size up adds a window, by the count of ONNX's shape inference."""
         before, after = self._padding(axis, size)
         return self.ceil and (size + before + after - self.extent(axis)) % self.strides[axis] > 0
 
     def drops_last(self, axis: int, size: int) -> bool:
-        """Whether ONNX Runtime leaves out the window that rounding up gives, since it would begin behind the pixels."""
+        """Return whether ONNX Runtime omits the window of rounding up, because it would begin behind the pixels."""
         placed = self.placed(axis, size)
         room = size + placed.before + placed.after - self.extent(axis)
         return self.rounds_up(axis, size) and placed.made == room // self.strides[axis] + 1
@@ -109,7 +109,7 @@ class Kernel:
         return before, total - before
 
     def transposed(self, axis: int, size: int, extra: int, wanted: int | None) -> Placed:
-        """Where the windows of a transposed convolution lie: before and after are cropped from what they make.
+        """Return where the windows of a transposed convolution lie: before and after are cropped from their result.
 
         ``extra`` is its output padding, ``wanted`` its output shape. Raises RefusedError.
         """
@@ -129,18 +129,18 @@ class Kernel:
 
 
 def output_padding(node: ir.Node, axis: int, axes: int) -> int:
-    """What a transposed convolution adds behind its last row or column."""
+    """Return the rows or columns that a transposed convolution adds at the end."""
     return int(node.attributes.get_ints("output_padding", [0] * axes)[axis])
 
 
 def output_shape(node: ir.Node, axis: int, axes: int) -> int | None:
-    """What a transposed convolution is told to make, batch and channels left out."""
+    """Return the output size that a transposed convolution has as an attribute, without batch and channels."""
     given = tuple(node.attributes.get_ints("output_shape", ()))
     return int(given[len(given) - axes + axis]) if given else None
 
 
 def made_shape(node: ir.Node, shapes: Mapping[int, Shape | None]) -> Shape | None:
-    """The shape that ONNX Runtime gives the result of a window, by those of its operands; None for other operators.
+    """Return the shape that ONNX Runtime gives a window's result, from its operands'; None for other operators.
 
     Raises RefusedError.
     """

@@ -1,8 +1,8 @@
-"""Numbers that are equal at the two sizes of the walk, and not at all sizes.
+"""Find numbers that are equal at the two sizes of the walk, but not at all sizes.
 
-The walk's images are large: what is computed from their sizes may be rounded to the same number at both, as
-``1 + 1 / (height * width)`` is to 1 in float32. So constants by which maps are multiplied, shifted and the like are
-looked at for small images and for very large ones, too.
+The walk's images are large: values computed from their sizes may be rounded to the same number at both, as ``1 + 1 /
+(height * width)`` is to 1 in float32. So constants that multiply or shift maps, and the like, are also checked for
+small images and for very large ones.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from exactile_converters.geometry.probe import Probe, without_repeats
 from exactile_converters.geometry.rules.pixelwise import BROADCASTING
 
 MULTIPLES = (1, 2, 4, 16)
-"""Of the smallest image that is looked at; a network may need more pixels than the smallest has."""
+"""Multiples of the smallest image that are checked; a network may need more pixels than the smallest has."""
 
 LARGEST_PX = 1 << 20
 
@@ -31,7 +31,7 @@ ProbeAt = Callable[[Place], Probe]
 def check_steady_numbers(
     walk: ForwardWalk, nodes: Sequence[ir.Node], probe_at: ProbeAt, *, base: int, smallest: Place
 ) -> None:
-    """Add an obstacle for every node that takes a constant which changes with the size, but not between the walk's.
+    """Add an obstacle for every node with a constant that changes with the size, but not between the walk's sizes.
 
     ``smallest`` is the (height, width) of the smallest image, of the walk's remainders modulo ``base``.
     """
@@ -51,9 +51,9 @@ def check_steady_numbers(
 
 
 def _suspects(walk: ForwardWalk, nodes: Sequence[ir.Node]) -> Iterator[tuple[ir.Node, int]]:
-    """Nodes that make maps, and which of their operands are constants that follow the size.
+    """Yield nodes that make maps, and which of their operands are constants that follow the size.
 
-    Positions and masks are looked at elsewhere, and so is what a cyclic shift takes.
+    Positions, masks and the operands of cyclic shifts are checked elsewhere.
     """
     for node in nodes:
         transfer = walk.transfers.get(node)
@@ -68,7 +68,7 @@ def _suspects(walk: ForwardWalk, nodes: Sequence[ir.Node]) -> Iterator[tuple[ir.
 
 
 def _alike(facts: Sequence[Fact | None]) -> bool:
-    """Whether all known values of one shape are the same, but for how often they are repeated."""
+    """Return whether all known values of one shape are the same, except for how often they are repeated."""
     known = [without_repeats(fact.value) for fact in facts if fact is not None and fact.value is not None]
     return all(
         np.array_equal(known[0], other, equal_nan=other.dtype.kind == "f")

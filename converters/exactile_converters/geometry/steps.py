@@ -1,4 +1,4 @@
-"""The scale of each feature map by its operators: image sizes are probed at multiples that suit all of them.
+"""Infer the scale of each feature map from its operators: image sizes are probed at multiples that suit all of them.
 
 Measured scales are right only at such sizes: a pool by 7 of 2880 rows drops some, and seems to have another scale.
 """
@@ -23,7 +23,7 @@ LARGEST_STEP = 64
 
 
 def written_steps(nodes: Sequence[ir.Node], largest: int) -> int:
-    """A multiple of the steps that attributes and constants of ``nodes`` name, up to ``largest``."""
+    """Return a multiple of the steps in attributes and constants of ``nodes``, up to ``largest``."""
     multiple = 1
     for node in nodes:
         for step in _written(node):
@@ -47,7 +47,7 @@ def _written(node: ir.Node) -> list[int]:
 
 
 def _reductions(scales: ir.Value | None) -> list[int]:
-    """What must divide a size so that constant ``scales`` make whole ones."""
+    """Return the numbers that must divide a size so that constant ``scales`` yield integer sizes."""
     if scales is None or scales.const_value is None or scales.const_value.size > MOST_AXES:
         return []
     given = [float(scale) for scale in scales.const_value.numpy().ravel()]
@@ -55,12 +55,12 @@ def _reductions(scales: ir.Value | None) -> list[int]:
 
 
 def stride_by_operators(walk: ForwardWalk, nodes: Sequence[ir.Node]) -> int:
-    """The image must be a multiple of it so that no operator that was walked drops rows or columns."""
+    """Return the number of which the image must be a multiple so that no walked operator drops rows or columns."""
     return lcm(*(scale.denominator for axis in SPATIAL for scale in _scales(walk, nodes, axis).values()))
 
 
 def check_scales(walk: ForwardWalk, nodes: Sequence[ir.Node], largest: int) -> None:
-    """Measured scales must be those of the operators, and the stride no larger than ``largest``; else an obstacle."""
+    """Add an obstacle unless measured scales are those of the operators, and the stride is at most ``largest``."""
     for axis in SPATIAL:
         expected = _scales(walk, nodes, axis)
         for node in nodes if not walk.obstacles else ():

@@ -28,21 +28,21 @@ FIRST_BASE_PX = 2880
 
 MOST_REMAINDERS = 64
 MOST_VISITS = 100_000
-"""So many sizes are tried, or nodes visited, in search of sizes that the network accepts."""
+"""Most sizes tried, or nodes visited, in search of sizes that the network accepts."""
 
 FAR_PX = 1 << 40
 
 LARGEST_STRIDE = 4096
-"""A larger one means that the graph is not what the rules take it for."""
+"""A larger one means that the rules misinterpret the graph."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traced:
-    """What the walk found: ``geometry`` is None exactly when there are obstacles. ``sizes`` are those it probed.
+    """The result of the walk: ``geometry`` is None exactly when there are obstacles. ``sizes`` are those it probed.
 
-    ``own`` are walks at sizes of other remainders that can be tiled, by axis and remainder; ``in_one_piece`` what maps
-    have more than their share of the image at those that cannot. ``memory`` is that of further probes of the graph,
-    as long as it is not changed.
+    ``own`` are walks at sizes of other remainders that can be tiled, by axis and remainder; ``in_one_piece`` holds, for
+    those that cannot, the pixels of maps beyond their share of the image. ``memory`` is that of further probes of the
+    graph, as long as it is not changed.
     """
 
     geometry: Geometry | None
@@ -65,7 +65,8 @@ def trace(
     channels: int,
     also: Sequence[ir.Value] = (),
 ) -> Traced:
-    """Geometry of ``output`` as a function of ``image``, whose axes are ``labels``; maps ``also`` are walked, too.
+    """Return the geometry of ``output`` as a function of ``image``, with axes ``labels``; maps ``also`` are walked,
+    too.
 
     ``model``'s graph must be sorted, without functions, its names unique.
     """
@@ -113,13 +114,13 @@ def trace(
 
 
 def probed_sizes(base: int, remainder: int, more: tuple[int, int] = (0, 0)) -> ImageSizes:
-    """Two image sizes that differ on both axes, each ``remainder`` (and ``more``) above a multiple of ``base``."""
+    """Return two image sizes that differ on both axes, ``remainder`` (and ``more``) above a multiple of ``base``."""
     y, x = remainder + more[0], remainder + more[1]
     return ImageSizes((2 * base + y, 3 * base + x), (3 * base + y, 5 * base + x))
 
 
 def ancestors(model: ir.Model, *outputs: ir.Value) -> list[ir.Node]:
-    """The nodes that ``outputs`` are computed from, in graph order."""
+    """Return the nodes from which ``outputs`` are computed, in graph order."""
     wanted: set[ir.Node] = set()
     stack = [output.producer() for output in outputs]
     while stack:
@@ -186,7 +187,7 @@ def _conclude(walk: ForwardWalk, nodes: list[ir.Node], output: ir.Value, remaind
 def axis_geometry(
     walk: ForwardWalk, nodes: list[ir.Node], result: FeatureMap, axis: Label, remainder: int
 ) -> AxisGeometry:
-    """Geometry along one axis, from the spans that one stride of input needs."""
+    """Return the geometry along one axis, from the spans that one stride of input needs."""
     stride = walk.stride(axis)
     scale = result.scale[axis]
     needed = needed_spans(walk, nodes, result, axis)
@@ -209,7 +210,7 @@ def axis_geometry(
 
 
 def has_placed(walk: ForwardWalk, nodes: Sequence[ir.Node], axis: Label) -> bool:
-    """Whether some operator depends on the position along ``axis``."""
+    """Return whether some operator depends on the position along ``axis``."""
     transfers = [walk.transfers[node] for node in nodes if node in walk.transfers]
     return any(
         transfer.positions or any(isinstance(flow.along(axis), Placed) for flow in transfer.flows)
@@ -226,10 +227,10 @@ def needed_spans(
     last_px: int | None = None,
     wanted: Span | None = None,
 ) -> dict[str, Span]:
-    """What the output that belongs to one stride of input needs of each feature map, followed back to the image.
+    """Return what the output of one stride of input needs of each feature map, back to the image.
 
     Each span is in its own feature map's pixels. With ``wanted``, they are for that span of the output. With
-    ``last_px``, each holds also what reflection reads at the edges of the image: of the first tile, and of the last,
+    ``last_px``, each also contains what reflection reads at the edges of the image: of the first tile, and of the last,
     which begins ``last_px`` pixels or more before the end.
     """
     one_stride = Span(0, int(walk.stride(axis) * result.scale[axis]))
@@ -253,7 +254,7 @@ def needed_spans(
 
 
 def _with_reflection(span: Span, operand: FeatureMap, pads: tuple[int, int], axis: Label, last_px: int) -> Span:
-    """Reflection puts pixels 1 to ``pads`` before the first, and those before the last one behind it."""
+    """Add what reflection reads: pixels 1 to ``pads`` before the first, and those before the last one after it."""
     before, after = pads
     start, stop = span.start, span.stop
     if before > 0:
@@ -264,7 +265,7 @@ def _with_reflection(span: Span, operand: FeatureMap, pads: tuple[int, int], axi
 
 
 def margins(walk: ForwardWalk, needed: Mapping[str, Span], axis: Label) -> tuple[int, int]:
-    """Input pixels a tile needs on each side so that every tensor, not only the image, holds what is read of it."""
+    """Return the input pixels a tile needs on each side so that every tensor, not only the image, is complete."""
     before, after = [], []
     stride = walk.stride(axis)
     for name, span in needed.items():

@@ -1,6 +1,6 @@
-"""What a floating-point output means: probabilities, their logarithms, or scores that still need an activation.
+"""Infer what a floating-point output is: probabilities, their logarithms, or scores that still need an activation.
 
-Told from the range of the output, and from the operators that it comes from.
+The range of the output, and the operators that compute it, decide.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from exactile_converters.graphs.interval import Interval
 from exactile_converters.graphs.node_ranges import constant_of
 
 Step = Literal["none", "sigmoid", "softmax", "exp"]
-"""What exactile applies to the output to have probabilities."""
+"""What exactile applies to the output to obtain probabilities."""
 
 ROUNDING = 1e-4
-"""Probabilities may lie outside 0 to 1 by this much: sums in float32, and steps of 8 bits."""
+"""Probabilities may lie outside 0 to 1 by this much: sums in float32, and 8-bit steps."""
 
 MOVES = frozenset("Identity Transpose Cast Squeeze Unsqueeze Reshape Dropout DepthToSpace SpaceToDepth Expand".split())
 RESAMPLES = frozenset("Resize Upsample AveragePool MaxPool Pad QuantizeLinear DequantizeLinear".split())
@@ -34,7 +34,7 @@ LINEAR = frozenset("Add Sub Sum Mul Div Concat Where".split())
 class Meaning:
     """``step`` turns the output into probabilities. ``because`` says why, ``sure`` whether the graph proves it.
 
-    ``exclusive``: the channels are classes of which each pixel has one.
+    ``exclusive``: the channels are classes, of which each pixel has one.
     """
 
     step: Step
@@ -50,7 +50,7 @@ def find_meaning(
     channels: int,
     asked: Activation | None,
 ) -> Meaning:
-    """What ``value`` means, or what it was said to mean (``asked``). Raises OptionError."""
+    """Return the meaning of ``value``, or the one that was ``asked`` for. Raises OptionError."""
     if asked == "softmax" and channels == 1:
         raise OptionError("--activation softmax is over several channels, and the output has one; use sigmoid or none")
     softmax = _ends_in(value, {"Softmax", "QLinearSoftmax"}, features)
@@ -69,7 +69,7 @@ def find_meaning(
 
 
 def doubt_of(meaning: Meaning, *, channels: int, classes: bool) -> str:
-    """What is to be said where the graph does not prove the meaning; empty where there is nothing to say.
+    """Return the doubt to report where the graph does not prove the meaning; empty if there is none.
 
     ``classes``: the channel with the largest value becomes the label.
     """
@@ -84,17 +84,17 @@ def doubt_of(meaning: Meaning, *, channels: int, classes: bool) -> str:
         return ""
     return (
         f"the graph does not tell whether the output holds probabilities; it is taken for scores, before a "
-        f"{meaning.step}. If it holds probabilities, use --activation none; if not, say --activation {meaning.step}"
+        f"{meaning.step}. If it holds probabilities, use --activation none; if not, use --activation {meaning.step}"
     )
 
 
 def for_planes(meaning: Meaning) -> Meaning:
-    """For planes that are not exclusive: scores become probabilities one by one."""
+    """Return the meaning for planes that are not exclusive: each score becomes a probability separately."""
     return replace(meaning, step="sigmoid") if meaning.step == "softmax" else meaning
 
 
 def _ends_in(value: ir.Value, operators: set[str], features: Mapping[str, FeatureMap]) -> bool:
-    """Whether ``value`` is what one of ``operators`` over the channels gave, moved and resampled at most."""
+    """Return whether ``value`` is the result of one of ``operators`` over the channels, at most moved and resampled."""
     node = _maker(value, MOVES | RESAMPLES)
     if node is None or node.op_type not in operators:
         return False
@@ -125,7 +125,7 @@ def _is_logarithm(value: ir.Value, ranges: Mapping[str, Interval]) -> bool:
 
 
 def _is_score(value: ir.Value, ranges: Mapping[str, Interval], features: Mapping[str, FeatureMap]) -> bool:
-    """Whether ``value`` is a weighted sum that may well be below 0 and above 1."""
+    """Return whether ``value`` is a weighted sum that may well be below 0 and above 1."""
     node = _maker(value, MOVES | RESAMPLES | CHOOSES)
     if node is None:
         return False

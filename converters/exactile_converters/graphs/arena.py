@@ -1,9 +1,9 @@
-"""Where ONNX Runtime's allocator places buffers inside one large region, and how far the region is touched.
+"""Place buffers as ONNX Runtime's allocator does inside one large region, and find how much of it is touched.
 
 ``BFCArena`` keeps free pieces, gives a request the smallest piece that holds it (the lowest address among equals),
-splits off what is left over and merges neighbouring free pieces at once. Memory that was never handed out is never
-touched, so the resident size is the highest end of any buffer. Following the placement with symbolic addresses, each
-such end is a sum of buffer sizes, that is, a ``BytesForShape``.
+splits off the rest and merges neighbouring free pieces immediately. Memory that was never handed out is never touched,
+so the resident size is the highest end of any buffer. With symbolic addresses, each such end is a sum of buffer sizes,
+that is, a ``BytesForShape``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class _Piece:
 
 
 def footprints(events: Sequence[Event], *, height: int, width: int) -> list[BytesForShape]:
-    """The end address of every allocation, placed as for a tile of ``height`` x ``width`` pixels."""
+    """Return the end address of every allocation, placed as for a tile of ``height`` x ``width`` pixels."""
     free = [_Piece(address=0, size_bytes=1 << 62, start=NOTHING)]
     used: dict[int, _Piece] = {}
     ends = []

@@ -1,4 +1,4 @@
-"""Adds nodes at the end of a graph, with fresh names."""
+"""Add nodes at the end of a graph, with unique names."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 
 class Builder:
-    """Names start with ``prefix``."""
+    """Adds nodes; their names start with ``prefix``."""
 
     def __init__(self, graph: ir.Graph, prefix: str) -> None:
         self._graph = graph
@@ -30,7 +30,7 @@ class Builder:
         return value
 
     def named(self, name: str, array: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> ir.Value:
-        """A constant under a name of its own."""
+        """Add a constant with its own name."""
         value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
         self._graph.register_initializer(value)
         return value

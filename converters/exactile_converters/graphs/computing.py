@@ -1,4 +1,4 @@
-"""How long operators take, in multiply-accumulates of a convolution in float32."""
+"""Predict the time of operators, in multiply-accumulates of a float32 convolution."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from exactile_converters.geometry.node_view import is_spatial
 from exactile_converters.graphs.kernels import ALIASES, FUSED_WITH_CONV
 
 MAC_PER_BYTE = 2.7
-"""How many multiply-accumulates of a convolution take as long as reading or writing one byte in a copy.
+"""Multiply-accumulates of a convolution that take as long as reading or writing one byte in a copy.
 
 Measured by benchmarks/carry_placement.py, whose result names the machine; the cost of a convolution itself was its
 multiply-accumulates there, whatever it reads and writes.
@@ -22,10 +22,10 @@ multiply-accumulates there, whatever it reads and writes.
 
 INTEGERS = frozenset(("QLinearConv", "ConvInteger", "QLinearMatMul", "MatMulInteger"))
 INTEGER_MACS = 0.3
-"""How long a multiply-accumulate of 8-bit integers takes, by one in float32 (benchmarks/precision.py, 32 features)."""
+"""Time of an 8-bit integer multiply-accumulate relative to float32 (benchmarks/precision.py, 32 features)."""
 
 COPY = 2
-"""Bytes that a copy moves for each byte copied: one read, one written."""
+"""Bytes moved for each byte copied: one read, one written."""
 
 FREE = ALIASES | {"Unsqueeze", "Shape"}
 FOLDED_INTO = frozenset({"Conv", "ConvTranspose"})
@@ -33,13 +33,13 @@ ACTIVATED = frozenset({"Conv", "BatchNormalization", "Add", "Sum"})
 
 
 def mac_per_pixel(nodes: Iterable[ir.Node], maps: Mapping[str, FeatureMap]) -> float:
-    """What the traced ``nodes`` compute for each pixel of the image."""
+    """Return what the traced ``nodes`` compute for each pixel of the image."""
     made = [node for node in nodes if any(value.name in maps for value in node.outputs)]
     return sum(node_mac(node, maps) for node in made if not _follows_in_one_kernel(node))
 
 
 def node_mac(node: ir.Node, maps: Mapping[str, FeatureMap]) -> float:
-    """What one operator computes for each pixel of the image, or as many as its bytes take."""
+    """Return what one operator computes for each pixel of the image, or the equivalent of its bytes."""
     if node.op_type in FREE:
         return 0.0
     result = result_of(node, maps)
@@ -53,7 +53,7 @@ def node_mac(node: ir.Node, maps: Mapping[str, FeatureMap]) -> float:
 
 
 def in_one_kernel(node: ir.Node, maker: ir.Node | None) -> bool:
-    """Whether the kernel of ``maker``, whose result goes to ``node`` alone, computes ``node`` too."""
+    """Return whether the kernel of ``maker``, whose result is read only by ``node``, also computes ``node``."""
     if maker is None:
         return False
     if node.op_type == "BatchNormalization":
@@ -62,12 +62,12 @@ def in_one_kernel(node: ir.Node, maker: ir.Node | None) -> bool:
 
 
 def result_of(node: ir.Node, maps: Mapping[str, FeatureMap]) -> FeatureMap:
-    """The map that it makes."""
+    """Return the map that it makes."""
     return next(maps[value.name or ""] for value in node.outputs if value.name in maps)
 
 
 def bytes_per_pixel(feature: FeatureMap) -> Fraction:
-    """Bytes of a map for each image pixel."""
+    """Return the bytes of a map for each image pixel."""
     others = prod(size for size, label in zip(feature.shape, feature.labels, strict=True) if not is_spatial(label))
     return Fraction(others * ir.DataType(feature.dtype).itemsize) * feature.scale["y"] * feature.scale["x"]
 

@@ -91,7 +91,7 @@ def _prelu(view: NodeRanges) -> Interval:
 
 
 def _sloped(found: Interval, slopes: Interval) -> Interval:
-    """Negative values times ``slopes``, the others as they are."""
+    """Multiply negative values by ``slopes``; keep the others."""
     parts = []
     if found.low < 0:
         parts.append(replace(found, high=min(found.high, 0.0)) * slopes)
@@ -101,7 +101,7 @@ def _sloped(found: Interval, slopes: Interval) -> Interval:
 
 
 def _bounded_below(least: float) -> Rule:
-    """Functions that fall to ``least`` at most, and never rise above what they take, or 0."""
+    """Return the rule of functions that are at least ``least``, and at most the larger of their argument and 0."""
     return lambda view: _fallen(view.of(0), least)
 
 
@@ -145,7 +145,7 @@ def _sign(view: NodeRanges) -> Interval:
 
 
 def _gelu(view: NodeRanges) -> Interval:
-    """Of the sum of a map and a bias, if there is one."""
+    """Return the range for the sum of a map and a bias, if there is one."""
     total = view.given[0]
     for bias in view.given[1:]:
         total = total + bias
@@ -153,7 +153,7 @@ def _gelu(view: NodeRanges) -> Interval:
 
 
 def _quick_gelu(view: NodeRanges) -> Interval:
-    """Its least value is that of ``x * sigmoid(x)``, over alpha."""
+    """Return the range; its least value is that of ``x * sigmoid(x)``, divided by alpha."""
     alpha = view.number("alpha", 1.702)
     if alpha <= 0:
         raise NoRangeError

@@ -1,6 +1,6 @@
-"""The image, as stored, becomes what the network takes: ``(sample / scale - mean) / std`` in float32.
+"""Convert the image, as stored, to what the network takes: ``(sample / scale - mean) / std`` in float32.
 
-A network that takes integers gets the samples themselves, where its type holds them all.
+A network with integer inputs gets the samples themselves, where its type holds them all.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ LARGEST_HALF = 65504.0
 
 
 def taken_type(network: Network) -> np.dtype[np.generic]:
-    """The type of the network's own image input."""
+    """Return the type of the network's own image input."""
     return np.dtype((network.image.dtype or ir.DataType.FLOAT).numpy())
 
 
 def fitting_image_type(network: Network) -> str:
-    """The type of samples that a network takes when nothing else is said: its own, else uint8."""
+    """Return the default sample type of a network: its own, else uint8."""
     return "uint16" if taken_type(network).name == "uint16" else "uint8"
 
 
 def prepend_image(network: Network, dtype: str, normalization: Normalization) -> ir.Value:
-    """Put the way from stored samples to the network's input before it; the new input.
+    """Add the conversion of stored samples before the network's input; return the new input.
 
     Raises OptionError, ModelError.
     """
@@ -64,7 +64,7 @@ def prepend_image(network: Network, dtype: str, normalization: Normalization) ->
 
 
 def image_ranges(dtype: str, statistics: ImageStatistics | None) -> dict[str, Interval]:
-    """What is known of the graph's inputs by name, those for statistics of the whole image with it."""
+    """Return the known ranges of the graph's inputs by name, including those for statistics of the whole image."""
     samples = of_type(np.dtype(dtype))
     if statistics is None:
         return {IMAGE: samples}
@@ -106,7 +106,7 @@ def _check_integers(name: str, wanted: np.dtype[np.generic], dtype: str, normali
 
 
 def _check_half(name: str, dtype: str, normalization: Normalization) -> None:
-    """Samples beyond float16 would be infinite."""
+    """Raise where samples would overflow float16."""
     samples = of_type(np.dtype(dtype))
     if not samples.bounded or normalization.statistics is not None:
         return

@@ -1,6 +1,6 @@
-"""What a number can be: interval arithmetic over the extended reals, with NaN kept apart.
+"""Interval arithmetic over the extended reals, with NaN tracked separately: which values a number can have.
 
-Bounds hold in exact arithmetic; float32 may lie beyond them by what it rounds.
+Bounds hold in exact arithmetic; float32 may exceed them by its rounding.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interval:
-    """``low`` to ``high``, both possible; ``whole``: integers only; ``nan``: or not a number."""
+    """``low`` to ``high``, both possible; ``whole``: integers only; ``nan``: may also be NaN."""
 
     low: float
     high: float
@@ -33,11 +33,11 @@ class Interval:
         return math.isfinite(self.low) and math.isfinite(self.high)
 
     def within(self, low: float, high: float, *, slack: float = 0.0) -> bool:
-        """Whether no value lies outside ``low`` to ``high``, but by ``slack``; NaN is not looked at."""
+        """Return whether no value lies outside ``low`` to ``high`` by more than ``slack``; NaN is ignored."""
         return low - slack <= self.low and self.high <= high + slack
 
     def hull(self, other: Interval) -> Interval:
-        """What is in either."""
+        """Return the hull of both."""
         return Interval(
             low=min(self.low, other.low),
             high=max(self.high, other.high),
@@ -46,11 +46,11 @@ class Interval:
         )
 
     def with_zero(self) -> Interval:
-        """Where zeros are put in."""
+        """Return the hull with zero."""
         return self.hull(ZERO)
 
     def limited(self, dtype: np.dtype[Any]) -> Interval:
-        """As numbers of ``dtype``: floats overflow to infinity, integers wrap."""
+        """Return the interval of the values as ``dtype``: floats overflow to infinity, integers wrap."""
         if dtype.kind == "b":
             return Interval(low=max(0.0, min(self.low, 1.0)), high=1.0 if self.high > 0 else 0.0, whole=True)
         if dtype.kind in "iu":
@@ -64,7 +64,7 @@ class Interval:
         return replace(self, low=low, high=high)
 
     def monotone(self, low: float, high: float, *, whole: bool = False) -> Interval:
-        """The image of this interval under a rising function that takes its ends to ``low`` and ``high``."""
+        """Return the image of this interval under a rising function that maps its ends to ``low`` and ``high``."""
         return Interval(low=low, high=high, whole=whole, nan=self.nan)
 
     def __neg__(self) -> Interval:
@@ -102,12 +102,12 @@ class Interval:
         return replace(found, whole=False, nan=found.nan or (not self.bounded and not other.bounded))
 
     def within_zero(self) -> bool:
-        """Whether 0 is among the values."""
+        """Return whether it contains 0."""
         return self.low <= 0 <= self.high
 
 
 def _times(a: float, b: float) -> float:
-    """The product, where 0 times infinity is 0: the infinity then comes from the other ends."""
+    """Return the product, where 0 times infinity is 0: the infinity then comes from the other ends."""
     return 0.0 if 0 in (a, b) else a * b
 
 
@@ -116,11 +116,11 @@ UNIT = Interval(low=0.0, high=1.0)
 UNKNOWN = Interval(low=-math.inf, high=math.inf, nan=True)
 
 BLOCK = 1 << 18
-"""So many numbers of a constant are looked at at a time: copies of large ones would take more than the network."""
+"""A constant is scanned this many numbers at a time: copies of large ones would take more than the network."""
 
 
 def of_type(dtype: np.dtype[Any]) -> Interval:
-    """All that ``dtype`` holds."""
+    """Return the range of ``dtype``."""
     if dtype.kind == "b":
         return Interval(low=0.0, high=1.0, whole=True)
     if dtype.kind in "iu":
@@ -130,7 +130,7 @@ def of_type(dtype: np.dtype[Any]) -> Interval:
 
 
 def of_array(array: NDArray[np.generic]) -> Interval:
-    """From the smallest to the largest value of a constant."""
+    """Return the range from the smallest to the largest value of a constant."""
     if not array.size or array.dtype.kind not in "biuf":
         return UNKNOWN
     flat = array.reshape(-1)
@@ -147,7 +147,7 @@ def of_array(array: NDArray[np.generic]) -> Interval:
 
 
 def _of_numbers(array: NDArray[np.generic]) -> Interval | None:
-    """The same of a few; None where none of them is a number."""
+    """Return the range of one block; None where all of it is NaN."""
     numbers = array.astype(np.float64)
     known = numbers[~np.isnan(numbers)]
     if not known.size:
@@ -161,5 +161,5 @@ def _of_numbers(array: NDArray[np.generic]) -> Interval | None:
 
 
 def of_number(value: float) -> Interval:
-    """The range of one number."""
+    """Return the range of one number."""
     return Interval(low=value, high=value, whole=float(value).is_integer())

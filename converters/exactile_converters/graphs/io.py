@@ -1,10 +1,10 @@
 """Input and output inside the graph: image samples as stored go in, labels (or maps) come out.
 
-``image (H, W, C)`` -> ``(sample / scale - mean) / std`` in float32 -> network -> ``result``
-((H, W) labels, or (C, H, W) maps), so that one byte a sample goes in and one byte a pixel comes back.
+``image (H, W, C)`` -> ``(sample / scale - mean) / std`` in float32 -> network -> ``result`` ((H, W) labels, or (C, H,
+W) maps), so that one byte a sample goes in and one byte a pixel comes back.
 
 Where the normalisation needs statistics of the whole image, it is ``(sample - offset) / scale`` with two constants that
-``statistics_as_inputs`` turns into inputs once the graph is done: until then they count as any constant does.
+``statistics_as_inputs`` turns into inputs once the graph is complete: until then they are ordinary constants.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import onnx
 import onnx_ir as ir
 
 from exactile.contract import ImageInput, ImageStatistics, ResultOutput
-from exactile.passes.statistic import PREFIX
+from exactile.contract.statistic import PREFIX
 from exactile_converters.from_onnx import Network
 from exactile_converters.geometry.feature_maps import FeatureMap
 from exactile_converters.geometry.trace import ancestors
@@ -32,10 +32,10 @@ __all__ = ["IMAGE", "IMAGE_TYPES", "RESULT", "MapDtype", "Normalization", "Resul
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wrapped:
-    """A network with its input and output inside: its graph, and what goes in and comes out.
+    """A network with its input and output inside: its graph, inputs and outputs.
 
-    ``ranges`` are those of its values, by name, as far as they were looked at. ``processor`` is the architecture of the
-    CPUs whose arithmetic the graph holds, empty where it is not of fewer bits.
+    ``ranges`` are those of its values, by name, as far as they were computed. ``processor`` is the CPU architecture
+    whose arithmetic the graph contains, empty except with reduced precision.
     """
 
     model: ir.Model
@@ -54,7 +54,7 @@ def wrap(
     wish: ResultWish,
     ranges: Mapping[str, Interval] = MappingProxyType({}),
 ) -> Wrapped:
-    """Wrap ``network`` in place. ``features`` are its traced feature maps, ``ranges`` those that are known by name.
+    """Wrap ``network`` in place. ``features`` are its traced feature maps, ``ranges`` the known ones by name.
 
     Raises OptionError, ModelError, ChannelError.
     """
@@ -85,9 +85,9 @@ def wrap(
 
 
 def statistics_as_inputs(model: onnx.ModelProto, statistics: ImageStatistics | None) -> None:
-    """Statistics of the whole image, constants so far, become inputs of a finished graph.
+    """Turn statistics of the whole image, so far constants, into inputs of a finished graph.
 
-    They are offset and scale of the image, and those that the network takes of its feature maps.
+    They are offset and scale of the image, and the network's statistics of its feature maps.
     """
     names = (statistics.offset_name, statistics.scale_name) if statistics is not None else ()
     read = {name for node in model.graph.node for name in node.input}

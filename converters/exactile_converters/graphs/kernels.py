@@ -1,7 +1,7 @@
-"""From graph nodes to the kernels that ONNX Runtime executes on a CPU, as far as memory is concerned.
+"""Lower graph nodes to the kernels that ONNX Runtime executes on a CPU, as far as memory is concerned.
 
 On x86 with AVX, ONNX Runtime keeps float images in blocks of 8 or 16 channels ("NCHWc") between convolutions and
-poolings, padding the channels up to a full block, and copies to the plain layout where an operator does not know
+poolings, padding the channels up to a full block, and copies to the plain layout where an operator does not support
 blocks. The rules follow ``nchwc_transformer.cc`` and were checked against the allocations of version 1.32:
 
 * Conv: blocked output; blocked input from 16 channels on. Stays plain when the filter's input channels are not a
@@ -9,7 +9,7 @@ blocks. The rules follow ``nchwc_transformer.cc`` and were checked against the a
 * MaxPool, AveragePool: blocked when the channels fill blocks.
 * Concat over channels: blocked when every part is blocked and fills its blocks.
 * Add, Sum, Mul of equal shapes: blocked when all inputs are. An Add of a convolution's result is computed by that
-  convolution, in place of the other summand when nobody else reads it.
+  convolution, in place of the other summand when no other node reads it.
 * BatchNormalization: folded into a convolution before it, else a blocked 1x1 convolution when its input is blocked.
 * Element-wise with one input: in place; blocked for a few operators.
 * Resize by a whole factor, nearest or bilinear: blocked when its input is.
@@ -22,14 +22,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from exactile.contract import BytesForShape
-from exactile.passes.statistic import PREFIX
+from exactile.contract.statistic import PREFIX
 from exactile_converters.graphs.scratch import scratch_of
 from exactile_converters.graphs.uses import NOTHING, NodeUse, TensorUse, times
 
-# AVX-512; CPUs without it use 8. The larger block pads more, so the answer errs to the safe side there.
+# AVX-512; CPUs without it use 8. The larger block pads more, so the estimate is on the safe side there.
 BLOCK_CHANNELS = 16
 BLOCKS = (BLOCK_CHANNELS, 8)
-"""Those of AVX-512, and of AVX and AVX2."""
+"""Block sizes of AVX-512, and of AVX and AVX2."""
 
 # MLAS splits the columns of a plain convolution into pieces of 64 KiB a thread.
 PLAIN_CONV_SCRATCH = BytesForShape(0.0, constant=16 * 65536.0)
@@ -52,8 +52,8 @@ class Kernel:
     reads: list[int]
     writes: list[int]
     scratch: tuple[BytesForShape, ...] = ()
-    in_place_of: int | None = None  # a buffer read that the written one takes over when nobody reads it later
-    accepts_sum: bool = False  # a blocked convolution that can still swallow an Add
+    in_place_of: int | None = None  # a buffer that is read and taken over by the written one, if not read later
+    accepts_sum: bool = False  # a blocked convolution that can still absorb an Add
     accepts_activation: bool = False
 
 
@@ -71,10 +71,10 @@ class Lowering:
     blocked: dict[str, int] = field(default_factory=dict)
     made_blocked: set[str] = field(default_factory=set)  # without those that are only copied into blocks
     producer: dict[str, Kernel] = field(default_factory=dict)
-    foldable: set[str] = field(default_factory=set)  # results of convolutions that a normalisation can be folded into
+    foldable: set[str] = field(default_factory=set)  # results of convolutions into which a normalisation can be folded
 
     def images(self, node: NodeUse) -> list[str]:
-        """The inputs that depend on the image."""
+        """Return the inputs that depend on the image."""
         return [name for name in node.inputs if name in self.tensors]
 
     def channels(self, name: str) -> int:
@@ -97,7 +97,7 @@ class Lowering:
         return self.blocked[name]
 
     def plain_buffer(self, name: str) -> int:
-        """The plain copy of a tensor; made right after its producer when only a blocked one exists."""
+        """Return the plain copy of a tensor; made right after its producer when only a blocked one exists."""
         if name not in self.plain:
             if name not in self.blocked:
                 raise ValueError(f"tensor {name!r} is read, but no earlier node writes it")
@@ -106,7 +106,7 @@ class Lowering:
         return self.plain[name]
 
     def blocked_buffer(self, name: str, position: int) -> int:
-        """The blocked copy of a tensor; made right before the first node that wants it."""
+        """Return the blocked copy of a tensor; made right before the first node that wants it."""
         if name not in self.blocked:
             source = self.plain_buffer(name)
             self.kernels.append(Kernel(order=(position, -1), reads=[source], writes=[self.new_blocked(name)]))
@@ -127,7 +127,7 @@ class Lowering:
         return kernel
 
     def fuse(self, node: NodeUse, source: str) -> None:
-        """The kernel that makes ``source`` makes the node's output instead, in the same buffer."""
+        """Make the kernel of ``source`` write the node's output instead, in the same buffer."""
         for buffers in (self.plain, self.blocked):
             if source in buffers:
                 buffers[node.outputs[0]] = buffers[source]
@@ -137,7 +137,7 @@ class Lowering:
 def lower(
     *, tensors: Sequence[TensorUse], nodes: Sequence[NodeUse], inputs: Sequence[str], outputs: Sequence[str]
 ) -> tuple[list[Kernel], list[BytesForShape]]:
-    """Kernels in execution order, and the size of each buffer they name by its index.
+    """Return the kernels in execution order, and the size of each buffer by its index.
 
     Raises ValueError when a tensor is read before it is written.
     """
@@ -150,7 +150,7 @@ def lower(
 def blocked_maps(
     *, tensors: Sequence[TensorUse], nodes: Sequence[NodeUse], inputs: Sequence[str], outputs: Sequence[str]
 ) -> dict[str, int]:
-    """The tensors that are made in blocks of channels, on some CPU; and the largest block that they are made in."""
+    """Return the tensors that are made in blocks of channels on some CPU, with the largest block."""
     found: dict[str, int] = {}
     for block in BLOCKS:
         for name in _follow(tensors, nodes, inputs, outputs, block).made_blocked:
@@ -188,7 +188,7 @@ def _plain(state: Lowering, node: NodeUse, position: int) -> None:
 def _alias(state: Lowering, node: NodeUse, position: int) -> None:
     kernel = state.emit_plain(node, position)
     kernel.in_place_of = next(iter(kernel.reads), None)
-    if kernel.in_place_of is not None and node.outputs[0] not in state.bound:  # a view, whoever else reads the source
+    if kernel.in_place_of is not None and node.outputs[0] not in state.bound:  # a view, whatever else reads the source
         state.kernels.remove(kernel)
         state.plain[node.outputs[0]] = kernel.in_place_of
 
@@ -216,12 +216,12 @@ def _filter_fits_blocks(node: NodeUse, block: int) -> bool:
 
 
 UNKNOWN_COLUMNS = 4
-"""Products of a transposed convolution by its output, at most: a kernel of up to twice the stride."""
+"""Largest ratio of a transposed convolution's products to its output: a kernel of up to twice the stride."""
 
 
 def _conv_transpose(state: Lowering, node: NodeUse, position: int) -> None:
     source = state.tensors[node.inputs[0]]
-    if len(node.weight_shape) != 4 or not source.channels:  # of other precision: its filter is made from another type
+    if len(node.weight_shape) != 4 or not source.channels:  # another precision: its filter is made from another type
         state.emit_plain(node, position, times(state.tensors[node.outputs[0]].bytes, UNKNOWN_COLUMNS))
         return
     columns = node.weight_shape[1] * node.weight_shape[2] * node.weight_shape[3]  # C/group * kh * kw, a group at a time
@@ -276,7 +276,7 @@ def _resize(state: Lowering, node: NodeUse, position: int) -> None:
 def _transpose(state: Lowering, node: NodeUse, position: int) -> None:
     source = node.inputs[0]
     if node.attributes.get("perm") == (0, 2, 3, 1) and source in state.blocked:
-        state.plain.setdefault(source, state.blocked[source])  # the copy to the plain layout transposes as it goes
+        state.plain.setdefault(source, state.blocked[source])  # the copy to the plain layout also transposes
         kernel = state.emit_plain(node, position)
         kernel.reads[:] = [state.blocked[source]]
         if state.plain[source] == state.blocked[source]:
@@ -286,7 +286,7 @@ def _transpose(state: Lowering, node: NodeUse, position: int) -> None:
 
 
 def _softmax(state: Lowering, node: NodeUse, position: int) -> None:
-    # Over the last axis it works in place; over another one, it transposes to and fro through two more arrays.
+    # Over the last axis it works in place; over another one, it transposes back and forth through two more arrays.
     output = state.tensors[node.outputs[0]].bytes
     last = node.attributes.get("axis", -1) == -1
     kernel = state.emit_plain(node, position, *(() if last else (output, output)))
@@ -316,7 +316,7 @@ def _unary(state: Lowering, node: NodeUse, position: int) -> None:
 
 
 def _is_silu_gate(state: Lowering, node: NodeUse) -> bool:
-    """Sigmoid(x) that only serves x * Sigmoid(x): one kernel computes both, in either layout."""
+    """Return whether this Sigmoid(x) only serves x * Sigmoid(x), which one kernel computes in either layout."""
     reader = state.only_reader(node.outputs[0])
     return node.op == "Sigmoid" and reader is not None and reader.op == "Mul" and node.inputs[0] in reader.inputs
 

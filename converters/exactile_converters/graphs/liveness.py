@@ -1,4 +1,4 @@
-"""When each buffer exists: from the kernel that writes it until after the last one that reads it."""
+"""Find when each buffer exists: from the kernel that writes it until after the last one that reads it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Allocation:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Buffer ``buffer`` is not needed any more."""
+    """Buffer ``buffer`` is no longer needed."""
 
     buffer: int
 
@@ -29,12 +29,12 @@ Event = Allocation | Release
 
 
 def allocation_events(kernels: Sequence[Kernel], sizes: Sequence[BytesForShape]) -> list[Event]:
-    """What the kernels, in this order, ask of the allocator; empty buffers (the caller's arrays) do not appear.
+    """Return what the kernels, in this order, request of the allocator, without empty buffers (the caller's arrays).
 
     A kernel's scratch memory is allocated after its results and released before it ends.
     """
     last_read = {buffer: index for index, kernel in enumerate(kernels) for buffer in kernel.reads}
-    storage = list(range(len(sizes)))  # buffer -> the buffer whose memory it lives in
+    storage = list(range(len(sizes)))  # buffer -> the buffer whose memory it uses
     events: list[Event] = []
     scratch_buffer = len(sizes)
     for index, kernel in enumerate(kernels):

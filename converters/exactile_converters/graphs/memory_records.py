@@ -1,4 +1,4 @@
-"""The traced graph in the words of the memory model."""
+"""Translate the traced graph into the records of the memory model."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from exactile_converters.graphs.io import Wrapped
 from exactile_converters.graphs.memory import NodeUse, TensorUse, memory_model
 
 WEIGHTED = {**CONVOLUTIONS, "ConvTranspose": 1}
-"""The operand that holds the filter."""
+"""The operand that holds the filter, by operator."""
 
 
 def wrapped_memory(wrapped: Wrapped, sizes: ImageSizes, memory: Memory | None = None) -> MemoryModel:
-    """Memory of one inference of a wrapped network; ``sizes`` are image sizes that it accepts.
+    """Return the memory of one inference of a wrapped network; ``sizes`` are image sizes that it accepts.
 
-    ``memory`` is that of probes of the wrapped graph, as it is.
+    ``memory`` is that of probes of the unchanged wrapped graph.
     """
     graph = wrapped.model.graph
     image, result = graph.inputs[0], graph.outputs[0]
@@ -36,9 +36,10 @@ def wrapped_memory(wrapped: Wrapped, sizes: ImageSizes, memory: Memory | None = 
 
 
 def tensor_use(feature: FeatureMap) -> TensorUse:
+    """Return the record of a feature map."""
     kind = ir.DataType(feature.dtype)
     others = prod(size for size, label in zip(feature.shape, feature.labels, strict=True) if not is_spatial(label))
-    # On a CPU, half precision is computed in single: both forms of a map are there.
+    # On a CPU, half precision is computed in single precision: both forms of a map are in memory.
     item_bytes = 6 if kind == ir.DataType.FLOAT16 else max(1, int(kind.itemsize))
     per_pixel = float(others * item_bytes)
     (a, b), (c, d) = ((float(feature.scale[axis]), float(feature.constant[axis])) for axis in SPATIAL)
@@ -51,6 +52,7 @@ def tensor_use(feature: FeatureMap) -> TensorUse:
 
 
 def node_use(node: ir.Node) -> NodeUse:
+    """Return the record of a node."""
     place = WEIGHTED.get(node.op_type, len(node.inputs))
     weight = node.inputs[place] if place < len(node.inputs) else None
     shape = weight.const_value.shape if weight is not None and weight.const_value is not None else ()

@@ -1,4 +1,4 @@
-"""A node with the ranges of its inputs: what a rule for ranges sees."""
+"""A node with the ranges of its inputs, as rules for ranges see it."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from exactile_converters.geometry.feature_maps import FeatureMap
 from exactile_converters.graphs.interval import Interval
 
 MOST_WEIGHTS = 1 << 28
-"""Constants with more numbers than these are not looked through."""
+"""Larger constants are not scanned."""
 
 
 @dataclass(frozen=True, slots=True)
 class NodeRanges:
-    """A node with the ranges of its inputs, None for those that are left out."""
+    """A node with the ranges of its inputs, None for omitted ones."""
 
     node: ir.Node
     inputs: tuple[Interval | None, ...]
     features: Mapping[str, FeatureMap]
 
     def of(self, index: int) -> Interval:
-        """The range of input ``index``. Raises NoRangeError where there is none."""
+        """Return the range of input ``index``. Raises NoRangeError where there is none."""
         found = self.inputs[index] if index < len(self.inputs) else None
         if found is None:
             raise NoRangeError
@@ -41,7 +41,7 @@ class NodeRanges:
         return constant_of(value) if value is not None else None
 
     def needed(self, index: int) -> NDArray[np.generic]:
-        """Raises NoRangeError where input ``index`` is no constant."""
+        """Return the constant input ``index``. Raises NoRangeError where it is not a constant."""
         found = self.constant(index)
         if found is None:
             raise NoRangeError
@@ -55,7 +55,7 @@ class NodeRanges:
         return self.node.attributes.get_string(name, default) or default
 
     def size(self, index: int, axis: int) -> int | None:
-        """Of a dimension of input ``index`` that does not follow the image."""
+        """Return the size of a dimension of input ``index`` that does not follow the image."""
         value = self.node.inputs[index]
         if value is None:
             return None
@@ -68,11 +68,11 @@ class NodeRanges:
 
 
 class NoRangeError(Exception):
-    """The range cannot be told: it is that of the type."""
+    """The range cannot be computed: it is that of the type."""
 
 
 def constant_of(value: ir.Value) -> NDArray[np.generic] | None:
-    """The array of a constant, also of one that is dequantised."""
+    """Return the array of a constant, also of one that is dequantised."""
     if value.const_value is not None:
         return value.const_value.numpy() if value.const_value.size <= MOST_WEIGHTS else None
     node = value.producer()
@@ -91,7 +91,7 @@ def constant_of(value: ir.Value) -> NDArray[np.generic] | None:
 
 
 def dtype_of(value: ir.Value, features: Mapping[str, FeatureMap]) -> np.dtype[np.generic]:
-    """The type of a value's numbers, float32 where the graph does not say."""
+    """Return the type of a value's numbers, float32 where the graph does not declare it."""
     feature = features.get(value.name or "")
     kind = ir.DataType(feature.dtype) if feature is not None and feature.dtype else value.dtype
     if kind is None:

@@ -1,4 +1,4 @@
-"""What samples become before the network sees them."""
+"""The normalisation of samples before the network."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from exactile.errors import ChannelError, OptionError
 class Normalization:
     """``(sample / scale - mean) / std``; each one value, or one for each channel.
 
-    With ``statistics``, ``(sample - offset) / scale`` by those of the whole image comes before.
+    With ``statistics``, ``(sample - offset) / scale`` by those of the whole image is applied before.
     """
 
     scale: tuple[float, ...] = (1.0,)
@@ -33,7 +33,7 @@ class Normalization:
 
     @property
     def steps(self) -> tuple[tuple[Literal["Div", "Sub"], tuple[float, ...], float], ...]:
-        """Operators in order: the name, the numbers, and the number that changes nothing."""
+        """Return the operators in order: the name, the numbers, and the neutral number."""
         return ("Div", self.scale, 1.0), ("Sub", self.mean, 0.0), ("Div", self.std, 1.0)
 
     def check_channels(self, channels: int) -> None:

@@ -1,4 +1,4 @@
-"""Steps before and after a network, pixel by pixel, put into its graph: clip, scale, threshold, sigmoid, softmax."""
+"""Add pixelwise steps before and after a network to its graph: clip, scale, threshold, sigmoid, softmax."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Operator = Literal["Add", "Sub", "Mul", "Div", "Clip", "Greater", "Sigmoid", "So
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PixelStep:
-    """One operator. ``values`` is one number, or one a channel; for Clip it is (smallest, largest)."""
+    """One operator. ``values`` is one number, or one for each channel; for Clip it is (smallest, largest)."""
 
     op: Operator
     values: tuple[float, ...] = ()
 
 
 def before_network(network: Network, steps: Sequence[PixelStep]) -> None:
-    """Samples go through ``steps``, in order, before the network sees them. Changes ``network`` in place."""
+    """Apply ``steps``, in order, to samples before the network. Changes ``network`` in place."""
     image, graph = network.image, network.model.graph
     uses = [(node, index) for node, index in image.uses()]
     axis = network.labels.index("c")
@@ -41,7 +41,7 @@ def before_network(network: Network, steps: Sequence[PixelStep]) -> None:
 
 
 def after_network(network: Network, steps: Sequence[PixelStep], *, axis: int, rank: int, channels: int) -> Network:
-    """The network's result goes through ``steps``, in order. ``axis`` of ``rank`` holds the ``channels``."""
+    """Apply ``steps``, in order, to the network's result, whose ``axis`` of ``rank`` holds the ``channels``."""
     graph, value = network.model.graph, network.result
     position = list(graph.outputs).index(value) if value in list(graph.outputs) else None
     for number, step in enumerate(steps):

@@ -1,4 +1,4 @@
-"""Ranges of what operators give, by those of what they take."""
+"""Ranges of operators' results, from those of their inputs."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ SAME = frozenset(
     "Identity Transpose Reshape Squeeze Unsqueeze Flatten Slice Gather GatherND GatherElements Split Expand Tile "
     "DepthToSpace SpaceToDepth Dropout ReduceMax ReduceMin GlobalMaxPool Compress ReverseSequence".split()
 )
-"""Operators that give some of the values of their first input."""
+"""Operators whose results are some of the values of their first input."""
 
 BOOLEAN = frozenset("Not And Or Xor Greater GreaterOrEqual Less LessOrEqual Equal IsNaN IsInf".split())
 LARGEST_NORMALISED = 2.0**20
-"""No normalised value is larger than the root of how many values are normalised together."""
+"""A normalised value is at most the root of the number of values that are normalised together."""
 LARGEST_SQUARABLE = 1e18
 
 
@@ -90,7 +90,7 @@ def _cast(view: NodeRanges) -> Interval:
     found, dtype = view.of(0), dtype_of(view.node.outputs[0], view.features)
     if dtype.kind == "b":
         return of_type(dtype)
-    # Beyond what the type holds, runtimes give what they like.
+    # Beyond the type's range, results of runtimes are undefined.
     return found.limited(dtype)
 
 
@@ -107,7 +107,7 @@ def _reduce_sum(view: NodeRanges) -> Interval:
 
 
 def _reduced(view: NodeRanges) -> int:
-    """How many values are put together. Raises NoRangeError where that follows the image."""
+    """Return how many values are combined. Raises NoRangeError where that follows the image."""
     axes = view.node.attributes.get_ints("axes", None)
     if axes is None:
         axes = tuple(int(axis) for axis in view.needed(1).reshape(-1))
@@ -145,7 +145,7 @@ def _resize(view: NodeRanges) -> Interval:
     found = replace(found, whole=False, nan=found.nan or not found.bounded)
     if mode != "cubic":
         return found
-    # The negative weights of a cubic along one axis add up to |a| / 4 at most; renormalised ones are given more room.
+    # The negative weights of a cubic along one axis sum to at most |a| / 4; renormalised ones get more room.
     exclude = view.node.attributes.get_int("exclude_outside", 0)
     share = 1.0 if exclude else abs(view.number("cubic_coeff_a", -0.75)) / 4
     for _axis in range(2):
@@ -170,7 +170,7 @@ def _div(view: NodeRanges) -> Interval:
 
 
 def _quantize(view: NodeRanges) -> Interval:
-    """Rounded and clipped to the type that the zero point has."""
+    """Round and clip to the type of the zero point."""
     zero = view.constant(2)
     kind = of_type(zero.dtype if zero is not None else np.dtype(np.uint8))
     scale = view.needed(1)
@@ -191,7 +191,7 @@ def _dequantize(view: NodeRanges) -> Interval:
 
 
 def _normalized(view: NodeRanges) -> Interval:
-    """Instance, layer and group normalisation: by what is known of any normalised values, then scaled and shifted."""
+    """Return the range of instance, layer and group normalisation: a bound on normalised values, scaled and shifted."""
     found = view.of(0)
     if found.nan or not found.within(-LARGEST_SQUARABLE, LARGEST_SQUARABLE):
         return UNKNOWN

@@ -1,6 +1,6 @@
-"""The range of every number in a graph, from that of the image's samples: one rule an operator.
+"""Compute the range of every number in a graph, from that of the image's samples: one rule for each operator.
 
-What has no rule can be anything that its type holds.
+The result of an operator without a rule may have any value of its type.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from exactile_converters.graphs.node_ranges import NodeRanges, NoRangeError, con
 from exactile_converters.graphs.range_rules import RULES, SAME
 
 SUMMED = {"Conv": 1, "ConvTranspose": 1}
-"""The operand that rules read as an array alone: the range of its numbers, which are many, is not asked for."""
+"""The operand that rules read only as an array: the range of its many numbers is not computed."""
 
 
 def find_ranges(
     nodes: list[ir.Node], known: Mapping[str, Interval], features: Mapping[str, FeatureMap]
 ) -> dict[str, Interval]:
-    """Ranges by name of all that ``nodes``, in order, compute from what is ``known`` by name.
+    """Return ranges by name of all that ``nodes``, in order, compute from what is ``known`` by name.
 
-    ``features`` are the traced feature maps, which tell types and numbers of channels.
+    ``features`` are the traced feature maps, which give types and numbers of channels.
     """
     found = dict(known)
 

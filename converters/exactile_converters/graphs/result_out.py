@@ -1,4 +1,4 @@
-"""The network's own output becomes labels, planes of 0 and 1, probabilities, or a plain map."""
+"""Turn the network's own output into labels, planes of 0 and 1, probabilities, or a plain map."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ LARGEST_HALF = 65504.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultWish:
-    """What is asked of the result. ``map_dtype`` is for maps, ``threshold`` for what has one.
+    """The requested result. ``map_dtype`` is for maps, ``threshold`` for results that have one.
 
-    ``activation`` is what is left to apply to the output to have probabilities, where the user says so.
+    ``activation`` turns the output into probabilities, where the user sets it.
     """
 
     kind: OutputKind = "labels"
@@ -54,7 +54,7 @@ class ResultWish:
 
 
 class ResultTail:
-    """Appends to a network's graph."""
+    """Appends the result to a network's graph."""
 
     def __init__(
         self, network: Network, features: Mapping[str, FeatureMap], ranges: Mapping[str, Interval], wish: ResultWish
@@ -73,7 +73,7 @@ class ResultTail:
             raise ModelError(f"{self._name}: the output has more than one channel axis ({self._labels})")
 
     def append(self) -> tuple[ir.Value, ResultOutput]:
-        """The new output and what it is. Raises OptionError where the output cannot become that."""
+        """Return the new output and what it is. Raises OptionError where the output cannot become that."""
         match self._wish.kind:
             case "labels":
                 return self._label_map() if self._holds_labels else self._labels_of_scores()
@@ -85,7 +85,7 @@ class ResultTail:
 
     @property
     def _holds_labels(self) -> bool:
-        """Whether the output is a map of whole numbers, by its type or by what made it."""
+        """Return whether the output is a map of integers, by its type or by the operator that computes it."""
         if self._dtype.kind != "f":
             if self._channels != 1:
                 raise OptionError(
@@ -96,7 +96,7 @@ class ResultTail:
         return self._range.whole and self._channels == 1 and self._wish.activation is None
 
     def _label_map(self) -> tuple[ir.Value, ResultOutput]:
-        """Labels as the network gives them, in a type that holds all that its graph can give."""
+        """Return the network's own labels, in a type that holds all possible ones."""
         self._refuse_choices("the network gives labels")
         name = label_type(self._range)
         classes = self._classes()
@@ -111,7 +111,7 @@ class ResultTail:
         return self._finished_labels(self._value, given, spec)
 
     def _classes(self) -> int:
-        """How many classes a label map tells apart, where an arg max numbers them; else 0."""
+        """Return the number of classes in a label map, where an arg max numbers them; else 0."""
         node = self._value.producer()
         while node is not None and node.op_type in MOVES:
             source = node.inputs[0]
@@ -159,7 +159,7 @@ class ResultTail:
         return self._classified(value, missing, spec)
 
     def _above(self, meaning: Meaning, threshold: float) -> ir.Value:
-        """Where the probability is above ``threshold``, without computing it."""
+        """Return where the probability is above ``threshold``, without computing it."""
         limits = {"none": threshold, "exp": math.log(threshold), "sigmoid": math.log(threshold / (1 - threshold))}
         limit = self._build.constant(np.array(limits[meaning.step], self._dtype))
         return self._build.add("Greater", self._value, limit)
@@ -167,7 +167,7 @@ class ResultTail:
     def _classified(
         self, value: ir.Value, missing: ir.Value | None, spec: ResultOutput
     ) -> tuple[ir.Value, ResultOutput]:
-        """``value`` are int64 labels below ``spec.classes``; ``missing`` says where scores are NaN."""
+        """Return the result for int64 labels ``value`` below ``spec.classes``; ``missing`` marks NaN scores."""
         if missing is not None:
             mark = spec.classes
             value = self._build.add("Where", missing, self._build.constant(np.array(mark, np.int64)), value)
@@ -176,7 +176,7 @@ class ResultTail:
         return self._finished_labels(value, spec.dtype, spec)
 
     def _planes(self) -> tuple[ir.Value, ResultOutput]:
-        """A plane of 0 and 1 for each channel."""
+        """Return a plane of 0 and 1 for each channel."""
         self._refuse_labels("planes")
         meaning = self._meaning()
         if self._wish.activation is None:
@@ -292,7 +292,7 @@ class ResultTail:
 
 
 def _labels(classes: int, *, rule: str, doubt: str, activation: str) -> ResultOutput:
-    """Labels from 0 to below ``classes``, in the smallest type that holds them."""
+    """Return labels from 0 to below ``classes``, in the smallest type that holds them."""
     dtype = label_type(Interval(low=0.0, high=classes - 1.0, whole=True)) or "int32"
     return ResultOutput(
         name=RESULT, kind="labels", dtype=dtype, channels=0, classes=classes, rule=rule, doubt=doubt,
@@ -300,7 +300,7 @@ def _labels(classes: int, *, rule: str, doubt: str, activation: str) -> ResultOu
 
 
 def label_type(found: Interval) -> str | None:
-    """The smallest type that holds all labels in ``found``; None where none of up to 32 bits does."""
+    """Return the smallest type that holds all labels in ``found``; None where none of up to 32 bits does."""
     for name in LABEL_TYPES:
         info = np.iinfo(name)
         if found.within(float(info.min), float(info.max)):

@@ -1,4 +1,4 @@
-"""What kernels take besides their operands and results, where that is as large as a map.
+"""Scratch memory of kernels, in addition to operands and results, where it is as large as a map.
 
 After the kernels of version 1.32: ``qlinearconv.cc``, ``conv_integer.cc``, ``qlinear_pool.cc``, ``bias_gelu_helper.h``.
 """
@@ -18,11 +18,11 @@ INT32 = 4
 FLOAT32 = 4
 POINTER = 8
 SPACE = 2
-"""Dimensions of a filter before those that it slides over."""
+"""Dimensions of a filter before those over which it slides."""
 
 
 def scratch_of(node: NodeUse, tensors: Tensors) -> Scratch:
-    """One size for each buffer; none for kernels that need none or little."""
+    """Return one size for each buffer; none for kernels that need none or little."""
     rule = _RULES.get(node.op)
     return rule(node, tensors) if rule is not None else ()
 
@@ -36,7 +36,7 @@ def _result(node: NodeUse, tensors: Tensors) -> BytesForShape:
 
 
 def _quantized_convolution(node: NodeUse, tensors: Tensors) -> Scratch:
-    """Sums of 32 bits, the windows written side by side, and both maps with channels last."""
+    """Return 32-bit sums, the windows side by side, and both maps with channels last."""
     result = _result(node, tensors)
     return (times(result, INT32), _windows(node, result), _source(node, tensors), result)
 
@@ -46,7 +46,7 @@ def _integer_convolution(node: NodeUse, tensors: Tensors) -> Scratch:
 
 
 def _windows(node: NodeUse, result: BytesForShape) -> BytesForShape:
-    """A byte for each sample that a window reads, or a pointer for each of its pixels; ``result`` has a byte each."""
+    """Return a byte for each sample that a window reads, or a pointer for each pixel, for a 1-byte ``result``."""
     if len(node.weight_shape) <= SPACE:
         return NOTHING
     pixels = prod(node.weight_shape[SPACE:])
@@ -64,17 +64,17 @@ def _quantized_product(node: NodeUse, tensors: Tensors) -> Scratch:
 
 
 def _average(node: NodeUse, tensors: Tensors) -> Scratch:
-    """The whole map in single precision."""
+    """Return the whole map in single precision."""
     return (times(_source(node, tensors), FLOAT32),)
 
 
 def _turned(node: NodeUse, tensors: Tensors) -> Scratch:
-    """The map with the axis last, before and after."""
+    """Return the map with the axis last, before and after."""
     return (_result(node, tensors), _result(node, tensors))
 
 
 def _biased(node: NodeUse, tensors: Tensors) -> Scratch:
-    """The map with its bias."""
+    """Return the map with its bias."""
     return (_result(node, tensors),) if len(node.inputs) > 1 else ()
 
 

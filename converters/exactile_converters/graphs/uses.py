@@ -11,12 +11,14 @@ NOTHING = BytesForShape(0.0)
 
 
 def plus(left: BytesForShape, right: BytesForShape) -> BytesForShape:
+    """Return the sum of two sizes."""
     return BytesForShape(
         left.area + right.area, left.row + right.row, left.column + right.column, left.constant + right.constant
     )
 
 
 def times(size: BytesForShape, factor: float) -> BytesForShape:
+    """Return ``size`` times ``factor``."""
     return BytesForShape(size.area * factor, size.row * factor, size.column * factor, size.constant * factor)
 
 
@@ -24,9 +26,9 @@ def times(size: BytesForShape, factor: float) -> BytesForShape:
 class TensorUse:
     """A tensor of the graph that depends on the image.
 
-    ``bytes`` is its size in the plain layout as a function of the graph input's height and width, ``item_bytes`` what
-    an element takes of it.
-    ``channels`` is the length of axis 1 of a float32 ``(N, C, H, W)`` tensor, 0 for every other tensor.
+    ``bytes`` is its size in the plain layout as a function of the graph input's height and width, ``item_bytes`` the
+    size of an element. ``channels`` is the length of axis 1 of a float32 ``(N, C, H, W)`` tensor, 0 for every other
+    tensor.
     """
 
     name: str
@@ -48,10 +50,10 @@ class NodeUse:
     """A node that computes something from the image.
 
     ``inputs`` and ``outputs`` name tensors; an input without a TensorUse is a constant and costs nothing here.
-    ``weight_shape`` is the shape of a (transposed) convolution's filter, empty when it is not constant.
-    ``attributes`` are the ONNX attributes of the node; ``group``, ``axis``, ``perm``, ``mode``,
-    ``coordinate_transformation_mode`` and ``nearest_mode`` are read, strings as ``str``, lists as tuples.
-    ``scratch`` is memory that the node takes while it runs, for operators of which nothing special is known.
+    ``weight_shape`` is the shape of a (transposed) convolution's filter, empty when it is not constant. ``attributes``
+    are the ONNX attributes of the node; ``group``, ``axis``, ``perm``, ``mode``, ``coordinate_transformation_mode`` and
+    ``nearest_mode`` are read, strings as ``str``, lists as tuples. ``scratch`` is memory that the node takes while it
+    runs, for operators without a special rule.
     """
 
     op: str

@@ -14,7 +14,7 @@ Array = NDArray[np.float64]
 
 
 def _sums(found: Interval, positive: Array, negative: Array, bias: Array | float) -> Interval:
-    """The hull of weighted sums of values in ``found``; ``positive`` and ``negative`` weights are added up already."""
+    """Return the hull of weighted sums of values in ``found``, by the sums of ``positive`` and ``negative`` weights."""
     if found.nan or not found.bounded:
         return UNKNOWN
     low = (positive * found.low + negative * found.high + bias).min()
@@ -27,7 +27,7 @@ def _split(weights: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
 
 
 def _split_rows(weights: NDArray[np.generic]) -> tuple[Array, Array]:
-    """Of all weights of each output channel, (O, ...), some channels at a time: copies of all would be large."""
+    """Sum the weights of each output channel, (O, ...), some channels at a time: copies of all would be large."""
     axes, step = tuple(range(1, weights.ndim)), max(1, BLOCK * weights.shape[0] // max(1, weights.size))
     parts = [
         _split(weights[start : start + step].astype(np.float64), axes) for start in range(0, weights.shape[0], step)
@@ -54,7 +54,7 @@ def _conv(view: NodeRanges) -> Interval:
 
 
 def _conv_transpose(view: NodeRanges) -> Interval:
-    """Each output pixel sees some of the taps: the others are as zeros."""
+    """Return the range, where each output pixel reads some of the taps: the others count as zeros."""
     weights = view.needed(1).astype(np.float64)
     groups = view.node.attributes.get_int("group", 1)
     grouped = weights.reshape(groups, -1, *weights.shape[1:])

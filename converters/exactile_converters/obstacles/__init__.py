@@ -1,1 +1,1 @@
-"""What stands in the way of exact tiles: every obstacle, counted, and the cause rather than what follows from it."""
+"""Obstacles to exact tiling: every one, counted, by its cause instead of its consequences."""

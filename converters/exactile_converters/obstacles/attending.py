@@ -1,4 +1,4 @@
-"""Attention between all positions as an obstacle, and the operators that only arrange pixels for it."""
+"""Report attention between all positions as an obstacle, with the operators that only rearrange pixels for it."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from exactile_converters.obstacles.attention import ASKING, Attention, attention
 from exactile_converters.obstacles.walk_past import Past
 
 LAYOUT = frozenset("Concat Expand Flatten Gather Reshape Slice Split Squeeze Tile Transpose Unsqueeze".split())
-"""Operators that only arrange pixels: one that is arranged for attention is no cause."""
+"""Operators that only rearrange pixels: one that rearranges them for attention is not a cause."""
 
 LOOKS_AROUND = frozenset((*CONVOLUTIONS, *POOLS, "Resize", "Upsample"))
 
 MOST_NODES = 10_000
-"""So many are looked at in search of the attention that pixels are arranged for."""
+"""Most nodes visited in search of the attention that pixels are rearranged for."""
 
 
 def attending(past: Past, found: AbstractSet[ir.Node], maps: AbstractSet[ir.Value]) -> dict[ir.Node, Obstacle]:
-    """Attention between all positions, by the node of its first product: among ``found`` obstacles, or behind one.
+    """Return attention between all positions, by the node of its first product: a ``found`` obstacle, or behind one.
 
     ``maps`` are computed from the image's pixels.
     """
@@ -37,7 +37,7 @@ def attending(past: Past, found: AbstractSet[ir.Node], maps: AbstractSet[ir.Valu
 
 
 def arranged_for(node: ir.Node, found: Obstacle, attention: Mapping[ir.Node, Obstacle]) -> ir.Node | None:
-    """The ``attention`` that ``node`` only arranges pixels for; None where it is an obstacle of its own."""
+    """Return the ``attention`` that ``node`` only rearranges pixels for; None where it is a separate obstacle."""
     if node.op_type not in LAYOUT or found.sizes_differ or not attention:
         return None
     waiting, seen = [node], {node}

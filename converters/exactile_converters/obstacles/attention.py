@@ -1,8 +1,8 @@
-"""Attention in a graph: products of a map with itself, weighted by a softmax, by which another product takes a mean.
+"""Find attention in a graph: products of a map with itself, weighted by a softmax, by which another product averages.
 
-It is found by its operators, in the order product, softmax, product; what scales, masks and reorders the scores may lie
-between them. The number of scores tells whether it is attention between all positions: it grows with the image, or is
-that of a window, or of channels. Where the number is not known, nothing is said of it.
+It is recognised by its operators in the order product, softmax, product, with operators between them that scale, mask
+and reorder the scores. Attention between all positions has a number of scores that grows with the image; attention
+within a window, or between channels, does not. Where the number is unknown, nothing is reported.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ BETWEEN = frozenset(
 """Operators that scale, mask or reorder scores."""
 
 MOST_NODES = 40
-"""Between two products."""
+"""Most nodes between two products."""
 
 ASKING = {"Shape", "Size"}
 
 
 @dataclass(frozen=True, slots=True)
 class Attention:
-    """The product of positions with positions, the softmax over its scores, and the product by these weights."""
+    """The product of positions with positions, the softmax over its scores, and the product with these weights."""
 
     scores: ir.Node
     softmax: ir.Node
     weighted: ir.Node
 
     def is_between_all(self, probes: Iterable[LenientProbe]) -> bool:
-        """Whether a larger image is known to have more scores for each position: ``probes`` are of two sizes."""
+        """Return whether a larger image is known to have more scores for each position: ``probes`` are of two sizes."""
         axis = self.softmax.attributes.get_int("axis", -1)
         shapes = [probe.sure_shape(self.softmax.inputs[0]) for probe in probes]
         sizes = {None if shape is None or not -len(shape) <= axis < len(shape) else shape[axis] for shape in shapes}
@@ -45,7 +45,7 @@ class Attention:
 
 
 def computed_from(image: ir.Value, nodes: Iterable[ir.Node]) -> set[ir.Value]:
-    """The values that ``nodes``, in topological order, compute from the pixels of ``image``."""
+    """Return the values that ``nodes``, in topological order, compute from the pixels of ``image``."""
     maps = {image}
     for node in nodes:
         if node.op_type not in ASKING and any(value in maps for value in node.inputs):
@@ -54,7 +54,7 @@ def computed_from(image: ir.Value, nodes: Iterable[ir.Node]) -> set[ir.Value]:
 
 
 def attentions(nodes: Iterable[ir.Node], maps: AbstractSet[ir.Value]) -> Iterator[Attention]:
-    """Each attention among ``nodes``; ``maps`` are computed from the image's pixels."""
+    """Yield each attention among ``nodes``; ``maps`` are computed from the image's pixels."""
     for node in nodes:
         if node.op_type in PRODUCTS and all(value in maps for value in node.inputs[:2]):
             softmax = _next(node, {"Softmax"})
@@ -64,7 +64,7 @@ def attentions(nodes: Iterable[ir.Node], maps: AbstractSet[ir.Value]) -> Iterato
 
 
 def _next(node: ir.Node, wanted: set[str]) -> ir.Node | None:
-    """The nearest reader of what ``node`` makes that is one of the ``wanted``, past operators that reorder it."""
+    """Return the nearest reader of the result of ``node`` that is ``wanted``, past operators that reorder it."""
     waiting, seen = list(node.outputs), 0
     while waiting and seen < MOST_NODES:
         for reader, _ in waiting.pop(0).uses():

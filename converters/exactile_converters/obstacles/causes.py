@@ -1,4 +1,4 @@
-"""What an obstacle comes from, where its own rule sees a symptom alone."""
+"""Find the cause of an obstacle whose own rule sees only a symptom."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from exactile_converters.obstacles.unknown_shapes import stored_for_one_size, un
 
 KEEPS_PIXELS = {"Cast", "Dropout", "Identity", "LeakyRelu", "Relu", "Sigmoid"}
 MOST_NODES = 100
-"""Of the arithmetic on sizes that is looked at."""
+"""Most nodes of arithmetic on sizes that are visited."""
 
 SMALLEST_WINDOW = 4
-"""Pixels along each side of a pooling that is taken for one over the whole map."""
+"""Smallest side, in pixels, of a pooling window that is taken for one over the whole map."""
 
 
 def with_cause(
     node: ir.Node, found: Obstacle, probes: Sequence[Probe], maps: AbstractSet[ir.Value]
 ) -> tuple[ir.Node, Obstacle]:
-    """The node at which the cause of ``found``, an obstacle at ``node``, lies, and that obstacle.
+    """Return the node and the obstacle that cause ``found``, an obstacle at ``node``.
 
     ``probes`` are those of two image sizes, and ``maps`` the values that are computed from the image's pixels.
     """
@@ -44,7 +44,7 @@ def with_cause(
 
 
 def rolled(node: ir.Node) -> ObstacleError | None:
-    """Where ``node`` cuts off what a Concat puts at the other end of the image."""
+    """Return the cause if ``node`` cuts off what a Concat puts at the other end of the image."""
     source = node.inputs[0]
     for reader, _ in node.outputs[0].uses():
         parts = [value.producer() for value in reader.inputs if value is not None]
@@ -62,7 +62,7 @@ def rolled(node: ir.Node) -> ObstacleError | None:
 
 
 def padded_to_multiple(node: ir.Node) -> ObstacleError | None:
-    """Where the amount of padding is what a size lacks to a multiple of a number."""
+    """Return the cause if the padding fills a size up to a multiple of a number."""
     waiting, seen = list(node.inputs[1:2]), 0
     while waiting and seen < MOST_NODES:
         value = waiting.pop(0)
@@ -82,7 +82,7 @@ def padded_to_multiple(node: ir.Node) -> ObstacleError | None:
 
 
 def pooled_at_one_size(node: ir.Node) -> ObstacleError | None:
-    """Where ``node`` flattens what a pooling makes of windows as large as the map was when it was exported."""
+    """Return the cause if ``node`` flattens the result of pooling with windows as large as the exported map."""
     maker = node.inputs[0].producer() if node.inputs[0] is not None else None
     while maker is not None and maker.op_type in KEEPS_PIXELS and maker.inputs[0] is not None:
         maker = maker.inputs[0].producer()

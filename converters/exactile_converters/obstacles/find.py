@@ -1,4 +1,4 @@
-"""Every obstacle of a network, by its cause and by kind: what stands in the way, then what passes take."""
+"""Find every obstacle of a network, by cause and kind: those that prevent passes, then statistics."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from exactile_converters.untrusted import understood
 
 
 def find_obstacles(network: Network) -> tuple[Obstacle, ...]:
-    """The obstacles of ``network``, which stays as it is; empty where it can be tiled.
+    """Return the obstacles of ``network``, which is not modified; empty where it can be tiled.
 
-    Those that stand in the way of passes come first, attention before the others; then statistics of the whole image,
-    which passes find; of a network without its statistics (``without_statistics``), only the former. Nodes of one kind
-    are counted by the first one. Raises ModelError for a graph that contradicts itself.
+    Those that prevent passes come first, attention before the others; then statistics of the whole image, which passes
+    compute. For a network without its statistics (``without_statistics``), only the former. The first node of a kind
+    counts the others. Raises ModelError for a graph that contradicts itself.
     """
     traced = network.trace()
     if traced.geometry is not None:
@@ -32,7 +32,7 @@ def find_obstacles(network: Network) -> tuple[Obstacle, ...]:
     with understood(network.name):
         local, taken = (network, network.also) if network.also else without_statistics(network.copy())
         left = local.trace()
-        if left.obstacles and all(one.op == "output" for one in left.obstacles):  # the result is a statistic itself
+        if left.obstacles and all(one.op == "output" for one in left.obstacles):  # the result itself is a statistic
             local, left, taken = network, traced, ()
         past = _past(local, left) if left.geometry is None else None
         stopping = _stopping(local, left, past) if past is not None else []
@@ -41,7 +41,7 @@ def find_obstacles(network: Network) -> tuple[Obstacle, ...]:
 
 
 def find_statistics(network: Network) -> tuple[Obstacle, ...]:
-    """The obstacles of a ``network`` of which nothing is in the way of passes."""
+    """Return the obstacles of a ``network`` that has none to passes."""
     with understood(network.name):
         return by_kind(_statistics(_past(network, network.trace()), set()))
 
@@ -51,7 +51,7 @@ def _past(network: Network, traced: Traced) -> Past:
 
 
 def _statistics(past: Past, left: set[str]) -> list[Obstacle]:
-    """What passes take: the first ones of the walk that are not ``left``, and those behind that are of their kind."""
+    """Return the statistics: the first ones of the walk that are not ``left``, and later ones of the same kind."""
     found = {node: one for node, one in past.first.items() if not left or one.statistic}
     found |= {node: one for node, one in past.behind.items() if one.statistic}
     taken = [node for node in past.nodes if node in found and name_of(node) not in left]
@@ -59,7 +59,7 @@ def _statistics(past: Past, left: set[str]) -> list[Obstacle]:
 
 
 def _stopping(network: Network, traced: Traced, past: Past) -> list[Obstacle]:
-    """What is left without statistics, by its cause; ``traced`` is the walk that ended at it, ``past`` went on."""
+    """Return what is left without statistics, by cause; ``traced`` is the walk that stopped, ``past`` went further."""
     maps = computed_from(network.image, traced.nodes)
     nodes = {name_of(node): node for node in traced.nodes}
     found: dict[ir.Node, Obstacle] = {}

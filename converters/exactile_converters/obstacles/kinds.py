@@ -1,4 +1,4 @@
-"""Obstacles of one kind: an operator and a reason, whatever names and sizes the reason tells."""
+"""Group obstacles by kind: an operator and a reason, regardless of names and sizes in the reason."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from dataclasses import replace
 from exactile_converters.geometry.obstacle import Obstacle
 
 OWN = re.compile(r"'[^']*'|\d+")
-"""Names and sizes, which nodes of one kind have of their own."""
+"""Names and sizes, which differ between nodes of one kind."""
 
 
 def by_kind(obstacles: Iterable[Obstacle]) -> tuple[Obstacle, ...]:
-    """The first obstacle of each kind, which counts the others, in the order of the first ones."""
+    """Return the first obstacle of each kind, which counts the others, in order of first occurrence."""
     kinds: dict[tuple[str, str, bool], list[Obstacle]] = {}
     for one in obstacles:
         kinds.setdefault((one.op, OWN.sub("", one.reason), one.statistic), []).append(one)
@@ -28,5 +28,5 @@ def by_kind(obstacles: Iterable[Obstacle]) -> tuple[Obstacle, ...]:
 
 
 def in_the_way(obstacles: Iterable[Obstacle]) -> tuple[Obstacle, ...]:
-    """Those that passes do not take."""
+    """Return the obstacles that passes cannot remove."""
     return tuple(one for one in obstacles if not one.statistic)

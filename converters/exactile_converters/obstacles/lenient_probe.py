@@ -1,7 +1,7 @@
-"""Shapes behind operands that do not fit each other: those that they would have if the constant did.
+"""Infer shapes past operands that do not fit each other, as if the constant fitted.
 
-A position embedding that is stored for one image size stops shape inference at the first Add. Behind it lie attention
-and what else there is to tell. So element-wise operators that fail count as if they made their largest operand's shape.
+A position embedding that is stored for one image size stops shape inference at the first Add, and what follows, such as
+attention, stays unknown. So element-wise operators that fail get the shape of their largest operand.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from exactile_converters.geometry.rules.pixelwise import BROADCASTING
 
 
 class LenientProbe(Probe):
-    """``doubtful`` are values whose shape follows from a failure that no such assumption mends, by name."""
+    """A probe whose ``doubtful`` values, by name, follow a failure that this assumption does not repair."""
 
     def __init__(self, *graph: Any, **options: Any) -> None:
         self.doubtful: set[str] = set()
@@ -32,7 +32,7 @@ class LenientProbe(Probe):
             self.doubtful.update(value.name for value in node.outputs if value.name)
 
     def sure_shape(self, value: ir.Value | None) -> tuple[int, ...] | None:
-        """The shape of ``value``; None where it is not known, or doubtful."""
+        """Return the shape of ``value``; None where it is unknown or doubtful."""
         fact = self.of(value)
         return None if fact is None or value is None or value.name in self.doubtful else fact.shape
 

@@ -1,4 +1,4 @@
-"""Where a shape that is not known stops being known: the node that an operand of unknown shape comes from."""
+"""Find the node at which a shape stops being known."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STORED = (
 def unknown_since(
     value: ir.Value, probes: Sequence[Probe], maps: AbstractSet[ir.Value]
 ) -> tuple[ir.Node, ObstacleError] | None:
-    """The node at which the shape of ``value`` is lost, and why; None where nothing is found.
+    """Return the node at which the shape of ``value`` is lost, and why; None where nothing is found.
 
     ``maps`` are computed from the image's pixels.
     """
@@ -36,7 +36,7 @@ def unknown_since(
 
 
 def stored_for_one_size(node: ir.Node, probes: Sequence[Probe]) -> ObstacleError | None:
-    """Where an operand is a stored constant whose size along an axis is fixed, and another one grows with the image."""
+    """Return the error if an operand is a constant stored for one size, and another operand grows with the image."""
     stored = [value for value in node.inputs if value is not None and value.const_value is not None]
     for constant in stored:
         shape = tuple(constant.const_value.shape.numpy()) if constant.const_value is not None else ()
@@ -54,13 +54,13 @@ def stored_for_one_size(node: ir.Node, probes: Sequence[Probe]) -> ObstacleError
 
 
 def _is_of_one_size(stored: tuple[int, ...], shapes: Sequence[tuple[int, ...]]) -> bool:
-    """Whether some dimension of a constant is neither 1 nor follows that of a map at two sizes."""
+    """Return whether some dimension of a constant is neither 1 nor follows that of a map at two sizes."""
     aligned = zip(reversed(stored), *(reversed(shape) for shape in shapes), strict=False)
     return any(size != 1 and len(set(others)) > 1 for size, *others in aligned)
 
 
 def _undecided(node: ir.Node, probes: Sequence[Probe], maps: AbstractSet[ir.Value]) -> ObstacleError:
-    """Its inputs have shapes: the values of one decide the shape of the result, and are not known."""
+    """Return the error for a node with inputs of known shapes, whose result's shape depends on an unknown value."""
     source = _first(node.inputs[1:] or node.inputs, lambda fact: fact.value is None, probes)
     origin = source
     while origin is not None and origin not in maps:
@@ -84,7 +84,7 @@ def _undecided(node: ir.Node, probes: Sequence[Probe], maps: AbstractSet[ir.Valu
 def _first(
     values: Iterable[ir.Value | None], lacks: Callable[[Fact], bool], probes: Sequence[Probe]
 ) -> ir.Value | None:
-    """The first that lacks something at some size."""
+    """Return the first value that lacks something at some size."""
     unknown = Fact(0, None)
     return next(
         (

@@ -1,9 +1,9 @@
-"""The walk over the graph that does not end at an obstacle: what an obstacle makes is taken for the map it seems to be.
+"""Walk the graph past obstacles: an obstacle's result is treated as the map that it appears to be.
 
-The first of 18 normalisations hides the others: what it makes is unknown, and so is all that follows. Here it is told
-by its size: dimensions that grow as the rows and columns of some map do are rows and columns, and what does not grow at
-all is a number for the whole image. Behind an obstacle only such nodes count that look at the whole image, or that
-nothing is known of, whatever leads to them: that a Reshape or Slice there does not fit may follow from the obstacle.
+The first of 18 normalisations would hide the others: its result is unknown, and so is all that follows. Here its axes
+are inferred from its size: dimensions that grow like the rows and columns of some map are rows and columns, and what
+does not grow is a number for the whole image. Behind an obstacle, only nodes count that read the whole image, or for
+which there is no rule, whatever leads to them: a Reshape or Slice that does not fit may be a consequence.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ ALONG_AN_AXIS = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Past:
-    """``first`` are obstacles that no other one leads to, ``behind`` those behind others; with their nodes.
+    """Obstacles with their nodes: ``first`` are those that no other one leads to, ``behind`` the others.
 
-    ``after`` are values that are computed from what obstacles make, by name. ``nodes`` are those visited, and the
-    probes those of the walk, at two image sizes.
+    ``after`` are values computed from results of obstacles, by name. ``nodes`` are those visited, and the probes those
+    of the walk, at two image sizes.
     """
 
     nodes: Sequence[ir.Node]
@@ -66,7 +66,7 @@ class _PastWalker(Walker):
         self._of_obstacles: set[str] = set()
 
     def past(self, nodes: Sequence[ir.Node]) -> Past:
-        """What was found."""
+        """Return what was found."""
         probes = self._small, self._large
         assert isinstance(probes[0], LenientProbe)
         assert isinstance(probes[1], LenientProbe)
@@ -103,14 +103,14 @@ class _PastWalker(Walker):
                 self._presume(value)
 
     def _ask(self, node: ir.Node) -> None:
-        """The size of what is not known to be a map follows the image's."""
+        """Mark the size of a value that is not known to be a map as one that follows the image's."""
         made = {value.name for value in node.outputs if value.name}
         self._varying |= made
         self._from_obstacles |= made
         self._numbers.visit(node, asks=True)
 
     def _visit_lost(self, node: ir.Node) -> None:
-        """A node whose operand is not known to be a map: an obstacle where it is one whatever its operand is."""
+        """Visit a node whose operand is not known to be a map: an obstacle if it is one for any operand."""
         if _stands_alone(node):
             try:
                 self._apply(node)
@@ -136,7 +136,7 @@ class _PastWalker(Walker):
         self._unknown.discard(name)
 
     def _labels_of(self, sizes: list[tuple[int, int]]) -> Labels | None:
-        """What dimensions seem to mean; None where they are not those of one map."""
+        """Return the inferred axes; None where they are not those of one map."""
         rows = {y for y, _ in self._spaces.values()}
         columns = {x for _, x in self._spaces.values()}
         areas = {(y[0] * x[0], y[1] * x[1]) for y, x in self._spaces.values()}
@@ -154,6 +154,6 @@ class _PastWalker(Walker):
 
 
 def _stands_alone(node: ir.Node) -> bool:
-    """Whether the operator is an obstacle whatever its operands are."""
+    """Return whether the operator is an obstacle for any operands."""
     rule = find_rule(node.domain, node.op_type)
     return rule is None or rule is barrier

@@ -1,1 +1,1 @@
-"""A network whose graph does not allow tiles, for images of one size: one pass over the whole image."""
+"""One pass over the whole image, for images of one size, of a network whose graph does not allow tiles."""

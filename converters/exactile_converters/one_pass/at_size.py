@@ -1,4 +1,4 @@
-"""A network as it is for images of one size: what its size decides is decided, and its maps are known."""
+"""A network for images of one size: what depends on the size is decided, and its maps are known."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from exactile_converters.one_pass.refusal import OnePassError, PlaceUnknownError
 from exactile_converters.one_pass.shapes import node_label
 
 USUAL_STRIDES = (2, 4, 8, 16, 32, 64)
-"""An image whose size is refused is extended to the next multiples of these."""
+"""An image of a refused size is extended to the next multiples of these."""
 
 Exported = tuple[int | None, int | None]
 """Height and width at which a network was exported; None where they may vary."""
@@ -33,9 +33,9 @@ class NetworkAtSize:
 
 
 def network_for(network: Network, image_size: tuple[int, int]) -> NetworkAtSize:
-    """``network`` for images of ``image_size``, or of the next larger size where it does not take it.
+    """Return ``network`` for images of ``image_size``, or of the next larger size that it accepts.
 
-    A result that has lost pixels at ``image_size`` alone lies where that of larger images does. Raises OnePassError.
+    A result that lost pixels only at ``image_size`` lies where that of larger images does. Raises OnePassError.
     """
     _check_exported_size(network, image_size)
     try:
@@ -49,11 +49,11 @@ def network_for(network: Network, image_size: tuple[int, int]) -> NetworkAtSize:
             if isinstance(refused, PlaceUnknownError):
                 return _at_size(network, image_size, found.maps.origin)
             return found
-        raise OnePassError(f"{refused}. Nor is that so for sizes up to {USUAL_STRIDES[-1] - 1} pixels larger") from None
+        raise OnePassError(f"{refused}. The same holds for sizes up to {USUAL_STRIDES[-1] - 1} pixels larger") from None
 
 
 def exported_size(network: Network) -> Exported:
-    """Where one is fixed in the graph's input."""
+    """Return the size that the graph's input fixes."""
     dims = dict(zip(network.labels, network.image.shape or (), strict=False))
     height, width = (dim if isinstance(dim := dims.get(axis), int) and dim > 0 else None for axis in SPATIAL)
     return height, width
@@ -69,7 +69,7 @@ def _larger(size: tuple[int, int]) -> Iterator[tuple[int, int]]:
 
 
 def _check_exported_size(network: Network, size: tuple[int, int]) -> None:
-    """Raises OnePassError where the network was exported at another size, which ONNX Runtime then insists on."""
+    """Raise OnePassError where the network was exported at another size, which ONNX Runtime then requires."""
     exported = exported_size(network)
     if all(dim in (None, side) for dim, side in zip(exported, size, strict=True)):
         return

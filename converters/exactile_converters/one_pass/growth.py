@@ -1,4 +1,4 @@
-"""How many pixels a map has for each of the image's."""
+"""Infer how many pixels a map has for each pixel of the image."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 LARGEST_TERM = 100
-"""Of a scale that is told from two sizes, the denominator at most: others are none that a network was made for."""
+"""Largest denominator of a scale that is inferred from two sizes: networks are not designed for others."""
 
 LARGEST_FACTOR = 32
-"""Between image and map, where one size alone tells it: usual strides end here, and a pooled image is no map."""
+"""Largest factor between image and map that is inferred from one size: usual strides end here, and a pooled image is
+not a map."""
 
 
 class NoGrowthError(Exception):
@@ -25,7 +26,7 @@ class Growth:
 
     @classmethod
     def of(cls, image_px: int, map_px: int, *, more_px: int, grown: int) -> Growth:
-        """From the sizes of a map for images of ``image_px``, and of ``more_px`` more. Raises NoGrowthError."""
+        """Infer it from the sizes of a map for images of ``image_px``, and ``more_px`` more. Raises NoGrowthError."""
         exact = Fraction(grown - map_px, more_px)
         scale = exact.limit_denominator(LARGEST_TERM)
         if scale <= 0 or abs((exact - scale) * more_px) >= 1:
@@ -34,7 +35,7 @@ class Growth:
 
     @classmethod
     def matched(cls, image_px: int, map_px: int, largest: int = LARGEST_FACTOR) -> Growth:
-        """From one size alone: the same, a whole multiple, or a whole fraction. Raises NoGrowthError."""
+        """Infer it from one size: the same, an integer multiple, or an integer fraction. Raises NoGrowthError."""
         if map_px < 1 or (map_px == 1 < image_px):
             raise NoGrowthError
         scale = Fraction(map_px, image_px)

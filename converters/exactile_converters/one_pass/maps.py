@@ -1,8 +1,8 @@
 """The feature maps of a graph at one image size: their shapes, and which of their dimensions are rows and columns.
 
-A graph with obstacles cannot be walked. Shapes can be told at one size, and at two more, with more rows and with more
-columns: dimensions that grow with the rows are rows. Where the network takes no other size, as one that was exported
-at its own, the result's dimensions are told by their sizes, and only where they leave no doubt.
+A graph with obstacles cannot be walked, but shapes can be inferred at one size, and at two more, with more rows and
+with more columns: dimensions that grow with the rows are rows. Where the network takes no other size, because it was
+exported at its own, the result's dimensions are inferred from their sizes, only where these are unambiguous.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ LAYOUTS: Mapping[int, tuple[Labels, ...]] = {
     3: (("c", "y", "x"), ("y", "x", "c")),
     4: (("n", "c", "y", "x"), ("n", "y", "x", "c")),
 }
-"""Axes that a result may have, by their number."""
+"""Possible axes of a result, by their number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MapsAtSize:
-    """What ``nodes``, in order, make of an image of one size: ``facts`` of all of it.
+    """Results of ``nodes``, in order, for an image of one size: ``facts`` of all values.
 
-    ``features``, by name, are the maps whose rows and columns are known, the network's result among them; ``origin``
-    is where its first pixel lies in the image, in image pixels.
+    ``features``, by name, are the maps whose rows and columns are known, the network's result among them; ``origin`` is
+    where its first pixel lies in the image, in image pixels.
     """
 
     nodes: Sequence[ir.Node]
@@ -48,7 +48,7 @@ class MapsAtSize:
 
 
 def maps_at(network: Network, size: tuple[int, int], *, origin: Mapping[Label, Fraction] | None = None) -> MapsAtSize:
-    """The maps of ``network`` for an image of ``size``, (height, width).
+    """Return the maps of ``network`` for an image of ``size``, (height, width).
 
     ``origin`` is where the result lies in the image, where that is known. Raises OnePassError, SizeRefusedError.
     """
@@ -84,7 +84,7 @@ def _others(network: Network, size: tuple[int, int], nodes: Sequence[ir.Node]) -
 
 
 def _check(probe: Probe, size: tuple[int, int], nodes: Sequence[ir.Node]) -> None:
-    """Raises OnePassError where the shape of what a node makes is not known, SizeRefusedError where it does not fit."""
+    """Raise OnePassError where the shape of a node's result is unknown, SizeRefusedError where it does not fit."""
     unknown = first_unknown(probe, nodes)
     if unknown is None:
         return
@@ -103,7 +103,7 @@ def _values(network: Network, nodes: Sequence[ir.Node]) -> Iterator[ir.Value]:
 
 
 def _grown(value: ir.Value, here: Probe, taller: Probe, wider: Probe, size: tuple[int, int]) -> FeatureMap | None:
-    """The map ``value``; None where it is none, or is not known."""
+    """Return the map ``value``; None where it is not a map, or unknown."""
     facts = [probe.of(value) for probe in (here, taller, wider)]
     shapes = [fact.shape for fact in facts if fact is not None and fact.shape is not None]
     if len(shapes) < 3 or len({len(shape) for shape in shapes}) > 1 or facts[0] is None:
@@ -123,7 +123,7 @@ def _grown(value: ir.Value, here: Probe, taller: Probe, wider: Probe, size: tupl
 
 
 def _labels(here: tuple[int, ...], taller: tuple[int, ...], wider: tuple[int, ...]) -> Labels | None:
-    """Axes of a map that has rows and columns, each as one dimension of its own, else None."""
+    """Return the axes of a map whose rows and columns are separate dimensions, else None."""
     labels: list[Label] = []
     for side, high, wide in zip(here, taller, wider, strict=True):
         grows = (high != side, wide != side)
@@ -136,7 +136,7 @@ def _labels(here: tuple[int, ...], taller: tuple[int, ...], wider: tuple[int, ..
 
 
 def _with_batch(labels: Sequence[Label], shape: tuple[int, ...]) -> Labels:
-    """Of dimensions that are neither rows nor columns, those of 1 are no channels, but for one where all are of 1."""
+    """Return labels in which other dimensions of size 1 are the batch, but keep one for channels if all are 1."""
     others = [dim for dim, label in enumerate(labels) if label == "c"]
     channels = [dim for dim in others if shape[dim] != 1] or others[1:2]
     return tuple("n" if dim in others and dim not in channels else label for dim, label in enumerate(labels))
@@ -156,7 +156,7 @@ def _feature(value: ir.Value, labels: Labels, fact: Fact, growth: Mapping[Label,
 def _origin(
     network: Network, here: Probe, features: Mapping[str, FeatureMap], size: tuple[int, int]
 ) -> Mapping[Label, Fraction]:
-    """Raises PlaceUnknownError where the result has lost or gained pixels at its edges: which ones is not known."""
+    """Return the origin. Raises PlaceUnknownError where the result lost or gained pixels at unknown edges."""
     result = features[network.result.name or ""]
     if all(abs(constant) < 1 for constant in result.constant.values()):
         return dict.fromkeys(SPATIAL, Fraction(0))
@@ -171,7 +171,7 @@ def _origin(
 
 
 def _matched(network: Network, here: Probe, size: tuple[int, int], *, largest: int) -> FeatureMap:
-    """The result, its axes told by their sizes: up to ``largest`` times as large or small as the image."""
+    """Return the result, its axes inferred from sizes: up to ``largest`` times as large or small as the image."""
     fact = here.of(network.result)
     shape = fact.shape if fact is not None and fact.shape is not None else ()
     fitting = [
@@ -188,7 +188,7 @@ def _matched(network: Network, here: Probe, size: tuple[int, int], *, largest: i
 
 
 def _lies(labels: Labels, shape: tuple[int, ...], size: tuple[int, int], largest: int) -> Mapping[Label, Growth] | None:
-    """How a map of ``shape`` lies over the image if its axes are ``labels``; None where it does not."""
+    """Return how a map of ``shape`` lies over the image if its axes are ``labels``; None where it does not."""
     if "n" in labels and shape[labels.index("n")] != 1:
         return None
     sides = zip(SPATIAL, size, strict=True)

@@ -20,13 +20,13 @@ from exactile_converters.one_pass.scratch import scratch_bytes
 from exactile_converters.one_pass.shapes import first_unknown, node_label, shapes_at
 
 AS_ANY = ""
-"""An operator's name for the memory model where it is to take it for one that it knows nothing special of."""
+"""Operator name that makes the memory model treat a node as one without special knowledge."""
 
 
 def one_pass_memory(wrapped: Wrapped, size: tuple[int, int]) -> MemoryModel:
-    """Memory of one inference of a wrapped network over an image of ``size``, (height, width).
+    """Return the memory of one inference of a wrapped network over an image of ``size``, (height, width).
 
-    Raises OnePassError where it cannot be told.
+    Raises OnePassError where it cannot be computed.
     """
     graph = wrapped.model.graph
     image, result = graph.inputs[0], graph.outputs[0]
@@ -56,7 +56,7 @@ def one_pass_memory(wrapped: Wrapped, size: tuple[int, int]) -> MemoryModel:
 
 
 def _counts(fact: Fact | None) -> bool:
-    """Whether this is a tensor; numbers that follow from the image's size alone are none."""
+    """Return whether this is a tensor; numbers that follow from the image's size alone are not."""
     if fact is None or fact.shape is None:
         return False
     return fact.value is None or prod(fact.shape) > SMALL_VALUE_ELEMENTS
@@ -64,7 +64,7 @@ def _counts(fact: Fact | None) -> bool:
 
 def _tensor(name: str, fact: Fact, size: tuple[int, int]) -> TensorUse:
     shape, kind = fact.shape or (), ir.DataType(fact.dtype)
-    # On a CPU, half precision is computed in single: both forms of a map are there.
+    # On a CPU, half precision is computed in single precision: both forms of a map are in memory.
     total = prod(shape) * (6 if kind == ir.DataType.FLOAT16 else kind.itemsize)
     blocked = kind == ir.DataType.FLOAT and len(shape) == 4
     return TensorUse(name=name, bytes=_at(total, size), channels=shape[1] if blocked else 0)

@@ -1,8 +1,8 @@
-"""Where in the image a result lies that has lost pixels at its edges, in a network with obstacles.
+"""Infer where in the image a result lies that lost pixels at its edges, in a network with obstacles.
 
-The walk tells it of a network without obstacles, from the windows that lose them. So each obstacle gives way to what
-leaves every pixel where it is: a normalisation and the like, to what it takes; one that makes a few numbers of the
-whole image, to a constant. Where another one is in the way, the place is not known.
+In a network without obstacles, the walk infers it from the windows that lose them. So each obstacle is replaced by
+something that keeps every pixel in place: a normalisation or similar by its input, an operator that reduces the whole
+image to a few numbers by a constant. With any other obstacle, the place is unknown.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ FEW_NUMBERS = 1 << 16
 def origin_of(
     network: Network, result: FeatureMap, facts: Mapping[str, Fact], features: Mapping[str, FeatureMap]
 ) -> Mapping[Label, Fraction] | None:
-    """Along each axis, where the first pixel of ``result`` lies, in image pixels; None where that is not known.
+    """Return, along each axis, where the first pixel of ``result`` lies, in image pixels; None where that is unknown.
 
     ``facts`` and ``features`` are those of ``network``, by name, at one image size.
     """
@@ -65,7 +65,7 @@ def origin_of(
 def _in_place_of(
     node: ir.Node, network: Network, facts: Mapping[str, Fact], features: Mapping[str, FeatureMap]
 ) -> ir.Value | None:
-    """What leaves pixels where they are, for the only output of ``node`` that is used."""
+    """Return what replaces the only used output of ``node`` and keeps pixels in place."""
     used = [value for value in node.outputs if value.uses() or value.is_graph_output()]
     source = node.inputs[0] if node.inputs else None
     made = facts.get(used[0].name or "") if len(used) == 1 else None

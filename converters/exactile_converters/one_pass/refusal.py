@@ -1,4 +1,4 @@
-"""Why a network is not run in one pass over an image of one size."""
+"""Errors that say why a network cannot run in one pass over an image of one size."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from exactile.errors import PlanError
 
 
 class OnePassError(PlanError):
-    """The network does not take such images, or what it gives is no map of them; the message says why."""
+    """The network refuses such images, or its result is not a map of them; the message says why."""
 
 
 class SizeRefusedError(OnePassError):
-    """The network does not take images of this size, or its result has lost pixels then; it may take others."""
+    """The network refuses images of this size, or its result loses pixels at it; it may accept others."""
 
 
 class PlaceUnknownError(SizeRefusedError):
-    """The network takes images of this size, but which pixels its result lost or gained at the edges is not known."""
+    """The network accepts this size, but at which edges its result lost or gained pixels is unknown."""

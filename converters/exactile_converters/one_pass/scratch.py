@@ -1,4 +1,4 @@
-"""Memory that ONNX Runtime takes within a node for what its results do not show."""
+"""Memory that ONNX Runtime uses within a node in addition to its results."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SINGLE_BYTES = 4
 
 
 def scratch_bytes(node: ir.Node, facts: Mapping[str, Fact]) -> float | None:
-    """Bytes beside inputs and results, at most; None where nothing is known of the operator."""
+    """Return the most bytes in addition to inputs and results; None where the operator is unknown."""
     if node.domain not in OWN_DOMAINS:
         return None if "attention" in node.op_type.lower() else _results(node, facts)
     rule = _SCRATCH.get(node.op_type)
@@ -33,12 +33,12 @@ def _bytes(value: ir.Value | None, facts: Mapping[str, Fact]) -> int:
 
 
 def _einsum(node: ir.Node, facts: Mapping[str, Fact]) -> float:
-    """Operands and result, transposed."""
+    """Return the bytes of operands and result, transposed."""
     return 2 * (_results(node, facts) + sum(_bytes(value, facts) for value in node.inputs))
 
 
 def _attention(node: ir.Node, facts: Mapping[str, Fact]) -> float:
-    """Scores of all positions against all, for each head, and operands by heads."""
+    """Return the bytes of scores between all positions, for each head, and of operands by heads."""
     shapes = [facts[value.name or ""].shape or () for value in node.inputs[:2] if value is not None]
     if len(shapes) < 2:
         return 0.0
@@ -49,19 +49,19 @@ def _attention(node: ir.Node, facts: Mapping[str, Fact]) -> float:
 
 
 def _deformed(node: ir.Node, facts: Mapping[str, Fact]) -> float:
-    """The pixels that each place of the result is a sum of, side by side."""
+    """Return the bytes of the pixels that are summed for each position of the result, side by side."""
     weight = facts[node.inputs[1].name or ""].shape or () if node.inputs[1] is not None else ()
     result = facts[node.outputs[0].name or ""].shape or ()
     return float(prod(weight[1:]) * prod(result[2:]) * SINGLE_BYTES)
 
 
 def _recurrent(node: ir.Node, facts: Mapping[str, Fact]) -> float:
-    """Gates of all steps."""
+    """Return the bytes of the gates of all steps."""
     return 8 * (_results(node, facts) + _bytes(node.inputs[0], facts))
 
 
 def _twice(node: ir.Node, facts: Mapping[str, Fact]) -> float:
-    """The map once more, or twice: normalisations without a kernel are written out as other operators."""
+    """Return one or two more copies of the map: normalisations without a kernel are expanded into other operators."""
     return 2 * _results(node, facts)
 
 

@@ -1,6 +1,6 @@
-"""The shapes of all that a graph computes, at one image size.
+"""Infer the shapes of all that a graph computes, at one image size.
 
-ONNX's shape inference knows most of ONNX's operators. For others, ONNX Runtime is asked, which computes them.
+ONNX's shape inference knows most of ONNX's operators. For others, ONNX Runtime infers them.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ TYPES = {
 
 
 SAME_SHAPE = {"GroupNormalization", "MeanVarianceNormalization", "RMSNormalization"}
-"""Operators whose result is as large as what they take, of which ONNX's shape inference does not say so."""
+"""Operators whose result has the shape of their input, which ONNX's shape inference does not infer."""
 
 
 def shapes_at(model: ir.Model, image: ir.Value, shape: tuple[int, ...], nodes: Sequence[ir.Node]) -> Probe:
-    """Facts of what ``nodes``, in order, make of an ``image`` of ``shape``; what is not known is left out.
+    """Return facts of the results of ``nodes``, in order, for an ``image`` of ``shape``, without what is unknown.
 
-    Raises OnePassError where ONNX Runtime is asked and does not open the graph.
+    Raises OnePassError where ONNX Runtime is used and does not open the graph.
     """
     probe = Probe(model, image.name or "", shape, visits=False)
     _visit(probe, nodes, {})
@@ -43,7 +43,7 @@ def shapes_at(model: ir.Model, image: ir.Value, shape: tuple[int, ...], nodes: S
 
 
 def _visit(probe: Probe, nodes: Sequence[ir.Node], known: Mapping[str, Fact]) -> None:
-    """Find the facts of what ``nodes`` make; those that are not found are taken from what is ``known``."""
+    """Find the facts of the results of ``nodes``; those not found are taken from ``known``."""
     for node in nodes:
         probe.visit(node)
         source = probe.of(node.inputs[0]) if node.inputs and node.op_type in SAME_SHAPE else None
@@ -56,7 +56,7 @@ def _visit(probe: Probe, nodes: Sequence[ir.Node], known: Mapping[str, Fact]) ->
 
 
 def first_unknown(probe: Probe, nodes: Sequence[ir.Node]) -> tuple[ir.Node, str] | None:
-    """The first node that makes what is not known, and what shape inference has against it, if anything."""
+    """Return the first node with an unknown result, and the error of shape inference, if any."""
     for node in nodes:
         if node in probe.failures:
             guessed = node.domain not in OWN_DOMAINS or node.op_type in CONTROL_FLOW
@@ -73,7 +73,7 @@ def first_unknown(probe: Probe, nodes: Sequence[ir.Node]) -> tuple[ir.Node, str]
 
 
 def node_label(node: ir.Node) -> str:
-    """A node in words."""
+    """Describe a node."""
     return f"{node.op_type} {(node.name or node.outputs[0].name or '?')!r}"
 
 
@@ -87,11 +87,11 @@ def _declared(name: str, fact: Fact) -> onnx.ValueInfoProto:
 
 
 def _asked(model: ir.Model, image: ir.Value, probe: Probe, nodes: Sequence[ir.Node]) -> dict[str, Fact]:
-    """What ONNX Runtime adds to what ``probe`` knows of everything that ``nodes`` make, by name.
+    """Return what ONNX Runtime adds to the facts of ``probe`` about all results of ``nodes``, by name.
 
-    It is opened without optimisation, so that it computes nothing, and not run.
+    It opens the graph without optimisation, so that it computes nothing, and does not run it.
 
-    Raises OnePassError with what it has against the graph.
+    Raises OnePassError with its error about the graph.
     """
     proto = ir.to_proto(model)
     wanted = {value.name or "" for node in nodes for value in _used(node)}

@@ -1,1 +1,1 @@
-"""Networks that take statistics of the whole image: found in passes over it, before the pass of the result."""
+"""Networks with statistics of the whole image: passes over the image compute them before the pass of the result."""

@@ -1,6 +1,6 @@
-"""Are masks that are computed from a size those of adaptive pooling? Found by computing them at many sizes.
+"""Decide whether masks computed from a size are those of adaptive pooling, by computing them at many sizes.
 
-Bin i of k along an axis of n entries holds ``floor(i*n/k)`` and following, before ``ceil((i+1)*n/k)``.
+Bin i of k along an axis of n entries contains entries from ``floor(i*n/k)`` up to, not including, ``ceil((i+1)*n/k)``.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ LARGE = (499, 1000, 4093, 65537)
 """Further lengths of an axis, in pixels of the map."""
 
 MOST_PADDED = 8
-"""A network may pad its image to so many of its strides: fewer lengths of maps are then found."""
+"""A network may pad its image to a multiple of up to this many of its strides; fewer lengths of maps then occur."""
 
 BEYOND = 7
-"""Columns of the map that there are more than rows, so that the one is not taken for the other."""
+"""The map has this many more columns than rows, so that the two are not confused."""
 
 ERRORS_ONLY = 4
 LATEST_IR_VERSION = 10
@@ -38,7 +38,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaskedBins:
-    """The masks of each bin along rows and along columns; where means are taken, the ``pixels`` of each."""
+    """The masks of each bin along rows and along columns; for means, also the ``pixels`` of each bin."""
 
     rows: tuple[ir.Value, ...]
     columns: tuple[ir.Value, ...]
@@ -46,7 +46,7 @@ class MaskedBins:
 
     @property
     def values(self) -> list[ir.Value]:
-        """All, each once."""
+        """Return all values, each once."""
         pixels = [self.pixels] if self.pixels is not None else []
         return list(dict.fromkeys([*self.rows, *self.columns, *pixels]))
 
@@ -54,10 +54,10 @@ class MaskedBins:
 def are_bins(
     bins: MaskedBins, feature: FeatureMap, features: Mapping[str, FeatureMap], image: ir.Value, labels: Labels
 ) -> bool:
-    """Whether ``bins`` of the map ``feature`` are those of adaptive pooling, at every size that is looked at.
+    """Return whether ``bins`` of the map ``feature`` are those of adaptive pooling at every size tried.
 
-    Their masks must be computed from the size of a map among ``features`` that is as large, or from that of the
-    ``image``, of axes ``labels``.
+    Their masks must be computed from the size of an equally large map among ``features``, or from that of the
+    ``image``, whose axes are ``labels``.
     """
     found = _shape_arithmetic(bins.values)
     if found is None:
@@ -89,12 +89,12 @@ def _as_large(one: FeatureMap, other: FeatureMap) -> bool:
 
 
 def _lengths_wanted(bins: MaskedBins) -> int:
-    """All remainders of a length by the number of bins, and lengths below it."""
+    """Return the number of lengths that gives all remainders by the number of bins, and lengths below it."""
     return 3 * max(len(bins.rows), len(bins.columns)) + 2
 
 
 def _sizes(bins: MaskedBins, stride: int) -> Iterator[tuple[int, int]]:
-    """Of the image (or map) whose map is ``stride`` times smaller, or pads to a multiple of some of these."""
+    """Yield sizes of the image (or map) whose map is ``stride`` times smaller, or padded to multiples of strides."""
     most = stride * _lengths_wanted(bins)
     steps = (*range(1, most + 1), *range(most + stride, MOST_PADDED * most + 1, stride))
     for size in (*steps, *(stride * large for large in LARGE)):
@@ -107,7 +107,7 @@ def _channels(image: ir.Value, labels: Labels) -> int:
 
 
 def _length_if_right(bins: MaskedBins, values: Mapping[str, Array], size: tuple[int, int] | None) -> int | None:
-    """The number of rows that masks are for, 0 where there are none; None where they are other masks.
+    """Return the number of rows that the masks are for, 0 if there are none; None if they are other masks.
 
     ``size`` is that of the map, where masks are computed from it.
     """
@@ -139,7 +139,7 @@ def _bin(length: int, index: int, count: int) -> Array:
 
 
 def _line(mask: Array, dims_behind: int) -> Array | None:
-    """The entries of a mask that varies along one dimension alone, which so many follow; None for others."""
+    """Return the entries of a mask that varies along one dimension only, before ``dims_behind`` others; else None."""
     shape = mask.shape if dims_behind < mask.ndim <= MOST_DIMS else ()
     along = len(shape) - 1 - dims_behind
     if not shape or any(size != 1 for dim, size in enumerate(shape) if dim != along):
@@ -148,7 +148,7 @@ def _line(mask: Array, dims_behind: int) -> Array | None:
 
 
 def _shape_arithmetic(values: Sequence[ir.Value]) -> tuple[list[ir.Node], list[ir.Node], ir.Value] | None:
-    """What computes ``values`` from the shape of one value: nodes in order, those that ask for it, and it.
+    """Return how ``values`` are computed from one value's shape: nodes in order, the Shape nodes, and that value.
 
     None where they are computed from anything else.
     """
@@ -178,7 +178,7 @@ def _shape_arithmetic(values: Sequence[ir.Value]) -> tuple[list[ir.Node], list[i
 def _computing(
     nodes: Sequence[ir.Node], asking: Sequence[ir.Node], values: Sequence[ir.Value]
 ) -> Callable[[Shape], dict[str, Array]]:
-    """Computes ``values``, by name, for a shape that ``asking`` ask for; by ONNX Runtime."""
+    """Return a function that computes ``values``, by name, for the shape that ``asking`` yield, with ONNX Runtime."""
     ort = load_library()
     known = {
         value: ir.convenience.get_const_tensor(value) for node in nodes for value in node.inputs if value is not None

@@ -1,7 +1,7 @@
-"""What the graph of a pass gives of bins: for each one the pixels of the zone that lie in it, and their sum or maximum.
+"""Partial statistics of bins: for each bin, the pixels of the zone that lie in it, and their sum or maximum.
 
-A pixel is counted in the whole map: the graph is told where its tile lies. Sums along a row are taken in float32, sums
-of rows in float64.
+Bins are those of the whole map, so the graph gets its tile's position as an input. Sums along a row are computed in
+float32, sums of rows in float64.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ ROWS, COLUMNS = 2, 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Within:
-    """Where the zone's part of a map lies along an axis: names are of int64 (1,).
+    """Where the zone's part of a map lies along an axis; names are of int64 (1,).
 
-    ``first`` is the part's first entry in the tile's map; ``position`` is the graph's input of where the tile lies, and
-    ``line`` how the whole map grows.
+    ``first`` is the part's first entry in the tile's map; ``position`` is the graph's input for the tile's position,
+    and ``line`` how the whole map grows.
     """
 
     first: ir.Value
@@ -38,7 +38,7 @@ class Within:
 def bin_parts(
     build: Builder, reduction: Reduction, part: ir.Value, within: Mapping[Label, Within], opset: int
 ) -> list[ir.Value]:
-    """The numbers of a statistic of bins, float64: the pixels of each bin, then those of channels, each of its bins.
+    """Return a statistic of bins, float64: the pixels of each bin, then for each channel the value of each bin.
 
     ``part`` is the zone's part of the map, (1, C, H, W) float32.
     """
@@ -61,7 +61,7 @@ def bin_parts(
 
 
 def _masks(build: Builder, part: ir.Value, dim: int, within: Within, count: int) -> ir.Value:
-    """(count, n) bool: which of the part's n entries lie in which bin of the whole map."""
+    """Return a (count, n) bool array: which of the part's n entries lie in which bin of the whole map."""
     which = dim - ROWS
     number = build.axes
     zero, one = (build.constant(np.array(value, np.int64)) for value in (0, 1))
@@ -81,7 +81,7 @@ def _masks(build: Builder, part: ir.Value, dim: int, within: Within, count: int)
 
 
 def _length(build: Builder, whole: ir.Value, line: MapLine) -> ir.Value:
-    """Of the whole map, for an image of ``whole`` pixels."""
+    """Return the length of the whole map, for an image of ``whole`` pixels."""
     remainder = build.add("Mod", whole, build.axes(line.stride))
     shift = build.add("Gather", build.constant(line.table()), remainder, axis=0)
     grown = build.add("Add", build.add("Mul", whole, build.axes(line.scale.numerator)), shift)
@@ -98,7 +98,7 @@ def _each_bin(
     outside: ir.Value,
     opset: int,
 ) -> ir.Value:
-    """Each bin along ``dim``, reduced."""
+    """Reduce each bin along ``dim``."""
     along = build.axes(-1, 1) if dim == ROWS else build.axes(-1)
     parts = []
     for index in range(count):

@@ -1,10 +1,10 @@
-"""Adaptive pooling to a grid of bins, as ``torch_bins`` writes it and its exporters: a statistic for each bin.
+"""Recognise adaptive pooling to a grid of bins, as ``torch_bins`` and exporters write it: a statistic for each bin.
 
     mean     Div(ReduceSum of each bin along one axis, then the other; pixels of each bin)
     maximum  ReduceMax of each bin along one axis, then the other
 
-where a bin is cut out by ``Where(mask, map, nothing)``, and masks are computed from the size of the image or the map.
-That they are those of adaptive pooling is found by computing them, see ``bin_masks``.
+Each bin is selected by ``Where(mask, map, nothing)``, with masks computed from the size of the image or the map.
+``bin_masks`` computes the masks to decide whether they are those of adaptive pooling.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from exactile.passes.statistic import Grid
+from exactile.contract.statistic import Grid
 from exactile_converters.geometry.feature_maps import FeatureMap
 from exactile_converters.geometry.node_view import Labels
 from exactile_converters.passes.bin_masks import MaskedBins, are_bins
@@ -23,7 +23,7 @@ from exactile_converters.passes.taking import FLOAT, Taking
 
 ROWS, COLUMNS = 2, 3
 NOTHING = {"ReduceSum": 0.0, "ReduceMax": float("-inf")}
-"""What stands for pixels outside of a bin."""
+"""What replaces pixels outside of a bin."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,9 +36,9 @@ class _Along:
 
 
 def binned(node: ir.Node, features: Mapping[str, FeatureMap], image: ir.Value, labels: Labels) -> Taking | None:
-    """What ``node`` takes of a map among ``features`` by bins; None for other operators.
+    """Return the statistic of bins that ``node`` computes of a map among ``features``; None for other operators.
 
-    ``image`` is the network's input, of axes ``labels``.
+    ``image`` is the network's input, with axes ``labels``.
     """
     if node.domain not in ("", "ai.onnx") or node.op_type not in ("Concat", "Div", "ReduceMax"):
         return None
@@ -76,7 +76,7 @@ def _taking(node: ir.Node, of: ir.Value, feature: FeatureMap, grid: Grid) -> Tak
 
 
 def _along(value: ir.Value | None, operator: str) -> _Along | None:
-    """Bins along one axis, beside each other along it."""
+    """Return the bins along one axis, concatenated along it."""
     node = value.producer() if value is not None else None
     if node is None or node.domain:
         return None
@@ -91,7 +91,7 @@ def _along(value: ir.Value | None, operator: str) -> _Along | None:
 
 
 def _part(value: ir.Value | None, operator: str) -> _Along | None:
-    """One bin along one axis: what is in it, reduced."""
+    """Return one bin along one axis: its contents, reduced."""
     reducing = value.producer() if value is not None else None
     if reducing is None or reducing.domain or reducing.op_type != operator or reducing.inputs[0] is None:
         return None
@@ -105,7 +105,7 @@ def _part(value: ir.Value | None, operator: str) -> _Along | None:
 
 
 def _reduced_dims(node: ir.Node) -> tuple[int, ...]:
-    """Empty where they are not known, or left out of the result."""
+    """Return the reduced dimensions; none where they are unknown or not kept in the result."""
     if not node.attributes.get_int("keepdims", 1):
         return ()
     given: Sequence[int] = node.attributes.get_ints("axes", ())

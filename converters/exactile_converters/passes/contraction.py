@@ -1,4 +1,4 @@
-"""Einsum over all positions, written as a matrix product or a sum."""
+"""Write an Einsum over all positions as a matrix product or a sum."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from exactile_converters.passes.taking import Written
 
 
 def contracted(node: ir.Node, features: Mapping[str, FeatureMap]) -> tuple[list[ir.Node], ir.Value] | None:
-    """Nodes in the place of an Einsum that sums over all positions, and what they make; None for another one.
+    """Return the nodes that replace an Einsum over all positions, and their result; None for any other Einsum.
 
-    Of one map, or of two that have no more in common than the positions and what the result has, too.
+    For one map, or for two whose only common letters are the positions and those that the result has, too.
     """
     terms, result = _terms(node)
     maps = [features.get(value.name or "") for value in node.inputs if value is not None]
@@ -34,7 +34,7 @@ def contracted(node: ir.Node, features: Mapping[str, FeatureMap]) -> tuple[list[
 
 
 def _terms(node: ir.Node) -> tuple[list[str], str]:
-    """The letters of each operand and of the result; none where some are left out."""
+    """Return the letters of each operand and of the result; none where some are omitted."""
     text = node.attributes.get_string("equation", "") or ""
     left, arrow, right = text.replace(" ", "").partition("->")
     return (left.split(","), right) if arrow and "." not in text else ([], "")

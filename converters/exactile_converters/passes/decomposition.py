@@ -1,4 +1,4 @@
-"""Operators that look at the whole image in several steps, written as these: reductions, and what is local.
+"""Decompose operators that read the whole image in several steps into reductions and local operators.
 
 A softmax over the image, for example, is ``exp(x - max) / sum(exp(x - max))``: the maximum is a statistic, and the sum
 is one that depends on it.
@@ -21,7 +21,7 @@ Steps = tuple[list[ir.Node], ir.Value]
 
 
 def decomposed(node: ir.Node, features: Features) -> Steps | None:
-    """Nodes in the place of ``node``, and what they make; None for operators that are no such, or local."""
+    """Return the nodes that replace ``node``, and their result; None for local operators and those not decomposed."""
     if node.domain not in ("", "ai.onnx") or node.op_type not in _STEPS or node.inputs[0] is None:
         return None
     feature = features.get(node.inputs[0].name or "")
@@ -31,7 +31,7 @@ def decomposed(node: ir.Node, features: Features) -> Steps | None:
 
 
 def _softmax(node: ir.Node, feature: FeatureMap, _features: Features) -> Steps | None:
-    """Over rows and columns that are one axis."""
+    """Decompose a softmax over rows and columns that are one axis."""
     value, axis = node.inputs[0], node.attributes.get_int("axis", -1) % len(feature.labels)
     if value is None or feature.labels[axis] != "yx":
         return None
@@ -45,7 +45,7 @@ def _softmax(node: ir.Node, feature: FeatureMap, _features: Features) -> Steps |
 
 
 def _log_of_exponentials(node: ir.Node, feature: FeatureMap, _features: Features) -> Steps | None:
-    """The logarithm of a sum of exponentials, which may be larger than any number."""
+    """Decompose the logarithm of a sum of exponentials, which itself may overflow."""
     value, axes = node.inputs[0], reduced_axes(node, feature.labels)
     if value is None or axes is None or kept_shape(feature, set(axes)) is None:
         return None
@@ -59,7 +59,7 @@ def _log_of_exponentials(node: ir.Node, feature: FeatureMap, _features: Features
 
 
 def _power_mean(node: ir.Node, feature: FeatureMap, _features: Features) -> Steps | None:
-    """GlobalLpPool: the p-th root of the sum of p-th powers."""
+    """Decompose GlobalLpPool: the p-th root of the sum of p-th powers."""
     value, power = node.inputs[0], node.attributes.get_int("p", 2)
     if value is None or feature.labels != ("n", "c", *SPATIAL) or power < 1:
         return None
@@ -71,7 +71,7 @@ def _power_mean(node: ir.Node, feature: FeatureMap, _features: Features) -> Step
 
 
 def _product(node: ir.Node, feature: FeatureMap, features: Features) -> Steps | None:
-    """(..., i, p) times (..., p, j), where p are all positions."""
+    """Decompose (..., i, p) times (..., p, j), where p are all positions."""
     second = node.inputs[1]
     other = features.get(second.name or "") if second is not None else None
     return product(node, feature, other) if other is not None else None

@@ -1,4 +1,4 @@
-"""Deploy a network that takes statistics of the whole image: a graph for each level of them."""
+"""Deploy a network with statistics of the whole image: one graph for each level of statistics."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ Weights = dict[str, NDArray[Any]]
 
 
 def without_statistics(network: Network) -> tuple[Network, tuple[Reduction, ...]]:
-    """``network`` with placeholders for the statistics that it takes of the whole image; it is changed in place."""
+    """Replace the statistics of the whole image in ``network`` by placeholders, in place."""
     local, reductions = take_out(network)
     return replace(local, also=tuple(one.of for one in reductions)), reductions
 
 
 def obstacles_left(network: Network) -> tuple[Obstacle, ...]:
-    """What stands in the way of passes over the image; ``network`` stays as it is. Empty where nothing does."""
+    """Return the obstacles to passes over the image, none if there are none; ``network`` is not modified."""
     local, _ = without_statistics(network.copy())
     return local.trace().obstacles
 
@@ -51,7 +51,7 @@ def deployed_levels(
     image_dtype: str,
     normalization: Normalization,
 ) -> tuple[Level, ...]:
-    """The passes before that of the result. ``network`` is traced, its windows written, and stays as it is."""
+    """Return the passes before that of the result. ``network`` is traced, its windows written; it is not modified."""
     weights: Weights = {}
     levels = levels_of(network.model, reductions)
     made = [_level(network, traced, level, told, image_dtype, normalization, weights) for level in levels]
@@ -59,7 +59,7 @@ def deployed_levels(
 
 
 def work_from_the_image(network: Network, traced: Traced, reductions: tuple[Reduction, ...]) -> tuple[float, ...]:
-    """The predicted time of each pass by that of one pass, where nothing is kept; the result's is the last."""
+    """Return the predicted time of each pass relative to one pass, where nothing is kept; the result's is the last."""
     if not reductions:
         return (1.0,)
     cuts = Cuts(traced, levels_of(network.model, reductions), network.result)
@@ -115,6 +115,6 @@ def _level(
     )
     statistics = tuple(statistic_of(one, traced) for one in level)
     on_device = None
-    if not geometry.placed:  # graphs on GPUs are not told where a tile lies
+    if not geometry.placed:  # graphs on GPUs do not get the position of a tile
         on_device = device_pass(graph_of(None, wrap_device_partials), traced, level)
     return Level(model=model, statistics=statistics, on_device=on_device)

@@ -1,7 +1,7 @@
-"""The graph of a pass for GPUs: a tile and masks of columns in, numbers of each row out, all in float32.
+"""Build the graph of a pass for GPUs: a tile and masks of columns in, numbers of each row out, all float32.
 
-See ``exactile.passes.device_graph``. Nothing here depends on a zone's bounds but masks: neither TensorRT nor ONNX
-Runtime's CUDA provider has all that would compute them, and what is outside of a zone may be anything.
+See ``exactile.contract.device_graph``. A zone's bounds enter only as masks: neither TensorRT nor ONNX Runtime's CUDA
+provider has all operators to compute them, and values outside of a zone are arbitrary.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from exactile.passes.device_graph import COLUMNS, DevicePass, MapLine, width_name
-from exactile.passes.device_partials import DevicePartials
+from exactile.contract.device_graph import COLUMNS, DevicePass, MapLine, width_name
+from exactile.engines.device_partials import DevicePartials
 from exactile_converters.from_onnx import Network
 from exactile_converters.geometry.node_view import SPATIAL, Label, Labels
 from exactile_converters.geometry.trace import Traced
@@ -29,7 +29,7 @@ Maps = tuple[tuple[MapLine, MapLine], ...]
 
 
 def maps_of(traced: Traced, reductions: Sequence[Reduction]) -> Maps:
-    """How the maps of ``reductions`` grow, along rows and along columns."""
+    """Return how the maps of ``reductions`` grow, along rows and along columns."""
     return tuple((_line(traced, one, "y"), _line(traced, one, "x")) for one in reductions)
 
 
@@ -41,7 +41,7 @@ def wrap_device_partials(
     image_dtype: str,
     normalization: Normalization,
 ) -> Wrapped:
-    """Wrap a copy of ``network`` as the graph of ``exactile.passes.device_graph.DevicePass``.
+    """Wrap a copy of ``network`` as the graph of ``exactile.contract.device_graph.DevicePass``.
 
     Raises OptionError, ModelError, ChannelError.
     """
@@ -57,7 +57,7 @@ def wrap_device_partials(
 
 
 def device_pass(graph: bytes, traced: Traced, reductions: Sequence[Reduction]) -> DevicePass:
-    """``graph`` is that of ``wrap_device_partials``."""
+    """Return the device pass of ``graph``, which ``wrap_device_partials`` built."""
     return DevicePass(graph=graph, maps=maps_of(traced, reductions))
 
 
@@ -67,7 +67,7 @@ def _line(traced: Traced, reduction: Reduction, axis: Label) -> MapLine:
 
 
 class _Tail:
-    """Adds what reduces the rows of a map."""
+    """Adds the nodes that reduce the rows of a map."""
 
     def __init__(self, build: Builder, told: DevicePartials, traced: Traced, opset: int) -> None:
         self._build, self._told, self._traced, self._opset = build, told, traced, opset
@@ -81,7 +81,7 @@ class _Tail:
         ]
 
     def of(self, reduction: Reduction, value: ir.Value) -> list[ir.Value]:
-        """What is given of a statistic: vectors of float32."""
+        """Return the vectors of a statistic, float32."""
         build, labels = self._build, reduction.labels
         if self._traced.features[reduction.of.name or ""].dtype != FLOAT.value:
             value = build.add("Cast", value, to=FLOAT.value)
@@ -97,7 +97,7 @@ class _Tail:
         return [self._rows(operator, self._chosen(one, value, outside), labels) for one in within]
 
     def _moments(self, value: ir.Value, mask: ir.Value, labels: Labels) -> list[ir.Value]:
-        """Of each row the mean, the sum of distances from it, and that of their squares."""
+        """Return, for each row, the mean, the sum of deviations from it, and the sum of their squares."""
         build = self._build
         ones = self._chosen(mask, build.constant(np.array(1, np.float32)), 0.0)
         pixels = self._reduced("ReduceSum", ones, labels)
@@ -112,14 +112,14 @@ class _Tail:
         ]
 
     def _mask(self, masks: ir.Value, index: int, labels: Labels) -> ir.Value:
-        """Bool, as wide as the map: the columns of one bin."""
+        """Return a bool array as wide as the map: the columns of one bin."""
         build = self._build
         one = build.add("Gather", masks, build.axes(index), axis=0)
         one = build.add("Reshape", one, build.axes(*(-1 if label == "x" else 1 for label in labels)))
         return build.add("Greater", one, build.constant(np.array(0.5, np.float32)))
 
     def _chosen(self, mask: ir.Value, value: ir.Value, outside: float) -> ir.Value:
-        """``value`` where the mask is, else ``outside``; what is not chosen may be no number."""
+        """Return ``value`` where the mask is true, else ``outside``; values not chosen may be NaN."""
         return self._build.add("Where", mask, value, self._build.constant(np.array(outside, np.float32)))
 
     def _rows(self, operator: str, value: ir.Value, labels: Labels) -> ir.Value:
@@ -132,7 +132,7 @@ class _Tail:
         return build.add(operator, value, axes=(axis,), keepdims=1)
 
     def _vector(self, value: ir.Value, labels: Labels) -> ir.Value:
-        """Channels first, then rows."""
+        """Flatten to a vector: channels first, then rows."""
         rows = labels.index(SPATIAL[0])
         if "c" in labels[rows:]:
             value = self._build.add(

@@ -1,4 +1,4 @@
-"""Statistics of the whole image that are fixed: constants of the network, which is then local."""
+"""Fix statistics of the whole image: as constants, they make the network local."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx import helper
 
+from exactile.contract.statistic import FIXED, PREFIX
 from exactile.engines.onnx_runtime import load_library
 from exactile.errors import OptionError
 from exactile.passes.fixed import FixedStatistics, check_names
-from exactile.passes.statistic import FIXED, PREFIX
 from exactile_converters.from_onnx import Network
 from exactile_converters.graphs.normalization import Normalization
 from exactile_converters.passes.key import statistics_key
@@ -26,9 +26,9 @@ Array = NDArray[Any]
 
 
 def with_fixed_statistics(network: Network, values: Mapping[str, Array] | None = None) -> Network:
-    """A copy of ``network`` that takes ``values`` for statistics, by the names of the graph inputs that take them.
+    """Return a copy of ``network`` with ``values`` as its statistics, by the names of the graph inputs for them.
 
-    Without ``values``, ones. Raises OptionError where ``values`` are not those of this network.
+    Without ``values``, all are one. Raises OptionError where ``values`` are not those of this network.
     """
     local, _ = take_out(network.copy())
     graph = local.model.graph
@@ -48,9 +48,9 @@ def with_fixed_statistics(network: Network, values: Mapping[str, Array] | None =
 
 
 def freeze(network: Network, statistics: FixedStatistics, *, image_dtype: str, normalization: Normalization) -> Network:
-    """A copy of ``network`` with ``statistics`` for constants; as it was read, it is what they were measured with.
+    """Return a copy of ``network``, in the form in which it was read, with the measured ``statistics`` as constants.
 
-    Raises OptionError where it takes none, and where they are those of another network.
+    Raises OptionError for a network without statistics, and for statistics of another network.
     """
     local, reductions = take_out(network.copy())
     if not reductions:
@@ -63,7 +63,7 @@ def freeze(network: Network, statistics: FixedStatistics, *, image_dtype: str, n
 
 
 def fixed_note(statistics: FixedStatistics) -> str:
-    """For a bundle that holds them."""
+    """Return the note for a bundle with these statistics."""
     return (
         f"statistics of the whole image are fixed, to those of {statistics.told}, measured with {statistics.model}; "
         "the result is not that of each image's own"
@@ -76,7 +76,7 @@ def _shape(value: ir.Value) -> tuple[int, ...]:
 
 
 def _fold(model: ir.Model) -> None:
-    """What is computed from statistics and other constants alone becomes a constant, in place."""
+    """Replace what is computed only from statistics and other constants by a constant, in place."""
     graph = model.graph
     constant = set(graph.initializers.values())
     fixed = {value for value in constant if (value.name or "").startswith(FIXED)}
@@ -99,7 +99,7 @@ def _fold(model: ir.Model) -> None:
 
 
 def _computed(model: ir.Model, nodes: Sequence[ir.Node], wanted: Sequence[ir.Value]) -> list[Array]:
-    """The values of constants, by ONNX Runtime."""
+    """Compute the values of constants with ONNX Runtime."""
     ort = load_library()
     made = {value for node in nodes for value in node.outputs}
     read = {value for node in nodes for value in node.inputs if value is not None and value not in made}

@@ -1,4 +1,4 @@
-"""Maps whose rows and columns are one axis, with two axes again: statistics are taken of parts of rows and columns."""
+"""Give flattened maps rows and columns again: statistics are taken of parts of rows and columns."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SUFFIX = "_in_rows"
 
 
 def rows_of(value: ir.Value) -> ir.Value | None:
-    """What ``in_rows`` made of ``value`` before."""
+    """Return the value that ``in_rows`` made of ``value`` earlier."""
     for user, _ in value.uses():
         if user.graph is not None and user.op_type == "Reshape" and user.outputs[0].name == f"{value.name}{SUFFIX}":
             return user.outputs[0]
@@ -23,6 +23,7 @@ def rows_of(value: ir.Value) -> ir.Value | None:
 
 
 def with_two_axes(labels: Labels) -> Labels:
+    """Return ``labels`` with rows and columns in place of one flattened axis."""
     parts: list[tuple[Label, ...]] = [SPATIAL if label == "yx" else (label,) for label in labels]
     return tuple(label for part in parts for label in part)
 
@@ -30,7 +31,7 @@ def with_two_axes(labels: Labels) -> Labels:
 def in_rows(
     node: ir.Node, value: ir.Value, feature: FeatureMap, features: Mapping[str, FeatureMap]
 ) -> tuple[list[ir.Node], ir.Value] | None:
-    """``value``, an operand of ``node``, with rows and columns; None where no map tells how many there are."""
+    """Return ``value``, an operand of ``node``, with rows and columns; None where no map shows how many there are."""
     known = rows_of(value)
     if known is not None:
         return [], known
@@ -50,7 +51,7 @@ def in_rows(
 
 
 def _as_large(value: ir.Value, feature: FeatureMap, features: Mapping[str, FeatureMap]) -> ir.Value | None:
-    """A map with rows and columns, as many as ``value`` has, that ``value`` is computed from."""
+    """Return a map with as many rows and columns as ``value``, from which ``value`` is computed."""
     seen: set[ir.Value] = set()
     stack = [value]
     while stack:

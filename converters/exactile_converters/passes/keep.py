@@ -1,4 +1,4 @@
-"""Deploy a network that takes statistics of the whole image with maps that are kept between passes."""
+"""Deploy a network with statistics of the whole image so that maps are kept between passes."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from exactile.bundle.kept_passes import NO_STRIPS
 from exactile.contract import Contract, DeployedModel, KeptPasses, Level, MemoryModel, PlacedModel
+from exactile.contract.kept_map import KeptAlong, KeptMap
 from exactile.geometry import AxisGeometry, Geometry
-from exactile.passes.kept_map import KeptAlong, KeptMap
 from exactile_converters.cuda_kernels.write import write_for_provider
 from exactile_converters.deploy_graphs import finished_graph, sizes_looked_at
 from exactile_converters.from_onnx import Network
@@ -45,10 +45,10 @@ def keeping(
     normalization: Normalization,
     wrapped: Callable[[], Wrapped],
 ) -> KeptPasses | None:
-    """For images of all sizes, or of the remainders of ``image_size``, (height, width); None where nothing is kept.
+    """Return the kept passes for images of all sizes, or of the remainders of ``image_size``; None if nothing is kept.
 
-    ``wrapped`` makes the whole network anew, with its result; ``network`` is traced, its windows written, and stays as
-    it is.
+    ``image_size`` is (height, width). ``wrapped`` builds the whole network again, with its result; ``network`` is
+    traced, its windows written, and it is not modified.
     """
     walks = Walks.of(traced, image_size)
     if walks is None:
@@ -86,7 +86,7 @@ def keeping(
 
 
 class _Making:
-    """Makes the passes of one network, which share their weights."""
+    """Builds the passes of one network, which share their weights."""
 
     def __init__(
         self,
@@ -110,7 +110,7 @@ class _Making:
         }
 
     def along(self, axis: Label) -> dict[int, KeptAlong]:
-        """By remainder. Where graphs ask for sizes of maps, those of the first remainder are written in them."""
+        """Return the kept maps by remainder. Where graphs need sizes of maps, the first remainder's are written."""
         return {
             remainder: KeptAlong(
                 geometry=geometry,
@@ -125,7 +125,7 @@ class _Making:
     def _passes(
         self, axis: Label, remainder: int, walk: ForwardWalk, targets: Sequence[Sequence[str]]
     ) -> Iterator[AxisGeometry]:
-        """The geometry of each pass, that of the result the last."""
+        """Yield the geometry of each pass, that of the result last."""
         for segment, reduced in zip(self._segments, targets, strict=False):
             yield pass_geometry(walk, segment, [*reduced, *segment.writes], self._image, axis, remainder)
         name, base = self._network.result.name or "", self._traced.geometry
@@ -135,7 +135,7 @@ class _Making:
         yield replace(zone, scale=feature.scale[axis], origin=origin, size_constant=feature.constant[axis])
 
     def model(self, index: int, wrapped: Callable[[], Wrapped], *, zoned: bool) -> DeployedModel:
-        """The ``index``-th pass; ``zoned``: its zone is an input."""
+        """Return the ``index``-th pass; with ``zoned``, its zone is an input."""
         segment = self._segments[index]
         reads = tuple(self._maps[name] for name in segment.reads)
         writes = tuple(self._maps[name] for name in segment.writes)

@@ -1,17 +1,16 @@
-"""Which maps are kept between passes, so that a pass begins there and not at the image.
+"""Choose the maps to keep between passes, so that a pass begins there instead of at the image.
 
-A map that a later pass reads can be kept, or computed again. Kept are those for which the predicted time is the least:
-what is computed again costs its operators, what is kept its bytes, written once and read in each pass that begins
-there. The search begins with every map that crosses from one level to another, and leaves out one after the other as
-long as this saves time.
+A map that a later pass reads can be kept or recomputed. The choice minimises the predicted time: recomputing costs the
+map's operators; keeping costs its bytes, written once and read in each pass that begins there. The search starts with
+every map that crosses from one level to another, and drops maps one by one as long as this saves time.
 
-Where a map crosses is a choice, too: each pass can compute all that it can, or only what its statistics are taken of::
+Where a map crosses is a choice, too: each pass can compute as much as possible, or only what its statistics need::
 
-    image -- encoder --+-- pooled: a statistic            early: the first pass makes and keeps the branches
-                       |-- branches ------ result         late: it keeps the encoder's map, the second makes them
+    image -- encoder --+-- pooled: a statistic            early: the first pass computes and keeps the branches
+                       |-- branches ------ result         late: it keeps the encoder's map, the second computes them
 
-Late, a pass looks less far, and computes less twice at the edges of its tiles; early, fewer maps may cross. The one
-that takes less time in tiles is taken.
+Late, a pass has a smaller receptive field, and recomputes less at the edges of its tiles; early, fewer maps may cross.
+The alternative that takes less time in tiles is chosen.
 """
 
 from __future__ import annotations
@@ -34,18 +33,18 @@ MAC_S = 1 / 40e9
 """Seconds of a multiply-accumulate, on few cores."""
 
 MADE_BYTE_S = 1 / 6e9
-"""Seconds that an operator takes for each byte that it makes."""
+"""Seconds of an operator for each byte of its result."""
 
 REDUCED_BYTES = {"moments": 6, "mean": 2, "sum": 2, "maximum": 2, "minimum": 2}
-"""Bytes that are read or made for each byte of a map of which a statistic is taken: its zone, rows, squares."""
+"""Bytes read or written for each byte of a map of which a statistic is computed: its zone, rows, squares."""
 
 FLOAT_BYTES = 4
 
 KEPT_BYTE_S = 1 / 2.5e9
-"""Seconds that a byte takes to be written to a kept map, or read."""
+"""Seconds to write a byte to a kept map, or to read it."""
 
 USUAL_ZONE_PX = 1024
-"""Zones of tiles that the time of a pass is compared for: its halo is computed beside them."""
+"""Zone size of tiles for which the times of passes are compared, in pixels: halos are computed in addition."""
 
 
 class Cuts:
@@ -70,7 +69,7 @@ class Cuts:
         self._seconds = {node: self._time(node) for node in dict.fromkeys(self._makers.values())}
 
     def best(self) -> tuple[Segment, ...]:
-        """The passes in order, that of the result the last."""
+        """Return the passes in order, that of the result last."""
         early = self._best()
         self._crossing = self._needed_at()
         late = self._best()
@@ -78,7 +77,7 @@ class Cuts:
         return min((early, late), key=self._in_tiles)
 
     def _in_tiles(self, segments: Sequence[Segment]) -> float:
-        """Predicted seconds for each pixel of the image, in tiles of a usual size."""
+        """Return the predicted seconds for each pixel of the image, in tiles of the default size."""
         total = 0.0
         for segment, targets, reducing in zip(segments, self._targets, [*self._reducing, 0.0], strict=True):
             names = [*targets, *segment.writes]
@@ -101,7 +100,7 @@ class Cuts:
         return self.segments(kept)
 
     def candidates(self) -> frozenset[str]:
-        """Maps that are computed in one pass and read by an operator of a later one."""
+        """Return the maps that are computed in one pass and read by an operator of a later one."""
         found = set()
         for node in self._seconds:
             at = max(self._crossing[value.name or ""] for value in node.outputs if value.name in self._crossing)
@@ -113,7 +112,7 @@ class Cuts:
         return frozenset(found)
 
     def segments(self, kept: AbstractSet[str]) -> tuple[Segment, ...]:
-        """The passes where maps in ``kept`` are kept, as far as they are read."""
+        """Return the passes if maps in ``kept`` are kept, as far as they are read."""
         wanted: set[str] = set()
         found: list[Segment] = []
         for index in reversed(range(len(self._targets))):
@@ -124,11 +123,11 @@ class Cuts:
         return tuple(reversed(found))
 
     def seconds(self, kept: AbstractSet[str]) -> float:
-        """Predicted seconds for each pixel of the image."""
+        """Return the predicted seconds for each pixel of the image."""
         return sum(map(self._seconds_of, self.segments(kept))) + sum(self._reducing)
 
     def work(self, segments: Sequence[Segment]) -> tuple[float, ...]:
-        """The predicted time of each pass by that of one pass of the whole network."""
+        """Return the predicted time of each pass relative to one pass of the whole network."""
         whole = sum(self._seconds.values())
         seconds = [
             self._seconds_of(segment) + reducing
@@ -141,7 +140,7 @@ class Cuts:
         return sum(self._seconds[node] for node in segment.nodes) + kept
 
     def bytes_of(self, name: str) -> float:
-        """Bytes of a map for each pixel of the image."""
+        """Return the bytes of a map for each pixel of the image."""
         feature = self._features[name]
         others = prod(size for size, label in zip(feature.shape, feature.labels, strict=True) if not is_spatial(label))
         return float(others * ir.DataType(feature.dtype).itemsize * feature.scale["y"] * feature.scale["x"])
@@ -173,12 +172,12 @@ class Cuts:
         )
 
     def _read(self, node: ir.Node) -> list[str]:
-        """The maps that ``node`` is computed from."""
+        """Return the maps from which ``node`` is computed."""
         operands = (node.inputs[flow.operand] for flow in self._walk.transfers[node].flows)
         return [value.name for value in operands if value is not None and value.name]
 
     def _found_at(self, levels: Sequence[LevelOf]) -> Mapping[str, int]:
-        """The pass in which each value can be computed first, by name."""
+        """Return the first pass in which each value can be computed, by name."""
         found = {
             value.name or "": index + 1
             for index, level in enumerate(levels)
@@ -195,7 +194,7 @@ class Cuts:
         return found
 
     def _needed_at(self) -> Mapping[str, int]:
-        """The first pass whose statistics, or result, each map is needed for, by name."""
+        """Return the first pass whose statistics, or result, need each map, by name."""
         found = dict.fromkeys(self._levels, len(self._targets))
         for index in reversed(range(len(self._targets))):
             for node in self._segment(index, (), frozenset()).nodes:
@@ -204,7 +203,7 @@ class Cuts:
         return found
 
     def _reducing_time(self, one: Reduction) -> float:
-        """Of taking a statistic, for each pixel of the image."""
+        """Return the time of computing a statistic, for each pixel of the image."""
         made = self.bytes_of(one.of.name or "")
         if factors_of(one.of) is not None:
             return made / FLOAT_BYTES * MAC_S

@@ -1,4 +1,4 @@
-"""What statistics belong to, as a number: the same for all image sizes, and for every way to deploy a network."""
+"""A hash that identifies statistics: the same for all image sizes, and however a network is deployed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from exactile.passes.statistic import PREFIX
+from exactile.contract.statistic import PREFIX
 from exactile_converters.from_onnx import Network
 from exactile_converters.graphs.normalization import Normalization
 from exactile_converters.passes.reductions import Reduction
@@ -18,9 +18,9 @@ from exactile_converters.passes.reductions import Reduction
 def statistics_key(
     local: Network, reductions: Sequence[Reduction], *, image_dtype: str, normalization: Normalization
 ) -> str:
-    """SHA-256 of operators, weights and normalisation, and of the statistics and their names.
+    """Return the SHA-256 of operators, weights and normalisation, and of the statistics and their names.
 
-    ``local`` is the network that ``take_out`` left, as it was read: before it is traced, and anything written into it.
+    ``local`` is the network after ``take_out``, as it was read: before it is traced and anything is written into it.
     """
     found = hashlib.sha256()
 
@@ -41,7 +41,7 @@ def statistics_key(
         if not name.startswith(PREFIX) and value.const_value is not None:
             array = np.ascontiguousarray(value.const_value.numpy())
             add(name, array.dtype.name, array.shape)
-            if array.dtype == object:  # words
+            if array.dtype == object:  # strings
                 add(array.tolist())
             else:
                 found.update(array.reshape(-1).view(np.uint8).data)

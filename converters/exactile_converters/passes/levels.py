@@ -1,4 +1,4 @@
-"""Levels of statistics: those of a level depend on the image and on statistics of lower levels alone."""
+"""Levels of statistics: those of a level depend only on the image and on statistics of lower levels."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LevelOf = tuple[Reduction, ...]
 
 
 def levels_of(model: ir.Model, reductions: Sequence[Reduction]) -> tuple[LevelOf, ...]:
-    """``reductions`` by level, each as low as can be."""
+    """Return ``reductions`` by level, each as low as possible."""
     made_by = {value.name or "": index for index, one in enumerate(reductions) for value in one.placeholders}
     read = [_placeholders(model, one.of, made_by) for one in reductions]
     level: dict[int, int] = {}
@@ -37,14 +37,14 @@ def levels_of(model: ir.Model, reductions: Sequence[Reduction]) -> tuple[LevelOf
 
 
 def _placeholders(model: ir.Model, value: ir.Value, known: Mapping[str, int]) -> set[str]:
-    """Those that ``value`` is computed from."""
+    """Return the placeholders from which ``value`` is computed."""
     nodes = ancestors(model, value)
     read = {operand.name or "" for node in nodes for operand in node.inputs if operand is not None}
     return read & known.keys()
 
 
 def level_geometry(traced: Traced, model: ir.Model, maps: Sequence[ir.Value]) -> Geometry:
-    """How far zones of the image look, in each of ``maps``, at all sizes that the network takes."""
+    """Return the receptive field of zones of the image in each of ``maps``, at all sizes that the network takes."""
     assert traced.geometry is not None
     nodes = ancestors(model, *maps)
     along: dict[Label, AxisGeometry] = {"y": traced.geometry.y, "x": traced.geometry.x}
@@ -69,7 +69,7 @@ def _zoned(
 def _joined(
     walk: ForwardWalk, nodes: list[ir.Node], maps: Sequence[ir.Value], axis: Label, base: AxisGeometry
 ) -> AxisGeometry:
-    """That of all ``maps`` together, for zones in pixels of the image."""
+    """Return the joint geometry of all ``maps``, for zones in pixels of the image."""
     each = [axis_geometry(walk, nodes, walk.features[value.name or ""], axis, base.remainder) for value in maps]
     before, after = max(one.before for one in each), max(one.after for one in each)
     return AxisGeometry(
@@ -79,7 +79,7 @@ def _joined(
         extra_before=max(one.margin_before for one in each) - before,
         extra_after=max(one.margin_after for one in each) - after,
         scale=Fraction(1),
-        # Zones are to reach the end of what an image is extended to, too.
+        # Zones must also reach the end of an extended image.
         size_constant=Fraction(base.stride),
         remainder=base.remainder,
         least=base.least,
@@ -88,7 +88,7 @@ def _joined(
 
 
 def with_work(levels: Sequence[Level], works: Sequence[float]) -> tuple[Level, ...]:
-    """``levels`` with the predicted time of each; see ``DeployedModel.work``."""
+    """Return ``levels`` with the predicted time of each; see ``DeployedModel.work``."""
     return tuple(
         replace(level, model=replace(level.model, work=work)) for level, work in zip(levels, works, strict=False)
     )

@@ -1,4 +1,4 @@
-"""Operators that reduce a whole feature map to a few numbers, each in the words of a statistic."""
+"""Recognise operators that reduce a whole feature map to a few numbers, and express each as a statistic."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from math import prod
 import numpy as np
 import onnx_ir as ir
 
-from exactile.passes.statistic import StatisticKind
+from exactile.contract.statistic import StatisticKind
 from exactile_converters.geometry.feature_maps import FeatureMap
 from exactile_converters.geometry.node_view import SPATIAL, Labels
 from exactile_converters.passes.flattened import in_rows, rows_of, with_two_axes
@@ -41,19 +41,19 @@ KINDS: Mapping[str, StatisticKind] = {
     "GlobalMaxPool": "maximum",
 }
 BEFORE = {"ReduceL1": "Abs", "ReduceL2": "Square", "ReduceSumSquare": "Square"}
-"""What is reduced is a function of the map."""
+"""The function of the map that is reduced."""
 
 AFTER = {"ReduceL2": "Sqrt", "ReduceLogSum": "Log"}
-"""And the result one of the statistic."""
+"""The function of the statistic that is the result."""
 
 MVN_EPSILON = 1e-9
 """Added to the standard deviation; from the definition of MeanVarianceNormalization."""
 
 
 def global_operator(node: ir.Node, features: Features, shapes_of: ShapeOf) -> Taking | None:
-    """What ``node`` takes of a whole map that is among ``features``; None for other operators.
+    """Return the statistic that ``node`` computes of a whole map among ``features``; None for other operators.
 
-    ``shapes_of`` tells the shapes of values at two image sizes.
+    ``shapes_of`` returns the shapes of values at two image sizes.
     """
     if node.domain not in ("", "ai.onnx") or not node.inputs or node.inputs[0] is None:
         return None
@@ -70,7 +70,7 @@ def global_operator(node: ir.Node, features: Features, shapes_of: ShapeOf) -> Ta
 
 
 def _reduced(node: ir.Node, value: ir.Value, feature: FeatureMap, features: Features) -> Taking | None:
-    """A global pool, or a reduction over both axes of the image, or over one that holds both."""
+    """Match a global pool, or a reduction over both axes of the image or over one axis that contains both."""
     labels = feature.labels
     axes = _axes(node, labels)
     sizes = kept_shape(feature, set(axes)) if axes is not None else None
@@ -104,7 +104,7 @@ def _reduced(node: ir.Node, value: ir.Value, feature: FeatureMap, features: Feat
 def _plain(
     node: ir.Node, value: ir.Value, feature: FeatureMap, features: Features, groups: int, shape: Shape
 ) -> Taking | None:
-    """A reduction that is part of nothing else."""
+    """Match a reduction that is part of nothing else."""
     rows = in_rows(node, value, feature, features) if "yx" in feature.labels else ([], value)
     if rows is None:
         return None
@@ -144,7 +144,7 @@ def _axes(node: ir.Node, labels: Labels) -> tuple[int, ...] | None:
 
 
 def _normalized(node: ir.Node, value: ir.Value, feature: FeatureMap) -> Taking | None:
-    """Written as a batch normalisation by moments: one kernel that makes no copies."""
+    """Match a normalisation, written as a batch normalisation by moments: one kernel that makes no copies."""
     running = node.op_type == "BatchNormalization" and not node.attributes.get_int("training_mode", 0)
     if running or feature.labels != ("n", "c", "y", "x"):
         return None
@@ -159,7 +159,7 @@ def _normalized(node: ir.Node, value: ir.Value, feature: FeatureMap) -> Taking |
 
 
 def _for_channels(value: ir.Value | None, channels: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]] | None:
-    """A constant of one entry for each channel, or for each group of them, for each channel."""
+    """Return, for each channel, a constant with one entry for each channel or for each group of channels."""
     constant = value.const_value if value is not None else None
     if constant is None:
         return None
@@ -210,7 +210,7 @@ def _by_moments(
 
 
 def _grouped_by_reshape(node: ir.Node, features: Features, shapes_of: ShapeOf) -> Taking | None:
-    """Group normalisation as PyTorch exports it: ``Reshape`` to (1, groups, -1), instance normalisation, and back."""
+    """Match PyTorch's group normalisation: ``Reshape`` to (1, groups, -1), instance normalisation, and back."""
     grouped = node.inputs[0].producer() if node.inputs[0] is not None else None
     value = grouped.inputs[0] if grouped is not None and grouped.op_type == "Reshape" else None
     feature = features.get(value.name or "") if value is not None else None
@@ -229,7 +229,7 @@ def _grouped_by_reshape(node: ir.Node, features: Features, shapes_of: ShapeOf) -
 
 
 def _groups(between: tuple[Shape, Shape] | None, channels: int) -> int:
-    """How many groups of ``channels`` there are in (1, groups, pixels) at two sizes; 0 where it is another shape."""
+    """Return the number of groups of ``channels`` in (1, groups, pixels) at two sizes; 0 for another shape."""
     if between is None or len(between[0]) != len(("n", "groups", "pixels")):
         return 0
     (batch, groups, _), other = between

@@ -1,4 +1,4 @@
-"""Normalisations by the mean and variance of a whole map, over any of its axes."""
+"""Recognise normalisations by the mean and variance of a whole map, over any of its axes."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ LAYER_EPSILON = 1e-5
 
 
 def layer_normalized(node: ir.Node, value: ir.Value, feature: FeatureMap) -> Taking | None:
-    """Over the last axes, rows and columns among them. Scale and bias are multiplied and added as they are.
+    """Match a layer normalisation over the last axes, including rows and columns; scale and bias are unchanged.
 
-    None where these are stored for each place, or where mean or deviation are results, too.
+    None where these are stored for each position, or where mean or deviation are results, too.
     """
     labels = feature.labels
     axes = range(node.attributes.get_int("axis", -1) % len(labels), len(labels))
@@ -39,7 +39,7 @@ def layer_normalized(node: ir.Node, value: ir.Value, feature: FeatureMap) -> Tak
 
 
 def _is_stored_for_places(value: ir.Value, feature: FeatureMap) -> bool:
-    """Whether a constant has an entry for each row or column."""
+    """Return whether a constant has an entry for each row or column."""
     if value.const_value is None:
         return False
     sizes = [int(str(size)) for size in value.const_value.shape]

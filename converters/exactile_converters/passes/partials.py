@@ -1,7 +1,7 @@
-"""The graph of a pass: a tile in, partial statistics of its zone out; see ``exactile.passes.statistic``.
+"""Build the graph of a pass: a tile in, partial statistics of its zone out; see ``exactile.contract.statistic``.
 
-Rows are summed in float32 and the sums of rows in float64, so that large zones lose no digits; squares are those of the
-distance from the zone's own mean.
+Rows are summed in float32 and the sums of rows in float64, so that large zones lose no digits; squares are those of
+deviations from the zone's own mean.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import numpy as np
 import onnx_ir as ir
 
 from exactile.contract import POSITION, ImageInput, ResultOutput
-from exactile.passes.statistic import PARTIALS, WHOLE_MAP, ZONE
-from exactile.passes.zones import TO_THE_END
+from exactile.contract.statistic import PARTIALS, WHOLE_MAP, ZONE
+from exactile.plan.zones import TO_THE_END
 from exactile_converters.from_onnx import Network
 from exactile_converters.geometry.feature_maps import FeatureMap
 from exactile_converters.geometry.node_view import SPATIAL, Label, Labels
@@ -47,8 +47,9 @@ def wrap_partials(
 ) -> Wrapped:
     """Wrap a copy of ``network``: stored samples go in, partial statistics for ``reductions`` come out.
 
-    What the maps ``also`` are computed from is left in. With bins, the graph is told where its tile lies, by
+    The nodes that compute the maps ``also`` are kept. With bins, the tile's position is an input,
     ``exactile.contract.POSITION``.
+
     Raises OptionError, ModelError, ChannelError.
     """
 
@@ -73,7 +74,7 @@ def wrap_tail(
 ) -> Wrapped:
     """Wrap a copy of ``network``: stored samples go in, vectors of ``dtype`` come out, one after the other.
 
-    ``added`` makes them of the network's values, by name, and tells which inputs they need.
+    ``added`` computes them from the network's values, by name, and returns the inputs that they need.
     """
     copy = network.copy()
     graph = copy.model.graph
@@ -108,7 +109,7 @@ def wrap_tail(
 
 
 def over_everything(model: ir.Model) -> None:
-    """Fix the zone of a pass graph to the whole tile, in place: its shapes are then known before it runs."""
+    """Fix the zone of a pass graph to the whole tile, in place, so that its shapes are known before it runs."""
     graph = model.graph
     zone = next(value for value in graph.inputs if value.name == ZONE)
     graph.inputs.remove(zone)
@@ -118,14 +119,14 @@ def over_everything(model: ir.Model) -> None:
 
 
 class _Tail:
-    """Adds what reduces a zone of a map."""
+    """Adds the nodes that reduce a zone of a map."""
 
     def __init__(self, build: Builder, zone: ir.Value, position: ir.Value, traced: Traced, opset: int) -> None:
         self._build, self._zone, self._position = build, zone, position
         self._traced, self._opset = traced, opset
 
     def of(self, reduction: Reduction, value: ir.Value) -> list[ir.Value]:
-        """The numbers of a statistic, float64: each a vector."""
+        """Return the numbers of a statistic, float64: each a vector."""
         build, labels = self._build, reduction.labels
         feature = self._traced.features[reduction.of.name or ""]
         factors = factors_of(value) if reduction.kind == "sum" else None
@@ -156,7 +157,7 @@ class _Tail:
         ]
 
     def _products(self, factors: Factors, lengths: ir.Value, feature: FeatureMap) -> list[ir.Value]:
-        """The zone's pixels, and the products of ``factors``: of each row in float32, of all in float64."""
+        """Return the zone's pixels, and the products of ``factors``: of each row in float32, their sum in float64."""
         build = self._build
         *lead, first, second = feature.shape[:-2]
         at, parts = len(lead), []
@@ -173,13 +174,13 @@ class _Tail:
         return [pixels, self._vector(self._reduced("ReduceSum", rows, (at,)))]
 
     def _part(self, value: ir.Value, feature: FeatureMap, labels: Labels) -> ir.Value:
-        """The zone's part of a map."""
+        """Return the zone's part of a map."""
         bounds = self._bound(feature, 0), self._bound(feature, 1)
         axes = self._build.axes(*(labels.index(axis) for axis in SPATIAL))
         return self._build.add("Slice", value, *bounds, axes)
 
     def _bound(self, feature: FeatureMap, which: int) -> ir.Value:
-        """The zone's first row and column in the tile's map, or those behind its last ones."""
+        """Return the zone's first row and column in the tile's map, or its end."""
         build = self._build
         found = build.add("Gather", self._zone, build.constant(np.array([which, 2 + which], np.int64)), axis=0)
         numerators, denominators = zip(*(feature.scale[axis].as_integer_ratio() for axis in SPATIAL), strict=True)
@@ -201,7 +202,7 @@ class _Tail:
         return tuple(dim for dim, label in enumerate(labels) if label != "c")
 
     def _sum(self, operator: str, part: ir.Value, labels: Labels) -> ir.Value:
-        """Of the rows in float32, and of these in float64."""
+        """Sum within rows in float32, and over rows in float64."""
         rows = self._build.add("Cast", self._reduced(operator, part, (labels.index("x"),)), to=DOUBLE.value)
         return self._vector(self._reduced("ReduceSum", rows, self._over(labels)))
 

@@ -1,4 +1,4 @@
-"""Products of maps over all positions: for each i and j the sum of ``first[i, p] * second[j, p]``, p all positions.
+"""Products of maps over all positions: for each i and j the sum over p of ``first[i, p] * second[j, p]``.
 
 They are written as sums of as many maps as there are i and j, which no graph computes: partial sums are matrix
 products, row by row of a tile's zone.
@@ -15,13 +15,13 @@ from exactile_converters.passes.flattened import SUFFIX
 from exactile_converters.passes.taking import FLOAT, Written
 
 MOST_ENTRIES = 1 << 16
-"""Entries of a product; more would be merged for every tile."""
+"""Most entries of a product; they are merged for every tile."""
 
 Factors = tuple[ir.Value, ir.Value]
 
 
 def product(node: ir.Node, first: FeatureMap, second: FeatureMap) -> tuple[list[ir.Node], ir.Value] | None:
-    """What stands for a matrix product, (..., i, p) times (..., p, j); None where it is another one."""
+    """Return what replaces a matrix product, (..., i, p) times (..., p, j); None for any other."""
     rank = len(first.labels)
     if rank < 3 or len(second.labels) != rank or first.shape[:-2] != second.shape[:-2]:
         return None
@@ -43,7 +43,7 @@ def product(node: ir.Node, first: FeatureMap, second: FeatureMap) -> tuple[list[
 
 
 def factors_of(value: ir.Value) -> Factors | None:
-    """(..., i, p) and (..., j, p) whose products, with rows and columns, are ``value``; None for another map."""
+    """Return (..., i, p) and (..., j, p) whose products, with rows and columns, are ``value``; None for another map."""
     rows = value.producer()
     if rows is None or rows.op_type != "Reshape" or not (value.name or "").endswith(SUFFIX) or rows.inputs[0] is None:
         return None
@@ -63,14 +63,14 @@ def factors_of(value: ir.Value) -> Factors | None:
 
 
 def computed_as_one(node: ir.Node) -> bool:
-    """Whether ``node`` makes products that no graph computes."""
+    """Return whether ``node`` makes products that no graph computes."""
     if node.op_type == "Mul":
         return any(user.op_type == "Reshape" and factors_of(user.outputs[0]) for user, _ in node.outputs[0].uses())
     return node.op_type == "Reshape" and factors_of(node.outputs[0]) is not None
 
 
 def lengths_of(products: ir.Value) -> ir.Value:
-    """Rows and columns of a map of products, int64 (2,)."""
+    """Return rows and columns of a map of products, int64 (2,)."""
     rows = products.producer()
     sizes = rows.inputs[1].producer() if rows is not None and rows.inputs[1] is not None else None
     assert sizes is not None

@@ -1,8 +1,8 @@
-"""Where a network reduces a whole feature map to a few numbers: found, and taken out of its graph.
+"""Find where a network reduces a whole feature map to a few numbers, and take these reductions out of its graph.
 
-Statistics may depend on others. A walk over the graph stops at the first operator that looks at the whole image; what
-such operators make is replaced by placeholders, constants that stand for it, and the graph is walked again, until
-nothing new is found.
+Statistics may depend on others. A walk over the graph stops at the first operator that reads the whole image; the
+results of such operators are replaced by placeholder constants, and the graph is walked again, until nothing new is
+found.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from math import lcm
 import numpy as np
 import onnx_ir as ir
 
-from exactile.passes.statistic import PREFIX, WHOLE_MAP, Grid, StatisticKind
+from exactile.contract.statistic import PREFIX, WHOLE_MAP, Grid, StatisticKind
 from exactile_converters.from_onnx import Network
 from exactile_converters.geometry.feature_maps import ForwardWalk, image_shape, walk_forward
 from exactile_converters.geometry.node_view import Labels
@@ -28,17 +28,17 @@ from exactile_converters.passes.matching import global_operator
 from exactile_converters.passes.taking import Shape, Taking, shape_of
 
 MOST_LEVELS = 400
-"""A network with more statistics that depend on each other is not looked at further."""
+"""A network with more levels of dependent statistics is not examined further."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reduction:
-    """A statistic that the network takes of the whole map ``of``, whose axes are ``labels``.
+    """A statistic of the whole map ``of``, whose axes are ``labels``.
 
-    ``groups`` are its entries: one for each channel, one for each group of neighbouring channels, or 1 for all.
-    ``placeholders`` stand for it in the graph: constants of float32, named as the inputs of graphs that take it. They
-    are the number, or for ``moments`` the mean and the biased variance. ``grid`` are the bins of adaptive pooling: the
-    entries are then those of each bin.
+    ``groups`` is the number of its entries: one for each channel, one for each group of neighbouring channels, or 1 for
+    all. ``placeholders`` represent it in the graph: float32 constants, named like the inputs of graphs that take it.
+    They are the number, or for ``moments`` the mean and the biased variance. ``grid`` are the bins of adaptive pooling:
+    the entries are then those of each bin.
     """
 
     kind: StatisticKind
@@ -50,9 +50,9 @@ class Reduction:
 
 
 def take_out(network: Network) -> tuple[Network, tuple[Reduction, ...]]:
-    """Replace what operators make of the whole image by placeholders, in place; in the order in which they were found.
+    """Replace the results of whole-image operators by placeholders, in place, in the order in which they are found.
 
-    What cannot be replaced stays as it is.
+    What cannot be replaced is unchanged.
     """
     return _Search(network).run()
 
@@ -91,12 +91,12 @@ class _Search:
             self._base = lcm(self._base, stride)
 
     def _take(self, walk: ForwardWalk, nodes: Sequence[ir.Node]) -> bool:
-        """Replace what operators make of the feature maps of ``walk``; whether there was something."""
+        """Replace reductions of the feature maps of ``walk``; return whether there were any."""
         network, taken = self._network, False
         probe: Probe | None = None
 
         def shapes_of(value: ir.Value) -> tuple[Shape, Shape] | None:
-            """At two image sizes."""
+            """Return the shapes at two image sizes."""
             nonlocal probe
             sizes = probed_sizes(self._base, 0)
             probes = [
@@ -155,7 +155,7 @@ class _Search:
         return True
 
     def _found_before(self, made: Taking) -> tuple[ir.Value, ...] | None:
-        """The placeholders of a statistic that was found already, of the same map, and of the same shapes."""
+        """Return the placeholders of a statistic that was already found: of the same map, and of the same shapes."""
         for one in self._found:
             same = one.of is made.of and (one.labels, one.groups, one.grid) == (made.labels, made.groups, made.grid)
             mean = made.kind == "mean" and one.kind == "moments"
@@ -165,7 +165,7 @@ class _Search:
         return None
 
     def _mean_of(self, made: Taking) -> int | None:
-        """The reduction whose mean ``made`` takes the distance from, by its place."""
+        """Return the index of the reduction whose mean ``made`` subtracts."""
         for index, one in enumerate(self._found):
             same = one.placeholders[0] is made.mean and one.of is made.of and one.groups == made.groups
             if same and one.grid == WHOLE_MAP and one.kind in {"mean", "moments"}:
@@ -173,7 +173,7 @@ class _Search:
         return None
 
     def _add_variance(self, node: ir.Node, made: Taking, index: int) -> bool:
-        """The mean of squares of the distance from a mean that is known: found with the mean, by one pass."""
+        """Add the mean of squared deviations from a known mean: one pass computes it with that mean."""
         one = self._found[index]
         if one.kind == "moments":
             variance = one.placeholders[1]
@@ -192,7 +192,7 @@ class _Search:
         return value
 
     def _answer(self, old: ir.Value, after: tuple[list[ir.Node], ir.Value], node: ir.Node) -> None:
-        """Put ``after``'s value in the place of ``old``, its nodes before ``node``."""
+        """Replace ``old`` by the value of ``after``, whose nodes are inserted before ``node``."""
         nodes, value = after
         for one in nodes:
             self._graph.insert_before(node, one)
@@ -205,7 +205,7 @@ class _Search:
         if old is self._result:
             self._result = value
         for user, _ in old.uses():
-            self._memory.pop(("proto", user), None)  # it reads something else from now on
+            self._memory.pop(("proto", user), None)  # it has another input from now on
         old.replace_all_uses_with(value, replace_graph_outputs=True)
 
     def _drop_unused(self) -> None:
@@ -214,6 +214,6 @@ class _Search:
         for value in outputs:
             value.type = value.type or ir.TensorType(ir.DataType.FLOAT)
         self._graph.outputs[:] = [value for value in outputs if value.producer() is not None]
-        if not any(node.op_type in CONTROL_FLOW for node in kept):  # their subgraphs read what they do not name
+        if not any(node.op_type in CONTROL_FLOW for node in kept):  # subgraphs read values without naming them
             self._graph.remove([node for node in self._graph if node not in kept], safe=True)
         self._graph.sort()

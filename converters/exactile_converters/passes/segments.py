@@ -9,8 +9,8 @@ from fractions import Fraction
 import numpy as np
 import onnx_ir as ir
 
+from exactile.contract.kept_map import KeptMap
 from exactile.geometry import AxisGeometry
-from exactile.passes.kept_map import KeptMap
 from exactile_converters.geometry.feature_maps import FeatureMap, ForwardWalk
 from exactile_converters.geometry.node_view import SPATIAL, Label
 from exactile_converters.geometry.trace import FAR_PX, ancestors, has_placed, margins, needed_spans
@@ -31,9 +31,9 @@ class Segment:
 def pass_geometry(
     walk: ForwardWalk, segment: Segment, targets: Iterable[str], image: str, axis: Label, remainder: int
 ) -> AxisGeometry:
-    """How far zones of the image look in what a pass reads, for its ``targets``; of the stride of its own maps.
+    """Return the geometry of zones of the image in the maps that a pass reads, for its ``targets``.
 
-    ``walk`` is that for images of ``remainder`` modulo the network's stride.
+    Its stride is that of the pass's own maps. ``walk`` is that for images of ``remainder`` modulo the network's stride.
     """
     nodes = list(segment.nodes)
     names = [*segment.reads, *(value.name or "" for node in nodes for value in node.outputs), image]
@@ -54,7 +54,7 @@ def pass_geometry(
         before=before,
         after=after,
         scale=Fraction(1),
-        size_constant=Fraction(stride),  # zones are to reach the end of every map
+        size_constant=Fraction(stride),  # zones must reach the end of every map
         remainder=remainder % stride,
         placed=has_placed(own, nodes, axis),
         others=(),
@@ -64,10 +64,10 @@ def pass_geometry(
 def begin_at(
     model: ir.Model, reads: Sequence[KeptMap], writes: Sequence[KeptMap], walks: Walks, image: str
 ) -> set[str]:
-    """Have a wrapped graph take the maps that it ``reads`` by inputs, and give those that it ``writes``, in place.
+    """Give a wrapped graph inputs for the maps that it ``reads``, and outputs for those that it ``writes``, in place.
 
-    ``image`` is the name of the image's map in the network. Returns the maps that it does not compute and asks for the
-    size of: these are written for images of the first remainder.
+    ``image`` is the name of the image's map in the network. Returns the maps whose size the graph uses without
+    computing them: these sizes are written for images of the first remainder.
     """
     graph = model.graph
     values = {value.name: value for node in graph for value in node.outputs}
@@ -95,7 +95,7 @@ def _type(one: KeptMap) -> ir.DataType:
 
 
 def _computed(model: ir.Model, writes: Sequence[KeptMap]) -> Iterable[ir.Node]:
-    """What results and kept maps are computed from, whose sizes alone are asked for left out."""
+    """Return the nodes that compute results and kept maps, without maps of which only the size is used."""
     wanted = {one.output for one in writes}
     stack = [value.producer() for value in model.graph.outputs]
     stack += [node for node in model.graph if any(value.name in wanted for value in node.outputs)]
@@ -111,9 +111,9 @@ def _computed(model: ir.Model, writes: Sequence[KeptMap]) -> Iterable[ir.Node]:
 
 
 def _write_sizes(model: ir.Model, walks: Walks, made: set[ir.Node], read: set[str], image: str) -> set[str]:
-    """Where a pass asks for the size of a map that it does not compute, the size follows from the tile's.
+    """Compute the size of maps that a pass does not compute from the tile's size.
 
-    It keeps its name: what is computed from the whole image's size is found by it.
+    It keeps its name, by which what is computed from the whole image's size is found.
     """
     graph = model.graph
     build = Builder(graph, "exactile_size")
@@ -144,7 +144,7 @@ def _write_sizes(model: ir.Model, walks: Walks, made: set[ir.Node], read: set[st
 
 
 def _length(build: Builder, lengths: ir.Value, feature: FeatureMap, axis: Label) -> ir.Value:
-    """The rows or columns of a map, by those of the image."""
+    """Return the rows or columns of a map, from those of the image."""
     scale, constant = feature.scale[axis], feature.constant[axis]
     length = build.add("Gather", lengths, build.constant(np.array([SPATIAL.index(axis)], np.int64)), axis=0)
     length = build.add("Mul", length, build.constant(np.array([scale.numerator], np.int64)))

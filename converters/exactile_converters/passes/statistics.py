@@ -1,17 +1,17 @@
-"""A statistic in the words of the contract."""
+"""Express a statistic in the contract's terms."""
 
 from __future__ import annotations
 
 from math import prod
 
-from exactile.passes.statistic import Statistic
+from exactile.contract.statistic import Statistic
 from exactile_converters.geometry.trace import Traced
 from exactile_converters.passes.reductions import Reduction
 from exactile_converters.passes.taking import shape_of
 
 
 def statistic_of(reduction: Reduction, traced: Traced) -> Statistic:
-    """What ``reduction`` of a traced network asks for."""
+    """Return the statistic that ``reduction`` of a traced network needs."""
     feature = traced.features[reduction.of.name or ""]
     return Statistic(
         kind=reduction.kind,

@@ -1,4 +1,4 @@
-"""What an operator takes of a whole feature map, and what is put in its place."""
+"""The statistic that an operator computes of a whole feature map, and what replaces the operator."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any, Literal
 import numpy as np
 import onnx_ir as ir
 
-from exactile.passes.statistic import WHOLE_MAP, Grid, StatisticKind
+from exactile.contract.statistic import WHOLE_MAP, Grid, StatisticKind
 from exactile_converters.geometry.feature_maps import FeatureMap
 from exactile_converters.geometry.node_view import Labels, is_spatial
 
 FLOAT = ir.DataType.FLOAT
 AXES_BY_INPUT = 18
-"""From this opset on all reductions take their axes by an input."""
+"""From this opset on, all reductions have their axes as an input."""
 
 Shape = tuple[int, ...]
 ShapeOf = Callable[[ir.Value], "tuple[Shape, Shape] | None"]
@@ -26,11 +26,11 @@ After = Callable[[tuple[ir.Value, ...]], "tuple[list[ir.Node], ir.Value]"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Taking:
-    """What an operator takes of the map ``of``: ``result`` is to be what ``after`` makes of placeholders of ``shapes``.
+    """A statistic of the map ``of``: ``after`` computes ``result`` from placeholders of ``shapes``.
 
-    ``names`` are those of placeholders. ``before`` are nodes that make ``of``. The ``variance`` is one about a ``mean``
-    that is known; ``otherwise`` it is what it is where that mean is one of something else. ``grid`` are
-    the bins that the map is divided into.
+    ``names`` are those of placeholders. ``before`` are nodes that compute ``of``. ``variance`` is about a known
+    ``mean``; ``otherwise`` is used where that mean is one of something else. ``grid`` are the bins into which the map
+    is divided.
     """
 
     kind: StatisticKind | Literal["variance"]
@@ -48,7 +48,7 @@ class Taking:
 
 
 def moments(of: ir.Value, labels: Labels, shape: Shape, result: ir.Value, after: After) -> Taking:
-    """Mean and variance, each of ``shape``."""
+    """Return mean and variance, each of ``shape``."""
     return Taking(
         kind="moments",
         of=of,
@@ -62,10 +62,10 @@ def moments(of: ir.Value, labels: Labels, shape: Shape, result: ir.Value, after:
 
 
 def kept_shape(feature: FeatureMap, axes: AbstractSet[int]) -> Shape | None:
-    """What is left of a map that is reduced over ``axes``, with 1 in their place.
+    """Return the shape of a map that is reduced over ``axes``, which keep size 1.
 
-    None where rows or columns are left, or where entries left are no groups of neighbouring channels: channels in
-    several axes are counted one axis after the other, and those of the first ones are to be left.
+    None where rows or columns are left, or where the remaining entries are not groups of neighbouring channels:
+    channels in several axes are counted one axis after the other, and those of the first ones must remain.
     """
     labels, sizes = feature.labels, feature.shape
     if any(is_spatial(label) and dim not in axes for dim, label in enumerate(labels)):
@@ -76,7 +76,7 @@ def kept_shape(feature: FeatureMap, axes: AbstractSet[int]) -> Shape | None:
 
 
 def reduced_axes(node: ir.Node, labels: Labels) -> tuple[int, ...] | None:
-    """The axes that a reduction is over; None where they are not known, or it is over none."""
+    """Return the axes of a reduction; None where they are unknown, or there are none."""
     given: Sequence[int] | None = node.attributes.get_ints("axes", None) if "axes" in node.attributes else None
     if len(node.inputs) > 1 and node.inputs[1] is not None:
         constant = node.inputs[1].const_value
@@ -91,13 +91,13 @@ def reduced_axes(node: ir.Node, labels: Labels) -> tuple[int, ...] | None:
 
 
 def shape_of(placeholder: ir.Value) -> Shape:
-    """That of what is to be put in its place."""
+    """Return the shape of the value that replaces a placeholder."""
     assert placeholder.const_value is not None
     return tuple(int(str(dim)) for dim in placeholder.const_value.shape)
 
 
 class Written:
-    """Nodes that stand for ``node``, in their order; names begin with that of its first result."""
+    """Nodes that replace ``node``, in order; their names begin with that of its first result."""
 
     def __init__(self, node: ir.Node) -> None:
         self.nodes: list[ir.Node] = []

@@ -1,4 +1,4 @@
-"""What passes a network takes, for people who look at it before they run it."""
+"""Describe the passes of a network for display before it runs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from exactile_converters.passes.segments import Segment
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatisticTold:
-    """A statistic of ``kind`` that is taken of the feature map ``of``."""
+    """A statistic of ``kind`` of the feature map ``of``."""
 
     kind: str
     of: str
@@ -26,7 +26,7 @@ class StatisticTold:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PassTold:
-    """A pass before that of the result: what it finds, and how far its tiles look."""
+    """A pass before that of the result: its statistics, and the receptive field of its tiles."""
 
     statistics: tuple[StatisticTold, ...]
     geometry: Geometry
@@ -34,11 +34,11 @@ class PassTold:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PassesTold:
-    """``passes`` come before that of the result, of ``geometry``.
+    """The ``passes`` before that of the result, which has ``geometry``.
 
-    ``times`` is the work of all, each begun at the image, by that of one pass; None where it is not known.
-    ``kept_times`` is their predicted time where maps are kept, by that of one pass, and ``kept_bytes`` the most bytes
-    of kept maps at any time, for a pixel of the image.
+    ``times`` is the work of all passes, each begun at the image, relative to one pass; None where it is unknown.
+    ``kept_times`` is their predicted time where maps are kept, relative to one pass, and ``kept_bytes`` the most bytes
+    of kept maps at any time, for each pixel of the image.
     """
 
     passes: tuple[PassTold, ...]
@@ -49,7 +49,7 @@ class PassesTold:
 
 
 def passes_of(network: Network) -> PassesTold | None:
-    """The passes of a network that takes statistics of the whole image; None where something else is in the way."""
+    """Return the passes of a network with statistics of the whole image; None where there are other obstacles."""
     local, reductions = without_statistics(network.copy())
     traced = local.trace()
     if traced.geometry is None or not reductions:
@@ -75,7 +75,7 @@ def passes_of(network: Network) -> PassesTold | None:
 
 
 def _most_kept(cuts: Cuts, segments: Sequence[Segment]) -> float:
-    """Maps are kept from the pass that makes them to the last that reads them."""
+    """Return the most bytes: maps are kept from the pass that computes them to the last that reads them."""
     last = {name: index for index, one in enumerate(segments) for name in one.reads}
     kept: dict[str, float] = {}
     most = 0.0

@@ -1,7 +1,7 @@
-"""Variances that a network computes by two means, one after the other.
+"""Recognise variances that a network computes by two means, one after the other.
 
-1. ``mean((x - m)^2)``: the mean of squared distances from a mean ``m``.
-2. ``mean(x^2) - m^2``: the mean of squares less the squared mean. Both are one statistic, so that the digits that the
+1. ``mean((x - m)^2)``: the mean of squared deviations from a mean ``m``.
+2. ``mean(x^2) - m^2``: the mean of squares minus the squared mean. Both are one statistic, so that the digits that the
    difference would lose are kept.
 """
 
@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from exactile.passes.statistic import PREFIX
+from exactile.contract.statistic import PREFIX
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AboutMean:
-    """The variance ``result`` of ``of`` about ``mean``; None where the mean is to be found first.
+    """The variance ``result`` of ``of`` about ``mean``; None where the mean must be found first.
 
     ``less`` says that it is case 2, where the mean has the shape of the variance.
     """
@@ -28,7 +28,7 @@ class AboutMean:
 
 
 def variance_about_mean(node: ir.Node) -> AboutMean | None:
-    """Whether ``node``, a mean, is part of a variance. That ``mean`` is one of the same map is for others to see."""
+    """Return the variance that ``node``, a mean, is part of. The caller checks that ``mean`` is one of the same map."""
     root = squared(node.inputs[0])
     if root is None:
         return None
@@ -42,7 +42,7 @@ def variance_about_mean(node: ir.Node) -> AboutMean | None:
 
 
 def squared(value: ir.Value | None) -> ir.Value | None:
-    """x, where ``value`` is x * x or x^2."""
+    """Return x, where ``value`` is x * x or x^2."""
     maker = value.producer() if value is not None else None
     if maker is None or maker.domain or maker.op_type not in {"Mul", "Pow"}:
         return None
@@ -53,7 +53,7 @@ def squared(value: ir.Value | None) -> ir.Value | None:
 
 
 def _less_squared_mean(node: ir.Node, root: ir.Value) -> AboutMean | None:
-    """Case 2, where ``node`` is the mean of the squares of ``root``."""
+    """Match case 2, where ``node`` is the mean of the squares of ``root``."""
     for user, place in node.outputs[0].uses():
         mean = squared(user.inputs[1]) if user.op_type == "Sub" and not user.domain and place == 0 else None
         made = user.outputs[0]
@@ -68,7 +68,7 @@ def _less_squared_mean(node: ir.Node, root: ir.Value) -> AboutMean | None:
 
 
 def _alike(first: ir.Node, second: ir.Node) -> bool:
-    """Whether two reductions are over the same axes, and keep them or not alike."""
+    """Return whether two reductions have the same axes, and both keep them or both do not."""
     return all(_axes(first, name) == _axes(second, name) for name in ("axes", "keepdims", "noop_with_empty_axes"))
 
 

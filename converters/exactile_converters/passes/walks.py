@@ -1,4 +1,4 @@
-"""What holds in a network for images of each remainder modulo its stride, along each axis."""
+"""The walks over a network for images of each remainder modulo its stride, along each axis."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import onnx_ir as ir
 
-from exactile.passes.kept_map import KeptMap
+from exactile.contract.kept_map import KeptMap
 from exactile_converters.geometry.feature_maps import FeatureMap, ForwardWalk
 from exactile_converters.geometry.node_view import SPATIAL, Label
 from exactile_converters.geometry.trace import Traced
@@ -16,14 +16,14 @@ from exactile_converters.geometry.trace import Traced
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Walks:
-    """``along`` each axis, by remainder, for images that are cut; graphs are made at ``first``."""
+    """Walks ``along`` each axis, by remainder, for images that are cut; graphs are built at ``first``."""
 
     along: Mapping[Label, Mapping[int, ForwardWalk]]
     first: tuple[int, int]
 
     @classmethod
     def of(cls, traced: Traced, image_size: tuple[int, int] | None) -> Walks | None:
-        """For images of all remainders, or those of ``image_size`` alone; None where there are none."""
+        """Return those for images of all remainders, or of ``image_size`` only; None where there are none."""
         assert traced.geometry is not None
         along: dict[Label, Mapping[int, ForwardWalk]] = {}
         for index, (axis, base) in enumerate(zip(SPATIAL, (traced.geometry.y, traced.geometry.x), strict=True)):
@@ -42,16 +42,16 @@ class Walks:
         return cls(along=along, first=(y, x))
 
     def feature(self, name: str, axis: Label, remainder: int | None = None) -> FeatureMap:
-        """The map ``name`` as it is along ``axis`` for images of ``remainder``, by default of the first."""
+        """Return the map ``name`` along ``axis`` for images of ``remainder``, by default the first."""
         known = self.along[axis]
         return known[self.first[SPATIAL.index(axis)] if remainder is None else remainder].features[name]
 
     def constant(self, name: str, axis: Label, remainder: int | None = None) -> Fraction:
-        """Pixels that the map has beyond its share of the image's."""
+        """Return the pixels that the map has beyond its share of the image's."""
         return self.feature(name, axis, remainder).constant[axis]
 
     def kept(self, name: str, index: int) -> KeptMap:
-        """The map ``name``, kept as the ``index``-th."""
+        """Return the map ``name`` as the ``index``-th kept map."""
         feature = self.feature(name, "y")
         return KeptMap(
             output=name,

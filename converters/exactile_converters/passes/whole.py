@@ -1,4 +1,4 @@
-"""The graph of a network that finds statistics of the whole image by itself: for images that fit the memory."""
+"""The graph that computes its own statistics of the whole image, for images that fit in memory."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from exactile_converters.strips.refusal import StripError
 def whole_graph(
     network: Network, traced: Traced, wrapped: Wrapped, *, normalization: Normalization, wish: ResultWish
 ) -> WholeGraph | None:
-    """The graph of ``network``, of which ``traced`` and ``wrapped`` is what is left without statistics.
+    """Return the graph of ``network``, whose rest without statistics is ``traced`` and ``wrapped``.
 
-    None where its memory is not known before it runs, or where more is known of one result than of the other.
+    None where its memory is unknown before it runs, or where the two results differ in what is known of them.
     """
     copy, features, statistics = network.copy(), traced.features, find_statistics(network)
     write_zero_points(list(copy.model.graph), {name: feature.dtype for name, feature in features.items()})

@@ -1,1 +1,1 @@
-"""Operators whose taps depend on the place in the whole image, computed on pieces of it."""
+"""Operators whose taps depend on the position in the whole image, computed on pieces of it."""

@@ -1,4 +1,4 @@
-"""Which operators depend on the position in the image, at some size that the network takes."""
+"""Find the operators that depend on the position in the image, at some size that the network accepts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from exactile_converters.placed.lines import MapLine
 class PlacedAxis:
     """One axis of a placed operator: ``dim`` of operand and result, and how both grow with the image.
 
-    ``reach`` holds what it reads at any size; ``scale`` is that of the node, None where it resizes to sizes.
+    ``reach`` is what it reads at any size; ``scale`` is that of the node, None where it resizes to sizes.
     """
 
     dim: int
@@ -30,15 +30,15 @@ class PlacedAxis:
 
     @property
     def most_taps(self) -> int:
-        """A window of an antialiased operator has no more; see ``rules.placed_resampling``."""
+        """Return the most taps of a window of an antialiased operator; see ``rules.placed_resampling``."""
         return self.reach.last - self.reach.first - 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlacedNode:
-    """The axes that an operator changes, others it leaves as they are; ``rank`` is the number of all dimensions.
+    """The axes that an operator changes; it keeps the others. ``rank`` is the number of all dimensions.
 
-    ``dtype`` is the element type, as ONNX counts them.
+    ``dtype`` is ONNX's number of the element type.
     """
 
     rank: int
@@ -47,7 +47,7 @@ class PlacedNode:
 
 
 def placed_nodes(traced: Traced) -> dict[ir.Node, PlacedNode]:
-    """Every Resize (and Upsample) node of a traced network that depends on the position at some size."""
+    """Return every Resize (and Upsample) node of a traced network that depends on the position at some size."""
     return {
         node: PlacedNode(
             rank=len(_map(traced.walk, node.outputs[0]).labels),
@@ -60,7 +60,7 @@ def placed_nodes(traced: Traced) -> dict[ir.Node, PlacedNode]:
 
 
 def at_all_places(transfer: Transfer, placed: PlacedNode) -> Transfer:
-    """What a placed operator reads at any size, in place of what it does at one."""
+    """Return what a placed operator reads at any size, in place of what it reads at one."""
     (flow,) = transfer.flows
     reach = {**flow.reach, **{axis: found.reach for axis, found in placed.axes.items()}}
     return replace(transfer, flows=(replace(flow, reach=reach, reflected={}),))
@@ -87,7 +87,7 @@ def _axis(traced: Traced, node: ir.Node, axis: Label) -> PlacedAxis | None:
 
 
 def line_of(traced: Traced, name: str, axis: Label) -> MapLine:
-    """How the feature map ``name`` grows along ``axis``."""
+    """Return how the feature map ``name`` grows along ``axis``."""
     assert traced.geometry is not None
     base = traced.geometry.y if axis == "y" else traced.geometry.x
     constants = {base.remainder: traced.features[name].constant[axis]}
@@ -101,7 +101,7 @@ def line_of(traced: Traced, name: str, axis: Label) -> MapLine:
 
 
 def position_operands(traced: Traced) -> dict[str, tuple[int, ...]]:
-    """The operands that are computed from the image's size, by the name of a node's first result."""
+    """Return the operands that are computed from the image's size, by the name of a node's first result."""
     return {
         node.outputs[0].name or "": transfer.positions
         for node, transfer in traced.walk.transfers.items()
@@ -110,7 +110,7 @@ def position_operands(traced: Traced) -> dict[str, tuple[int, ...]]:
 
 
 def _ways(traced: Traced, node: ir.Node, axis: Label) -> Iterator[tuple[int, Reach, ForwardWalk]]:
-    """What the node does along ``axis`` for each remainder of sizes along it that can be tiled."""
+    """Yield the node's reach along ``axis`` for each remainder of sizes along it that can be tiled."""
     assert traced.geometry is not None
     base = traced.geometry.y if axis == "y" else traced.geometry.x
     walks = {base.remainder: traced.walk} | {

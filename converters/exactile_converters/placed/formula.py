@@ -1,4 +1,4 @@
-"""Arithmetic on short vectors as nodes of a graph, by operators that every opset from 11 has."""
+"""Arithmetic on short vectors as graph nodes, with operators that every opset from 11 has."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from exactile_converters.placed.place import Nodes
 
 @dataclass(frozen=True, slots=True)
 class Formula:
-    """Each method adds a node or two and gives the name of the result. Nothing is rounded but as the types say."""
+    """Each method adds one or two nodes and returns the name of the result. Nothing is rounded except by its type."""
 
     nodes: Nodes
 
     def real(self, value: float) -> str:
-        """A float32 constant of shape (1,)."""
+        """Add a float32 constant of shape (1,)."""
         return self.nodes.constant(np.array([value], np.float32))
 
     def whole(self, value: int) -> str:
-        """An int64 constant of shape (1,)."""
+        """Add an int64 constant of shape (1,)."""
         return self.nodes.constant(np.array([value], np.int64))
 
     def plus(self, left: str, right: str) -> str:
@@ -52,7 +52,7 @@ class Formula:
         return self.nodes.add("Cast", [value], to=TensorProto.DOUBLE)
 
     def as_whole(self, value: str) -> str:
-        """Whole numbers as int64; others are cut off towards zero."""
+        """Cast to int64; fractions are truncated towards zero."""
         return self.nodes.add("Cast", [value], to=TensorProto.INT64)
 
     def less(self, left: str, right: str) -> str:
@@ -71,15 +71,15 @@ class Formula:
         return self.nodes.add("Where", [condition, chosen, otherwise])
 
     def between(self, value: str, least: str, most: str) -> str:
-        """``value`` or the nearest of the two bounds. Max and Min of int64 came later than opset 11."""
+        """Clip ``value`` to the two bounds. Max and Min of int64 came later than opset 11."""
         raised = self.choose(self.less(value, least), least, value)
         return self.choose(self.less(most, raised), most, raised)
 
     def scalar(self, value: str) -> str:
-        """A value of shape (1,) as one without dimensions."""
+        """Reshape a value of shape (1,) to a scalar."""
         return self.nodes.add("Reshape", [value, self.nodes.constant(np.zeros(0, np.int64))])
 
     def counted(self, count: str) -> str:
-        """The int64 numbers from 0 to before ``count``, of shape (1,)."""
+        """Return the int64 numbers from 0 to before ``count``, of shape (1,)."""
         zero, one = self.scalar(self.whole(0)), self.scalar(self.whole(1))
         return self.nodes.add("Range", [zero, self.scalar(count), one])

@@ -16,7 +16,7 @@ from exactile_converters.placed.place import Nodes
 class MapLine:
     """A map has ``size * scale + constant`` rows (or columns) for an image of ``size`` pixels.
 
-    ``constants`` holds it by ``size`` modulo ``stride``, for sizes that the network takes.
+    ``constants`` holds the constant by ``size`` modulo ``stride``, for sizes that the network accepts.
     """
 
     scale: Fraction
@@ -24,14 +24,14 @@ class MapLine:
     constants: Mapping[int, Fraction]
 
     def table(self) -> NDArray[np.int64]:
-        """The constants times the scale's denominator, by remainder; 0 for sizes that are not taken."""
+        """Return the constants times the scale's denominator, by remainder; 0 for refused sizes."""
         denominator = self.scale.denominator
         return np.array([int(self.constants.get(i, Fraction(0)) * denominator) for i in range(self.stride)], np.int64)
 
 
 @dataclass(slots=True)
 class Arithmetic:
-    """Adds nodes that compute sizes: int64 of shape (1,). What was computed once is not computed again."""
+    """Adds nodes that compute sizes: int64 of shape (1,). Each value is computed only once."""
 
     nodes: Nodes
     _made: dict[tuple[object, ...], str] = field(default_factory=dict)
@@ -45,11 +45,11 @@ class Arithmetic:
         return self._once(("plus", value, more), lambda: self.nodes.add("Add", [value, self.number(more)]))
 
     def scaled(self, value: str, scale: Fraction) -> str:
-        """``value``, which must make a whole number of it, times ``scale``."""
+        """Return ``value`` times ``scale``, which must be an integer."""
         return self._once(("scaled", value, scale), lambda: self._divided(self._times(value, scale), scale))
 
     def size(self, value: str, line: MapLine) -> str:
-        """The size of a map for an image of ``value`` pixels."""
+        """Return the size of a map for an image of ``value`` pixels."""
         key = ("size", value, line.scale, line.stride, line.table().tobytes())
 
         def make() -> str:
@@ -64,14 +64,14 @@ class Arithmetic:
         return self._once(key, make)
 
     def entry(self, vector: str, index: int) -> str:
-        """One entry of a vector."""
+        """Return one entry of a vector."""
         return self._once(
             ("entry", vector, index),
             lambda: self.nodes.add("Slice", [vector, self.number(index), self.number(index + 1)]),
         )
 
     def length(self, tensor: str, dim: int) -> str:
-        """The size of a dimension."""
+        """Return the size of a dimension."""
         return self._once(("length", tensor, dim), lambda: self.entry(self._shape(tensor), dim))
 
     def _shape(self, tensor: str) -> str:

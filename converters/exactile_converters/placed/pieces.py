@@ -1,4 +1,4 @@
-"""A piece of what is computed from the image's size; see ``geometry.position_maps``."""
+"""Pieces of values that are computed from the image's size; see ``geometry.position_maps``."""
 
 from __future__ import annotations
 
@@ -19,17 +19,16 @@ from exactile_converters.placed.resampling import Resampling
 from exactile_converters.placed.resize import placed_resize
 
 Sizes = list[int | Mapping[Label, MapLine]]
-"""The dimensions of a feature map: numbers, or how they grow with the image along each axis that they hold."""
+"""The dimensions of a feature map: numbers, or how they grow with the image along each axis that they contain."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Positions:
-    """What of a network is computed from the image's size.
+    """The values of a network that are computed from the image's size.
 
-    ``operands``: their numbers, by the name of a node's first result. ``varying`` is what follows the size, ``growths``
-    how, ``in_pieces`` what is made of the pieces of operands; numbers and lines have other entries along the dimensions
-    ``varied``. ``sizes_of`` tells the dimensions of feature maps, ``asked`` those that Shape and Size nodes ask for, by
-    their results.
+    ``operands``: their numbers, by the name of a node's first result. ``varying`` follow the size, as ``growths`` say;
+    ``in_pieces`` are computed from pieces of operands; numbers and lines vary along the dimensions ``varied``.
+    ``sizes_of`` has the dimensions of feature maps, ``asked`` those that Shape and Size nodes read, by their results.
     """
 
     operands: Mapping[str, tuple[int, ...]]
@@ -42,27 +41,27 @@ class Positions:
 
 
 class Extent(Protocol):
-    """Where a piece lies. Names are of int64 tensors of shape (1,), but for shapes."""
+    """Where a piece lies. Names are of int64 tensors of shape (1,), except for shapes."""
 
     def first(self, axis: str, scale: Fraction) -> str:
-        """The first row (column) of the piece in the whole map."""
+        """Return the first row (column) of the piece in the whole map."""
 
     def count(self, node: onnx.NodeProto, growth: Growth, dim: int) -> str:
-        """How many there are of them along dimension ``dim`` of what ``node`` makes."""
+        """Return the number of rows (columns) along dimension ``dim`` of the result of ``node``."""
 
     def shape(self, node: onnx.NodeProto, growth: Growth) -> str:
-        """The shape of the piece of what ``node`` spreads."""
+        """Return the shape of the piece that ``node`` expands."""
 
 
 def resized_dims(node: onnx.NodeProto, rank: int) -> list[int]:
-    """The dimensions that a Resize is told sizes of, in their order."""
+    """Return the dimensions of which a Resize has sizes, in order."""
     axes = next((attribute.ints for attribute in node.attribute if attribute.name == "axes"), range(rank))
     return [axis % rank for axis in axes]
 
 
 @dataclass(slots=True, kw_only=True)
 class Pieces:
-    """Adds nodes that compute pieces. ``makers`` are the network's nodes by result; ``constant`` makes one known."""
+    """Adds nodes that compute pieces. ``makers`` are the network's nodes by result; ``constant`` adds a constant."""
 
     arithmetic: Arithmetic
     positions: Positions
@@ -71,11 +70,11 @@ class Pieces:
     constant: Callable[[str], str]
     opset: int
     whole: dict[str, str]
-    """What was computed for the whole image, by name: of length 1 along dimensions that it does not vary along."""
+    """Values computed for the whole image, by name: of length 1 along dimensions along which they do not vary."""
     _made: dict[str, str] = field(default_factory=dict)
 
     def of(self, name: str) -> str:
-        """The piece of ``name``; all of it where it does not grow with the image."""
+        """Return the piece of ``name``; all of it where it does not grow with the image."""
         growth = self.positions.growths.get(name)
         if growth is None or not growth.axes:
             return self._whole(name)
@@ -112,7 +111,7 @@ class Pieces:
         return self.arithmetic.nodes.add("Expand", [value, shape])
 
     def _length(self, name: str, dim: int) -> str:
-        """The whole length of what is the same all along ``dim``; see ``position_maps.MEASURED``."""
+        """Return the whole length of a value that is the same all along ``dim``; see ``position_maps.MEASURED``."""
         node, growths = self.makers[name], self.positions.growths
         source = growths.get(node.input[0])
         if node.op_type == "ConstantOfShape":
@@ -138,7 +137,7 @@ class Pieces:
         return self._copy(node, [self.of(one) for one in node.input])
 
     def _resized(self, node: onnx.NodeProto, growth: Growth) -> str:
-        """A constant, such as learned positions, resized to the size of the whole image's map."""
+        """Resize a constant, such as learned positions, to the size of the whole image's map."""
         constant, sizes = self._whole(node.input[0]), self._whole(node.input[SIZES])
         attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
         axes = resized_dims(node, growth.rank)
@@ -158,7 +157,7 @@ class Pieces:
         return placed_resize(self.arithmetic.nodes, constant, growth.rank, places, how)
 
     def _of_line(self, node: onnx.NodeProto, growth: Growth) -> str:
-        """The part of what is computed for the whole image."""
+        """Return the part of a value that is computed for the whole image."""
         nodes, name = self.arithmetic.nodes, node.output[0]
         found = self._whole(name)
         for dim in self.positions.varied[name]:
@@ -170,14 +169,14 @@ class Pieces:
         return self._spread(found, growth.rank, {dim: self.extent.count(node, growth, dim) for dim in others})
 
     def _asked(self, node: onnx.NodeProto, sizes: Sizes) -> str:
-        """The shape of a feature map of the whole image, or the number of its entries."""
+        """Return the shape of a feature map of the whole image, or the number of its entries."""
         nodes, entries = self.arithmetic.nodes, [self._size(size) for size in sizes]
         if node.op_type == "Size":
             return nodes.add("ReduceProd", [nodes.add("Concat", entries, axis=0)], keepdims=0)
         return nodes.add("Concat", entries, axis=0)
 
     def _size(self, size: int | Mapping[Label, MapLine]) -> str:
-        """Of a dimension: the product of the axes that it holds."""
+        """Return the size of a dimension: the product of the axes that it contains."""
         if isinstance(size, int):
             return self.arithmetic.number(size)
         along = [

@@ -1,4 +1,4 @@
-"""Where a piece lies in the whole map, and what nodes are added to."""
+"""Where a piece lies in the whole map, and the interface to which nodes are added."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ class Place:
     begin: str
     """First index of the wanted piece, in the whole result."""
     count: str
-    """How many there are. Where it follows from shapes alone, ONNX Runtime knows all shapes before it runs."""
+    """Length of the piece. Where it follows from shapes alone, ONNX Runtime knows all shapes before it runs."""
     source: str
-    """Index in the whole operand of the first entry that the given tensor holds."""
+    """Index in the whole operand of the first entry in the given tensor."""
     source_size: str
     """Length of the whole operand along this axis."""
     result_size: str
     """Length of the whole result along this axis."""
     scale: float | None
-    """The scale as given to the node; None where the node resizes to sizes."""
+    """The scale given to the node; None where the node resizes to sizes."""
     most_taps: int = 1
-    """Where the node smooths what it shrinks (antialias): no pixel has more taps along this axis."""
+    """Most taps of a pixel along this axis, where the node smooths what it shrinks (antialias)."""
 
 
 class Nodes(Protocol):
-    """What nodes are added to."""
+    """The graph to which nodes are added."""
 
     def add(self, op: str, inputs: Sequence[str], **attributes: Any) -> str:
-        """A node with one output; its name."""
+        """Add a node with one output; return its name."""
 
     def constant(self, array: NDArray[Any]) -> str:
-        """A constant; its name."""
+        """Add a constant; return its name."""

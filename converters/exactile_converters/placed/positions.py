@@ -1,4 +1,4 @@
-"""The position in the whole operand that each entry of a piece is taken from, in float32, as ONNX Runtime rounds it."""
+"""Compute the position in the whole operand of each entry of a piece, in float32, with ONNX Runtime's rounding."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from exactile_converters.placed.resampling import Resampling
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Positions:
-    """Names of the values that taps and weights of one axis follow from; n is the length of the piece."""
+    """Names of the values that determine taps and weights of one axis; n is the length of the piece."""
 
     index: str
     """(n,) int64: the index in the whole result."""
     position: str
-    """(n,) float32: where it lies in the whole operand, in its pixels; not clamped."""
+    """(n,) float32: its position in the whole operand, in pixels; not clamped."""
     scale: str
-    """(1,) float32: result by operand."""
+    """(1,) float32: result size divided by operand size."""
     last: str
     """(1,) int64: the last index of the whole operand."""
     copied: str
-    """(1,) bool: ONNX Runtime copies along this axis, whatever the scale is."""
+    """(1,) bool: ONNX Runtime copies along this axis, whatever the scale."""
     outside: str
     """(n,) bool: these entries are the extrapolation value; empty where the coordinate mode has none."""
 
 
 def positions(formula: Formula, place: Place, places: Sequence[Place], how: Resampling) -> Positions:
-    """Positions along the axis of ``place`` by the formula of the coordinate mode; the index where nothing is resized.
+    """Compute positions along the axis of ``place`` by the formula of the coordinate mode; the index if not resized.
 
-    ``places`` are all axes of the node. The order of operations is that of ONNX Runtime: in float32 ``x / s`` and
-    ``x * (1 / s)`` do not pick the same pixel.
+    ``places`` are all axes of the node. The order of operations is that of ONNX Runtime: in float32 ``x / s`` and ``x *
+    (1 / s)`` do not pick the same pixel.
     """
     copied = _copied(formula, [place] if how.antialias else places)
     index = formula.plus(formula.counted(place.count), place.begin)
@@ -47,13 +47,13 @@ def positions(formula: Formula, place: Place, places: Sequence[Place], how: Resa
     found = formula.choose(kept, real, _moved(formula, how.coordinates, real, scale, *lengths))
     last = formula.minus(place.source_size, formula.whole(1))
     outside = ""
-    if how.coordinates == "tf_crop_and_resize":  # float32 may put the last entry beyond the last one of the operand
+    if how.coordinates == "tf_crop_and_resize":  # float32 may place the last entry beyond the last one of the operand
         outside = formula.less(formula.as_real(last), found)
     return Positions(index=index, position=found, scale=scale, last=last, copied=copied, outside=outside)
 
 
 def _copied(formula: Formula, places: Sequence[Place]) -> str:
-    """Whether axes keep their lengths: all of them, but an antialiased Resize copies along each that does."""
+    """Return whether axes are copied: all of them if all keep their size; an antialiased Resize decides for each."""
     found = ""
     for place in places:
         same = formula.equal(place.source_size, place.result_size)
@@ -84,7 +84,7 @@ def _moved(formula: Formula, mode: str, index: str, scale: str, source_size: str
 
 
 def _symmetric(formula: Formula, index: str, scale: str, source_size: str, result_size: str) -> str:
-    """Moved so that what rounding to whole pixels cuts off is cut off at both ends; the last steps in float64."""
+    """Shift so that rounding to whole pixels crops equally at both ends; the last steps are in float64."""
     adjustment = formula.over(result_size, formula.times(scale, source_size))
     center = formula.over(source_size, formula.real(2))
     offset = formula.as_double(formula.times(center, formula.minus(formula.real(1), adjustment)))

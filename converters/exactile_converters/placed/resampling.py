@@ -1,4 +1,4 @@
-"""How a Resize or an Upsample resamples, as its attributes say."""
+"""How a Resize or an Upsample resamples, by its attributes."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ DEFAULT_CUBIC_COEFFICIENT = -0.75
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resampling:
-    """The attributes that decide taps and weights. Raises ValueError where there are none for them."""
+    """The attributes that determine taps and weights. Raises ValueError for unsupported ones."""
 
     kind: str = "nearest"
     """nearest, linear or cubic."""
     coordinates: str = "half_pixel"
     """The coordinate transformation mode; ``tf_crop_and_resize`` is that of the whole: a region from 0 to 1."""
     rounding: str = "round_prefer_floor"
-    """The nearest mode; ``simple`` is that of opset 10 and older: above along axes that shrink, below along others."""
+    """The nearest mode; ``simple`` is that of opset 10 and older: up along axes that shrink, down along others."""
     cubic_coefficient: float = DEFAULT_CUBIC_COEFFICIENT
     exclude_outside: bool = False
     antialias: bool = False
     extrapolation: float = 0.0
-    """The value where ``tf_crop_and_resize`` lands outside of the operand, be it by rounding."""
+    """The value where ``tf_crop_and_resize`` lies outside of the operand, even if only by rounding."""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS.values():
@@ -53,10 +53,10 @@ class Resampling:
 
     @classmethod
     def of(cls, op_type: str, opset: int, attributes: Mapping[str, Any]) -> Resampling:
-        """What a node says. ``attributes`` are as ``onnx.helper.get_attribute_value`` gives them (text or bytes).
+        """Read a node. ``attributes`` are those of ``onnx.helper.get_attribute_value`` (text or bytes).
 
         The region of ``tf_crop_and_resize`` must be the whole; see ``rules.placed_resampling``. Raises ValueError for
-        what no piece can be computed of: sizes that an aspect ratio policy changes.
+        sizes that an aspect ratio policy changes, of which no piece can be computed.
         """
         given = {name: value.decode() if isinstance(value, bytes) else value for name, value in attributes.items()}
         mode = given.get("mode", "nearest")

@@ -1,4 +1,4 @@
-"""A Resize or an Upsample on a piece of its operand: taps and weights from the place, then gathers and sums."""
+"""A Resize or an Upsample on a piece of its operand: taps and weights from the position, then gathers and sums."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ def placed_resize(
     *,
     element_type: int = TensorProto.FLOAT,
 ) -> str:
-    """Add nodes that compute a piece of the result of a Resize; the name of the piece.
+    """Add nodes that compute a piece of the result of a Resize; return the name of the piece.
 
     ``operand`` is a tensor of ``rank`` dimensions that holds a part of the whole operand. Only the axes in ``places``
-    are resized. All that the piece is made of must lie in the part: taps outside of it are moved to its ends. Taps
-    outside of the whole operand are treated as ONNX Runtime treats them, and positions and weights are computed in
-    float32 in its order: nearest picks the pixels that its Resize picks of the whole map, the weights of linear and
-    cubic are the same to the last bit, and no value depends on how the result is cut into pieces.
+    are resized. The part must contain everything that the piece reads: taps outside of it are moved to its ends. Taps
+    outside of the whole operand are treated as by ONNX Runtime, and positions and weights are computed in float32 in
+    its order: nearest picks the pixels that its Resize picks from the whole map, the weights of linear and cubic are
+    the same to the last bit, and no value depends on how the result is cut into pieces.
 
     Axes are resized one after the other, the last first. Nearest takes any element type. Others take float32, or
-    float16, which they compute in float32. Raises ValueError for other types, and where ``places`` has no axis or one
+    float16, which is computed in float32. Raises ValueError for other types, and where ``places`` has no axis or one
     twice.
     """
     dims = [place.dim for place in places]
@@ -80,7 +80,7 @@ class _Axis:
     rank: int
     place: Place
     outer: int = field(init=False)
-    """The dimension that is gathered along: the last one is moved there first, so that blocks are copied."""
+    """The dimension along which it gathers: the last one is moved there first, so that blocks are copied."""
 
     def __post_init__(self) -> None:
         is_last = self.place.dim == self.rank - 1
@@ -109,7 +109,7 @@ class _Axis:
         return [*rest[: self.outer], self.place.dim, *rest[self.outer :]]
 
     def _local(self, index: str) -> str:
-        """Indices in the whole operand as indices in the part that there is."""
+        """Convert indices in the whole operand to indices in the given part."""
         nodes, formula = self.formula.nodes, self.formula
         length = nodes.add("Gather", [nodes.add("Shape", [self.operand]), formula.whole(self.place.dim)], axis=0)
         last = formula.minus(length, formula.whole(1))
@@ -119,17 +119,17 @@ class _Axis:
         return self.formula.nodes.add("Gather", [operand, index], axis=self.outer)
 
     def along(self, entries: str) -> str:
-        """A vector of (n,) in a shape that spreads over all other dimensions."""
+        """Reshape a vector of (n,) so that it broadcasts over all other dimensions."""
         shape = [-1] + [1] * (self.rank - 1 - self.place.dim)
         return self.formula.nodes.add("Reshape", [entries, self.formula.nodes.constant(np.array(shape, np.int64))])
 
     def _broadcast(self, weight: str) -> str:
-        """Weights in a shape that multiplies along the axis."""
+        """Reshape weights so that they multiply along the axis."""
         shape = [-1] + [1] * (self.rank - 1 - self.outer)
         return self.formula.nodes.add("Reshape", [weight, self.formula.nodes.constant(np.array(shape, np.int64))])
 
     def _weighted(self, taps: Sequence[Tap]) -> str:
-        """The sum of the taps, added in their order. Each is gathered when the ones before are added: memory."""
+        """Sum the taps in their order. Each is gathered after the ones before are added, which saves memory."""
         operand, total = self._moved(), ""
         for tap in taps:
             index = self._local(tap.index)
@@ -139,13 +139,13 @@ class _Axis:
         return total
 
     def _after(self, total: str, index: str) -> str:
-        """``index``, but not before ``total`` is there: ONNX Runtime gathers all taps first where it can."""
+        """Delay ``index`` until ``total`` is computed: ONNX Runtime otherwise gathers all taps first."""
         nodes, formula = self.formula.nodes, self.formula
         length = nodes.add("Gather", [nodes.add("Shape", [total]), formula.whole(0)], axis=0)
         return formula.plus(index, formula.times(length, formula.whole(0)))
 
     def _windowed(self, found: Windows) -> str:
-        """The same for taps that are rows of tensors, and that some windows have not."""
+        """Sum taps that are rows of tensors, and that some windows lack."""
         nodes, formula = self.formula.nodes, self.formula
         operand, index, zero, total = self._moved(), self._local(found.index), formula.real(0), ""
         for tap in range(self.place.most_taps):

@@ -1,4 +1,4 @@
-"""Which entries of the whole operand each entry of a piece is made of, and by which weights."""
+"""Compute which entries of the whole operand each entry of a piece reads, and their weights."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from exactile_converters.placed.positions import Positions
 from exactile_converters.placed.resampling import Resampling
 
 TIE_TOLERANCE = 1e-6
-"""Pixels: nearer than this to halfway between two pixels, ONNX Runtime takes a position for halfway (from 1.32 on)."""
+"""Pixels: closer than this to halfway between two pixels, ONNX Runtime takes a position for halfway (from 1.32 on)."""
 
 COPIES = (1 / 8, 1 / 8, 1 / 4, 1 / 2)
-"""Weights of four taps at the same entry whose sum is that entry: no step is rounded, and none has infinity by zero."""
+"""Weights of four taps at the same entry whose sum is that entry: no step is rounded, and none multiplies infinity by
+0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,19 +23,19 @@ class Tap:
     """One of the entries: all names are of tensors of shape (n,), one for each entry of the piece."""
 
     index: str
-    """int64: its index in the whole operand, within it."""
+    """int64: its index in the whole operand, clamped to it."""
     weight: str
     """float32."""
 
 
 def nearest(formula: Formula, at: Positions, how: Resampling) -> str:
-    """(n,) int64: the index in the whole operand that is taken."""
+    """Return the index in the whole operand, (n,) int64."""
     found = formula.as_whole(_rounded(formula, at, how.rounding))
     return formula.between(found, formula.whole(0), at.last)
 
 
 def _rounded(formula: Formula, at: Positions, rounding: str) -> str:
-    """A whole number as float32. Below zero it may be off by one: it is clamped to zero anyway."""
+    """Round to an integer as float32. Below zero it may be off by one: it is clamped to zero anyway."""
     below = formula.floor(at.position)
     if rounding == "floor":
         return below
@@ -51,7 +52,7 @@ def _rounded(formula: Formula, at: Positions, rounding: str) -> str:
 
 
 def linear(formula: Formula, at: Positions) -> list[Tap]:
-    """Two taps. Where both are the last entry, each weighs a half."""
+    """Return two taps. Where both are the last entry, each has weight 1/2."""
     zero, half = formula.real(0), formula.real(0.5)
     position = formula.between(at.position, zero, formula.as_real(at.last))
     first = formula.between(formula.as_whole(position), formula.whole(0), at.last)
@@ -66,7 +67,7 @@ def linear(formula: Formula, at: Positions) -> list[Tap]:
 
 
 def cubic(formula: Formula, at: Positions, how: Resampling) -> list[Tap]:
-    """Four taps by the weights of Keys' cubic convolution."""
+    """Return four taps with the weights of Keys' cubic convolution."""
     below = formula.floor(at.position)
     weights = _keys(formula, formula.minus(at.position, below), how.cubic_coefficient)
     first = formula.minus(formula.as_whole(below), formula.whole(1))
@@ -101,7 +102,7 @@ def _normalised(formula: Formula, weights: list[str]) -> list[str]:
 
 
 def _keys(formula: Formula, beyond: str, coefficient: float) -> list[str]:
-    """Weights of the four entries around a position that lies ``beyond`` (0 to 1) behind the second of them."""
+    """Return weights of the four entries around a position ``beyond`` (0 to 1) behind the second of them."""
     one = formula.real(1)
     before = formula.minus(one, beyond)
     distances = (formula.plus(beyond, one), formula.minus(formula.real(2), beyond))
@@ -111,7 +112,7 @@ def _keys(formula: Formula, beyond: str, coefficient: float) -> list[str]:
 
 
 def near_weight(formula: Formula, distance: str, coefficient: float) -> str:
-    """The weight of an entry less than one away: ``((a + 2) d - (a + 3)) d d + 1``, each step in float32."""
+    """Return the weight of an entry at distance below 1: ``((a + 2) d - (a + 3)) d d + 1``, each step in float32."""
     a = np.float32(coefficient)
     grown = formula.minus(
         formula.times(formula.real(float(a + np.float32(2))), distance), formula.real(float(a + np.float32(3)))
@@ -120,7 +121,7 @@ def near_weight(formula: Formula, distance: str, coefficient: float) -> str:
 
 
 def _far(formula: Formula, distance: str, coefficient: float) -> str:
-    """The weight of an entry one to two away: ``((a d - 5 a) d + 8 a) d - 4 a``, each step in float32."""
+    """Return the weight of an entry at distance 1 to 2: ``((a d - 5 a) d + 8 a) d - 4 a``, each step in float32."""
     a = np.float32(coefficient)
     grown = formula.minus(formula.times(formula.real(coefficient), distance), formula.real(float(np.float32(5) * a)))
     grown = formula.plus(formula.times(grown, distance), formula.real(float(np.float32(8) * a)))

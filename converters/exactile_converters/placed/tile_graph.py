@@ -1,7 +1,7 @@
-"""The graph of tiles of a network with placed operators: it is told where its tile lies in the image.
+"""The tile graph of a network with placed operators: the tile's position in the image is an input.
 
 Every map of a tile begins where its share of the image does: a tile that begins at pixel ``a``, a multiple of the
-stride, holds rows ``a * scale`` and following of each map, as many as it would of an image of the tile's size. A placed
+stride, holds rows ``a * scale`` and following of each map, as many as for an image of the tile's size. A placed
 operator counts the rows of its result in the whole map, whose size follows from the image's.
 """
 
@@ -73,7 +73,7 @@ def place_in_tile(
 
 @dataclass(frozen=True, slots=True)
 class _OfTile:
-    """Implements ``Extent``: all of the tile. What counts and spreads in its graph knows how far the tile goes."""
+    """Implements ``Extent`` for the whole tile. Counting and expanding nodes in its graph already have its size."""
 
     arithmetic: Arithmetic
 
@@ -90,13 +90,13 @@ class _OfTile:
 
 
 def resampling_of(node: onnx.NodeProto, opset: int) -> Resampling:
-    """How a Resize or Upsample node resamples."""
+    """Return how a Resize or Upsample node resamples."""
     attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
     return Resampling.of(node.op_type, opset, attributes)
 
 
 def _place(arithmetic: Arithmetic, image: str, index: int, axis: PlacedAxis) -> Place:
-    """A tile's part of operand and result along the image's dimension ``index``."""
+    """Return a tile's part of operand and result along the image's dimension ``index``."""
     first, whole = (arithmetic.entry(POSITION, 2 * index + which) for which in (0, 1))
     return Place(
         dim=axis.dim,
@@ -111,7 +111,7 @@ def _place(arithmetic: Arithmetic, image: str, index: int, axis: PlacedAxis) -> 
 
 
 def finish(graph: onnx.GraphProto, nodes: Added) -> None:
-    """Put ``nodes`` in place of the graph's, without what nothing reads, and add the input."""
+    """Replace the graph's nodes by ``nodes``, without unused ones, and add the input."""
     kept = list[onnx.NodeProto]()
     read = {value.name for value in graph.output}
     for node in reversed(nodes.made):
@@ -130,11 +130,12 @@ def finish(graph: onnx.GraphProto, nodes: Added) -> None:
 
 
 def position_input() -> onnx.ValueInfoProto:
+    """Return the graph input for a tile's position: int64 (4,)."""
     return helper.make_tensor_value_info(POSITION, onnx.TensorProto.INT64, [4])
 
 
 class Added:
-    """Nodes of a graph in order, and constants that are new; implements ``lines.Nodes``."""
+    """Nodes of a graph in order, and new constants; implements ``lines.Nodes``."""
 
     def __init__(self) -> None:
         self.made: list[onnx.NodeProto] = []
@@ -153,7 +154,7 @@ class Added:
         return self.constants[key].name
 
     def answer(self, made: str, name: str) -> None:
-        """The result ``made``, by the ``name`` that it has in the graph."""
+        """Give the result ``made`` the ``name`` that it has in the graph."""
         self.made.append(helper.make_node("Identity", [made], [name], name=f"{name}_placed"))
 
     def _fresh(self) -> str:

@@ -1,4 +1,4 @@
-"""What of a network must be told where a tile or strip lies."""
+"""The parts of a network that need the position of a tile or strip as an input."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class Told:
         return bool(self.placed) or self.positions is not None
 
     def asks(self, node: ir.Node, operand: int) -> bool:
-        """Whether ``node`` is told, so that it takes nothing of the tile's own size by ``operand``."""
+        """Return whether ``node`` gets the position, so that ``operand`` does not pass the tile's own size to it."""
         name = node.outputs[0].name or ""
         given = self.positions.operands.get(name, ()) if self.positions is not None else ()
         return node in self.placed or operand in given
 
 
 def told_of(traced: Traced) -> Told:
-    """Of a network that was traced at all sizes that it takes."""
+    """Return those of a network that was traced at all sizes that it accepts."""
     return Told(placed=placed_nodes(traced), positions=_positions(traced))
 
 
@@ -70,5 +70,5 @@ def _positions(traced: Traced) -> Positions | None:
 
 
 def _asked_for(node: ir.Node, sizes: Sizes) -> Sizes:
-    """The dimensions that a Shape node gives, or whose product a Size node does."""
+    """Return the dimensions that a Shape node returns, or whose product a Size node does."""
     return sizes[node.attributes.get_int("start", 0) : node.attributes.get_int("end", len(sizes))]

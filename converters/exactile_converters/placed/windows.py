@@ -1,4 +1,4 @@
-"""Taps of an antialiased Resize: along an axis that shrinks, the window grows by what it shrinks by."""
+"""Taps of an antialiased Resize: along an axis that shrinks, the window grows by the same factor."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from exactile_converters.placed.resampling import Resampling
 from exactile_converters.placed.taps import near_weight
 
 REACHES = {"linear": 1.0, "cubic": 2.0}
-"""How far a filter reaches along an axis that does not shrink."""
+"""Reach of a filter along an axis that does not shrink."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Windows:
-    """As many taps t as any pixel can have."""
+    """Taps of windows; t is the most taps that any pixel can have."""
 
     index: str
-    """(t, n) int64: indices in the whole operand, within it."""
+    """(t, n) int64: indices in the whole operand, clamped to it."""
     weight: str
     """(t, n) float32."""
     counts: str
-    """(t, n) bool: false for taps that a window has not; what lies there may be infinite."""
+    """(t, n) bool: false for taps that a window lacks; values there may be infinite."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Filter:
     support: str
-    """(1,) float32: how far it reaches, in pixels of the operand."""
+    """(1,) float32: reach in pixels of the operand."""
     squeeze: str
-    """(1,) float32: by what distances are multiplied."""
+    """(1,) float32: factor of distances."""
 
 
 def windows(formula: Formula, at: Positions, how: Resampling, most_taps: int) -> Windows:
-    """Windows cut at the ends of the whole operand; weights of each sum up to one.
+    """Return windows clipped to the whole operand; weights of each sum to one.
 
-    Weights of taps that are cut off are left out, or fall to the end of the operand.
+    Weights of taps that are clipped are dropped, or added to the end of the operand.
     """
     found = _filter(formula, at, how)
     half, whole = formula.real(0.5), formula.whole(1)
@@ -59,7 +59,7 @@ def windows(formula: Formula, at: Positions, how: Resampling, most_taps: int) ->
 
 
 def _with_ends(formula: Formula, at: Positions, index: str, weight: str) -> str:
-    """Weights of what lies outside are added to those of the first and the last entry of the operand."""
+    """Add the weights of entries outside to those of the first and the last entry of the operand."""
     zero = formula.whole(0)
     before = _sum(formula, _kept(formula, formula.less(index, zero), weight))
     after = _sum(formula, _kept(formula, formula.less(at.last, index), weight))
@@ -86,7 +86,7 @@ def _whole_below(formula: Formula, value: str) -> str:
 
 
 def _weight(formula: Formula, distance: str, how: Resampling) -> str:
-    """The filter at a distance of zero or more: a triangle, or Keys' cubic."""
+    """Return the filter at a non-negative distance: a triangle, or Keys' cubic."""
     one, zero = formula.real(1), formula.real(0)
     is_near = formula.less(distance, one)
     if how.kind == "linear":
@@ -100,14 +100,14 @@ def _weight(formula: Formula, distance: str, how: Resampling) -> str:
 
 
 def _normalised(formula: Formula, weight: str, summed: str) -> str:
-    """``weight`` by the sums of ``summed``. A product with the inverse is not rounded as a quotient is."""
+    """Divide ``weight`` by the sums of ``summed``. A product with the inverse is not rounded like a quotient."""
     total, one = _sum(formula, summed), formula.real(1)
-    # The choice also keeps ONNX Runtime from making a quotient of it.
+    # The choice also keeps ONNX Runtime from turning it into a quotient.
     inverse = formula.choose(formula.equal(total, formula.real(0)), one, formula.over(one, total))
     return formula.times(weight, inverse)
 
 
 def _sum(formula: Formula, weight: str) -> str:
-    """Of (t, n) to (1, n), one after the other as CumSum does: a reduction may add in another order for other n."""
+    """Sum (t, n) to (1, n) in order, as CumSum does: a reduction may add in another order for other n."""
     sums = formula.nodes.add("CumSum", [weight, formula.scalar(formula.whole(0))])
     return formula.nodes.add("Gather", [sums, formula.whole(-1)], axis=0)

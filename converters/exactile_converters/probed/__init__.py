@@ -1,1 +1,1 @@
-"""Networks that no rule proves local, and runs show to be: how far they look, found by running them. Not proven."""
+"""Networks that no rule proves local but runs show to be: their receptive field is measured, not proven."""

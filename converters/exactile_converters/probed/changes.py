@@ -1,6 +1,6 @@
-"""Which rows of an image change a box of the output, by changing them.
+"""Measure which rows of an image change a box of the output, by changing them.
 
-As elsewhere in runs along one axis, the words say rows; for the x axis they are columns.
+As in other runs along one axis, the words say rows; for the x axis they are columns.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from exactile_converters.verify.dependency import Lane, Runs, first_true, noise
 
 BACKGROUNDS = (1.0, 100.0)
-"""The images that are changed are noise of these sizes: networks expect 0 to 1, or 0 to 255."""
+"""Amplitudes of the noise images that are changed: networks expect 0 to 1, or 0 to 255."""
 
 
 class Changes:
-    """Images along ``lane``, and what the network gives for them; images are those of ``seed``."""
+    """Images along ``lane``, generated from ``seed``, and the network's results for them."""
 
     def __init__(self, subject: Runs, lane: Lane, seed: int) -> None:
         self._subject, self._lane = subject, lane
@@ -29,7 +29,7 @@ class Changes:
             self._tried.append((image, self._box(image), others))
 
     def show(self, rows: slice) -> bool:
-        """Whether other values of ``rows`` change anything in the lane's box of the output."""
+        """Return whether other values of ``rows`` change anything in the lane's box of the output."""
         for image, base, others in self._tried:
             for other in others:
                 changed = image.copy()
@@ -39,12 +39,12 @@ class Changes:
         return False
 
     def beyond(self, near: int) -> bool:
-        """Whether rows more than ``near`` away from the lane's box change it."""
+        """Return whether rows more than ``near`` away from the lane's box change it."""
         box = self._lane.box
         return self.show(slice(0, max(0, box.start - near))) or self.show(slice(box.stop + near, None))
 
     def reach(self, near: int) -> tuple[int, int]:
-        """The farthest rows before and after the box that change it, ``near`` at most."""
+        """Return the farthest rows before and after the box that change it, at most ``near``."""
         lane, box = self._lane, self._lane.box
         head = first_true(box.start - near, box.stop, lambda stop: self.show(slice(0, stop)))
         least = lane.size - box.stop - near

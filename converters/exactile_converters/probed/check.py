@@ -1,7 +1,7 @@
-"""Tiles of a network that no rule proves local against one pass: at several sizes, seeds and positions.
+"""Compare tiles of a network that no rule proves local with one pass: at several sizes, seeds and positions.
 
-One difference on one image is enough: what is trusted must be steady. Sizes at which tiles differ, and others do not,
-are run in one piece.
+One difference on one image is enough to reject it. Sizes at which tiles differ, while others do not, are run in one
+piece.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from exactile.contract import DeployedModel
 from exactile.errors import BudgetError, EngineError
 from exactile.geometry import AxisGeometry, Geometry, round_up
-from exactile.memory import resident_bytes
+from exactile.machine.memory import resident_bytes
 from exactile_converters.from_onnx import Network
 from exactile_converters.geometry.feature_maps import FeatureMap
 from exactile_converters.probed.limited import Limited
@@ -24,12 +24,12 @@ from exactile_converters.verify.plan_check import STEPPING, PlanCheck
 from exactile_converters.verify.subject import Subject, private_copy, value_named
 
 MEMORY_BYTES = 1 << 30
-"""What the check may take beyond what the process has."""
+"""Memory that the check may use in addition to the process's current memory."""
 
 SEEDS = (11, 12, 13)
 
 LEAST_ADVANCE_PX = 32
-"""From one tile to the next."""
+"""Least distance from one tile to the next."""
 
 Pair = tuple[int, int]
 
@@ -38,9 +38,10 @@ NOT_SHOWN = "runs do not show tiles of images of such a size to equal one pass"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Steady:
-    """``geometry`` says which sizes tiles were right at; ``images`` were compared, the largest of ``largest`` pixels.
+    """The result of the check: ``geometry`` has the sizes at which tiles were equal.
 
-    ``max_abs`` is the largest difference of a value, ``values_up_to`` the largest value beside it.
+    ``images`` were compared, the largest of ``largest`` pixels. ``max_abs`` is the largest difference of a value,
+    ``values_up_to`` the largest value compared.
     """
 
     geometry: Geometry
@@ -55,7 +56,7 @@ def check_steady(
 ) -> Steady:
     """Compare tiles of ``model``, ``network`` deployed for its own output, ``result``, with one pass.
 
-    Raises NotLocalError where they differ at sizes that are multiples of the period, or nothing was found out.
+    Raises NotLocalError where they differ at sizes that are multiples of the period, or the check could not decide.
     """
     return _Check(network, model, result, locality, seconds).found()
 
@@ -74,7 +75,7 @@ class _Check:
         self._largest = (0, 0)
 
     def found(self) -> Steady:
-        """Raises NotLocalError."""
+        """Return the result. Raises NotLocalError."""
         for size, tile in self._usual():
             if differs := self._differs(size, tile):
                 raise NotLocalError(f"tiles with the halo that runs found do not equal one pass: {differs}")
@@ -99,7 +100,7 @@ class _Check:
         return found
 
     def _usual(self) -> Iterator[tuple[Pair, Pair]]:
-        """Sizes and tiles: long along one axis, longer, and square."""
+        """Yield sizes and tiles: long along one axis, longer, and square."""
         y, x = (_tile(axis) for axis in (self._geometry.y, self._geometry.x))
         long_y, long_x = (_long(axis, 2) for axis in (self._geometry.y, self._geometry.x))
         breadth_y, breadth_x = self._locality.y.breadth, self._locality.x.breadth
@@ -110,7 +111,7 @@ class _Check:
         yield (breadth_y, _long(self._geometry.x, 7)), (breadth_y, x)
 
     def _with_others(self, axis: Axis) -> AxisGeometry:
-        """The geometry along ``axis``, with what holds at sizes of other remainders."""
+        """Return the geometry along ``axis``, including sizes of other remainders."""
         along = self._geometry.y if axis == "y" else self._geometry.x
         return replace(along, others=tuple(self._other(axis, along, other) for other in along.others or ()))
 
@@ -127,7 +128,7 @@ def _tile(axis: AxisGeometry) -> int:
 
 
 def _long(axis: AxisGeometry, advances: int) -> int:
-    """The size of an image that is covered by about so many more tiles than one."""
+    """Return the size of an image that needs about this many more tiles than one."""
     return axis.accepted_size(_tile(axis) + advances * round_up(max(LEAST_ADVANCE_PX, axis.stride), axis.stride))
 
 
@@ -136,7 +137,7 @@ def _extent(axis: Axis, along: int, across: int) -> Pair:
 
 
 def sizes_in_words(steady: Steady) -> str:
-    """What was compared, for people."""
+    """Describe what was compared, for display."""
     height, width = steady.largest
     exactly = (
         f"max-abs {steady.max_abs:.2g} of values up to {steady.values_up_to:.3g}" if steady.max_abs else "bit for bit"

@@ -1,7 +1,7 @@
-"""A network that no rule proves local, deployed with the halo and the period that runs found. It is not proven.
+"""Deploy a network that no rule proves local, with the halo and the period that runs showed. It is not proven.
 
-Where that is asked for, and nowhere else. Its tiles are compared with one pass before it is used, and its contract and
-all records of runs say that nothing proves them right.
+This happens only on request. Its tiles are compared with one pass before it is used, and its contract and all records
+of runs say that it is not proven.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ from exactile_converters.strips.refusal import StripError
 from exactile_converters.untrusted import understood
 
 LEAST_MEMORY_PX = 1024
-"""The memory of its graph is looked at for so many pixels along each axis, and for twice as many."""
+"""The memory of its graph is measured for this many pixels along each axis, and for twice as many."""
 
-NO_STRIPS = "no rule tells how its rows could be handed on: runs showed how far it looks, nothing else"
+NO_STRIPS = "no rule describes how to process its rows in strips: runs showed only its receptive field"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trusted:
-    """What was found of a network by runs, and compared: what ``deploy_probed`` relies on."""
+    """What runs showed of a network, and what was compared: ``deploy_probed`` relies on it."""
 
     locality: Locality
     steady: Steady
@@ -52,7 +52,7 @@ class Trusted:
 
     @property
     def verification(self) -> Verification:
-        """For the contract."""
+        """Return the verification for the contract."""
         y, x = self.locality.y, self.locality.x
         first = self.obstacles[0]
         return Verification(
@@ -67,7 +67,7 @@ class Trusted:
 
 
 def trusted(network: Network, *, seconds: float = USUAL_SECONDS) -> Trusted:
-    """Look at ``network``, which stays as it is, by runs, and compare its tiles with one pass, in ``seconds`` each.
+    """Examine ``network``, which is not modified, by running it, and compare its tiles with one pass, ``seconds`` each.
 
     Raises OptionError for a network that rules prove, and VerificationError where runs do not show it to be local.
     """
@@ -106,9 +106,9 @@ def deploy_probed(
     activation: Activation | None = None,
     found: Trusted | None = None,
 ) -> DeployedModel:
-    """Deploy ``network``, which stays as it is, for images of any size, by what runs show of it: nothing proves it.
+    """Deploy ``network``, which is not modified, for images of any size, by what runs of it show, which is not proven.
 
-    ``found`` is what ``trusted`` found of it, which is called where it is None. Other options are those of ``deploy``.
+    ``found`` is the result of ``trusted``, which is called if it is None. Other options are those of ``deploy``.
 
     Raises VerificationError where runs do not show the network to be local, OptionError for one that rules prove, and
     where ``output`` makes no sense, and ChannelError.
@@ -138,12 +138,12 @@ def deploy_probed(
 
 
 def result_axes(network: Network) -> Labels:
-    """Of its output. Raises NotTileableError."""
+    """Return the axes of its output. Raises NotTileableError."""
     return _maps(network).features[network.result.name or ""].labels
 
 
 def _maps(network: Network) -> MapsAtSize:
-    """Its maps at one size."""
+    """Return its maps at one size."""
     try:
         return maps_at(network, (LOOKED_AT_PX, LOOKED_AT_PX))
     except OnePassError as error:
@@ -159,7 +159,7 @@ def _deployed(
     wish: ResultWish,
     verification: Verification | None = None,
 ) -> DeployedModel:
-    """``network`` is used up."""
+    """Deploy ``network``, which is consumed."""
     _write_types(maps)
     wrapped = wrap(network, maps.features, image_dtype=image_dtype, normalization=normalization, wish=wish)
     write_for_provider(wrapped.model)
@@ -178,7 +178,7 @@ def _deployed(
 
 
 def _write_types(maps: MapsAtSize) -> None:
-    """Into the graph, which the range of the output depends on; and zero points that are left out."""
+    """Write types, which the output's range depends on, into the graph, and omitted zero points."""
     facts = maps.facts.facts
     for node in maps.nodes:
         for value in node.outputs:
@@ -189,7 +189,7 @@ def _write_types(maps: MapsAtSize) -> None:
 
 
 def _memory(wrapped: Wrapped, proto: onnx.ModelProto, geometry: Geometry) -> MemoryModel:
-    """By height and width where shapes are known at several sizes; else in proportion to the pixels of one."""
+    """Return memory by height and width where shapes are known at several sizes, else in proportion to the pixels."""
     heights, widths = (
         (first, 2 * first) for first in (round_up(LEAST_MEMORY_PX, axis.stride) for axis in (geometry.y, geometry.x))
     )
@@ -198,4 +198,4 @@ def _memory(wrapped: Wrapped, proto: onnx.ModelProto, geometry: Geometry) -> Mem
     try:
         return one_pass_memory(wrapped, (heights[0], widths[0]))
     except OnePassError as error:
-        raise ModelError(f"its memory cannot be told: {error}") from error
+        raise ModelError(f"its memory cannot be computed: {error}") from error

@@ -1,4 +1,4 @@
-"""A network that is run for a bounded time, and on images that no map of it is too large for."""
+"""Run a network for a bounded time, and on images for which none of its maps is too large."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from exactile_converters.probed.refusal import NotLocalError, TooSlowError
 from exactile_converters.verify.dependency import Runs
 
 LARGEST_BYTES = 1 << 28
-"""Of what one operator makes, and takes beside: products of all positions with all others grow with the square."""
+"""Most bytes of an operator's results and scratch memory: products of all positions grow with the square."""
 
 
 class Limited:
-    """Runs ``subject``, which is ``network``, until ``seconds`` from now; ``count`` is the number of runs so far."""
+    """Runs ``subject``, which is ``network``, for up to ``seconds`` from now; ``count`` is the number of runs made."""
 
     def __init__(self, subject: Runs, network: Network, seconds: float) -> None:
         self._subject, self._network, self._seconds = subject, network, seconds
@@ -37,9 +37,9 @@ class Limited:
         self.count = 0
 
     def run(self, image: NDArray[Any]) -> NDArray[Any]:
-        """(H, W, C) -> (C', H', W'). Raises TooSlowError, NotLocalError for too large images, EngineError."""
+        """Map (H, W, C) to (C', H', W'). Raises TooSlowError, NotLocalError for too large images, EngineError."""
         if monotonic() > self._until:
-            raise TooSlowError(f"{self._seconds:g} s of runs, {self.count} of them, were not enough to find out")
+            raise TooSlowError(f"{self._seconds:g} s of runs, {self.count} of them, were not enough to decide")
         height, width = image.shape[:2]
         if height * width > self._allowed_px:
             self._check(height, width)
@@ -58,13 +58,13 @@ class Limited:
             if taken is None or taken > LARGEST_BYTES:
                 much = "is not known" if taken is None else f"is {taken / 2**20:,.0f} MiB"
                 raise NotLocalError(
-                    f"what {node_label(node)} takes for an image of {height} x {width} pixels {much}: too much to find "
-                    "out by runs"
+                    f"what {node_label(node)} takes for an image of {height} x {width} pixels {much}: too much "
+                    "for a trial run"
                 )
 
 
 def _bytes(node: ir.Node, probe: Probe) -> float | None:
-    """Of its results, and beside them; None where that is not known."""
+    """Return the bytes of the results and scratch memory; None where that is unknown."""
     beside = scratch_bytes(node, probe.facts)
     if beside is None:
         return None

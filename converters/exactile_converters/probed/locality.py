@@ -1,14 +1,14 @@
-"""How far a network looks, and which shifts of the image shift its result, as runs show it.
+"""Measure a network's receptive field, and which shifts of the image shift its result, by running it.
 
-Along one axis at a time, on images that are long there and narrow across:
+Along one axis at a time, on images that are long along it and narrow across:
 
-1. A step is looked for by which sizes may differ, and by which a shift of the image shifts the result alone.
-2. The farthest pixels that change a box of the output, in images of growing length. The network is not local if these
-   are too far away in the longest image, or if far pixels change the first or the last rows of the output.
-3. The period: the smallest shift among the divisors of the step that shifts the result alone.
-4. Which sizes of other remainders modulo the period the network takes.
+1. Find a step by which sizes may differ, and by which a shift of the image only shifts the result.
+2. Find the farthest pixels that change a box of the output, in images of growing length. The network is not local if
+   these are too far away in the longest image, or if far pixels change the first or the last rows of the output.
+3. Find the period: the smallest shift among the divisors of the step that only shifts the result.
+4. Find which sizes of other remainders modulo the period the network takes.
 
-What such runs do not show, as an influence that only some image has, is not known: nothing of this is proven.
+An influence that only some images have may not show in such runs, so nothing of this is proven.
 """
 
 from __future__ import annotations
@@ -37,22 +37,22 @@ from exactile_converters.verify.difference import TOLERANCE
 from exactile_converters.verify.subject import Subject, private_copy, scores_of, value_named
 
 LOOKED_AT_PX = 256
-"""Height and width at which shapes are looked at."""
+"""Height and width at which shapes are inferred."""
 
 STEPS_PX = (64, 96, 112, 160, 224, 144)
 """Multiples of powers of two, of three, of window attention's 7, of 5 and of 9."""
 
 ROOMS_PX = (128, 256, 512)
-"""Beyond the box, on either side, so many pixels are looked at, one after the other."""
+"""Distances in pixels from the box, on either side, up to which changes are tried, one after the other."""
 
 NEAR = Fraction(3, 4)
-"""Of the room: what changes the box from further away is looked for with more room."""
+"""Share of the room: if something farther away changes the box, more room is tried."""
 
 SEEDS = (1, 2)
 
 LEAST_MARGIN_PX = 8
 MARGIN = Fraction(1, 4)
-"""What is added to the farthest pixel that was seen to matter, as a share of it."""
+"""Margin added to the farthest pixel that was seen to matter, as a share of its distance."""
 
 MOST_REMAINDERS = 64
 
@@ -65,8 +65,8 @@ AXES: tuple[Axis, Axis] = ("y", "x")
 class LocalAxis:
     """One axis: ``before`` and ``after`` are the farthest pixels that change a box aligned to the ``period``.
 
-    ``constants`` tells, by the remainder of sizes modulo the period that the network takes, what the result has more
-    than its share, ``size * scale``, of pixels. ``breadth`` is a size along the axis on which it was run.
+    ``constants`` holds, by the remainder of accepted sizes modulo the period, the pixels that the result has beyond its
+    share, ``size * scale``. ``breadth`` is a size along the axis on which it was run.
     """
 
     period: int
@@ -79,12 +79,12 @@ class LocalAxis:
 
     @property
     def margin(self) -> int:
-        """Pixels that tiles hold beyond what was seen to matter."""
+        """Return the pixels that tiles hold beyond what was seen to matter."""
         return max(LEAST_MARGIN_PX, -(-max(self.before, self.after) * MARGIN.numerator // MARGIN.denominator))
 
     @property
     def geometry(self) -> AxisGeometry:
-        """With the margin in the halo."""
+        """Return the geometry, with the margin in the halo."""
         base = AxisGeometry(
             stride=self.period,
             before=self.before + self.margin,
@@ -111,12 +111,12 @@ class Locality:
 
     @property
     def reach(self) -> int:
-        """Nothing farther away was seen to matter, in pixels, on any side."""
+        """Return the distance in pixels, on any side, beyond which nothing was seen to matter."""
         return max(self.y.before, self.y.after, self.x.before, self.x.after)
 
 
 def find_locality(network: Network, *, seconds: float = USUAL_SECONDS) -> Locality:
-    """Run ``network``, which stays as it is, for ``seconds`` at most. Raises NotLocalError."""
+    """Run ``network``, which is not modified, for at most ``seconds``. Raises NotLocalError."""
     network = as_fed(network)
     subject, origin = _subject(network)
     limited = Limited(subject, network, seconds)
@@ -134,7 +134,7 @@ def find_locality(network: Network, *, seconds: float = USUAL_SECONDS) -> Locali
 
 
 def _subject(network: Network) -> tuple[Subject, Mapping[Label, Fraction]]:
-    """What is run, up to the scores in front of the last activation; and where the result lies in the image."""
+    """Return what is run, up to the scores before the last activation, and where the result lies in the image."""
     if any(exported_size(network)):
         raise NotLocalError("it was exported at one size, and tiles have others")
     if any(node.op_type in CONTROL_FLOW and not node.domain for node in ancestors(network.model, network.result)):
@@ -152,17 +152,17 @@ def _subject(network: Network) -> tuple[Subject, Mapping[Label, Fraction]]:
 
 
 class _StepError(Exception):
-    """The network does not take sizes that differ by a step, or a shift by it does more than shift."""
+    """The network refuses sizes that differ by a step, or a shift by it does not only shift the result."""
 
 
 class _Axis:
-    """Looks along ``axis``, at sizes that are multiples of ``step``."""
+    """Examines ``axis``, at sizes that are multiples of ``step``."""
 
     def __init__(self, subject: Runs, axis: Axis, step: int, origin: Fraction) -> None:
         self._subject, self._axis, self._step, self._origin = subject, axis, step, origin
 
     def found(self) -> LocalAxis:
-        """Raises _StepError, NotLocalError."""
+        """Return the axis. Raises _StepError, NotLocalError."""
         scale, constant = self._growth()
         geometry = AxisGeometry(stride=self._step, before=0, after=0, scale=scale, size_constant=constant)
         lane, near, changes = self._room(geometry)
@@ -191,7 +191,7 @@ class _Axis:
         return scale, first - sizes[0] * scale
 
     def _output_rows(self, rows: int) -> int | None:
-        """Of an image of ``rows``; None where it is refused."""
+        """Return the output rows of an image of ``rows``; None where it is refused."""
         image = np.ones((rows, self._step, self._subject.channels), self._subject.dtype)
         lane = Lane(
             axis=self._axis,
@@ -206,7 +206,7 @@ class _Axis:
             return None
 
     def _room(self, geometry: AxisGeometry) -> tuple[Lane, int, Changes]:
-        """A lane with a box that pixels farther away than so many do not change. Raises NotLocalError."""
+        """Return a lane with a box, and the distance beyond which no pixel changes the box. Raises NotLocalError."""
         near = 0
         for room in ROOMS_PX:
             start = round_up(room, self._step)
@@ -226,7 +226,7 @@ class _Axis:
         raise NotLocalError(f"pixels more than {near} away change the result along {self._axis}")
 
     def _check_edges(self, lane: Lane, near: int) -> None:
-        """Raises NotLocalError where what comes first, or last, depends on pixels that are farther away."""
+        """Raise NotLocalError where the first or last rows depend on pixels that are farther away."""
         for start in (0, lane.size - self._step):
             edge = replace(lane, box=Span(start, start + self._step))
             if Changes(self._subject, edge, SEEDS[0]).beyond(near):
@@ -240,10 +240,10 @@ class _Axis:
         for shift in (number for number in range(1, self._step + 1) if self._step % number == 0):
             if all(commutes(self._subject, lane, image, shift, TOLERANCE) for image in images):
                 return shift
-        raise _StepError(f"a shift by {self._step} pixels along {self._axis} changes more than the place of the result")
+        raise _StepError(f"a shift by {self._step} pixels along {self._axis} does more than shift the result")
 
     def _others(self, scale: Fraction, period: int) -> dict[int, Fraction]:
-        """By remainder modulo the period."""
+        """Return the constants by remainder modulo the period."""
         found = {}
         for remainder in range(1, period) if period <= MOST_REMAINDERS else ():
             sizes = [multiple * self._step + remainder for multiple in (2, 3)]

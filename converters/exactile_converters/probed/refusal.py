@@ -1,4 +1,4 @@
-"""Why runs do not show a network to be local."""
+"""Errors that say why runs do not show a network to be local."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from exactile.errors import VerificationError
 
 
 class NotLocalError(VerificationError):
-    """Runs show that it is not, or nothing was found out; the message says why."""
+    """Runs show that it is not local, or could not decide; the message says why."""
 
 
 class TooSlowError(NotLocalError):
-    """The time for runs was over before anything was found out."""
+    """The time for runs ended before anything was found."""

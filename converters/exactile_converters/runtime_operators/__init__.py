@@ -1,1 +1,1 @@
-"""Operators that ONNX Runtime writes into models that it optimises, as the operators of ONNX that they stand for."""
+"""Rewrite operators that ONNX Runtime's optimiser writes into models as the ONNX operators that they replaced."""

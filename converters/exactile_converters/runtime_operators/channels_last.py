@@ -1,7 +1,7 @@
-"""Operators of maps whose channels come last, as the same between two changes of the order of axes.
+"""Rewrite operators on channels-last maps as the same operators between two transpositions.
 
-They compute with integers, or in an order that the layout does not change: not a bit of the result differs. When it
-opens the model, ONNX Runtime moves the channels back to where they were.
+They compute with integers, or in an order that does not depend on the layout: the result is bit-identical. When it
+opens the model, ONNX Runtime moves the channels back.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ USUAL_AXES = 2
 
 
 def max_pool(node: ir.Node, write: Writer) -> ir.Value | None:
+    """Rewrite NhwcMaxPool."""
     return _between(node, write, "MaxPool", "", len(node.attributes.get_ints("kernel_shape", (0,) * USUAL_AXES)))
 
 
 def convolution(node: ir.Node, write: Writer) -> ir.Value | None:
-    """The same convolution is an operator of ONNX, where channels come first."""
+    """Rewrite as the same ONNX convolution with channels first."""
     if not node.attributes.get_int("channels_last", 0):
         return write.copy("QLinearConv", node.inputs, _kept(node))
     weight = node.inputs[3].const_value if node.inputs[3] is not None else None
@@ -27,6 +28,7 @@ def convolution(node: ir.Node, write: Writer) -> ir.Value | None:
 
 
 def average_pool(node: ir.Node, write: Writer) -> ir.Value | None:
+    """Rewrite an average pooling with channels last."""
     if not node.attributes.get_int("channels_last", 0):
         return None
     return _between(node, write, node.op_type, RUNTIME_DOMAIN, len(node.attributes.get_ints("kernel_shape", (0, 0))))

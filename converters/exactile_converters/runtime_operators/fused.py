@@ -1,4 +1,4 @@
-"""Operators that compute several others at once: ONNX Runtime puts them together again when it opens the model."""
+"""Split operators that compute several others at once: ONNX Runtime fuses them again when it opens the model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ACTIVATION = ("activation", "activation_params", "activation_alpha", "activation
 
 
 def convolution(node: ir.Node, write: Writer) -> ir.Value | None:
-    """A convolution, plus a map of the same size, then an activation."""
+    """Split into a convolution, an addition of a map of the same size, and an activation."""
     image, weight, bias, other = (*node.inputs, None, None, None)[:4]
     kept = {name: attribute for name, attribute in node.attributes.items() if name not in ACTIVATION}
     name = node.attributes.get_string("activation", "") or ""
@@ -36,7 +36,7 @@ def convolution(node: ir.Node, write: Writer) -> ir.Value | None:
 
 
 def dense(node: ir.Node, write: Writer) -> ir.Value | None:
-    """Gemm, then an activation."""
+    """Split into Gemm and an activation."""
     kept = {name: attribute for name, attribute in node.attributes.items() if name not in ACTIVATION}
     name = node.attributes.get_string("activation", "") or ""
     if not _is_known(name) or name == "Clip":
@@ -62,7 +62,7 @@ def _activated(value: ir.Value, name: str, numbers: list[float], write: Writer) 
 
 
 def skip_normalization(node: ir.Node, write: Writer) -> ir.Value | None:
-    """The sum of two maps, and a bias, normalised over the last axis."""
+    """Split into the sum of two maps and a bias, and a normalisation over the last axis."""
     if any(output.name and (output.uses() or output.is_graph_output()) for output in node.outputs[1:]):
         return None
     simple = node.op_type == "SkipSimplifiedLayerNormalization"

@@ -1,4 +1,4 @@
-"""The operators of ONNX Runtime's own that are written as those of ONNX, and those that no other processor runs."""
+"""ONNX Runtime's own operators that are rewritten as ONNX's, and those that run on no other processor."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from exactile_converters.runtime_operators.writer import Writer
 
 MAP_SCALE_ZERO = 3
 BLOCKED_DOMAIN = "com.microsoft.nchwc"
-"""Operators of maps in blocks of channels, as many as one kind of processor computes at once."""
+"""Operators on maps in blocks of channels, as many as one kind of processor computes at once."""
 
 Rewriting = Callable[[ir.Node, Writer], ir.Value | None]
 
@@ -30,9 +30,9 @@ _REWRITINGS: dict[str, Rewriting] = {
 
 
 def write_as_onnx(model: ir.Model) -> int:
-    """Replace the operators of ONNX Runtime's own that ONNX has, too; how many there were.
+    """Replace ONNX Runtime's own operators that have an ONNX equivalent; return how many there were.
 
-    The others stay, those that round as no operator of ONNX does among them.
+    The others are kept, including those that round differently from any ONNX operator.
     """
     written = 0
     for node in list(model.graph.all_nodes()):
@@ -48,7 +48,7 @@ def write_as_onnx(model: ir.Model) -> int:
 
 
 def refuse_unusable(model: ir.Model, name: str) -> None:
-    """Raises ModelError for what was optimised for one kind of processor, and for what stops the process."""
+    """Raise ModelError for operators optimised for one kind of processor, and those that abort the process."""
     for node in model.graph.all_nodes():
         if node.op_type == "QLinearConcat" and (None in node.inputs or len(node.inputs) % MAP_SCALE_ZERO != 2):
             raise ModelError(

@@ -1,4 +1,4 @@
-"""Puts new nodes in the place of one node."""
+"""Replace one node by new nodes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Attribute = int | float | str | Sequence[int] | Sequence[float]
 
 
 class Writer:
-    """New nodes stand before ``node``, and are named after it."""
+    """Inserts new nodes before ``node``, named after it."""
 
     def __init__(self, node: ir.Node) -> None:
         graph = node.graph
@@ -22,13 +22,13 @@ class Writer:
         self._count = 0
 
     def add(self, op: str, *inputs: ir.Value | None, **attributes: Attribute) -> ir.Value:
-        """The first output of a new node."""
+        """Add a node; return its first output."""
         return self.copy(op, inputs, ir.node(op, [], attributes=attributes).attributes)
 
     def copy(
         self, op: str, inputs: Sequence[ir.Value | None], attributes: Mapping[str, ir.Attr], domain: str = ""
     ) -> ir.Value:
-        """The same with attributes that another node has."""
+        """Add a node with attributes copied from another one."""
         given = list(inputs)
         while given and given[-1] is None:
             given.pop()
@@ -44,7 +44,7 @@ class Writer:
         return value
 
     def replace(self, value: ir.Value) -> None:
-        """``value`` takes the place of the node's only output that is used; the node goes."""
+        """Replace the node's only used output by ``value``, and remove the node."""
         old = self._node.outputs[0]
         old.replace_all_uses_with(value, replace_graph_outputs=True)
         value.name, old.name = old.name, value.name

@@ -1,4 +1,4 @@
-"""From a wrapped network to a strip model: three graphs, what they carry, and what they need."""
+"""Build a strip model from a wrapped network: three graphs, their carries, and their memory."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from exactile_converters.strips.source import StripSource
 ROLES: tuple[StripRole, ...] = ("first", "body", "last")
 
 USUAL_STRIP_ROWS = 128
-"""The strip for which the carried maps are chosen."""
+"""The strip height for which the carried maps are chosen."""
 
 
 def build_strips(
@@ -37,11 +37,12 @@ def build_strips(
     told: Told | None = None,
     memory: Memory | None = None,
 ) -> StripModel:
-    """The strip model of a wrapped network; ``sizes`` are accepted image sizes, ``remainder`` that of heights.
+    """Return the strip model of a wrapped network; ``sizes`` are accepted image sizes, ``remainder`` that of heights.
 
-    ``period`` is that of the network's walk; ``told`` is what depends on the position at any size that the
-    strips are for. With ``like``, strips of the same network for other sizes, the same maps are carried, and equal
-    graphs are shared. ``memory`` is that of probes of the wrapped graph, as it is.
+    ``period`` is that of the network's walk; ``told`` are the operators that depend on the position at any size for
+    which the strips are built. With ``like``, strips of the same network for other sizes, the same maps are carried,
+    and equal graphs are shared. ``memory`` is that of probes of the unchanged wrapped graph.
+
     Raises StripError saying why there is none.
     """
     if not wrapped.processor and is_of_fewer_bits(wrapped.model):

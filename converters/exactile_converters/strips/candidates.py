@@ -1,8 +1,8 @@
-"""The feature maps that are worth carrying, and safe to.
+"""Find the feature maps that are worth carrying, and that may be carried.
 
-Carrying right before an operator that reads rows beyond its own is always as good as carrying further up through
-operators that treat each pixel alone. Between operators that ONNX Runtime computes in one kernel (a convolution with
-the normalisation, sum or activation behind it) nothing may be carried: apart they round differently.
+Carrying right before an operator with a kernel is always as good as carrying earlier, before pixelwise operators.
+Between operators that ONNX Runtime computes in one kernel (a convolution with the normalisation, sum or activation
+after it) nothing may be carried: computed separately, they round differently.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ COMPUTES_WITH_NEXT = {"Conv", "ConvTranspose"}
 
 
 def candidates(frontiers: Frontiers) -> list[str]:
-    """Names of maps, in the order of the graph."""
+    """Return the names of maps, in the order of the graph."""
     readers: dict[str, list[ir.Node]] = {}
     for node in frontiers.nodes:
         for reading in frontiers.readings[node]:

@@ -1,4 +1,4 @@
-"""Building a graph whose feature maps are chunks: some rows of each map, from ``start`` to ``stop``."""
+"""Build a graph whose feature maps are chunks: some rows of each map, from ``start`` to ``stop``."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Chunk:
 
     @property
     def axis(self) -> int:
-        """The dimension that rows are."""
+        """Return the dimension of the rows."""
         if "y" not in self.feature.labels:
             raise StripError(f"{self.feature.name}: rows and columns are flattened into one axis where a strip is cut")
         return self.feature.labels.index("y")
@@ -39,14 +39,14 @@ class Chunk:
 
 @dataclass(slots=True)
 class GraphBuilder:
-    """Collects nodes and constants under fresh names."""
+    """Collects nodes and constants under unique names."""
 
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     constants: dict[str, onnx.TensorProto] = field(default_factory=dict)
     plain: set[str] = field(default_factory=set)
-    """Chunks that were cut or joined, and so lost the blocked layout that ONNX Runtime's kernels hand on."""
+    """Chunks that were cut or joined, and so lost the blocked layout that ONNX Runtime's kernels pass on."""
     _new_rows: dict[str, Chunk] = field(default_factory=dict)
-    """The chunk without carried rows that a joined one was made from."""
+    """The chunk without carried rows from which a joined one was made."""
     _slices: dict[tuple[str, int, int], str] = field(default_factory=dict)
     _blocked: dict[str, str] = field(default_factory=dict)
     _values: dict[tuple[str, bytes], str] = field(default_factory=dict)
@@ -57,13 +57,13 @@ class GraphBuilder:
         return f"strip_{self._count}_{hint}"
 
     def add(self, op: str, inputs: Sequence[str], *, hint: str | None = None, **attributes: Any) -> str:
-        """A node with one output; its name."""
+        """Add a node with one output; return its name."""
         name = self.fresh(hint or op)
         self.nodes.append(helper.make_node(op, inputs, [name], name=f"{name}_node", **attributes))
         return name
 
     def constant(self, array: NDArray[Any]) -> str:
-        """A constant; equal ones share a name."""
+        """Add a constant; equal ones share a name."""
         key = (f"{array.dtype}{array.shape}", array.tobytes())
         if key not in self._values:
             self._values[key] = name = self.fresh("constant")
@@ -74,9 +74,9 @@ class GraphBuilder:
         return self.constant(np.array(values, np.int64))
 
     def rows(self, chunk: Chunk, start: int, stop: int) -> str:
-        """The rows ``start`` to ``stop`` of a chunk whose length is not known when the graph is built."""
+        """Return the rows ``start`` to ``stop`` of a chunk whose length is unknown when the graph is built."""
         new = self._new_rows.get(chunk.name)
-        if new is not None and start >= new.start:  # as they were made: no copy, and still in blocks
+        if new is not None and start >= new.start:  # unchanged: no copy, and still in blocks
             chunk = new
         begin, end = start - chunk.start, stop - chunk.stop
         if begin < 0 or end > 0:
@@ -86,7 +86,7 @@ class GraphBuilder:
         return self._slice(chunk, begin, end or OPEN_END)
 
     def blocked(self, name: str, feature: FeatureMap, block: int) -> str:
-        """A cut or joined chunk in blocks of channels again, so that the same kernels run as in a whole pass.
+        """Return a cut or joined chunk in blocks of channels again, so that the same kernels run as in a whole pass.
 
         Pooling over one pixel changes nothing else; where channels do not fill blocks, each is multiplied by one.
         """
@@ -102,7 +102,7 @@ class GraphBuilder:
         return self._blocked[name]
 
     def joined(self, carried: str, chunk: Chunk, rows: int) -> Chunk:
-        """A chunk with the ``rows`` before it that were carried."""
+        """Return a chunk with the ``rows`` before it that were carried."""
         name = self.add("Concat", [carried, chunk.name], axis=chunk.axis, hint="joined")
         self.plain.add(name)
         self._new_rows[name] = chunk

@@ -1,16 +1,16 @@
-"""Predicted cost of a strip, for choosing what to carry.
+"""Predict the cost of a strip, to choose what to carry.
 
-Counted in multiply-accumulates of a convolution, for each image column. A node costs what it computes, for every row
-that it computes; operators that are bound by memory cost the bytes they move. A map costs the copies that strips (and
-changes of layout, in a whole pass too) make of it::
+Costs are in multiply-accumulates of a convolution, for each image column. A node costs what it computes, for every row
+that it computes; memory-bound operators cost the bytes they move. A map costs the copies that strips (and changes of
+layout, which a whole pass has, too) make of it::
 
-    carried rows | new rows          joined: one copy of both; the last rows handed on: one copy of them
-                 |==========|        a reader that needs new rows alone takes them as they were made
+    carried rows | new rows          joined: one copy of both; the last rows passed on: one copy of them
+                 |==========|        a reader that needs only new rows takes them without a copy
             |===============|        a reader that needs less than everything takes a copy of its part
             |==========|             and so does one that waits for another map: a skip connection
 
-Copies are plain, so a map whose kernels hand it on in blocks of channels is also copied out of its blocks, and each
-part into them again where a kernel reads blocks.
+Copies are in plain layout, so a map whose kernels pass it on in blocks of channels is also copied out of its blocks,
+and each part into them again where a kernel reads blocks.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ from exactile_converters.strips.source import StripSource
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _MapCost:
-    """What the copies of one map depend on, whatever is carried.
+    """What determines the copies of one map, whatever is carried.
 
-    ``late`` are, for each reader, the rows at the end of the map that it leaves for the next strip; None where a
-    reader takes all. ``in_blocks`` says which readers want blocks.
+    ``late`` are, for each reader, the rows at the end of the map that it leaves for the next strip; None where a reader
+    takes all. ``in_blocks`` says which readers want blocks.
     """
 
     row_cost: float
@@ -52,7 +52,10 @@ class _MapCost:
     in_blocks: tuple[bool, ...]
 
     def copies(self, carried: int, before: Sequence[int], most: int, rows: float) -> float:
-        """Cost for ``rows`` new rows. ``before``: rows before them that each reader starts with; ``most`` at hand."""
+        """Return the cost for ``rows`` new rows.
+
+        ``before`` are the rows before them with which each reader starts, ``most`` the rows before them in memory.
+        """
         parts: dict[tuple[int, int], bool] = {}
         for first, late, in_blocks in zip(before, self.late, self.in_blocks, strict=True):
             parts[first, late] = parts.get((first, late), False) or in_blocks
@@ -85,7 +88,7 @@ class StripCosts:
         self._maps = {name: self._map_cost(source, name) for name in maps}
 
     def whole(self, rows: int) -> float:
-        """A whole pass over ``rows`` image rows."""
+        """Return the cost of a whole pass over ``rows`` image rows."""
         total = sum(self.computing(node, 0, rows) for node in self._frontiers.nodes)
         for cost in self._maps.values():
             uncut = _MapCost(
@@ -99,7 +102,7 @@ class StripCosts:
         return total
 
     def strip(self, carry: AbstractSet[str], rows: int) -> float:
-        """A body strip of ``rows`` image rows when the maps in ``carry`` and the image are carried."""
+        """Return the cost of a body strip of ``rows`` image rows if the maps in ``carry`` and the image are carried."""
         need, frontiers = demand(self._frontiers, carry), self._frontiers
         again = {
             node: frontiers.at_reference[result_of(node, frontiers.maps()).name]
@@ -113,22 +116,22 @@ class StripCosts:
         return total
 
     def parts(self, carry: AbstractSet[str], rows: int) -> tuple[float, float]:
-        """What ``strip`` costs beyond ``whole``: the part that grows with the strip, for one row, and the other."""
+        """Return what ``strip`` costs beyond ``whole``: the part for each row of the strip, and the constant part."""
         low, high = (self.strip(carry, count) - self.whole(count) for count in (rows, 2 * rows))
         growing = (high - low) / rows
         return growing, low - growing * rows
 
     def computing(self, node: ir.Node, again: int, rows: int) -> float:
-        """What a node costs that computes ``again`` rows of its result once more."""
+        """Return the cost of a node that recomputes ``again`` rows of its result."""
         return self._per_row[node] * (self._scale[node] * rows + again)
 
     def copying(self, name: str, carried: int, before: Sequence[int], most: int, rows: int) -> float:
-        """What the copies of a map cost whose readers start ``before`` rows above the new ones."""
+        """Return the cost of copies of a map whose readers start ``before`` rows above the new ones."""
         cost = self._maps[name]
         return cost.copies(carried, before, most, cost.scale * rows)
 
     def rows_before(self, reading: Reading, node: ir.Node, again: int) -> int:
-        """Rows above the new ones that a node reads which computes ``again`` rows of its result once more."""
+        """Return the rows above the new ones that a node reads which recomputes ``again`` rows of its result."""
         known = self._frontiers.at_reference
         start = known[result_of(node, self._frontiers.maps()).name] - again
         return known[reading.name] - self._frontiers.first_read(reading, start)
@@ -148,19 +151,19 @@ class StripCosts:
         )
 
     def _node_cost(self, node: ir.Node, maps: Mapping[str, FeatureMap], makers: Mapping[str, ir.Node]) -> float:
-        """For one row of the result. A row of the result stands for 1 / scale rows of the image."""
+        """Return the cost for one row of the result, which stands for 1 / scale rows of the image."""
         if self._in_one_kernel(node, makers):
             return 0.0
         return node_mac(node, maps) / float(result_of(node, maps).scale["y"])
 
     def _in_one_kernel(self, node: ir.Node, makers: Mapping[str, ir.Node]) -> bool:
-        """Whether the kernel of the node before computes this one too."""
+        """Return whether the kernel of the previous node computes this one, too."""
         source = node.inputs[0].name or "" if node.inputs and node.inputs[0] is not None else ""
         return len(self.readers.get(source, ())) == 1 and in_one_kernel(node, makers.get(source))
 
 
 def _reads_blocks(source: StripSource, node: ir.Node) -> bool:
-    """Whether a node's kernel reads blocks; convolutions of few channels read plain and write blocks."""
+    """Return whether a node's kernel reads blocks; convolutions of few channels read plain and write blocks."""
     if source.blocked.get(result_of(node, source.frontiers.maps()).name) != BLOCK_CHANNELS:
         return False
     weight = node.inputs[1].const_value if node.op_type == "Conv" and node.inputs[1] is not None else None

@@ -1,4 +1,4 @@
-"""Which rows of each feature map a strip computes, recomputes and carries, for a choice of carried maps."""
+"""Compute which rows of each feature map a strip computes, recomputes and carries, for a choice of carried maps."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from exactile_converters.strips.frontier import Frontiers
 class Demand:
     """Rows before the frontier, by feature map.
 
-    ``carried`` rows come from the strip before; ``recomputed`` rows are computed once more. A map has either.
+    ``carried`` rows come from the previous strip; ``recomputed`` rows are computed again. A map has either.
     """
 
     carried: dict[str, int]
     recomputed: dict[str, int]
 
     def before(self, name: str) -> int:
-        """Rows before the frontier that are at hand while a strip is computed."""
+        """Return the rows before the frontier that are available while a strip is computed."""
         return max(self.carried.get(name, 0), self.recomputed.get(name, 0))
 
 
 def demand(frontiers: Frontiers, carry: AbstractSet[str]) -> Demand:
-    """The rows needed when the maps in ``carry`` are carried; the image always is, its rows cannot be recomputed."""
+    """Return the rows needed if the maps in ``carry`` are carried; the image, which cannot be recomputed, always is."""
     image = next(iter(frontiers.maps()))
     wanted: dict[str, int] = {}
     carried: dict[str, int] = {}
@@ -50,12 +50,12 @@ def demand(frontiers: Frontiers, carry: AbstractSet[str]) -> Demand:
 
 
 def produced_from(frontiers: Frontiers, node: ir.Node, recomputed: dict[str, int]) -> int:
-    """The first row that a node computes in a strip that begins at the reference height."""
+    """Return the first row that a node computes in a strip that begins at the reference height."""
     results = [value.name or "" for value in node.outputs if value.name in frontiers.maps()]
     return min(frontiers.at_reference[name] - recomputed.get(name, 0) for name in results)
 
 
 def may_carry(frontiers: Frontiers, node: ir.Node, name: str) -> bool:
-    """Whether the rows of a node's result can be carried: rows must be an axis, and the node's only result."""
+    """Return whether the rows of a node's result can be carried: it has an axis of rows, and is the only result."""
     results = [value for value in node.outputs if value.name in frontiers.maps()]
     return len(results) == 1 and "y" in frontiers.feature(name).labels

@@ -1,8 +1,8 @@
-"""How far each feature map is known when the rows above a line of the image are.
+"""Compute how much of each feature map is final when the rows above a line of the image are known.
 
-After ``r`` rows of the image (a multiple of the stride), the first ``r * scale - lag`` rows of a feature map are
-final: everything they read is there, and nothing below will change them. A node's result is known as far as the rows
-that it reads are; where it reads several maps, the one furthest behind decides, and the others wait::
+After ``r`` rows of the image (a multiple of the stride), the first ``r * scale - lag`` rows of a feature map are final:
+everything they read is known, and nothing below will change them. A node's result is final as far as the rows that it
+reads are; where it reads several maps, the one furthest behind decides, and the others wait::
 
     image           |==============================|            r rows, lag 0
     after a 3x3     |=============================|             its last row waits for the row below: lag 1
@@ -10,8 +10,8 @@ that it reads are; where it reads several maps, the one furthest behind decides,
     up again by 2   |============================|
     joined          |============================|··|           the skip connection waits, as a delay line
 
-To compute the next rows of a node's result, a map is read from some row before its own frontier on: that many of its
-rows are its ``demand``. Rows are half-open, counted from the top of each map.
+The next rows of a node's result read a map from some row before its own frontier on: the number of these rows is its
+``demand``. Rows are half-open, counted from the top of each map.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ class Reading:
 
 
 class Frontiers:
-    """The frontier of every feature map of a walk along ``y``. ``nodes`` in topological order.
+    """The frontier of every feature map of a walk along ``y``. ``nodes`` are in topological order.
 
-    Raises StripError where rows cannot be handed on one after another.
+    Raises StripError where rows cannot be processed in order.
     """
 
     def __init__(self, walk: ForwardWalk, nodes: Sequence[ir.Node], remainder: int) -> None:
@@ -74,15 +74,15 @@ class Frontiers:
 
     @cached_property
     def reference(self) -> int:
-        """A height in image rows, a multiple of the stride."""
+        """Return a height in image rows, a multiple of the stride."""
         return self.stride * REFERENCE_STRIDES
 
     def known(self, name: str, rows: int) -> int:
-        """Final rows of a map after ``rows`` rows of the image, a multiple of the stride."""
+        """Return the final rows of a map after ``rows`` rows of the image, a multiple of the stride."""
         return self._rows(name, rows) - self.lag[name]
 
     def size(self, name: str, height: int) -> int:
-        """Rows of a map for a whole image of an accepted ``height``."""
+        """Return the rows of a map for a whole image of an accepted ``height``."""
         size = height * self.scale(name) + self.feature(name).constant["y"]
         if size.denominator != 1:
             raise StripError(f"the network does not accept {height} rows")
@@ -95,7 +95,7 @@ class Frontiers:
         return self.feature(name).scale["y"]
 
     def first_read(self, reading: Reading, start: int) -> int:
-        """The first row read of a map for results from row ``start`` on; may lie above the map's first row."""
+        """Return the first row read of a map for results from row ``start`` on; may lie above the map's first row."""
         key = (id(reading), start)
         if key not in self._first_read:
             self._first_read[key] = self._find_first_read(reading, start)
@@ -103,14 +103,14 @@ class Frontiers:
 
     @cached_property
     def at_reference(self) -> Mapping[str, int]:
-        """The frontier of every map at the reference height."""
+        """Return the frontier of every map at the reference height."""
         return {name: self.known(name, self.reference) for name in self.lag}
 
     def _find_first_read(self, reading: Reading, start: int) -> int:
         first = reading.reach.needed(Span(start, start + 1)).start
         if isinstance(reading.reach, TransposedWindow):
             first = first_contributing(reading.reach, start)
-        if isinstance(reading.reach, Interpolation):  # what it makes begins with its first row's place in the result
+        if isinstance(reading.reach, Interpolation):  # its result begins at the position of its first row
             first = min(first, floor(start / reading.reach.scale))
         factor = shrinking(reading.reach)
         return first // factor * factor
@@ -132,19 +132,19 @@ class Frontiers:
         return tuple(found)
 
     def _known(self, reading: Reading, rows: int) -> int:
-        """Rows of a node's result that the known rows of one operand determine."""
+        """Return the rows of a node's result that the known rows of one operand determine."""
         known = self.known(reading.name, rows)
         result = self._result_rows(reading, known) + 1
-        # A dilated transposed window may reach further for one row than for the next: a stride of rows tells of all.
+        # A dilated transposed window may reach further for one row than for the next: one stride of rows shows all.
         together = reading.reach.stride if isinstance(reading.reach, TransposedWindow) else 1
         while reading.reach.needed(Span(result - together, result)).stop > known:
             result -= 1
-        if isinstance(reading.reach, Interpolation):  # it makes no more rows than their share, whatever they read
+        if isinstance(reading.reach, Interpolation):  # it yields no more rows than their share, whatever they read
             return min(result, floor(known * reading.reach.scale))
         return result
 
     def _result_rows(self, reading: Reading, known: int) -> int:
-        """No fewer rows than ``known`` rows of the operand can determine."""
+        """Return no fewer rows than ``known`` rows of the operand can determine."""
         reach = reading.reach
         match reach:
             case Window(stride=stride, pad=pad):
@@ -161,7 +161,7 @@ class Frontiers:
 
 
 def first_contributing(reach: TransposedWindow, start: int) -> int:
-    """The first row of the operand whose own row of the result, or contribution, comes at ``start`` or later.
+    """Return the first row of the operand whose own row of the result, or contribution, is ``start`` or later.
 
     Where the kernel is smaller than the stride, results from ``start`` on may begin with rows that nothing reaches.
     """
@@ -169,7 +169,7 @@ def first_contributing(reach: TransposedWindow, start: int) -> int:
 
 
 def shrinking(reach: Reach) -> int:
-    """The whole factor by which an interpolation shrinks; 1 for everything else.
+    """Return the integer factor by which an interpolation shrinks; 1 for everything else.
 
     Such an operator counts its positions from the first row it is given, which must therefore be a multiple.
     """

@@ -1,9 +1,9 @@
 """The three graphs of a strip plan: ``first``, ``body`` and ``last``.
 
-All take rows of the image and give rows of the result; ``body`` and ``last`` take the rows carried from the strip
-before, ``first`` and ``body`` hand rows on. The image's true top is in ``first`` alone, its true bottom in ``last``
-alone, so that the network's own padding acts there and nowhere else. Dimension ``height`` is free in all three: any
-multiple of the stride for ``first`` (from the start-up height on) and ``body``, what is left for ``last``.
+All map rows of the image to rows of the result; ``body`` and ``last`` take the rows carried from the previous strip,
+``first`` and ``body`` pass rows on. The image's true top is only in ``first``, its true bottom only in ``last``, so
+that the network's own padding acts there and nowhere else. Dimension ``height`` is free in all three: any multiple of
+the stride for ``first`` (from the start-up height on) and ``body``, the remaining rows for ``last``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import onnx_ir as ir
 from onnx import helper
 
 from exactile.contract import Carry
-from exactile.passes.statistic import PREFIX
+from exactile.contract.statistic import PREFIX
 from exactile_converters.geometry.feature_maps import FeatureMap
 from exactile_converters.geometry.node_view import Label
 from exactile_converters.geometry.probe import Probe
@@ -31,7 +31,7 @@ from exactile_converters.strips.work import Rewriter, Work
 
 
 def carries(source: StripSource, need: Demand) -> tuple[Carry, ...]:
-    """The carried rows as tensors, in the order of the graph."""
+    """Return the carried rows as tensors, in the order of the graph."""
     found = []
     for index, name in enumerate(name for name in source.frontiers.maps() if name in need.carried):
         feature = source.frontiers.feature(name)
@@ -54,7 +54,7 @@ def carries(source: StripSource, need: Demand) -> tuple[Carry, ...]:
 
 
 def strip_graph(source: StripSource, carry: AbstractSet[str], role: Role) -> onnx.ModelProto:
-    """The graph of one role when the maps in ``carry`` are carried. Raises StripError."""
+    """Build the graph of one role if the maps in ``carry`` are carried. Raises StripError."""
     return _Assembly(source, demand(source.frontiers, carry), role).assemble()
 
 
@@ -109,22 +109,22 @@ class _Assembly:
         return list(zip(feature.labels, feature.shape, strict=True))
 
     def _begin(self, name: str) -> int:
-        """The frontier of a map before this strip."""
+        """Return the frontier of a map before this strip."""
         return 0 if self._role == "first" else self._frontiers.known(name, self._frontiers.reference)
 
     def _end(self, name: str) -> int:
-        """The frontier of a map after this strip."""
+        """Return the frontier of a map after this strip."""
         reference = self._frontiers.reference
         if self._role == "last":
             return self._frontiers.size(name, 2 * reference + self._frontiers.remainder)
         return self._frontiers.known(name, reference if self._role == "first" else 2 * reference)
 
     def _start(self, name: str, rows: int) -> int:
-        """The first row that this strip computes of a map whose last ``rows`` rows it computes once more."""
+        """Return the first row that this strip computes of a map whose last ``rows`` rows it recomputes."""
         return 0 if self._role == "first" else self._begin(name) - rows
 
     def _arrive(self, name: str, made: str, start: int) -> None:
-        """Rows of a map from ``start`` to its new frontier exist; join them to what was carried, and carry on."""
+        """Join new rows of a map, from ``start`` to its new frontier, to the carried ones, and carry the last ones."""
         feature, stop = self._frontiers.feature(name), self._end(name)
         chunk = Chunk(made, start, stop, feature)
         carry = self._carries.get(name)
@@ -187,7 +187,7 @@ class _Assembly:
 
 
 def _from_statistics(graph: ir.Graph, maps: AbstractSet[str]) -> set[str]:
-    """What is computed from statistics of the whole image alone, by name."""
+    """Return the names of values that are computed only from statistics of the whole image."""
     statistics = {name for name in graph.initializers if name.startswith(PREFIX)}
     found: set[str] = set()
     for node in graph:
@@ -198,7 +198,7 @@ def _from_statistics(graph: ir.Graph, maps: AbstractSet[str]) -> set[str]:
 
 
 def _constant(name: str, stored: ir.TensorProtocol, *, outside: bool) -> onnx.TensorProto:
-    """For a graph; without its values where they are ``outside``."""
+    """Return a constant for a graph; without its values where they are stored ``outside``."""
     if outside:
         tensor = onnx.TensorProto(dims=stored.shape.numpy(), data_type=int(stored.dtype))
         if stored.doc_string:

@@ -1,4 +1,4 @@
-"""How high the first and the last strip must be at least."""
+"""Compute the least heights of the first and the last strip."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MOST_STRIDES = 1 << 14
 
 
 def startup_rows(frontiers: Frontiers, need: Demand) -> int:
-    """The smallest ``first`` strip: every map has a row, and what later strips read lies below the padding."""
+    """Return the least ``first`` strip: every map has a row, and what later strips read lies below the padding."""
     for strides in range(1, MOST_STRIDES):
         rows = strides * frontiers.stride
         if all(
@@ -23,7 +23,7 @@ def startup_rows(frontiers: Frontiers, need: Demand) -> int:
 
 
 def least_last_rows(frontiers: Frontiers) -> int:
-    """The smallest ``last`` strip: every map gains a row, and reflection finds what it reflects."""
+    """Return the least ``last`` strip: every map gains a row, and reflection finds what it reflects."""
     reference = frontiers.reference
     for strides in range(MOST_STRIDES):
         rows = strides * frontiers.stride + frontiers.remainder

@@ -15,12 +15,12 @@ from exactile_converters.strips.work import Rewriter, Work, copy
 
 
 def resize(work: Work, at: Rewriter) -> str:
-    """Interpolation by factors: on all rows that it reads, with some to spare, which are cut off afterwards."""
+    """Interpolate by factors all rows that are read, with some to spare, which are cut off afterwards."""
     node, chunk = work.node, at.chunk(work.node.inputs[0])
     reach, operand = work.reach(), at.feature(work.node.inputs[0])
     factor = shrinking(reach)
     scale = reach.scale if isinstance(reach, Interpolation) else 1
-    # Rows that are made begin at the place of the first row read: it must not lie below the first one wanted.
+    # The result begins at the position of the first row read: it must not lie below the first one wanted.
     first = min(reach.needed(Span(work.start, work.start + 1)).start, floor(work.start / scale)) // factor * factor
     begin = max(first, chunk.start) if at.role == "first" else first
     across = work.widths[0]
@@ -31,12 +31,12 @@ def resize(work: Work, at: Rewriter) -> str:
     changes: dict[str, Any] = {"axes": None, "keep_aspect_ratio_policy": None}
     mode = node.attributes.get_string("coordinate_transformation_mode", "")
     if mode == "pytorch_half_pixel" and factor > 1:
-        # A single row would be put elsewhere: one more is made, on the side where it changes nothing.
+        # A single row would be placed differently: one more is computed, on the side where it changes nothing.
         more = at.build.last_rows(chunk, factor)
         rows = at.build.add("Concat", [more, rows] if at.role == "last" else [rows, more], axis=chunk.axis)
         start, stop = (start - 1, stop) if at.role == "last" else (start, stop + 1)
     if mode == "half_pixel_symmetric" and factor > 1:
-        # It moves rows by what rounding up or down to whole rows changes: nothing at the sizes of a whole image.
+        # This mode shifts rows by the rounding of the size: nothing at the sizes of a whole image.
         changes["coordinate_transformation_mode"] = "half_pixel"
     inputs = [rows, scales] if node.op_type == "Upsample" else [rows, "", scales]
     made = copy(work, at, inputs, **changes)[0]

@@ -1,4 +1,4 @@
-"""How much memory one run of a strip graph needs, by the same model as a whole network's."""
+"""Memory of one run of a strip graph, by the same model as a whole network's."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import onnx
 from onnx import ModelProto, helper
 
 from exactile.contract import BytesForShape, Carry, MemoryModel, StripRole
-from exactile.passes.kept_map import KeptMap
+from exactile.contract.kept_map import KeptMap
 from exactile_converters.graphs.memory import NodeUse, TensorUse, memory_model
 from exactile_converters.graphs.memory_records import WEIGHTED
 from exactile_converters.strips.shapes import Shapes
 from exactile_converters.strips.source import StripSource
 
 STRIDES_HIGH = (64, 128)
-"""Heights at which shapes are looked at, in strides, and for the last strip the remainder more; far above any start-up
+"""Heights at which shapes are inferred, in strides, and the remainder more for the last strip; far above any start-up
 height."""
 
 
 def strip_memory(model: ModelProto, source: StripSource, carries: Sequence[Carry], role: StripRole) -> MemoryModel:
-    """Memory of one run. Raises StripError when a shape is not known before it runs."""
+    """Return the memory of one run. Raises StripError when a shape is not known before it runs."""
     beyond = source.frontiers.remainder if role == "last" else 0
     return graph_memory(model, _heights(source, role), (source.sizes.small[1], source.sizes.large[1]), carries, beyond)
 
@@ -35,9 +35,10 @@ def graph_memory(
     beyond: int = 0,
     kept: Sequence[KeptMap] = (),
 ) -> MemoryModel:
-    """Memory of one run of a finished graph, of which shapes are looked at for these ``heights`` and ``widths``.
+    """Return the memory of one run of a finished graph, from shapes at these ``heights`` and ``widths``.
 
-    ``beyond`` is by how much heights are more than multiples of the stride; ``kept`` are maps that it reads.
+    ``beyond`` is the excess of heights over multiples of the stride; ``kept`` are maps that it reads.
+
     Raises StripError when a shape is not known before it runs.
     """
     known = Shapes(model, carries, beyond, kept)
@@ -69,7 +70,7 @@ def _heights(source: StripSource, role: StripRole) -> tuple[int, int]:
 
 
 def _item_bytes(dtype: int) -> int:
-    """Bytes of an element; in half precision of both forms that it has on a CPU."""
+    """Return the bytes of an element; in half precision, of both forms that it has on a CPU."""
     return 6 if dtype == onnx.TensorProto.FLOAT16 else np.dtype(helper.tensor_dtype_to_np_dtype(dtype)).itemsize
 
 
@@ -79,7 +80,7 @@ def _bytes_for(
     widths: tuple[int, int],
     shapes: dict[tuple[int, int], tuple[int, ...]],
 ) -> BytesForShape:
-    """The size as a function of height and width, from four of its values."""
+    """Return the size as a function of height and width, from four of its values."""
     (h, k), (w, v) = heights, widths
     count = {at: prod(shape) * itemsize for at, shape in shapes.items()}
     area = (count[k, v] - count[k, w] - count[h, v] + count[h, w]) / ((k - h) * (v - w))

@@ -1,4 +1,4 @@
-"""The rows of operators that move, repeat, pad and cut pixels."""
+"""The rows of operators that move, repeat, pad and crop pixels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from exactile_converters.strips.work import ONE_ROW, Rewriter, Work, copy
 
 
 def _blocks_of(work: Work, at: Rewriter) -> tuple[str, Callable[[str], str]]:
-    """The rows of the first operand that whole blocks need, and how to cut the result to the wanted rows."""
+    """Return the rows of the first operand that whole blocks need, and how to cut the result to the wanted rows."""
     chunk, reach = at.chunk(work.node.inputs[0]), work.reach()
     match reach:
         case Blocks(factor=factor):
@@ -32,12 +32,13 @@ def _blocks_of(work: Work, at: Rewriter) -> tuple[str, Callable[[str], str]]:
 
 
 def rearranged(work: Work, at: Rewriter) -> str:
-    """DepthToSpace, SpaceToDepth and Flatten."""
+    """Rewrite DepthToSpace, SpaceToDepth and Flatten."""
     rows, cut = _blocks_of(work, at)
     return cut(copy(work, at, [rows])[0])
 
 
 def reshape(work: Work, at: Rewriter) -> str:
+    """Rewrite a Reshape: whole blocks of rows, with the width computed from the image's."""
     rows, cut = _blocks_of(work, at)
     entries: list[str] = []
     for dim, label in enumerate(work.result.labels):
@@ -52,10 +53,10 @@ def reshape(work: Work, at: Rewriter) -> str:
 
 
 def _width(feature: FeatureMap, at: Rewriter) -> str:
-    """The number of columns of a map, computed from the image's."""
+    """Return the number of columns of a map, computed from the image's."""
     scale, constant = feature.scale["x"], feature.constant["x"]
     width = at.image_width
-    # width * numerator + constant * denominator, over the denominator: whole for every accepted width
+    # width * numerator + constant * denominator, over the denominator: an integer for every accepted width
     width = at.build.add("Mul", [width, at.build.integers([scale.numerator])])
     shift = constant * scale.denominator
     width = at.build.add("Add", [width, at.build.integers([int(shift)])])
@@ -63,7 +64,7 @@ def _width(feature: FeatureMap, at: Rewriter) -> str:
 
 
 def expand(work: Work, at: Rewriter) -> str:
-    """Repetition along channels: of rows and columns there is one each, which keeps the operand's."""
+    """Repeat along channels: rows and columns have size 1, which keeps the operand's."""
     rows = at.build.rows(at.chunk(work.node.inputs[0]), work.start, work.stop)
     target = [
         1 if label in ("y", "x", "yx") else size
@@ -73,6 +74,7 @@ def expand(work: Work, at: Rewriter) -> str:
 
 
 def pad(work: Work, at: Rewriter) -> str:
+    """Rewrite a Pad: rows are padded at the true edges only."""
     node, chunk = work.node, at.chunk(work.node.inputs[0])
     reach = work.reach()
     window = reach if isinstance(reach, Window) else ONE_ROW
@@ -101,13 +103,14 @@ def pad(work: Work, at: Rewriter) -> str:
 
 
 def _amounts(node: ir.Node, at: Rewriter) -> NDArray[Any]:
-    """The amounts of a Pad node."""
+    """Return the amounts of a Pad node."""
     if len(node.inputs) > 1 and node.inputs[1] is not None:
         return at.value(node.inputs[1]).ravel()
     return np.array(node.attributes.get_ints("pads", ()))
 
 
 def sliced(work: Work, at: Rewriter) -> str:
+    """Rewrite a Slice: select the rows that it keeps, and slice the other axes."""
     node, chunk = work.node, at.chunk(work.node.inputs[0])
     operand, reach = at.feature(node.inputs[0]), work.reach()
     starts, ends = at.value(node.inputs[1]).ravel(), at.value(node.inputs[2]).ravel()

@@ -1,7 +1,7 @@
-"""How each operator computes some rows of its result from chunks of its operands.
+"""Rewrite each operator so that it computes some rows of its result from chunks of its operands.
 
-Every operator runs on the rows it needs: at the image's true edges with the padding of the whole network, inside
-the image without. So no row is invented, and no row is masked.
+Every operator runs on the rows it needs: with the whole network's padding at the image's true edges, and without
+padding inside the image. So no row is invented, and no row is masked.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ BROADCAST = {*BROADCASTING, "BiasGelu", "FastGelu", "QLinearAdd", "QLinearMul", 
 
 
 def rewrite(work: Work, at: Rewriter) -> list[str]:
-    """Add what computes the rows of ``work``; the names of the node's results."""
+    """Add the nodes that compute the rows of ``work``; return the names of the results."""
     op = work.node.op_type
     if work.node in at.told.placed:
         return [placed(work, at, at.told.placed[work.node])]
@@ -35,7 +35,7 @@ def rewrite(work: Work, at: Rewriter) -> list[str]:
 
 
 def _pixelwise(work: Work, at: Rewriter) -> list[str]:
-    """Operators that leave rows alone: each operand gives exactly the rows of the result."""
+    """Rewrite pixelwise operators: each operand supplies exactly the rows of the result."""
     inputs = []
     if work.node.op_type == "MaxUnpool":
         raise StripError("MaxUnpool puts values where positions within one strip say")
@@ -55,7 +55,7 @@ def _pixelwise(work: Work, at: Rewriter) -> list[str]:
 
 
 def _spread(value: ir.Value | None, work: Work, at: Rewriter) -> str:
-    """A constant map that is joined to others: as many rows and columns as they have."""
+    """Return a constant map with as many rows and columns as the maps with which it is joined."""
     other = next(v for v in work.node.inputs if at.is_feature(v))
     rows = at.build.rows(at.chunk(other), work.start, work.stop)
     labels, spatial = at.feature(other).labels, ("y", "x", "yx")

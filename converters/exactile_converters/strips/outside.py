@@ -1,4 +1,4 @@
-"""Constants that graphs name and leave outside: ONNX Runtime is given them by name, once for all graphs."""
+"""Constants stored outside of graphs: ONNX Runtime gets them by name, once for all graphs."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from exactile_converters.executed import FLOAT_OF
 from exactile_converters.geometry.probe import SMALL_VALUE_ELEMENTS
 
 SHARED_FROM_BYTES = 1024
-"""Constants from this size on live outside the graphs."""
+"""Constants of at least this size are stored outside of the graphs."""
 
 Weights = dict[str, NDArray[Any]]
 EMPTY: Mapping[str, NDArray[Any]] = MappingProxyType({})
 
 
 def large_constants(graph: ir.Graph) -> Weights:
-    """Those that are left outside from the beginning: nothing looks at their values, and copies would take long.
+    """Return the constants that are kept outside from the start: no step reads their values, and copies would be slow.
 
-    Not those that are stored in half precision in the end.
+    Excludes those that are finally stored in half precision.
     """
     found: Weights = {}
     for name, value in graph.initializers.items():
@@ -40,10 +40,10 @@ def large_constants(graph: ir.Graph) -> Weights:
 def share_weights(
     model: ModelProto, weights: Weights, of: Collection[str] | None = None, outside: Mapping[str, NDArray[Any]] = EMPTY
 ) -> Weights:
-    """Move large constants out of a graph; ONNX Runtime is given them by name. Those that were moved.
+    """Move large constants out of a graph, to be given to ONNX Runtime by name; return those that were moved.
 
-    A constant that has the name of another one in ``weights`` stays in the graph; with ``of``, also all but these.
-    ``outside`` are values of those that were left outside from the beginning.
+    A constant whose name already belongs to another one in ``weights`` stays in the graph; with ``of``, so do all but
+    these. ``outside`` holds values of those that were kept outside from the start.
     """
     moved: Weights = {}
     for tensor in model.graph.initializer:
@@ -62,7 +62,7 @@ def share_weights(
 
 
 def leave_outside(tensor: TensorProto) -> None:
-    """Take the values out of ``tensor``, and say that they lie elsewhere."""
+    """Remove the values of ``tensor``, and mark them as external."""
     tensor.ClearField("raw_data")
     for field in ("float_data", "int32_data", "int64_data", "double_data", "uint64_data"):
         tensor.ClearField(field)

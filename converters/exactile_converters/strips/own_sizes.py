@@ -1,8 +1,8 @@
-"""Strips for images of each size that a network takes: the last one ends as one pass over such an image does.
+"""Strips for images of each accepted size: the last one ends as one pass over such an image does.
 
-Where padding is written in numbers and nothing asks for the image's size, the same three graphs serve all sizes: only
-how wide carries are, and how high the last strip must be, depends on the remainder. Otherwise graphs are built for each
-pair of remainders, and equal ones shared.
+Where padding is written as numbers and no node uses the image's size, the same three graphs serve all sizes: only the
+width of carries, and the least height of the last strip, depend on the remainder. Otherwise graphs are built for each
+pair of remainders, and equal ones are shared.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from exactile_converters.strips.refusal import StripError
 from exactile_converters.strips.windows import WINDOWS
 
 MOST_STRIP_MODELS = 16
-"""For more pairs of a height's and a width's remainder, graphs are built for known images alone."""
+"""For more pairs of a height's and a width's remainder, graphs are built only for known images."""
 
 Others = dict[tuple[int, int], StripModel]
 
@@ -48,11 +48,12 @@ def strips_for_own_sizes(
     told: Told | None = None,
     memory: Memory | None = None,
 ) -> tuple[StripModel, Others]:
-    """``strips``, those for ``sizes``, with what the same graphs serve; and others, by (height, width) remainder.
+    """Return ``strips``, those for ``sizes``, with other sizes that their graphs serve; and others, by remainders.
 
-    With ``image_size``, (height, width), for images of this size alone. ``period`` is that of the network's walk. Where
-    ``strips`` are told their position, the operators that ask for it are in ``told``; others do not serve sizes at
-    which operators ask. ``memory`` is that of probes of the wrapped graph, as it is.
+    Remainders are (height, width). With ``image_size``, (height, width), for images of this size only. ``period`` is
+    that of the network's walk. Where ``strips`` get their position as an input, ``told`` has the operators that need
+    it; other strips do not serve sizes at which operators need it. ``memory`` is that of probes of the unchanged
+    wrapped graph.
     """
     memory = memory if memory is not None else {}
     if told is None:
@@ -86,7 +87,7 @@ def _others(axis: AxisGeometry) -> list[AxisGeometry]:
 
 
 def _shifted(sizes: ImageSizes, geometry: Geometry, height: int, width: int) -> ImageSizes:
-    """``sizes`` with these remainders."""
+    """Return ``sizes`` with these remainders."""
     y, x = geometry.y, geometry.x
     more = (height - y.remainder) % y.stride, (width - x.remainder) % x.stride
     small, large = ((rows + more[0], columns + more[1]) for rows, columns in (sizes.small, sizes.large))
@@ -101,7 +102,7 @@ def _walk(wrapped: Wrapped, sizes: ImageSizes, memory: Memory) -> ForwardWalk:
 
 
 def _is_plain(wrapped: Wrapped, sizes: ImageSizes, told: Told, memory: Memory) -> bool:
-    """Whether nothing in the strip graphs can depend on the remainder, but operators that are told their position."""
+    """Return whether only operators that get their position can depend on the remainder in the strip graphs."""
     walk = _walk(wrapped, sizes, memory)
     return not any(
         _is_answered(node, told, walk.features) for node in wrapped.model.graph if node.op_type in ASKING
@@ -109,7 +110,7 @@ def _is_plain(wrapped: Wrapped, sizes: ImageSizes, told: Told, memory: Memory) -
 
 
 def _is_answered(node: ir.Node, told: Told, features: Container[str]) -> bool:
-    """Whether what ``node`` says reaches an operator on maps that is not told where it lies, and takes it as it is."""
+    """Return whether an operator on maps that does not get its position uses the result of ``node`` unchanged."""
     waiting, seen = [node], {node}
     while waiting:
         for value in waiting.pop().outputs:
@@ -148,7 +149,7 @@ def _served(
     told: Told,
     memory: Memory,
 ) -> StripModel:
-    """``strips`` with the numbers by which its graphs serve other remainders."""
+    """Return ``strips`` with the numbers by which its graphs serve other remainders."""
     rows: dict[int, int] = {}
     columns: dict[int, tuple[Fraction, ...]] = {}
     for y, x in zip_longest(_others(geometry.y), _others(geometry.x)):

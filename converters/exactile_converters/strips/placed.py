@@ -1,4 +1,4 @@
-"""The rows of placed operators: their taps follow from where the strip lies in the image, and how large that is."""
+"""The rows of placed operators: their taps depend on the strip's position in the image, and on the image's size."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from exactile_converters.strips.work import Rewriter, Work
 
 
 def placed(work: Work, at: Rewriter, found: PlacedNode) -> str:
-    """A Resize or Upsample whose positions depend on the place."""
+    """Rewrite a Resize or Upsample whose positions depend on the place."""
     chunk = at.chunk(work.node.inputs[0])
     rows = chunk.name
     places = []
@@ -28,7 +28,7 @@ def placed(work: Work, at: Rewriter, found: PlacedNode) -> str:
 
 
 def _rows(work: Work, at: Rewriter, axis: PlacedAxis, start: int) -> Place:
-    """Rows are counted at the reference height; ``start`` is the first that is at hand of the operand."""
+    """Return the place of rows, at the reference height; ``start`` is the first row available of the operand."""
     sizes, reference = at.arithmetic, at.frontiers.reference
     first, whole = sizes.entry(POSITION, 0), sizes.entry(POSITION, 1)
     above = 0 if at.role == "first" else reference
@@ -51,7 +51,7 @@ def _rows(work: Work, at: Rewriter, axis: PlacedAxis, start: int) -> Place:
 
 
 def _columns(at: Rewriter, axis: PlacedAxis) -> Place:
-    """All columns of the band."""
+    """Return the place of all columns of the band."""
     sizes = at.arithmetic
     first, whole = sizes.entry(POSITION, 2), sizes.entry(POSITION, 3)
     return Place(

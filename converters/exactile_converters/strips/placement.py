@@ -1,8 +1,8 @@
-"""Where to carry rows: the set of maps whose carrying makes a strip cheapest.
+"""Choose the set of maps whose carrying makes a strip cheapest.
 
-Carrying a map costs copies in every strip, not carrying it costs computing its last rows once more, and with them
-rows of everything before it. Between carrying everywhere and nowhere (the tile plan) lies the cheapest choice. It is
-sought by switching single maps, and pairs of neighbours, as long as that helps, from several starts.
+Carrying a map costs copies in every strip; not carrying it costs recomputing its last rows, and with them rows of
+everything before it. The cheapest choice lies between carrying everywhere and nowhere (the tile plan). The search
+switches single maps, and pairs of neighbours, as long as that helps, from several starts.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ MOST_ROUNDS = 12
 
 
 def place(source: StripSource, *, strip_rows: int) -> frozenset[str]:
-    """The names of the maps to carry in strips of ``strip_rows`` image rows. The image is always carried.
+    """Return the names of the maps to carry in strips of ``strip_rows`` image rows. The image is always carried.
 
-    The same for all widths, to which every cost is proportional.
+    The result is the same for all widths, to which every cost is proportional.
     """
     costs = StripCosts(source)
     names = candidates(source.frontiers)
@@ -42,10 +42,10 @@ def place(source: StripSource, *, strip_rows: int) -> frozenset[str]:
 
 
 class Carrying:
-    """A set of carried maps, and the cost of a body strip with it, kept up to date as maps are switched.
+    """A set of carried maps, and the cost of a body strip with it, updated as maps are switched.
 
-    Switching a map changes what is computed of the maps above it, and no further up than to the next carried ones:
-    only that is looked at again. Switching back restores everything.
+    Switching a map changes what is computed of the maps before it, up to the next carried ones: only these are updated.
+    Switching back restores everything.
     """
 
     def __init__(self, source: StripSource, costs: StripCosts, rows: int) -> None:
@@ -76,12 +76,12 @@ class Carrying:
         return sum(self._computing.values()) + sum(self._copying.values())
 
     def switch(self, names: Sequence[str]) -> None:
-        """Carry those of ``names`` that are not carried, and no longer those that are."""
+        """Carry those of ``names`` that are not carried, and stop carrying those that are."""
         self.carry.symmetric_difference_update(names)
         self._update([self._maker[name] for name in names], set(names))
 
     def _update(self, nodes: Sequence[ir.Node], changed: set[str]) -> None:
-        """From ``nodes`` up: what each computes once more, what it therefore reads, and the costs of both."""
+        """Update upwards from ``nodes``: what each recomputes, what it therefore reads, and the costs of both."""
         waiting = sorted({-self._position[node] for node in nodes})
         queued = set(waiting)
         while waiting:
@@ -126,7 +126,7 @@ def _descend(carrying: Carrying, moves: Sequence[tuple[str, ...]]) -> None:
         for move in reversed(moves) if turn % 2 else moves:
             carrying.switch(move)
             cost = carrying.cost
-            if cost < best * (1 - 1e-12):  # rounding of the sum is no gain
+            if cost < best * (1 - 1e-12):  # rounding of the sum is not a gain
                 best = cost
             else:
                 carrying.switch(move)
@@ -135,7 +135,7 @@ def _descend(carrying: Carrying, moves: Sequence[tuple[str, ...]]) -> None:
 
 
 def _waits(source: StripSource, names: Sequence[str]) -> set[str]:
-    """Maps that wait for others where branches meet: the skip connections."""
+    """Return the maps that wait for others where branches meet: the skip connections."""
     frontiers = source.frontiers
     found = set()
     for node in frontiers.nodes:
@@ -152,13 +152,13 @@ def _waits(source: StripSource, names: Sequence[str]) -> set[str]:
 
 
 def _pooled(source: StripSource, names: Sequence[str]) -> set[str]:
-    """Maps of fewer rows than the image: cheap to copy, and far up from them much is computed once more."""
+    """Return the maps with fewer rows than the image: cheap to copy, and without carrying much is recomputed."""
     image = source.image.name or ""
     return {name for name in names if source.frontiers.scale(name) < source.frontiers.scale(image)}
 
 
 def _side_by_side(source: StripSource, names: Sequence[str]) -> list[tuple[str, ...]]:
-    """Maps that meet in one node: one of them carried alone is rarely worth it."""
+    """Return the maps that meet in one node: carrying only one of them rarely pays off."""
     chosen, found = set(names), list[tuple[str, ...]]()
     for node in source.frontiers.nodes:
         together = sorted({reading.name for reading in source.frontiers.readings[node]} & chosen)

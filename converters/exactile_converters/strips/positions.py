@@ -17,13 +17,13 @@ from exactile_converters.strips.work import Rewriter, Work
 
 
 def position_operands(work: Work, at: Rewriter) -> tuple[int, ...]:
-    """The operands of a node that are computed from the image's size."""
+    """Return the operands of a node that are computed from the image's size."""
     positions = at.told.positions
     return positions.operands.get(work.node.outputs[0].name or "", ()) if positions is not None else ()
 
 
 def piece(name: str, work: Work, at: Rewriter) -> str:
-    """What of ``name`` belongs to the rows of ``work``."""
+    """Return the part of ``name`` that belongs to the rows of ``work``."""
     positions = at.told.positions
     assert positions is not None
     lines = [size for size in positions.sizes_of(work.result.name) if not isinstance(size, int)]

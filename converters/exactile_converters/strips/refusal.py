@@ -1,7 +1,7 @@
-"""Why a tileable network has no strip graphs."""
+"""The error that says why a tileable network has no strip graphs."""
 
 from __future__ import annotations
 
 
 class StripError(Exception):
-    """Rows cannot be handed on through this network one strip after another. The tile plan remains."""
+    """The network cannot process rows strip by strip. The tile plan remains."""

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from onnx import ModelProto, TensorProto, helper, shape_inference
 
 from exactile.contract import POSITION, Carry
-from exactile.passes.kept_map import KeptMap
+from exactile.contract.kept_map import KeptMap
 from exactile_converters.geometry.fact import Fact
 from exactile_converters.geometry.probe import SMALL_VALUE_ELEMENTS, Memory, Probe
 from exactile_converters.strips.refusal import StripError
@@ -20,9 +20,10 @@ Found = dict[str, tuple[int, tuple[int, ...]]]
 
 
 class Shapes:
-    """Of ``model``, whose weights are not looked at; ``carries`` are those of a strip graph, ``kept`` maps it reads.
+    """Shapes of ``model``, whose weights are ignored; ``carries`` are those of a strip graph, ``kept`` the maps it
+    reads.
 
-    ``beyond`` is by how much heights are more than multiples of the stride.
+    ``beyond`` is the excess of heights over multiples of the stride.
     """
 
     def __init__(self, model: ModelProto, carries: Sequence[Carry], beyond: int, kept: Sequence[KeptMap] = ()) -> None:
@@ -34,10 +35,10 @@ class Shapes:
         self._memory: Memory = {}
 
     def at(self, height: int, width: int) -> Found:
-        """For strips or tiles of this size. Raises StripError when a shape is not known before it runs."""
+        """Return them for strips or tiles of this size. Raises StripError when a shape is not known before it runs."""
         fixed = self._fixed(height, width)
         found = None if self._placed else _inferred(fixed)
-        if found is None:  # slower, and knows more of shape arithmetic, and operators that ONNX does not
+        if found is None:  # slower, but handles more shape arithmetic, and operators that ONNX does not know
             found = self._compute(fixed, height, width)
         return {name: fact for name, fact in found.items() if name not in self._constants}
 
@@ -56,7 +57,7 @@ class Shapes:
         return fixed
 
     def _compute(self, fixed: ModelProto, height: int, width: int) -> Found:
-        """By computing all shape arithmetic; what is alike at several sizes is computed once."""
+        """Compute all shape arithmetic; what is equal at several sizes is computed once."""
         if self._computed is None:
             self._computed = ir.from_proto(self._light)
         graph = self._computed.graph
@@ -65,7 +66,7 @@ class Shapes:
             for value in fixed.graph.input
         ]
         probe = Probe(self._computed, *image, others=dict(others), visits=False, memory=self._memory)
-        if self._placed:  # shapes do not depend on the place; without one they would not be known
+        if self._placed:  # shapes do not depend on the position, but without one they would be unknown
             place = np.array([height - self._beyond, 2 * height - self._beyond, 0, width], np.int64)
             probe.facts[POSITION] = Fact(TensorProto.INT64, place.shape, place)
         for node in graph:
@@ -82,7 +83,7 @@ class Shapes:
 
 
 def _without_weights(model: ModelProto) -> tuple[ModelProto, set[str]]:
-    """``model`` with inputs of the same shape in place of its large constants; their names."""
+    """Return ``model`` with inputs of the same shape in place of its large constants; and their names."""
     large = [tensor for tensor in model.graph.initializer if prod(tensor.dims) > SMALL_VALUE_ELEMENTS]
     names = {tensor.name for tensor in large}
     declared = [helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)) for tensor in large]
@@ -100,7 +101,7 @@ def _without_weights(model: ModelProto) -> tuple[ModelProto, set[str]]:
 
 
 def _inferred(fixed: ModelProto) -> Found | None:
-    """What ONNX's shape inference finds; None where that is not all."""
+    """Return what ONNX's shape inference finds; None where that is incomplete."""
     inferred = shape_inference.infer_shapes(fixed, data_prop=True).graph
     found: Found = {}
     for value in [*inferred.input, *inferred.value_info, *inferred.output]:

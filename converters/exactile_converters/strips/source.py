@@ -1,4 +1,4 @@
-"""What strip graphs are made from."""
+"""The source of strip graphs."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from exactile_converters.strips.frontier import Frontiers
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StripSource:
-    """A sorted graph with one image input, its frontiers, and the image sizes that it was walked at.
+    """A sorted graph with one image input, its frontiers, and the image sizes at which it was walked.
 
-    ``blocked`` are the maps that kernels of a whole pass hand on in blocks of so many channels. ``large`` are constants
-    that strip graphs name and leave outside; ``memory`` is that of probes of the graph.
+    ``blocked`` are the maps that a whole pass keeps in blocks, with the channels of a block. ``large`` are
+    constants that strip graphs store outside; ``memory`` is that of probes of the graph.
     """
 
     model: ir.Model
@@ -52,7 +52,7 @@ class StripSource:
         large: Mapping[str, NDArray[Any]] | None = None,
         memory: Memory | None = None,
     ) -> StripSource:
-        """``remainder`` is that of accepted heights. Raises StripError."""
+        """Return the source; ``remainder`` is that of accepted heights. Raises StripError."""
         told = told or Told()
         for node, found in told.placed.items():
             if node in walk.transfers:
@@ -77,6 +77,6 @@ class StripSource:
 
 
 def _use(node: ir.Node, *, plain: bool) -> NodeUse:
-    """``plain`` are operators that are written as others, none of which hands on blocks."""
+    """Return the use of a node; ``plain`` marks operators that are rewritten, and then pass on no blocks."""
     use = node_use(node)
     return replace(use, op="Gather") if plain else use

@@ -16,7 +16,7 @@ WINDOWS = {*CONVOLUTIONS, *POOLS}
 
 
 def window(work: Work, at: Rewriter) -> list[str]:
-    """Convolution and pooling: native padding at the true edges, none inside."""
+    """Rewrite convolution and pooling: native padding at the true edges, none inside."""
     node, chunk = work.node, at.chunk(work.node.inputs[0])
     reach = work.reach()
     along = reach if isinstance(reach, Window) else ONE_ROW
@@ -30,7 +30,7 @@ def window(work: Work, at: Rewriter) -> list[str]:
     before, after = begin - first, pads[y][1] if at.role == "last" else 0
     end = chunk.stop
     if at.role != "last":
-        if node.attributes.get_int("ceil_mode", 0):  # columns may be rounded up, rows must not need it
+        if node.attributes.get_int("ceil_mode", 0):  # columns may be rounded up; rows must not need it
             end = (work.stop - 1) * along.stride - along.pad + extent
         made = (end - begin + before - extent) // along.stride + 1
         if made != work.rows:
@@ -43,7 +43,7 @@ def window(work: Work, at: Rewriter) -> list[str]:
 
 
 def _native_pads(work: Work, at: Rewriter, label: Label) -> tuple[int, int]:
-    """The node's own padding before and after along one axis, automatic padding in numbers."""
+    """Return the node's own padding before and after along one axis, automatic padding as numbers."""
     node, operand = work.node, at.feature(work.node.inputs[0])
     index = operand.labels[2:].index(label)
     weight = at.probe.of(node.inputs[CONVOLUTIONS[node.op_type]]) if node.op_type in CONVOLUTIONS else None
@@ -56,9 +56,9 @@ def _native_pads(work: Work, at: Rewriter, label: Label) -> tuple[int, int]:
 
 
 def transposed(work: Work, at: Rewriter) -> str:
-    """Transposed convolution: its padding attribute crops the rows that are not wanted, alike on both sides.
+    """Rewrite a transposed convolution: its padding attribute crops unwanted rows, equally on both sides.
 
-    What one side has too much is cut behind it: ONNX Runtime's CUDA provider takes no other padding.
+    What is too much on one side is cropped afterwards: ONNX Runtime's CUDA provider accepts no other padding.
     """
     node, chunk = work.node, at.chunk(work.node.inputs[0])
     reach = work.reach()

@@ -1,4 +1,4 @@
-"""One graph of a strip plan while it is being built: where the rows of each map are, and copies of nodes."""
+"""The state of a strip graph while it is built: where the rows of each map are, and copies of nodes."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from exactile_converters.strips.refusal import StripError
 ONE_ROW = Window()
 
 LAYOUT_MATTERS = {"BatchNormalization", "Add", "Sum", "Mul", "Concat", "Resize", "Upsample"}
-"""Operators whose kernel, and so its rounding or that of the next, depends on the layout of what they read."""
+"""Operators whose kernel, and so its rounding or that of the next one, depends on the layout of its input."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Rewriter:
-    """The state of one graph being built: where each map's chunk is."""
+    """The state of one graph while it is built: where each map's chunk is."""
 
     role: Role
     frontiers: Frontiers
@@ -44,7 +44,7 @@ class Rewriter:
     makers: Mapping[str, onnx.NodeProto]
     wholes: dict[str, str]
     found: AbstractSet[str]
-    """What is computed from statistics of the whole image, and so is no constant of the graph."""
+    """What is computed from statistics of the whole image, and so is not a constant of the graph."""
     image_width: str = ""
 
     def chunk(self, value: ir.Value | None) -> Chunk:
@@ -53,7 +53,7 @@ class Rewriter:
         return self.chunks[value.name or ""]
 
     def rows(self, value: ir.Value | None, start: int, stop: int, work: Work) -> str:
-        """The rows ``start`` to ``stop`` of an operand of ``work``, in the layout that a whole pass has it in."""
+        """Return the rows ``start`` to ``stop`` of an operand of ``work``, in the layout that a whole pass gives it."""
         chunk = self.chunk(value)
         name = self.build.rows(chunk, start, stop)
         if work.node.op_type in LAYOUT_MATTERS and work.result.name in self.blocked:
@@ -67,14 +67,14 @@ class Rewriter:
         return self.frontiers.feature(value.name or "" if value is not None else "")
 
     def value(self, value: ir.Value | None) -> NDArray[Any]:
-        """A constant operand's value."""
+        """Return a constant operand's value."""
         fact = self.probe.of(value)
         if fact is None or fact.value is None or (value is not None and value.name in self.found):
             raise StripError("a constant operand has no known value")
         return fact.value
 
     def parameter(self, value: ir.Value | None) -> str:
-        """A constant operand as it is."""
+        """Return a constant operand unchanged."""
         if value is None or not value.name:
             return ""
         if value.name in self.constants:
@@ -85,15 +85,15 @@ class Rewriter:
         return self.build.constant(without_repeats(self.value(value)))
 
     def _is_dequantized(self, name: str) -> bool:
-        """Whether it is a quantised weight of an operator of floating point.
+        """Return whether it is a quantised weight of a floating-point operator.
 
-        ONNX Runtime dequantises such weights in each run, and takes other kernels for weights that are constants.
+        ONNX Runtime dequantises such weights in each run, and uses other kernels for weights that are constants.
         """
         maker = self.makers.get(name)
         return maker is not None and maker.op_type == "DequantizeLinear" and set(maker.input) <= self.constants.keys()
 
     def _computed(self, name: str) -> str:
-        """What is computed anew in each strip: what follows from statistics of the whole image, quantised weights."""
+        """Add what each strip computes again: what follows from statistics of the whole image; quantised weights."""
         if name not in self.wholes:
             node = self.makers[name]
             copied = onnx.NodeProto()
@@ -109,7 +109,7 @@ class Rewriter:
         return self.wholes[name]
 
     def uniform(self, value: ir.Value | None, result: FeatureMap) -> str:
-        """A constant operand that is the same all over the image, with one entry along y and x."""
+        """Return a constant operand that is the same all over the image, with one entry along y and x."""
         name = value.name or "" if value is not None else ""
         fact = self.probe.of(value)
         if fact is None or fact.shape is None:
@@ -145,7 +145,7 @@ class Work:
 
 
 def copy(work: Work, at: Rewriter, inputs: list[str], **changes: Any) -> list[str]:
-    """The node itself with other inputs and some attributes changed (None removes one)."""
+    """Copy the node with other inputs and some attributes changed (None removes one)."""
     proto = ir.serde.serialize_node(work.node)
     names = [at.build.fresh(value.name) if value.name else "" for value in work.node.outputs]
     kept = [attribute for attribute in proto.attribute if attribute.name not in changes]

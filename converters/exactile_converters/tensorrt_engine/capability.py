@@ -1,4 +1,4 @@
-"""For which GPUs an engine is built."""
+"""Choose the GPUs for which an engine is built."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MEMBER = re.compile(r"SM(\d+)(\d)")
 
 
 def resolve(library: TensorRTLibrary, asked: Capabilities | None) -> Capabilities:
-    """The compute capabilities to build for, in order. Raises OptionError, EngineBuildError."""
+    """Return the compute capabilities to build for, in order. Raises OptionError, EngineBuildError."""
     if library.backend == "tensorrt-rtx":
         return _of_rtx(library.module, asked)
     present = _present()
@@ -34,7 +34,7 @@ def resolve(library: TensorRTLibrary, asked: Capabilities | None) -> Capabilitie
 
 
 def member(module: Any, capability: Capability) -> Any:
-    """TensorRT-RTX' name for it."""
+    """Return TensorRT-RTX' name for it."""
     return getattr(module.ComputeCapability, f"SM{capability[0]}{capability[1]}")
 
 

@@ -1,4 +1,4 @@
-"""All engines that were asked for: form, check, build, write."""
+"""Build all engines that were asked for: form, check, build, write."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from exactile.architecture import GPU
-from exactile.built_engine import BuiltEngine, EngineRole
 from exactile.bundle.engine_file import model_digest
 from exactile.bundle.engine_files import read_engines
 from exactile.bundle.opening import Bundle, open_bundle
 from exactile.contract import DeployedModel
+from exactile.contract.built_engine import BuiltEngine, EngineRole
 from exactile.engines.tensorrt_library import TensorRTLibrary
 from exactile.errors import CancelledError, ModelError, OptionError
 from exactile.geometry import round_up
-from exactile.memory import free_bytes
+from exactile.machine.architecture import GPU
+from exactile.machine.memory import free_bytes
 from exactile.plan.strips import last_rows
 from exactile_converters.device.agreement import FormAgreement, carried_rows, check_strip, check_tile
 from exactile_converters.device.form import DeviceForm, DevicePrecision, pass_form, strip_form, tile_form
@@ -33,14 +33,14 @@ __all__ = ["EngineOutcome", "EngineSettings", "build_engines", "check_settings"]
 
 USUAL_BAND_PX = 4096
 MEMORY_SHARE = 0.25
-"""Of the free memory, for activations on the CPU: ONNX Runtime's arena grows to twice of what is used at once."""
+"""Share of the free memory for activations on the CPU: ONNX Runtime's arena grows to twice of what is used at once."""
 
 State = Literal["built", "replaced", "up to date"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineOutcome:
-    """An engine, whether it was built now, how well its graph agreed ("" where it was there), and the time taken."""
+    """An engine: whether it was built now, how well its graph agreed ("" if it existed before), and the time taken."""
 
     engine: BuiltEngine
     state: State
@@ -50,7 +50,7 @@ class EngineOutcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """An engine to be: ``rows`` are (least, most) image rows; ``level`` the number of a pass that finds statistics."""
+    """An engine to build: ``rows`` are (least, most) image rows; ``level`` the number of a pass for statistics."""
 
     role: EngineRole
     rows: tuple[int, int]
@@ -74,13 +74,13 @@ def build_engines(
     watcher: BuildWatcher | None = None,
     cancellation: Cancellation | None = None,
 ) -> tuple[EngineOutcome, ...]:
-    """Build the engines that ``settings`` ask for, and put them beside the ``bundle``.
+    """Build the engines that ``settings`` ask for, and store them in the ``bundle``.
 
-    What is there and would be built again as it is, is left. Each graph is run on the CPU and compared with the
+    An engine that exists and would be built again unchanged is kept. Each graph is run on the CPU and compared with the
     bundle's own before it is built.
 
-    Raises EngineBuildError, ModelError, OptionError, BundleError, SinkError; CancelledError once ``cancellation``
-    is set. Engines that were written before remain.
+    Raises EngineBuildError, ModelError, OptionError, BundleError, SinkError; CancelledError once ``cancellation`` is
+    set. Engines that were written before are kept.
     """
     opened = open_bundle(bundle)
     if reason := _no_engines_reason(opened):
@@ -107,7 +107,7 @@ def _no_engines_reason(opened: Bundle) -> str:
 
 
 def check_settings(settings: EngineSettings) -> None:
-    """What can be told before there is a bundle. Raises EngineBuildError, OptionError."""
+    """Check what can be checked before there is a bundle. Raises EngineBuildError, OptionError."""
     resolve(load_library(settings.backend), settings.compute_capabilities)
 
 
@@ -205,7 +205,7 @@ class _Work:
         )
 
     def _check(self, wanted: Wanted, form: DeviceForm) -> FormAgreement:
-        """Of the form itself, or, where memory does not suffice for it, of a smaller one made in the same way."""
+        """Check the form itself, or, where memory does not suffice for it, a smaller one made in the same way."""
         model = self._opened.model
         affordable = _affordable(model, wanted)
         if affordable != wanted:
@@ -220,7 +220,7 @@ class _Work:
         return check_strip(model, form, self._precision, carried)
 
     def _read_back(self, purpose: Purpose) -> BuiltEngine:
-        """The engine as the runtime sees it."""
+        """Read the engine as the runtime does."""
         opened = self._opened
         engines, refused = read_engines(opened.path, opened.file, opened.model)
         for engine in engines:
@@ -230,7 +230,7 @@ class _Work:
 
 
 def _precision(opened: Bundle, asked: DevicePrecision | None) -> tuple[DevicePrecision, DevicePrecision]:
-    """That of the engine, and that to which the bundle's graphs must be brought. Raises OptionError."""
+    """Return the engine's precision, and the one to which the bundle's graphs are brought. Raises OptionError."""
     has = opened.file.precision
     if has == "int8":
         raise OptionError(
@@ -253,7 +253,7 @@ def _form(model: DeployedModel, wanted: Wanted, precision: DevicePrecision) -> D
 
 
 def _affordable(model: DeployedModel, wanted: Wanted) -> Wanted:
-    """``wanted``, or the same with fewer columns (and rows, of a tile), so that it can be run here."""
+    """Return ``wanted``, or the same with fewer columns (and rows, of a tile), so that it can be run here."""
     geometry = model.contract.geometry
     while _needed_bytes(model, wanted) > MEMORY_SHARE * free_bytes():
         columns = max(least_size(geometry.x), geometry.x.accepted_size(wanted.columns // 2))

@@ -1,4 +1,4 @@
-"""How far a build is, and stopping it."""
+"""Report the progress of a build, and cancel it."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ Result = TypeVar("Result")
 
 
 class BuildWatcher(Protocol):
-    """Is told what happens while engines are built. ``progress`` is called from other threads, too."""
+    """Callbacks for engine builds. ``progress`` is called from other threads, too."""
 
     def started(self, what: str) -> None:
-        """Work on an engine, for people ("fp16 tile 1024 x 1024"), begins."""
+        """Begin work on an engine; ``what`` is for display ("fp16 tile 1024 x 1024")."""
 
     def doing(self, step: str) -> None:
-        """What is done for it now: "checking", "building"."""
+        """Begin a step of the engine: "checking", "building"."""
 
     def progress(self, share: float) -> None:
-        """How much of the building is done, 0 to 1."""
+        """Report how much of the building is done, 0 to 1."""
 
     def note(self, text: str) -> None:
-        """Something that the user should know, and that is no error."""
+        """Report something that the user should know but that is not an error."""
 
 
 class SilentWatcher:
-    """Tells nobody."""
+    """Ignores all callbacks."""
 
     def started(self, what: str) -> None: ...
 
@@ -46,7 +46,7 @@ class _Phase:
     steps: int
     done: int = 0
     inner: float = 0.0
-    """Of the step under way."""
+    """Share of the current step."""
 
     @property
     def share(self) -> float:
@@ -54,7 +54,7 @@ class _Phase:
 
 
 class Phases:
-    """TensorRT's nested phases as one share of the whole. Told from any thread."""
+    """TensorRT's nested phases as one share of the whole. Updated from any thread."""
 
     def __init__(self, progress: Callable[[float], None]) -> None:
         self._progress = progress
@@ -91,7 +91,7 @@ class Phases:
 
 
 class Cancellation:
-    """A flag that a build looks at after each of its steps."""
+    """A flag that a build checks after each of its steps."""
 
     def __init__(self) -> None:
         self._set = threading.Event()
@@ -105,7 +105,7 @@ class Cancellation:
 
 
 def progress_monitor(module: Any, phases: Phases, cancellation: Cancellation) -> Any:
-    """A TensorRT progress monitor. Nothing that it raises could pass through TensorRT: a failure stops the build."""
+    """Return a TensorRT progress monitor. Exceptions cannot pass through TensorRT: a failure stops the build."""
 
     class Monitor(module.IProgressMonitor):  # type: ignore[misc]  # known when the library is loaded
         def __init__(self) -> None:
@@ -123,7 +123,7 @@ def progress_monitor(module: Any, phases: Phases, cancellation: Cancellation) ->
 
         def phase_finish(self, phase_name: str) -> None:
             try:
-                if not cancellation.cancelled:  # phases that are broken off end, too, and are not done
+                if not cancellation.cancelled:  # cancelled phases end, too, but are not done
                     phases.finish(phase_name)
             except Exception:  # noqa: BLE001
                 cancellation.cancel()

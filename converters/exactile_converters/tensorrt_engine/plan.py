@@ -1,4 +1,4 @@
-"""A device form becomes a serialised engine, by the calls that TensorRT 10, 11 and RTX have in common."""
+"""Build a serialised engine from a device form, by calls that TensorRT 10, 11 and RTX have in common."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from exactile.built_engine import Backend, TensorSpec
 from exactile.contract import DeployedModel
+from exactile.contract.built_engine import Backend, TensorSpec
 from exactile.engines.tensorrt_library import TensorRTLibrary, load_tensorrt
 from exactile.errors import CancelledError, DeviceError, EngineBuildError, ExactileError
 from exactile_converters.device.form import DeviceForm, DevicePrecision
@@ -25,7 +25,7 @@ from exactile_converters.tensorrt_engine.monitor import (
 from exactile_converters.tensorrt_engine.timing_cache import keep_timing_cache, use_timing_cache
 
 LONGEST_DETAIL = 1200
-"""Characters of TensorRT's own messages that are passed on."""
+"""Most characters of TensorRT's own messages that are passed on."""
 
 DTYPES = {"UINT8": "uint8", "HALF": "float16", "FLOAT": "float32"}
 
@@ -42,7 +42,7 @@ class PlanSettings:
 
 
 def load_library(backend: Backend) -> TensorRTLibrary:
-    """Raises EngineBuildError that says what to install."""
+    """Load the library. Raises EngineBuildError that says what to install."""
     try:
         return load_tensorrt(backend)
     except DeviceError as error:
@@ -57,7 +57,7 @@ def build_plan(
     watcher: BuildWatcher,
     cancellation: Cancellation | None = None,
 ) -> memoryview:
-    """The serialised engine of ``form``.
+    """Return the serialised engine of ``form``.
 
     Raises EngineBuildError with what TensorRT logged; CancelledError once ``cancellation`` is set; KeyboardInterrupt.
     """
@@ -67,7 +67,7 @@ def build_plan(
 
 
 class _Build:
-    """One build, in a thread of its own: TensorRT's log lines are told apart by thread."""
+    """One build, in its own thread: TensorRT's log lines are distinguished by thread."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class _Build:
         except ExactileError:
             raise
         except Exception as error:
-            # pybind11 raises whatever fits, and for a constructor that failed a TypeError without a reason.
+            # pybind11 raises arbitrary errors, and for a failed constructor a TypeError without a reason.
             raise self._failed("cannot build the engine", f"{type(error).__name__}: {error}") from error
 
     def _run(self) -> memoryview:
@@ -111,7 +111,7 @@ class _Build:
 
     @staticmethod
     def _flags(module: Any) -> int:
-        """TensorRT 10 must be asked for strongly typed networks; later ones know no others."""
+        """Return flags: TensorRT 10 must be asked for strongly typed networks; later ones have no others."""
         flag = getattr(module.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
         return 0 if flag is None else 1 << int(flag)
 
@@ -123,17 +123,17 @@ class _Build:
         errors = []
         for index in range(parser.num_errors):
             error = parser.get_error(index)
-            # The first TensorRT 10s do not say which node it was.
+            # The first TensorRT 10 versions do not say which node it was.
             name, kind = (str(getattr(error, part)()) if hasattr(error, part) else "" for part in _NODE)
             errors.append(f"{_node(name, kind)}{error.desc()}")
         if not errors:
             raise self._failed("does not take the graph")
         library = self._library
-        said = "; ".join(errors)[:LONGEST_DETAIL]  # the log says the same once more, at length
+        said = "; ".join(errors)[:LONGEST_DETAIL]  # the log repeats it at length
         raise EngineBuildError(f"{library.backend} {library.version} does not take the graph: {said}{self._way_out()}")
 
     def _way_out(self) -> str:
-        """What to do about operators that ONNX Runtime's optimiser and quantiser put into a model."""
+        """Return what to do about operators that ONNX Runtime's optimiser and quantiser put into a model."""
         nodes = self._form.model.graph.node
         own = {node.op_type for node in nodes if node.domain == RUNTIME_DOMAIN or node.op_type.startswith("QLinear")}
         if not own:
@@ -147,8 +147,7 @@ class _Build:
             found = dict(_described(tensors))
             if found != _expected(specs):
                 raise EngineBuildError(
-                    f"{self._library.backend} understands the graph otherwise than it is meant: it sees {found}, where "
-                    f"{_expected(specs)} was built"
+                    f"{self._library.backend} interprets the graph differently: it sees {found}, not {_expected(specs)}"
                 )
 
     def _config(self, builder: Any) -> Any:
@@ -176,7 +175,7 @@ class _Build:
         return config
 
     def _add_profile(self, builder: Any, config: Any) -> None:
-        """Strips of any of the rows; kernels are chosen for the highest."""
+        """Add a profile for strips of any of the rows; kernels are chosen for the highest."""
         least, most = self._form.rows
         rest = self._form.inputs[self._image].shape[1:]
         profile = builder.create_optimization_profile()

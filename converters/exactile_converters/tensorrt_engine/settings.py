@@ -1,4 +1,4 @@
-"""What may be asked of a build."""
+"""Options of a build."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from exactile.built_engine import Backend
+from exactile.contract.built_engine import Backend
 from exactile.errors import OptionError
 from exactile_converters.device.form import DevicePrecision
 
@@ -20,11 +20,11 @@ MOST_BATCH = 1024
 class EngineSettings:
     """Engines for tiles, and for strips where ``strip_rows`` is given.
 
-    ``precision`` is by default the bundle's. ``tile`` is the padded tile's (height, width), by default the bundle's;
+    ``precision`` defaults to the bundle's. ``tile`` is the padded tile's (height, width), by default the bundle's;
     ``strip_width`` the columns of a padded band, by default those of the tile or, where that is more,
-    ``USUAL_BAND_PX``. ``compute_capabilities``: TensorRT-RTX builds for all that it runs on from 8.6 on by default,
-    TensorRT for the GPU that is there and no other. ``workspace_bytes`` is the most device memory that an execution may
-    take beside its inputs and outputs. ``rebuild``: also what is there already and fits.
+    ``USUAL_BAND_PX``. ``compute_capabilities``: by default, TensorRT-RTX builds for all that it supports from 8.6 on,
+    TensorRT only for the installed GPU. ``workspace_bytes`` is the most device memory of an execution in addition to
+    its inputs and outputs. ``rebuild``: also build engines that already exist and fit.
     """
 
     backend: Backend

@@ -1,4 +1,4 @@
-"""Engines in the bundle's folder: which fits, writing one in whole, replacing another for the same purpose."""
+"""Engines in the bundle's folder: find the one that fits, write one atomically, replace one with the same purpose."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import exactile
-from exactile.built_engine import Backend, TensorSpec
 from exactile.bundle.engine_file import (
     ENGINES_FOLDER,
     PLAN_SUFFIX,
@@ -20,6 +19,7 @@ from exactile.bundle.engine_file import (
     encode_engine_file,
 )
 from exactile.bundle.engine_files import UnfitError, read_sidecar
+from exactile.contract.built_engine import Backend, TensorSpec
 from exactile.errors import SinkError
 from exactile_converters.device.form import DeviceForm, DevicePrecision
 from exactile_converters.tensorrt_engine.capability import Capabilities
@@ -29,7 +29,7 @@ SHORT_NAMES: dict[Backend, str] = {"tensorrt": "trt", "tensorrt-rtx": "rtx"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Purpose:
-    """What an engine is for, and what it is built from: all that its sidecar says but the engine itself."""
+    """What an engine is for, and what it is built from: everything in its sidecar except the engine itself."""
 
     form: DeviceForm
     onnx_sha256: str
@@ -43,7 +43,7 @@ class Purpose:
 
     @property
     def key(self) -> str:
-        """The name of its files."""
+        """Return the name of its files."""
         form = self.form
         least, most = form.rows
         rows = str(least) if least == most else f"{least}to{most}"
@@ -81,7 +81,7 @@ class Purpose:
         )
 
     def same_use(self, other: EngineFile) -> bool:
-        """Whether ``other`` would be taken for the same tiles or strips on the same GPUs."""
+        """Return whether ``other`` would be used for the same tiles or strips on the same GPUs."""
         return (
             (self.backend, self.precision, self.compute_capabilities)
             == (other.backend, other.precision, other.compute_capabilities)
@@ -90,14 +90,14 @@ class Purpose:
         )  # fmt: skip
 
     def same_build(self, other: EngineFile) -> bool:
-        """Whether building it again would give ``other`` again."""
+        """Return whether building it again would yield ``other`` again."""
         mine = (self.backend_version, self.onnx_sha256, self.model_sha256, self.workspace_bytes)
         theirs = (other.backend_version, other.onnx_sha256, other.model_sha256, other.workspace_bytes)
         return self.same_use(other) and mine == theirs and self.optimization_level == other.optimization_level
 
 
 def present(bundle: Path, purpose: Purpose) -> tuple[bool, list[str]]:
-    """Whether an engine is there that building it would give again, whole; and others that it would replace."""
+    """Return whether the same engine exists, complete; and the others that it would replace."""
     folder = bundle / ENGINES_FOLDER
     fits, replaced = False, []
     for path in sorted(folder.glob(f"*{SIDECAR_SUFFIX}")) if folder.is_dir() else []:
@@ -116,7 +116,7 @@ def present(bundle: Path, purpose: Purpose) -> tuple[bool, list[str]]:
 
 
 def write_engine(bundle: Path, purpose: Purpose, plan: memoryview, replaced: list[str]) -> EngineFile:
-    """Write the engine and its sidecar, each in whole or not at all; then remove those that it replaces.
+    """Write the engine and its sidecar, each atomically; then remove those that it replaces.
 
     Raises SinkError.
     """
@@ -139,7 +139,7 @@ def write_engine(bundle: Path, purpose: Purpose, plan: memoryview, replaced: lis
 
 
 def write_whole(path: Path, data: memoryview) -> None:
-    """``path`` holds ``data``, on the disk, or what it held before. Raises SinkError."""
+    """Write ``data`` to ``path`` atomically, flushed to disk. Raises SinkError."""
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         try:

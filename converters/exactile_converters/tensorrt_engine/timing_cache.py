@@ -1,4 +1,4 @@
-"""What TensorRT measured in earlier builds, kept in a file, so that the next build is faster and chooses the same."""
+"""Keep what TensorRT measured in earlier builds in a file: the next build is faster and chooses the same kernels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LARGEST_CACHE_BYTES = 4 << 30
 
 
 def use_timing_cache(library: TensorRTLibrary, config: Any, path: Path, note: Callable[[str], None]) -> None:
-    """Give the builder ``config`` what ``path`` holds, or an empty cache where it cannot be used, saying so.
+    """Give the builder ``config`` the cache in ``path``, or, with a note, an empty one where it cannot be used.
 
     Raises OptionError where the file cannot be read.
     """
@@ -31,7 +31,7 @@ def use_timing_cache(library: TensorRTLibrary, config: Any, path: Path, note: Ca
 
 
 def keep_timing_cache(config: Any, path: Path) -> None:
-    """Write what the build measured to ``path``, in whole or not at all. Raises SinkError."""
+    """Write what the build measured to ``path`` atomically. Raises SinkError."""
     cache = config.get_timing_cache()
     if cache is not None:
         write_whole(path, memoryview(cache.serialize()))

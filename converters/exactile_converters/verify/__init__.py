@@ -1,4 +1,4 @@
-"""Proof of a network's geometry that does not use the rules it was derived with."""
+"""Verify a network's geometry without the rules that derived it."""
 
 from exactile_converters.verify.in_passes import verify
 from exactile_converters.verify.plain_data import verification_object

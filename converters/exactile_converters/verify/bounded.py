@@ -1,4 +1,4 @@
-"""A network that runs only where the memory for it is there."""
+"""Run a network only where there is memory for it."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exactile.contract import DeployedModel
-from exactile.memory import resident_bytes
+from exactile.machine.memory import resident_bytes
 from exactile_converters.verify.dependency import Runs
 
 PASS_FACTOR = 1.15
-"""``Subject`` allocates each map by itself: about what the planned engine takes, whose maps share a region."""
+"""``Subject`` allocates each map separately: about what the planned engine takes, whose maps share a region."""
 
 IMAGE_COPIES = 3
-"""Of an image in single precision: as it is given, as it is fed, and what either is made of."""
+"""Copies of an image in single precision: as given, as fed, and intermediate ones."""
 
 RESULT_COPIES = 3
-"""Of the output: as it is computed, with its axes in order, and another one that it is compared with."""
+"""Copies of the output: as computed, with its axes in order, and the one that it is compared with."""
 
 FLOAT_BYTES = 4
 
 
 class TooLargeError(Exception):
-    """A run does not fit the memory that is allowed."""
+    """A run does not fit the allowed memory."""
 
 
 class Bounded:
-    """Runs ``subject`` within ``allowed_bytes`` of resident memory of the process, as ``model`` predicts its need.
+    """Runs ``subject`` within ``allowed_bytes`` of resident memory of the process, as ``model`` predicts.
 
-    ``ran`` is called with the pixels of each image that was run.
+    ``ran`` is called with the number of pixels of each image that was run.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Bounded:
         self.dtype: np.dtype[Any] = subject.dtype
 
     def run(self, image: NDArray[Any]) -> NDArray[Any]:
-        """(H, W, C) -> (C', H', W'). Raises TooLargeError, EngineError."""
+        """Map (H, W, C) to (C', H', W'). Raises TooLargeError, EngineError."""
         height, width = image.shape[:2]
         check_room(self._need(height, width), self._allowed_bytes, f"{height} x {width} pixels")
         output = self._subject.run(image)
@@ -61,7 +61,7 @@ class Bounded:
 
 
 def pass_bytes(model: DeployedModel, height: int, width: int) -> int:
-    """What one pass of plain ONNX Runtime over ``height`` x ``width`` pixels takes beside the weights."""
+    """Return the bytes of one pass of plain ONNX Runtime over ``height`` x ``width`` pixels, without the weights."""
     contract = model.contract
     rows, columns = (
         axis.output_size(axis.accepted_size(size))
@@ -74,6 +74,6 @@ def pass_bytes(model: DeployedModel, height: int, width: int) -> int:
 
 
 def check_room(need: int, allowed: int, what: str) -> None:
-    """Raises TooLargeError where ``need`` bytes are more than are ``allowed``."""
+    """Raise TooLargeError where ``need`` bytes are more than ``allowed``."""
     if need > allowed:
         raise TooLargeError(f"it takes {need >> 20} MiB for {what}, and {allowed >> 20} MiB are allowed")

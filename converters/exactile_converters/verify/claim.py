@@ -1,4 +1,4 @@
-"""What a verification says about a claimed geometry."""
+"""The results of verifying a claimed geometry."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 Axis = Literal["y", "x"]
 Side = Literal["top", "bottom", "left", "right"]
 Verdict = Literal["exact", "larger than needed", "sufficient", "TOO SMALL"]
-"""``sufficient``: nothing from beyond was seen to matter, but whether less would do could not be decided."""
+"""``sufficient``: nothing from beyond was seen to matter, but whether less suffices could not be decided."""
 
 Method = Literal["poison", "finite changes"]
 
@@ -17,9 +17,9 @@ Method = Literal["poison", "finite changes"]
 class SideProbe:
     """One side of the halo, in input pixels beyond a stride-aligned output box.
 
-    ``measured_px`` is the farthest pixel that can influence the box, a lower bound where ``at_least``;
-    ``visible_px`` the farthest whose change shows with the real weights in floating point, ``integer_px`` with
-    integer weights, whose sums are exact (None where no integers pass through the network).
+    ``measured_px`` is the farthest pixel that can influence the box, a lower bound if ``at_least``; ``visible_px`` the
+    farthest whose change shows with the real weights in floating point, ``integer_px`` with integer weights, whose sums
+    are exact (None where no integers pass through the network).
     """
 
     side: Side
@@ -33,7 +33,7 @@ class SideProbe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Phase:
-    """Where the change of one input row (column) ``residue`` pixels behind a multiple of the stride shows.
+    """Where the change of one input row (column) ``residue`` pixels after a multiple of the stride shows.
 
     ``first`` and ``last`` changed output pixel, counted from the output position of that multiple.
     """
@@ -45,12 +45,12 @@ class Phase:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IntegerProbe:
-    """What ones in an image of zeros do to ``boxes`` stride-aligned boxes in a row, with integer weights.
+    """Effect of ones in an image of zeros on ``boxes`` adjacent stride-aligned boxes, with integer weights.
 
     ``beyond`` names the sides on which pixels beyond the claimed halo change a box, ``idle`` those on which the last
-    pixel within it does not. Rows (columns) of all ``residues`` modulo the stride were set, one at a time: what they
-    change moves along when they move by one of ``commuting_shifts``; not where operators are ``placed``: they depend on
-    the position.
+    pixel within it does not. Rows (columns) of all ``residues`` modulo the stride were set, one at a time: their effect
+    moves along when they move by one of ``commuting_shifts``; not with ``placed`` operators, which depend on the
+    position.
     """
 
     stride: int
@@ -74,10 +74,9 @@ class IntegerProbe:
 class AxisProbe:
     """One axis: both sides of the halo, and which shifts of the image shift the output.
 
-    Shifts are not tried where operators depend on the position: what tiles get is then shown by comparing them with one
-    pass.
-    ``integers`` is None where no integers pass through the network. ``refused_px`` is a size that the claim accepts
-    and the network does not run at; the probe was made at another one.
+    Shifts are not tried where operators depend on the position: comparing tiles with one pass then shows that their
+    positions are right. ``integers`` is None where no integers pass through the network. ``refused_px`` is a size that
+    the claim accepts but at which the network does not run; the probe used another one.
     """
 
     axis: Axis

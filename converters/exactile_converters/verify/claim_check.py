@@ -1,8 +1,8 @@
-"""The check before a network is used: tiles and strips against one pass, at small sizes, within seconds.
+"""Check a network before its use: tiles and strips against one pass, at small sizes, within seconds.
 
-What the graph's walk claims is held against the network itself, run by plain ONNX Runtime: the size of its output, the
-pixels beyond the halo of some boxes (they become infinite, and the boxes must stay as they are), and the result of the
-runtime in tiles and in strips. ``verify`` looks further: whether a smaller halo would do, and on images.
+What the walk over the graph claims is compared with the network itself, run by plain ONNX Runtime: the size of its
+output, pixels beyond the halo of some boxes (set to infinity, they must not change the boxes), and the runtime's result
+in tiles and in strips. ``verify`` checks more: whether a smaller halo suffices, and images.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from exactile.contract import DeployedModel, StripModel
 from exactile.errors import BudgetError, EngineError
 from exactile.geometry import AxisGeometry, Geometry, round_up
-from exactile.memory import resident_bytes
+from exactile.machine.memory import resident_bytes
 from exactile.plan.strips import least_rows
 from exactile_converters.declared.feeding import as_fed
 from exactile_converters.deploy import deploy
@@ -40,16 +40,16 @@ Array = NDArray[Any]
 Progress = Callable[[int, int], None]
 
 MEMORY_BYTES = 1 << 30
-"""What the check may take where nobody says otherwise."""
+"""Default memory of the check."""
 
 WEIGHT_COPIES = 4
-"""The network as it was read, two copies of it and those of the engines, for a moment."""
+"""Weights in memory at once: of the network as read, of two copies, and of the engines."""
 
 MOST_BAND_MACS = 2e10
 """Strips in several bands need an image that is both high and wide; a costlier one is not tried."""
 
 MOST_SIZES = 8
-"""Of the other sizes that a network takes, so many along each axis are tried, and two of them in tiles."""
+"""Other accepted sizes tried along each axis; two of them are tried in tiles."""
 
 STEPS = 9
 
@@ -58,8 +58,8 @@ STEPS = 9
 class ClaimCheck:
     """What running the network shows: how ``tiles`` and ``strips`` differ from one pass; empty where they do not.
 
-    ``strips`` were tried where ``with_strips``. ``untried`` says why nothing was decided. ``max_abs`` is the largest
-    difference of a value, ``largest`` the largest value beside it.
+    ``strips`` were tried if ``with_strips``. ``untried`` says why the check could not decide. ``max_abs`` is the
+    largest difference of a value, ``largest`` the largest value compared.
     """
 
     tiles: str = ""
@@ -77,11 +77,11 @@ def check_claim(
     memory_bytes: int | None = None,
     progress: Progress = lambda _done, _steps: None,
 ) -> ClaimCheck:
-    """Run ``network``, which stays as it is, and compare.
+    """Run ``network``, which is not modified, and compare.
 
-    A network that takes statistics of the whole image is first checked as if these were ones, then with passes.
-    ``memory_bytes`` is the process's resident memory that must do (default: MEMORY_BYTES more than now). ``progress``
-    gets steps done and steps in all. Raises NotTileableError where nothing is claimed.
+    A network with statistics of the whole image is checked first with all statistics one, then in passes.
+    ``memory_bytes`` bounds the process's resident memory (default: MEMORY_BYTES more than now). ``progress`` gets steps
+    done and the total. Raises NotTileableError where nothing is claimed.
     """
     network = as_fed(network)
     local, traced = network, network.trace()
@@ -107,7 +107,7 @@ def check_claim(
 
 
 def _with_passes(found: ClaimCheck, check: PassesCheck, progress: Callable[[int], None]) -> ClaimCheck:
-    """What is found with statistics of the image itself, beside what was ``found`` without."""
+    """Add the result with the image's own statistics to what was ``found`` without."""
     done = 0
 
     def step() -> None:
@@ -130,7 +130,7 @@ def _with_passes(found: ClaimCheck, check: PassesCheck, progress: Callable[[int]
 
 
 def _check(network: Network, traced: Traced, *, strips: bool, allowed: int, progress: Progress) -> ClaimCheck:
-    """The sizes and halos of both axes, then both plans, until something differs."""
+    """Check sizes and halos of both axes, then both plans, until something differs."""
     model = deploy(private_copy(network), image_dtype=fitting_image_type(network), output="raw", strips=strips)
 
     def runs(name: str) -> Bounded:
@@ -185,7 +185,7 @@ def _axes(y: AxisGeometry, x: AxisGeometry) -> tuple[tuple[Axis, AxisGeometry, A
 
 
 def _sizes(lane: Lane, result: Bounded) -> str:
-    """How the size of the output differs from what the claim says of some sizes."""
+    """Return how the output's size differs from the claimed one at some sizes."""
     if lane.refused_px is not None:
         return f"the network does not run at {lane.refused_px} pixels along {lane.axis}, which its graph promises"
     geometry, stride = lane.geometry, lane.geometry.stride
@@ -194,7 +194,7 @@ def _sizes(lane: Lane, result: Bounded) -> str:
         try:
             output = lane.run(result, np.ones((size, lane.breadth, result.channels), result.dtype))
         except EngineError:
-            continue  # a border reflects no more than there is; a run over such an image says so
+            continue  # a border reflects no more than there is; a run over such an image reports it
         if output.shape[1] != geometry.output_size(size):
             promised = geometry.output_size(size)
             return f"{size} pixels along {lane.axis} give {output.shape[1]}, and its graph promises {promised}"
@@ -202,7 +202,7 @@ def _sizes(lane: Lane, result: Bounded) -> str:
 
 
 def _own_sizes(lane: Lane, result: Bounded, plans: PlanCheck) -> str:
-    """How images of other sizes differ, which the claim says that the network takes as they are."""
+    """Return how images of other sizes differ, which by the claim the network takes unchanged."""
     others = lane.geometry.others or ()
     for other in _spread(others, MOST_SIZES):
         size = _next(lane.size, other)
@@ -221,21 +221,21 @@ def _own_sizes(lane: Lane, result: Bounded, plans: PlanCheck) -> str:
 
 
 def _spread(others: Sequence[AxisGeometry], most: int) -> list[AxisGeometry]:
-    """At most so many of them, the first and the last among them."""
+    """Return at most ``most`` of them, including the first and the last."""
     places = np.unique(np.linspace(0, len(others) - 1, min(len(others), most)).round().astype(int))
     return [others[place] for place in places]
 
 
 def _next(size: int, other: AxisGeometry) -> int:
-    """The next size of its remainder."""
+    """Return the next size of its remainder."""
     return max(other.least, size + (other.remainder - size) % other.stride)
 
 
 def _halo(lane: Lane, scores: Bounded, *, masked: bool) -> tuple[str, bool]:
-    """Which box of the output changes with pixels beyond its halo; and whether pixels beyond it change anything.
+    """Return which box of the output changes with pixels beyond its halo, and whether any pixels beyond it matter.
 
-    Where attention between both ends of the image is ``masked``, boxes at the ends are tried with finite pixels alone:
-    0 times infinity is not 0.
+    Where attention between both ends of the image is ``masked``, boxes at the ends are tried with finite pixels only: 0
+    times infinity is not 0.
     """
     geometry, generator = lane.geometry, np.random.default_rng(1)
     image = noise(generator, (lane.size, lane.breadth, scores.channels), scores.dtype, 1.0)
@@ -259,14 +259,14 @@ def _halo(lane: Lane, scores: Bounded, *, masked: bool) -> tuple[str, bool]:
 
 
 def _boxes(lane: Lane) -> list[int]:
-    """Where some boxes of one stride begin: at the beginning, in the middle, at the end."""
+    """Return where some boxes of one stride begin: at the beginning, in the middle, at the end."""
     stride = lane.geometry.stride
     last = (lane.size - lane.geometry.remainder) // stride - 1
     return sorted({0, lane.box.start, lane.box.start + stride, last * stride})
 
 
 def _others(image: Array, inside: slice, generator: np.random.Generator, *, infinite: bool) -> Iterator[Array]:
-    """The image with other pixels outside: infinite ones, and large ones for what infinity does not pass."""
+    """Yield the image with other pixels outside: infinite ones, and large ones for operators that stop infinity."""
     if infinite and image.dtype.kind == "f":
         changed = np.full_like(image, np.inf)
         changed[inside] = image[inside]
@@ -277,7 +277,7 @@ def _others(image: Array, inside: slice, generator: np.random.Generator, *, infi
 
 
 def _close(one: Array, other: Array) -> bool:
-    """The same pixels in images of the same size: hardly anything may differ."""
+    """Return whether the same pixels of images of one size are equal up to a very small tolerance."""
     with np.errstate(invalid="ignore"):
         gap = np.abs(one.astype(np.float64) - other.astype(np.float64))
         largest = np.nanmax(np.abs(other.astype(np.float64)), initial=0.0)
@@ -285,7 +285,7 @@ def _close(one: Array, other: Array) -> bool:
 
 
 def _strips(strips: StripModel, lanes: dict[Axis, Lane], plans: PlanCheck, result: Bounded, mac: float) -> str:
-    """How strips differ from one pass: in one band, and in several where that is not too large to try."""
+    """Return how strips differ from one pass: in one band, and in several where that is not too costly."""
     lane, across = lanes["y"], lanes["x"]
     rows = 2 * lane.geometry.stride
     least = round_up(strips.startup_rows, rows) + 3 * rows + max(strips.least_last_rows, rows)
@@ -298,7 +298,7 @@ def _strips(strips: StripModel, lanes: dict[Axis, Lane], plans: PlanCheck, resul
 
 
 def _other_strips(model: DeployedModel, lanes: dict[Axis, Lane], plans: PlanCheck) -> str:
-    """The same for images of other sizes: of the first and the last remainders."""
+    """Return how strips for images of other sizes differ: of the first and the last remainders."""
     geometry, rows = model.contract.geometry, 2 * lanes["y"].geometry.stride
     pairs = [(y, x) for y in _cut(geometry.y) for x in _cut(geometry.x)]
     for y, x in [*pairs[1:2], *pairs[2:][-1:]]:
@@ -314,17 +314,17 @@ def _other_strips(model: DeployedModel, lanes: dict[Axis, Lane], plans: PlanChec
 
 
 def _cut(axis: AxisGeometry) -> list[AxisGeometry]:
-    """What holds for each remainder of sizes that can be cut, the base first."""
+    """Return the geometry for each remainder of sizes that can be cut, the base first."""
     return [axis, *(other for other in axis.others or () if not other.one_pass)]
 
 
 def _extent(lane: Lane, size: int) -> tuple[int, int]:
-    """(height, width) of an image of ``size`` along the lane."""
+    """Return (height, width) of an image of ``size`` along the lane."""
     return (size, lane.breadth) if lane.axis == "y" else (lane.breadth, size)
 
 
 def _tile(lane: Lane) -> tuple[int, int]:
-    """(height, width) of tiles that cut the lane in several."""
+    """Return (height, width) of tiles that cut the lane into several."""
     axis = lane.geometry
     least = axis.margin_before + axis.margin_after + max(12, 2 * axis.stride)
     return _extent(lane, min(lane.size, axis.accepted_size(least)))

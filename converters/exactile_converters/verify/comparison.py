@@ -1,4 +1,4 @@
-"""One way to run a network, by the runtime, against one whole pass, by plain ONNX Runtime, and against float64."""
+"""Compare one way to run a network in the runtime with one pass of plain ONNX Runtime, and with float64."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from exactile_converters.verify.pixels import Pixels
 Array = NDArray[Any]
 
 ALLOWED_FACTOR = 1.5
-"""Other orders of summation: the error against float64 may be so many times that of one pass in float32."""
+"""Allowed error against float64, relative to that of one pass in float32: the order of summation may differ."""
 
 ALLOWED_ROUNDING = 2
-"""And so many units in the last place of the largest value more: a pass may happen to be right in all digits."""
+"""Additional allowed units in the last place of the largest value, since a pass may happen to be right in all
+digits."""
 
 LARGEST_ROUNDING = 1 << 14
 """Units in the last place of the largest value: a pass that is farther from float64 does not compute the same."""
@@ -28,8 +29,8 @@ LARGEST_ROUNDING = 1 << 14
 class DoubleError:
     """Errors against a pass in float64, of this way and of ``one_pass`` in the network's own type.
 
-    ``allowed`` is how large ``max_abs`` may be. ``other_labels`` are those that one pass does not give, where the two
-    best scores in float64 are farther apart than twice that.
+    ``allowed`` is the largest accepted ``max_abs``. ``other_labels`` are labels that differ from one pass where the two
+    best scores in float64 differ by more than twice that.
     """
 
     max_abs: float
@@ -46,10 +47,10 @@ class DoubleError:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """What ``plan`` gave on ``pixels``, in ``tiles`` (or strips) of ``tile``, (height, width).
+    """The result of ``plan`` on ``pixels``, in ``tiles`` (or strips) of ``tile``, (height, width).
 
-    A network that takes statistics of the whole image ran in passes of so many ``pass_tiles`` before, over
-    ``kept_maps`` or over the image; ``float64`` is None where there is no such pass.
+    A network with statistics of the whole image ran in passes of ``pass_tiles`` before, over ``kept_maps`` or over the
+    image; ``float64`` is None where there is no such pass.
     """
 
     pixels: Pixels
@@ -64,7 +65,7 @@ class Comparison:
 
     @property
     def holds(self) -> bool:
-        """By the error against float64 where it is known: one pass in float32 is no better judge than this way."""
+        """Return whether it holds, by the error against float64 if known: one pass in float32 is no more accurate."""
         return self.difference.holds if self.float64 is None else self.float64.holds
 
 

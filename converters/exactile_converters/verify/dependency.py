@@ -1,6 +1,6 @@
-"""Which input rows an output row depends on, found out by running the network.
+"""Find which input rows an output row depends on, by running the network.
 
-All along one axis at a time; the words say rows, for the x axis they are columns (the image is turned).
+Along one axis at a time; the words say rows, for the x axis they are columns (the image is transposed).
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from exactile_converters.verify.claim import Axis, Phase
 Array = NDArray[Any]
 
 BREADTH_PX = 32
-"""The least width of the images along the axis that is not probed."""
+"""Least width of the images along the axis that is not probed."""
 
 LARGEST_BREADTH_PX = 1024
-"""If nothing up to this width runs, no width will."""
+"""If the network runs at no width up to this, it runs at none."""
 
 LARGEST_TRUE_STRIDE_PX = 64
-"""Where no size that the claim accepts runs, sizes are looked for that suit a stride up to this."""
+"""If the network runs at no size that the claim accepts, sizes for strides up to this are tried."""
 
 STRUCTURE_FLOOR_PX = 16
-"""Beyond the claimed halo, at least this many further rows are looked at (and two strides)."""
+"""At least this many rows (and two strides) beyond the claimed halo are probed."""
 
 
 class Runs(Protocol):
@@ -38,14 +38,14 @@ class Runs(Protocol):
     dtype: np.dtype[Any]
 
     def run(self, image: Array) -> Array:
-        """(H, W, C) -> (C', H', W')."""
+        """Map (H, W, C) to (C', H', W')."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lane:
-    """A narrow image along ``axis`` with room for the claimed halo, and more, around ``box`` (input rows).
+    """A narrow image along ``axis`` with room for more than the claimed halo around ``box`` (input rows).
 
-    ``refused_px`` is a size that the claim accepts and the network does not run at, unlike ``size``.
+    ``refused_px`` is a size that the claim accepts but at which the network does not run, unlike ``size``.
     """
 
     axis: Axis
@@ -57,7 +57,7 @@ class Lane:
 
     @classmethod
     def of(cls, axis: Axis, geometry: AxisGeometry, other: AxisGeometry, subject: Runs) -> Lane:
-        """A lane that ``subject`` runs on, as narrow as it takes. Raises EngineError if it runs on none."""
+        """Return a lane on which ``subject`` runs, as narrow as possible. Raises EngineError if it runs on none."""
         box, size = cls._box(geometry), cls.size_for(geometry)
         least, refusal = BREADTH_PX, None
         while least <= 2 * LARGEST_BREADTH_PX:
@@ -65,10 +65,10 @@ class Lane:
             lane = cls(axis=axis, geometry=geometry, box=box, size=size, breadth=breadth)
             refusal = lane.refusal(subject)
             if refusal is None:
-                # Chance may have it that the size suits a larger stride: the next one then does not.
+                # The size may suit a larger stride by chance: the next one then does not.
                 following = replace(lane, size=geometry.accepted_size(size + 1))
                 return replace(lane, refused_px=following.size if following.refusal(subject) else None)
-            least *= 2  # reflecting borders need images wider than they are
+            least *= 2  # reflecting borders need images that are wider than the border
         for multiple in range(2, LARGEST_TRUE_STRIDE_PX + 1):
             lane = cls(
                 axis=axis,
@@ -84,7 +84,7 @@ class Lane:
 
     @classmethod
     def size_for(cls, geometry: AxisGeometry) -> int:
-        """Rows of a lane."""
+        """Return the rows of a lane."""
         return geometry.accepted_size(cls._box(geometry).stop + _room(geometry))
 
     @classmethod
@@ -93,7 +93,7 @@ class Lane:
         return Span(start, start + 2 * geometry.stride)
 
     def refusal(self, subject: Runs) -> EngineError | None:
-        """Why ``subject`` does not run on the lane."""
+        """Return why ``subject`` does not run on the lane."""
         try:
             self.run(subject, np.ones((self.size, self.breadth, subject.channels), subject.dtype))
         except EngineError as error:
@@ -105,19 +105,19 @@ class Lane:
         return slice(self.geometry.output_position(self.box.start), self.geometry.output_position(self.box.stop))
 
     def run(self, subject: Runs, image: Array) -> Array:
-        """``image`` (rows, breadth, C) -> (C', output rows, output breadth)."""
+        """Map ``image`` (rows, breadth, C) to (C', output rows, output breadth)."""
         if self.axis == "y":
             return subject.run(image)
         return subject.run(image.swapaxes(0, 1)).swapaxes(1, 2)
 
 
 def _room(geometry: AxisGeometry) -> int:
-    """Rows before and behind the box of a lane: the claimed halo and more."""
+    """Return the rows before and after the box of a lane: more than the claimed halo."""
     return max(geometry.margin_before, geometry.margin_after, 0) + 2 * geometry.stride + STRUCTURE_FLOOR_PX
 
 
 def impulse_spans(subject: Runs, lane: Lane, marker: float, *, background: float = 1.0) -> Iterator[Span | None]:
-    """For each row of the lane's box, the output rows that change when it is set to ``marker``; None for none.
+    """Yield, for each row of the lane's box, the output rows that change when it is set to ``marker``, or None.
 
     The rest of the image is ``background``. Yields nothing when the network's own output is not finite.
     """
@@ -143,7 +143,7 @@ class Reach:
 
 
 def reach_of(spans: list[Span | None], lane: Lane) -> Reach:
-    """The farthest rows before and after any stride-aligned box, from what each row of one period touches."""
+    """Return the farthest rows before and after any stride-aligned box, from the effect of each row of one period."""
     stride, geometry = lane.geometry.stride, lane.geometry
     step = geometry.output_position(stride)
     before, after = [], []
@@ -161,7 +161,7 @@ def reach_of(spans: list[Span | None], lane: Lane) -> Reach:
 
 
 def phases_of(spans: list[Span | None], lane: Lane) -> tuple[Phase, ...]:
-    """What ``spans`` say about each residue modulo the stride."""
+    """Return what ``spans`` show for each residue modulo the stride."""
     origin = lane.geometry.output_position(lane.box.start)
     return tuple(
         Phase(residue=residue, first=span.start - origin, last=span.stop - 1 - origin)
@@ -171,7 +171,7 @@ def phases_of(spans: list[Span | None], lane: Lane) -> tuple[Phase, ...]:
 
 
 def repeats_after(spans: list[Span | None], lane: Lane, shift: int) -> bool:
-    """Whether what a row touches moves along when the row moves by ``shift``."""
+    """Return whether the effect of a row moves along when the row moves by ``shift``."""
     moved = lane.geometry.scale * shift
     if moved.denominator != 1:
         return False
@@ -180,7 +180,7 @@ def repeats_after(spans: list[Span | None], lane: Lane, shift: int) -> bool:
 
 
 def visible_reach(subject: Runs, lane: Lane, generator: np.random.Generator) -> Reach:
-    """The farthest rows whose large finite changes alter the box at all, with the weights as they are."""
+    """Return the farthest rows whose large finite changes alter the box, with the original weights."""
     shape = (lane.size, lane.breadth, subject.channels)
     image, other = noise(generator, shape, subject.dtype, 1.0), noise(generator, shape, subject.dtype, 100.0)
     base = lane.run(subject, image)[:, lane.output_box]
@@ -190,14 +190,14 @@ def visible_reach(subject: Runs, lane: Lane, generator: np.random.Generator) -> 
         changed[rows] = other[rows]
         return not np.array_equal(lane.run(subject, changed)[:, lane.output_box], base, equal_nan=True)
 
-    # The first (last) row of the box surely is the box's own business: bisect from the image's end to its far side.
+    # The first (last) row of the box surely influences it: bisect from the image's end to the box's far side.
     head = first_true(0, lane.box.stop, lambda stop: alters(slice(0, stop)))
     tail = first_true(0, lane.size - lane.box.start, lambda rows: alters(slice(lane.size - rows, lane.size)))
     return Reach(before=lane.box.start - head + 1, after=lane.size - tail + 1 - lane.box.stop)
 
 
 def first_true(low: int, high: int, test: Callable[[int], bool]) -> int:
-    """The smallest value above ``low`` for which the monotone ``test`` holds; ``high`` + 1 if it never does."""
+    """Return the smallest value above ``low`` for which the monotone ``test`` holds; ``high`` + 1 if it never does."""
     if not test(high):
         return high + 1
     while high - low > 1:
@@ -207,7 +207,7 @@ def first_true(low: int, high: int, test: Callable[[int], bool]) -> int:
 
 
 def noise(generator: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype[Any], size: float) -> Array:
-    """Normal noise of standard deviation ``size``, or uniform noise where ``dtype`` is an integer type."""
+    """Return normal noise of standard deviation ``size``, or uniform noise where ``dtype`` is an integer type."""
     if dtype.kind == "f":
         return (generator.standard_normal(shape) * size).astype(dtype)
     limits = np.iinfo(dtype)
@@ -215,7 +215,7 @@ def noise(generator: np.random.Generator, shape: tuple[int, ...], dtype: np.dtyp
 
 
 def commutes(subject: Runs, lane: Lane, image: Array, shift: int, tolerance: float) -> bool:
-    """Whether the output of ``image`` shifted by ``shift`` rows is the shifted output, away from the borders.
+    """Return whether the output of ``image`` shifted by ``shift`` rows is the shifted output, away from the borders.
 
     ``image`` has at least ``shift`` rows more than the lane. ``tolerance`` is relative to the largest value.
     """

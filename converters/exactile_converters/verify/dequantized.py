@@ -1,4 +1,4 @@
-"""A quantised network as one of floating point: only values change, never which pixels an operator reads."""
+"""Rewrite a quantised network in floating point: only values change, never which pixels an operator reads."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SMALL = {ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT16, ir.DataType.UIN
 
 @dataclass(frozen=True, slots=True)
 class Twin:
-    """The operator of floating point, and where its operands are: each is followed by its scale and zero point."""
+    """The floating-point operator, and the positions of its operands, each followed by its scale and zero point."""
 
     op: str
     places: tuple[int, ...]
@@ -39,7 +39,7 @@ CASTS = {"Cast", "CastLike"}
 
 
 def dequantize(network: Network) -> None:
-    """Change ``network`` in place. Biases of convolutions are left out."""
+    """Change ``network`` in place. Biases of convolutions are dropped."""
     graph = network.model.graph
     for node in list(graph):
         if node.op_type in QUANTIZING and not is_constant(node.inputs[0]):

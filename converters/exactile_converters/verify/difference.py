@@ -1,4 +1,4 @@
-"""Two maps of scores, compared: labels, values, and where they part."""
+"""Compare two maps of scores: labels, values, and where they differ."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 TOLERANCE = 1e-5
-"""Of the largest value: what another order of summation may change. A wrong halo changes far more."""
+"""Tolerance relative to the largest value, for another order of summation. A wrong halo changes far more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """``error_map`` (H, W) is the largest difference over the channels; ``first`` (y, x) the first beyond tolerance.
+    """The difference of two maps.
 
+    ``error_map`` (H, W) is the largest difference over the channels; ``first`` (y, x) the first pixel beyond tolerance.
     ``ties`` are those of the ``different_labels`` whose two best scores lie within the tolerance of each other.
     """
 
@@ -36,7 +37,7 @@ class Difference:
 
     @property
     def holds(self) -> bool:
-        """No value beyond the tolerance and no label but at ties."""
+        """Return whether no value is beyond the tolerance and labels differ only at ties."""
         return self.first is None and self.different_labels == self.ties
 
 
@@ -45,7 +46,7 @@ BLOCK_VALUES = 1 << 20
 
 
 def compare(tiled: Array, whole: Array, *, probability: bool) -> Difference:
-    """Compare (C, H, W) ``tiled`` with ``whole``; ``probability``: single-channel scores are cut at one half."""
+    """Compare (C, H, W) ``tiled`` with ``whole``; a ``probability`` of a single channel is thresholded at one half."""
     if tiled.shape != whole.shape:
         raise ValueError(f"maps of {tiled.shape} and {whole.shape} cannot be compared")
     largest = max((_largest(whole[:, rows]) for rows in blocks(whole)), default=0.0)
@@ -66,7 +67,7 @@ def compare(tiled: Array, whole: Array, *, probability: bool) -> Difference:
 
 
 def blocks(whole: Array) -> list[slice]:
-    """Rows of (C, H, W), as many at a time as hold BLOCK_VALUES."""
+    """Return slices of rows of (C, H, W), each with about BLOCK_VALUES values."""
     channels, height, width = whole.shape
     step = max(1, BLOCK_VALUES // max(1, channels * width))
     return [slice(start, min(start + step, height)) for start in range(0, height, step)]
@@ -74,7 +75,7 @@ def blocks(whole: Array) -> list[slice]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Rows:
-    """What ``Difference`` says, of some rows; ``squares`` is the sum of those of the differences."""
+    """``Difference`` for some rows; ``squares`` is the sum of the squared differences."""
 
     different_labels: int
     ties: int
@@ -106,13 +107,13 @@ def _rows(tiled: Array, whole: Array, tolerance: float, threshold: float) -> _Ro
 
 
 def _largest(values: Array) -> float:
-    """The largest finite magnitude."""
+    """Return the largest finite magnitude."""
     wide = values.astype(np.float64)
     return float(np.abs(wide[np.isfinite(wide)]).max(initial=0.0))
 
 
 def probability_rmse(tiled: Array, whole: Array, *, already: bool) -> float:
-    """The root mean square of the differences of probabilities, of (C, H, W) scores or what is ``already`` one."""
+    """Return the root mean square error of probabilities, from (C, H, W) scores or, if ``already``, probabilities."""
     squares = 0.0
     for rows in blocks(whole):
         gap = probabilities(tiled[:, rows], already=already) - probabilities(whole[:, rows], already=already)
@@ -121,17 +122,20 @@ def probability_rmse(tiled: Array, whole: Array, *, already: bool) -> float:
 
 
 def relative_tolerance(dtype: np.dtype[Any]) -> float:
-    """As a share of the largest value: TOLERANCE, two units in the last place of half precision, 0 for integers."""
+    """Return the tolerance relative to the largest value.
+
+    It is TOLERANCE, two units in the last place for half precision, and 0 for integers.
+    """
     return max(TOLERANCE, 2 * float(np.finfo(dtype).eps)) if dtype.kind == "f" else 0.0
 
 
 def labels(scores: Array, threshold: float) -> Array:
-    """(C, H, W) -> (H, W): the best channel, or whether the only one is above ``threshold``."""
+    """Map (C, H, W) to (H, W): the best channel, or whether the only one is above ``threshold``."""
     return np.asarray(scores.argmax(axis=0) if scores.shape[0] > 1 else scores[0] > threshold)
 
 
 def margins(scores: Array, threshold: float) -> Array:
-    """(C, H, W) -> (H, W): how far a label is from another one."""
+    """Map (C, H, W) to (H, W): the distance of a label from the next one."""
     if scores.shape[0] == 1:
         return np.asarray(np.abs(scores[0] - threshold))
     best = np.partition(scores, -2, axis=0)
@@ -139,7 +143,7 @@ def margins(scores: Array, threshold: float) -> Array:
 
 
 def probabilities(scores: Array, *, already: bool) -> Array:
-    """Softmax over the channels (C, H, W), the sigmoid of a single one; nothing for what is ``already`` probability."""
+    """Apply softmax over the channels (C, H, W), or sigmoid to a single one; keep what is ``already`` probability."""
     if already or scores.dtype.kind != "f":
         return scores.astype(np.float64)
     values = scores.astype(np.float64)

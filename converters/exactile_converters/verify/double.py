@@ -1,4 +1,4 @@
-"""A network in float64: the same graph, every real number of double precision, by ONNX's reference evaluator."""
+"""Run a network in float64: the same graph in double precision, in ONNX's reference evaluator."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from exactile_converters.verify.subject import channels_first, plain_graph
 Array = NDArray[Any]
 
 MOST_MACS = 3e10
-"""A costlier pass takes longer than half a minute or so on a few cores."""
+"""A costlier pass takes longer than about half a minute on a few cores."""
 
 REAL = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16}
 DOUBLE_BYTES = 8
@@ -34,7 +34,7 @@ class NoDoubleError(Exception):
 
 
 class DoublePass:
-    """Runs ``network``, which stays as it is, up to ``output``; ``traced`` tells what a pass takes.
+    """Runs ``network``, which is not modified, up to ``output``; ``traced`` predicts the cost of a pass.
 
     Raises NoDoubleError where an operator has no float64 implementation.
     """
@@ -52,12 +52,12 @@ class DoublePass:
             raise NoDoubleError(f"an operator has no float64 implementation: {_first_line(error)}") from error
 
     def bytes_at(self, height: int, width: int) -> int:
-        """What a pass takes: all maps, which stay until it ends, and some of the largest one."""
+        """Return the bytes of a pass: all maps, which are kept until it ends, and some copies of the largest one."""
         sizes = [_elements(feature, height, width) for feature in self._traced.features.values()]
         return DOUBLE_BYTES * int(sum(sizes) + 4 * max(sizes))
 
     def run(self, image: Array) -> Array:
-        """``image`` (H, W, C) in the network's own values -> its output (C', H', W') float64.
+        """Map ``image`` (H, W, C) in the network's own values to its output (C', H', W') float64.
 
         Raises NoDoubleError where it takes too long, and where the evaluator fails.
         """
@@ -89,7 +89,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _to_double(proto: onnx.ModelProto) -> bool:
-    """Change all real numbers of ``proto``, in place; whether its first input was one."""
+    """Change all real numbers of ``proto`` in place; return whether its first input was one."""
     real = proto.graph.input[0].type.tensor_type.elem_type in REAL
     for graph in _graphs(proto.graph):
         del graph.value_info[:]

@@ -1,4 +1,4 @@
-"""Convolutions and pooling in float64, for ONNX's reference evaluator, whose own ones take a hundred times as long.
+"""Convolution and pooling in float64 for ONNX's reference evaluator, whose own kernels take a hundred times as long.
 
 Windows are summed tap by tap: a tap reads a strided view of its padded input.
 """
@@ -18,7 +18,7 @@ Array = NDArray[Any]
 
 
 class Windows:
-    """How windows lie along the axes of a map of ``sizes``: padding, and how many there are."""
+    """Windows along the axes of a map of ``sizes``: padding, and number of windows."""
 
     def __init__(self, sizes: Sequence[int], kernel: Sequence[int], attributes: Mapping[str, Any]) -> None:
         count = len(sizes)
@@ -46,7 +46,7 @@ class Windows:
         self.pads, self.outputs = tuple(pads), tuple(outputs)
 
     def padded(self, image: Array, value: float) -> Array:
-        """``image`` with all that windows reach: the padding, and what rounding up adds to it."""
+        """Return ``image`` with everything that windows reach: the padding, and what rounding up adds to it."""
         ends = []
         for axis, (before, after) in enumerate(self.pads):
             reach = (self.kernel[axis] - 1) * self.dilations[axis] + 1
@@ -56,7 +56,7 @@ class Windows:
         return np.pad(image, [(0, 0), (0, 0), *ends], constant_values=value)
 
     def taps(self, padded: Array) -> Iterator[tuple[tuple[int, ...], Array]]:
-        """Each tap of the kernel, and what all windows read there."""
+        """Yield each tap of the kernel, and what all windows read there."""
         for tap in product(*map(range, self.kernel)):
             part = tuple(
                 slice(at * dilation, at * dilation + (count - 1) * stride + 1, stride)
@@ -137,7 +137,7 @@ def _biased(found: Array, bias: Array | None) -> Array:
 
 
 def _beyond(windows: Windows, counted: Array) -> Array:
-    """What rounding up adds to the padding is not counted."""
+    """Exclude from the count what rounding up adds to the padding."""
     ends = []
     for axis in range(counted.ndim - 2):
         reach = (windows.kernel[axis] - 1) * windows.dilations[axis] + 1
@@ -153,7 +153,7 @@ def _cropped(
     dilations: Sequence[int],
     attributes: Mapping[str, Any],
 ) -> tuple[list[int], list[int]]:
-    """For each axis, the first row of a full transposed convolution that is in the result, and how many are."""
+    """Return, for each axis, the first row of a full transposed convolution in the result, and the number of rows."""
     count = len(sizes)
     more = tuple(attributes.get("output_padding") or (0,) * count)
     pads, shape = attributes.get("pads") or (0,) * (2 * count), attributes.get("output_shape")

@@ -1,4 +1,4 @@
-"""The proof for networks of both kinds: those that are local, and those that take statistics of the whole image."""
+"""Verify networks of both kinds: local ones, and those with statistics of the whole image."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from exactile.contract import DeployedModel
 from exactile.errors import BudgetError, OptionError
 from exactile.geometry import Box, Geometry, Span
-from exactile.memory import default_budget_bytes, resident_bytes, return_large_blocks_at_once
+from exactile.machine.memory import default_budget_bytes, resident_bytes, return_large_blocks_at_once
 from exactile.planning import Wish
 from exactile.sources.array import ArraySource
 from exactile.sources.protocol import Source
@@ -38,7 +38,7 @@ from exactile_converters.verify.whole import whole_pass
 Array = NDArray[Any]
 
 WEIGHT_COPIES = 12
-"""Three copies of the network are probed; each is held by ONNX Runtime, twice as much while it is opened."""
+"""Three copies of the network are probed; ONNX Runtime holds each, twice while it is opened."""
 
 
 def verify(
@@ -55,16 +55,16 @@ def verify(
 ) -> Verification:
     """Prove, or refute, ``geometry`` (default: what the graph's walk claims) by running ``network``.
 
-    A network that takes statistics of the whole image is run in passes, in every way that there is, and compared with
-    one pass of it, and with one in float64. Then these statistics are fixed, and what is left is proved as for others.
+    A network with statistics of the whole image is run in passes, in every possible way, and compared with one pass,
+    and with one in float64. Then these statistics are fixed, and the rest is verified as for other networks.
 
-    ``source`` is the image to compare on (default: noise), ``tile`` the (height, width) of the tiles.
-    ``memory_bytes`` bounds the resident memory of the process (default: a safe share of what is free); the C library is
-    told to give large blocks back as soon as they are freed, for the rest of the process. ``progress`` gets the stage
-    of the moment, and of the whole proof the pixels that are computed and those that there are to compute.
+    ``source`` is the image to compare on (default: noise), ``tile`` the (height, width) of the tiles. ``memory_bytes``
+    bounds the resident memory of the process (default: a safe share of what is free); for the rest of the process, the
+    C library returns large blocks as soon as they are freed. ``progress`` gets the current stage, and the pixels
+    computed and to compute in the whole verification.
 
-    Raises NotTileableError where nothing is claimed, PlanError where image and tile leave no seam to look at,
-    ChannelError, BudgetError where the memory does not do, EngineError.
+    Raises NotTileableError where nothing is claimed, PlanError where image and tile leave no seam to compare,
+    ChannelError, BudgetError where the memory does not suffice, EngineError.
     """
     if seed < 0:
         raise OptionError(f"--seed must not be negative, got {seed}")
@@ -140,7 +140,7 @@ def prepared(
     seed: int,
     allowed_bytes: int,
 ) -> tuple[Ways, Pixels]:
-    """What there is to try, and what tiles are compared on."""
+    """Return the ways to try, and the pixels on which tiles are compared."""
     dtype = str(source.dtype) if source is not None else noise_dtype(network, normalization)
     model = deploy_in_passes(network, image_dtype=dtype, normalization=normalization, output="raw")
     pixels = _pixels(network, model, source, tile or _suitable(model), seed, allowed_bytes)
@@ -164,7 +164,7 @@ def prepared(
 
 
 def _double(network: Network, feature: FeatureMap, traced: Traced) -> tuple[DoublePass | None, str]:
-    """It, or None and why not."""
+    """Return the pass in float64, or None and the reason."""
     copy = private_copy(network)
     try:
         return DoublePass(copy, value_named(copy, network.result.name or ""), feature, traced), ""
@@ -173,14 +173,14 @@ def _double(network: Network, feature: FeatureMap, traced: Traced) -> tuple[Doub
 
 
 def _suitable(model: DeployedModel) -> tuple[int, int]:
-    """Tiles that cut the image in several, in all passes, though not all halo."""
+    """Return tiles that cut the image into several in all passes, and that are not all halo."""
     return tile_along(model, 0), tile_along(model, 1)
 
 
 def _pixels(
     network: Network, model: DeployedModel, source: Source | None, tile: tuple[int, int], seed: int, allowed_bytes: int
 ) -> Pixels:
-    """The user's image, or noise; of a size that can be cut along both axes."""
+    """Return the user's image, or noise, of a size that can be cut along both axes."""
     geometry = model.contract.geometry
     room, dtype = Room(model=model, allowed_bytes=allowed_bytes), model.contract.image.dtype
     found, _ = chosen_pixels(source, geometry, [tile], room, channels=network.channels, dtype=dtype, seed=seed)
@@ -196,7 +196,7 @@ def _pixels(
 
 
 def _compared(ways: Ways, pixels: Pixels, tile: tuple[int, int], meter: Meter) -> tuple[Comparison, dict[str, Array]]:
-    """Tiles on ``pixels`` against one pass, and the statistics that were found."""
+    """Compare tiles on ``pixels`` with one pass; also return the statistics."""
     meter.stage("whole pass")
     whole = whole_pass(ways.subject, pixels.array, ways.model.contract.geometry, ways.normalization)
     wanted = whole.result[0] * whole.result[1]

@@ -1,7 +1,7 @@
-"""A copy of a network with integer weights, in which an influence shows as a one among zeros, without any rounding.
+"""Copy a network with integer weights, so that an influence shows as a one among zeros, without rounding.
 
-All weights become 1, all biases 0, and each sum is cut to 0 or 1 before the next layer. Over an image of zeros all
-maps are zeros then; a one in it gives ones wherever it reaches: nothing cancels, and the largest sum is the number of
+All weights become 1, all biases 0, and each sum is clipped to 0 or 1 before the next layer. For an image of zeros, all
+maps are then zero; a one in it yields ones wherever it reaches: nothing cancels, and the largest sum is the number of
 taps of one filter, which float32 holds exactly at any depth. Only values change, never which pixels an operator reads.
 """
 
@@ -14,7 +14,7 @@ from exactile_converters.from_onnx import Network
 from exactile_converters.verify.open_paths import bypass, holds_back, is_constant
 
 ADDING = {"Add", "Sub", "Mul", "Div", "Sum", "Mean"}
-"""All read the same pixels of their operands as an addition does, which is what they become."""
+"""These read the same pixels of their operands as an addition, which replaces them."""
 
 LARGEST = {"Min", "Max"}
 
@@ -24,14 +24,14 @@ SUMMING = {
     *WEIGHTED,
     *("AveragePool", "LpPool", "MaxUnpool", "Resize", "ReduceMean", "ReduceSum", "ReduceL1", "ReduceL2"),
 }
-"""What follows them is cut to 0 or 1."""
+"""Their results are clipped to 0 or 1."""
 
 POINTWISE = {
     *("BatchNormalization", "Cos", "Cosh", "Erf", "Exp", "Gelu", "HardSwish", "LRN", "LayerNormalization", "Log"),
     *("LpNormalization", "Mish", "Neg", "Pow", "Reciprocal", "Selu", "Sin", "Sinh", "Softplus", "Sqrt", "Swish"),
     *("Tan", "ThresholdedRelu", "BiasGelu", "FastGelu", "QuickGelu", "SimplifiedLayerNormalization"),
 }
-"""Left out: at each pixel, they make numbers that are no integers, or hide a one, or show a zero."""
+"""Removed: pixelwise operators that produce non-integers, hide a one, or turn a zero into something else."""
 
 UNTOUCHED = {"Shape", "Size"}
 
@@ -62,7 +62,7 @@ def _simplify(node: ir.Node, from_image: set[ir.Value | None]) -> None:
 
 
 def _from_image(network: Network) -> set[ir.Value | None]:
-    """Values computed from the image's pixels (not merely from its size)."""
+    """Return the values computed from the image's pixels (not only from its size)."""
     found: set[ir.Value | None] = {network.image}
     for node in network.model.graph:
         if node.op_type not in UNTOUCHED and any(value in found for value in node.inputs):
@@ -71,7 +71,7 @@ def _from_image(network: Network) -> set[ir.Value | None]:
 
 
 def _join(node: ir.Node, from_image: set[ir.Value | None]) -> None:
-    """Operands from the image are added (the larger counts, for a minimum); constants no longer count."""
+    """Add the operands from the image (or take the larger one, for a minimum); constants no longer count."""
     if len(node.inputs) > 1:
         node.op_type = "Max" if node.op_type in LARGEST else "Sum" if node.op_type in {"Sum", "Mean"} else "Add"
         for index, value in enumerate(node.inputs):
@@ -80,7 +80,7 @@ def _join(node: ir.Node, from_image: set[ir.Value | None]) -> None:
 
 
 def _fill(node: ir.Node, index: int, number: float) -> None:
-    """Operand ``index``, a constant or computed from constants, becomes ``number`` everywhere."""
+    """Fill operand ``index``, a constant or computed from constants, with ``number``."""
     graph, value = node.graph, node.inputs[index]
     if graph is None or value is None:
         return
@@ -89,7 +89,7 @@ def _fill(node: ir.Node, index: int, number: float) -> None:
         filled = np.full_like(value.const_value.numpy(), number)
         made = ir.Value(name=name, const_value=ir.tensor(filled, name=name))
         graph.register_initializer(made)
-    else:  # whatever its shape: its difference to itself, and, for ones, the exponential of that
+    else:  # whatever its shape: its difference from itself, and, for ones, the exponential of that
         steps = [ir.node("Sub", [value, value], name=name)]
         if number:
             steps.append(ir.node("Exp", [steps[0].outputs[0]], name=f"{name}_exp"))
@@ -101,7 +101,7 @@ def _fill(node: ir.Node, index: int, number: float) -> None:
 
 
 def _spread(node: ir.Node) -> None:
-    """MaxUnpool puts a value where any pixel of its window may be: in all of the window."""
+    """Spread a value over all of its window: MaxUnpool may put it at any pixel of the window."""
     graph = node.graph
     if graph is None:
         return
@@ -117,7 +117,7 @@ def _spread(node: ir.Node) -> None:
 
 
 def _cut(node: ir.Node) -> None:
-    """Readers of the node's output see 1 where it is positive; the graph's own outputs stay as they are."""
+    """Replace the node's output by its sign, 0 or 1, for its readers; the graph's own outputs are unchanged."""
     graph, output = node.graph, node.outputs[0]
     uses = tuple(output.uses())
     if graph is None or not uses:

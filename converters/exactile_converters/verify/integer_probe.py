@@ -1,4 +1,4 @@
-"""The dependency probe with integer weights: which pixels change an aligned box, without any rounding.
+"""Probe dependencies with integer weights: which pixels change an aligned box, without rounding.
 
 Along one axis at a time; the words say rows. ``a`` and ``b`` are the ends of a stride-aligned box:
 
@@ -23,7 +23,7 @@ from exactile_converters.verify.dependency import Lane, Runs, impulse_spans, rep
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ones:
-    """An integer copy along ``lane``: which boxes see ones put into an image of zeros."""
+    """An integer copy along ``lane``: shows which boxes see ones in an image of zeros."""
 
     integers: Runs
     lane: Lane
@@ -31,14 +31,14 @@ class Ones:
 
     @classmethod
     def of(cls, integers: Runs, lane: Lane) -> Ones | None:
-        """None where zeros and ones do not stay exact in the copy."""
+        """Return the copy; None where zeros and ones do not stay exact in it."""
         blank = np.zeros((lane.size, lane.breadth, integers.channels), integers.dtype)
         base, full = lane.run(integers, blank), lane.run(integers, blank + blank.dtype.type(1))
         exact = all(np.isfinite(output).all() and np.abs(output).max() <= _largest(output) for output in (base, full))
         return cls(integers=integers, lane=lane, base=base) if exact and not np.array_equal(base, full) else None
 
     def change(self, rows: slice, box: Span) -> bool:
-        """Whether ones in ``rows`` change the output box that belongs to the input rows ``box``."""
+        """Return whether ones in ``rows`` change the output box that belongs to the input rows ``box``."""
         lane = self.lane
         image = np.zeros((lane.size, lane.breadth, self.integers.channels), self.integers.dtype)
         image[rows] = 1
@@ -47,18 +47,18 @@ class Ones:
 
 
 def _largest(output: NDArray[Any]) -> float:
-    """Up to here its type holds all integers."""
+    """Return the largest integer up to which its type holds all integers."""
     return 2.0 ** (np.finfo(output.dtype).nmant + 1) if output.dtype.kind == "f" else np.inf
 
 
 def integer_spans(integers: Runs, lane: Lane) -> list[Span | None]:
-    """What a one in each row of the lane's box touches; empty if nothing passes through."""
+    """Return the output rows that a one in each row of the lane's box changes; empty if nothing passes through."""
     found = list(impulse_spans(integers, lane, 1.0, background=0.0))
     return found if any(found) else []
 
 
 def probe_integers(ones: Ones, spans: list[Span | None]) -> IntegerProbe:
-    """The claim of the lane's geometry, tried at several aligned boxes; ``spans`` as from ``integer_spans``."""
+    """Try the claimed geometry of the lane at several aligned boxes; ``spans`` as from ``integer_spans``."""
     lane, geometry = ones.lane, ones.lane.geometry
     stride = geometry.stride
     # One stride more on either side than the lane's own box: the lane has room for two.

@@ -1,15 +1,15 @@
-"""How much of a proof is done, in pixels that the network computes: that is what takes the time."""
+"""Measure the progress of a verification in pixels that the network computes, which take most of the time."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 Progress = Callable[[str, int, int], None]
-"""Called with a stage's name, and what is done and what there is to do: of the stage, or of all stages."""
+"""Called with a stage's name, the work done and the total: of the stage, or of all stages."""
 
 
 class Meter:
-    """Tells ``progress`` which share of all expected pixels is done, and the stage of the moment."""
+    """Reports to ``progress`` the current stage, and the share of all expected pixels that is done."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -17,22 +17,22 @@ class Meter:
         self._done_px = self._expected_px = 0
 
     def expect(self, pixels: int) -> None:
-        """So many more are to be computed."""
+        """Expect this many more pixels."""
         self._expected_px += pixels
 
     def stage(self, name: str, _done: int = 0, _steps: int = 0) -> None:
-        """What follows belongs to the stage ``name``; how much of it is done, pixels tell."""
+        """Begin the stage ``name``; its progress is counted in pixels."""
         self._stage = name
         self._tell()
 
     def advance(self, pixels: int) -> None:
-        """So many are done; what was not expected belongs to both."""
+        """Count pixels as done; unexpected ones also add to the total."""
         self._done_px += pixels
         self._expected_px = max(self._expected_px, self._done_px)
         self._tell()
 
     def finish(self) -> None:
-        """All is done, also what turned out not to be needed."""
+        """Count everything as done, including what turned out not to be needed."""
         self._done_px = self._expected_px
         self._tell()
 

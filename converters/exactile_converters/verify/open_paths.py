@@ -1,8 +1,7 @@
-"""A copy of a network in which no influence can vanish or cancel.
+"""Copy a network so that no influence can vanish or cancel.
 
-Weights become positive averages; biases of convolutions and batch normalisation 0; activations that saturate are left
-out. Only values change, never which pixels an operator reads: what reaches an output here is what can reach it with
-some weights.
+Weights become positive averages; biases of convolutions and batch normalisation 0; saturating activations are removed.
+Only values change, never which pixels an operator reads: what reaches an output here can reach it with some weights.
 """
 
 from __future__ import annotations
@@ -22,11 +21,11 @@ Array = NDArray[Any]
 SATURATING = {"Sigmoid", "HardSigmoid", "Tanh", "Softsign", "Softmax", "LogSoftmax", "Clip"}
 QUANTIZING = {"QuantizeLinear", "DequantizeLinear"}
 NORMALIZING = {"BatchNormalization": (1.0, 0.0, 0.0, 1.0)}
-"""Values of scale, bias, mean and variance that let everything pass."""
+"""Values of scale, bias, mean and variance that pass everything."""
 
 
 def open_all_paths(network: Network) -> None:
-    """Change ``network`` in place: positive weights of sum 1, for values of any size."""
+    """Change ``network`` in place: positive weights of sum 1, for values of any magnitude."""
     graph = network.model.graph
     for node in list(graph):
         if holds_back(node):
@@ -44,7 +43,7 @@ def open_all_paths(network: Network) -> None:
 
 
 def holds_back(node: ir.Node) -> bool:
-    """Whether the operator gives large values an upper end."""
+    """Return whether the operator limits large values."""
     if node.op_type in QUANTIZING:
         return not is_constant(node.inputs[0])
     if node.op_type == "Min":
@@ -68,7 +67,7 @@ def _open_product(graph: ir.Graph, node: ir.Node) -> None:
 
 
 def _averaging(array: Array, axes: tuple[int, ...]) -> Array:
-    """Positive, and of sum 1 over ``axes``, so that values neither explode nor fade."""
+    """Return positive weights of sum 1 over ``axes``, so that values neither explode nor vanish."""
     axes = tuple(axis for axis in axes if -array.ndim <= axis < array.ndim)
     weights = np.nan_to_num(np.abs(array.astype(np.float64)), posinf=1.0)
     weights += max(float(weights.mean()), 1e-6)
@@ -81,18 +80,19 @@ def _positive(array: Array) -> Array:
 
 
 def is_constant(value: ir.Value | None) -> bool:
+    """Return whether ``value`` is an initialiser or a constant."""
     return value is not None and value.const_value is not None
 
 
 def bypass(node: ir.Node) -> None:
-    """Readers of the node's output read its (first not constant) input instead."""
+    """Connect readers of the node's output to its (first not constant) input instead."""
     source = next((value for value in node.inputs if value is not None and not is_constant(value)), None)
     if source is not None and not node.outputs[0].is_graph_output():
         node.outputs[0].replace_all_uses_with(source)
 
 
 def _change(graph: ir.Graph, value: ir.Value | None, change: Callable[[Array], Array]) -> None:
-    """Replace a constant of floating point, or one that is dequantised, by ``change`` of it."""
+    """Apply ``change`` to a floating-point or dequantised constant."""
     if value is None:
         return
     producer = value.producer()

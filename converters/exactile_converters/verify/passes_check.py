@@ -1,4 +1,4 @@
-"""A network that takes statistics of the whole image: passes and the result's tiles against one pass of the network."""
+"""Check a network with statistics of the whole image: its passes and the result's tiles against one pass."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ STEPS = 3
 
 
 class PassesCheck:
-    """Tries tiles along both axes, at a size that tiles suit best and at another one, and strips.
+    """Tries tiles along both axes, at the best size for tiles and at another one, and strips.
 
-    ``result`` tells the axes of the network's output. ``plans`` holds what was seen.
+    ``result`` has the axes of the network's output. ``plans`` holds what was found.
     """
 
     def __init__(self, network: Network, result: FeatureMap, *, strips: bool, allowed: int) -> None:
@@ -45,7 +45,7 @@ class PassesCheck:
         )
 
     def tiles(self, step: Callable[[], None]) -> str:
-        """How they differ from one pass; empty where they do not. Raises TooLargeError, BudgetError."""
+        """Return how they differ from one pass; empty where they do not. Raises TooLargeError, BudgetError."""
         geometry = self.model.contract.geometry
         for along in (0, 1):
             axes = geometry.y, geometry.x
@@ -61,7 +61,7 @@ class PassesCheck:
         return ""
 
     def _at_own_size(self, along: int, size: int, breadth: int, tile: int) -> str:
-        """At a size of another remainder, where there is one, deployed for it: maps are kept between passes."""
+        """Compare at a size of another remainder, if there is one, deployed for it: maps are kept between passes."""
         geometry = self.model.contract.geometry
         axis: AxisGeometry = (geometry.y, geometry.x)[along]
         own = other_size(axis, size)
@@ -76,7 +76,7 @@ class PassesCheck:
         return found
 
     def strips(self) -> str:
-        """How they differ. Raises TooLargeError, BudgetError."""
+        """Return how strips differ. Raises TooLargeError, BudgetError."""
         strips, geometry = self.model.strips, self.model.contract.geometry
         if strips is None:
             return ""
@@ -87,7 +87,7 @@ class PassesCheck:
 
 
 def tile_along(model: DeployedModel, along: int) -> int:
-    """Pixels of a tile that cuts the image in several, in all passes."""
+    """Return the pixels of a tile that cuts the image into several, in all passes."""
     passes = [(one.contract.geometry.y, one.contract.geometry.x)[along] for one in (model, *_levels(model))]
     axis = passes[0]
     return axis.accepted_size(
@@ -100,7 +100,7 @@ def _levels(model: DeployedModel) -> list[DeployedModel]:
 
 
 def other_size(axis: AxisGeometry, size: int) -> int:
-    """The next size of another remainder that can be cut, where there is one."""
+    """Return the next size of another remainder that can be cut, if there is one."""
     others = [other for other in axis.others or () if not other.one_pass]
     if not others:
         return size
@@ -109,5 +109,5 @@ def other_size(axis: AxisGeometry, size: int) -> int:
 
 
 def pair(along: int, one: int, other: int) -> tuple[int, int]:
-    """(height, width) of ``one`` along the axis, ``other`` across."""
+    """Return (height, width) of ``one`` along the axis, ``other`` across."""
     return (one, other) if along == 0 else (other, one)

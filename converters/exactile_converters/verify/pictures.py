@@ -1,4 +1,4 @@
-"""Pictures of a verification as PNG in base64; matplotlib is loaded when the first one is drawn."""
+"""Draw the pictures of a verification as PNG in base64; matplotlib is loaded when the first one is drawn."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def require_matplotlib() -> None:
 
 
 def map_png(errors: NDArray[np.float32], title: str) -> str:
-    """The error map (H, W) in logarithmic colours; pixels without any error are dark."""
+    """Draw the error map (H, W) in logarithmic colours; pixels without any error are dark."""
     shown = _reduced(errors)
     largest = float(shown[np.isfinite(shown)].max(initial=0.0))
     figure, axes = _figure(7, 5.5)
@@ -46,7 +46,7 @@ def map_png(errors: NDArray[np.float32], title: str) -> str:
 
 
 def curve_png(sweep: Sweep) -> str:
-    """RMSE and share of different labels against the halo."""
+    """Draw RMSE and share of different labels against the halo."""
     figure, axes = _figure(7, 4)
     halos = [point.halo_px for point in sweep.halos]
     rmse = [point.rmse for point in sweep.halos]
@@ -66,13 +66,13 @@ def curve_png(sweep: Sweep) -> str:
 
 
 def _threshold(values: list[float]) -> float:
-    """The curve is logarithmic above this and shows 0 as 0."""
+    """Return the value above which the curve is logarithmic; it shows 0 as 0."""
     positive = [value for value in values if 0 < value < float("inf")]
     return min(positive) if positive else 1.0
 
 
 def _reduced(errors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The map at a size that can be looked at: the largest error of each block, so that no thin seam is lost."""
+    """Reduce the map for display: the largest error of each block, so that no thin seam is lost."""
     factor = -(-max(errors.shape) // LARGEST_MAP_PX)
     if factor == 1:
         return errors

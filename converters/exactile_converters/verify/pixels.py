@@ -1,4 +1,4 @@
-"""What tiled and whole are compared on: the user's image, as much of it as one pass can take, or noise."""
+"""Choose the pixels on which tiles and one pass are compared: the user's image, or a crop that fits, or noise."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from exactile.sources.protocol import ReadPlan, Source
 from exactile_converters.verify.room import Room
 
 LARGEST_PIXELS = 1 << 24
-"""Larger crops than this prove no more."""
+"""Larger crops prove no more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,15 +35,15 @@ class Pixels:
 
 
 PIECES = 3
-"""Tiles each way: the one in the middle has a halo on either side."""
+"""Tiles in each direction: the one in the middle has a halo on both sides."""
 
 LEAST_ADVANCE_PX = 8
 LEAST_STRIDES = 2
-"""From the start of one of the smallest tiles to that of the next."""
+"""Strides from the start of one of the smallest tiles to that of the next."""
 
 
 def suitable_tiles(geometry: Geometry) -> list[tuple[int, int]]:
-    """Tiles small enough for many seams: the first not all halo, each with smaller zones than that before."""
+    """Return tiles small enough for many seams: the first not all halo, each next one with a smaller zone."""
     rows, columns = _sides(geometry.y), _sides(geometry.x)
     count = max(len(rows), len(columns))
     rows, columns = (sides + sides[-1:] * (count - len(sides)) for sides in (rows, columns))
@@ -62,7 +62,7 @@ def _sides(axis: AxisGeometry) -> list[int]:
 
 
 def _around(axis: AxisGeometry) -> tuple[int, int]:
-    """What a tile of an image of any size holds before and after what it answers for."""
+    """Return the pixels before and after its zone in a tile of an image of any size."""
     axes = [axis, *(other for other in axis.others or () if not other.one_pass)]
     before = max(round_up(max(0, one.margin_before), one.stride) for one in axes)
     return before, max(0, *(one.margin_after for one in axes))
@@ -71,7 +71,7 @@ def _around(axis: AxisGeometry) -> tuple[int, int]:
 def noise_pixels(
     geometry: Geometry, tile: tuple[int, int], *, channels: int, dtype: str, generator: np.random.Generator
 ) -> Pixels:
-    """Seeded noise with room for three tiles each way, of no round size."""
+    """Return seeded noise with room for three tiles in each direction, of an irregular size."""
     shape = (*noise_size(geometry, tile), channels)
     if dtype == "float32":
         return Pixels(array=generator.standard_normal(shape, np.float32))
@@ -79,12 +79,12 @@ def noise_pixels(
 
 
 def noise_size(geometry: Geometry, tile: tuple[int, int]) -> tuple[int, int]:
-    """(height, width) with room for three tiles each way."""
+    """Return (height, width) with room for three tiles in each direction."""
     return _three_tiles(geometry.y, tile[0]), _three_tiles(geometry.x, tile[1])
 
 
 def _three_tiles(axis: AxisGeometry, tile: int) -> int:
-    """A size that tiles of about ``tile`` pixels cut in three or more."""
+    """Return a size that tiles of about ``tile`` pixels cut into three or more."""
     advance = max(axis.stride, round_down(tile - sum(_around(axis)), axis.stride))
     size = tile + 2 * advance - axis.stride // 2 - 1
     while _pieces(axis, size, tile) < PIECES:  # another size may have smaller halos
@@ -93,7 +93,7 @@ def _three_tiles(axis: AxisGeometry, tile: int) -> int:
 
 
 def _pieces(axis: AxisGeometry, size: int, tile: int) -> int:
-    """How many tiles cut ``size``."""
+    """Return how many tiles cut ``size``."""
     axis = axis.without_others if axis.of_size(size).one_pass else axis
     domain = AxisDomain.of(axis, size, "model")
     side = domain.tile_for(tile, axis)
@@ -110,7 +110,7 @@ def chosen_pixels(
     dtype: str,
     seed: int,
 ) -> tuple[Pixels, tuple[int, int]]:
-    """Those of the user's image, or noise where there is none; and which of ``tiles``, larger ones first, suits them.
+    """Return pixels of the user's image, or noise without one, and the first of ``tiles``, in falling size, that suits.
 
     Raises ChannelError, BudgetError.
     """
@@ -125,12 +125,12 @@ def chosen_pixels(
 
 
 def _cutting(sides: Sequence[int], size: int) -> int:
-    """The largest that cuts ``size``, or the largest of all where none does."""
+    """Return the largest side that cuts ``size``, or the largest of all where none does."""
     return next((side for side in sides if side < size), sides[0])
 
 
 def noise_tile(geometry: Geometry, tiles: Sequence[tuple[int, int]], room: Room) -> tuple[int, int]:
-    """The first of ``tiles`` whose noise is not large, or else the last one. Raises BudgetError."""
+    """Return the first of ``tiles`` whose noise is not large, or else the last one. Raises BudgetError."""
     for tile in tiles:
         if room.needed(_accepted(geometry, noise_size(geometry, tile))) <= room.noise_bytes:
             return tile
@@ -147,7 +147,7 @@ def noise_tile(geometry: Geometry, tiles: Sequence[tuple[int, int]], room: Room)
 
 
 def image_pixels(source: Source, geometry: Geometry, room: Room) -> Pixels:
-    """``source`` whole, or the crop from its middle that there is ``room`` for. Raises BudgetError."""
+    """Return the whole of ``source``, or the crop from its middle for which there is ``room``. Raises BudgetError."""
     size = source.height, source.width
     height, width = _largest_that_fits(size, geometry, room)
     top, left = (size[0] - height) // 2, (size[1] - width) // 2

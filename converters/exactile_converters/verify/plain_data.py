@@ -1,4 +1,4 @@
-"""A verification as plain data: what ``--json`` prints and the report states."""
+"""A verification as plain data, for ``--json`` and the report."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from exactile_converters.verify.ways import PassesProof
 
 
 def verification_object(found: Verification) -> dict[str, Any]:
-    """Sizes are [height, width], positions [y, x], all in pixels."""
+    """Return the object. Sizes are [height, width], positions [y, x], all in pixels."""
     geometry = found.geometry
     return {
         "model": found.model_name,
@@ -119,5 +119,5 @@ def _point(point: SweepPoint) -> dict[str, Any]:
 
 
 def finite(value: float) -> float | str:
-    """JSON has no infinity."""
+    """Replace infinity, which JSON lacks, by text."""
     return value if value < float("inf") else "infinite"

@@ -1,4 +1,4 @@
-"""The runtime's tiles and strips against one pass of plain ONNX Runtime, on noise of small sizes."""
+"""Compare the runtime's tiles and strips with one pass of plain ONNX Runtime, on noise of small sizes."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from exactile_converters.verify.difference import compare
 Array = NDArray[Any]
 
 SCALES = (1.0, 100.0)
-"""Of the noise: the one that the output answers to better is taken. Networks expect 0 to 1, or 0 to 255."""
+"""Amplitudes of the noise; the one to which the output responds more is used. Networks expect 0 to 1, or 0 to 255."""
 
 NUDGE = 0.01
-"""What an image is changed by to see how the output answers, as a share of the noise."""
+"""Change of an image, as a share of the noise, that shows how the output responds."""
 
 STEPPING = frozenset(
     "QuantizeLinear DynamicQuantizeLinear Round Floor Ceil Sign Greater GreaterOrEqual Less LessOrEqual Equal ArgMax "
@@ -34,21 +34,21 @@ STEPPING = frozenset(
 """Operators that can turn the last digit of their input into another value."""
 
 STEP_TOLERANCE = 0.02
-"""Of the largest value: what such a step may change. A wrong halo or a lost row changes more."""
+"""Largest effect of such a step, relative to the largest value. A wrong halo or a lost row changes more."""
 
 STEP_SHARE = 1e-3
-"""Of the values: so many may differ by more, where two scores are as good as equal."""
+"""Share of values that may differ by more, where two scores are nearly equal."""
 
 SEEDS = (2, 3)
-"""Usually a difference counts where both images show one: chance does not repeat itself."""
+"""A difference usually counts if both images show one: chance does not repeat itself."""
 
 
 class PlanCheck:
-    """``model`` in tiles and strips against ``network``; ``stepping``: the network holds operators of STEPPING.
+    """``model`` in tiles and strips against ``network``; ``stepping``: the network has operators of STEPPING.
 
-    Images are those of ``seeds``; a difference counts where all show one or, with ``every``, where one does.
-    ``max_abs`` is the largest difference that was taken for rounding, ``largest`` the largest value beside it;
-    ``reacts`` becomes true when the output of two images was not the same.
+    Images are generated from ``seeds``; a difference counts if all show one or, with ``every``, if one does.
+    ``max_abs`` is the largest difference attributed to rounding, ``largest`` the largest value compared; ``reacts``
+    becomes true when the outputs of two images differ.
     """
 
     def __init__(
@@ -66,7 +66,8 @@ class PlanCheck:
         self.reacts = False
 
     def difference(self, plan: PlanName, size: tuple[int, int], shape: tuple[int, int]) -> str:
-        """How ``plan`` with tiles or strips of ``shape`` differs from one pass over ``size``; empty where it does not.
+        """Return how ``plan`` with tiles or strips of ``shape`` differs from one pass over ``size``; empty where it
+        does not.
 
         Raises TooLargeError and BudgetError.
         """
@@ -78,7 +79,7 @@ class PlanCheck:
         return found
 
     def _image(self, size: tuple[int, int], seed: int) -> Array:
-        """(H, W, C) of the noise by which most of the output's values follow its changes."""
+        """Return (H, W, C) of the noise whose changes most of the output's values follow."""
         dtype = np.dtype(self._model.contract.image.dtype)
         shape = (*size, self._network.channels)
         generator = np.random.default_rng(seed)
@@ -92,7 +93,7 @@ class PlanCheck:
         return image
 
     def _answer(self, image: Array, other: Array) -> tuple[float, float]:
-        """The median and the root mean square of what changes in the output, by its largest value."""
+        """Return the median and the root mean square of the output's changes, relative to its largest value."""
         with np.errstate(all="ignore"):
             one, two = (self._run(given).astype(np.float64) for given in (image, other))
             gap = np.abs(one - two) / np.abs(one[np.isfinite(one)]).max(initial=0.0)
@@ -128,7 +129,7 @@ class PlanCheck:
         )
 
     def _is_step(self, result: Array, whole: Array, largest: float) -> bool:
-        """Whether it differs as a network does where the last digit decides between two values."""
+        """Return whether it differs as a network does where the last digit decides between two values."""
         if not self._stepping:
             return False
         with np.errstate(invalid="ignore"):

@@ -1,4 +1,4 @@
-"""The dependency probe: claimed halo and stride against what running the network shows."""
+"""Probe dependencies: compare claimed halo and stride with what running the network shows."""
 
 from __future__ import annotations
 
@@ -35,15 +35,16 @@ from exactile_converters.verify.open_paths import open_all_paths
 from exactile_converters.verify.subject import Subject, private_copy, value_named
 
 COMMUTATION_TOLERANCE = 1e-4
-"""Floating-point sums at shifted pixels may be ordered otherwise; a wrong alignment is far beyond this."""
+"""Floating-point sums at shifted pixels may have another order; a wrong alignment is far beyond this."""
 
 FINITE_MARKERS = (0.3, 0.8)
 """Powers of the largest finite value: two magnitudes, both far above what rounding hides."""
 
 LANE_RUNS = 24
-"""Of an axis, beside those for each row of the box and for each halving: images of ones, of noise, and their like."""
+"""Runs for an axis, in addition to one for each row of the box and for each bisection step: images of ones, noise,
+etc."""
 
-PLACED = "operators depend on the position in the image: a shift changes more than the place of the output"
+PLACED = "operators depend on the position in the image: a shift of the image does more than shift the output"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +57,7 @@ class Subjects:
 
     @classmethod
     def of(cls, network: Network, scores: str, feature: FeatureMap) -> Subjects:
-        """All look at the tensor named ``scores``; ``network`` is left as it is."""
+        """Make all of them for the tensor named ``scores``; ``network`` is not modified."""
         made = [_copy(network, scores, feature, change) for change in (_nothing, _opened)]
         try:
             integers = _copy(network, scores, feature, _of_integers)
@@ -65,7 +66,7 @@ class Subjects:
         return cls(real=made[0], opened=made[1], integers=integers)
 
     def within(self, model: DeployedModel, allowed_bytes: int, ran: Callable[[int], None]) -> Subjects:
-        """The same, within ``allowed_bytes`` of resident memory of the process; see ``Bounded``."""
+        """Return the same, within ``allowed_bytes`` of resident memory of the process; see ``Bounded``."""
         integers = self.integers and Bounded(self.integers, model, allowed_bytes, ran)
         real, opened = (Bounded(one, model, allowed_bytes, ran) for one in (self.real, self.opened))
         return Subjects(real=real, opened=opened, integers=integers)
@@ -80,7 +81,7 @@ def _copy(network: Network, scores: str, feature: FeatureMap, change: Callable[[
 
 
 def _nothing(_network: Network) -> None:
-    """The weights stay as they are."""
+    """Keep the weights."""
 
 
 def _opened(network: Network) -> None:
@@ -94,7 +95,7 @@ def _of_integers(network: Network) -> None:
 
 
 def probe_pixels(axis: Axis, claimed: Geometry) -> int:
-    """About how many pixels ``probe_axis`` computes."""
+    """Return about how many pixels ``probe_axis`` computes."""
     geometry, other = (claimed.y, claimed.x) if axis == "y" else (claimed.x, claimed.y)
     size = Lane.size_for(geometry)
     rows = 2 * geometry.stride
@@ -145,18 +146,18 @@ def _refused(lane: Lane) -> str:
 
 
 def _not_integer(tried: IntegerProbe | None, subjects: Subjects) -> str:
-    """What integer weights could not decide."""
+    """Return what integer weights could not decide."""
     if subjects.integers is None:
-        return "the network cannot be given integer weights: the poison decides alone"
+        return "the network cannot have integer weights: the verdict relies on poisoned pixels"
     if tried is None:
-        return "integers do not pass through the network: the poison decides alone"
+        return "integers do not pass through the network: the verdict relies on poisoned pixels"
     if tried.idle:
-        return "integer weights do not show all that the claim counts: there the poison decides alone"
+        return "integer weights do not show all that the claim counts: there the verdict relies on poisoned pixels"
     return ""
 
 
 def _structure(opened: Runs, lane: Lane, progress: Progress) -> tuple[list[Span | None], str]:
-    """What each row touches in the opened network, by infinity where it can decide; empty if nothing can."""
+    """Return the effect of each row in the opened network, by infinity where it can decide; empty if nothing can."""
     stage = f"dependencies along {lane.axis}"
 
     def spans(marker: float) -> list[Span | None]:
@@ -174,8 +175,8 @@ def _structure(opened: Runs, lane: Lane, progress: Progress) -> tuple[list[Span 
     reach = reach_of(poisoned, lane)
     if reach.before <= lane.geometry.before and reach.after <= lane.geometry.after:
         return poisoned, ""
-    # Infinity times a tap of weight 0 is not 0. Huge finite values tell that apart from an influence, unless they
-    # fade on their way: then it matters how huge they are.
+    # Infinity times a tap of weight 0 is not 0. Huge finite values distinguish that from an influence, unless they fade
+    # on their way: then it matters how huge they are.
     large, huge = (spans(float(np.finfo(opened.dtype).max) ** power) for power in FINITE_MARKERS)
     if not huge or large != huge or huge == poisoned:
         return poisoned, ""

@@ -1,4 +1,4 @@
-"""The report: one HTML file that holds its pictures."""
+"""Write the report: one HTML file that contains its pictures."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ $body
 
 
 def check_directory(directory: Path) -> None:
-    """Raise OutputExistsError unless ``directory`` is new, empty or an earlier report; also ask for matplotlib."""
+    """Raise OutputExistsError unless ``directory`` is new, empty or an earlier report; also require matplotlib."""
     require_matplotlib()
     if directory.exists() and not directory.is_dir():
         raise OutputExistsError(f"{directory} is a file; --report takes a folder")
@@ -139,7 +139,7 @@ def _integer_part(found: Verification) -> str:
 
 
 def side_text(measured_px: int, *, at_least: bool) -> str:
-    """The measured reach, as people read it."""
+    """Format the measured reach for display."""
     return f"{measured_px} or more" if at_least else str(measured_px)
 
 

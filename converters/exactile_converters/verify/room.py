@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from exactile.contract import DeployedModel
-from exactile.memory import resident_bytes
+from exactile.machine.memory import resident_bytes
 from exactile_converters.verify.bounded import pass_bytes
 
 NOISE_BYTES = 2 << 30
-"""What may be taken for noise where less would not do without smaller zones: larger noise proves no more."""
+"""Most memory for noise that smaller zones could reduce: larger noise proves no more."""
 
 SESSIONS = 3
-"""Of the network's weights, for what opening takes: in one pass, in tiles, and as they are read."""
+"""Copies of the network's weights while engines are opened: for one pass, for tiles, and as they are read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,11 +26,11 @@ class Room:
 
     @property
     def noise_bytes(self) -> int:
-        """What is taken where the image is noise and a smaller one would do as well."""
+        """Return the bytes for noise where smaller noise would also do."""
         return min(self.allowed_bytes, resident_bytes() + NOISE_BYTES)
 
     def needed(self, size: tuple[int, int]) -> int:
-        """Resident bytes of the process at the most, for an image of ``size``, an accepted (height, width)."""
+        """Return the peak resident bytes of the process for an image of ``size``, an accepted (height, width)."""
         image = self.model.contract.image
         stored = size[0] * size[1] * image.channels * np.dtype(image.dtype).itemsize
         weights = self.model.contract.memory.weights_bytes * SESSIONS

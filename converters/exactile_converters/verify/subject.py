@@ -1,4 +1,4 @@
-"""A network run as it is by plain ONNX Runtime: no planner, no fused input or output."""
+"""Run a network unchanged in plain ONNX Runtime: without planner, without fused input or output."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from exactile_converters.geometry.trace import ancestors
 ERRORS_ONLY = 4
 MOVES = {"Identity", "Cast", "Transpose", "Squeeze", "Unsqueeze"}
 LAST_ACTIVATIONS = {"Softmax", "LogSoftmax", "Sigmoid", "HardSigmoid", "Tanh", "Clip", "ArgMax", "Greater"}
-"""Pixelwise operators at a network's end that hide how far an influence goes."""
+"""Pixelwise operators at a network's end that hide how far an influence reaches."""
 
 
 def private_copy(network: Network) -> Network:
-    """The same network in a graph of its own, to be changed at will."""
+    """Return a copy of the network whose graph may be changed."""
     model = ir.from_proto(ir.to_proto(network.model))
     image = next(value for value in model.graph.inputs if value.name == network.image.name)
     result = next(value for value in model.graph.outputs if value.name == network.result.name)
@@ -32,7 +32,7 @@ def private_copy(network: Network) -> Network:
 
 
 def scores_of(network: Network, features: Mapping[str, FeatureMap]) -> ir.Value:
-    """The map in front of the last activation (logits): what is looked at to see an influence."""
+    """Return the map before the last activation (logits), which shows influences."""
     value = scores = network.result
     while (node := value.producer()) is not None and node.op_type in MOVES | LAST_ACTIVATIONS:
         source = node.inputs[0]
@@ -46,7 +46,7 @@ def scores_of(network: Network, features: Mapping[str, FeatureMap]) -> ir.Value:
 
 
 def ends_in_probability(network: Network) -> bool:
-    """Whether the result is a probability already."""
+    """Return whether the result is already a probability."""
     node = network.result.producer()
     while node is not None and node.op_type in MOVES:
         source = node.inputs[0]
@@ -55,7 +55,7 @@ def ends_in_probability(network: Network) -> bool:
 
 
 def value_named(network: Network, name: str) -> ir.Value:
-    """The value ``name`` that a node makes, as an output of the graph, so that nothing bypasses it or cuts it off."""
+    """Return the value ``name`` of a node as an output of the graph, so that no rewrite bypasses or clips it."""
     value = next(value for node in network.model.graph for value in node.outputs if value.name == name)
     if not value.is_graph_output():
         network.model.graph.outputs.append(value)
@@ -63,7 +63,7 @@ def value_named(network: Network, name: str) -> ir.Value:
 
 
 class Subject:
-    """Runs ``network`` up to ``output``, one of its feature maps, at any size the network accepts.
+    """Runs ``network`` up to ``output``, one of its feature maps, at any size that the network accepts.
 
     Consumes the network: give it a private copy.
     """
@@ -77,8 +77,8 @@ class Subject:
         ort = load_library()
         options = ort.SessionOptions()
         options.log_severity_level = ERRORS_ONLY
-        # Each map is allocated and freed by itself: a heap of ONNX Runtime's own grows to twice what a pass takes, and
-        # stays. No value depends on where maps lie.
+        # Each map is allocated and freed separately: ONNX Runtime's arena grows to twice what a pass takes, and stays.
+        # No value depends on where maps lie.
         options.enable_cpu_mem_arena = options.enable_mem_pattern = options.enable_mem_reuse = False
         graph = plain_graph(network, output, feature)
         try:
@@ -87,7 +87,7 @@ class Subject:
             raise ModelError(f"{network.name}: ONNX Runtime does not take the network: {error}") from error
 
     def run(self, image: NDArray[Any]) -> NDArray[Any]:
-        """``image`` (H, W, C) in the network's own values -> its output (C', H', W'). Raises EngineError."""
+        """Map ``image`` (H, W, C) in the network's own values to its output (C', H', W'). Raises EngineError."""
         tensor = np.expand_dims(image, 0).astype(self.dtype, copy=False)  # N, H, W, C
         order = tuple(("n", "y", "x", "c").index(label) for label in self._image_labels)
         feed = {self._image_name: np.ascontiguousarray(tensor.transpose(order))}
@@ -100,7 +100,7 @@ class Subject:
 
 
 def channels_first(output: NDArray[Any], labels: Labels) -> NDArray[Any]:
-    """Any order of axes -> (C, H, W); axes that are neither have size 1."""
+    """Map any order of axes to (C, H, W); other axes have size 1."""
     dims = {label: dim for dim, label in enumerate(labels) if label in {"y", "x"}}
     others = [dim for dim in range(output.ndim) if dim not in dims.values()]
     moved = output.transpose([*others, dims["y"], dims["x"]])
@@ -108,7 +108,7 @@ def channels_first(output: NDArray[Any], labels: Labels) -> NDArray[Any]:
 
 
 def plain_graph(network: Network, output: ir.Value, feature: FeatureMap) -> bytes:
-    """The model up to ``output``, of any height and width; ``network`` is consumed."""
+    """Return the model up to ``output``, for any height and width; ``network`` is consumed."""
     graph = network.model.graph
     sizes: dict[str, int | str] = {"n": 1, "c": network.channels, "y": "height", "x": "width"}
     network.image.shape = ir.Shape([sizes[label] for label in network.labels])

@@ -1,6 +1,6 @@
 """The experiment of Majurski & Bajcsy (2021): the error of tiling against the halo and against the tiles' alignment.
 
-A simple tiler of its own, which does as it is told: any halo, any alignment.
+It has its own simple tiler, which takes any halo and any alignment.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MOST_OFFSETS = 8
 class SweepPoint:
     """The error of tiling with at most ``halo_px`` on every side, tiles starting ``offset_px`` off the stride.
 
-    ``rmse`` of probabilities (of the values where the network gives no scores), ``max_abs`` of raw values.
+    ``rmse`` of probabilities (of the values where the network has no scores), ``max_abs`` of raw values.
     """
 
     halo_px: int
@@ -57,7 +57,7 @@ class Sweep:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Margins:
-    """What a tile holds around its zone, in input pixels before and after, and how far off the stride it starts."""
+    """Pixels of a tile before and after its zone, in input pixels, and the distance of its start from the stride."""
 
     before: int
     after: int
@@ -73,7 +73,7 @@ def sweep(
     probability: bool,
     progress: Callable[[str, int, int], None],
 ) -> Sweep:
-    """Tile the reference's own padded image again and again, with ``tile`` (height, width) throughout."""
+    """Tile the reference's own padded image repeatedly, always with ``tile`` (height, width)."""
     axes = geometry.y, geometry.x
     halos, steps = [], halo_steps(geometry)
     shown = steps[len(steps) // 2]
@@ -98,7 +98,7 @@ def offset_sweep(
     probability: bool,
     progress: Callable[[str, int, int], None],
 ) -> tuple[SweepPoint, ...]:
-    """Tiles of the claimed halo that start off the stride; ``tile`` is larger by two strides throughout."""
+    """Tile with the claimed halo, starting off the stride; ``tile`` is always larger by two strides."""
     axes = geometry.y, geometry.x
     stride = max(axis.stride for axis in axes)
     offsets, shifts = [], offset_steps(stride)
@@ -114,7 +114,7 @@ def offset_sweep(
 
 
 def sweep_pixels(size: tuple[int, int], geometry: Geometry, tile: tuple[int, int]) -> int:
-    """About how many pixels ``sweep`` computes of an image of ``size``, (height, width)."""
+    """Return about how many pixels ``sweep`` computes for an image of ``size``, (height, width)."""
     geometry = geometry.of_size(size)
     axes, steps = (geometry.y, geometry.x), halo_steps(geometry)
     sizes = [axis.accepted_size(px) for axis, px in zip(axes, size, strict=True)]
@@ -129,35 +129,35 @@ def sweep_pixels(size: tuple[int, int], geometry: Geometry, tile: tuple[int, int
 
 
 def claimed_margins(axis: AxisGeometry) -> Margins:
-    """The claimed halo, rounded up to the stride."""
+    """Return the claimed halo, rounded up to the stride."""
     return Margins(
         before=round_up(max(0, axis.margin_before), axis.stride), after=round_up(max(0, axis.margin_after), axis.stride)
     )
 
 
 def offset_steps(stride: int) -> tuple[int, ...]:
-    """0 to stride - 1, or the powers of two and the ends where those are many."""
+    """Return 0 to stride - 1, or the powers of two and the ends where those are many."""
     if stride <= MOST_OFFSETS:
         return tuple(range(stride)) if stride > 1 else ()
     return tuple(sorted({0, stride - 1, *(1 << bit for bit in range(stride.bit_length()) if 1 << bit < stride)}))
 
 
 def _at_most(margins: Margins, halo: int, axis: AxisGeometry) -> Margins:
-    """No more than ``halo``, but what unpadded convolutions take away has to be there."""
+    """Limit the margins to ``halo``, but keep the pixels that unpadded convolutions remove."""
     lost = round_up(max(0, ceil(-axis.size_constant / axis.scale)), axis.stride)
     limit = round_up(halo, axis.stride)
     return Margins(before=min(margins.before, limit), after=max(min(margins.after, limit), lost))
 
 
 def _moved(margins: Margins, axis: AxisGeometry, shift: int) -> Margins:
-    """One stride more in front, of which the tile's start then misses ``shift``."""
+    """Add one stride before, of which the tile's start then misses ``shift``."""
     return Margins(before=margins.before + axis.stride, after=margins.after + axis.stride, offset=shift % axis.stride)
 
 
 def run_tiles(
     subject: Runs, padded: Array, geometry: Geometry, tile: tuple[int, int], margins: tuple[Margins, Margins]
 ) -> tuple[Array, int]:
-    """The output (C', H', W') for ``padded`` (H, W, C), put together from tiles; and how many there were."""
+    """Return the output (C', H', W') for ``padded`` (H, W, C), joined from tiles, and the number of tiles."""
     sizes = (padded.shape[0], padded.shape[1])
     rows, columns = (
         list(axis_tiles(axis, size, side, margin))
@@ -176,7 +176,7 @@ def run_tiles(
 
 
 def axis_tiles(axis: AxisGeometry, size: int, tile: int, margins: Margins) -> Iterator[tuple[Span, Span, Span]]:
-    """(tile in input pixels, its zone in output pixels, the zone in the tile's output), along one axis."""
+    """Yield (tile in input pixels, its zone in output pixels, the zone in the tile's output), along one axis."""
     tile = min(axis.accepted_size(tile), size)
     output_size, zone_start, boundary = axis.output_size(size), 0, 0
     while zone_start < output_size:

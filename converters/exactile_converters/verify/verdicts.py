@@ -1,4 +1,4 @@
-"""Verdicts that are kept from run to run: one small file each in the user's cache folder.
+"""Keep verdicts from run to run: one small file each in the user's cache folder.
 
 A verdict belongs to the model's bytes, to the rules that made the claim and to the engine that was run. A cache that
 cannot be read or written costs time, nothing else.
@@ -13,14 +13,14 @@ from pathlib import Path
 
 import msgspec
 
-from exactile.cache.folder import cache_folder
 from exactile.cache.rules import rules_digest
+from exactile.machine.cache_folder import cache_folder
 from exactile_converters.external_files import external_files
 from exactile_converters.verify.claim_check import ClaimCheck
 
 
 def verdict_key(model: Path, *, output_name: str | None, strips: bool) -> str:
-    """SHA-256 of all that a verdict on the ONNX file ``model`` hangs on. Raises OSError."""
+    """Return the SHA-256 of all that a verdict on the ONNX file ``model`` depends on. Raises OSError."""
     digest = hashlib.sha256(f"{rules_digest()} {output_name!r} {strips}".encode())
     for path in (model, *external_files(model)):
         with path.open("rb") as file:
@@ -29,14 +29,14 @@ def verdict_key(model: Path, *, output_name: str | None, strips: bool) -> str:
 
 
 def kept_verdict(key: str) -> ClaimCheck | None:
-    """What was found before; None where nothing was, or the file is damaged."""
+    """Return what was found before; None where nothing was, or the file is damaged."""
     with suppress(OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return msgspec.json.decode(_path(key).read_bytes(), type=ClaimCheck, strict=True)
     return None
 
 
 def keep_verdict(key: str, found: ClaimCheck) -> None:
-    """Keep ``found``, where the folder can be written."""
+    """Keep ``found``, if the folder can be written."""
     path = _path(key)
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     with suppress(OSError):
@@ -49,7 +49,7 @@ def keep_verdict(key: str, found: ClaimCheck) -> None:
 
 
 def kept_for(model: Path, *, output_name: str | None) -> ClaimCheck | None:
-    """The verdict on ``model``: on tiles and strips, or else on tiles alone."""
+    """Return the verdict on ``model``: on tiles and strips, or else on tiles alone."""
     with suppress(OSError):
         for strips in (True, False):
             found = kept_verdict(verdict_key(model, output_name=output_name, strips=strips))

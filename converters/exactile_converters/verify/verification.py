@@ -1,4 +1,4 @@
-"""The whole proof: probe, tiled against whole, and the sweep."""
+"""The whole verification: probe, tiles against one pass, and the sweep."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ AXES: tuple[Axis, ...] = ("y", "x")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
-    """What was claimed and what was found. ``probed_tensor`` is the map at which influences were looked for.
+    """What was claimed and what was found. ``probed_tensor`` is the map in which influences were measured.
 
-    ``comparison`` is None where the network does not run at sizes that the claim accepts; ``refusal`` is what it said.
-    Of a network that takes statistics of the whole image, the claim is that of the network with these statistics
-    fixed; ``passes`` is what every way to run it showed, statistics of the image itself.
+    ``comparison`` is None where the network does not run at sizes that the claim accepts; ``refusal`` is its error. For
+    a network with statistics of the whole image, the claim is that of the network with these statistics fixed;
+    ``passes`` is the result of every way to run it with the image's own statistics.
     """
 
     model_name: str
@@ -59,14 +59,14 @@ class Verification:
 
     @property
     def holds(self) -> bool:
-        """Whether the claimed geometry is large enough, by the probe and by tiling, and passes give what one does."""
+        """Return whether the claimed geometry suffices, by the probe and by tiling, and passes equal one pass."""
         tiled = self.comparison is not None and self.comparison.holds
         return tiled and all(probe.holds for probe in self.probes) and (self.passes is None or self.passes.holds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """Tiles of ``tile`` of ``model``, as ``plan`` cuts ``pixels``, are compared with one pass over them."""
+    """``tile`` of ``model``, as ``plan`` cuts ``pixels``, to be compared with one pass over them."""
 
     model: DeployedModel
     pixels: Pixels
@@ -74,7 +74,7 @@ class Trial:
 
     @property
     def work_px(self) -> int:
-        """Pixels that both compute."""
+        """Return the pixels that both compute."""
         height, width = self.plan.tile_shape
         return self.pixels.size[0] * self.pixels.size[1] + len(self.plan) * height * width
 
@@ -92,9 +92,9 @@ def verify_local(
     meter: Meter,
     with_tiles: bool = True,
 ) -> Verification:
-    """The proof for a network that takes no statistics of the whole image; arguments are those of ``verify``.
+    """Verify a network without statistics of the whole image; arguments are those of ``verify``.
 
-    Without ``with_tiles`` or a sweep, it is probed alone.
+    Without ``with_tiles`` or a sweep, it is only probed.
     """
     traced = network.trace()
     if traced.geometry is None:
@@ -125,7 +125,7 @@ def verify_local(
                 )
     except EngineError as error:
         if y.holds and x.holds:
-            raise  # nothing speaks against the claim: the engine failed for a reason of its own
+            raise  # nothing contradicts the claim: the engine failed for another reason
         refusal = str(error)
     return Verification(
         model_name=network.name,
@@ -153,7 +153,7 @@ def _trial(
     seed: int,
     allowed_bytes: int,
 ) -> Trial:
-    """Raises ChannelError, PlanError where there is no seam to look at, BudgetError."""
+    """Prepare the comparison. Raises ChannelError, PlanError where there is no seam to compare, BudgetError."""
     claimed = given or deployed.contract.geometry
     pixels, suitable = chosen_pixels(
         source,
@@ -165,7 +165,7 @@ def _trial(
         seed=seed,
     )
     if any(axis.one_pass for axis in (claimed.of_size(pixels.size).y, claimed.of_size(pixels.size).x)):
-        claimed = claimed.without_others  # no tiles at this size: they are compared on the image as it is extended
+        claimed = claimed.without_others  # no tiles at this size: they are compared on the extended image
     model = replace(deployed, contract=replace(deployed.contract, geometry=claimed))
     check_channels(model, pixels, network.channels)
     plan = TilePlan.of(claimed, pixels.size, "model", suitable)
@@ -175,16 +175,16 @@ def _trial(
 
 
 def no_seam(pixels: Pixels, tile: tuple[int, int], allowed_bytes: int) -> PlanError:
-    """The error where one tile is all that there is of an image, or of the part that there is memory for."""
+    """Return the error where one tile covers the image, or the part of it for which there is memory."""
     (height, width), (rows, columns) = pixels.size, tile
     if pixels.image_size not in {None, pixels.size}:
         return BudgetError(
             f"one pass over {height} x {width} pixels, the part of the image that {format_bytes(allowed_bytes)} allow, "
-            f"is one tile of {rows} x {columns}: there is no seam to look at. Raise --memory, or give a smaller --tile"
+            f"is one tile of {rows} x {columns}: there is no seam to compare. Raise --memory, or give a smaller --tile"
         )
     return PlanError(
         f"an image of {height} x {width} pixels is one tile of {rows} x {columns}: "
-        "there is no seam to look at. Give a larger image, a smaller --tile, or no image"
+        "there is no seam to compare. Give a larger image, a smaller --tile, or no image"
     )
 
 
@@ -211,18 +211,18 @@ def _compared(
 
 
 def check_channels(model: DeployedModel, pixels: Pixels, channels: int) -> None:
-    """Raises ChannelError where ``pixels`` have others than the ``channels`` of the network."""
+    """Raise ChannelError where ``pixels`` have a number of channels other than the network's ``channels``."""
     if pixels.array.shape[2] != channels:
         Session(model).plan(ArraySource(pixels.array), ArraySink())  # raises the runtime's own ChannelError
 
 
 def _like(tiled: NDArray[Any], whole: NDArray[Any]) -> NDArray[Any]:
-    """The runtime gives every map as float32."""
+    """Convert ``tiled``, as the runtime returns every map as float32."""
     return tiled.astype(whole.dtype) if whole.dtype.kind != "f" else tiled
 
 
 def noise_dtype(network: Network, normalization: Normalization) -> str:
-    """Bytes where the network, or the normalisation, is made for them."""
+    """Return the sample type: bytes where the network, or the normalisation, is made for them."""
     integers = network.image.dtype is not None and not network.image.dtype.is_floating_point()
     return "uint8" if integers or normalization != Normalization() else "float32"
 

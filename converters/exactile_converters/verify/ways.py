@@ -1,4 +1,4 @@
-"""Every way to run a network that takes statistics of the whole image, at small sizes, against one pass of it."""
+"""Try every way to run a network with statistics of the whole image, at small sizes, against one pass."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from exactile.contract import DeployedModel
 from exactile.errors import BudgetError
 from exactile.geometry import round_up
-from exactile.memory import resident_bytes
+from exactile.machine.memory import resident_bytes
 from exactile.plan.strips import least_rows
 from exactile.plan.tiles import suiting_tile
 from exactile.planning import PlanName, Wish
@@ -35,7 +35,7 @@ Array = NDArray[Any]
 STAGE = "ways to run it"
 
 DOUBLE_PASSES = 8
-"""A pass in float64 takes about as long as so many of ONNX Runtime."""
+"""A pass in float64 takes about as long as this many of ONNX Runtime."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,10 +50,10 @@ class Way:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PassesProof:
-    """What was tried of a network with so many ``levels`` of ``statistics`` of the whole image.
+    """What was tried of a network with ``levels`` levels of ``statistics`` of the whole image.
 
     ``no_float64`` says where there was no pass in float64 to compare with, and why; ``untried`` what there was no
-    memory for. ``fixed`` are tiles against one pass of the network whose statistics are fixed, where errors were swept.
+    memory for. ``fixed`` compares tiles with one pass of the network with fixed statistics, where errors were swept.
     """
 
     levels: int
@@ -65,16 +65,16 @@ class PassesProof:
 
     @property
     def holds(self) -> bool:
-        """Whether all that was tried holds, and something was."""
+        """Return whether something was tried, and all of it holds."""
         tried = (*self.ways, *((self.fixed,) if self.fixed is not None else ()))
         return bool(self.ways) and all(way.holds for way in tried)
 
 
 @dataclass(slots=True, kw_only=True)
 class Ways:
-    """Runs ``model``, which gives raw maps, and ``subject``, the whole network, on noise from ``seed``.
+    """Runs ``model``, which returns raw maps, and ``subject``, the whole network, on noise from ``seed``.
 
-    ``allowed_bytes`` is the resident memory of the process that must do.
+    ``allowed_bytes`` bounds the resident memory of the process.
     """
 
     model: DeployedModel
@@ -89,11 +89,11 @@ class Ways:
 
     @property
     def all_work_px(self) -> int:
-        """What ``proof`` computes, see ``work_px``."""
+        """Return the work of ``proof``, see ``work_px``."""
         return sum(self.work_px(way.size) for way in self._ways())
 
     def work_px(self, size: tuple[int, int]) -> int:
-        """About how many pixels all passes over an image of ``size`` compute, and one pass, in time of such pixels."""
+        """Return about how many pixels the passes over an image of ``size`` compute, counting one pass and float64."""
         passes = 2 + len(self.model.levels) + (DOUBLE_PASSES if self.double is not None else 0)
         return passes * size[0] * size[1]
 
@@ -120,7 +120,7 @@ class Ways:
         return [*self.in_tiles(0), *self.in_tiles(1), *self._in_strips()]
 
     def in_tiles(self, along: int) -> Iterator[Way]:
-        """Two sizes, two grids of tiles, with kept maps and without."""
+        """Yield tiles: two sizes, two grids, with kept maps and without."""
         geometry = self.model.contract.geometry
         axis, across = (geometry.y, geometry.x)[along], (geometry.x, geometry.y)[along]
         tile, breadth = tile_along(self.model, along), across.accepted_size(max(BREADTH_PX, across.stride))
@@ -150,7 +150,7 @@ class Ways:
             yield Way(plan="strip", size=(geometry.y.accepted_size(least), breadth), shape=(rows, breadth))
 
     def tried(self, way: Way) -> Comparison:
-        """``way`` on noise. Raises TooLargeError, BudgetError."""
+        """Run ``way`` on noise. Raises TooLargeError, BudgetError."""
         height, width = way.size
         need = resident_bytes() + pass_bytes(self.model, height, width)
         check_room(need, self.allowed_bytes, f"{height} x {width} pixels")
@@ -162,7 +162,7 @@ class Ways:
     def compared(
         self, model: DeployedModel, pixels: Pixels, whole: WholePass, wish: Wish, progress: Any = None
     ) -> tuple[Comparison, dict[str, Array]]:
-        """``model`` on ``pixels`` against ``whole``, and the statistics that it found. Raises what ``Session`` does."""
+        """Compare ``model`` on ``pixels`` with ``whole``; also return its statistics. Raises as ``Session`` does."""
         sink = ArraySink()
         with closing(Session(model, device="cpu", memory_bytes=self.allowed_bytes)) as session:
             run = session.image_run(ArraySource(pixels.array), sink, wish)
@@ -194,7 +194,7 @@ class Ways:
         return comparison, found
 
     def _exact(self, whole: WholePass) -> Array | None:
-        """The same pass in float64, (C', H', W')."""
+        """Return the same pass in float64, (C', H', W')."""
         if self.double is None:
             return None
         try:
@@ -208,7 +208,7 @@ class Ways:
         return found[:, : whole.result[0], : whole.result[1]]
 
     def _noise(self, size: tuple[int, int]) -> Array:
-        """(H, W, C), brighter at the end of the image: what a zone holds is not what the image does."""
+        """Return (H, W, C), brighter at the end of the image, so that a zone's statistics are not the image's."""
         dtype, shape = np.dtype(self.model.contract.image.dtype), (*size, self.model.contract.image.channels)
         generator = np.random.default_rng(self.seed)
         slope = (np.arange(size[0])[:, None] / size[0] + np.arange(size[1]) / size[1])[..., None] / 2

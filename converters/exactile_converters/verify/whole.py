@@ -18,9 +18,10 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WholePass:
-    """``padded`` (H, W, C) is the network's own input, ``output`` (C', H', W'); ``result`` (H, W) of it is wanted.
+    """One pass over an image.
 
-    ``geometry`` is what holds for its size.
+    ``padded`` (H, W, C) is the network's own input, ``output`` (C', H', W'), of which ``result`` (H, W) is wanted.
+    ``geometry`` is that of its size.
     """
 
     padded: Array
@@ -30,12 +31,12 @@ class WholePass:
 
     @property
     def cropped(self) -> Array:
-        """The output (C', H', W') without what the padding added."""
+        """Return the output (C', H', W') without what the padding added."""
         return self.output[:, : self.result[0], : self.result[1]]
 
 
 def whole_pass(subject: Runs, image: Array, geometry: Geometry, normalization: Normalization) -> WholePass:
-    """One pass over ``image`` (H, W, C), reflected at the bottom and right if the network refuses its size."""
+    """Run one pass over ``image`` (H, W, C), reflected at the bottom and right if the network refuses its size."""
     height, width = image.shape[:2]
     geometry = geometry.of_size((height, width))
     pads = [(0, axis.accepted_size(n) - n) for axis, n in ((geometry.y, height), (geometry.x, width))]
@@ -46,7 +47,7 @@ def whole_pass(subject: Runs, image: Array, geometry: Geometry, normalization: N
 
 
 def normalized(image: Array, normalization: Normalization, dtype: np.dtype[Any]) -> Array:
-    """``(image / scale - mean) / std`` in float32, then the network's own ``dtype``."""
+    """Compute ``(image / scale - mean) / std`` in float32, then convert to the network's own ``dtype``."""
     scale, mean, std = (
         np.asarray(values, np.float32) for values in (normalization.scale, normalization.mean, normalization.std)
     )

@@ -8,7 +8,9 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from exactile.bundle.contract_file import WEIGHTS_NAME, ContractFile, Count, Part, Positive, Sha256
+from exactile.bundle.contract_file import ContractFile
+from exactile.bundle.contract_values import Count, Part, Positive, Sha256
+from exactile.contract.file_names import WEIGHTS_NAME
 
 ENGINES_FOLDER = "engines"
 ENGINE_FORMAT = "exactile.engine"
@@ -31,7 +33,7 @@ TensorName = Annotated[str, Meta(min_length=1, max_length=1000)]
 
 
 class TensorPart(Part, frozen=True, kw_only=True):
-    """An input or output tensor; see ``exactile.built_engine.TensorSpec``."""
+    """An input or output tensor; see ``exactile.contract.built_engine.TensorSpec``."""
 
     shape: Shape
     dtype: Literal["uint8", "float16", "float32"]
@@ -41,7 +43,7 @@ Tensors = Annotated[dict[TensorName, TensorPart], Meta(min_length=1, max_length=
 
 
 class EngineFile(Part, frozen=True, kw_only=True, omit_defaults=True):
-    """All of a sidecar; see ``exactile.built_engine.BuiltEngine``.
+    """All of a sidecar; see ``exactile.contract.built_engine.BuiltEngine``.
 
     ``onnx_sha256`` is that of the graph that TensorRT was given; ``model_sha256`` that of the bundle's own graphs and
     weights, see ``model_digest``. ``workspace_bytes`` and ``optimization_level`` are null where TensorRT chose.

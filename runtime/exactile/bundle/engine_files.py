@@ -9,7 +9,6 @@ from typing import TypeVar
 
 import msgspec
 
-from exactile.built_engine import BuiltEngine, TensorSpec
 from exactile.bundle.contract_file import ContractFile, Header
 from exactile.bundle.engine_file import (
     ENGINE_FORMAT,
@@ -23,6 +22,7 @@ from exactile.bundle.engine_file import (
 )
 from exactile.bundle.engine_tensors import differences, engine_tensors, pass_tensors
 from exactile.contract import DeployedModel
+from exactile.contract.built_engine import BuiltEngine, TensorSpec
 from exactile.errors import PlanError
 
 LARGEST_SIDECAR_BYTES = 1 << 20

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from exactile.architecture import GPU
-from exactile.built_engine import EngineRole, TensorSpec
 from exactile.contract import Contract, DeployedModel, Level, StripModel
-from exactile.passes.device_partials import DevicePartials
-from exactile.passes.statistic import PREFIX
+from exactile.contract.built_engine import EngineRole, TensorSpec
+from exactile.contract.statistic import PREFIX
+from exactile.engines.device_partials import DevicePartials
+from exactile.machine.architecture import GPU
 
 Specs = dict[str, TensorSpec]
 

@@ -9,19 +9,14 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from exactile.bundle.contract_file import (
-    ContractFile,
-    GraphPart,
-    KeepingPart,
-    KeptAlongPart,
-    KeptMapPart,
-    KeptPassPart,
-)
+from exactile.bundle.contract_file import ContractFile
 from exactile.bundle.levels import pass_from
+from exactile.bundle.network_parts import GraphPart
+from exactile.bundle.pass_parts import KeepingPart, KeptAlongPart, KeptMapPart, KeptPassPart
 from exactile.bundle.translation import axis_from, axis_part, memory_from, memory_part
 from exactile.contract import Contract, DeployedModel, KeptPasses, Level
+from exactile.contract.kept_map import KeptAlong, KeptMap
 from exactile.geometry import AxisGeometry, Geometry
-from exactile.passes.kept_map import KeptAlong, KeptMap
 
 NO_STRIPS = "passes over kept maps run in tiles"
 

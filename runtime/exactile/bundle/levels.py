@@ -11,16 +11,9 @@ from typing import Any
 import msgspec
 from numpy.typing import NDArray
 
-from exactile.bundle.contract_file import (
-    ContractFile,
-    DevicePassPart,
-    GraphPart,
-    KeptPassPart,
-    LevelPart,
-    MapLinePart,
-    StatisticPart,
-    WholePart,
-)
+from exactile.bundle.contract_file import ContractFile
+from exactile.bundle.network_parts import GraphPart
+from exactile.bundle.pass_parts import DevicePassPart, KeptPassPart, LevelPart, MapLinePart, StatisticPart, WholePart
 from exactile.bundle.translation import (
     claims_of,
     geometry_from,
@@ -30,8 +23,8 @@ from exactile.bundle.translation import (
     memory_part,
 )
 from exactile.contract import Contract, DeployedModel, Level, PlacedModel, ResultOutput, WholeGraph
-from exactile.passes.device_graph import DevicePass, MapLine
-from exactile.passes.statistic import PARTIALS, Statistic
+from exactile.contract.device_graph import DevicePass, MapLine
+from exactile.contract.statistic import PARTIALS, Statistic
 
 NO_STRIPS = "statistics are found in tiles"
 

@@ -14,20 +14,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from exactile.bundle.contract_file import (
-    CONTRACT_NAME,
-    FORMAT,
-    VERSION,
-    WEIGHTS_NAME,
-    ContractFile,
-    FilePart,
-    Header,
-    KeptPassPart,
-    LevelPart,
-)
+from exactile.bundle.contract_file import FORMAT, VERSION, ContractFile, FilePart, Header
 from exactile.bundle.engine_files import read_engines
 from exactile.bundle.kept_passes import keeping_from
 from exactile.bundle.levels import levels_from, whole_from
+from exactile.bundle.pass_parts import KeptPassPart, LevelPart
 from exactile.bundle.translation import (
     ROLES,
     claims_of,
@@ -38,8 +29,9 @@ from exactile.bundle.translation import (
     strips_from,
 )
 from exactile.contract import DeployedModel
+from exactile.contract.file_names import CONTRACT_NAME, WEIGHTS_NAME
+from exactile.contract.graph_hash import graph_hash
 from exactile.errors import BundleError
-from exactile.graph_hash import graph_hash
 from exactile.tolerance.curve_file import read_curve
 from exactile.tuning.tuning_file import read_tuning
 

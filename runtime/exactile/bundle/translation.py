@@ -11,26 +11,24 @@ from typing import Any
 import msgspec
 from numpy.typing import NDArray
 
-from exactile.bundle.contract_file import (
+from exactile.bundle.contract_file import ContractFile, VerificationPart, WeightPart
+from exactile.bundle.network_parts import (
     AxisPart,
-    CarryPart,
-    ContractFile,
     GeometryPart,
     ImagePart,
-    KeepingPart,
-    LevelPart,
     MemoryPart,
-    OtherStripsPart,
     OwnSizePart,
-    PlacedPart,
     ResultPart,
     StatisticsPart,
+)
+from exactile.bundle.pass_parts import KeepingPart, LevelPart, WholePart
+from exactile.bundle.strip_parts import (
+    CarryPart,
+    OtherStripsPart,
+    PlacedPart,
     StripGraphPart,
     StripGraphsPart,
     StripsPart,
-    VerificationPart,
-    WeightPart,
-    WholePart,
 )
 from exactile.contract import (
     BytesForShape,

@@ -2,7 +2,6 @@
 
 ::
 
-    folder.py        where, and how much
     rules.py         the code and the packages that what is kept depends on
     model_file.py    a deployed model in one file
     models.py        the files of many, the least recently used removed first

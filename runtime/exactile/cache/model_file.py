@@ -41,10 +41,10 @@ from exactile.contract import (
     Verification,
     WholeGraph,
 )
+from exactile.contract.device_graph import DevicePass, MapLine
+from exactile.contract.kept_map import KeptAlong, KeptMap
+from exactile.contract.statistic import Statistic
 from exactile.geometry import AxisGeometry, Geometry
-from exactile.passes.device_graph import DevicePass, MapLine
-from exactile.passes.kept_map import KeptAlong, KeptMap
-from exactile.passes.statistic import Statistic
 
 MAGIC = b"exactile model\n"
 LENGTH_BYTES = 8

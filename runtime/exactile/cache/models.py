@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from exactile.cache.folder import cache_folder, most_bytes
 from exactile.cache.model_file import DamagedError, NotStorableError, Storable, pack, read
+from exactile.machine.cache_folder import cache_folder, most_bytes
 
 FOLDER = "models"
 SUFFIX = ".model"

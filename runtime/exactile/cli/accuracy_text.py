@@ -1,4 +1,4 @@
-"""Print what fewer bits change: the form that was taken, and a table of all that were compared."""
+"""Print the effect of reduced precision: the chosen form, and a table of all that were compared."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from exactile.bundle.contract_file import AccuracyPart, TrialPart
+    from exactile.bundle.accuracy_parts import AccuracyPart, TrialPart
 
 Rows = list[tuple[str, str]]
 
 
 def accuracy_rows(accuracy: AccuracyPart) -> Rows:
-    """Return rows of (name, value): one for the form that was taken, one for each that was compared."""
+    """Return rows of (name, value): one for the chosen form, one for each that was compared."""
     on = "held-out images" if accuracy.held_out else "the calibration images"
     if accuracy.error is None:
         share = accuracy.different_labels / max(1, accuracy.pixels)

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from exactile.background import LARGEST_MASK_PIXELS, Background, Mask, Threshold
 from exactile.errors import OptionError
 from exactile.geometry import Box, Span
-from exactile.nodata import Nodata, nodata_rule
+from exactile.plan.background import LARGEST_MASK_PIXELS, Background, Mask, Threshold
 from exactile.sources.metadata import nodata_of
+from exactile.sources.nodata import Nodata, nodata_rule
 from exactile.sources.protocol import Source
 
 
@@ -26,8 +26,8 @@ def parse_background(text: str | None, label: int, image: Source, nodata: float 
             raise OptionError("--skip-background nodata: the image declares no such value; give it with --nodata")
         value = nodata_of(image, nodata)
         return Nodata(rule=rule, described="mask" if value is None else str(value), label=label)
-    number = _number(text.lstrip("<>"))
-    if number is not None:
+    if not names_a_mask(text):
+        number = float(text.lstrip("<>"))
         return Threshold(value=number, beyond="below" if text.startswith("<") else "above", label=label)
     if not Path(text).exists():
         raise OptionError(
@@ -36,11 +36,15 @@ def parse_background(text: str | None, label: int, image: Source, nodata: float 
     return Mask(wanted=_read_mask(text), image_shape=(image.height, image.width), label=label)
 
 
-def _number(text: str) -> float | None:
+def names_a_mask(text: str) -> bool:
+    """Return whether ``text`` is the path of a mask image: neither ``nodata`` nor a number."""
+    if text == "nodata":
+        return False
     try:
-        return float(text)
+        float(text.lstrip("<>"))
     except ValueError:
-        return None
+        return True
+    return False
 
 
 def _read_mask(path: str) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:

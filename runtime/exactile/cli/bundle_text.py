@@ -18,10 +18,11 @@ from exactile.cli.size_text import sizes_in_words
 from exactile.plan.budget import format_bytes
 
 if TYPE_CHECKING:
-    from exactile.built_engine import BuiltEngine
-    from exactile.bundle.contract_file import AxisPart, ContractFile
+    from exactile.bundle.contract_file import ContractFile
+    from exactile.bundle.network_parts import AxisPart
     from exactile.bundle.opening import Bundle
     from exactile.bundle.sample import SampleRun
+    from exactile.contract.built_engine import BuiltEngine
     from exactile.planning import PlanName
 
 

@@ -14,6 +14,7 @@ NAMES = ("run", "export", "measure", "inspect", "convert", "info", "tune", "veri
 EXAMPLES.
 
 PANELS, if there are many options, names those of each panel of the help; the first panel has those without a name.
+COMMAND is the class of a command that is not an ordinary one.
 """
 
 
@@ -37,7 +38,8 @@ def _command(name: str) -> Any:
         gc.freeze()
         gc.enable()
     alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
-    alone.command(name, epilog=module.EXAMPLES)(getattr(module, name))
+    of_class = getattr(module, "COMMAND", None)
+    alone.command(name, cls=of_class, epilog=module.EXAMPLES)(getattr(module, name))
     command = typer.main.get_command(alone)
     panels: dict[str, list[str]] = getattr(module, "PANELS", {})
     panel_of = {option: panel for panel, options in panels.items() for option in options}

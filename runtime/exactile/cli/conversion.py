@@ -9,10 +9,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from exactile.bundle.contract_file import CONTRACT_NAME
 from exactile.cli.normalization import NormalizationOptions
 from exactile.cli.options import ActivationChoice, OutputChoice
 from exactile.cli.values import parse_names, parse_tile
+from exactile.contract.file_names import CONTRACT_NAME
 from exactile.errors import OptionError
 from exactile.passes.fixed import read_statistics
 from exactile.request.stages import Stages

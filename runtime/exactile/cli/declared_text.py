@@ -1,4 +1,4 @@
-"""Print what a model's file declares beside its network, for ``exactile inspect``."""
+"""Print what a model's file declares in addition to its network, for ``exactile inspect``."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from exactile.cli.exit_status import CHECK_FAILED
 from exactile.cli.failures import reported
 
 EXAMPLES = """
@@ -23,8 +24,6 @@ EXAMPLES = """
 
 **Exit status**: 0 what was requested works, 1 it does not, 2 the command was not understood.
 """
-
-DOES_NOT_WORK = 1
 
 
 def doctor(
@@ -56,4 +55,4 @@ def doctor(
         report = examine(device=device, bundle=bundle, limit_s=time_limit)
         typer.echo(json.dumps(as_object(report), indent=2) if as_json else as_text(report), nl=as_json)
         if not report.works:
-            raise typer.Exit(DOES_NOT_WORK)
+            raise typer.Exit(CHECK_FAILED)

@@ -1,4 +1,4 @@
-"""``exactile verify --erf``: measure error against halo on images, print it, and keep it beside a bundle."""
+"""``exactile verify --erf``: measure error against halo on images, print it, and store it with a bundle."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from rich.console import Console
 from rich.table import Table
 
 from exactile.contract import DeployedModel
+from exactile.contract.error_curve import ErrorCurve
 from exactile.errors import OptionError
 from exactile.session import Session
 from exactile.sources.address import shown_name
 from exactile.sources.open import open_source
 from exactile.sources.protocol import Source
-from exactile.tolerance.curve import ErrorCurve
 from exactile.tolerance.measure import CurveWish
 
 Progress = Callable[[str, int, int], None]
@@ -46,7 +46,7 @@ class CurveRequest:
         from exactile.tolerance.curve_file import write_curve
 
         self.check()
-        model = open_bundle(folder, error_curve=False).model  # that may be damaged
+        model = open_bundle(folder, error_curve=False).model  # which may be damaged
         curve = self.of(lambda _dtype: model, progress)
         return curve, write_curve(folder, curve)
 
@@ -66,7 +66,7 @@ class CurveRequest:
 
 
 def curve_object(curve: ErrorCurve) -> dict[str, Any]:
-    """Return the curve as plain data, as in the file beside a bundle."""
+    """Return the curve as plain data, as in the file of a bundle."""
     import msgspec
 
     from exactile.tolerance.curve_file import curve_file
@@ -80,7 +80,7 @@ def print_curve(told: dict[str, Any]) -> None:
     from exactile.tolerance.curve_file import SHARES
 
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
-    heads = ("halo, px", "scores, of their range", "other labels", "far pixels others: scores", "other labels")
+    heads = ("halo, px", "scores, of their range", "other labels", "far pixels shuffled: scores", "other labels")
     for number, head in enumerate(heads):
         table.add_column(head, justify="left" if number == 0 else "right")
     for point in told["points"]:

@@ -11,9 +11,8 @@ from types import FrameType
 
 import typer
 
+from exactile.cli.exit_status import INTERNAL_ERROR, OUTPUT_CLOSED
 from exactile.errors import CancelledError, ExactileError
-
-INTERNAL_ERROR_STATUS = 70
 
 
 @contextmanager
@@ -29,14 +28,14 @@ def reported() -> Iterator[None]:
     except (typer.Exit, typer.Abort):
         raise
     except BrokenPipeError:
-        raise typer.Exit(1) from None
+        raise typer.Exit(OUTPUT_CLOSED) from None
     except Exception as error:
         if os.environ.get("EXACTILE_DEBUG"):
             raise
         _fail(
             f"internal error: {type(error).__name__}: {error}\n"
             "This is a bug in exactile. Set EXACTILE_DEBUG=1 to see where it comes from, and please report it.",
-            INTERNAL_ERROR_STATUS,
+            INTERNAL_ERROR,
         )
     finally:
         signal.signal(signal.SIGTERM, before)

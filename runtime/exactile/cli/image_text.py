@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from exactile.plan.budget import format_bytes
-from exactile.sources.descriptions.description import (
+from exactile.sources.description import (
     ChoiceOption,
     ChosenImage,
     ImageDescription,

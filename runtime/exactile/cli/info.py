@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from exactile.cli.bundle_text import print_bundle
+from exactile.cli.exit_status import CHECK_FAILED
 from exactile.cli.failures import reported
 from exactile.cli.options import (
     AxesOption,
@@ -22,6 +23,7 @@ from exactile.cli.options import (
     ZOption,
 )
 from exactile.cli.values import parse_channels
+from exactile.contract.file_names import CONTRACT_NAME
 from exactile.errors import OptionError, SourceError
 
 EXAMPLES = """
@@ -45,7 +47,6 @@ EXAMPLES = """
 what is no bundle and no image, and for a choice that does not exist.
 """
 
-CANNOT_BE_READ = 1
 _CONTRACT = "contract.json"
 _ONNX = "an ONNX model"
 
@@ -106,7 +107,7 @@ def info(
 
 
 def _is_bundle(path: str) -> bool:
-    return Path(path).name == _CONTRACT or (Path(path) / _CONTRACT).is_file()
+    return Path(path).name == CONTRACT_NAME or (Path(path) / CONTRACT_NAME).is_file()
 
 
 def _tell_bundle(path: Path, *, test: bool, as_json: bool) -> None:
@@ -117,7 +118,7 @@ def _tell_bundle(path: Path, *, test: bool, as_json: bool) -> None:
     found = run_sample(opened) if test else None
     print_bundle(opened, found, as_json=as_json)
     if found is not None and not found.holds:
-        raise typer.Exit(1)
+        raise typer.Exit(CHECK_FAILED)
 
 
 def _tell_image(
@@ -125,8 +126,8 @@ def _tell_image(
 ) -> None:
     from exactile.cli.image_text import print_image
     from exactile.cli.info_thumbnail import check_target, write_thumbnail
+    from exactile.sources.description import as_object
     from exactile.sources.descriptions.describe import describe_image
-    from exactile.sources.descriptions.description import as_object
 
     if thumbnail is not None:
         check_target(path, thumbnail, overwrite=overwrite)
@@ -141,7 +142,7 @@ def _tell_image(
     else:
         print_image(description)
     if description.problem is not None:
-        raise typer.Exit(CANNOT_BE_READ)
+        raise typer.Exit(CHECK_FAILED)
 
 
 def _advice(path: str, message: str) -> str:
@@ -149,7 +150,7 @@ def _advice(path: str, message: str) -> str:
     from exactile.file_kinds import file_kind
 
     if Path(path).is_dir():
-        return f"{message}; it is not a bundle either: it holds no {_CONTRACT}"
+        return f"{message}; it is not a bundle either: it holds no {CONTRACT_NAME}"
     kind = file_kind(path)
     if kind is not None and kind.name == _ONNX:
         return f"{path}: is {_ONNX}: exactile inspect {path} says how it can be tiled"

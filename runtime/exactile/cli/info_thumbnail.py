@@ -10,12 +10,12 @@ from typing import Any
 
 from exactile.cli.protection import protect_files
 from exactile.errors import OptionError, OutputExistsError, SourceError
-from exactile.preview import write_png
 from exactile.request.progress import MeasuringBar
+from exactile.sources.description import ImageDescription, ThumbnailDescription
 from exactile.sources.descriptions.describe import chosen_series
-from exactile.sources.descriptions.description import ImageDescription, ThumbnailDescription
 from exactile.sources.open import open_source
-from exactile.thumbnail import make_thumbnail, shown_channels, thumbnail_level
+from exactile.views.preview import write_png
+from exactile.views.thumbnail import make_thumbnail, shown_channels, thumbnail_level
 
 _COLOURS = ("red", "green", "blue")
 

@@ -43,20 +43,20 @@ def inspect(
         str | None,
         typer.Option(
             metavar="HxW",
-            help="Tell the memory that an image of this height and width takes in one pass, and what passes keep.",
+            help="Report the memory of one pass over an image of this height and width, and of kept maps.",
             show_default=False,
         ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing picture.")] = False,
     trust_probe: TrustProbeOption = False,
     verbose: Annotated[
-        bool, typer.Option("--verbose", help="Name every node of each kind of obstacle, and what follows from it.")
+        bool, typer.Option("--verbose", help="List every node of each kind of obstacle, and its consequences.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
-    """Print a network's geometry, cost and memory, read off its graph; or the obstacles to tiling it exactly.
+    """Print a network's geometry, cost and memory, derived from its graph, or the obstacles to exact tiling.
 
-    Of a network with obstacles, it also tells what runs show, where it is small; with --trust-probe, whatever it is.
+    A small network with obstacles is also probed by running it; with --trust-probe, any network with obstacles is.
     """
     with reported():
         if plot is not None:

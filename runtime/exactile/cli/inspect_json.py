@@ -1,4 +1,4 @@
-"""What ``exactile inspect`` found, as plain data."""
+"""The results of ``exactile inspect``, as plain data."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 def inspection_object(
     inspection: Any, model: Path, known: Verification | None, at: SizeMemory | None = None
 ) -> dict[str, Any]:
-    """``Inspection`` of the converter; pairs of axes are objects with ``y`` and ``x``, sizes are in pixels.
+    """Convert the converter's ``Inspection``; pairs of axes are objects with ``y`` and ``x``, sizes are in pixels.
 
-    ``known`` says how the claim is known to hold; ``at`` what an image of one size takes.
+    ``known`` says how the claim is known to hold; ``at`` is the memory for an image of one size.
     """
     geometry: Geometry | None = inspection.geometry
     both = {"y": geometry.y, "x": geometry.x} if geometry else {}
@@ -59,7 +59,7 @@ def inspection_object(
 
 
 def probe_object(inspection: Any) -> dict[str, Any] | None:
-    """What runs show of a network that no rule proves local: nothing of it is proven; None for one that is not refused.
+    """Return what runs of a refused network show, which is not proven; None for a network that is not refused.
 
     ``halo`` is without the ``margin`` that --trust-probe adds; both are null where runs show none, for ``reason``.
     """
@@ -82,10 +82,11 @@ def probe_object(inspection: Any) -> dict[str, Any] | None:
 
 
 def obstacle_object(found: Any) -> dict[str, Any]:
-    """One kind of obstacle by its first ``node``; ``nodes`` are all of them, ``consequences`` what follows from them.
+    """Describe one kind of obstacle by its first ``node``; ``nodes`` lists all, ``consequences`` what follows from
+    them.
 
-    ``statistic``: a number of the whole image, which passes find; ``module`` is the path of the first node's module
-    where the file tells it beside the node's name.
+    ``statistic``: a number of the whole image, which passes compute; ``module`` is the path of the first node's module
+    where the file contains it in addition to the node's name.
     """
     return {
         "node": found.node,
@@ -101,7 +102,7 @@ def obstacle_object(found: Any) -> dict[str, Any]:
 
 
 def passes_object(passes: Any) -> dict[str, Any]:
-    """The passes before that of the result; ``times`` is the work of all by that of one, each from the image.
+    """Describe the passes before that of the result; ``times`` is the work of all relative to one, each from the image.
 
     ``kept_times`` is their predicted time where maps are kept.
     """
@@ -121,7 +122,7 @@ def passes_object(passes: Any) -> dict[str, Any]:
 
 
 def sizes_object(axis: AxisGeometry) -> dict[str, Any]:
-    """Remainders modulo ``step`` of sizes that are taken as they are: of tiles, and of images in one piece."""
+    """Return the remainders modulo ``step`` of accepted sizes: of tiles, and of images in one piece."""
     cut, one_piece = remainders(axis)
     return {
         "step": axis.stride,
@@ -133,7 +134,7 @@ def sizes_object(axis: AxisGeometry) -> dict[str, Any]:
 
 
 def labels_object(result: Any) -> dict[str, Any]:
-    """What ``run`` makes of the output when nothing else is asked for."""
+    """Describe the default result of ``run``."""
     return {"rule": result.rule, "doubt": result.doubt or None, "dtype": result.stored_dtype}
 
 
@@ -147,7 +148,7 @@ def halo_object(geometry: Geometry) -> dict[str, int]:
 
 
 def cost_object(cost: Any) -> dict[str, Any]:
-    """``at`` is the image size (height, width) of a cost that depends on it."""
+    """Describe the cost; ``at`` is the image size (height, width) of a cost that depends on it."""
     return {
         "mac_per_pixel": number(cost.mac_per_pixel) if cost.mac_per_pixel is not None else None,
         "parameters": cost.parameters,
@@ -156,7 +157,7 @@ def cost_object(cost: Any) -> dict[str, Any]:
 
 
 def tile_object(tile: TileCost) -> dict[str, Any]:
-    """Sizes are [height, width]; null where the tile is too small for the halo or the memory is not known."""
+    """Describe a tile, [height, width]; null where the tile is too small for the halo or the memory is unknown."""
     return {
         "tile": list(tile.tile),
         "memory_bytes": tile.memory_bytes,
@@ -167,7 +168,7 @@ def tile_object(tile: TileCost) -> dict[str, Any]:
 
 
 def strips_object(geometry: Geometry, strips: StripModel) -> dict[str, Any]:
-    """``lag_rows`` counts result rows, the others image rows; predicted time is in passes over the same rows."""
+    """Describe strips: ``lag_rows`` counts result rows, the others image rows; predicted time is in passes."""
     return {
         "lag_rows": strips.lag,
         "startup_rows": strips.startup_rows,
@@ -187,7 +188,7 @@ def strips_object(geometry: Geometry, strips: StripModel) -> dict[str, Any]:
 
 
 def number(value: Fraction) -> int | float:
-    """A whole number where it is one."""
+    """Return an integer where it is one."""
     return int(value) if value.denominator == 1 else float(value)
 
 

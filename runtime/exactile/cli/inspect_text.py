@@ -1,4 +1,4 @@
-"""What ``exactile inspect`` found, for people."""
+"""Print the results of ``exactile inspect``."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
     from exactile.geometry import Geometry
 
 MOST_LISTED = 4
-"""Statistics of a pass that are named."""
+"""Most statistics of a pass that are named."""
 
 
 def print_inspection(
     inspection: Any, model: Path, known: Verification | None, at: SizeMemory | None = None, *, verbose: bool = False
 ) -> None:
-    """``Inspection`` of the converter on stdout, as tables.
+    """Print the converter's ``Inspection`` on stdout, as tables.
 
-    ``known``: how its claim is known to hold; ``at``: what an image of one size takes; ``verbose``: every node of each
-    kind of obstacle, and what follows from it.
+    ``known``: how its claim is known to hold; ``at``: the memory for an image of one size; ``verbose``: every node of
+    each kind of obstacle, and what follows from it.
     """
     console = Console(highlight=False, soft_wrap=True)
     table = Table.grid(padding=(0, 2))
@@ -177,7 +177,7 @@ def _strips_in_words(inspection: Any) -> str:
 
 
 def _strip_table(inspection: Any) -> Table:
-    """Beside the tile table: there computed/wanted is the time in passes, here the prediction."""
+    """Return the table of strips: the tile table has computed/wanted as its time in passes, this one the prediction."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("strip")
     table.add_column("memory", justify="right")
@@ -208,7 +208,7 @@ def _path_table(profile: Any) -> Table:
 
 
 def _repeats(steps: Sequence[Any]) -> Iterator[list[Any]]:
-    """Runs of steps with the same operator that add the same."""
+    """Yield runs of steps with the same operator that add the same."""
     for _, group in groupby(steps, key=lambda step: (step.op, step.adds)):
         yield list(group)
 

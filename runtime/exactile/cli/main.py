@@ -10,6 +10,7 @@ import typer
 
 import exactile
 from exactile.cli.commands import Commands
+from exactile.cli.exit_status import epilog
 from exactile.errors import CancelledError
 
 EXAMPLES = """
@@ -45,7 +46,7 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback(epilog=EXAMPLES)
+@app.callback(epilog=f"{EXAMPLES}\n{epilog()}")
 def main(
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)

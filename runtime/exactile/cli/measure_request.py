@@ -12,13 +12,13 @@ from typing import Any
 import typer
 
 from exactile.passes.fixed import FixedStatistics, check_takes_statistics
+from exactile.passes.statistics_run import ImageOpening, MeasuredImage, StatisticsRun
 from exactile.request.model_choice import Deploy, ModelChoice
 from exactile.session import Session
 from exactile.sources.address import shown_name
 from exactile.sources.listing import describe_passed_over, find_images
 from exactile.sources.open import open_source
 from exactile.sources.protocol import Source
-from exactile.statistics_run import ImageOpening, MeasuredImage, StatisticsRun
 
 
 @dataclass(slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""An obstacle to exact tiling, for people."""
+"""Describe an obstacle to exact tiling for display."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 
 def obstacle_lines(found: Any, *, verbose: bool) -> Iterator[str]:
-    """``Obstacle`` of the converter: the first node of its kind and how many there are, reason and remedy.
+    """Yield the first node of the obstacle's kind and how many there are, reason and remedy.
 
-    With ``verbose`` also the others, and what follows from them.
+    ``found`` is the converter's ``Obstacle``. With ``verbose`` also the other nodes, and what follows from them.
     """
     yield f"\n{'statistic' if found.statistic else 'obstacle '} {found.places}"
     yield f"  reason  {found.reason}"

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from exactile.bundle.contract_file import CONTRACT_NAME
 from exactile.cache.models import ModelCache
 from exactile.cli.run_request import RunRequest
+from exactile.contract.file_names import CONTRACT_NAME
 from exactile.input_protection import Output, ProtectedInputs, image_inputs, model_inputs, result_outputs
-from exactile.preview import picture_paths
 from exactile.request.kept_models import external_files
+from exactile.views.preview import picture_paths
 
 
 def protect_run(request: RunRequest, images: Sequence[Path | str], targets: Sequence[Path]) -> None:

@@ -19,7 +19,6 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from exactile.batch import Outcome
 from exactile.cli.protection import protect_run
 from exactile.cli.run_many import prepare_folder, result_path, tell_failures
 from exactile.cli.run_request import RunRequest
@@ -30,17 +29,18 @@ from exactile.distributed.segmentation import Segmentation, segment
 from exactile.distributed.summary import ClusterSummary
 from exactile.errors import OptionError, OutputExistsError, SinkError
 from exactile.export import copy_pixels
-from exactile.memory import default_budget_bytes
+from exactile.machine.memory import default_budget_bytes
 from exactile.passes.fixed import read_statistics
 from exactile.plan.budget import format_bytes
 from exactile.request.damage import warn_of_damage
 from exactile.request.meaning import warn_of_nan
 from exactile.request.progress import Bar, ManyBars
+from exactile.runs.batch import Outcome
+from exactile.runs.summary import Summary
 from exactile.sinks.open import check_target, open_sink
 from exactile.sinks.zarr.sink import labels_folder, zarr_target
 from exactile.sources.open import open_source
 from exactile.sources.protocol import Source
-from exactile.summary import Summary
 
 if TYPE_CHECKING:
     from distributed import Client

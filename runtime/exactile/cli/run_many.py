@@ -10,15 +10,16 @@ from typing import Any
 
 import typer
 
-from exactile.batch import Outcome, run_all
+from exactile.cli.exit_status import INTERNAL_ERROR
 from exactile.cli.run_request import RunRequest
 from exactile.errors import ExactileError, OptionError
-from exactile.image_run import ImageRun
 from exactile.request.damage import warn_of_damage
 from exactile.request.meaning import warn_of_nan
 from exactile.request.progress import ManyBars
 from exactile.request.records import check_complete, pending_path, record_path, write_record
 from exactile.request.told import summary_object, versions
+from exactile.runs.batch import Outcome, run_all
+from exactile.runs.image_run import ImageRun
 from exactile.sinks.failures import os_errors_as_sink_errors
 from exactile.sinks.resume.unfinished import is_something_left
 from exactile.sources.listing import FoundImages, describe_passed_over, find_images
@@ -153,4 +154,4 @@ def tell_failures(failed: Sequence[Outcome[Path | str]], total: int) -> None:
     for outcome in failed:
         typer.echo(f"  {outcome.name}: {outcome.error}", err=True)
     first = failed[0].error
-    raise typer.Exit(first.exit_status if isinstance(first, ExactileError) else 70)
+    raise typer.Exit(first.exit_status if isinstance(first, ExactileError) else INTERNAL_ERROR)

@@ -10,19 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from exactile.batch import OVERLAP_SHARE
 from exactile.cli.background import parse_background
 from exactile.contract import DeployedModel
+from exactile.contract.graph_hash import graph_hash
+from exactile.contract.tolerance import Tolerance
 from exactile.errors import BudgetError, OptionError
-from exactile.graph_hash import graph_hash
-from exactile.image_run import ImageRun, Watcher
-from exactile.memory import default_budget_bytes
+from exactile.machine.memory import default_budget_bytes
 from exactile.passes.fixed import FixedStatistics, read_statistics
 from exactile.plan.border import Border
 from exactile.planning import PlanName, Wish
-from exactile.preview import pictures_bytes, write_pictures
 from exactile.request.meaning import tell_doubt, tell_unproven
 from exactile.request.model_choice import Deploy, ModelChoice
+from exactile.runs.batch import OVERLAP_SHARE
+from exactile.runs.image_run import ImageRun, Watcher
 from exactile.session import Session
 from exactile.sinks.open import open_sink
 from exactile.sinks.protocol import ResumableSink, Sink
@@ -30,8 +30,8 @@ from exactile.sinks.zarr.sink import labels_folder
 from exactile.sources.alpha import leave_out_alpha
 from exactile.sources.open import open_source
 from exactile.sources.protocol import Source
-from exactile.tolerance.tolerance import Tolerance
 from exactile.trace import Trace, check_trace_target
+from exactile.views.preview import pictures_bytes, write_pictures
 
 
 @dataclass(slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from exactile.request.damage import box_list
 from exactile.request.told import summary_object
 
 if TYPE_CHECKING:
-    from exactile.summary import Summary
+    from exactile.runs.summary import Summary
 
 
 def print_summary(summary: Summary, *, model: Path, image: Path | str, target: Path, as_json: bool) -> None:

@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.table import Table
 
 from exactile.cli.failures import reported
+from exactile.contract.tuning import Tuning
 from exactile.plan.budget import format_bytes, parse_bytes
 from exactile.request.progress import MeasuringBar
 from exactile.session import Session
-from exactile.tuning.tuning import Tuning
 
 EXAMPLES = """
 **Examples**

@@ -17,6 +17,7 @@ import typer
 import exactile
 from exactile.bundle.opening import is_bundle
 from exactile.cli.error_curve import CurveRequest, curve_object, print_curve
+from exactile.cli.exit_status import CHECK_FAILED
 from exactile.cli.failures import reported
 from exactile.cli.options import (
     AxesOption,
@@ -58,8 +59,6 @@ EXAMPLES = """
 **Exit status**: 0 the claim holds, 1 it fails, 2 or more: it could not be tried.
 """
 
-CLAIM_FAILS = 1
-
 VerifiedArgument = Annotated[
     Path,
     typer.Argument(metavar="MODEL", help="The network: an ONNX file; for --erf also a bundle.", show_default=False),
@@ -76,17 +75,17 @@ def verify(
         str | None, typer.Option(metavar="H[xW]", help="Tiles to compare with. [default: small, for many seams]")
     ] = None,
     sweep: Annotated[
-        bool, typer.Option("--sweep", help="Also the error against halo size and against tile alignment.")
+        bool, typer.Option("--sweep", help="Also measure the error against halo size and against tile alignment.")
     ] = False,
     erf: Annotated[
         bool,
         typer.Option(
             "--erf",
-            help="Also what error smaller halos make on these images, and how far off pixels still change results. Of "
-            "a bundle this alone; it is kept in it, for run --tolerance.",
+            help="Also measure the error of smaller halos on these images, and how far pixels influence results. For a "
+            "bundle, measure only this, and store it in the bundle, for run --tolerance.",
         ),
     ] = False,
-    zones: Annotated[int, typer.Option(min=1, help="Of each image, that --erf looks at.")] = 8,
+    zones: Annotated[int, typer.Option(min=1, help="Zones of each image that --erf measures.")] = 8,
     report: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write index.html with tables and pictures to this folder.")
     ] = None,
@@ -102,25 +101,25 @@ def verify(
     t: TOption = None,
     page: PageOption = None,
     output_name: OutputNameOption = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of all noise.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all noise.")] = 0,
     memory: Annotated[
         str | None,
         typer.Option(
             "--memory",
             "-m",
             metavar="SIZE",
-            help="Resident memory of the process, e.g. 2GiB: of an image, as large a part is compared as one pass may "
-            "take; noise takes 2 GiB if that will do. [default: half of what is free]",
+            help="Most resident memory of the process, e.g. 2GiB. It limits the part of an image that is compared with "
+            "one pass; noise uses at most 2 GiB if that suffices. [default: half of what is free]",
         ),
     ] = None,
     no_progress: NoProgressOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
-    """Prove the stride and halo that `inspect` claims, without the rules it used: by running the network.
+    """Verify the stride and halo that `inspect` claims by running the network, without its rules.
 
     Pixels inside and outside the halo are changed to see which outputs follow; the image is segmented tile by
-    tile and in one whole pass, and both are compared. A network that takes statistics of the whole image is run in
-    passes, in every way there is, and compared with one pass and with one in float64.
+    tile and in one whole pass, and both are compared. A network with statistics of the whole image is run in
+    passes, in every possible way, and compared with one pass and with one in float64.
     """
     with reported():
         from exactile.sources.open import open_source
@@ -187,11 +186,11 @@ def verify(
             if measured is not None:
                 print_curve(stated["error_curve"])
         if not found.holds:
-            raise typer.Exit(CLAIM_FAILS)
+            raise typer.Exit(CHECK_FAILED)
 
 
 def _asked(converter: ModuleType, scale: list[str] | None, mean: list[str] | None, std: list[str] | None) -> Any:
-    """The converter's ``Normalization``; None where nothing was said."""
+    """Return the converter's ``Normalization``; None where no option was given."""
     if not (scale or mean or std):
         return None
     return converter.Normalization(
@@ -202,22 +201,22 @@ def _asked(converter: ModuleType, scale: list[str] | None, mean: list[str] | Non
 
 
 def _normalization(converter: ModuleType, network: Any, asked: Any, source: Source | None) -> Any:
-    """What was asked for, or what the model's file declares for the image's samples; noise is made as it is."""
+    """Return what was asked for, or what the model's file declares for the image's samples; noise is fed unchanged."""
     if source is None:
         return asked or converter.Normalization()
     return converter.normalization_for(network, asked, str(source.dtype))
 
 
 def _of_bundle(model: Path, curve: CurveRequest, fixed: list[str], *, erf: bool, progress: bool, as_json: bool) -> None:
-    """Measure what error smaller halos make, and keep it in the bundle."""
+    """Measure the error of smaller halos, and store it in the bundle."""
     folder = model if model.is_dir() else model.parent
     if not erf:
         raise OptionError(
-            f"{model} is a bundle, which holds no network to prove anything of: give the ONNX file that it was "
-            "converted from; or --erf --image IMAGE, to measure what error smaller halos make"
+            f"{model} is a bundle, which does not contain the original network: give the ONNX file that it was "
+            "converted from; or use --erf --image IMAGE, to measure the error of smaller halos"
         )
     if fixed:
-        raise OptionError(f"{', '.join(fixed)}: not for the bundle {model}; leave it out")
+        raise OptionError(f"{', '.join(fixed)}: not available for the bundle {model}; leave it out")
     with Stages(enabled=progress) as stages:
         measured, path = curve.of_bundle(folder, stages.update)
     told: dict[str, Any] = {"model": str(model), "error_curve": curve_object(measured), "kept": str(path)}
@@ -229,7 +228,7 @@ def _of_bundle(model: Path, curve: CurveRequest, fixed: list[str], *, erf: bool,
 
 
 def _facts(model: Path, images: list[Path]) -> dict[str, Any]:
-    """What it takes to make the same again."""
+    """Return what is needed to reproduce the result."""
     with model.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {

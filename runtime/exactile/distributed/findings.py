@@ -19,6 +19,9 @@ from exactile.contract import DeployedModel, Level
 from exactile.distributed.job import LevelWork
 from exactile.distributed.tasks import Tasks
 from exactile.distributed.worker import run_tally, run_zones
+from exactile.image_statistics.measure import block_rows
+from exactile.image_statistics.measure import passes as readings
+from exactile.image_statistics.tallies import Measuring, Normalizers, Tally
 from exactile.passes.found import Found, Keeping, LevelKeeping, is_finished
 from exactile.passes.merge import Merged
 from exactile.passes.merging_sink import MergingSink
@@ -29,9 +32,6 @@ from exactile.planning import Wish
 from exactile.processors.protocol import Constants
 from exactile.session import Session
 from exactile.sources.protocol import Source
-from exactile.statistics import block_rows
-from exactile.statistics import passes as readings
-from exactile.tallies import Measuring, Normalizers, Tally
 
 READ_BYTES = 1 << 30
 """Bytes of samples for one task: rows of the file's chunks at its edges are decoded twice."""

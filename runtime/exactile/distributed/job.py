@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 from exactile.contract import DeployedModel
 from exactile.distributed.request import Request
 from exactile.geometry import Box
+from exactile.image_statistics.tallies import Normalizers
 from exactile.passes.fixed import FixedStatistics
+from exactile.pipeline.stored_values import NanReport
 from exactile.plan.part import fitted, part_of
 from exactile.plan.prediction import Plan
 from exactile.plan.tiles import TilePlan
 from exactile.planning import PlanName
+from exactile.runs.summary import Summary
 from exactile.sinks.zarr.blocks import SharedZarr
-from exactile.stored_values import NanReport
-from exactile.summary import Summary
-from exactile.tallies import Normalizers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,7 @@ from exactile.errors import CancelledError, ExactileError
 from exactile.input_protection import check_source_kept
 from exactile.request.records import check_complete, pending_path, record_path, write_record
 from exactile.request.told import summary_object, versions
+from exactile.runs.summary import Summary
 from exactile.session import Session
 from exactile.sinks.open import open_sink
 from exactile.sinks.protocol import FindingsSink
@@ -30,8 +31,7 @@ from exactile.sinks.zarr.sink import zarr_target
 from exactile.sources.alpha import leave_out_alpha
 from exactile.sources.open import open_source
 from exactile.sources.protocol import Source
-from exactile.summary import Summary
-from exactile.waited_thread import WaitedThread
+from exactile.threads.waited_thread import WaitedThread
 
 if TYPE_CHECKING:
     from distributed import Client, Future

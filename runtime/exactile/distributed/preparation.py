@@ -14,6 +14,8 @@ from exactile.distributed.job import BlockWork, Job
 from exactile.distributed.request import Request
 from exactile.distributed.tasks import Tasks
 from exactile.errors import PlanError, SinkError
+from exactile.image_statistics.measure import constants_of
+from exactile.image_statistics.tallies import Normalizers
 from exactile.input_protection import check_source_kept
 from exactile.passes.fixed import FixedStatistics
 from exactile.passes.found import NOTHING, Found, Keeping
@@ -21,12 +23,10 @@ from exactile.plan.part import fitted, next_larger
 from exactile.plan.prediction import Plan
 from exactile.plan.strips import StripPlan
 from exactile.plan.tiles import TilePlan
-from exactile.run_record import Earlier, complete_record, found_record, take_over
+from exactile.runs.run_record import Earlier, complete_record, found_record, take_over
 from exactile.session import Session
 from exactile.sinks.zarr.blocks import SharedZarrSink
 from exactile.sources.protocol import Source
-from exactile.statistics import constants_of
-from exactile.tallies import Normalizers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

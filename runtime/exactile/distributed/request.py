@@ -11,7 +11,7 @@ from exactile.errors import DeviceError, OptionError
 from exactile.passes.fixed import FixedStatistics
 from exactile.plan.border import Border
 from exactile.planning import PlanName, Wish
-from exactile.run_record import asked_record
+from exactile.runs.run_record import asked_record
 from exactile.session import Session
 from exactile.sources.protocol import Source
 

@@ -20,11 +20,11 @@ from exactile.distributed.tasks import Tasks
 from exactile.distributed.worker import run_block, run_chunks
 from exactile.errors import PlanError
 from exactile.passes.fixed import check_takes_statistics
+from exactile.pipeline.stored_values import NO_NAN, NanReport
 from exactile.sinks.zarr.blocks import SharedZarr, SharedZarrSink
 from exactile.sources.alpha import leave_out_alpha
 from exactile.sources.open import open_source
-from exactile.stored_values import NO_NAN, NanReport
-from exactile.waited_thread import WaitedThread
+from exactile.threads.waited_thread import WaitedThread
 
 if TYPE_CHECKING:
     from distributed import Client

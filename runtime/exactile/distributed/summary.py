@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import exactile
+from exactile.pipeline.stored_values import NO_NAN, NanReport
 from exactile.request.meaning import nan_object
 from exactile.sinks.protocol import ResultSpec
 from exactile.sources.address import shown_name
-from exactile.stored_values import NO_NAN, NanReport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,9 +19,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from exactile.distributed.job import Batch, Job
+from exactile.distributed.task_errors import as_cluster_error, may_succeed
 from exactile.distributed.worker import cancel_job, given
 from exactile.distributed.workers import Workers
-from exactile.errors import CancelledError, ClusterError, ExactileError
+from exactile.errors import CancelledError, ClusterError
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -49,9 +50,6 @@ WORKERS_S = 60.0
 """Time to wait for the first worker."""
 
 LOST = "the scheduler was lost, or cancelled a task. What to do: run it again with --resume"
-
-KILLED = "KilledWorker"
-"""The name of Dask's exception for a task whose workers were killed."""
 
 POLL_S = 0.2
 
@@ -274,8 +272,8 @@ class Tasks:
             piece.futures.remove(future)
             if piece.futures:  # another worker has it, too
                 continue
-            if piece.tries >= MOST_TRIES or not _may_succeed(error):
-                raise _as_cluster_error(error) from error
+            if piece.tries >= MOST_TRIES or not may_succeed(error):
+                raise as_cluster_error(error) from error
             self.again += 1
             if isinstance(error, ClusterError) and error.worker:
                 piece.avoided.add(error.worker)
@@ -376,25 +374,3 @@ def _outcome_of(future: Future, status: str) -> tuple[Any, BaseException | None]
     if status != "error":
         return None, ClusterError(LOST)
     return None, future.exception()
-
-
-def _may_succeed(error: BaseException) -> bool:
-    """Return whether to run a task that ended so again. Dask itself does so if a worker was
-    killed, a few times.
-    """
-    if isinstance(error, ExactileError):
-        return isinstance(error, ClusterError) and error.again
-    return type(error).__name__ != KILLED
-
-
-def _as_cluster_error(error: BaseException) -> BaseException:
-    """Return an error of ours unchanged; another as one that says that a worker failed."""
-    if isinstance(error, ExactileError):
-        return error
-    if type(error).__name__ == KILLED:
-        return ClusterError(
-            f"a piece of work was started several times, and each worker ended with it ({error}). What to do: look at "
-            "the workers' logs; where the system ends them for their memory, give --memory, that of each worker, or "
-            "fewer workers on a machine"
-        )
-    return ClusterError(f"a worker failed: {type(error).__name__}: {error}")

@@ -25,19 +25,19 @@ from exactile.distributed.job import (
 )
 from exactile.distributed.request import Request
 from exactile.errors import CancelledError, ClusterError, ExactileError, SinkError, SourceError
-from exactile.nodata import nodata_rule
+from exactile.image_statistics.measure import take_blocks
+from exactile.image_statistics.tallies import Tally
 from exactile.pipeline.cancellation import Cancellation
 from exactile.plan.part import Zones
 from exactile.planning import Wish
 from exactile.session import Session
 from exactile.sinks.open import open_sink
 from exactile.sinks.protocol import ResumableSink
-from exactile.sinks.resume.restoration import differences
+from exactile.sinks.resume.description import differences
 from exactile.sinks.zarr.blocks import BlockSink, SharedZarr, make_chunks
 from exactile.sources.alpha import leave_out_alpha
+from exactile.sources.nodata import nodata_rule
 from exactile.sources.open import open_source
-from exactile.statistics import take_blocks
-from exactile.tallies import Tally
 
 MOST_CANCELLED = 1000
 """Number of ended runs to remember, for their pieces that begin later."""

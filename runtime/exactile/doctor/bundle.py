@@ -9,17 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from exactile.architecture import GPU, architecture
-from exactile.built_engine import BuiltEngine
 from exactile.bundle.opening import Bundle, open_bundle
 from exactile.bundle.sample import TOLERATED_DIFFERENCE, TOLERATED_LABELS
 from exactile.contract import DeployedModel
+from exactile.contract.built_engine import BuiltEngine
 from exactile.cuda.protocol import DeviceInfo
 from exactile.doctor.finding import Finding, Telling, of_error, one_line, sentence
 from exactile.doctor.small_network import Array, Difference, difference
 from exactile.engines.families import TensorRTFamily
 from exactile.errors import DeviceError, ExactileError
 from exactile.geometry import round_up
+from exactile.machine.architecture import GPU, architecture
 from exactile.plan.built import built_plans
 from exactile.planning import PlanName
 from exactile.session import Session

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 
-from exactile.cache.folder import FOLDER_VARIABLE, SIZE_VARIABLE
 from exactile.cache.models import ModelCache
 from exactile.doctor.finding import Finding
 from exactile.errors import OptionError
+from exactile.machine.cache_folder import FOLDER_VARIABLE, SIZE_VARIABLE
 from exactile.plan.budget import format_bytes
 
 GROUP = "machine"

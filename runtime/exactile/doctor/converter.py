@@ -5,9 +5,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from exactile.built_engine import Backend
 from exactile.bundle.opening import open_bundle
 from exactile.contract import DeployedModel
+from exactile.contract.built_engine import Backend
 from exactile.doctor.small_network import IMAGE_PX, STRIP_ROWS, TILE_PX, Name, bundle_path
 
 bundle_names: tuple[Name, ...] = ("labels", "scores")

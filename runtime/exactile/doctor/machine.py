@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import exactile
-from exactile.architecture import processor_name, vector_instructions
 from exactile.doctor.cache import CHECK, cache
 from exactile.doctor.finding import Finding, of_error
 from exactile.engines.threads import compute_threads
-from exactile.memory import CGROUP_LIMITS, free_bytes
+from exactile.machine.architecture import processor_name, vector_instructions
+from exactile.machine.memory import CGROUP_LIMITS, free_bytes
 from exactile.plan.budget import format_bytes
 
 GROUP = "machine"

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from exactile.built_engine import Backend
 from exactile.contract import DeployedModel
+from exactile.contract.built_engine import Backend
 from exactile.doctor.converter import MissingConverterError, with_small_engines
 from exactile.doctor.finding import Finding, Status, Telling, of_error
 from exactile.doctor.overlap import STREAMS, Overlap, overlap_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from exactile.built_engine import Backend
+from exactile.contract.built_engine import Backend
 from exactile.doctor.finding import Finding, Telling, one_line
 from exactile.engines.tensorrt_library import load_tensorrt
 from exactile.errors import DeviceError

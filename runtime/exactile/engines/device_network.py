@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Protocol
 
-from exactile.passes.statistic import PREFIX
+from exactile.contract.statistic import PREFIX
 
 
 class DeviceNetwork(Protocol):

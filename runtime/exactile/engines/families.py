@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from typing import Any, Protocol
 
-from exactile.built_engine import Backend, BuiltEngine, EngineRole
 from exactile.contract import DeployedModel
+from exactile.contract.built_engine import Backend, BuiltEngine, EngineRole
 from exactile.cuda.protocol import DeviceInfo
 from exactile.engines.cuda_provider import load_cuda_library
 from exactile.engines.device_network import DeviceNetwork
+from exactile.engines.device_partials import DevicePartials
 from exactile.engines.onnx_runtime_cuda import OnnxRuntimeCudaNetwork
 from exactile.engines.rtx_gpus import capability_text, rtx_refusal
 from exactile.engines.tensorrt import TensorRTNetwork
 from exactile.engines.tensorrt_library import load_tensorrt
 from exactile.errors import DeviceError
-from exactile.passes.device_partials import DevicePartials
 from exactile.plan.built import matching
 from exactile.plan.prediction import Plan
 from exactile.plan.strips import StripPlan

@@ -7,7 +7,6 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from exactile.architecture import architecture
 from exactile.contract import DeployedModel
 from exactile.engines.onnx_runtime import OnnxRuntimeEngine, load_library
 from exactile.engines.openvino import OpenVinoEngine, OpenVinoStripEngine
@@ -15,6 +14,7 @@ from exactile.engines.openvino_library import WAY_OUT, check_precision, load_ope
 from exactile.engines.protocol import Engine
 from exactile.engines.strip_engine import StripEngine
 from exactile.errors import EngineError
+from exactile.machine.architecture import architecture
 from exactile.plan.engine_memory import ONNX_RUNTIME_MEMORY, EngineMemory
 from exactile.plan.prediction import Plan
 from exactile.plan.strips import StripPlan

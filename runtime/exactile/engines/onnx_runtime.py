@@ -13,7 +13,7 @@ from exactile.engines.arena import SHARED_ARENA, share_allocator
 from exactile.engines.claims import check_claims
 from exactile.engines.threads import compute_threads
 from exactile.errors import CancelledError, EngineError
-from exactile.memory import return_freed_memory
+from exactile.machine.memory import return_freed_memory
 from exactile.plan.position import Position
 from exactile.plan.strips import StripPlace
 

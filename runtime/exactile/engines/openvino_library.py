@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from exactile.engines.claims import check_claims
 from exactile.engines.graph_weights import addressed
 from exactile.errors import CancelledError, EngineError, OptionError
-from exactile.memory import return_freed_memory
+from exactile.machine.memory import return_freed_memory
 
 DEVICE = "CPU"
 LONGEST_DETAIL = 400

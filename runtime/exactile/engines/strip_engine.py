@@ -23,7 +23,7 @@ from exactile.engines.onnx_runtime import (
 )
 from exactile.engines.threads import compute_threads
 from exactile.errors import CancelledError, EngineError
-from exactile.memory import return_freed_memory
+from exactile.machine.memory import return_freed_memory
 from exactile.plan.position import Position
 from exactile.plan.strips import StripPlace
 

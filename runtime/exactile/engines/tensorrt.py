@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from exactile.built_engine import BuiltEngine, TensorSpec
+from exactile.contract.built_engine import BuiltEngine, TensorSpec
 from exactile.engines.device_network import taken
 from exactile.engines.rtx_gpus import capability_text, rtx_refusal
 from exactile.engines.tensorrt_library import TensorRTLibrary, load_tensorrt

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, NoReturn
 
-from exactile.built_engine import Backend
+from exactile.contract.built_engine import Backend
 from exactile.errors import DeviceError, DeviceMemoryError, EngineError, ExactileError
 
 _MODULES: dict[Backend, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}

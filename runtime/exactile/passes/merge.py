@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exactile.passes.statistic import Statistic
+from exactile.contract.statistic import Statistic
 
 Array = NDArray[np.float64]
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from exactile.contract import Level
-from exactile.passes.device_partials import DevicePartials
-from exactile.passes.store import part_bytes
+from exactile.engines.device_partials import DevicePartials
+from exactile.kept_maps.store import part_bytes
 from exactile.pipeline.device_ring import LoadBytes
 from exactile.plan.budget import INPUT_SLOTS, MemoryNeed
 from exactile.plan.prediction import Plan

@@ -17,15 +17,15 @@ from numpy.typing import NDArray
 
 from exactile.contract import DeployedModel, Level
 from exactile.engines.arena import HeldRegion
+from exactile.engines.device_partials import WITHOUT_GPU_PASSES
 from exactile.errors import BudgetError, DeviceError, DeviceMemoryError, OptionError, PlanError
 from exactile.geometry import Box
-from exactile.passes.device_partials import WITHOUT_GPU_PASSES
+from exactile.kept_maps.store import MapStore, lifetimes
 from exactile.passes.found import NOTHING, Found, Keeping, LevelKeeping, is_finished, passes_to_run
 from exactile.passes.merge import Merged
 from exactile.passes.merging_sink import MergingSink, ZonesSink
 from exactile.passes.planner import PassPlanner
 from exactile.passes.report import PassReport
-from exactile.passes.store import MapStore, lifetimes
 from exactile.passes.unread import Unread
 from exactile.pipeline.cancellation import Cancellation
 from exactile.pipeline.compute import Compute

@@ -10,11 +10,11 @@ from typing import Protocol
 
 import numpy as np
 
-from exactile.built_engine import EngineRole
 from exactile.contract import Contract
+from exactile.contract.built_engine import EngineRole
 from exactile.cuda.protocol import Bytes, Device, Stream, Window
 from exactile.engines.device_network import DeviceNetwork
-from exactile.passes.device_partials import DevicePartials
+from exactile.engines.device_partials import DevicePartials
 from exactile.pipeline.cancellation import Cancellation
 from exactile.pipeline.channel import Channel
 from exactile.pipeline.compute import Array, Free, Load

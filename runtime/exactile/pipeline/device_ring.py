@@ -24,8 +24,8 @@ import numpy as np
 
 from exactile.contract import Contract
 from exactile.cuda.protocol import Device, DeviceBuffer, Event, PinnedBuffer, Stream
+from exactile.engines.device_partials import DevicePartials
 from exactile.errors import DeviceError
-from exactile.passes.device_partials import DevicePartials
 from exactile.plan.prediction import Plan
 from exactile.plan.tiles import TilePlan
 
@@ -39,7 +39,7 @@ class LoadBytes:
     output_bytes: int
     result_bytes: int
     told_bytes: int = 0
-    """Bytes of further inputs of a load, besides the image: see ``exactile.passes.device_partials``."""
+    """Bytes of further inputs of a load, besides the image: see ``exactile.engines.device_partials``."""
 
     @classmethod
     def of(cls, contract: Contract, plan: Plan, batch: int) -> LoadBytes:

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exactile.geometry import Box, Span
-from exactile.nodata import NodataRule
 from exactile.plan.strips import StripPlan, StripStep
 from exactile.plan.tiles import AxisDomain, Step, TilePlan
+from exactile.sources.nodata import NodataRule
 
 Array = NDArray[Any]
 Bits = NDArray[np.uint8]

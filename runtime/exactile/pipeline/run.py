@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exactile.background import Background
 from exactile.contract import Contract
 from exactile.errors import CancelledError, ExactileError
 from exactile.geometry import Box
@@ -22,14 +21,15 @@ from exactile.pipeline.channel import Channel
 from exactile.pipeline.compute import Compute, Lane, Load, ReadsAhead, Ticket
 from exactile.pipeline.nodata_marks import NodataMarks
 from exactile.pipeline.staging import stage_tile
+from exactile.pipeline.stored_values import StoredValues
 from exactile.pipeline.timing import INFER, TimeSpan
+from exactile.plan.background import Background
 from exactile.plan.prediction import Plan
 from exactile.plan.strips import StripPlan, StripStep
 from exactile.plan.tiles import Step
 from exactile.sinks.protocol import Sink
 from exactile.sources.protocol import Source
-from exactile.stored_values import StoredValues
-from exactile.waited_thread import WaitedThread
+from exactile.threads.waited_thread import WaitedThread
 
 Progress = Callable[[int], None]
 """Called with the number of result pixels that were written."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from exactile.built_engine import BuiltEngine, EngineRole
 from exactile.contract import DeployedModel, StripModel
+from exactile.contract.built_engine import BuiltEngine, EngineRole
 from exactile.errors import PlanError
 from exactile.plan.border import Border
 from exactile.plan.choice import strip_plan

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from exactile.contract.tuning import PlanKind
 from exactile.plan.lanes import unevenness
 from exactile.plan.speed import TILE_OVERHEAD_PX, USUAL, Speed
 from exactile.plan.strips import StripPlan
 from exactile.plan.tiles import TilePlan
-from exactile.tuning.tuning import PlanKind
 
 Plan = TilePlan | StripPlan
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from exactile.contract.tuning import PlanKind, TunedShape
 from exactile.plan.lanes import STRIP_WAITING, TILE_WAITING, less_waiting
-from exactile.tuning.tuning import PlanKind, TunedShape
 
 LARGE_BYTES = 512 << 20
 LARGE_MAPS = 0.06

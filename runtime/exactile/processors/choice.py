@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal, get_args
 
-from exactile.built_engine import Backend
 from exactile.contract import DeployedModel
+from exactile.contract.built_engine import Backend
 from exactile.cuda.choice import chosen_devices, open_driver, parse_devices
 from exactile.cuda.protocol import DeviceInfo
+from exactile.engines.device_partials import WITHOUT_GPU_PASSES, DevicePartials
 from exactile.engines.host_families import OpenVinoFamily
 from exactile.errors import DeviceError, OptionError
-from exactile.passes.device_partials import WITHOUT_GPU_PASSES, DevicePartials
 from exactile.processors.host import HostProcessor
 from exactile.processors.protocol import Processor
 

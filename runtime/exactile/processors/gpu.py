@@ -9,10 +9,10 @@ from typing import Any
 
 from exactile.contract import DeployedModel, Level
 from exactile.cuda.protocol import Device, DeviceInfo, Driver
+from exactile.engines.device_partials import DevicePartials
 from exactile.engines.families import EngineFamily
 from exactile.errors import DeviceError
-from exactile.passes.device_partials import DevicePartials
-from exactile.passes.store import MapStore
+from exactile.kept_maps.store import MapStore
 from exactile.pipeline.cancellation import Cancellation
 from exactile.pipeline.compute import Free
 from exactile.pipeline.device_compute import DeviceCompute

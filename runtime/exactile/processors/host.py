@@ -8,16 +8,16 @@ from functools import partial
 from typing import Any
 
 from exactile.contract import DeployedModel, Level
+from exactile.contract.statistic import WHOLE_MAP
 from exactile.engines.host_families import HostFamily, OnnxRuntimeFamily
 from exactile.engines.lease import EngineLease, open_engine
 from exactile.engines.protocol import Engine
 from exactile.errors import EngineError
-from exactile.passes.compute import PartialsCompute
-from exactile.passes.parts import PartsMade, PartsRead
-from exactile.passes.statistic import WHOLE_MAP
-from exactile.passes.store import MapStore
+from exactile.kept_maps.store import MapStore
 from exactile.pipeline.cancellation import Cancellation
 from exactile.pipeline.host_compute import HostCompute
+from exactile.pipeline.map_parts import PartsMade, PartsRead
+from exactile.pipeline.partials_compute import PartialsCompute
 from exactile.plan.budget import MemoryNeed
 from exactile.plan.prediction import Plan
 from exactile.plan.strips import StripPlan

@@ -8,10 +8,10 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from exactile.built_engine import BuiltEngine
 from exactile.contract import Level
+from exactile.contract.built_engine import BuiltEngine
 from exactile.engines.protocol import Engine
-from exactile.passes.store import MapStore
+from exactile.kept_maps.store import MapStore
 from exactile.pipeline.cancellation import Cancellation
 from exactile.pipeline.compute import Compute
 from exactile.plan.budget import MemoryNeed

@@ -8,12 +8,12 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
-from exactile.built_engine import EngineRole
 from exactile.contract import DeployedModel
+from exactile.contract.built_engine import EngineRole
 from exactile.cuda.protocol import Device
 from exactile.engines.device_network import DeviceNetwork
+from exactile.engines.device_partials import DevicePartials
 from exactile.engines.families import EngineFamily
-from exactile.passes.device_partials import DevicePartials
 from exactile.pipeline.cancellation import Cancellation
 from exactile.pipeline.compute import Free
 from exactile.pipeline.device_carries import DeviceCarries

@@ -6,12 +6,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exactile.stored_values import NAN_STORED_AS
+from exactile.pipeline.stored_values import NAN_STORED_AS
 
 if TYPE_CHECKING:
     from exactile.bundle.contract_file import VerificationPart
     from exactile.contract import ResultOutput, Verification
-    from exactile.stored_values import NanReport
+    from exactile.pipeline.stored_values import NanReport
 
 
 def tell_doubt(doubt: str) -> None:

@@ -21,8 +21,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from exactile.image_run import Watcher
 from exactile.plan.prediction import Plan
+from exactile.runs.image_run import Watcher
 
 
 class _Rate(ProgressColumn):

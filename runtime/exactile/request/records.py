@@ -9,7 +9,7 @@ from typing import Any
 
 from exactile.errors import OutputExistsError, ResumeError
 from exactile.sinks.files.whole_file import replace_file
-from exactile.sinks.resume.restoration import differences
+from exactile.sinks.resume.description import differences
 
 
 def record_path(target: Path) -> Path:

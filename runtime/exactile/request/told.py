@@ -15,7 +15,7 @@ from exactile.sources.address import shown_name
 
 if TYPE_CHECKING:
     from exactile.passes.fixed import FixedStatistics
-    from exactile.summary import Summary
+    from exactile.runs.summary import Summary
 
 
 def versions() -> dict[str, str]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from exactile.contract.file_names import CONTRACT_NAME
 from exactile.errors import SourceError
 from exactile.sources.address import as_address
 from exactile.sources.dicom.files import is_dicom_folder
@@ -24,8 +25,6 @@ _WRITTEN_SUFFIXES = (".preview.png", ".overlay.png")
 _SLIDES_WITH_PICTURES = (".vms", ".vmu")
 """Slides whose pixels are in JPEG files beside them."""
 
-_CONTRACT = "contract.json"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundImages:
@@ -38,11 +37,6 @@ class FoundImages:
     images: tuple[Path | str, ...]
     subfolders: dict[Path | str, Path] = field(default_factory=dict)
     passed_over: dict[str, int] = field(default_factory=dict)
-
-
-def list_images(paths: Iterable[str | os.PathLike[str]], *, recursive: bool = False) -> list[Path | str]:
-    """Return the images that ``paths`` name: see ``find_images``."""
-    return list(find_images(paths, recursive=recursive).images)
 
 
 def find_images(paths: Iterable[str | os.PathLike[str]], *, recursive: bool = False) -> FoundImages:
@@ -83,7 +77,7 @@ def _images_of(path: str | os.PathLike[str], passed: Counter[str], *, recursive:
     folder = Path(path)
     if not is_image_folder(folder):
         return [(folder, Path())]
-    if (folder / _CONTRACT).is_file():
+    if (folder / CONTRACT_NAME).is_file():
         raise SourceError(
             f"{os.fspath(path)}: is a bundle, not an image; the model comes first and the image second: "
             "exactile run MODEL IMAGE -o OUTPUT"

@@ -10,9 +10,9 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 import exactile
+from exactile.contract.error_curve import CurveImage, ErrorCurve, ErrorPoint
 from exactile.errors import BundleError
 from exactile.measured_file import MeasuredFile, Part, read_measured, write_measured
-from exactile.tolerance.curve import CurveImage, ErrorCurve, ErrorPoint
 
 CURVE_NAME = "error_curve.json"
 FORMAT: Literal["exactile.error_curve"] = "exactile.error_curve"

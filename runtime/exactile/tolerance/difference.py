@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exactile.contract import ResultOutput
-from exactile.tolerance.tolerance import Tolerance
+from exactile.contract.tolerance import Tolerance
 
 LABEL_KINDS = {"labels", "multilabel"}
 ROWS_AT_ONCE = 64

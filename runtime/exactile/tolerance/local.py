@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from exactile.contract import DeployedModel, ResultOutput
+from exactile.contract.tolerance import Tolerance
 from exactile.errors import OptionError
 from exactile.processors.host import HostProcessor
 from exactile.processors.protocol import Processor
 from exactile.tolerance.difference import LABEL_KINDS
-from exactile.tolerance.tolerance import Tolerance
 
 
 def check_tolerance(

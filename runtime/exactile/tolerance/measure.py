@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exactile.contract import DeployedModel
+from exactile.contract.error_curve import CurveImage, ErrorCurve, ErrorPoint
+from exactile.contract.graph_hash import graph_hash
 from exactile.errors import OptionError, PlanError
 from exactile.geometry import Geometry, Span, round_up
-from exactile.graph_hash import graph_hash
 from exactile.plan.tiles import AxisDomain, AxisTiles, Step, TilePlan, suiting_tile
 from exactile.tolerance.compared import compared
-from exactile.tolerance.curve import CurveImage, ErrorCurve, ErrorPoint
 from exactile.tolerance.difference import Difference
 from exactile.tolerance.halos import halo_steps
 from exactile.tolerance.narrow import BORDER, NarrowPlan

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exactile.contract import DeployedModel
+from exactile.contract.error_curve import ErrorCurve
+from exactile.contract.tolerance import Tolerance
 from exactile.geometry import Geometry
 from exactile.plan.tiles import AxisDomain, Step
 from exactile.planning import Planner, Wish
@@ -17,14 +19,12 @@ from exactile.processors.host import HostProcessor
 from exactile.sinks.protocol import Sink
 from exactile.sources.protocol import Source
 from exactile.tolerance.compared import compared
-from exactile.tolerance.curve import ErrorCurve
 from exactile.tolerance.difference import Difference
 from exactile.tolerance.halos import exact_halo, halo_steps, narrowed
 from exactile.tolerance.measure import error_of, sample_tile
 from exactile.tolerance.narrow import BORDER, NarrowPlan
 from exactile.tolerance.report import ToleranceReport, exceeded
 from exactile.tolerance.tile_runs import TileRuns, sample
-from exactile.tolerance.tolerance import Tolerance
 
 LEAST_CHECKED, MOST_CHECKED = 4, 64
 """Tiles that are checked: a hundredth of them, but no fewer and no more."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from exactile.tolerance.tolerance import Tolerance
+from exactile.contract.tolerance import Tolerance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

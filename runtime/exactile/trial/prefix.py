@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from exactile.contract import Contract
 from exactile.errors import CancelledError
-from exactile.memory import return_freed_memory
+from exactile.machine.memory import return_freed_memory
 from exactile.pipeline.cancellation import Cancellation
 from exactile.pipeline.compute import Compute
 from exactile.pipeline.run import Pipeline, Timed

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from exactile.contract import Contract, DeployedModel
+from exactile.contract.graph_hash import graph_hash
+from exactile.contract.tuning import PlanKind, TunedShape, Tuning
 from exactile.errors import OptionError, PlanError
-from exactile.graph_hash import graph_hash
 from exactile.pipeline.cancellation import Cancellation
 from exactile.plan.lanes import LaneChoice
 from exactile.plan.prediction import predicted
@@ -22,7 +23,6 @@ from exactile.sinks.nothing import NoSink
 from exactile.sources.array import ArraySource
 from exactile.trial.candidates import Candidate
 from exactile.trial.prefix import Prefix
-from exactile.tuning.tuning import PlanKind, TunedShape, Tuning
 
 TILES_PX = (256, 384, 512, 768, 1024, 1536, 2048)
 STRIPS_PX = ((64, 1024), (128, 1024), (64, 4096), (256, 1024), (128, 4096), (256, 4096), (512, 4096))

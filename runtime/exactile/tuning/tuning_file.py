@@ -11,8 +11,8 @@ import msgspec
 from msgspec import Meta
 
 import exactile
+from exactile.contract.tuning import PlanKind, TunedShape, Tuning
 from exactile.measured_file import MeasuredFile, Part, read_measured, write_measured
-from exactile.tuning.tuning import PlanKind, TunedShape, Tuning
 
 TUNING_NAME = "tuning.json"
 FORMAT: Literal["exactile.tuning"] = "exactile.tuning"

@@ -1,4 +1,4 @@
-"""Operators known to defeat tiling, each with its reason and what to do about it."""
+"""Operators known to prevent tiling, each with its reason and what to do about it."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ _REASONS: dict[str, tuple[str, str]] = {
 BARRIERS = {("", op): reason for ops, reason in _REASONS.items() for op in ops.split()}
 
 STATISTICS = {BARRIERS["", op] for op in ("GlobalAveragePool", "InstanceNormalization")}
-"""Reasons of operators that take numbers of the whole map."""
+"""Reasons of operators that compute numbers from the whole map."""
 
 LIKE = {
     "Attention": "Attention",
@@ -80,7 +80,7 @@ LIKE = {
     "Unique": "Unique",
     "MultiHeadAttention": "Attention",
 }
-"""Operators of ONNX Runtime's own domain, and those of ONNX whose reason is theirs."""
+"""Operators of ONNX Runtime's own domain, and the ONNX operators with the same reason."""
 
 BARRIERS |= {(RUNTIME_DOMAIN, op): BARRIERS["", like] for op, like in LIKE.items()}
 
@@ -88,6 +88,6 @@ BARRIERS |= {(RUNTIME_DOMAIN, op): BARRIERS["", like] for op, like in LIKE.items
 @rule(*(op for domain, op in BARRIERS if not domain))
 @rule(*LIKE, domain=RUNTIME_DOMAIN)
 def barrier(node: NodeView) -> Transfer:
-    """No operator of the table tiles, whatever its attributes."""
+    """Raise the table's obstacle, whatever the node's attributes."""
     reason = BARRIERS[node.node.domain, node.op]
     raise (StatisticError if reason in STATISTICS else ObstacleError)(*reason)

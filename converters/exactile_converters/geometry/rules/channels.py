@@ -1,4 +1,4 @@
-"""Operators that mix, move or select channels and leave y and x alone."""
+"""Operators that mix, move or select channels and keep y and x."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ REDUCTIONS = (
 
 @rule("Concat")
 def concat(node: NodeView) -> Transfer:
-    """Concatenation of channels of equally large feature maps."""
+    """Concatenate channels of feature maps of the same size."""
     result = node.result()
     labels = node.features[0][2]
     axis = result.axis(node.integer("axis", 0))
@@ -49,7 +49,7 @@ def concat(node: NodeView) -> Transfer:
 
 
 def _check_constant(constant: Operand, labels: Labels, result: Operand) -> None:
-    """A constant map must be the same everywhere, and as large as the image whatever that is."""
+    """Check that a constant map is the same everywhere, and as large as the image whatever its size."""
     if constant.position:
         for dim, label in enumerate(labels):
             if is_spatial(label) and constant.sizes(dim) != result.sizes(dim):
@@ -69,7 +69,7 @@ def _check_constant(constant: Operand, labels: Labels, result: Operand) -> None:
 
 @rule("Softmax", "LogSoftmax", "Hardmax")
 def softmax(node: NodeView) -> Transfer:
-    """Over channels only. Before opset 13 all axes from ``axis`` on are normalised together."""
+    """Normalise over channels only. Before opset 13 all axes from ``axis`` on are normalised together."""
     operand, labels = node.feature()
     axis = operand.axis(node.integer("axis", -1 if node.opset >= 13 else 1))
     over = labels[axis : axis + 1] if node.opset >= 13 else labels[axis:]
@@ -84,7 +84,7 @@ def softmax(node: NodeView) -> Transfer:
 
 @rule(*REDUCTIONS)
 def reduce(node: NodeView) -> Transfer:
-    """Reductions over channels; over space they are obstacles."""
+    """Reduce over channels; reductions over space are obstacles."""
     operand, labels = node.feature()
     axes = _reduced_axes(node, tuple(range(operand.rank)))
     over = [labels[axis] for axis in axes if is_spatial(labels[axis])]
@@ -115,7 +115,7 @@ def _reduced_axes(node: NodeView, everything: tuple[int, ...]) -> tuple[int, ...
 
 @rule("Transpose")
 def transpose(node: NodeView) -> Transfer:
-    """Axes keep their meaning wherever they go."""
+    """Reorder axes, which keep their meaning."""
     operand, labels = node.feature()
     order = node.integers("perm", tuple(reversed(range(operand.rank))))
     return Transfer(labels=(tuple(labels[dim] for dim in order),), flows=(Flow(operand=0),))
@@ -123,7 +123,7 @@ def transpose(node: NodeView) -> Transfer:
 
 @rule("Squeeze", "Unsqueeze")
 def squeeze(node: NodeView) -> Transfer:
-    """Dimensions of size 1 come and go; new ones count as channels, or as the batch where there is none."""
+    """Add or remove dimensions of size 1; new ones count as channels, or as the batch if there is none."""
     operand, labels = node.feature()
     axes_input = node.operand(1)
     axes = (
@@ -149,7 +149,7 @@ def squeeze(node: NodeView) -> Transfer:
 
 @rule("Gather")
 def gather(node: NodeView) -> Transfer:
-    """Selection of channels by constant indices, a look-up of pixels in a constant table, or a cyclic shift."""
+    """Select channels by constant indices, look up pixels in a constant table, or shift cyclically."""
     axis = node.integer("axis", 0)
     table, found = node.operand(0), node.operand(1)
     shifted = cyclic_shift(node)
@@ -180,7 +180,7 @@ def gather(node: NodeView) -> Transfer:
 
 @rule("GatherElements")
 def gather_elements(node: NodeView) -> Transfer:
-    """Selection of channels, one for each pixel, by indices that may be computed from the image."""
+    """Select channels, one for each pixel, by indices that may be computed from the image."""
     operand, labels = node.feature()
     axis = operand.axis(node.integer("axis", 0))
     found, result = node.operand(1), node.result()
@@ -195,7 +195,7 @@ def gather_elements(node: NodeView) -> Transfer:
 
 @rule("CumSum", "CumProd", "TopK")
 def along_channels(node: NodeView) -> Transfer:
-    """Running sums and the largest of all, over channels."""
+    """Accumulate, or find the largest, over channels."""
     node.only_first_is_feature(("axis" if node.op != "TopK" else "number of values",))
     operand, labels = node.feature()
     given = node.operand(1)
@@ -211,7 +211,7 @@ def along_channels(node: NodeView) -> Transfer:
 
 @rule("Split")
 def split(node: NodeView) -> Transfer:
-    """Split of channels into groups."""
+    """Split channels into groups."""
     operand, labels = node.feature()
     axis = operand.axis(node.integer("axis", 0))
     if is_spatial(labels[axis]):
@@ -221,7 +221,7 @@ def split(node: NodeView) -> Transfer:
 
 @rule("LRN")
 def local_response(node: NodeView) -> Transfer:
-    """Normalisation across neighbouring channels."""
+    """Normalise across neighbouring channels."""
     _, labels = node.feature()
     if is_spatial(labels[1]):
         raise ObstacleError("it normalises along a spatial axis", "Transpose so that channels come second")

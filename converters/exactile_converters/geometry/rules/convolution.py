@@ -10,7 +10,7 @@ from exactile_converters.geometry.sliding import Kernel, output_padding, output_
 
 
 def spatial_labels(labels: Labels) -> tuple[Label, ...]:
-    """The labels of the axes a kernel slides over: all but the first two, which must be batch and channels."""
+    """Return the labels of the axes a kernel slides over: all but the first two, which must be batch and channels."""
     if len(labels) < 3 or any(is_spatial(label) for label in labels[:2]):
         raise ObstacleError(
             f"its input's axes are {labels} where batch, channels and then space are expected",
@@ -20,7 +20,7 @@ def spatial_labels(labels: Labels) -> tuple[Label, ...]:
 
 
 def pad_before(kernel: Kernel, axis: int, operand: Operand) -> int:
-    """Padding before the first pixel. SAME padding depends on the size, but alike for all accepted sizes."""
+    """Return the padding before the first pixel. SAME padding depends on the size, but all accepted sizes agree."""
     found = {kernel.placed(axis, size).before for size in operand.sizes(axis + 2)}
     if len(found) != 1:
         raise ObstacleError("its SAME padding varies with the image size", "Export with explicit padding")
@@ -28,7 +28,7 @@ def pad_before(kernel: Kernel, axis: int, operand: Operand) -> int:
 
 
 def windows(node: NodeView, kernel: Kernel) -> Transfer:
-    """The transfer of a sliding window, for convolution and pooling alike."""
+    """Return the transfer of a sliding window, for convolution and pooling."""
     operand, labels = node.feature()
     reach: dict[Label, Reach] = {
         label: Window(
@@ -44,13 +44,13 @@ def windows(node: NodeView, kernel: Kernel) -> Transfer:
 
 @rule("Conv")
 def convolution(node: NodeView) -> Transfer:
-    """Any stride, dilation, group, padding and automatic padding."""
+    """Handle convolution with any stride, dilation, group, padding and automatic padding."""
     return windows(node, _weight_kernel(node))
 
 
 @rule("ConvTranspose")
 def transposed_convolution(node: NodeView) -> Transfer:
-    """Any kernel, stride, dilation, padding and output padding."""
+    """Handle transposed convolution with any kernel, stride, dilation, padding and output padding."""
     kernel = _weight_kernel(node)
     operand, labels = node.feature()
     reach: dict[Label, Reach] = {
@@ -66,7 +66,7 @@ def transposed_convolution(node: NodeView) -> Transfer:
 
 
 def _cropped_before(node: NodeView, kernel: Kernel, axis: int, operand: Operand) -> int:
-    """Rows cropped before the first output."""
+    """Return the rows cropped before the first output."""
     axes = len(kernel.sizes)
     extra, wanted = output_padding(node.node, axis, axes), output_shape(node.node, axis, axes)
     found = {kernel.transposed(axis, size, extra, wanted).before for size in operand.sizes(axis + 2)}

@@ -1,4 +1,4 @@
-"""Cyclic shifts of a map: what leaves it at one edge comes in at the other."""
+"""Cyclic shifts of a map: what leaves it at one edge enters at the other."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from exactile_converters.geometry.registry import Flow, Transfer
 
 
 def cyclic_shift(node: NodeView) -> Transfer | None:
-    """A Gather of rows or columns in their order, begun elsewhere; None for any other Gather.
+    """Return the transfer of a Gather of consecutive rows or columns with another start; None for any other Gather.
 
-    What it reads is told as for a crop: entries that come in from the other edge are left to ``shifted_windows``.
+    Its reach is that of a crop; ``shifted_windows`` handles entries that come from the other edge.
     """
     operand, found = node.operand(0), node.operand(1)
     if operand is None or operand.labels is None or found is None or found.is_feature or found.rank != 1:
@@ -40,7 +40,7 @@ def cyclic_shift(node: NodeView) -> Transfer | None:
 
 
 def _start(indices: NDArray[np.generic] | None, size: int) -> int | None:
-    """The first of indices that count all entries, from there around the edge; None for others."""
+    """Return the first of indices that count all entries cyclically; None for others."""
     if indices is None or indices.shape != (size,):
         return None
     start = int(indices[0]) % size

@@ -1,4 +1,4 @@
-"""Normalisations by statistics taken over some axes."""
+"""Normalisations by statistics computed over some axes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ REMEDY = "Train with batch normalisation (frozen at inference), or normalise ove
 
 @rule("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization")
 def layer_normalization(node: NodeView) -> Transfer:
-    """Over the last axes, which must be channels."""
+    """Normalise over the last axes, which must be channels."""
     node.only_first_is_feature(("scale", "bias"))
     operand, labels = node.feature()
     first = operand.axis(node.integer("axis", -1))
@@ -24,7 +24,7 @@ def layer_normalization(node: NodeView) -> Transfer:
 
 @rule("MeanVarianceNormalization")
 def mean_variance_normalization(node: NodeView) -> Transfer:
-    """Over any axes but those of the image."""
+    """Normalise over any axes but those of the image."""
     operand, labels = node.feature()
     _check(node, tuple(operand.axis(axis) for axis in node.integers("axes", (0, 2, 3))))
     return Transfer(labels=(labels,), flows=(Flow(operand=0),))
@@ -32,7 +32,7 @@ def mean_variance_normalization(node: NodeView) -> Transfer:
 
 @rule("LpNormalization")
 def lp_normalization(node: NodeView) -> Transfer:
-    """Over one axis."""
+    """Normalise over one axis."""
     operand, labels = node.feature()
     _check(node, (operand.axis(node.integer("axis", -1)),))
     return Transfer(labels=(labels,), flows=(Flow(operand=0),))

@@ -1,4 +1,4 @@
-"""Operators that treat each pixel alone: activations, arithmetic, casts, frozen normalisation."""
+"""Pixelwise operators: activations, arithmetic, casts, frozen normalisation."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ BROADCASTING = (
 ).split()
 
 MASKED_BY = {"Add": (0, 1), "Where": (0,)}
-"""The operands that masks are: added to scores of attention, or choosing between them and a constant."""
+"""The operands that may be masks: added to scores of attention, or choosing between them and a constant."""
 
 
 @rule(*UNARY)
 @rule("Gelu", "QuickGelu", domain=RUNTIME_DOMAIN)
 def unary(node: NodeView) -> Transfer:
-    """One feature map in, the same out; Dropout is the identity at inference."""
+    """Map one feature map to one of the same shape; Dropout is the identity at inference."""
     node.only_first_is_feature(("limit", "limit"))
     if node.op == "Dropout":
         training = node.operand(2)
@@ -48,7 +48,7 @@ def unary(node: NodeView) -> Transfer:
 @rule(*BROADCASTING)
 @rule("BiasGelu", "FastGelu", domain=RUNTIME_DOMAIN)
 def broadcasting(node: NodeView) -> Transfer:
-    """Element-wise operators with several operands, aligned from the last dimension."""
+    """Combine several operands element by element, aligned from the last dimension."""
     features = node.features
     labels = max((labels for _, _, labels in features), key=len)
     for _, _, other in features:
@@ -72,7 +72,7 @@ def broadcasting(node: NodeView) -> Transfer:
 
 
 def _may_be_mask(operand: Operand | None, labels: Labels, result: Operand) -> bool:
-    """Whether a constant follows the image's size as the map does, and is another one at other places."""
+    """Return whether a constant follows the image's size as the map does, and varies with the position."""
     if operand is None or operand.is_feature or operand.position or operand.is_steady or operand.by_statistics:
         return False
     grows = False
@@ -86,7 +86,7 @@ def _may_be_mask(operand: Operand | None, labels: Labels, result: Operand) -> bo
 
 
 def positions_of(node: NodeView) -> tuple[int, ...]:
-    """Operands that are computed from the image's size."""
+    """Return the operands that are computed from the image's size."""
     return tuple(index for index, operand in enumerate(node.operands) if operand is not None and operand.position)
 
 
@@ -115,7 +115,7 @@ def _check_alignment(operand: Operand, labels: Labels, result: Operand) -> None:
 
 
 def varies_along(label: Label) -> ObstacleError:
-    """The error for a constant of which a tile cannot be given its piece."""
+    """Return the error for a constant of which a tile cannot get its piece."""
     return ObstacleError(
         f"it combines the feature map with a constant that varies along {label} (a position encoding or coordinate "
         "map)",
@@ -131,7 +131,7 @@ def _varies_over_space(operand: Operand, labels: Labels) -> bool:
 
 @rule("BatchNormalization")
 def batch_normalization(node: NodeView) -> Transfer:
-    """Frozen statistics act per channel. Before opset 14, further outputs, used or not, mean training."""
+    """Normalise with frozen statistics per channel. Before opset 14, further outputs, used or not, mean training."""
     outputs = sum(bool(output.name) for output in node.node.outputs)
     if node.integer("training_mode", 0) or (outputs > 1 and node.opset < FIRST_OPSET_WITH_TRAINING_MODE):
         raise ObstacleError("batch normalisation is in training mode", "Export the network in evaluation mode")

@@ -1,8 +1,8 @@
-"""Resize whose taps depend on the position in the image and on its size: how far from their share they can lie.
+"""Resize whose taps depend on the position in the image and on its size: bounds of their distance from their share.
 
 A map of ``n1 = r * n2 + e`` pixels is resized to ``n2``, with ``r`` and ``e`` the same for all images of a remainder.
-By the formulas of the ONNX Resize operator output ``i`` lies at ``a * i + b``; its distance from ``r * i`` is linear
-in ``i``, so that it lies between those of the first and of the last pixel. For every size these are:
+By the formulas of the ONNX Resize operator output ``i`` lies at ``a * i + b``; its distance from ``r * i`` is linear in
+``i``, so it lies between those of the first and of the last pixel. For every size these are:
 
 ================  ==================  ==========================
 coordinate mode   at the first pixel  at the last one
@@ -12,9 +12,9 @@ align_corners     0                   r + e - 1
 asymmetric        0                   e - e/n2
 ================  ==================  ==========================
 
-``tf_crop_and_resize`` of the whole lies as align_corners does, but a single pixel lies in the middle.
+``tf_crop_and_resize`` of the whole is placed like align_corners, but a single pixel lies in the middle.
 
-Where the scale is given, and is not 1/r to the last digit, what it drifts over the longest map comes on top.
+Where the scale is given, and is not exactly 1/r, its drift over the longest map is added.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ ROUNDING_ERROR_PX = Fraction(1, 4)
 """Positions are computed in float32: three roundings of 2^-24 each for maps of up to 2^20 pixels."""
 
 MOST_DRIFT_PX = 2
-"""A scale that drifts further from what sizes say is another one."""
+"""A scale that drifts further from that of the sizes is a different one."""
 
 SIZES = {"half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "tf_half_pixel_for_nn", "asymmetric"}
 MODES = {*SIZES, "align_corners", "tf_crop_and_resize"}
@@ -44,15 +44,15 @@ TYPES: dict[str, set[int]] = {
     "linear": {TensorProto.FLOAT, TensorProto.FLOAT16},
     "cubic": {TensorProto.FLOAT, TensorProto.FLOAT16},
 }
-"""What each kind is computed for; nearest for all."""
+"""Types for which each kind is computed; nearest for all."""
 
 RADIUS = {"linear": 1, "cubic": 2}
 
 
 def placed(node: NodeView, *, old: bool, given: dict[int, float]) -> Transfer | None:
-    """The taps of a Resize or Upsample node for all places; None where they are not near their share of the map.
+    """Return the transfer of a Resize or Upsample node for all positions; None where taps are not near their share.
 
-    ``old`` operators count by ``asymmetric`` and round down; ``given`` are the scales by dimension, where it has any.
+    ``old`` operators count by ``asymmetric`` and round down; ``given`` are the scales by dimension, if it has any.
     """
     mode = node.text("coordinate_transformation_mode", "asymmetric" if old else "half_pixel")
     kind = {"bilinear": "linear"}.get(found := node.text("mode", "nearest"), found)
@@ -109,7 +109,7 @@ def _is_covered(node: NodeView, mode: str, kind: str) -> bool:
 
 
 def _check_region(node: NodeView, rank: int) -> None:
-    """Raise where a part of the operand is resized, or one that the image decides."""
+    """Raise where a part of the operand is resized, or one that depends on the image."""
     region = node.operand(1)
     advice = "Resize the whole map, or crop it by Slice before"
     if region is None:
@@ -121,12 +121,12 @@ def _check_region(node: NodeView, rank: int) -> None:
 
 
 def _drift_of(given: float, ratio: Fraction) -> Fraction:
-    """How far the last pixel of the longest map lies from its share by a scale that is not quite 1 / ratio."""
+    """Return the drift of the longest map's last pixel by a scale that is not exactly 1 / ratio."""
     return (1 / Fraction(float(np.float32(given))) - ratio) * LARGEST_SIDE_PX
 
 
 def _taps(kind: str, line: _Line, *, antialias: bool) -> tuple[int, int]:
-    """Pixels beyond the one at or before the position."""
+    """Return the pixels beyond the one at or before the position."""
     if antialias:
         support = ceil(RADIUS[kind] * max(Fraction(1), line.ratio + max(line.excess, Fraction(0))))
         return -support - 1, support + 2
@@ -134,14 +134,14 @@ def _taps(kind: str, line: _Line, *, antialias: bool) -> tuple[int, int]:
 
 
 class _Line:
-    """``ratio`` and ``excess``: an operand of ``ratio * n + excess`` pixels makes ``n``."""
+    """``ratio`` and ``excess``: an operand of ``ratio * n + excess`` pixels is resized to ``n``."""
 
     def __init__(self, ratio: Fraction, excess: Fraction) -> None:
         self.ratio, self.excess = ratio, excess
 
     @classmethod
     def of(cls, operand: Operand, result: Operand, dim: int) -> _Line | None:
-        """None where one of the two does not grow."""
+        """Return the line; None where one of the two does not grow."""
         before, after = operand.sizes(dim), result.sizes(dim)
         if before[1] <= before[0] or after[1] <= after[0]:
             return None
@@ -149,17 +149,17 @@ class _Line:
         return cls(ratio, before[0] - ratio * after[0])
 
     def drift(self, mode: str, given: float | None) -> tuple[Fraction, Fraction]:
-        """The least and the greatest distance of a position from its share, for all sizes."""
+        """Return the least and the greatest distance of a position from its share, for all sizes."""
         ratio, excess = self.ratio, self.excess
         if mode in {"align_corners", "tf_crop_and_resize"}:
             return min(Fraction(0), ratio + excess - 1), max(Fraction(0), ratio + excess - 1)
         more = Fraction(0)
-        if given is not None:  # then excess does not stretch anything, but a scale that is not quite the ratio does
+        if given is not None:  # the excess then has no effect, but a scale that is not exactly the ratio does
             more = _drift_of(given, ratio)
         shift = {"asymmetric": Fraction(0), "tf_half_pixel_for_nn": ratio / 2}.get(mode, (ratio - 1) / 2)
         span = more if given is not None else excess
         low, high = shift + min(Fraction(0), span), shift + max(Fraction(0), span)
-        if mode == "half_pixel_symmetric":  # the centre of the operand moves by what rounding the size changed
+        if mode == "half_pixel_symmetric":  # the centre of the operand moves by the rounding of the size
             side = abs(excess) / 2 + 1
             low, high = low - side, high + side
         if mode == "pytorch_half_pixel":  # a single pixel lies at the first

@@ -12,14 +12,14 @@ from exactile_converters.geometry.sliding import Kernel
 
 @rule("MaxPool", "AveragePool", "LpPool")
 def pooling(node: NodeView) -> Transfer:
-    """Windows with any stride, dilation, padding and rounding of the output size."""
+    """Pool over windows with any stride, dilation, padding and rounding of the output size."""
     kernel = Kernel.of(node.node, node.integers("kernel_shape", ()))
     _check_sizes(kernel, node.feature()[0])
     return windows(node, kernel)
 
 
 def _check_sizes(kernel: Kernel, operand: Operand) -> None:
-    """What cannot be written so that ONNX's shape inference and ONNX Runtime agree about its size."""
+    """Check that ONNX's shape inference and ONNX Runtime can agree about the size."""
     axes = [(axis, size) for axis in range(len(kernel.sizes)) for size in operand.sizes(axis + 2)]
     if max(kernel.dilations) > 1 and any(min(p.before, p.after) < 0 for p in (kernel.placed(*at) for at in axes)):
         raise ObstacleError(
@@ -37,10 +37,10 @@ def _check_sizes(kernel: Kernel, operand: Operand) -> None:
 
 @rule("MaxUnpool")
 def unpooling(node: NodeView) -> Transfer:
-    """Values return to where MaxPool found them.
+    """Restore values to where MaxPool found them.
 
-    The indices are positions in the pooled tensor of this very tile, so they must come straight from a MaxPool
-    with the same non-overlapping windows, and the output must be as large as that MaxPool's input.
+    The indices are positions in the pooled tensor of the same tile, so they must come directly from a MaxPool with the
+    same non-overlapping windows, and the output must be as large as that MaxPool's input.
     """
     operand, labels = node.feature(0)
     indices = node.node.inputs[1]

@@ -1,4 +1,4 @@
-"""Matrix products: over channels they are 1x1 convolutions; over positions they tie the whole image together."""
+"""Matrix products: over channels they are 1x1 convolutions; over positions they connect the whole image."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CONNECTED = ObstacleError("it connects all positions of the image (a fully conne
 
 @rule("MatMul", "MatMulInteger")
 def matmul(node: NodeView) -> Transfer:
-    """Products over channels: with a constant, or of two feature maps position by position."""
+    """Multiply over channels: with a constant, or two feature maps position by position."""
     for index, _, _ in node.features:
         if index > 1:
             raise ObstacleError("its zero point is computed from the image", "Quantise with constant zero points")
@@ -29,14 +29,14 @@ def matmul(node: NodeView) -> Transfer:
 
 @rule("FusedMatMul", "TransposeMatMul", domain=RUNTIME_DOMAIN)
 def fused_matmul(node: NodeView) -> Transfer:
-    """A product whose operands are transposed before, and whose result is multiplied by a number."""
+    """Multiply operands that are transposed before; the result is scaled by a number."""
     if node.integer("transBatchA", 0) or node.integer("transBatchB", 0):
         raise ObstacleError("it moves the batch of its operands before it multiplies", "Give the original model")
     return _of_sides(node, (bool(node.integer("transA", 0)), bool(node.integer("transB", 0))))
 
 
 def _of_sides(node: NodeView, turned: tuple[bool, bool]) -> Transfer:
-    """The product of two operands, either of which may be transposed before."""
+    """Return the product of two operands, either of which may be transposed before."""
     sides = [operand for operand in (node.operand(0), node.operand(1)) if operand is not None]
     letters = []
     for side, contracted, turn in zip(sides, (-1, -2), turned, strict=True):
@@ -52,7 +52,7 @@ def _of_sides(node: NodeView, turned: tuple[bool, bool]) -> Transfer:
 
 @rule("Gemm")
 def gemm(node: NodeView) -> Transfer:
-    """A dense layer over the channels of flattened positions."""
+    """Apply a dense layer over the channels of flattened positions."""
     sides = []
     for index, flag in ((0, "transA"), (1, "transB")):
         operand = node.operand(index)
@@ -80,7 +80,7 @@ def _check_bias(bias: Operand, labels: Labels) -> None:
 
 
 def _letters(operand: Operand, *, contracted: int) -> list[Label | None]:
-    """A label for each dimension; None for a constant's dimensions of size 1, which fit any."""
+    """Return a label for each dimension; None for a constant's dimensions of size 1, which fit any."""
     if operand.labels is None:
         letters: list[Label | None] = [None if operand.sizes(dim) == (1, 1) else "c" for dim in range(operand.rank)]
     else:
@@ -91,7 +91,7 @@ def _letters(operand: Operand, *, contracted: int) -> list[Label | None]:
 
 
 def _product(first: list[Label | None], second: list[Label | None]) -> Labels:
-    """Labels of the product of (..., i, k) and (..., k, j)."""
+    """Return the labels of the product of (..., i, k) and (..., k, j)."""
     (row, left), (right, column) = first[-2:], second[-2:]
     if any(label is not None and is_spatial(label) for label in (left, right)):
         raise ATTENTION if _has_places(first) and _has_places(second) else CONNECTED
@@ -125,7 +125,7 @@ def _has_places(letters: list[Label | None]) -> bool:
 
 @rule("Einsum")
 def einsum(node: NodeView) -> Transfer:
-    """Sums over channels; every position must keep its letter from each feature map to the result."""
+    """Sum over channels; every position must keep its letter from each feature map to the result."""
     terms, result = _terms(node)
     meaning: dict[str, Label] = {}
     for index, _, labels in node.features:
@@ -151,7 +151,7 @@ def einsum(node: NodeView) -> Transfer:
 
 
 def _terms(node: NodeView) -> tuple[list[str], str]:
-    """The letters of each operand and of the result; an ellipsis becomes digits that count from its last dimension."""
+    """Return the letters of each operand and of the result; an ellipsis becomes digits counted from its end."""
     equation = node.text("equation", "").replace(" ", "")
     left, arrow, right = equation.partition("->")
     terms = left.split(",")

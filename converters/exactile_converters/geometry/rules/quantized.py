@@ -1,6 +1,6 @@
-"""Quantised networks: scales and zero points, and operators of integers.
+"""Quantised networks: scales and zero points, and integer operators.
 
-An operator of quantised maps moves pixels as the operator does whose name it bears: its rule is that one's, for the
+An integer operator on quantised maps moves pixels as the operator of the same name does: the same rule applies to the
 operands that are maps. Scales and zero points stand between them.
 """
 
@@ -25,7 +25,7 @@ FIRST_OPSET_OF_SOFTMAX_OVER_ONE_AXIS = 13
 @rule("QuantizeLinear", "DequantizeLinear")
 @rule("QuantizeLinear", "DequantizeLinear", domain=RUNTIME_DOMAIN)
 def quantize(node: NodeView) -> Transfer:
-    """One scale for all, or one for each channel."""
+    """Quantise with one scale for all, or one for each channel."""
     node.only_first_is_feature(("scale", "zero point"))
     operand, labels = node.feature()
     axis = operand.axis(node.integer("axis", 1))
@@ -39,14 +39,14 @@ def quantize(node: NodeView) -> Transfer:
 
 @rule("QLinearConv")
 def quantized_convolution(node: NodeView) -> Transfer:
-    """A convolution with scales and zero points."""
+    """Convolve with scales and zero points."""
     node.only_first_is_feature(("scale", "zero point", "weight"))
     return windows(node, _kernel(node, node.operand(3)))
 
 
 @rule("ConvInteger")
 def integer_convolution(node: NodeView) -> Transfer:
-    """A convolution of integers, padded by the zero point."""
+    """Convolve integers, padded by the zero point."""
     node.only_first_is_feature(("weight", "zero point", "weight's zero point"))
     return windows(node, _kernel(node, node.operand(1)))
 
@@ -59,31 +59,31 @@ def _kernel(node: NodeView, weight: Operand | None) -> Kernel:
 
 @rule("QLinearAdd", "QLinearMul", domain=RUNTIME_DOMAIN)
 def quantized_binary(node: NodeView) -> Transfer:
-    """Pixel by pixel, of two operands."""
+    """Combine two operands pixel by pixel."""
     return _of_maps(node, (0, 3), broadcasting)
 
 
 @rule("QLinearWhere", domain=RUNTIME_DOMAIN)
 def quantized_choice(node: NodeView) -> Transfer:
-    """A condition, and two operands."""
+    """Choose by a condition between two operands."""
     return _of_maps(node, (0, 1, 4), broadcasting)
 
 
 @rule("QLinearLeakyRelu", "QLinearSigmoid", domain=RUNTIME_DOMAIN)
 def quantized_activation(node: NodeView) -> Transfer:
-    """Pixel by pixel."""
+    """Handle pixelwise activations."""
     return _of_maps(node, (0,), unary)
 
 
 @rule("QLinearSoftmax", domain=RUNTIME_DOMAIN)
 def quantized_softmax(node: NodeView) -> Transfer:
-    """Over the axes that Softmax of the opset means that it names."""
+    """Normalise over the axes that Softmax has in the opset that the node names."""
     return _of_maps(replace(node, opset=node.integer("opset", FIRST_OPSET_OF_SOFTMAX_OVER_ONE_AXIS)), (0,), softmax)
 
 
 @rule("QLinearConcat", domain=RUNTIME_DOMAIN)
 def quantized_concat(node: NodeView) -> Transfer:
-    """Maps only: each comes with a scale and a zero point, behind those of the result."""
+    """Concatenate maps: each is followed by a scale and a zero point, after those of the result."""
     places = tuple(range(2, len(node.operands), 3))
     if any(operand is None or not operand.is_feature for operand in (node.operand(place) for place in places)):
         raise ObstacleError("it concatenates a constant map", "Concatenate maps that are computed from the image")
@@ -92,13 +92,13 @@ def quantized_concat(node: NodeView) -> Transfer:
 
 @rule("QLinearAveragePool", domain=RUNTIME_DOMAIN)
 def quantized_pooling(node: NodeView) -> Transfer:
-    """Windows as those of AveragePool."""
+    """Pool over windows like AveragePool."""
     return _of_maps(node, (0,), pooling)
 
 
 @rule("QLinearMatMul")
 def quantized_matmul(node: NodeView) -> Transfer:
-    """A product over channels, the second operand of which comes fourth."""
+    """Multiply over channels; the second operand is the fourth input."""
     for place in (1, 2, 6, 7):
         parameter = node.operand(place)
         if parameter is not None and any(parameter.sizes(dim) != (1, 1) for dim in range(parameter.rank)):
@@ -107,7 +107,7 @@ def quantized_matmul(node: NodeView) -> Transfer:
 
 
 def _of_maps(node: NodeView, places: tuple[int, ...], known: Rule) -> Transfer:
-    """What ``known`` says of the operands at ``places`` alone; all others must be constants."""
+    """Return what ``known`` returns for the operands at ``places``; all others must be constants."""
     if any(index not in places for index, _, _ in node.features):
         raise ObstacleError("its scale or zero point is computed from the image", CONSTANT_SCALES)
     found = known(replace(node, operands=tuple(node.operand(place) for place in places)))

@@ -1,4 +1,4 @@
-"""Resize, Upsample, and moves between space and channels."""
+"""Resize, Upsample, and operators that move pixels between space and channels."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ ROUNDING: dict[str, NearestMode] = {
 
 @rule("Resize", "Upsample")
 def resize(node: NodeView) -> Transfer:
-    """Interpolation by whole factors, alike anywhere in the image; else by taps that depend on the place."""
+    """Interpolate by integer factors, the same anywhere in the image; else by taps that depend on the position."""
     operand, labels = node.feature()
     result = node.result()
     if (operand.small.shape, operand.large.shape) == (result.small.shape, result.large.shape):
@@ -57,7 +57,7 @@ def resize(node: NodeView) -> Transfer:
 
 
 def _axes_apart(node: NodeView, operand: Operand, result: Operand, found: Transfer) -> Transfer:
-    """``found``, of a placed node, with what is read along an axis whose positions commute with shifts, if one's do.
+    """Return ``found``, of a placed node, with the shift-invariant reach along an axis that has one.
 
     What is read along one axis is the same whatever the image's size along the other.
     """
@@ -73,7 +73,7 @@ def _axes_apart(node: NodeView, operand: Operand, result: Operand, found: Transf
 
 
 def _given(node: NodeView, rank: int) -> dict[int, float]:
-    """The scales that are given, by dimension; none where sizes are, or where scales are computed from sizes."""
+    """Return the given scales, by dimension; none where sizes are given, or where scales are computed from sizes."""
     operand = node.operand(1 if _is_old(node) else 2)
     facts = (operand.small, operand.large) if operand is not None else ()
     values = [fact.value.ravel() for fact in facts if fact.value is not None and fact.value.size]
@@ -97,9 +97,9 @@ def _given(node: NodeView, rank: int) -> dict[int, float]:
 def _anywhere_alike(
     node: NodeView, operand: Operand, result: Operand, axes: dict[int, Label]
 ) -> tuple[dict[Label, Reach], dict[Label, tuple[int, int]]]:
-    """Nearest, linear and cubic interpolation by exact whole factors up or down: positions commute with shifts.
+    """Interpolate (nearest, linear, cubic) by exact integer factors up or down: positions commute with shifts.
 
-    Reach, and pixels that are reflected, along ``axes``, by dimension.
+    Returns the reach, and the reflected pixels, along ``axes``, by dimension.
     """
     mode = _coordinates(node)
     factors = {dim: _factor(operand.sizes(dim), result.sizes(dim), label) for dim, label in axes.items()}
@@ -112,7 +112,7 @@ def _anywhere_alike(
         if label in SPATIAL and (factor != 1 or found.kind != "nearest"):
             reach[label] = found
         if mode == "pytorch_half_pixel" and factor < 1 and (found.kind != "nearest" or found.position(0) != 0):
-            # A single output pixel is put on the first input pixel: a tile must make two of them.
+            # A single output pixel is placed on the first input pixel: a tile must have two of them.
             reflected[label] = (factor.denominator, 0)
     return reach, reflected
 
@@ -134,7 +134,7 @@ def _is_old(node: NodeView) -> bool:
 
 
 def _interpolation(node: NodeView, mode: str, factor: Fraction) -> Interpolation:
-    """What is read along one axis. An axis that keeps its size is read like the others, at whole positions."""
+    """Return the reach along one axis. An axis that keeps its size is read like the others, at integer positions."""
     kind = node.text("mode", "nearest")
     found = Interpolation(
         scale=factor,
@@ -161,7 +161,7 @@ def _interpolation(node: NodeView, mode: str, factor: Fraction) -> Interpolation
 
 
 def _check_scale(node: NodeView, dim: int, rank: int, factor: Fraction) -> None:
-    """Positions follow the scale as it is given, which may round to the factor that the sizes show."""
+    """Check that the given scale, from which positions follow, is the factor that the sizes show."""
     operand = node.operand(1 if _is_old(node) else 2)
     axes = [axis % rank for axis in node.integers("axes", range(rank))]
     for fact in (operand.small, operand.large) if operand is not None else ():
@@ -203,7 +203,7 @@ def _factor(sizes: tuple[int, int], grown: tuple[int, int], label: Label) -> Fra
 
 @rule("DepthToSpace")
 def depth_to_space(node: NodeView) -> Transfer:
-    """Channels become blocks of pixels."""
+    """Rearrange channels into blocks of pixels."""
     _, labels = node.feature()
     block = node.integer("blocksize", 1)
     reach: dict[Label, Reach] = {label: Blocks(factor=block) for label in spatial_labels(labels)}
@@ -212,7 +212,7 @@ def depth_to_space(node: NodeView) -> Transfer:
 
 @rule("SpaceToDepth")
 def space_to_depth(node: NodeView) -> Transfer:
-    """Blocks of pixels become channels; the image must be made of whole blocks."""
+    """Rearrange blocks of pixels into channels; the image must consist of whole blocks."""
     operand, labels = node.feature()
     block = node.integer("blocksize", 1)
     for dim, label in enumerate(labels):

@@ -35,7 +35,7 @@ class _Group:
 
 @rule("Reshape", "Flatten")
 def reshape(node: NodeView) -> Transfer:
-    """Channels regrouped in any way; y and x whole, or split into and merged from blocks, or flattened row by row."""
+    """Regroup channels in any way; keep y and x, split them into blocks, merge them again, or flatten them by rows."""
     node.only_first_is_feature(("shape",))
     operand, labels = node.feature()
     result = node.result()
@@ -49,7 +49,7 @@ def reshape(node: NodeView) -> Transfer:
 
 
 def _groups(node: NodeView, operand: Operand, labels: Labels, result: Operand) -> list[_Group]:
-    """The finest division of both shapes into parts of equal product, at both probes."""
+    """Return the finest division of both shapes into parts of equal product, at both probes."""
     before = [(label, operand.sizes(dim)) for dim, label in enumerate(labels)]
     after = [result.sizes(dim) for dim in range(result.rank)]
     groups: list[_Group] = []
@@ -97,7 +97,7 @@ def _product(sizes: Sequence[Size]) -> Size:
 
 
 def _regroup(node: NodeView, group: _Group, operand: Operand, reach: dict[Label, Reach]) -> list[Label]:
-    """Labels of the group's dimensions afterwards."""
+    """Return the labels of the group's dimensions afterwards."""
     inside = [
         (label, size)
         for label, size in zip(group.labels, group.before, strict=True)
@@ -126,7 +126,7 @@ def _regroup(node: NodeView, group: _Group, operand: Operand, reach: dict[Label,
 def _place(
     inside: list[tuple[Label, Size]], places: list[Label], core: list[Size], operand: Operand, reach: dict[Label, Reach]
 ) -> list[Label] | None:
-    """Labels of the dimensions ``core`` (none of size 1); None where positions are mixed."""
+    """Return the labels of the dimensions ``core`` (none of size 1); None where positions are mixed."""
     labels = [label for label, _ in inside]
     if labels in (["y", "x"], ["yx"]):
         if len(core) == 1:
@@ -157,7 +157,7 @@ def _mixing(node: NodeView, labels: list[Label]) -> str:
 
 
 def _readers(node: NodeView) -> set[str]:
-    """The operators that read the result, casts and copies passed over."""
+    """Return the operators that read the result, ignoring casts and copies."""
     found: set[str] = set()
     values = [node.node.outputs[0]]
     while values:
@@ -171,7 +171,7 @@ def _readers(node: NodeView) -> set[str]:
 
 @rule("Expand", "Tile")
 def expand(node: NodeView) -> Transfer:
-    """Repetition along channels, and new dimensions in front."""
+    """Repeat along channels, and add leading dimensions."""
     node.only_first_is_feature(("shape",))
     operand, labels = node.feature()
     result = node.result()
@@ -187,7 +187,7 @@ def expand(node: NodeView) -> Transfer:
 
 @rule("OneHot")
 def one_hot(node: NodeView) -> Transfer:
-    """Labels become one channel each."""
+    """Turn labels into one channel each."""
     node.only_first_is_feature(("depth", "values"))
     operand, labels = node.feature()
     axis = node.integer("axis", -1) % (operand.rank + 1)

@@ -11,14 +11,14 @@ from exactile_converters.geometry.reach import Mirror, Reach, Window
 from exactile_converters.geometry.registry import Flow, Transfer, rule
 
 UNBOUNDED = 2**31 - 1
-"""Exporters write this, or more, for an end that is left open."""
+"""Exporters write this, or more, for an open end."""
 
 ANCHOR = "Crop a constant number of pixels from the edges"
 
 
 @rule("Pad")
 def pad(node: NodeView) -> Transfer:
-    """A constant number of pixels added (or cropped) at each edge."""
+    """Add (or crop) a constant number of pixels at each edge."""
     node.only_first_is_feature(("pads", "value", "axes"))
     operand, labels = node.feature()
     if node.text("mode", "constant") == "wrap":
@@ -50,7 +50,7 @@ def pad(node: NodeView) -> Transfer:
 
 @rule("Slice")
 def slice_(node: NodeView) -> Transfer:
-    """Channels in any way; of the image, a constant crop from the edges, every s-th pixel, or all in reverse order."""
+    """Slice channels in any way; the image by a constant crop from the edges, to every s-th pixel, or reversed."""
     node.only_first_is_feature(("start", "end", "axes", "step"))
     if any(bound is not None and bound.by_statistics for bound in node.operands[1:]):
         raise ObstacleError("where it begins or ends is computed from pixel values", ANCHOR)
@@ -76,7 +76,7 @@ def slice_(node: NodeView) -> Transfer:
 
 
 def _flip(operand: Operand, result: Operand, axis: int, label: Label, step: int) -> Mirror:
-    """All pixels of an axis in reverse order."""
+    """Reverse all pixels of an axis."""
     if step != -1 or operand.sizes(axis) != result.sizes(axis):
         raise ObstacleError(
             f"it reverses a part of the image along {label}, or leaves out pixels", "Reverse all pixels, or none"
@@ -85,7 +85,7 @@ def _flip(operand: Operand, result: Operand, axis: int, label: Label, step: int)
 
 
 def _axes(node: NodeView, operand: Operand) -> list[tuple[int, tuple[int, int], int]]:
-    """(axis, start at both probes, step) of each sliced axis."""
+    """Return (axis, start at both probes, step) of each sliced axis."""
     if node.opset < 10:
         starts = [(start, start) for start in node.integers("starts", ())]
         axes = node.integers("axes", tuple(range(len(starts))))
@@ -99,7 +99,7 @@ def _axes(node: NodeView, operand: Operand) -> list[tuple[int, tuple[int, int], 
 
 
 def _ends_in_reach(node: NodeView, axis: int) -> bool:
-    """Whether it ends at a fixed pixel that only larger images than the probed ones have."""
+    """Return whether it ends at a fixed pixel that lies only in images larger than the probed ones."""
     operand, _ = node.feature()
     if node.opset < 10:
         return False

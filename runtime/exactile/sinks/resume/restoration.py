@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,20 +52,6 @@ def restore(journal: Journal, store: TileStore) -> Restored:
     )
 
 
-def differences(then: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Return where two descriptions of runs differ, for people: ``key: was A, is B``. Keys of only one side differ,
-    too.
-    """
-    found: list[str] = []
-    for key in sorted({*then, *now}):
-        a, b = then.get(key), now.get(key)
-        if isinstance(a, Mapping) and isinstance(b, Mapping):
-            found += differences(a, b, f"{prefix}{key}.")
-        elif a != b:
-            found.append(f"{prefix}{key}: was {_short(a)}, is {_short(b)}")
-    return found
-
-
 def packed(planes: NDArray[Any]) -> bytes:
     """Return the ``data`` of a part whose pixels are ``planes``, (C, H, W)."""
     import imagecodecs
@@ -81,8 +66,3 @@ def unpacked(part: PartialTile, dtype: np.dtype[Any]) -> NDArray[Any]:
     import imagecodecs
 
     return np.frombuffer(imagecodecs.lz4_decode(part.data, header=True), dtype).reshape(-1, *part.part.shape)
-
-
-def _short(value: Any) -> str:
-    text = "not given" if value is None else str(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

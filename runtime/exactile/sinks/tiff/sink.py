@@ -17,9 +17,9 @@ from exactile.sinks.files.part_file import PartFile
 from exactile.sinks.protocol import ResultSpec
 from exactile.sinks.tiff.store import ALIGNMENT_BYTES, TiffStore
 from exactile.sinks.tiff.tables import empty_tiff, ome_metadata
+from exactile.sinks.tiled.sink import TiledSink
 from exactile.sinks.tiles.codec import DEFAULT_COMPRESSION, as_compression, tile_decoder, tile_encoder
 from exactile.sinks.tiles.grid import TileGrid
-from exactile.sinks.tiles.sink import TiledSink
 from exactile.sinks.tiles.store import TileStore
 
 _DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32")

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from exactile.errors import OptionError, SinkError
-from exactile.workers import Task, Workers
+from exactile.threads.workers import Task, Workers
 
 Done = TypeVar("Done")
 

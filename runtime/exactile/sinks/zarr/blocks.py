@@ -26,9 +26,9 @@ from exactile.sinks.blocks import plane_count
 from exactile.sinks.files.part_folder import PartFolder
 from exactile.sinks.protocol import ResultSpec, WritePlan
 from exactile.sinks.resume.journal import framed
+from exactile.sinks.tiled.sink import TiledSink
 from exactile.sinks.tiles.grid import TileGrid
 from exactile.sinks.tiles.pyramid import LevelTile, children, halved, level_grids, mean, nearest
-from exactile.sinks.tiles.sink import TiledSink
 from exactile.sinks.tiles.store import TileKey
 from exactile.sinks.zarr.sink import ZarrSink, chunk_encoder
 from exactile.sinks.zarr.store import ZarrStore

@@ -14,8 +14,8 @@ from exactile.errors import OptionError, SinkError
 from exactile.sinks.failures import os_errors_as_sink_errors
 from exactile.sinks.files.part_folder import PartFolder, check_folder_writable
 from exactile.sinks.protocol import ResultSpec
+from exactile.sinks.tiled.sink import TiledSink
 from exactile.sinks.tiles.grid import TileGrid
-from exactile.sinks.tiles.sink import TiledSink
 from exactile.sinks.zarr.ome import VERSION, image_label, multiscales
 from exactile.sinks.zarr.store import ChunkEncoder, ZarrStore
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from exactile.errors import OptionError
-from exactile.workers import Workers
+from exactile.threads.workers import Workers
 
 Item = TypeVar("Item")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from exactile.sources.descriptions.description import ChoiceOption, Listing, SeriesDescription
+from exactile.sources.description import ChoiceOption, Listing, SeriesDescription
 from exactile.sources.pixel_size import TOLERANCE
 
 

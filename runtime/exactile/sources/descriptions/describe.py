@@ -12,9 +12,9 @@ from typing import Any
 import exactile
 from exactile.errors import SourceError
 from exactile.sources.address import as_address, shown_name
+from exactile.sources.description import ChosenImage, ImageDescription, Listing, SeriesDescription
 from exactile.sources.descriptions.choice_options import choice_options
 from exactile.sources.descriptions.described_source import described_source
-from exactile.sources.descriptions.description import ChosenImage, ImageDescription, Listing, SeriesDescription
 from exactile.sources.open import image_kind, open_source
 
 Choice = dict[str, Any]
@@ -24,8 +24,8 @@ _DESCRIBED = {
     "tiff": "tiff.description.describe_tiff",
     "slide": "slide.description.describe_slide",
     "picture": "picture.description.describe_picture",
-    "nd2": "named.description.describe_nd2",
-    "lif": "named.description.describe_lif",
+    "nd2": "nd2.description.describe_nd2",
+    "lif": "lif.description.describe_lif",
 }
 """The module that describes the files of a kind of source. Other kinds are probed."""
 

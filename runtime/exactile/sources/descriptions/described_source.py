@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from exactile.georeference import Georeference
-from exactile.sources.descriptions.description import AlphaDescription, ChosenImage
+from exactile.sources.description import AlphaDescription, ChosenImage
 from exactile.sources.metadata import Alpha, metadata_of
 from exactile.sources.protocol import Source
 from exactile.sources.sample_types import stored_type

@@ -12,7 +12,7 @@ from typing import Any
 
 from exactile.errors import ChannelError, OptionError, SourceError
 from exactile.sources.chunks.grid import HasGrid
-from exactile.sources.descriptions.description import (
+from exactile.sources.description import (
     MOST_LISTED,
     LevelDescription,
     Listing,

@@ -13,8 +13,8 @@ import numpy as np
 from exactile.errors import SourceError
 from exactile.sources.chunks.reader import MOST_CHUNK_BYTES
 from exactile.sources.dicom.header import DicomHeader
+from exactile.sources.jpeg2000_markers import CODESTREAM, check_jpeg2000_end
 from exactile.sources.jpeg_markers import check_jpeg
-from exactile.sources.picture.jpeg2000 import CODESTREAM, check_jpeg2000_end
 from exactile.sources.positional_file import DamagedDataError
 
 _GREY = "MONOCHROME2"

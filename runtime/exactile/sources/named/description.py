@@ -8,7 +8,7 @@ from contextlib import closing
 from importlib.metadata import version
 
 from exactile.errors import SourceError
-from exactile.sources.descriptions.description import (
+from exactile.sources.description import (
     MOST_LISTED,
     LevelDescription,
     Listing,
@@ -19,20 +19,6 @@ from exactile.sources.descriptions.description import (
 )
 from exactile.sources.named.images import NamedFile, NamedImage
 from exactile.sources.positional_file import PositionalFile
-
-
-def describe_nd2(path: str | os.PathLike[str]) -> Listing:
-    """Describe the file. Raises SourceError as ``Nd2File`` does."""
-    from exactile.sources.nd2.source import Nd2File
-
-    return describe_named(path, Nd2File)
-
-
-def describe_lif(path: str | os.PathLike[str]) -> Listing:
-    """Describe the file. Raises SourceError as ``LifFile`` does."""
-    from exactile.sources.lif.source import LifFile
-
-    return describe_named(path, LifFile)
 
 
 def describe_named(path: str | os.PathLike[str], open_file: Callable[[PositionalFile], NamedFile]) -> Listing:

@@ -17,7 +17,7 @@ from exactile.sources.channel_choice import choose_channels
 from exactile.sources.chunks.decode_pool import DecodePool
 from exactile.sources.chunks.reader import DecodedChunkReader
 from exactile.sources.chunks.source import ChunkedSource
-from exactile.sources.descriptions.description import length_along
+from exactile.sources.description import length_along
 from exactile.sources.identity import file_identity, image_identity
 from exactile.sources.image_choice import ImageChoice, check_number, choose_positions
 from exactile.sources.named.images import NamedFile, NamedImage, Selection

@@ -6,7 +6,7 @@ import os
 from contextlib import closing
 
 import exactile
-from exactile.sources.descriptions.description import (
+from exactile.sources.description import (
     LevelDescription,
     Listing,
     SeriesDescription,

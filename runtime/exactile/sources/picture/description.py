@@ -8,7 +8,7 @@ from contextlib import closing
 import imagecodecs
 
 from exactile.errors import SourceError
-from exactile.sources.descriptions.description import LevelDescription, Listing, SeriesDescription, colour_names
+from exactile.sources.description import LevelDescription, Listing, SeriesDescription, colour_names
 from exactile.sources.picture.formats import picture_format, read_header
 from exactile.sources.positional_file import PositionalFile
 

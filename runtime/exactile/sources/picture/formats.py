@@ -11,11 +11,12 @@ from zlib import adler32
 from numpy.typing import NDArray
 
 from exactile.errors import SourceError
+from exactile.sources.jpeg2000_markers import CODESTREAM as JPEG2000_CODESTREAM
+from exactile.sources.jpeg2000_markers import check_jpeg2000_end
 from exactile.sources.picture.bmp import bmp_header, check_bmp_rows
 from exactile.sources.picture.header import PictureHeader
 from exactile.sources.picture.jpeg import jpeg_header, longer_scans
-from exactile.sources.picture.jpeg2000 import CODESTREAM as JPEG2000_CODESTREAM
-from exactile.sources.picture.jpeg2000 import check_jpeg2000_end, jpeg2000_header
+from exactile.sources.picture.jpeg2000 import jpeg2000_header
 from exactile.sources.picture.jpegxl import CODESTREAM as JPEGXL_CODESTREAM
 from exactile.sources.picture.jpegxl import jpegxl_header
 from exactile.sources.picture.png import png_header

@@ -6,11 +6,10 @@ import struct
 from collections.abc import Iterator
 
 from exactile.errors import SourceError
+from exactile.sources.jpeg2000_markers import CODESTREAM
 from exactile.sources.picture.header import PictureHeader, sample_type
 from exactile.sources.positional_file import DamagedDataError, PositionalFile
 
-CODESTREAM = b"\xff\x4f\xff\x51"
-_TILE_PART, _END = b"\xff\x90", b"\xff\xd9"
 _GREY, _SRGB = 17, 16
 _LARGEST_BOX_BYTES = 1 << 16
 
@@ -87,25 +86,6 @@ def _colours(file: PositionalFile, start: int, length: int) -> tuple[int | None,
             kinds = [struct.unpack_from(">HH", content, at) for at in range(2, len(content) - 5, 6)]
             alpha = next((channel for channel, kind in kinds if kind in (1, 2)), None)
     return alpha, sizes
-
-
-def check_jpeg2000_end(data: bytes) -> None:
-    """Raise DamagedDataError for a codestream that does not end where its parts claim."""
-    position = data.index(CODESTREAM) + 2
-    while data[position : position + 2] not in (_TILE_PART, _END):
-        if position + 4 > len(data):
-            raise DamagedDataError("it ends early")
-        position += 2 + struct.unpack_from(">H", data, position + 2)[0]
-    while data[position : position + 2] == _TILE_PART and position + 10 <= len(data):
-        length = struct.unpack_from(">I", data, position + 6)[0]
-        if length == 0:  # up to the end
-            position = max(position + 12, data.rfind(_END))
-        elif length < 14:
-            raise DamagedDataError(f"a part of its codestream has {length} bytes")
-        else:
-            position += length
-    if data[position : position + 2] != _END:
-        raise DamagedDataError("it ends early")
 
 
 def _boxes(file: PositionalFile, start: int, stop: int) -> Iterator[tuple[bytes, int, int]]:

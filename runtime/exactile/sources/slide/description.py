@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 
-from exactile.sources.descriptions.description import (
+from exactile.sources.description import (
     LevelDescription,
     Listing,
     SeriesDescription,

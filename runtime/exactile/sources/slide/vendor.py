@@ -36,7 +36,7 @@ def is_slide_in_tiff(path: str | os.PathLike[str]) -> bool:
     """
     import tifffile
 
-    from exactile.sources.tiff.log import structure_errors
+    from exactile.sources.tifffile_log import structure_errors
 
     try:
         with structure_errors(os.fspath(path)), tifffile.TiffFile(path) as tiff:

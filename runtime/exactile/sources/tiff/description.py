@@ -12,7 +12,7 @@ import numpy as np
 import tifffile
 
 from exactile.errors import SourceError
-from exactile.sources.descriptions.description import (
+from exactile.sources.description import (
     MOST_LISTED,
     LevelDescription,
     Listing,
@@ -27,9 +27,9 @@ from exactile.sources.descriptions.description import (
 from exactile.sources.pixel_size import PixelSize
 from exactile.sources.positional_file import PositionalFile
 from exactile.sources.tiff.limits import check_limits
-from exactile.sources.tiff.log import structure_errors
 from exactile.sources.tiff.palette import PALETTE, as_stored
 from exactile.sources.tiff.pixel_size import level_pixel_sizes, ome_pixels
+from exactile.sources.tifffile_log import structure_errors
 
 _FLAVOURS = (
     ("is_ome", "OME-TIFF"), ("is_svs", "SVS (Aperio)"), ("is_qpi", "QPTIFF (Akoya)"), ("is_lsm", "LSM (Zeiss)"),

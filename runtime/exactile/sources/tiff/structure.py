@@ -18,10 +18,10 @@ from exactile.sources.positional_file import DamagedDataError, PositionalFile
 from exactile.sources.sample_types import native_sample_type
 from exactile.sources.tiff.choice import ChosenPages, choose_pages
 from exactile.sources.tiff.layout import ChunkPlane, Decode, TiffLayout
-from exactile.sources.tiff.log import structure_errors
 from exactile.sources.tiff.metadata import read_metadata
 from exactile.sources.tiff.palette import PALETTE, colored, palette_of
 from exactile.sources.tiff.scratch import scratch_bytes
+from exactile.sources.tifffile_log import structure_errors
 
 _JPEG = 7
 _JPEG_FAMILY = {6, 7, 34892, 33007}  # those whose decoder takes tables from the page

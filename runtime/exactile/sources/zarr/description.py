@@ -11,7 +11,7 @@ import numpy as np
 
 from exactile.errors import SourceError
 from exactile.sources.address import shown_name
-from exactile.sources.descriptions.description import (
+from exactile.sources.description import (
     MOST_LISTED,
     LevelDescription,
     Listing,

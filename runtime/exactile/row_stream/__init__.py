@@ -1,0 +1,6 @@
+"""An image that arrives in rows: what has come is computed strip by strip.
+
+::
+
+    opening  -->  plan  -->  stream
+"""

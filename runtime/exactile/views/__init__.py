@@ -1,0 +1,1 @@
+"""Small pictures of large images and results: a thumbnail, a preview."""
