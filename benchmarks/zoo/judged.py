@@ -46,7 +46,7 @@ MORE = (5, 8)
 class Judged:
     """``verdict`` is "tiles", "N passes", "no" or "not exported"; ``cause`` says why, for the last two.
 
-    ``halo`` is the largest, top and left / bottom and right, in pixels. ``size`` is that of the image which was run, and
+    ``halo`` is the largest, top and left / bottom and right, in pixels. ``size`` is that of the image run, and
     ``pieces`` the number of tiles. ``tiles`` and ``strips`` are largest differences from one pass, relative to its
     largest value; None where there are none. ``local`` says what runs show of a network without tiles: the pixels
     beyond which nothing changes the result, or that it is not local.
@@ -182,7 +182,7 @@ def _deployed(path: Path, size: tuple[int, int]) -> DeployedModel:
 def difference(result: np.ndarray, path: Path, image: np.ndarray, domain: tuple[int, int]) -> float:
     """The largest, relative to the largest value of one pass."""
     expected = one_pass(path, image, domain)[:, : result.shape[-2], : result.shape[-1]]
-    return float(np.abs(result - expected).max() / np.abs(expected).max())
+    return float(np.abs(result - expected).max() / max(np.abs(expected).max(), np.finfo(np.float32).tiny))
 
 
 def one_pass(path: Path, image: np.ndarray, domain: tuple[int, int]) -> np.ndarray:
