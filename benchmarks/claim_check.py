@@ -32,8 +32,8 @@ def networks(folder: Path, *, quick: bool) -> Iterator[tuple[str, Path]]:
 
 
 def measure(options: argparse.Namespace) -> Iterator[Record]:
+    from exactile_converters.bundles.proven import verification_of
     from exactile_converters.deploy import load_network
-    from exactile_converters.proven import verification_of
     from exactile_converters.verify.claim_check import check_claim
 
     table, seconds = Table(title="The check of each network", columns=COLUMNS), []

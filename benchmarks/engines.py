@@ -32,9 +32,9 @@ from exactile.engines.onnx_runtime import OnnxRuntimeEngine
 from exactile.engines.strip_engine import StripEngine
 from exactile.plan.strips import StripPlace, least_rows
 from exactile.sources.array import ArraySource
-from exactile_converters.calibration_crops import crops_of
 from exactile_converters.deploy import deploy
-from exactile_converters.precision import at_precision
+from exactile_converters.reduced_precision.calibration_crops import crops_of
+from exactile_converters.reduced_precision.precision import at_precision
 from models.fc_densenet import LAYERS, FCDenseNet
 
 SMALL_TILE, LARGE_TILE, STRIP = (512, 512), (1024, 1024), (128, 1024)

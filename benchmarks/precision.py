@@ -25,12 +25,12 @@ from exactile.contract import DeployedModel
 from exactile.session import Session
 from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource
-from exactile_converters.calibration import Accuracy, Chosen, Reference, choose
-from exactile_converters.calibration_crops import crops_of
+from exactile_converters.cleanup.simplify import simplify
 from exactile_converters.deploy import Normalization, deploy
-from exactile_converters.from_onnx import Network, load_network
-from exactile_converters.precision import in_half_precision
-from exactile_converters.simplify import simplify
+from exactile_converters.readers.from_onnx import Network, load_network
+from exactile_converters.reduced_precision.calibration import Accuracy, Chosen, Reference, choose
+from exactile_converters.reduced_precision.calibration_crops import crops_of
+from exactile_converters.reduced_precision.precision import in_half_precision
 
 NORMALIZATION = Normalization(scale=(255.0,), mean=(0.5,), std=(0.25,))
 SIDE, STRIP_ROWS = 1024, 128

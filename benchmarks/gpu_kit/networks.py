@@ -22,8 +22,8 @@ from benchmarks.gpu_kit.network_names import IN_PASSES, TRAINED, is_integer
 from benchmarks.harness.worker import ROOT
 from exactile.contract import DeployedModel
 from exactile_converters.deploy import Normalization, deploy, deploy_in_passes
-from exactile_converters.from_onnx import Network, prepare_network
-from exactile_converters.precision import at_precision
+from exactile_converters.readers.from_onnx import Network, prepare_network
+from exactile_converters.reduced_precision.precision import at_precision
 
 Output = Literal["labels", "raw"]
 SCALE = Normalization(scale=(255.0,))

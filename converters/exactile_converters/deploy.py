@@ -5,16 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from exactile.contract import Activation, Contract, DeployedModel, OutputKind
+from exactile_converters.cleanup.explicit_windows import write_windows
+from exactile_converters.cleanup.explicit_zero_points import write_zero_points
 from exactile_converters.cuda_kernels.write import write_for_provider
 from exactile_converters.declared.choice import chosen, normalization_for
 from exactile_converters.deploy_graphs import finished_graph, made_strips, placed_model
 from exactile_converters.deploy_whole import deploy_whole
-from exactile_converters.executed import is_of_fewer_bits
-from exactile_converters.executed_strips import executed_strips
-from exactile_converters.explicit_windows import write_windows
-from exactile_converters.explicit_zero_points import write_zero_points
-from exactile_converters.external_files import external_files
-from exactile_converters.from_onnx import Network, load_network
 from exactile_converters.geometry.probe import Memory
 from exactile_converters.graphs.computing import mac_per_pixel
 from exactile_converters.graphs.io import MapDtype, Normalization, ResultWish, wrap
@@ -27,7 +23,11 @@ from exactile_converters.passes.levels import levels_of
 from exactile_converters.passes.reductions import Reduction
 from exactile_converters.passes.whole import whole_graph
 from exactile_converters.placed.told import told_of
-from exactile_converters.untrusted import understood
+from exactile_converters.readers.external_files import external_files
+from exactile_converters.readers.from_onnx import Network, load_network
+from exactile_converters.readers.untrusted import understood
+from exactile_converters.reduced_precision.executed import is_of_fewer_bits
+from exactile_converters.reduced_precision.executed_strips import executed_strips
 
 __all__ = [
     "Inspection",

@@ -15,12 +15,11 @@ import onnx_ir as ir
 from exactile.contract import Activation, Contract, DeployedModel, OutputKind, Verification
 from exactile.errors import ModelError, OptionError, PlanError
 from exactile.geometry import AxisGeometry, Geometry
+from exactile_converters.cleanup.explicit_windows import write_windows_at
+from exactile_converters.cleanup.explicit_zero_points import write_zero_points
 from exactile_converters.cuda_kernels.doubts import mark_doubt
 from exactile_converters.cuda_kernels.write import write_for_provider
 from exactile_converters.declared.choice import chosen
-from exactile_converters.explicit_windows import write_windows_at
-from exactile_converters.explicit_zero_points import write_zero_points
-from exactile_converters.from_onnx import Network
 from exactile_converters.geometry.feature_maps import FeatureMap
 from exactile_converters.geometry.node_view import SPATIAL, Label
 from exactile_converters.geometry.obstacle import Obstacle
@@ -31,7 +30,8 @@ from exactile_converters.one_pass.at_size import Exported, NetworkAtSize, export
 from exactile_converters.one_pass.maps import MapsAtSize
 from exactile_converters.one_pass.memory import one_pass_memory
 from exactile_converters.one_pass.refusal import OnePassError
-from exactile_converters.untrusted import understood
+from exactile_converters.readers.from_onnx import Network
+from exactile_converters.readers.untrusted import understood
 
 
 def deploy_whole(

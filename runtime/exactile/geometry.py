@@ -30,12 +30,15 @@ class Span:
 
     @property
     def length(self) -> int:
+        """Pixels of the span."""
         return self.stop - self.start
 
     def shift(self, by: int) -> Span:
+        """Return the span moved by ``by`` pixels."""
         return Span(self.start + by, self.stop + by)
 
     def contains(self, other: Span) -> bool:
+        """Return whether all of ``other`` lies within this span."""
         return self.start <= other.start and other.stop <= self.stop
 
     def intersect(self, other: Span) -> Span:
@@ -53,19 +56,24 @@ class Box:
 
     @property
     def shape(self) -> tuple[int, int]:
+        """(height, width), in pixels."""
         return self.y.length, self.x.length
 
     @property
     def area(self) -> int:
+        """Pixels of the box."""
         return self.y.length * self.x.length
 
     def shift(self, dy: int, dx: int) -> Box:
+        """Return the box moved by ``dy`` rows and ``dx`` columns."""
         return Box(self.y.shift(dy), self.x.shift(dx))
 
     def contains(self, other: Box) -> bool:
+        """Return whether all of ``other`` lies within this box."""
         return self.y.contains(other.y) and self.x.contains(other.x)
 
     def intersect(self, other: Box) -> Box:
+        """Return the common part; empty where there is none."""
         return Box(self.y.intersect(other.y), self.x.intersect(other.x))
 
     def slices(self, origin: Box | None = None) -> tuple[slice, slice]:

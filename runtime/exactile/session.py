@@ -86,6 +86,7 @@ class Session:
 
     @property
     def contract(self) -> Contract:
+        """The contract of the model: what it takes, what it gives, its geometry and memory."""
         return self._model.contract
 
     @property
@@ -115,6 +116,7 @@ class Session:
 
     @property
     def budget_bytes(self) -> int:
+        """The memory budget, in bytes of resident memory of the process."""
         return self._planner.budget_bytes
 
     def plan(

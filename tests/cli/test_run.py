@@ -15,7 +15,7 @@ import tifffile
 
 from exactile.cli.commands import Commands
 from exactile.cli.run import PANELS
-from exactile_converters.from_onnx import prepare_network
+from exactile_converters.readers.from_onnx import prepare_network
 from tests.support.command import exactile, run_json
 from tests.support.nets import onnx_bytes, onnx_file
 from tests.support.oracle import whole_pass
@@ -50,11 +50,25 @@ def test_options_are_in_panels_and_the_most_used_come_first():
     assert list(dict.fromkeys(panels)) == [None, *PANELS]
     names = [name for options in PANELS.values() for name in options]
     assert len(names) == len(set(names)) == sum(panel is not None for panel in panels)
-    told = exactile("run", "--help").stdout
+    told = exactile("run", "--help-all").stdout
     assert [told.index(f" {panel} ─") for panel in PANELS] == sorted(told.index(f" {panel} ─") for panel in PANELS)
     options = {option.name: option.opts for option in command.params}
     short = {"target": "-o", "memory": "-m", "plan": "-p", "device": "-d", "overwrite": "-f"}
     assert all(short[name] in options[name] for name in short)
+
+
+def test_help_fits_two_screens_and_names_every_option(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    told = exactile("run", "--help").stdout
+    assert len(told.splitlines()) <= 100
+    words = told.replace("│", " ").split()
+    shown = [option.opts[0] for option in Commands().get_command(None, "run").params if option.opts[0].startswith("-")]
+    assert len(shown) > 50
+    assert [name for name in shown if name not in words] == []
+    assert "exactile run --help-all" in told
+    every = exactile("run", "--help-all").stdout
+    assert "Microns per pixel" in every
+    assert "Microns per pixel" not in told
 
 
 def reference(image, border="model", **normalization):

@@ -25,9 +25,9 @@ from exactile.request.onnx_models import OnnxModels, when_whole
 from exactile.session import Session
 from exactile.sinks.tiff.sink import TiffSink
 from exactile_converters.convert import convert
-from exactile_converters.from_onnx import prepare_network
 from exactile_converters.passes import deploy as passes_deploy
 from exactile_converters.passes.fixed import with_fixed_statistics
+from exactile_converters.readers.from_onnx import prepare_network
 from exactile_converters.verify.claim_check import check_claim
 from tests.support import whole_nets
 

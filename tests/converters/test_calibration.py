@@ -10,12 +10,12 @@ import pytest
 
 from exactile.errors import ModelError
 from exactile.sources.array import ArraySource
-from exactile_converters import calibration, calibration_crops
-from exactile_converters.calibration import Trial, choose
-from exactile_converters.calibration_crops import crops_of
-from exactile_converters.from_onnx import Network, prepare_network
 from exactile_converters.graphs.io import Normalization
-from exactile_converters.quantize import METHODS, Method, layers_in_float
+from exactile_converters.readers.from_onnx import Network, prepare_network
+from exactile_converters.reduced_precision import calibration, calibration_crops
+from exactile_converters.reduced_precision.calibration import Trial, choose
+from exactile_converters.reduced_precision.calibration_crops import crops_of
+from exactile_converters.reduced_precision.quantize import METHODS, Method, layers_in_float
 from tests.support.optimized_models import N, conv, network, random
 
 NORMALIZATION = Normalization(scale=(255.0,))

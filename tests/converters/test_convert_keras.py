@@ -25,7 +25,7 @@ sys.path.insert(0, str(TESTS / "exports"))
 
 from nets_keras import build  # noqa: E402
 
-from exactile_converters.from_keras import from_keras_model  # noqa: E402
+from exactile_converters.readers.from_keras import from_keras_model  # noqa: E402
 from tests.support import normed_keras  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")

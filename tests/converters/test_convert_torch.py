@@ -11,10 +11,10 @@ import torch
 
 import exactile
 from exactile.errors import ModelError, NotTileableError, OptionError
+from exactile_converters.cleanup.simplify import simplify
 from exactile_converters.convert import convert
 from exactile_converters.deploy import Normalization
-from exactile_converters.from_torch import from_file
-from exactile_converters.simplify import simplify
+from exactile_converters.readers.from_torch import from_file
 from exactile_converters.torch_export import export_onnx
 from models.fc_densenet import LAYERS, FCDenseNet, fc_densenet
 from models.resnet_unet import ResNetUNet
@@ -121,7 +121,7 @@ def test_the_graph_is_clean(tmp_path):
 
 
 def test_batch_normalisation_is_folded_where_the_exporter_left_it(tmp_path):
-    from exactile_converters.from_onnx import load_network
+    from exactile_converters.readers.from_onnx import load_network
 
     module = random_weights(unet(), 0)
     export_onnx(module, tmp_path / "dynamo.onnx", 3, exporter="dynamo", stride=4)

@@ -15,9 +15,9 @@ from exactile.contract import ImageStatistics
 from exactile.errors import ChannelError, OptionError
 from exactile.machine.architecture import architecture
 from exactile.sources.array import ArraySource
-from exactile_converters import calibration_crops
 from exactile_converters.convert import convert
 from exactile_converters.deploy import Normalization
+from exactile_converters.reduced_precision import calibration_crops
 from tests.support.command import exactile as command
 from tests.support.nets import onnx_file
 

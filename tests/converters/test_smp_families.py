@@ -17,7 +17,7 @@ from exactile.session import Session
 from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource
 from exactile_converters.deploy import Normalization, deploy_in_passes, deploy_whole
-from exactile_converters.from_onnx import prepare_network
+from exactile_converters.readers.from_onnx import prepare_network
 from exactile_converters.torch_export import export_onnx
 from exactile_converters.verify.probe import Subjects, probe_axis
 from exactile_converters.verify.subject import scores_of

@@ -15,7 +15,7 @@ from exactile.geometry import Geometry, Span
 from exactile.sources.array import ArraySource
 from exactile.tolerance.halos import halo_steps
 from exactile_converters.deploy import Normalization
-from exactile_converters.from_onnx import prepare_network
+from exactile_converters.readers.from_onnx import prepare_network
 from exactile_converters.verify import verification as verification_module
 from exactile_converters.verify import verify
 from exactile_converters.verify.dependency import Lane, impulse_spans, reach_of

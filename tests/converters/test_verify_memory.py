@@ -13,7 +13,7 @@ import pytest
 from exactile.errors import BudgetError, PlanError
 from exactile.machine.memory import resident_bytes
 from exactile.sources.array import ArraySource
-from exactile_converters.from_onnx import prepare_network
+from exactile_converters.readers.from_onnx import prepare_network
 from exactile_converters.verify import difference, room, verify
 from exactile_converters.verify import verification as verification_module
 from exactile_converters.verify.difference import compare, probability_rmse

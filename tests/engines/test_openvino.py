@@ -32,7 +32,7 @@ from exactile.session import Session
 from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource
 from exactile_converters.deploy import Normalization, deploy
-from exactile_converters.from_onnx import prepare_network
+from exactile_converters.readers.from_onnx import prepare_network
 from tests.support.command import exactile, within
 from tests.support.folders import ROOT
 from tests.support.nets import NETS, onnx_bytes, onnx_file
@@ -529,7 +529,7 @@ def test_engines_of_many_shapes_leave_little_behind():
 
 
 def test_the_command_line_names_the_engine_in_help_and_doctor():
-    assert "openvino" in within("run", "--help").stdout
+    assert "openvino" in within("run", "--help-all").stdout
     report = json.loads(exactile("doctor", "--device", "cpu", "--json").stdout)
     findings = {(one["group"], one["check"]): one for one in report["findings"]}
     assert findings["packages", "openvino"]["status"] == "ok"

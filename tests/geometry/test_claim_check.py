@@ -18,9 +18,11 @@ from exactile.cli.main import app
 from exactile.contract import StripGraph
 from exactile.errors import NotTileableError, VerificationError
 from exactile.machine.cache_folder import FOLDER_VARIABLE
-from exactile_converters import deploy_graphs, from_onnx, proven
+from exactile_converters import deploy_graphs
+from exactile_converters.bundles import proven
 from exactile_converters.convert import convert
 from exactile_converters.deploy import load_network
+from exactile_converters.readers import from_onnx
 from exactile_converters.verify.claim_check import check_claim
 from tests.support import whole_nets
 from tests.support.nets import onnx_file

@@ -6,9 +6,9 @@ import numpy as np
 import onnx
 import pytest
 
-from exactile_converters.explicit_windows import write_windows
-from exactile_converters.from_onnx import prepare_network
+from exactile_converters.cleanup.explicit_windows import write_windows
 from exactile_converters.graphs.io import Normalization, ResultWish, wrap
+from exactile_converters.readers.from_onnx import prepare_network
 from exactile_converters.strips import own_sizes
 from exactile_converters.strips.build import build_strips
 from tests.geometry.test_own_sizes import network, one_pass

@@ -19,8 +19,8 @@ from exactile.kept_maps.store import MapStore
 from exactile.passes.merge import Merged
 from exactile.sources.array import ArraySource
 from exactile_converters.deploy import Normalization
-from exactile_converters.from_onnx import prepare_network
 from exactile_converters.passes.fixed import with_fixed_statistics
+from exactile_converters.readers.from_onnx import prepare_network
 from exactile_converters.verify import double, verify
 from exactile_converters.verify.comparison import against_double
 from exactile_converters.verify.double import DoublePass, NoDoubleError

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import re
 from collections.abc import Iterator
 from posixpath import dirname, join, normpath
@@ -95,6 +96,8 @@ def test_the_navigation_has_every_page_of_docs():
 
 
 MODULES = ["exactile", "exactile.distributed", "exactile_converters.convert", "exactile_converters.deploy"]
+EXTENDING = ["exactile.errors", "exactile.geometry", "exactile.sources.protocol", "exactile.sinks.protocol"]
+"""What sources, sinks and callers use beside."""
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -114,6 +117,34 @@ def test_the_reference_has_every_public_name(module):
     for name in shown:
         holder, _, last = name.rpartition(".")
         assert hasattr(importlib.import_module(holder), last), name
+
+
+def members(one: object) -> Iterator[tuple[str, object]]:
+    """Public methods and properties that a class defines itself."""
+    for name, member in vars(one).items() if inspect.isclass(one) else ():
+        plain = member.fget if isinstance(member, property) else getattr(member, "__func__", member)
+        if not name.startswith("_") and inspect.isfunction(plain):
+            yield name, plain
+
+
+@pytest.mark.parametrize("module", [*MODULES, *EXTENDING])
+def test_every_public_name_has_a_docstring(module):
+    """And every public method and property of a public class."""
+    public = importlib.import_module(module)
+    names = [
+        name
+        for name, value in vars(public).items()
+        if not name.startswith("_") and getattr(value, "__module__", None) == module
+    ]
+    missing = []
+    for name in getattr(public, "__all__", names):
+        one = getattr(public, name)
+        documented = inspect.isclass(one) or inspect.isfunction(one)
+        made = f"{name}("  # what dataclasses write
+        if documented and (not one.__doc__ or one.__doc__.startswith(made)):
+            missing.append(name)
+        missing += [f"{name}.{member}" for member, plain in members(one) if not plain.__doc__]
+    assert missing == []
 
 
 def test_the_formats_are_those_of_the_code():

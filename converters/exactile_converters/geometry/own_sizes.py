@@ -20,7 +20,7 @@ from math import floor
 import onnx_ir as ir
 
 from exactile.geometry import AxisGeometry, Geometry
-from exactile_converters.explicit_windows import written_alike
+from exactile_converters.cleanup.explicit_windows import written_alike
 from exactile_converters.geometry.feature_maps import FeatureMap, ForwardWalk, ImageSizes, image_shape, walk_forward
 from exactile_converters.geometry.node_view import SPATIAL, Label, Labels
 from exactile_converters.geometry.obstacle import Obstacle

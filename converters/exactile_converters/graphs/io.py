@@ -18,7 +18,6 @@ import onnx_ir as ir
 
 from exactile.contract import ImageInput, ImageStatistics, ResultOutput
 from exactile.contract.statistic import PREFIX
-from exactile_converters.from_onnx import Network
 from exactile_converters.geometry.feature_maps import FeatureMap
 from exactile_converters.geometry.trace import ancestors
 from exactile_converters.graphs.image_in import IMAGE, IMAGE_TYPES, image_ranges, prepend_image
@@ -26,6 +25,7 @@ from exactile_converters.graphs.interval import UNKNOWN, Interval
 from exactile_converters.graphs.normalization import Normalization
 from exactile_converters.graphs.ranges import find_ranges
 from exactile_converters.graphs.result_out import RESULT, MapDtype, ResultTail, ResultWish
+from exactile_converters.readers.from_onnx import Network
 
 __all__ = ["IMAGE", "IMAGE_TYPES", "RESULT", "MapDtype", "Normalization", "ResultWish", "Wrapped", "wrap"]
 

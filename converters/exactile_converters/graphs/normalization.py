@@ -37,6 +37,7 @@ class Normalization:
         return ("Div", self.scale, 1.0), ("Sub", self.mean, 0.0), ("Div", self.std, 1.0)
 
     def check_channels(self, channels: int) -> None:
+        """Raise ChannelError unless each of the three holds one value, or one for each of ``channels``."""
         for name, values in (("scale", self.scale), ("mean", self.mean), ("std", self.std)):
             if len(values) not in (1, channels):
                 raise ChannelError(

@@ -12,13 +12,13 @@ import onnx_ir as ir
 
 from exactile.contract import Activation, OutputKind, ResultOutput
 from exactile.errors import ModelError, OptionError
-from exactile_converters.from_onnx import Network
 from exactile_converters.geometry.feature_maps import FeatureMap
 from exactile_converters.geometry.node_view import Labels
 from exactile_converters.graphs.activation import MOVES, ROUNDING, Meaning, doubt_of, find_meaning, for_planes
 from exactile_converters.graphs.builder import Builder
 from exactile_converters.graphs.interval import UNIT, Interval
 from exactile_converters.graphs.node_ranges import dtype_of
+from exactile_converters.readers.from_onnx import Network
 
 RESULT = "exactile_result"
 MapDtype = Literal["float32", "float16", "uint8"]

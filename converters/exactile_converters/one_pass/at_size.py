@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from exactile_converters.constant_flow.write_out import write_out_constant_flow
-from exactile_converters.from_onnx import Network, clean
 from exactile_converters.geometry.feature_maps import image_shape
 from exactile_converters.geometry.node_view import SPATIAL, Label
 from exactile_converters.geometry.rules.barriers import CONTROL_FLOW
@@ -15,6 +14,7 @@ from exactile_converters.geometry.trace import ancestors
 from exactile_converters.one_pass.maps import MapsAtSize, maps_at
 from exactile_converters.one_pass.refusal import OnePassError, PlaceUnknownError, SizeRefusedError
 from exactile_converters.one_pass.shapes import node_label
+from exactile_converters.readers.from_onnx import Network, clean
 
 USUAL_STRIDES = (2, 4, 8, 16, 32, 64)
 """An image of a refused size is extended to the next multiples of these."""

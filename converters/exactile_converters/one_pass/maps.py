@@ -13,8 +13,7 @@ from fractions import Fraction
 
 import onnx_ir as ir
 
-from exactile_converters.fixed_size import MORE_PX
-from exactile_converters.from_onnx import Network
+from exactile_converters.cleanup.fixed_size import MORE_PX
 from exactile_converters.geometry.fact import Fact
 from exactile_converters.geometry.feature_maps import FeatureMap, image_shape
 from exactile_converters.geometry.node_view import SPATIAL, Label, Labels
@@ -24,6 +23,7 @@ from exactile_converters.one_pass.growth import LARGEST_FACTOR, Growth, NoGrowth
 from exactile_converters.one_pass.place import origin_of
 from exactile_converters.one_pass.refusal import OnePassError, PlaceUnknownError, SizeRefusedError
 from exactile_converters.one_pass.shapes import first_unknown, node_label, shapes_at
+from exactile_converters.readers.from_onnx import Network
 
 LAYOUTS: Mapping[int, tuple[Labels, ...]] = {
     2: (("y", "x"),),

@@ -12,7 +12,6 @@ from exactile.bundle.levels import NO_STRIPS
 from exactile.contract import Contract, DeployedModel, Level, PlacedModel
 from exactile_converters.cuda_kernels.write import write_for_provider
 from exactile_converters.deploy_graphs import finished_graph, sizes_looked_at
-from exactile_converters.from_onnx import Network
 from exactile_converters.geometry.obstacle import Obstacle
 from exactile_converters.geometry.trace import Traced
 from exactile_converters.graphs.io import Wrapped
@@ -24,6 +23,7 @@ from exactile_converters.passes.partials import over_everything, wrap_partials
 from exactile_converters.passes.reductions import Reduction, take_out
 from exactile_converters.passes.statistics import statistic_of
 from exactile_converters.placed.told import Told
+from exactile_converters.readers.from_onnx import Network
 from exactile_converters.strips.memory import graph_memory
 from exactile_converters.strips.outside import share_weights
 

@@ -13,7 +13,6 @@ import onnx_ir as ir
 
 from exactile.contract.device_graph import COLUMNS, DevicePass, MapLine, width_name
 from exactile.engines.device_partials import DevicePartials
-from exactile_converters.from_onnx import Network
 from exactile_converters.geometry.node_view import SPATIAL, Label, Labels
 from exactile_converters.geometry.trace import Traced
 from exactile_converters.graphs.builder import Builder
@@ -24,6 +23,7 @@ from exactile_converters.passes.reductions import Reduction
 from exactile_converters.passes.statistics import statistic_of
 from exactile_converters.passes.taking import AXES_BY_INPUT
 from exactile_converters.placed.find import line_of
+from exactile_converters.readers.from_onnx import Network
 
 Maps = tuple[tuple[MapLine, MapLine], ...]
 

@@ -15,7 +15,6 @@ from exactile.contract.kept_map import KeptAlong, KeptMap
 from exactile.geometry import AxisGeometry, Geometry
 from exactile_converters.cuda_kernels.write import write_for_provider
 from exactile_converters.deploy_graphs import finished_graph, sizes_looked_at
-from exactile_converters.from_onnx import Network
 from exactile_converters.geometry.feature_maps import ForwardWalk
 from exactile_converters.geometry.node_view import SPATIAL, Label
 from exactile_converters.geometry.trace import Traced
@@ -28,6 +27,7 @@ from exactile_converters.passes.segments import Segment, begin_at, pass_geometry
 from exactile_converters.passes.statistics import statistic_of
 from exactile_converters.passes.walks import Walks
 from exactile_converters.placed.told import Told
+from exactile_converters.readers.from_onnx import Network
 from exactile_converters.strips.memory import graph_memory
 from exactile_converters.strips.outside import share_weights
 

@@ -15,7 +15,6 @@ import onnx_ir as ir
 from exactile.contract import POSITION, ImageInput, ResultOutput
 from exactile.contract.statistic import PARTIALS, WHOLE_MAP, ZONE
 from exactile.plan.zones import TO_THE_END
-from exactile_converters.from_onnx import Network
 from exactile_converters.geometry.feature_maps import FeatureMap
 from exactile_converters.geometry.node_view import SPATIAL, Label, Labels
 from exactile_converters.geometry.trace import Traced, ancestors
@@ -28,6 +27,7 @@ from exactile_converters.passes.products import Factors, factors_of, lengths_of
 from exactile_converters.passes.reductions import Reduction
 from exactile_converters.passes.taking import AXES_BY_INPUT
 from exactile_converters.placed.find import line_of
+from exactile_converters.readers.from_onnx import Network
 
 FLOAT, DOUBLE = ir.DataType.FLOAT, ir.DataType.DOUBLE
 

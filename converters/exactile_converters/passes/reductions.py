@@ -15,7 +15,6 @@ import numpy as np
 import onnx_ir as ir
 
 from exactile.contract.statistic import PREFIX, WHOLE_MAP, Grid, StatisticKind
-from exactile_converters.from_onnx import Network
 from exactile_converters.geometry.feature_maps import ForwardWalk, image_shape, walk_forward
 from exactile_converters.geometry.node_view import Labels
 from exactile_converters.geometry.probe import Memory, Probe
@@ -26,6 +25,7 @@ from exactile_converters.passes.bins import binned
 from exactile_converters.passes.decomposition import decomposed
 from exactile_converters.passes.matching import global_operator
 from exactile_converters.passes.taking import Shape, Taking, shape_of
+from exactile_converters.readers.from_onnx import Network
 
 MOST_LEVELS = 400
 """A network with more levels of dependent statistics is not examined further."""

@@ -15,12 +15,11 @@ import onnx_ir as ir
 from exactile.contract import Activation, Contract, DeployedModel, MemoryModel, OutputKind, Verification
 from exactile.errors import ModelError, NotTileableError, OptionError, VerificationError
 from exactile.geometry import Geometry, round_up
+from exactile_converters.cleanup.explicit_zero_points import write_zero_points
 from exactile_converters.cuda_kernels.doubts import mark_doubt
 from exactile_converters.cuda_kernels.write import write_for_provider
 from exactile_converters.declared.choice import chosen
 from exactile_converters.declared.feeding import as_fed
-from exactile_converters.explicit_zero_points import write_zero_points
-from exactile_converters.from_onnx import Network
 from exactile_converters.geometry.node_view import Labels
 from exactile_converters.geometry.obstacle import Obstacle
 from exactile_converters.graphs.image_in import fitting_image_type
@@ -32,9 +31,10 @@ from exactile_converters.passes.deploy import obstacles_left
 from exactile_converters.probed.check import Steady, check_steady, sizes_in_words
 from exactile_converters.probed.locality import LOOKED_AT_PX, USUAL_SECONDS, Locality, find_locality
 from exactile_converters.probed.refusal import NotLocalError
+from exactile_converters.readers.from_onnx import Network
+from exactile_converters.readers.untrusted import understood
 from exactile_converters.strips.memory import graph_memory
 from exactile_converters.strips.refusal import StripError
-from exactile_converters.untrusted import understood
 
 LEAST_MEMORY_PX = 1024
 """The memory of its graph is measured for this many pixels along each axis, and for twice as many."""

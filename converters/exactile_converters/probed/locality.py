@@ -22,7 +22,6 @@ import numpy as np
 from exactile.errors import EngineError
 from exactile.geometry import AxisGeometry, Geometry, Span, round_up
 from exactile_converters.declared.feeding import as_fed
-from exactile_converters.from_onnx import Network
 from exactile_converters.geometry.node_view import Label
 from exactile_converters.geometry.rules.barriers import CONTROL_FLOW
 from exactile_converters.geometry.trace import ancestors
@@ -31,6 +30,7 @@ from exactile_converters.one_pass.refusal import OnePassError
 from exactile_converters.probed.changes import Changes
 from exactile_converters.probed.limited import Limited
 from exactile_converters.probed.refusal import NotLocalError
+from exactile_converters.readers.from_onnx import Network
 from exactile_converters.verify.claim import Axis
 from exactile_converters.verify.dependency import Lane, Runs, commutes, noise
 from exactile_converters.verify.difference import TOLERANCE

@@ -19,6 +19,7 @@ from exactile.geometry import round_up
 from exactile.machine.architecture import GPU
 from exactile.machine.memory import free_bytes
 from exactile.plan.strips import last_rows
+from exactile_converters.bundles.tile_shape import check_size, least_size, padded_tile
 from exactile_converters.device.agreement import FormAgreement, carried_rows, check_strip, check_tile
 from exactile_converters.device.form import DeviceForm, DevicePrecision, pass_form, strip_form, tile_form
 from exactile_converters.device.pass_agreement import check_pass
@@ -27,7 +28,6 @@ from exactile_converters.tensorrt_engine.monitor import BuildWatcher, Cancellati
 from exactile_converters.tensorrt_engine.plan import PlanSettings, build_plan, load_library
 from exactile_converters.tensorrt_engine.settings import EngineSettings
 from exactile_converters.tensorrt_engine.storage import Purpose, present, write_engine
-from exactile_converters.tile_shape import check_size, least_size, padded_tile
 
 __all__ = ["EngineOutcome", "EngineSettings", "build_engines", "check_settings"]
 

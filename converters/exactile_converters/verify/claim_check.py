@@ -21,12 +21,12 @@ from exactile.machine.memory import resident_bytes
 from exactile.plan.strips import least_rows
 from exactile_converters.declared.feeding import as_fed
 from exactile_converters.deploy import deploy
-from exactile_converters.from_onnx import Network
 from exactile_converters.geometry.cost import cost_per_pixel
 from exactile_converters.geometry.trace import Traced
 from exactile_converters.graphs.image_in import fitting_image_type
 from exactile_converters.inspection import untileable
 from exactile_converters.passes.fixed import with_fixed_statistics
+from exactile_converters.readers.from_onnx import Network
 from exactile_converters.verify.bounded import Bounded, TooLargeError, check_room
 from exactile_converters.verify.claim import Axis
 from exactile_converters.verify.dependency import Lane, noise

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from exactile_converters.from_onnx import Network
 from exactile_converters.geometry.cost import cost_per_pixel
 from exactile_converters.geometry.feature_maps import FeatureMap
 from exactile_converters.geometry.trace import Traced
+from exactile_converters.readers.from_onnx import Network
 from exactile_converters.verify.double_kernels import FASTER
 from exactile_converters.verify.subject import channels_first, plain_graph
 

@@ -16,13 +16,13 @@ from exactile.planning import Wish
 from exactile.sources.array import ArraySource
 from exactile.sources.protocol import Source
 from exactile_converters.deploy import deploy_in_passes
-from exactile_converters.from_onnx import Network
 from exactile_converters.geometry.feature_maps import FeatureMap
 from exactile_converters.geometry.trace import Traced
 from exactile_converters.graphs.io import Normalization
 from exactile_converters.inspection import untileable
 from exactile_converters.passes.deploy import obstacles_left
 from exactile_converters.passes.fixed import with_fixed_statistics
+from exactile_converters.readers.from_onnx import Network
 from exactile_converters.verify.bounded import TooLargeError, check_room
 from exactile_converters.verify.comparison import Comparison
 from exactile_converters.verify.double import DoublePass, NoDoubleError

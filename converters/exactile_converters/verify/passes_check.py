@@ -8,9 +8,9 @@ from exactile.contract import DeployedModel
 from exactile.geometry import AxisGeometry, round_up
 from exactile.plan.strips import least_rows
 from exactile_converters.deploy import deploy_in_passes
-from exactile_converters.from_onnx import Network
 from exactile_converters.geometry.feature_maps import FeatureMap
 from exactile_converters.graphs.image_in import fitting_image_type
+from exactile_converters.readers.from_onnx import Network
 from exactile_converters.verify.bounded import Bounded
 from exactile_converters.verify.plan_check import STEPPING, PlanCheck
 from exactile_converters.verify.subject import Subject, private_copy, value_named

@@ -10,8 +10,8 @@ import numpy as np
 from exactile.contract import DeployedModel
 from exactile.errors import ModelError
 from exactile.geometry import Geometry, Span
-from exactile_converters.from_onnx import Network
 from exactile_converters.geometry.feature_maps import FeatureMap
+from exactile_converters.readers.from_onnx import Network
 from exactile_converters.verify.bounded import Bounded
 from exactile_converters.verify.claim import Axis, AxisProbe, IntegerProbe, Method, SideProbe, Verdict
 from exactile_converters.verify.dependency import (

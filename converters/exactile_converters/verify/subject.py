@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from exactile.engines.onnx_runtime import load_library
 from exactile.errors import EngineError, ModelError
-from exactile_converters.from_onnx import Network
 from exactile_converters.geometry.feature_maps import FeatureMap
 from exactile_converters.geometry.node_view import Labels
 from exactile_converters.geometry.trace import ancestors
+from exactile_converters.readers.from_onnx import Network
 
 ERRORS_ONLY = 4
 MOVES = {"Identity", "Cast", "Transpose", "Squeeze", "Unsqueeze"}

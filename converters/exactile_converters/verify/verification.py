@@ -18,10 +18,10 @@ from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource
 from exactile.sources.protocol import Source
 from exactile_converters.deploy import deploy
-from exactile_converters.from_onnx import Network
 from exactile_converters.geometry.trace import Traced
 from exactile_converters.graphs.io import Normalization
 from exactile_converters.inspection import untileable
+from exactile_converters.readers.from_onnx import Network
 from exactile_converters.verify.bounded import Bounded
 from exactile_converters.verify.claim import Axis, AxisProbe
 from exactile_converters.verify.comparison import Comparison

@@ -77,6 +77,7 @@ from exactile.cli.run_options import (
 )
 from exactile.cli.run_request import RunRequest
 from exactile.cli.settings_command import ConfigOption, DumpConfigOption, SettingsCommand
+from exactile.cli.short_help import HelpAllOption
 from exactile.cli.values import parse_channels, parse_lanes, parse_tile
 from exactile.contract.tolerance import Tolerance
 from exactile.plan.budget import parse_bytes
@@ -115,7 +116,7 @@ EXAMPLES = """
 
 PANELS = {
     "Input": "channels axes level mpp series z t page recursive on_corrupt corrupt_value nodata".split(),
-    "Model": "output_name threshold activation scale mean std normalize percentiles joint_channels statistics "
+    "Model": "output_name threshold activation normalize percentiles joint_channels statistics "
     "no_verify trust_probe no_cache".split(),
     "Plan": "tile border trial tolerance skip_background background_label scratch scratch_size".split(),
     "Output": "suffix compression pyramid label_name nodata_label preview overlay".split(),
@@ -192,6 +193,7 @@ def run(
     as_json: JsonOption = False,
     config: ConfigOption = None,  # noqa: ARG001  # the command's class takes both
     dump_config: DumpConfigOption = False,  # noqa: ARG001
+    help_all: HelpAllOption = False,  # noqa: ARG001
 ) -> None:
     """Segment images of any size exactly: the result equals one pass over the whole image.
 

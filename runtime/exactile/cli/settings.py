@@ -16,8 +16,8 @@ from exactile.cli.background import names_a_mask
 from exactile.cli.toml_text import toml_value
 from exactile.errors import OptionError
 
-OWN = ("config", "dump_config")
-"""Options about settings files, which no file holds."""
+OWN = ("config", "dump_config", "help_all")
+"""Options about settings files and the help, which no file holds."""
 
 JOINED = {"tile": "x", "channels": ",", "percentiles": ","}
 """Options that the command line takes as numbers with this between them, and a file also as an array."""

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
 from exactile.cli.failures import reported
+from exactile.cli.short_help import ShortHelpCommand
 
 ConfigOption = Annotated[
     Path | None,
@@ -28,7 +28,7 @@ DumpConfigOption = Annotated[
 ]
 
 
-class SettingsCommand(TyperCommand):
+class SettingsCommand(ShortHelpCommand):
     """Takes defaults of its options from a settings file, and prints such a file."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

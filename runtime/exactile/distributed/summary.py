@@ -43,6 +43,7 @@ class ClusterSummary:
 
     @property
     def megapixels_per_second(self) -> float:
+        """Megapixels of the result a second, over the total time."""
         return self.wanted_pixels / 1e6 / max(self.seconds, 1e-9)
 
     def told(self, *, model: str, image: str, target: Path) -> dict[str, Any]:

@@ -14,8 +14,8 @@ def load_converter() -> ModuleType:
 
 
 def load_prover() -> ModuleType:
-    """Return ``exactile_converters.proven``, or a ModelError that says what to install."""
-    return _load("exactile_converters.proven")
+    """Return ``exactile_converters.bundles.proven``, or a ModelError that says what to install."""
+    return _load("exactile_converters.bundles.proven")
 
 
 def load_verifier() -> ModuleType:

@@ -69,4 +69,5 @@ class Summary:
 
     @property
     def megapixels_per_second(self) -> float:
+        """Megapixels of the result a second, over the total time."""
         return self.wanted_pixels / 1e6 / max(self.seconds.total, 1e-9)

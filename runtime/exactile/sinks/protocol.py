@@ -36,6 +36,7 @@ class ResultSpec:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """(height, width), or (channels, height, width)."""
         return (self.channels, self.height, self.width) if self.channels else (self.height, self.width)
 
 

@@ -44,12 +44,14 @@ class ArraySource:
         self._pixels = np.moveaxis(array, 0, 2) if order.planar else np.atleast_3d(array)
 
     def cache_bytes(self, plan: ReadPlan) -> int:  # noqa: ARG002 - nothing is decoded, so nothing is kept
+        """Return 0: nothing is decoded, so nothing is kept."""
         return 0
 
     def prepare(self, plan: ReadPlan, *, cache_bytes: int) -> None:
         """Nothing to prepare: every read is a copy."""
 
     def read(self, box: Box, out: NDArray[Any]) -> None:
+        """Copy ``box`` to ``out``: (rows, columns, channels). Raises SourceError if a sample does not fit."""
         check_read(self, box, out)
         try:
             self._copy.copy(self._pixels[box.slices()], out)
@@ -57,9 +59,11 @@ class ArraySource:
             raise SourceError(f"array: {error.moved(box.y.start, box.x.start)}") from error
 
     def count(self) -> ReadCount:
+        """Return zeros: an array has no chunks."""
         return ReadCount(chunks_decoded=0, chunks_stored=0)
 
     def identity(self) -> Identity:
+        """Return what a resumed run compares: shape, sample type, chosen plane and a hash of samples."""
         return image_identity("array", self, self._choice, self._chosen) | array_identity(self._array)
 
     def close(self) -> None:

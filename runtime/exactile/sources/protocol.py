@@ -93,7 +93,8 @@ class DecodedWhole(Protocol):
     """A source that decodes all of its image for any part of it: it needs ``held_bytes``, whatever the plan."""
 
     @property
-    def held_bytes(self) -> int: ...
+    def held_bytes(self) -> int:
+        """Bytes of the decoded image."""
 
 
 def least_reading_bytes(source: Source, plan: ReadPlan) -> int:

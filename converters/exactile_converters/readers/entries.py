@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exactile.file_kinds import is_zeiss_model
-from exactile_converters.agreement import Agreement
 from exactile_converters.declared.deepimagej import refuse_deepimagej
 from exactile_converters.declared.qupath import classifier_in
-from exactile_converters.from_bioimage import Package, from_package, is_package
-from exactile_converters.from_onnx import Network, load_network
+from exactile_converters.readers.agreement import Agreement
+from exactile_converters.readers.from_bioimage import Package, from_package, is_package
+from exactile_converters.readers.from_onnx import Network, load_network
 
 if TYPE_CHECKING:
     from torch import nn
@@ -43,7 +43,7 @@ def load_entry(
 ) -> Entry:
     """Load a model of any of the kinds that ``convert`` takes; channels and size are for PyTorch modules."""
     if not isinstance(source, (str, os.PathLike)):
-        from exactile_converters.from_torch import EXAMPLE_SIZE, from_module
+        from exactile_converters.readers.from_torch import EXAMPLE_SIZE, from_module
 
         size = example_size or EXAMPLE_SIZE
         made = from_module(source, channels=input_channels, size=size, output_name=output_name)
@@ -56,14 +56,14 @@ def load_entry(
         refuse_deepimagej(path)
         path = classifier_in(path) or path
     if path.suffix in KERAS_SUFFIXES or (path / "saved_model.pb").is_file():
-        from exactile_converters.from_keras import from_keras, from_saved_model
+        from exactile_converters.readers.from_keras import from_keras, from_saved_model
 
         saved = path.suffix not in KERAS_SUFFIXES
         exported = (from_saved_model if saved else from_keras)(path, output_name=output_name)
         kind = "TensorFlow SavedModel" if saved else "Keras"
         return Entry(network=exported.network, source=kind, agreement=exported.agreement)
     if path.suffix in TORCH_SUFFIXES:
-        from exactile_converters.from_torch import from_file
+        from exactile_converters.readers.from_torch import from_file
 
         made = from_file(path, channels=input_channels, output_name=output_name)
         kind = "PyTorch exported program" if path.suffix == ".pt2" else "TorchScript"
@@ -77,7 +77,7 @@ def load_factory(
     reference: str, weights: Path | None, *, output_name: str | None = None, input_channels: int | None = None
 ) -> Entry:
     """Call ``package.module:factory``, load ``weights`` into the module that it returns, and export that."""
-    from exactile_converters.from_torch import from_factory
+    from exactile_converters.readers.from_torch import from_factory
 
     made = from_factory(reference, weights, channels=input_channels, output_name=output_name)
     return Entry(network=made.network, source=f"PyTorch module {reference}", agreement=made.agreement)

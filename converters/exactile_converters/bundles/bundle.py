@@ -59,7 +59,7 @@ from exactile.contract.file_names import CONTRACT_NAME, WEIGHTS_NAME
 from exactile.errors import NotTileableError, OutputExistsError, SinkError
 from exactile_converters.cuda_kernels.doubts import mark_doubt
 from exactile_converters.graphs.io import Normalization
-from exactile_converters.precision import Precision
+from exactile_converters.reduced_precision.precision import Precision
 from exactile_converters.strips.outside import SHARED_FROM_BYTES
 
 ALIGNMENT_BYTES = 64

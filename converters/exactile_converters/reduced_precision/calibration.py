@@ -22,11 +22,11 @@ from exactile.errors import ModelError, OptionError
 from exactile.session import Session
 from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource
-from exactile_converters.calibration_crops import Crop, Crops, as_fed
 from exactile_converters.deploy import deploy
-from exactile_converters.from_onnx import Network
 from exactile_converters.graphs.io import Normalization
-from exactile_converters.quantize import (
+from exactile_converters.readers.from_onnx import Network
+from exactile_converters.reduced_precision.calibration_crops import Crop, Crops, as_fed
+from exactile_converters.reduced_precision.quantize import (
     FLOAT_LAYERS,
     IN_FLOAT,
     METHODS,

@@ -21,11 +21,11 @@ from exactile.errors import ModelError
 from exactile.session import Session
 from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource
-from exactile_converters.agreement import Agreement
 from exactile_converters.deploy import deploy
-from exactile_converters.from_onnx import Network, load_network
 from exactile_converters.graphs.io import IMAGE_TYPES, Normalization
 from exactile_converters.graphs.processing import Operator, PixelStep, after_network, before_network
+from exactile_converters.readers.agreement import Agreement
+from exactile_converters.readers.from_onnx import Network, load_network
 
 LARGEST_PACKAGE_BYTES = 16 << 30
 EXAMPLE_SIZE = (256, 256)
@@ -164,7 +164,7 @@ def _reader(described: Any, entry: Any, index: int, name: str) -> Callable[[], N
 
 
 def _from_torchscript(script: Path, entry: Any, described: Any, name: str) -> Network:
-    from exactile_converters.from_torch import from_file
+    from exactile_converters.readers.from_torch import from_file
 
     channels = next((len(axis.channel_names) for axis in entry.axes if axis.type == "channel"), 1)
     size = EXAMPLE_SIZE

@@ -19,10 +19,10 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from exactile_converters.cleanup.regrouping import Target, targets
 from exactile_converters.geometry.node_view import Labels
 from exactile_converters.geometry.probe import Probe
 from exactile_converters.geometry.rules.slicing import UNBOUNDED
-from exactile_converters.regrouping import Target, targets
 
 MORE_PX = 40320
 """Additional rows or columns: a multiple of all usual strides, so that an accepted size stays accepted."""

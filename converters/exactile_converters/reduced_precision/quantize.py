@@ -22,8 +22,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from exactile.errors import ModelError
-from exactile_converters.from_onnx import Network, prepare_network
-from exactile_converters.quiet import quiet
+from exactile_converters.readers.from_onnx import Network, prepare_network
+from exactile_converters.readers.quiet import quiet
 
 Calibration = Literal["percentile", "entropy", "minmax"]
 FloatLayers = Literal["none", "first", "last", "first and last"]

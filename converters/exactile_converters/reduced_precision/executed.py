@@ -19,7 +19,7 @@ from onnx import helper, numpy_helper
 from exactile.engines.onnx_runtime import load_library, one_line
 from exactile.errors import ExactileError
 from exactile_converters.cuda_kernels.symmetric_padding import write_symmetric_padding
-from exactile_converters.from_onnx import Network, prepare_network
+from exactile_converters.readers.from_onnx import Network, prepare_network
 from exactile_converters.strips.refusal import StripError
 
 DEQUANTIZES = "DequantizeLinear"

@@ -12,27 +12,27 @@ import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
 from exactile.errors import ModelError, OptionError
+from exactile_converters.cleanup.cyclic_shifts import gather_cyclic_shifts
+from exactile_converters.cleanup.empty_outputs import DropEmptyOutputs
+from exactile_converters.cleanup.fixed_size import release_fixed_size
+from exactile_converters.cleanup.flat_unpooling import write_unpooling
+from exactile_converters.cleanup.identities import DropIdentities
+from exactile_converters.cleanup.idle_padding import leave_out_idle_padding
+from exactile_converters.cleanup.opset import at_least_opset
 from exactile_converters.constant_flow.steady import two_shapes
 from exactile_converters.constant_flow.write_out import write_out_constant_flow
-from exactile_converters.cyclic_shifts import gather_cyclic_shifts
 from exactile_converters.declared.color_order import reorder_channels
 from exactile_converters.declared.declaration import Declaration
 from exactile_converters.declared.output_factor import scale_output
 from exactile_converters.declared.read import read_declared
-from exactile_converters.empty_outputs import DropEmptyOutputs
-from exactile_converters.fixed_size import release_fixed_size
-from exactile_converters.flat_unpooling import write_unpooling
 from exactile_converters.geometry.node_view import Labels
 from exactile_converters.geometry.own_sizes import with_own_sizes
 from exactile_converters.geometry.trace import Traced, trace
-from exactile_converters.identities import DropIdentities
-from exactile_converters.idle_padding import leave_out_idle_padding
-from exactile_converters.image_axes import first_convolution, give_batch
-from exactile_converters.opset import at_least_opset
+from exactile_converters.readers.image_axes import first_convolution, give_batch
+from exactile_converters.readers.several_inputs import ImageValue, join_inputs
+from exactile_converters.readers.untrusted import check_functions, check_steps, check_tensors, one_line, understood
+from exactile_converters.readers.weights_as_arrays import hold_weights_as_arrays
 from exactile_converters.runtime_operators.rewrite import refuse_unusable, write_as_onnx
-from exactile_converters.several_inputs import ImageValue, join_inputs
-from exactile_converters.untrusted import check_functions, check_steps, check_tensors, one_line, understood
-from exactile_converters.weights_as_arrays import hold_weights_as_arrays
 
 OLDEST_WRAPPABLE_OPSET = 13
 

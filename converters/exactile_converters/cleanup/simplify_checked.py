@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exactile.errors import ModelError
-from exactile_converters.agreement import Agreement
-from exactile_converters.from_onnx import Network
+from exactile_converters.cleanup.simplify import simplify
 from exactile_converters.geometry.trace import Traced
-from exactile_converters.simplify import simplify
+from exactile_converters.readers.agreement import Agreement
+from exactile_converters.readers.from_onnx import Network
 from exactile_converters.verify.subject import Subject, private_copy
 
 IMAGE_PX = 96

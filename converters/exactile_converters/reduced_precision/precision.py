@@ -13,10 +13,10 @@ import onnx
 import onnx_ir as ir
 
 from exactile.errors import OptionError
-from exactile_converters.calibration_crops import Crop, as_fed
-from exactile_converters.from_onnx import Network, prepare_network
-from exactile_converters.quantize import METHODS, Calibration, FloatLayers, Quantizer
-from exactile_converters.quiet import quiet
+from exactile_converters.readers.from_onnx import Network, prepare_network
+from exactile_converters.readers.quiet import quiet
+from exactile_converters.reduced_precision.calibration_crops import Crop, as_fed
+from exactile_converters.reduced_precision.quantize import METHODS, Calibration, FloatLayers, Quantizer
 
 Precision = Literal["fp32", "fp16", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
