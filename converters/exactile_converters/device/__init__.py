@@ -8,5 +8,5 @@
     plain.py         remove what only ONNX Runtime needs
     half.py          half precision where it does not affect the normalisation or the labels
     stored.py        a graph as a message or as files, and its SHA-256
-    readers/agreement.py     compare the device form with the bundle's own graph, in ONNX Runtime on the CPU
+    agreement.py     compare the device form with the bundle's own graph, in ONNX Runtime on the CPU
 """

@@ -15,7 +15,7 @@
     on_gpu.py         ... on a GPU, with each engine, compared with the CPU
     overlap.py        how much of the time of copies was hidden, from events
     converter.py      building small engines, if the converter is installed
-    bundles/bundle.py         a user's bundle on this machine
+    bundle.py         a user's bundle on this machine
     checks.py         checks by name
     child.py          runs one check in its own process
     isolation.py      starts that process, and reports its end
