@@ -1,6 +1,6 @@
 """Judge networks of other people's packages by both exporters of PyTorch.
 
-``python -m benchmarks.zoo [NETWORK ...]``. Small networks with random weights from a seed; images of random samples, of
+``python -m benchmarks.zoo [NETWORK ...]`` (``make test-all`` installs the packages). Small networks with random weights from a seed; images of random samples, of
 an odd size that holds several tiles. ``tiles`` and ``strips``: the largest difference from one pass of plain ONNX
 Runtime, relative to its largest value. ``runs show``: what runs at several sizes and shifts show of a network that
 is refused, without any rule.
@@ -19,7 +19,7 @@ from pathlib import Path
 from benchmarks.harness.part import run_part
 from benchmarks.harness.record import Record, Table
 from benchmarks.zoo.judged import EXPORTERS, Judged, judged
-from benchmarks.zoo.networks import BY_NAME, PACKAGES, ZOO, Member
+from benchmarks.zoo.networks import BY_NAME, ZOO, Member
 
 FORMS = {"tiles": "|.1e", "strips": "|.1e"}
 QUICK = 8
@@ -38,17 +38,14 @@ def rows(members: list[Member]) -> Iterator[tuple[str, str, Judged]]:
 def measure(options: argparse.Namespace) -> Iterator[Record]:
     members = [BY_NAME[name] for name in options.networks] or list(ZOO[:: QUICK if options.quick else 1])
     titles = [f"{one.name}{FORMS.get(one.name, '')}" for one in fields(Judged)]
-    table = Table(title="Verdicts", columns=("network", "exporter", *titles))
-    for name, exporter, found in rows(members):
-        table.add(name, exporter, *asdict(found).values())
     used = sorted({member.package for member in members})
     table = Table(
-        title=table.title,
-        columns=table.columns,
-        rows=table.rows,
+        title="Verdicts",
+        columns=("network", "exporter", *titles),
         note="Packages: " + ", ".join(f"{name} {version(name)}" for name in used) + ".",
     )
-    assert set(used) <= set(PACKAGES.values())
+    for name, exporter, found in rows(members):
+        table.add(name, exporter, *asdict(found).values())
     yield Record(
         part="zoo",
         title="Networks of other people's packages",
@@ -59,7 +56,7 @@ def measure(options: argparse.Namespace) -> Iterator[Record]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("networks", nargs="*", default=[], metavar="NETWORK")
+    parser.add_argument("networks", nargs="*", default=[], choices=[*BY_NAME, []], metavar="NETWORK")
     run_part(measure, parser)
 
 

@@ -98,7 +98,7 @@ def _first_line(error: BaseException) -> str:
 def cause_of(found: Inspection) -> str:
     """The first obstacle that passes do not take: how many nodes of which operator, and why."""
     obstacle = (in_the_way(found.obstacles) or found.obstacles)[0]
-    reason = obstacle.reason.partition(", so ")[0].partition(" (")[0]
+    reason = obstacle.reason.partition(", so ")[0].partition(": it multiplies")[0]
     return f"{obstacle.count} {obstacle.op}: {reason}"
 
 
