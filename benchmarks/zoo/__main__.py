@@ -1,9 +1,9 @@
 """Judge networks of other people's packages by both exporters of PyTorch.
 
-``python -m benchmarks.zoo [NETWORK ...]`` (``make test-all`` installs the packages). Small networks with random weights from a seed; images of random samples, of
-an odd size that holds several tiles. ``tiles`` and ``strips``: the largest difference from one pass of plain ONNX
-Runtime, relative to its largest value. ``runs show``: what runs at several sizes and shifts show of a network that
-is refused, without any rule.
+``python -m benchmarks.zoo [NETWORK ...]`` (``make test-all`` installs the packages). Small networks with random weights
+from a seed; images of random samples, of an odd size that holds several tiles. ``tiles`` and ``strips``: the largest
+difference from one pass of plain ONNX Runtime, relative to its largest value. ``local``: what runs at several sizes and
+shifts show of a network that is refused, without any rule.
 """
 
 from __future__ import annotations
