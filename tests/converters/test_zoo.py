@@ -15,8 +15,6 @@ from tests.support.folders import ROOT
 MOST = 1e-4
 """Largest difference from one pass, relative to its largest value: re-association, with instance normalisation."""
 
-QUICK = ("smp Unet, resnet18", "monai AttentionUnet", "monai UNETR")
-
 
 def recorded() -> dict[tuple[str, str], dict[str, Any]]:
     table = json.loads((ROOT / "benchmarks" / "results" / "zoo.json").read_text())["tables"][0]
@@ -37,26 +35,23 @@ def check(name: str, exporter: str, folder: Path) -> None:
         assert difference is None or difference <= MOST
 
 
-def test_every_network_is_in_the_table_once_for_each_exporter():
-    assert set(recorded()) == {(member.name, exporter) for member in ZOO for exporter in EXPORTERS}
+def test_every_network_is_in_the_table():
+    """By TorchScript; by dynamo, those that were judged."""
+    everything = {(member.name, exporter) for member in ZOO for exporter in EXPORTERS}
+    assert set(recorded()) <= everything
+    assert {name for name, exporter in recorded() if exporter == "torchscript"} == {member.name for member in ZOO}
 
 
 def test_what_is_called_tileable_was_run_and_equals_one_pass():
-    """And what runs show to be local is refused by name only."""
     for row in recorded().values():
         if row["verdict"] == "tiles" or row["verdict"].endswith("passes"):
-            assert row["tiles"] is not None or "not run" in row["size"], row
+            assert row["tiles"] is not None, row
         for way in ("tiles", "strips"):
             assert row[way] is None or row[way] <= MOST, row
 
 
-@pytest.mark.parametrize("name", QUICK)
-def test_some(tmp_path, name):
-    check(name, "torchscript", tmp_path)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("exporter", EXPORTERS)
-@pytest.mark.parametrize("name", [member.name for member in ZOO])
-def test_all(tmp_path, name, exporter):
+@pytest.mark.parametrize(("name", "exporter"), sorted(recorded()))
+def test_the_verdict_is_that_of_the_table(tmp_path, name, exporter):
+    """And tiles and strips equal one pass."""
     check(name, exporter, tmp_path)
