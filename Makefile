@@ -35,6 +35,12 @@ $(VENV)/families.stamp: $(VENV)/test.stamp
 		'monai>=1.6,<1.7' 'dynamic-network-architectures>=0.4.4,<0.5'
 	touch $@
 
+# Networks that other people wrote, for benchmarks.zoo and the tests that judge them again.
+$(VENV)/zoo.stamp: $(VENV)/families.stamp benchmarks/zoo/packages.txt
+	$(BIN)/python -m pip install --quiet --requirement benchmarks/zoo/packages.txt
+	$(BIN)/python -m pip install --quiet --no-deps 'spandrel>=0.4,<0.5'
+	touch $@
+
 # The bindings of the CUDA driver and of TensorRT. The tests run them without a GPU, on an emulation of the driver.
 $(VENV)/gpu.stamp: $(VENV)/test.stamp tests/emulation/build_pycuda.py
 	$(BIN)/python -m pip install --quiet --editable '.[device-tests]'
@@ -58,7 +64,7 @@ $(VENV)/onnxruntime-gpu.stamp: $(VENV)/test.stamp
 test-provider: $(VENV)/onnxruntime-gpu.stamp  ## what ONNX Runtime's CUDA provider takes and calls, without a GPU (250 MB)
 	EXACTILE_TEST_ONNXRUNTIME_GPU=$(abspath $(VENV))/onnxruntime-gpu $(BIN)/python -m pytest tests/gpu/test_cuda_provider_real.py tests/gpu/test_cuda_libraries.py
 
-test-all: $(VENV)/families.stamp $(VENV)/gpu.stamp  ## every test (long, gigabytes)
+test-all: $(VENV)/families.stamp $(VENV)/gpu.stamp $(VENV)/zoo.stamp  ## every test (long, gigabytes)
 	$(BIN)/python -m pytest
 
 check: $(VENV)/check.stamp  ## format, lint, types, imports, terms

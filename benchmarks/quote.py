@@ -1,4 +1,4 @@
-"""Write the tables that README.md and docs/benchmarks.md quote, from ``benchmarks/results``.
+"""Write the tables that README.md, docs/benchmarks.md and docs/families.md quote, from ``benchmarks/results``.
 
 ``python -m benchmarks.quote`` replaces what lies between ``<!-- quoted: NAME -->`` and ``<!-- end of NAME -->``.
 ``--check`` writes nothing, and exits with 1 if a table differs from the results.
@@ -10,13 +10,15 @@ import argparse
 import json
 import re
 from collections.abc import Iterable, Sequence
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from benchmarks.harness.part import RESULTS
 from benchmarks.harness.worker import ROOT
 
-README, PAGE = ROOT / "README.md", ROOT / "docs" / "benchmarks.md"
+README, PAGE, FAMILIES = ROOT / "README.md", ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "families.md"
 
 CASES = {"16-2048": "16 features", "32-2048": "32", "64-2048": "64", "16-8192": "16, 8192 x 8192"}
 """Results of ``side_by_side``, and what their columns are called."""
@@ -116,9 +118,27 @@ def bounded() -> list[str]:
     return _table(list(BOUNDED), rows)
 
 
+def zoo() -> list[str]:
+    """Return verdicts on networks of packages: one row where both exporters lead to the same."""
+    rows = []
+    for _, group in groupby(measured("zoo"), key=itemgetter("network")):
+        both = list(group)
+        alike = all(one[title] == both[0][title] for one in both for title in ("verdict", "halo", "cause", "local"))
+        rows += [_zoo_row(both, "")] if alike else [_zoo_row([one], f", {one['exporter']}") for one in both]
+    return _table(["network", "verdict", "halo", "tiles", "strips", "why not, and what runs show"], rows)
+
+
+def _zoo_row(found: Sequence[dict[str, Any]], named: str) -> list[str]:
+    differences = [[one[way] for one in found if one[way] is not None] for way in ("tiles", "strips")]
+    shown = [f"{max(some):.1e}" if some else "" for some in differences]
+    why = "; ".join(filter(None, [found[0]["cause"], f"runs: {found[0]['local']}" if found[0]["local"] else ""]))
+    return [found[0]["network"] + named, found[0]["verdict"], found[0]["halo"], *shown, why.replace("|", "\\|")]
+
+
 QUOTES = {
     README: {"summary": summary},
     PAGE: {"side by side": side_by_side, "bounded": bounded},
+    FAMILIES: {"zoo": zoo},
 }
 """Documents, and the tables in them by name."""
 
