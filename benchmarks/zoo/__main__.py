@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -19,17 +19,17 @@ from pathlib import Path
 from benchmarks.harness.part import run_part
 from benchmarks.harness.record import Record, Table
 from benchmarks.zoo.judged import EXPORTERS, Judged, judged
-from benchmarks.zoo.networks import BY_NAME, ZOO, Member
-from exactile_converters.torch_export import Exporter
+from benchmarks.zoo.member import Member
+from benchmarks.zoo.networks import BY_NAME, ZOO
 
 FORMS = {"tiles": "|.1e", "strips": "|.1e"}
 QUICK = 8
 """Every so many networks are judged by ``--quick``."""
 
 
-def rows(members: list[Member], exporters: Sequence[Exporter]) -> Iterator[tuple[str, str, Judged]]:
+def rows(members: list[Member]) -> Iterator[tuple[str, str, Judged]]:
     for member in members:
-        for exporter in exporters:
+        for exporter in EXPORTERS:
             with tempfile.TemporaryDirectory() as folder:
                 found = judged(member, exporter, Path(folder))
             print(member.name, exporter, *filter(None, asdict(found).values()), sep=" | ", file=sys.stderr, flush=True)
@@ -45,7 +45,7 @@ def measure(options: argparse.Namespace) -> Iterator[Record]:
         columns=("network", "exporter", *titles),
         note="Packages: " + ", ".join(f"{name} {version(name)}" for name in used) + ".",
     )
-    for name, exporter, found in rows(members, options.exporters or EXPORTERS):
+    for name, exporter, found in rows(members):
         table.add(name, exporter, *asdict(found).values())
     yield Record(
         part="zoo",
@@ -58,7 +58,6 @@ def measure(options: argparse.Namespace) -> Iterator[Record]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("networks", nargs="*", default=[], choices=[*BY_NAME, []], metavar="NETWORK")
-    parser.add_argument("--exporters", nargs="*", choices=EXPORTERS, help="default: both")
     run_part(measure, parser)
 
 

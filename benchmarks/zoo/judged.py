@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 
-from benchmarks.zoo.networks import Member
+from benchmarks.families import one_pass
+from benchmarks.zoo.member import Member
 from exactile.contract import DeployedModel
-from exactile.errors import ExactileError, ModelError
+from exactile.errors import ModelError
 from exactile.geometry import Geometry
 from exactile.session import Session
 from exactile.sinks.array import ArraySink
@@ -31,9 +31,6 @@ from exactile_converters.readers.from_onnx import Network
 from exactile_converters.torch_export import Exporter, export_onnx
 
 EXPORTERS: tuple[Exporter, ...] = ("torchscript", "dynamo")
-
-MOST_PX = 4_000_000
-"""Larger images are not run."""
 
 PROBED_SECONDS = 60.0
 """Longest time for runs of a network that is refused."""
@@ -63,8 +60,8 @@ class Judged:
     local: str = ""
 
 
-def judged(member: Member, exporter: Exporter, folder: Path, *, run: bool = True) -> Judged:
-    """Export ``member`` to ``folder`` and judge it; ``run`` it in tiles and strips, too.
+def judged(member: Member, exporter: Exporter, folder: Path) -> Judged:
+    """Export ``member`` to ``folder`` and judge it.
 
     Raises ImportError where the member's package is missing.
     """
@@ -82,9 +79,8 @@ def judged(member: Member, exporter: Exporter, folder: Path, *, run: bool = True
     elif found.passes is not None:
         verdict, geometry = f"{len(found.passes.passes) + 1} passes", found.passes.geometry
     else:
-        return Judged(verdict="no", cause=cause_of(found), local=local_of(network) if run else "")
-    compared = compare(path, geometry) if run else {}
-    return Judged(verdict=verdict, halo=halo_of(geometry), stride=geometry.y.stride, **compared)
+        return Judged(verdict="no", cause=cause_of(found), local=local_of(network))
+    return Judged(verdict=verdict, halo=halo_of(geometry), stride=geometry.y.stride, **compare(path, geometry))
 
 
 def _first_line(error: BaseException) -> str:
@@ -124,8 +120,6 @@ def compare(path: Path, geometry: Geometry) -> dict[str, Any]:
     size = tuple(
         side + 2 * axis.stride + more for side, axis, more in zip(tile, (geometry.y, geometry.x), MORE, strict=True)
     )
-    if math.prod(size) > MOST_PX:
-        return {"size": f"{size[0]} x {size[1]}: not run"}
     image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
     model = _deployed(path, (size[0], size[1]))
     fields: dict[str, Any] = {"size": f"{size[0]} x {size[1]}"}
@@ -134,11 +128,7 @@ def compare(path: Path, geometry: Geometry) -> dict[str, Any]:
             continue
         sink = ArraySink()
         sides = _of_all(model, (size[0], size[1])) if plan == "tile" else None
-        try:
-            summary = Session(model).segment(ArraySource(image), sink, plan=plan, tile=sides)
-        except ExactileError as error:
-            fields["cause"] = _first_line(error)
-            continue
+        summary = Session(model).segment(ArraySource(image), sink, plan=plan, tile=sides)
         if plan == "tile":
             fields["pieces"] = summary.tiles
         fields[name] = difference(sink.result, path, image, summary.domain)
@@ -183,15 +173,3 @@ def difference(result: np.ndarray, path: Path, image: np.ndarray, domain: tuple[
     """The largest, relative to the largest value of one pass."""
     expected = one_pass(path, image, domain)[:, : result.shape[-2], : result.shape[-1]]
     return float(np.abs(result - expected).max() / max(np.abs(expected).max(), np.finfo(np.float32).tiny))
-
-
-def one_pass(path: Path, image: np.ndarray, domain: tuple[int, int]) -> np.ndarray:
-    """Return values (C, H, W) of plain ONNX Runtime."""
-    height, width, _ = image.shape
-    seen = np.pad(image, ((0, domain[0] - height), (0, domain[1] - width), (0, 0)), mode="reflect")
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    scaled = (seen.astype(np.float32) / np.float32(255)).transpose(2, 0, 1)[None]
-    (found,) = session.run(None, {session.get_inputs()[0].name: scaled})
-    return np.asarray(found[0])

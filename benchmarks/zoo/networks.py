@@ -1,140 +1,37 @@
-"""Networks of packages on the Python package index, small, with random weights from a seed.
-
-All take three channels and return one map. ``PACKAGES`` are the distributions that they come from.
-"""
+"""Networks of packages on the Python package index, small."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from importlib import import_module
-from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from tests.support.library_networks import with_seed
-from tests.support.torchvision_operators import torchvision_declared
-
-PACKAGES = {
-    "smp": "segmentation-models-pytorch",
-    "monai": "monai",
-    "nnunet": "dynamic-network-architectures",
-    "torchvision": "torchvision",
-    "timm": "timm",
-    "spandrel": "spandrel",
-    "transformers": "transformers",
-}
-"""The first word of a network's name, and the distribution that it is built by."""
-
-CLASSES = 3
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Member:
-    """A network of the zoo. ``size`` is the height and width of the export's example; both are multiples of ``stride``.
-
-    Dynamo is told that all images are such multiples.
-    """
-
-    name: str
-    make: Callable[[], nn.Module]
-    size: tuple[int, int] = (64, 96)
-    stride: int = 1
-
-    @property
-    def package(self) -> str:
-        return PACKAGES[self.name.partition(" ")[0]]
-
-    def module(self) -> nn.Module:
-        """Build it, in evaluation mode. Raises ImportError where its package is missing."""
-        with torchvision_declared(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return with_seed(self.make)
-
-
-class Result(nn.Module):
-    """The one map of a network that returns a dictionary, a list or an object: that called ``name``, or the last."""
-
-    def __init__(self, network: nn.Module, name: str = "", *, channels_last: bool = False) -> None:
-        super().__init__()
-        self.network, self.name, self.channels_last = network, name, channels_last
-
-    def forward(self, image: Tensor) -> Tensor:
-        found: Any = self.network(image)
-        if isinstance(found, dict):
-            found = found[self.name]
-        elif self.name:
-            found = getattr(found, self.name)
-        elif isinstance(found, list | tuple):
-            found = found[-1]
-        if self.channels_last:
-            found = found.permute(0, 3, 1, 2)
-        return found if found.ndim == 4 else found[:, None]
-
-
-def _smp(family: str, encoder: str, **options: Any) -> nn.Module:
-    made = getattr(import_module("segmentation_models_pytorch"), family)
-    return made(encoder, encoder_weights=None, classes=CLASSES, **options)
-
-
-def _monai(name: str, **options: Any) -> nn.Module:
-    return Result(getattr(import_module("monai.networks.nets"), name)(**options))
-
-
-def _nnunet(name: str, norm: type[nn.Module], **options: Any) -> nn.Module:
-    architectures = import_module(f"dynamic_network_architectures.architectures.{options.pop('module')}")
-    return getattr(architectures, name)(
-        3, 3, (8, 16, 32), nn.Conv2d, 3, (1, 2, 2), num_classes=CLASSES, n_conv_per_stage_decoder=(1, 1),
-        conv_bias=True, norm_op=norm, nonlin=nn.LeakyReLU, **options
-    )  # fmt: skip
-
-
-def _torchvision(name: str, **options: Any) -> nn.Module:
-    made = getattr(import_module("torchvision.models.segmentation"), name)
-    return Result(made(weights=None, weights_backbone=None, num_classes=CLASSES, **options), "out")
-
-
-def _timm(name: str, **options: Any) -> nn.Module:
-    """A backbone up to its map of ``out_indices``."""
-    channels_last = options.pop("channels_last", False)
-    return Result(import_module("timm").create_model(name, features_only=True, **options), channels_last=channels_last)
-
-
-def _spandrel(path: str, **options: Any) -> nn.Module:
-    """Super-resolution and restoration."""
-    module, _, name = path.rpartition(".")
-    return getattr(import_module(f"spandrel.architectures.{module}"), name)(**options)
-
-
-def _transformers(name: str, configuration: str, result: str = "logits", **options: Any) -> nn.Module:
-    package = import_module("transformers")
-    return Result(getattr(package, name)(getattr(package, configuration)(**options)), result)
-
-
-def _upernet(backbone: str, **options: Any) -> nn.Module:
-    package = import_module("transformers")
-    features = getattr(package, backbone)(out_features=["stage1", "stage2", "stage3", "stage4"], **options)
-    chosen = package.UperNetConfig(
-        backbone_config=features, hidden_size=16, num_labels=CLASSES, use_auxiliary_head=False
-    )
-    return Result(package.UperNetForSemanticSegmentation(chosen), "logits")
-
+from benchmarks.zoo.member import (
+    CLASSES,
+    Member,
+    monai,
+    nnunet,
+    smp,
+    spandrel,
+    timm,
+    torchvision,
+    transformers,
+    upernet,
+)
 
 SWIN = {"embed_dim": 24, "depths": (2, 2), "num_heads": (2, 2), "upsampler": "pixelshuffle", "upscale": 2}
 FLAT = {"spatial_dims": 2, "in_channels": 3, "out_channels": CLASSES}
 BATCH = {"norm": "batch"}
 
 ZOO = (
-    Member(name="smp MAnet, resnet18", make=partial(_smp, "MAnet", "resnet18"), size=(128, 192), stride=32),
-    Member(name="smp Segformer, mit_b0", make=partial(_smp, "Segformer", "mit_b0"), size=(128, 192), stride=32),
+    Member(name="smp MAnet, resnet18", make=partial(smp, "MAnet", "resnet18"), size=(128, 192), stride=32),
+    Member(name="smp Segformer, mit_b0", make=partial(smp, "Segformer", "mit_b0"), size=(128, 192), stride=32),
     *(
         Member(
             name=f"smp {family}, {encoder}",
             size=(64, 96),
             stride=8,
-            make=partial(_smp, family, encoder, encoder_depth=3, decoder_channels=(32, 16, 8)),
+            make=partial(smp, family, encoder, encoder_depth=3, decoder_channels=(32, 16, 8)),
         )
         for family, encoder in (
             ("Unet", "resnet18"),
@@ -150,12 +47,12 @@ ZOO = (
         name="smp Linknet, resnet18",
         size=(64, 96),
         stride=8,
-        make=partial(_smp, "Linknet", "resnet18", encoder_depth=3),
+        make=partial(smp, "Linknet", "resnet18", encoder_depth=3),
     ),
     Member(
         name="smp Unet, resnet18, scse attention",
         make=partial(
-            _smp, "Unet", "resnet18", encoder_depth=3, decoder_channels=(64, 32, 16), decoder_attention_type="scse"
+            smp, "Unet", "resnet18", encoder_depth=3, decoder_channels=(64, 32, 16), decoder_attention_type="scse"
         ),
         size=(64, 96),
         stride=8,
@@ -163,50 +60,48 @@ ZOO = (
     Member(
         name="monai UNet, batch",
         stride=4,
-        make=partial(_monai, "UNet", **FLAT, channels=(8, 16, 32), strides=(2, 2), num_res_units=1, **BATCH),
+        make=partial(monai, "UNet", **FLAT, channels=(8, 16, 32), strides=(2, 2), num_res_units=1, **BATCH),
     ),
     Member(
         name="monai UNet, instance",
         stride=4,
-        make=partial(_monai, "UNet", **FLAT, channels=(8, 16, 32), strides=(2, 2), num_res_units=1),
+        make=partial(monai, "UNet", **FLAT, channels=(8, 16, 32), strides=(2, 2), num_res_units=1),
     ),
     Member(
         name="monai BasicUNet, batch",
         stride=16,
-        make=partial(_monai, "BasicUNet", **FLAT, features=(8, 8, 16, 16, 32, 8), **BATCH),
+        make=partial(monai, "BasicUNet", **FLAT, features=(8, 8, 16, 16, 32, 8), **BATCH),
     ),
     Member(
         name="monai BasicUNet, pixel shuffle",
         stride=16,
-        make=partial(_monai, "BasicUNet", **FLAT, features=(8, 8, 16, 16, 32, 8), upsample="pixelshuffle", **BATCH),
+        make=partial(monai, "BasicUNet", **FLAT, features=(8, 8, 16, 16, 32, 8), upsample="pixelshuffle", **BATCH),
     ),
     Member(
         name="monai BasicUNetPlusPlus, batch",
         stride=16,
-        make=partial(_monai, "BasicUNetPlusPlus", **FLAT, features=(8, 8, 16, 16, 32, 8), **BATCH),
+        make=partial(monai, "BasicUNetPlusPlus", **FLAT, features=(8, 8, 16, 16, 32, 8), **BATCH),
     ),
     Member(
         name="monai SegResNet, group",
         stride=4,
-        make=partial(_monai, "SegResNet", **FLAT, init_filters=8, blocks_down=(1, 2, 2), blocks_up=(1, 1)),
+        make=partial(monai, "SegResNet", **FLAT, init_filters=8, blocks_down=(1, 2, 2), blocks_up=(1, 1)),
     ),
     Member(
         name="monai SegResNet, batch",
         stride=4,
-        make=partial(
-            _monai, "SegResNet", **FLAT, init_filters=8, blocks_down=(1, 2, 2), blocks_up=(1, 1), norm="batch"
-        ),
+        make=partial(monai, "SegResNet", **FLAT, init_filters=8, blocks_down=(1, 2, 2), blocks_up=(1, 1), norm="batch"),
     ),
     Member(
         name="monai AttentionUnet",
         stride=4,
-        make=partial(_monai, "AttentionUnet", **FLAT, channels=(8, 16, 32), strides=(2, 2)),
+        make=partial(monai, "AttentionUnet", **FLAT, channels=(8, 16, 32), strides=(2, 2)),
     ),
     Member(
         name="monai DynUNet, batch",
         stride=4,
         make=partial(
-            _monai,
+            monai,
             "DynUNet",
             **FLAT,
             kernel_size=(3, 3, 3),
@@ -217,12 +112,12 @@ ZOO = (
             res_block=True,
         ),
     ),
-    Member(name="monai HighResNet", make=partial(_monai, "HighResNet", **FLAT)),
+    Member(name="monai HighResNet", make=partial(monai, "HighResNet", **FLAT)),
     Member(
         name="monai RegUNet",
         stride=4,
         make=partial(
-            _monai, "RegUNet", **FLAT, num_channel_initial=8, depth=2, out_kernel_initializer="kaiming_uniform"
+            monai, "RegUNet", **FLAT, num_channel_initial=8, depth=2, out_kernel_initializer="kaiming_uniform"
         ),
     ),
     Member(
@@ -230,7 +125,7 @@ ZOO = (
         stride=32,
         size=(128, 192),
         make=partial(
-            _monai,
+            monai,
             "FlexibleUNet",
             in_channels=3,
             out_channels=CLASSES,
@@ -243,7 +138,7 @@ ZOO = (
         name="monai MedNeXt",
         stride=16,
         make=partial(
-            _monai,
+            monai,
             "MedNeXt",
             **FLAT,
             init_filters=8,
@@ -259,25 +154,25 @@ ZOO = (
         name="monai SwinUNETR",
         stride=32,
         size=(64, 96),
-        make=partial(_monai, "SwinUNETR", **FLAT, feature_size=12, depths=(1, 1, 1, 1)),
+        make=partial(monai, "SwinUNETR", **FLAT, feature_size=12, depths=(1, 1, 1, 1)),
     ),
     Member(
         name="monai UNETR",
         size=(64, 96),
         make=partial(
-            _monai, "UNETR", **FLAT, img_size=(64, 96), feature_size=8, hidden_size=48, mlp_dim=96, num_heads=4
+            monai, "UNETR", **FLAT, img_size=(64, 96), feature_size=8, hidden_size=48, mlp_dim=96, num_heads=4
         ),
     ),
     Member(
         name="nnunet PlainConvUNet, batch",
         stride=4,
-        make=partial(_nnunet, "PlainConvUNet", nn.BatchNorm2d, module="unet", n_conv_per_stage=(1, 1, 1)),
+        make=partial(nnunet, "PlainConvUNet", nn.BatchNorm2d, module="unet", n_conv_per_stage=(1, 1, 1)),
     ),
     Member(
         name="nnunet PlainConvUNet, instance",
         stride=4,
         make=partial(
-            _nnunet,
+            nnunet,
             "PlainConvUNet",
             nn.InstanceNorm2d,
             module="unet",
@@ -288,23 +183,23 @@ ZOO = (
     Member(
         name="nnunet ResidualEncoderUNet, batch",
         stride=4,
-        make=partial(_nnunet, "ResidualEncoderUNet", nn.BatchNorm2d, module="unet", n_blocks_per_stage=(1, 2, 2)),
+        make=partial(nnunet, "ResidualEncoderUNet", nn.BatchNorm2d, module="unet", n_blocks_per_stage=(1, 2, 2)),
     ),
-    Member(name="torchvision FCN, ResNet-50", stride=8, make=partial(_torchvision, "fcn_resnet50")),
+    Member(name="torchvision FCN, ResNet-50", stride=8, make=partial(torchvision, "fcn_resnet50")),
     Member(
         name="torchvision DeepLabV3, MobileNet v3",
         stride=16,
         size=(64, 96),
-        make=partial(_torchvision, "deeplabv3_mobilenet_v3_large"),
+        make=partial(torchvision, "deeplabv3_mobilenet_v3_large"),
     ),
     Member(
         name="torchvision LR-ASPP, MobileNet v3",
         stride=16,
         size=(64, 96),
-        make=partial(_torchvision, "lraspp_mobilenet_v3_large"),
+        make=partial(torchvision, "lraspp_mobilenet_v3_large"),
     ),
     *(
-        Member(name=f"timm {name}", make=partial(_timm, name, out_indices=(index,)), size=(64, 96), stride=stride)
+        Member(name=f"timm {name}", make=partial(timm, name, out_indices=(index,)), size=(64, 96), stride=stride)
         for name, index, stride in (
             ("repvgg_a0", 2, 8),
             ("ghostnet_050", 2, 8),
@@ -334,7 +229,7 @@ ZOO = (
         size=(112, 168),
         stride=56,
         make=partial(
-            _timm,
+            timm,
             "swin_tiny_patch4_window7_224",
             out_indices=(1,),
             img_size=(112, 168),
@@ -346,7 +241,7 @@ ZOO = (
         ),
     ),
     *(
-        Member(name=f"spandrel {name}", make=partial(_spandrel, path, **options), size=size, stride=stride)
+        Member(name=f"spandrel {name}", make=partial(spandrel, path, **options), size=size, stride=stride)
         for name, path, stride, size, options in (
             ("ESRGAN", "ESRGAN.__arch.RRDB.RRDBNet", 1, (32, 48), {"num_blocks": 2, "num_filters": 16}),
             ("Compact", "Compact.__arch.SRVGG.SRVGGNetCompact", 1, (32, 48), {"num_feat": 16, "num_conv": 4}),
@@ -420,14 +315,14 @@ ZOO = (
         name="transformers Segformer",
         stride=32,
         size=(128, 192),
-        make=partial(_transformers, "SegformerForSemanticSegmentation", "SegformerConfig", num_labels=CLASSES),
+        make=partial(transformers, "SegformerForSemanticSegmentation", "SegformerConfig", num_labels=CLASSES),
     ),
     Member(
         name="transformers Swin2SR",
         stride=8,
         size=(64, 96),
         make=partial(
-            _transformers,
+            transformers,
             "Swin2SRForImageSuperResolution",
             "Swin2SRConfig",
             "reconstruction",
@@ -441,14 +336,14 @@ ZOO = (
         name="transformers UperNet, ConvNeXt",
         stride=32,
         size=(128, 192),
-        make=partial(_upernet, "ConvNextConfig", hidden_sizes=[8, 16, 24, 32], depths=[1, 1, 1, 1]),
+        make=partial(upernet, "ConvNextConfig", hidden_sizes=[8, 16, 24, 32], depths=[1, 1, 1, 1]),
     ),
     Member(
         name="transformers MobileNetV2 DeepLab",
         stride=16,
         size=(128, 192),
         make=partial(
-            _transformers,
+            transformers,
             "MobileNetV2ForSemanticSegmentation",
             "MobileNetV2Config",
             num_labels=CLASSES,
@@ -460,7 +355,7 @@ ZOO = (
         stride=64,
         size=(128, 192),
         make=partial(
-            _transformers,
+            transformers,
             "MobileViTV2ForSemanticSegmentation",
             "MobileViTV2Config",
             num_labels=CLASSES,
@@ -471,7 +366,7 @@ ZOO = (
         name="transformers DPT",
         size=(96, 96),
         make=partial(
-            _transformers,
+            transformers,
             "DPTForSemanticSegmentation",
             "DPTConfig",
             image_size=96,
@@ -490,7 +385,7 @@ ZOO = (
         name="transformers Swin2SR, direct",
         stride=8,
         make=partial(
-            _transformers,
+            transformers,
             "Swin2SRForImageSuperResolution",
             "Swin2SRConfig",
             "reconstruction",

@@ -69,7 +69,7 @@ assert value == module.VALUE
         ("assert value ==", "assert value !=", "AssertionError"),
         ("the value 3", "the value 4", "'the value 4' was not printed"),
         ("print(module.VALUE)", "print(module.OTHER)", "status 1"),
-        ("```text", "```yaml", "how to run 'yaml'"),
+        ("```text", "```yaml", "blocks of 'yaml' cannot be run"),
     ],
 )
 def test_a_tutorial_that_is_wrong_fails(right, wrong, said, tmp_path):

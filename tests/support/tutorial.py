@@ -59,7 +59,7 @@ def main(document: Path) -> None:
             missing = [line for line in block.code.splitlines() if line not in said]
             assert not missing, f"{where}: {missing[0]!r} was not printed, but:\n{said}"
         else:
-            raise ValueError(f"{where}: nobody knows how to run {block.language!r}")
+            raise ValueError(f"{where}: blocks of {block.language!r} cannot be run")
 
 
 def _python(block: Block, where: str, scope: dict[str, object]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
@@ -23,6 +23,25 @@ class BorderChoice(StrEnum):
     reflect = "reflect"
     edge = "edge"
     constant = "constant"
+
+
+# Only a shell that asks for completions pays for these imports.
+def _formats() -> list[str]:
+    from exactile.cli.run_many import FORMATS
+
+    return list(FORMATS)
+
+
+def _compressions() -> list[str]:
+    from exactile.sinks.tiles.codec import Compression
+
+    return list(get_args(Compression))
+
+
+def _engines() -> list[str]:
+    from exactile.processors.choice import EngineName
+
+    return list(get_args(EngineName))
 
 
 ImagesArgument = Annotated[
@@ -138,7 +157,7 @@ FormatOption = Annotated[
     typer.Option(
         "--format",
         help="Suffix of the results of many images.",
-        autocompletion=lambda: [".tif", ".ome.tif", ".zarr", ".npy", ".dcm"],
+        autocompletion=_formats,
     ),
 ]
 RecursiveOption = Annotated[
@@ -149,7 +168,7 @@ CompressionOption = Annotated[
     str | None,
     typer.Option(
         help="Compression of the result: zlib, zstd, lzw or none. [default: zlib; in .zarr zstd]",
-        autocompletion=lambda: ["zlib", "zstd", "lzw", "none"],
+        autocompletion=_compressions,
     ),
 ]
 PyramidOption = Annotated[
@@ -185,7 +204,7 @@ EngineOption = Annotated[
         metavar="NAME",
         help="onnxruntime; openvino, on a CPU (:bf16 is faster, and changes labels); tensorrt or tensorrt-rtx "
         "(:fp16 ...), which need built engines; or auto.",
-        autocompletion=lambda: ["auto", "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"],
+        autocompletion=_engines,
     ),
 ]
 DeviceMemoryOption = Annotated[
