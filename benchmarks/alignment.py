@@ -16,7 +16,7 @@ from benchmarks.harness.record import Record, Table
 from benchmarks.networks import prepared
 from benchmarks.paper_tables import NETWORKS, OFFSETS, mirrored, trained
 from exactile_converters.deploy import Normalization
-from exactile_converters.verify.subject import Subject, private_copy
+from exactile_converters.plain_runs.subject import Subject, private_copy
 from exactile_converters.verify.sweep import offset_sweep
 from exactile_converters.verify.whole import whole_pass
 from models.train_stain_unet import MEAN, SCALE, STD

@@ -33,7 +33,7 @@ from benchmarks.harness.record import Record, Table
 from benchmarks.harness.turns import in_turn, median_ratio, ratios, spread
 from benchmarks.networks import exported
 from exactile_converters.graphs.computing import MAC_PER_BYTE
-from exactile_converters.readers.from_onnx import prepare_network
+from exactile_converters.prepare.from_onnx import prepare_network
 from exactile_converters.strips.candidates import candidates
 from exactile_converters.strips.cost import StripCosts
 from exactile_converters.strips.demand import demand

@@ -30,7 +30,7 @@ from exactile.session import Session
 from exactile.sinks.zarr.sink import ZarrSink
 from exactile.sources.open import open_source
 from exactile_converters.deploy import deploy
-from exactile_converters.readers.from_onnx import prepare_network
+from exactile_converters.prepare.from_onnx import prepare_network
 
 MEMORY = 2 << 30
 OVERHEAD_BLOCK = 512

@@ -89,7 +89,7 @@ def deploy_case(case: Case) -> Any:
     import onnx
 
     from exactile_converters.deploy import deploy
-    from exactile_converters.readers.from_onnx import prepare_network
+    from exactile_converters.prepare.from_onnx import prepare_network
     from exactile_converters.torch_export import export_onnx
 
     buffer = io.BytesIO()

@@ -10,7 +10,8 @@ from torch import nn
 
 from exactile.contract import DeployedModel
 from exactile_converters.deploy import Normalization, deploy
-from exactile_converters.readers.from_onnx import Network, prepare_network
+from exactile_converters.networks.network import Network
+from exactile_converters.prepare.from_onnx import prepare_network
 from exactile_converters.torch_export import export_onnx
 from models.unet import UNet
 

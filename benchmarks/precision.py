@@ -27,7 +27,8 @@ from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource
 from exactile_converters.cleanup.simplify import simplify
 from exactile_converters.deploy import Normalization, deploy
-from exactile_converters.readers.from_onnx import Network, load_network
+from exactile_converters.networks.network import Network
+from exactile_converters.prepare.from_onnx import load_network
 from exactile_converters.reduced_precision.calibration import Accuracy, Chosen, Reference, choose
 from exactile_converters.reduced_precision.calibration_crops import crops_of
 from exactile_converters.reduced_precision.precision import in_half_precision

@@ -26,7 +26,7 @@ from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource
 from exactile.tolerance.measure import CurveWish
 from exactile_converters.deploy import Normalization, deploy
-from exactile_converters.readers.from_onnx import load_network
+from exactile_converters.prepare.from_onnx import load_network
 from models.train_stain_unet import MEAN, SCALE, STD
 
 TILE = 512

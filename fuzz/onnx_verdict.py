@@ -12,7 +12,7 @@ from exactile.session import Session
 from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource
 from exactile_converters.deploy import Normalization, deploy
-from exactile_converters.readers.from_onnx import load_network
+from exactile_converters.prepare.from_onnx import load_network
 from fuzz.outcome import Outcome, judge_message
 from tests.support.oracle import whole_pass
 

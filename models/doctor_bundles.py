@@ -28,7 +28,7 @@ from exactile.sinks.array import ArraySink  # noqa: E402
 from exactile.sources.array import ArraySource  # noqa: E402
 from exactile_converters.bundles.bundle import BundleContent, write_bundle  # noqa: E402
 from exactile_converters.deploy import Normalization, deploy  # noqa: E402
-from exactile_converters.readers.from_onnx import prepare_network  # noqa: E402
+from exactile_converters.prepare.from_onnx import prepare_network  # noqa: E402
 from exactile_converters.torch_export import export_onnx  # noqa: E402
 from models.integer_weights import integer_weights  # noqa: E402
 from models.unet import UNet  # noqa: E402

@@ -20,7 +20,7 @@ from benchmarks.gpu_kit.rehearsal import rehearsing
 from exactile.contract import DeployedModel
 from exactile_converters.deploy import deploy
 from exactile_converters.device.form import tile_form
-from exactile_converters.readers.from_onnx import prepare_network
+from exactile_converters.prepare.from_onnx import prepare_network
 from tests.support import tensorrt_stand_in
 from tests.support.tensorrt_stand_in import EmulatedGpu, Span, TensorRTStandIn
 

@@ -22,7 +22,8 @@ from benchmarks.gpu_kit.network_names import IN_PASSES, TRAINED, is_integer
 from benchmarks.harness.worker import ROOT
 from exactile.contract import DeployedModel
 from exactile_converters.deploy import Normalization, deploy, deploy_in_passes
-from exactile_converters.readers.from_onnx import Network, prepare_network
+from exactile_converters.networks.network import Network
+from exactile_converters.prepare.from_onnx import prepare_network
 from exactile_converters.reduced_precision.precision import at_precision
 
 Output = Literal["labels", "raw"]

@@ -17,7 +17,7 @@ from benchmarks.harness.worker import peak_bytes
 from benchmarks.scaling.serial_meter import SerialMeter
 from exactile import Session, open_sink, open_source
 from exactile_converters.deploy import deploy
-from exactile_converters.readers.from_onnx import prepare_network
+from exactile_converters.prepare.from_onnx import prepare_network
 from tests.support.nets import onnx_bytes
 
 

@@ -24,10 +24,10 @@ from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource
 from exactile_converters.deploy import Normalization, deploy, deploy_in_passes, load_network
 from exactile_converters.inspection import Inspection, inspect_network
+from exactile_converters.networks.network import Network
 from exactile_converters.obstacles.kinds import in_the_way
 from exactile_converters.probed.locality import find_locality
 from exactile_converters.probed.refusal import NotLocalError, TooSlowError
-from exactile_converters.readers.from_onnx import Network
 from exactile_converters.torch_export import Exporter, export_onnx
 
 EXPORTERS: tuple[Exporter, ...] = ("torchscript", "dynamo")

@@ -22,16 +22,16 @@ from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource
 from exactile.sources.protocol import Source
 from exactile_converters.bundles.bundle import BundleContent, conventional_metadata, write_bundle
-from exactile_converters.bundles.class_colors import hex_color, usual_color
 from exactile_converters.bundles.made import by_probe, by_rules, is_proven
 from exactile_converters.bundles.proven import refusal
 from exactile_converters.bundles.written import check_written
 from exactile_converters.cuda_kernels.check import cuda_note
 from exactile_converters.declared.choice import normalization_for
+from exactile_converters.declared.class_colors import hex_color, usual_color
 from exactile_converters.graphs.image_in import fitting_image_type
 from exactile_converters.graphs.io import MapDtype, Normalization
+from exactile_converters.networks.agreement import Agreement
 from exactile_converters.passes.fixed import fixed_note, freeze
-from exactile_converters.readers.agreement import Agreement
 from exactile_converters.readers.entries import Entry, load_entry, load_factory
 from exactile_converters.reduced_precision.fewer_bits import of_precision
 from exactile_converters.reduced_precision.precision import Precision

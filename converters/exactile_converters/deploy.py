@@ -11,23 +11,24 @@ from exactile_converters.cuda_kernels.write import write_for_provider
 from exactile_converters.declared.choice import chosen, normalization_for
 from exactile_converters.deploy_graphs import finished_graph, made_strips, placed_model
 from exactile_converters.deploy_whole import deploy_whole
+from exactile_converters.executed_graphs.strips import executed_strips
 from exactile_converters.geometry.probe import Memory
 from exactile_converters.graphs.computing import mac_per_pixel
+from exactile_converters.graphs.fewer_bits import is_of_fewer_bits
 from exactile_converters.graphs.io import MapDtype, Normalization, ResultWish, wrap
 from exactile_converters.graphs.memory_records import wrapped_memory
 from exactile_converters.inspection import Inspection, inspect_network, untileable
+from exactile_converters.networks.network import Network
+from exactile_converters.one_pass.statistics_graph import whole_graph
+from exactile_converters.onnx_files.untrusted import understood
 from exactile_converters.passes.deploy import deployed_levels, obstacles_left, without_statistics, work_from_the_image
 from exactile_converters.passes.keep import keeping
 from exactile_converters.passes.key import statistics_key
 from exactile_converters.passes.levels import levels_of
 from exactile_converters.passes.reductions import Reduction
-from exactile_converters.passes.whole import whole_graph
 from exactile_converters.placed.told import told_of
-from exactile_converters.readers.external_files import external_files
-from exactile_converters.readers.from_onnx import Network, load_network
-from exactile_converters.readers.untrusted import understood
-from exactile_converters.reduced_precision.executed import is_of_fewer_bits
-from exactile_converters.reduced_precision.executed_strips import executed_strips
+from exactile_converters.prepare.external_files import external_files
+from exactile_converters.prepare.from_onnx import load_network
 
 __all__ = [
     "Inspection",

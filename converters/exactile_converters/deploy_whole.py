@@ -24,14 +24,14 @@ from exactile_converters.geometry.feature_maps import FeatureMap
 from exactile_converters.geometry.node_view import SPATIAL, Label
 from exactile_converters.geometry.obstacle import Obstacle
 from exactile_converters.graphs.io import MapDtype, Normalization, ResultWish, statistics_as_inputs, wrap
+from exactile_converters.networks.network import Network
 from exactile_converters.obstacles.find import find_obstacles
 from exactile_converters.obstacles.kinds import in_the_way
 from exactile_converters.one_pass.at_size import Exported, NetworkAtSize, exported_size, network_for
 from exactile_converters.one_pass.maps import MapsAtSize
 from exactile_converters.one_pass.memory import one_pass_memory
 from exactile_converters.one_pass.refusal import OnePassError
-from exactile_converters.readers.from_onnx import Network
-from exactile_converters.readers.untrusted import understood
+from exactile_converters.onnx_files.untrusted import understood
 
 
 def deploy_whole(

@@ -13,23 +13,23 @@ from exactile.errors import ChannelError, ModelError, NotTileableError, OptionEr
 from exactile.geometry import Geometry
 from exactile_converters.declared.told import DeclaredTold, declared_told
 from exactile_converters.deploy_whole import no_one_pass_reason
+from exactile_converters.executed_graphs.strips import executed_strips
 from exactile_converters.geometry.cost import Cost, cost_at, cost_per_pixel
 from exactile_converters.geometry.halo_path import HaloProfile, halo_profile
 from exactile_converters.geometry.node_view import SPATIAL
 from exactile_converters.geometry.obstacle import Obstacle
 from exactile_converters.geometry.probe import Memory
 from exactile_converters.geometry.trace import Traced
+from exactile_converters.graphs.fewer_bits import is_of_fewer_bits
 from exactile_converters.graphs.image_in import fitting_image_type
 from exactile_converters.graphs.io import Normalization, ResultWish, Wrapped, wrap
 from exactile_converters.graphs.memory_records import wrapped_memory
+from exactile_converters.networks.network import Network
 from exactile_converters.obstacles.find import find_obstacles
 from exactile_converters.obstacles.kinds import in_the_way
+from exactile_converters.onnx_files.untrusted import understood
 from exactile_converters.passes.told import PassesTold, passes_of
 from exactile_converters.placed.told import Told, told_of
-from exactile_converters.readers.from_onnx import Network
-from exactile_converters.readers.untrusted import understood
-from exactile_converters.reduced_precision.executed import is_of_fewer_bits
-from exactile_converters.reduced_precision.executed_strips import executed_strips
 from exactile_converters.strips.build import build_strips
 from exactile_converters.strips.refusal import StripError
 

@@ -9,8 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from exactile_converters.readers.quiet import quiet
-from exactile_converters.readers.torch_bins import bins_of_any_size
+from exactile_converters.exporters.quiet import quiet
+from exactile_converters.exporters.torch_bins import bins_of_any_size
 
 Exporter = Literal["torchscript", "dynamo"]
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from exactile_converters.readers.from_onnx import prepare_network
+from exactile_converters.prepare.from_onnx import prepare_network
 from tests.runs.test_exactness import image_for, segment
 from tests.support.nets import NETS, onnx_bytes
 from tests.support.oracle import whole_pass

@@ -15,7 +15,7 @@ from torch import nn
 
 from exactile_converters.deploy import deploy
 from exactile_converters.inspection import inspect_network
-from exactile_converters.readers.from_onnx import prepare_network
+from exactile_converters.prepare.from_onnx import prepare_network
 from tests.cli.test_failures import squeeze_and_excite
 from tests.support.command import forked
 from tests.support.nets import NETS, onnx_bytes, onnx_file, random_image, torch_net

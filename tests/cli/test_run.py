@@ -15,7 +15,7 @@ import tifffile
 
 from exactile.cli.commands import Commands
 from exactile.cli.run import PANELS
-from exactile_converters.readers.from_onnx import prepare_network
+from exactile_converters.prepare.from_onnx import prepare_network
 from tests.support.command import exactile, run_json
 from tests.support.nets import onnx_bytes, onnx_file
 from tests.support.oracle import whole_pass

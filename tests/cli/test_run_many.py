@@ -23,7 +23,7 @@ from exactile.session import Session
 from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource
 from exactile_converters.deploy import deploy
-from exactile_converters.readers.from_onnx import prepare_network
+from exactile_converters.prepare.from_onnx import prepare_network
 from tests.support.command import exactile as command
 from tests.support.nets import onnx_bytes, onnx_file
 

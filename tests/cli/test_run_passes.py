@@ -27,7 +27,7 @@ from exactile.sinks.tiff.sink import TiffSink
 from exactile_converters.convert import convert
 from exactile_converters.passes import deploy as passes_deploy
 from exactile_converters.passes.fixed import with_fixed_statistics
-from exactile_converters.readers.from_onnx import prepare_network
+from exactile_converters.prepare.from_onnx import prepare_network
 from exactile_converters.verify.claim_check import check_claim
 from tests.support import whole_nets
 

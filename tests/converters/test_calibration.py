@@ -11,7 +11,8 @@ import pytest
 from exactile.errors import ModelError
 from exactile.sources.array import ArraySource
 from exactile_converters.graphs.io import Normalization
-from exactile_converters.readers.from_onnx import Network, prepare_network
+from exactile_converters.networks.network import Network
+from exactile_converters.prepare.from_onnx import prepare_network
 from exactile_converters.reduced_precision import calibration, calibration_crops
 from exactile_converters.reduced_precision.calibration import Trial, choose
 from exactile_converters.reduced_precision.calibration_crops import crops_of

@@ -121,7 +121,7 @@ def test_the_graph_is_clean(tmp_path):
 
 
 def test_batch_normalisation_is_folded_where_the_exporter_left_it(tmp_path):
-    from exactile_converters.readers.from_onnx import load_network
+    from exactile_converters.prepare.from_onnx import load_network
 
     module = random_weights(unet(), 0)
     export_onnx(module, tmp_path / "dynamo.onnx", 3, exporter="dynamo", stride=4)

@@ -19,7 +19,7 @@ from exactile_converters.convert import convert
 from exactile_converters.cuda_kernels.check import cuda_note, missing_kernels
 from exactile_converters.cuda_kernels.table import Kernel, kernel_table
 from exactile_converters.deploy import Normalization, deploy
-from exactile_converters.readers.from_onnx import load_network, prepare_network
+from exactile_converters.prepare.from_onnx import load_network, prepare_network
 from tests.converters.test_exports import FILES, HERE, TILEABLE, kind
 from tests.converters.test_graph_io import model_of, weights
 from tests.support.nets import NETS, onnx_bytes

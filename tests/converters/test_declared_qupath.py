@@ -11,8 +11,8 @@ import exactile
 from exactile.errors import ModelError, SourceError
 from exactile_converters.convert import convert
 from exactile_converters.deploy import load_network
-from exactile_converters.graphs.normalization import Normalization
-from exactile_converters.readers.external_files import external_files
+from exactile_converters.networks.normalization import Normalization
+from exactile_converters.prepare.external_files import external_files
 from tests.support.maker_files import samples, scores
 from tests.support.nets import onnx_bytes
 

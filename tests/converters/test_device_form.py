@@ -18,7 +18,7 @@ from exactile_converters.deploy import Normalization, deploy
 from exactile_converters.device import stored
 from exactile_converters.device.agreement import FormAgreement, carried_rows, check_strip, check_tile
 from exactile_converters.device.form import strip_form, tile_form
-from exactile_converters.readers.from_onnx import load_network, prepare_network
+from exactile_converters.prepare.from_onnx import load_network, prepare_network
 from tests.support.nets import NETS, onnx_file
 from tests.support.oracle import whole_pass
 

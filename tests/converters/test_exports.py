@@ -7,7 +7,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from exactile_converters.readers.from_onnx import load_network
+from exactile_converters.prepare.from_onnx import load_network
 from exactile_converters.verify import verify
 from tests.runs.test_exactness import segment
 from tests.support.folders import TESTS

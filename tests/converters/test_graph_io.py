@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 
 from exactile.errors import ChannelError, NotTileableError, OptionError
 from exactile_converters.deploy import Normalization, deploy
-from exactile_converters.readers.from_onnx import prepare_network
+from exactile_converters.prepare.from_onnx import prepare_network
 from exactile_converters.torch_export import export_onnx
 from tests.runs.test_exactness import image_for, segment
 from tests.support.nets import NETS, torch_net

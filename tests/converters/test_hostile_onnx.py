@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from exactile.errors import ModelError
-from exactile_converters.readers.from_onnx import load_network, prepare_network
+from exactile_converters.prepare.from_onnx import load_network, prepare_network
 from tests.support.nets import onnx_bytes
 
 BOMB = 1 << 40
@@ -49,7 +49,7 @@ def claiming(name: str, *sizes: int, **fields) -> TensorProto:
 LIMITED = """
 import resource, sys, time
 from exactile.errors import ModelError
-from exactile_converters.readers.from_onnx import load_network
+from exactile_converters.prepare.from_onnx import load_network
 import torch
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 start = time.monotonic()
@@ -300,7 +300,7 @@ def test_an_unknown_operator_is_an_obstacle_that_names_its_domain():
 def test_a_chain_of_20000_nodes_is_no_problem_for_the_stack():
     count = 20_000
     chain = [node("Relu", f"v{i}" if i else "image", f"v{i + 1}" if i < count - 1 else "out") for i in range(count)]
-    from exactile_converters.readers.untrusted import check_functions, check_tensors
+    from exactile_converters.onnx_files.untrusted import check_functions, check_tensors
 
     model = model_of(chain)
     check_tensors(model, "chain", None)

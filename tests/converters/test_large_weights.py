@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from exactile_converters.graphs import interval, weighted_ranges
 from exactile_converters.graphs.interval import of_array
 from exactile_converters.graphs.io import Normalization, ResultWish, wrap
-from exactile_converters.readers.from_onnx import prepare_network
+from exactile_converters.prepare.from_onnx import prepare_network
 from exactile_converters.strips.build import build_strips
 from exactile_converters.strips.outside import SHARED_FROM_BYTES, share_weights
 from tests.converters.test_graph_io import model_of, weights

@@ -23,8 +23,9 @@ from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource
 from exactile_converters.convert import convert
 from exactile_converters.deploy import Normalization, deploy_in_passes
+from exactile_converters.networks.network import Network
 from exactile_converters.passes.deploy import obstacles_left
-from exactile_converters.readers.from_onnx import Network, prepare_network
+from exactile_converters.prepare.from_onnx import prepare_network
 from exactile_converters.torch_export import export_onnx
 from tests.passes.test_reductions import in_float64, one_pass, picture, tile_of
 from tests.support.library_networks import SMALL, small

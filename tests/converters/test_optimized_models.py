@@ -20,7 +20,7 @@ from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource
 from exactile_converters.deploy import deploy, load_network
 from exactile_converters.deploy_whole import deploy_whole
-from exactile_converters.readers.from_onnx import prepare_network
+from exactile_converters.prepare.from_onnx import prepare_network
 from exactile_converters.reduced_precision.precision import at_precision
 from exactile_converters.verify import verify
 from tests.support.optimized_models import (

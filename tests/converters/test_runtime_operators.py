@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from exactile_converters.readers.from_onnx import load_network
+from exactile_converters.prepare.from_onnx import load_network
 from tests.support.operator_sweep import CHANNELS, between_convolutions, judge, runs_in_onnx_runtime
 
 RUNTIME = "com.microsoft"

@@ -12,9 +12,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from exactile.errors import ModelError
-from exactile_converters.cleanup import simplify_checked as checked
+from exactile_converters.bundles import simplify_checked as checked
 from exactile_converters.cleanup.simplify import simplify
-from exactile_converters.readers.from_onnx import Network, load_network, prepare_network
+from exactile_converters.networks.network import Network
+from exactile_converters.prepare.from_onnx import load_network, prepare_network
 from tests.converters.test_exports import FILES, HERE, TILEABLE, fixed_side, kind
 
 

@@ -17,10 +17,10 @@ from exactile.session import Session
 from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource
 from exactile_converters.deploy import Normalization, deploy_in_passes, deploy_whole
-from exactile_converters.readers.from_onnx import prepare_network
+from exactile_converters.plain_runs.subject import scores_of
+from exactile_converters.prepare.from_onnx import prepare_network
 from exactile_converters.torch_export import export_onnx
 from exactile_converters.verify.probe import Subjects, probe_axis
-from exactile_converters.verify.subject import scores_of
 from tests.placed.test_placed_networks import check_halo, traced_geometry
 from tests.runs.test_exactness import segment
 from tests.support.torchvision_operators import torchvision_declared

@@ -15,10 +15,11 @@ from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource
 from exactile_converters.convert import convert
 from exactile_converters.inspection import inspect_network
+from exactile_converters.networks.network import Network
+from exactile_converters.prepare.from_onnx import prepare_network
 from exactile_converters.probed.deploy import trusted
 from exactile_converters.probed.locality import find_locality
 from exactile_converters.probed.refusal import NotLocalError, TooSlowError
-from exactile_converters.readers.from_onnx import Network, prepare_network
 from tests.placed.test_placed_operators import image_of, one_pass
 from tests.support import unproven_nets
 from tests.support.command import within

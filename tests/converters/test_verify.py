@@ -15,14 +15,14 @@ from exactile.geometry import Geometry, Span
 from exactile.sources.array import ArraySource
 from exactile.tolerance.halos import halo_steps
 from exactile_converters.deploy import Normalization
-from exactile_converters.readers.from_onnx import prepare_network
+from exactile_converters.plain_runs.dependency import Lane, impulse_spans, reach_of
+from exactile_converters.plain_runs.difference import compare, probabilities
+from exactile_converters.plain_runs.subject import scores_of
+from exactile_converters.prepare.from_onnx import prepare_network
 from exactile_converters.verify import verification as verification_module
 from exactile_converters.verify import verify
-from exactile_converters.verify.dependency import Lane, impulse_spans, reach_of
-from exactile_converters.verify.difference import compare, probabilities
 from exactile_converters.verify.probe import Subjects, probe_axis
 from exactile_converters.verify.room import Room
-from exactile_converters.verify.subject import scores_of
 from exactile_converters.verify.sweep import offset_steps
 from tests.converters.test_graph_io import model_of, weights
 from tests.support import placed_nets

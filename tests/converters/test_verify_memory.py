@@ -13,10 +13,11 @@ import pytest
 from exactile.errors import BudgetError, PlanError
 from exactile.machine.memory import resident_bytes
 from exactile.sources.array import ArraySource
-from exactile_converters.readers.from_onnx import prepare_network
-from exactile_converters.verify import difference, room, verify
+from exactile_converters.plain_runs import difference
+from exactile_converters.plain_runs.difference import compare, probability_rmse
+from exactile_converters.prepare.from_onnx import prepare_network
+from exactile_converters.verify import room, verify
 from exactile_converters.verify import verification as verification_module
-from exactile_converters.verify.difference import compare, probability_rmse
 from exactile_converters.verify.pixels import LEAST_ADVANCE_PX, chosen_pixels, noise_size, suitable_tiles
 from exactile_converters.verify.verification import AXES
 from tests.converters.test_graph_io import model_of, weights

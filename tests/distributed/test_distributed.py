@@ -31,7 +31,7 @@ from exactile.sinks.zarr.sink import ZarrSink
 from exactile.sources.open import open_source
 from exactile_converters.convert import convert
 from exactile_converters.deploy import Normalization, deploy
-from exactile_converters.readers.from_onnx import prepare_network
+from exactile_converters.prepare.from_onnx import prepare_network
 from tests.runs.test_blocks import files_of, model_of
 from tests.runs.test_exactness import image_for
 from tests.support import whole_nets

@@ -26,7 +26,7 @@ from exactile.sources.array import ArraySource
 from exactile.sources.nodata import ByValue
 from exactile.sources.open import open_source
 from exactile_converters.deploy import Normalization, deploy
-from exactile_converters.readers.from_onnx import prepare_network
+from exactile_converters.prepare.from_onnx import prepare_network
 from tests.passes.test_passes import deployed, image_of, one_pass, small_tile
 from tests.runs.test_blocks import files_of, model_of
 from tests.support import dask_cluster

@@ -32,7 +32,7 @@ from exactile.session import Session
 from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource
 from exactile_converters.deploy import Normalization, deploy
-from exactile_converters.readers.from_onnx import prepare_network
+from exactile_converters.prepare.from_onnx import prepare_network
 from tests.support.command import exactile, within
 from tests.support.folders import ROOT
 from tests.support.nets import NETS, onnx_bytes, onnx_file

@@ -17,7 +17,7 @@ from exactile_converters.convert import convert
 from exactile_converters.deploy import Normalization, deploy
 from exactile_converters.device import stored
 from exactile_converters.device.form import strip_form, tile_form
-from exactile_converters.readers.from_onnx import load_network
+from exactile_converters.prepare.from_onnx import load_network
 from exactile_converters.tensorrt_engine import engines, plan
 from exactile_converters.tensorrt_engine.engines import build_engines
 from exactile_converters.torch_export import export_onnx

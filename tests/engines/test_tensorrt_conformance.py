@@ -24,7 +24,7 @@ import pytest
 from exactile.engines.tensorrt_library import LogLines, TensorRTLibrary, load_tensorrt
 from exactile_converters.deploy import deploy
 from exactile_converters.device.form import strip_form
-from exactile_converters.readers.from_onnx import load_network
+from exactile_converters.prepare.from_onnx import load_network
 from exactile_converters.tensorrt_engine import capability, monitor, plan, timing_cache
 from exactile_converters.tensorrt_engine.monitor import SilentWatcher
 from exactile_converters.tensorrt_engine.plan import PlanSettings, build_plan

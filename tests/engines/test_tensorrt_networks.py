@@ -9,7 +9,7 @@ from exactile_converters.cleanup.simplify import simplify
 from exactile_converters.deploy import Normalization, deploy
 from exactile_converters.device.agreement import carried_rows, check_strip, check_tile
 from exactile_converters.device.form import strip_form, tile_form
-from exactile_converters.readers.from_onnx import load_network
+from exactile_converters.prepare.from_onnx import load_network
 from tests.support.folders import TESTS
 from tests.support.nets import NETS, onnx_file
 from tests.support.rtx_builds import plan_of

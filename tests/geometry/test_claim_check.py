@@ -22,7 +22,7 @@ from exactile_converters import deploy_graphs
 from exactile_converters.bundles import proven
 from exactile_converters.convert import convert
 from exactile_converters.deploy import load_network
-from exactile_converters.readers import from_onnx
+from exactile_converters.prepare import from_onnx
 from exactile_converters.verify.claim_check import check_claim
 from tests.support import whole_nets
 from tests.support.nets import onnx_file

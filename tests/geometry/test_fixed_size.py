@@ -13,7 +13,7 @@ from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource
 from exactile_converters.cleanup.regrouping import Target, targets
 from exactile_converters.deploy import deploy
-from exactile_converters.readers.from_onnx import prepare_network
+from exactile_converters.prepare.from_onnx import prepare_network
 
 # (nodes at 16 x 20 pixels, the same for any size), from x (1, 2, H, W) to y; k is a 3x3 kernel from 2 to 2 channels.
 PAIRS = {

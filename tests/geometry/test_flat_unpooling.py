@@ -7,7 +7,7 @@ import pytest
 
 from exactile.errors import NotTileableError
 from exactile_converters.inspection import inspect_network
-from exactile_converters.readers.from_onnx import prepare_network
+from exactile_converters.prepare.from_onnx import prepare_network
 from tests.geometry.test_own_sizes import session
 from tests.placed.test_placed_operators import check
 from tests.support.placed_nets import Net

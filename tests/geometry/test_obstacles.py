@@ -9,7 +9,7 @@ from onnx import TensorProto, helper
 
 from exactile_converters.geometry.obstacle import Obstacle
 from exactile_converters.obstacles.find import find_obstacles
-from exactile_converters.readers.from_onnx import prepare_network
+from exactile_converters.prepare.from_onnx import prepare_network
 from tests.converters.test_graph_io import weights
 from tests.geometry.test_rules_tile import SIZE_CONSTANTS, C, floats, ints, node, sizes_of, stem
 

@@ -21,7 +21,7 @@ from exactile.session import Session
 from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource
 from exactile_converters.deploy import deploy
-from exactile_converters.readers.from_onnx import prepare_network
+from exactile_converters.prepare.from_onnx import prepare_network
 from tests.converters.test_exports import FILES, OBSTACLES, kind
 from tests.support.folders import TESTS
 from tests.support.nets import NETS, Weights, onnx_bytes

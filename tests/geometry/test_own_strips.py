@@ -8,7 +8,7 @@ import pytest
 
 from exactile_converters.cleanup.explicit_windows import write_windows
 from exactile_converters.graphs.io import Normalization, ResultWish, wrap
-from exactile_converters.readers.from_onnx import prepare_network
+from exactile_converters.prepare.from_onnx import prepare_network
 from exactile_converters.strips import own_sizes
 from exactile_converters.strips.build import build_strips
 from tests.geometry.test_own_sizes import network, one_pass

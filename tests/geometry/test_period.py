@@ -11,7 +11,7 @@ from exactile.session import Session
 from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource
 from exactile_converters.deploy import deploy
-from exactile_converters.readers.from_onnx import prepare_network
+from exactile_converters.prepare.from_onnx import prepare_network
 
 # Pads at the bottom and right to a multiple, convolves twice with a bias, so that what was padded is no longer zero.
 PADDED = """

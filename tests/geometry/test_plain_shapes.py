@@ -11,7 +11,7 @@ from exactile_converters.geometry import probe as probe_module
 from exactile_converters.geometry.feature_maps import image_shape
 from exactile_converters.geometry.plain_shapes import BROADCAST, UNCHANGED, plain_shape
 from exactile_converters.geometry.probe import Probe
-from exactile_converters.readers.from_onnx import prepare_network
+from exactile_converters.prepare.from_onnx import prepare_network
 from tests.converters.test_graph_io import channels_last, model_of, weights
 from tests.support.nets import NETS, onnx_bytes
 

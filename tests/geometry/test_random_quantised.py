@@ -14,7 +14,7 @@ from exactile.session import Session
 from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource
 from exactile_converters.deploy import deploy
-from exactile_converters.readers.from_onnx import prepare_network
+from exactile_converters.prepare.from_onnx import prepare_network
 from tests.converters.test_optimized_models import IMAGE, whole
 from tests.support.optimized_models import ALL, EXTENDED, N, network, optimized, quantized, random
 

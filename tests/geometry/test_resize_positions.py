@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from exactile.geometry import Span
 from exactile_converters.geometry.reach import Interpolation
 from exactile_converters.geometry.single_precision import picks_steadily
-from exactile_converters.readers.from_onnx import prepare_network
+from exactile_converters.prepare.from_onnx import prepare_network
 from tests.converters.test_graph_io import model_of, weights
 from tests.runs.test_exactness import segment
 

@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from exactile_converters.readers.from_onnx import prepare_network
+from exactile_converters.prepare.from_onnx import prepare_network
 from tests.converters.test_graph_io import weights
 from tests.geometry.test_rules_tile import (
     SIZE_CONSTANTS,

@@ -11,7 +11,7 @@ from exactile.session import Session
 from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource
 from exactile_converters.deploy import deploy
-from exactile_converters.readers.from_onnx import prepare_network
+from exactile_converters.prepare.from_onnx import prepare_network
 
 DOWN = "<float[2, 1, STEP, STEP] k = {KERNEL}> { d = Conv <strides = [STEP, STEP]> (x, k) y = Relu (d) }"
 

@@ -12,7 +12,7 @@ from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource
 from exactile_converters.cuda_kernels.symmetric_padding import symmetric
 from exactile_converters.deploy import deploy
-from exactile_converters.readers.from_onnx import prepare_network
+from exactile_converters.prepare.from_onnx import prepare_network
 from tests.converters.test_graph_io import model_of, weights
 
 W0, W1, W2 = weights(4, 3, 3, 3), weights(4, 4, 3, 3), weights(2, 4, 3, 3)

@@ -12,7 +12,8 @@ from exactile.session import Session
 from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource
 from exactile_converters.deploy import deploy
-from exactile_converters.readers.from_onnx import Network, prepare_network
+from exactile_converters.networks.network import Network
+from exactile_converters.prepare.from_onnx import prepare_network
 from exactile_converters.verify.claim_check import check_claim
 from tests.support.oracle import given_pass
 from tests.support.window_nets import MaxViT, Swin, SwinUpsampled, exported

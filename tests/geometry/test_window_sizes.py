@@ -16,7 +16,7 @@ from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource
 from exactile_converters.deploy import deploy
 from exactile_converters.geometry.sliding import RefusedError, made_shape
-from exactile_converters.readers.from_onnx import prepare_network
+from exactile_converters.prepare.from_onnx import prepare_network
 
 AUTOMATIC = ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER")
 WEIGHTS = np.arange(1, 10, dtype=np.float32).reshape(1, 1, 3, 3)

@@ -22,7 +22,7 @@ from exactile.sources.array import ArraySource
 from exactile_converters.cuda_kernels.check import missing_kernels
 from exactile_converters.deploy import Normalization, deploy, deploy_in_passes
 from exactile_converters.device.form import embedded
-from exactile_converters.readers.from_onnx import prepare_network
+from exactile_converters.prepare.from_onnx import prepare_network
 from exactile_converters.reduced_precision.calibration_crops import crops_of
 from exactile_converters.reduced_precision.precision import at_precision
 from tests.cuda_runtime.kernels import TARGET, kernels_of

@@ -34,7 +34,7 @@ from exactile.sources.array import ArraySource
 from exactile.sources.open import open_source
 from exactile_converters.convert import convert
 from exactile_converters.deploy import deploy_in_passes
-from exactile_converters.readers.from_onnx import prepare_network
+from exactile_converters.prepare.from_onnx import prepare_network
 from tests.gpu.test_gpu_sessions import cuda_provider
 from tests.passes.test_bins import Pyramid, seeded
 from tests.support.emulated_gpu import BINDINGS, emulated, with_engines

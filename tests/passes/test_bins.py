@@ -14,13 +14,13 @@ from torch import nn
 from torch.nn import functional
 
 import exactile
-import exactile_converters.readers.torch_bins as written
+import exactile_converters.exporters.torch_bins as written
 from exactile.contract.statistic import Statistic
 from exactile.errors import NotTileableError
 from exactile.passes.merge import Merged
 from exactile_converters.convert import convert
 from exactile_converters.passes.reductions import take_out
-from exactile_converters.readers.from_onnx import prepare_network
+from exactile_converters.prepare.from_onnx import prepare_network
 from exactile_converters.torch_export import export_onnx
 from tests.passes.test_passes import check, deployed, image_of, one_pass, segment, small_tile
 

@@ -10,7 +10,7 @@ import exactile
 from exactile.errors import OptionError, VerificationError
 from exactile.passes.fixed import FixedStatistics
 from exactile_converters.convert import convert
-from exactile_converters.graphs.normalization import Normalization
+from exactile_converters.networks.normalization import Normalization
 from exactile_converters.passes.fixed import freeze
 from tests.passes.test_passes import image_of
 from tests.runs.test_fixed_statistics import (

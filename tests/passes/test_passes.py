@@ -33,7 +33,7 @@ from exactile.sinks.nothing import NoSink
 from exactile.sources.array import ArraySource
 from exactile_converters.deploy import Normalization, deploy, deploy_in_passes
 from exactile_converters.passes.reductions import take_out
-from exactile_converters.readers.from_onnx import prepare_network
+from exactile_converters.prepare.from_onnx import prepare_network
 from tests.support.global_nets import BLOCKS, CHANNELS, GlobalNet, chain, integers, pyramid
 
 SIZES = ((40, 52), (41, 57))

@@ -18,9 +18,10 @@ from exactile.session import Session
 from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource
 from exactile_converters.deploy import Normalization, deploy_in_passes
+from exactile_converters.networks.network import Network
 from exactile_converters.passes.deploy import obstacles_left
 from exactile_converters.passes.reductions import take_out
-from exactile_converters.readers.from_onnx import Network, prepare_network
+from exactile_converters.prepare.from_onnx import prepare_network
 from exactile_converters.torch_export import export_onnx
 from tests.passes.test_passes import check as check_in_passes
 from tests.passes.test_passes import small_tile

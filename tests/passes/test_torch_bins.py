@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from exactile_converters.exporters.torch_bins import bin_maxima, bin_means, bins_of_any_size
 from exactile_converters.readers.from_torch import from_module
-from exactile_converters.readers.torch_bins import bin_maxima, bin_means, bins_of_any_size
 from exactile_converters.torch_export import export_onnx
 
 POOLS = {"mean": nn.AdaptiveAvgPool2d, "maximum": nn.AdaptiveMaxPool2d}

@@ -20,13 +20,13 @@ from exactile.passes.merge import Merged
 from exactile.sources.array import ArraySource
 from exactile_converters.deploy import Normalization
 from exactile_converters.passes.fixed import with_fixed_statistics
-from exactile_converters.readers.from_onnx import prepare_network
+from exactile_converters.plain_runs.subject import private_copy, value_named
+from exactile_converters.prepare.from_onnx import prepare_network
 from exactile_converters.verify import double, verify
 from exactile_converters.verify.comparison import against_double
 from exactile_converters.verify.double import DoublePass, NoDoubleError
 from exactile_converters.verify.double_kernels import FASTER
 from exactile_converters.verify.in_passes import prepared
-from exactile_converters.verify.subject import private_copy, value_named
 from tests.passes.test_reductions import exported, module_of
 from tests.support.global_nets import GlobalNet, chain
 

@@ -19,7 +19,7 @@ from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource
 from exactile_converters.deploy import deploy
 from exactile_converters.inspection import inspect_network
-from exactile_converters.readers.from_onnx import prepare_network
+from exactile_converters.prepare.from_onnx import prepare_network
 from tests.support.positioned_nets import POSITIONED, positioned_onnx
 
 TOLERANCE = 2e-6

@@ -16,7 +16,7 @@ from exactile.planning import Planner, Wish
 from exactile.sinks.nothing import NoSink
 from exactile.sources.array import ArraySource
 from exactile_converters.deploy import deploy
-from exactile_converters.readers.from_onnx import prepare_network
+from exactile_converters.prepare.from_onnx import prepare_network
 from tests.support.nets import onnx_bytes
 
 AMPLE = 1 << 40

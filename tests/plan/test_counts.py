@@ -21,7 +21,7 @@ from exactile.plan.strips import StripPlan
 from exactile.plan.tiles import TilePlan
 from exactile.sources.protocol import ReadCount
 from exactile_converters.deploy import deploy
-from exactile_converters.readers.from_onnx import prepare_network
+from exactile_converters.prepare.from_onnx import prepare_network
 from tests.support.nets import onnx_bytes
 
 SLIDE = (8192, 8192)

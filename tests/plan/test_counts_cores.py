@@ -35,7 +35,7 @@ from exactile.sources.open import open_source
 from exactile.sources.protocol import ReadPlan
 from exactile.threads.workers import Workers
 from exactile_converters.deploy import deploy
-from exactile_converters.readers.from_onnx import prepare_network
+from exactile_converters.prepare.from_onnx import prepare_network
 from tests.sinks.test_pixels import noise, row_major, spec_of
 from tests.support.nets import onnx_bytes
 

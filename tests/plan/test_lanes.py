@@ -25,7 +25,7 @@ from exactile.sinks.tiff.sink import TiffSink
 from exactile.sources.array import ArraySource
 from exactile.trace import Trace
 from exactile_converters.deploy import deploy
-from exactile_converters.readers.from_onnx import prepare_network
+from exactile_converters.prepare.from_onnx import prepare_network
 from tests.runs.test_exactness import image_for
 from tests.runs.test_resume import stopped
 from tests.support.nets import onnx_bytes

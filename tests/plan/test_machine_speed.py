@@ -30,7 +30,7 @@ from exactile.sinks.array import ArraySink
 from exactile.sinks.nothing import NoSink
 from exactile.sources.array import ArraySource
 from exactile_converters.graphs.computing import MAC_PER_BYTE, mac_per_pixel
-from exactile_converters.readers.from_onnx import prepare_network
+from exactile_converters.prepare.from_onnx import prepare_network
 from tests.plan.test_lanes import deployed
 from tests.runs.test_exactness import image_for
 from tests.support.command import exactile as command

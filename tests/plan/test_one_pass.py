@@ -17,7 +17,7 @@ from exactile.errors import BudgetError, ExactileError, NotTileableError, Option
 from exactile.sinks.tiff.sink import TiffSink
 from exactile_converters.bundles.bundle import BundleContent, write_bundle
 from exactile_converters.deploy import Normalization, deploy, deploy_whole
-from exactile_converters.readers.from_onnx import prepare_network
+from exactile_converters.prepare.from_onnx import prepare_network
 from tests.support import whole_nets
 from tests.support.command import exactile as command
 from tests.support.command import run_json

@@ -23,7 +23,7 @@ from exactile.trial.pace import Pace, prefix_pixels
 from exactile.trial.prefix import Prefix
 from exactile.trial.trial import SHARE, choose_by_trial
 from exactile_converters.deploy import deploy
-from exactile_converters.readers.from_onnx import prepare_network
+from exactile_converters.prepare.from_onnx import prepare_network
 from tests.runs.test_resume import stopped
 from tests.support.nets import onnx_bytes
 

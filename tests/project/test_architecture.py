@@ -117,18 +117,18 @@ def test_files_that_are_named_exist():
     assert missing == set()
 
 
-def test_the_floors_are_those_that_make_check_holds():
-    """Line for line those of the contract in pyproject.toml; of a floor the names in any order."""
+@pytest.mark.parametrize("package", ["exactile", "exactile_converters"])
+def test_the_floors_are_those_that_make_check_holds(package):
+    """Those of the contract in pyproject.toml, in its order; of a floor the names in any order."""
     (house,) = (
         block for block in re.findall(r"```\n(.*?)```", TEXT, re.DOTALL) if block.startswith("runtime/exactile")
     )
-    lines = house.partition("\n\n")[0].splitlines()[1:]
-    column = lines[0].index("one file a command")
-    drawn = [set(line[:column].split()) for line in lines]
+    (drawn,) = (part for part in house.split("\n\n") if part.partition("\n")[0].endswith(f"/{package}"))
+    names = [re.match(r"  (?:\w+(?:  )?)*", line)[0].split() for line in drawn.splitlines()[1:]]
     with (ROOT / "pyproject.toml").open("rb") as file:
         contracts = tomllib.load(file)["tool"]["importlinter"]["contracts"]
-    (floors,) = (one["layers"] for one in contracts if one.get("containers") == ["exactile"])
-    assert drawn == [set(floor.split(" | ")) for floor in floors]
+    (floors,) = (one["layers"] for one in contracts if one.get("containers") == [package])
+    assert [set(line) for line in names if line] == [set(floor.split(" | ")) for floor in floors]
 
 
 def _within(name: str) -> list[Path]:

@@ -25,7 +25,7 @@ from exactile.sinks.tiff.sink import TiffSink
 from exactile.sources.array import ArraySource
 from exactile_converters.convert import convert
 from exactile_converters.deploy import Normalization, deploy, deploy_in_passes, deploy_whole
-from exactile_converters.readers.from_onnx import prepare_network
+from exactile_converters.prepare.from_onnx import prepare_network
 from tests.cli.test_run_passes import stop
 from tests.passes.test_passes import image_of, one_pass, small_tile
 from tests.support import global_nets, whole_nets

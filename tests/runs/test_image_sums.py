@@ -6,9 +6,10 @@ import numpy as np
 import onnx
 import pytest
 
+from exactile_converters.networks.network import Network
 from exactile_converters.passes.deploy import obstacles_left
 from exactile_converters.passes.reductions import take_out
-from exactile_converters.readers.from_onnx import Network, prepare_network
+from exactile_converters.prepare.from_onnx import prepare_network
 from tests.passes.test_passes import check
 from tests.support.global_nets import GlobalNet
 

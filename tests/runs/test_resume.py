@@ -21,7 +21,7 @@ from exactile.sinks.npy import NpySink
 from exactile.sinks.tiff.sink import TiffSink
 from exactile.sources.array import ArraySource
 from exactile_converters.deploy import Normalization, deploy
-from exactile_converters.readers.from_onnx import prepare_network
+from exactile_converters.prepare.from_onnx import prepare_network
 from tests.passes.test_reductions import exported
 from tests.runs.test_exactness import image_for
 from tests.support.command import exactile as command

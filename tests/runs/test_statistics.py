@@ -19,7 +19,7 @@ from exactile.image_statistics.measure import Normalizers, measure, passes
 from exactile.sources.array import ArraySource
 from exactile_converters.convert import convert
 from exactile_converters.deploy import Normalization, deploy
-from exactile_converters.readers.from_onnx import prepare_network
+from exactile_converters.prepare.from_onnx import prepare_network
 from tests.support.command import exactile as command
 from tests.support.nets import onnx_bytes, onnx_file
 

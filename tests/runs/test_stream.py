@@ -19,7 +19,7 @@ from exactile.sinks.array import ArraySink
 from exactile.sinks.open import open_sink
 from exactile.sources.array import ArraySource
 from exactile_converters.deploy import deploy
-from exactile_converters.readers.from_onnx import prepare_network
+from exactile_converters.prepare.from_onnx import prepare_network
 from tests.support.nets import NETS, onnx_bytes
 
 MEMORY = 8 << 30

@@ -23,7 +23,7 @@ from exactile.sources.damage import merge_boxes
 from exactile.sources.open import open_source
 from exactile.sources.tiff.source import TiffSource
 from exactile_converters.deploy import Normalization, deploy
-from exactile_converters.readers.from_onnx import prepare_network
+from exactile_converters.prepare.from_onnx import prepare_network
 from tests.support.command import exactile as command
 from tests.support.nets import onnx_bytes, onnx_file
 from tests.support.tiff_files import SHORT, image_tags, strip_tags, tile_tags, tiles_of, write_tiff

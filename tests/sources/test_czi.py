@@ -29,7 +29,7 @@ from exactile.sources.nodata import nodata_rule
 from exactile.sources.open import open_source
 from exactile.sources.protocol import ReadPlan
 from exactile_converters.deploy import deploy
-from exactile_converters.readers.from_onnx import prepare_network
+from exactile_converters.prepare.from_onnx import prepare_network
 from tests.support.czi_files import SCALING, Block, jpegxr, write_czi
 from tests.support.nets import onnx_bytes
 from tests.support.source_pixels import all_pixels

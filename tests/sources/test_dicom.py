@@ -604,7 +604,7 @@ def test_labels_from_a_slide_are_those_from_the_same_pixels_in_memory(slide):
     import onnx
 
     from exactile_converters.deploy import deploy
-    from exactile_converters.readers.from_onnx import prepare_network
+    from exactile_converters.prepare.from_onnx import prepare_network
     from tests.support.nets import onnx_bytes
 
     network = prepare_network(onnx.load_from_string(onnx_bytes("unet_d2")), name="unet_d2")

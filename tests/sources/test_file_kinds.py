@@ -20,7 +20,7 @@ import torch
 from exactile.errors import ModelError, SourceError
 from exactile.file_kinds import file_kind
 from exactile.sources.open import open_source
-from exactile_converters.readers.from_onnx import load_network
+from exactile_converters.prepare.from_onnx import load_network
 from tests.support.command import exactile
 from tests.support.nets import onnx_bytes, onnx_file
 from tests.support.pictures import encoded, jpegxl, samples

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from exactile import ArraySink, ArraySource, Session
 from exactile.errors import ModelError
 from exactile_converters.deploy import deploy
-from exactile_converters.readers.from_onnx import load_network
+from exactile_converters.prepare.from_onnx import load_network
 
 KERNEL = numpy_helper.from_array(np.random.default_rng(1).integers(-2, 3, (4, 3, 3, 3)).astype(np.float32), "k")
 PICTURE = np.random.default_rng(2).integers(0, 9, (40, 48, 3)).astype(np.float32)

@@ -27,7 +27,7 @@ from exactile.sources.picture import formats as picture_formats
 from exactile.sources.picture.source import PictureSource
 from exactile.sources.protocol import ReadPlan
 from exactile_converters.deploy import deploy
-from exactile_converters.readers.from_onnx import prepare_network
+from exactile_converters.prepare.from_onnx import prepare_network
 from tests.support.nets import onnx_bytes
 from tests.support.pictures import HEIGHT, WIDTH, encoded, interlaced, jpegxl, samples
 

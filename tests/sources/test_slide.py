@@ -28,7 +28,7 @@ from exactile.sources.slide.blocks import on_background
 from exactile.sources.slide.source import SlideSource
 from exactile.sources.tiff.source import TiffSource
 from exactile_converters.deploy import deploy
-from exactile_converters.readers.from_onnx import prepare_network
+from exactile_converters.prepare.from_onnx import prepare_network
 from tests.support.nets import onnx_bytes
 from tests.support.slides import damage_tile, tissue, write_scn, write_svs, write_ycbcr_svs
 

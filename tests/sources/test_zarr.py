@@ -28,7 +28,7 @@ from exactile.sources.open import open_source
 from exactile.sources.protocol import ReadPlan
 from exactile.sources.zarr.source import ZarrSource
 from exactile_converters.deploy import deploy
-from exactile_converters.readers.from_onnx import prepare_network
+from exactile_converters.prepare.from_onnx import prepare_network
 from tests.support.nets import onnx_bytes
 
 HEIGHT, WIDTH = 83, 117

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
-from exactile_converters.readers.from_onnx import Network, prepare_network
+from exactile_converters.networks.network import Network
+from exactile_converters.prepare.from_onnx import prepare_network
 from exactile_converters.strips.candidates import candidates
 from exactile_converters.strips.demand import demand
 from exactile_converters.strips.graphs import carries, strip_graph

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
-from exactile_converters.readers.from_onnx import prepare_network
+from exactile_converters.prepare.from_onnx import prepare_network
 from exactile_converters.strips.candidates import candidates
 from exactile_converters.strips.cost import StripCosts
 from exactile_converters.strips.placement import Carrying, place

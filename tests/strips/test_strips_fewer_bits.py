@@ -20,7 +20,7 @@ from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource
 from exactile_converters.deploy import deploy
 from exactile_converters.inspection import inspect_network
-from exactile_converters.readers.from_onnx import prepare_network
+from exactile_converters.prepare.from_onnx import prepare_network
 from tests.geometry.test_random_quantised import random_network
 from tests.support.optimized_models import ALL, N, conv, in_pairs, many_operators, network, random, without_dead_nodes
 

@@ -22,7 +22,7 @@ from exactile.sources.array import ArraySource
 from exactile_converters.deploy import deploy
 from exactile_converters.device.form import DeviceForm, DevicePrecision, pass_form, strip_form, tile_form
 from exactile_converters.graphs.io import Normalization
-from exactile_converters.readers.from_onnx import prepare_network
+from exactile_converters.prepare.from_onnx import prepare_network
 from tests.emulation.driver import Emulation, load
 from tests.support import tensorrt_stand_in
 from tests.support.nets import Weights, onnx_bytes

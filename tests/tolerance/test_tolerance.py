@@ -29,7 +29,7 @@ from exactile.tolerance.narrow import NarrowPlan
 from exactile.tolerance.narrowing import Narrowing
 from exactile.tolerance.tile_runs import TileRuns, sample
 from exactile_converters.deploy import Normalization, deploy, deploy_in_passes
-from exactile_converters.readers.from_onnx import prepare_network
+from exactile_converters.prepare.from_onnx import prepare_network
 from tests.passes.test_reductions import exported, network_of
 from tests.support.nets import NETS, onnx_bytes
 

@@ -20,7 +20,7 @@ from benchmarks.gpu_kit.pictures import Picture
 from benchmarks.gpu_kit.provider import Binding, gpu_session
 from exactile.contract import DeployedModel
 from exactile_converters.deploy import deploy
-from exactile_converters.readers.from_onnx import prepare_network
+from exactile_converters.prepare.from_onnx import prepare_network
 
 CHANNELS, CLASSES, LARGEST = 8, 4, 7
 SIDE_PX, TILE_PX, ROWS_PX = 96, 48, 24

@@ -11,15 +11,15 @@ from exactile.bundle.accuracy_parts import AccuracyPart
 from exactile.contract import DeployedModel
 from exactile.errors import ModelError, OptionError
 from exactile_converters.bundles.proven import proven
+from exactile_converters.bundles.simplify_checked import simplify_checked
 from exactile_converters.bundles.tile_shape import padded_tile
 from exactile_converters.bundles.written import OwnOutput
 from exactile_converters.cleanup.explicit_windows import write_windows
-from exactile_converters.cleanup.simplify_checked import simplify_checked
 from exactile_converters.deploy import deploy, deploy_in_passes
 from exactile_converters.geometry.trace import Traced
 from exactile_converters.inspection import untileable
+from exactile_converters.networks.network import Network
 from exactile_converters.passes.deploy import obstacles_left, without_statistics
-from exactile_converters.readers.from_onnx import Network
 from exactile_converters.reduced_precision.precision import Precision
 from exactile_converters.verify.claim_check import Progress, check_claim
 

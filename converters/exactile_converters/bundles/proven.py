@@ -12,7 +12,7 @@ from pathlib import Path
 
 from exactile.contract import DeployedModel, Verification
 from exactile.errors import VerificationError
-from exactile_converters.readers.from_onnx import Network
+from exactile_converters.networks.network import Network
 from exactile_converters.verify.claim_check import ClaimCheck, Progress, check_claim
 from exactile_converters.verify.verdicts import keep_verdict, kept_for, kept_verdict, verdict_key
 

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from exactile.contract import ResultOutput
 from exactile.errors import ModelError
 from exactile_converters.device.stored import stored
-from exactile_converters.graphs.normalization import Normalization
-from exactile_converters.readers.from_onnx import Network
+from exactile_converters.networks.network import Network
+from exactile_converters.networks.normalization import Normalization
 
 TOLERATED = 1e-3
 """Largest share of labels that may differ, and largest difference of maps relative to the largest value."""

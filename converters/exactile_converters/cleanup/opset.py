@@ -11,8 +11,8 @@ import onnx.inliner
 from exactile.errors import ModelError
 from exactile_converters.cleanup.old_resize import keep_old_resize
 from exactile_converters.geometry.runtime_shapes import NORMALIZATIONS
-from exactile_converters.readers.engine_check import DEFAULT_DOMAINS
-from exactile_converters.readers.untrusted import one_line, understood, with_subgraphs
+from exactile_converters.onnx_files.engine_check import DEFAULT_DOMAINS
+from exactile_converters.onnx_files.untrusted import one_line, understood, with_subgraphs
 
 FIRST_OPSET_WITH_RESIZE_MODES = 11
 

@@ -9,7 +9,7 @@ from onnx_ir.passes import common as passes
 from onnxscript import optimizer, rewriter
 from onnxscript.rewriter.rules import common as rules
 
-from exactile_converters.readers.from_onnx import Network
+from exactile_converters.networks.network import Network
 
 LARGEST_FOLDED_BYTES = 1 << 20
 """Largest constant that folding may create; larger ones are computed at run time."""

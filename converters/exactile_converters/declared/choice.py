@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 
 from exactile.contract import Activation, DeployedModel, LabelClass, OutputKind
 from exactile.errors import OptionError
-from exactile_converters.bundles.class_colors import usual_color
-from exactile_converters.declared.declaration import Declaration, in_words
+from exactile_converters.declared.class_colors import usual_color
 from exactile_converters.declared.tiling import tiling_notes
 from exactile_converters.graphs.io import MapDtype, Normalization, ResultWish
-from exactile_converters.readers.from_onnx import Network
+from exactile_converters.networks.declaration import Declaration, in_words
+from exactile_converters.networks.network import Network
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 if TYPE_CHECKING:
-    from exactile_converters.readers.from_onnx import Network
+    from exactile_converters.networks.network import Network
 
 NAME = "exactile_channel_order"
 

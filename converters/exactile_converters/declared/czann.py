@@ -11,7 +11,7 @@ from typing import Any
 from exactile.contract import OutputKind
 from exactile.errors import ModelError
 from exactile_converters.declared.color_order import blue_first
-from exactile_converters.declared.declaration import Declaration, Scaling
+from exactile_converters.networks.declaration import Declaration, Scaling
 
 OUTPUTS: Mapping[str, OutputKind] = {
     "SingleClassSemanticSegmentation": "labels",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from exactile.errors import ModelError
 from exactile_converters.declared.color_order import blue_first
-from exactile_converters.declared.declaration import Declaration, Scaling
+from exactile_converters.networks.declaration import Declaration, Scaling
 
 SAMPLES = {
     "Gray8": "uint8", "Gray16": "uint16", "Gray32Float": "float32",

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 
 from exactile.contract import OutputKind
 from exactile.errors import ModelError
-from exactile_converters.declared.declaration import Declaration, Scaling
 from exactile_converters.declared.properties import Properties
+from exactile_converters.networks.declaration import Declaration, Scaling
 
 OUTPUTS: Mapping[str, OutputKind] = {"Segmentor": "labels", "Regressor": "raw", "Superresolution": "raw"}
 OTHERS = {

@@ -7,7 +7,7 @@ from dataclasses import replace
 from exactile.errors import OptionError
 from exactile_converters.graphs.image_in import fitting_image_type, taken_type
 from exactile_converters.graphs.processing import PixelStep, before_network
-from exactile_converters.readers.from_onnx import Network
+from exactile_converters.networks.network import Network
 
 
 def as_fed(network: Network) -> Network:

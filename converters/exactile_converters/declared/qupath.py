@@ -15,9 +15,9 @@ from urllib.parse import unquote, urlsplit
 from exactile.contract import Activation, OutputKind
 from exactile.errors import ModelError
 from exactile.file_kinds import is_qupath_classifier
-from exactile_converters.declared.declaration import Declaration
 from exactile_converters.declared.qupath_classes import classes_and_colors
 from exactile_converters.declared.qupath_steps import Steps
+from exactile_converters.networks.declaration import Declaration
 
 LARGEST_BYTES = 16 << 20
 NETWORK = ("op.ml.opencv-dnn", "op.opencv-dnn")

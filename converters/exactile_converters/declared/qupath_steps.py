@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from exactile.errors import ModelError
-from exactile_converters.declared.declaration import Scaling
+from exactile_converters.networks.declaration import Scaling
 
 Numbers = tuple[float, ...]
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import onnx
 
 from exactile.errors import ModelError
-from exactile_converters.declared.declaration import Declaration
 from exactile_converters.declared.deepness import deepness_declaration
 from exactile_converters.declared.properties import Properties
 from exactile_converters.declared.qupath import read_qupath
 from exactile_converters.declared.ultralytics import ultralytics_declaration
 from exactile_converters.declared.zeiss import read_zeiss
-from exactile_converters.readers.onnx_reading import parse_model, read_model
+from exactile_converters.networks.declaration import Declaration
+from exactile_converters.onnx_files.reading import parse_model, read_model
 
 
 def read_declared(path: Path, *, output_name: str | None = None) -> tuple[onnx.ModelProto, Declaration | None]:

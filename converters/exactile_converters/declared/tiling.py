@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from exactile.geometry import AxisGeometry, Geometry
-from exactile_converters.declared.declaration import Declaration
+from exactile_converters.networks.declaration import Declaration
 
 
 def tiling_notes(declared: Declaration, geometry: Geometry | None) -> tuple[str, ...]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from exactile.geometry import Geometry
-from exactile_converters.declared.declaration import Declaration
 from exactile_converters.declared.tiling import tiling_notes
+from exactile_converters.networks.declaration import Declaration
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

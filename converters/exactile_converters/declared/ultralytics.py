@@ -7,8 +7,8 @@ output is a score for each class, of which the largest is taken, or one channel,
 from __future__ import annotations
 
 from exactile.errors import ModelError
-from exactile_converters.declared.declaration import Declaration, Scaling
 from exactile_converters.declared.properties import Properties
+from exactile_converters.networks.declaration import Declaration, Scaling
 
 SEMANTIC = "semantic"
 RESIZED = (

@@ -13,7 +13,7 @@ from exactile.errors import ModelError
 from exactile_converters.declared.archive import Archive
 from exactile_converters.declared.czann import czann_declaration
 from exactile_converters.declared.czseg import czseg_declaration
-from exactile_converters.declared.declaration import Declaration
+from exactile_converters.networks.declaration import Declaration
 
 DESCRIPTION, MODEL = "model.json", ".model"
 

@@ -20,7 +20,6 @@ from math import floor
 import onnx_ir as ir
 
 from exactile.geometry import AxisGeometry, Geometry
-from exactile_converters.cleanup.explicit_windows import written_alike
 from exactile_converters.geometry.feature_maps import FeatureMap, ForwardWalk, ImageSizes, image_shape, walk_forward
 from exactile_converters.geometry.node_view import SPATIAL, Label, Labels
 from exactile_converters.geometry.obstacle import Obstacle
@@ -29,6 +28,7 @@ from exactile_converters.geometry.probe import FOLD_LIMIT_ELEMENTS, Probe, not_r
 from exactile_converters.geometry.shifted_windows import MASK_ELEMENTS, check_shifted_windows
 from exactile_converters.geometry.size_decisions import check_size_decisions
 from exactile_converters.geometry.trace import Traced, axis_geometry, needed_spans
+from exactile_converters.geometry.window_changes import written_alike
 
 MOST_REMAINDERS = 64
 """With a larger stride, only the sizes of known images are examined."""

@@ -12,8 +12,8 @@ from exactile.contract import ImageStatistics
 from exactile.errors import ModelError, OptionError
 from exactile_converters.graphs.builder import Builder
 from exactile_converters.graphs.interval import Interval, of_type
-from exactile_converters.graphs.normalization import Normalization
-from exactile_converters.readers.from_onnx import Network
+from exactile_converters.networks.network import Network
+from exactile_converters.networks.normalization import Normalization
 
 IMAGE = "exactile_image"
 IMAGE_TYPES = {"uint8": ir.DataType.UINT8, "uint16": ir.DataType.UINT16, "float32": ir.DataType.FLOAT}

@@ -22,10 +22,10 @@ from exactile_converters.geometry.feature_maps import FeatureMap
 from exactile_converters.geometry.trace import ancestors
 from exactile_converters.graphs.image_in import IMAGE, IMAGE_TYPES, image_ranges, prepend_image
 from exactile_converters.graphs.interval import UNKNOWN, Interval
-from exactile_converters.graphs.normalization import Normalization
 from exactile_converters.graphs.ranges import find_ranges
 from exactile_converters.graphs.result_out import RESULT, MapDtype, ResultTail, ResultWish
-from exactile_converters.readers.from_onnx import Network
+from exactile_converters.networks.network import Network
+from exactile_converters.networks.normalization import Normalization
 
 __all__ = ["IMAGE", "IMAGE_TYPES", "RESULT", "MapDtype", "Normalization", "ResultWish", "Wrapped", "wrap"]
 

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from exactile.errors import ModelError
-from exactile_converters.readers.from_onnx import Network
+from exactile_converters.networks.network import Network
 
 Operator = Literal["Add", "Sub", "Mul", "Div", "Clip", "Greater", "Sigmoid", "Softmax"]
 

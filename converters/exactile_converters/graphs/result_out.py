@@ -18,7 +18,7 @@ from exactile_converters.graphs.activation import MOVES, ROUNDING, Meaning, doub
 from exactile_converters.graphs.builder import Builder
 from exactile_converters.graphs.interval import UNIT, Interval
 from exactile_converters.graphs.node_ranges import dtype_of
-from exactile_converters.readers.from_onnx import Network
+from exactile_converters.networks.network import Network
 
 RESULT = "exactile_result"
 MapDtype = Literal["float32", "float16", "uint8"]

@@ -9,14 +9,14 @@ import onnx_ir as ir
 
 from exactile_converters.geometry.obstacle import Obstacle, name_of
 from exactile_converters.geometry.trace import Traced
+from exactile_converters.networks.network import Network
 from exactile_converters.obstacles.attending import arranged_for, attending
 from exactile_converters.obstacles.attention import computed_from
 from exactile_converters.obstacles.causes import with_cause
 from exactile_converters.obstacles.kinds import by_kind
 from exactile_converters.obstacles.walk_past import Past, walk_past
+from exactile_converters.onnx_files.untrusted import understood
 from exactile_converters.passes.deploy import without_statistics
-from exactile_converters.readers.from_onnx import Network
-from exactile_converters.readers.untrusted import understood
 
 
 def find_obstacles(network: Network) -> tuple[Obstacle, ...]:

@@ -11,10 +11,11 @@ from exactile_converters.geometry.feature_maps import image_shape
 from exactile_converters.geometry.node_view import SPATIAL, Label
 from exactile_converters.geometry.rules.barriers import CONTROL_FLOW
 from exactile_converters.geometry.trace import ancestors
+from exactile_converters.networks.network import Network
 from exactile_converters.one_pass.maps import MapsAtSize, maps_at
 from exactile_converters.one_pass.refusal import OnePassError, PlaceUnknownError, SizeRefusedError
 from exactile_converters.one_pass.shapes import node_label
-from exactile_converters.readers.from_onnx import Network, clean
+from exactile_converters.prepare.from_onnx import clean
 
 USUAL_STRIDES = (2, 4, 8, 16, 32, 64)
 """An image of a refused size is extended to the next multiples of these."""

@@ -19,11 +19,11 @@ from exactile_converters.geometry.feature_maps import FeatureMap, image_shape
 from exactile_converters.geometry.node_view import SPATIAL, Label, Labels
 from exactile_converters.geometry.probe import Probe
 from exactile_converters.geometry.trace import ancestors
+from exactile_converters.networks.network import Network
 from exactile_converters.one_pass.growth import LARGEST_FACTOR, Growth, NoGrowthError
 from exactile_converters.one_pass.place import origin_of
 from exactile_converters.one_pass.refusal import OnePassError, PlaceUnknownError, SizeRefusedError
 from exactile_converters.one_pass.shapes import first_unknown, node_label, shapes_at
-from exactile_converters.readers.from_onnx import Network
 
 LAYOUTS: Mapping[int, tuple[Labels, ...]] = {
     2: (("y", "x"),),

@@ -18,7 +18,7 @@ from exactile.errors import ModelError
 from exactile_converters.geometry.fact import Fact
 from exactile_converters.geometry.feature_maps import FeatureMap
 from exactile_converters.geometry.node_view import Label
-from exactile_converters.readers.from_onnx import Network
+from exactile_converters.networks.network import Network
 
 KEEP_PLACES = frozenset(
     "Add Div DynamicQuantizeLinear GroupNormalization InstanceNormalization LayerNormalization LogSoftmax "

@@ -15,7 +15,7 @@ from exactile_converters.geometry.fact import Fact
 from exactile_converters.geometry.probe import Probe, not_regrouped
 from exactile_converters.geometry.rules.barriers import CONTROL_FLOW
 from exactile_converters.one_pass.refusal import OnePassError
-from exactile_converters.readers.untrusted import one_line
+from exactile_converters.onnx_files.untrusted import one_line
 
 OWN_DOMAINS = ("", "ai.onnx")
 TYPES = {

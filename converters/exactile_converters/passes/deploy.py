@@ -15,7 +15,8 @@ from exactile_converters.deploy_graphs import finished_graph, sizes_looked_at
 from exactile_converters.geometry.obstacle import Obstacle
 from exactile_converters.geometry.trace import Traced
 from exactile_converters.graphs.io import Wrapped
-from exactile_converters.graphs.normalization import Normalization
+from exactile_converters.networks.network import Network
+from exactile_converters.networks.normalization import Normalization
 from exactile_converters.passes.device_tail import device_pass, wrap_device_partials
 from exactile_converters.passes.keeping import Cuts
 from exactile_converters.passes.levels import LevelOf, level_geometry, levels_of, with_work
@@ -23,7 +24,6 @@ from exactile_converters.passes.partials import over_everything, wrap_partials
 from exactile_converters.passes.reductions import Reduction, take_out
 from exactile_converters.passes.statistics import statistic_of
 from exactile_converters.placed.told import Told
-from exactile_converters.readers.from_onnx import Network
 from exactile_converters.strips.memory import graph_memory
 from exactile_converters.strips.outside import share_weights
 

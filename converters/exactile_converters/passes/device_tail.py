@@ -17,13 +17,13 @@ from exactile_converters.geometry.node_view import SPATIAL, Label, Labels
 from exactile_converters.geometry.trace import Traced
 from exactile_converters.graphs.builder import Builder
 from exactile_converters.graphs.io import Wrapped
-from exactile_converters.graphs.normalization import Normalization
+from exactile_converters.networks.network import Network
+from exactile_converters.networks.normalization import Normalization
 from exactile_converters.passes.partials import FLOAT, Added, Values, wrap_tail
 from exactile_converters.passes.reductions import Reduction
 from exactile_converters.passes.statistics import statistic_of
 from exactile_converters.passes.taking import AXES_BY_INPUT
 from exactile_converters.placed.find import line_of
-from exactile_converters.readers.from_onnx import Network
 
 Maps = tuple[tuple[MapLine, MapLine], ...]
 

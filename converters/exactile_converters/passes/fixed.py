@@ -16,10 +16,10 @@ from exactile.contract.statistic import FIXED, PREFIX
 from exactile.engines.onnx_runtime import load_library
 from exactile.errors import OptionError
 from exactile.passes.fixed import FixedStatistics, check_names
-from exactile_converters.graphs.normalization import Normalization
+from exactile_converters.networks.network import Network
+from exactile_converters.networks.normalization import Normalization
 from exactile_converters.passes.key import statistics_key
 from exactile_converters.passes.reductions import take_out
-from exactile_converters.readers.from_onnx import Network
 
 ERRORS_ONLY = 4
 Array = NDArray[Any]

@@ -19,7 +19,8 @@ from exactile_converters.geometry.feature_maps import ForwardWalk
 from exactile_converters.geometry.node_view import SPATIAL, Label
 from exactile_converters.geometry.trace import Traced
 from exactile_converters.graphs.io import Wrapped
-from exactile_converters.graphs.normalization import Normalization
+from exactile_converters.networks.network import Network
+from exactile_converters.networks.normalization import Normalization
 from exactile_converters.passes.keeping import Cuts
 from exactile_converters.passes.levels import LevelOf, with_work
 from exactile_converters.passes.partials import over_everything, wrap_partials
@@ -27,7 +28,6 @@ from exactile_converters.passes.segments import Segment, begin_at, pass_geometry
 from exactile_converters.passes.statistics import statistic_of
 from exactile_converters.passes.walks import Walks
 from exactile_converters.placed.told import Told
-from exactile_converters.readers.from_onnx import Network
 from exactile_converters.strips.memory import graph_memory
 from exactile_converters.strips.outside import share_weights
 

@@ -10,9 +10,9 @@ import numpy as np
 import onnx_ir as ir
 
 from exactile.contract.statistic import PREFIX
-from exactile_converters.graphs.normalization import Normalization
+from exactile_converters.networks.network import Network
+from exactile_converters.networks.normalization import Normalization
 from exactile_converters.passes.reductions import Reduction
-from exactile_converters.readers.from_onnx import Network
 
 
 def statistics_key(

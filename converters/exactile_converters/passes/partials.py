@@ -21,13 +21,13 @@ from exactile_converters.geometry.trace import Traced, ancestors
 from exactile_converters.graphs.builder import Builder
 from exactile_converters.graphs.image_in import IMAGE, prepend_image
 from exactile_converters.graphs.io import Wrapped
-from exactile_converters.graphs.normalization import Normalization
+from exactile_converters.networks.network import Network
+from exactile_converters.networks.normalization import Normalization
 from exactile_converters.passes.bin_partials import Within, bin_parts
 from exactile_converters.passes.products import Factors, factors_of, lengths_of
 from exactile_converters.passes.reductions import Reduction
 from exactile_converters.passes.taking import AXES_BY_INPUT
 from exactile_converters.placed.find import line_of
-from exactile_converters.readers.from_onnx import Network
 
 FLOAT, DOUBLE = ir.DataType.FLOAT, ir.DataType.DOUBLE
 

@@ -21,11 +21,11 @@ from exactile_converters.geometry.probe import Memory, Probe
 from exactile_converters.geometry.rules.barriers import CONTROL_FLOW
 from exactile_converters.geometry.steps import stride_by_operators, written_steps
 from exactile_converters.geometry.trace import FIRST_BASE_PX, LARGEST_STRIDE, ancestors, probed_sizes
+from exactile_converters.networks.network import Network
 from exactile_converters.passes.bins import binned
 from exactile_converters.passes.decomposition import decomposed
 from exactile_converters.passes.matching import global_operator
 from exactile_converters.passes.taking import Shape, Taking, shape_of
-from exactile_converters.readers.from_onnx import Network
 
 MOST_LEVELS = 400
 """A network with more levels of dependent statistics is not examined further."""

@@ -9,11 +9,11 @@ from fractions import Fraction
 from exactile.geometry import Geometry
 from exactile_converters.geometry.cost import cost_per_pixel
 from exactile_converters.geometry.trace import Traced, ancestors
+from exactile_converters.networks.network import Network
 from exactile_converters.passes.deploy import without_statistics
 from exactile_converters.passes.keeping import Cuts
 from exactile_converters.passes.levels import level_geometry, levels_of
 from exactile_converters.passes.segments import Segment
-from exactile_converters.readers.from_onnx import Network
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

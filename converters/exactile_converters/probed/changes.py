@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exactile_converters.verify.dependency import Lane, Runs, first_true, noise
+from exactile_converters.plain_runs.dependency import Lane, Runs, first_true, noise
 
 BACKGROUNDS = (1.0, 100.0)
 """Amplitudes of the noise images that are changed: networks expect 0 to 1, or 0 to 255."""

@@ -14,14 +14,14 @@ from exactile.errors import BudgetError, EngineError
 from exactile.geometry import AxisGeometry, Geometry, round_up
 from exactile.machine.memory import resident_bytes
 from exactile_converters.geometry.feature_maps import FeatureMap
+from exactile_converters.networks.network import Network
+from exactile_converters.plain_runs.bounded import Bounded, TooLargeError
+from exactile_converters.plain_runs.claim import Axis
+from exactile_converters.plain_runs.plan_check import STEPPING, PlanCheck
+from exactile_converters.plain_runs.subject import Subject, private_copy, value_named
 from exactile_converters.probed.limited import Limited
 from exactile_converters.probed.locality import AXES, Locality
 from exactile_converters.probed.refusal import NotLocalError
-from exactile_converters.readers.from_onnx import Network
-from exactile_converters.verify.bounded import Bounded, TooLargeError
-from exactile_converters.verify.claim import Axis
-from exactile_converters.verify.plan_check import STEPPING, PlanCheck
-from exactile_converters.verify.subject import Subject, private_copy, value_named
 
 MEMORY_BYTES = 1 << 30
 """Memory that the check may use in addition to the process's current memory."""

@@ -24,15 +24,15 @@ from exactile_converters.geometry.node_view import Labels
 from exactile_converters.geometry.obstacle import Obstacle
 from exactile_converters.graphs.image_in import fitting_image_type
 from exactile_converters.graphs.io import MapDtype, Normalization, ResultWish, Wrapped, statistics_as_inputs, wrap
+from exactile_converters.networks.network import Network
 from exactile_converters.one_pass.maps import MapsAtSize, maps_at
 from exactile_converters.one_pass.memory import one_pass_memory
 from exactile_converters.one_pass.refusal import OnePassError
+from exactile_converters.onnx_files.untrusted import understood
 from exactile_converters.passes.deploy import obstacles_left
 from exactile_converters.probed.check import Steady, check_steady, sizes_in_words
 from exactile_converters.probed.locality import LOOKED_AT_PX, USUAL_SECONDS, Locality, find_locality
 from exactile_converters.probed.refusal import NotLocalError
-from exactile_converters.readers.from_onnx import Network
-from exactile_converters.readers.untrusted import understood
 from exactile_converters.strips.memory import graph_memory
 from exactile_converters.strips.refusal import StripError
 

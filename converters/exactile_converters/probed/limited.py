@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from exactile_converters.geometry.feature_maps import image_shape
 from exactile_converters.geometry.probe import Probe
 from exactile_converters.geometry.trace import ancestors
+from exactile_converters.networks.network import Network
 from exactile_converters.one_pass.refusal import OnePassError
 from exactile_converters.one_pass.scratch import scratch_bytes
 from exactile_converters.one_pass.shapes import node_label, shapes_at
+from exactile_converters.plain_runs.dependency import Runs
 from exactile_converters.probed.refusal import NotLocalError, TooSlowError
-from exactile_converters.readers.from_onnx import Network
-from exactile_converters.verify.dependency import Runs
 
 LARGEST_BYTES = 1 << 28
 """Most bytes of an operator's results and scratch memory: products of all positions grow with the square."""

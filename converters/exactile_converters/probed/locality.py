@@ -25,16 +25,16 @@ from exactile_converters.declared.feeding import as_fed
 from exactile_converters.geometry.node_view import Label
 from exactile_converters.geometry.rules.barriers import CONTROL_FLOW
 from exactile_converters.geometry.trace import ancestors
+from exactile_converters.networks.network import Network
 from exactile_converters.one_pass.at_size import exported_size, network_for
 from exactile_converters.one_pass.refusal import OnePassError
+from exactile_converters.plain_runs.claim import Axis
+from exactile_converters.plain_runs.dependency import Lane, Runs, commutes, noise
+from exactile_converters.plain_runs.difference import TOLERANCE
+from exactile_converters.plain_runs.subject import Subject, private_copy, scores_of, value_named
 from exactile_converters.probed.changes import Changes
 from exactile_converters.probed.limited import Limited
 from exactile_converters.probed.refusal import NotLocalError
-from exactile_converters.readers.from_onnx import Network
-from exactile_converters.verify.claim import Axis
-from exactile_converters.verify.dependency import Lane, Runs, commutes, noise
-from exactile_converters.verify.difference import TOLERANCE
-from exactile_converters.verify.subject import Subject, private_copy, scores_of, value_named
 
 LOOKED_AT_PX = 256
 """Height and width at which shapes are inferred."""

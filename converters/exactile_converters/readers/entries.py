@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from exactile.file_kinds import is_zeiss_model
 from exactile_converters.declared.deepimagej import refuse_deepimagej
 from exactile_converters.declared.qupath import classifier_in
-from exactile_converters.readers.agreement import Agreement
+from exactile_converters.networks.agreement import Agreement
+from exactile_converters.networks.network import Network
+from exactile_converters.prepare.from_onnx import load_network
 from exactile_converters.readers.from_bioimage import Package, from_package, is_package
-from exactile_converters.readers.from_onnx import Network, load_network
 
 if TYPE_CHECKING:
     from torch import nn

@@ -24,8 +24,9 @@ from exactile.sources.array import ArraySource
 from exactile_converters.deploy import deploy
 from exactile_converters.graphs.io import IMAGE_TYPES, Normalization
 from exactile_converters.graphs.processing import Operator, PixelStep, after_network, before_network
-from exactile_converters.readers.agreement import Agreement
-from exactile_converters.readers.from_onnx import Network, load_network
+from exactile_converters.networks.agreement import Agreement
+from exactile_converters.networks.network import Network
+from exactile_converters.prepare.from_onnx import load_network
 
 LARGEST_PACKAGE_BYTES = 16 << 30
 EXAMPLE_SIZE = (256, 256)

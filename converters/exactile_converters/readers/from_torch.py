@@ -14,9 +14,9 @@ import onnx
 from numpy.typing import NDArray
 
 from exactile.errors import ModelError, OptionError
-from exactile_converters.readers.agreement import Exported, compare_with_framework
-from exactile_converters.readers.from_onnx import prepare_network
-from exactile_converters.readers.quiet import first_lines, quiet
+from exactile_converters.exporters.quiet import first_lines, quiet
+from exactile_converters.networks.agreement import Exported, compare_with_framework
+from exactile_converters.prepare.from_onnx import prepare_network
 
 if TYPE_CHECKING:
     from torch import nn

@@ -24,7 +24,7 @@ from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource
 from exactile_converters.deploy import deploy
 from exactile_converters.graphs.io import Normalization
-from exactile_converters.readers.from_onnx import Network
+from exactile_converters.networks.network import Network
 from exactile_converters.reduced_precision.calibration_crops import Crop, Crops, as_fed
 from exactile_converters.reduced_precision.quantize import (
     FLOAT_LAYERS,

@@ -21,7 +21,7 @@ from exactile.image_statistics.measure import measure
 from exactile.sources.alpha import leave_out_alpha
 from exactile.sources.protocol import ReadPlan, Source
 from exactile_converters.graphs.io import Normalization
-from exactile_converters.readers.from_onnx import Network
+from exactile_converters.networks.network import Network
 
 CROP_PX = 256
 MOST_CROPS = 16

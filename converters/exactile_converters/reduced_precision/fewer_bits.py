@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from exactile.bundle.accuracy_parts import AccuracyPart, TrialPart
 from exactile.sources.protocol import Source
 from exactile_converters.graphs.io import Normalization
-from exactile_converters.readers.from_onnx import Network
+from exactile_converters.networks.network import Network
 from exactile_converters.reduced_precision.calibration import Chosen, Reference, Trial, choose
 from exactile_converters.reduced_precision.calibration_crops import Crops, crops_of
 from exactile_converters.reduced_precision.precision import Precision, in_half_precision, refuse_integers

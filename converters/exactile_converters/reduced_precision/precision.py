@@ -13,8 +13,9 @@ import onnx
 import onnx_ir as ir
 
 from exactile.errors import OptionError
-from exactile_converters.readers.from_onnx import Network, prepare_network
-from exactile_converters.readers.quiet import quiet
+from exactile_converters.exporters.quiet import quiet
+from exactile_converters.networks.network import Network
+from exactile_converters.prepare.from_onnx import prepare_network
 from exactile_converters.reduced_precision.calibration_crops import Crop, as_fed
 from exactile_converters.reduced_precision.quantize import METHODS, Calibration, FloatLayers, Quantizer
 

@@ -22,8 +22,9 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from exactile.errors import ModelError
-from exactile_converters.readers.from_onnx import Network, prepare_network
-from exactile_converters.readers.quiet import quiet
+from exactile_converters.exporters.quiet import quiet
+from exactile_converters.networks.network import Network
+from exactile_converters.prepare.from_onnx import prepare_network
 
 Calibration = Literal["percentile", "entropy", "minmax"]
 FloatLayers = Literal["none", "first", "last", "first and last"]

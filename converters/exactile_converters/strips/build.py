@@ -8,9 +8,9 @@ from exactile.contract import StripGraph, StripModel, StripRole
 from exactile_converters.cuda_kernels.doubts import mark_doubt
 from exactile_converters.geometry.feature_maps import ImageSizes, walk_forward
 from exactile_converters.geometry.probe import Memory
+from exactile_converters.graphs.fewer_bits import is_of_fewer_bits, store_in_half_precision
 from exactile_converters.graphs.io import Wrapped, statistics_as_inputs
 from exactile_converters.placed.told import Told
-from exactile_converters.reduced_precision.executed import is_of_fewer_bits, store_in_half_precision
 from exactile_converters.strips.cost import StripCosts
 from exactile_converters.strips.demand import demand
 from exactile_converters.strips.graphs import carries, strip_graph

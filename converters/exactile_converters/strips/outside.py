@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, numpy_helper
 
 from exactile_converters.geometry.probe import SMALL_VALUE_ELEMENTS
-from exactile_converters.reduced_precision.executed import FLOAT_OF
+from exactile_converters.graphs.fewer_bits import FLOAT_OF
 
 SHARED_FROM_BYTES = 1024
 """Constants of at least this size are stored outside of the graphs."""

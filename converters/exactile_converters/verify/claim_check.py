@@ -25,16 +25,16 @@ from exactile_converters.geometry.cost import cost_per_pixel
 from exactile_converters.geometry.trace import Traced
 from exactile_converters.graphs.image_in import fitting_image_type
 from exactile_converters.inspection import untileable
+from exactile_converters.networks.network import Network
 from exactile_converters.passes.fixed import with_fixed_statistics
-from exactile_converters.readers.from_onnx import Network
-from exactile_converters.verify.bounded import Bounded, TooLargeError, check_room
-from exactile_converters.verify.claim import Axis
-from exactile_converters.verify.dependency import Lane, noise
-from exactile_converters.verify.difference import TOLERANCE
+from exactile_converters.plain_runs.bounded import Bounded, TooLargeError, check_room
+from exactile_converters.plain_runs.claim import Axis
+from exactile_converters.plain_runs.dependency import Lane, noise
+from exactile_converters.plain_runs.difference import TOLERANCE
+from exactile_converters.plain_runs.plan_check import STEPPING, PlanCheck
+from exactile_converters.plain_runs.subject import Subject, private_copy, scores_of, value_named
 from exactile_converters.verify.passes_check import STEPS as PASSES_STEPS
 from exactile_converters.verify.passes_check import PassesCheck
-from exactile_converters.verify.plan_check import STEPPING, PlanCheck
-from exactile_converters.verify.subject import Subject, private_copy, scores_of, value_named
 
 Array = NDArray[Any]
 Progress = Callable[[int, int], None]

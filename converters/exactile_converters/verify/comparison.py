@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exactile_converters.verify.difference import Difference, labels, margins
+from exactile_converters.plain_runs.difference import Difference, labels, margins
 from exactile_converters.verify.double import NoDoubleError
 from exactile_converters.verify.pixels import Pixels
 

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from exactile_converters.readers.from_onnx import Network
+from exactile_converters.networks.network import Network
 from exactile_converters.verify.open_paths import QUANTIZING, is_constant
 
 SMALL = {ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT16, ir.DataType.UINT16}

@@ -16,9 +16,9 @@ from onnx.reference import ReferenceEvaluator
 from exactile_converters.geometry.cost import cost_per_pixel
 from exactile_converters.geometry.feature_maps import FeatureMap
 from exactile_converters.geometry.trace import Traced
-from exactile_converters.readers.from_onnx import Network
+from exactile_converters.networks.network import Network
+from exactile_converters.plain_runs.subject import channels_first, plain_graph
 from exactile_converters.verify.double_kernels import FASTER
-from exactile_converters.verify.subject import channels_first, plain_graph
 
 Array = NDArray[Any]
 

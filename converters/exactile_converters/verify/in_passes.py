@@ -20,17 +20,17 @@ from exactile_converters.geometry.feature_maps import FeatureMap
 from exactile_converters.geometry.trace import Traced
 from exactile_converters.graphs.io import Normalization
 from exactile_converters.inspection import untileable
+from exactile_converters.networks.network import Network
 from exactile_converters.passes.deploy import obstacles_left
 from exactile_converters.passes.fixed import with_fixed_statistics
-from exactile_converters.readers.from_onnx import Network
-from exactile_converters.verify.bounded import TooLargeError, check_room
+from exactile_converters.plain_runs.bounded import TooLargeError, check_room
+from exactile_converters.plain_runs.subject import Subject, ends_in_probability, private_copy, value_named
 from exactile_converters.verify.comparison import Comparison
 from exactile_converters.verify.double import DoublePass, NoDoubleError
 from exactile_converters.verify.meter import Meter, Progress
 from exactile_converters.verify.passes_check import tile_along
 from exactile_converters.verify.pixels import Pixels, chosen_pixels
 from exactile_converters.verify.room import Room
-from exactile_converters.verify.subject import Subject, ends_in_probability, private_copy, value_named
 from exactile_converters.verify.verification import Verification, check_channels, no_seam, noise_dtype, verify_local
 from exactile_converters.verify.ways import Ways
 from exactile_converters.verify.whole import whole_pass

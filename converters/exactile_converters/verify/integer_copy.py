@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from exactile_converters.readers.from_onnx import Network
+from exactile_converters.networks.network import Network
 from exactile_converters.verify.open_paths import bypass, holds_back, is_constant
 
 ADDING = {"Add", "Sub", "Mul", "Div", "Sum", "Mean"}

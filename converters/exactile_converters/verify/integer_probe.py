@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exactile.geometry import Span
-from exactile_converters.verify.claim import IntegerProbe, Side
-from exactile_converters.verify.dependency import Lane, Runs, impulse_spans, repeats_after
+from exactile_converters.plain_runs.claim import IntegerProbe, Side
+from exactile_converters.plain_runs.dependency import Lane, Runs, impulse_spans, repeats_after
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from exactile_converters.readers.from_onnx import Network
+from exactile_converters.networks.network import Network
 
 Array = NDArray[Any]
 

@@ -10,10 +10,10 @@ from exactile.plan.strips import least_rows
 from exactile_converters.deploy import deploy_in_passes
 from exactile_converters.geometry.feature_maps import FeatureMap
 from exactile_converters.graphs.image_in import fitting_image_type
-from exactile_converters.readers.from_onnx import Network
-from exactile_converters.verify.bounded import Bounded
-from exactile_converters.verify.plan_check import STEPPING, PlanCheck
-from exactile_converters.verify.subject import Subject, private_copy, value_named
+from exactile_converters.networks.network import Network
+from exactile_converters.plain_runs.bounded import Bounded
+from exactile_converters.plain_runs.plan_check import STEPPING, PlanCheck
+from exactile_converters.plain_runs.subject import Subject, private_copy, value_named
 
 BREADTH_PX = 24
 LEAST_ZONE_PX = 12

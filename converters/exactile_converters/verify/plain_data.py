@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from exactile_converters.verify.claim import AxisProbe, IntegerProbe
+from exactile_converters.plain_runs.claim import AxisProbe, IntegerProbe
 from exactile_converters.verify.comparison import Comparison, DoubleError
 from exactile_converters.verify.sweep import Sweep, SweepPoint
 from exactile_converters.verify.verification import Verification

@@ -11,10 +11,10 @@ from exactile.contract import DeployedModel
 from exactile.errors import ModelError
 from exactile.geometry import Geometry, Span
 from exactile_converters.geometry.feature_maps import FeatureMap
-from exactile_converters.readers.from_onnx import Network
-from exactile_converters.verify.bounded import Bounded
-from exactile_converters.verify.claim import Axis, AxisProbe, IntegerProbe, Method, SideProbe, Verdict
-from exactile_converters.verify.dependency import (
+from exactile_converters.networks.network import Network
+from exactile_converters.plain_runs.bounded import Bounded
+from exactile_converters.plain_runs.claim import Axis, AxisProbe, IntegerProbe, Method, SideProbe, Verdict
+from exactile_converters.plain_runs.dependency import (
     BREADTH_PX,
     Lane,
     Reach,
@@ -27,12 +27,12 @@ from exactile_converters.verify.dependency import (
     repeats_after,
     visible_reach,
 )
+from exactile_converters.plain_runs.subject import Subject, private_copy, value_named
 from exactile_converters.verify.dequantized import dequantize
 from exactile_converters.verify.integer_copy import set_integer_weights
 from exactile_converters.verify.integer_probe import Ones, integer_spans, probe_integers
 from exactile_converters.verify.meter import Progress
 from exactile_converters.verify.open_paths import open_all_paths
-from exactile_converters.verify.subject import Subject, private_copy, value_named
 
 COMMUTATION_TOLERANCE = 1e-4
 """Floating-point sums at shifted pixels may have another order; a wrong alignment is far beyond this."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from exactile.contract import DeployedModel
 from exactile.machine.memory import resident_bytes
-from exactile_converters.verify.bounded import pass_bytes
+from exactile_converters.plain_runs.bounded import pass_bytes
 
 NOISE_BYTES = 2 << 30
 """Most memory for noise that smaller zones could reduce: larger noise proves no more."""

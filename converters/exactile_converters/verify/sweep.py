@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from exactile.errors import PlanError
 from exactile.geometry import AxisGeometry, Box, Geometry, Span, round_down, round_up
 from exactile.tolerance.halos import halo_steps
-from exactile_converters.verify.dependency import Runs
-from exactile_converters.verify.difference import compare, probability_rmse
+from exactile_converters.plain_runs.dependency import Runs
+from exactile_converters.plain_runs.difference import compare, probability_rmse
 from exactile_converters.verify.whole import WholePass
 
 Array = NDArray[Any]

@@ -15,7 +15,7 @@ import msgspec
 
 from exactile.cache.rules import rules_digest
 from exactile.machine.cache_folder import cache_folder
-from exactile_converters.readers.external_files import external_files
+from exactile_converters.prepare.external_files import external_files
 from exactile_converters.verify.claim_check import ClaimCheck
 
 

@@ -21,16 +21,16 @@ from exactile_converters.deploy import deploy
 from exactile_converters.geometry.trace import Traced
 from exactile_converters.graphs.io import Normalization
 from exactile_converters.inspection import untileable
-from exactile_converters.readers.from_onnx import Network
-from exactile_converters.verify.bounded import Bounded
-from exactile_converters.verify.claim import Axis, AxisProbe
+from exactile_converters.networks.network import Network
+from exactile_converters.plain_runs.bounded import Bounded
+from exactile_converters.plain_runs.claim import Axis, AxisProbe
+from exactile_converters.plain_runs.difference import compare
+from exactile_converters.plain_runs.subject import Subject, ends_in_probability, private_copy, scores_of
 from exactile_converters.verify.comparison import Comparison
-from exactile_converters.verify.difference import compare
 from exactile_converters.verify.meter import Meter
 from exactile_converters.verify.pixels import Pixels, chosen_pixels, suitable_tiles
 from exactile_converters.verify.probe import Subjects, probe_axis, probe_pixels
 from exactile_converters.verify.room import Room
-from exactile_converters.verify.subject import Subject, ends_in_probability, private_copy, scores_of
 from exactile_converters.verify.sweep import Sweep, sweep, sweep_pixels
 from exactile_converters.verify.ways import PassesProof
 from exactile_converters.verify.whole import WholePass, whole_pass

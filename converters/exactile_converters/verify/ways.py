@@ -21,14 +21,14 @@ from exactile.session import Session
 from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource
 from exactile_converters.graphs.io import Normalization
-from exactile_converters.verify.bounded import TooLargeError, check_room, pass_bytes
+from exactile_converters.plain_runs.bounded import TooLargeError, check_room, pass_bytes
+from exactile_converters.plain_runs.difference import compare
+from exactile_converters.plain_runs.subject import Subject
 from exactile_converters.verify.comparison import Comparison, against_double
-from exactile_converters.verify.difference import compare
 from exactile_converters.verify.double import DoublePass, NoDoubleError
 from exactile_converters.verify.meter import Meter
 from exactile_converters.verify.passes_check import BREADTH_PX, LEAST_ZONE_PX, other_size, pair, tile_along
 from exactile_converters.verify.pixels import Pixels
-from exactile_converters.verify.subject import Subject
 from exactile_converters.verify.whole import WholePass, whole_pass
 
 Array = NDArray[Any]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from exactile.geometry import AxisGeometry, Geometry
 from exactile_converters.graphs.io import Normalization
-from exactile_converters.verify.dependency import Runs
+from exactile_converters.plain_runs.dependency import Runs
 
 Array = NDArray[Any]
 

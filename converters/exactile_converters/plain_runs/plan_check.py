@@ -15,9 +15,9 @@ from exactile.planning import PlanName
 from exactile.session import Session
 from exactile.sinks.array import ArraySink
 from exactile.sources.array import ArraySource
-from exactile_converters.verify.bounded import Bounded
-from exactile_converters.verify.dependency import noise
-from exactile_converters.verify.difference import compare
+from exactile_converters.plain_runs.bounded import Bounded
+from exactile_converters.plain_runs.dependency import noise
+from exactile_converters.plain_runs.difference import compare
 
 Array = NDArray[Any]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from exactile.contract import Activation, OutputKind
 from exactile.errors import OptionError
-from exactile_converters.graphs.normalization import Normalization
+from exactile_converters.networks.normalization import Normalization
 
 LARGEST_SAMPLES = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
 """Divisors that bring samples of a type to 0 to 1; floating-point samples are assumed to lie there already."""

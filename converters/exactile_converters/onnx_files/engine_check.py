@@ -6,7 +6,7 @@ import onnx
 import onnxruntime as ort
 
 from exactile.errors import ModelError
-from exactile_converters.readers.untrusted import with_subgraphs
+from exactile_converters.onnx_files.untrusted import with_subgraphs
 
 DEFAULT_DOMAINS = ("", "ai.onnx")
 LARGEST_CHECKED_BYTES = (2 << 30) - (64 << 20)

@@ -8,7 +8,7 @@ import onnx
 from onnx import TensorProto
 
 from exactile.errors import ModelError
-from exactile_converters.readers.untrusted import external_path, tensors
+from exactile_converters.onnx_files.untrusted import external_path, tensors
 
 
 def load_external_data(proto: onnx.ModelProto, folder: Path, name: str) -> None:

@@ -1,10 +1,10 @@
-"""Read a network from ONNX, and find its image input and result output."""
+"""Make a network from ONNX: flatten and clean its graph, find its image input and result output."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -22,72 +22,18 @@ from exactile_converters.cleanup.opset import at_least_opset
 from exactile_converters.constant_flow.steady import two_shapes
 from exactile_converters.constant_flow.write_out import write_out_constant_flow
 from exactile_converters.declared.color_order import reorder_channels
-from exactile_converters.declared.declaration import Declaration
 from exactile_converters.declared.output_factor import scale_output
 from exactile_converters.declared.read import read_declared
 from exactile_converters.geometry.node_view import Labels
-from exactile_converters.geometry.own_sizes import with_own_sizes
-from exactile_converters.geometry.trace import Traced, trace
-from exactile_converters.readers.image_axes import first_convolution, give_batch
-from exactile_converters.readers.several_inputs import ImageValue, join_inputs
-from exactile_converters.readers.untrusted import check_functions, check_steps, check_tensors, one_line, understood
-from exactile_converters.readers.weights_as_arrays import hold_weights_as_arrays
+from exactile_converters.networks.declaration import Declaration
+from exactile_converters.networks.network import ImageValue, Network
+from exactile_converters.onnx_files.untrusted import check_functions, check_steps, check_tensors, one_line, understood
+from exactile_converters.prepare.image_axes import first_convolution, give_batch
+from exactile_converters.prepare.several_inputs import join_inputs
+from exactile_converters.prepare.weights_as_arrays import hold_weights_as_arrays
 from exactile_converters.runtime_operators.rewrite import refuse_unusable, write_as_onnx
 
 OLDEST_WRAPPABLE_OPSET = 13
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Network:
-    """A network ready for the walk: one image input, one result output, its graph sorted and flat.
-
-    ``inputs`` are the image inputs as exported, each with its channels of the image; several were joined into one.
-    ``also`` are further maps that are walked like the result: those of which statistics are computed. ``declared`` is
-    what its file declares in addition: how it is fed, and what it returns.
-    """
-
-    name: str
-    model: ir.Model
-    image: ir.Value
-    result: ir.Value
-    labels: Labels
-    channels: int
-    inputs: tuple[ImageValue, ...]
-    also: tuple[ir.Value, ...] = ()
-    declared: Declaration | None = None
-
-    def trace(self) -> Traced:
-        """Return the trace. Raises ModelError for a graph that contradicts itself."""
-        with understood(self.name):
-            return trace(
-                self.model, self.image, self.result, labels=self.labels, channels=self.channels, also=self.also
-            )
-
-    def with_own_sizes(self, traced: Traced, image_size: tuple[int, int] | None = None) -> Traced:
-        """Return ``traced``, this network's trace, with the sizes that it takes unchanged: all, or that of one image.
-
-        ``image_size`` is (height, width). Raises ModelError for a graph that contradicts itself.
-        """
-        with understood(self.name):
-            return with_own_sizes(
-                traced,
-                self.model,
-                self.image,
-                self.result,
-                labels=self.labels,
-                channels=self.channels,
-                image_size=image_size,
-            )
-
-    def copy(self) -> Network:
-        """Return a copy whose graph can be changed independently; weights are shared."""
-        model = self.model.clone()
-        made = [value for node in model.graph for value in node.outputs]
-        values = {value.name: value for value in (*model.graph.inputs, *made)}
-        image, result = values[self.image.name], values[self.result.name]
-        return replace(
-            self, model=model, image=image, result=result, also=tuple(values[value.name] for value in self.also)
-        )
 
 
 def load_network(path: str | Path, *, output_name: str | None = None) -> Network:

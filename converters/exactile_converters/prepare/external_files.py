@@ -8,7 +8,7 @@ import onnx
 from onnx import TensorProto
 
 from exactile_converters.declared.qupath import linked_model
-from exactile_converters.readers.untrusted import tensors
+from exactile_converters.onnx_files.untrusted import tensors
 
 
 def external_files(model: Path) -> tuple[Path, ...]:

@@ -12,7 +12,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from exactile.errors import ModelError
-from exactile_converters.readers.from_onnx import Network
+from exactile_converters.networks.network import Network
 
 RELATIVE_TOLERANCE = 1e-3
 """Largest allowed difference, relative to the largest value; re-association in float32 stays far below."""

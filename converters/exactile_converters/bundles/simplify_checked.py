@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from exactile.errors import ModelError
 from exactile_converters.cleanup.simplify import simplify
 from exactile_converters.geometry.trace import Traced
-from exactile_converters.readers.agreement import Agreement
-from exactile_converters.readers.from_onnx import Network
-from exactile_converters.verify.subject import Subject, private_copy
+from exactile_converters.networks.agreement import Agreement
+from exactile_converters.networks.network import Network
+from exactile_converters.plain_runs.subject import Subject, private_copy
 
 IMAGE_PX = 96
 DIFFERING_SHARE = 1e-3

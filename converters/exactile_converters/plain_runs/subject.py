@@ -15,7 +15,7 @@ from exactile.errors import EngineError, ModelError
 from exactile_converters.geometry.feature_maps import FeatureMap
 from exactile_converters.geometry.node_view import Labels
 from exactile_converters.geometry.trace import ancestors
-from exactile_converters.readers.from_onnx import Network
+from exactile_converters.networks.network import Network
 
 ERRORS_ONLY = 4
 MOVES = {"Identity", "Cast", "Transpose", "Squeeze", "Unsqueeze"}

@@ -11,10 +11,10 @@ from exactile.machine.architecture import architecture
 from exactile_converters.cleanup.explicit_windows import write_windows
 from exactile_converters.cleanup.explicit_zero_points import write_zero_points
 from exactile_converters.deploy_graphs import made_strips
+from exactile_converters.executed_graphs.executed import executed
 from exactile_converters.geometry.trace import Traced
 from exactile_converters.graphs.io import Normalization, ResultWish, Wrapped, wrap
-from exactile_converters.readers.from_onnx import Network
-from exactile_converters.reduced_precision.executed import executed
+from exactile_converters.networks.network import Network
 from exactile_converters.strips.own_sizes import Others
 from exactile_converters.strips.refusal import StripError
 

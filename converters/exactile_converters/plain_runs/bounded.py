@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from exactile.contract import DeployedModel
 from exactile.machine.memory import resident_bytes
-from exactile_converters.verify.dependency import Runs
+from exactile_converters.plain_runs.dependency import Runs
 
 PASS_FACTOR = 1.15
 """``Subject`` allocates each map separately: about what the planned engine takes, whose maps share a region."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from exactile.errors import EngineError
 from exactile.geometry import AxisGeometry, Span, round_up
-from exactile_converters.verify.claim import Axis, Phase
+from exactile_converters.plain_runs.claim import Axis, Phase
 
 Array = NDArray[Any]
 

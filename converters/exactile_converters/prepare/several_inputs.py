@@ -7,25 +7,16 @@ channels: the first three are ``a``, the last one is ``b``. All later steps see 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
 from exactile.errors import ModelError
 from exactile_converters.geometry.node_view import SPATIAL, Labels
+from exactile_converters.networks.network import ImageValue
 
 JOINED = "exactile_images"
 ORDER: Labels = ("n", "c", "y", "x")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageValue:
-    """A graph input that takes an image: its axes, and its number of channels."""
-
-    value: ir.Value
-    labels: Labels
-    channels: int
 
 
 def join_inputs(model: ir.Model, images: Sequence[ImageValue], name: str) -> ImageValue:

@@ -9,10 +9,10 @@ import onnx
 
 from exactile.errors import ModelError
 from exactile.file_kinds import not_a_model
-from exactile_converters.readers.engine_check import check_model, name_default_domain
-from exactile_converters.readers.external_data import load_external_data
-from exactile_converters.readers.sparse_initializers import write_out_sparse
-from exactile_converters.readers.untrusted import check_tensors, one_line, tensors
+from exactile_converters.onnx_files.engine_check import check_model, name_default_domain
+from exactile_converters.onnx_files.external_data import load_external_data
+from exactile_converters.onnx_files.sparse_initializers import write_out_sparse
+from exactile_converters.onnx_files.untrusted import check_tensors, one_line, tensors
 
 LARGEST_FILE_BYTES = 2 << 30
 

@@ -9,9 +9,9 @@ from exactile_converters.cuda_kernels.write import write_for_provider
 from exactile_converters.deploy_graphs import finished_graph, sizes_looked_at
 from exactile_converters.geometry.trace import Traced
 from exactile_converters.graphs.io import ResultWish, Wrapped, wrap
-from exactile_converters.graphs.normalization import Normalization
+from exactile_converters.networks.network import Network
+from exactile_converters.networks.normalization import Normalization
 from exactile_converters.obstacles.find import find_statistics
-from exactile_converters.readers.from_onnx import Network
 from exactile_converters.strips.memory import graph_memory
 from exactile_converters.strips.refusal import StripError
 

@@ -9,7 +9,7 @@ import onnx
 from onnx import SparseTensorProto, TensorProto, helper, numpy_helper
 
 from exactile.errors import ModelError
-from exactile_converters.readers.untrusted import with_subgraphs
+from exactile_converters.onnx_files.untrusted import with_subgraphs
 
 LARGEST_ELEMENTS = 1 << 28
 """Most elements of one dense tensor: a file of a few bytes may claim any shape."""

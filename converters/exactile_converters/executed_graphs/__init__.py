@@ -1,0 +1,1 @@
+"""Networks of reduced precision as ONNX Runtime computes them on this CPU."""
