@@ -22,7 +22,7 @@ from exactile_converters import deploy_graphs
 from exactile_converters.bundles import proven
 from exactile_converters.convert import convert
 from exactile_converters.deploy import load_network
-from exactile_converters.prepare import from_onnx
+from exactile_converters.networks import network as networks
 from exactile_converters.verify.claim_check import check_claim
 from tests.support import whole_nets
 from tests.support.nets import onnx_file
@@ -44,14 +44,14 @@ def cache(tmp_path, monkeypatch) -> Path:
 
 def plant(monkeypatch, **changed) -> None:
     """Claims of networks are these along the y axis."""
-    honest = from_onnx.trace
+    honest = networks.trace
 
     def lying(*args, **kwargs):
         traced = honest(*args, **kwargs)
         y = replace(traced.geometry.y, **{name: change(traced.geometry.y) for name, change in changed.items()})
         return replace(traced, geometry=replace(traced.geometry, y=y))
 
-    monkeypatch.setattr(from_onnx, "trace", lying)
+    monkeypatch.setattr(networks, "trace", lying)
 
 
 def plant_carry(monkeypatch) -> None:
@@ -94,9 +94,9 @@ def test_what_holds_is_found_to_hold(tmp_path, name, weights):
 
 def test_the_network_stays_as_it_is(model):
     network = load_network(model)
-    before = from_onnx.ir.to_proto(network.model).SerializeToString()
+    before = networks.ir.to_proto(network.model).SerializeToString()
     check_claim(network)
-    assert from_onnx.ir.to_proto(network.model).SerializeToString() == before
+    assert networks.ir.to_proto(network.model).SerializeToString() == before
 
 
 @pytest.mark.parametrize("side", ["before", "after"])

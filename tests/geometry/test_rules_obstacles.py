@@ -103,6 +103,17 @@ CASES: dict[str, tuple[list[tuple], dict, str, str]] = {
         "Reshape",
         "mixes channels and y and x",
     ),
+    "positions and groups of channels merged": (
+        [
+            node("Reshape", "a grouped", "b"),
+            node("Transpose", "b", "t", perm=[0, 3, 1, 2]),
+            node("Reshape", "t flat", "f"),
+            node("Relu", "f", "out"),
+        ],
+        {"grouped": ints(1, 2, C // 2, -1), "flat": ints(1, 1, 1, -1)},
+        "Reshape",
+        "it mixes y and x and channels in one axis",
+    ),
     "rows and columns swapped by a reshape": (
         [*sizes_of("a"), node("Concat", "one four w_ h", "full", axis=0), node("Reshape", "a full", "out")],
         SIZE_CONSTANTS,

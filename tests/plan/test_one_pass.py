@@ -301,6 +301,8 @@ def test_the_command_runs_it_and_says_why_in_one_pass(files, tmp_path):
     assert done.returncode == NotTileableError.exit_status
     assert "cannot be tiled exactly" in done.stderr
     assert not (tmp_path / "b.tif").exists()
+    summary = run_json(files / "fixed.onnx", files / "in" / "64.tif", "-o", tmp_path / "c.tif")
+    assert summary["reason"].endswith("; exactile inspect lists what to change in the network")
 
 
 def test_many_images_of_different_sizes(files, tmp_path):

@@ -58,7 +58,10 @@ def reason(contract: Contract) -> str:
             f"one pass over the whole image{extended}{'' if extended else ','} which is the fastest where it fits the "
             f"memory; in tiles, passes for statistics of the whole image would come before, because of {first}{more}"
         )
-    return f"one pass over the whole image{extended}{'' if extended else ','} because of {first}{more}"
+    return (
+        f"one pass over the whole image{extended}{'' if extended else ','} because of {first}{more}; exactile inspect "
+        "lists what to change in the network"
+    )
 
 
 def refused_tiles(contract: Contract) -> str:

@@ -148,7 +148,8 @@ def _place(
 
 def _mixing(node: NodeView, labels: list[Label]) -> str:
     readers = _readers(node)
-    mixed = " and ".join({"n": "batch", "c": "channels"}.get(label, label) for label in labels)
+    words = [{"n": "batch", "c": "channels", "yx": "y and x"}.get(label, label) for label in labels]
+    mixed = " and ".join(dict.fromkeys(words))
     if NORMALIZATION in readers:
         return f"it gathers {mixed} for a normalisation by statistics of the whole image (group normalisation)"
     if readers & PRODUCTS:
