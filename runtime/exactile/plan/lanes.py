@@ -17,11 +17,11 @@ from exactile.plan.tiles import TilePlan
 
 AnyPlan = TypeVar("AnyPlan", TilePlan, StripPlan, TilePlan | StripPlan)
 
-STRIP_WAITING = 0.1
+STRIP_WAITING = 0.14
 """Cost of each doubling of threads for an engine that runs strips, relative to its time without waiting.
 
 Measured on two cores, as the time of two lanes by that of one: 0.81 to 0.98 with U-Nets of 8 to 64 features, median
-0.87 on one machine and 0.93 on another. That each further doubling costs as much is an assumption, and a careful one.
+0.87 on one machine and 0.93 on another. That each further doubling costs as much is an assumption.
 """
 
 TILE_WAITING = 0.03

@@ -67,6 +67,8 @@ class Candidates:
 
     def _plans(self) -> Iterator[Plan]:
         wishes = [replace(self.wish, plan="tile"), replace(self.wish, plan="strip")]
+        counts = self.planner.lane_choice(self.wish).counts
+        wishes += [replace(self.wish, plan="strip", lanes=count) for count in counts if len(counts) > 1]
         wishes += [replace(self.wish, plan="tile", tile=(side, side)) for side in TILES_PX]
         wishes += [replace(self.wish, plan="strip", tile=(rows, self.source.width)) for rows in STRIP_ROWS]
         for wish in wishes:
