@@ -105,6 +105,16 @@ def test_every_plan_that_is_tried_fits_the_budget(model):
     assert all(candidate.predicted.needed_bytes <= budget_bytes for candidate in paces.tried)
 
 
+def test_strips_in_other_numbers_of_lanes_are_tried(model):
+    planner = Planner(model, budget_bytes=AMPLE, process_bytes=0, threads=2)
+    source = ArraySource(np.broadcast_to(np.uint8(0), (PX, PX, model.contract.image.channels)))
+    for lanes in (1, 2):
+        chosen = planner.choose(source, NoSink(), Wish(plan="strip", lanes=lanes)).plan
+        candidates = Candidates(planner=planner, source=source, sink=NoSink(), wish=Wish(), margin_bytes=0)
+        found = candidates.beside(chosen)
+        assert {one.plan.lanes for one in found if one.plan.name == "strip"} == {1, 2}
+
+
 def test_a_candidate_that_fails_is_left_out_and_the_predicted_one_says_why(model):
     class Failing(Paces):
         def __call__(self, candidate: Candidate) -> float | None:
