@@ -1,1 +1,1 @@
-"""What exporters of other frameworks need: other operators for a time, and silence."""
+"""Support for exporters of other frameworks: replacements of operators, and silenced logs."""

@@ -1,1 +1,1 @@
-"""Read ONNX files that nobody vouches for, and check them before anything else sees them."""
+"""Read ONNX files safely: their size, structure and weights are checked before use."""

@@ -1,1 +1,1 @@
-"""Make a graph that was read ready for the walk: flat, clean, sorted, its input and output found."""
+"""Prepare a graph for the walk: flat, clean and sorted, with its input and output found."""
