@@ -14,11 +14,13 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, fields
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 
 from benchmarks.harness.part import run_part
 from benchmarks.harness.record import Record, Table
-from benchmarks.zoo.judged import EXPORTERS, Judged, judged
+from benchmarks.zoo.apart import Apart
+from benchmarks.zoo.judged import EXPORTERS, Judged
 from benchmarks.zoo.member import Member
 from benchmarks.zoo.networks import BY_NAME, ZOO
 
@@ -28,10 +30,10 @@ QUICK = 8
 
 
 def rows(members: list[Member]) -> Iterator[tuple[str, str, Judged]]:
-    for member in members:
-        for exporter in EXPORTERS:
+    with Apart() as apart:
+        for member, exporter in product(members, EXPORTERS):
             with tempfile.TemporaryDirectory() as folder:
-                found = judged(member, exporter, Path(folder))
+                found = apart.judged(member.name, exporter, Path(folder))
             print(member.name, exporter, *filter(None, asdict(found).values()), sep=" | ", file=sys.stderr, flush=True)
             yield member.name, exporter, found
 

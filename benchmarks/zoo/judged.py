@@ -32,6 +32,8 @@ from exactile_converters.torch_export import Exporter, export_onnx
 
 EXPORTERS: tuple[Exporter, ...] = ("torchscript", "dynamo")
 
+EXPORTED = "network.onnx"
+
 PROBED_SECONDS = 60.0
 """Longest time for runs of a network that is refused."""
 
@@ -65,7 +67,7 @@ def judged(member: Member, exporter: Exporter, folder: Path) -> Judged:
 
     Raises ImportError where the member's package is missing.
     """
-    path, module = folder / "network.onnx", member.module()
+    path, module = folder / EXPORTED, member.module()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

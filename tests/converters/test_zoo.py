@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.zoo.judged import EXPORTERS, judged
-from benchmarks.zoo.networks import BY_NAME, ZOO
+from benchmarks.zoo.apart import Apart
+from benchmarks.zoo.judged import EXPORTERS
+from benchmarks.zoo.networks import ZOO
+from exactile_converters.torch_export import Exporter
 from tests.support.folders import ROOT
 
 MOST = 1e-4
@@ -23,9 +28,15 @@ def recorded() -> dict[tuple[str, str], dict[str, Any]]:
     return {(row["network"], row["exporter"]): row for row in rows}
 
 
-def check(name: str, exporter: str, folder: Path) -> None:
+@pytest.fixture(scope="module")
+def apart() -> Iterator[Apart]:
+    with Apart() as made:
+        yield made
+
+
+def check(apart: Apart, name: str, exporter: Exporter, folder: Path) -> None:
     try:
-        found = judged(BY_NAME[name], exporter, folder)
+        found = apart.judged(name, exporter, folder)
     except ImportError as error:
         pytest.skip(f"{error}: make test-all installs it")
     row = recorded()[name, exporter]
@@ -36,10 +47,14 @@ def check(name: str, exporter: str, folder: Path) -> None:
 
 
 def test_every_network_is_in_the_table():
-    """By TorchScript; by dynamo, those that were judged."""
-    everything = {(member.name, exporter) for member in ZOO for exporter in EXPORTERS}
-    assert set(recorded()) <= everything
-    assert {name for name, exporter in recorded() if exporter == "torchscript"} == {member.name for member in ZOO}
+    assert set(recorded()) == {(member.name, exporter) for member in ZOO for exporter in EXPORTERS}
+
+
+def test_after_a_crash_there_is_another_process():
+    with Apart() as apart:
+        with pytest.raises(BrokenProcessPool):
+            apart.run(os.abort)
+        assert apart.run(int, "3") == 3
 
 
 def test_what_is_called_tileable_was_run_and_equals_one_pass():
@@ -52,6 +67,6 @@ def test_what_is_called_tileable_was_run_and_equals_one_pass():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "exporter"), sorted(recorded()))
-def test_the_verdict_is_that_of_the_table(tmp_path, name, exporter):
+def test_the_verdict_is_that_of_the_table(apart, tmp_path, name, exporter):
     """And tiles and strips equal one pass."""
-    check(name, exporter, tmp_path)
+    check(apart, name, exporter, tmp_path)
