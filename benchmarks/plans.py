@@ -1,9 +1,10 @@
 """Compare the plan that ``auto`` takes with a sweep over plans and shapes.
 
-``python -m benchmarks.plans [--networks unet-16 ...] [--sizes 512 2048] [--rounds 3] [--pairs 5] [--minutes 4]``. Each
-run is a session of its own, its engine opened and closed, that segments an array of random samples: one whole pass,
-square tiles, strips of several heights and band widths (none that computes more than 3 passes), and what ``auto`` takes
-without a limit and with 1 GiB beside what the process has. Runs take turns. Seconds are kept in
+``python -m benchmarks.plans [--case {small,8192}] [--networks unet-16 ...] [--sizes 512 2048] [--rounds 3] [--pairs 5]
+[--minutes 4]``. Each run is a session of its own, its engine opened and closed, that segments an array of random
+samples: one whole pass, square tiles, strips of several heights and band widths (none that computes more than 3
+passes), and what ``auto`` takes without a limit and with 1 GiB beside what the process has. Images of more than 4096
+pixels are not taken in one pass, and each shape is timed in one lane and in two. Runs take turns. Seconds are kept in
 ``benchmarks/results/plans-cells.json`` as they come, and a later call measures what is missing there; ``--minutes``
 ends a call early. A plan that fits 1 GiB is not run again with that limit. Seconds are medians. The fastest of many is
 partly the luckiest: it and the plan that auto takes now are run in turn again, ``--pairs`` times, and "auto by best" is
@@ -21,7 +22,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -53,6 +54,19 @@ MOST_PASSES = 3.0
 """Plans that compute more, such as small tiles with a large halo, are left out."""
 
 SMALL, LARGE = 512, 4096
+LANES = (1, 2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sweep:
+    """What is measured where options do not say otherwise."""
+
+    networks: tuple[str, ...]
+    sizes: tuple[int, ...]
+    rounds: int
+    pairs: int
+
+
 COLUMNS = (
     "network", "pixels", "limit", "auto takes", "s|.2f", "MiB|.0f", "auto by best|.2f", "pairs", "best", "s|.2f",
     "MiB|.0f", "whole s|.2f", "best tiles s|.2f", "best strips s|.2f", "cells", "rounds",
@@ -64,6 +78,10 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "unet-64": lambda: unet(64),
     "fc-densenet-56": lambda: balanced(fc_densenet(56, 3, 3)),
     "resnet-unet": lambda: balanced(ResNetUNet(3, 3)),
+}
+SWEEPS = {
+    "small": Sweep(networks=tuple(NETWORKS), sizes=(512, 2048), rounds=3, pairs=5),
+    "8192": Sweep(networks=("unet-8", "unet-16"), sizes=(8192,), rounds=1, pairs=1),
 }
 
 
@@ -102,23 +120,21 @@ class Case:
         for limit, session in sessions.items():
             with contextlib.suppress(BudgetError):
                 self.taken[limit] = Cell.of(session.plan(self.source, ArraySink()).plan)
-        plans = [plan for plan in self._plans(free) if predicted_passes(plan) <= MOST_PASSES]
+        sweep = [free] if px <= LARGE else [Session(model, lanes=lanes) for lanes in LANES]
+        plans = [plan for session in sweep for plan in self._plans(session) if predicted_passes(plan) <= MOST_PASSES]
         self.cells = sorted({*self.taken.values(), *map(Cell.of, plans)})
 
     def _plans(self, session: Session) -> Iterator[Plan]:
         px, wide = self.px, self.px > LARGE
         shapes: list[tuple[PlanName, tuple[int, int] | None]] = [] if wide else [("whole", None)]
         shapes += [("tile", (side, side)) for side in (TILES[2:] if wide else TILES) if side < px]
-        for rows, bands in product(STRIPS[1:] if wide else STRIPS, BANDS[:1] if px <= SMALL else BANDS):
+        for rows, bands in product(STRIPS[1:3] if wide else STRIPS, BANDS[:1] if px <= SMALL else BANDS):
             if rows < px and session.has_strips:
                 halo = 0 if bands == 1 else 256
                 shapes.append(("strip", (rows, -(-px // bands // 64) * 64 + halo)))
         for plan, shape in shapes:
             with contextlib.suppress(PlanError):  # smaller than the halo, or too large for the memory
-                yield self._plan(session, plan, shape)
-
-    def _plan(self, session: Session, plan: PlanName, tile: tuple[int, int] | None) -> Plan:
-        return session.plan(self.source, ArraySink(), plan=plan, tile=tile).plan
+                yield session.plan(self.source, ArraySink(), plan=plan, tile=shape).plan
 
     def run(self, cell: Cell) -> float:
         session, shape = (
@@ -198,6 +214,8 @@ class Duels:
 
 
 def measure(options: argparse.Namespace) -> Iterator[Record]:
+    given = {option: value for option, value in vars(options).items() if value is not None}
+    options = argparse.Namespace(**asdict(SWEEPS[options.case]) | given)
     cases, found = sweep(options)
     duels = Duels(options.pairs, options.minutes, keep=not options.quick)
     table = Table(title="auto beside the best of the sweep", columns=COLUMNS)
@@ -224,7 +242,9 @@ def measure(options: argparse.Namespace) -> Iterator[Record]:
                 str(best), fitting[best], memory[best][0], *by_plan, len(fitting), rounds,
             )  # fmt: skip
     yield Record(
-        part="plans",
+        part="plans" if options.case == "small" else f"plans-{options.case}",
+        module="plans",
+        arguments="" if options.case == "small" else f"--case {options.case}",
         title="Plans: auto beside a sweep",
         tables=[table],
         remarks=__doc__.split("\n\n", 1)[1].strip(),
@@ -233,10 +253,11 @@ def measure(options: argparse.Namespace) -> Iterator[Record]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS), metavar="NETWORK")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[512, 2048], metavar="PX")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--case", choices=list(SWEEPS), default="small")
+    parser.add_argument("--networks", nargs="+", choices=list(NETWORKS), metavar="NETWORK")
+    parser.add_argument("--sizes", type=int, nargs="+", metavar="PX")
+    parser.add_argument("--rounds", type=int)
+    parser.add_argument("--pairs", type=int)
     parser.add_argument("--minutes", type=float, default=600, help="for the sweep, and once more for the pairs")
     parser.add_argument("--tune", type=float, default=0, metavar="SECONDS")
     run_part(measure, parser)

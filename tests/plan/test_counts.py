@@ -182,7 +182,7 @@ class Plain:
 @pytest.mark.parametrize(("plan", "tile"), [("tile", (512, 512)), ("strip", (256, 1024))])
 def test_a_tile_is_inferred_and_cropped_without_copies(plan, tile):
     """At any time there are the slots, the labels, and less than a tile's labels."""
-    session = Session(deployed("unet_d1_rgb"), memory_bytes=4 << 30, keep_engine=True)
+    session = Session(deployed("unet_d1_rgb"), memory_bytes=4 << 30, keep_engine=True, lanes=1)
     session.segment(Plain(1024, 1024), ArraySink(), plan=plan, tile=tile)  # opens the engine
     slots_bytes, labels_bytes = prod(tile) * (3 * INPUT_SLOTS + OUTPUT_SLOTS), 2048 * 1024
     tracemalloc.start()  # numpy tells it of its arrays

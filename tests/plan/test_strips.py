@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from functools import cache
 
@@ -125,6 +126,27 @@ def test_bands_are_as_few_as_fit():
     assert bands[-1] > 1
     with pytest.raises(BudgetError, match="--plan tile"):
         search(strip_model(), (4000, 4000), 1).strips()
+
+
+def test_planning_a_large_image_takes_little_of_each_strip():
+    """The highest of each role is found by looking at each of 4,000 strips once."""
+
+    class Counted(tuple):
+        __slots__ = ()
+        looked = 0
+
+        def __iter__(self):
+            for one in super().__iter__():
+                Counted.looked += 1
+                yield one
+
+    image = (64_000, 400)
+    plan = StripPlan.of(contract(4, 22).geometry, strip_model(), image, "model", rows=16, band=400)
+    axis = replace(plan.y, heights=Counted(plan.y.heights))
+    assert axis.highest == dict(zip(plan.y.roles, plan.y.heights, strict=True))  # bodies are equally high
+    assert len(plan.y.heights) > 3_900
+    assert Counted.looked <= 2 * len(plan.y.heights)
+    assert plan.y.starts == tuple(np.cumsum((0, *plan.y.heights[:-1])).tolist())
 
 
 def test_the_prediction_grows_with_what_is_computed_again():

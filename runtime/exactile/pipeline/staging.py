@@ -16,11 +16,7 @@ from exactile.sources.protocol import ReadPlan, Source
 
 def read_plan(plan: TilePlan | StripPlan) -> ReadPlan:
     """Return the reads for staging every tile of ``plan``."""
-    height, width = plan.image_shape
-    return ReadPlan(
-        rows=tuple(needed_span(span, height, plan.border) for span in plan.y.tile_spans),
-        columns=tuple(needed_span(span, width, plan.border) for span in plan.x.tile_spans),
-    )
+    return ReadPlan(rows=plan.y.needed(plan.border), columns=plan.x.needed(plan.border))
 
 
 def stage_tile(source: Source, tile: Box, border: Border, out: NDArray[Any]) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from exactile.contract import Contract, DeployedModel
 from exactile.errors import BudgetError, OptionError
-from exactile.geometry import Geometry, round_up
+from exactile.geometry import round_up
 from exactile.plan.border import Border
 from exactile.plan.lanes import in_lanes
 from exactile.plan.speed import TILE_OVERHEAD_PX, USUAL, Speed
@@ -183,7 +183,7 @@ def choose_tiles(
     smallest = in_lanes(plan_of((y.smallest_tile, x.smallest_tile)), lanes)
     if measure(smallest).fits(budget_bytes):
         return smallest
-    small = [(plan, measure(plan)) for plan in _small_plans(smallest, rows, columns, contract.geometry)]
+    small = [(plan, measure(plan)) for plan in _small_plans(smallest, rows, columns, plan_of)]
     least_bytes = min(least_budget(need) for _, need in small)
     sensible = [(plan, need) for plan, need in small if least_budget(need) <= least_bytes * SENSIBLE]
     plan, need = min(sensible, key=lambda pair: pair[0].computed_pixels + len(pair[0]) * TILE_OVERHEAD_PX)
@@ -194,7 +194,10 @@ def choose_tiles(
 
 
 def _small_plans(
-    smallest: TilePlan, rows: list[tuple[int, int]], columns: list[tuple[int, int]], geometry: Geometry
+    smallest: TilePlan,
+    rows: list[tuple[int, int]],
+    columns: list[tuple[int, int]],
+    plan_of: Callable[[tuple[int, int]], TilePlan],
 ) -> Iterator[TilePlan]:
     """Yield the smallest tile, some that are not much larger, and low ones that are wide.
 
@@ -208,7 +211,7 @@ def _small_plans(
         )
         shapes += [(height, width), (height, columns[0][0])]
     for shape in dict.fromkeys(shapes):
-        plan = TilePlan.of(geometry, smallest.image_shape, smallest.border, shape)
+        plan = plan_of(shape)
         if len(plan) >= smallest.lanes:
             yield in_lanes(plan, smallest.lanes)
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from exactile.contract import StripModel, StripRole
 from exactile.errors import PlanError
 from exactile.geometry import AxisGeometry, Box, Geometry, Span, round_up
-from exactile.plan.border import Border
+from exactile.plan.border import Border, needed_span
 from exactile.plan.tiles import AxisDomain, AxisTiles, Step
 
 
@@ -74,7 +74,7 @@ class AxisStrips:
         count = len(heights)
         inner: list[StripRole] = ["body"] * (count - 2)
         roles: tuple[StripRole, ...] = ("first", *inner, "last")
-        starts = [sum(heights[:index]) for index in range(count)]
+        starts = [0, *itertools.accumulate(heights[:-1])]
         known = [geometry.output_position(start) - strips.lag for start in starts[1:]]
         edges = [0, *known, geometry.output_size(domain.size)]
         result = Span(domain.result_start, domain.result_start + domain.result_size)
@@ -97,6 +97,10 @@ class AxisStrips:
             for start, height in zip(self.starts, self.heights, strict=True)
         )
 
+    def needed(self, border: Border) -> tuple[Span, ...]:
+        """Return the image pixels that each strip reads."""
+        return tuple(needed_span(span, self.domain.image_size, border) for span in self.tile_spans)
+
     @property
     def tile(self) -> int:
         """Rows of the highest strip."""
@@ -110,7 +114,10 @@ class AxisStrips:
     @property
     def highest(self) -> dict[StripRole, int]:
         """Rows of the highest strip of each role."""
-        return {role: max(h for h, r in zip(self.heights, self.roles, strict=True) if r == role) for role in self.roles}
+        found: dict[StripRole, int] = {}
+        for height, role in zip(self.heights, self.roles, strict=True):
+            found[role] = max(height, found.get(role, 0))
+        return found
 
 
 def least_rows(strips: StripModel) -> int:

@@ -27,7 +27,7 @@ from math import ceil, floor
 
 from exactile.errors import PlanError
 from exactile.geometry import AxisGeometry, Box, Geometry, Span, round_down, round_up
-from exactile.plan.border import Border
+from exactile.plan.border import Border, needed_span
 
 MOST_PLACED_PX = 1 << 20
 """Up to here single precision resolves a quarter of a pixel: halos include that much more."""
@@ -147,6 +147,7 @@ class AxisTiles:
     zors: tuple[Span, ...]
     crops: tuple[int, ...]
     tile_spans: tuple[Span, ...] = field(init=False, repr=False, compare=False)
+    _needed: dict[Border, tuple[Span, ...]] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         moved = [start - self.domain.image_start for start in self.starts]
@@ -180,6 +181,13 @@ class AxisTiles:
             zors=tuple(zor.shift(-domain.result_start) for zor in zors),
             crops=tuple(zor.start - geometry.output_position(start) for zor, start in zip(zors, starts, strict=True)),
         )
+
+    def needed(self, border: Border) -> tuple[Span, ...]:
+        """Return the image pixels that each tile reads: once for all plans that have these tiles along one axis."""
+        if border not in self._needed:
+            size = self.domain.image_size
+            self._needed[border] = tuple(needed_span(span, size, border) for span in self.tile_spans)
+        return self._needed[border]
 
     @property
     def tile_output(self) -> int:
