@@ -183,7 +183,9 @@ def test_one_engine_and_the_next_image_is_read_while_this_one_is_computed(sessio
 
     def prepare(name, read):
         source = SlowSource(images[name], name, session.events)
-        return session.image_run(source, sinks[name], Wish(plan="tile", tile=(64, 64)), watcher=Watcher(read=read))
+        return session.image_run(
+            source, sinks[name], Wish(plan="tile", tile=(64, 64), lanes=1), watcher=Watcher(read=read)
+        )
 
     outcomes = list(run_all("abc", prepare))
     assert [(outcome.name, outcome.error) for outcome in outcomes] == [("a", None), ("b", None), ("c", None)]

@@ -87,7 +87,8 @@ def overlapping(trace: dict) -> bool:
 
 @pytest.fixture(scope="module")
 def tiled(folder, tmp_path_factory):
-    return run(folder, tmp_path_factory.mktemp("tiles") / "labels.npy", "--plan", "tile", "--tile", "64x96")
+    target = tmp_path_factory.mktemp("tiles") / "labels.npy"
+    return run(folder, target, "--plan", "tile", "--tile", "64x96", "--lanes", 1)
 
 
 def test_a_run_in_tiles_is_a_valid_trace(tiled):
